@@ -1,0 +1,53 @@
+"""Every error alexsim raises on purpose.
+
+AlexsimError          the user's mistake: the command line prints one line and exits 2
+├── NetworkError      a network's layers do not fit together, or its name is unknown
+├── PlanError         a plan was asked for that this network cannot have
+├── ProfileError      a device file is missing or malformed
+├── DataError         a data folder or its images cannot be used
+├── RunError          a run directory cannot be written, read or resumed
+├── MemoryBudgetError a plan needs more memory than its device has (exit 3)
+└── TrainingError     training itself failed: the loss is not a number (exit 1)
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class AlexsimError(Exception):
+    """Base class of the errors that the command line prints in one line."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class NetworkError(AlexsimError):
+    """A network's layers do not fit together, or no network has that name."""
+
+
+class PlanError(AlexsimError):
+    """A plan was asked for that this network cannot have."""
+
+
+class ProfileError(AlexsimError):
+    """A device file is missing or malformed."""
+
+
+class DataError(AlexsimError):
+    """A data folder or its images cannot be used."""
+
+
+class RunError(AlexsimError):
+    """A run directory cannot be written, read or resumed."""
+
+
+class MemoryBudgetError(AlexsimError):
+    """A device's memory budget is smaller than what its plan needs."""
+
+    exit_code = 3
+
+
+class TrainingError(AlexsimError):
+    """Training failed: the loss is no longer a number."""
+
+    exit_code = 1

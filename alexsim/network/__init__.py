@@ -1,0 +1,1 @@
+"""What is computed: layers, networks and what each op of them costs."""

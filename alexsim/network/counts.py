@@ -1,0 +1,193 @@
+"""What one op costs: multiply-adds, other arithmetic, and bytes that it must move.
+
+What is counted
+---------------
+``mac``: multiply-adds of convolutions and fully connected layers; 1 MAC = 2 FLOP. Windows over
+    the zero border count in full, as every published figure of AlexNet does.
+``elementwise_flop``: everything else, one FLOP per addition, multiplication, comparison, division,
+    square root, power or exponential on one element. Per output element of a layer:
+
+    ==========================  =====================  ==============================
+    layer                       forward                grad_input
+    ==========================  =====================  ==============================
+    convolution, fc             1 (bias)               0
+    ReLU, dropout               1                      1
+    sigmoid                     4                      3
+    max-pool, window w*w        w*w - 1                ties all: 2 w*w; first: w*w + 1
+    average pool                w*w                    w*w + 1
+    response norm, window n     n + 4                  n + 7
+    softmax + cross-entropy     5                      2
+    ==========================  =====================  ==============================
+
+    ``grad_weight`` of a weighted layer adds 1 per output element (the bias gradient). ``update`` is
+    7 per weight (momentum, decay, gradient, sum) and 4 per bias; where ``grad_weight`` is fused
+    into the update, 6 of the 7 move to ``grad_weight``.
+``moved_bytes``: each operand read once and each result written once, 4 bytes per element: the
+    least traffic any kernel has, not what a given kernel does.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from alexsim.network.layers import (
+    AveragePool,
+    Convolution,
+    Dropout,
+    FullyConnected,
+    Layer,
+    LocalResponseNorm,
+    MaxPool,
+    ReLU,
+    Sigmoid,
+    SoftmaxCrossEntropy,
+    SpatialResponseNorm,
+)
+from alexsim.network.network import Part
+
+FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Count:
+    """Cost of one op over a whole minibatch."""
+
+    mac: int = 0
+    elementwise_flop: int = 0
+    moved_bytes: int = 0
+
+    @property
+    def flop(self) -> int:
+        """FLOP of the multiply-adds: two each."""
+        return 2 * self.mac
+
+
+def macs(part: Part) -> int:
+    """Multiply-adds of one image's forward pass; its two gradients cost the same each."""
+    if isinstance(part.layer, Convolution):
+        return part.weight_count * math.prod(part.output_shape[1:])
+    return part.weight_count
+
+
+def forward(part: Part, batch_size: int) -> Count:
+    """Cost of the forward op."""
+    outputs = math.prod(part.output_shape)
+    extra = outputs if isinstance(part.layer, LocalResponseNorm | SpatialResponseNorm) else 0
+    masks = outputs if isinstance(part.layer, Dropout) else 0
+    return _count(
+        part,
+        batch_size,
+        mac=macs(part),
+        elementwise=outputs * _forward_flop(part.layer),
+        elements=math.prod(part.input_shape) + outputs + extra + masks,
+        parameters=part.parameters,
+    )
+
+
+def grad_input(part: Part, batch_size: int) -> Count:
+    """Cost of the gradient with respect to the layer's whole input."""
+    outputs, inputs = math.prod(part.output_shape), math.prod(part.input_shape)
+    return _count(
+        part,
+        batch_size,
+        mac=macs(part),
+        elementwise=outputs * _grad_input_flop(part.layer),
+        elements=outputs + inputs + _elements_reread(part),
+        parameters=part.weight_count,
+    )
+
+
+def grad_weight(part: Part, batch_size: int, *, fused: bool) -> Count:
+    """Cost of the weight and bias gradients; ``fused``: added into the momentum at once."""
+    outputs, inputs = math.prod(part.output_shape), math.prod(part.input_shape)
+    count = _count(
+        part,
+        batch_size,
+        mac=macs(part),
+        elementwise=outputs,
+        elements=outputs + inputs,
+        parameters=part.parameters,
+    )
+    if not fused:
+        return count
+    # Reads the weight (decay) and the momentum beside writing the momentum.
+    return Count(
+        mac=count.mac,
+        elementwise_flop=count.elementwise_flop + 6 * part.weight_count,
+        moved_bytes=count.moved_bytes + 2 * FLOAT_BYTES * part.weight_count,
+    )
+
+
+def update(part: Part, *, fused: bool) -> Count:
+    """Cost of one SGD step on the part's parameters."""
+    biases = part.parameters - part.weight_count
+    per_weight = 1 if fused else 7
+    # Fused: read momentum, read and write weight. Else also read gradient, write momentum.
+    accesses = 3 if fused else 5
+    return Count(
+        elementwise_flop=per_weight * part.weight_count + 4 * biases,
+        moved_bytes=FLOAT_BYTES * (accesses * part.weight_count + 5 * biases),
+    )
+
+
+def _count(
+    part: Part, batch_size: int, *, mac: int, elementwise: int, elements: int, parameters: int
+) -> Count:
+    return Count(
+        mac=mac * batch_size,
+        elementwise_flop=elementwise * batch_size,
+        moved_bytes=FLOAT_BYTES * (elements * batch_size + parameters),
+    )
+
+
+def _elements_reread(part: Part) -> int:
+    """Elements per image that the backward op reads beside the output's gradient."""
+    outputs, inputs = math.prod(part.output_shape), math.prod(part.input_shape)
+    match part.layer:
+        case MaxPool() | LocalResponseNorm() | SpatialResponseNorm():
+            return inputs + outputs
+        case ReLU() | Sigmoid() | Dropout():
+            return outputs
+        case _:
+            return 0
+
+
+def _forward_flop(layer: Layer) -> int:
+    match layer:
+        case Convolution() | FullyConnected() | ReLU() | Dropout():
+            return 1
+        case Sigmoid():
+            return 4
+        case MaxPool(size=size):
+            return size * size - 1
+        case AveragePool(size=size):
+            return size * size
+        case LocalResponseNorm(size=size):
+            return size + 4
+        case SpatialResponseNorm(size=size):
+            return size * size + 4
+        case SoftmaxCrossEntropy():
+            return 5
+    raise AssertionError(f"no FLOP formula for {type(layer).__name__}")
+
+
+def _grad_input_flop(layer: Layer) -> int:
+    match layer:
+        case Convolution() | FullyConnected():
+            return 0
+        case ReLU() | Dropout():
+            return 1
+        case Sigmoid():
+            return 3
+        case MaxPool(size=size, ties=ties):
+            return 2 * size * size if ties == "all" else size * size + 1
+        case AveragePool(size=size):
+            return size * size + 1
+        case LocalResponseNorm(size=size):
+            return size + 7
+        case SpatialResponseNorm(size=size):
+            return size * size + 7
+        case SoftmaxCrossEntropy():
+            return 2
+    raise AssertionError(f"no FLOP formula for {type(layer).__name__}")

@@ -1,0 +1,225 @@
+"""Layers as frozen records: shapes, parameters and what each column reads.
+
+A network may be written in several *columns*, one per GPU, as the 2012 network was
+(Krizhevsky et al. 2012, figure 2). A layer's numbers (``filters``, ``units``) are those of
+one column. Shapes leave the batch out: ``(channels, height, width)`` or ``(units,)``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from alexsim.errors import NetworkError
+
+Shape = tuple[int, ...]
+Reads = Literal["own", "all"]
+"""Which columns' outputs of the layer before are read: this column's, or every column's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One step of the chain; its input is the output of the layer before."""
+
+    name: str
+
+    def output_shape(self, inputs: Shape) -> Shape:
+        """Shape of one image's output in one column, given that of its whole input."""
+        return inputs
+
+    def weight_shape(self, inputs: Shape) -> Shape:
+        """Shape of the weights of one column; empty if there are none."""
+        del inputs
+        return ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Convolution(Layer):
+    """2-D convolution with bias.
+
+    ``rounding="ceil"`` is the original's rule: the last window may hang over the right and
+    bottom edges, where the image is taken as zero. So AlexNet's 224 pixels give 55 outputs
+    without a 227-pixel image.
+    """
+
+    filters: int
+    size: int
+    stride: int = 1
+    padding: int = 0
+    rounding: Literal["floor", "ceil"] = "ceil"
+    reads: Reads = "own"
+    weight_std: float = 0.01
+    bias_init: float = 0.0
+
+    def __post_init__(self) -> None:
+        _positive(self, "filters", "size", "stride")
+        if self.padding < 0:
+            raise NetworkError(f"layer {self.name!r}: padding must be >= 0, got {self.padding}")
+
+    def output_shape(self, inputs: Shape) -> Shape:
+        _, height, width = _image(self, inputs)
+        return (self.filters, self._extent(height), self._extent(width))
+
+    def weight_shape(self, inputs: Shape) -> Shape:
+        return (self.filters, inputs[0], self.size, self.size)
+
+    def end_padding(self, extent: int) -> int:
+        """Implicit zeros after the last row or column of ``extent`` pixels; >= ``padding``."""
+        reach = (self._extent(extent) - 1) * self.stride + self.size
+        return max(reach - extent - self.padding, self.padding)
+
+    def _extent(self, extent: int) -> int:
+        room = 2 * self.padding + extent - self.size
+        if room < 0:
+            raise NetworkError(
+                f"layer {self.name!r}: a {self.size}x{self.size} window is larger than its"
+                f" input of {extent} pixels with padding {self.padding}"
+            )
+        return 1 + (-(-room // self.stride) if self.rounding == "ceil" else room // self.stride)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pool(Layer):
+    size: int
+    stride: int
+
+    def __post_init__(self) -> None:
+        _positive(self, "size", "stride")
+
+    def output_shape(self, inputs: Shape) -> Shape:
+        channels, *extents = _image(self, inputs)
+        for extent in extents:
+            if extent < self.size or (extent - self.size) % self.stride:
+                raise NetworkError(
+                    f"layer {self.name!r}: {self.size}x{self.size} windows at stride"
+                    f" {self.stride} do not tile {extent} pixels exactly"
+                )
+        return (channels, *((extent - self.size) // self.stride + 1 for extent in extents))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaxPool(_Pool):
+    """Largest value of each window; windows overlap where ``stride < size``.
+
+    ``ties="all"`` sends the gradient to every input equal to the maximum, as the 2012 kernels
+    did; ``"first"`` only to the first in row-major order, as PyTorch does.
+    """
+
+    ties: Literal["all", "first"] = "first"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AveragePool(_Pool):
+    """Mean of each window (LeNet's sub-sampling, without its trained scale)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalResponseNorm(Layer):
+    """``y = x * (k + alpha * sum of x^2 over neighbouring channels)^-beta`` (paper, 3.3).
+
+    ``alpha`` multiplies the *sum* over ``size`` channels of this column, clipped at the ends;
+    ``torch.nn.LocalResponseNorm`` multiplies the mean.
+    """
+
+    size: int = 5
+    alpha: float = 1e-4
+    beta: float = 0.75
+    k: float = 2.0
+
+    def __post_init__(self) -> None:
+        _odd_window(self, self.size)
+
+    def output_shape(self, inputs: Shape) -> Shape:
+        return _image(self, inputs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpatialResponseNorm(Layer):
+    """As ``LocalResponseNorm``, over ``size`` x ``size`` pixels of the same map, clipped."""
+
+    size: int = 5
+    alpha: float = 4e-5
+    beta: float = 0.75
+    k: float = 1.0
+
+    def __post_init__(self) -> None:
+        _odd_window(self, self.size)
+
+    def output_shape(self, inputs: Shape) -> Shape:
+        return _image(self, inputs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReLU(Layer):
+    """``max(x, 0)``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sigmoid(Layer):
+    """``1 / (1 + exp(-x))``, LeNet's non-linearity."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dropout(Layer):
+    """Zero each unit with probability ``rate`` in training; multiply by ``1 - rate`` at test.
+
+    Training does not rescale, as in 2012 (``torch.nn.Dropout`` divides by ``1 - rate``).
+    """
+
+    rate: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate < 1:
+            raise NetworkError(f"layer {self.name!r}: rate must be in (0, 1), got {self.rate}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FullyConnected(Layer):
+    """``y = W x + b`` over the flattened input.
+
+    ``units`` is one number for every column, or one per column; 0 leaves a column out, as the
+    2012 network's last layer, which lives on GPU 0 only.
+    """
+
+    units: int | tuple[int, ...]
+    reads: Reads = "own"
+    weight_std: float = 0.01
+    bias_init: float = 0.0
+
+    def __post_init__(self) -> None:
+        units = (self.units,) if isinstance(self.units, int) else self.units
+        if min(units, default=0) < 0 or sum(units) == 0:
+            raise NetworkError(f"layer {self.name!r}: units must be positive, got {self.units}")
+
+    def units_in(self, column: int) -> int:
+        """Units of one column; 0 if the column has no part of this layer."""
+        return self.units if isinstance(self.units, int) else self.units[column]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SoftmaxCrossEntropy(Layer):
+    """Softmax over every column's outputs, and the cost; it lives in column 0."""
+
+    def output_shape(self, inputs: Shape) -> Shape:
+        return (math.prod(inputs),)
+
+
+def _positive(layer: Layer, *fields: str) -> None:
+    for field in fields:
+        value = getattr(layer, field)
+        if value < 1:
+            raise NetworkError(f"layer {layer.name!r}: {field} must be at least 1, got {value}")
+
+
+def _odd_window(layer: Layer, size: int) -> None:
+    if size < 1 or size % 2 == 0:
+        raise NetworkError(f"layer {layer.name!r}: size must be a positive odd number, got {size}")
+
+
+def _image(layer: Layer, inputs: Shape) -> Shape:
+    if len(inputs) != 3:
+        raise NetworkError(
+            f"layer {layer.name!r} reads images (channels, height, width), got shape {inputs}"
+        )
+    return inputs

@@ -1,0 +1,187 @@
+"""The buffers of each device: what the 2012 system kept, or what this backend touches.
+
+``as-released`` and ``in-place`` hold every buffer of the released source, used here or not: two
+inputs, output and gradient of every layer, norm denominators, dropout masks, copies of the other
+GPU's activations and their gradients, weights, momentum, convolution and bias gradients, and the
+partial sums of weight gradients. ``reuse`` holds only what some op touches.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from alexsim.network.counts import FLOAT_BYTES
+from alexsim.network.layers import (
+    Convolution,
+    Dropout,
+    FullyConnected,
+    Layer,
+    LocalResponseNorm,
+    MaxPool,
+    ReLU,
+    Shape,
+    Sigmoid,
+    SoftmaxCrossEntropy,
+    SpatialResponseNorm,
+)
+from alexsim.network.network import INPUT, Network, Part
+from alexsim.plan.records import Category, Policy, letter
+from alexsim.plan.steps import StepList, parameter
+
+LABEL_BYTES = 8
+
+
+@dataclass(slots=True, kw_only=True)
+class Piece:
+    """A buffer before it has a place and a lifetime."""
+
+    name: str
+    device: int
+    category: Category
+    layer: str
+    column: int
+    shape: Shape
+    item_bytes: int = FLOAT_BYTES
+    shares: str = ""
+    persistent: bool = False
+
+    @property
+    def size_bytes(self) -> int:
+        return math.prod(self.shape) * self.item_bytes
+
+
+def partial_sum_copies(part: Part) -> int:
+    """Copies of a convolution's weights in which the 2012 kernels gathered partial sums.
+
+    ``ceil(modules / partialSum)``, with partialSum 5 for 11 x 11 filters, 3 for 5 x 5 and 13 for
+    3 x 3 (conv1, conv2, conv3-conv5 of the released layer files).
+    """
+    assert isinstance(part.layer, Convolution)
+    per_copy = {11: 5, 5: 3}.get(part.layer.size, 13)
+    return -(-math.prod(part.output_shape[1:]) // per_copy)
+
+
+def pieces(steps: StepList, policy: Policy) -> list[Piece]:
+    """Every buffer of every device under ``policy``, uploads first, then layer by layer."""
+    found = [*_inputs(steps)]
+    for index, parts in enumerate(steps.network.parts):
+        for part in parts:
+            found += _part_pieces(steps, policy, index, part)
+            found += _remote_pieces(steps, index, part)
+    found += _landings(steps, found)
+    if policy == "reuse":
+        touched = {name for ops in steps.steps for op in ops for name in (*op.reads, *op.writes)}
+        found = [piece for piece in found if piece.name in touched]
+    return found
+
+
+def _inputs(steps: StepList) -> Iterator[Piece]:
+    shape = (steps.batch_size, *steps.network.input_shape)
+    for device in range(len(steps.steps)):
+        # The 2012 system uploads the next minibatch while this one trains.
+        for name in ("input", "input.next"):
+            yield _piece(device, name, Category.INPUT, INPUT, 0, shape)
+        if steps.device_of[0] == device:
+            labels = _piece(device, "labels", Category.INPUT, INPUT, 0, (steps.batch_size,))
+            labels.item_bytes = LABEL_BYTES
+            yield labels
+
+
+def _part_pieces(steps: StepList, policy: Policy, index: int, part: Part) -> Iterator[Piece]:
+    device, layer = steps.device_of[part.column], part.layer
+    shape = (steps.batch_size, *part.output_shape)
+    trains = layer.name in steps.trainable
+
+    def piece(name: str, category: Category, shape: Shape, *, persistent: bool = False) -> Piece:
+        made = _piece(device, "", category, layer.name, part.column, shape)
+        made.name, made.persistent = parameter(device, part, name), persistent
+        return made
+
+    before = steps.network.layers[index - 1] if index else None
+    output = piece("activation", Category.ACTIVATION, shape)
+    if policy != "as-released" and isinstance(layer, ReLU) and before and not _keeps(before):
+        output.shares = steps.inputs(part)[0]
+    yield output
+    if steps.needs_output_grad(index):
+        grad = piece("activation_grad", Category.ACTIVATION_GRAD, shape)
+        after = _layer_after(steps.network, index)
+        if policy != "as-released" and isinstance(after, ReLU | Dropout):
+            grad.shares = f"gpu{device}/{after.name}.{letter(part.column)}.activation_grad"
+        yield grad
+    if isinstance(layer, LocalResponseNorm | SpatialResponseNorm):
+        yield piece("norm", Category.NORM, shape)
+    if isinstance(layer, Dropout):
+        yield piece("mask", Category.MASK, shape)
+    for name, size in (("weight", part.weight_shape), ("bias", part.bias_shape)):
+        if not size:
+            continue
+        yield piece(name, Category.WEIGHT, size, persistent=True)
+        if trains:
+            yield piece(f"{name}.momentum", Category.MOMENTUM, size, persistent=True)
+        # Gradients of fully connected weights go straight into the momentum.
+        if trains and not (name == "weight" and isinstance(layer, FullyConnected)):
+            yield piece(f"{name}.grad", Category.WEIGHT_GRAD, size)
+    if trains and isinstance(layer, Convolution):
+        # One such buffer per convolution, reused over the columns it reads.
+        passes = max(1, len(part.sources))
+        one_pass = (part.weight_shape[0], part.weight_shape[1] // passes, *part.weight_shape[2:])
+        yield piece("partial_sum", Category.PARTIAL_SUM, (partial_sum_copies(part), *one_pass))
+
+
+def _remote_pieces(steps: StepList, index: int, part: Part) -> Iterator[Piece]:
+    device = steps.device_of[part.column]
+    for column in part.sources:
+        if steps.device_of[column] == device:
+            continue
+        source = next(p for p in steps.network.parts[index - 1] if p.column == column)
+        shape = (steps.batch_size, *source.output_shape)
+        names = [("remote", Category.REMOTE)]
+        if steps.needs_output_grad(index - 1):
+            names.append(("remote_grad", Category.REMOTE_GRAD))
+        for name, category in names:
+            made = _piece(device, "", category, part.source, column, shape)
+            made.name = f"gpu{device}/{part.source}.{letter(column)}.{name}"
+            yield made
+
+
+def _landings(steps: StepList, found: list[Piece]) -> Iterator[Piece]:
+    """Where another device's gradient arrives before it is added, if the backend needs that."""
+    known = {piece.name for piece in found}
+    grads = {(p.layer, p.column): p for p in found if p.category == Category.ACTIVATION_GRAD}
+    for exchange in steps.exchanges:
+        device = int(exchange.target.removeprefix("gpu"))
+        lands = exchange.target_buffer.startswith(f"{exchange.target}/")
+        if lands and exchange.target_buffer not in known:
+            shape = grads[exchange.layer, exchange.column].shape
+            made = _piece(
+                device, "", Category.WORKSPACE, exchange.layer, exchange.column, shape
+            )
+            made.name = exchange.target_buffer
+            yield made
+
+
+def _piece(
+    device: int, name: str, category: Category, layer: str, column: int, shape: Shape
+) -> Piece:
+    return Piece(
+        name=f"gpu{device}/{name}",
+        device=device,
+        category=category,
+        layer=layer,
+        column=column,
+        shape=shape,
+    )
+
+
+def _keeps(layer: Layer) -> bool:
+    """Whether a layer's backward pass needs its own output, so that nothing may overwrite it."""
+    return isinstance(
+        layer,
+        MaxPool | LocalResponseNorm | SpatialResponseNorm | Sigmoid | ReLU | SoftmaxCrossEntropy,
+    )
+
+
+def _layer_after(network: Network, index: int) -> Layer | None:
+    return network.layers[index + 1] if index + 1 < len(network.layers) else None

@@ -1,0 +1,283 @@
+"""Where buffers lie: blocks of one arena per device, side by side or packed by lifetime."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from alexsim.network.layers import Shape
+from alexsim.plan.buffers import Piece
+from alexsim.plan.records import Block, Buffer, Category, OpKind, Policy
+from alexsim.plan.steps import Step, StepList
+
+_ALIGNMENT_BYTES = 64
+"""A cache line, so that vector loads of a block never straddle two."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """The memory of one device."""
+
+    buffers: tuple[Buffer, ...]
+    blocks: tuple[Block, ...]
+    arena_bytes: int
+    live_peak_bytes: int
+    resident: tuple[str, ...]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Group:
+    """Pieces that share their bytes because one overwrites the other."""
+
+    pieces: list[Piece]
+    first: int
+    last: int
+    block: str = ""
+    channel: int = 0
+
+    @property
+    def size_bytes(self) -> int:
+        return max(piece.size_bytes for piece in self.pieces)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Room:
+    """A block before it has an address: one group, or the slices of one concatenation."""
+
+    name: str
+    shape: Shape
+    size_bytes: int
+    groups: list[_Group] = field(default_factory=list)
+    offset: int = 0
+
+    @property
+    def first(self) -> int:
+        return min(group.first for group in self.groups)
+
+    @property
+    def last(self) -> int:
+        return max(group.last for group in self.groups)
+
+
+def lay_out(device: int, steps: StepList, pieces: list[Piece], policy: Policy) -> Layout:
+    """Give every piece of one device its block, address and lifetime."""
+    ops = steps.steps[device]
+    mine = [piece for piece in pieces if piece.device == device]
+    lives = _lifetimes(device, steps, mine, whole_step=policy != "reuse")
+    groups = _groups(mine, lives, policy)
+    rooms = _rooms(device, steps, groups)
+    if policy == "reuse":
+        arena = _pack(rooms)
+        peak, alive = _live_peak(groups, len(ops))
+    else:
+        arena = _side_by_side(rooms)
+        alive = groups
+        peak = sum(group.size_bytes for group in groups)
+    blocks = tuple(
+        Block(
+            name=room.name,
+            shape=room.shape,
+            size_bytes=room.size_bytes,
+            offset_bytes=room.offset,
+            first=room.first,
+            last=room.last,
+        )
+        for room in rooms
+    )
+    buffers = tuple(
+        Buffer(
+            name=piece.name,
+            device=f"gpu{device}",
+            category=piece.category,
+            layer=piece.layer,
+            column=piece.column,
+            shape=piece.shape,
+            item_bytes=piece.item_bytes,
+            block=group.block,
+            channel=group.channel,
+            shares=piece.shares,
+            first=lives[piece.name][0],
+            last=lives[piece.name][1],
+        )
+        for group in groups
+        for piece in group.pieces
+    )
+    # Of pieces that share bytes, the largest stands for them in the memory table.
+    resident = tuple(max(g.pieces, key=lambda p: (p.size_bytes, not p.shares)).name for g in alive)
+    return Layout(
+        buffers=buffers,
+        blocks=blocks,
+        arena_bytes=arena,
+        live_peak_bytes=peak,
+        resident=resident,
+    )
+
+
+def _lifetimes(
+    device: int, steps: StepList, pieces: Iterable[Piece], *, whole_step: bool
+) -> dict[str, tuple[int, int]]:
+    ops = steps.steps[device]
+    end = len(ops) - 1
+    touched: dict[str, list[int]] = {}
+    for position, op in enumerate(ops):
+        for name in (*op.reads, *op.writes):
+            touched.setdefault(name, []).append(position)
+        if op.kind == OpKind.POST:
+            # The other device may pull until the barrier after its wait, or the end of the step.
+            touched[op.reads[0]].append(_pulled_by(steps, op, device))
+    lives = {}
+    for piece in pieces:
+        whole = whole_step or piece.persistent or piece.name not in touched
+        lives[piece.name] = (0, end) if whole else _span(touched[piece.name])
+    return lives
+
+
+def _span(positions: list[int]) -> tuple[int, int]:
+    return min(positions), max(positions)
+
+
+def _pulled_by(steps: StepList, post: Step, device: int) -> int:
+    """Position, on the source device, of the first barrier that follows the target's pull."""
+    exchange = next(e for e in steps.exchanges if e.name == post.exchange)
+    target = steps.steps[int(exchange.target.removeprefix("gpu"))]
+    pulled = max(i for i, op in enumerate(target) if op.exchange == post.exchange)
+    if exchange.target_buffer == exchange.source_buffer:
+        # Added straight from the source's memory, by the accumulate op after the wait.
+        pulled = next(
+            i for i, op in enumerate(target) if i > pulled and exchange.source_buffer in op.reads
+        )
+    barrier = next(op for op in target[pulled:] if op.kind == OpKind.BARRIER)
+    name = barrier.id.partition(".")[2]
+    return next(
+        i for i, op in enumerate(steps.steps[device]) if op.id == f"gpu{device}.{name}"
+    )
+
+
+def _groups(
+    pieces: list[Piece], lives: dict[str, tuple[int, int]], policy: Policy
+) -> list[_Group]:
+    by_name = {piece.name: piece for piece in pieces}
+    groups: dict[str, _Group] = {}
+    for piece in pieces:
+        root = piece
+        while root.shares in by_name:
+            root = by_name[root.shares]
+        key = root.name
+        if policy != "reuse" and piece.category == Category.WORKSPACE:
+            # Only one gradient lands at a time.
+            key = "landing"
+        first, last = lives[piece.name]
+        group = groups.setdefault(key, _Group(pieces=[], first=first, last=last))
+        group.pieces.append(piece)
+        group.first, group.last = min(group.first, first), max(group.last, last)
+    return list(groups.values())
+
+
+def _rooms(device: int, steps: StepList, groups: list[_Group]) -> list[_Room]:
+    """Blocks: the inputs that a part reads from several columns lie side by side in one."""
+    group_of = {piece.name: group for group in groups for piece in group.pieces}
+    rooms: dict[str, _Room] = {}
+    for parts in steps.network.parts:
+        for part in parts:
+            if steps.device_of[part.column] != device or len(part.sources) < 2:
+                continue
+            for kind, names in (
+                ("activation", steps.inputs(part)),
+                ("activation_grad", steps.input_grads(part)),
+            ):
+                if all(name in group_of for name in names):
+                    _join(f"{part.source}.{kind}", names, group_of, rooms)
+    for group in groups:
+        if not group.block:
+            largest = max(group.pieces, key=lambda piece: piece.size_bytes)
+            group.block = group.pieces[0].name
+            rooms[group.block] = _Room(
+                name=group.block,
+                shape=largest.shape,
+                size_bytes=group.size_bytes,
+                groups=[group],
+            )
+    return list(rooms.values())
+
+
+def _join(
+    block: str, names: tuple[str, ...], group_of: dict[str, _Group], rooms: dict[str, _Room]
+) -> None:
+    if block in rooms:
+        return
+    members = [group_of[name] for name in names]
+    shapes = [next(p.shape for p in group_of[n].pieces if p.name == n) for n in names]
+    channel = 0
+    for group, shape in zip(members, shapes, strict=True):
+        assert not group.block, f"{block}: {group.pieces[0].name} lies in {group.block}"
+        group.block, group.channel = block, channel
+        channel += shape[1]
+    rooms[block] = _Room(
+        name=block,
+        shape=(shapes[0][0], channel, *shapes[0][2:]),
+        size_bytes=sum(group.size_bytes for group in members),
+        groups=members,
+    )
+
+
+def _side_by_side(rooms: list[_Room]) -> int:
+    offset = 0
+    for room in rooms:
+        room.offset = offset
+        offset += _aligned(room.size_bytes)
+    return offset
+
+
+def _pack(rooms: list[_Room]) -> int:
+    """Addresses by lifetime: each block at the lowest gap free while it lives.
+
+    Placing large blocks first is within a few percent of the live peak on training steps; the
+    other orders are tried because one of them nearly always meets it.
+    """
+    orders = (
+        sorted(rooms, key=lambda r: (-r.size_bytes, r.first)),
+        sorted(rooms, key=lambda r: (-(r.last - r.first), -r.size_bytes)),
+        sorted(rooms, key=lambda r: (-(r.last - r.first) * r.size_bytes, r.first)),
+        sorted(rooms, key=lambda r: (r.first, -r.size_bytes)),
+        sorted(rooms, key=lambda r: (-r.last, -r.size_bytes)),
+    )
+    packed = [_first_fit(order) for order in orders]
+    arena, offsets = min(packed, key=lambda result: result[0])
+    for room in rooms:
+        room.offset = offsets[room.name]
+    return arena
+
+
+def _first_fit(rooms: list[_Room]) -> tuple[int, dict[str, int]]:
+    placed: list[tuple[int, int, int, int]] = []  # offset, end, first, last
+    offsets, arena = {}, 0
+    for room in rooms:
+        size, first, last = _aligned(room.size_bytes), room.first, room.last
+        offset = 0
+        for start, end, begins, ends in placed:
+            if begins <= last and first <= ends:
+                if start - offset >= size:
+                    break
+                offset = max(offset, end)
+        offsets[room.name] = offset
+        placed.append((offset, offset + size, first, last))
+        placed.sort()
+        arena = max(arena, offset + size)
+    return arena, offsets
+
+
+def _live_peak(groups: list[_Group], ops: int) -> tuple[int, list[_Group]]:
+    delta = [0] * (ops + 1)
+    for group in groups:
+        delta[group.first] += group.size_bytes
+        delta[group.last + 1] -= group.size_bytes
+    live, peak, position = 0, -1, 0
+    for index, change in enumerate(delta):
+        live += change
+        if live > peak:
+            peak, position = live, index
+    return peak, [g for g in groups if g.first <= position <= g.last]
+
+
+def _aligned(size: int) -> int:
+    return -(-size // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES

@@ -1,0 +1,194 @@
+"""The plan's records: ops, buffers, exchanges, and what each device holds and does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+from alexsim.network.counts import FLOAT_BYTES, Count
+from alexsim.network.layers import Shape
+from alexsim.network.network import Network, Part
+
+Policy = Literal["as-released", "in-place", "reuse"]
+Schedule = Literal["serial", "overlap"]
+TransportName = Literal["peer", "host"]
+Queue = Literal["compute", "copy_in", "copy_out"]
+
+
+class OpKind(StrEnum):
+    """What an op does. An exchange is a post on its source and a wait on its target."""
+
+    UPLOAD = "upload"
+    DRAW = "draw"
+    FORWARD = "forward"
+    LOSS = "loss"
+    GRAD_INPUT = "grad_input"
+    GRAD_WEIGHT = "grad_weight"
+    UPDATE = "update"
+    POST = "exchange_post"
+    WAIT = "exchange_wait"
+    ACCUMULATE = "accumulate"
+    BARRIER = "barrier"
+
+
+class Category(StrEnum):
+    """What a buffer holds; the keys of every memory table."""
+
+    INPUT = "input"
+    ACTIVATION = "activation"
+    ACTIVATION_GRAD = "activation_grad"
+    NORM = "norm"
+    MASK = "mask"
+    REMOTE = "remote"
+    REMOTE_GRAD = "remote_grad"
+    WEIGHT = "weight"
+    MOMENTUM = "momentum"
+    WEIGHT_GRAD = "weight_grad"
+    PARTIAL_SUM = "partial_sum"
+    WORKSPACE = "workspace"
+    CONTEXT = "context"
+    PADDING = "padding"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Buffer:
+    """A named piece of one device's memory, for all or part of a step.
+
+    ``block`` is the memory it lies in, ``channel`` its first channel there: the outputs that a
+    layer reads from several columns are slices of one block. A buffer with ``shares`` overwrites
+    that buffer and costs no bytes of its own. ``first`` and ``last`` are positions in the device's
+    op list; a buffer that lives across steps spans it all.
+    """
+
+    name: str
+    device: str
+    category: Category
+    layer: str
+    column: int
+    shape: Shape
+    item_bytes: int = FLOAT_BYTES
+    block: str
+    channel: int = 0
+    shares: str = ""
+    first: int
+    last: int
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the values."""
+        return math.prod(self.shape) * self.item_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """A contiguous piece of a device's arena; ``shape`` is that of all its channels."""
+
+    name: str
+    shape: Shape
+    size_bytes: int
+    offset_bytes: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Op:
+    """One unit of device work. ``reads``, ``writes``: buffers; ``depends_on``: op ids."""
+
+    id: str
+    kind: OpKind
+    device: str
+    layer: str
+    column: int
+    queue: Queue
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    depends_on: tuple[str, ...]
+    count: Count
+    scratch_bytes: int = 0
+    chunk_images: int = 0
+    """Images that the backend works on at a time, so that scratch stays small."""
+    accumulate: bool = False
+    """Add to what is written instead of overwriting it."""
+    fused: bool = False
+    """The weight gradient goes straight into the momentum."""
+    exchange: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """One transfer of an activation or its gradient between two devices."""
+
+    name: str
+    layer: str
+    column: int
+    direction: Literal["forward", "backward"]
+    source: str
+    target: str
+    source_buffer: str
+    target_buffer: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DevicePlan:
+    """What one device holds and does in a step, ops in issue order."""
+
+    name: str
+    columns: tuple[int, ...]
+    ops: tuple[Op, ...]
+    buffers: tuple[Buffer, ...]
+    blocks: tuple[Block, ...]
+    arena_bytes: int
+    live_peak_bytes: int
+    """Largest sum of bytes alive at one op: no packing of this op order needs less."""
+    resident: tuple[str, ...]
+    """Buffers alive at that op; all of them where nothing is reused."""
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Largest scratch that one op declares."""
+        return max((op.scratch_bytes for op in self.ops), default=0)
+
+    @property
+    def total_bytes(self) -> int:
+        """Arena and scratch; the device's context is not in it."""
+        return self.arena_bytes + self.scratch_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A training step of ``network``, split over devices. Everything else only reads it."""
+
+    network: Network
+    batch_size: int
+    policy: Policy
+    schedule: Schedule
+    transport: TransportName
+    trainable: frozenset[str]
+    backend: str
+    devices: tuple[DevicePlan, ...]
+    exchanges: tuple[Exchange, ...]
+
+    @property
+    def exchanged_bytes(self) -> int:
+        """Bytes that cross between devices in one step, all directions added."""
+        return sum(exchange.size_bytes for exchange in self.exchanges)
+
+    def ops(self) -> Iterator[Op]:
+        """Every op of every device."""
+        for device in self.devices:
+            yield from device.ops
+
+    def part(self, op: Op) -> Part:
+        """The network's part that an op belongs to."""
+        parts = next(ps for ps in self.network.parts if ps[0].layer.name == op.layer)
+        return next(part for part in parts if part.column == op.column)
+
+
+def letter(column: int) -> str:
+    """Name of a column: a, b, ..."""
+    return chr(ord("a") + column)

@@ -1,0 +1,1 @@
+"""Triton kernels of alexsim; this package imports nothing of ``alexsim``."""

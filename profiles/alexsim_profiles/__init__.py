@@ -1,0 +1,1 @@
+"""Data of alexsim: device spec sheets. No code."""
