@@ -155,9 +155,7 @@ def _landings(steps: StepList, found: list[Piece]) -> Iterator[Piece]:
         lands = exchange.target_buffer.startswith(f"{exchange.target}/")
         if lands and exchange.target_buffer not in known:
             shape = grads[exchange.layer, exchange.column].shape
-            made = _piece(
-                device, "", Category.WORKSPACE, exchange.layer, exchange.column, shape
-            )
+            made = _piece(device, "", Category.WORKSPACE, exchange.layer, exchange.column, shape)
             made.name = exchange.target_buffer
             yield made
 

@@ -148,14 +148,10 @@ def _pulled_by(steps: StepList, post: Step, device: int) -> int:
         )
     barrier = next(op for op in target[pulled:] if op.kind == OpKind.BARRIER)
     name = barrier.id.partition(".")[2]
-    return next(
-        i for i, op in enumerate(steps.steps[device]) if op.id == f"gpu{device}.{name}"
-    )
+    return next(i for i, op in enumerate(steps.steps[device]) if op.id == f"gpu{device}.{name}")
 
 
-def _groups(
-    pieces: list[Piece], lives: dict[str, tuple[int, int]], policy: Policy
-) -> list[_Group]:
+def _groups(pieces: list[Piece], lives: dict[str, tuple[int, int]], policy: Policy) -> list[_Group]:
     by_name = {piece.name: piece for piece in pieces}
     groups: dict[str, _Group] = {}
     for piece in pieces:

@@ -1,0 +1,1 @@
+"""Who does what, when, in which buffer: the plan of a training step."""

@@ -1,0 +1,121 @@
+"""Does a plan fit its cards, and if not, what would?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from alexsim.plan.planner import POLICIES, plan
+from alexsim.plan.records import Buffer, Plan, Policy
+from alexsim.units import format_bytes
+
+_MOST_BATCH = 1 << 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shortage:
+    """How much one device is over its budget, and its largest buffers."""
+
+    device: str
+    need_bytes: int
+    over_bytes: int
+    largest: tuple[Buffer, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """The verdict; ``largest_batch_size`` is 0 where not even one image fits."""
+
+    budget_bytes: int
+    fits: bool
+    shortages: tuple[Shortage, ...]
+    largest_batch_size: int
+    suggestions: tuple[str, ...]
+
+    def message(self) -> str:
+        """One line: what is over by how much, in which buffers, and what would fit."""
+        worst = max(self.shortages, key=lambda shortage: shortage.over_bytes)
+        names = ", ".join(
+            f"{b.name.partition('/')[2]} {format_bytes(b.size_bytes)}" for b in worst.largest
+        )
+        advice = "; ".join(self.suggestions) or "nothing smaller fits either"
+        return (
+            f"{worst.device} needs {format_bytes(worst.need_bytes)}, its budget is"
+            f" {format_bytes(self.budget_bytes)}: {format_bytes(worst.over_bytes)} over"
+            f" (largest: {names}); what would fit: {advice}"
+        )
+
+
+def fit(of: Plan, budget_bytes: int, *, context_bytes: int = 0) -> Fit:
+    """Compare every device with the budget, and look for the nearest plan that fits."""
+    shortages = tuple(
+        Shortage(
+            device=device.name,
+            need_bytes=device.total_bytes + context_bytes,
+            over_bytes=device.total_bytes + context_bytes - budget_bytes,
+            largest=tuple(
+                sorted(
+                    (b for b in device.buffers if b.name in device.resident),
+                    key=lambda b: -b.size_bytes,
+                )[:3]
+            ),
+        )
+        for device in of.devices
+        if device.total_bytes + context_bytes > budget_bytes
+    )
+    room = budget_bytes - context_bytes
+    largest = _largest_batch(of, room, of.policy, len(of.devices))
+    return Fit(
+        budget_bytes=budget_bytes,
+        fits=not shortages,
+        shortages=shortages,
+        largest_batch_size=largest,
+        suggestions=tuple(_suggestions(of, room, largest)) if shortages else (),
+    )
+
+
+def _suggestions(of: Plan, room: int, largest: int) -> list[str]:
+    found = []
+    if largest:
+        found.append(f"--batch {largest}")
+    devices = len(of.devices)
+    tighter = POLICIES[POLICIES.index(of.policy) + 1 :]
+    for policy in tighter:
+        if _fits(of, room, of.batch_size, policy, devices):
+            found.append(f"--policy {policy}")
+            break
+    columns = of.network.columns
+    if devices < columns and _fits(of, room, of.batch_size, of.policy, columns):
+        found.append(f"--gpus {columns}")
+    if not found and tighter:
+        batch = _largest_batch(of, room, tighter[-1], devices)
+        if batch:
+            found.append(f"--policy {tighter[-1]} --batch {batch}")
+    return found
+
+
+def _largest_batch(of: Plan, room: int, policy: Policy, devices: int) -> int:
+    """Largest batch that fits: memory never shrinks as the batch grows, so bisect."""
+    low, high = 0, 1
+    while high <= _MOST_BATCH and _fits(of, room, high, policy, devices):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _fits(of, room, middle, policy, devices):
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _fits(of: Plan, room: int, batch_size: int, policy: Policy, devices: int) -> bool:
+    other = plan(
+        of.network,
+        gpus=devices,
+        batch_size=batch_size,
+        policy=policy,
+        schedule=of.schedule,
+        transport=of.transport,
+        trainable=of.trainable,
+        backend=of.backend,
+    )
+    return all(device.total_bytes <= room for device in other.devices)

@@ -1,0 +1,224 @@
+"""``plan``: from a network and a few choices to every op and buffer of a training step."""
+
+from __future__ import annotations
+
+from alexsim.errors import PlanError
+from alexsim.network.network import Network
+from alexsim.plan.buffers import pieces
+from alexsim.plan.layout import Layout, lay_out
+from alexsim.plan.records import (
+    DevicePlan,
+    Op,
+    OpKind,
+    Plan,
+    Policy,
+    Schedule,
+    TransportName,
+)
+from alexsim.plan.scratch import chunk_and_scratch
+from alexsim.plan.steps import Step, StepList
+
+POLICIES: tuple[Policy, ...] = ("as-released", "in-place", "reuse")
+SCHEDULES: tuple[Schedule, ...] = ("serial", "overlap")
+PARTITIONS = ("columns",)
+TRANSPORTS: tuple[TransportName, ...] = ("peer", "host")
+BACKENDS = ("", "aten")
+
+
+def plan(
+    network: Network,
+    *,
+    gpus: int | None = None,
+    partition: str = "columns",
+    batch_size: int = 128,
+    policy: Policy = "as-released",
+    schedule: Schedule = "serial",
+    transport: TransportName = "peer",
+    trainable: frozenset[str] | None = None,
+    head: int | None = None,
+    backend: str = "",
+) -> Plan:
+    """Lay out one training step.
+
+    Args:
+        network: what is trained.
+        gpus: devices; one per column (the default), or 1 for all columns on one device.
+        partition: ``columns``, the one way to split a network that there is.
+        batch_size: images per step, over all devices.
+        policy: ``as-released`` and ``in-place`` hold the 2012 system's buffers, ``reuse`` the
+            fewest bytes that this op order needs.
+        schedule: ``serial`` as in 2012, or ``overlap``.
+        transport: how exchanges travel; recorded for whoever times or runs the plan.
+        trainable: layers that learn; every layer with weights by default. Gradients that no
+            trained layer needs are left out, with their buffers.
+        head: replace the last fully connected layer by one with this many outputs.
+        backend: whose scratch is counted: ``""`` for the 2012 kernels (none), or ``aten``.
+
+    Raises:
+        PlanError: a choice is not one of those allowed.
+    """
+    _choice("partition", partition, PARTITIONS)
+    _choice("policy", policy, POLICIES)
+    _choice("schedule", schedule, SCHEDULES)
+    _choice("transport", transport, TRANSPORTS)
+    _choice("backend", backend, BACKENDS)
+    if batch_size < 1:
+        raise PlanError(f"batch size must be at least 1, got {batch_size}")
+    if head is not None:
+        if head < 1:
+            raise PlanError(f"head must have at least 1 output, got {head}")
+        network = network.with_head(head)
+    trained = frozenset(network.weighted_layers) if trainable is None else trainable
+    if unknown := sorted(trained - set(network.weighted_layers)):
+        raise PlanError(
+            f"no layer with weights is named {unknown[0]!r}"
+            f" (there are {', '.join(network.weighted_layers)})"
+        )
+    steps = StepList(
+        network=network,
+        device_of=_device_of(network, gpus),
+        batch_size=batch_size,
+        schedule=schedule,
+        trainable=trained,
+        staged=backend != "",
+    )
+    steps.build()
+    found = pieces(steps, policy)
+    devices = tuple(
+        _device_plan(steps, device, lay_out(device, steps, found, policy), aten=backend == "aten")
+        for device in range(len(steps.steps))
+    )
+    return Plan(
+        network=network,
+        batch_size=batch_size,
+        policy=policy,
+        schedule=schedule,
+        transport=transport,
+        trainable=trained,
+        backend=backend,
+        devices=devices,
+        exchanges=tuple(steps.exchanges),
+    )
+
+
+def _choice(name: str, given: str, allowed: tuple[str, ...]) -> None:
+    if given not in allowed:
+        raise PlanError(f"{name} must be one of {', '.join(filter(None, allowed))}; got {given!r}")
+
+
+def _device_of(network: Network, gpus: int | None) -> tuple[int, ...]:
+    columns = network.columns
+    if gpus in (None, columns):
+        return tuple(range(columns))
+    if gpus == 1:
+        return (0,) * columns
+    allowed = "1" if columns == 1 else f"1 or {columns}"
+    raise PlanError(
+        f"{network.name} is written in {columns} column(s): gpus must be {allowed}, got {gpus}"
+    )
+
+
+def _device_plan(steps: StepList, device: int, layout: Layout, *, aten: bool) -> DevicePlan:
+    return DevicePlan(
+        name=f"gpu{device}",
+        columns=tuple(c for c, at in enumerate(steps.device_of) if at == device),
+        ops=_ops(steps, device, layout, aten=aten),
+        buffers=layout.buffers,
+        blocks=layout.blocks,
+        arena_bytes=layout.arena_bytes,
+        live_peak_bytes=layout.live_peak_bytes,
+        resident=layout.resident,
+    )
+
+
+def _ops(steps: StepList, device: int, layout: Layout, *, aten: bool) -> tuple[Op, ...]:
+    hazards = _Hazards(layout)
+    ops = []
+    barrier = ""
+    previous: list[str] = []
+    for step in steps.steps[device]:
+        depends_on = hazards.of(step)
+        if step.kind == OpKind.WAIT:
+            depends_on.add(f"{step.exchange}.post")
+        if step.kind == OpKind.BARRIER:
+            depends_on.update(previous)
+            previous.clear()
+        elif barrier:
+            depends_on.add(barrier)
+        chunk, scratch = (
+            chunk_and_scratch(step.kind, step.part, steps.batch_size)
+            if aten
+            else (steps.batch_size, 0)
+        )
+        ops.append(_op(step, device, tuple(sorted(depends_on)), chunk, scratch))
+        previous.append(step.id)
+        if step.kind == OpKind.BARRIER:
+            barrier = step.id
+    return tuple(ops)
+
+
+def _op(step: Step, device: int, depends_on: tuple[str, ...], chunk: int, scratch: int) -> Op:
+    part = step.part
+    return Op(
+        id=step.id,
+        kind=step.kind,
+        device=f"gpu{device}",
+        layer=part.layer.name if part else "",
+        column=part.column if part else 0,
+        queue=step.queue,
+        reads=step.reads,
+        writes=step.writes,
+        depends_on=depends_on,
+        count=step.count,
+        scratch_bytes=scratch,
+        chunk_images=chunk,
+        accumulate=step.accumulate,
+        fused=step.fused,
+        exchange=step.exchange,
+    )
+
+
+class _Hazards:
+    """Ops that must end before an op may touch its buffers, or memory that was another's."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._place = {b.name: (b.block, b.channel) for b in layout.buffers}
+        self._writer: dict[tuple[str, int], str] = {}
+        self._readers: dict[tuple[str, int], set[str]] = {}
+        self._earlier: dict[str, list[str]] = {}
+        blocks = layout.blocks
+        for block in blocks:
+            end = block.offset_bytes + block.size_bytes
+            self._earlier[block.name] = [
+                other.name
+                for other in blocks
+                if other.last < block.first
+                and other.offset_bytes < end
+                and block.offset_bytes < other.offset_bytes + other.size_bytes
+            ]
+        self._touched: dict[str, set[str]] = {}
+
+    def of(self, step: Step) -> set[str]:
+        """Ids that ``step`` depends on; remembers what it touches."""
+        depends_on: set[str] = set()
+        for name in step.reads:
+            place = self._place.get(name)
+            if place and place in self._writer:
+                depends_on.add(self._writer[place])
+        for name in step.writes:
+            place = self._place[name]
+            depends_on |= self._readers.get(place, set())
+            if place in self._writer:
+                depends_on.add(self._writer[place])
+            for other in self._earlier[place[0]]:
+                depends_on |= self._touched.get(other, set())
+        for name in step.reads:
+            if place := self._place.get(name):
+                self._readers.setdefault(place, set()).add(step.id)
+                self._touched.setdefault(place[0], set()).add(step.id)
+        for name in step.writes:
+            place = self._place[name]
+            self._writer[place], self._readers[place] = step.id, set()
+            self._touched.setdefault(place[0], set()).add(step.id)
+        depends_on.discard(step.id)
+        return depends_on

@@ -1,0 +1,93 @@
+"""Scratch memory of the ``aten`` backend, and the images it works on at a time.
+
+ATen's convolutions allocate their results, and our pools and norms keep a few rows beside them.
+Working on few images at a time bounds both, and keeps elementwise passes inside the cache. The
+backend follows these numbers, a test watches that it allocates nothing beyond them.
+"""
+
+from __future__ import annotations
+
+import math
+
+from alexsim.network.counts import FLOAT_BYTES
+from alexsim.network.layers import (
+    Convolution,
+    LocalResponseNorm,
+    MaxPool,
+    SoftmaxCrossEntropy,
+    SpatialResponseNorm,
+)
+from alexsim.network.network import Part
+from alexsim.plan.records import OpKind
+from alexsim.units import MIB
+
+_CONVOLUTION_BYTES = 16 * MIB
+_CACHED_BYTES = 4 * MIB
+"""Elementwise passes over this much scratch stay in a core's share of the cache."""
+_MOST_IMAGES = 32
+
+
+def chunk_and_scratch(kind: OpKind, part: Part | None, batch_size: int) -> tuple[int, int]:
+    """Images per chunk and scratch bytes of one op; ``(batch_size, 0)`` if it needs none."""
+    if part is None or kind not in (
+        OpKind.FORWARD,
+        OpKind.GRAD_INPUT,
+        OpKind.GRAD_WEIGHT,
+        OpKind.LOSS,
+    ):
+        return batch_size, 0
+    match part.layer:
+        case Convolution():
+            per_image, fixed = _convolution(kind, part)
+            limit = _CONVOLUTION_BYTES
+        case MaxPool() | LocalResponseNorm() | SpatialResponseNorm():
+            per_image, fixed, limit = _rows(kind, part), 0, _CACHED_BYTES
+        case SoftmaxCrossEntropy() if kind == OpKind.LOSS:
+            # Which probabilities exceed, and which equal, the label's: one byte each.
+            return batch_size, 2 * batch_size * math.prod(part.output_shape)
+        case _:
+            return batch_size, 0
+    images = min(_MOST_IMAGES, batch_size, max(1, limit // per_image)) if per_image else batch_size
+    images = 1 << (images.bit_length() - 1)
+    return images, images * per_image + fixed
+
+
+def padded_image_bytes(part: Part) -> int:
+    """Bytes of one input image with its zero border, where ATen cannot imply the border."""
+    layer = part.layer
+    assert isinstance(layer, Convolution)
+    channels, height, width = part.input_shape
+    bottom, right = layer.end_padding(height), layer.end_padding(width)
+    if (bottom, right) == (layer.padding, layer.padding):
+        return 0
+    padded = (height + layer.padding + bottom) * (width + layer.padding + right)
+    return FLOAT_BYTES * channels * padded
+
+
+def _convolution(kind: OpKind, part: Part) -> tuple[int, int]:
+    inputs = FLOAT_BYTES * math.prod(part.input_shape)
+    outputs = FLOAT_BYTES * math.prod(part.output_shape)
+    padded = padded_image_bytes(part)
+    if kind == OpKind.FORWARD:
+        return outputs + padded, 0
+    if kind == OpKind.GRAD_INPUT:
+        return padded or inputs, 0
+    return padded or inputs // 4, FLOAT_BYTES * part.parameters
+
+
+def _rows(kind: OpKind, part: Part) -> int:
+    """Bytes of scratch per image of a pool or norm: its padded or half-pooled rows."""
+    channels, height, width = part.input_shape
+    backward = kind == OpKind.GRAD_INPUT
+    match part.layer:
+        case MaxPool():
+            rows = channels * height * part.output_shape[2]
+            return FLOAT_BYTES * rows * (4 if backward else 1)
+        case LocalResponseNorm(size=size):
+            padded = 2 * (channels + size - 1) * height * width
+        case SpatialResponseNorm(size=size):
+            grown = (height + size - 1) * channels
+            padded = grown * (width + size - 1) + grown * width
+        case _:
+            raise AssertionError(part.layer)
+    return FLOAT_BYTES * (padded + channels * height * width)
