@@ -1,0 +1,1 @@
+"""Runs a plan with real tensors: capped devices, backends, transports."""

@@ -1,0 +1,283 @@
+"""From an op of the plan to a function over its device's tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from alexsim.execute import aten
+from alexsim.execute.memory import Memory
+from alexsim.execute.random import dropout_keep
+from alexsim.network.layers import (
+    AveragePool,
+    Convolution,
+    Dropout,
+    FullyConnected,
+    LocalResponseNorm,
+    MaxPool,
+    ReLU,
+    Sigmoid,
+    SoftmaxCrossEntropy,
+    SpatialResponseNorm,
+)
+from alexsim.network.network import Part
+from alexsim.plan.records import Op, OpKind, Plan
+from alexsim.plan.steps import parameter
+
+Tensor = torch.Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hyperparameters:
+    """The update rule's constants for one step (facts of the 2012 recipe are the defaults).
+
+    ``inc = momentum * inc - weight_decay * rate * w - rate * mean gradient``, then ``w += inc``;
+    biases have a rate of their own and no decay.
+    """
+
+    weight_rate: float = 0.01
+    bias_rate: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 0.0005
+
+
+@dataclass(slots=True, kw_only=True)
+class StepContext:
+    """What changes from step to step."""
+
+    images: Tensor
+    """``[N, C, H, W]``, any strides."""
+    labels: Tensor
+    """``[N]``, int64."""
+    step: int
+    seed: int
+    training: bool
+    hyperparameters: Hyperparameters
+    losses: Tensor | None = None
+    """``[N]``, after the loss op: negative log-likelihood of each image."""
+    top1: Tensor | None = None
+    """``[N]``: error of the best guess, 0 or 1; ties share the credit."""
+    top5: Tensor | None = None
+
+
+Run = Callable[[StepContext], None]
+
+
+def bind(plan: Plan, op: Op, memory: Memory) -> Run:
+    """The function that runs ``op`` on its device's buffers."""
+    if op.kind == OpKind.UPLOAD:
+        return _upload(op, memory)
+    part = plan.part(op)
+    match op.kind:
+        case OpKind.DRAW:
+            return _draw(plan, op, part, memory)
+        case OpKind.FORWARD:
+            return _forward(op, part, memory)
+        case OpKind.LOSS:
+            return _loss(op, memory)
+        case OpKind.GRAD_INPUT:
+            return _grad_input(plan, op, part, memory)
+        case OpKind.GRAD_WEIGHT:
+            return _grad_weight(op, part, memory)
+        case OpKind.UPDATE:
+            return _update(op, part, memory)
+        case OpKind.ACCUMULATE:
+            landed, total = (memory.buffer(name) for name in op.reads)
+            return lambda _: _discard(total.add_(landed))
+        case _:
+            raise AssertionError(f"{op.id}: no function runs a {op.kind}")
+
+
+def _discard(_: object) -> None:
+    return None
+
+
+def _upload(op: Op, memory: Memory) -> Run:
+    images = memory.buffer(op.writes[0])
+    labels = memory.buffer(op.writes[1]) if len(op.writes) > 1 else None
+
+    def run(context: StepContext) -> None:
+        images.copy_(context.images)
+        if labels is not None:
+            labels.copy_(context.labels)
+
+    return run
+
+
+def _draw(plan: Plan, op: Op, part: Part, memory: Memory) -> Run:
+    mask = memory.buffer(op.writes[0])
+    assert isinstance(part.layer, Dropout)
+    rate, name = part.layer.rate, part.layer.name
+    parts = next(ps for ps in plan.network.parts if ps[0].layer.name == name)
+    before = sum(_units(p) for p in parts if p.column < part.column)
+    units, images = range(before, before + _units(part)), range(plan.batch_size)
+
+    def run(context: StepContext) -> None:
+        keep = dropout_keep(
+            seed=context.seed, layer=name, step=context.step, images=images, units=units, rate=rate
+        )
+        mask.copy_(torch.from_numpy(keep).view(mask.shape))
+
+    return run
+
+
+def _units(part: Part) -> int:
+    product = 1
+    for extent in part.output_shape:
+        product *= extent
+    return product
+
+
+def _forward(op: Op, part: Part, memory: Memory) -> Run:
+    layer, size = part.layer, op.chunk_images
+    x = memory.block_of(op.reads[: max(1, len(part.sources))])
+    y = memory.buffer(op.writes[0])
+    match layer:
+        case Convolution():
+            weight, bias = (memory.buffer(name) for name in op.reads[-2:])
+            return lambda _: aten.convolution_forward(layer, x, weight, bias, y, size)
+        case FullyConnected():
+            weight, bias = (memory.buffer(name) for name in op.reads[-2:])
+            flat, transposed = x.flatten(1), weight.t()
+            return lambda _: _discard(torch.addmm(bias, flat, transposed, out=y))
+        case MaxPool():
+            return lambda _: aten.max_pool_forward(layer, x, y, size)
+        case AveragePool():
+            return lambda _: aten.average_pool_forward(layer, x, y)
+        case LocalResponseNorm() | SpatialResponseNorm():
+            norm = memory.buffer(op.writes[1])
+            return lambda _: aten.norm_forward(layer, x, y, norm, size)
+        case ReLU():
+            return lambda _: _discard(torch.clamp_min(x, 0, out=y))
+        case Sigmoid():
+            return lambda _: _discard(torch.sigmoid(x, out=y))
+        case Dropout(rate=rate):
+            mask = memory.buffer(op.reads[-1])
+
+            def drop(context: StepContext) -> None:
+                # At test every unit stays and counts for its share (paper, section 4.2).
+                torch.mul(x, mask if context.training else 1 - rate, out=y)
+
+            return drop
+        case SoftmaxCrossEntropy():
+            flat = x.flatten(1)
+            return lambda _: _discard(torch.softmax(flat, 1, out=y))
+    raise AssertionError(layer)
+
+
+def _loss(op: Op, memory: Memory) -> Run:
+    probabilities, labels = (memory.buffer(name) for name in op.reads)
+    index = labels.unsqueeze(1)
+    tiny = torch.finfo(probabilities.dtype).tiny
+
+    def run(context: StepContext) -> None:
+        own = probabilities.gather(1, index)
+        context.losses = own.clamp_min(tiny).log_().neg_().squeeze_(1)
+        above = (probabilities > own).sum(1)
+        level = (probabilities == own).sum(1).clamp_min_(1)
+        # Among equal guesses, each is as likely to be named first.
+        context.top1 = 1 - ((1 - above) / level).clamp_(0, 1)
+        context.top5 = 1 - ((5 - above) / level).clamp_(0, 1)
+        # Comparisons with NaN are all false: no guess is right.
+        context.losses.masked_fill_(own.squeeze(1).isnan(), torch.nan)
+
+    return run
+
+
+def _grad_input(plan: Plan, op: Op, part: Part, memory: Memory) -> Run:
+    layer, size, add = part.layer, op.chunk_images, op.accumulate
+    dx = memory.block_of(op.writes)
+    first = memory.buffer(op.reads[0])
+    second = memory.buffer(op.reads[1]) if len(op.reads) > 1 else first
+    if isinstance(layer, SoftmaxCrossEntropy):
+        return _grad_softmax(first, second, dx.flatten(1), plan.batch_size)
+    match layer:
+        case Convolution():
+            return lambda _: aten.convolution_grad_input(layer, second, first, dx, size, add=add)
+        case FullyConnected():
+            flat = dx.flatten(1)
+            if add:
+                return lambda _: _discard(torch.addmm(flat, first, second, out=flat))
+            return lambda _: _discard(torch.mm(first, second, out=flat))
+    assert not add, f"{op.id}: only weighted layers have several consumers"
+    match layer:
+        case MaxPool():
+            x = memory.buffer(op.reads[2])
+            return lambda _: aten.max_pool_grad_input(layer, x, second, first, dx, size)
+        case AveragePool():
+            return lambda _: aten.average_pool_grad_input(layer, first, dx)
+        case LocalResponseNorm() | SpatialResponseNorm():
+            norm = memory.buffer(op.reads[2])
+            return lambda _: aten.norm_grad_input(layer, second, norm, first, dx, size)
+        case ReLU():
+            backward = torch.ops.aten.threshold_backward.grad_input
+            return lambda _: _discard(backward(first, second, 0, grad_input=dx))
+        case Sigmoid():
+            backward = torch.ops.aten.sigmoid_backward.grad_input
+            return lambda _: _discard(backward(first, second, grad_input=dx))
+        case Dropout():
+            return lambda _: _discard(torch.mul(first, second, out=dx))
+    raise AssertionError(layer)
+
+
+def _grad_softmax(probabilities: Tensor, labels: Tensor, dx: Tensor, batch_size: int) -> Run:
+    index = labels.unsqueeze(1)
+    minus_one = torch.full((batch_size, 1), -1.0, dtype=dx.dtype)
+
+    def run(_: StepContext) -> None:
+        dx.copy_(probabilities)
+        dx.scatter_add_(1, index, minus_one)
+        # The gradient of the mean: every later gradient is a mean over the minibatch too.
+        dx.mul_(1 / batch_size)
+
+    return run
+
+
+def _grad_weight(op: Op, part: Part, memory: Memory) -> Run:
+    layer, size = part.layer, op.chunk_images
+    dy = memory.buffer(op.reads[0])
+    x = memory.block_of(op.reads[1 : 1 + max(1, len(part.sources))])
+    target, dbias = (memory.buffer(name) for name in op.writes)
+    if isinstance(layer, Convolution):
+        return lambda _: aten.convolution_grad_weight(layer, x, dy, target, dbias, size)
+    weight = memory.buffer(op.reads[-2])
+    flat = x.flatten(1)
+
+    def run(context: StepContext) -> None:
+        h = context.hyperparameters
+        aten.linear_grad_weight_into_momentum(
+            flat,
+            dy,
+            weight,
+            target,
+            momentum=h.momentum,
+            decay=h.weight_decay,
+            rate=h.weight_rate,
+        )
+        torch.sum(dy, 0, out=dbias)
+
+    return run
+
+
+def _update(op: Op, part: Part, memory: Memory) -> Run:
+    device = int(op.device.removeprefix("gpu"))
+
+    def own(name: str) -> Tensor:
+        return memory.buffer(parameter(device, part, name))
+
+    weight, inc = own("weight"), own("weight.momentum")
+    bias, bias_inc, bias_grad = own("bias"), own("bias.momentum"), own("bias.grad")
+    grad = None if op.fused else own("weight.grad")
+
+    def run(context: StepContext) -> None:
+        h = context.hyperparameters
+        if grad is not None:
+            inc.mul_(h.momentum).add_(weight, alpha=-h.weight_decay * h.weight_rate)
+            inc.add_(grad, alpha=-h.weight_rate)
+        weight.add_(inc)
+        bias_inc.mul_(h.momentum).add_(bias_grad, alpha=-h.bias_rate)
+        bias.add_(bias_inc)
+
+    return run

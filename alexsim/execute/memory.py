@@ -1,0 +1,147 @@
+"""A virtual device's memory: a ledger that keeps its budget, and one arena with the plan's views.
+
+The ledger refuses a reservation before any byte is allocated. The arena is allocated once; every
+buffer of the plan is a view of it. Images lie channels-last (``[N, H, W, C]`` in memory, seen as
+``[N, C, H, W]``), because windows then slide over contiguous rows; what a fully connected layer
+reads lies channels-first, so that it is a matrix as it stands.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from alexsim.errors import MemoryBudgetError
+from alexsim.network.layers import FullyConnected
+from alexsim.plan.fit import fit
+from alexsim.plan.records import Block, Buffer, DevicePlan, Plan
+from alexsim.plan.steps import parameter
+from alexsim.units import format_bytes
+
+
+class Ledger:
+    """Counts what a device holds against its budget."""
+
+    def __init__(self, device: str, budget_bytes: int | None) -> None:
+        self.device = device
+        self.budget_bytes = budget_bytes
+        self.peak_bytes = 0
+
+    def reserve(self, name: str, end_bytes: int, advice: str = "") -> None:
+        """Take memory up to ``end_bytes`` of the device for ``name``.
+
+        Raises:
+            MemoryBudgetError: that is beyond the budget; nothing was taken.
+        """
+        if self.budget_bytes is not None and end_bytes > self.budget_bytes:
+            raise MemoryBudgetError(
+                f"{self.device}: {name} would take the device to {format_bytes(end_bytes)},"
+                f" its budget is {format_bytes(self.budget_bytes)}"
+                + (f"; what would fit: {advice}" if advice else "")
+            )
+        self.peak_bytes = max(self.peak_bytes, end_bytes)
+
+
+class Memory:
+    """The buffers of one device as tensors.
+
+    Raises:
+        MemoryBudgetError: a block or the scratch does not fit; names it and what would fit.
+    """
+
+    def __init__(
+        self, plan: Plan, device: DevicePlan, budget_bytes: int | None, dtype: torch.dtype
+    ) -> None:
+        self.device = device
+        self.dtype = dtype
+        self.ledger = Ledger(device.name, budget_bytes)
+        self._scale = dtype.itemsize // torch.float32.itemsize
+        self._reserve(plan, budget_bytes)
+        self.arena = torch.empty(device.arena_bytes * self._scale, dtype=torch.uint8)
+        self._blocks = {block.name: block for block in device.blocks}
+        self._buffers = {buffer.name: buffer for buffer in device.buffers}
+        self._channels_first = _matrix_blocks(plan, self._buffers)
+        self._views: dict[str, torch.Tensor] = {}
+
+    def _reserve(self, plan: Plan, budget_bytes: int | None) -> None:
+        requests = [
+            (f"block {block.name}", block.offset_bytes + block.size_bytes)
+            for block in sorted(self.device.blocks, key=lambda block: block.offset_bytes)
+        ]
+        requests.append(("scratch", self.device.total_bytes))
+        for name, end in requests:
+            # What would fit is a search over plans: only worth it for the message.
+            over = budget_bytes is not None and end > budget_bytes
+            advice = "; ".join(fit(plan, budget_bytes or 0).suggestions) if over else ""
+            self.ledger.reserve(name, end, advice)
+
+    def has(self, name: str) -> bool:
+        """Whether the plan has this buffer on this device."""
+        return name in self._buffers
+
+    def buffer(self, name: str) -> torch.Tensor:
+        """The buffer as a tensor of its shape; images as ``[N, C, H, W]``."""
+        if name not in self._views:
+            self._views[name] = self._view(self._buffers[name])
+        return self._views[name]
+
+    def block_of(self, names: tuple[str, ...]) -> torch.Tensor:
+        """Buffers that lie side by side, as one tensor; a single one as itself."""
+        if len(names) == 1:
+            return self.buffer(names[0])
+        (block,) = {self._buffers[name].block for name in names}
+        return self._tensor(self._blocks[block], self._blocks[block].shape)
+
+    def _view(self, buffer: Buffer) -> torch.Tensor:
+        block = self._blocks[buffer.block]
+        if buffer.item_bytes != torch.float32.itemsize:
+            start = block.offset_bytes * self._scale
+            flat = self.arena[start : start + buffer.size_bytes]
+            return flat.view(torch.int64).view(buffer.shape)
+        if buffer.shape[1:2] == block.shape[1:2] or len(buffer.shape) != len(block.shape):
+            return self._tensor(block, buffer.shape)
+        return self._tensor(block, block.shape).narrow(1, buffer.channel, buffer.shape[1])
+
+    def _tensor(self, block: Block, shape: tuple[int, ...]) -> torch.Tensor:
+        start = block.offset_bytes * self._scale
+        elements = 1
+        for extent in shape:
+            elements *= extent
+        flat = self.arena[start : start + elements * self.dtype.itemsize].view(self.dtype)
+        if len(shape) == 4 and block.name not in self._channels_first:
+            images, channels, height, width = shape
+            return flat.view(images, height, width, channels).permute(0, 3, 1, 2)
+        return flat.view(shape)
+
+
+def _matrix_blocks(plan: Plan, buffers: dict[str, Buffer]) -> set[str]:
+    """Blocks that fully connected layers read or write the gradient of."""
+    found = set()
+    for parts in plan.network.parts:
+        for part in parts:
+            if not isinstance(part.layer, FullyConnected):
+                continue
+            for column in part.sources:
+                for device in plan.devices:
+                    for name in ("activation", "remote", "activation_grad", "remote_grad"):
+                        key = f"{device.name}/{part.source}.{chr(97 + column)}.{name}"
+                        if key in buffers:
+                            found.add(buffers[key].block)
+            if not part.sources:
+                found.update(b.block for b in buffers.values() if b.layer == "input")
+    return found
+
+
+def parameter_names(plan: Plan) -> dict[str, tuple[str, str]]:
+    """Saved name (``conv1.a.weight``, ``conv1.a.weight.momentum``) to device and buffer."""
+    names = {}
+    for device in plan.devices:
+        for parts in plan.network.parts:
+            for part in parts:
+                if part.column not in device.columns or not part.weight_shape:
+                    continue
+                for name in ("weight", "bias", "weight.momentum", "bias.momentum"):
+                    if name.endswith("momentum") and part.layer.name not in plan.trainable:
+                        continue
+                    buffer = parameter(int(device.name.removeprefix("gpu")), part, name)
+                    names[buffer.partition("/")[2]] = (device.name, buffer)
+    return names

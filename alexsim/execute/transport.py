@@ -1,0 +1,66 @@
+"""How exchanges travel between devices.
+
+A device posts what it has produced and pulls what it needs; it never reaches for another device's
+memory itself. So one device's op list runs alone wherever a transport connects it to the others.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+
+from alexsim.plan.records import Exchange
+
+
+class Transport(Protocol):
+    """What a device needs of the others."""
+
+    exchanged_bytes: int
+    """Bytes that have crossed since the transport was made."""
+
+    def post(self, exchange: Exchange, source: torch.Tensor) -> None:
+        """Offer ``source``; it stays unchanged until the other device has pulled it."""
+
+    def pull(self, exchange: Exchange, target: torch.Tensor) -> bool:
+        """Copy what was posted into ``target``; False if it is not there yet."""
+
+    def arrive(self, device: str, barrier: str) -> None:
+        """Say that ``device`` has reached ``barrier``."""
+
+    def passed(self, barrier: str) -> bool:
+        """Whether every device has reached ``barrier``."""
+
+
+class InProcess:
+    """All devices in one process: a pull is a copy from one arena to the other."""
+
+    def __init__(self, devices: int) -> None:
+        self.exchanged_bytes = 0
+        self._devices = devices
+        self._posted: dict[str, torch.Tensor] = {}
+        self._arrived: dict[str, set[str]] = {}
+
+    def post(self, exchange: Exchange, source: torch.Tensor) -> None:
+        """Offer ``source`` to the target's pull."""
+        self._posted[exchange.name] = source
+
+    def pull(self, exchange: Exchange, target: torch.Tensor) -> bool:
+        """Copy if posted."""
+        source = self._posted.pop(exchange.name, None)
+        if source is None:
+            return False
+        target.copy_(source)
+        self.exchanged_bytes += source.numel() * source.element_size()
+        return True
+
+    def arrive(self, device: str, barrier: str) -> None:
+        """Note an arrival; the first arrival after all had passed begins the next round."""
+        arrived = self._arrived.setdefault(barrier, set())
+        if len(arrived) == self._devices:
+            arrived.clear()
+        arrived.add(device)
+
+    def passed(self, barrier: str) -> bool:
+        """Whether all have arrived."""
+        return len(self._arrived.get(barrier, ())) == self._devices

@@ -1,0 +1,43 @@
+"""Spans and traces: when each op ran, on whichever clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """One run of one op; times in seconds since the trace began."""
+
+    op_id: str
+    device: str
+    queue: str
+    step: int
+    start_s: float
+    end_s: float
+    source: str
+    """Which clock: ``measured`` or ``simulated``."""
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds from start to end."""
+        return self.end_s - self.start_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """The spans of one or more steps."""
+
+    spans: tuple[Span, ...]
+
+    def busy_s(self, select: Callable[[Span], bool] = lambda _: True) -> float:
+        """Summed duration of the spans that ``select`` takes."""
+        return sum(span.duration_s for span in self.spans if select(span))
+
+    def by_op(self) -> dict[str, list[float]]:
+        """Durations of each op, one per step, in step order."""
+        durations: dict[str, list[float]] = {}
+        for span in self.spans:
+            durations.setdefault(span.op_id, []).append(span.duration_s)
+        return durations
