@@ -1,0 +1,1 @@
+"""Real training: recipe, data, loop, checkpoints."""

@@ -1,0 +1,140 @@
+"""A small data set of real JPEG files, drawn once into the user's cache.
+
+Ten classes, told apart by texture and hue: stripes of four directions, checks, rings, dots, blobs,
+gradients and noise, each in its own range of colours, at random scale, phase, contrast, size and
+aspect, under noise. Held-out files come from other draws. Everything follows from the index.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+VERSION = 1
+TRAIN_PER_CLASS, HELD_OUT_PER_CLASS = 128, 32
+
+Grid = NDArray[np.float64]
+Texture = Callable[[Grid, Grid, np.random.Generator], Grid]
+Progress = Callable[[int, int], None]
+
+
+def _stripes(angle: float) -> Texture:
+    def texture(x: Grid, y: Grid, rng: np.random.Generator) -> Grid:
+        turn = np.deg2rad(angle + rng.uniform(-12, 12))
+        period = rng.uniform(14, 40)
+        return np.sin(2 * np.pi * (x * np.cos(turn) + y * np.sin(turn)) / period)
+
+    return texture
+
+
+def _checks(x: Grid, y: Grid, rng: np.random.Generator) -> Grid:
+    period = rng.uniform(24, 60)
+    return np.sign(np.sin(2 * np.pi * x / period) * np.sin(2 * np.pi * y / period))
+
+
+def _rings(x: Grid, y: Grid, rng: np.random.Generator) -> Grid:
+    cx, cy = rng.uniform(60, 200, 2)
+    return np.sin(2 * np.pi * np.hypot(x - cx, y - cy) / rng.uniform(16, 40))
+
+
+def _dots(x: Grid, y: Grid, rng: np.random.Generator) -> Grid:
+    period = rng.uniform(24, 44)
+    near = np.hypot((x % period) - period / 2, (y % period) - period / 2)
+    return np.where(near < period * rng.uniform(0.2, 0.32), 1.0, -1.0)
+
+
+def _blobs(x: Grid, y: Grid, rng: np.random.Generator) -> Grid:
+    total = np.zeros_like(x)
+    for cx, cy, width in rng.uniform((0, 0, 18), (256, 256, 44), (12, 3)):
+        total += np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / (2 * width**2))
+    return np.clip(2 * total - 1, -1, 1)
+
+
+def _gradient(x: Grid, y: Grid, rng: np.random.Generator) -> Grid:
+    turn = rng.uniform(0, 2 * np.pi)
+    along = (x - 128) * np.cos(turn) + (y - 128) * np.sin(turn)
+    return np.clip(along / 128, -1, 1)
+
+
+def _grain(x: Grid, y: Grid, rng: np.random.Generator) -> Grid:
+    step = int(rng.integers(6, 14))
+    coarse = rng.choice((-1.0, 1.0), (x.shape[0] // step + 1, x.shape[1] // step + 1))
+    return np.kron(coarse, np.ones((step, step)))[: x.shape[0], : x.shape[1]]
+
+
+CLASSES: tuple[tuple[str, Texture, float], ...] = (
+    ("blobs", _blobs, 0.00),
+    ("checks", _checks, 0.10),
+    ("diagonal_down", _stripes(45), 0.20),
+    ("diagonal_up", _stripes(135), 0.30),
+    ("dots", _dots, 0.40),
+    ("gradient", _gradient, 0.50),
+    ("grain", _grain, 0.60),
+    ("horizontal", _stripes(90), 0.70),
+    ("rings", _rings, 0.80),
+    ("vertical", _stripes(0), 0.90),
+)
+"""Name, texture and middle hue of each class."""
+
+
+def draw(label: int, index: int) -> Image.Image:
+    """One picture; the same for the same class and index."""
+    rng = np.random.Generator(np.random.Philox(key=(VERSION << 40) | (label << 32) | index))
+    _, texture, hue = CLASSES[label]
+    width, height = (int(v) for v in rng.integers(256, 360, 2))
+    y, x = np.mgrid[0:height, 0:width].astype(np.float64)
+    pattern = texture(x, y, rng)
+    # Neighbouring classes' hues overlap: colour alone does not tell them apart.
+    front = (hue + rng.normal(0, 0.045)) % 1.0
+    back = (front + rng.uniform(0.35, 0.65)) % 1.0
+    ends = [
+        colorsys.hsv_to_rgb(front, rng.uniform(0.5, 1.0), rng.uniform(0.6, 1.0)),
+        colorsys.hsv_to_rgb(back, rng.uniform(0.1, 0.5), rng.uniform(0.1, 0.45)),
+    ]
+    mix = (pattern[..., None] + 1) / 2
+    pixels = 255 * (mix * np.array(ends[0]) + (1 - mix) * np.array(ends[1]))
+    pixels += rng.normal(0, rng.uniform(4, 20), pixels.shape)
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+
+
+def ensure(folder: Path, progress: Progress = lambda done, total: None) -> Path:
+    """The data set's folder, drawn if it is not there yet: ``train/`` and ``val/`` of classes.
+
+    It appears whole or not at all, also when two processes draw it at once.
+    """
+    target = folder / f"textures-{VERSION}"
+    if target.is_dir():
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix="textures-", dir=folder))
+    jobs = _jobs(unfinished)
+    for done, (path, label, index) in enumerate(jobs):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw(label, index).save(path, "JPEG", quality=85)
+        progress(done + 1, len(jobs))
+    try:
+        os.rename(unfinished, target)
+    except OSError:
+        # Another process was first; its files are the same.
+        shutil.rmtree(unfinished)
+        if not target.is_dir():
+            raise
+    return target
+
+
+def _jobs(folder: Path) -> Sequence[tuple[Path, int, int]]:
+    splits = (("train", 0, TRAIN_PER_CLASS), ("val", TRAIN_PER_CLASS, HELD_OUT_PER_CLASS))
+    return [
+        (folder / split / CLASSES[label][0] / f"{index:04}.JPEG", label, first + index)
+        for split, first, count in splits
+        for label in range(len(CLASSES))
+        for index in range(count)
+    ]

@@ -1,0 +1,347 @@
+"""Folders of images as minibatches: which file, which crop, in which order, normalised how.
+
+Everything random is drawn from (seed, purpose, epoch, image), so a run can stop and resume
+anywhere, with any number of workers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexsim.errors import DataError
+from alexsim.train.images import (
+    EXTENSIONS,
+    Crop,
+    Pixels,
+    load_crops,
+    square_side,
+    square_statistics,
+)
+from alexsim.train.recipe import Recipe
+
+Floats = NDArray[np.float32]
+
+STATISTICS_IMAGES = 1024
+"""Files, evenly spread over the training set, that the mean image is taken from."""
+_HELD_OUT_EVERY = 10
+_TASK_IMAGES = 16
+_BATCHES_AHEAD = 2
+_SAME_CROP_IMAGES = 32
+"""Images that share one crop and mirror in 2012."""
+_CHANNEL_MEAN = np.array((0.485, 0.456, 0.406), dtype=np.float32)
+_CHANNEL_STD = np.array((0.229, 0.224, 0.225), dtype=np.float32)
+"""ImageNet's channel means and deviations for pixels 0...1, as the articles give them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One file and the number of its class."""
+
+    path: str
+    label: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """Training and held-out files of a folder, sorted by name."""
+
+    root: str
+    classes: tuple[str, ...]
+    train: tuple[Sample, ...]
+    held_out: tuple[Sample, ...]
+
+    def fingerprint(self) -> str:
+        """Changes when a file is added, removed or renamed."""
+        names = "\n".join(f"{s.label} {Path(s.path).name}" for s in (*self.train, *self.held_out))
+        return hashlib.blake2b(names.encode(), digest_size=8).hexdigest()
+
+
+def discover(root: Path, *, most_classes: int) -> Dataset:
+    """Find the images of ``<class>/*.JPEG``, or of ``train/`` and ``val/`` (or ``test/``).
+
+    Without a ``val/`` folder every tenth image of each class is held out.
+
+    Raises:
+        DataError: the folder is missing or empty, or has one class, or more than the network.
+    """
+    if not root.is_dir():
+        raise DataError(f"--data {root}: no such folder")
+    # ILSVRC's own folders; any others are classes.
+    split = next((name for name in ("val", "test") if (root / name).is_dir()), "")
+    has_splits = (root / "train").is_dir()
+    train_root = root / "train" if has_splits else root
+    classes = tuple(sorted(p.name for p in train_root.iterdir() if p.is_dir()))
+    files = [_images(train_root / name) for name in classes]
+    classes, files = _not_empty(classes, files)
+    if not classes:
+        raise DataError(
+            f"--data {root}: no images; expected <class>/*.JPEG, or train/<class>/*.JPEG"
+        )
+    if len(classes) == 1:
+        raise DataError(f"--data {root}: only one class, {classes[0]!r}; training needs two")
+    if len(classes) > most_classes:
+        raise DataError(
+            f"--data {root}: {len(classes)} classes, but the network has {most_classes} outputs"
+        )
+    train, held_out = [], []
+    for label, paths in enumerate(files):
+        samples = [Sample(path=str(path), label=label) for path in paths]
+        if has_splits:
+            train += samples
+        else:
+            train += [s for i, s in enumerate(samples) if (i + 1) % _HELD_OUT_EVERY]
+            held_out += samples[_HELD_OUT_EVERY - 1 :: _HELD_OUT_EVERY]
+    if has_splits and split:
+        for label, name in enumerate(classes):
+            found = _images(root / split / name)
+            held_out += [Sample(path=str(path), label=label) for path in found]
+    return Dataset(
+        root=str(root), classes=classes, train=tuple(train), held_out=tuple(held_out)
+    )
+
+
+def _images(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in EXTENSIONS and p.is_file())
+
+
+def _not_empty(
+    classes: Sequence[str], files: list[list[Path]]
+) -> tuple[tuple[str, ...], list[list[Path]]]:
+    kept = [(name, paths) for name, paths in zip(classes, files, strict=True) if paths]
+    return tuple(name for name, _ in kept), [paths for _, paths in kept]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statistics:
+    """What normalisation and colour noise need to know of the training set."""
+
+    mean: Floats
+    """Mean square, ``[side, side, channels]``, of pixels 0...255."""
+    axes: Floats
+    """Principal axes of the pixels' channels, one per column."""
+    deviations: Floats
+    """Deviation along each axis, pixels 0...255."""
+
+
+def statistics(
+    samples: Sequence[Sample],
+    crop_side: int,
+    channels: int,
+    pool: ProcessPoolExecutor,
+    progress: Callable[[int, int], None],
+) -> Statistics:
+    """Mean image and principal components over up to ``STATISTICS_IMAGES`` files.
+
+    Raises:
+        DataError: none of them can be read.
+    """
+    stride = max(1, len(samples) // STATISTICS_IMAGES)
+    paths = [sample.path for sample in samples[::stride]][:STATISTICS_IMAGES]
+    tasks = [paths[i : i + _TASK_IMAGES] for i in range(0, len(paths), _TASK_IMAGES)]
+    futures = [pool.submit(square_statistics, task, crop_side, channels) for task in tasks]
+    side = square_side(crop_side)
+    total, products, count = np.zeros((side, side, channels)), np.zeros((channels, channels)), 0
+    for done, future in enumerate(futures):
+        part, part_products, part_count = future.result()
+        total, products, count = total + part, products + part_products, count + part_count
+        progress(done + 1, len(futures))
+    if not count:
+        raise DataError(f"none of {len(paths)} images can be read, such as {paths[0]}")
+    pixels = count * side * side
+    average = total.sum((0, 1)) / pixels
+    values, axes = np.linalg.eigh(products / pixels - np.outer(average, average))
+    return Statistics(
+        mean=(total / count).astype(np.float32),
+        axes=axes.astype(np.float32),
+        deviations=np.sqrt(np.maximum(values, 0)).astype(np.float32),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """One minibatch on the host. ``images``: ``[N, H, W, C]`` float32."""
+
+    images: Floats
+    labels: NDArray[np.int64]
+    valid: int
+    """Images that count; the rest repeats them to fill the batch."""
+    broken: tuple[str, ...]
+    """Why files could not be read; each was replaced by a neighbour in the batch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Task:
+    samples: tuple[Sample, ...]
+    crops: tuple[Crop, ...]
+    noise: Floats
+    valid: int
+
+
+class Loader:
+    """Minibatches of a dataset, decoded ahead in worker processes."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        statistics: Statistics,
+        recipe: Recipe,
+        *,
+        batch_size: int,
+        crop_side: int,
+        seed: int,
+        pool: ProcessPoolExecutor,
+    ) -> None:
+        self._dataset, self._statistics, self._recipe = dataset, statistics, recipe
+        self._batch_size, self._crop_side, self._seed = batch_size, crop_side, seed
+        self._pool = pool
+        self._margin = square_side(crop_side) - crop_side
+        middle = self._margin // 2
+        inner = slice(middle, middle + crop_side)
+        # The centre of the mean image is subtracted wherever the crop lies, as in 2012.
+        self._mean = statistics.mean[inner, inner]
+        self._orders: dict[int, NDArray[np.int64]] = {}
+
+    def training(self, first_step: int, last_step: int) -> Iterator[Batch]:
+        """Minibatches of steps ``first_step`` ... ``last_step - 1``."""
+        return self._ahead(self._training_task(step) for step in range(first_step, last_step))
+
+    def held_out(self) -> Iterator[Batch]:
+        """Centre crops of every held-out image."""
+        samples, size = self._dataset.held_out, self._batch_size
+        return self._ahead(
+            self._test_task(samples[i : i + size]) for i in range(0, len(samples), size)
+        )
+
+    def _ahead(self, tasks: Iterator[_Task]) -> Iterator[Batch]:
+        # One thread waits for the workers and normalises, while the main thread computes.
+        with ThreadPoolExecutor(1) as assembler:
+            waiting: deque[Future[Batch]] = deque()
+            for task in tasks:
+                waiting.append(assembler.submit(self._assemble, task, self._submit(task)))
+                if len(waiting) > _BATCHES_AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+    def _submit(self, task: _Task) -> list[Future[tuple[Pixels, list[str | None]]]]:
+        channels = self._mean.shape[2]
+        return [
+            self._pool.submit(
+                load_crops, task.crops[i : i + _TASK_IMAGES], self._crop_side, channels
+            )
+            for i in range(0, len(task.crops), _TASK_IMAGES)
+        ]
+
+    def _training_task(self, step: int) -> _Task:
+        count = len(self._dataset.train)
+        samples, crops, noise = [], [], []
+        for position in range(step * self._batch_size, (step + 1) * self._batch_size):
+            epoch, place = divmod(position, count)
+            index = int(self._order(epoch)[place])
+            sample = self._dataset.train[index]
+            # 2012 draws once for consecutive images; the paper for each.
+            shared = self._recipe.augmentation == "2012"
+            group = position // _SAME_CROP_IMAGES if shared else index
+            draw = self._draw("crop", 0 if shared else epoch, group)
+            top, left = (int(v) for v in draw.integers(0, self._margin + 1, 2))
+            mirror = bool(draw.integers(2))
+            samples.append(sample)
+            crops.append(Crop(path=sample.path, top=top, left=left, mirror=mirror))
+            noise.append(self._colour_noise(epoch, index))
+        return _Task(
+            samples=tuple(samples),
+            crops=tuple(crops),
+            noise=np.stack(noise),
+            valid=len(samples),
+        )
+
+    def _test_task(self, samples: Sequence[Sample]) -> _Task:
+        # The plan's batch is fixed: repeat images to fill the last one.
+        filled = [samples[i % len(samples)] for i in range(self._batch_size)]
+        middle = self._margin // 2
+        crops = (Crop(path=s.path, top=middle, left=middle, mirror=False) for s in filled)
+        channels = self._mean.shape[2]
+        return _Task(
+            samples=tuple(filled),
+            crops=tuple(crops),
+            noise=np.zeros((len(filled), channels), dtype=np.float32),
+            valid=len(samples),
+        )
+
+    def _colour_noise(self, epoch: int, index: int) -> Floats:
+        s = self._statistics
+        if not self._recipe.colour_noise:
+            return np.zeros(len(s.deviations), dtype=np.float32)
+        z = self._draw("colour", epoch, index).standard_normal(len(s.deviations), np.float32)
+        if self._recipe.augmentation == "2012":
+            along = 0.1 * s.deviations * z
+        else:
+            # The paper multiplies by eigenvalues: of pixels 0...1, else they would be thousands.
+            along = 0.1 * z * (s.deviations / 255) ** 2 * 255
+        return np.asarray(s.axes @ along, dtype=np.float32)
+
+    def _assemble(
+        self, task: _Task, futures: list[Future[tuple[Pixels, list[str | None]]]]
+    ) -> Batch:
+        try:
+            loaded = [future.result() for future in futures]
+        except BrokenProcessPool as error:
+            raise DataError("a decoding worker died, perhaps for want of memory") from error
+        pixels = np.concatenate([part for part, _ in loaded])
+        failures = [failure for _, part in loaded for failure in part]
+        good = [i for i, failure in enumerate(failures) if failure is None]
+        if not good:
+            raise DataError(f"no image of a whole batch can be read; the first: {failures[0]}")
+        chosen = [_nearest(i, good, len(failures)) for i in range(len(failures))]
+        images = pixels[chosen].astype(np.float32)
+        self._normalise(images, task.noise)
+        return Batch(
+            images=images,
+            labels=np.array([task.samples[i].label for i in chosen], dtype=np.int64),
+            valid=task.valid,
+            broken=tuple(sorted({failure for failure in failures if failure is not None})),
+        )
+
+    def _normalise(self, images: Floats, noise: Floats) -> None:
+        images += noise[:, None, None, :]
+        if self._recipe.normalisation == "channels":
+            channels = images.shape[3]
+            mean = _CHANNEL_MEAN if channels == 3 else _CHANNEL_MEAN.mean()
+            std = _CHANNEL_STD if channels == 3 else _CHANNEL_STD.mean()
+            images /= 255
+            images -= mean
+            images /= std
+            return
+        images -= self._mean
+        if self._recipe.colour_noise and self._recipe.augmentation == "2012":
+            # Keeps the deviation of the noisy images near that of the clean ones (as released).
+            images /= 1.1
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        if epoch not in self._orders:
+            order = self._draw("order", epoch, 0).permutation(len(self._dataset.train))
+            # A batch touches at most a few epochs: keep the newest two.
+            self._orders = {e: o for e, o in self._orders.items() if e >= epoch - 1}
+            self._orders[epoch] = order
+        return self._orders[epoch]
+
+    def _draw(self, purpose: str, epoch: int, index: int) -> np.random.Generator:
+        text = f"{self._seed}/{purpose}/{epoch}/{index}"
+        key = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest(), "little")
+        return np.random.Generator(np.random.Philox(key=key))
+
+
+def _nearest(index: int, good: list[int], count: int) -> int:
+    """The readable image that stands in for ``index``: itself, or the next around the batch."""
+    return min(good, key=lambda other: (other - index) % count)

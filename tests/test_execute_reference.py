@@ -1,0 +1,125 @@
+"""A plan's training step against an independent reference with autograd."""
+
+from __future__ import annotations
+
+import pytest
+import reference
+import torch
+
+from alexsim.execute.bind import Hyperparameters
+from alexsim.execute.executor import Executor
+from alexsim.execute.random import dropout_keep
+from alexsim.network.editions import load_network
+from alexsim.network.layers import Dropout
+from alexsim.network.network import Network
+from alexsim.plan.planner import plan
+
+STEPS, BATCH, SEED = 5, 3, 7
+RATES = Hyperparameters(weight_rate=0.01, bias_rate=0.02)
+
+
+def columns_joined(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Our per-column parameters as the reference's whole ones."""
+    joined: dict[str, list[torch.Tensor]] = {}
+    for name in sorted(state):
+        layer, _, kind = name.split(".", 2)
+        if "momentum" not in kind:
+            joined.setdefault(f"{layer}.{kind}", []).append(state[name])
+    return {name: torch.cat(parts) for name, parts in joined.items()}
+
+
+def masks_of(network: Network, step: int, dtype: torch.dtype) -> reference.Masks:
+    masks = {}
+    for parts in network.parts:
+        layer = parts[0].layer
+        if isinstance(layer, Dropout):
+            units = sum(part.output_shape[0] for part in parts)
+            keep = dropout_keep(
+                seed=SEED,
+                layer=layer.name,
+                step=step,
+                images=range(BATCH),
+                units=range(units),
+                rate=layer.rate,
+            )
+            masks[layer.name] = torch.from_numpy(keep).to(dtype)
+    return masks
+
+
+def batch(network: Network, step: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(100 + step)
+    # The nets of 2012 read pixels less their mean; the others, normalised images.
+    scale = 1 if network.name in ("alexnet-owt", "lenet-5") else 60
+    images = scale * torch.randn(BATCH, *network.input_shape, generator=generator, dtype=dtype)
+    labels = torch.randint(0, network.classes, (BATCH,), generator=generator)
+    return images, labels
+
+
+def train(name: str, dtype: torch.dtype, **choices: object) -> tuple[list[float], dict, dict]:
+    """Losses, first and last parameters of the plan."""
+    network = load_network(name)
+    executor = Executor(
+        plan(network, batch_size=BATCH, backend="aten", **choices), dtype=dtype, seed=SEED
+    )
+    executor.initialise()
+    first = {k: v.clone() for k, v in columns_joined(executor.state()).items()}
+    losses = []
+    for step in range(STEPS):
+        context = executor.step(*batch(network, step, dtype), step=step, hyperparameters=RATES)
+        losses.append(context.losses.mean().item())
+    return losses, first, columns_joined(executor.state())
+
+
+def train_reference(name: str, dtype: torch.dtype, first: dict) -> tuple[list[float], dict]:
+    network = load_network(name)
+    model = reference.REFERENCES[name]().to(dtype)
+    model.load_state_dict(first)
+    trainer = reference.Trainer(model, rate=RATES.weight_rate, bias_rate=RATES.bias_rate)
+    losses = [
+        trainer.step(*batch(network, step, dtype), masks_of(network, step, dtype))
+        for step in range(STEPS)
+    ]
+    return losses, {k: v.detach() for k, v in model.named_parameters()}
+
+
+def assert_same_change(first: dict, ours: dict, theirs: dict, tolerance: float) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, start in first.items():
+        change, expected = ours[name] - start, theirs[name] - start
+        assert expected.norm() > 0, f"{name} did not learn"
+        error = ((change - expected).norm() / expected.norm()).item()
+        assert error <= tolerance, f"{name}: change differs by {error:.1e}"
+
+
+@pytest.mark.parametrize("name", reference.REFERENCES)
+def test_five_steps_change_every_parameter_as_the_reference_does(name: str) -> None:
+    losses, first, last = train(name, torch.float64)
+    expected_losses, expected = train_reference(name, torch.float64, first)
+    assert losses == pytest.approx(expected_losses, rel=1e-10)
+    assert_same_change(first, last, expected, 1e-10)
+
+
+@pytest.mark.parametrize("name", ["alexnet-2012", "alexnet-paper", "lenet-5"])
+def test_float32_stays_close_to_the_reference(name: str) -> None:
+    losses, first, last = train(name, torch.float32)
+    expected_losses, expected = train_reference(name, torch.float32, first)
+    assert losses == pytest.approx(expected_losses, rel=1e-4)
+    assert_same_change(first, last, expected, 1e-4)
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        pytest.param({"gpus": 1}, id="one-device"),
+        pytest.param({"policy": "in-place"}, id="in-place"),
+        pytest.param({"policy": "reuse"}, id="reuse"),
+        pytest.param({"gpus": 1, "policy": "reuse"}, id="one-device-reuse"),
+        pytest.param({"policy": "reuse", "schedule": "overlap"}, id="overlap-reuse"),
+    ],
+)
+def test_devices_policy_and_schedule_change_no_bit(choices: dict) -> None:
+    losses, _, last = train("alexnet-2012", torch.float32)
+    other_losses, _, other = train("alexnet-2012", torch.float32, **choices)
+    assert losses == other_losses
+    for name, value in last.items():
+        assert torch.equal(value, other[name]), name
