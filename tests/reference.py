@@ -33,6 +33,16 @@ class MaxPoolAll(torch.autograd.Function):
         return F.fold(spread, (h, w), 3, stride=2)
 
 
+def routed_pool(x: torch.Tensor, route: torch.Tensor) -> torch.Tensor:
+    """Max-pool 3/2 that takes the inputs ``route`` names (``[N, C, 9, outputs]``) as maxima."""
+    n, c, h, w = x.shape
+    columns = F.unfold(x, 3, stride=2).view(n, c, 9, -1)
+    # The value is that of any one of them, the gradient goes to all.
+    taken = (columns * route).sum(2)
+    value = taken.detach() / route.sum(2)
+    return (taken - taken.detach() + value).view(n, c, (h - 3) // 2 + 1, -1)
+
+
 class Norm(nn.Module):
     """LRN within each of ``groups`` columns; ``alpha`` multiplies the sum."""
 
@@ -66,6 +76,8 @@ class Reference(nn.Module):
         for name, step in self.steps:
             if step == "dropout":
                 x = x * (masks[name] if masks is not None else 0.5)
+            elif masks is not None and name in masks:
+                x = x * masks[name] if step is F.relu else routed_pool(x, masks[name])
             else:
                 x = step(x)
         return x

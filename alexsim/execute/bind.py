@@ -199,7 +199,7 @@ def _grad_input(plan: Plan, op: Op, part: Part, memory: Memory) -> Run:
         case FullyConnected():
             flat = dx.flatten(1)
             if add:
-                return lambda _: _discard(torch.addmm(flat, first, second, out=flat))
+                return lambda _: _discard(flat.add_(torch.mm(first, second)))
             return lambda _: _discard(torch.mm(first, second, out=flat))
     assert not add, f"{op.id}: only weighted layers have several consumers"
     match layer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from alexsim.errors import MemoryBudgetError
 from alexsim.plan.planner import POLICIES, plan
 from alexsim.plan.records import Buffer, Plan, Policy
 from alexsim.units import format_bytes
@@ -31,14 +32,14 @@ class Fit:
     largest_batch_size: int
     suggestions: tuple[str, ...]
 
-    def message(self) -> str:
-        """One line: what is over by how much, in which buffers, and what would fit."""
+    def error(self) -> MemoryBudgetError:
+        """In one line: what is over by how much, in which buffers, and what would fit."""
         worst = max(self.shortages, key=lambda shortage: shortage.over_bytes)
         names = ", ".join(
             f"{b.name.partition('/')[2]} {format_bytes(b.size_bytes)}" for b in worst.largest
         )
         advice = "; ".join(self.suggestions) or "nothing smaller fits either"
-        return (
+        return MemoryBudgetError(
             f"{worst.device} needs {format_bytes(worst.need_bytes)}, its budget is"
             f" {format_bytes(self.budget_bytes)}: {format_bytes(worst.over_bytes)} over"
             f" (largest: {names}); what would fit: {advice}"

@@ -146,7 +146,7 @@ def _ops(steps: StepList, device: int, layout: Layout, *, aten: bool) -> tuple[O
         elif barrier:
             depends_on.add(barrier)
         chunk, scratch = (
-            chunk_and_scratch(step.kind, step.part, steps.batch_size)
+            chunk_and_scratch(step.kind, step.part, steps.batch_size, accumulate=step.accumulate)
             if aten
             else (steps.batch_size, 0)
         )

@@ -12,6 +12,7 @@ import math
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.network.layers import (
     Convolution,
+    FullyConnected,
     LocalResponseNorm,
     MaxPool,
     SoftmaxCrossEntropy,
@@ -27,7 +28,9 @@ _CACHED_BYTES = 4 * MIB
 _MOST_IMAGES = 32
 
 
-def chunk_and_scratch(kind: OpKind, part: Part | None, batch_size: int) -> tuple[int, int]:
+def chunk_and_scratch(
+    kind: OpKind, part: Part | None, batch_size: int, *, accumulate: bool
+) -> tuple[int, int]:
     """Images per chunk and scratch bytes of one op; ``(batch_size, 0)`` if it needs none."""
     if part is None or kind not in (
         OpKind.FORWARD,
@@ -42,6 +45,9 @@ def chunk_and_scratch(kind: OpKind, part: Part | None, batch_size: int) -> tuple
             limit = _CONVOLUTION_BYTES
         case MaxPool() | LocalResponseNorm() | SpatialResponseNorm():
             per_image, fixed, limit = _rows(kind, part), 0, _CACHED_BYTES
+        case FullyConnected() if accumulate:
+            # Added after the product, as on two devices, so that both round alike.
+            return batch_size, FLOAT_BYTES * batch_size * math.prod(part.input_shape)
         case SoftmaxCrossEntropy() if kind == OpKind.LOSS:
             # Which probabilities exceed, and which equal, the label's: one byte each.
             return batch_size, 2 * batch_size * math.prod(part.output_shape)

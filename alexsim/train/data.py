@@ -35,6 +35,7 @@ STATISTICS_IMAGES = 1024
 _HELD_OUT_EVERY = 10
 _TASK_IMAGES = 16
 _BATCHES_AHEAD = 2
+_FEWEST_BROKEN, _MOST_BROKEN_SHARE = 10, 0.1
 _SAME_CROP_IMAGES = 32
 """Images that share one crop and mirror in 2012."""
 _CHANNEL_MEAN = np.array((0.485, 0.456, 0.406), dtype=np.float32)
@@ -104,9 +105,7 @@ def discover(root: Path, *, most_classes: int) -> Dataset:
         for label, name in enumerate(classes):
             found = _images(root / split / name)
             held_out += [Sample(path=str(path), label=label) for path in found]
-    return Dataset(
-        root=str(root), classes=classes, train=tuple(train), held_out=tuple(held_out)
-    )
+    return Dataset(root=str(root), classes=classes, train=tuple(train), held_out=tuple(held_out))
 
 
 def _images(folder: Path) -> list[Path]:
@@ -222,6 +221,16 @@ class Loader:
         return self._ahead(
             self._test_task(samples[i : i + size]) for i in range(0, len(samples), size)
         )
+
+    def refuse_many_broken(self, broken: int) -> None:
+        """Stop a run whose data is damaged rather than sprinkled with broken files.
+
+        Raises:
+            DataError: over a tenth of the files, and ten or more, could not be read.
+        """
+        files = len(self._dataset.train) + len(self._dataset.held_out)
+        if broken >= _FEWEST_BROKEN and broken > _MOST_BROKEN_SHARE * files:
+            raise DataError(f"{broken} of {files} files cannot be read: too many to go on")
 
     def _ahead(self, tasks: Iterator[_Task]) -> Iterator[Batch]:
         # One thread waits for the workers and normalises, while the main thread computes.

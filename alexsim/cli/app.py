@@ -1,0 +1,62 @@
+"""The ``alexsim`` command: its commands, and the one place where errors become exit codes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+import typer
+
+from alexsim.cli import network
+from alexsim.cli.flops import flops
+from alexsim.cli.memory import memory
+from alexsim.cli.train import train
+from alexsim.errors import AlexsimError
+
+app = typer.Typer(
+    name="alexsim",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="""AlexNet as it was trained in 2012: two GPUs, 3 GB each.
+
+    Example: alexsim train --mem-cap 3GB --gpus 2""",
+)
+app.command()(train)
+app.command()(memory)
+app.command()(flops)
+app.add_typer(network.app, name="network")
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"alexsim {version('alexsim')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(
+        False, "--version", callback=_print_version, is_eager=True, help="Print the version."
+    ),
+) -> None:
+    del version
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and exit: 0 done, 1 failed, 2 the user's mistake, 3 does not fit."""
+    command = typer.main.get_command(app)
+    try:
+        code = command.main(arguments, prog_name="alexsim", standalone_mode=False)
+    except AlexsimError as error:
+        print(f"alexsim: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        print(f"alexsim: {error.format_message()}", file=sys.stderr)
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,58 @@
+"""``alexsim memory``: bytes per GPU, and whether they fit."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from alexsim.cli import options
+
+DEVICE = "gtx580"
+
+
+def memory(
+    net: options.Net = "alexnet-2012",
+    batch: options.Batch = 128,
+    gpus: options.Gpus = None,
+    mem_cap: options.MemCap = None,
+    policy: options.Policy = "as-released",
+    schedule: options.Schedule = "serial",
+    layers: Annotated[bool, typer.Option("--layers", help="Also list every layer.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Show what each GPU holds during a training step, and whether it fits.
+
+    Exit code 3 if it does not; the message says what would.
+
+    Example: alexsim memory --gpus 1 --batch 96 --policy in-place
+    """
+    from alexsim.cli.output import print_json
+    from alexsim.cli.parse import as_policy, as_schedule
+    from alexsim.machine.device import load_device
+    from alexsim.network.editions import load_network
+    from alexsim.plan.fit import fit
+    from alexsim.plan.planner import plan
+    from alexsim.units import parse_bytes
+
+    device = load_device(DEVICE)
+    context = int(device.context_bytes.value)
+    budget = parse_bytes(mem_cap) if mem_cap is not None else int(device.memory_bytes.value)
+    made = plan(
+        load_network(net),
+        gpus=gpus,
+        batch_size=batch,
+        policy=as_policy(policy),
+        schedule=as_schedule(schedule),
+    )
+    verdict = fit(made, budget, context_bytes=context)
+    if json:
+        from alexsim.report.documents import memory_document
+
+        print_json(memory_document(made, verdict, context_bytes=context))
+    else:
+        from alexsim.report.tables import memory_tables
+
+        options.console().print(memory_tables(made, verdict, context_bytes=context, layers=layers))
+    if not verdict.fits:
+        raise verdict.error()

@@ -1,0 +1,50 @@
+"""``alexsim network``: the editions, their layers and a drawing of their columns."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from alexsim.cli import options
+
+app = typer.Typer(no_args_is_help=True, help="Networks: list them, show one.")
+
+
+@app.command("list")
+def list_networks() -> None:
+    """List the networks that --net takes.
+
+    Example: alexsim network list
+    """
+    from alexsim.network.editions import edition_names, load_network
+
+    for name in edition_names():
+        network = load_network(name)
+        print(f"{name:14} {network.parameters:>11,} parameters  {network.title}")
+
+
+@app.command("show")
+def show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="One of `network list`.")],
+    output: options.Output = None,
+) -> None:
+    """Show a network's layers and draw its columns; AlexNets are drawn beside LeNet-5.
+
+    With -o FILE.svg the drawing is written as a picture.
+
+    Example: alexsim network show alexnet-2012
+    """
+    from alexsim.cli.output import write_text
+    from alexsim.network.diagram import diagram, svg
+    from alexsim.network.editions import load_network
+    from alexsim.report.tables import network_table, side_by_side
+
+    network = load_network(name)
+    beside = () if name == "lenet-5" else (load_network("lenet-5"),)
+    if output is not None:
+        write_text(output, svg((*beside, network)))
+        return
+    console = options.console()
+    console.print(network_table(network))
+    console.print(side_by_side([diagram(other) for other in (network, *beside)]))

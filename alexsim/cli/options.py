@@ -1,0 +1,57 @@
+"""Options that mean the same in every command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Net = Annotated[
+    str,
+    typer.Option("--net", metavar="EDITION", help="Network: see `alexsim network list`."),
+]
+Batch = Annotated[int, typer.Option("--batch", metavar="N", help="Images per step.")]
+Gpus = Annotated[
+    int | None,
+    typer.Option(
+        "--gpus", metavar="N", help="Virtual GPUs: one per column (the default), or 1 for all."
+    ),
+]
+MemCap = Annotated[
+    str | None,
+    typer.Option(
+        "--mem-cap",
+        metavar="SIZE",
+        help="Memory budget of each GPU, as in 3GB (= 3 x 1024^3 bytes). Default: the usable"
+        " memory of a GTX 580 with 3 GB.",
+    ),
+]
+Policy = Annotated[
+    str,
+    typer.Option(
+        "--policy",
+        metavar="POLICY",
+        help="Memory: `as-released` keeps every buffer of 2012, `in-place` lets ReLU overwrite,"
+        " `reuse` shares by lifetime.",
+    ),
+]
+Schedule = Annotated[
+    str,
+    typer.Option("--schedule", metavar="SCHEDULE", help="`serial` as in 2012, or `overlap`."),
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
+Output = Annotated[
+    Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write there, not stdout.")
+]
+
+
+def console() -> Console:
+    """Terminal for results; plain and 80 columns wide where stdout is no terminal."""
+    from rich.console import Console
+
+    made = Console(highlight=False)
+    return made if made.is_terminal else Console(highlight=False, width=80)

@@ -1,0 +1,61 @@
+"""From what a user typed to the choices that the plan knows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from alexsim.errors import AlexsimError
+
+if TYPE_CHECKING:
+    from alexsim.plan.records import Policy, Schedule
+    from alexsim.train.recipe import Augmentation, Normalisation
+
+_Choice = TypeVar("_Choice", bound=str)
+
+
+def choice(option: str, given: str, allowed: tuple[_Choice, ...]) -> _Choice:
+    """The allowed word that was given.
+
+    Raises:
+        AlexsimError: it is none of them.
+    """
+    for word in allowed:
+        if word == given:
+            return word
+    raise AlexsimError(f"{option} must be one of {', '.join(allowed)}; got {given!r}")
+
+
+def as_policy(given: str) -> Policy:
+    """A memory policy."""
+    from alexsim.plan.planner import POLICIES
+
+    return choice("--policy", given, POLICIES)
+
+
+def as_schedule(given: str) -> Schedule:
+    """A schedule."""
+    from alexsim.plan.planner import SCHEDULES
+
+    return choice("--schedule", given, SCHEDULES)
+
+
+def as_augmentation(given: str) -> Augmentation:
+    """A way to crop, mirror and colour."""
+    allowed: tuple[Augmentation, ...] = ("2012", "paper")
+    return choice("--augment", given, allowed)
+
+
+def as_normalisation(given: str) -> Normalisation:
+    """A way to normalise pixels."""
+    allowed: tuple[Normalisation, ...] = ("mean-image", "channels")
+    return choice("--normalise", given, allowed)
+
+
+def positive(option: str, value: float) -> None:
+    """Refuse a number below 1.
+
+    Raises:
+        AlexsimError: it is.
+    """
+    if value < 1:
+        raise AlexsimError(f"{option} must be at least 1, got {value:g}")

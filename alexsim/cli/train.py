@@ -1,0 +1,149 @@
+"""``alexsim train``: the main job."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from alexsim.cli import options
+
+if TYPE_CHECKING:
+    from alexsim.train.loop import TrainSettings
+
+_DEFAULT_STEPS = 100
+
+
+def train(
+    net: options.Net = "alexnet-2012",
+    batch: options.Batch = 128,
+    gpus: options.Gpus = None,
+    mem_cap: options.MemCap = None,
+    policy: options.Policy = "as-released",
+    schedule: options.Schedule = "serial",
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            metavar="DIR",
+            help="Images as DIR/<class>/*.JPEG, or with train/ and val/ as ILSVRC has them."
+            " Default: a small built-in set, drawn once.",
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option("--steps", metavar="N", help=f"Steps to train. Default: {_DEFAULT_STEPS}."),
+    ] = None,
+    epochs: Annotated[
+        float | None,
+        typer.Option("--epochs", metavar="N", help="Passes over the training images, instead."),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of everything random.")] = 0,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option("--learning-rate", metavar="RATE", help="Of weights; default: the edition's."),
+    ] = None,
+    bias_rate: Annotated[
+        float | None,
+        typer.Option("--bias-rate", metavar="RATE", help="Of biases; default: the edition's."),
+    ] = None,
+    augment: Annotated[
+        str | None,
+        typer.Option(
+            "--augment",
+            metavar="WAY",
+            help="`2012`: one crop per 32 images; `paper`: one per image.",
+        ),
+    ] = None,
+    normalise: Annotated[
+        str | None,
+        typer.Option(
+            "--normalise",
+            metavar="WAY",
+            help="`mean-image`: subtract it, as in 2012; `channels`: mean and deviation per"
+            " channel, as articles say.",
+        ),
+    ] = None,
+    colour_noise: Annotated[
+        bool | None,
+        typer.Option("--colour-noise/--no-colour-noise", help="Along the principal colours."),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option("--threads", metavar="N", help="CPU threads per device. Default: all cores."),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", metavar="N", help="Decoding processes. Default: cores, up to 4."),
+    ] = None,
+    checkpoint_every: Annotated[
+        int, typer.Option("--checkpoint-every", metavar="N", help="Steps between checkpoints.")
+    ] = 50,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", metavar="DIR", help="Run directory. Default: runs/<date>-<time>."
+        ),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            "--resume",
+            metavar="DIR",
+            help="Go on with a stopped run; only --steps, --epochs and --threads may be changed.",
+        ),
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Train a network for real, split over virtual GPUs with a memory budget each.
+
+    Ctrl-C saves and stops; --resume goes on as if nothing had happened.
+
+    Example: alexsim train --mem-cap 3GB --gpus 2
+    """
+    from alexsim.cli.train_settings import begin, resumed
+    from alexsim.cli.train_watch import TerminalWatch
+
+    with TerminalWatch(quiet=json) as watch:
+        settings: TrainSettings
+        if resume is not None:
+            settings, run_dir = resumed(resume, steps, epochs, threads, watch.watcher()), resume
+        else:
+            settings, run_dir = begin(
+                watch.watcher(),
+                net=net,
+                batch=batch,
+                gpus=gpus,
+                mem_cap=mem_cap,
+                policy=policy,
+                schedule=schedule,
+                data=data,
+                steps=steps,
+                epochs=epochs,
+                default_steps=_DEFAULT_STEPS,
+                seed=seed,
+                learning_rate=learning_rate,
+                bias_rate=bias_rate,
+                augment=augment,
+                normalise=normalise,
+                colour_noise=colour_noise,
+                threads=threads or os.cpu_count() or 1,
+                workers=workers or min(4, os.cpu_count() or 1),
+                checkpoint_every=checkpoint_every,
+                output=output,
+            )
+        from alexsim.train.loop import train as run
+
+        watch.begin(settings, run_dir)
+        result = run(settings, run_dir, resume=resume is not None, watch=watch.watcher())
+    if json:
+        from alexsim.cli.output import print_json
+        from alexsim.report.documents import train_document
+
+        print_json(train_document(result))
+        return
+    from alexsim.report.tables import train_summary
+
+    options.console().print(train_summary(result))

@@ -1,0 +1,122 @@
+"""Progress of ``alexsim train`` on stderr: a bar on a terminal, lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from alexsim.train.loop import StepReport, TrainSettings, Watcher
+from alexsim.units import format_bytes
+
+_LINE_IMAGES = 1024
+"""The original printed a line per data file of 1024 images."""
+
+
+class TerminalWatch:
+    """Shows what a run reports."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._quiet = quiet
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[status]}"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not sys.stderr.isatty(),
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._window: list[StepReport] = []
+        self._batch_size = 1
+        self._next_line = 0.0
+
+    def __enter__(self) -> TerminalWatch:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def watcher(self) -> Watcher:
+        """The callbacks for the loop."""
+        return Watcher(step=self._step, note=self._note, preparing=self._preparing)
+
+    def begin(self, settings: TrainSettings, run_dir: Path) -> None:
+        """Say what is about to run."""
+        self._batch_size = settings.batch_size
+        devices = f"{settings.gpus} virtual GPU(s) of {format_bytes(settings.budget_bytes)}"
+        self._say(
+            f"{settings.network}, batch {settings.batch_size}, {devices}, {settings.policy},"
+            f" {settings.threads} threads; run directory {run_dir}"
+        )
+
+    def _say(self, text: str) -> None:
+        if not self._quiet:
+            self._console.print(text, markup=False)
+
+    def _note(self, text: str) -> None:
+        self._console.print(f"alexsim: {text}", markup=False)
+
+    def _preparing(self, what: str, done: int, total: int) -> None:
+        self._bar(what, done, total, "")
+        now = time.monotonic()
+        if not sys.stderr.isatty() and (done == total or now >= self._next_line):
+            self._next_line = now + 5
+            self._say(f"{what}: {done}/{total}")
+
+    def _step(self, report: StepReport) -> None:
+        self._window.append(report)
+        rate = self._batch_size / report.step_s
+        status = (
+            f"loss {report.loss:.3f}  top-1 {report.top1:.3f}  top-5 {report.top5:.3f}"
+            f"  {rate:.1f} img/s"
+        )
+        self._bar("Training", report.step, report.steps, status)
+        per_line = max(1, _LINE_IMAGES // self._batch_size)
+        first = report.step == 1
+        if first or report.step % per_line == 0 or report.step == report.steps:
+            self._line(report)
+            self._window = []
+
+    def _line(self, report: StepReport) -> None:
+        window = self._window
+        seconds = sum(r.step_s for r in window)
+        waited = sum(r.data_wait_s for r in window)
+
+        def mean(name: str) -> float:
+            return sum(getattr(r, name) for r in window) / len(window)
+
+        left = (report.steps - report.step) * seconds / len(window)
+        self._say(
+            f"step {report.step:>5}/{report.steps}  loss {mean('loss'):.3f}"
+            f"  top-1 {mean('top1'):.3f}  top-5 {mean('top5'):.3f}"
+            f"  {self._batch_size * len(window) / seconds:6.1f} images/s"
+            f"  {seconds:5.1f} s, {100 * waited / seconds:.1f} % data"
+            f"  ETA {int(left) // 60}:{int(left) % 60:02}"
+        )
+
+    def _bar(self, what: str, done: int, total: int, status: str) -> None:
+        if what not in self._tasks:
+            for task in self._tasks.values():
+                self._progress.remove_task(task)
+            self._tasks = {what: self._progress.add_task(what, total=total, status="")}
+        self._progress.update(self._tasks[what], completed=done, total=total, status=status)

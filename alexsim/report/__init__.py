@@ -1,0 +1,1 @@
+"""Records as text: tables for people, JSON for scripts."""

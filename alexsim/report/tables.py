@@ -1,0 +1,232 @@
+"""Records as terminal tables, within 80 columns."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from alexsim.network import counts
+from alexsim.network.layers import Convolution, FullyConnected, MaxPool
+from alexsim.network.network import Network
+from alexsim.plan.fit import Fit
+from alexsim.plan.records import Category, Plan
+from alexsim.plan.tables import FlopTable, memory_table
+from alexsim.units import format_bytes, mib
+
+if TYPE_CHECKING:
+    from alexsim.train.loop import TrainResult
+
+_NAMES = {
+    Category.INPUT: "input, two minibatches",
+    Category.ACTIVATION: "activations",
+    Category.ACTIVATION_GRAD: "activation gradients",
+    Category.NORM: "norm denominators",
+    Category.MASK: "dropout masks",
+    Category.REMOTE: "copies of other GPU's activations",
+    Category.REMOTE_GRAD: "their gradients",
+    Category.WEIGHT: "weights",
+    Category.MOMENTUM: "momentum",
+    Category.WEIGHT_GRAD: "conv weight and bias gradients",
+    Category.PARTIAL_SUM: "weight-gradient partial sums",
+    Category.WORKSPACE: "workspace",
+    Category.PADDING: "alignment and packing gaps",
+    Category.CONTEXT: "device context",
+}
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left", no_wrap=True)
+    return table
+
+
+def flops_tables(table: FlopTable) -> RenderableType:
+    """FLOPs per layer, totals, and how they compare with the articles' figure."""
+    out = _table(
+        f"{table.network.name}: FLOP per image, in millions (1 MAC = 2 FLOP)",
+        "layer",
+        "parameters",
+        "MAC",
+        "forward",
+        "grad input",
+        "grad weight",
+        "elementwise",
+    )
+    for layer in table.layers:
+        out.add_row(
+            layer.name,
+            f"{layer.parameters:,}" if layer.parameters else "",
+            *(
+                f"{value / 1e6:,.2f}" if value else ""
+                for value in (
+                    layer.mac,
+                    layer.flop,
+                    layer.grad_input_flop,
+                    layer.grad_weight_flop,
+                    layer.elementwise_flop,
+                )
+            ),
+        )
+    out.add_section()
+    sums = (
+        table.mac,
+        table.flop,
+        sum(layer.grad_input_flop for layer in table.layers),
+        sum(layer.grad_weight_flop for layer in table.layers),
+        sum(layer.elementwise_flop for layer in table.layers),
+    )
+    out.add_row(
+        "total", f"{table.network.parameters:,}", *(f"{value / 1e6:,.2f}" for value in sums)
+    )
+    lines = [
+        f"forward:  {table.mac:,} MAC = {table.flop / 1e9:.4f} GFLOP per image",
+        f"training: {table.training_flop / 1e9:.4f} GFLOP per image, forward and backward",
+        f"neurons:  {table.network.neurons:,} (outputs of convolutions and fc layers)",
+        "MAC and FLOP columns are convolutions and fc layers only; elementwise is the rest,",
+        "forward and backward, one FLOP per operation on an element.",
+        *_reconciliation(table),
+    ]
+    return Group(out, Text("\n".join(lines)))
+
+
+def _reconciliation(table: FlopTable) -> list[str]:
+    """The articles' "about 1.43 GFLOPs" beside the two nets it could mean."""
+    from alexsim.network.editions import load_network  # noqa: PLC0415
+
+    if not table.network.name.startswith("alexnet-"):
+        return []
+    both = {
+        name: sum(2 * counts.macs(p) for ps in load_network(name).parts for p in ps) / 1e9
+        for name in ("alexnet-2012", "alexnet-owt")
+    }
+    return [
+        "",
+        'Articles say "about 1.43 GFLOPs" per forward pass: that is the one-column net of',
+        f"2014 (alexnet-owt, {both['alexnet-owt']:.4f}); the two-column net of 2012 takes"
+        f" {both['alexnet-2012']:.4f}.",
+    ]
+
+
+def memory_tables(plan: Plan, verdict: Fit, *, context_bytes: int, layers: bool) -> RenderableType:
+    """Bytes per device by category (and by layer), against the budget."""
+    devices = memory_table(plan, context_bytes=context_bytes)
+    title = f"{plan.network.name}, batch {plan.batch_size}, {plan.policy}: MiB per device"
+    out = _table(title, "", *(device.name for device in devices))
+    for category, name in _NAMES.items():
+        values = [device.by_category[category] for device in devices]
+        if any(values):
+            out.add_row(name, *(mib(value) for value in values))
+    out.add_section()
+    out.add_row("total", *(mib(device.total_bytes) for device in devices))
+    out.add_row("budget", *(mib(verdict.budget_bytes) for _ in devices))
+    free = [verdict.budget_bytes - device.total_bytes for device in devices]
+    out.add_row("free", *(mib(value) for value in free))
+    parts: list[RenderableType] = [out]
+    if layers:
+        by_layer = _table("MiB by layer", "layer", *(device.name for device in devices))
+        for name in {name: None for device in devices for name in device.by_layer}:
+            values = [device.by_layer.get(name, 0) for device in devices]
+            if any(values):
+                by_layer.add_row(name, *(f"{value / 1024**2:,.2f}" for value in values))
+        parts.append(by_layer)
+    if plan.exchanges:
+        parts.append(
+            Text(
+                f"{format_bytes(plan.exchanged_bytes)} cross between the GPUs per step,"
+                f" in {len(plan.exchanges)} exchanges"
+            )
+        )
+    if verdict.fits:
+        parts.append(Text(f"fits; the largest batch that does is {verdict.largest_batch_size}"))
+    return Group(*parts)
+
+
+def network_table(network: Network) -> RenderableType:
+    """Layers with shapes, parameters and multiply-adds, per column."""
+    out = _table(
+        f"{network.name}: {network.title or network.name}",
+        "layer",
+        "reads",
+        "size",
+        "out per column",
+        "parameters",
+        "MAC",
+    )
+    for parts in network.parts:
+        part = parts[0]
+        reads = "all columns" if len(part.sources) > 1 else ""
+        shape = "x".join(str(extent) for extent in part.output_shape)
+        where = "" if len(parts) == network.columns else " (first only)"
+        out.add_row(
+            part.layer.name,
+            reads,
+            _size(part.layer),
+            shape + where,
+            f"{sum(p.parameters for p in parts):,}" if part.weight_shape else "",
+            f"{sum(counts.macs(p) for p in parts):,}" if part.weight_shape else "",
+        )
+    out.add_section()
+    macs = sum(counts.macs(p) for parts in network.parts for p in parts)
+    out.add_row("total", "", "", "", f"{network.parameters:,}", f"{macs:,}")
+    pixels = "x".join(str(extent) for extent in network.input_shape)
+    text = (
+        f"input {pixels} = {math.prod(network.input_shape):,} values;"
+        f" {network.columns} column(s); {network.neurons:,} neurons"
+    )
+    return Group(out, Text(text))
+
+
+def _size(layer: object) -> str:
+    match layer:
+        case Convolution(size=size, stride=stride, padding=padding):
+            return f"{size}x{size}/{stride}" + (f" pad {padding}" if padding else "")
+        case MaxPool(size=size, stride=stride):
+            return f"{size}x{size}/{stride}"
+        case FullyConnected():
+            return "dense"
+        case _:
+            return ""
+
+
+def side_by_side(drawings: list[str]) -> RenderableType:
+    """Text drawings one beside the other, unwrapped."""
+    table = Table.grid(padding=(0, 4))
+    for _ in drawings:
+        table.add_column(no_wrap=True)
+    table.add_row(*(Text(drawing) for drawing in drawings))
+    return table
+
+
+def train_summary(result: TrainResult) -> RenderableType:
+    """What a run achieved, in a few lines."""
+    settings, held_out = result.settings, result.held_out
+    lines = [
+        f"{result.steps} of {settings.steps} steps, {result.images_per_s:.1f} images/s"
+        f" ({result.compute_images_per_s:.1f} without waiting for data)",
+    ]
+    if result.losses:
+        lines.append(f"training loss {result.losses[0]:.3f} -> {result.losses[-1]:.3f}")
+    if held_out:
+        lines.append(
+            f"held out: loss {held_out.loss:.3f}, top-1 error {held_out.top1:.1%},"
+            f" top-5 error {held_out.top5:.1%}"
+        )
+    lines += [
+        f"{name}: peak {format_bytes(peak)} of {format_bytes(budget)}"
+        for name, budget, peak in result.devices
+    ]
+    if result.exchanged_bytes_per_step:
+        lines.append(f"exchanged {format_bytes(result.exchanged_bytes_per_step)} per step")
+    if result.broken:
+        lines.append(f"{len(result.broken)} broken files were skipped")
+    if result.interrupted:
+        lines.append(f"stopped early; go on with: alexsim train --resume {result.run_dir}")
+    else:
+        lines.append(f"saved in {result.run_dir}")
+    return Text("\n".join(lines))

@@ -1,0 +1,173 @@
+"""A run directory: config, metrics, checkpoints; each file appears whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from alexsim.errors import RunError
+from alexsim.train.data import Statistics
+
+CONFIG, METRICS, STATISTICS = "config.json", "metrics.jsonl", "statistics.npz"
+
+
+class RunDirectory:
+    """Files of one training run.
+
+    Raises:
+        RunError: the directory cannot be made or written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def create(self, config: Mapping[str, Any]) -> None:
+        """Make the directory and write the config.
+
+        Raises:
+            RunError: there is a run in it already, or it cannot be written.
+        """
+        if (self.path / CONFIG).exists():
+            raise RunError(
+                f"{self.path} holds a run already; continue it with --resume {self.path}"
+            )
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._write(CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+        except OSError as error:
+            raise RunError(f"cannot write {self.path}: {error.strerror}") from error
+
+    def config(self) -> dict[str, Any]:
+        """The config written by ``create``.
+
+        Raises:
+            RunError: there is none, or it is not JSON.
+        """
+        try:
+            loaded = json.loads((self.path / CONFIG).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise RunError(f"{self.path} holds no run: no {CONFIG}") from error
+        except ValueError as error:
+            raise RunError(f"{self.path / CONFIG}: {error}") from error
+        if not isinstance(loaded, dict):
+            raise RunError(f"{self.path / CONFIG}: not an object")
+        return loaded
+
+    def save_statistics(self, statistics: Statistics) -> None:
+        """Keep the mean image, so that a resumed run subtracts the same one."""
+        temporary = self.path / f".{STATISTICS}.tmp.npz"
+        try:
+            np.savez(
+                temporary,
+                mean=statistics.mean,
+                axes=statistics.axes,
+                deviations=statistics.deviations,
+            )
+            _settle(temporary, self.path / STATISTICS)
+        except OSError as error:
+            raise RunError(f"cannot write {self.path / STATISTICS}: {error.strerror}") from error
+
+    def statistics(self) -> Statistics | None:
+        """The mean image of this run; None if it was stopped before there was one."""
+        if not (self.path / STATISTICS).exists():
+            return None
+        with np.load(self.path / STATISTICS, allow_pickle=False) as stored:
+            return Statistics(
+                mean=stored["mean"], axes=stored["axes"], deviations=stored["deviations"]
+            )
+
+    def save_checkpoint(self, step: int, state: Mapping[str, torch.Tensor]) -> Path:
+        """Write the state after ``step`` steps, then drop older checkpoints.
+
+        Raises:
+            RunError: it cannot be written; the last one stays.
+        """
+        target = self.path / f"checkpoint-{step:08}.safetensors"
+        temporary = self.path / f".{target.name}.tmp"
+        try:
+            save_file(
+                {name: tensor.contiguous() for name, tensor in state.items()},
+                temporary,
+                metadata={"step": str(step)},
+            )
+            _settle(temporary, target)
+        except (OSError, SafetensorError) as error:
+            temporary.unlink(missing_ok=True)
+            last = self.newest_checkpoint()
+            kept = f"; the last good one is {last.name}" if last else ""
+            raise RunError(f"cannot write {target}: {error}{kept}") from error
+        for older in self._checkpoints():
+            if older != target:
+                older.unlink()
+        return target
+
+    def newest_checkpoint(self) -> Path | None:
+        """The checkpoint with most steps."""
+        return max(self._checkpoints(), default=None)
+
+    def load_checkpoint(self, path: Path) -> tuple[int, dict[str, torch.Tensor]]:
+        """Steps done, and the state.
+
+        Raises:
+            RunError: the file is not a whole checkpoint.
+        """
+        try:
+            with safe_open(path, framework="pt") as stored:
+                step = int(stored.metadata()["step"])
+                return step, {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError, KeyError, TypeError) as error:
+            raise RunError(f"{path} is not a checkpoint: {error}") from error
+
+    def append_metrics(self, record: Mapping[str, Any]) -> None:
+        """Add one JSON line."""
+        try:
+            with (self.path / METRICS).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise RunError(f"cannot write {self.path / METRICS}: {error.strerror}") from error
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Every whole line; a run that was killed may have left half of one."""
+        path = self.path / METRICS
+        if not path.exists():
+            return []
+        records = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                records.append(json.loads(line))
+            except ValueError:
+                break
+        return records
+
+    def rewind_metrics(self, steps: int) -> None:
+        """Drop what was logged after ``steps`` steps: those steps will be done again."""
+        kept = [record for record in self.metrics() if record["step"] <= steps]
+        self._write(METRICS, "".join(json.dumps(record) + "\n" for record in kept).encode())
+
+    def _checkpoints(self) -> list[Path]:
+        return sorted(self.path.glob("checkpoint-*.safetensors"))
+
+    def _write(self, name: str, content: bytes) -> None:
+        temporary = self.path / f".{name}.tmp"
+        temporary.write_bytes(content)
+        _settle(temporary, self.path / name)
+
+
+def _settle(temporary: Path, target: Path) -> None:
+    """Make a finished file appear under its name, so that a crash leaves the old one or the new."""
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.rename(target)
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

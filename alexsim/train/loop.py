@@ -1,0 +1,448 @@
+"""The training loop: data, steps, progress, checkpoints, evaluation."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import platform
+import signal
+import statistics as stats
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+
+from alexsim.errors import RunError, TrainingError
+from alexsim.execute.bind import Hyperparameters, StepContext
+from alexsim.execute.executor import Executor
+from alexsim.network.editions import load_network
+from alexsim.plan.fit import fit
+from alexsim.plan.planner import plan
+from alexsim.plan.records import Policy, Schedule
+from alexsim.train.checkpoint import RunDirectory
+from alexsim.train.data import Batch, Dataset, Loader, Statistics, discover, statistics
+from alexsim.train.images import worker_pool
+from alexsim.train.recipe import Augmentation, Normalisation, Recipe, recipe_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainSettings:
+    """What a run was asked to do; ``config.json`` holds exactly this and the versions."""
+
+    network: str
+    batch_size: int
+    gpus: int
+    policy: Policy
+    schedule: Schedule
+    budget_bytes: int
+    data: str
+    steps: int
+    seed: int
+    threads: int
+    workers: int
+    checkpoint_every: int
+    weight_rate: float
+    bias_rate: float
+    augmentation: Augmentation
+    normalisation: Normalisation
+    colour_noise: bool
+
+    def recipe(self) -> Recipe:
+        """The edition's recipe with this run's numbers."""
+        return replace(
+            recipe_of(self.network),
+            weight_rate=self.weight_rate,
+            bias_rate=self.bias_rate,
+            augmentation=self.augmentation,
+            normalisation=self.normalisation,
+            colour_noise=self.colour_noise,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """Means over images: negative log-likelihood, top-1 and top-5 error (0...1)."""
+
+    loss: float
+    top1: float
+    top5: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepReport:
+    """One training step, for whoever shows progress."""
+
+    step: int
+    """Steps done."""
+    steps: int
+    loss: float
+    top1: float
+    top5: float
+    step_s: float
+    data_wait_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainResult:
+    """What a run did; losses and times are those of all its steps, resumed ones included."""
+
+    settings: TrainSettings
+    steps: int
+    losses: tuple[float, ...]
+    held_out: Evaluation | None
+    images_per_s: float
+    compute_images_per_s: float
+    data_share: float
+    """Share of the time that steps waited for data."""
+    devices: tuple[tuple[str, int, int], ...]
+    """Name, budget and peak bytes of each device."""
+    exchanged_bytes_per_step: int
+    broken: tuple[str, ...]
+    interrupted: bool
+    run_dir: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watcher:
+    """Callbacks for whoever shows progress; each does nothing by default."""
+
+    step: Callable[[StepReport], None] = lambda _: None
+    note: Callable[[str], None] = lambda _: None
+    preparing: Callable[[str, int, int], None] = lambda _what, _done, _total: None
+
+
+def train(
+    settings: TrainSettings, run_dir: Path, *, resume: bool, watch: Watcher | None = None
+) -> TrainResult:
+    """Train, or go on where the newest checkpoint stands.
+
+    Raises:
+        MemoryBudgetError: the plan does not fit.
+        DataError: the data cannot be used, or too many files are broken.
+        RunError: the run directory cannot be written or resumed.
+        TrainingError: the loss is no longer a number; the last checkpoint stays.
+    """
+    watch = watch or Watcher()
+    torch.set_num_threads(settings.threads)
+    network = load_network(settings.network)
+    step_plan = plan(
+        network,
+        gpus=settings.gpus,
+        batch_size=settings.batch_size,
+        policy=settings.policy,
+        schedule=settings.schedule,
+        backend="aten",
+    )
+    verdict = fit(step_plan, settings.budget_bytes)
+    if not verdict.fits:
+        raise verdict.error()
+    dataset = discover(Path(settings.data), most_classes=network.classes)
+    directory = RunDirectory(run_dir)
+    config = _config(settings, dataset)
+    if resume:
+        _same_data(directory, dataset, watch)
+    else:
+        directory.create(config)
+    executor = Executor(step_plan, budget_bytes=settings.budget_bytes, seed=settings.seed)
+    done = _restore(executor, directory)
+    with _pool(settings.workers) as pool, _Interrupt() as interrupt:
+        recipe = settings.recipe()
+        channels, crop_side = network.input_shape[0], network.input_shape[1]
+        measured = directory.statistics()
+        if measured is None:
+            measured = _measure(dataset, crop_side, channels, pool, watch)
+            directory.save_statistics(measured)
+        loader = Loader(
+            dataset,
+            measured,
+            recipe,
+            batch_size=settings.batch_size,
+            crop_side=crop_side,
+            seed=settings.seed,
+            pool=pool,
+        )
+        run = _Run(settings, executor, loader, directory, watch, interrupt)
+        run.steps(done)
+        held_out = run.evaluate() if dataset.held_out and not interrupt.asked else None
+    return run.result(held_out)
+
+
+class _Run:
+    """The state of one run's loop."""
+
+    def __init__(
+        self,
+        settings: TrainSettings,
+        executor: Executor,
+        loader: Loader,
+        directory: RunDirectory,
+        watch: Watcher,
+        interrupt: _Interrupt,
+    ) -> None:
+        self._settings, self._executor, self._loader = settings, executor, loader
+        self._directory, self._watch, self._interrupt = directory, watch, interrupt
+        self._hyper = Hyperparameters(
+            weight_rate=settings.weight_rate,
+            bias_rate=settings.bias_rate,
+            momentum=settings.recipe().momentum,
+            weight_decay=settings.recipe().weight_decay,
+        )
+        self._broken: dict[str, None] = {}
+        self._saved = -1
+
+    def steps(self, done: int) -> None:
+        """Train from ``done`` steps to the last."""
+        settings = self._settings
+        self._saved = done if self._directory.newest_checkpoint() else -1
+        batches = self._loader.training(done, settings.steps)
+        with contextlib.closing(_timed(batches)) as timed:
+            for wait_s, batch in timed:
+                started = time.perf_counter()
+                context = self._step(batch, done)
+                done += 1
+                step_s = wait_s + time.perf_counter() - started
+                self._log(context, done, step_s, wait_s)
+                last = done == settings.steps or self._interrupt.asked
+                if last or done % settings.checkpoint_every == 0:
+                    self._save(done)
+                if self._interrupt.asked:
+                    break
+        if self._saved != done:
+            self._save(done)
+
+    def evaluate(self) -> Evaluation:
+        """Loss and errors on the held-out images, centre crops."""
+        losses, top1, top5 = [], [], []
+        for batch in self._loader.held_out():
+            images, labels = _tensors(batch)
+            context = self._executor.evaluate(images, labels)
+            self._count_broken(batch)
+            for values, found in (
+                (losses, context.losses),
+                (top1, context.top1),
+                (top5, context.top5),
+            ):
+                assert found is not None
+                values.append(found[: batch.valid])
+        result = Evaluation(
+            loss=torch.cat(losses).mean().item(),
+            top1=torch.cat(top1).mean().item(),
+            top5=torch.cat(top5).mean().item(),
+        )
+        step = self._settings.steps
+        self._directory.append_metrics({"step": step, "held_out": asdict(result)})
+        return result
+
+    def result(self, held_out: Evaluation | None) -> TrainResult:
+        """Everything the run directory and the devices know."""
+        records = [r for r in self._directory.metrics() if "loss" in r]
+        size = self._settings.batch_size
+        # The first step faults the arena's pages in; it would be an outlier, not the rate.
+        timed = records[1:] or records
+        total = sum(r["step_s"] for r in timed)
+        return TrainResult(
+            settings=self._settings,
+            steps=len(records),
+            losses=tuple(r["loss"] for r in records),
+            held_out=held_out,
+            images_per_s=size / stats.median(r["step_s"] for r in timed),
+            compute_images_per_s=size / stats.median(r["step_s"] - r["data_wait_s"] for r in timed),
+            data_share=sum(r["data_wait_s"] for r in timed) / total,
+            devices=tuple(
+                (name, self._settings.budget_bytes, peak)
+                for name, peak in self._executor.peak_bytes.items()
+            ),
+            exchanged_bytes_per_step=self._executor.plan.exchanged_bytes,
+            broken=tuple(self._broken),
+            interrupted=self._interrupt.asked,
+            run_dir=str(self._directory.path),
+        )
+
+    def _step(self, batch: Batch, done: int) -> StepContext:
+        images, labels = _tensors(batch)
+        self._count_broken(batch)
+        context = self._executor.step(images, labels, step=done, hyperparameters=self._hyper)
+        assert context.losses is not None
+        if not bool(torch.isfinite(context.losses).all()):
+            place = first_not_finite(self._executor)
+            newest = self._directory.newest_checkpoint()
+            kept = f"; the last good checkpoint is {newest.name}" if newest else ""
+            raise TrainingError(
+                f"the loss is not a number at step {done + 1}, first in {place}"
+                f" (weight rate {self._hyper.weight_rate:g}){kept}"
+            )
+        return context
+
+    def _log(self, context: StepContext, done: int, step_s: float, wait_s: float) -> None:
+        assert context.losses is not None
+        assert context.top1 is not None
+        assert context.top5 is not None
+        report = StepReport(
+            step=done,
+            steps=self._settings.steps,
+            loss=context.losses.mean().item(),
+            top1=context.top1.mean().item(),
+            top5=context.top5.mean().item(),
+            step_s=step_s,
+            data_wait_s=wait_s,
+        )
+        record = asdict(report)
+        record.pop("steps")
+        self._directory.append_metrics(record)
+        self._watch.step(report)
+
+    def _save(self, done: int) -> None:
+        self._directory.save_checkpoint(done, self._executor.state())
+        self._saved = done
+
+    def _count_broken(self, batch: Batch) -> None:
+        for failure in batch.broken:
+            if failure not in self._broken:
+                self._broken[failure] = None
+                self._watch.note(f"skipped a broken file: {failure}")
+        self._loader.refuse_many_broken(len(self._broken))
+
+
+def first_not_finite(executor: Executor) -> str:
+    """The first layer, in order, with a value that is not finite; the loss if there is none."""
+    for parts in executor.plan.network.parts:
+        for part in parts:
+            for runner in executor.runners:
+                if part.column not in runner.device.columns:
+                    continue
+                prefix = f"{runner.device.name}/{part.layer.name}.{chr(97 + part.column)}"
+                for name in ("weight", "bias", "activation"):
+                    key = f"{prefix}.{name}"
+                    if runner.memory.has(key) and not bool(
+                        torch.isfinite(runner.memory.buffer(key)).all()
+                    ):
+                        return f"{key.partition('/')[2]} on {runner.device.name}"
+    return "the loss"
+
+
+class _Interrupt:
+    """Ctrl-C or SIGTERM end the run after the current step; a second Ctrl-C ends it at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> _Interrupt:
+        with contextlib.suppress(ValueError):  # only the main thread may handle signals
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        if self.asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.asked = True
+
+
+def _timed(batches: Iterator[Batch]) -> Iterator[tuple[float, Batch]]:
+    while True:
+        started = time.perf_counter()
+        batch = next(batches, None)
+        if batch is None:
+            return
+        yield time.perf_counter() - started, batch
+
+
+def _tensors(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.from_numpy(batch.images).permute(0, 3, 1, 2), torch.from_numpy(batch.labels)
+
+
+@contextlib.contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    pool = worker_pool(workers)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _measure(
+    dataset: Dataset, crop_side: int, channels: int, pool: ProcessPoolExecutor, watch: Watcher
+) -> Statistics:
+    def progress(done: int, total: int) -> None:
+        watch.preparing("Mean image", done, total)
+
+    return statistics(dataset.train, crop_side, channels, pool, progress)
+
+
+def _config(settings: TrainSettings, dataset: Dataset) -> dict[str, Any]:
+    return {
+        "schema": 1,
+        "settings": asdict(settings),
+        "data_fingerprint": dataset.fingerprint(),
+        "classes": list(dataset.classes),
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """What a reader needs to repeat a run bit for bit."""
+    return {
+        "alexsim": version("alexsim"),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def stored_settings(run_dir: Path) -> TrainSettings:
+    """The settings of a run.
+
+    Raises:
+        RunError: the directory holds no run, or one of another version.
+    """
+    config = RunDirectory(run_dir).config()
+    try:
+        return TrainSettings(**config["settings"])
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{run_dir}: its config is of another version of alexsim") from error
+
+
+def _same_data(directory: RunDirectory, dataset: Dataset, watch: Watcher) -> None:
+    config = directory.config()
+    if config["data_fingerprint"] != dataset.fingerprint():
+        raise RunError(
+            f"{directory.path}: the files in {dataset.root} are not those that the run began with"
+        )
+    changed = {
+        name: (config["versions"].get(name), now)
+        for name, now in versions().items()
+        if config["versions"].get(name) != now
+    }
+    for name, (before, now) in changed.items():
+        watch.note(f"{name} was {before}, is {now}: weights may differ in the last bits")
+
+
+def _restore(executor: Executor, directory: RunDirectory) -> int:
+    """Load the newest checkpoint, or begin; steps done."""
+    newest = directory.newest_checkpoint()
+    if newest is None:
+        executor.initialise()
+        done = 0
+    else:
+        done, state = directory.load_checkpoint(newest)
+        executor.load_state(state)
+    directory.rewind_metrics(done)
+    return done
+
+
+def steps_of(epochs: float, images: int, batch_size: int) -> int:
+    """Steps in which ``epochs`` passes over the images are made."""
+    return max(1, math.ceil(epochs * images / batch_size))
