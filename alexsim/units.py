@@ -37,7 +37,7 @@ def format_bytes(size: float) -> str:
     if abs(size) >= GIB:
         return f"{size / GIB:.2f} GiB"
     if abs(size) >= 100 * KIB:
-        return f"{size / MIB:.1f} MiB"
+        return f"{size / MIB:.1f} MiB" if abs(size) >= 100 * MIB else f"{size / MIB:.2f} MiB"
     return f"{size / KIB:.1f} KiB" if abs(size) >= KIB else f"{size:.0f} B"
 
 

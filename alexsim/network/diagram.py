@@ -8,8 +8,8 @@ from html import escape
 from alexsim.network.layers import AveragePool, Convolution, FullyConnected, MaxPool
 from alexsim.network.network import Network, Part
 
-_BOX = 30
-_GAP = 8
+_BOX, _GAP = 25, 2
+"""Characters of a column and between two: three columns fit an 80-column terminal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,32 +56,29 @@ def _label(part: Part) -> str:
 
 
 def diagram(network: Network) -> str:
-    """A text drawing: one box per layer and column; ``><`` where columns exchange."""
-    width = _BOX + _GAP
-    heads = [f"column {chr(97 + c)}" for c in range(network.columns)]
-    lines = ["".join(head.center(width) for head in heads).rstrip()]
+    """A text drawing: a line per layer, a stem per column, an arrow where columns exchange."""
     image = "image " + "x".join(str(extent) for extent in network.input_shape)
-    lines.append("".join(image.center(width) for _ in heads).rstrip())
+    heads = [f"{network.name}, column {chr(97 + c)}" for c in range(network.columns)]
+    if network.columns == 1:
+        heads = [network.name]
+    lines = [_spread(heads), _spread([image] * network.columns)]
     for row in rows(network):
-        if row.crosses:
-            arrow = "exchange".center(_GAP, "-")
-            link = "|".center(_BOX) + ("-" * _GAP + "|".center(_BOX, "-")) * (network.columns - 1)
-            first = _BOX // 2
-            lines.append(
-                link[:first]
-                + "+"
-                + f"<{arrow}>".center(width - 1, "-")
-                + ("+" + "-" * (width - 1)) * (network.columns - 2)
-                + "+"
-            )
-        else:
-            lines.append("".join("|".center(width) for label in row.labels if label).rstrip())
-        lines.append(
-            "".join(
-                (f"[ {label} ]".center(width) if label else " " * width) for label in row.labels
-            ).rstrip()
-        )
+        lines.append(_crossing(network.columns) if row.crosses else _stems(row))
+        lines.append(_spread([label or "" for label in row.labels]))
     return "\n".join(lines)
+
+
+def _spread(texts: list[str]) -> str:
+    return (" " * _GAP).join(text.center(_BOX) for text in texts).rstrip()
+
+
+def _stems(row: Row) -> str:
+    return _spread(["|" if label else "" for label in row.labels])
+
+
+def _crossing(columns: int) -> str:
+    arrow = "<" + " exchange ".center(_BOX + _GAP - 3, "-") + ">"
+    return " " * (_BOX // 2) + "|" + (arrow + "|") * (columns - 1)
 
 
 def svg(networks: tuple[Network, ...]) -> str:

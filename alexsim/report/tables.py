@@ -40,7 +40,7 @@ _NAMES = {
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
     for index, column in enumerate(columns):
         table.add_column(column, justify="right" if index else "left", no_wrap=True)
     return table
@@ -54,9 +54,9 @@ def flops_tables(table: FlopTable) -> RenderableType:
         "parameters",
         "MAC",
         "forward",
-        "grad input",
-        "grad weight",
-        "elementwise",
+        "input gr.",
+        "weight gr.",
+        "other",
     )
     for layer in table.layers:
         out.add_row(
@@ -88,8 +88,8 @@ def flops_tables(table: FlopTable) -> RenderableType:
         f"forward:  {table.mac:,} MAC = {table.flop / 1e9:.4f} GFLOP per image",
         f"training: {table.training_flop / 1e9:.4f} GFLOP per image, forward and backward",
         f"neurons:  {table.network.neurons:,} (outputs of convolutions and fc layers)",
-        "MAC and FLOP columns are convolutions and fc layers only; elementwise is the rest,",
-        "forward and backward, one FLOP per operation on an element.",
+        "MAC, forward and gradients are convolutions and fc layers only; other is all",
+        "the rest, forward and backward: one FLOP per operation on an element.",
         *_reconciliation(table),
     ]
     return Group(out, Text("\n".join(lines)))
@@ -152,28 +152,28 @@ def network_table(network: Network) -> RenderableType:
     out = _table(
         f"{network.name}: {network.title or network.name}",
         "layer",
+        "window",
         "reads",
-        "size",
         "out per column",
         "parameters",
-        "MAC",
+        "MMAC",
     )
     for parts in network.parts:
         part = parts[0]
-        reads = "all columns" if len(part.sources) > 1 else ""
+        reads = "all" if len(part.sources) > 1 else ""
         shape = "x".join(str(extent) for extent in part.output_shape)
-        where = "" if len(parts) == network.columns else " (first only)"
+        where = "" if len(parts) == network.columns else "a only: "
         out.add_row(
             part.layer.name,
-            reads,
             _size(part.layer),
-            shape + where,
+            reads,
+            where + shape,
             f"{sum(p.parameters for p in parts):,}" if part.weight_shape else "",
-            f"{sum(counts.macs(p) for p in parts):,}" if part.weight_shape else "",
+            f"{sum(counts.macs(p) for p in parts) / 1e6:,.2f}" if part.weight_shape else "",
         )
     out.add_section()
     macs = sum(counts.macs(p) for parts in network.parts for p in parts)
-    out.add_row("total", "", "", "", f"{network.parameters:,}", f"{macs:,}")
+    out.add_row("total", "", "", "", f"{network.parameters:,}", f"{macs / 1e6:,.2f}")
     pixels = "x".join(str(extent) for extent in network.input_shape)
     text = (
         f"input {pixels} = {math.prod(network.input_shape):,} values;"
@@ -196,10 +196,10 @@ def _size(layer: object) -> str:
 
 def side_by_side(drawings: list[str]) -> RenderableType:
     """Text drawings one beside the other, unwrapped."""
-    table = Table.grid(padding=(0, 4))
+    table = Table.grid(padding=(0, 1))
     for _ in drawings:
         table.add_column(no_wrap=True)
-    table.add_row(*(Text(drawing) for drawing in drawings))
+    table.add_row(*(Text(drawing, no_wrap=True) for drawing in drawings))
     return table
 
 
