@@ -3,7 +3,36 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from alexsim.train.images import worker_pool
 
 # The tests' own helpers (reference.py) stand beside them.
 sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(scope="session")
+def pool() -> Iterator[ProcessPoolExecutor]:
+    """Two decoding processes, kept for the whole session."""
+    with worker_pool(2) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes of 20 small JPEG files, told apart by brightness."""
+    root = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for label, name in enumerate(("bright", "dark", "middle")):
+        (root / name).mkdir()
+        for index in range(20):
+            level = (220, 30, 120)[label]
+            pixels = np.clip(rng.normal(level, 20, (40, 36 + index % 3, 3)), 0, 255)
+            Image.fromarray(pixels.astype(np.uint8)).save(root / name / f"{index:02}.JPEG")
+    return root

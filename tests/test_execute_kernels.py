@@ -214,7 +214,5 @@ def test_linear_gradient_lands_in_the_momentum() -> None:
     weight, inc = (torch.randn(300, 17, generator=generator) for _ in range(2))
     x, dy = torch.randn(6, 17, generator=generator), torch.randn(6, 300, generator=generator)
     expected = 0.8 * inc - 0.3 * 0.2 * weight - 0.2 * dy.T @ x
-    aten.linear_grad_weight_into_momentum(
-        x, dy, weight, inc, momentum=0.8, decay=0.3, rate=0.2
-    )
+    aten.linear_grad_weight_into_momentum(x, dy, weight, inc, momentum=0.8, decay=0.3, rate=0.2)
     torch.testing.assert_close(inc, expected, **FLOAT32)

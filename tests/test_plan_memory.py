@@ -109,9 +109,7 @@ def test_whole_nets_on_one_card(name: str, batch: int, released: float, in_place
 def test_both_sums_of_a_table_agree_and_the_context_is_a_line_of_its_own() -> None:
     for policy in ("as-released", "in-place", "reuse"):
         made = plan(load_network("alexnet-2012"), policy=policy, backend="aten")
-        for device, part in zip(
-            memory_table(made, context_bytes=10**8), made.devices, strict=True
-        ):
+        for device, part in zip(memory_table(made, context_bytes=10**8), made.devices, strict=True):
             assert device.total_bytes == sum(device.by_layer.values())
             assert device.total_bytes == part.total_bytes + 10**8
             assert device.by_category["context"] == 10**8

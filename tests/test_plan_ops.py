@@ -81,9 +81,7 @@ def test_overlap_computes_input_gradients_first_and_copies_beside() -> None:
 def test_dependencies_order_every_touch_of_a_buffer() -> None:
     """Whatever order the dependencies allow, a reader sees what its writer wrote."""
     for schedule in ("serial", "overlap"):
-        made = plan(
-            load_network("alexnet-2012"), schedule=schedule, policy="reuse", backend="aten"
-        )
+        made = plan(load_network("alexnet-2012"), schedule=schedule, policy="reuse", backend="aten")
         before: dict[str, set[str]] = {}
         waiting = {op.id: op for op in made.ops()}
         while waiting:

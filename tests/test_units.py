@@ -6,7 +6,13 @@ from alexsim.units import GIB, format_bytes, parse_bytes
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("3GB", 3 * GIB), ("3GiB", 3 * GIB), ("1.5g", 3 * GIB // 2), ("800 MB", 800 * 2**20), ("7", 7)],
+    [
+        ("3GB", 3 * GIB),
+        ("3GiB", 3 * GIB),
+        ("1.5g", 3 * GIB // 2),
+        ("800 MB", 800 * 2**20),
+        ("7", 7),
+    ],
 )
 def test_sizes_mean_what_a_card_s_box_means(text: str, size: int) -> None:
     assert parse_bytes(text) == size

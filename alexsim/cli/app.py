@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-import click
 import typer
+from typer.exceptions import Abort, TyperException
 
 from alexsim.cli import network
 from alexsim.cli.flops import flops
@@ -16,7 +16,6 @@ from alexsim.errors import AlexsimError
 
 app = typer.Typer(
     name="alexsim",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="""AlexNet as it was trained in 2012: two GPUs, 3 GB each.
@@ -49,14 +48,15 @@ def _root(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit: 0 done, 1 failed, 2 the user's mistake, 3 does not fit."""
     command = typer.main.get_command(app)
+    given = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        code = command.main(arguments, prog_name="alexsim", standalone_mode=False)
+        code = command.main(given or ["--help"], prog_name="alexsim", standalone_mode=False)
     except AlexsimError as error:
         print(f"alexsim: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except click.ClickException as error:
+    except TyperException as error:
         print(f"alexsim: {error.format_message()}", file=sys.stderr)
         sys.exit(2)
-    except (click.Abort, KeyboardInterrupt):
+    except (Abort, KeyboardInterrupt):
         sys.exit(130)
     sys.exit(code if isinstance(code, int) else 0)

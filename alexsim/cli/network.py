@@ -8,7 +8,7 @@ import typer
 
 from alexsim.cli import options
 
-app = typer.Typer(no_args_is_help=True, help="Networks: list them, show one.")
+app = typer.Typer(help="Networks: list them, show one.")
 
 
 @app.command("list")

@@ -13,7 +13,7 @@ from alexsim.cli import options
 if TYPE_CHECKING:
     from alexsim.train.loop import TrainSettings
 
-_DEFAULT_STEPS = 100
+_DEFAULT_STEPS = 60
 
 
 def train(
@@ -146,4 +146,5 @@ def train(
         return
     from alexsim.report.tables import train_summary
 
-    options.console().print(train_summary(result))
+    # Not wrapped: the run directory is there to be copied.
+    options.console().print(train_summary(result), soft_wrap=True)

@@ -271,14 +271,17 @@ class _Run:
         context = self._executor.step(images, labels, step=done, hyperparameters=self._hyper)
         assert context.losses is not None
         if not bool(torch.isfinite(context.losses).all()):
-            place = first_not_finite(self._executor)
-            newest = self._directory.newest_checkpoint()
-            kept = f"; the last good checkpoint is {newest.name}" if newest else ""
-            raise TrainingError(
-                f"the loss is not a number at step {done + 1}, first in {place}"
-                f" (weight rate {self._hyper.weight_rate:g}){kept}"
-            )
+            raise self._diverged("the loss is not a number", done + 1)
         return context
+
+    def _diverged(self, what: str, step: int) -> TrainingError:
+        place = first_not_finite(self._executor)
+        newest = self._directory.newest_checkpoint()
+        kept = f"; the last good checkpoint is {newest.name}" if newest else ""
+        return TrainingError(
+            f"{what} at step {step}, first in {place}"
+            f" (weight rate {self._hyper.weight_rate:g}){kept}"
+        )
 
     def _log(self, context: StepContext, done: int, step_s: float, wait_s: float) -> None:
         assert context.losses is not None
@@ -299,7 +302,11 @@ class _Run:
         self._watch.step(report)
 
     def _save(self, done: int) -> None:
-        self._directory.save_checkpoint(done, self._executor.state())
+        state = self._executor.state()
+        # A finite loss may still have moved a weight beyond float32: never keep such a state.
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in state.values()):
+            raise self._diverged("a weight is no longer a number", done)
+        self._directory.save_checkpoint(done, state)
         self._saved = done
 
     def _count_broken(self, batch: Batch) -> None:
