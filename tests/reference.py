@@ -35,7 +35,7 @@ class MaxPoolAll(torch.autograd.Function):
 
 def routed_pool(x: torch.Tensor, route: torch.Tensor) -> torch.Tensor:
     """Max-pool 3/2 that takes the inputs ``route`` names (``[N, C, 9, outputs]``) as maxima."""
-    n, c, h, w = x.shape
+    n, c, h, _ = x.shape
     columns = F.unfold(x, 3, stride=2).view(n, c, 9, -1)
     # The value is that of any one of them, the gradient goes to all.
     taken = (columns * route).sum(2)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _DEFAULT_STEPS = 60
 
 
-def train(
+def train(  # noqa: PLR0917 - one argument per option
     net: options.Net = "alexnet-2012",
     batch: options.Batch = 128,
     gpus: options.Gpus = None,

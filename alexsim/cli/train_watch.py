@@ -103,7 +103,7 @@ class TerminalWatch:
         waited = sum(r.data_wait_s for r in window)
 
         def mean(name: str) -> float:
-            return sum(getattr(r, name) for r in window) / len(window)
+            return float(sum(getattr(r, name) for r in window) / len(window))
 
         left = (report.steps - report.step) * seconds / len(window)
         self._say(

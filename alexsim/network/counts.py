@@ -76,7 +76,6 @@ def forward(part: Part, batch_size: int) -> Count:
     extra = outputs if isinstance(part.layer, LocalResponseNorm | SpatialResponseNorm) else 0
     masks = outputs if isinstance(part.layer, Dropout) else 0
     return _count(
-        part,
         batch_size,
         mac=macs(part),
         elementwise=outputs * _forward_flop(part.layer),
@@ -89,7 +88,6 @@ def grad_input(part: Part, batch_size: int) -> Count:
     """Cost of the gradient with respect to the layer's whole input."""
     outputs, inputs = math.prod(part.output_shape), math.prod(part.input_shape)
     return _count(
-        part,
         batch_size,
         mac=macs(part),
         elementwise=outputs * _grad_input_flop(part.layer),
@@ -102,7 +100,6 @@ def grad_weight(part: Part, batch_size: int, *, fused: bool) -> Count:
     """Cost of the weight and bias gradients; ``fused``: added into the momentum at once."""
     outputs, inputs = math.prod(part.output_shape), math.prod(part.input_shape)
     count = _count(
-        part,
         batch_size,
         mac=macs(part),
         elementwise=outputs,
@@ -131,9 +128,7 @@ def update(part: Part, *, fused: bool) -> Count:
     )
 
 
-def _count(
-    part: Part, batch_size: int, *, mac: int, elementwise: int, elements: int, parameters: int
-) -> Count:
+def _count(batch_size: int, *, mac: int, elementwise: int, elements: int, parameters: int) -> Count:
     return Count(
         mac=mac * batch_size,
         elementwise_flop=elementwise * batch_size,

@@ -90,13 +90,12 @@ def svg(networks: tuple[Network, ...]) -> str:
         width = network.columns * step - gap_x
         parts.append(_text(x0 + width / 2, 22, network.name, "title"))
         for column in range(network.columns):
-            label = f"GPU {column}" if network.columns > 1 else "one column"
-            parts.append(_text(x0 + column * step + box_width / 2, 44, label, "head"))
+            head_text = f"GPU {column}" if network.columns > 1 else "one column"
+            parts.append(_text(x0 + column * step + box_width / 2, 44, head_text, "head"))
         y = head
         centres = [x0 + c * step + box_width / 2 for c in range(network.columns)]
         image = "image " + "x".join(str(extent) for extent in network.input_shape)
-        for centre in centres:
-            parts.append(_box(centre, y, box_width, box_height, image, "image"))
+        parts += [_box(centre, y, box_width, box_height, image, "image") for centre in centres]
         present = [True] * network.columns
         for row in rows(network):
             top = y + box_height

@@ -123,14 +123,17 @@ def alexnet_owt() -> Network:
     (He et al. 2015): the text gives none.
     """
 
-    def conv(name: str, inputs: int, filters: int, size: int, **kw: int) -> Convolution:
+    def conv(
+        name: str, inputs: int, filters: int, size: int, *, padding: int, stride: int = 1
+    ) -> Convolution:
         return Convolution(
             name=name,
             filters=filters,
             size=size,
             rounding="floor",
             weight_std=_he(inputs * size * size),
-            **kw,
+            stride=stride,
+            padding=padding,
         )
 
     def fc(name: str, inputs: int, units: int) -> FullyConnected:
@@ -227,17 +230,15 @@ def _convolutions_as_run(*, conv5: int = 128) -> tuple[Layer, ...]:
     """Layers up to the last pool, as run: deviation 0.03 in conv3-conv5, ReLU after pools."""
     # The file's LRN scale 1e-4 is divided by the window: alpha is 1e-4 / 5 per summed square;
     # the spatial norm's 1e-3 by its 25 pixels.
-    across = {"size": 5, "alpha": 2e-5, "beta": 0.75, "k": 2.0}
-    within = {"size": 5, "alpha": 4e-5, "beta": 0.75, "k": 1.0}
     return (
         Convolution(name="conv1", filters=48, size=11, stride=4),
-        LocalResponseNorm(name="norm1", **across),
+        LocalResponseNorm(name="norm1", alpha=1e-4 / 5),
         _pool("pool1"),
         ReLU(name="relu1"),
         Convolution(name="conv2", filters=128, size=5, padding=2, bias_init=1),
         ReLU(name="relu2"),
-        LocalResponseNorm(name="norm2", **across),
-        SpatialResponseNorm(name="spatial_norm2", **within),
+        LocalResponseNorm(name="norm2", alpha=1e-4 / 5),
+        SpatialResponseNorm(name="spatial_norm2", alpha=1e-3 / 25),
         _pool("pool2"),
         Convolution(name="conv3", filters=192, size=3, padding=1, reads="all", weight_std=0.03),
         ReLU(name="relu3"),

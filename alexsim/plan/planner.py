@@ -25,7 +25,7 @@ TRANSPORTS: tuple[TransportName, ...] = ("peer", "host")
 BACKENDS = ("", "aten")
 
 
-def plan(
+def plan(  # noqa: PLR0913 - the choices that a plan is made of
     network: Network,
     *,
     gpus: int | None = None,

@@ -56,24 +56,23 @@ class FlopTable:
 def flop_table(network: Network, batch_size: int = 128) -> FlopTable:
     """Sum the ops of a plan of ``network`` by layer."""
     ops = list(plan(network, gpus=1, batch_size=batch_size).ops())
+    work = (OpKind.FORWARD, OpKind.GRAD_INPUT, OpKind.GRAD_WEIGHT)
     layers = []
     for parts in network.parts:
         name = parts[0].layer.name
         mine = [op for op in ops if op.layer == name]
-
-        def mac(kind: OpKind) -> int:
-            return sum(op.count.mac for op in mine if op.kind == kind) // batch_size
-
-        work = (OpKind.FORWARD, OpKind.GRAD_INPUT, OpKind.GRAD_WEIGHT)
+        mac = {
+            kind: sum(op.count.mac for op in mine if op.kind == kind) // batch_size for kind in work
+        }
         layers.append(
             LayerFlops(
                 name=name,
                 shape=(sum(p.output_shape[0] for p in parts), *parts[0].output_shape[1:]),
                 parameters=sum(part.parameters for part in parts),
-                mac=mac(OpKind.FORWARD),
-                flop=2 * mac(OpKind.FORWARD),
-                grad_input_flop=2 * mac(OpKind.GRAD_INPUT),
-                grad_weight_flop=2 * mac(OpKind.GRAD_WEIGHT),
+                mac=mac[OpKind.FORWARD],
+                flop=2 * mac[OpKind.FORWARD],
+                grad_input_flop=2 * mac[OpKind.GRAD_INPUT],
+                grad_weight_flop=2 * mac[OpKind.GRAD_WEIGHT],
                 update_flop=sum(counts.update(part, fused=False).elementwise_flop for part in parts)
                 if parts[0].weight_shape
                 else 0,

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from alexsim.network import counts
+from alexsim.network.editions import load_network
 from alexsim.network.layers import Convolution, FullyConnected, MaxPool
 from alexsim.network.network import Network
 from alexsim.plan.fit import Fit
@@ -97,8 +98,6 @@ def flops_tables(table: FlopTable) -> RenderableType:
 
 def _reconciliation(table: FlopTable) -> list[str]:
     """The articles' "about 1.43 GFLOPs" beside the two nets it could mean."""
-    from alexsim.network.editions import load_network  # noqa: PLC0415
-
     if not table.network.name.startswith("alexnet-"):
         return []
     both = {

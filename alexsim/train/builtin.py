@@ -8,7 +8,6 @@ aspect, under noise. Held-out files come from other draws. Everything follows fr
 from __future__ import annotations
 
 import colorsys
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -30,44 +29,44 @@ def _stripes(angle: float) -> Texture:
     def texture(x: Grid, y: Grid, rng: np.random.Generator) -> Grid:
         turn = np.deg2rad(angle + rng.uniform(-12, 12))
         period = rng.uniform(14, 40)
-        return np.sin(2 * np.pi * (x * np.cos(turn) + y * np.sin(turn)) / period)
+        return np.asarray(np.sin(2 * np.pi * (x * np.cos(turn) + y * np.sin(turn)) / period))
 
     return texture
 
 
 def _checks(x: Grid, y: Grid, rng: np.random.Generator) -> Grid:
     period = rng.uniform(24, 60)
-    return np.sign(np.sin(2 * np.pi * x / period) * np.sin(2 * np.pi * y / period))
+    return np.asarray(np.sign(np.sin(2 * np.pi * x / period) * np.sin(2 * np.pi * y / period)))
 
 
 def _rings(x: Grid, y: Grid, rng: np.random.Generator) -> Grid:
     cx, cy = rng.uniform(60, 200, 2)
-    return np.sin(2 * np.pi * np.hypot(x - cx, y - cy) / rng.uniform(16, 40))
+    return np.asarray(np.sin(2 * np.pi * np.hypot(x - cx, y - cy) / rng.uniform(16, 40)))
 
 
 def _dots(x: Grid, y: Grid, rng: np.random.Generator) -> Grid:
     period = rng.uniform(24, 44)
     near = np.hypot((x % period) - period / 2, (y % period) - period / 2)
-    return np.where(near < period * rng.uniform(0.2, 0.32), 1.0, -1.0)
+    return np.asarray(np.where(near < period * rng.uniform(0.2, 0.32), 1.0, -1.0))
 
 
 def _blobs(x: Grid, y: Grid, rng: np.random.Generator) -> Grid:
     total = np.zeros_like(x)
     for cx, cy, width in rng.uniform((0, 0, 18), (256, 256, 44), (12, 3)):
         total += np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / (2 * width**2))
-    return np.clip(2 * total - 1, -1, 1)
+    return np.asarray(np.clip(2 * total - 1, -1, 1))
 
 
 def _gradient(x: Grid, y: Grid, rng: np.random.Generator) -> Grid:
     turn = rng.uniform(0, 2 * np.pi)
     along = (x - 128) * np.cos(turn) + (y - 128) * np.sin(turn)
-    return np.clip(along / 128, -1, 1)
+    return np.asarray(np.clip(along / 128, -1, 1))
 
 
-def _grain(x: Grid, y: Grid, rng: np.random.Generator) -> Grid:
+def _grain(x: Grid, _: Grid, rng: np.random.Generator) -> Grid:
     step = int(rng.integers(6, 14))
     coarse = rng.choice((-1.0, 1.0), (x.shape[0] // step + 1, x.shape[1] // step + 1))
-    return np.kron(coarse, np.ones((step, step)))[: x.shape[0], : x.shape[1]]
+    return np.asarray(np.kron(coarse, np.ones((step, step)))[: x.shape[0], : x.shape[1]])
 
 
 CLASSES: tuple[tuple[str, Texture, float], ...] = (
@@ -105,7 +104,7 @@ def draw(label: int, index: int) -> Image.Image:
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
-def ensure(folder: Path, progress: Progress = lambda done, total: None) -> Path:
+def ensure(folder: Path, progress: Progress = lambda _done, _total: None) -> Path:
     """The data set's folder, drawn if it is not there yet: ``train/`` and ``val/`` of classes.
 
     It appears whole or not at all, also when two processes draw it at once.
@@ -121,7 +120,7 @@ def ensure(folder: Path, progress: Progress = lambda done, total: None) -> Path:
         draw(label, index).save(path, "JPEG", quality=85)
         progress(done + 1, len(jobs))
     try:
-        os.rename(unfinished, target)
+        unfinished.rename(target)
     except OSError:
         # Another process was first; its files are the same.
         shutil.rmtree(unfinished)

@@ -8,7 +8,7 @@ import platform
 import signal
 import statistics as stats
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -219,7 +219,9 @@ class _Run:
 
     def evaluate(self) -> Evaluation:
         """Loss and errors on the held-out images, centre crops."""
-        losses, top1, top5 = [], [], []
+        losses: list[torch.Tensor] = []
+        top1: list[torch.Tensor] = []
+        top5: list[torch.Tensor] = []
         for batch in self._loader.held_out():
             images, labels = _tensors(batch)
             context = self._executor.evaluate(images, labels)
@@ -358,7 +360,7 @@ class _Interrupt:
         self.asked = True
 
 
-def _timed(batches: Iterator[Batch]) -> Iterator[tuple[float, Batch]]:
+def _timed(batches: Iterator[Batch]) -> Generator[tuple[float, Batch], None, None]:
     while True:
         started = time.perf_counter()
         batch = next(batches, None)
