@@ -118,14 +118,31 @@ class StepList:
 
     # -- ops -----------------------------------------------------------------
 
-    def _add(self, kind: OpKind, part: Part, **fields: object) -> Step:
+    def _add(
+        self,
+        kind: OpKind,
+        part: Part,
+        *,
+        reads: tuple[str, ...] = (),
+        writes: tuple[str, ...] = (),
+        count: Count,
+        accumulate: bool = False,
+        fused: bool = False,
+    ) -> None:
         device = self.device_of[part.column]
-        name = f"{part.layer.name}.{letter(part.column)}.{kind}"
-        step = Step(id=name, kind=kind, device=device, part=part)
-        for key, value in fields.items():
-            setattr(step, key, value)
-        self.steps[device].append(step)
-        return step
+        self.steps[device].append(
+            Step(
+                id=f"{part.layer.name}.{letter(part.column)}.{kind}",
+                kind=kind,
+                device=device,
+                part=part,
+                reads=reads,
+                writes=writes,
+                count=count,
+                accumulate=accumulate,
+                fused=fused,
+            )
+        )
 
     def _upload(self, device: int) -> None:
         writes = [f"gpu{device}/input"]
@@ -171,18 +188,17 @@ class StepList:
 
     def _backward(self, index: int) -> None:
         parts = self.network.parts[index]
-        weights_first = self.schedule == "serial"
-        if weights_first:
+        serial = self.schedule == "serial"
+        if serial:
             self._grad_weights(parts)
+        pushes: list[Exchange] = []
         if index > 0 and self.needs_output_grad(index - 1):
             for part in parts:
                 self._grad_input(part)
-            if weights_first:
-                self._push_grads(parts)
-            else:
-                self._push_grads(parts, between=lambda: self._grad_weights(parts))
-        elif not weights_first:
+            pushes = self._push_grads(parts)
+        if not serial:
             self._grad_weights(parts)
+        self._pull_grads(pushes)
 
     def _grad_weights(self, parts: tuple[Part, ...]) -> None:
         for part in parts:
@@ -275,11 +291,12 @@ class StepList:
                             (target, self._local(target, part.source, column, "activation")),
                         )
                     )
-        self._transfer(pulls)
+        self._post(pulls)
+        self._fetch(pulls)
 
-    def _push_grads(self, parts: tuple[Part, ...], between: object = None) -> None:
-        """Send each remote input's gradient to its owner, which adds it to its own."""
-        pushes, additions = [], []
+    def _push_grads(self, parts: tuple[Part, ...]) -> list[Exchange]:
+        """Offer each remote input's gradient to its owner."""
+        pushes = []
         for part in parts:
             source = self.device_of[part.column]
             for column in part.sources:
@@ -287,19 +304,28 @@ class StepList:
                 if owner == source:
                     continue
                 grad = self._local(owner, part.source, column, "activation_grad")
-                adds = grad in self._contributed
                 remote = self._local(source, part.source, column, "activation_grad")
-                landing = f"gpu{owner}/{part.source}.{letter(column)}.from_gpu{source}"
-                target = grad if not adds else (landing if self.staged else remote)
-                exchange = self._exchange(
-                    "backward", part.source, column, (source, remote), (owner, target)
+                target = grad
+                if grad in self._contributed:
+                    landing = f"gpu{owner}/{part.source}.{letter(column)}.from_gpu{source}"
+                    target = landing if self.staged else remote
+                pushes.append(
+                    self._exchange(
+                        "backward", part.source, column, (source, remote), (owner, target)
+                    )
                 )
-                pushes.append(exchange)
                 self._contributed.add(grad)
-                if adds:
-                    additions.append((exchange, owner, target, grad))
-        self._transfer(pushes, between=between)
-        for exchange, owner, target, grad in additions:
+        self._post(pushes)
+        return pushes
+
+    def _pull_grads(self, pushes: list[Exchange]) -> None:
+        """Fetch what was offered; the owner adds it to what it computed itself."""
+        self._fetch(pushes)
+        for exchange in pushes:
+            owner = int(exchange.target.removeprefix("gpu"))
+            grad = self._local(owner, exchange.layer, exchange.column, "activation_grad")
+            if exchange.target_buffer == grad:
+                continue
             size = exchange.size_bytes
             self.steps[owner].append(
                 Step(
@@ -307,7 +333,7 @@ class StepList:
                     kind=OpKind.ACCUMULATE,
                     device=owner,
                     part=self._part_of(exchange.layer, exchange.column),
-                    reads=(target, grad),
+                    reads=(exchange.target_buffer, grad),
                     writes=(grad,),
                     count=Count(elementwise_flop=size // FLOAT_BYTES, moved_bytes=3 * size),
                     accumulate=True,
@@ -338,16 +364,15 @@ class StepList:
         self.exchanges.append(exchange)
         return exchange
 
-    def _transfer(self, exchanges: list[Exchange], between: object = None) -> None:
+    def _post(self, exchanges: list[Exchange]) -> None:
         for exchange in exchanges:
             self._half(exchange, OpKind.POST)
-        if callable(between):
-            between()
-        if exchanges:
-            if self.schedule == "serial":
-                self._barrier(f"{exchanges[0].layer}.{exchanges[0].direction}")
-            for exchange in exchanges:
-                self._half(exchange, OpKind.WAIT)
+
+    def _fetch(self, exchanges: list[Exchange]) -> None:
+        if exchanges and self.schedule == "serial":
+            self._barrier(f"{exchanges[0].layer}.{exchanges[0].direction}")
+        for exchange in exchanges:
+            self._half(exchange, OpKind.WAIT)
 
     def _half(self, exchange: Exchange, kind: OpKind) -> None:
         posts = kind == OpKind.POST

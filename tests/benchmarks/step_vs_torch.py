@@ -1,0 +1,293 @@
+"""One training step of AlexNet (2012), float32, on this CPU: alexsim against plain PyTorch.
+
+Three columns, each measured in fresh child processes that take turns, so that a slow minute of the
+machine meets all three:
+
+    alexsim        the plan, as released, two virtual GPUs
+    torch          nn.Conv2d(groups=2), F.local_response_norm, autograd, torch.optim.SGD
+    torch-malloc   the same, with malloc told to keep freed memory, as alexsim tells it
+
+Every child warms up with one step and reports the median of ``--steps`` more. Ratios are taken
+within a round; what is printed is their median over rounds, with a bootstrap interval.
+
+    python tests/benchmarks/step_vs_torch.py --rounds 5
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+COLUMNS = ("alexsim", "torch", "torch-malloc")
+MALLOC = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "-1",
+    "MALLOC_TOP_PAD_": "268435456",
+}
+FLOP_PER_IMAGE = 4_135_610_496
+
+
+class PlainNorm(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        n, c, h, w = x.shape
+        return F.local_response_norm(x.view(2 * n, c // 2, h, w), 5, 1e-4, 0.75, 2.0).view_as(x)
+
+
+class PlainSpatialNorm(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        total = F.avg_pool2d(x * x, 5, 1, 2, divisor_override=1)
+        return x * (1 + 4e-5 * total).pow(-0.75)
+
+
+class PlainDropout(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * torch.empty_like(x).bernoulli_(0.5)
+
+
+def plain_alexnet() -> nn.Module:
+    """The same layers in the same order, as a PyTorch user would write them."""
+    return nn.Sequential(
+        nn.ZeroPad2d((0, 3, 0, 3)),
+        nn.Conv2d(3, 96, 11, 4),
+        PlainNorm(),
+        nn.MaxPool2d(3, 2),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(96, 256, 5, padding=2, groups=2),
+        nn.ReLU(inplace=True),
+        PlainNorm(),
+        PlainSpatialNorm(),
+        nn.MaxPool2d(3, 2),
+        nn.Conv2d(256, 384, 3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(384, 384, 3, padding=1, groups=2),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(384, 256, 3, padding=1, groups=2),
+        nn.MaxPool2d(3, 2),
+        nn.ReLU(inplace=True),
+        nn.Flatten(),
+        nn.Linear(9216, 4096),
+        nn.ReLU(inplace=True),
+        PlainDropout(),
+        nn.Linear(4096, 4096),
+        nn.ReLU(inplace=True),
+        PlainDropout(),
+        nn.Linear(4096, 1000),
+    )
+
+
+def batch_of(size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    images = 60 * torch.randn(size, 3, 224, 224, generator=generator)
+    return images, torch.randint(0, 10, (size,), generator=generator)
+
+
+def timed(step: Callable[[int], None], steps: int) -> float:
+    """Median seconds of a step, after one to warm up."""
+    step(0)
+    seconds = []
+    for index in range(steps):
+        started = time.perf_counter()
+        step(index + 1)
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds)
+
+
+def peak_rss_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def plain_child(size: int, steps: int) -> dict[str, Any]:
+    images, labels = batch_of(size)
+    model = plain_alexnet()
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.001, momentum=0.9, weight_decay=5e-4)
+
+    def step(_: int) -> None:
+        optimiser.zero_grad()
+        F.cross_entropy(model(images), labels).backward()
+        optimiser.step()
+
+    return {"step_s": timed(step, steps), "rss_bytes": peak_rss_bytes()}
+
+
+def alexsim_child(size: int, steps: int) -> dict[str, Any]:
+    from alexsim.execute.bind import Hyperparameters
+    from alexsim.execute.executor import Executor
+    from alexsim.network.editions import load_network
+    from alexsim.plan.planner import plan
+
+    images, labels = batch_of(size)
+    network = load_network("alexnet-2012")
+    started = time.perf_counter()
+    made = plan(network, batch_size=size, backend="aten")
+    plan_s = time.perf_counter() - started
+    executor = Executor(made)
+    executor.initialise()
+
+    def step(index: int) -> None:
+        executor.step(images, labels, step=index, hyperparameters=Hyperparameters())
+
+    step_s = timed(step, steps)
+    rss = peak_rss_bytes()
+    executor.record()
+    for index in range(3):
+        step(steps + 1 + index)
+    medians = {name: statistics.median(s) for name, s in executor.trace().by_op().items()}
+    layers: dict[str, dict[str, Any]] = {}
+    for op in made.ops():
+        # In one process a barrier is the other device's turn, no work of its own.
+        if op.kind == "barrier":
+            continue
+        kind = "exchange" if op.exchange or op.kind == "accumulate" else str(op.kind)
+        row = layers.setdefault(f"{op.layer or 'input'} {kind}", dict.fromkeys(
+            ("seconds", "flop", "moved_bytes"), 0
+        ))  # fmt: skip
+        row["seconds"] += medians[op.id]
+        row["flop"] += op.count.flop
+        row["moved_bytes"] += op.count.moved_bytes
+    return {
+        "step_s": step_s,
+        "rss_bytes": rss,
+        "plan_s": plan_s,
+        "plan_bytes": sum(device.total_bytes for device in made.devices),
+        "layers": layers,
+        "sgemm_flop_per_s": sgemm_rate(),
+    }
+
+
+def sgemm_rate() -> float:
+    """This machine's matrix product, 2048 cubed: the ceiling of the layers' rates."""
+    a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
+    out = torch.empty(2048, 2048)
+    return 2 * 2048**3 / timed(lambda _: torch.mm(a, b, out=out), 5)  # type: ignore[arg-type]
+
+
+def child(column: str, size: int, steps: int, threads: int) -> None:
+    torch.set_num_threads(threads)
+    run = alexsim_child if column == "alexsim" else plain_child
+    print(json.dumps(run(size, steps)))
+
+
+def in_child(column: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    command = [
+        sys.executable, __file__, "--child", column, "--batch", str(arguments.batch),
+        "--steps", str(arguments.steps), "--threads", str(arguments.threads),
+    ]  # fmt: skip
+    environment = os.environ | (MALLOC if column == "torch-malloc" else {})
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    """Bootstrap 95 % interval of the median."""
+    rng = random.Random(0)
+    medians = sorted(statistics.median(rng.choices(values, k=len(values))) for _ in range(2000))
+    return medians[50], medians[-51]
+
+
+def machine() -> dict[str, Any]:
+    model = platform.processor()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        model = names[0].partition(": ")[2] if names else model
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def report(results: dict[str, list[dict[str, Any]]], arguments: argparse.Namespace) -> None:
+    """Print everything within 80 columns."""
+    flop = FLOP_PER_IMAGE * arguments.batch
+    print(f"\n{'':14}{'s/step':>9}{'GFLOP/s':>9}{'images/s':>10}{'peak RSS, MB':>14}")
+    for column, runs in results.items():
+        seconds = statistics.median(run["step_s"] for run in runs)
+        rss = max(run["rss_bytes"] for run in runs) / 1e6
+        print(
+            f"{column:14}{seconds:9.2f}{flop / seconds / 1e9:9.1f}"
+            f"{arguments.batch / seconds:10.1f}{rss:14.0f}"
+        )
+    for column in COLUMNS[1:]:
+        ratios = [
+            plain["step_s"] / ours["step_s"]
+            for plain, ours in zip(results[column], results["alexsim"], strict=True)
+        ]
+        low, high = interval(ratios)
+        print(
+            f"{column} / alexsim: {statistics.median(ratios):.2f}"
+            f"  (95 % {low:.2f} to {high:.2f}; all {min(ratios):.2f} to {max(ratios):.2f})"
+        )
+    ours = results["alexsim"]
+    limit = ours[0]["plan_bytes"] + 600_000_000
+    rss = max(run["rss_bytes"] for run in ours)
+    print(f"resident {rss / 1e6:.0f} MB; plan + 600 MB = {limit / 1e6:.0f} MB")
+    plan_s = statistics.median(run["plan_s"] for run in ours)
+    print(f"planning takes {1000 * plan_s:.1f} ms, once per run")
+    sgemm = statistics.median(run["sgemm_flop_per_s"] for run in ours)
+    print(f"matrix product 2048^3: {sgemm / 1e9:.0f} GFLOP/s\n")
+    print(f"{'layer':16}{'op':14}{'ms':>8}{'share':>8}{'GFLOP/s':>9}{'GB/s':>8}")
+    rows = {
+        name: {
+            key: statistics.median(run["layers"][name][key] for run in ours)
+            for key in ("seconds", "flop", "moved_bytes")
+        }
+        for name in ours[0]["layers"]
+    }
+    total = sum(row["seconds"] for row in rows.values())
+    for name, row in sorted(rows.items(), key=lambda item: -item[1]["seconds"]):
+        if row["seconds"] < 0.002 * total:
+            continue
+        layer, kind = name.split()
+        rate = f"{row['flop'] / row['seconds'] / 1e9:9.0f}" if row["flop"] else " " * 9
+        print(
+            f"{layer:16}{kind:14}{1000 * row['seconds']:8.1f}{row['seconds'] / total:8.1%}"
+            f"{rate}{row['moved_bytes'] / row['seconds'] / 1e9:8.1f}"
+        )
+    print(f"{'all ops':30}{1000 * total:8.1f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=3, help="timed steps of each child")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("-o", "--output", type=Path, help="also write everything as JSON")
+    parser.add_argument("--child", choices=COLUMNS, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        child(arguments.child, arguments.batch, arguments.steps, arguments.threads)
+        return
+    results: dict[str, list[dict[str, Any]]] = {column: [] for column in COLUMNS}
+    for index in range(arguments.rounds):
+        turn = index % len(COLUMNS)
+        for column in (*COLUMNS[turn:], *COLUMNS[:turn]):
+            results[column].append(in_child(column, arguments))
+            print(f"round {index + 1} {column}: {results[column][-1]['step_s']:.2f} s", flush=True)
+    report(results, arguments)
+    if arguments.output:
+        settings = {k: getattr(arguments, k) for k in ("batch", "rounds", "steps", "threads")}
+        document = {"machine": machine(), "settings": settings, "results": results}
+        arguments.output.write_text(json.dumps(document, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
