@@ -8,7 +8,19 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from alexsim.execute import aten
+from alexsim.execute.aten.convolution import (
+    convolution_forward,
+    convolution_grad_input,
+    convolution_grad_weight,
+)
+from alexsim.execute.aten.linear import linear_grad_weight_into_momentum
+from alexsim.execute.aten.norm import norm_forward, norm_grad_input
+from alexsim.execute.aten.pool import (
+    average_pool_forward,
+    average_pool_grad_input,
+    max_pool_forward,
+    max_pool_grad_input,
+)
 from alexsim.network.layers import (
     AveragePool,
     Convolution,
@@ -76,15 +88,15 @@ def test_convolution(shape: tuple[int, ...], fields: dict, size: int) -> None:
     expected, dy, (dx, dweight, dbias) = gradients(exact, x, weight, bias)
     y, got_dx = poisoned(tuple(expected.shape), sliced=True), poisoned(shape)
     got_dweight, got_dbias = torch.full_like(weight, torch.nan), torch.full_like(bias, torch.nan)
-    aten.convolution_forward(layer, x, weight, bias, y, size)
-    aten.convolution_grad_input(layer, weight, dy, got_dx, size, add=False)
-    aten.convolution_grad_weight(layer, x, dy, got_dweight, got_dbias, size)
+    convolution_forward(layer, x, weight, bias, y, size)
+    convolution_grad_input(layer, weight, dy, got_dx, size, add=False)
+    convolution_grad_weight(layer, x, dy, got_dweight, got_dbias, size)
     tolerance = {"rtol": 1e-4, "atol": 1e-4}
     torch.testing.assert_close(y.double(), expected, **tolerance)
     torch.testing.assert_close(got_dx.double(), dx, **tolerance)
     torch.testing.assert_close(got_dweight.double(), dweight, **tolerance)
     torch.testing.assert_close(got_dbias.double(), dbias, **tolerance)
-    aten.convolution_grad_input(layer, weight, dy, got_dx, size, add=True)
+    convolution_grad_input(layer, weight, dy, got_dx, size, add=True)
     torch.testing.assert_close(got_dx.double(), 2 * dx, rtol=2e-4, atol=2e-4)
 
 
@@ -127,8 +139,8 @@ def test_max_pool(
     expected, dy, (first,) = gradients(lambda x: F.max_pool2d(x, size, stride), x)
     exact = first if ties == "first" else all_ties(x.double(), dy.double(), size, stride)
     y, dx = poisoned(tuple(expected.shape), sliced=True), poisoned(shape)
-    aten.max_pool_forward(layer, x, y, chunk)
-    aten.max_pool_grad_input(layer, x, y, dy, dx, chunk)
+    max_pool_forward(layer, x, y, chunk)
+    max_pool_grad_input(layer, x, y, dy, dx, chunk)
     assert torch.equal(y.double(), expected)
     torch.testing.assert_close(dx.double(), exact, **FLOAT32)
 
@@ -138,8 +150,8 @@ def test_average_pool() -> None:
     x = images(3, 4, 9, 7)
     expected, dy, (dx,) = gradients(lambda x: F.avg_pool2d(x, 3, 2), x)
     y, got = poisoned(tuple(expected.shape)), poisoned(tuple(x.shape))
-    aten.average_pool_forward(layer, x, y)
-    aten.average_pool_grad_input(layer, dy, got)
+    average_pool_forward(layer, x, y)
+    average_pool_grad_input(layer, dy, got)
     torch.testing.assert_close(y.double(), expected, **FLOAT32)
     torch.testing.assert_close(got.double(), dx, **FLOAT32)
 
@@ -201,8 +213,8 @@ def test_norms(
 
     expected, dy, (dx,) = gradients(exact, x)
     y, norm, got = (poisoned(shape) for _ in range(3))
-    aten.norm_forward(layer, x, y, norm, chunk)
-    aten.norm_grad_input(layer, x, norm, dy, got, chunk)
+    norm_forward(layer, x, y, norm, chunk)
+    norm_grad_input(layer, x, norm, dy, got, chunk)
     torch.testing.assert_close(norm.double(), denominator(x.double(), layer), **FLOAT32)
     torch.testing.assert_close(y.double(), expected, **FLOAT32)
     torch.testing.assert_close(got.double(), dx, **FLOAT32)
@@ -214,5 +226,5 @@ def test_linear_gradient_lands_in_the_momentum() -> None:
     weight, inc = (torch.randn(300, 17, generator=generator) for _ in range(2))
     x, dy = torch.randn(6, 17, generator=generator), torch.randn(6, 300, generator=generator)
     expected = 0.8 * inc - 0.3 * 0.2 * weight - 0.2 * dy.T @ x
-    aten.linear_grad_weight_into_momentum(x, dy, weight, inc, momentum=0.8, decay=0.3, rate=0.2)
+    linear_grad_weight_into_momentum(x, dy, weight, inc, momentum=0.8, decay=0.3, rate=0.2)
     torch.testing.assert_close(inc, expected, **FLOAT32)

@@ -11,8 +11,9 @@ from PIL import Image
 
 from alexsim.errors import DataError
 from alexsim.train import builtin
-from alexsim.train.data import Batch, Dataset, Loader, Statistics, discover, statistics
+from alexsim.train.dataset import Dataset, Statistics, discover, statistics
 from alexsim.train.images import load_square
+from alexsim.train.loader import Batch, Loader
 from alexsim.train.recipe import Recipe, recipe_of
 
 PAPER = recipe_of("alexnet-paper")

@@ -11,7 +11,7 @@ import typer
 from alexsim.cli import options
 
 if TYPE_CHECKING:
-    from alexsim.train.loop import TrainSettings
+    from alexsim.train.records import TrainSettings
 
 _DEFAULT_STEPS = 60
 

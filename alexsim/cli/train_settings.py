@@ -16,9 +16,10 @@ from alexsim.network.editions import load_network
 from alexsim.plan.fit import fit
 from alexsim.plan.planner import plan
 from alexsim.train import builtin
-from alexsim.train.data import discover
-from alexsim.train.loop import TrainSettings, Watcher, steps_of, stored_settings
+from alexsim.train.config import steps_of, stored_settings
+from alexsim.train.dataset import discover
 from alexsim.train.recipe import recipe_of
+from alexsim.train.records import TrainSettings, Watcher
 from alexsim.units import parse_bytes
 
 

@@ -17,7 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from alexsim.train.loop import StepReport, TrainSettings, Watcher
+from alexsim.train.records import StepReport, TrainSettings, Watcher
 from alexsim.units import format_bytes
 
 _LINE_IMAGES = 1024

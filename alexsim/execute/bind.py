@@ -7,7 +7,19 @@ from dataclasses import dataclass
 
 import torch
 
-from alexsim.execute import aten
+from alexsim.execute.aten.convolution import (
+    convolution_forward,
+    convolution_grad_input,
+    convolution_grad_weight,
+)
+from alexsim.execute.aten.linear import linear_grad_weight_into_momentum
+from alexsim.execute.aten.norm import norm_forward, norm_grad_input
+from alexsim.execute.aten.pool import (
+    average_pool_forward,
+    average_pool_grad_input,
+    max_pool_forward,
+    max_pool_grad_input,
+)
 from alexsim.execute.memory import Memory
 from alexsim.execute.random import dropout_keep
 from alexsim.network.layers import (
@@ -137,18 +149,18 @@ def _forward(op: Op, part: Part, memory: Memory) -> Run:
     match layer:
         case Convolution():
             weight, bias = (memory.buffer(name) for name in op.reads[-2:])
-            return lambda _: aten.convolution_forward(layer, x, weight, bias, y, size)
+            return lambda _: convolution_forward(layer, x, weight, bias, y, size)
         case FullyConnected():
             weight, bias = (memory.buffer(name) for name in op.reads[-2:])
             flat, transposed = x.flatten(1), weight.t()
             return lambda _: _discard(torch.addmm(bias, flat, transposed, out=y))
         case MaxPool():
-            return lambda _: aten.max_pool_forward(layer, x, y, size)
+            return lambda _: max_pool_forward(layer, x, y, size)
         case AveragePool():
-            return lambda _: aten.average_pool_forward(layer, x, y)
+            return lambda _: average_pool_forward(layer, x, y)
         case LocalResponseNorm() | SpatialResponseNorm():
-            norm = memory.buffer(op.writes[1])
-            return lambda _: aten.norm_forward(layer, x, y, norm, size)
+            denominators = memory.buffer(op.writes[1])
+            return lambda _: norm_forward(layer, x, y, denominators, size)
         case ReLU():
             return lambda _: _discard(torch.clamp_min(x, 0, out=y))
         case Sigmoid():
@@ -195,7 +207,7 @@ def _grad_input(plan: Plan, op: Op, part: Part, memory: Memory) -> Run:
         return _grad_softmax(first, second, dx.flatten(1), plan.batch_size)
     match layer:
         case Convolution():
-            return lambda _: aten.convolution_grad_input(layer, second, first, dx, size, add=add)
+            return lambda _: convolution_grad_input(layer, second, first, dx, size, add=add)
         case FullyConnected():
             flat = dx.flatten(1)
             if add:
@@ -205,12 +217,12 @@ def _grad_input(plan: Plan, op: Op, part: Part, memory: Memory) -> Run:
     match layer:
         case MaxPool():
             x = memory.buffer(op.reads[2])
-            return lambda _: aten.max_pool_grad_input(layer, x, second, first, dx, size)
+            return lambda _: max_pool_grad_input(layer, x, second, first, dx, size)
         case AveragePool():
-            return lambda _: aten.average_pool_grad_input(layer, first, dx)
+            return lambda _: average_pool_grad_input(layer, first, dx)
         case LocalResponseNorm() | SpatialResponseNorm():
-            norm = memory.buffer(op.reads[2])
-            return lambda _: aten.norm_grad_input(layer, second, norm, first, dx, size)
+            denominators = memory.buffer(op.reads[2])
+            return lambda _: norm_grad_input(layer, second, denominators, first, dx, size)
         case ReLU():
             backward = torch.ops.aten.threshold_backward.grad_input
             return lambda _: _discard(backward(first, second, 0, grad_input=dx))
@@ -241,13 +253,13 @@ def _grad_weight(op: Op, part: Part, memory: Memory) -> Run:
     x = memory.block_of(op.reads[1 : 1 + max(1, len(part.sources))])
     target, dbias = (memory.buffer(name) for name in op.writes)
     if isinstance(layer, Convolution):
-        return lambda _: aten.convolution_grad_weight(layer, x, dy, target, dbias, size)
+        return lambda _: convolution_grad_weight(layer, x, dy, target, dbias, size)
     weight = memory.buffer(op.reads[-2])
     flat = x.flatten(1)
 
     def run(context: StepContext) -> None:
         h = context.hyperparameters
-        aten.linear_grad_weight_into_momentum(
+        linear_grad_weight_into_momentum(
             flat,
             dy,
             weight,

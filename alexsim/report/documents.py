@@ -10,7 +10,7 @@ from alexsim.plan.records import Plan
 from alexsim.plan.tables import FlopTable, memory_table
 
 if TYPE_CHECKING:
-    from alexsim.train.loop import TrainResult
+    from alexsim.train.records import TrainResult
 
 SCHEMA = 1
 

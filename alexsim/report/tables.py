@@ -20,7 +20,7 @@ from alexsim.plan.tables import FlopTable, memory_table
 from alexsim.units import format_bytes, mib
 
 if TYPE_CHECKING:
-    from alexsim.train.loop import TrainResult
+    from alexsim.train.records import TrainResult
 
 _NAMES = {
     Category.INPUT: "input, two minibatches",

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from alexsim.errors import RunError
-from alexsim.train.data import Statistics
+from alexsim.train.dataset import Statistics
 
 CONFIG, METRICS, STATISTICS = "config.json", "metrics.jsonl", "statistics.npz"
 

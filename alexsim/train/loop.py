@@ -3,119 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import math
-import platform
-import signal
 import statistics as stats
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
+from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
-import numpy as np
 import torch
 
-from alexsim.errors import RunError, TrainingError
+from alexsim.errors import TrainingError
 from alexsim.execute.bind import Hyperparameters, StepContext
 from alexsim.execute.executor import Executor
 from alexsim.network.editions import load_network
 from alexsim.plan.fit import fit
 from alexsim.plan.planner import plan
-from alexsim.plan.records import Policy, Schedule
 from alexsim.train.checkpoint import RunDirectory
-from alexsim.train.data import Batch, Dataset, Loader, Statistics, discover, statistics
+from alexsim.train.config import config_of, same_data
+from alexsim.train.dataset import Dataset, Statistics, discover, statistics
 from alexsim.train.images import worker_pool
-from alexsim.train.recipe import Augmentation, Normalisation, Recipe, recipe_of
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainSettings:
-    """What a run was asked to do; ``config.json`` holds exactly this and the versions."""
-
-    network: str
-    batch_size: int
-    gpus: int
-    policy: Policy
-    schedule: Schedule
-    budget_bytes: int
-    data: str
-    steps: int
-    seed: int
-    threads: int
-    workers: int
-    checkpoint_every: int
-    weight_rate: float
-    bias_rate: float
-    augmentation: Augmentation
-    normalisation: Normalisation
-    colour_noise: bool
-
-    def recipe(self) -> Recipe:
-        """The edition's recipe with this run's numbers."""
-        return replace(
-            recipe_of(self.network),
-            weight_rate=self.weight_rate,
-            bias_rate=self.bias_rate,
-            augmentation=self.augmentation,
-            normalisation=self.normalisation,
-            colour_noise=self.colour_noise,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluation:
-    """Means over images: negative log-likelihood, top-1 and top-5 error (0...1)."""
-
-    loss: float
-    top1: float
-    top5: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepReport:
-    """One training step, for whoever shows progress."""
-
-    step: int
-    """Steps done."""
-    steps: int
-    loss: float
-    top1: float
-    top5: float
-    step_s: float
-    data_wait_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainResult:
-    """What a run did; losses and times are those of all its steps, resumed ones included."""
-
-    settings: TrainSettings
-    steps: int
-    losses: tuple[float, ...]
-    held_out: Evaluation | None
-    images_per_s: float
-    compute_images_per_s: float
-    data_share: float
-    """Share of the time that steps waited for data."""
-    devices: tuple[tuple[str, int, int], ...]
-    """Name, budget and peak bytes of each device."""
-    exchanged_bytes_per_step: int
-    broken: tuple[str, ...]
-    interrupted: bool
-    run_dir: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Watcher:
-    """Callbacks for whoever shows progress; each does nothing by default."""
-
-    step: Callable[[StepReport], None] = lambda _: None
-    note: Callable[[str], None] = lambda _: None
-    preparing: Callable[[str, int, int], None] = lambda _what, _done, _total: None
+from alexsim.train.interrupt import Interrupt
+from alexsim.train.loader import Batch, Loader
+from alexsim.train.records import Evaluation, StepReport, TrainResult, TrainSettings, Watcher
 
 
 def train(
@@ -145,14 +54,14 @@ def train(
         raise verdict.error()
     dataset = discover(Path(settings.data), most_classes=network.classes)
     directory = RunDirectory(run_dir)
-    config = _config(settings, dataset)
+    config = config_of(settings, dataset)
     if resume:
-        _same_data(directory, dataset, watch)
+        same_data(directory, dataset, watch)
     else:
         directory.create(config)
     executor = Executor(step_plan, budget_bytes=settings.budget_bytes, seed=settings.seed)
     done = _restore(executor, directory)
-    with _pool(settings.workers) as pool, _Interrupt() as interrupt:
+    with _pool(settings.workers) as pool, Interrupt() as interrupt:
         recipe = settings.recipe()
         channels, crop_side = network.input_shape[0], network.input_shape[1]
         measured = directory.statistics()
@@ -184,7 +93,7 @@ class _Run:
         loader: Loader,
         directory: RunDirectory,
         watch: Watcher,
-        interrupt: _Interrupt,
+        interrupt: Interrupt,
     ) -> None:
         self._settings, self._executor, self._loader = settings, executor, loader
         self._directory, self._watch, self._interrupt = directory, watch, interrupt
@@ -336,30 +245,6 @@ def first_not_finite(executor: Executor) -> str:
     return "the loss"
 
 
-class _Interrupt:
-    """Ctrl-C or SIGTERM end the run after the current step; a second Ctrl-C ends it at once."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> _Interrupt:
-        with contextlib.suppress(ValueError):  # only the main thread may handle signals
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._ask)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        del frame
-        if self.asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.asked = True
-
-
 def _timed(batches: Iterator[Batch]) -> Generator[tuple[float, Batch], None, None]:
     while True:
         started = time.perf_counter()
@@ -391,54 +276,6 @@ def _measure(
     return statistics(dataset.train, crop_side, channels, pool, progress)
 
 
-def _config(settings: TrainSettings, dataset: Dataset) -> dict[str, Any]:
-    return {
-        "schema": 1,
-        "settings": asdict(settings),
-        "data_fingerprint": dataset.fingerprint(),
-        "classes": list(dataset.classes),
-        "versions": versions(),
-    }
-
-
-def versions() -> dict[str, str]:
-    """What a reader needs to repeat a run bit for bit."""
-    return {
-        "alexsim": version("alexsim"),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def stored_settings(run_dir: Path) -> TrainSettings:
-    """The settings of a run.
-
-    Raises:
-        RunError: the directory holds no run, or one of another version.
-    """
-    config = RunDirectory(run_dir).config()
-    try:
-        return TrainSettings(**config["settings"])
-    except (KeyError, TypeError) as error:
-        raise RunError(f"{run_dir}: its config is of another version of alexsim") from error
-
-
-def _same_data(directory: RunDirectory, dataset: Dataset, watch: Watcher) -> None:
-    config = directory.config()
-    if config["data_fingerprint"] != dataset.fingerprint():
-        raise RunError(
-            f"{directory.path}: the files in {dataset.root} are not those that the run began with"
-        )
-    changed = {
-        name: (config["versions"].get(name), now)
-        for name, now in versions().items()
-        if config["versions"].get(name) != now
-    }
-    for name, (before, now) in changed.items():
-        watch.note(f"{name} was {before}, is {now}: weights may differ in the last bits")
-
-
 def _restore(executor: Executor, directory: RunDirectory) -> int:
     """Load the newest checkpoint, or begin; steps done."""
     newest = directory.newest_checkpoint()
@@ -450,8 +287,3 @@ def _restore(executor: Executor, directory: RunDirectory) -> int:
         executor.load_state(state)
     directory.rewind_metrics(done)
     return done
-
-
-def steps_of(epochs: float, images: int, batch_size: int) -> int:
-    """Steps in which ``epochs`` passes over the images are made."""
-    return max(1, math.ceil(epochs * images / batch_size))

@@ -1,4 +1,4 @@
-"""Folders of images as minibatches: which file, which crop, in which order, normalised how.
+"""Minibatches: which file, which crop, in which order, normalised how.
 
 Everything random is drawn from (seed, purpose, epoch, image), so a run can stop and resume
 anywhere, with any number of workers.
@@ -8,32 +8,19 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alexsim.errors import DataError
-from alexsim.train.images import (
-    EXTENSIONS,
-    Crop,
-    Pixels,
-    load_crops,
-    square_side,
-    square_statistics,
-)
+from alexsim.train.dataset import TASK_IMAGES, Dataset, Floats, Sample, Statistics
+from alexsim.train.images import Crop, Pixels, load_crops, square_side
 from alexsim.train.recipe import Recipe
 
-Floats = NDArray[np.float32]
-
-STATISTICS_IMAGES = 1024
-"""Files, evenly spread over the training set, that the mean image is taken from."""
-_HELD_OUT_EVERY = 10
-_TASK_IMAGES = 16
 _BATCHES_AHEAD = 2
 _FEWEST_BROKEN, _MOST_BROKEN_SHARE = 10, 0.1
 _SAME_CROP_IMAGES = 32
@@ -41,130 +28,6 @@ _SAME_CROP_IMAGES = 32
 _CHANNEL_MEAN = np.array((0.485, 0.456, 0.406), dtype=np.float32)
 _CHANNEL_STD = np.array((0.229, 0.224, 0.225), dtype=np.float32)
 """ImageNet's channel means and deviations for pixels 0...1, as the articles give them."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
-    """One file and the number of its class."""
-
-    path: str
-    label: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dataset:
-    """Training and held-out files of a folder, sorted by name."""
-
-    root: str
-    classes: tuple[str, ...]
-    train: tuple[Sample, ...]
-    held_out: tuple[Sample, ...]
-
-    def fingerprint(self) -> str:
-        """Changes when a file is added, removed or renamed."""
-        names = "\n".join(f"{s.label} {Path(s.path).name}" for s in (*self.train, *self.held_out))
-        return hashlib.blake2b(names.encode(), digest_size=8).hexdigest()
-
-
-def discover(root: Path, *, most_classes: int) -> Dataset:
-    """Find the images of ``<class>/*.JPEG``, or of ``train/`` and ``val/`` (or ``test/``).
-
-    Without a ``val/`` folder every tenth image of each class is held out.
-
-    Raises:
-        DataError: the folder is missing or empty, or has one class, or more than the network.
-    """
-    if not root.is_dir():
-        raise DataError(f"--data {root}: no such folder")
-    # ILSVRC's own folders; any others are classes.
-    split = next((name for name in ("val", "test") if (root / name).is_dir()), "")
-    has_splits = (root / "train").is_dir()
-    train_root = root / "train" if has_splits else root
-    classes = tuple(sorted(p.name for p in train_root.iterdir() if p.is_dir()))
-    files = [_images(train_root / name) for name in classes]
-    classes, files = _not_empty(classes, files)
-    if not classes:
-        raise DataError(
-            f"--data {root}: no images; expected <class>/*.JPEG, or train/<class>/*.JPEG"
-        )
-    if len(classes) == 1:
-        raise DataError(f"--data {root}: only one class, {classes[0]!r}; training needs two")
-    if len(classes) > most_classes:
-        raise DataError(
-            f"--data {root}: {len(classes)} classes, but the network has {most_classes} outputs"
-        )
-    train, held_out = [], []
-    for label, paths in enumerate(files):
-        samples = [Sample(path=str(path), label=label) for path in paths]
-        if has_splits:
-            train += samples
-        else:
-            train += [s for i, s in enumerate(samples) if (i + 1) % _HELD_OUT_EVERY]
-            held_out += samples[_HELD_OUT_EVERY - 1 :: _HELD_OUT_EVERY]
-    if has_splits and split:
-        for label, name in enumerate(classes):
-            found = _images(root / split / name)
-            held_out += [Sample(path=str(path), label=label) for path in found]
-    return Dataset(root=str(root), classes=classes, train=tuple(train), held_out=tuple(held_out))
-
-
-def _images(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in EXTENSIONS and p.is_file())
-
-
-def _not_empty(
-    classes: Sequence[str], files: list[list[Path]]
-) -> tuple[tuple[str, ...], list[list[Path]]]:
-    kept = [(name, paths) for name, paths in zip(classes, files, strict=True) if paths]
-    return tuple(name for name, _ in kept), [paths for _, paths in kept]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Statistics:
-    """What normalisation and colour noise need to know of the training set."""
-
-    mean: Floats
-    """Mean square, ``[side, side, channels]``, of pixels 0...255."""
-    axes: Floats
-    """Principal axes of the pixels' channels, one per column."""
-    deviations: Floats
-    """Deviation along each axis, pixels 0...255."""
-
-
-def statistics(
-    samples: Sequence[Sample],
-    crop_side: int,
-    channels: int,
-    pool: ProcessPoolExecutor,
-    progress: Callable[[int, int], None],
-) -> Statistics:
-    """Mean image and principal components over up to ``STATISTICS_IMAGES`` files.
-
-    Raises:
-        DataError: none of them can be read.
-    """
-    stride = max(1, len(samples) // STATISTICS_IMAGES)
-    paths = [sample.path for sample in samples[::stride]][:STATISTICS_IMAGES]
-    tasks = [paths[i : i + _TASK_IMAGES] for i in range(0, len(paths), _TASK_IMAGES)]
-    futures = [pool.submit(square_statistics, task, crop_side, channels) for task in tasks]
-    side = square_side(crop_side)
-    total, products, count = np.zeros((side, side, channels)), np.zeros((channels, channels)), 0
-    for done, future in enumerate(futures):
-        part, part_products, part_count = future.result()
-        total, products, count = total + part, products + part_products, count + part_count
-        progress(done + 1, len(futures))
-    if not count:
-        raise DataError(f"none of {len(paths)} images can be read, such as {paths[0]}")
-    pixels = count * side * side
-    average = total.sum((0, 1)) / pixels
-    values, axes = np.linalg.eigh(products / pixels - np.outer(average, average))
-    return Statistics(
-        mean=(total / count).astype(np.float32),
-        axes=axes.astype(np.float32),
-        deviations=np.sqrt(np.maximum(values, 0)).astype(np.float32),
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,9 +110,9 @@ class Loader:
         channels = self._mean.shape[2]
         return [
             self._pool.submit(
-                load_crops, task.crops[i : i + _TASK_IMAGES], self._crop_side, channels
+                load_crops, task.crops[i : i + TASK_IMAGES], self._crop_side, channels
             )
-            for i in range(0, len(task.crops), _TASK_IMAGES)
+            for i in range(0, len(task.crops), TASK_IMAGES)
         ]
 
     def _training_task(self, step: int) -> _Task:

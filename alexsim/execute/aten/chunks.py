@@ -1,0 +1,18 @@
+"""Images in chunks, and how they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+
+def chunks(images: int, size: int) -> Iterator[slice]:
+    """Slices of ``size`` images that cover ``images``."""
+    for start in range(0, images, size):
+        yield slice(start, min(start + size, images))
+
+
+def channels_last(x: torch.Tensor) -> torch.Tensor:
+    """``[N, C, H, W]`` seen as ``[N, H, W, C]``."""
+    return x.permute(0, 2, 3, 1)

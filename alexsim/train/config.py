@@ -1,0 +1,71 @@
+"""A run's config file: settings, data and versions, and whether they are still the same."""
+
+from __future__ import annotations
+
+import math
+import platform
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from alexsim.errors import RunError
+from alexsim.train.checkpoint import RunDirectory
+from alexsim.train.dataset import Dataset
+from alexsim.train.records import TrainSettings, Watcher
+
+
+def config_of(settings: TrainSettings, dataset: Dataset) -> dict[str, Any]:
+    return {
+        "schema": 1,
+        "settings": asdict(settings),
+        "data_fingerprint": dataset.fingerprint(),
+        "classes": list(dataset.classes),
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """What a reader needs to repeat a run bit for bit."""
+    return {
+        "alexsim": version("alexsim"),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def stored_settings(run_dir: Path) -> TrainSettings:
+    """The settings of a run.
+
+    Raises:
+        RunError: the directory holds no run, or one of another version.
+    """
+    config = RunDirectory(run_dir).config()
+    try:
+        return TrainSettings(**config["settings"])
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{run_dir}: its config is of another version of alexsim") from error
+
+
+def same_data(directory: RunDirectory, dataset: Dataset, watch: Watcher) -> None:
+    config = directory.config()
+    if config["data_fingerprint"] != dataset.fingerprint():
+        raise RunError(
+            f"{directory.path}: the files in {dataset.root} are not those that the run began with"
+        )
+    changed = {
+        name: (config["versions"].get(name), now)
+        for name, now in versions().items()
+        if config["versions"].get(name) != now
+    }
+    for name, (before, now) in changed.items():
+        watch.note(f"{name} was {before}, is {now}: weights may differ in the last bits")
+
+
+def steps_of(epochs: float, images: int, batch_size: int) -> int:
+    """Steps in which ``epochs`` passes over the images are made."""
+    return max(1, math.ceil(epochs * images / batch_size))

@@ -1,0 +1,95 @@
+"""What a run is asked for, what it reports on the way, and what it did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from alexsim.plan.records import Policy, Schedule
+from alexsim.train.recipe import Augmentation, Normalisation, Recipe, recipe_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainSettings:
+    """What a run was asked to do; ``config.json`` holds exactly this and the versions."""
+
+    network: str
+    batch_size: int
+    gpus: int
+    policy: Policy
+    schedule: Schedule
+    budget_bytes: int
+    data: str
+    steps: int
+    seed: int
+    threads: int
+    workers: int
+    checkpoint_every: int
+    weight_rate: float
+    bias_rate: float
+    augmentation: Augmentation
+    normalisation: Normalisation
+    colour_noise: bool
+
+    def recipe(self) -> Recipe:
+        """The edition's recipe with this run's numbers."""
+        return replace(
+            recipe_of(self.network),
+            weight_rate=self.weight_rate,
+            bias_rate=self.bias_rate,
+            augmentation=self.augmentation,
+            normalisation=self.normalisation,
+            colour_noise=self.colour_noise,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """Means over images: negative log-likelihood, top-1 and top-5 error (0...1)."""
+
+    loss: float
+    top1: float
+    top5: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepReport:
+    """One training step, for whoever shows progress."""
+
+    step: int
+    """Steps done."""
+    steps: int
+    loss: float
+    top1: float
+    top5: float
+    step_s: float
+    data_wait_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainResult:
+    """What a run did; losses and times are those of all its steps, resumed ones included."""
+
+    settings: TrainSettings
+    steps: int
+    losses: tuple[float, ...]
+    held_out: Evaluation | None
+    images_per_s: float
+    compute_images_per_s: float
+    data_share: float
+    """Share of the time that steps waited for data."""
+    devices: tuple[tuple[str, int, int], ...]
+    """Name, budget and peak bytes of each device."""
+    exchanged_bytes_per_step: int
+    broken: tuple[str, ...]
+    interrupted: bool
+    run_dir: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watcher:
+    """Callbacks for whoever shows progress; each does nothing by default."""
+
+    step: Callable[[StepReport], None] = lambda _: None
+    note: Callable[[str], None] = lambda _: None
+    preparing: Callable[[str, int, int], None] = lambda _what, _done, _total: None
