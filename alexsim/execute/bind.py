@@ -35,8 +35,8 @@ from alexsim.network.layers import (
     SpatialResponseNorm,
 )
 from alexsim.network.network import Part
+from alexsim.plan.placement import parameter
 from alexsim.plan.records import Op, OpKind, Plan
-from alexsim.plan.steps import parameter
 
 Tensor = torch.Tensor
 

@@ -13,8 +13,8 @@ from alexsim.execute.memory import Memory, parameter_names
 from alexsim.execute.random import normal
 from alexsim.execute.transport import InProcess, Transport
 from alexsim.network.layers import Convolution, FullyConnected
+from alexsim.plan.placement import parameter
 from alexsim.plan.records import DevicePlan, Op, OpKind, Plan
-from alexsim.plan.steps import parameter
 from alexsim.trace import Span, Trace
 
 _FORWARD = (OpKind.UPLOAD, OpKind.FORWARD, OpKind.LOSS)

@@ -13,8 +13,8 @@ import torch
 from alexsim.errors import MemoryBudgetError
 from alexsim.network.layers import FullyConnected
 from alexsim.plan.fit import fit
+from alexsim.plan.placement import parameter
 from alexsim.plan.records import Block, Buffer, DevicePlan, Plan
-from alexsim.plan.steps import parameter
 from alexsim.units import format_bytes
 
 

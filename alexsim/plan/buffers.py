@@ -27,8 +27,9 @@ from alexsim.network.layers import (
     SpatialResponseNorm,
 )
 from alexsim.network.network import INPUT, Network, Part
+from alexsim.plan.placement import parameter
 from alexsim.plan.records import Category, Policy, letter
-from alexsim.plan.steps import StepList, parameter
+from alexsim.plan.steps import StepList
 
 LABEL_BYTES = 8
 

@@ -8,8 +8,9 @@ from typing import TypeVar
 
 from alexsim.network.layers import Shape
 from alexsim.plan.buffers import Piece
+from alexsim.plan.placement import Step
 from alexsim.plan.records import Block, Buffer, Category, Exchange, OpKind, Policy
-from alexsim.plan.steps import Step, StepList
+from alexsim.plan.steps import StepList
 
 _PACKING_ROUNDS = 12
 _GOOD_ENOUGH = 1.005

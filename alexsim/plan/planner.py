@@ -6,6 +6,7 @@ from alexsim.errors import PlanError
 from alexsim.network.network import Network
 from alexsim.plan.buffers import pieces
 from alexsim.plan.layout import Layout, lay_out
+from alexsim.plan.placement import Step
 from alexsim.plan.records import (
     DevicePlan,
     Op,
@@ -16,7 +17,7 @@ from alexsim.plan.records import (
     TransportName,
 )
 from alexsim.plan.scratch import chunk_and_scratch
-from alexsim.plan.steps import Step, StepList
+from alexsim.plan.steps import StepList
 
 POLICIES: tuple[Policy, ...] = ("as-released", "in-place", "reuse")
 SCHEDULES: tuple[Schedule, ...] = ("serial", "overlap")

@@ -22,45 +22,15 @@ from alexsim.network.layers import (
     SoftmaxCrossEntropy,
     SpatialResponseNorm,
 )
-from alexsim.network.network import INPUT, Network, Part
+from alexsim.network.network import Part
+from alexsim.plan.placement import Placement, Step, activation, elements, parameter
 from alexsim.plan.records import Exchange, OpKind, Queue, Schedule, letter
 
 
 @dataclass(slots=True, kw_only=True)
-class Step:
-    """One op before its dependencies and scratch are known."""
-
-    id: str
-    kind: OpKind
-    device: int
-    part: Part | None = None
-    queue: Queue = "compute"
-    reads: tuple[str, ...] = ()
-    writes: tuple[str, ...] = ()
-    count: Count = field(default_factory=Count)
-    accumulate: bool = False
-    fused: bool = False
-    exchange: str = ""
-
-
-def activation(device: int, layer: str, column: int) -> str:
-    """Name of a layer's output buffer."""
-    return f"gpu{device}/{layer}.{letter(column)}.activation"
-
-
-def parameter(device: int, part: Part, name: str) -> str:
-    """Name of a buffer of a part: ``weight``, ``bias.momentum``, ``norm``, ``mask`` ..."""
-    return f"gpu{device}/{part.layer.name}.{letter(part.column)}.{name}"
-
-
-@dataclass(slots=True, kw_only=True)
-class StepList:
+class StepList(Placement):
     """Builds the step: per device its ops, and the exchanges between devices."""
 
-    network: Network
-    device_of: tuple[int, ...]
-    """Device of each column."""
-    batch_size: int
     schedule: Schedule
     trainable: frozenset[str]
     staged: bool
@@ -89,25 +59,6 @@ class StepList:
                 if self._trains(part):
                     self._update(part)
         self._barrier("end")
-
-    # -- where things are ----------------------------------------------------
-
-    def inputs(self, part: Part) -> tuple[str, ...]:
-        """Buffers that a part reads, in column order, on its own device."""
-        device = self.device_of[part.column]
-        if part.source == INPUT:
-            return (f"gpu{device}/input",)
-        return tuple(self._local(device, part.source, c, "activation") for c in part.sources)
-
-    def input_grads(self, part: Part) -> tuple[str, ...]:
-        """Buffers for the gradient of each input, on the part's own device."""
-        device = self.device_of[part.column]
-        return tuple(self._local(device, part.source, c, "activation_grad") for c in part.sources)
-
-    def _local(self, device: int, layer: str, column: int, name: str) -> str:
-        if self.device_of[column] != device:
-            name = {"activation": "remote", "activation_grad": "remote_grad"}[name]
-        return f"gpu{device}/{layer}.{letter(column)}.{name}"
 
     def _trains(self, part: Part) -> bool:
         return bool(part.weight_shape) and part.layer.name in self.trainable
@@ -148,7 +99,7 @@ class StepList:
         writes = [f"gpu{device}/input"]
         if self.device_of[0] == device:
             writes.append(f"gpu{device}/labels")
-        pixels = self.batch_size * _elements(self.network.input_shape)
+        pixels = self.batch_size * elements(self.network.input_shape)
         self.steps[device].append(
             Step(
                 id=f"gpu{device}.upload",
@@ -169,7 +120,7 @@ class StepList:
                 writes.append(parameter(device, part, "norm"))
             case Dropout():
                 mask = parameter(device, part, "mask")
-                size = FLOAT_BYTES * self.batch_size * _elements(part.output_shape)
+                size = FLOAT_BYTES * self.batch_size * elements(part.output_shape)
                 self._add(OpKind.DRAW, part, writes=(mask,), count=Count(moved_bytes=size))
                 reads.append(mask)
         if part.weight_shape:
@@ -180,7 +131,7 @@ class StepList:
     def _loss(self, part: Part) -> None:
         device = self.device_of[part.column]
         own = activation(device, part.layer.name, part.column)
-        size = FLOAT_BYTES * self.batch_size * _elements(part.output_shape)
+        size = FLOAT_BYTES * self.batch_size * elements(part.output_shape)
         self._add(
             OpKind.LOSS, part, reads=(own, f"gpu{device}/labels"), count=Count(moved_bytes=size)
         )
@@ -288,7 +239,7 @@ class StepList:
                             part.source,
                             column,
                             (source, activation(source, part.source, column)),
-                            (target, self._local(target, part.source, column, "activation")),
+                            (target, self.local(target, part.source, column, "activation")),
                         )
                     )
         self._post(pulls)
@@ -303,8 +254,8 @@ class StepList:
                 owner = self.device_of[column]
                 if owner == source:
                     continue
-                grad = self._local(owner, part.source, column, "activation_grad")
-                remote = self._local(source, part.source, column, "activation_grad")
+                grad = self.local(owner, part.source, column, "activation_grad")
+                remote = self.local(source, part.source, column, "activation_grad")
                 target = grad
                 if grad in self._contributed:
                     landing = f"gpu{owner}/{part.source}.{letter(column)}.from_gpu{source}"
@@ -323,7 +274,7 @@ class StepList:
         self._fetch(pushes)
         for exchange in pushes:
             owner = int(exchange.target.removeprefix("gpu"))
-            grad = self._local(owner, exchange.layer, exchange.column, "activation_grad")
+            grad = self.local(owner, exchange.layer, exchange.column, "activation_grad")
             if exchange.target_buffer == grad:
                 continue
             size = exchange.size_bytes
@@ -332,7 +283,7 @@ class StepList:
                     id=f"{exchange.name}.accumulate",
                     kind=OpKind.ACCUMULATE,
                     device=owner,
-                    part=self._part_of(exchange.layer, exchange.column),
+                    part=self.part_of(exchange.layer, exchange.column),
                     reads=(exchange.target_buffer, grad),
                     writes=(grad,),
                     count=Count(elementwise_flop=size // FLOAT_BYTES, moved_bytes=3 * size),
@@ -348,8 +299,8 @@ class StepList:
         source: tuple[int, str],
         target: tuple[int, str],
     ) -> Exchange:
-        part = self._part_of(layer, column)
-        size = FLOAT_BYTES * self.batch_size * _elements(part.output_shape)
+        part = self.part_of(layer, column)
+        size = FLOAT_BYTES * self.batch_size * elements(part.output_shape)
         exchange = Exchange(
             name=f"{layer}.{letter(column)}.{direction}.gpu{source[0]}-gpu{target[0]}",
             layer=layer,
@@ -384,7 +335,7 @@ class StepList:
                 id=f"{exchange.name}.{'post' if posts else 'wait'}",
                 kind=kind,
                 device=device,
-                part=self._part_of(exchange.layer, exchange.column),
+                part=self.part_of(exchange.layer, exchange.column),
                 queue=self._queue("copy_out" if posts else "copy_in"),
                 reads=(exchange.source_buffer,) if posts else (),
                 writes=(exchange.target_buffer,) if not posts and lands else (),
@@ -401,14 +352,3 @@ class StepList:
 
     def _queue(self, queue: Queue) -> Queue:
         return queue if self.schedule == "overlap" else "compute"
-
-    def _part_of(self, layer: str, column: int) -> Part:
-        parts = next(ps for ps in self.network.parts if ps[0].layer.name == layer)
-        return next(part for part in parts if part.column == column)
-
-
-def _elements(shape: tuple[int, ...]) -> int:
-    product = 1
-    for extent in shape:
-        product *= extent
-    return product

@@ -1,0 +1,76 @@
+"""Where a step's values are: the device of each column, and the names of buffers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from alexsim.network.counts import Count
+from alexsim.network.layers import Shape
+from alexsim.network.network import INPUT, Network, Part
+from alexsim.plan.records import OpKind, Queue, letter
+
+
+@dataclass(slots=True, kw_only=True)
+class Step:
+    """One op before its dependencies and scratch are known."""
+
+    id: str
+    kind: OpKind
+    device: int
+    part: Part | None = None
+    queue: Queue = "compute"
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+    count: Count = field(default_factory=Count)
+    accumulate: bool = False
+    fused: bool = False
+    exchange: str = ""
+
+
+def activation(device: int, layer: str, column: int) -> str:
+    """Name of a layer's output buffer."""
+    return f"gpu{device}/{layer}.{letter(column)}.activation"
+
+
+def parameter(device: int, part: Part, name: str) -> str:
+    """Name of a buffer of a part: ``weight``, ``bias.momentum``, ``norm``, ``mask`` ..."""
+    return f"gpu{device}/{part.layer.name}.{letter(part.column)}.{name}"
+
+
+@dataclass(slots=True, kw_only=True)
+class Placement:
+    """A network's columns on devices."""
+
+    network: Network
+    device_of: tuple[int, ...]
+    """Device of each column."""
+    batch_size: int
+
+    def inputs(self, part: Part) -> tuple[str, ...]:
+        """Buffers that a part reads, in column order, on its own device."""
+        device = self.device_of[part.column]
+        if part.source == INPUT:
+            return (f"gpu{device}/input",)
+        return tuple(self.local(device, part.source, c, "activation") for c in part.sources)
+
+    def input_grads(self, part: Part) -> tuple[str, ...]:
+        """Buffers for the gradient of each input, on the part's own device."""
+        device = self.device_of[part.column]
+        return tuple(self.local(device, part.source, c, "activation_grad") for c in part.sources)
+
+    def local(self, device: int, layer: str, column: int, name: str) -> str:
+        """Buffer of a layer's output or its gradient on ``device``: its own, or a remote copy."""
+        if self.device_of[column] != device:
+            name = {"activation": "remote", "activation_grad": "remote_grad"}[name]
+        return f"gpu{device}/{layer}.{letter(column)}.{name}"
+
+    def part_of(self, layer: str, column: int) -> Part:
+        """The network's part of that name in that column."""
+        parts = next(ps for ps in self.network.parts if ps[0].layer.name == layer)
+        return next(part for part in parts if part.column == column)
+
+
+def elements(shape: Shape) -> int:
+    """Values of one image of that shape."""
+    return math.prod(shape)
