@@ -21,6 +21,11 @@ from alexsim.execute.aten.pool import (
     max_pool_forward,
     max_pool_grad_input,
 )
+from alexsim.execute.aten.winograd import (
+    winograd_forward,
+    winograd_grad_input,
+    winograd_grad_weight,
+)
 from alexsim.network.layers import (
     AveragePool,
     Convolution,
@@ -98,6 +103,41 @@ def test_convolution(shape: tuple[int, ...], fields: dict, size: int) -> None:
     torch.testing.assert_close(got_dbias.double(), dbias, **tolerance)
     convolution_grad_input(layer, weight, dy, got_dx, size, add=True)
     torch.testing.assert_close(got_dx.double(), 2 * dx, rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("size", [2, 16], ids=lambda n: f"chunk{n}")
+@pytest.mark.parametrize(
+    "shape",
+    [
+        pytest.param((3, 4, 13, 13), id="13x13-odd-batch"),
+        pytest.param((2, 3, 5, 10), id="whole-tiles"),
+        pytest.param((1, 2, 6, 4), id="mostly-border"),
+        pytest.param((5, 1, 1, 1), id="one-pixel"),
+    ],
+)
+def test_winograd(shape: tuple[int, ...], size: int) -> None:
+    layer = Convolution(name="c", filters=6, size=3, padding=1)
+    x, weight = images(*shape), images(6, shape[1], 3, 3, seed=2)
+    bias = torch.randn(6, generator=torch.Generator().manual_seed(3))
+
+    def exact(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        return F.conv2d(x, weight, bias, padding=1)
+
+    expected, dy, (dx, dweight, dbias) = gradients(exact, x, weight, bias)
+    for dtype, tolerance in ((torch.float32, 2e-4), (torch.float64, 1e-11)):
+        a, w, b, d = (value.to(dtype) for value in (x, weight, bias, dy))
+        y, got_dx = (poisoned(tuple(v.shape), sliced=True).to(dtype) for v in (expected, x))
+        got_dweight, got_dbias = torch.full_like(w, torch.nan), torch.full_like(b, torch.nan)
+        winograd_forward(a, w, b, y, size)
+        winograd_grad_input(w, d, got_dx, size, add=False)
+        winograd_grad_weight(layer, a, d, got_dweight, got_dbias, size)
+        close = {"rtol": tolerance, "atol": tolerance}
+        torch.testing.assert_close(y.double(), expected, **close)
+        torch.testing.assert_close(got_dx.double(), dx, **close)
+        torch.testing.assert_close(got_dweight.double(), dweight, **close)
+        torch.testing.assert_close(got_dbias.double(), dbias, **close)
+        winograd_grad_input(w, d, got_dx, size, add=True)
+        torch.testing.assert_close(got_dx.double(), 2 * dx, rtol=2 * tolerance, atol=2 * tolerance)
 
 
 def all_ties(x: torch.Tensor, dy: torch.Tensor, size: int, stride: int) -> torch.Tensor:
@@ -222,7 +262,6 @@ def test_norms(
 
 def test_linear_gradient_lands_in_the_momentum() -> None:
     generator = torch.Generator().manual_seed(0)
-    # 300 rows: more than two blocks of rows, the last one short.
     weight, inc = (torch.randn(300, 17, generator=generator) for _ in range(2))
     x, dy = torch.randn(6, 17, generator=generator), torch.randn(6, 300, generator=generator)
     expected = 0.8 * inc - 0.3 * 0.2 * weight - 0.2 * dy.T @ x

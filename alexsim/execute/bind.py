@@ -20,6 +20,11 @@ from alexsim.execute.aten.pool import (
     max_pool_forward,
     max_pool_grad_input,
 )
+from alexsim.execute.aten.winograd import (
+    winograd_forward,
+    winograd_grad_input,
+    winograd_grad_weight,
+)
 from alexsim.execute.memory import Memory
 from alexsim.execute.random import dropout_keep
 from alexsim.network.layers import (
@@ -37,6 +42,7 @@ from alexsim.network.layers import (
 from alexsim.network.network import Part
 from alexsim.plan.placement import parameter
 from alexsim.plan.records import Op, OpKind, Plan
+from alexsim.plan.scratch import uses_winograd
 
 Tensor = torch.Tensor
 
@@ -149,6 +155,8 @@ def _forward(op: Op, part: Part, memory: Memory) -> Run:
     match layer:
         case Convolution():
             weight, bias = (memory.buffer(name) for name in op.reads[-2:])
+            if uses_winograd(op.kind, part):
+                return lambda _: winograd_forward(x, weight, bias, y, size)
             return lambda _: convolution_forward(layer, x, weight, bias, y, size)
         case FullyConnected():
             weight, bias = (memory.buffer(name) for name in op.reads[-2:])
@@ -207,6 +215,8 @@ def _grad_input(plan: Plan, op: Op, part: Part, memory: Memory) -> Run:
         return _grad_softmax(first, second, dx.flatten(1), plan.batch_size)
     match layer:
         case Convolution():
+            if uses_winograd(op.kind, part):
+                return lambda _: winograd_grad_input(second, first, dx, size, add=add)
             return lambda _: convolution_grad_input(layer, second, first, dx, size, add=add)
         case FullyConnected():
             flat = dx.flatten(1)
@@ -253,6 +263,8 @@ def _grad_weight(op: Op, part: Part, memory: Memory) -> Run:
     x = memory.block_of(op.reads[1 : 1 + max(1, len(part.sources))])
     target, dbias = (memory.buffer(name) for name in op.writes)
     if isinstance(layer, Convolution):
+        if uses_winograd(op.kind, part):
+            return lambda _: winograd_grad_weight(layer, x, dy, target, dbias, size)
         return lambda _: convolution_grad_weight(layer, x, dy, target, dbias, size)
     weight = memory.buffer(op.reads[-2])
     flat = x.flatten(1)

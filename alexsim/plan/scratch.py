@@ -26,6 +26,9 @@ _CONVOLUTION_BYTES = 16 * MIB
 _CACHED_BYTES = 4 * MIB
 """Elementwise passes over this much scratch stay in a core's share of the cache."""
 _MOST_IMAGES = 32
+_WINOGRAD_IMAGES = 16
+WINOGRAD_OUTPUTS, WINOGRAD_TAPS = 5, 3
+"""Winograd's F(5, 3): tiles of 5 x 5 outputs for 3 x 3 filters."""
 
 
 def chunk_and_scratch(
@@ -40,6 +43,9 @@ def chunk_and_scratch(
     ):
         return batch_size, 0
     match part.layer:
+        case Convolution() if uses_winograd(kind, part):
+            per_image, fixed = _winograd(kind, part)
+            limit = _WINOGRAD_IMAGES * per_image
         case Convolution():
             per_image, fixed = _convolution(kind, part)
             limit = _CONVOLUTION_BYTES
@@ -56,6 +62,44 @@ def chunk_and_scratch(
     images = min(_MOST_IMAGES, batch_size, max(1, limit // per_image)) if per_image else batch_size
     images = 1 << (images.bit_length() - 1)
     return images, images * per_image + fixed
+
+
+def uses_winograd(kind: OpKind, part: Part) -> bool:
+    """Whether an op of a convolution takes Winograd's method.
+
+    It pays for 3 x 3 filters at stride 1 on maps that its tiles cover with little waste, and with
+    so many channels that the transforms are small beside the products: 192 and more, or 128 for
+    weight gradients, where direct kernels are slower (measured on conv3, conv4 and conv5).
+    """
+    layer = part.layer
+    if not isinstance(layer, Convolution):
+        return False
+    if (layer.size, layer.stride, layer.padding) != (WINOGRAD_TAPS, 1, WINOGRAD_TAPS // 2):
+        return False
+    channels, *extents = part.input_shape
+    enough = 128 if kind == OpKind.GRAD_WEIGHT else 192
+    covered = [extent / (WINOGRAD_OUTPUTS * _tiles(extent)) for extent in extents]
+    return min(channels, layer.filters) >= enough and min(covered) >= 0.8
+
+
+def _tiles(extent: int) -> int:
+    return -(-extent // WINOGRAD_OUTPUTS)
+
+
+def _winograd(kind: OpKind, part: Part) -> tuple[int, int]:
+    """Bytes per image of maps and tiles before and after the products, and of the filters."""
+    channels, height, width = part.input_shape
+    inputs, outputs = channels, part.output_shape[0]
+    if kind == OpKind.GRAD_INPUT:
+        inputs, outputs = outputs, inputs
+    products = WINOGRAD_OUTPUTS + WINOGRAD_TAPS - 1
+    tall = _tiles(height) * WINOGRAD_OUTPUTS
+    both = products * width + products**2 * _tiles(width)
+    per_image = inputs * (both + (tall + WINOGRAD_TAPS - 1) * width)
+    per_image += outputs * (both + tall * width)
+    # Transformed filters, and up to two copies of the filters while they are rearranged.
+    fixed = inputs * outputs * (products**2 + 2 * WINOGRAD_TAPS**2)
+    return FLOAT_BYTES * per_image, FLOAT_BYTES * fixed
 
 
 def padded_image_bytes(part: Part) -> int:

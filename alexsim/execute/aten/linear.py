@@ -6,9 +6,6 @@ import torch
 
 Tensor = torch.Tensor
 
-_ROWS = 128
-"""Rows of a fully connected weight updated at a time, so that its momentum is still cached."""
-
 
 def linear_grad_weight_into_momentum(
     x: Tensor,
@@ -21,7 +18,5 @@ def linear_grad_weight_into_momentum(
     rate: float,
 ) -> None:
     """``inc = momentum inc - decay rate w - rate dy^T x``: the gradient is never stored."""
-    for start in range(0, weight.shape[0], _ROWS):
-        rows = slice(start, start + _ROWS)
-        inc[rows].mul_(momentum).add_(weight[rows], alpha=-decay * rate)
-        inc[rows].addmm_(dy[:, rows].t(), x, alpha=-rate)
+    inc.mul_(momentum).add_(weight, alpha=-decay * rate)
+    inc.addmm_(dy.t(), x, alpha=-rate)
