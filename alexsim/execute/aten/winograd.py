@@ -1,10 +1,10 @@
 """3 x 3 convolutions by Winograd's method: fewer multiplications, as matrix products.
 
-F(m, r) computes ``m`` outputs of an ``r``-tap filter with ``m + r - 1`` multiplications
-(Winograd 1980; for convolutional nets Lavin and Gray 2016): filter, input and output are
-transformed by small constant matrices G, B and A. In two dimensions a tile of 5 x 5 outputs takes 7 x 7
-multiplications where the direct method takes 225; on 13 x 13 maps, transforms and partial tiles
-included, a third less time. Rounding grows about fivefold, to some 3e-6 of the result's norm.
+F(m, r) computes ``m`` outputs of an ``r``-tap filter with ``m + r - 1`` multiplications (Winograd
+1980; for convolutional nets Lavin and Gray 2016): filter, input and output are transformed by small
+constant matrices G, B and A. In two dimensions a tile of 5 x 5 outputs takes 49 multiplications
+where the direct method takes 225; on 13 x 13 maps, transforms and partial tiles included, a third
+less time. Rounding grows about fivefold, to some 3e-6 of the result's norm.
 
 Values lie as ``[height, width, images, channels]`` here, so that each transform is one matrix
 product over rows or columns and everything in between is a batch of products over channels.
