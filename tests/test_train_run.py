@@ -250,7 +250,7 @@ def test_mistakes_take_one_line_and_leave_nothing(folder: Path, tmp_path: Path) 
         (("--data", tmp_path / "one"), 2, "only one class, 'dark'"),
         (("--augment", "none"), 2, "2012, paper; got 'none'"),
         (("--learning-rate", "-1"), 2, "--learning-rate must be"),
-        (("--mem-cap", "1MB"), 3, "what would fit: --batch"),
+        (("--mem-cap", "1MB"), 3, "what would fit: --policy reuse --batch"),
         (("--resume", tmp_path / "gone"), 2, "holds no run"),
         (("-o", "/proc/run"), 2, "cannot write /proc/run"),
     ):

@@ -1,8 +1,8 @@
 """A small data set of real JPEG files, drawn once into the user's cache.
 
 Ten classes, told apart by texture and hue: stripes of four directions, checks, rings, dots, blobs,
-gradients and noise, each in its own range of colours, at random scale, phase, contrast, size and
-aspect, under noise. Held-out files come from other draws. Everything follows from the index.
+gradients and noise, each in its own range of colours, at random scale, phase, contrast and aspect,
+under noise. Held-out files come from other draws. Everything follows from the index.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-VERSION = 1
+VERSION = 2
 TRAIN_PER_CLASS, HELD_OUT_PER_CLASS = 128, 32
 
 Grid = NDArray[np.float64]
@@ -88,7 +88,8 @@ def draw(label: int, index: int) -> Image.Image:
     """One picture; the same for the same class and index."""
     rng = np.random.Generator(np.random.Philox(key=(VERSION << 40) | (label << 32) | index))
     _, texture, hue = CLASSES[label]
-    width, height = (int(v) for v in rng.integers(256, 360, 2))
+    # The shorter side is 256 pixels, as in the files of 2012: nothing is left to scale.
+    width, height = (256, int(rng.integers(256, 360)))[:: 1 if rng.integers(2) else -1]
     y, x = np.mgrid[0:height, 0:width].astype(np.float64)
     pattern = texture(x, y, rng)
     # Neighbouring classes' hues overlap: colour alone does not tell them apart.

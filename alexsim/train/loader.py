@@ -176,8 +176,11 @@ class Loader:
         if not good:
             raise DataError(f"no image of a whole batch can be read; the first: {failures[0]}")
         chosen = [_nearest(i, good, len(failures)) for i in range(len(failures))]
-        images = pixels[chosen].astype(np.float32)
-        self._normalise(images, task.noise)
+        images = np.empty(pixels.shape, dtype=np.float32)
+        # One image at a time, so that each pass finds it in the cache.
+        for index, source in enumerate(chosen):
+            images[index] = pixels[source]
+            self._normalise(images[index], task.noise[index])
         return Batch(
             images=images,
             labels=np.array([task.samples[i].label for i in chosen], dtype=np.int64),
@@ -185,20 +188,20 @@ class Loader:
             broken=tuple(sorted({failure for failure in failures if failure is not None})),
         )
 
-    def _normalise(self, images: Floats, noise: Floats) -> None:
-        images += noise[:, None, None, :]
+    def _normalise(self, image: Floats, noise: Floats) -> None:
+        if noise.any():
+            image += noise
         if self._recipe.normalisation == "channels":
-            channels = images.shape[3]
+            channels = image.shape[2]
             mean = _CHANNEL_MEAN if channels == 3 else _CHANNEL_MEAN.mean()
             std = _CHANNEL_STD if channels == 3 else _CHANNEL_STD.mean()
-            images /= 255
-            images -= mean
-            images /= std
+            image -= 255 * mean
+            image /= 255 * std
             return
-        images -= self._mean
+        image -= self._mean
         if self._recipe.colour_noise and self._recipe.augmentation == "2012":
             # Keeps the deviation of the noisy images near that of the clean ones (as released).
-            images /= 1.1
+            image *= np.float32(1 / 1.1)
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         if epoch not in self._orders:
