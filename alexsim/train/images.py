@@ -25,6 +25,7 @@ Pixels = NDArray[np.uint8]
 Image.MAX_IMAGE_PIXELS = 500_000_000
 """Larger files are refused, as decompression bombs."""
 
+_WORKER_NICE = 10
 EXTENSIONS = frozenset({".jpeg", ".jpg", ".png", ".bmp", ".webp"})
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, EOFError)
 """What Pillow raises for a file that is not a whole image."""
@@ -117,6 +118,8 @@ def worker_pool(workers: int) -> ProcessPoolExecutor:
 def _worker_start() -> None:
     parent = parent_process()
     assert parent is not None
+    # The step's threads wait for each other: decoding takes the time that they leave.
+    os.nice(_WORKER_NICE)
     # Ctrl-C reaches the whole group; only the main process answers it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
