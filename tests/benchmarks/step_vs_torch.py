@@ -133,7 +133,7 @@ def alexsim_child(size: int, steps: int) -> dict[str, Any]:
     images, labels = batch_of(size)
     network = load_network("alexnet-2012")
     started = time.perf_counter()
-    made = plan(network, batch_size=size, backend="aten")
+    made = plan(network, gpus=2, batch_size=size, policy="as-released", backend="aten")
     plan_s = time.perf_counter() - started
     executor = Executor(made)
     executor.initialise()
@@ -188,7 +188,7 @@ def in_child(column: str, arguments: argparse.Namespace) -> dict[str, Any]:
         "--steps", str(arguments.steps), "--threads", str(arguments.threads),
     ]  # fmt: skip
     environment = os.environ | (MALLOC if column == "torch-malloc" else {})
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
