@@ -151,7 +151,13 @@ def assert_sound(made: Plan) -> None:
                 assert apart_in_time or apart, (a.name, b.name)
         buffers = {buffer.name: buffer for buffer in device.buffers}
         blocks = {block.name: block for block in device.blocks}
+        barriers = [i for i, op in enumerate(device.ops) if op.kind == "barrier"]
         for position, op in enumerate(device.ops):
+            if op.kind == "exchange_post":
+                # The other device pulls after the next barrier, or any time after the post.
+                serial = made.schedule == "serial"
+                pulled = next(i for i in barriers if i > position) if serial else position
+                assert buffers[op.reads[0]].last > pulled, op.id
             for name in (*op.reads, *op.writes):
                 if name in buffers:
                     buffer = buffers[name]
