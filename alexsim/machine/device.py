@@ -1,65 +1,120 @@
-"""Spec sheets of devices: every number with its unit in the key, its kind and its source."""
+"""Devices and their architectures: what a card's data sheet says."""
 
 from __future__ import annotations
 
-import difflib
-import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from importlib.resources import files
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from alexsim.errors import ProfileError
+from alexsim.machine.sheet import Quantity, check, find, names
 
-KINDS = ("spec", "measured", "fitted")
+_CAN_BE_ZERO = ("context_bytes", "tensor_fp16_flop_per_clock", "tensor_tf32_flop_per_clock")
+
+
+def _numbers(record: type) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(record) if field.type == "Quantity")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Quantity:
-    """One number of a spec sheet, and where it comes from."""
+class Architecture:
+    """What a multiprocessor can do in one clock, and the limits of a block on it.
 
-    value: float
-    kind: str
-    source: str
+    Sources: the CUDA C programming guide's compute capability tables, and the white papers.
+    """
 
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ProfileError(f"kind must be one of {', '.join(KINDS)}; got {self.kind!r}")
-        if self.value <= 0:
-            raise ProfileError(f"a quantity must be positive, got {self.value}")
+    name: str
+    note: str
+    lanes_per_sm: Quantity
+    """Float32 multiply-adds per clock."""
+    issue_warps_per_clock: Quantity
+    """Warp instructions issued per clock, without dual issue."""
+    load_store_lanes_per_sm: Quantity
+    """Lanes that serve shared-memory loads, per clock."""
+    blocks_per_sm: Quantity
+    registers_per_thread: Quantity
+    tensor_fp16_flop_per_clock: Quantity
+    """FP16 with float32 accumulation, per multiprocessor."""
+    tensor_tf32_flop_per_clock: Quantity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """One card.
+    """One card, or one die of a card with two.
 
     ``memory_bytes`` is what programs can use, ``context_bytes`` what the driver takes of it.
+    ``clock_hz`` is the clock of the float32 lanes under load (Fermi: the shader clock).
     """
 
     name: str
+    year: int
+    compute_capability: str
+    note: str
+    architecture: Architecture
     memory_bytes: Quantity
     context_bytes: Quantity
+    multiprocessors: Quantity
+    clock_hz: Quantity
+    memory_bytes_per_s: Quantity
+    l2_bytes: Quantity
+    shared_bytes_per_sm: Quantity
+    registers_per_sm: Quantity
+    threads_per_sm: Quantity
+    power_w: Quantity
+
+    @property
+    def flop_per_s(self) -> float:
+        """Float32 peak: two FLOP per lane and clock."""
+        lanes = self.multiprocessors.value * self.architecture.lanes_per_sm.value
+        return 2 * lanes * self.clock_hz.value
+
+    @property
+    def tensor_fp16_flop_per_s(self) -> float:
+        """FP16 tensor-core peak; 0 without tensor cores."""
+        per_clock = self.architecture.tensor_fp16_flop_per_clock.value
+        return self.multiprocessors.value * per_clock * self.clock_hz.value
+
+    @property
+    def tensor_tf32_flop_per_s(self) -> float:
+        """TF32 tensor-core peak; 0 without."""
+        per_clock = self.architecture.tensor_tf32_flop_per_clock.value
+        return self.multiprocessors.value * per_clock * self.clock_hz.value
+
+    def scaled(self, **factors: float) -> Device:
+        """The same card with some of its numbers multiplied."""
+        return self.changed(**{k: getattr(self, k).value * f for k, f in factors.items()})
+
+    def changed(self, **values: float) -> Device:
+        """The same card with some of its numbers replaced.
+
+        Raises:
+            ProfileError: there is no such number, or it would not be positive.
+        """
+        numbers = {}
+        for key, value in values.items():
+            if key not in _numbers(Device):
+                raise ProfileError(
+                    f"a device has no {key!r} (it has {', '.join(_numbers(Device))})"
+                )
+            if value <= 0 and key not in _CAN_BE_ZERO:
+                raise ProfileError(f"device.{key} must be positive, got {value:g}")
+            numbers[key] = Quantity(value=value, kind="spec", source="set by the user")
+        return replace(self, **numbers)
 
 
 def device_names() -> tuple[str, ...]:
     """Names that ``load_device`` accepts, sorted."""
-    folder = files("alexsim_profiles") / "devices"
-    return tuple(sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir()))
+    return names("devices")
 
 
 def load_device(name: str) -> Device:
-    """Read ``devices/<name>.toml`` of ``alexsim_profiles``.
+    """The sheet ``devices/<name>.toml`` of ``alexsim_profiles``, or the TOML file at a path.
 
     Raises:
-        ProfileError: there is no such file, or its keys are not Device's fields.
+        ProfileError: there is none, or its keys are not Device's fields.
     """
-    known = device_names()
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ProfileError(f"no device {name!r}{hint} (known: {', '.join(known)})")
-    text = (files("alexsim_profiles") / "devices" / f"{name}.toml").read_text(encoding="utf-8")
-    return device_from(tomllib.loads(text), where=f"devices/{name}.toml")
+    table, where = find("devices", name, what="device")
+    return device_from(table, where=where)
 
 
 def device_from(table: Mapping[str, Any], *, where: str) -> Device:
@@ -68,22 +123,32 @@ def device_from(table: Mapping[str, Any], *, where: str) -> Device:
     Raises:
         ProfileError: a key is missing or unknown, or a number is not positive.
     """
-    _exact(table, {field.name for field in fields(Device)}, where)
-    quantities = {}
-    for key, entry in table.items():
-        if key == "name":
-            continue
-        if not isinstance(entry, Mapping):
-            raise ProfileError(f"{where}: {key} must be a table of value, kind and source")
-        _exact(entry, {field.name for field in fields(Quantity)}, f"{where}: {key}")
-        try:
-            quantities[key] = Quantity(**entry)
-        except ProfileError as error:
-            raise ProfileError(f"{where}: {key}: {error}") from error
-    return Device(name=table["name"], **quantities)
+    texts = ("name", "year", "architecture", "compute_capability")
+    numbers = _numbers(Device)
+    positive = tuple(key for key in numbers if key not in _CAN_BE_ZERO)
+    quantities = check(
+        table, texts=texts, numbers=numbers, positive=positive, where=where, optional=("note",)
+    )
+    return Device(
+        name=table["name"],
+        year=table["year"],
+        compute_capability=table["compute_capability"],
+        note=table.get("note", ""),
+        architecture=load_architecture(table["architecture"]),
+        **quantities,
+    )
 
 
-def _exact(table: Mapping[str, Any], expected: set[str], where: str) -> None:
-    missing, unknown = sorted(expected - table.keys()), sorted(table.keys() - expected)
-    if missing or unknown:
-        raise ProfileError(f"{where}: missing keys {missing}, unknown keys {unknown}")
+def load_architecture(name: str) -> Architecture:
+    """The sheet ``architectures/<name>.toml``.
+
+    Raises:
+        ProfileError: there is none, or its keys are not Architecture's fields.
+    """
+    table, where = find("architectures", name, what="architecture")
+    numbers = _numbers(Architecture)
+    positive = tuple(key for key in numbers if key not in _CAN_BE_ZERO)
+    quantities = check(
+        table, texts=("name", "note"), numbers=numbers, positive=positive, where=where
+    )
+    return Architecture(name=table["name"], note=table["note"], **quantities)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import cache
 
 from alexsim.errors import NetworkError
+from alexsim.network import published
 from alexsim.network.layers import (
     AveragePool,
     Convolution,
@@ -204,6 +205,17 @@ _EDITIONS: dict[str, Callable[[], Network]] = {
     "alexnet-6conv": alexnet_6conv,
     "alexnet-owt": alexnet_owt,
     "lenet-5": lenet_5,
+    "caffenet": published.caffenet,
+    "alexnet-caffe": published.alexnet_caffe,
+    "alexnet-ungrouped": published.alexnet_ungrouped,
+    "alexnet-mxnet": published.alexnet_mxnet,
+    "alexnet-tf": published.alexnet_tf,
+    "overfeat-fast": published.overfeat_fast,
+    "vgg-a": published.vgg_a,
+    "vgg-f": published.vgg_f,
+    "vgg-m": published.vgg_m,
+    "vgg-s": published.vgg_s,
+    "cifar10-quick": published.cifar10_quick,
 }
 
 

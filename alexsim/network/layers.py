@@ -51,9 +51,11 @@ class Convolution(Layer):
     reads: Reads = "own"
     weight_std: float = 0.01
     bias_init: float = 0.0
+    groups: int = 1
+    """Groups within a column, as one-GPU frameworks write the two columns of 2012."""
 
     def __post_init__(self) -> None:
-        _positive(self, "filters", "size", "stride")
+        _positive(self, "filters", "size", "stride", "groups")
         if self.padding < 0:
             raise NetworkError(f"layer {self.name!r}: padding must be >= 0, got {self.padding}")
 
@@ -62,7 +64,12 @@ class Convolution(Layer):
         return (self.filters, self._extent(height), self._extent(width))
 
     def weight_shape(self, inputs: Shape) -> Shape:
-        return (self.filters, inputs[0], self.size, self.size)
+        if inputs[0] % self.groups or self.filters % self.groups:
+            raise NetworkError(
+                f"layer {self.name!r}: {self.groups} groups do not divide {inputs[0]} channels"
+                f" and {self.filters} filters"
+            )
+        return (self.filters, inputs[0] // self.groups, self.size, self.size)
 
     def end_padding(self, extent: int) -> int:
         """Implicit zeros after the last row or column of ``extent`` pixels; >= ``padding``."""
@@ -83,6 +90,9 @@ class Convolution(Layer):
 class _Pool(Layer):
     size: int
     stride: int
+    rounding: Literal["exact", "floor", "ceil"] = "exact"
+    """``exact`` refuses windows that do not tile the input; ``floor`` leaves out what is left
+    over; ``ceil`` lets the last window hang over the right and bottom edges."""
 
     def __post_init__(self) -> None:
         _positive(self, "size", "stride")
@@ -90,12 +100,14 @@ class _Pool(Layer):
     def output_shape(self, inputs: Shape) -> Shape:
         channels, *extents = _image(self, inputs)
         for extent in extents:
-            if extent < self.size or (extent - self.size) % self.stride:
+            left_over = (extent - self.size) % self.stride
+            if extent < self.size or (left_over and self.rounding == "exact"):
                 raise NetworkError(
                     f"layer {self.name!r}: {self.size}x{self.size} windows at stride"
                     f" {self.stride} do not tile {extent} pixels exactly"
                 )
-        return (channels, *((extent - self.size) // self.stride + 1 for extent in extents))
+        up = self.stride - 1 if self.rounding == "ceil" else 0
+        return (channels, *((e - self.size + up) // self.stride + 1 for e in extents))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,201 @@
+"""Links and machines: how devices reach each other, the host and other machines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from typing import Any
+
+from alexsim.errors import ProfileError
+from alexsim.machine.device import Device, device_names, load_device
+from alexsim.machine.sheet import Quantity, check, find, names, unknown
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """One direction of a connection: its raw rate, what real transfers reach of it, its latency."""
+
+    name: str
+    bytes_per_s: Quantity
+    efficiency: Quantity
+    latency_s: Quantity
+
+    @property
+    def effective_bytes_per_s(self) -> float:
+        """Payload bytes per second of a long transfer."""
+        return self.bytes_per_s.value * self.efficiency.value
+
+    def seconds(self, size_bytes: int) -> float:
+        """Time of one transfer that has the link to itself."""
+        return self.latency_s.value + size_bytes / self.effective_bytes_per_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """Equal devices in equal nodes.
+
+    A device reaches its root or switch over ``link``; ``devices_per_uplink`` of them share one
+    ``uplink`` towards the host and the other groups. ``peer_link`` joins devices directly
+    (NVLink), ``network`` joins nodes; both may be absent. ``peer``: devices may read each other's
+    memory, else an exchange is staged through the host's.
+    """
+
+    name: str
+    device: Device
+    device_name: str
+    link: Link
+    uplink: Link
+    peer_link: Link | None
+    network: Link | None
+    peer: bool
+    devices_per_node: Quantity
+    devices_per_uplink: Quantity
+    decode_workers: Quantity
+    decode_images_per_s: Quantity
+    """256 x 256 JPEGs that one worker decodes."""
+    crop_workers: Quantity
+    crop_images_per_s: Quantity
+    """Images that one worker crops, mirrors and colours."""
+    disk_bytes_per_s: Quantity
+    host_copy_bytes_per_s: Quantity
+    """Copies from one pinned buffer to another in the host's memory."""
+
+
+_NUMBERS = tuple(field.name for field in fields(Machine) if field.type == "Quantity")
+_TEXTS = ("name", "device", "link", "uplink", "peer_link", "network", "peer")
+_LINK_NUMBERS = ("bytes_per_s", "efficiency", "latency_s")
+
+
+def link_names() -> tuple[str, ...]:
+    """Names that ``load_link`` accepts, sorted."""
+    return names("links")
+
+
+def machine_names() -> tuple[str, ...]:
+    """Names of the machines that have a sheet, sorted."""
+    return names("machines")
+
+
+def load_link(name: str) -> Link:
+    """The sheet ``links/<name>.toml``, or the TOML file at a path.
+
+    Raises:
+        ProfileError: there is none, or its keys are not Link's fields.
+    """
+    table, where = find("links", name, what="link")
+    numbers = check(
+        table, texts=("name",), numbers=_LINK_NUMBERS, positive=_LINK_NUMBERS[:2], where=where
+    )
+    if numbers["efficiency"].value > 1:
+        raise ProfileError(f"{where}: efficiency must be at most 1")
+    return Link(name=table["name"], **numbers)
+
+
+@cache
+def load_machine(name: str, link: str = "") -> Machine:
+    """A machine's sheet, or one device of that name on a bus of its time, or a TOML file.
+
+    Args:
+        name: a machine, a device, or the path of a machine's TOML file.
+        link: the link of each device; that of the sheet, or of the device's time, by default.
+
+    Raises:
+        ProfileError: no machine and no device has that name, or a sheet is malformed.
+    """
+    if name.endswith(".toml") or name in machine_names():
+        machine = _from_sheet(*find("machines", name, what="machine"))
+    elif name in device_names():
+        machine = _around(name, load_device(name))
+    else:
+        raise ProfileError(unknown("machine or device", name, (*machine_names(), *device_names())))
+    if link:
+        found = load_link(link)
+        machine = replace(machine, link=found, uplink=found)
+    return machine
+
+
+def _from_sheet(table: Mapping[str, Any], where: str) -> Machine:
+    numbers = check(table, texts=_TEXTS, numbers=_NUMBERS, positive=_NUMBERS, where=where)
+    return Machine(
+        name=table["name"],
+        device=load_device(table["device"]),
+        device_name=table["device"],
+        link=load_link(table["link"]),
+        uplink=load_link(table["uplink"]),
+        peer_link=load_link(table["peer_link"]) if table["peer_link"] else None,
+        network=load_link(table["network"]) if table["network"] else None,
+        peer=bool(table["peer"]),
+        **numbers,
+    )
+
+
+def _around(name: str, device: Device) -> Machine:
+    """As many of a device as are asked for, in a machine of its time: every card its own slot."""
+    base = load_machine("gtx580x2" if device.year < 2012 else "titan-blackx4")
+    year = device.year
+    bus = 2 if year < 2012 or name.startswith("k20") else 3 if year < 2020 else 4
+    bus = 5 if year >= 2022 and device.architecture.name == "hopper" else bus
+    link = load_link(f"pcie{bus}-x16")
+    one = Quantity(value=1, kind="spec", source="every device has a slot of its own")
+    many = Quantity(value=16, kind="spec", source="as many as are asked for")
+    return replace(
+        base,
+        name=device.name,
+        device=device,
+        device_name=name,
+        link=link,
+        uplink=link,
+        devices_per_node=many,
+        devices_per_uplink=one,
+    )
+
+
+def changed(machine: Machine, settings: Mapping[str, float]) -> Machine:
+    """The machine with some numbers replaced: ``device.clock_hz``, ``link.latency_s``, ...
+
+    A key may name the unit of another scale: ``device.clock_mhz``, ``device.memory_gb_per_s``.
+
+    Raises:
+        ProfileError: there is no such number, or its value is not allowed.
+    """
+    for key, value in settings.items():
+        machine = _changed(machine, *_in_si(key, value))
+    return machine
+
+
+def _in_si(key: str, value: float) -> tuple[str, float]:
+    for suffix, unit, scale in (
+        ("_mhz", "_hz", 1e6),
+        ("_ghz", "_hz", 1e9),
+        ("_gb_per_s", "_bytes_per_s", 1e9),
+        ("_us", "_s", 1e-6),
+        ("_ms", "_s", 1e-3),
+    ):
+        if key.endswith(suffix):
+            return key.removesuffix(suffix) + unit, value * scale
+    return key.replace(".gb_per_s", ".bytes_per_s"), value * (
+        1e9 if key.endswith(".gb_per_s") else 1
+    )
+
+
+def _changed(machine: Machine, key: str, value: float) -> Machine:
+    owner, _, number = key.rpartition(".")
+    if owner == "device":
+        return replace(machine, device=machine.device.changed(**{number: value}))
+    quantity = Quantity(value=value, kind="spec", source="set by the user")
+    links = {name: getattr(machine, name) for name in ("link", "uplink", "peer_link", "network")}
+    if owner in links and number in _LINK_NUMBERS:
+        link = links[owner]
+        if link is None:
+            raise ProfileError(f"{machine.name} has no {owner}")
+        if value <= 0 and number != "latency_s" or (number == "efficiency" and value > 1):
+            raise ProfileError(f"{key} is out of range, got {value:g}")
+        return replace(machine, **{owner: replace(link, **{number: quantity})})
+    if owner == "" and number in _NUMBERS:
+        if value <= 0:
+            raise ProfileError(f"{key} must be positive, got {value:g}")
+        return replace(machine, **{number: quantity})
+    allowed = [f"device.{name}" for name in ("clock_hz", "memory_bytes_per_s", "multiprocessors")]
+    allowed += [f"link.{name}" for name in _LINK_NUMBERS] + list(_NUMBERS)
+    raise ProfileError(f"nothing is named {key!r} to set (for example {', '.join(allowed)})")

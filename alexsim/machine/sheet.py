@@ -1,0 +1,122 @@
+"""Spec sheets: TOML files in which every number has its kind and its source.
+
+A sheet has text keys, numbers as ``{ value, kind, source }`` with the unit in the key, and a
+``[sources]`` table that the numbers' ``source`` points into. Unknown or missing keys are errors.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from alexsim.errors import ProfileError
+
+KINDS = ("spec", "measured", "fitted")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantity:
+    """One number of a spec sheet, and where it comes from."""
+
+    value: float
+    kind: str
+    source: str
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ProfileError(f"kind must be one of {', '.join(KINDS)}; got {self.kind!r}")
+        if isinstance(self.value, bool) or not isinstance(self.value, int | float):
+            raise ProfileError(f"a quantity must be a number, got {self.value!r}")
+        if not 0 <= self.value < float("inf"):
+            raise ProfileError(f"a quantity must be finite and not negative, got {self.value}")
+
+
+def names(folder: str) -> tuple[str, ...]:
+    """Names of the sheets in a folder of ``alexsim_profiles``, sorted."""
+    entries = (files("alexsim_profiles") / folder).iterdir()
+    return tuple(
+        sorted(e.name.removesuffix(".toml") for e in entries if e.name.endswith(".toml"))
+    )
+
+
+def find(folder: str, name: str, *, what: str) -> tuple[dict[str, Any], str]:
+    """The sheet ``name`` of a folder, or the TOML file at that path, and where it was found.
+
+    Raises:
+        ProfileError: there is no such sheet or file, or it is not TOML.
+    """
+    if name.endswith(".toml"):
+        path = Path(name)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise ProfileError(f"cannot read {what} {name}: {error.strerror}") from error
+        try:
+            return tomllib.loads(text), name
+        except tomllib.TOMLDecodeError as error:
+            raise ProfileError(f"{name} is not TOML: {error}") from error
+    return dict(_built_in(folder, name, what)), f"{folder}/{name}.toml"
+
+
+@cache
+def _built_in(folder: str, name: str, what: str) -> dict[str, Any]:
+    # The file is tried first: listing a folder costs more than reading one sheet.
+    sheet = files("alexsim_profiles") / folder / f"{name}.toml"
+    if not name or "/" in name or not sheet.is_file():
+        raise ProfileError(unknown(what, name, names(folder)))
+    return tomllib.loads(sheet.read_text(encoding="utf-8"))
+
+
+def unknown(what: str, name: str, known: tuple[str, ...]) -> str:
+    """The message for a name that nobody knows: the near ones, and all of them."""
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    return f"no {what} {name!r}{hint} (known: {', '.join(known)})"
+
+
+def check(
+    table: Mapping[str, Any],
+    *,
+    texts: tuple[str, ...],
+    numbers: tuple[str, ...],
+    positive: tuple[str, ...] = (),
+    where: str,
+    optional: tuple[str, ...] = (),
+) -> dict[str, Quantity]:
+    """Check a sheet's keys exactly; the numbers as quantities whose source is spelled out.
+
+    Raises:
+        ProfileError: a key is missing or unknown, a number is malformed, or its source is not in
+            the sheet's ``[sources]``.
+    """
+    expected = {*texts, *numbers, "sources"}
+    missing = sorted(expected - table.keys())
+    extra = sorted(table.keys() - expected - set(optional))
+    if missing or extra:
+        raise ProfileError(f"{where}: missing keys {missing}, unknown keys {extra}")
+    sources = table["sources"]
+    quantities = {}
+    for key in numbers:
+        entry = table[key]
+        if not isinstance(entry, Mapping) or set(entry) != {"value", "kind", "source"}:
+            raise ProfileError(f"{where}: {key} must be a table of value, kind and source")
+        if entry["source"] not in sources:
+            raise ProfileError(
+                f"{where}: {key}: its source {entry['source']!r} is not in [sources]"
+                f" ({', '.join(sources)})"
+            )
+        try:
+            quantities[key] = Quantity(
+                value=entry["value"], kind=entry["kind"], source=sources[entry["source"]]
+            )
+        except ProfileError as error:
+            raise ProfileError(f"{where}: {key}: {error}") from error
+        if key in positive and not quantities[key].value:
+            raise ProfileError(f"{where}: {key} must be positive")
+    return quantities

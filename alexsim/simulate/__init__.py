@@ -1,0 +1,1 @@
+"""The virtual clock: a plan on a machine's spec sheet."""

@@ -1,0 +1,1 @@
+"""Cost models: what one op costs on a device, by the library whose kernels run it."""

@@ -1,0 +1,196 @@
+"""cuDNN's convolutions by version, and Nervana's: implicit products, FFT and Winograd.
+
+A version has a set of algorithms; each op takes the one that the model finds fastest, as
+``cudnnFindConvolution...`` does. Versions and what they brought, from the release notes:
+
+=======  ===============================================================
+v1, v2   implicit product
+v3       FFT, for stride 1
+v4       FFT in tiles of 32 x 32
+v5       Winograd F(2x2, 3x3), fused, for all but the weight gradient
+v5.1     Winograd F(4x4, 3x3), transforms in memory, weight gradient too
+v7       tensor cores for FP16; v8: TF32
+=======  ===============================================================
+"""
+
+from __future__ import annotations
+
+from math import ceil, log2
+
+from alexsim.machine.device import Device
+from alexsim.network.counts import FLOAT_BYTES
+from alexsim.plan.records import OpKind
+from alexsim.simulate.costs.gemm import gemm
+from alexsim.simulate.costs.records import (
+    LAUNCH_S,
+    ConvolutionShape,
+    Cost,
+    Limit,
+    Precision,
+    Work,
+    convolution_shape,
+)
+
+VERSIONS = ("v1", "v2", "v3", "v4", "v5", "v5.1", "v6", "v7", "v8")
+_FFT_FROM, _TILES_FROM, _FUSED_FROM, _WINOGRAD_FROM = 2, 3, 4, 5
+_FFT_LARGEST = 256
+
+
+def algorithms(version: str) -> frozenset[str]:
+    """Algorithms that a version has."""
+    age = VERSIONS.index(version)
+    found = {"implicit"}
+    if age >= _FFT_FROM:
+        found.add("fft")
+    if age >= _TILES_FROM:
+        found.add("fft-tiled")
+    if age >= _FUSED_FROM:
+        found.add("winograd-2")
+    if age >= _WINOGRAD_FROM:
+        found.add("winograd-4")
+    return frozenset(found)
+
+
+def convolution(
+    device: Device,
+    work: Work,
+    library: str,
+    allowed: frozenset[str],
+    precision: Precision = "fp32",
+) -> list[Cost]:
+    """A convolution op by the fastest of the allowed algorithms."""
+    shape = convolution_shape(work)
+    choices: list[tuple[float, Limit, str]] = []
+    if "implicit" in allowed:
+        choices.append((*implicit(device, work.kind, shape, precision), "implicit"))
+    if shape.stride == 1 and shape.size > 1 and precision == "fp32":
+        for name in sorted(allowed & {"fft", "fft-tiled"}):
+            if (tile := _fft_tile(work.kind, shape, tiled=name == "fft-tiled")) is not None:
+                choices.append((*fft(device, work.kind, shape, tile), "fft"))
+        if shape.size == 3:
+            if "winograd-2" in allowed and work.kind != OpKind.GRAD_WEIGHT:
+                choices.append((*winograd(device, work.kind, shape, 2), "winograd-2"))
+            if "winograd-4" in allowed:
+                choices.append((*winograd(device, work.kind, shape, 4), "winograd-4"))
+    seconds, limit, name = min(choices)
+    kind = str(work.kind)
+    few = ":few" if shape.channels <= 3 else ""
+    architecture = device.architecture.name
+    traits = (
+        f"library:{library}",
+        f"library:{library}:{kind}{few}",
+        f"algorithm:{name}",
+        f"algorithm:{name}:{kind}",
+        f"architecture:{architecture}",
+        f"architecture:{architecture}:cudnn",
+        f"precision:{precision}",
+    )
+    return [Cost(seconds, limit, traits)]
+
+
+def implicit(
+    device: Device, kind: OpKind, shape: ConvolutionShape, precision: Precision = "fp32"
+) -> tuple[float, Limit]:
+    """One matrix product over all images; the matrix of windows is never written out.
+
+    The input gradient is the product of the turned filters with the output's gradient, or, for
+    few channels, one product whose results are added into the input (cuDNN's algorithm 0).
+    """
+    images, groups = shape.batch_size, shape.groups
+    pixels = images * shape.outputs
+
+    def product(rows: int, columns: int, depth: int, *, split: bool = False) -> tuple[float, Limit]:
+        seconds, limit = gemm(device, rows, columns, depth, split=split, precision=precision)
+        return groups * seconds, limit
+
+    if kind == OpKind.FORWARD:
+        seconds, limit = product(shape.filters, pixels, shape.depth)
+    elif kind == OpKind.GRAD_WEIGHT:
+        seconds, limit = product(shape.filters, shape.depth, pixels, split=True)
+    else:
+        depth = ceil(shape.filters * shape.taps / shape.stride**2)
+        gather = product(shape.channels, images * shape.inputs, depth)
+        scatter_s, scatter_limit = product(shape.depth, pixels, shape.filters)
+        seconds, limit = min(gather, (scatter_s, scatter_limit))
+    # The products above would read each window's values from memory; the input is read once.
+    moved = shape.input_bytes + shape.output_bytes
+    least = moved / device.memory_bytes_per_s.value
+    if limit == "memory":
+        seconds = max(groups * LAUNCH_S, least)
+    return (least, "memory") if least > seconds else (seconds, limit)
+
+
+def _fft_tile(kind: OpKind, shape: ConvolutionShape, *, tiled: bool) -> int | None:
+    """Side of the transforms, a power of two, or None where they do not apply."""
+    if tiled:
+        return 32 if shape.size <= 16 and shape.extent > 32 else None
+    needed = shape.extent
+    if kind == OpKind.GRAD_INPUT:
+        needed = shape.out_extent + 2 * (shape.size - 1)
+    side = 1 << max(3, ceil(log2(needed)))
+    return side if side <= _FFT_LARGEST else None
+
+
+def fft(device: Device, kind: OpKind, shape: ConvolutionShape, side: int) -> tuple[float, Limit]:
+    """Transform, multiply per frequency, transform back (Mathieu et al. 2013).
+
+    A complex multiply-add is four real ones; a real transform of n^2 points takes 2.5 n^2 log2 n^2
+    FLOP. The spectra of inputs, filters and outputs cross memory twice.
+    """
+    useful = side - shape.size + 1
+    pieces = 1 if side >= shape.extent else ceil(shape.out_extent / useful) ** 2
+    images = shape.batch_size * pieces
+    planes = shape.groups * (
+        images * shape.channels + shape.channels * shape.filters + images * shape.filters
+    )
+    frequencies = side * (side // 2 + 1)
+    transform_flop = planes * 2.5 * side**2 * log2(side**2)
+    moved = planes * frequencies * 2 * FLOAT_BYTES * 2 + shape.input_bytes + shape.output_bytes
+    rows, columns, depth = {
+        OpKind.FORWARD: (shape.filters, images, shape.channels),
+        OpKind.GRAD_INPUT: (shape.channels, images, shape.filters),
+        OpKind.GRAD_WEIGHT: (shape.filters, shape.channels, images),
+    }[kind]
+    product_s, limit = gemm(
+        device, rows, columns, 4 * depth, batches=shape.groups * frequencies, split=False
+    )
+    transform_s = max(
+        transform_flop / (0.3 * device.flop_per_s), moved / device.memory_bytes_per_s.value
+    )
+    return product_s + transform_s, limit if product_s > transform_s else "memory"
+
+
+def winograd(
+    device: Device, kind: OpKind, shape: ConvolutionShape, outputs: int
+) -> tuple[float, Limit]:
+    """F(m x m, 3 x 3): (m + 2)^2 products over tiles of m x m outputs (Lavin & Gray 2015).
+
+    F(2x2) keeps its transforms in registers; F(4x4) writes them to memory and reads them back.
+    """
+    points = (outputs + 2) ** 2
+    extent = shape.out_extent
+    if kind == OpKind.GRAD_INPUT:
+        extent = round(shape.inputs**0.5)
+    tiles = shape.batch_size * ceil(extent / outputs) ** 2
+    rows, columns, depth = {
+        OpKind.FORWARD: (shape.filters, tiles, shape.channels),
+        OpKind.GRAD_INPUT: (shape.channels, tiles, shape.filters),
+        OpKind.GRAD_WEIGHT: (shape.filters, shape.channels, tiles),
+    }[kind]
+    product_s, limit = gemm(
+        device,
+        rows,
+        columns,
+        depth,
+        batches=shape.groups * points,
+        split=kind == OpKind.GRAD_WEIGHT,
+    )
+    moved = shape.input_bytes + shape.output_bytes
+    if outputs > 2:
+        channels = shape.groups * (shape.channels + shape.filters)
+        moved += FLOAT_BYTES * 2 * points * (tiles * channels + shape.channels * shape.filters)
+    moved_s = moved / device.memory_bytes_per_s.value
+    if outputs == 2:
+        # Transforms of 32 and 24 additions per tile and channel share the lanes with the products.
+        return max(product_s * 1.15, moved_s), limit if product_s > moved_s else "memory"
+    return product_s + moved_s + 2 * LAUNCH_S, limit if product_s > moved_s else "memory"

@@ -1,0 +1,138 @@
+"""Matrix products on a GPU: tiles, shared-memory and issue limits, waves, memory traffic.
+
+A block of threads computes a tile; each thread keeps ``side x side`` sums in registers and reads
+``2 side`` values from shared memory per step of the depth. What limits it per clock:
+
+* lanes: one multiply-add each;
+* issue: multiply-adds and (vectorised) loads share the schedulers;
+* load/store lanes: they deliver one 4-byte word each.
+
+(Volkov & Demmel 2008 and Lai & Seznec 2013 give this bound for SGEMM.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import ceil
+
+from alexsim.machine.device import Architecture, Device
+from alexsim.network.counts import FLOAT_BYTES
+from alexsim.simulate.costs.records import LAUNCH_S, Limit, Precision
+
+_WARP = 32
+_PROLOGUE = 24
+"""Steps of the depth that loading the first tiles and storing the last sums cost."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Tile:
+    rows: int
+    columns: int
+    side_rows: int
+    side_columns: int
+    threads: int
+
+
+_LARGE_REGISTERS = (
+    _Tile(128, 128, 8, 8, 256),
+    _Tile(128, 64, 8, 8, 128),
+    _Tile(64, 128, 8, 8, 128),
+    _Tile(64, 64, 8, 4, 128),
+    _Tile(32, 128, 4, 8, 128),
+    _Tile(128, 32, 8, 4, 128),
+    _Tile(32, 32, 4, 4, 64),
+)
+_SMALL_REGISTERS = (
+    _Tile(96, 96, 6, 6, 256),
+    _Tile(64, 64, 4, 4, 256),
+    _Tile(32, 64, 4, 4, 128),
+    _Tile(64, 32, 4, 4, 128),
+    _Tile(32, 32, 4, 4, 64),
+)
+
+
+def issue_bound(architecture: Architecture, sums: int, loads: float, *, vector: int = 1) -> float:
+    """Share of the float32 lanes that a kernel can keep busy.
+
+    Args:
+        architecture: what a multiprocessor does per clock.
+        sums: multiply-adds of one thread per step.
+        loads: words it reads from shared memory for them.
+        vector: words per load instruction.
+    """
+    lanes = architecture.lanes_per_sm.value / _WARP
+    issue = architecture.issue_warps_per_clock.value * sums / (sums + loads / vector)
+    delivery = architecture.load_store_lanes_per_sm.value / _WARP * sums / loads
+    return min(1.0, issue / lanes, delivery / lanes)
+
+
+@lru_cache(maxsize=256)
+def _tiles(device: Device) -> tuple[tuple[_Tile, float], ...]:
+    """Tiles that the registers allow, each with the multiply-adds per second of one SM."""
+    architecture = device.architecture
+    small = architecture.registers_per_thread.value < 128 and architecture.name == "fermi"
+    rate = architecture.lanes_per_sm.value * device.clock_hz.value
+    return tuple(
+        (
+            tile,
+            rate
+            * issue_bound(
+                architecture,
+                tile.side_rows * tile.side_columns,
+                tile.side_rows + tile.side_columns,
+                vector=2 if small else 4,
+            ),
+        )
+        for tile in (_SMALL_REGISTERS if small else _LARGE_REGISTERS)
+    )
+
+
+@lru_cache(maxsize=16384)
+def gemm(
+    device: Device,
+    rows: int,
+    columns: int,
+    depth: int,
+    *,
+    batches: int = 1,
+    split: bool = False,
+    precision: Precision = "fp32",
+) -> tuple[float, Limit]:
+    """Seconds of ``batches`` products of (rows x depth) by (depth x columns), and what limits.
+
+    The fastest of the library's tiles is taken; ``split`` lets the depth be split over blocks
+    when there are too few tiles, at the price of adding the partial sums.
+    """
+    multiprocessors = device.multiprocessors.value
+    bandwidth = device.memory_bytes_per_s.value
+    item = 2 if precision == "fp16" else FLOAT_BYTES
+    operands = rows * depth + depth * columns + rows * columns
+    memory_s = item * batches * operands / bandwidth
+    speedup = tensor_speedup(device, precision)
+    best = float("inf")
+    for tile, rate in _tiles(device):
+        tiles = ceil(rows / tile.rows) * ceil(columns / tile.columns) * batches
+        parts = 1
+        if split:
+            parts = max(1, min(int(2 * multiprocessors / tiles), depth // 256))
+        waves = ceil(tiles * parts / multiprocessors)
+        # One block alone on a multiprocessor leaves it waiting for loads about a third of the time.
+        waves_s = max(waves, 1.5) * tile.rows * tile.columns * (depth / parts + _PROLOGUE) / rate
+        seconds = waves_s / speedup
+        if parts > 1:
+            seconds += FLOAT_BYTES * batches * rows * columns * (parts + 1) / bandwidth + LAUNCH_S
+        best = min(best, seconds)
+    if memory_s > best:
+        return max(memory_s, LAUNCH_S), "memory" if memory_s > LAUNCH_S else "launch"
+    return max(best, LAUNCH_S), "compute" if best > LAUNCH_S else "launch"
+
+
+@lru_cache(maxsize=256)
+def tensor_speedup(device: Device, precision: Precision) -> float:
+    """Peak of a precision over that of float32; 1 where the device has no unit for it."""
+    if precision == "fp16" and device.tensor_fp16_flop_per_s:
+        return device.tensor_fp16_flop_per_s / device.flop_per_s
+    if precision == "tf32" and device.tensor_tf32_flop_per_s:
+        return device.tensor_tf32_flop_per_s / device.flop_per_s
+    return 1.0

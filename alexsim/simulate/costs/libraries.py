@@ -1,0 +1,104 @@
+"""The libraries by name: which cost model times an op."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from alexsim.errors import ProfileError
+from alexsim.machine.device import Device
+from alexsim.machine.sheet import unknown
+from alexsim.network.counts import FLOAT_BYTES
+from alexsim.network.layers import Convolution
+from alexsim.plan.records import OpKind
+from alexsim.simulate.costs import cuda_convnet, cudnn, elementwise, im2col
+from alexsim.simulate.costs.gemm import tensor_speedup
+from alexsim.simulate.costs.records import LAUNCH_S, Cost, Precision, Work
+
+_PRODUCTS = (OpKind.FORWARD, OpKind.GRAD_INPUT, OpKind.GRAD_WEIGHT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Library:
+    """Whose kernels' speed is modelled.
+
+    ``family`` is the framework around it: its elementwise kernels and its overhead per op.
+    """
+
+    name: str
+    family: str
+    algorithms: frozenset[str] = frozenset()
+
+    def costs(self, device: Device, work: Work, precision: Precision = "fp32") -> list[Cost]:
+        """Pieces of one op's time."""
+        if self.name == "roofline":
+            return [_roofline(device, work, precision)]
+        if isinstance(work.part.layer, Convolution) and work.kind in _PRODUCTS:
+            costs = self._convolution(device, work, precision)
+        elif elementwise.is_product(work):
+            costs = elementwise.fully_connected(device, work, precision)
+        else:
+            costs = elementwise.elementwise(device, work, self.family, precision)
+        if self.family != "cuda-convnet":
+            costs.append(Cost(OVERHEAD_S, "launch", ("overhead", f"family:{self.family}:overhead")))
+        return costs
+
+    def _convolution(self, device: Device, work: Work, precision: Precision) -> list[Cost]:
+        if self.name.startswith("cuda-convnet"):
+            return cuda_convnet.convolution(device, work, self.name)
+        if self.name == "im2col-gemm":
+            return im2col.convolution(device, work, f"{self.name}:{self.family}")
+        return cudnn.convolution(device, work, self.name, self.algorithms, precision)
+
+
+OVERHEAD_S = 5e-6
+"""Host time per op that a framework adds when nothing hides it; corrected per family."""
+
+_FIXED = {
+    "cuda-convnet": Library(name="cuda-convnet", family="cuda-convnet"),
+    "cuda-convnet2": Library(name="cuda-convnet2", family="cuda-convnet"),
+    "im2col-gemm": Library(name="im2col-gemm", family="caffe"),
+    "nervana": Library(name="nervana", family="neon", algorithms=frozenset({"implicit"})),
+    "nervana-winograd": Library(
+        name="nervana-winograd",
+        family="neon",
+        algorithms=frozenset({"implicit", "winograd-2", "winograd-4"}),
+    ),
+    "fbfft": Library(
+        name="fbfft", family="torch7", algorithms=frozenset({"fft", "fft-tiled", "implicit"})
+    ),
+    "roofline": Library(name="roofline", family=""),
+}
+
+
+def library_names() -> tuple[str, ...]:
+    """Names that ``load_library`` accepts."""
+    return (*_FIXED, *(f"cudnn-{version}" for version in cudnn.VERSIONS))
+
+
+@lru_cache(maxsize=256)
+def load_library(name: str, family: str = "") -> Library:
+    """The library of that name, inside a framework's family (its own by default).
+
+    Raises:
+        ProfileError: there is none.
+    """
+    if name in _FIXED:
+        fixed = _FIXED[name]
+        return Library(name=name, family=family or fixed.family, algorithms=fixed.algorithms)
+    version = name.removeprefix("cudnn-")
+    if version == name or version not in cudnn.VERSIONS:
+        raise ProfileError(unknown("library", name, library_names()))
+    return Library(name=name, family=family or "torch7", algorithms=cudnn.algorithms(version))
+
+
+def _roofline(device: Device, work: Work, precision: Precision) -> Cost:
+    """The larger of FLOP over peak and bytes over bandwidth: what no correction touches."""
+    item = 2 if precision == "fp16" else FLOAT_BYTES
+    moved = work.count.moved_bytes * item / FLOAT_BYTES
+    flop = work.count.flop / tensor_speedup(device, precision)
+    compute_s = flop / device.flop_per_s
+    memory_s = moved / device.memory_bytes_per_s.value
+    if max(compute_s, memory_s) < LAUNCH_S:
+        return Cost(LAUNCH_S, "launch", ())
+    return Cost(max(compute_s, memory_s), "compute" if compute_s > memory_s else "memory", ())

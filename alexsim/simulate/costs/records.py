@@ -1,0 +1,111 @@
+"""What cost models are asked and what they answer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from alexsim.machine.device import Device
+from alexsim.network.counts import FLOAT_BYTES, Count
+from alexsim.network.layers import Convolution
+from alexsim.network.network import Part
+from alexsim.plan.records import OpKind
+
+Precision = Literal["fp32", "tf32", "fp16"]
+Limit = Literal["compute", "memory", "launch"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """One op to be timed: what the plan says of it, and how many images it works on."""
+
+    kind: OpKind
+    part: Part
+    batch_size: int
+    count: Count
+    fused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """A piece of an op's time, before correction.
+
+    ``traits`` name what the piece has in common with others (its library, pass, architecture,
+    algorithm): a fitted correction multiplies by the exponential of its traits' sum.
+    """
+
+    seconds: float
+    limit: Limit
+    traits: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ConvolutionShape:
+    """A convolution's dimensions, per group."""
+
+    batch_size: int
+    groups: int
+    channels: int
+    filters: int
+    taps: int
+    """Filter pixels: height x width."""
+    size: int
+    stride: int
+    inputs: int
+    """Input pixels of one channel, without padding."""
+    outputs: int
+    """Output pixels of one channel."""
+    extent: int
+    """Height of the padded input."""
+    out_extent: int
+
+    @property
+    def depth(self) -> int:
+        """Values that one output sums over."""
+        return self.channels * self.taps
+
+    @property
+    def input_bytes(self) -> int:
+        """Bytes of the input of all images and groups."""
+        return FLOAT_BYTES * self.batch_size * self.groups * self.channels * self.inputs
+
+    @property
+    def output_bytes(self) -> int:
+        """Bytes of the output of all images and groups."""
+        return FLOAT_BYTES * self.batch_size * self.groups * self.filters * self.outputs
+
+
+def convolution_shape(work: Work) -> ConvolutionShape:
+    """Dimensions of a convolution op."""
+    layer, part = work.part.layer, work.part
+    assert isinstance(layer, Convolution)
+    channels, *inputs = part.input_shape
+    filters, *outputs = part.output_shape
+    return ConvolutionShape(
+        batch_size=work.batch_size,
+        groups=layer.groups,
+        channels=channels // layer.groups,
+        filters=filters // layer.groups,
+        taps=layer.size**2,
+        size=layer.size,
+        stride=layer.stride,
+        inputs=math.prod(inputs),
+        outputs=math.prod(outputs),
+        extent=inputs[0] + 2 * layer.padding,
+        out_extent=outputs[0],
+    )
+
+
+LAUNCH_S = 4e-6
+"""Least time of one kernel on the device, from launch to end, pipelined behind others."""
+
+
+def memory_bound(
+    device: Device, moved_bytes: float, traits: tuple[str, ...], *, launches: int = 1
+) -> Cost:
+    """A piece that only moves bytes, at the data sheet's rate."""
+    seconds = moved_bytes / device.memory_bytes_per_s.value
+    if seconds < launches * LAUNCH_S:
+        return Cost(launches * LAUNCH_S, "launch", traits)
+    return Cost(seconds, "memory", traits)
