@@ -16,7 +16,7 @@ def _numbers(record: type) -> tuple[str, ...]:
     return tuple(field.name for field in fields(record) if field.type == "Quantity")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Architecture:
     """What a multiprocessor can do in one clock, and the limits of a block on it.
 
@@ -38,12 +38,13 @@ class Architecture:
     tensor_tf32_flop_per_clock: Quantity
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Device:
     """One card, or one die of a card with two.
 
     ``memory_bytes`` is what programs can use, ``context_bytes`` what the driver takes of it.
-    ``clock_hz`` is the clock of the float32 lanes under load (Fermi: the shader clock).
+    ``clock_hz`` is the clock of the float32 lanes under load (Fermi: the shader clock). Two devices
+    are equal only if they are one: cost models remember what they worked out for each.
     """
 
     name: str

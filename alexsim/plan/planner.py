@@ -188,7 +188,8 @@ class _Hazards:
         self._readers: dict[tuple[str, int], set[str]] = {}
         self._earlier: dict[str, list[str]] = {}
         blocks = layout.blocks
-        for block in blocks:
+        packed = sum(block.size_bytes for block in blocks) > layout.arena_bytes
+        for block in blocks if packed else ():
             end = block.offset_bytes + block.size_bytes
             self._earlier[block.name] = [
                 other.name
@@ -211,7 +212,7 @@ class _Hazards:
             depends_on |= self._readers.get(place, set())
             if place in self._writer:
                 depends_on.add(self._writer[place])
-            for other in self._earlier[place[0]]:
+            for other in self._earlier.get(place[0], ()):
                 depends_on |= self._touched.get(other, set())
         for name in step.reads:
             if place := self._place.get(name):

@@ -14,7 +14,14 @@ from alexsim.machine.device import Device
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.plan.records import OpKind
 from alexsim.simulate.costs.gemm import issue_bound
-from alexsim.simulate.costs.records import LAUNCH_S, ConvolutionShape, Cost, Work, convolution_shape
+from alexsim.simulate.costs.records import (
+    LAUNCH_S,
+    ConvolutionShape,
+    Cost,
+    Work,
+    convolution_shape,
+    memory_bound,
+)
 
 THREADS = 128
 
@@ -27,8 +34,11 @@ class Launch:
     shared_bytes: int
     sums: int
     """Sums that one thread keeps."""
-    loads: float
+    loads: int
     """Words from shared memory per ``sums`` multiply-adds."""
+    passes: int
+    """How often these loads occupy the load/store lanes: images differ from thread to thread, the
+    other operand is the same for a warp and comes four words at a time."""
     padding: float
     """Work done over work asked for."""
     traffic_bytes: float
@@ -55,6 +65,7 @@ def first_generation(work: Work) -> Launch:
             shared_bytes=(filters + 32 * images) * colours * 4 * FLOAT_BYTES,
             sums=images * wide,
             loads=images + wide,
+            passes=images + ceil(wide / 4),
             padding=_up(shape.taps, 4) / shape.taps * _up(shape.filters, filters) / shape.filters,
             traffic_bytes=_forward_traffic(shape, filters),
         )
@@ -66,6 +77,7 @@ def first_generation(work: Work) -> Launch:
                 shared_bytes=9280,
                 sums=2 * shape.channels,
                 loads=2 + shape.channels,
+                passes=2 + shape.channels,
                 padding=1.0,
                 traffic_bytes=_forward_traffic(shape, 16),
             )
@@ -76,17 +88,18 @@ def first_generation(work: Work) -> Launch:
             shared_bytes=(16 * (colours + 1) + 16 * (32 * images + 0)) * FLOAT_BYTES,
             sums=images * wide,
             loads=images + wide,
+            passes=images + ceil(wide / 4),
             padding=_valid_share(shape) * _up(shape.channels, colours) / shape.channels,
             traffic_bytes=_input_traffic(shape, colours),
         )
-    partial = {True: 5, False: 3 if shape.outputs > 400 else 13}[few]
-    pieces = ceil(shape.outputs / partial)
+    pieces = partial_sums(shape)
     if few:
         return Launch(
             blocks=pieces * ceil(shape.filters / 16) * ceil(shape.taps / 16),
             shared_bytes=8256,
             sums=2 * shape.channels,
             loads=2 * (1 + shape.channels),
+            passes=2 * (1 + shape.channels),
             padding=_up(shape.taps, 16) / shape.taps,
             traffic_bytes=_weight_traffic(
                 shape, 16 * shape.channels, 16, ceil(shape.taps / 16) * ceil(shape.filters / 16)
@@ -103,6 +116,7 @@ def first_generation(work: Work) -> Launch:
         shared_bytes=12544,
         sums=16,
         loads=10,
+        passes=4,
         padding=_up(shape.taps, taps) / shape.taps * _up(shape.filters, 64) / shape.filters,
         traffic_bytes=_weight_traffic(
             shape,
@@ -130,6 +144,7 @@ def second_generation(work: Work) -> Launch:
         shared_bytes=min(first.shared_bytes * 2, 24_000),
         sums=sums,
         loads=loads,
+        passes=4 + (loads - 4) // 4,
         padding=padding,
         traffic_bytes=first.traffic_bytes / 2,
     )
@@ -142,7 +157,7 @@ def seconds(device: Device, work: Work, launch: Launch) -> tuple[float, bool]:
     24 beside the sums), threads and the architecture's limit.
     """
     architecture = device.architecture
-    bound = issue_bound(architecture, launch.sums, launch.loads)
+    bound = issue_bound(architecture, launch.sums, launch.loads, launch.passes)
     registers = min(architecture.registers_per_thread.value, launch.sums + 24) * THREADS
     resident = min(
         architecture.blocks_per_sm.value,
@@ -174,7 +189,23 @@ def convolution(device: Device, work: Work, library: str) -> list[Cost]:
         f"architecture:{device.architecture.name}",
         f"architecture:{device.architecture.name}:{library}",
     )
-    return [Cost(time_s, "memory" if by_memory else "compute", traits)]
+    shape = convolution_shape(work)
+    memory = ("memory", f"architecture:{device.architecture.name}:memory", "elementwise:cuda-convnet")
+    costs = [Cost(time_s, "memory" if by_memory else "compute", traits)]
+    if work.kind == OpKind.FORWARD:
+        costs.append(memory_bound(device, 2 * shape.output_bytes, memory))
+    if work.kind == OpKind.GRAD_WEIGHT:
+        # Partial sums are written, then read and added; the bias gradient sums the outputs'.
+        partial = FLOAT_BYTES * shape.groups * shape.filters * shape.depth * partial_sums(shape)
+        costs.append(memory_bound(device, 2 * partial + shape.output_bytes, memory))
+    return costs
+
+
+def partial_sums(shape: ConvolutionShape) -> int:
+    """Copies of the weight gradient: windows over ``partialSum``, which was 5, 3 and 13."""
+    if shape.channels <= 3:
+        return ceil(shape.outputs / 5)
+    return ceil(shape.outputs / (3 if shape.outputs > 400 else 13))
 
 
 def _up(value: int, multiple: int) -> int:

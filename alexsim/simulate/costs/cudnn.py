@@ -20,7 +20,7 @@ from math import ceil, log2
 from alexsim.machine.device import Device
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.plan.records import OpKind
-from alexsim.simulate.costs.gemm import gemm
+from alexsim.simulate.costs.gemm import gemm, tensor_speedup
 from alexsim.simulate.costs.records import (
     LAUNCH_S,
     ConvolutionShape,
@@ -66,7 +66,7 @@ def convolution(
     if shape.stride == 1 and shape.size > 1 and precision == "fp32":
         for name in sorted(allowed & {"fft", "fft-tiled"}):
             if (tile := _fft_tile(work.kind, shape, tiled=name == "fft-tiled")) is not None:
-                choices.append((*fft(device, work.kind, shape, tile), "fft"))
+                choices.append((*fft(device, work.kind, shape, tile), f"fft-{tile}"))
         if shape.size == 3:
             if "winograd-2" in allowed and work.kind != OpKind.GRAD_WEIGHT:
                 choices.append((*winograd(device, work.kind, shape, 2), "winograd-2"))
@@ -76,15 +76,18 @@ def convolution(
     kind = str(work.kind)
     few = ":few" if shape.channels <= 3 else ""
     architecture = device.architecture.name
-    traits = (
+    traits: tuple[str, ...] = (
         f"library:{library}",
         f"library:{library}:{kind}{few}",
+        f"library:{library}:{name.partition('-')[0]}",
+        f"algorithm:{name.partition('-')[0]}",
         f"algorithm:{name}",
         f"algorithm:{name}:{kind}",
         f"architecture:{architecture}",
         f"architecture:{architecture}:cudnn",
-        f"precision:{precision}",
     )
+    if tensor_speedup(device, precision) > 1:
+        traits = (*traits, f"precision:{precision}", f"precision:{precision}:{architecture}")
     return [Cost(seconds, limit, traits)]
 
 

@@ -8,8 +8,14 @@ from alexsim.machine.device import Device
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.network.layers import FullyConnected
 from alexsim.plan.records import OpKind
-from alexsim.simulate.costs.gemm import gemm
+from alexsim.simulate.costs.gemm import gemm, tensor_speedup
 from alexsim.simulate.costs.records import Cost, Precision, Work, memory_bound
+
+
+_NORMS = ("LocalResponseNorm", "SpatialResponseNorm")
+_NORM_GRADIENT_PASSES = 9
+"""Operands that the two kernels of 2012 read and write for a norm's gradient (the plan's count,
+each operand once, is 4): a product of gradient, output and denominator, then its windowed sum."""
 
 
 def fully_connected(device: Device, work: Work, precision: Precision = "fp32") -> list[Cost]:
@@ -30,6 +36,8 @@ def fully_connected(device: Device, work: Work, precision: Precision = "fp32") -
         f"architecture:{architecture}",
         f"architecture:{architecture}:fc",
     )
+    if tensor_speedup(device, precision) > 1:
+        traits = (*traits, f"precision:{precision}:fc")
     costs = [Cost(seconds, limit, traits)]
     if work.fused:
         moved = 2 * FLOAT_BYTES * math.prod(part.weight_shape)
@@ -47,11 +55,14 @@ def elementwise(device: Device, work: Work, family: str, precision: Precision) -
     moved = float(work.count.moved_bytes)
     if precision == "fp16" and work.kind != OpKind.UPDATE:
         moved /= 2
-    traits = (
-        *_by_memory(device),
-        f"elementwise:{layer}:{kind}",
-        f"family:{family}:elementwise",
-    )
+    if family == "cuda-convnet" and layer in _NORMS and work.kind == OpKind.GRAD_INPUT:
+        moved *= _NORM_GRADIENT_PASSES / 4
+    traits: tuple[str, ...] = (*_by_memory(device), f"elementwise:{layer}:{kind}")
+    if family == "cuda-convnet":
+        # Its kernels' passes over memory are known; nobody else's figures speak for them.
+        traits = (*_by_memory(device), "elementwise:cuda-convnet")
+    else:
+        traits = (*traits, f"family:{family}:elementwise")
     return [memory_bound(device, moved, traits)]
 
 

@@ -52,18 +52,19 @@ _SMALL_REGISTERS = (
 )
 
 
-def issue_bound(architecture: Architecture, sums: int, loads: float, *, vector: int = 1) -> float:
+def issue_bound(architecture: Architecture, sums: int, loads: float, passes: float) -> float:
     """Share of the float32 lanes that a kernel can keep busy.
 
     Args:
         architecture: what a multiprocessor does per clock.
         sums: multiply-adds of one thread per step.
-        loads: words it reads from shared memory for them.
-        vector: words per load instruction.
+        loads: load instructions for them.
+        passes: times that these loads occupy the load/store lanes with a whole warp; a vector that
+            is the same for all threads takes one.
     """
     lanes = architecture.lanes_per_sm.value / _WARP
-    issue = architecture.issue_warps_per_clock.value * sums / (sums + loads / vector)
-    delivery = architecture.load_store_lanes_per_sm.value / _WARP * sums / loads
+    issue = architecture.issue_warps_per_clock.value * sums / (sums + loads)
+    delivery = architecture.load_store_lanes_per_sm.value / _WARP * sums / passes
     return min(1.0, issue / lanes, delivery / lanes)
 
 
@@ -80,8 +81,8 @@ def _tiles(device: Device) -> tuple[tuple[_Tile, float], ...]:
             * issue_bound(
                 architecture,
                 tile.side_rows * tile.side_columns,
+                (tile.side_rows + tile.side_columns) / (2 if small else 4),
                 tile.side_rows + tile.side_columns,
-                vector=2 if small else 4,
             ),
         )
         for tile in (_SMALL_REGISTERS if small else _LARGE_REGISTERS)

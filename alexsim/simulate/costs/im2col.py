@@ -10,7 +10,7 @@ from alexsim.machine.device import Device
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.plan.records import OpKind
 from alexsim.simulate.costs.gemm import gemm
-from alexsim.simulate.costs.records import Cost, Work, convolution_shape, memory_bound
+from alexsim.simulate.costs.records import LAUNCH_S, Cost, Work, convolution_shape, memory_bound
 
 
 def convolution(device: Device, work: Work, library: str) -> list[Cost]:
@@ -41,11 +41,11 @@ def convolution(device: Device, work: Work, library: str) -> list[Cost]:
         matrix = FLOAT_BYTES * shape.groups * shape.depth * shape.outputs
         image = shape.input_bytes / shape.batch_size
         traits = (f"im2col:{kind}", f"architecture:{architecture}:memory")
-        costs.append(
-            memory_bound(
-                device, shape.batch_size * (matrix + image), traits, launches=shape.batch_size
-            )
-        )
+        costs.append(memory_bound(device, shape.batch_size * (matrix + image), traits))
     if work.kind == OpKind.FORWARD:
-        costs.append(memory_bound(device, 2 * shape.output_bytes, ("elementwise:bias",)))
+        traits = ("memory", f"architecture:{architecture}:memory", "elementwise:bias")
+        costs.append(memory_bound(device, 2 * shape.output_bytes, traits))
+    # Kernels on one image are short: each waits for the one before it to drain.
+    each = 2 + (work.kind == OpKind.FORWARD)
+    costs.append(Cost(each * shape.batch_size * LAUNCH_S, "launch", ("im2col:launch",)))
     return costs

@@ -13,7 +13,14 @@ from alexsim.network.layers import Convolution
 from alexsim.plan.records import OpKind
 from alexsim.simulate.costs import cuda_convnet, cudnn, elementwise, im2col
 from alexsim.simulate.costs.gemm import tensor_speedup
-from alexsim.simulate.costs.records import LAUNCH_S, Cost, Precision, Work
+from alexsim.simulate.costs.records import (
+    LAUNCH_S,
+    Cost,
+    Precision,
+    Work,
+    convolution_shape,
+    memory_bound,
+)
 
 _PRODUCTS = (OpKind.FORWARD, OpKind.GRAD_INPUT, OpKind.GRAD_WEIGHT)
 
@@ -35,6 +42,10 @@ class Library:
             return [_roofline(device, work, precision)]
         if isinstance(work.part.layer, Convolution) and work.kind in _PRODUCTS:
             costs = self._convolution(device, work, precision)
+            if self.family in CHANNELS_LAST:
+                shape = convolution_shape(work)
+                moved = 2 * (shape.input_bytes + shape.output_bytes)
+                costs.append(memory_bound(device, moved, ("memory", "elementwise:transpose")))
         elif elementwise.is_product(work):
             costs = elementwise.fully_connected(device, work, precision)
         else:
@@ -50,6 +61,9 @@ class Library:
             return im2col.convolution(device, work, f"{self.name}:{self.family}")
         return cudnn.convolution(device, work, self.name, self.algorithms, precision)
 
+
+CHANNELS_LAST = frozenset({"tensorflow-2015", "tensorflow-nhwc"})
+"""Families that keep channels last and turn every operand of a convolution for cuDNN."""
 
 OVERHEAD_S = 5e-6
 """Host time per op that a framework adds when nothing hides it; corrected per family."""

@@ -1,0 +1,78 @@
+"""Corrections of cost models: what fitting published figures has taught, and how sure it is.
+
+A piece of cost is multiplied by the exponential of the sum of its traits' coefficients. Every
+coefficient has a normal prior around 0 (the mechanism as worked out) whose width depends on the
+kind of trait; measurements move it. What is left over gives each prediction its interval.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from alexsim.simulate.costs.records import Cost
+
+PRIOR_WIDTHS = {
+    "library": 0.4,
+    "architecture": 0.25,
+    "algorithm": 0.4,
+    "precision": 0.7,
+    "fc": 0.4,
+    "memory": 0.3,
+    "elementwise": 0.5,
+    "im2col": 0.5,
+    "family": 0.4,
+    "overhead": 0.7,
+    "update": 0.3,
+}
+"""Standard deviation of the logarithm that a trait's coefficient has before any measurement."""
+
+
+def prior_width(trait: str) -> float:
+    """Width of a trait's prior; that of its first word. Interactions are narrower."""
+    words = trait.split(":")
+    if words[0] == "family" and words[-1] == "overhead":
+        return 1.0
+    return PRIOR_WIDTHS[words[0]] * (0.6 if len(words) > 2 else 1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Correction:
+    """Coefficients by trait, and their covariance.
+
+    ``noise`` is the relative scatter of one measurement around its prediction.
+    """
+
+    coefficients: Mapping[str, float]
+    covariance: Mapping[str, Mapping[str, float]]
+    noise: float
+    fitted_to: str
+
+    def factor(self, traits: tuple[str, ...]) -> float:
+        """What a piece of cost is multiplied by."""
+        coefficients = self.coefficients
+        return math.exp(sum([coefficients.get(trait, 0.0) for trait in traits]))
+
+    def seconds(self, costs: Iterable[Cost]) -> float:
+        """Corrected time of some pieces of cost."""
+        return sum(cost.seconds * self.factor(cost.traits) for cost in costs)
+
+    def spread(self, gradient: Mapping[str, float]) -> float:
+        """Standard deviation of the logarithm of a time.
+
+        ``gradient``: share of the time that each trait multiplies. Traits that no measurement had
+        keep the width of their prior.
+        """
+        variance = self.noise**2
+        for trait, share in gradient.items():
+            row = self.covariance.get(trait)
+            if row is None:
+                variance += (share * prior_width(trait)) ** 2
+                continue
+            variance += share * sum(row.get(other, 0.0) * s for other, s in gradient.items())
+        return math.sqrt(max(variance, 0.0))
+
+
+UNFITTED = Correction(coefficients={}, covariance={}, noise=0.15, fitted_to="nothing")
+"""The mechanism alone; its intervals are those of the priors."""

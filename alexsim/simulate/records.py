@@ -1,0 +1,99 @@
+"""What a simulation says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from alexsim.trace import Trace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """Bounds that nine figures in ten should lie in."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceTimes:
+    """Seconds of one device in a step; ``busy_s`` is computing, transfers left out."""
+
+    name: str
+    busy_s: float
+    idle_s: float
+    exchange_s: float
+    upload_s: float
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExchangeTimes:
+    """One transfer between devices."""
+
+    name: str
+    source: str
+    target: str
+    size_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerTimes:
+    """One layer on one device, and what limits most of its time."""
+
+    name: str
+    device: str
+    forward_s: float
+    grad_input_s: float
+    grad_weight_s: float
+    update_s: float
+    limit: str
+
+    @property
+    def total_s(self) -> float:
+        """All passes."""
+        return self.forward_s + self.grad_input_s + self.grad_weight_s + self.update_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Simulation:
+    """A training step on a machine, in seconds of the virtual clock, in steady state.
+
+    ``step_interval`` is for one machine's step, at ``coverage``. ``critical_path_s`` is the
+    longest chain of the step's ops that must follow each other.
+    """
+
+    network: str
+    machine: str
+    library: str
+    partition: str
+    devices_count: int
+    batch_size: int
+    step_s: float
+    step_interval: Interval
+    forward_s: float
+    backward_s: float
+    utilisation: float
+    ideal_forward_images_per_s: float
+    host_s: float
+    """The slowest stage of the data path; it sets the pace where it is longer than the step."""
+    all_reduce_s: float
+    devices: tuple[DeviceTimes, ...]
+    exchanges: tuple[ExchangeTimes, ...]
+    layers: tuple[LayerTimes, ...]
+    trace: Trace
+
+    @property
+    def images_per_s(self) -> float:
+        """Images of all devices per second."""
+        return self.batch_size / self.step_s
+
+    def training_days(self, images: int, epochs: int) -> float:
+        """Days of ``epochs`` passes over ``images``."""
+        return epochs * (images / self.batch_size) * self.step_s / 86_400
+
+    def training_days_interval(self, images: int, epochs: int) -> Interval:
+        """Bounds of those days."""
+        steps = epochs * images / self.batch_size / 86_400
+        return Interval(low=steps * self.step_interval.low, high=steps * self.step_interval.high)

@@ -1,0 +1,253 @@
+"""From a plan's ops to the engine's tasks: who runs what, over which links, for how long."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from alexsim.machine.machine import Machine
+from alexsim.network.counts import FLOAT_BYTES, Count
+from alexsim.network.layers import FullyConnected
+from alexsim.network.network import Part
+from alexsim.plan.records import Exchange, Op, OpKind, Plan
+from alexsim.simulate import paths
+from alexsim.simulate.correction import Correction
+from alexsim.simulate.costs.libraries import Library
+from alexsim.simulate.costs.records import Cost, Precision, Work
+from alexsim.simulate.engine import Task
+
+BARRIER_S = 3e-5
+"""Host threads that synchronise their devices and wait for each other: tens of microseconds."""
+JPEG_BYTES = 27 * 1000**3 / 1_281_167
+"""A 256 x 256 JPEG of the 27 GB set."""
+
+DataPath = Literal["jpeg", "none"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """Copies of the plan on other devices, which sum their gradients.
+
+    ``replicas`` run the plan on their own images. With ``hybrid`` the fully connected layers are
+    split over them instead, each device holding a slice of the units for the images of all
+    (Krizhevsky 2014): activations are gathered, and only convolutions' gradients are summed.
+    Copies are equal, so one is simulated.
+    """
+
+    replicas: int = 1
+    hybrid: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timer:
+    """Times ops: a library's cost model on a device, corrected by what was fitted."""
+
+    machine: Machine
+    library: Library
+    correction: Correction
+    precision: Precision = "fp32"
+
+    def costs(self, work: Work) -> list[Cost]:
+        """Pieces of an op's time, corrected."""
+        return [
+            Cost(cost.seconds * self.correction.factor(cost.traits), cost.limit, cost.traits)
+            for cost in self.library.costs(self.machine.device, work, self.precision)
+        ]
+
+
+@dataclass(slots=True, kw_only=True)
+class TaskList:
+    """Tasks of some steps, and the op that each one runs."""
+
+    plan: Plan
+    timer: Timer
+    data: DataPath
+    scale: Scale
+    tasks: list[Task] = field(default_factory=list)
+    ops: list[tuple[int, Op | None, str]] = field(default_factory=list)
+    """Step, op and name of each task; no op on the host."""
+    costs: dict[str, list[Cost]] = field(default_factory=dict)
+    _of_step: list[dict[str, int]] = field(default_factory=list)
+    _exchanges: dict[str, Exchange] = field(init=False)
+    _parts: dict[tuple[str, int], Part] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._parts = {(p.layer.name, p.column): p for ps in self.plan.network.parts for p in ps}
+        self._exchanges = {exchange.name: exchange for exchange in self.plan.exchanges}
+
+    def build(self, steps: int) -> None:
+        """Emit ``steps`` steps: the host's work, then every device's ops."""
+        for device in self.plan.devices:
+            for op in device.ops:
+                if _computes(op):
+                    self.costs[op.id] = self.timer.costs(self._work(op))
+        for step in range(steps):
+            self._of_step.append({})
+            crop = self._host(step)
+            self._devices(step, crop)
+
+    def _work(self, op: Op) -> Work:
+        work = Work(
+            kind=op.kind,
+            part=self._parts[op.layer, op.column],
+            batch_size=self.plan.batch_size,
+            count=op.count,
+            fused=op.fused,
+        )
+        replicas, part = self.scale.replicas, work.part
+        if replicas == 1 or not part.weight_shape:
+            return work
+        if self.scale.hybrid and isinstance(part.layer, FullyConnected):
+            units, inputs = part.weight_shape
+            share = replace(
+                part, weight_shape=(max(1, units // replicas), inputs), output_shape=(units,)
+            )
+            count = Count(
+                mac=work.count.mac,
+                elementwise_flop=work.count.elementwise_flop // replicas,
+                moved_bytes=work.count.moved_bytes // replicas,
+            )
+            return replace(work, part=share, batch_size=work.batch_size * replicas, count=count)
+        # The gradients of replicas are summed before they may touch the momentum.
+        return replace(work, fused=False)
+
+    def _add(self, step: int, name: str, op: Op | None, task: Task) -> int:
+        self.tasks.append(task)
+        self.ops.append((step, op, name))
+        self._of_step[step][name] = len(self.tasks) - 1
+        return len(self.tasks) - 1
+
+    def _host(self, step: int) -> tuple[int, ...]:
+        """Read, decode, crop the step's images; two batches may lie ready at a time."""
+        if self.data == "none":
+            return ()
+        previous: tuple[int, ...] = ()
+        for name, seconds in host_stages(self.timer.machine, self.plan.batch_size).items():
+            after = previous
+            if name == "host.crop" and step >= 2:
+                uploads = [f"{device.name}.upload" for device in self.plan.devices]
+                after = (*after, *(self._of_step[step - 2][upload] for upload in uploads))
+            previous = (self._add(step, name, None, Task(seconds, name, after)),)
+        return previous
+
+    def _devices(self, step: int, crop: tuple[int, ...]) -> None:
+        known = self._of_step[step]
+        pending: list[list[Op]] = [list(device.ops) for device in self.plan.devices]
+        # Devices take turns up to each barrier, so that whatever an op waits for is there before.
+        position = [0] * len(pending)
+        while any(at < len(ops) for at, ops in zip(position, pending, strict=True)):
+            moved = False
+            for device, ops in enumerate(pending):
+                while position[device] < len(ops):
+                    op = ops[position[device]]
+                    if op.kind == OpKind.BARRIER:
+                        break
+                    if any(need not in known for need in op.depends_on):
+                        break
+                    self._op(step, device, op, crop)
+                    position[device] += 1
+                    moved = True
+            if not moved:
+                self._barriers(step, pending, position)
+
+    def _barriers(self, step: int, pending: list[list[Op]], position: list[int]) -> None:
+        """Every device stands at a barrier: each goes on when all have come."""
+        ops = [queue[at] for queue, at in zip(pending, position, strict=True)]
+        assert all(op.kind == OpKind.BARRIER for op in ops), [op.id for op in ops]
+        known = self._of_step[step]
+        before = {known[need] for op in ops for need in op.depends_on if need in known}
+        before |= {
+            known[queue[at - 1].id] for queue, at in zip(pending, position, strict=True) if at
+        }
+        for device, op in enumerate(ops):
+            self._add(step, op.id, op, Task(BARRIER_S, f"{op.device}.compute", tuple(before)))
+            position[device] += 1
+
+    def _op(self, step: int, device: int, op: Op, crop: tuple[int, ...]) -> None:
+        known = self._of_step[step]
+        after = tuple([known[need] for need in op.depends_on])
+        after = (*after, *self._collectives(step, op, after))
+        seconds, holds = 0.0, ()
+        machine, size = self.timer.machine, op.count.moved_bytes
+        if op.kind == OpKind.UPLOAD:
+            path = paths.from_host(machine, device, size)
+            seconds, holds = path.seconds, path.holds
+            after = (*after, *crop)
+            if step >= 2 and op.queue != "compute":
+                # Two input buffers: this one is free when the step before the last has ended.
+                last = self.plan.devices[device].ops[-1].id
+                after = (*after, self._of_step[step - 2][last])
+        elif op.kind in (OpKind.POST, OpKind.WAIT):
+            seconds, holds = self._exchange(op)
+        elif op.id in self.costs:
+            seconds = sum([cost.seconds for cost in self.costs[op.id]])
+        elif size:
+            seconds = size / machine.device.memory_bytes_per_s.value
+        self._add(step, op.id, op, Task(seconds, f"{op.device}.{op.queue}", after, holds))
+
+    def _collectives(self, step: int, op: Op, after: tuple[int, ...]) -> tuple[int, ...]:
+        """What devices must tell each other before ``op``: gradients, or split activations."""
+        seconds = self._collective_s(op)
+        if not seconds:
+            return ()
+        kind = "all_reduce" if op.kind == OpKind.UPDATE else "all_gather"
+        queue = "network" if self.plan.schedule == "overlap" else "compute"
+        name = f"{op.id}.{kind}"
+        return (self._add(step, name, op, Task(seconds, f"{op.device}.{queue}", after)),)
+
+    def _collective_s(self, op: Op) -> float:
+        replicas, machine = self.scale.replicas, self.timer.machine
+        if replicas == 1 or (part := self._parts.get((op.layer, op.column))) is None:
+            return 0.0
+        if not part.weight_shape:
+            return 0.0
+        split = self.scale.hybrid and isinstance(part.layer, FullyConnected)
+        if op.kind == OpKind.UPDATE and not split:
+            return paths.all_reduce_s(machine, replicas, FLOAT_BYTES * part.parameters)
+        if split and op.kind in (OpKind.FORWARD, OpKind.GRAD_INPUT):
+            images = self.plan.batch_size * replicas
+            size = FLOAT_BYTES * images * math.prod(part.input_shape)
+            return paths.all_gather_s(machine, replicas, size)
+        return 0.0
+
+    def _exchange(self, op: Op) -> tuple[float, tuple[str, ...]]:
+        """Peer: the consumer pulls, all at once. Host: the producer stages, the consumer fetches."""
+        machine = self.timer.machine
+        exchange = self._exchanges[op.exchange]
+        source, target = int(exchange.source[3:]), int(exchange.target[3:])
+        if self.plan.transport == "peer":
+            if op.kind == OpKind.POST:
+                return 0.0, ()
+            path = paths.between(machine, source, target, exchange.size_bytes)
+        elif op.kind == OpKind.POST:
+            path = paths.to_host(machine, source, exchange.size_bytes)
+        else:
+            path = paths.from_host(machine, target, exchange.size_bytes)
+        return path.seconds, path.holds
+
+
+def host_stages(machine: Machine, images: int) -> dict[str, float]:
+    """Seconds that each stage of the data path takes for a batch."""
+    return {
+        "host.disk": images * JPEG_BYTES / machine.disk_bytes_per_s.value,
+        "host.decode": images / (machine.decode_workers.value * machine.decode_images_per_s.value),
+        "host.crop": images / (machine.crop_workers.value * machine.crop_images_per_s.value),
+    }
+
+
+_COMPUTING = frozenset(
+    {
+        OpKind.FORWARD,
+        OpKind.GRAD_INPUT,
+        OpKind.GRAD_WEIGHT,
+        OpKind.UPDATE,
+        OpKind.DRAW,
+        OpKind.LOSS,
+        OpKind.ACCUMULATE,
+    }
+)
+
+
+def _computes(op: Op) -> bool:
+    return op.kind in _COMPUTING
