@@ -3,11 +3,12 @@
 AlexsimError          the user's mistake: the command line prints one line and exits 2
 ├── NetworkError      a network's layers do not fit together, or its name is unknown
 ├── PlanError         a plan was asked for that this network cannot have
-├── ProfileError      a device file is missing or malformed
+├── ProfileError      a spec sheet or a table of measurements is missing or malformed
 ├── DataError         a data folder or its images cannot be used
 ├── RunError          a run directory cannot be written, read or resumed
 ├── MemoryBudgetError a plan needs more memory than its device has (exit 3)
-└── TrainingError     training itself failed: the loss is not a number (exit 1)
+├── TrainingError     training itself failed: the loss is not a number (exit 1)
+└── GateError         a gate failed: a figure is worse than it may be (exit 4)
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class PlanError(AlexsimError):
 
 
 class ProfileError(AlexsimError):
-    """A device file is missing or malformed."""
+    """A spec sheet or a table of measurements is missing or malformed."""
 
 
 class DataError(AlexsimError):
@@ -51,3 +52,9 @@ class TrainingError(AlexsimError):
     """Training failed: the loss is no longer a number."""
 
     exit_code = 1
+
+
+class GateError(AlexsimError):
+    """A gate failed: a figure is worse than it may be."""
+
+    exit_code = 4

@@ -8,10 +8,13 @@ from collections.abc import Sequence
 import typer
 from typer.exceptions import Abort, TyperException
 
-from alexsim.cli import network
+from alexsim.cli import hardware, network
 from alexsim.cli.flops import flops
 from alexsim.cli.memory import memory
+from alexsim.cli.simulate import simulate
+from alexsim.cli.sweep import sweep
 from alexsim.cli.train import train
+from alexsim.cli.validate import validate
 from alexsim.errors import AlexsimError
 
 app = typer.Typer(
@@ -25,6 +28,10 @@ app = typer.Typer(
 app.command()(train)
 app.command()(memory)
 app.command()(flops)
+app.command()(simulate)
+app.command()(sweep)
+app.command()(validate)
+app.add_typer(hardware.app, name="hardware")
 app.add_typer(network.app, name="network")
 
 
@@ -46,7 +53,7 @@ def _root(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command and exit: 0 done, 1 failed, 2 the user's mistake, 3 does not fit."""
+    """Run one command and exit: 0 done, 1 failed, 2 the user's mistake, 3 does not fit, 4 a gate failed."""
     command = typer.main.get_command(app)
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:

@@ -58,8 +58,8 @@ class Machine:
     crop_images_per_s: Quantity
     """Images that one worker crops, mirrors and colours."""
     disk_bytes_per_s: Quantity
-    host_copy_bytes_per_s: Quantity
-    """Copies from one pinned buffer to another in the host's memory."""
+    host_staging_bytes_per_s: Quantity
+    """What devices can write to and read from the host's memory at once, all together."""
 
 
 _NUMBERS = tuple(field.name for field in fields(Machine) if field.type == "Quantity")
@@ -113,6 +113,27 @@ def load_machine(name: str, link: str = "") -> Machine:
         found = load_link(link)
         machine = replace(machine, link=found, uplink=found)
     return machine
+
+
+def load_sheet(name: str) -> Machine | Device | Link:
+    """Whatever has a sheet of that name: a machine, a device or a link; or a TOML file of one.
+
+    Raises:
+        ProfileError: nothing has, or the sheet is malformed.
+    """
+    if name.endswith(".toml"):
+        table, _ = find("machines", name, what="sheet")
+        if "device" in table:
+            return load_machine(name)
+        return load_device(name) if "architecture" in table else load_link(name)
+    if name in machine_names():
+        return load_machine(name)
+    if name in device_names():
+        return load_device(name)
+    if name in link_names():
+        return load_link(name)
+    known = (*machine_names(), *device_names(), *link_names())
+    raise ProfileError(unknown("machine, device or link", name, known))
 
 
 def _from_sheet(table: Mapping[str, Any], where: str) -> Machine:

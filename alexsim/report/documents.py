@@ -5,11 +5,22 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from alexsim.machine.machine import Machine
 from alexsim.plan.fit import Fit
 from alexsim.plan.records import Plan
 from alexsim.plan.tables import FlopTable, memory_table
 
+from alexsim.report.hardware import quantities
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from alexsim.machine.device import Device
+    from alexsim.machine.machine import Link
+    from alexsim.simulate.records import Simulation
+    from alexsim.simulate.rows import Excluded
+    from alexsim.simulate.sweep import Point
+    from alexsim.simulate.validation import Summary
     from alexsim.train.records import TrainResult
 
 SCHEMA = 1
@@ -69,6 +80,138 @@ def memory_document(plan: Plan, verdict: Fit, *, context_bytes: int) -> dict[str
         "largest_batch_size": verdict.largest_batch_size,
         "suggestions": list(verdict.suggestions),
     }
+
+
+def simulation_document(simulation: Simulation, *, images: int, epochs: int) -> dict[str, Any]:
+    """``alexsim simulate --json``."""
+    interval = simulation.training_days_interval(images, epochs)
+    return _head(simulation.network, simulation.batch_size) | {
+        "machine": simulation.machine,
+        "library": simulation.library,
+        "partition": simulation.partition,
+        "gpus": simulation.devices_count,
+        "step_s": simulation.step_s,
+        "step_s_interval": [simulation.step_interval.low, simulation.step_interval.high],
+        "images_per_s": simulation.images_per_s,
+        "forward_s": simulation.forward_s,
+        "backward_s": simulation.backward_s,
+        "training_days": simulation.training_days(images, epochs),
+        "training_days_interval": [interval.low, interval.high],
+        "ideal_forward_images_per_s": simulation.ideal_forward_images_per_s,
+        "utilisation": simulation.utilisation,
+        "host_s": simulation.host_s,
+        "all_reduce_s": simulation.all_reduce_s,
+        "devices": [
+            {
+                "name": device.name,
+                "busy_s": device.busy_s,
+                "idle_s": device.idle_s,
+                "exchange_s": device.exchange_s,
+                "upload_s": device.upload_s,
+                "memory_bytes": device.memory_bytes,
+            }
+            for device in simulation.devices
+        ],
+        "exchanges": [
+            {
+                "name": exchange.name,
+                "source": exchange.source,
+                "target": exchange.target,
+                "bytes": exchange.size_bytes,
+                "seconds": exchange.seconds,
+            }
+            for exchange in simulation.exchanges
+        ],
+        "layers": [
+            {
+                "name": layer.name,
+                "device": layer.device,
+                "forward_s": layer.forward_s,
+                "grad_input_s": layer.grad_input_s,
+                "grad_weight_s": layer.grad_weight_s,
+                "update_s": layer.update_s,
+                "limit": layer.limit,
+            }
+            for layer in simulation.layers
+        ],
+    }
+
+
+def sweep_document(points: Sequence[Point], *, images: int, epochs: int) -> dict[str, Any]:
+    """``alexsim sweep --json``."""
+    return {
+        "schema": SCHEMA,
+        "alexsim": version("alexsim"),
+        "images": images,
+        "epochs": epochs,
+        "points": [
+            {"settings": dict(point.settings), "error": point.error}
+            if point.error
+            else {
+                "settings": dict(point.settings),
+                "step_s": point.step_s,
+                "step_s_interval": [point.low_s, point.high_s],
+                "images_per_s": point.images_per_s,
+                "training_days": point.training_days,
+                "utilisation": point.utilisation,
+                "memory_bytes": point.memory_bytes,
+                "fits": point.fits,
+            }
+            for point in points
+        ],
+    }
+
+
+def validation_document(
+    summaries: Sequence[Summary], excluded: Sequence[Excluded], *, rows: int, predicted: int
+) -> dict[str, Any]:
+    """``alexsim validate --json``."""
+    return {
+        "schema": SCHEMA,
+        "alexsim": version("alexsim"),
+        "rows": rows,
+        "predicted": predicted,
+        "summaries": [
+            {
+                "name": summary.name,
+                "rows": summary.rows,
+                "mean_absolute_error": summary.mean_absolute_error,
+                "median_absolute_error": summary.median_absolute_error,
+                "bias": summary.bias,
+                "coverage": summary.coverage,
+            }
+            for summary in summaries
+        ],
+        "excluded": [{"id": row.row.id, "why": row.why} for row in excluded],
+    }
+
+
+def hardware_document(
+    machines: Mapping[str, Machine], devices: Mapping[str, Device], links: Mapping[str, Link]
+) -> dict[str, Any]:
+    """``alexsim hardware list --json``."""
+    return {
+        "schema": SCHEMA,
+        "alexsim": version("alexsim"),
+        "machines": [{"name": key, "title": machine.name} for key, machine in machines.items()],
+        "devices": [{"name": key} | sheet_document(device) for key, device in devices.items()],
+        "links": [{"name": key} | sheet_document(link) for key, link in links.items()],
+    }
+
+
+def sheet_document(sheet: Machine | Device | Link) -> dict[str, Any]:
+    """``alexsim hardware show --json``: numbers with their kind and source."""
+    document: dict[str, Any] = {"title": sheet.name}
+    for name, quantity in quantities(sheet):
+        document[name] = {
+            "value": quantity.value,
+            "kind": quantity.kind,
+            "source": quantity.source,
+        }
+    if isinstance(sheet, Machine):
+        document["device"] = sheet.device_name
+        document["link"] = sheet_document(sheet.link)
+    return document
 
 
 def train_document(result: TrainResult) -> dict[str, Any]:

@@ -7,10 +7,15 @@ kind of trait; measurements move it. What is left over gives each prediction its
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
 
+from alexsim.errors import ProfileError
 from alexsim.simulate.costs.records import Cost
 
 PRIOR_WIDTHS = {
@@ -76,3 +81,58 @@ class Correction:
 
 UNFITTED = Correction(coefficients={}, covariance={}, noise=0.15, fitted_to="nothing")
 """The mechanism alone; its intervals are those of the priors."""
+
+
+@cache
+def load_correction() -> Correction:
+    """What was fitted to the published rows and shipped.
+
+    Raises:
+        ProfileError: the file is malformed.
+    """
+    source = files("alexsim_profiles") / "measurements" / "correction.json"
+    document = json.loads(source.read_text(encoding="utf-8"))
+    try:
+        traits = document["traits"]
+        return Correction(
+            coefficients=dict(zip(traits, document["coefficients"], strict=True)),
+            covariance=_LazyRows(traits, document["covariance"]),
+            noise=document["noise"],
+            fitted_to=document["fitted_to"],
+        )
+    except (KeyError, ValueError) as error:
+        raise ProfileError(f"correction.json is malformed: {error}") from error
+
+
+class _LazyRows(dict[str, Mapping[str, float]]):
+    """Rows of a symmetric matrix stored as its lower triangle, made when they are asked for."""
+
+    def __init__(self, traits: list[str], triangle: list[list[float]]) -> None:
+        super().__init__()
+        self._index = {trait: i for i, trait in enumerate(traits)}
+        self._triangle = triangle
+
+    def get(self, key: str, default: Any = None) -> Any:
+        if key not in self._index:
+            return default
+        if key not in self:
+            i, triangle = self._index[key], self._triangle
+            self[key] = {
+                other: triangle[max(i, j)][min(i, j)] for other, j in self._index.items()
+            }
+        return self[key]
+
+
+def correction_document(correction: Correction) -> dict[str, Any]:
+    """A correction as JSON: traits, coefficients, and the covariance's lower triangle."""
+    traits = sorted(correction.coefficients)
+    return {
+        "fitted_to": correction.fitted_to,
+        "noise": round(correction.noise, 5),
+        "traits": traits,
+        "coefficients": [round(correction.coefficients[trait], 5) for trait in traits],
+        "covariance": [
+            [float(f"{correction.covariance[a][b]:.3g}") for b in traits[: i + 1]]
+            for i, a in enumerate(traits)
+        ],
+    }

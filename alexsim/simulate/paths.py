@@ -102,9 +102,8 @@ def _inside(machine: Machine, devices: int) -> tuple[float, float]:
     if _shared(machine):
         rate = min(rate, machine.uplink.effective_bytes_per_s)
     if not machine.peer:
-        # Through the host: down and up again, and all devices copy in the same memory.
-        copies = machine.host_copy_bytes_per_s.value / devices
-        return 1 / (1 / rate + 1 / min(rate, copies)), 2 * latency
+        # Through the host, piece by piece; all devices write and read the same memory.
+        return min(rate, machine.host_staging_bytes_per_s.value / devices), 2 * latency
     return rate, latency
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from typing import Literal
 
 from alexsim.errors import PlanError
 from alexsim.machine.machine import Machine
@@ -11,7 +12,7 @@ from alexsim.network.counts import FLOAT_BYTES
 from alexsim.network.layers import FullyConnected
 from alexsim.network.network import Network
 from alexsim.plan.planner import plan as make_plan
-from alexsim.plan.records import Op, OpKind, Plan
+from alexsim.plan.records import Op, OpKind, Plan, Policy, Schedule, TransportName
 from alexsim.simulate.correction import Correction
 from alexsim.simulate.costs.libraries import load_library
 from alexsim.simulate.costs.records import Precision
@@ -116,9 +117,9 @@ def simulate_network(
     gpus: int | None = None,
     kind: str = "columns",
     batch_size: int = 128,
-    schedule: str = "serial",
-    transport: str = "",
-    policy: str = "as-released",
+    schedule: Schedule = "serial",
+    transport: TransportName | Literal[""] = "",
+    policy: Policy = "as-released",
     data: DataPath = "jpeg",
     precision: Precision = "fp32",
 ) -> Simulation:
@@ -128,9 +129,9 @@ def simulate_network(
         network,
         gpus=devices,
         batch_size=images,
-        policy=policy,  # type: ignore[arg-type]
-        schedule=schedule,  # type: ignore[arg-type]
-        transport=transport or ("peer" if machine.peer else "host"),  # type: ignore[arg-type]
+        policy=policy,
+        schedule=schedule,
+        transport=transport or default_transport(machine),
     )
     return simulate(
         made,
@@ -141,6 +142,20 @@ def simulate_network(
         precision=precision,
         scale=scale,
     )
+
+
+def default_transport(machine: Machine) -> TransportName:
+    """``peer`` where devices may read each other's memory, else ``host``."""
+    return "peer" if machine.peer else "host"
+
+
+def default_library(machine: Machine) -> str:
+    """The library that a card of its year was used with."""
+    year = machine.device.year
+    for last, name in ((2012, "cuda-convnet"), (2014, "cudnn-v2"), (2016, "cudnn-v5.1")):
+        if year <= last:
+            return name
+    return "cudnn-v7" if year < 2020 else "cudnn-v8"
 
 
 def _spread(listed: TaskList, correction: Correction) -> float:
@@ -229,7 +244,10 @@ _Placed = tuple[Op | None, Task, float, float, str]
 def _device(listed: TaskList, index: int, mine: list[_Placed], step_s: float) -> DeviceTimes:
     device = listed.plan.devices[index]
     own = [(op, task) for op, task, _, _, _ in mine if op is not None and op.device == device.name]
-    busy = sum(task.seconds for op, task in own if op.id in listed.costs and not _talks(task, op))
+    busy = sum(
+        cost.seconds for op, _, _, _, name in mine if op is not None and name == op.id
+        and op.device == device.name for cost in listed.costs.get(op.id, ())
+    )
     exchange = sum(t.seconds for op, t in own if op.kind in (OpKind.POST, OpKind.WAIT))
     upload = sum(t.seconds for op, t in own if op.kind == OpKind.UPLOAD)
     on_queue = sum(task.seconds for _, task in own if task.queue.endswith(".compute"))
@@ -244,12 +262,6 @@ def _device(listed: TaskList, index: int, mine: list[_Placed], step_s: float) ->
         + int(listed.timer.machine.device.context_bytes.value)
         + _unfused_bytes(listed),
     )
-
-
-def _talks(task: Task, op: Op) -> bool:
-    """Whether a task with a computing op's name is really a collective before it."""
-    del op
-    return task.queue.endswith(".network")
 
 
 def _unfused_bytes(listed: TaskList) -> int:

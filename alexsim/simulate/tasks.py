@@ -204,7 +204,8 @@ class TaskList:
             return 0.0
         split = self.scale.hybrid and isinstance(part.layer, FullyConnected)
         if op.kind == OpKind.UPDATE and not split:
-            return paths.all_reduce_s(machine, replicas, FLOAT_BYTES * part.parameters)
+            item = 2 if self.timer.precision == "fp16" else FLOAT_BYTES
+            return paths.all_reduce_s(machine, replicas, item * part.parameters)
         if split and op.kind in (OpKind.FORWARD, OpKind.GRAD_INPUT):
             images = self.plan.batch_size * replicas
             size = FLOAT_BYTES * images * math.prod(part.input_shape)

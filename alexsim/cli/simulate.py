@@ -1,0 +1,156 @@
+"""``alexsim simulate``: a training step on a machine's spec sheet."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from alexsim.cli import options
+
+if TYPE_CHECKING:
+    from alexsim.machine.machine import Machine
+
+MACHINE = "gtx580x2"
+IMAGES, EPOCHS = 1_281_167, 90
+
+MachineName = Annotated[
+    str,
+    typer.Option(
+        "--machine",
+        metavar="NAME",
+        help="Machine, device or TOML file to predict: see `alexsim hardware list`.",
+    ),
+]
+LinkName = Annotated[
+    str, typer.Option("--link", metavar="LINK", help="Link of every device, as in pcie3-x16.")
+]
+Epochs = Annotated[int, typer.Option("--epochs", metavar="N", help="Passes over the images.")]
+Images = Annotated[int, typer.Option("--images", metavar="N", help="Images in an epoch.")]
+
+
+def simulate(
+    net: options.Net = "alexnet-2012",
+    batch: options.Batch = 128,
+    gpus: options.Gpus = None,
+    machine: MachineName = MACHINE,
+    link: LinkName = "",
+    library: Annotated[
+        str,
+        typer.Option(
+            "--library",
+            metavar="LIBRARY",
+            help="Whose kernels' speed is modelled: cuda-convnet, cuda-convnet2, im2col-gemm,"
+            " cudnn-v1 to cudnn-v8, nervana, fbfft, roofline. Default: that of the card's time.",
+        ),
+    ] = "",
+    precision: Annotated[
+        str, typer.Option("--precision", metavar="PRECISION", help="`fp32`, `tf32` or `fp16`.")
+    ] = "fp32",
+    partition: Annotated[
+        str,
+        typer.Option(
+            "--partition",
+            metavar="PARTITION",
+            help="`columns`; `replicas`: a copy per GPU; `hybrid`: fc layers split over GPUs.",
+        ),
+    ] = "columns",
+    schedule: options.Schedule = "serial",
+    transport: Annotated[
+        str,
+        typer.Option(
+            "--transport", metavar="TRANSPORT", help="`peer` or `host`. Default: the machine's."
+        ),
+    ] = "",
+    policy: options.Policy = "as-released",
+    data_path: Annotated[
+        str,
+        typer.Option(
+            "--data-path",
+            metavar="PATH",
+            help="`jpeg` reads, decodes and crops beside the step; `none`: images are ready.",
+        ),
+    ] = "jpeg",
+    epochs: Epochs = EPOCHS,
+    images: Images = IMAGES,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=NUMBER", help="Change one number, as in device.clock_mhz=1700."
+        ),
+    ] = None,
+    sensitivity: Annotated[
+        bool, typer.Option("--sensitivity", help="Also show which assumptions matter most.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Predict a training step on a machine: time, traffic, idle time, days, and how sure that is.
+
+    Example: alexsim simulate --machine k20x8 --gpus 8 --partition replicas --batch 1024
+    --net alexnet-owt
+    """
+    from alexsim.cli.output import print_json
+    from alexsim.cli.parse import as_schedule, choice, positive
+    from alexsim.network.editions import load_network
+    from alexsim.plan.planner import POLICIES
+    from alexsim.simulate.correction import UNFITTED, Correction, load_correction
+    from alexsim.simulate.records import Simulation
+    from alexsim.simulate.simulator import PARTITIONS, default_library, simulate_network
+
+    positive("--epochs", epochs)
+    positive("--images", images)
+    network, wanted = load_network(net), the_machine(machine, link, settings or [])
+    chosen = library or default_library(wanted)
+    correction = UNFITTED if chosen == "roofline" else load_correction()
+
+    def run(on: Machine, corrected: Correction) -> Simulation:
+        return simulate_network(
+            network,
+            on,
+            library=chosen,
+            correction=corrected,
+            gpus=gpus,
+            kind=choice("--partition", partition, PARTITIONS),
+            batch_size=batch,
+            schedule=as_schedule(schedule),
+            transport=choice("--transport", transport, ("", "peer", "host")),  # type: ignore[arg-type]
+            policy=choice("--policy", policy, POLICIES),
+            precision=choice("--precision", precision, ("fp32", "tf32", "fp16")),  # type: ignore[arg-type]
+            data=choice("--data-path", data_path, ("jpeg", "none")),  # type: ignore[arg-type]
+        )
+
+    result = run(wanted, correction)
+    if json:
+        from alexsim.report.documents import simulation_document
+
+        print_json(simulation_document(result, images=images, epochs=epochs))
+        return
+    from alexsim.report.simulation import simulation_tables
+
+    tried = ()
+    if sensitivity:
+        from alexsim.simulate.sensitivity import sensitivities, traits_of
+
+        tried = sensitivities(run, wanted, correction, traits_of(chosen, wanted))
+    options.console().print(
+        simulation_tables(result, network, images=images, epochs=epochs, sensitivities=tried)
+    )
+
+
+def the_machine(name: str, link: str, settings: list[str]) -> Machine:
+    """The machine that was asked for, with the numbers that were set.
+
+    Raises:
+        AlexsimError: the name, the link or a setting is not allowed.
+    """
+    from alexsim.errors import AlexsimError
+    from alexsim.machine.machine import changed, load_machine
+    from alexsim.simulate.sweep import number
+
+    numbers = {}
+    for text in settings:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise AlexsimError(f"--set must be KEY=NUMBER, got {text!r}")
+        numbers[key] = number(key, value)
+    return changed(load_machine(name, link), numbers)

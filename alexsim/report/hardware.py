@@ -1,0 +1,83 @@
+"""Spec sheets as terminal tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from alexsim.machine.device import Architecture, Device
+from alexsim.machine.machine import Link, Machine
+from alexsim.machine.sheet import Quantity
+from alexsim.report.tables import _table
+
+
+def hardware_tables(
+    machines: Mapping[str, Machine], devices: Mapping[str, Device], links: Mapping[str, Link]
+) -> RenderableType:
+    """All machines, devices and links, one line each."""
+    of_machines = _table("Machines", "name", "what it is")
+    of_machines.columns[0].min_width = max(map(len, machines))
+    of_machines.columns[1].justify = "left"
+    of_machines.columns[1].no_wrap = False
+    for name, machine in machines.items():
+        of_machines.add_row(name, machine.name)
+    of_devices = _table("Devices", "name", "year", "architecture", "TFLOP/s", "GB/s", "GiB")
+    of_devices.columns[2].justify = "left"
+    for name, device in sorted(devices.items(), key=lambda item: (item[1].year, item[0])):
+        of_devices.add_row(
+            name,
+            str(device.year),
+            device.architecture.name,
+            f"{device.flop_per_s / 1e12:.2f}",
+            f"{device.memory_bytes_per_s.value / 1e9:,.0f}",
+            f"{device.memory_bytes.value / 1024**3:.1f}",
+        )
+    of_links = _table("Links, one direction", "name", "GB/s", "reached", "latency")
+    for name, link in links.items():
+        of_links.add_row(
+            name,
+            f"{link.bytes_per_s.value / 1e9:.2f}",
+            f"{link.effective_bytes_per_s / 1e9:.2f}",
+            f"{1e6 * link.latency_s.value:g} us",
+        )
+    return Group(of_machines, of_devices, of_links)
+
+
+def sheet_tables(sheet: Machine | Device | Link) -> RenderableType:
+    """One sheet: every number with its kind and source."""
+    parts: list[RenderableType] = [Text(sheet.name)]
+    if isinstance(sheet, Device) and sheet.note:
+        parts.append(Text(f"Note: {sheet.note}"))
+    for title, record in _records(sheet):
+        parts.append(Text(f"\n{title}"))
+        for name, quantity in quantities(record):
+            parts.append(Text(f"  {name} = {quantity.value:,.12g}  [{quantity.kind}]"))
+            parts.append(Text(f"    {quantity.source}", style="dim"))
+    return Group(*parts)
+
+
+def _records(sheet: Machine | Device | Link) -> Iterator[tuple[str, Any]]:
+    if isinstance(sheet, Machine):
+        yield "machine", sheet
+        for name in ("link", "uplink", "peer_link", "network"):
+            if (link := getattr(sheet, name)) is not None:
+                yield f"{name}: {link.name}", link
+        yield f"device: {sheet.device.name}", sheet.device
+        yield f"architecture: {sheet.device.architecture.name}", sheet.device.architecture
+    elif isinstance(sheet, Device):
+        yield "device", sheet
+        yield f"architecture: {sheet.architecture.name}", sheet.architecture
+    else:
+        yield "link", sheet
+
+
+def quantities(record: Machine | Device | Link | Architecture) -> Iterator[tuple[str, Quantity]]:
+    """The numbers of a record, in the order of its sheet."""
+    for field in fields(record):
+        value = getattr(record, field.name)
+        if isinstance(value, Quantity):
+            yield field.name, value

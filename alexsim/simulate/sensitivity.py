@@ -1,0 +1,69 @@
+"""What a prediction rests on: one assumption changed at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from alexsim.machine.machine import Machine, changed
+from alexsim.simulate.correction import Correction
+from alexsim.simulate.records import Simulation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sensitivity:
+    """An assumption, what was done to it, and the step's time over what it was before."""
+
+    assumption: str
+    change: str
+    ratio: float
+
+
+Simulate = Callable[[Machine, Correction], Simulation]
+
+
+def sensitivities(
+    run: Simulate, machine: Machine, correction: Correction, traits: tuple[str, ...]
+) -> tuple[Sensitivity, ...]:
+    """The assumptions that matter, the most first.
+
+    Args:
+        run: simulates the same configuration on another machine or with another correction.
+        machine: what is predicted.
+        correction: the coefficients in use.
+        traits: those whose uncertainty (one standard deviation) is tried.
+    """
+    base = run(machine, correction).step_s
+    found = []
+    for key, value, change in (
+        ("device.clock_hz", machine.device.clock_hz.value * 0.9, "-10 %"),
+        ("device.memory_bytes_per_s", machine.device.memory_bytes_per_s.value * 0.9, "-10 %"),
+        ("link.bytes_per_s", machine.link.bytes_per_s.value / 2, "half"),
+        ("link.latency_s", machine.link.latency_s.value * 10, "x 10"),
+        ("decode_images_per_s", machine.decode_images_per_s.value / 2, "half"),
+        ("disk_bytes_per_s", machine.disk_bytes_per_s.value / 2, "half"),
+    ):
+        other = changed(machine, {key: value})
+        found.append((key, change, run(other, correction).step_s / base))
+    for trait in traits:
+        width = correction.spread({trait: 1.0})
+        moved = {**correction.coefficients}
+        moved[trait] = moved.get(trait, 0.0) + width
+        shifted = replace(correction, coefficients=moved)
+        change = f"{100 * width:+.0f} % (1 s.d.)"
+        found.append((trait, change, run(machine, shifted).step_s / base))
+    rows = [Sensitivity(assumption=a, change=c, ratio=r) for a, c, r in found]
+    return tuple(sorted(rows, key=lambda row: -abs(row.ratio - 1)))
+
+
+def traits_of(library: str, machine: Machine) -> tuple[str, ...]:
+    """The corrections that bear on most of a step's time."""
+    architecture = machine.device.architecture.name
+    if library == "roofline":
+        return ()
+    return (
+        f"library:{library}",
+        *(f"library:{library}:{kind}" for kind in ("forward", "grad_input", "grad_weight")),
+        f"architecture:{architecture}",
+        "memory",
+    )

@@ -1,0 +1,178 @@
+"""Many configurations: axes of values, every combination simulated."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+
+from alexsim.errors import AlexsimError, PlanError
+from alexsim.machine.machine import Machine, changed, load_machine
+from alexsim.network.editions import load_network
+from alexsim.simulate.correction import UNFITTED, load_correction
+from alexsim.simulate.costs.libraries import library_names
+from alexsim.simulate.simulator import default_library, simulate_network
+from alexsim.units import parse_bytes
+
+AXES = (
+    "net", "batch", "gpus", "machine", "link", "library", "partition", "schedule", "transport",
+    "policy", "precision", "data-path",
+)  # fmt: skip
+_ALONE = 200
+"""So few configurations are simulated faster than workers start."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """One configuration and its result, or the one line that says why there is none."""
+
+    settings: Mapping[str, str]
+    step_s: float = 0.0
+    low_s: float = 0.0
+    high_s: float = 0.0
+    images_per_s: float = 0.0
+    training_days: float = 0.0
+    utilisation: float = 0.0
+    memory_bytes: int = 0
+    fits: bool = False
+    error: str = ""
+
+
+def parse_axes(given: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """``batch=64,128`` and so on; an axis may also be any number of the machine.
+
+    Raises:
+        AlexsimError: an axis is malformed, unknown or given twice.
+    """
+    axes: dict[str, tuple[str, ...]] = {}
+    for text in given:
+        name, equals, values = text.partition("=")
+        listed = tuple(value.strip() for value in values.split(",") if value.strip())
+        if not equals or not listed:
+            raise AlexsimError(f"--axis must be NAME=VALUE,VALUE,...; got {text!r}")
+        if name in axes:
+            raise AlexsimError(f"--axis {name} is given twice")
+        if name not in AXES and "." not in name and not name.endswith(("_s", "_workers")):
+            raise AlexsimError(
+                f"no axis {name!r} (there are {', '.join(AXES)}, and numbers of the machine such"
+                " as device.clock_mhz)"
+            )
+        axes[name] = listed
+    return axes
+
+
+def combinations(
+    axes: Mapping[str, tuple[str, ...]], fixed: Mapping[str, str]
+) -> Iterator[dict[str, str]]:
+    """Every combination of the axes' values, the last axis fastest."""
+    for values in itertools.product(*axes.values()):
+        yield {**fixed, **dict(zip(axes, values, strict=True))}
+
+
+def sweep(
+    settings: Sequence[Mapping[str, str]],
+    *,
+    images: int,
+    epochs: int,
+    workers: int | None = None,
+    done: Callable[[int], None] = lambda _: None,
+) -> tuple[Point, ...]:
+    """Simulate every configuration, in order; on several cores where there are many.
+
+    ``done`` is told how many are finished. A configuration that makes no sense has its error in
+    its point; the others go on.
+    """
+    workers = workers or min(len(os.sched_getaffinity(0)), 1 + len(settings) // _ALONE)
+    jobs = [(dict(setting), images, epochs) for setting in settings]
+    if workers < 2:
+        points = []
+        for job in jobs:
+            points.append(_point(job))
+            done(len(points))
+        return tuple(points)
+    points = []
+    with ProcessPoolExecutor(workers) as pool:
+        for point in pool.map(_point, jobs, chunksize=25):
+            points.append(point)
+            done(len(points))
+    return tuple(points)
+
+
+def _point(job: tuple[dict[str, str], int, int]) -> Point:
+    settings, images, epochs = job
+    try:
+        return _simulated(settings, images, epochs)
+    except AlexsimError as error:
+        return Point(settings=settings, error=str(error))
+
+
+@lru_cache(maxsize=512)
+def _machine(name: str, link: str, numbers: tuple[tuple[str, str], ...]) -> Machine:
+    return changed(load_machine(name, link), {key: number(key, text) for key, text in numbers})
+
+
+def _simulated(settings: dict[str, str], images: int, epochs: int) -> Point:
+    own = tuple((key, text) for key, text in settings.items() if key not in AXES)
+    machine = _machine(settings["machine"], settings.get("link", ""), own)
+    library = settings.get("library") or default_library(machine)
+    if library not in library_names():
+        raise AlexsimError(f"no library {library!r} (known: {', '.join(library_names())})")
+    gpus = settings.get("gpus")
+    simulation = simulate_network(
+        load_network(settings["net"]),
+        machine,
+        library=library,
+        correction=UNFITTED if library == "roofline" else load_correction(),
+        gpus=whole("gpus", gpus) if gpus else None,
+        kind=settings.get("partition", "columns"),
+        batch_size=whole("batch", settings.get("batch", "128")),
+        schedule=settings.get("schedule", "serial"),  # type: ignore[arg-type]  # plan() checks
+        transport=settings.get("transport", ""),  # type: ignore[arg-type]
+        policy=settings.get("policy", "as-released"),  # type: ignore[arg-type]
+        precision=_one_of("precision", settings.get("precision", "fp32"), ("fp32", "tf32", "fp16")),  # type: ignore[arg-type]
+        data=_one_of("data-path", settings.get("data-path", "jpeg"), ("jpeg", "none")),  # type: ignore[arg-type]
+    )
+    most = max(device.memory_bytes for device in simulation.devices)
+    return Point(
+        settings=settings,
+        step_s=simulation.step_s,
+        low_s=simulation.step_interval.low,
+        high_s=simulation.step_interval.high,
+        images_per_s=simulation.images_per_s,
+        training_days=simulation.training_days(images, epochs),
+        utilisation=simulation.utilisation,
+        memory_bytes=most,
+        fits=most <= machine.device.memory_bytes.value,
+    )
+
+
+def number(key: str, text: str) -> float:
+    """A number of a machine: plain, or a size such as 3GB.
+
+    Raises:
+        AlexsimError: it is neither.
+    """
+    try:
+        return float(text)
+    except ValueError:
+        return float(parse_bytes(text))
+
+
+def whole(name: str, text: str) -> int:
+    """A positive whole number.
+
+    Raises:
+        AlexsimError: it is not.
+    """
+    if not text.isdigit() or int(text) < 1:
+        raise AlexsimError(f"{name} must be a positive whole number, got {text!r}")
+    return int(text)
+
+
+def _one_of(name: str, given: str, allowed: tuple[str, ...]) -> str:
+    if given not in allowed:
+        raise PlanError(f"{name} must be one of {', '.join(allowed)}; got {given!r}")
+    return given

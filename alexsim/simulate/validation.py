@@ -1,0 +1,337 @@
+"""Predictions of published figures, beside the figures, and what was learnt from them.
+
+Fits leave out every GTX 580 row, all rows of several GPUs and rows of the lowest trust; what is
+fitted is in ``profiles/alexsim_profiles/measurements/correction.json``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+from alexsim.errors import AlexsimError
+from alexsim.machine.device import load_device
+from alexsim.machine.machine import Machine, load_link, load_machine
+from alexsim.network import counts
+from alexsim.plan.records import OpKind
+from alexsim.simulate.correction import UNFITTED, Correction
+from alexsim.simulate.costs.libraries import load_library
+from alexsim.simulate.costs.records import Work
+from alexsim.simulate.rows import Case, Excluded, Row, case_of, read_rows
+from alexsim.simulate.simulator import partition, simulate
+from alexsim.simulate.tasks import Scale
+
+IMAGES, EPOCHS = 1_281_167, 90
+"""An ILSVRC-2012 epoch, and the passes that the paper and its successors trained."""
+_NOISE = {"A": 0.07, "B": 0.10, "C": 0.25, "": 0.25}
+"""Relative scatter expected of figures by trust: the same code on the same card varies so much."""
+_NINE_IN_TEN = 1.645
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """A row, what was predicted for it in its own unit, and the bounds for nine in ten."""
+
+    case: Case
+    value: float
+    low: float
+    high: float
+
+    @property
+    def error(self) -> float:
+        """Predicted time over measured time, minus one."""
+        measured = self.case.row.value
+        assert measured is not None
+        ratio = self.value / measured
+        return (1 / ratio if self.case.row.unit == "images/s" else ratio) - 1
+
+    @property
+    def covered(self) -> bool:
+        """Whether the figure lies in its interval."""
+        measured = self.case.row.value
+        return measured is not None and self.low <= measured <= self.high
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """Errors of a set of predictions."""
+
+    name: str
+    rows: int
+    mean_absolute_error: float
+    median_absolute_error: float
+    bias: float
+    """Mean logarithm of predicted over measured time."""
+    coverage: float
+
+
+def cases(rows: Iterable[Row]) -> tuple[tuple[Case, ...], tuple[Excluded, ...]]:
+    """Rows that can be predicted, and those that cannot."""
+    found = [case_of(row) for row in rows]
+    return (
+        tuple(case for case in found if isinstance(case, Case)),
+        tuple(case for case in found if isinstance(case, Excluded)),
+    )
+
+
+def may_fit(case: Case) -> bool:
+    """Whether a row may teach anything: one GPU, a measured value, and never a GTX 580."""
+    row = case.row
+    return row.n_gpus == 1 and row.value is not None and "GTX 580" not in row.gpu
+
+
+def _works(case: Case) -> list[Work]:
+    """The ops that a one-GPU row timed."""
+    batch, passes = case.batch_size, case.passes
+    forward = passes in ("fwd", "fwd+bwd", "train-step", "total")
+    inputs = passes in ("bwd", "bwd-data", "fwd+bwd", "train-step", "total")
+    weights = passes in ("bwd", "bwd-weight", "fwd+bwd", "train-step", "total")
+    works = []
+    for index, parts in enumerate(case.network.parts):
+        for part in parts:
+            if case.layers and part.layer.name not in case.layers:
+                continue
+            wanted = []
+            if forward:
+                wanted.append((OpKind.FORWARD, counts.forward(part, batch)))
+            if inputs and (index > 0 or case.image_gradient):
+                wanted.append((OpKind.GRAD_INPUT, counts.grad_input(part, batch)))
+            if weights and part.weight_shape:
+                count = counts.grad_weight(part, batch, fused=False)
+                wanted.append((OpKind.GRAD_WEIGHT, count))
+            if passes in ("train-step", "total") and part.weight_shape:
+                wanted.append((OpKind.UPDATE, counts.update(part, fused=False)))
+            works += [
+                Work(kind=kind, part=part, batch_size=batch, count=count) for kind, count in wanted
+            ]
+    return works
+
+
+def pieces(case: Case, library: str = "") -> dict[tuple[str, ...], float]:
+    """Uncorrected seconds of a one-GPU row's pass, by traits."""
+    model = load_library(library or case.library, case.family)
+    device = load_device_once(case.device)
+    total: dict[tuple[str, ...], float] = defaultdict(float)
+    for work in _works(case):
+        for cost in model.costs(device, work, case.precision):
+            total[cost.traits] += cost.seconds
+    return dict(total)
+
+
+@cache
+def load_device_once(name: str) -> Any:
+    """A device, read once."""
+    return load_device(name)
+
+
+def measured_s(case: Case) -> float:
+    """Seconds of one batch that the row states."""
+    return _seconds(case.row, case.batch_size)
+
+
+def _seconds(row: Row, batch_size: int) -> float:
+    assert row.value is not None
+    match row.unit:
+        case "images/s":
+            return batch_size / row.value
+        case "ms per image":
+            return row.value * batch_size / 1e3
+        case "hours":
+            return row.value * 3600 / (EPOCHS * IMAGES / batch_size)
+    return row.value / 1e3
+
+
+def _in_unit(row: Row, batch_size: int, seconds: float) -> float:
+    match row.unit:
+        case "images/s":
+            return batch_size / seconds
+        case "ms per image":
+            return seconds * 1e3 / batch_size
+        case "hours":
+            return seconds * EPOCHS * IMAGES / batch_size / 3600
+    return seconds * 1e3
+
+
+def fit_to(chosen: Sequence[Case], *, fitted_to: str) -> Correction:
+    """Corrections from the rows among ``chosen`` that may teach."""
+    from alexsim.simulate.fit import Observation, fit
+
+    observations = []
+    for case in chosen:
+        if not may_fit(case):
+            continue
+        noise, value = _NOISE[case.row.trust], case.row.value
+        assert value is not None
+        if case.row.unit == "ms per batch" and value.is_integer() and value < 100:
+            noise = math.hypot(noise, 0.29 / value)  # rounded to whole milliseconds
+        observations.append(
+            Observation(
+                id=case.row.id, pieces=pieces(case), measured_s=measured_s(case), noise=noise
+            )
+        )
+    return fit(observations, fitted_to=fitted_to)
+
+
+def predict(case: Case, correction: Correction, *, library: str = "") -> Prediction:
+    """One row, by its own library's cost model or by another's."""
+    if case.row.n_gpus == 1:
+        seconds, spread = _on_one(case, correction, library)
+    else:
+        seconds, spread = _on_many(case, correction, library)
+    bounds = (
+        _in_unit(case.row, case.batch_size, seconds * math.exp(-_NINE_IN_TEN * spread)),
+        _in_unit(case.row, case.batch_size, seconds * math.exp(_NINE_IN_TEN * spread)),
+    )
+    return Prediction(
+        case=case,
+        value=_in_unit(case.row, case.batch_size, seconds),
+        low=min(bounds),
+        high=max(bounds),
+    )
+
+
+def _on_one(case: Case, correction: Correction, library: str) -> tuple[float, float]:
+    parts = pieces(case, library)
+    corrected = {traits: s * correction.factor(traits) for traits, s in parts.items()}
+    total = sum(corrected.values())
+    shares: dict[str, float] = defaultdict(float)
+    for traits, seconds in corrected.items():
+        for trait in traits:
+            shares[trait] += seconds / total
+    return total, correction.spread(shares)
+
+
+def _on_many(case: Case, correction: Correction, library: str) -> tuple[float, float]:
+    row = case.row
+    machine = machine_of(case)
+    kind = "columns" if case.device.startswith("gtx580") else "replicas"
+    if row.parallelism == "hybrid":
+        kind = "hybrid"
+    gpus, images, scale = partition(
+        case.network, gpus=row.n_gpus, kind=kind, batch_size=case.batch_size
+    )
+    if case.passes == "fwd":
+        scale = Scale()
+        forward = replace(case, batch_size=images, row=replace(row, n_gpus=1))
+        return _on_one(forward, correction, library)
+    from alexsim.plan.planner import plan
+
+    made = plan(case.network, gpus=gpus, batch_size=images, schedule="serial")
+    simulated = simulate(
+        made,
+        machine,
+        library=library or case.library,
+        family=case.family,
+        correction=correction,
+        precision=case.precision,
+        data="none" if "synthetic" in row.notes else "jpeg",
+        scale=scale,
+    )
+    low = simulated.step_interval.low
+    return simulated.step_s, math.log(simulated.step_s / low) / _NINE_IN_TEN
+
+
+def machine_of(case: Case) -> Machine:
+    """The machine that a row of several GPUs ran on, from what it says of its links."""
+    text = case.row.interconnect.lower()
+    known = {"gtx580": "gtx580x2", "k20": "k20x8", "k80": "k80x16", "p100": "dgx-1", "a100": "dgx-a100"}
+    name = known.get(case.device, case.device)
+    machine = load_machine(name)
+    if "nvlink pairs" in text:
+        # Pairs are bridged; between them everything crosses PCIe.
+        return replace(machine, peer=case.row.n_gpus == 2)
+    if "nvlink" in text and machine.peer_link is None:
+        return replace(machine, peer_link=load_link("nvlink2"))
+    if "no p2p" in text or "parameters on cpu" in text:
+        return replace(machine, peer=False)
+    return machine
+
+
+def summarise(name: str, predictions: Sequence[Prediction]) -> Summary:
+    """Errors and coverage of some predictions whose rows have values."""
+    errors = sorted(abs(p.error) for p in predictions)
+    if not errors:
+        return Summary(
+            name=name, rows=0, mean_absolute_error=0, median_absolute_error=0, bias=0, coverage=0
+        )
+    return Summary(
+        name=name,
+        rows=len(errors),
+        mean_absolute_error=sum(errors) / len(errors),
+        median_absolute_error=errors[len(errors) // 2],
+        bias=sum(math.log1p(p.error) for p in predictions) / len(errors),
+        coverage=sum(p.covered for p in predictions) / len(errors),
+    )
+
+
+def judged(case: Case) -> bool:
+    """Rows that the gate looks at: one GPU's float32, first-hand or well documented."""
+    row = case.row
+    return row.trust in ("A", "B") and row.precision == "fp32" and row.value is not None and may_fit(case)
+
+
+def is_step(case: Case) -> bool:
+    """A whole network's step: forward and backward, with or without the update."""
+    return not case.single_layer and case.passes in ("fwd+bwd", "train-step")
+
+
+def by_kind(name: str, predictions: Sequence[Prediction]) -> list[Summary]:
+    """Summaries of whole steps and of single layers."""
+    return [
+        summarise(f"{what}, {name}", [p for p in predictions if select(p.case)])
+        for what, select in (("steps", is_step), ("layers", is_layer))
+    ]
+
+
+def judge(predictions: Sequence[Prediction]) -> list[Summary]:
+    """What the shipped models, the mechanism alone and the roofline make of the judged rows."""
+    ours = [p for p in predictions if judged(p.case)]
+    if not ours:
+        return []
+    cases = [p.case for p in ours]
+    bare = [predict(case, UNFITTED) for case in cases]
+    roofline = [predict(case, UNFITTED, library="roofline") for case in cases]
+    summaries = by_kind("fitted", ours) + by_kind("no fit at all", bare)
+    summaries += by_kind("roofline", roofline)
+    several = [p for p in predictions if p.case.row.n_gpus > 1 and p.case.row.value is not None]
+    return [*summaries, summarise("several GPUs (never fitted)", several)]
+
+
+def is_layer(case: Case) -> bool:
+    """A single layer, alone or inside a network."""
+    return case.single_layer
+
+
+def leave_out(
+    all_cases: Sequence[Case],
+    key: Callable[[Case], str],
+    *,
+    done: Callable[[int], None] = lambda _: None,
+) -> tuple[Prediction, ...]:
+    """Each group of rows predicted by a fit that has not seen it."""
+    groups: dict[str, list[Case]] = defaultdict(list)
+    for case in all_cases:
+        groups[key(case)].append(case)
+    predictions = []
+    for index, (name, members) in enumerate(sorted(groups.items()), start=1):
+        others = [case for case in all_cases if key(case) != name]
+        correction = fit_to(others, fitted_to=f"all but {name}")
+        predictions += [predict(case, correction) for case in members if judged(case)]
+        done(index)
+    return tuple(predictions)
+
+
+def all_rows(path: str) -> tuple[tuple[Case, ...], tuple[Excluded, ...]]:
+    """Cases and exclusions of a file.
+
+    Raises:
+        AlexsimError: not one of its rows can be predicted.
+    """
+    found, excluded = cases(read_rows(path))
+    if not found:
+        raise AlexsimError(f"{path}: none of its {len(excluded)} rows can be predicted")
+    return found, excluded
