@@ -117,6 +117,7 @@ def simulate(
             policy=choice("--policy", policy, POLICIES),
             precision=choice("--precision", precision, ("fp32", "tf32", "fp16")),  # type: ignore[arg-type]
             data=choice("--data-path", data_path, ("jpeg", "none")),  # type: ignore[arg-type]
+            whole_pipeline=True,
         )
 
     result = run(wanted, correction)

@@ -125,6 +125,8 @@ def _lifetimes(
 ) -> dict[str, tuple[int, int]]:
     ops = steps.steps[device]
     end = len(ops) - 1
+    if whole_step:
+        return {piece.name: (0, end) for piece in pieces}
     touched: dict[str, list[int]] = {}
     for position, op in enumerate(ops):
         for name in (*op.reads, *op.writes):
@@ -134,7 +136,7 @@ def _lifetimes(
             touched[op.reads[0]].append(_pulled_by(steps, op, device))
     lives = {}
     for piece in pieces:
-        whole = whole_step or piece.persistent or piece.name not in touched
+        whole = piece.persistent or piece.name not in touched
         lives[piece.name] = (0, end) if whole else _span(touched[piece.name])
     return lives
 

@@ -189,6 +189,9 @@ class Plan:
         return next(part for part in parts if part.column == op.column)
 
 
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
 def letter(column: int) -> str:
     """Name of a column: a, b, ..."""
-    return chr(ord("a") + column)
+    return _LETTERS[column]

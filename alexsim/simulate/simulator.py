@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from functools import lru_cache
 from typing import Literal
 
 from alexsim.errors import PlanError
@@ -64,6 +65,7 @@ def simulate(
     precision: Precision = "fp32",
     data: DataPath = "jpeg",
     scale: Scale | None = None,
+    whole_pipeline: bool = False,
 ) -> Simulation:
     """Run a plan on a machine's virtual clock until its steps repeat.
 
@@ -76,6 +78,9 @@ def simulate(
         precision: of products; storage is half as large with ``fp16``.
         data: ``jpeg`` reads, decodes and crops images beside the step; ``none`` has them ready.
         scale: copies of the plan on other devices.
+        whole_pipeline: run several steps with the data path beside them even where one step alone
+            takes the same time: a serial step that is longer than every stage of the data path
+            never waits for it.
 
     Raises:
         PlanError: the machine has fewer devices than the plan.
@@ -94,11 +99,20 @@ def simulate(
         correction=correction,
         precision=precision,
     )
-    listed = TaskList(plan=plan, timer=timer, data=data, scale=scale)
-    alone = data == "none" and plan.schedule == "serial"
-    steps = 1 if alone else _STEPS
-    listed.build(steps)
-    start, end = run(listed.tasks)
+    steps = _STEPS
+    if plan.schedule == "serial" and not whole_pipeline:
+        stages = host_stages(machine, plan.batch_size * scale.replicas).values()
+        slowest = max(stages) if data == "jpeg" else 0.0
+        listed = TaskList(plan=plan, timer=timer, data="none", scale=scale)
+        listed.build(1)
+        start, end = run(listed.tasks)
+        if max(end) >= slowest:
+            steps = 1
+            listed.data = data
+    if steps > 1:
+        listed = TaskList(plan=plan, timer=timer, data=data, scale=scale)
+        listed.build(steps)
+        start, end = run(listed.tasks)
     ends = [0.0] * (steps + 1)
     for (step, op, _), finish in zip(listed.ops, end, strict=True):
         if op is not None:
@@ -122,10 +136,11 @@ def simulate_network(
     policy: Policy = "as-released",
     data: DataPath = "jpeg",
     precision: Precision = "fp32",
+    whole_pipeline: bool = False,
 ) -> Simulation:
     """Plan and simulate: what commands and sweeps call."""
     devices, images, scale = partition(network, gpus=gpus, kind=kind, batch_size=batch_size)
-    made = make_plan(
+    made = _cached_plan(
         network,
         gpus=devices,
         batch_size=images,
@@ -141,7 +156,12 @@ def simulate_network(
         data=data,
         precision=precision,
         scale=scale,
+        whole_pipeline=whole_pipeline,
     )
+
+
+_cached_plan = lru_cache(maxsize=32)(make_plan)
+"""Sweeps ask for the same plan on many machines."""
 
 
 def default_transport(machine: Machine) -> TransportName:
@@ -228,7 +248,7 @@ def _summary(
         forward_s=loss_end,
         backward_s=backward_end - loss_end,
         utilisation=flop / step_s / peak,
-        ideal_forward_images_per_s=peak * plan.batch_size / forward_flop,
+        ideal_forward_images_per_s=peak * scale.replicas * plan.batch_size / forward_flop,
         host_s=max(stages.values()) if listed.data == "jpeg" else 0.0,
         all_reduce_s=sum(t.seconds for op, t, _, _, n in mine if n.endswith(".all_reduce")),
         devices=devices,

@@ -123,7 +123,8 @@ class TaskList:
         if self.data == "none":
             return ()
         previous: tuple[int, ...] = ()
-        for name, seconds in host_stages(self.timer.machine, self.plan.batch_size).items():
+        images = self.plan.batch_size * self.scale.replicas
+        for name, seconds in host_stages(self.timer.machine, images).items():
             after = previous
             if name == "host.crop" and step >= 2:
                 uploads = [f"{device.name}.upload" for device in self.plan.devices]

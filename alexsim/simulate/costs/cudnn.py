@@ -87,7 +87,9 @@ def convolution(
         f"architecture:{architecture}:cudnn",
     )
     if tensor_speedup(device, precision) > 1:
-        traits = (*traits, f"precision:{precision}", f"precision:{precision}:{architecture}")
+        # What keeps tensor cores waiting is much the same for every precision.
+        tensor = ("precision:tensor", f"precision:{precision}:{architecture}")
+        traits = (*traits, *tensor, f"precision:{precision}:conv")
     return [Cost(seconds, limit, traits)]
 
 
