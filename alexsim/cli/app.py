@@ -9,6 +9,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from alexsim.cli import hardware, network
+from alexsim.cli.calibrate import calibrate
 from alexsim.cli.flops import flops
 from alexsim.cli.memory import memory
 from alexsim.cli.simulate import simulate
@@ -31,6 +32,7 @@ app.command()(flops)
 app.command()(simulate)
 app.command()(sweep)
 app.command()(validate)
+app.command()(calibrate)
 app.add_typer(hardware.app, name="hardware")
 app.add_typer(network.app, name="network")
 
@@ -53,7 +55,10 @@ def _root(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command and exit: 0 done, 1 failed, 2 the user's mistake, 3 does not fit, 4 a gate failed."""
+    """Run one command and exit.
+
+    0 done, 1 failed, 2 the user's mistake, 3 does not fit, 4 a gate failed.
+    """
     command = typer.main.get_command(app)
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:

@@ -8,6 +8,8 @@ from alexsim.errors import AlexsimError
 
 if TYPE_CHECKING:
     from alexsim.plan.records import Policy, Schedule
+    from alexsim.simulate.costs.records import Precision
+    from alexsim.simulate.tasks import DataPath
     from alexsim.train.recipe import Augmentation, Normalisation
 
 _Choice = TypeVar("_Choice", bound=str)
@@ -37,6 +39,18 @@ def as_schedule(given: str) -> Schedule:
     from alexsim.plan.planner import SCHEDULES
 
     return choice("--schedule", given, SCHEDULES)
+
+
+def as_precision(given: str) -> Precision:
+    """A precision of products."""
+    allowed: tuple[Precision, ...] = ("fp32", "tf32", "fp16")
+    return choice("--precision", given, allowed)
+
+
+def as_data_path(given: str) -> DataPath:
+    """Whether images are read and decoded beside the step."""
+    allowed: tuple[DataPath, ...] = ("jpeg", "none")
+    return choice("--data-path", given, allowed)
 
 
 def as_augmentation(given: str) -> Augmentation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,6 +11,7 @@ from alexsim.cli import options
 
 if TYPE_CHECKING:
     from alexsim.machine.machine import Machine
+    from alexsim.simulate.sensitivity import Sensitivity
 
 MACHINE = "gtx580x2"
 IMAGES, EPOCHS = 1_281_167, 90
@@ -29,7 +31,7 @@ Epochs = Annotated[int, typer.Option("--epochs", metavar="N", help="Passes over 
 Images = Annotated[int, typer.Option("--images", metavar="N", help="Images in an epoch.")]
 
 
-def simulate(
+def simulate(  # noqa: PLR0917 - one argument per option
     net: options.Net = "alexnet-2012",
     batch: options.Batch = 128,
     gpus: options.Gpus = None,
@@ -41,7 +43,8 @@ def simulate(
             "--library",
             metavar="LIBRARY",
             help="Whose kernels' speed is modelled: cuda-convnet, cuda-convnet2, im2col-gemm,"
-            " cudnn-v1 to cudnn-v8, nervana, fbfft, roofline. Default: that of the card's time.",
+            " cudnn-v1 to cudnn-v8, nervana, fbfft, roofline,"
+            " measured (this machine). Default: that of the card's time.",
         ),
     ] = "",
     precision: Annotated[
@@ -82,43 +85,69 @@ def simulate(
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="Also show which assumptions matter most.")
     ] = False,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            "--calibration",
+            metavar="FILE",
+            help="What `--library measured` knows; default: what `alexsim calibrate` left.",
+        ),
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """Predict a training step on a machine: time, traffic, idle time, days, and how sure that is.
+
+    With `--library measured` it is this machine that is predicted, from `alexsim calibrate`.
 
     Example: alexsim simulate --machine k20x8 --gpus 8 --partition replicas --batch 1024
     --net alexnet-owt
     """
     from alexsim.cli.output import print_json
-    from alexsim.cli.parse import as_schedule, choice, positive
+    from alexsim.cli.parse import as_data_path, as_precision, as_schedule, choice, positive
     from alexsim.network.editions import load_network
     from alexsim.plan.planner import POLICIES
     from alexsim.simulate.correction import UNFITTED, Correction, load_correction
+    from alexsim.simulate.costs.libraries import load_library
+    from alexsim.simulate.costs.measured import default_path, machine_of, read
     from alexsim.simulate.records import Simulation
-    from alexsim.simulate.simulator import PARTITIONS, default_library, simulate_network
+    from alexsim.simulate.simulator import (
+        PARTITIONS,
+        Configuration,
+        default_library,
+        simulate_network,
+    )
+    from alexsim.simulate.tasks import Timer
 
     positive("--epochs", epochs)
     positive("--images", images)
-    network, wanted = load_network(net), the_machine(machine, link, settings or [])
+    network, wanted, known = load_network(net), the_machine(machine, link, settings or []), None
+    if library == "measured":
+        known = read(str(calibration or default_path()))
+        wanted = machine_of(known)
     chosen = library or default_library(wanted)
-    correction = UNFITTED if chosen == "roofline" else load_correction()
+    correction = UNFITTED if chosen in ("roofline", "measured") else load_correction()
+
+    configuration = Configuration(
+        network=network,
+        gpus=gpus,
+        partition=choice("--partition", partition, PARTITIONS),
+        batch_size=batch,
+        schedule=as_schedule(schedule),
+        transport=choice("--transport", transport, ("", "peer", "host")),
+        policy=choice("--policy", policy, POLICIES),
+    )
+    in_precision = as_precision(precision)
+    data = as_data_path("none" if known else data_path)
 
     def run(on: Machine, corrected: Correction) -> Simulation:
-        return simulate_network(
-            network,
-            on,
-            library=chosen,
+        timer = Timer(
+            machine=on,
+            library=load_library(chosen),
             correction=corrected,
-            gpus=gpus,
-            kind=choice("--partition", partition, PARTITIONS),
-            batch_size=batch,
-            schedule=as_schedule(schedule),
-            transport=choice("--transport", transport, ("", "peer", "host")),  # type: ignore[arg-type]
-            policy=choice("--policy", policy, POLICIES),
-            precision=choice("--precision", precision, ("fp32", "tf32", "fp16")),  # type: ignore[arg-type]
-            data=choice("--data-path", data_path, ("jpeg", "none")),  # type: ignore[arg-type]
-            whole_pipeline=True,
+            precision=in_precision,
+            calibration=known,
         )
+        return simulate_network(configuration, timer, data=data, whole_pipeline=True)
 
     result = run(wanted, correction)
     if json:
@@ -128,7 +157,7 @@ def simulate(
         return
     from alexsim.report.simulation import simulation_tables
 
-    tried = ()
+    tried: tuple[Sensitivity, ...] = ()
     if sensitivity:
         from alexsim.simulate.sensitivity import sensitivities, traits_of
 
@@ -153,5 +182,5 @@ def the_machine(name: str, link: str, settings: list[str]) -> Machine:
         key, equals, value = text.partition("=")
         if not equals:
             raise AlexsimError(f"--set must be KEY=NUMBER, got {text!r}")
-        numbers[key] = number(key, value)
+        numbers[key] = number(value)
     return changed(load_machine(name, link), numbers)

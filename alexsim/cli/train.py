@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from alexsim.cli import options
+from alexsim.cli.simulate import MACHINE, MachineName
 
 if TYPE_CHECKING:
+    from alexsim.simulate.records import Simulation
     from alexsim.train.records import TrainSettings
 
 _DEFAULT_STEPS = 60
@@ -95,9 +97,12 @@ def train(  # noqa: PLR0917 - one argument per option
             help="Go on with a stopped run; only --steps, --epochs and --threads may be changed.",
         ),
     ] = None,
+    machine: MachineName = MACHINE,
     json: options.Json = False,
 ) -> None:
     """Train a network for real, split over virtual GPUs with a memory budget each.
+
+    Beside its own rate it shows how long the steps would have taken on --machine.
 
     Ctrl-C saves and stops; --resume goes on as if nothing had happened.
 
@@ -136,15 +141,32 @@ def train(  # noqa: PLR0917 - one argument per option
             )
         from alexsim.train.loop import train as run
 
-        watch.begin(settings, run_dir)
+        simulated = _simulated(settings, machine)
+        watch.begin(settings, run_dir, machine, simulated)
         result = run(settings, run_dir, resume=resume is not None, watch=watch.watcher())
     if json:
         from alexsim.cli.output import print_json
         from alexsim.report.documents import train_document
 
-        print_json(train_document(result))
+        print_json(train_document(result, machine, simulated))
         return
     from alexsim.report.tables import train_summary
 
     # Not wrapped: the run directory is there to be copied.
-    options.console().print(train_summary(result), soft_wrap=True)
+    options.console().print(train_summary(result, machine, simulated), soft_wrap=True)
+
+
+def _simulated(settings: TrainSettings, machine: str) -> Simulation:
+    """The run's step on another machine; its data path is left out, as the run's own is."""
+    from alexsim.machine.machine import load_machine
+    from alexsim.network.editions import load_network
+    from alexsim.simulate.simulator import Configuration, on_machine
+
+    configuration = Configuration(
+        network=load_network(settings.network),
+        gpus=settings.gpus,
+        batch_size=settings.batch_size,
+        schedule=settings.schedule,
+        policy=settings.policy,
+    )
+    return on_machine(configuration, load_machine(machine))

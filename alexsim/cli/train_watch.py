@@ -17,6 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from alexsim.simulate.records import Simulation
 from alexsim.train.records import StepReport, TrainSettings, Watcher
 from alexsim.units import format_bytes
 
@@ -42,6 +43,7 @@ class TerminalWatch:
         self._tasks: dict[str, TaskID] = {}
         self._window: list[StepReport] = []
         self._batch_size = 1
+        self._machine, self._simulated_step_s = "", 0.0
         self._next_line = 0.0
 
     def __enter__(self) -> TerminalWatch:
@@ -60,13 +62,21 @@ class TerminalWatch:
         """The callbacks for the loop."""
         return Watcher(step=self._step, note=self._note, preparing=self._preparing)
 
-    def begin(self, settings: TrainSettings, run_dir: Path) -> None:
-        """Say what is about to run."""
+    def begin(
+        self, settings: TrainSettings, run_dir: Path, machine: str, simulated: Simulation
+    ) -> None:
+        """Say what is about to run, and on which machine its steps are simulated beside."""
+        self._machine, self._simulated_step_s = machine, simulated.step_s
         self._batch_size = settings.batch_size
         devices = f"{settings.gpus} virtual GPU(s) of {format_bytes(settings.budget_bytes)}"
         self._say(
             f"{settings.network}, batch {settings.batch_size}, {devices}, {settings.policy},"
             f" {settings.threads} threads; run directory {run_dir}"
+        )
+        self._say(
+            f"simulated beside: {simulated.machine}, {1e3 * simulated.step_s:.0f} ms per step"
+            f" (90 %: {1e3 * simulated.step_interval.low:.0f} to"
+            f" {1e3 * simulated.step_interval.high:.0f})"
         )
 
     def _say(self, text: str) -> None:
@@ -89,6 +99,7 @@ class TerminalWatch:
         status = (
             f"loss {report.loss:.3f}  top-1 {report.top1:.3f}  top-5 {report.top5:.3f}"
             f"  {rate:.1f} img/s"
+            f"  {self._machine} {report.step * self._simulated_step_s:.1f} s"
         )
         self._bar("Training", report.step, report.steps, status)
         per_line = max(1, _LINE_IMAGES // self._batch_size)
@@ -112,6 +123,7 @@ class TerminalWatch:
             f"  {self._batch_size * len(window) / seconds:6.1f} images/s"
             f"  {seconds:5.1f} s, {100 * waited / seconds:.1f} % data"
             f"  ETA {int(left) // 60}:{int(left) % 60:02}"
+            f"  | {self._machine} {report.step * self._simulated_step_s:.1f} s"
         )
 
     def _bar(self, what: str, done: int, total: int, status: str) -> None:

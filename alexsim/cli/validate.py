@@ -53,6 +53,7 @@ def validate(
 
     Example: alexsim validate --leave-out
     """
+    from operator import attrgetter
     from pathlib import Path
 
     from alexsim.cli.output import print_json, write_text
@@ -68,8 +69,8 @@ def validate(
     predictions = [validation.predict(case, correction) for case in found]
     summaries = validation.judge(predictions)
     if leave_out:
-        keys = (("device", lambda c: c.device), ("library", lambda c: c.library))
-        for name, key in keys:
+        for name in ("device", "library"):
+            key = attrgetter(name)
             groups = len({key(case) for case in found})
             with options.counting(f"leaving out each {name}", groups) as done:
                 left = validation.leave_out(found, key, done=done)

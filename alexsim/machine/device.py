@@ -91,7 +91,7 @@ class Device:
         Raises:
             ProfileError: there is no such number, or it would not be positive.
         """
-        numbers = {}
+        numbers: dict[str, Any] = {}
         for key, value in values.items():
             if key not in _numbers(Device):
                 raise ProfileError(

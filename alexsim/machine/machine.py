@@ -210,13 +210,14 @@ def _changed(machine: Machine, key: str, value: float) -> Machine:
         link = links[owner]
         if link is None:
             raise ProfileError(f"{machine.name} has no {owner}")
-        if value <= 0 and number != "latency_s" or (number == "efficiency" and value > 1):
+        if (value <= 0 and number != "latency_s") or (number == "efficiency" and value > 1):
             raise ProfileError(f"{key} is out of range, got {value:g}")
         return replace(machine, **{owner: replace(link, **{number: quantity})})
     if owner == "" and number in _NUMBERS:
         if value <= 0:
             raise ProfileError(f"{key} must be positive, got {value:g}")
-        return replace(machine, **{number: quantity})
+        own: dict[str, Any] = {number: quantity}
+        return replace(machine, **own)
     allowed = [f"device.{name}" for name in ("clock_hz", "memory_bytes_per_s", "multiprocessors")]
     allowed += [f"link.{name}" for name in _LINK_NUMBERS] + list(_NUMBERS)
     raise ProfileError(f"nothing is named {key!r} to set (for example {', '.join(allowed)})")

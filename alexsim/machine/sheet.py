@@ -40,9 +40,7 @@ class Quantity:
 def names(folder: str) -> tuple[str, ...]:
     """Names of the sheets in a folder of ``alexsim_profiles``, sorted."""
     entries = (files("alexsim_profiles") / folder).iterdir()
-    return tuple(
-        sorted(e.name.removesuffix(".toml") for e in entries if e.name.endswith(".toml"))
-    )
+    return tuple(sorted(e.name.removesuffix(".toml") for e in entries if e.name.endswith(".toml")))
 
 
 def find(folder: str, name: str, *, what: str) -> tuple[dict[str, Any], str]:

@@ -9,7 +9,6 @@ from alexsim.machine.machine import Machine
 from alexsim.plan.fit import Fit
 from alexsim.plan.records import Plan
 from alexsim.plan.tables import FlopTable, memory_table
-
 from alexsim.report.hardware import quantities
 
 if TYPE_CHECKING:
@@ -17,6 +16,8 @@ if TYPE_CHECKING:
 
     from alexsim.machine.device import Device
     from alexsim.machine.machine import Link
+    from alexsim.profile.calibrate import Check
+    from alexsim.simulate.costs.measured import Calibration
     from alexsim.simulate.records import Simulation
     from alexsim.simulate.rows import Excluded
     from alexsim.simulate.sweep import Point
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from alexsim.train.records import TrainResult
 
 SCHEMA = 1
+ILSVRC_IMAGES, ILSVRC_EPOCHS = 1_281_167, 90
+"""A full training run as the paper did it: ``training_days`` of a run on other data."""
 
 
 def _head(network: str, batch_size: int) -> dict[str, Any]:
@@ -186,6 +189,32 @@ def validation_document(
     }
 
 
+def calibration_document(
+    calibration: Calibration, checks: Sequence[Check], *, path: str
+) -> dict[str, Any]:
+    """``alexsim calibrate --json``."""
+    return {
+        "schema": SCHEMA,
+        "alexsim": version("alexsim"),
+        "machine": calibration.machine,
+        "threads": calibration.threads,
+        "rounds": calibration.rounds,
+        "flop_per_s": calibration.flop_per_s,
+        "memory_bytes_per_s": calibration.memory_bytes_per_s,
+        "path": path,
+        "checks": [
+            {
+                "batch_size": row.batch_size,
+                "name": row.name,
+                "predicted_s": row.predicted_s,
+                "measured_s": row.measured_s,
+                "ratio_interval": [row.low, row.high],
+            }
+            for row in checks
+        ],
+    }
+
+
 def hardware_document(
     machines: Mapping[str, Machine], devices: Mapping[str, Device], links: Mapping[str, Link]
 ) -> dict[str, Any]:
@@ -214,7 +243,7 @@ def sheet_document(sheet: Machine | Device | Link) -> dict[str, Any]:
     return document
 
 
-def train_document(result: TrainResult) -> dict[str, Any]:
+def train_document(result: TrainResult, machine: str, simulated: Simulation) -> dict[str, Any]:
     """``alexsim train --json``."""
     settings, held_out = result.settings, result.held_out
     return _head(settings.network, settings.batch_size) | {
@@ -232,6 +261,13 @@ def train_document(result: TrainResult) -> dict[str, Any]:
             for name, budget, peak in result.devices
         ],
         "exchanged_bytes_per_step": result.exchanged_bytes_per_step,
+        "simulated": {
+            "machine": machine,
+            "library": simulated.library,
+            "step_s": simulated.step_s,
+            "images_per_s": simulated.images_per_s,
+            "training_days": simulated.training_days(ILSVRC_IMAGES, ILSVRC_EPOCHS),
+        },
         "broken_files": list(result.broken),
         "interrupted": result.interrupted,
         "run_dir": result.run_dir,

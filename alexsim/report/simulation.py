@@ -6,6 +6,7 @@ import csv
 import io
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -18,6 +19,10 @@ from alexsim.simulate.sensitivity import Sensitivity
 from alexsim.simulate.sweep import Point
 from alexsim.simulate.validation import Prediction, Summary
 from alexsim.units import MIB
+
+if TYPE_CHECKING:
+    from alexsim.profile.calibrate import Check
+    from alexsim.simulate.costs.measured import Calibration
 
 _KINDS = {
     "Convolution": "convolutions",
@@ -94,7 +99,9 @@ def _devices(simulation: Simulation) -> RenderableType:
 
 
 def _parts(simulation: Simulation, network: Network) -> RenderableType:
-    kinds = {layer.name: _KINDS.get(type(layer).__name__, "other layers") for layer in network.layers}
+    kinds = {
+        layer.name: _KINDS.get(type(layer).__name__, "other layers") for layer in network.layers
+    }
     first = simulation.devices[0].name
     sums: dict[str, float] = defaultdict(float)
     for layer in simulation.layers:
@@ -224,6 +231,36 @@ def predictions_csv(predictions: Iterable[Prediction], excluded: Iterable[Exclud
         measured = "" if left.row.value is None else f"{left.row.value:g}"
         writer.writerow([left.row.id, "", "", "", left.row.unit, measured, "", left.why])
     return text.getvalue()
+
+
+def calibration_tables(
+    calibration: Calibration, checks: Sequence[Check], path: str
+) -> RenderableType:
+    """What was measured, and how well it predicts batch sizes that it has not seen."""
+    head = Text(
+        f"{calibration.machine}, {calibration.threads} threads:"
+        f" {calibration.flop_per_s / 1e9:,.0f} GFLOP/s,"
+        f" {calibration.memory_bytes_per_s / 1e9:,.1f} GB/s, {len(calibration.ops)} ops,"
+        f" {calibration.rounds} rounds\nwritten to {path}"
+    )
+    parts: list[RenderableType] = [head]
+    for batch in dict.fromkeys(row.batch_size for row in checks):
+        out = _table(
+            f"Batch {batch}, not seen by the calibration: ms per step",
+            "what", "predicted", "measured", "error", "share", "rounds, 90 %",
+        )  # fmt: skip
+        rows = [row for row in checks if row.batch_size == batch]
+        for row in rows:
+            out.add_row(
+                row.name,
+                f"{1e3 * row.predicted_s:,.2f}",
+                f"{1e3 * row.measured_s:,.2f}",
+                f"{100 * row.error:+.1f} %",
+                f"{100 * row.measured_s / rows[0].measured_s:.1f} %",
+                f"{100 * (row.low - 1):+.0f} to {100 * (row.high - 1):+.0f} %",
+            )
+        parts.append(out)
+    return Group(*parts)
 
 
 _COLUMNS = ("step_s", "low_s", "high_s", "images_per_s", "training_days", "utilisation")

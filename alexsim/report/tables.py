@@ -20,6 +20,7 @@ from alexsim.plan.tables import FlopTable, memory_table
 from alexsim.units import format_bytes, mib
 
 if TYPE_CHECKING:
+    from alexsim.simulate.records import Simulation
     from alexsim.train.records import TrainResult
 
 _NAMES = {
@@ -202,13 +203,17 @@ def side_by_side(drawings: list[str]) -> RenderableType:
     return table
 
 
-def train_summary(result: TrainResult) -> RenderableType:
+def train_summary(result: TrainResult, machine: str, simulated: Simulation) -> RenderableType:
     """What a run achieved, in a few lines."""
     settings, held_out = result.settings, result.held_out
     lines = [
         f"{result.steps} of {settings.steps} steps, {result.images_per_s:.1f} images/s"
         f" ({result.compute_images_per_s:.1f} without waiting for data)",
     ]
+    lines.append(
+        f"{machine}, simulated: {simulated.images_per_s:.0f} images/s, these steps in"
+        f" {result.steps * simulated.step_s:.1f} s"
+    )
     if result.losses:
         lines.append(f"training loss {result.losses[0]:.3f} -> {result.losses[-1]:.3f}")
     if held_out:

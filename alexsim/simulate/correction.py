@@ -117,9 +117,7 @@ class _LazyRows(dict[str, Mapping[str, float]]):
             return default
         if key not in self:
             i, triangle = self._index[key], self._triangle
-            self[key] = {
-                other: triangle[max(i, j)][min(i, j)] for other, j in self._index.items()
-            }
+            self[key] = {other: triangle[max(i, j)][min(i, j)] for other, j in self._index.items()}
         return self[key]
 
 

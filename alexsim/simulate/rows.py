@@ -16,8 +16,13 @@ from pathlib import Path
 
 from alexsim.errors import ProfileError
 from alexsim.network.editions import load_network
-from alexsim.network.layers import Convolution, Dropout, FullyConnected, LocalResponseNorm
-from alexsim.network.layers import SoftmaxCrossEntropy
+from alexsim.network.layers import (
+    Convolution,
+    Dropout,
+    FullyConnected,
+    LocalResponseNorm,
+    SoftmaxCrossEntropy,
+)
 from alexsim.network.network import Network
 from alexsim.simulate.costs.records import Precision
 
@@ -240,7 +245,9 @@ def _single(row: Row) -> tuple[Network, frozenset[str], bool] | str:
 def _without_fc(network: Network) -> Network:
     layers = network.layers
     last = next(i for i, layer in enumerate(layers) if isinstance(layer, FullyConnected))
-    return replace(network, name=f"{network.name}-convolutions", layers=(*layers[:last], layers[-1]))
+    return replace(
+        network, name=f"{network.name}-convolutions", layers=(*layers[:last], layers[-1])
+    )
 
 
 def _with_norms(network: Network) -> Network:

@@ -8,13 +8,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import cast
 
 from alexsim.errors import AlexsimError, PlanError
 from alexsim.machine.machine import Machine, changed, load_machine
 from alexsim.network.editions import load_network
+from alexsim.plan.records import Policy, Schedule, TransportName
 from alexsim.simulate.correction import UNFITTED, load_correction
-from alexsim.simulate.costs.libraries import library_names
-from alexsim.simulate.simulator import default_library, simulate_network
+from alexsim.simulate.costs.libraries import load_library
+from alexsim.simulate.costs.records import Precision
+from alexsim.simulate.simulator import (
+    Configuration,
+    Partition,
+    default_library,
+    simulate_network,
+)
+from alexsim.simulate.tasks import DataPath, Timer
 from alexsim.units import parse_bytes
 
 AXES = (
@@ -111,30 +120,33 @@ def _point(job: tuple[dict[str, str], int, int]) -> Point:
 
 @lru_cache(maxsize=512)
 def _machine(name: str, link: str, numbers: tuple[tuple[str, str], ...]) -> Machine:
-    return changed(load_machine(name, link), {key: number(key, text) for key, text in numbers})
+    return changed(load_machine(name, link), {key: number(text) for key, text in numbers})
 
 
 def _simulated(settings: dict[str, str], images: int, epochs: int) -> Point:
     own = tuple((key, text) for key, text in settings.items() if key not in AXES)
     machine = _machine(settings["machine"], settings.get("link", ""), own)
     library = settings.get("library") or default_library(machine)
-    if library not in library_names():
-        raise AlexsimError(f"no library {library!r} (known: {', '.join(library_names())})")
     gpus = settings.get("gpus")
-    simulation = simulate_network(
-        load_network(settings["net"]),
-        machine,
-        library=library,
-        correction=UNFITTED if library == "roofline" else load_correction(),
+    configuration = Configuration(
+        network=load_network(settings["net"]),
         gpus=whole("gpus", gpus) if gpus else None,
-        kind=settings.get("partition", "columns"),
+        # Planning refuses words that are not among these types' values.
+        partition=cast("Partition", settings.get("partition", "columns")),
         batch_size=whole("batch", settings.get("batch", "128")),
-        schedule=settings.get("schedule", "serial"),  # type: ignore[arg-type]  # plan() checks
-        transport=settings.get("transport", ""),  # type: ignore[arg-type]
-        policy=settings.get("policy", "as-released"),  # type: ignore[arg-type]
-        precision=_one_of("precision", settings.get("precision", "fp32"), ("fp32", "tf32", "fp16")),  # type: ignore[arg-type]
-        data=_one_of("data-path", settings.get("data-path", "jpeg"), ("jpeg", "none")),  # type: ignore[arg-type]
+        schedule=cast("Schedule", settings.get("schedule", "serial")),
+        transport=cast("TransportName", settings.get("transport", "")),
+        policy=cast("Policy", settings.get("policy", "as-released")),
     )
+    precision = _one_of("precision", settings.get("precision", "fp32"), ("fp32", "tf32", "fp16"))
+    data = _one_of("data-path", settings.get("data-path", "jpeg"), ("jpeg", "none"))
+    timer = Timer(
+        machine=machine,
+        library=load_library(library),
+        correction=UNFITTED if library == "roofline" else load_correction(),
+        precision=cast("Precision", precision),
+    )
+    simulation = simulate_network(configuration, timer, data=cast("DataPath", data))
     most = max(device.memory_bytes for device in simulation.devices)
     return Point(
         settings=settings,
@@ -149,7 +161,7 @@ def _simulated(settings: dict[str, str], images: int, epochs: int) -> Point:
     )
 
 
-def number(key: str, text: str) -> float:
+def number(text: str) -> float:
     """A number of a machine: plain, or a size such as 3GB.
 
     Raises:

@@ -14,9 +14,11 @@ from alexsim.plan.records import Exchange, Op, OpKind, Plan
 from alexsim.simulate import paths
 from alexsim.simulate.correction import Correction
 from alexsim.simulate.costs.libraries import Library
+from alexsim.simulate.costs.measured import REST, Calibration, signature
 from alexsim.simulate.costs.records import Cost, Precision, Work
 from alexsim.simulate.engine import Task
 
+CORES = ("cores",)
 BARRIER_S = 3e-5
 """Host threads that synchronise their devices and wait for each other: tens of microseconds."""
 JPEG_BYTES = 27 * 1000**3 / 1_281_167
@@ -47,6 +49,8 @@ class Timer:
     library: Library
     correction: Correction
     precision: Precision = "fp32"
+    calibration: Calibration | None = None
+    """Measurements of this machine, which take the place of every model."""
 
     def costs(self, work: Work) -> list[Cost]:
         """Pieces of an op's time, corrected."""
@@ -80,12 +84,22 @@ class TaskList:
         """Emit ``steps`` steps: the host's work, then every device's ops."""
         for device in self.plan.devices:
             for op in device.ops:
-                if _computes(op):
+                if op.kind not in COMPUTING:
+                    continue
+                if self.timer.calibration is None:
                     self.costs[op.id] = self.timer.costs(self._work(op))
+                else:
+                    self.costs[op.id] = [Cost(self._measured_s(op), "compute", ())]
         for step in range(steps):
             self._of_step.append({})
             crop = self._host(step)
             self._devices(step, crop)
+
+    def _measured_s(self, op: Op) -> float:
+        calibration = self.timer.calibration
+        assert calibration is not None
+        part = self._parts.get((op.layer, op.column))
+        return calibration.seconds(signature(op, part), self.plan.batch_size)
 
     def _work(self, op: Op) -> Work:
         work = Work(
@@ -157,19 +171,28 @@ class TaskList:
         ops = [queue[at] for queue, at in zip(pending, position, strict=True)]
         assert all(op.kind == OpKind.BARRIER for op in ops), [op.id for op in ops]
         known = self._of_step[step]
+        seconds = BARRIER_S if self.timer.calibration is None else 0.0
         before = {known[need] for op in ops for need in op.depends_on if need in known}
         before |= {
             known[queue[at - 1].id] for queue, at in zip(pending, position, strict=True) if at
         }
         for device, op in enumerate(ops):
-            self._add(step, op.id, op, Task(BARRIER_S, f"{op.device}.compute", tuple(before)))
+            self._add(step, op.id, op, Task(seconds, f"{op.device}.compute", tuple(before)))
             position[device] += 1
 
     def _op(self, step: int, device: int, op: Op, crop: tuple[int, ...]) -> None:
         known = self._of_step[step]
         after = tuple([known[need] for need in op.depends_on])
         after = (*after, *self._collectives(step, op, after))
-        seconds, holds = 0.0, ()
+        seconds = 0.0
+        holds: tuple[str, ...] = ()
+        if self.timer.calibration is not None:
+            seconds = self._measured_s(op)
+            if op.kind == OpKind.UPLOAD and device == 0:
+                seconds += self.timer.calibration.seconds(REST, self.plan.batch_size)
+            # All virtual GPUs of this machine compute on the same cores.
+            self._add(step, op.id, op, Task(seconds, f"{op.device}.{op.queue}", after, CORES))
+            return
         machine, size = self.timer.machine, op.count.moved_bytes
         if op.kind == OpKind.UPLOAD:
             path = paths.from_host(machine, device, size)
@@ -214,7 +237,7 @@ class TaskList:
         return 0.0
 
     def _exchange(self, op: Op) -> tuple[float, tuple[str, ...]]:
-        """Peer: the consumer pulls, all at once. Host: the producer stages, the consumer fetches."""
+        """Peer: the consumer pulls. Host: the producer stages, the consumer fetches."""
         machine = self.timer.machine
         exchange = self._exchanges[op.exchange]
         source, target = int(exchange.source[3:]), int(exchange.target[3:])
@@ -238,7 +261,7 @@ def host_stages(machine: Machine, images: int) -> dict[str, float]:
     }
 
 
-_COMPUTING = frozenset(
+COMPUTING = frozenset(
     {
         OpKind.FORWARD,
         OpKind.GRAD_INPUT,
@@ -249,7 +272,3 @@ _COMPUTING = frozenset(
         OpKind.ACCUMULATE,
     }
 )
-
-
-def _computes(op: Op) -> bool:
-    return op.kind in _COMPUTING

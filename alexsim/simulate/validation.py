@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
 
 from alexsim.errors import AlexsimError
 from alexsim.machine.device import load_device
@@ -22,8 +21,8 @@ from alexsim.simulate.correction import UNFITTED, Correction
 from alexsim.simulate.costs.libraries import load_library
 from alexsim.simulate.costs.records import Work
 from alexsim.simulate.rows import Case, Excluded, Row, case_of, read_rows
-from alexsim.simulate.simulator import partition, simulate
-from alexsim.simulate.tasks import Scale
+from alexsim.simulate.simulator import Configuration, Partition, simulate_network
+from alexsim.simulate.tasks import DataPath, Timer
 
 IMAGES, EPOCHS = 1_281_167, 90
 """An ILSVRC-2012 epoch, and the passes that the paper and its successors trained."""
@@ -111,21 +110,18 @@ def _works(case: Case) -> list[Work]:
     return works
 
 
+_device = cache(load_device)
+
+
 def pieces(case: Case, library: str = "") -> dict[tuple[str, ...], float]:
     """Uncorrected seconds of a one-GPU row's pass, by traits."""
     model = load_library(library or case.library, case.family)
-    device = load_device_once(case.device)
+    device = _device(case.device)
     total: dict[tuple[str, ...], float] = defaultdict(float)
     for work in _works(case):
         for cost in model.costs(device, work, case.precision):
             total[cost.traits] += cost.seconds
     return dict(total)
-
-
-@cache
-def load_device_once(name: str) -> Any:
-    """A device, read once."""
-    return load_device(name)
 
 
 def measured_s(case: Case) -> float:
@@ -207,30 +203,29 @@ def _on_one(case: Case, correction: Correction, library: str) -> tuple[float, fl
 
 def _on_many(case: Case, correction: Correction, library: str) -> tuple[float, float]:
     row = case.row
-    machine = machine_of(case)
-    kind = "columns" if case.device.startswith("gtx580") else "replicas"
-    if row.parallelism == "hybrid":
-        kind = "hybrid"
-    gpus, images, scale = partition(
-        case.network, gpus=row.n_gpus, kind=kind, batch_size=case.batch_size
-    )
+    partition: Partition = "replicas"
+    if case.device.startswith("gtx580"):
+        partition = "columns"
+    elif row.parallelism == "hybrid":
+        partition = "hybrid"
     if case.passes == "fwd":
-        scale = Scale()
-        forward = replace(case, batch_size=images, row=replace(row, n_gpus=1))
-        return _on_one(forward, correction, library)
-    from alexsim.plan.planner import plan
-
-    made = plan(case.network, gpus=gpus, batch_size=images, schedule="serial")
-    simulated = simulate(
-        made,
-        machine,
-        library=library or case.library,
-        family=case.family,
+        # Every device does its share, and none waits for another.
+        alone = replace(case, batch_size=case.batch_size // row.n_gpus, row=replace(row, n_gpus=1))
+        return _on_one(alone, correction, library)
+    timer = Timer(
+        machine=machine_of(case),
+        library=load_library(library or case.library, case.family),
         correction=correction,
         precision=case.precision,
-        data="none" if "synthetic" in row.notes else "jpeg",
-        scale=scale,
     )
+    configuration = Configuration(
+        network=case.network,
+        gpus=row.n_gpus,
+        partition=partition,
+        batch_size=case.batch_size,
+    )
+    data: DataPath = "none" if "synthetic" in row.notes else "jpeg"
+    simulated = simulate_network(configuration, timer, data=data)
     low = simulated.step_interval.low
     return simulated.step_s, math.log(simulated.step_s / low) / _NINE_IN_TEN
 
@@ -238,7 +233,13 @@ def _on_many(case: Case, correction: Correction, library: str) -> tuple[float, f
 def machine_of(case: Case) -> Machine:
     """The machine that a row of several GPUs ran on, from what it says of its links."""
     text = case.row.interconnect.lower()
-    known = {"gtx580": "gtx580x2", "k20": "k20x8", "k80": "k80x16", "p100": "dgx-1", "a100": "dgx-a100"}
+    known = {
+        "gtx580": "gtx580x2",
+        "k20": "k20x8",
+        "k80": "k80x16",
+        "p100": "dgx-1",
+        "a100": "dgx-a100",
+    }
     name = known.get(case.device, case.device)
     machine = load_machine(name)
     if "nvlink pairs" in text:
@@ -271,7 +272,12 @@ def summarise(name: str, predictions: Sequence[Prediction]) -> Summary:
 def judged(case: Case) -> bool:
     """Rows that the gate looks at: one GPU's float32, first-hand or well documented."""
     row = case.row
-    return row.trust in ("A", "B") and row.precision == "fp32" and row.value is not None and may_fit(case)
+    return (
+        row.trust in ("A", "B")
+        and row.precision == "fp32"
+        and row.value is not None
+        and may_fit(case)
+    )
 
 
 def is_step(case: Case) -> bool:

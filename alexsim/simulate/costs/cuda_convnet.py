@@ -190,7 +190,11 @@ def convolution(device: Device, work: Work, library: str) -> list[Cost]:
         f"architecture:{device.architecture.name}:{library}",
     )
     shape = convolution_shape(work)
-    memory = ("memory", f"architecture:{device.architecture.name}:memory", "elementwise:cuda-convnet")
+    memory = (
+        "memory",
+        f"architecture:{device.architecture.name}:memory",
+        "elementwise:cuda-convnet",
+    )
     costs = [Cost(time_s, "memory" if by_memory else "compute", traits)]
     if work.kind == OpKind.FORWARD:
         costs.append(memory_bound(device, 2 * shape.output_bytes, memory))

@@ -64,9 +64,11 @@ def convolution(
     if "implicit" in allowed:
         choices.append((*implicit(device, work.kind, shape, precision), "implicit"))
     if shape.stride == 1 and shape.size > 1 and precision == "fp32":
-        for name in sorted(allowed & {"fft", "fft-tiled"}):
-            if (tile := _fft_tile(work.kind, shape, tiled=name == "fft-tiled")) is not None:
-                choices.append((*fft(device, work.kind, shape, tile), f"fft-{tile}"))
+        tiles = [
+            _fft_tile(work.kind, shape, tiled=name == "fft-tiled")
+            for name in sorted(allowed & {"fft", "fft-tiled"})
+        ]
+        choices += [(*fft(device, work.kind, shape, t), f"fft-{t}") for t in tiles if t]
         if shape.size == 3:
             if "winograd-2" in allowed and work.kind != OpKind.GRAD_WEIGHT:
                 choices.append((*winograd(device, work.kind, shape, 2), "winograd-2"))

@@ -11,7 +11,6 @@ from alexsim.plan.records import OpKind
 from alexsim.simulate.costs.gemm import gemm, tensor_speedup
 from alexsim.simulate.costs.records import Cost, Precision, Work, memory_bound
 
-
 _NORMS = ("LocalResponseNorm", "SpatialResponseNorm")
 _NORM_GRADIENT_PASSES = 9
 """Operands that the two kernels of 2012 read and write for a norm's gradient (the plan's count,
@@ -31,7 +30,7 @@ def fully_connected(device: Device, work: Work, precision: Precision = "fp32") -
     seconds, limit = gemm(device, *product, split=True, precision=precision)
     kind = str(work.kind)
     architecture = device.architecture.name
-    traits = (
+    traits: tuple[str, ...] = (
         f"fc:{kind}",
         f"architecture:{architecture}",
         f"architecture:{architecture}:fc",

@@ -40,7 +40,7 @@ def convolution(device: Device, work: Work, library: str) -> list[Cost]:
     if shape.taps > 1 or shape.stride > 1:
         matrix = FLOAT_BYTES * shape.groups * shape.depth * shape.outputs
         image = shape.input_bytes / shape.batch_size
-        traits = (f"im2col:{kind}", f"architecture:{architecture}:memory")
+        traits: tuple[str, ...] = (f"im2col:{kind}", f"architecture:{architecture}:memory")
         costs.append(memory_bound(device, shape.batch_size * (matrix + image), traits))
     if work.kind == OpKind.FORWARD:
         traits = ("memory", f"architecture:{architecture}:memory", "elementwise:bias")

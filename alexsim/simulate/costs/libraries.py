@@ -82,6 +82,7 @@ _FIXED = {
         name="fbfft", family="torch7", algorithms=frozenset({"fft", "fft-tiled", "implicit"})
     ),
     "roofline": Library(name="roofline", family=""),
+    "measured": Library(name="measured", family=""),
 }
 
 

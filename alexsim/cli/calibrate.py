@@ -1,0 +1,106 @@
+"""``alexsim calibrate``: measure this machine, so that it can be simulated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from alexsim.cli import options
+
+
+def calibrate(  # noqa: PLR0917 - one argument per option
+    net: options.Net = "alexnet-2012",
+    gpus: options.Gpus = None,
+    policy: options.Policy = "as-released",
+    batches: Annotated[
+        str,
+        typer.Option("--batches", metavar="N,N,...", help="Batch sizes to measure."),
+    ] = "16,64,160",
+    check: Annotated[
+        str,
+        typer.Option(
+            "--check",
+            metavar="N,N,...",
+            help="Also measure these, in turns with the others, and compare with what is predicted"
+            " for them.",
+        ),
+    ] = "",
+    rounds: Annotated[
+        int, typer.Option("--rounds", metavar="N", help="Steps at every batch size.")
+    ] = 5,
+    threads: Annotated[
+        int | None, typer.Option("--threads", metavar="N", help="CPU threads. Default: all cores.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", metavar="FILE", help="Default: where `--library measured` looks."
+        ),
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Time every op of a training step here, for `alexsim simulate --library measured`.
+
+    Example: alexsim calibrate --check 32,128 --rounds 10
+    """
+    import os
+
+    from alexsim.cli.output import print_json, write_text
+    from alexsim.cli.parse import as_policy, positive
+    from alexsim.errors import AlexsimError
+    from alexsim.network.editions import load_network
+    from alexsim.simulate.costs.measured import default_path, machine_of, write
+    from alexsim.simulate.sweep import whole
+
+    positive("--rounds", rounds)
+    taught, asked = (
+        [whole(name, text.strip()) for text in given.split(",") if text.strip()]
+        for name, given in (("--batches", batches), ("--check", check))
+    )
+    if len(set(taught)) < 2:
+        raise AlexsimError(f"--batches needs at least two batch sizes, got {batches!r}")
+    if both := sorted(set(taught) & set(asked)):
+        raise AlexsimError(f"--check must differ from --batches; both have {both[0]}")
+
+    import torch
+
+    from alexsim.profile.calibrate import Bench
+    from alexsim.profile.calibrate import calibrate as run
+    from alexsim.profile.calibrate import check as compare
+    from alexsim.simulate.correction import UNFITTED
+    from alexsim.simulate.costs.libraries import load_library
+    from alexsim.simulate.simulator import simulate
+    from alexsim.simulate.tasks import Timer
+
+    cores = threads or os.cpu_count() or 1
+    torch.set_num_threads(cores)
+    bench = Bench(
+        load_network(net), [*taught, *asked], gpus=gpus, policy=as_policy(policy), schedule="serial"
+    )
+    with options.counting(f"measuring {len(taught) + len(asked)} batch sizes", rounds) as done:
+        calibration, measured = run(
+            bench, taught, rounds=rounds, threads=cores, others=asked, done=done
+        )
+    path = output or default_path()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, write(calibration))
+    timer = Timer(
+        machine=machine_of(calibration),
+        library=load_library("measured"),
+        correction=UNFITTED,
+        calibration=calibration,
+    )
+    checks = []
+    for batch in asked:
+        predicted = simulate(bench.plans[batch], timer, data="none")
+        checks += compare(bench.plans[batch], predicted, measured[batch])
+    if json:
+        from alexsim.report.documents import calibration_document
+
+        print_json(calibration_document(calibration, checks, path=str(path)))
+        return
+    from alexsim.report.simulation import calibration_tables
+
+    options.console().print(calibration_tables(calibration, checks, str(path)))

@@ -1,0 +1,1 @@
+"""Measuring this machine: calibration of the simulator."""

@@ -1,0 +1,225 @@
+"""Calibration: every op of a step timed at a few batch sizes, in rounds that take turns."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from alexsim.execute.bind import Hyperparameters
+from alexsim.execute.executor import Executor
+from alexsim.network.network import Network
+from alexsim.plan.planner import plan
+from alexsim.plan.records import OpKind, Plan, Policy, Schedule
+from alexsim.simulate.costs.measured import REST, Calibration, signature
+from alexsim.simulate.records import Simulation
+from alexsim.simulate.tasks import COMPUTING
+
+_SIDE = 2048
+"""Of the matrices whose product measures the ceiling."""
+_COPY_BYTES = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """One measured step: its wall time, and its ops' seconds by id."""
+
+    batch_size: int
+    step_s: float
+    ops: dict[str, float]
+
+
+class Bench:
+    """A network's step at several batch sizes, ready to run."""
+
+    def __init__(
+        self,
+        network: Network,
+        batches: Sequence[int],
+        *,
+        gpus: int | None,
+        policy: Policy,
+        schedule: Schedule,
+    ) -> None:
+        self.plans: dict[int, Plan] = {}
+        self._executors: dict[int, Executor] = {}
+        self._inputs: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        generator = torch.Generator().manual_seed(0)
+        channels, height, width = network.input_shape
+        for batch in batches:
+            made = plan(
+                network,
+                gpus=gpus,
+                batch_size=batch,
+                policy=policy,
+                schedule=schedule,
+                backend="aten",
+            )
+            self.plans[batch] = made
+            self._executors[batch] = Executor(made)
+            self._executors[batch].initialise()
+            images = torch.randn((batch, height, width, channels), generator=generator)
+            labels = torch.randint(network.classes, (batch,), generator=generator)
+            self._inputs[batch] = images.permute(0, 3, 1, 2), labels
+
+    def step(self, batch: int) -> Round:
+        """Run one step with every op timed."""
+        executor = self._executors[batch]
+        images, labels = self._inputs[batch]
+        executor.record()
+        started = time.perf_counter()
+        # A rate of nothing: the same numbers every time, and nothing ever overflows.
+        executor.step(images, labels, step=0, hyperparameters=_STILL)
+        elapsed = time.perf_counter() - started
+        seconds = {op: times[0] for op, times in executor.trace().by_op().items()}
+        return Round(batch_size=batch, step_s=elapsed, ops=seconds)
+
+
+_STILL = Hyperparameters(weight_rate=0.0, bias_rate=0.0)
+
+
+def calibrate(
+    bench: Bench,
+    batches: Sequence[int],
+    *,
+    rounds: int,
+    threads: int,
+    others: Sequence[int] = (),
+    done: Callable[[int], None] = lambda _: None,
+) -> tuple[Calibration, dict[int, list[Round]]]:
+    """Time ``batches`` in turns; and, between them, ``others``, which teach nothing.
+
+    Returns:
+        The calibration, medians over rounds, and every round of every batch size.
+    """
+    every = sorted({*batches, *others})
+    for batch in every:
+        bench.step(batch)  # faults pages in, and lets oneDNN make its kernels
+    measured: dict[int, list[Round]] = defaultdict(list)
+    for index in range(rounds):
+        # Forward and back again, so that a drift inside a round cancels.
+        for batch in every if index % 2 == 0 else reversed(every):
+            measured[batch].append(bench.step(batch))
+        done(index + 1)
+    points: dict[str, dict[int, float]] = defaultdict(dict)
+    for batch in sorted(batches):
+        by_signature: dict[str, list[float]] = defaultdict(list)
+        made = bench.plans[batch]
+        parts = {(p.layer.name, p.column): p for ps in made.network.parts for p in ps}
+        worked = [op for op in made.ops() if op.kind != OpKind.BARRIER]
+        for op in worked:
+            name = signature(op, parts.get((op.layer, op.column)))
+            times = [one.ops[op.id] for one in measured[batch]]
+            by_signature[name].append(statistics.median(times))
+        by_signature[REST].append(
+            statistics.median(
+                one.step_s - sum(one.ops[op.id] for op in worked) for one in measured[batch]
+            )
+        )
+        for name, times in by_signature.items():
+            points[name][batch] = statistics.mean(times)
+    return (
+        Calibration(
+            machine=_machine_name(),
+            backend="aten",
+            torch=torch.__version__,
+            threads=threads,
+            rounds=rounds,
+            flop_per_s=_product_rate(),
+            memory_bytes_per_s=_copy_rate(),
+            memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+            ops={name: tuple(sorted(of.items())) for name, of in sorted(points.items())},
+        ),
+        dict(measured),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One quantity, predicted from other batch sizes and measured; ``name`` is ``step`` or a layer.
+
+    ``low`` and ``high`` bound predicted over measured: quantiles of the rounds (5 % and 95 %).
+    """
+
+    batch_size: int
+    name: str
+    predicted_s: float
+    measured_s: float
+    low: float
+    high: float
+
+    @property
+    def error(self) -> float:
+        """Predicted over measured, minus one."""
+        return self.predicted_s / self.measured_s - 1
+
+
+def check(plan: Plan, simulation: Simulation, rounds: Sequence[Round]) -> list[Check]:
+    """A prediction beside what the rounds measured: the step, then every layer."""
+    layers: dict[str, float] = defaultdict(float)
+    for layer in simulation.layers:
+        layers[layer.name] += layer.total_s
+    ops: dict[str, list[str]] = defaultdict(list)
+    for op in plan.ops():
+        if op.kind in COMPUTING:
+            ops[op.layer].append(op.id)
+    rows = [("step", simulation.step_s, [one.step_s for one in rounds])]
+    rows += [
+        (name, seconds, [sum(one.ops[op] for op in ops[name]) for one in rounds])
+        for name, seconds in layers.items()
+    ]
+    return [
+        Check(
+            batch_size=plan.batch_size,
+            name=name,
+            predicted_s=predicted,
+            measured_s=statistics.median(measured),
+            low=predicted / _quantile(measured, 0.95),
+            high=predicted / _quantile(measured, 0.05),
+        )
+        for name, predicted, measured in rows
+    ]
+
+
+def _quantile(values: Sequence[float], share: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def _machine_name() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:  # noqa: PTH123 - a device file
+            for line in lines:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _product_rate() -> float:
+    a, b = torch.randn(_SIDE, _SIDE), torch.randn(_SIDE, _SIDE)
+    out = torch.empty(_SIDE, _SIDE)
+    return 2 * _SIDE**3 / _best(lambda: torch.mm(a, b, out=out))
+
+
+def _copy_rate() -> float:
+    source = torch.ones(_COPY_BYTES // 4)
+    target = torch.empty_like(source)
+    return 2 * _COPY_BYTES / _best(lambda: target.copy_(source))
+
+
+def _best(run: Callable[[], object], times: int = 5) -> float:
+    run()
+    seconds = []
+    for _ in range(times):
+        started = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)

@@ -1,0 +1,147 @@
+"""Costs by interpolation of this machine's own measurements.
+
+``alexsim calibrate`` times every op of a step at a few batch sizes; an op at another batch size
+lies on the line between its neighbours. On one machine all virtual GPUs share the same cores, so
+ops of different devices take turns.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_left
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+
+from alexsim.errors import ProfileError
+from alexsim.machine.device import load_device
+from alexsim.machine.machine import Machine, load_machine
+from alexsim.machine.sheet import Quantity
+from alexsim.network.network import Part
+from alexsim.plan.records import Op
+
+SCHEMA = 1
+REST = "rest"
+"""Time of a step that lies between its ops."""
+Points = tuple[tuple[int, float], ...]
+"""Batch sizes, ascending, and the seconds measured there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """What was measured on one machine, by which code."""
+
+    machine: str
+    backend: str
+    torch: str
+    threads: int
+    rounds: int
+    flop_per_s: float
+    """Of a large float32 matrix product."""
+    memory_bytes_per_s: float
+    """Read and written by a large copy."""
+    memory_bytes: int
+    ops: Mapping[str, Points]
+
+    def seconds(self, signature: str, batch_size: int) -> float:
+        """Time of an op at a batch size; beyond the measured ones, on the nearest line.
+
+        Raises:
+            ProfileError: nobody measured such an op.
+        """
+        points = self.ops.get(signature)
+        if points is None:
+            raise ProfileError(
+                f"the calibration has no measurement of {signature!r}; measure its network with"
+                " `alexsim calibrate --net EDITION`"
+            )
+        if len(points) == 1:
+            return points[0][1] * batch_size / points[0][0]
+        upper = bisect_left([batch for batch, _ in points], batch_size)
+        upper = min(max(upper, 1), len(points) - 1)
+        (low, below), (high, above) = points[upper - 1], points[upper]
+        return max(0.0, below + (above - below) * (batch_size - low) / (high - low))
+
+
+def signature(op: Op, part: Part | None) -> str:
+    """What an op's time depends on beside the batch size: its kind and its shapes.
+
+    Not for barriers: a device that waits there lets the others compute, and costs nothing.
+    """
+    if part is None:
+        return str(op.kind)
+    layer = part.layer
+    names = ("size", "stride", "padding", "ties")
+    options = "x".join(str(getattr(layer, name)) for name in names if hasattr(layer, name))
+    marks = f"{'+' if op.accumulate else ''}{'*' if op.fused else ''}"
+    shapes = f"{part.input_shape}->{part.output_shape}".replace(" ", "")
+    return f"{op.kind}{marks} {type(layer).__name__} {options} {shapes}"
+
+
+def default_path() -> Path:
+    """Where ``alexsim calibrate`` leaves its measurements."""
+    from platformdirs import user_data_path
+
+    return user_data_path("alexsim") / "calibration.json"
+
+
+def write(calibration: Calibration) -> str:
+    """As JSON."""
+    document = {"schema": SCHEMA} | asdict(calibration)
+    return json.dumps(document, indent=1)
+
+
+@cache
+def read(path: str) -> Calibration:
+    """A file that ``alexsim calibrate`` wrote.
+
+    Raises:
+        ProfileError: there is none, or it is malformed.
+    """
+    try:
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ProfileError(
+            f"cannot read the calibration {path}: {error.strerror}; `alexsim calibrate` makes one"
+        ) from error
+    except ValueError as error:
+        raise ProfileError(f"{path} is not JSON: {error}") from error
+    try:
+        if document.pop("schema") != SCHEMA:
+            raise ProfileError(f"{path} has another schema; run `alexsim calibrate` again")
+        ops = {
+            name: tuple((int(batch), float(seconds)) for batch, seconds in points)
+            for name, points in document.pop("ops").items()
+        }
+        return Calibration(ops=ops, **document)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ProfileError(f"{path} is not a calibration: {error!r}") from error
+
+
+def machine_of(calibration: Calibration) -> Machine:
+    """This machine as the simulator's records have it; every op's own time is measured."""
+    source = f"alexsim calibrate on {calibration.machine}"
+
+    def measured(value: float) -> Quantity:
+        return Quantity(value=value, kind="measured", source=source)
+
+    base = load_machine("gtx580x2")
+    device = load_device("gtx580")
+    lanes = device.architecture.lanes_per_sm.value
+    device = replace(
+        device,
+        name=calibration.machine,
+        note="",
+        memory_bytes=measured(calibration.memory_bytes),
+        context_bytes=measured(0),
+        multiprocessors=measured(calibration.threads),
+        clock_hz=measured(calibration.flop_per_s / (2 * lanes * calibration.threads)),
+        memory_bytes_per_s=measured(calibration.memory_bytes_per_s),
+    )
+    return replace(
+        base,
+        name=f"this machine ({calibration.machine}, {calibration.threads} threads)",
+        device=device,
+        device_name="here",
+    )
