@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -96,7 +96,7 @@ def load_correction() -> Correction:
         traits = document["traits"]
         return Correction(
             coefficients=dict(zip(traits, document["coefficients"], strict=True)),
-            covariance=_LazyRows(traits, document["covariance"]),
+            covariance=_Triangle(traits, document["covariance"]),
             noise=document["noise"],
             fitted_to=document["fitted_to"],
         )
@@ -104,21 +104,27 @@ def load_correction() -> Correction:
         raise ProfileError(f"correction.json is malformed: {error}") from error
 
 
-class _LazyRows(dict[str, Mapping[str, float]]):
+class _Triangle(Mapping[str, Mapping[str, float]]):
     """Rows of a symmetric matrix stored as its lower triangle, made when they are asked for."""
 
     def __init__(self, traits: list[str], triangle: list[list[float]]) -> None:
-        super().__init__()
         self._index = {trait: i for i, trait in enumerate(traits)}
         self._triangle = triangle
+        self._made: dict[str, dict[str, float]] = {}
 
-    def get(self, key: str, default: Any = None) -> Any:
-        if key not in self._index:
-            return default
-        if key not in self:
+    def __getitem__(self, key: str) -> dict[str, float]:
+        if key not in self._made:
             i, triangle = self._index[key], self._triangle
-            self[key] = {other: triangle[max(i, j)][min(i, j)] for other, j in self._index.items()}
-        return self[key]
+            self._made[key] = {
+                other: triangle[max(i, j)][min(i, j)] for other, j in self._index.items()
+            }
+        return self._made[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._index)
+
+    def __len__(self) -> int:
+        return len(self._index)
 
 
 def correction_document(correction: Correction) -> dict[str, Any]:

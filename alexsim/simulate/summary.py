@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from alexsim.network.counts import FLOAT_BYTES
@@ -70,19 +71,6 @@ def summarise(run: Run, *, data: DataPath) -> Simulation:
     flop = sum(op.count.flop for op in plan.ops())
     forward_flop = sum(op.count.flop for op in plan.ops() if op.kind == OpKind.FORWARD)
     peak = machine.device.flop_per_s * len(plan.devices)
-    spans = tuple(
-        Span(
-            op_id=name,
-            device=task.queue.partition(".")[0],
-            queue=task.queue.partition(".")[2],
-            step=0,
-            start_s=max(0.0, begin - origin),
-            end_s=max(0.0, finish - origin),
-            source="simulated",
-        )
-        for op, task, begin, finish, name in mine
-        if finish > origin
-    )
     loss = next(op.id for op in plan.ops() if op.kind == OpKind.LOSS)
     loss_end = next(finish for op, _, _, finish, name in mine if name == loss) - origin
     update = [begin for op, _, begin, _, _ in mine if op and op.kind == OpKind.UPDATE]
@@ -109,8 +97,27 @@ def summarise(run: Run, *, data: DataPath) -> Simulation:
         devices=devices,
         exchanges=_exchange_times(plan, mine),
         layers=_layers(listed),
-        trace=Trace(spans=spans),
+        trace=Trace(spans=tuple(_spans(run, origin, step_s))),
     )
+
+
+def _spans(run: Run, origin: float, step_s: float) -> Iterator[Span]:
+    """What happens while the last step runs: its ops, and what the host does ahead for others."""
+    for (_, _, name), task, begin, finish in zip(
+        run.listed.ops, run.listed.tasks, run.start, run.end, strict=True
+    ):
+        if finish <= origin or begin >= origin + step_s:
+            continue
+        device, _, queue = task.queue.partition(".")
+        yield Span(
+            op_id=name,
+            device=device,
+            queue=queue,
+            step=0,
+            start_s=max(0.0, begin - origin),
+            end_s=min(step_s, finish - origin),
+            source="simulated",
+        )
 
 
 _Placed = tuple[Op | None, Task, float, float, str]

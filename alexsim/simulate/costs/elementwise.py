@@ -27,7 +27,7 @@ def fully_connected(device: Device, work: Work, precision: Precision = "fp32") -
         OpKind.GRAD_INPUT: (inputs, images, units),
         OpKind.GRAD_WEIGHT: (units, inputs, images),
     }[work.kind]
-    seconds, limit = gemm(device, *product, split=True, precision=precision)
+    seconds, limit = gemm(device, *product, split=True, vectors=True, precision=precision)
     kind = str(work.kind)
     architecture = device.architecture.name
     traits: tuple[str, ...] = (

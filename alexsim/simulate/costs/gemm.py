@@ -25,6 +25,12 @@ _PROLOGUE = 24
 """Steps of the depth that loading the first tiles and storing the last sums cost."""
 
 
+_VECTORS = 8
+"""Columns up to which matrix-vector kernels are used."""
+_DOT = 0.25
+"""Share of the lanes that they keep busy: each multiply-add waits for two loads."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Tile:
     rows: int
@@ -98,12 +104,14 @@ def gemm(
     *,
     batches: int = 1,
     split: bool = False,
+    vectors: bool = False,
     precision: Precision = "fp32",
 ) -> tuple[float, Limit]:
     """Seconds of ``batches`` products of (rows x depth) by (depth x columns), and what limits.
 
     The fastest of the library's tiles is taken; ``split`` lets the depth be split over blocks
-    when there are too few tiles, at the price of adding the partial sums.
+    when there are too few tiles, at the price of adding the partial sums; ``vectors`` lets products
+    with a few columns go by matrix-vector kernels.
     """
     multiprocessors = device.multiprocessors.value
     bandwidth = device.memory_bytes_per_s.value
@@ -112,6 +120,9 @@ def gemm(
     memory_s = item * batches * operands / bandwidth
     speedup = tensor_speedup(device, precision)
     best = float("inf")
+    if vectors and min(rows, columns) <= _VECTORS:
+        # A few vectors: a warp per row reads the matrix once, and no tile is padded.
+        best = 2 * batches * rows * columns * depth / (_DOT * device.flop_per_s)
     for tile, rate in _tiles(device):
         tiles = ceil(rows / tile.rows) * ceil(columns / tile.columns) * batches
         parts = 1

@@ -1,0 +1,256 @@
+"""The simulator: golden figures, what must hold, and that every number it is given matters."""
+
+import itertools
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alexsim.errors import PlanError, ProfileError
+from alexsim.machine.machine import Machine, changed, load_machine
+from alexsim.network.editions import load_network
+from alexsim.report.documents import simulation_document
+from alexsim.simulate.correction import UNFITTED, load_correction
+from alexsim.simulate.costs.libraries import load_library
+from alexsim.simulate.paths import all_reduce_s
+from alexsim.simulate.records import Simulation
+from alexsim.simulate.simulator import Configuration, simulate_network
+from alexsim.simulate.tasks import DataPath, Timer
+
+ALEXNET = load_network("alexnet-2012")
+PAIR = load_machine("gtx580x2")
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def simulated(
+    configuration: Configuration,
+    machine: Machine = PAIR,
+    library: str = "cuda-convnet",
+    data: DataPath = "jpeg",
+    whole_pipeline: bool = False,
+) -> Simulation:
+    timer = Timer(
+        machine=machine,
+        library=load_library(library),
+        correction=UNFITTED if library == "roofline" else load_correction(),
+    )
+    return simulate_network(configuration, timer, data=data, whole_pipeline=whole_pipeline)
+
+
+TWO = Configuration(network=ALEXNET)
+
+
+GOLDENS = {
+    "gtx580x2": (TWO, "gtx580x2", "cuda-convnet"),
+    "gtx580x2-host-overlap": (
+        replace(TWO, schedule="overlap", transport="host"),
+        "gtx580x2",
+        "cuda-convnet",
+    ),
+    "k20x8-hybrid": (
+        Configuration(
+            network=load_network("alexnet-owt"), gpus=8, partition="hybrid", batch_size=1024
+        ),
+        "k20x8",
+        "cuda-convnet2",
+    ),
+    "p100-caffenet": (Configuration(network=load_network("caffenet")), "p100", "cudnn-v5.1"),
+}
+
+
+@pytest.mark.parametrize("name", GOLDENS)
+def test_the_same_figures_as_ever(name: str) -> None:
+    configuration, machine, library = GOLDENS[name]
+    result = simulated(configuration, load_machine(machine), library)
+    document = simulation_document(result, images=1_281_167, epochs=90)
+    del document["alexsim"]
+    # Whoever means to change them writes them anew with: python tests/test_simulate.py
+    assert document == json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def test_the_prediction_of_2012_is_not_far_from_five_to_six_days() -> None:
+    result = simulated(TWO)
+    days = result.training_days_interval(1_281_167, 90)
+    assert days.low < 5 < days.high
+    assert 0.4 < result.step_s < 0.6
+    one = simulated(
+        Configuration(network=load_network("alexnet-1gpu"), gpus=1), load_machine("gtx580x1")
+    )
+    # Paper, section 3.5: the two-GPU net takes slightly less time than the one-GPU net.
+    assert 1.0 < one.step_s / result.step_s < 1.15
+
+
+def test_gpu_1_idles_while_gpu_0_does_the_last_layer() -> None:
+    first, second = simulated(TWO).devices
+    fc8 = sum(layer.total_s for layer in simulated(TWO).layers if layer.name == "fc8")
+    assert first.idle_s < second.idle_s
+    assert second.idle_s - first.idle_s == pytest.approx(fc8, rel=0.2)
+
+
+def test_ideal_figures_are_those_of_the_articles() -> None:
+    assert simulated(TWO).ideal_forward_images_per_s == pytest.approx(2183, abs=1)
+
+
+def test_bytes_sent_are_bytes_received() -> None:
+    result = simulated(TWO)
+    for end in ("source", "target"):
+        of_gpu0 = sum(e.size_bytes for e in result.exchanges if getattr(e, end) == "gpu0")
+        of_gpu1 = sum(e.size_bytes for e in result.exchanges if getattr(e, end) == "gpu1")
+        assert of_gpu0 + of_gpu1 == 57.25 * 1024 * 1024
+
+
+def test_a_serial_step_longer_than_the_data_path_never_waits_for_it() -> None:
+    fast, whole = simulated(TWO), simulated(TWO, whole_pipeline=True)
+    assert whole.step_s == pytest.approx(fast.step_s, rel=1e-12)
+    assert {s.device for s in whole.trace.spans} > {s.device for s in fast.trace.spans}
+
+
+SLOWER = {
+    "device.clock_hz": 0.8,
+    "device.memory_bytes_per_s": 0.8,
+    "link.bytes_per_s": 0.5,
+    "link.efficiency": 0.5,
+    "link.latency_s": 100,
+}
+PIPELINE = {
+    "disk_bytes_per_s": 0.01,
+    "decode_images_per_s": 0.1,
+    "crop_images_per_s": 0.1,
+}
+
+
+@pytest.mark.parametrize("schedule", ["serial", "overlap"])
+@pytest.mark.parametrize("key", [*SLOWER, *PIPELINE])
+def test_every_number_of_a_machine_matters(key: str, schedule: str) -> None:
+    configuration = replace(TWO, schedule=schedule)
+    owner, _, number = key.rpartition(".")
+    now = getattr(getattr(PAIR, owner) if owner else PAIR, number).value
+    slower = changed(PAIR, {key: now * {**SLOWER, **PIPELINE}[key]})
+    assert simulated(configuration, slower).step_s > 1.001 * simulated(configuration).step_s
+
+
+def test_transport_direction_and_sharing_matter() -> None:
+    peer, host = (simulated(replace(TWO, transport=t)) for t in ("peer", "host"))
+    assert sum(e.seconds for e in host.exchanges) > 1.5 * sum(e.seconds for e in peer.exchanges)
+    one = changed(PAIR, {"devices_per_uplink": 2, "uplink.bytes_per_s": 1e9})
+    # Two uploads over one uplink take turns.
+    assert simulated(TWO, one).step_s > simulated(TWO).step_s + 0.05
+    assert simulated(replace(TWO, schedule="overlap")).step_s < peer.step_s
+
+
+def test_more_memory_never_changes_time() -> None:
+    more = changed(PAIR, {"device.memory_bytes": 64e9, "device.context_bytes": 1.0})
+    assert simulated(TWO, more).step_s == simulated(TWO).step_s
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    key=st.sampled_from(
+        ["device.clock_hz", "device.memory_bytes_per_s", "link.bytes_per_s", "link.efficiency"]
+    ),
+    factor=st.floats(1.0, 1.3),
+    batch=st.integers(1, 200),
+    library=st.sampled_from(["cuda-convnet", "im2col-gemm", "cudnn-v4", "roofline"]),
+    transport=st.sampled_from(["peer", "host"]),
+)
+def test_a_faster_machine_never_makes_a_serial_step_slower(
+    key: str, factor: float, batch: int, library: str, transport: str
+) -> None:
+    configuration = replace(TWO, batch_size=batch, transport=transport)
+    owner, _, number = key.partition(".")
+    now = getattr(getattr(PAIR, owner), number).value
+    faster = changed(
+        PAIR, {key: min(now * factor, 1.0) if number == "efficiency" else now * factor}
+    )
+    before = simulated(configuration, library=library).step_s
+    assert simulated(configuration, faster, library).step_s <= before * (1 + 1e-9)
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    batch=st.integers(1, 256),
+    schedule=st.sampled_from(["serial", "overlap"]),
+    transport=st.sampled_from(["peer", "host"]),
+    library=st.sampled_from(["cuda-convnet", "cudnn-v4", "roofline"]),
+)
+def test_spans_of_a_queue_never_overlap_and_fill_no_more_than_the_step(
+    batch: int, schedule: str, transport: str, library: str
+) -> None:
+    result = simulated(
+        replace(TWO, batch_size=batch, schedule=schedule, transport=transport), library=library
+    )
+    by_queue: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for span in result.trace.spans:
+        by_queue.setdefault((span.device, span.queue), []).append((span.start_s, span.end_s))
+    for spans in by_queue.values():
+        spans.sort()
+        assert all(a[1] <= b[0] + 1e-12 for a, b in itertools.pairwise(spans))
+    for device in result.devices:
+        assert device.busy_s <= result.step_s * (1 + 1e-9)
+    assert result.step_interval.low < result.step_s < result.step_interval.high
+
+
+def test_replicas_share_the_images_and_sum_their_gradients() -> None:
+    net = load_network("alexnet-owt")
+    machine = load_machine("k20x8")
+    one = simulated(Configuration(network=net, gpus=1, partition="replicas"), machine)
+    eight = simulated(
+        Configuration(network=net, gpus=8, partition="replicas", batch_size=1024), machine
+    )
+    hybrid = simulated(
+        Configuration(network=net, gpus=8, partition="hybrid", batch_size=1024), machine
+    )
+    assert one.all_reduce_s == 0.0
+    assert eight.all_reduce_s > hybrid.all_reduce_s > 0.0
+    # Krizhevsky 2014: the hybrid wins, because fully connected gradients stay where they are.
+    assert hybrid.step_s < eight.step_s
+    assert 4 < 8 * one.step_s / eight.step_s < 8
+    # Buffers for the gradients of fully connected layers, which one device adds to the momentum.
+    assert eight.devices[0].memory_bytes > one.devices[0].memory_bytes
+
+
+def test_an_all_reduce_is_at_least_its_bytes_over_the_link() -> None:
+    machine = load_machine("k20x8")
+    rate = machine.link.effective_bytes_per_s
+    size = 244_000_000
+    assert all_reduce_s(machine, 1, size) == 0.0
+    for count in (2, 4, 8):
+        least = 2 * (count - 1) / count * size / rate
+        assert least <= all_reduce_s(machine, count, size) < 1.1 * least
+    # Small buffers go by a tree: fewer rounds of latency.
+    assert all_reduce_s(machine, 8, 4) < 14 * machine.link.latency_s.value
+
+
+@pytest.mark.parametrize(
+    ("configuration", "message"),
+    [
+        (Configuration(network=ALEXNET, gpus=3), "gpus must be 1 or 2"),
+        (replace(TWO, partition="replicas", gpus=3), "does not divide over 3"),
+        (replace(TWO, partition="replicas", gpus=4), "has 2 device"),
+        (replace(TWO, partition="rows"), "partition must be one of columns"),
+    ],
+)
+def test_impossible_configurations_are_named(configuration: Configuration, message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        simulated(configuration)
+
+
+def test_unknown_libraries_list_the_near_ones() -> None:
+    with pytest.raises(ProfileError, match="did you mean cudnn-v4"):
+        load_library("cudnn-4")
+
+
+def write_goldens() -> None:
+    GOLDEN.mkdir(exist_ok=True)
+    for name, (configuration, machine, library) in GOLDENS.items():
+        result = simulated(configuration, load_machine(machine), library)
+        document = simulation_document(result, images=1_281_167, epochs=90)
+        del document["alexsim"]
+        (GOLDEN / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    write_goldens()

@@ -1,0 +1,118 @@
+"""Cost models against the facts, against limits that no kernel beats, and against each other."""
+
+import itertools
+
+import pytest
+
+from alexsim.machine.device import load_device
+from alexsim.network.editions import load_network
+from alexsim.plan.planner import plan
+from alexsim.plan.records import Op, OpKind
+from alexsim.simulate.costs.cuda_convnet import first_generation, seconds
+from alexsim.simulate.costs.cudnn import VERSIONS, algorithms
+from alexsim.simulate.costs.gemm import gemm
+from alexsim.simulate.costs.libraries import library_names, load_library
+from alexsim.simulate.costs.records import Work
+
+FERMI = load_device("gtx580")
+NETWORK = load_network("alexnet-2012")
+PLAN = plan(NETWORK)
+
+# Layer, pass: grid, shared bytes per block, sums per thread, work padding, ms at the bound: the
+# table of the Fermi kernels (cuda-convnet v1, per GPU at 128 images; conv3 over both inputs).
+KERNELS = {
+    ("conv1", "forward"): (9075, 6912, 16, 1.025, 13.1),
+    ("conv1", "grad_weight"): (1815 * 8, 8256, 6, 1.058, 24.1),
+    ("conv2", "forward"): (2916, 5120, 32, 1.12, 27.9),
+    ("conv2", "grad_input"): (3 * 729, 9280, 16, 0.913, 24.8),
+    ("conv2", "grad_weight"): (486 * 42, 12544, 16, 1.12, 33.0),
+    ("conv4", "forward"): (1014, 5120, 32, 1.333, 16.6),
+    ("conv4", "grad_input"): (12 * 169, 9280, 16, 0.90, 12.3),
+    ("conv4", "grad_weight"): (39 * 72, 12544, 16, 1.333, 19.7),
+    ("conv5", "forward"): (676, 5120, 32, 1.333, 11.1),
+    ("conv5", "grad_input"): (12 * 169, 9280, 16, 0.90, 8.2),
+    ("conv5", "grad_weight"): (26 * 72, 12544, 16, 1.333, 13.1),
+}
+
+
+def op_of(layer: str, kind: str) -> Op:
+    return next(op for op in PLAN.devices[0].ops if (op.layer, op.kind) == (layer, kind))
+
+
+def work_of(op: Op) -> Work:
+    return Work(kind=op.kind, part=PLAN.part(op), batch_size=128, count=op.count, fused=op.fused)
+
+
+@pytest.mark.parametrize(("layer", "kind"), KERNELS)
+def test_the_fermi_kernels_are_those_of_the_table(layer: str, kind: str) -> None:
+    blocks, shared, sums, padding, milliseconds = KERNELS[layer, kind]
+    work = work_of(op_of(layer, kind))
+    launch = first_generation(work)
+    assert (launch.blocks, launch.sums) == (blocks, sums)
+    assert launch.shared_bytes == pytest.approx(shared, rel=0.01)
+    assert launch.padding == pytest.approx(padding, abs=0.005)
+    # The table leaves out what the last wave loses.
+    assert milliseconds * 0.99 < 1e3 * seconds(FERMI, work, launch)[0] < milliseconds * 1.06
+
+
+def test_the_sums_at_the_bound_are_the_facts() -> None:
+    totals = dict.fromkeys(("forward", "grad_input", "grad_weight"), 0.0)
+    for op in PLAN.devices[0].ops:
+        if op.layer.startswith("conv") and op.kind in totals:
+            work = work_of(op)
+            totals[op.kind] += 1e3 * seconds(FERMI, work, first_generation(work))[0]
+    assert totals["forward"] == pytest.approx(91, rel=0.02)
+    assert totals["grad_input"] == pytest.approx(62, rel=0.02)
+    assert totals["grad_weight"] == pytest.approx(116, rel=0.02)
+
+
+def direct(name: str) -> bool:
+    return not name.startswith(("cudnn-v3", "cudnn-v4", "cudnn-v5", "cudnn-v6", "cudnn-v7"))
+
+
+@pytest.mark.parametrize("device", ["gtx580", "k40", "titan-x-maxwell", "p100", "v100", "h200"])
+@pytest.mark.parametrize("library", [n for n in library_names() if n != "measured"])
+def test_no_direct_algorithm_beats_the_roofline(device: str, library: str) -> None:
+    card, model = load_device(device), load_library(library)
+    bound = load_library("roofline")
+    reduced = model.algorithms - {"implicit"}
+    for op in PLAN.devices[0].ops:
+        if op.kind in (OpKind.FORWARD, OpKind.GRAD_WEIGHT, OpKind.UPDATE):
+            work = work_of(op)
+            time = sum(cost.seconds for cost in model.costs(card, work))
+            least = bound.costs(card, work)[0].seconds
+            # FFT and Winograd need fewer multiplications, by up to 4 or so.
+            assert time >= least / (6 if reduced else 1) * 0.999, op.id
+            assert time < 60 * least + 1e-3, op.id
+
+
+def test_newer_versions_choose_among_more_algorithms_and_are_never_slower() -> None:
+    card, work = load_device("titan-x-maxwell"), work_of(op_of("conv4", "forward"))
+    times = []
+    for old, new in itertools.pairwise(VERSIONS):
+        assert algorithms(old) <= algorithms(new)
+    for version in VERSIONS:
+        model = load_library(f"cudnn-{version}")
+        times.append(model.costs(card, work)[0].seconds)
+    assert times == sorted(times, reverse=True)
+    assert times[-1] < times[0]
+
+
+def test_a_product_takes_at_least_its_flop_and_bytes() -> None:
+    card = load_device("titan-x-maxwell")
+    for rows, columns, depth in ((1, 1, 1), (64, 169, 1728), (4096, 128, 9216), (4096, 1, 4096)):
+        time, limit = gemm(card, rows, columns, depth)
+        assert time >= 2 * rows * columns * depth / card.flop_per_s
+        operands = rows * depth + depth * columns + rows * columns
+        assert time >= 4 * operands / card.memory_bytes_per_s.value
+        assert limit in ("compute", "memory", "launch")
+    assert gemm(card, 4096, 1, 4096, vectors=True)[1] == "memory"
+    assert gemm(card, 2048, 2048, 2048)[1] == "compute"
+
+
+def test_tensor_cores_speed_up_products_in_half_precision() -> None:
+    card = load_device("v100")
+    single = gemm(card, 4096, 4096, 4096)[0]
+    assert gemm(card, 4096, 4096, 4096, precision="fp16")[0] < single / 4
+    old = load_device("titan-x-maxwell")
+    assert gemm(old, 4096, 4096, 4096, precision="fp16")[0] == gemm(old, 4096, 4096, 4096)[0]

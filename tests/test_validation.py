@@ -1,0 +1,191 @@
+"""Published rows: what each ran, what is left out and why, and how far off predictions are."""
+
+import csv
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from alexsim.errors import ProfileError
+from alexsim.simulate.correction import UNFITTED, correction_document, load_correction
+from alexsim.simulate.rows import Case, Excluded, case_of, read_rows
+from alexsim.simulate.validation import (
+    all_rows,
+    by_kind,
+    fit_to,
+    is_step,
+    judge,
+    judged,
+    leave_out,
+    may_fit,
+    predict,
+    summarise,
+)
+
+CASES, EXCLUDED = all_rows("published")
+
+
+def case(row_id: str) -> Case:
+    return next(case for case in CASES if case.row.id == row_id)
+
+
+def test_rows_mean_what_their_notes_say() -> None:
+    native = case("cbc-0001")  # V1 prototxt: the net ends at pool5, and the image gradient counts
+    assert native.image_gradient
+    assert "fc6" not in {layer.name for layer in native.network.layers}
+    assert native.layers == {"conv1"}
+    per_image = case("cbc-0031")
+    assert per_image.network.name == "alexnet-owt-fc-as-conv"
+    single = case("lw-0251")
+    assert (single.network.input_shape, single.batch_size) == ((3, 128, 128), 128)
+    assert single.network.parts[0][0].output_shape == (96, 118, 118)
+    padded = case("ns-0001")
+    assert padded.network.parts[0][0].output_shape == (310, 12, 12)
+    assert case("cf-0009").device == "k40"
+    assert case("cf-0001").device == "k40-875"
+    assert case("mx-0001").network.name == "alexnet-mxnet"
+    assert case("cb-0390").family == "tensorflow-nhwc"
+    assert case("lam-0113").precision == "fp16"
+
+
+def test_exclusion_looks_at_conditions_never_at_values() -> None:
+    for row in read_rows("published"):
+        changed = replace(row, value=None if row.value is None else row.value * 3.7)
+        before, after = case_of(row), case_of(changed)
+        assert type(before) is type(after)
+        if isinstance(before, Excluded) and isinstance(after, Excluded):
+            assert before.why == after.why
+
+
+def test_at_least_85_percent_of_the_trusted_float32_rows_are_predicted() -> None:
+    def asked(row: object) -> bool:
+        return row.trust in ("A", "B") and row.precision == "fp32"  # type: ignore[attr-defined]
+
+    found = sum(asked(case.row) for case in CASES)
+    left = sum(asked(row.row) for row in EXCLUDED)
+    assert found / (found + left) >= 0.85
+
+
+def test_no_gtx_580_row_teaches_anything() -> None:
+    of_the_exam = [c for c in CASES if c.row.id in {"pap-0001", "pap-0002", "pap-0003", "pap-0004"}]
+    assert len(of_the_exam) == 4
+    assert not any(may_fit(case) for case in of_the_exam)
+    assert all("GTX 580" not in case.row.gpu for case in CASES if may_fit(case))
+    # The shipped correction is what all other rows teach, and these four change nothing.
+    without = [case for case in CASES if case not in of_the_exam]
+    fitted = correction_document(fit_to(without, fitted_to="x"))
+    shipped = correction_document(load_correction())
+    assert fitted["traits"] == shipped["traits"]
+    assert fitted["coefficients"] == pytest.approx(shipped["coefficients"], abs=2e-4)
+    assert not any("fermi" in trait for trait in shipped["traits"])
+
+
+def test_errors_meet_the_targets_and_beat_the_roofline() -> None:
+    correction = load_correction()
+    predictions = [predict(case, correction) for case in CASES]
+    summaries = {summary.name: summary for summary in judge(predictions)}
+    assert summaries["steps, fitted"].rows >= 100
+    assert summaries["steps, fitted"].mean_absolute_error <= 0.10
+    assert summaries["layers, fitted"].mean_absolute_error <= 0.15
+    roofline = summaries["steps, roofline"].mean_absolute_error
+    assert summaries["steps, fitted"].mean_absolute_error <= roofline / 2
+    assert summaries["steps, no fit at all"].mean_absolute_error < roofline
+    assert 0.8 <= summaries["steps, fitted"].coverage <= 0.98
+
+
+def test_a_device_or_library_that_no_fit_has_seen_has_wider_intervals() -> None:
+    k40 = [case for case in CASES if case.device in ("k40", "k40-875", "titan")]
+    held = leave_out(CASES, lambda case: "kepler" if case in k40 else "other")
+    unseen = [p for p in held if p.case in k40]
+    seen = [predict(p.case, load_correction()) for p in unseen]
+    for without, with_it in zip(unseen, seen, strict=True):
+        assert without.high / without.low > with_it.high / with_it.low
+    assert {s.name for s in by_kind("x", unseen)} == {"steps, x", "layers, x"}
+    assert summarise("x", unseen).mean_absolute_error < 0.6
+
+
+def test_predictions_are_in_the_unit_of_the_row() -> None:
+    correction = load_correction()
+    steps = [case for case in CASES if is_step(case) and judged(case)]
+    assert {case.row.unit for case in steps} >= {"images/s", "ms per batch"}
+    for one in steps:
+        prediction = predict(one, correction)
+        assert prediction.low < prediction.value < prediction.high
+        measured = one.row.value
+        assert measured is not None
+        assert 0.2 < prediction.value / measured < 5
+    wide = predict(case("pap-0001"), correction)
+    assert wide.low < 120
+    assert wide.high > 144
+
+
+def test_blind_rows_are_predicted_without_values(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = (files("alexsim_profiles") / "measurements" / "published.csv").read_text("utf-8")
+    rows = list(csv.DictReader(source.splitlines()))[::40]
+    blind = tmp_path / "blind.csv"
+    with blind.open("w", newline="", encoding="utf-8") as out:
+        names = [name for name in rows[0] if name not in ("source", "value")]
+        writer = csv.DictWriter(out, names, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    from alexsim.cli.app import main
+
+    with pytest.raises(SystemExit) as caught:
+        main(["validate", "--measurements", str(blind), "-o", str(tmp_path / "out.csv")])
+    assert not caught.value.code
+    assert f"of {len(rows)} rows predicted" in capsys.readouterr().out
+    written = list(csv.DictReader((tmp_path / "out.csv").read_text("utf-8").splitlines()))
+    assert {row["id"] for row in written} == {row["id"] for row in rows}
+    for row in written:
+        assert bool(row["predicted"]) != bool(row["why_not"])
+
+
+def test_the_gate_fails_with_exit_code_4() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "alexsim", "validate", "--gate", "5", "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 4
+    assert "the gate is 5.0 %" in done.stderr
+    document = json.loads(done.stdout)
+    assert document["rows"] == 848
+    assert document["predicted"] == len(CASES)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("id,network\n1,2\n", "lacks the columns"),
+        (None, "cannot read"),
+    ],
+)
+def test_malformed_tables_are_named(tmp_path: Path, text: str | None, message: str) -> None:
+    path = tmp_path / "x.csv"
+    if text is not None:
+        path.write_text(text, encoding="utf-8")
+    with pytest.raises(ProfileError, match=message):
+        read_rows(str(path))
+
+
+def test_a_malformed_number_names_its_line(tmp_path: Path) -> None:
+    source = (files("alexsim_profiles") / "measurements" / "published.csv").read_text("utf-8")
+    lines = source.splitlines()[:3]
+    path = tmp_path / "x.csv"
+    path.write_text("\n".join([*lines[:2], lines[2].replace(",64,", ",64,", 1)]), "utf-8")
+    assert len(read_rows(str(path))) == 2
+    path.write_text("\n".join([lines[0], lines[1].replace("333.51", "fast", 1)]), "utf-8")
+    with pytest.raises(ProfileError, match="line 2"):
+        read_rows(str(path))
+
+
+def test_without_a_fit_every_coefficient_is_nothing() -> None:
+    assert UNFITTED.factor(("library:cudnn-v4", "memory")) == 1.0
+    assert UNFITTED.spread({"memory": 1.0}) > UNFITTED.noise
