@@ -135,7 +135,8 @@ def test_single_numbers_can_be_set() -> None:
         ("device.clock_hz", 0, "must be positive"),
         ("link.efficiency", 2, "out of range"),
         ("peer_link.bytes_per_s", 1, "has no peer_link"),
-        ("disk_bytes_per_s", -1, "must be positive"),
+        ("disk_bytes_per_s", -1, "must not be negative"),
+        ("disk_bytes_per_s", 0, "must be positive"),
         ("speed", 1, "nothing is named 'speed'"),
     ):
         with pytest.raises(ProfileError, match=message):

@@ -202,6 +202,8 @@ def _in_si(key: str, value: float) -> tuple[str, float]:
 
 def _changed(machine: Machine, key: str, value: float) -> Machine:
     owner, _, number = key.rpartition(".")
+    if value < 0:
+        raise ProfileError(f"{key} must not be negative, got {value:g}")
     if owner == "device":
         return replace(machine, device=machine.device.changed(**{number: value}))
     quantity = Quantity(value=value, kind="spec", source="set by the user")

@@ -46,20 +46,21 @@ class Run:
     start: list[float]
     end: list[float]
     steps: int
+    looked_at: int
+    """The step that stands for all."""
 
 
 def summarise(run: Run, *, data: DataPath) -> Simulation:
-    """What the last of a run's steps says."""
+    """What the step that is looked at says."""
     listed = run.listed
     ends = [0.0] * (run.steps + 1)
     for (step, op, _), finish in zip(listed.ops, run.end, strict=True):
         if op is not None:
             ends[step + 1] = max(ends[step + 1], finish)
-    step_s = ends[-1] - ends[-2]
+    last = run.looked_at
+    origin, step_s = ends[last], ends[last + 1] - ends[last]
     spread = _spread(listed)
     plan, machine, scale = listed.plan, listed.timer.machine, listed.scale
-    last = len(ends) - 2
-    origin = ends[last]
     mine = [
         (op, task, begin, finish, name)
         for (step, op, name), task, begin, finish in zip(
@@ -74,7 +75,7 @@ def summarise(run: Run, *, data: DataPath) -> Simulation:
     loss = next(op.id for op in plan.ops() if op.kind == OpKind.LOSS)
     loss_end = next(finish for op, _, _, finish, name in mine if name == loss) - origin
     update = [begin for op, _, begin, _, _ in mine if op and op.kind == OpKind.UPDATE]
-    backward_end = min(update, default=ends[-1]) - origin
+    backward_end = min(update, default=ends[last + 1]) - origin
     stages = host_stages(machine, plan.batch_size * scale.replicas)
     return Simulation(
         network=plan.network.name,
@@ -102,7 +103,7 @@ def summarise(run: Run, *, data: DataPath) -> Simulation:
 
 
 def _spans(run: Run, origin: float, step_s: float) -> Iterator[Span]:
-    """What happens while the last step runs: its ops, and what the host does ahead for others."""
+    """What happens while the step runs: its ops, and what the host does ahead for others."""
     for (_, _, name), task, begin, finish in zip(
         run.listed.ops, run.listed.tasks, run.start, run.end, strict=True
     ):

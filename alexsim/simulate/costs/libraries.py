@@ -59,7 +59,12 @@ class Library:
             return cuda_convnet.convolution(device, work, self.name)
         if self.name == "im2col-gemm":
             return im2col.convolution(device, work, f"{self.name}:{self.family}")
-        return cudnn.convolution(device, work, self.name, self.algorithms, precision)
+        costs = cudnn.convolution(device, work, self.name, self.algorithms, precision)
+        # A framework chooses among the library's algorithms, by trial or by rule of thumb.
+        chosen = f"family:{self.family}:convolution"
+        return [
+            Cost(c.seconds, c.limit, (*c.traits, chosen, f"{chosen}:{work.kind}")) for c in costs
+        ]
 
 
 CHANNELS_LAST = frozenset({"tensorflow-2015", "tensorflow-nhwc"})
