@@ -10,7 +10,7 @@ import typer
 from alexsim.cli import options
 
 
-def calibrate(  # noqa: PLR0917 - one argument per option
+def calibrate(
     net: options.Net = "alexnet-2012",
     gpus: options.Gpus = None,
     policy: options.Policy = "as-released",

@@ -31,7 +31,7 @@ Epochs = Annotated[int, typer.Option("--epochs", metavar="N", help="Passes over 
 Images = Annotated[int, typer.Option("--images", metavar="N", help="Images in an epoch.")]
 
 
-def simulate(  # noqa: PLR0917 - one argument per option
+def simulate(
     net: options.Net = "alexnet-2012",
     batch: options.Batch = 128,
     gpus: options.Gpus = None,

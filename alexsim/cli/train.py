@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _DEFAULT_STEPS = 60
 
 
-def train(  # noqa: PLR0917 - one argument per option
+def train(
     net: options.Net = "alexnet-2012",
     batch: options.Batch = 128,
     gpus: options.Gpus = None,
