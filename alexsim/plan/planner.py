@@ -16,7 +16,7 @@ from alexsim.plan.records import (
     Schedule,
     TransportName,
 )
-from alexsim.plan.scratch import chunk_and_scratch
+from alexsim.plan.scratch import chunk_and_scratch, refused
 from alexsim.plan.steps import StepList
 
 POLICIES: tuple[Policy, ...] = ("as-released", "in-place", "reuse")
@@ -69,6 +69,8 @@ def plan(  # noqa: PLR0913 - the choices that a plan is made of
         if head < 1:
             raise PlanError(f"head must have at least 1 output, got {head}")
         network = network.with_head(head)
+    if backend == "aten" and (why := refused(network)):
+        raise PlanError(why)
     trained = frozenset(network.weighted_layers) if trainable is None else trainable
     if unknown := sorted(trained - set(network.weighted_layers)):
         raise PlanError(

@@ -11,6 +11,7 @@ import math
 
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.network.layers import (
+    AveragePool,
     Convolution,
     FullyConnected,
     LocalResponseNorm,
@@ -18,7 +19,7 @@ from alexsim.network.layers import (
     SoftmaxCrossEntropy,
     SpatialResponseNorm,
 )
-from alexsim.network.network import Part
+from alexsim.network.network import Network, Part
 from alexsim.plan.records import OpKind
 from alexsim.units import MIB
 
@@ -64,6 +65,17 @@ def chunk_and_scratch(
     return images, images * per_image + fixed
 
 
+def refused(network: Network) -> str:
+    """Why the backend cannot run a network, or nothing."""
+    for layer in network.layers:
+        if isinstance(layer, MaxPool | AveragePool) and layer.rounding == "ceil":
+            return (
+                f"the aten backend cannot run {network.name}: windows of {layer.name} hang over the"
+                " edge; it can be planned and simulated, not trained"
+            )
+    return ""
+
+
 def uses_winograd(kind: OpKind, part: Part) -> bool:
     """Whether an op of a convolution takes Winograd's method.
 
@@ -75,6 +87,8 @@ def uses_winograd(kind: OpKind, part: Part) -> bool:
     if not isinstance(layer, Convolution):
         return False
     if (layer.size, layer.stride, layer.padding) != (WINOGRAD_TAPS, 1, WINOGRAD_TAPS // 2):
+        return False
+    if layer.groups > 1:
         return False
     channels, *extents = part.input_shape
     enough = 128 if kind == OpKind.GRAD_WEIGHT else 192

@@ -56,7 +56,9 @@ def convolution_forward(
     stride, padding = [layer.stride] * 2, [padded.padding] * 2
     for part in chunks(x.shape[0], size):
         y[part].copy_(
-            _aten.convolution(padded(part), weight, bias, stride, padding, [1, 1], False, [0, 0], 1)
+            _aten.convolution(
+                padded(part), weight, bias, stride, padding, [1, 1], False, [0, 0], layer.groups
+            )
         )
 
 
@@ -78,7 +80,7 @@ def convolution_grad_input(
             [1, 1],
             False,
             [0, 0],
-            1,
+            layer.groups,
             [True, False, False],
         )[0]
         target = dx[part]
@@ -102,7 +104,7 @@ def convolution_grad_weight(
             [1, 1],
             False,
             [0, 0],
-            1,
+            layer.groups,
             [False, True, True],
         )
         for total, partial in ((dweight, weight), (dbias, bias)):
