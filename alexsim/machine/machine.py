@@ -153,8 +153,9 @@ def _from_sheet(table: Mapping[str, Any], where: str) -> Machine:
 
 def _around(name: str, device: Device) -> Machine:
     """As many of a device as are asked for, in a machine of its time: every card its own slot."""
-    base = load_machine("gtx580x2" if device.year < 2012 else "titan-blackx4")
     year = device.year
+    hosts = ((2012, "gtx580x2"), (2016, "titan-blackx4"), (2020, "dgx-1"), (9999, "hgx-h200"))
+    base = load_machine(next(name for before, name in hosts if year < before))
     bus = 2 if year < 2012 or name.startswith("k20") else 3 if year < 2020 else 4
     bus = 5 if year >= 2022 and device.architecture.name == "hopper" else bus
     link = load_link(f"pcie{bus}-x16")
@@ -167,6 +168,7 @@ def _around(name: str, device: Device) -> Machine:
         device_name=name,
         link=link,
         uplink=link,
+        peer_link=None,
         devices_per_node=many,
         devices_per_uplink=one,
     )

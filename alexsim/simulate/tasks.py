@@ -89,7 +89,7 @@ class TaskList:
                 if self.timer.calibration is None:
                     self.costs[op.id] = self.timer.costs(self._work(op))
                 else:
-                    self.costs[op.id] = [Cost(self._measured_s(op), "compute", ())]
+                    self.costs[op.id] = [Cost(self._measured_s(op), "measured", ())]
         for step in range(steps):
             self._of_step.append({})
             crop = self._host(step)

@@ -11,7 +11,6 @@ import json
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cache
 from pathlib import Path
 
 from alexsim.errors import ProfileError
@@ -92,7 +91,6 @@ def write(calibration: Calibration) -> str:
     return json.dumps(document, indent=1)
 
 
-@cache
 def read(path: str) -> Calibration:
     """A file that ``alexsim calibrate`` wrote.
 

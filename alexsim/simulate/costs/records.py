@@ -13,7 +13,7 @@ from alexsim.network.network import Part
 from alexsim.plan.records import OpKind
 
 Precision = Literal["fp32", "tf32", "fp16"]
-Limit = Literal["compute", "memory", "launch"]
+Limit = Literal["compute", "memory", "launch", "measured"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

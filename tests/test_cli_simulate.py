@@ -1,0 +1,189 @@
+"""The simulator's commands as their users and scripts see them."""
+
+import csv
+import json
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from alexsim.cli.app import main
+
+SIMULATE_KEYS = {
+    "schema", "alexsim", "network", "batch_size", "machine", "library", "step_s", "images_per_s",
+    "forward_s", "backward_s", "training_days", "training_days_interval",
+    "ideal_forward_images_per_s", "utilisation", "devices", "exchanges", "layers",
+}  # fmt: skip
+CALIBRATION = str(files("alexsim_profiles") / "baselines" / "cpu-2-cores" / "calibration.json")
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    return int(caught.value.code or 0)
+
+
+def document(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
+    assert run(*arguments, "--json") == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_simulate_json(capsys: pytest.CaptureFixture[str]) -> None:
+    found = document(capsys, "simulate")
+    assert found.keys() >= SIMULATE_KEYS
+    assert [device.keys() for device in found["devices"]] == [
+        {"name", "busy_s", "idle_s", "exchange_s", "upload_s", "memory_bytes"}
+    ] * 2
+    assert {"name", "source", "target", "bytes", "seconds"} == found["exchanges"][0].keys()
+    assert {"name", "device", "forward_s", "grad_input_s", "grad_weight_s"} <= found["layers"][
+        0
+    ].keys()
+    assert sum(exchange["bytes"] for exchange in found["exchanges"]) == 57.25 * 1024**2
+    low, high = found["training_days_interval"]
+    assert low < found["training_days"] < high
+    for device in found["devices"]:
+        parts = device["busy_s"] + device["idle_s"] + device["exchange_s"] + device["upload_s"]
+        assert parts == pytest.approx(found["step_s"], rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("simulate", "--sensitivity"),
+        ("simulate", "--net", "alexnet-owt", "--machine", "k20x8", "--gpus", "8",
+         "--partition", "hybrid", "--batch", "1024", "--schedule", "overlap"),
+        ("simulate", "--library", "measured", "--calibration", CALIBRATION),
+        ("sweep", "-a", "batch=32,64", "-a", "library=roofline,cuda-convnet"),
+        ("hardware", "list"),
+        ("hardware", "show", "gtx580x2"),
+        ("validate",),
+    ],
+)  # fmt: skip
+def test_tables_fit_a_terminal(
+    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*arguments) == 0
+    out = capsys.readouterr().out
+    assert max(len(line) for line in out.splitlines()) <= 80
+    assert "…" not in out
+
+
+def test_options_reach_the_simulator(capsys: pytest.CaptureFixture[str]) -> None:
+    base = document(capsys, "simulate")["step_s"]
+    slow = document(capsys, "simulate", "--set", "device.clock_mhz=772")["step_s"]
+    assert slow > 1.5 * base
+    narrow = document(capsys, "simulate", "--link", "pcie1-x8")["exchanges"]
+    assert narrow[0]["seconds"] > 3 * document(capsys, "simulate")["exchanges"][0]["seconds"]
+    assert document(capsys, "simulate", "--machine", "h200", "--gpus", "1")["step_s"] < base / 10
+    one_epoch = document(capsys, "simulate", "--epochs", "1", "--images", "128000")
+    assert one_epoch["training_days"] == pytest.approx(1000 * base / 86_400)
+    half = document(capsys, "simulate", "--precision", "fp16", "--machine", "v100", "--gpus", "1")
+    assert (
+        half["step_s"] < document(capsys, "simulate", "--machine", "v100", "--gpus", "1")["step_s"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("simulate", "--machine", "gtx58"), "did you mean"),
+        (("simulate", "--library", "cudann"), "no library 'cudann'"),
+        (("simulate", "--link", "pcie9"), "no link 'pcie9'"),
+        (("simulate", "--set", "device.clock"), "must be KEY=NUMBER"),
+        (("simulate", "--set", "device.clock_hz=fast"), "not a size: 'fast'"),
+        (("simulate", "--partition", "rows"), "--partition must be one of columns"),
+        (("simulate", "--precision", "int8"), "--precision must be one of fp32"),
+        (("simulate", "--gpus", "2", "--partition", "replicas", "--batch", "3"), "does not divide"),
+        (("simulate", "--library", "measured", "--calibration", "none.json"), "alexsim calibrate"),
+        (("sweep",), "at least one --axis"),
+        (("sweep", "-a", "speed=1"), "no axis 'speed'"),
+        (("sweep", "-a", "batch"), "must be NAME=VALUE"),
+        (("sweep", "-a", "batch=1", "-a", "batch=2"), "given twice"),
+        (("sweep", "-a", "batch=none"), "batch must be a positive whole number"),
+        (("hardware", "show", "gtx58"), "did you mean gtx580"),
+        (("validate", "--measurements", "none.csv"), "cannot read none.csv"),
+        (("calibrate", "--batches", "8"), "at least two batch sizes"),
+        (("calibrate", "--batches", "8,16", "--check", "16"), "both have 16"),
+    ],
+)
+def test_mistakes_get_one_line_and_exit_code_2(
+    arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*arguments) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+def test_sweep_simulates_every_combination(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "sweep.csv"
+    axes = ("-a", "batch=64,127,128", "-a", "partition=columns,replicas", "-a", "gpus=2")
+    assert run("sweep", *axes, "-o", str(path)) == 0
+    rows = list(csv.DictReader(path.read_text("utf-8").splitlines()))
+    assert [row["batch"] for row in rows] == ["64", "64", "127", "127", "128", "128"]
+    assert [bool(row["error"]) for row in rows] == [False, False, False, True, False, False]
+    assert "does not divide" in rows[3]["error"]
+    alone = document(capsys, "simulate", "--batch", "64")
+    assert float(rows[0]["step_s"]) == pytest.approx(alone["step_s"], rel=1e-5)
+    found = document(capsys, "sweep", *axes)
+    assert [point["error"] != "" if "error" in point else False for point in found["points"]] == [
+        False, False, False, True, False, False,
+    ]  # fmt: skip
+
+
+def test_many_configurations_go_to_several_processes_in_order(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.csv"
+    sizes = ",".join(str(size) for size in range(1, 222))
+    assert run("sweep", "-a", f"batch={sizes}", "--net", "lenet-5", "-o", str(path)) == 0
+    rows = list(csv.DictReader(path.read_text("utf-8").splitlines()))
+    assert [int(row["batch"]) for row in rows] == list(range(1, 222))
+    times = [float(row["step_s"]) for row in rows]
+    assert times[0] < times[-1]
+
+
+def test_hardware_json(capsys: pytest.CaptureFixture[str]) -> None:
+    found = document(capsys, "hardware", "list")
+    assert {"gtx580x2", "k20x8", "dgx-1"} <= {machine["name"] for machine in found["machines"]}
+    card = document(capsys, "hardware", "show", "gtx580")
+    assert card["clock_hz"]["value"] == 1.544e9
+    assert card["clock_hz"]["kind"] == "spec"
+
+
+def test_calibrate_predicts_what_it_has_not_seen(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "calibration.json"
+    found = document(
+        capsys, "calibrate", "--net", "lenet-5", "--batches", "64,256", "--check", "128",
+        "--rounds", "3", "--threads", "1", "-o", str(path),
+    )  # fmt: skip
+    assert {row["name"] for row in found["checks"]} >= {"step", "conv1", "fc5"}
+    step = found["checks"][0]
+    assert step["name"] == "step"
+    assert 0.3 < step["predicted_s"] / step["measured_s"] < 3  # figures are for benchmarks
+    again = document(
+        capsys, "simulate", "--library", "measured", "--calibration", str(path),
+        "--net", "lenet-5", "--batch", "128",
+    )  # fmt: skip
+    assert again["step_s"] == pytest.approx(step["predicted_s"])
+    arguments = ("simulate", "--library", "measured", "--calibration", str(path))
+    assert run(*arguments) == 2
+    assert "alexsim calibrate --net" in capsys.readouterr().err
+    path.write_text(path.read_text("utf-8").replace('"schema": 1', '"schema": 0'), "utf-8")
+    assert run(*arguments, "--net", "lenet-5") == 2
+
+
+def test_simulate_starts_without_torch_numpy_or_pandas() -> None:
+    code = (
+        "import sys; from alexsim.cli.app import main\n"
+        "try: main(['simulate', '--json'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'pandas', 'matplotlib'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
