@@ -98,6 +98,7 @@ def test_options_reach_the_simulator(capsys: pytest.CaptureFixture[str]) -> None
         (("simulate", "--gpus", "2", "--partition", "replicas", "--batch", "3"), "does not divide"),
         (("simulate", "--library", "measured", "--calibration", "none.json"), "alexsim calibrate"),
         (("sweep",), "at least one --axis"),
+        (("sweep", "-a", "library=measured"), "alexsim simulate --library measured"),
         (("sweep", "-a", "speed=1"), "no axis 'speed'"),
         (("sweep", "-a", "batch"), "must be NAME=VALUE"),
         (("sweep", "-a", "batch=1", "-a", "batch=2"), "given twice"),

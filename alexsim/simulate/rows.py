@@ -76,7 +76,6 @@ class Case:
     passes: str
     image_gradient: bool
     single_layer: bool
-    workspace_limited: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +175,6 @@ def case_of(row: Row) -> Case | Excluded:
         or "image gradient included" in row.notes
         or "same harness as jcjohnson" in row.notes,
         single_layer=single or bool(row.layer),
-        workspace_limited="workspace limit" in row.library,
     )
 
 

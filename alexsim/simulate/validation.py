@@ -1,7 +1,7 @@
 """Predictions of published figures, beside the figures, and what was learnt from them.
 
-Fits leave out every GTX 580 row and all rows of several GPUs, and a figure counts the less the lower
-its trust; what was fitted is in ``alexsim_profiles/measurements/correction.json``.
+Fits leave out every GTX 580 row and all rows of several GPUs, and a figure counts the less the
+lower its trust; what was fitted is in ``alexsim_profiles/measurements/correction.json``.
 """
 
 from __future__ import annotations

@@ -57,10 +57,8 @@ def main() -> None:
     assert not any(point.error for point in points)
     print(f"{len(points)} configurations, two devices each: {elapsed:.2f} s")
     command = [sys.executable, "-m", "alexsim", "simulate", "--json"]
-    print(
-        "alexsim simulate from the shell:"
-        f" {milliseconds(lambda _: subprocess.run(command, check=True, capture_output=True), 7):.0f} ms"
-    )
+    shell = milliseconds(lambda _: subprocess.run(command, check=True, capture_output=True), 7)
+    print(f"alexsim simulate from the shell: {shell:.0f} ms")
 
 
 if __name__ == "__main__":

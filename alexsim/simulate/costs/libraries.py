@@ -38,6 +38,10 @@ class Library:
 
     def costs(self, device: Device, work: Work, precision: Precision = "fp32") -> list[Cost]:
         """Pieces of one op's time."""
+        if self.name == "measured":
+            raise ProfileError(
+                "library measured is this machine's own: alexsim simulate --library measured"
+            )
         if self.name == "roofline":
             return [_roofline(device, work, precision)]
         if isinstance(work.part.layer, Convolution) and work.kind in _PRODUCTS:

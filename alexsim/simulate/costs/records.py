@@ -101,11 +101,9 @@ LAUNCH_S = 4e-6
 """Least time of one kernel on the device, from launch to end, pipelined behind others."""
 
 
-def memory_bound(
-    device: Device, moved_bytes: float, traits: tuple[str, ...], *, launches: int = 1
-) -> Cost:
+def memory_bound(device: Device, moved_bytes: float, traits: tuple[str, ...]) -> Cost:
     """A piece that only moves bytes, at the data sheet's rate."""
     seconds = moved_bytes / device.memory_bytes_per_s.value
-    if seconds < launches * LAUNCH_S:
-        return Cost(launches * LAUNCH_S, "launch", traits)
+    if seconds < LAUNCH_S:
+        return Cost(LAUNCH_S, "launch", traits)
     return Cost(seconds, "memory", traits)
