@@ -212,6 +212,22 @@ def test_replicas_share_the_images_and_sum_their_gradients() -> None:
     assert eight.devices[0].memory_bytes > one.devices[0].memory_bytes
 
 
+def test_gradients_are_summed_while_the_backward_pass_goes_on() -> None:
+    configuration = Configuration(
+        network=load_network("alexnet-owt"), gpus=8, partition="replicas", batch_size=1024
+    )
+    serial = simulated(configuration, load_machine("k20x8"), data="none")
+    overlap = simulated(
+        replace(configuration, schedule="overlap"), load_machine("k20x8"), data="none"
+    )
+    assert overlap.all_reduce_s == pytest.approx(serial.all_reduce_s)
+    assert overlap.step_s < serial.step_s - 0.5 * serial.all_reduce_s
+    spans = {span.op_id: span for span in overlap.trace.spans}
+    first, last = spans["fc8.a.update.all_reduce"], spans["conv1.a.update.all_reduce"]
+    assert first.end_s < spans["conv1.a.grad_weight"].start_s < last.start_s
+    assert {span.queue for span in overlap.trace.spans} >= {"compute", "network"}
+
+
 def test_an_all_reduce_is_at_least_its_bytes_over_the_link() -> None:
     machine = load_machine("k20x8")
     rate = machine.link.effective_bytes_per_s

@@ -215,10 +215,16 @@ class TaskList:
         seconds = self._collective_s(op)
         if not seconds:
             return ()
-        kind = "all_reduce" if op.kind == OpKind.UPDATE else "all_gather"
-        queue = "network" if self.plan.schedule == "overlap" else "compute"
-        name = f"{op.id}.{kind}"
-        return (self._add(step, name, op, Task(seconds, f"{op.device}.{queue}", after)),)
+        reduces = op.kind == OpKind.UPDATE
+        name = f"{op.id}.{'all_reduce' if reduces else 'all_gather'}"
+        if self.plan.schedule == "serial":
+            return (self._add(step, name, op, Task(seconds, f"{op.device}.compute", after)),)
+        if reduces:
+            # Gradients leave as soon as they are there, whoever is first: not in update order.
+            gradient = op.id.replace(str(op.kind), str(OpKind.GRAD_WEIGHT))
+            after = (self._of_step[step][gradient],)
+        network = f"{op.device}.network"
+        return (self._add(step, name, op, Task(seconds, f"{network}:{name}", after, (network,))),)
 
     def _collective_s(self, op: Op) -> float:
         replicas, machine = self.scale.replicas, self.timer.machine
