@@ -15,7 +15,7 @@ from alexsim.network.editions import load_network
 from alexsim.report.documents import simulation_document
 from alexsim.simulate.correction import UNFITTED, load_correction
 from alexsim.simulate.costs.libraries import load_library
-from alexsim.simulate.paths import all_reduce_s
+from alexsim.simulate.paths import all_reduce_s, between, from_host, to_host
 from alexsim.simulate.records import Simulation
 from alexsim.simulate.simulator import Configuration, simulate_network
 from alexsim.simulate.tasks import DataPath, Timer
@@ -139,6 +139,18 @@ def test_transport_direction_and_sharing_matter() -> None:
     # Two uploads over one uplink take turns.
     assert simulated(TWO, one).step_s > simulated(TWO).step_s + 0.05
     assert simulated(replace(TWO, schedule="overlap")).step_s < peer.step_s
+
+
+def test_the_two_directions_of_a_link_are_two_resources() -> None:
+    there, back = between(PAIR, 0, 1, 1000), between(PAIR, 1, 0, 1000)
+    assert not set(there.holds) & set(back.holds)
+    # What leaves a card meets what else leaves it, and what arrives what else arrives.
+    assert set(there.holds) & set(to_host(PAIR, 0, 1000).holds)
+    assert set(there.holds) & set(from_host(PAIR, 1, 1000).holds)
+    assert not set(there.holds) & set(from_host(PAIR, 0, 1000).holds)
+    shared = load_machine("k20x8")
+    near, far = between(shared, 0, 1, 1000), between(shared, 0, 4, 1000)
+    assert set(far.holds) - set(near.holds) >= {"uplink0.up", "uplink1.down"}
 
 
 def test_more_memory_never_changes_time() -> None:

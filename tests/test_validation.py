@@ -74,6 +74,8 @@ def test_no_gtx_580_row_teaches_anything() -> None:
     of_the_exam = [c for c in CASES if c.row.id in {"pap-0001", "pap-0002", "pap-0003", "pap-0004"}]
     assert len(of_the_exam) == 4
     assert not any(may_fit(case) for case in of_the_exam)
+    alone = [replace(case, row=replace(case.row, n_gpus=1)) for case in of_the_exam]
+    assert not any(may_fit(case) for case in alone)
     assert all("GTX 580" not in case.row.gpu for case in CASES if may_fit(case))
     # The shipped correction is what all other rows teach, and these four change nothing.
     without = [case for case in CASES if case not in of_the_exam]
