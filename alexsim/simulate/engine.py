@@ -54,10 +54,11 @@ def run(tasks: Sequence[Task]) -> tuple[list[float], list[float]]:
     while waiting:
         begin, since, index = heapq.heappop(waiting)
         task = tasks[index]
-        freed = max([free.get(resource, 0.0) for resource in task.holds], default=0.0)
-        if freed > begin:
-            heapq.heappush(waiting, (freed, since, index))
-            continue
+        if task.holds:
+            freed = max([free.get(resource, 0.0) for resource in task.holds])
+            if freed > begin:
+                heapq.heappush(waiting, (freed, since, index))
+                continue
         finish = begin + task.seconds
         for resource in task.holds:
             free[resource] = finish

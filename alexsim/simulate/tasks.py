@@ -82,14 +82,19 @@ class TaskList:
 
     def build(self, steps: int) -> None:
         """Emit ``steps`` steps: the host's work, then every device's ops."""
-        for device in self.plan.devices:
-            for op in device.ops:
-                if op.kind not in COMPUTING:
-                    continue
-                if self.timer.calibration is None:
-                    self.costs[op.id] = self.timer.costs(self._work(op))
-                else:
-                    self.costs[op.id] = [Cost(self._measured_s(op), "measured", ())]
+        alike: dict[tuple[object, ...], list[Cost]] = {}
+        for op in self.plan.ops():
+            if op.kind not in COMPUTING:
+                continue
+            if self.timer.calibration is not None:
+                self.costs[op.id] = [Cost(self._measured_s(op), "measured", ())]
+                continue
+            # Columns are mostly alike: what one costs, the other does.
+            part = self._parts[op.layer, op.column]
+            key = (op.kind, op.layer, op.fused, op.count, part.input_shape, part.output_shape)
+            if key not in alike:
+                alike[key] = self.timer.costs(self._work(op))
+            self.costs[op.id] = alike[key]
         for step in range(steps):
             self._of_step.append({})
             crop = self._host(step)
