@@ -97,6 +97,8 @@ def test_options_reach_the_simulator(capsys: pytest.CaptureFixture[str]) -> None
         (("simulate", "--precision", "int8"), "--precision must be one of fp32"),
         (("simulate", "--gpus", "2", "--partition", "replicas", "--batch", "3"), "does not divide"),
         (("simulate", "--library", "measured", "--calibration", "none.json"), "alexsim calibrate"),
+        (("simulate", "--calibration", "x.json"), "needs --library measured"),
+        (("simulate", "--gpus", "0", "--partition", "replicas"), "gpus must be at least 1"),
         (("sweep",), "at least one --axis"),
         (("sweep", "-a", "library=measured"), "alexsim simulate --library measured"),
         (("sweep", "-a", "speed=1"), "no axis 'speed'"),
@@ -116,6 +118,13 @@ def test_mistakes_get_one_line_and_exit_code_2(
     err = capsys.readouterr().err
     assert message in err
     assert len(err.splitlines()) == 1
+
+
+def test_a_plan_that_does_not_fit_is_timed_and_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert document(capsys, "simulate")["fits"] is True
+    assert document(capsys, "simulate", "--gpus", "1")["fits"] is False
+    assert run("simulate", "--gpus", "1") == 0
+    assert "Does not fit: a device has 3,072 MiB" in capsys.readouterr().out
 
 
 def test_sweep_simulates_every_combination(

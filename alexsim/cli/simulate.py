@@ -104,6 +104,7 @@ def simulate(
     """
     from alexsim.cli.output import print_json
     from alexsim.cli.parse import as_data_path, as_precision, as_schedule, choice, positive
+    from alexsim.errors import AlexsimError
     from alexsim.network.editions import load_network
     from alexsim.plan.planner import POLICIES
     from alexsim.simulate.correction import UNFITTED, Correction, load_correction
@@ -118,6 +119,8 @@ def simulate(
     )
     from alexsim.simulate.tasks import Timer
 
+    if calibration is not None and library != "measured":
+        raise AlexsimError("--calibration needs --library measured")
     positive("--epochs", epochs)
     positive("--images", images)
     network, wanted, known = load_network(net), the_machine(machine, link, settings or []), None

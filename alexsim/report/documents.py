@@ -104,6 +104,7 @@ def simulation_document(simulation: Simulation, *, images: int, epochs: int) -> 
         "utilisation": simulation.utilisation,
         "host_s": simulation.host_s,
         "all_reduce_s": simulation.all_reduce_s,
+        "fits": simulation.fits,
         "devices": [
             {
                 "name": device.name,

@@ -62,6 +62,11 @@ def simulation_tables(
     )
     if simulation.host_s > simulation.step_s * 0.999:
         head += "\n  The data path sets the pace: more decoding cores or a faster disk would help."
+    if not simulation.fits:
+        head += (
+            f"\n  Does not fit: a device has {simulation.device_memory_bytes / MIB:,.0f} MiB;"
+            " `alexsim memory` says what would."
+        )
     parts: list[RenderableType] = [
         Text(head),
         _devices(simulation),

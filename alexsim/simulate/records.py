@@ -82,7 +82,14 @@ class Simulation:
     devices: tuple[DeviceTimes, ...]
     exchanges: tuple[ExchangeTimes, ...]
     layers: tuple[LayerTimes, ...]
+    device_memory_bytes: int
+    """What programs can use of one device's memory."""
     trace: Trace
+
+    @property
+    def fits(self) -> bool:
+        """Whether every device's plan and context fit its memory; time does not depend on it."""
+        return all(d.memory_bytes <= self.device_memory_bytes for d in self.devices)
 
     @property
     def images_per_s(self) -> float:

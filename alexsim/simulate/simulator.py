@@ -47,7 +47,9 @@ class Configuration:
         """Copies of the plan."""
         if self.partition == "columns":
             return Scale()
-        return Scale(replicas=self.gpus or 1, hybrid=self.partition == "hybrid")
+        return Scale(
+            replicas=self.gpus if self.gpus is not None else 1, hybrid=self.partition == "hybrid"
+        )
 
     def plan(self, machine: Machine, *, backend: str = "") -> Plan:
         """The plan of one copy.
@@ -59,6 +61,8 @@ class Configuration:
             raise PlanError(
                 f"partition must be one of {', '.join(PARTITIONS)}; got {self.partition!r}"
             )
+        if self.gpus is not None and self.gpus < 1:
+            raise PlanError(f"gpus must be at least 1, got {self.gpus}")
         copies = self.scale().replicas
         if self.batch_size % copies:
             raise PlanError(

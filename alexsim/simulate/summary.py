@@ -98,6 +98,7 @@ def summarise(run: Run, *, data: DataPath) -> Simulation:
         devices=devices,
         exchanges=_exchange_times(plan, mine),
         layers=_layers(listed),
+        device_memory_bytes=int(machine.device.memory_bytes.value),
         trace=Trace(spans=tuple(_spans(run, origin, step_s))),
     )
 

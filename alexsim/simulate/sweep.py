@@ -157,7 +157,7 @@ def _simulated(settings: dict[str, str], images: int, epochs: int) -> Point:
         training_days=simulation.training_days(images, epochs),
         utilisation=simulation.utilisation,
         memory_bytes=most,
-        fits=most <= machine.device.memory_bytes.value,
+        fits=simulation.fits,
     )
 
 
