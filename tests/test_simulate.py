@@ -238,6 +238,27 @@ def test_gradients_are_summed_while_the_backward_pass_goes_on() -> None:
     first, last = spans["fc8.a.update.all_reduce"], spans["conv1.a.update.all_reduce"]
     assert first.end_s < spans["conv1.a.grad_weight"].start_s < last.start_s
     assert {span.queue for span in overlap.trace.spans} >= {"compute", "network"}
+    assert overlap.backward_s == pytest.approx(serial.backward_s, rel=0.2)
+    assert overlap.forward_s == pytest.approx(serial.forward_s, rel=0.2)
+
+
+def test_hundreds_of_gpus_wait_for_their_network() -> None:
+    net = load_network("alexnet-owt")
+    images, steps = 128, {}
+    for network in ("10gbe", "100gbe"):
+        machine = load_machine("p100", "", network)
+        for count in (16, 256):
+            configuration = Configuration(
+                network=net, gpus=count, partition="replicas", batch_size=images * count
+            )
+            steps[network, count] = simulated(configuration, machine, "cudnn-v5.1", "none")
+    for count in (16, 256):
+        alone, wide = steps["10gbe", count], steps["100gbe", count]
+        assert (alone.step_s > wide.step_s) == (count > 16)  # sixteen share a node
+    slow = steps["10gbe", 256]
+    least = 2 * 15 / 16 * 4 * net.parameters / 1.125e9
+    assert slow.all_reduce_s - steps["10gbe", 16].all_reduce_s == pytest.approx(least, rel=0.05)
+    assert slow.images_per_s < 0.6 * 16 * steps["10gbe", 16].images_per_s
 
 
 def test_an_all_reduce_is_at_least_its_bytes_over_the_link() -> None:

@@ -27,6 +27,14 @@ MachineName = Annotated[
 LinkName = Annotated[
     str, typer.Option("--link", metavar="LINK", help="Link of every device, as in pcie3-x16.")
 ]
+NetworkName = Annotated[
+    str,
+    typer.Option(
+        "--network",
+        metavar="LINK",
+        help="Link between nodes, as in 10gbe: then any number of GPUs may be asked for.",
+    ),
+]
 Epochs = Annotated[int, typer.Option("--epochs", metavar="N", help="Passes over the images.")]
 Images = Annotated[int, typer.Option("--images", metavar="N", help="Images in an epoch.")]
 
@@ -37,6 +45,7 @@ def simulate(
     gpus: options.Gpus = None,
     machine: MachineName = MACHINE,
     link: LinkName = "",
+    network: NetworkName = "",
     library: Annotated[
         str,
         typer.Option(
@@ -123,7 +132,8 @@ def simulate(
         raise AlexsimError("--calibration needs --library measured")
     positive("--epochs", epochs)
     positive("--images", images)
-    network, wanted, known = load_network(net), the_machine(machine, link, settings or []), None
+    trained = load_network(net)
+    wanted, known = the_machine(machine, link, network, settings or []), None
     if library == "measured":
         known = read(str(calibration or default_path()))
         wanted = machine_of(known)
@@ -131,7 +141,7 @@ def simulate(
     correction = UNFITTED if chosen in ("roofline", "measured") else load_correction()
 
     configuration = Configuration(
-        network=network,
+        network=trained,
         gpus=gpus,
         partition=choice("--partition", partition, PARTITIONS),
         batch_size=batch,
@@ -166,11 +176,11 @@ def simulate(
 
         tried = sensitivities(run, wanted, correction, traits_of(chosen, wanted))
     options.console().print(
-        simulation_tables(result, network, images=images, epochs=epochs, sensitivities=tried)
+        simulation_tables(result, trained, images=images, epochs=epochs, sensitivities=tried)
     )
 
 
-def the_machine(name: str, link: str, settings: list[str]) -> Machine:
+def the_machine(name: str, link: str, network: str, settings: list[str]) -> Machine:
     """The machine that was asked for, with the numbers that were set.
 
     Raises:
@@ -186,4 +196,4 @@ def the_machine(name: str, link: str, settings: list[str]) -> Machine:
         if not equals:
             raise AlexsimError(f"--set must be KEY=NUMBER, got {text!r}")
         numbers[key] = number(value)
-    return changed(load_machine(name, link), numbers)
+    return changed(load_machine(name, link, network), numbers)

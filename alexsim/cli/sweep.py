@@ -17,8 +17,8 @@ def sweep(
             "--axis",
             "-a",
             metavar="NAME=V,V,...",
-            help="What varies: net, batch, gpus, machine, link, library, partition, schedule,"
-            " transport, policy, precision, data-path, or a number such as device.clock_mhz.",
+            help="What varies: net, batch, gpus, machine, link, network, library, partition,"
+            " schedule, transport, policy, precision, data-path, or a number such as device.clock_mhz.",
         ),
     ] = None,
     net: options.Net = "alexnet-2012",

@@ -93,12 +93,13 @@ def load_link(name: str) -> Link:
 
 
 @cache
-def load_machine(name: str, link: str = "") -> Machine:
+def load_machine(name: str, link: str = "", network: str = "") -> Machine:
     """A machine's sheet, or one device of that name on a bus of its time, or a TOML file.
 
     Args:
         name: a machine, a device, or the path of a machine's TOML file.
         link: the link of each device; that of the sheet, or of the device's time, by default.
+        network: the link that joins nodes; that of the sheet, or none, by default.
 
     Raises:
         ProfileError: no machine and no device has that name, or a sheet is malformed.
@@ -112,6 +113,8 @@ def load_machine(name: str, link: str = "") -> Machine:
     if link:
         found = load_link(link)
         machine = replace(machine, link=found, uplink=found)
+    if network:
+        machine = replace(machine, network=load_link(network))
     return machine
 
 

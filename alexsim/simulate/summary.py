@@ -74,7 +74,8 @@ def summarise(run: Run, *, data: DataPath) -> Simulation:
     peak = machine.device.flop_per_s * len(plan.devices)
     loss = next(op.id for op in plan.ops() if op.kind == OpKind.LOSS)
     loss_end = next(finish for op, _, _, finish, name in mine if name == loss) - origin
-    update = [begin for op, _, begin, _, _ in mine if op and op.kind == OpKind.UPDATE]
+    # A sum of gradients before an update bears its op, under a name of its own.
+    update = [b for op, _, b, _, n in mine if op and op.kind == OpKind.UPDATE and n == op.id]
     backward_end = min(update, default=ends[last + 1]) - origin
     stages = host_stages(machine, plan.batch_size * scale.replicas)
     return Simulation(

@@ -27,8 +27,8 @@ from alexsim.simulate.tasks import DataPath, Timer
 from alexsim.units import parse_bytes
 
 AXES = (
-    "net", "batch", "gpus", "machine", "link", "library", "partition", "schedule", "transport",
-    "policy", "precision", "data-path",
+    "net", "batch", "gpus", "machine", "link", "network", "library", "partition", "schedule",
+    "transport", "policy", "precision", "data-path",
 )  # fmt: skip
 _ALONE = 200
 """So few configurations are simulated faster than workers start."""
@@ -119,13 +119,15 @@ def _point(job: tuple[dict[str, str], int, int]) -> Point:
 
 
 @lru_cache(maxsize=512)
-def _machine(name: str, link: str, numbers: tuple[tuple[str, str], ...]) -> Machine:
-    return changed(load_machine(name, link), {key: number(text) for key, text in numbers})
+def _machine(name: str, link: str, network: str, numbers: tuple[tuple[str, str], ...]) -> Machine:
+    return changed(load_machine(name, link, network), {key: number(text) for key, text in numbers})
 
 
 def _simulated(settings: dict[str, str], images: int, epochs: int) -> Point:
     own = tuple((key, text) for key, text in settings.items() if key not in AXES)
-    machine = _machine(settings["machine"], settings.get("link", ""), own)
+    machine = _machine(
+        settings["machine"], settings.get("link", ""), settings.get("network", ""), own
+    )
     library = settings.get("library") or default_library(machine)
     gpus = settings.get("gpus")
     configuration = Configuration(
