@@ -18,7 +18,8 @@ def sweep(
             "-a",
             metavar="NAME=V,V,...",
             help="What varies: net, batch, gpus, machine, link, network, library, partition,"
-            " schedule, transport, policy, precision, data-path, or a number such as device.clock_mhz.",
+            " schedule, transport, policy, precision, data-path, or a number such as"
+            " device.clock_mhz.",
         ),
     ] = None,
     net: options.Net = "alexnet-2012",
