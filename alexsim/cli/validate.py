@@ -59,7 +59,7 @@ def validate(
     from alexsim.cli.output import print_json, write_text
     from alexsim.errors import GateError
     from alexsim.simulate import validation
-    from alexsim.simulate.correction import correction_document, load_correction
+    from alexsim.simulate.correction import correction_text, load_correction
 
     found, excluded = validation.all_rows(measurements)
     if refit:
@@ -80,10 +80,7 @@ def validate(
 
         write_text(output, predictions_csv(predictions, excluded))
     if save_correction:
-        import json as encoder
-
-        text = encoder.dumps(correction_document(correction), separators=(",", ":"), indent=0)
-        write_text(Path(save_correction), text)
+        write_text(Path(save_correction), correction_text(correction))
     rows = len(found) + len(excluded)
     if json:
         from alexsim.report.documents import validation_document

@@ -140,3 +140,12 @@ def correction_document(correction: Correction) -> dict[str, Any]:
             for i, a in enumerate(traits)
         ],
     }
+
+
+def correction_text(correction: Correction) -> str:
+    """As a JSON file with one trait, and one row of the covariance, per line."""
+    document = correction_document(correction)
+    rows = document.pop("covariance")
+    head = json.dumps(document, indent=1).removesuffix("\n}")
+    lines = ",\n".join(json.dumps(row, separators=(",", ":")) for row in rows)
+    return f'{head},\n "covariance": [\n{lines}\n]}}\n'
