@@ -12,20 +12,20 @@ from rich.text import Text
 from alexsim.machine.device import Architecture, Device
 from alexsim.machine.machine import Link, Machine
 from alexsim.machine.sheet import Quantity
-from alexsim.report.tables import _table
+from alexsim.report.tables import plain_table
 
 
 def hardware_tables(
     machines: Mapping[str, Machine], devices: Mapping[str, Device], links: Mapping[str, Link]
 ) -> RenderableType:
     """All machines, devices and links, one line each."""
-    of_machines = _table("Machines", "name", "what it is")
+    of_machines = plain_table("Machines", "name", "what it is")
     of_machines.columns[0].min_width = max(map(len, machines))
     of_machines.columns[1].justify = "left"
     of_machines.columns[1].no_wrap = False
     for name, machine in machines.items():
         of_machines.add_row(name, machine.name)
-    of_devices = _table("Devices", "name", "year", "architecture", "TFLOP/s", "GB/s", "GiB")
+    of_devices = plain_table("Devices", "name", "year", "architecture", "TFLOP/s", "GB/s", "GiB")
     of_devices.columns[2].justify = "left"
     for name, device in sorted(devices.items(), key=lambda item: (item[1].year, item[0])):
         of_devices.add_row(
@@ -36,7 +36,7 @@ def hardware_tables(
             f"{device.memory_bytes_per_s.value / 1e9:,.0f}",
             f"{device.memory_bytes.value / 1024**3:.1f}",
         )
-    of_links = _table("Links, one direction", "name", "GB/s", "reached", "latency")
+    of_links = plain_table("Links, one direction", "name", "GB/s", "reached", "latency")
     for name, link in links.items():
         of_links.add_row(
             name,

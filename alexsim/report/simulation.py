@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from alexsim.network.network import Network
-from alexsim.report.tables import _table
+from alexsim.report.tables import plain_table
 from alexsim.simulate.records import Simulation
 from alexsim.simulate.rows import Excluded
 from alexsim.simulate.sensitivity import Sensitivity
@@ -86,7 +86,7 @@ def _ms(seconds: float) -> str:
 
 
 def _devices(simulation: Simulation) -> RenderableType:
-    out = _table(
+    out = plain_table(
         "Per device, ms per step", "device", "computing", "exchange", "upload", "idle", "MiB"
     )
     for device in simulation.devices:
@@ -116,14 +116,14 @@ def _parts(simulation: Simulation, network: Network) -> RenderableType:
     sums["upload"] = simulation.devices[0].upload_s
     if simulation.all_reduce_s:
         sums["all-reduce"] = simulation.all_reduce_s
-    out = _table(f"Where {first}'s step goes", "part", "ms", "share")
+    out = plain_table(f"Where {first}'s step goes", "part", "ms", "share")
     for name, seconds in sums.items():
         out.add_row(name, _ms(seconds), f"{100 * seconds / simulation.step_s:.0f} %")
     return out
 
 
 def _layers(simulation: Simulation) -> RenderableType:
-    out = _table(
+    out = plain_table(
         "Layers, ms per step", "layer", "device", "forward", "input gr.", "weight gr.", "update",
         "limit",
     )  # fmt: skip
@@ -148,7 +148,7 @@ def _layers(simulation: Simulation) -> RenderableType:
 
 
 def _exchanges(simulation: Simulation) -> RenderableType:
-    out = _table("Exchanges", "what", "from", "to", "MiB", "ms")
+    out = plain_table("Exchanges", "what", "from", "to", "MiB", "ms")
     for exchange in simulation.exchanges:
         out.add_row(
             ".".join(exchange.name.split(".")[:3]),
@@ -161,7 +161,7 @@ def _exchanges(simulation: Simulation) -> RenderableType:
 
 
 def _sensitivities(rows: Sequence[Sensitivity]) -> RenderableType:
-    out = _table("What the prediction rests on", "assumption", "changed by", "step changes by")
+    out = plain_table("What the prediction rests on", "assumption", "changed by", "step changes by")
     for row in rows:
         out.add_row(row.assumption, row.change, f"{100 * (row.ratio - 1):+.1f} %")
     return out
@@ -191,7 +191,7 @@ def validation_tables(
     summaries: Sequence[Summary], excluded: Sequence[Excluded], *, rows: int, predicted: int
 ) -> RenderableType:
     """Errors by set of rows and by fit; why rows were left out."""
-    out = _table(
+    out = plain_table(
         f"{predicted} of {rows} rows predicted; errors of times, on rows with a value",
         "what", "rows", "mean", "median", "bias", "in 90 %",
     )  # fmt: skip
@@ -209,7 +209,7 @@ def validation_tables(
     why: dict[str, int] = defaultdict(int)
     for row in excluded:
         why[row.why] += 1
-    left = _table("Not predicted, by a rule on the row's conditions", "why", "rows")
+    left = plain_table("Not predicted, by a rule on the row's conditions", "why", "rows")
     for text, count in sorted(why.items(), key=lambda item: -item[1]):
         left.add_row(text if len(text) < 66 else f"{text[:63]}...", str(count))
     return Group(out, left)
@@ -250,7 +250,7 @@ def calibration_tables(
     )
     parts: list[RenderableType] = [head]
     for batch in dict.fromkeys(row.batch_size for row in checks):
-        out = _table(
+        out = plain_table(
             f"Batch {batch}, not seen by the calibration: ms per step",
             "what", "predicted", "measured", "error", "share", "rounds, 90 %",
         )  # fmt: skip
@@ -297,7 +297,7 @@ def sweep_table(points: Sequence[Point], axes: Sequence[str], most: int = 40) ->
     title = f"{len(points)} configurations"
     if len(points) > most:
         title += f", the first {most} (-o FILE.csv has all)"
-    out = _table(title, *axes, "ms", "images/s", "days", "MiB", "fits")
+    out = plain_table(title, *axes, "ms", "images/s", "days", "MiB", "fits")
     for point in shown:
         values = [point.settings[axis] for axis in axes]
         if point.error:

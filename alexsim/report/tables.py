@@ -41,7 +41,8 @@ _NAMES = {
 }
 
 
-def _table(title: str, *columns: str) -> Table:
+def plain_table(title: str, *columns: str) -> Table:
+    """A table without frame; the first column to the left, the others to the right."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
     for index, column in enumerate(columns):
         table.add_column(column, justify="right" if index else "left", no_wrap=True)
@@ -50,7 +51,7 @@ def _table(title: str, *columns: str) -> Table:
 
 def flops_tables(table: FlopTable) -> RenderableType:
     """FLOPs per layer, totals, and how they compare with the articles' figure."""
-    out = _table(
+    out = plain_table(
         f"{table.network.name}: FLOP per image, in millions (1 MAC = 2 FLOP)",
         "layer",
         "parameters",
@@ -117,7 +118,7 @@ def memory_tables(plan: Plan, verdict: Fit, *, context_bytes: int, layers: bool)
     """Bytes per device by category (and by layer), against the budget."""
     devices = memory_table(plan, context_bytes=context_bytes)
     title = f"{plan.network.name}, batch {plan.batch_size}, {plan.policy}: MiB per device"
-    out = _table(title, "", *(device.name for device in devices))
+    out = plain_table(title, "", *(device.name for device in devices))
     for category, name in _NAMES.items():
         values = [device.by_category[category] for device in devices]
         if any(values):
@@ -129,7 +130,7 @@ def memory_tables(plan: Plan, verdict: Fit, *, context_bytes: int, layers: bool)
     out.add_row("free", *(mib(value) for value in free))
     parts: list[RenderableType] = [out]
     if layers:
-        by_layer = _table("MiB by layer", "layer", *(device.name for device in devices))
+        by_layer = plain_table("MiB by layer", "layer", *(device.name for device in devices))
         for name in {name: None for device in devices for name in device.by_layer}:
             values = [device.by_layer.get(name, 0) for device in devices]
             if any(values):
@@ -149,7 +150,7 @@ def memory_tables(plan: Plan, verdict: Fit, *, context_bytes: int, layers: bool)
 
 def network_table(network: Network) -> RenderableType:
     """Layers with shapes, parameters and multiply-adds, per column."""
-    out = _table(
+    out = plain_table(
         f"{network.name}: {network.title or network.name}",
         "layer",
         "window",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -46,7 +47,8 @@ def sensitivities(
         other = changed(machine, {key: value})
         found.append((key, change, run(other, correction).step_s / base))
     for trait in traits:
-        width = correction.spread({trait: 1.0})
+        # The coefficient's own uncertainty, without the scatter of single measurements.
+        width = math.sqrt(correction.spread({trait: 1.0}) ** 2 - correction.noise**2)
         moved = {**correction.coefficients}
         moved[trait] = moved.get(trait, 0.0) + width
         shifted = replace(correction, coefficients=moved)
