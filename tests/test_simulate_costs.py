@@ -88,6 +88,19 @@ def test_no_direct_algorithm_beats_the_roofline(device: str, library: str) -> No
             assert time < 60 * least + 1e-3, op.id
 
 
+@pytest.mark.parametrize("device", ["l4", "t4", "titan-x-maxwell", "v100"])
+def test_an_implicit_product_is_bound_by_arithmetic_and_by_memory(device: str) -> None:
+    model = load_library("cudnn-v2")
+    for layer in ("conv1", "conv2", "conv3"):
+        work = work_of(op_of(layer, "forward"))
+        times = []
+        for share in (0.5, 0.75, 1.0, 2.0):
+            card = load_device(device).scaled(memory_bytes_per_s=share)
+            times.append(model.costs(card, work)[0].seconds)
+            assert times[-1] >= work.count.flop / card.flop_per_s
+        assert times == sorted(times, reverse=True)
+
+
 def test_newer_versions_choose_among_more_algorithms_and_are_never_slower() -> None:
     card, work = load_device("titan-x-maxwell"), work_of(op_of("conv4", "forward"))
     times = []

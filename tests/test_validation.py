@@ -145,7 +145,7 @@ def test_blind_rows_are_predicted_without_values(
     written = list(csv.DictReader((tmp_path / "out.csv").read_text("utf-8").splitlines()))
     assert {row["id"] for row in written} == {row["id"] for row in rows}
     for row in written:
-        assert bool(row["predicted"]) != bool(row["why_not"])
+        assert bool(row["predicted"]) != bool(row["reason"])
 
 
 def test_the_gate_fails_with_exit_code_4() -> None:
@@ -167,12 +167,15 @@ def test_the_gate_fails_with_exit_code_4() -> None:
     [
         ("id,network\n1,2\n", "lacks the columns"),
         (None, "cannot read"),
+        ("SHORT", "line 2: fewer columns"),
     ],
 )
 def test_malformed_tables_are_named(tmp_path: Path, text: str | None, message: str) -> None:
     path = tmp_path / "x.csv"
     if text is not None:
-        path.write_text(text, encoding="utf-8")
+        source = (files("alexsim_profiles") / "measurements" / "published.csv").read_text("utf-8")
+        header = source.splitlines()[0]
+        path.write_text(text.replace("SHORT", f"{header}\nx,VGG-A\n"), encoding="utf-8")
     with pytest.raises(ProfileError, match=message):
         read_rows(str(path))
 
@@ -186,6 +189,10 @@ def test_a_malformed_number_names_its_line(tmp_path: Path) -> None:
     path.write_text("\n".join([lines[0], lines[1].replace("333.51", "fast", 1)]), "utf-8")
     with pytest.raises(ProfileError, match="line 2"):
         read_rows(str(path))
+    for bad in ("0", "-3", "nan"):
+        path.write_text("\n".join([lines[0], lines[1].replace("333.51", bad, 1)]), "utf-8")
+        with pytest.raises(ProfileError, match="line 2: value must be positive"):
+            read_rows(str(path))
 
 
 def test_without_a_fit_every_coefficient_is_nothing() -> None:

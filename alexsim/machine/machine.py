@@ -141,6 +141,8 @@ def load_sheet(name: str) -> Machine | Device | Link:
 
 def _from_sheet(table: Mapping[str, Any], where: str) -> Machine:
     numbers = check(table, texts=_TEXTS, numbers=_NUMBERS, positive=_NUMBERS, where=where)
+    if not isinstance(table["peer"], bool):
+        raise ProfileError(f"{where}: peer must be true or false, got {table['peer']!r}")
     return Machine(
         name=table["name"],
         device=load_device(table["device"]),
@@ -149,7 +151,7 @@ def _from_sheet(table: Mapping[str, Any], where: str) -> Machine:
         uplink=load_link(table["uplink"]),
         peer_link=load_link(table["peer_link"]) if table["peer_link"] else None,
         network=load_link(table["network"]) if table["network"] else None,
-        peer=bool(table["peer"]),
+        peer=table["peer"],
         **numbers,
     )
 

@@ -55,6 +55,8 @@ def find(folder: str, name: str, *, what: str) -> tuple[dict[str, Any], str]:
             text = path.read_text(encoding="utf-8")
         except OSError as error:
             raise ProfileError(f"cannot read {what} {name}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise ProfileError(f"{name} is not text in UTF-8") from error
         try:
             return tomllib.loads(text), name
         except tomllib.TOMLDecodeError as error:

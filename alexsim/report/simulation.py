@@ -219,22 +219,22 @@ def predictions_csv(predictions: Iterable[Prediction], excluded: Iterable[Exclud
     """One line per row: the prediction in the row's unit and its bounds, or why there is none."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["id", "predicted", "low", "high", "unit", "measured", "error", "why_not"])
+    writer.writerow(["id", "predicted", "low", "high", "reason", "unit", "measured", "error"])
     for prediction in predictions:
         row = prediction.case.row
         writer.writerow(
             [
                 row.id,
                 *(f"{value:.6g}" for value in (prediction.value, prediction.low, prediction.high)),
+                "",
                 row.unit,
                 "" if row.value is None else f"{row.value:g}",
                 "" if row.value is None else f"{prediction.error:.4f}",
-                "",
             ]
         )
     for left in excluded:
         measured = "" if left.row.value is None else f"{left.row.value:g}"
-        writer.writerow([left.row.id, "", "", "", left.row.unit, measured, "", left.why])
+        writer.writerow([left.row.id, "", "", "", left.why, left.row.unit, measured, ""])
     return text.getvalue()
 
 

@@ -109,6 +109,8 @@ def _rows(reader: csv.DictReader[str], path: str) -> Iterable[Row]:
     if missing:
         raise ProfileError(f"{path} lacks the columns {', '.join(sorted(missing))}")
     for line, entry in enumerate(reader, start=2):
+        if None in entry.values():
+            raise ProfileError(f"{path}, line {line}: fewer columns than the header")
         trust = re.search(r"trust=(\w)", f"{entry.get('source', '')} {entry['notes']}")
         try:
             yield Row(
@@ -117,7 +119,7 @@ def _rows(reader: csv.DictReader[str], path: str) -> Iterable[Row]:
                 variant=entry["variant"],
                 layer=entry["layer"],
                 gpu=entry["gpu"],
-                n_gpus=int(entry["n_gpus"]),
+                n_gpus=_whole(entry, "n_gpus"),
                 parallelism=entry["parallelism"],
                 interconnect=entry["interconnect"],
                 library=entry["library"],
@@ -125,13 +127,29 @@ def _rows(reader: csv.DictReader[str], path: str) -> Iterable[Row]:
                 batch_size=entry["batch_size"],
                 passes=entry["pass"],
                 input_size=entry["input_size"],
-                value=float(entry["value"]) if entry.get("value") else None,
+                value=_value(entry.get("value")),
                 unit=entry["unit"],
                 notes=entry["notes"],
                 trust=trust[1] if trust else "",
             )
         except ValueError as error:
             raise ProfileError(f"{path}, line {line}: {error}") from error
+
+
+def _whole(entry: dict[str, str], column: str) -> int:
+    text = entry[column]
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise ValueError(f"{column} must be a positive whole number, got {text!r}")
+    return int(text)
+
+
+def _value(text: str | None) -> float | None:
+    if not text:
+        return None
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise ValueError(f"value must be positive and finite, got {text!r}")
+    return value
 
 
 @cache
@@ -153,8 +171,10 @@ def case_of(row: Row) -> Case | Excluded:
         return Excluded(row=row, why=f"no data sheet of {row.gpu}")
     if library is None:
         return Excluded(row=row, why=f"no cost model of {row.library}")
-    if not row.batch_size.isdigit():
+    if not (row.batch_size.isascii() and row.batch_size.isdigit() and int(row.batch_size)):
         return Excluded(row=row, why="batch size per device not stated")
+    if int(row.batch_size) % row.n_gpus and not row.gpu.startswith("GTX 580"):
+        return Excluded(row=row, why="the batch does not divide over the GPUs")
     found = _network_of(row)
     if isinstance(found, str):
         return Excluded(row=row, why=found)

@@ -137,6 +137,8 @@ def simulate_network(
 ) -> Simulation:
     """Plan and simulate: what commands and sweeps call."""
     backend = "aten" if timer.calibration else ""
+    if timer.calibration and configuration.partition != "columns":
+        raise PlanError("this machine's calibration predicts partition columns only")
     return simulate(
         configuration.plan(timer.machine, backend=backend),
         timer,

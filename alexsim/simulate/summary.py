@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.network.layers import FullyConnected
 from alexsim.plan.records import Op, OpKind, Plan
+from alexsim.simulate.costs.gemm import tensor_speedup
 from alexsim.simulate.engine import Task
 from alexsim.simulate.records import (
     DeviceTimes,
@@ -72,6 +73,7 @@ def summarise(run: Run, *, data: DataPath) -> Simulation:
     flop = sum(op.count.flop for op in plan.ops())
     forward_flop = sum(op.count.flop for op in plan.ops() if op.kind == OpKind.FORWARD)
     peak = machine.device.flop_per_s * len(plan.devices)
+    peak *= tensor_speedup(machine.device, listed.timer.precision)
     loss = next(op.id for op in plan.ops() if op.kind == OpKind.LOSS)
     loss_end = next(finish for op, _, _, finish, name in mine if name == loss) - origin
     # A sum of gradients before an update bears its op, under a name of its own.

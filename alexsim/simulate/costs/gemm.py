@@ -96,7 +96,7 @@ def _tiles(device: Device) -> tuple[tuple[_Tile, float], ...]:
 
 
 @lru_cache(maxsize=16384)
-def gemm(
+def gemm(  # noqa: PLR0913 - a product has that many sides
     device: Device,
     rows: int,
     columns: int,
@@ -105,19 +105,21 @@ def gemm(
     batches: int = 1,
     split: bool = False,
     vectors: bool = False,
+    operands_move: bool = True,
     precision: Precision = "fp32",
 ) -> tuple[float, Limit]:
     """Seconds of ``batches`` products of (rows x depth) by (depth x columns), and what limits.
 
     The fastest of the library's tiles is taken; ``split`` lets the depth be split over blocks
     when there are too few tiles, at the price of adding the partial sums; ``vectors`` lets products
-    with a few columns go by matrix-vector kernels.
+    with a few columns go by matrix-vector kernels; ``operands_move=False`` leaves the operands'
+    memory traffic out, where they are made on the fly and the caller counts what moves.
     """
     multiprocessors = device.multiprocessors.value
     bandwidth = device.memory_bytes_per_s.value
     item = 2 if precision == "fp16" else FLOAT_BYTES
     operands = rows * depth + depth * columns + rows * columns
-    memory_s = item * batches * operands / bandwidth
+    memory_s = item * batches * operands / bandwidth if operands_move else 0.0
     speedup = tensor_speedup(device, precision)
     best = float("inf")
     if vectors and min(rows, columns) <= _VECTORS:
