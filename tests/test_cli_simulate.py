@@ -103,6 +103,7 @@ def test_options_reach_the_simulator(capsys: pytest.CaptureFixture[str]) -> None
         (("sweep", "-a", "library=measured"), "alexsim simulate --library measured"),
         (("sweep", "-a", "speed=1"), "no axis 'speed'"),
         (("sweep", "-a", "batch"), "must be NAME=VALUE"),
+        (("sweep", "-a", "batch=8", "-o", "x.parquet"), "must name a .csv file"),
         (("sweep", "-a", "batch=1", "-a", "batch=2"), "given twice"),
         (("sweep", "-a", "batch=none"), "batch must be a positive whole number"),
         (("hardware", "show", "gtx58"), "did you mean gtx580"),

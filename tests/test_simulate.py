@@ -261,6 +261,19 @@ def test_hundreds_of_gpus_wait_for_their_network() -> None:
     assert slow.images_per_s < 0.6 * 16 * steps["10gbe", 16].images_per_s
 
 
+def test_every_node_reads_and_decodes_its_own_images() -> None:
+    net, machine = load_network("alexnet-owt"), load_machine("dgx-1", "", "100gbe")
+    hosts = [
+        simulated(
+            Configuration(network=net, gpus=count, partition="replicas", batch_size=1024),
+            machine,
+            "cudnn-v5.1",
+        ).host_s
+        for count in (8, 16, 32)
+    ]
+    assert hosts == pytest.approx([hosts[0], hosts[0] / 2, hosts[0] / 4])
+
+
 def test_an_all_reduce_is_at_least_its_bytes_over_the_link() -> None:
     machine = load_machine("k20x8")
     rate = machine.link.effective_bytes_per_s

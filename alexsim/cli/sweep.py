@@ -44,6 +44,8 @@ def sweep(
     positive("--epochs", epochs)
     positive("--images", images)
     axes = parse_axes(axis)
+    if output and output.suffix != ".csv":
+        raise AlexsimError(f"-o must name a .csv file, got {output} (--json prints JSON)")
     settings = list(combinations(axes, {"net": net, "machine": machine}))
     with options.counting("simulating", len(settings)) as done:
         points = run(settings, images=images, epochs=epochs, done=done)

@@ -114,7 +114,7 @@ def simulate(
             f"{machine.name} has {room:g} device(s) and no network; {count} are asked for"
         )
     if plan.schedule == "serial" and not whole_pipeline:
-        stages = host_stages(machine, plan.batch_size * scale.replicas).values()
+        stages = host_stages(machine, plan, scale).values()
         alone = _run(TaskList(plan=plan, timer=timer, data="none", scale=scale), 1, looked_at=0)
         if data == "none" or max(alone.end) >= max(stages):
             return summarise(alone, data=data)

@@ -79,7 +79,7 @@ def summarise(run: Run, *, data: DataPath) -> Simulation:
     # A sum of gradients before an update bears its op, under a name of its own.
     update = [b for op, _, b, _, n in mine if op and op.kind == OpKind.UPDATE and n == op.id]
     backward_end = min(update, default=ends[last + 1]) - origin
-    stages = host_stages(machine, plan.batch_size * scale.replicas)
+    stages = host_stages(machine, plan, scale)
     return Simulation(
         network=plan.network.name,
         machine=machine.name,

@@ -142,8 +142,8 @@ class TaskList:
         if self.data == "none":
             return ()
         previous: tuple[int, ...] = ()
-        images = self.plan.batch_size * self.scale.replicas
-        for name, seconds in host_stages(self.timer.machine, images).items():
+        stages = host_stages(self.timer.machine, self.plan, self.scale)
+        for name, seconds in stages.items():
             after = previous
             if name == "host.crop" and step >= 2:
                 uploads = [f"{device.name}.upload" for device in self.plan.devices]
@@ -263,8 +263,11 @@ class TaskList:
         return path.seconds, path.holds
 
 
-def host_stages(machine: Machine, images: int) -> dict[str, float]:
-    """Seconds that each stage of the data path takes for a batch."""
+def host_stages(machine: Machine, plan: Plan, scale: Scale) -> dict[str, float]:
+    """Seconds that each stage of the data path takes for a batch; every node reads its share."""
+    devices = len(plan.devices) * scale.replicas
+    nodes = math.ceil(devices / machine.devices_per_node.value)
+    images = math.ceil(plan.batch_size * scale.replicas / nodes)
     return {
         "host.disk": images * JPEG_BYTES / machine.disk_bytes_per_s.value,
         "host.decode": images / (machine.decode_workers.value * machine.decode_images_per_s.value),
