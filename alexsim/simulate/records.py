@@ -60,8 +60,7 @@ class LayerTimes:
 class Simulation:
     """A training step on a machine, in seconds of the virtual clock, in steady state.
 
-    ``step_interval`` is for one machine's step, at ``coverage``. ``critical_path_s`` is the
-    longest chain of the step's ops that must follow each other.
+    ``step_interval`` should hold nine steps in ten of such machines.
     """
 
     network: str
