@@ -95,7 +95,8 @@ def test_an_implicit_product_is_bound_by_arithmetic_and_by_memory(device: str) -
         work = work_of(op_of(layer, "forward"))
         times = []
         for share in (0.5, 0.75, 1.0, 2.0):
-            card = load_device(device).scaled(memory_bytes_per_s=share)
+            card = load_device(device)
+            card = card.changed(memory_bytes_per_s=share * card.memory_bytes_per_s.value)
             times.append(model.costs(card, work)[0].seconds)
             assert times[-1] >= work.count.flop / card.flop_per_s
         assert times == sorted(times, reverse=True)

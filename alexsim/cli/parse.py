@@ -24,7 +24,7 @@ def choice(option: str, given: str, allowed: tuple[_Choice, ...]) -> _Choice:
     for word in allowed:
         if word == given:
             return word
-    raise AlexsimError(f"{option} must be one of {', '.join(allowed)}; got {given!r}")
+    raise AlexsimError(f"{option} must be one of {', '.join(filter(None, allowed))}; got {given!r}")
 
 
 def as_policy(given: str) -> Policy:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from alexsim.cli import options
+from alexsim.simulate.records import ILSVRC_EPOCHS, ILSVRC_IMAGES
 
 if TYPE_CHECKING:
     from alexsim.machine.machine import Machine
     from alexsim.simulate.sensitivity import Sensitivity
 
 MACHINE = "gtx580x2"
-IMAGES, EPOCHS = 1_281_167, 90
 
 MachineName = Annotated[
     str,
@@ -83,8 +83,8 @@ def simulate(
             help="`jpeg` reads, decodes and crops beside the step; `none`: images are ready.",
         ),
     ] = "jpeg",
-    epochs: Epochs = EPOCHS,
-    images: Images = IMAGES,
+    epochs: Epochs = ILSVRC_EPOCHS,
+    images: Images = ILSVRC_IMAGES,
     settings: Annotated[
         list[str] | None,
         typer.Option(

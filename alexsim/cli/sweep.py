@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from alexsim.cli import options
-from alexsim.cli.simulate import EPOCHS, IMAGES, MACHINE, Epochs, Images, MachineName
+from alexsim.cli.simulate import MACHINE, Epochs, Images, MachineName
+from alexsim.simulate.records import ILSVRC_EPOCHS, ILSVRC_IMAGES
 
 
 def sweep(
@@ -24,8 +25,8 @@ def sweep(
     ] = None,
     net: options.Net = "alexnet-2012",
     machine: MachineName = MACHINE,
-    epochs: Epochs = EPOCHS,
-    images: Images = IMAGES,
+    epochs: Epochs = ILSVRC_EPOCHS,
+    images: Images = ILSVRC_IMAGES,
     output: options.Output = None,
     json: options.Json = False,
 ) -> None:

@@ -81,10 +81,6 @@ class Device:
         per_clock = self.architecture.tensor_tf32_flop_per_clock.value
         return self.multiprocessors.value * per_clock * self.clock_hz.value
 
-    def scaled(self, **factors: float) -> Device:
-        """The same card with some of its numbers multiplied."""
-        return self.changed(**{k: getattr(self, k).value * f for k, f in factors.items()})
-
     def changed(self, **values: float) -> Device:
         """The same card with some of its numbers replaced.
 

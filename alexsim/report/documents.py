@@ -10,6 +10,7 @@ from alexsim.plan.fit import Fit
 from alexsim.plan.records import Plan
 from alexsim.plan.tables import FlopTable, memory_table
 from alexsim.report.hardware import quantities
+from alexsim.simulate.records import ILSVRC_EPOCHS, ILSVRC_IMAGES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from alexsim.train.records import TrainResult
 
 SCHEMA = 1
-ILSVRC_IMAGES, ILSVRC_EPOCHS = 1_281_167, 90
-"""A full training run as the paper did it: ``training_days`` of a run on other data."""
 
 
 def _head(network: str, batch_size: int) -> dict[str, Any]:
@@ -267,6 +266,7 @@ def train_document(result: TrainResult, machine: str, simulated: Simulation) -> 
             "library": simulated.library,
             "step_s": simulated.step_s,
             "images_per_s": simulated.images_per_s,
+            # A full run as the paper did it, whatever data this one had.
             "training_days": simulated.training_days(ILSVRC_IMAGES, ILSVRC_EPOCHS),
         },
         "broken_files": list(result.broken),

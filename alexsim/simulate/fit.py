@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from alexsim.simulate.correction import Correction, prior_width
+from alexsim.simulate.records import NINE_IN_TEN
 
 _STEPS = 12
-_NINE_IN_TEN = 1.645
 _OUTLIER = 2.0
 """Residuals beyond this many deviations are weighted down."""
 
@@ -57,7 +57,7 @@ def fit(observations: Sequence[Observation], *, fitted_to: str) -> Correction:
     design, predicted = _linearised(members, beta, len(traits))
     residual = target - predicted
     # Tails are heavier than a normal distribution's: what holds nine residuals in ten counts.
-    noise = float(np.quantile(np.abs(residual), 0.9)) / _NINE_IN_TEN
+    noise = float(np.quantile(np.abs(residual), 0.9)) / NINE_IN_TEN
     covariance = np.linalg.inv(normal)
     return Correction(
         coefficients={trait: float(beta[i]) for trait, i in index.items()},

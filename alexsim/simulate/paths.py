@@ -25,8 +25,7 @@ def _group(machine: Machine, device: int) -> int:
     return device // int(machine.devices_per_uplink.value)
 
 
-def _path(machine: Machine, hops: list[tuple[str, Link]], size_bytes: int) -> Path:
-    del machine
+def _path(hops: list[tuple[str, Link]], size_bytes: int) -> Path:
     rate = min(link.effective_bytes_per_s for _, link in hops)
     latency = max(link.latency_s.value for _, link in hops)
     return Path(tuple(name for name, _ in hops), latency + size_bytes / rate)
@@ -41,7 +40,7 @@ def from_host(machine: Machine, device: int, size_bytes: int) -> Path:
     hops = [(f"link{device}.down", machine.link)]
     if _shared(machine):
         hops.append((f"uplink{_group(machine, device)}.down", machine.uplink))
-    return _path(machine, hops, size_bytes)
+    return _path(hops, size_bytes)
 
 
 def to_host(machine: Machine, device: int, size_bytes: int) -> Path:
@@ -49,18 +48,18 @@ def to_host(machine: Machine, device: int, size_bytes: int) -> Path:
     hops = [(f"link{device}.up", machine.link)]
     if _shared(machine):
         hops.append((f"uplink{_group(machine, device)}.up", machine.uplink))
-    return _path(machine, hops, size_bytes)
+    return _path(hops, size_bytes)
 
 
 def between(machine: Machine, source: int, target: int, size_bytes: int) -> Path:
     """One device's memory to another's, without the host's."""
     if machine.peer_link is not None:
-        return _path(machine, [(f"peer{source}-{target}", machine.peer_link)], size_bytes)
+        return _path([(f"peer{source}-{target}", machine.peer_link)], size_bytes)
     hops = [(f"link{source}.up", machine.link), (f"link{target}.down", machine.link)]
     ours, theirs = _group(machine, source), _group(machine, target)
     if ours != theirs and _shared(machine):
         hops += [(f"uplink{ours}.up", machine.uplink), (f"uplink{theirs}.down", machine.uplink)]
-    return _path(machine, hops, size_bytes)
+    return _path(hops, size_bytes)
 
 
 def all_reduce_s(machine: Machine, devices: int, size_bytes: int) -> float:

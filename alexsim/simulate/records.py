@@ -6,6 +6,11 @@ from dataclasses import dataclass
 
 from alexsim.trace import Trace
 
+ILSVRC_IMAGES, ILSVRC_EPOCHS = 1_281_167, 90
+"""An ILSVRC-2012 epoch, and the passes that the paper and its successors trained."""
+NINE_IN_TEN = 1.645
+"""Standard deviations on either side that hold 90 % of a normal distribution."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:

@@ -13,6 +13,7 @@ from alexsim.plan.records import Op, OpKind, Plan
 from alexsim.simulate.costs.gemm import tensor_speedup
 from alexsim.simulate.engine import Task
 from alexsim.simulate.records import (
+    NINE_IN_TEN,
     DeviceTimes,
     ExchangeTimes,
     Interval,
@@ -21,9 +22,6 @@ from alexsim.simulate.records import (
 )
 from alexsim.simulate.tasks import DataPath, TaskList, host_stages
 from alexsim.trace import Span, Trace
-
-_NINE_IN_TEN = 1.645
-"""Standard deviations that hold 90 % of a normal distribution."""
 
 
 def _spread(listed: TaskList) -> float:
@@ -89,8 +87,8 @@ def summarise(run: Run, *, data: DataPath) -> Simulation:
         batch_size=plan.batch_size * scale.replicas,
         step_s=step_s,
         step_interval=Interval(
-            low=step_s * math.exp(-_NINE_IN_TEN * spread),
-            high=step_s * math.exp(_NINE_IN_TEN * spread),
+            low=step_s * math.exp(-NINE_IN_TEN * spread),
+            high=step_s * math.exp(NINE_IN_TEN * spread),
         ),
         forward_s=loss_end,
         backward_s=backward_end - loss_end,

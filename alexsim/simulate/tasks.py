@@ -17,11 +17,12 @@ from alexsim.simulate.costs.libraries import Library
 from alexsim.simulate.costs.measured import REST, Calibration, signature
 from alexsim.simulate.costs.records import Cost, Precision, Work
 from alexsim.simulate.engine import Task
+from alexsim.simulate.records import ILSVRC_IMAGES
 
 CORES = ("cores",)
 BARRIER_S = 3e-5
 """Host threads that synchronise their devices and wait for each other: tens of microseconds."""
-JPEG_BYTES = 27 * 1000**3 / 1_281_167
+JPEG_BYTES = 27 * 1000**3 / ILSVRC_IMAGES
 """A 256 x 256 JPEG of the 27 GB set."""
 
 DataPath = Literal["jpeg", "none"]

@@ -20,15 +20,13 @@ from alexsim.plan.records import OpKind
 from alexsim.simulate.correction import UNFITTED, Correction
 from alexsim.simulate.costs.libraries import load_library
 from alexsim.simulate.costs.records import Work
+from alexsim.simulate.records import ILSVRC_EPOCHS, ILSVRC_IMAGES, NINE_IN_TEN
 from alexsim.simulate.rows import Case, Excluded, Row, case_of, read_rows
 from alexsim.simulate.simulator import Configuration, Partition, simulate_network
 from alexsim.simulate.tasks import DataPath, Timer
 
-IMAGES, EPOCHS = 1_281_167, 90
-"""An ILSVRC-2012 epoch, and the passes that the paper and its successors trained."""
 _NOISE = {"A": 0.07, "B": 0.10, "C": 0.25, "": 0.25}
 """Relative scatter expected of figures by trust: the same code on the same card varies so much."""
-_NINE_IN_TEN = 1.645
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +135,7 @@ def _seconds(row: Row, batch_size: int) -> float:
         case "ms per image":
             return row.value * batch_size / 1e3
         case "hours":
-            return row.value * 3600 / (EPOCHS * IMAGES / batch_size)
+            return row.value * 3600 / (ILSVRC_EPOCHS * ILSVRC_IMAGES / batch_size)
     return row.value / 1e3
 
 
@@ -148,7 +146,7 @@ def _in_unit(row: Row, batch_size: int, seconds: float) -> float:
         case "ms per image":
             return seconds * 1e3 / batch_size
         case "hours":
-            return seconds * EPOCHS * IMAGES / batch_size / 3600
+            return seconds * ILSVRC_EPOCHS * ILSVRC_IMAGES / batch_size / 3600
     return seconds * 1e3
 
 
@@ -179,8 +177,8 @@ def predict(case: Case, correction: Correction, *, library: str = "") -> Predict
     else:
         seconds, spread = _on_many(case, correction, library)
     bounds = (
-        _in_unit(case.row, case.batch_size, seconds * math.exp(-_NINE_IN_TEN * spread)),
-        _in_unit(case.row, case.batch_size, seconds * math.exp(_NINE_IN_TEN * spread)),
+        _in_unit(case.row, case.batch_size, seconds * math.exp(-NINE_IN_TEN * spread)),
+        _in_unit(case.row, case.batch_size, seconds * math.exp(NINE_IN_TEN * spread)),
     )
     return Prediction(
         case=case,
@@ -227,7 +225,7 @@ def _on_many(case: Case, correction: Correction, library: str) -> tuple[float, f
     data: DataPath = "none" if "synthetic" in row.notes else "jpeg"
     simulated = simulate_network(configuration, timer, data=data)
     low = simulated.step_interval.low
-    return simulated.step_s, math.log(simulated.step_s / low) / _NINE_IN_TEN
+    return simulated.step_s, math.log(simulated.step_s / low) / NINE_IN_TEN
 
 
 def machine_of(case: Case) -> Machine:
