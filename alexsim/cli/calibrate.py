@@ -55,14 +55,23 @@ def calibrate(
     from alexsim.simulate.sweep import whole
 
     positive("--rounds", rounds)
+    if threads is not None:
+        positive("--threads", threads)
     taught, asked = (
-        [whole(name, text.strip()) for text in given.split(",") if text.strip()]
+        list(dict.fromkeys(whole(name, text.strip()) for text in given.split(",") if text.strip()))
         for name, given in (("--batches", batches), ("--check", check))
     )
     if len(set(taught)) < 2:
         raise AlexsimError(f"--batches needs at least two batch sizes, got {batches!r}")
     if both := sorted(set(taught) & set(asked)):
         raise AlexsimError(f"--check must differ from --batches; both have {both[0]}")
+
+    # Before the minutes of measuring, not after them.
+    path = output or default_path()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AlexsimError(f"cannot write {path}: {error.strerror}") from error
 
     import torch
 
@@ -83,8 +92,6 @@ def calibrate(
         calibration, measured = run(
             bench, taught, rounds=rounds, threads=cores, others=asked, done=done
         )
-    path = output or default_path()
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, write(calibration))
     timer = Timer(
         machine=machine_of(calibration),
