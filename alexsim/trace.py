@@ -2,8 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Literal
+
+Activity = Literal["computing", "exchange", "all_reduce", "upload", "barrier", "host"]
+
+
+def activity(op_id: str) -> Activity:
+    """What a device does while the op of that id runs."""
+    last = op_id.rpartition(".")[2]
+    if last in ("post", "wait"):
+        return "exchange"
+    if last in ("all_reduce", "all_gather"):
+        return "all_reduce"
+    if last == "upload":
+        return "upload"
+    if op_id.startswith("host."):
+        return "host"
+    return "barrier" if ".barrier." in op_id else "computing"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,3 +58,13 @@ class Trace:
         for span in self.spans:
             durations.setdefault(span.op_id, []).append(span.duration_s)
         return durations
+
+
+def covered_s(intervals: Iterable[tuple[float, float]]) -> float:
+    """Length of the union of intervals: where they overlap counts once."""
+    total, reached = 0.0, float("-inf")
+    for start, end in sorted(intervals):
+        if end > reached:
+            total += end - max(start, reached)
+            reached = end
+    return total

@@ -54,8 +54,9 @@ def test_simulate_json(capsys: pytest.CaptureFixture[str]) -> None:
         ("simulate", "--sensitivity"),
         ("simulate", "--net", "alexnet-owt", "--machine", "k20x8", "--gpus", "8",
          "--partition", "hybrid", "--batch", "1024", "--schedule", "overlap"),
-        ("simulate", "--library", "measured", "--calibration", CALIBRATION),
+        ("simulate", "--library", "measured", "--machine", CALIBRATION),
         ("sweep", "-a", "batch=32,64", "-a", "library=roofline,cuda-convnet"),
+        ("sweep", "-a", "machine=gtx680,titan-x-maxwell", "-a", "gpus=1", "--net", "caffenet"),
         ("hardware", "list"),
         ("hardware", "show", "gtx580x2"),
         ("validate",),
@@ -96,14 +97,28 @@ def test_options_reach_the_simulator(capsys: pytest.CaptureFixture[str]) -> None
         (("simulate", "--partition", "rows"), "--partition must be one of columns"),
         (("simulate", "--precision", "int8"), "--precision must be one of fp32"),
         (("simulate", "--gpus", "2", "--partition", "replicas", "--batch", "3"), "does not divide"),
-        (("simulate", "--library", "measured", "--calibration", "none.json"), "alexsim calibrate"),
-        (("simulate", "--calibration", "x.json"), "needs --library measured"),
+        (("simulate", "--machine", "none.json"), "`alexsim calibrate` makes one"),
+        (("simulate", "--machine", CALIBRATION, "--library", "cudnn-v4"), "of library measured"),
+        (("simulate", "--machine", "k40", "--library", "measured"), "needs the .json file of"),
+        (("simulate", "--machine", CALIBRATION, "--link", "pcie3-x16"), "--link changes a data"),
+        (("simulate", "--machine", CALIBRATION, "--sensitivity"), "--sensitivity changes a data"),
+        (("simulate", "--machine", CALIBRATION, "--net", "lenet-5"), "alexsim calibrate --net"),
         (("simulate", "--gpus", "0", "--partition", "replicas"), "gpus must be at least 1"),
+        (("simulate", "--partition", "hybrid"), "needs a number of GPUs (--gpus N)"),
+        (("simulate", "--precision", "fp16"), "cuda-convnet has no fp16 kernels"),
+        (
+            ("simulate", "--machine", "p100", "--library", "cudnn-v7", "--precision", "fp16"),
+            "P100 SXM2 has no tensor cores",
+        ),
+        (("simulate", "--set", "devices_per_uplink=0.5"), "must be a whole number, got 0.5"),
+        (("simulate", "--set", "device.clock_hz=nan"), "must be finite"),
         (("sweep",), "at least one --axis"),
         (("sweep", "-a", "library=measured"), "alexsim simulate --library measured"),
         (("sweep", "-a", "speed=1"), "no axis 'speed'"),
         (("sweep", "-a", "batch"), "must be NAME=VALUE"),
-        (("sweep", "-a", "batch=8", "-o", "x.parquet"), "must name a .csv file"),
+        (("sweep", "-a", "batch=8", "-o", "x.xls"), "must name a file in .csv, .json, .parquet"),
+        (("sweep", "-a", "batch=²"), "batch must be a positive whole number"),
+        (("validate", "--gate", "nan"), "--gate must be positive"),
         (("sweep", "-a", "batch=1", "-a", "batch=2"), "given twice"),
         (("sweep", "-a", "batch=none"), "batch must be a positive whole number"),
         (("hardware", "show", "gtx58"), "did you mean gtx580"),
@@ -130,6 +145,23 @@ def test_a_plan_that_does_not_fit_is_timed_and_said(capsys: pytest.CaptureFixtur
     assert "Does not fit: a device has 3,072 MiB" in capsys.readouterr().out
 
 
+def test_sensitivities_are_in_the_document(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = document(capsys, "simulate", "--sensitivity")["sensitivity"]
+    clock = next(row for row in rows if row["assumption"] == "device.clock_hz")
+    assert 1.05 < clock["ratio"] < 1.12
+
+
+def test_every_row_is_listed_unless_sums_are_enough(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("validate") == 0
+    whole = capsys.readouterr().out
+    assert run("validate", "--summary") == 0
+    short = capsys.readouterr().out
+    row = "pap-0003  2 x alexnet-2012      128 train-step    479.6"
+    assert row in whole
+    assert row not in short
+    assert len(whole.splitlines()) > 738 + len(short.splitlines())
+
+
 def test_sweep_simulates_every_combination(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -148,6 +180,40 @@ def test_sweep_simulates_every_combination(
     ]  # fmt: skip
 
 
+def test_sweep_writes_what_other_tools_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    axes = ("-a", "batch=64,127", "-a", "partition=columns,replicas", "-a", "gpus=2",
+            "-a", "device.clock_mhz=1500.5,1544")  # fmt: skip
+    found = document(capsys, "sweep", *axes)
+    for suffix in ("csv", "json", "parquet"):
+        assert run("sweep", *axes, "-o", str(tmp_path / f"x.{suffix}")) == 0
+        assert capsys.readouterr().out == ""
+    assert json.loads((tmp_path / "x.json").read_text("utf-8")) == found
+    from pyarrow import parquet
+
+    rows = parquet.read_table(tmp_path / "x.parquet").to_pylist()
+    lines = list(csv.DictReader((tmp_path / "x.csv").read_text("utf-8").splitlines()))
+    assert len(rows) == len(lines) == len(found["points"]) == 8
+    for row, line, point in zip(rows, lines, found["points"], strict=True):
+        assert (row["batch"], row["gpus"]) == (int(line["batch"]), 2)
+        assert row["device.clock_mhz"] == float(point["settings"]["device.clock_mhz"])
+        assert row["error"] == line["error"] == point.get("error", "")
+        assert row["step_s"] == point.get("step_s")
+        if row["step_s"] is not None:
+            assert float(line["step_s"]) == pytest.approx(row["step_s"], rel=1e-5)
+
+
+def test_a_dry_run_lists_the_grid(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("sweep", "-a", "batch=64,128", "-a", "gpus=1,2", "--dry-run") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "batch=64 gpus=1", "batch=64 gpus=2", "batch=128 gpus=1", "batch=128 gpus=2",
+        "4 configurations",
+    ]  # fmt: skip
+    listed = document(capsys, "sweep", "-a", "batch=64,128", "--dry-run")["configurations"]
+    assert [one["batch"] for one in listed] == ["64", "128"]
+
+
 def test_many_configurations_go_to_several_processes_in_order(tmp_path: Path) -> None:
     path = tmp_path / "sweep.csv"
     sizes = ",".join(str(size) for size in range(1, 222))
@@ -161,7 +227,11 @@ def test_many_configurations_go_to_several_processes_in_order(tmp_path: Path) ->
 def test_hardware_json(capsys: pytest.CaptureFixture[str]) -> None:
     found = document(capsys, "hardware", "list")
     assert {"gtx580x2", "k20x8", "dgx-1"} <= {machine["name"] for machine in found["machines"]}
+    pair = document(capsys, "hardware", "show", "gtx580x2")
+    assert (pair["device"], pair["peer"], pair["peer_link"]) == ("gtx580", True, None)
+    assert pair["uplink"]["title"] == "PCI Express 2.0 x16"
     card = document(capsys, "hardware", "show", "gtx580")
+    assert (card["architecture"], card["year"]) == ("fermi", 2010)
     assert card["clock_hz"]["value"] == 1.544e9
     assert card["clock_hz"]["kind"] == "spec"
 
@@ -179,15 +249,28 @@ def test_calibrate_predicts_what_it_has_not_seen(
     assert step["name"] == "step"
     assert 0.3 < step["predicted_s"] / step["measured_s"] < 3  # figures are for benchmarks
     again = document(
-        capsys, "simulate", "--library", "measured", "--calibration", str(path),
-        "--net", "lenet-5", "--batch", "128",
+        capsys, "simulate", "--library", "measured", "--machine", str(path),
+        "--net", "lenet-5", "--batch", "128", "--data-path", "none",
     )  # fmt: skip
     assert again["step_s"] == pytest.approx(step["predicted_s"])
-    arguments = ("simulate", "--library", "measured", "--calibration", str(path))
-    assert run(*arguments) == 2
-    assert "alexsim calibrate --net" in capsys.readouterr().err
-    path.write_text(path.read_text("utf-8").replace('"schema": 1', '"schema": 0'), "utf-8")
-    assert run(*arguments, "--net", "lenet-5") == 2
+    # Decoding takes its turn on the same cores.
+    beside = document(
+        capsys, "simulate", "--machine", str(path), "--net", "lenet-5", "--batch", "128"
+    )
+    work = {rate["what"]: rate["per_second"] for rate in found["rates"]}
+    assert beside["step_s"] - again["step_s"] == pytest.approx(
+        128 / work["jpeg decode"] + 128 / work["crop"], rel=0.01
+    )
+    arguments = ("simulate", "--machine", str(path), "--net", "lenet-5")
+    text = path.read_text("utf-8")
+    for old, new, message in (
+        ('"schema": 2', '"schema": 1', "has another schema"),
+        ('"threads": 1', '"threads": 0', "a number is missing or not positive"),
+        ('"threads": 1', '"thread": 1', "is not a calibration"),
+    ):
+        path.write_text(text.replace(old, new), "utf-8")
+        assert run(*arguments) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_simulate_starts_without_torch_numpy_or_pandas() -> None:

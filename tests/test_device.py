@@ -77,6 +77,10 @@ def test_peaks_are_those_of_the_data_sheets() -> None:
         ({"memory_bytes": NUMBER | {"value": "1"}}, "must be a number, got '1'"),
         ({"memory_bytes": NUMBER | {"kind": "felt"}}, "got 'felt'"),
         ({"memory_bytes": NUMBER | {"source": "t"}}, "source 't' is not in"),
+        ({"architecture": 5}, "architecture must be a text, got 5"),
+        ({"year": "2010"}, "year must be a whole number, got '2010'"),
+        ({"multiprocessors": NUMBER | {"value": 0.5}}, "multiprocessors must be a whole number"),
+        ({"sources": 3}, "must be a table of texts"),
         ({"architecture": "fermy"}, "no architecture 'fermy'; did you mean fermi"),
     ],
 )
@@ -104,6 +108,8 @@ def test_a_users_own_sheet(tmp_path: Path) -> None:
     card = tmp_path / "card.toml"
     card.write_text(Path(str(_folder() / "devices" / "gtx580.toml")).read_text("utf-8"), "utf-8")
     assert load_sheet(str(card)).name == "GTX 580 3GB"
+    around = load_machine(str(card), "pcie3-x16")
+    assert (around.device.name, around.link.name) == ("GTX 580 3GB", "PCI Express 3.0 x16")
     own.write_text("name = ", encoding="utf-8")
     with pytest.raises(ProfileError, match="is not TOML"):
         load_sheet(str(own))
@@ -133,9 +139,13 @@ def test_single_numbers_can_be_set() -> None:
     for key, value, message in (
         ("device.clock", 1, "a device has no 'clock'"),
         ("device.clock_hz", 0, "must be positive"),
-        ("link.efficiency", 2, "out of range"),
+        ("link.efficiency", 2, "must be at most 1"),
+        ("link.bytes_per_s", 0, "must be positive"),
+        ("device.multiprocessors", 0.3, "must be a whole number, got 0.3"),
+        ("devices_per_uplink", 0.5, "must be a whole number, got 0.5"),
+        ("devices_per_node", float("inf"), "must be finite"),
         ("peer_link.bytes_per_s", 1, "has no peer_link"),
-        ("disk_bytes_per_s", -1, "must not be negative"),
+        ("disk_bytes_per_s", -1, "must be finite and not negative"),
         ("disk_bytes_per_s", 0, "must be positive"),
         ("speed", 1, "nothing is named 'speed'"),
     ):

@@ -145,7 +145,7 @@ def test_the_two_directions_of_a_link_are_two_resources() -> None:
     there, back = between(PAIR, 0, 1, 1000), between(PAIR, 1, 0, 1000)
     assert not set(there.holds) & set(back.holds)
     # What leaves a card meets what else leaves it, and what arrives what else arrives.
-    assert set(there.holds) & set(to_host(PAIR, 0, 1000).holds)
+    assert set(there.holds) & set(to_host(PAIR, 0, 1, 1000).holds)
     assert set(there.holds) & set(from_host(PAIR, 1, 1000).holds)
     assert not set(there.holds) & set(from_host(PAIR, 0, 1000).holds)
     shared = load_machine("k20x8")
@@ -179,6 +179,42 @@ def test_a_faster_machine_never_makes_a_serial_step_slower(
     )
     before = simulated(configuration, library=library).step_s
     assert simulated(configuration, faster, library).step_s <= before * (1 + 1e-9)
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    batch=st.integers(1, 256),
+    partition=st.sampled_from(["columns", "replicas"]),
+    schedule=st.sampled_from(["serial", "overlap"]),
+    transport=st.sampled_from(["peer", "host"]),
+    data=st.sampled_from(["jpeg", "none"]),
+    decode=st.sampled_from([100, 600]),
+)
+def test_critical_path_and_devices_add_up_to_the_step(
+    batch: int, partition: str, schedule: str, transport: str, data: str, decode: int
+) -> None:
+    result = simulated(
+        Configuration(
+            network=ALEXNET, gpus=2, partition=partition, batch_size=2 * batch, schedule=schedule,
+            transport=transport,
+        ),
+        changed(PAIR, {"decode_images_per_s": decode}),
+        data=data,
+        whole_pipeline=True,
+    )  # fmt: skip
+    path = result.critical_path
+    assert path[0].start_s == 0.0
+    assert path[-1].end_s == pytest.approx(result.step_s)
+    assert all(a.end_s == pytest.approx(b.start_s) for a, b in itertools.pairwise(path))
+    for device in result.devices:
+        exposed = (
+            device.exposed_exchange_s, device.exposed_all_reduce_s, device.exposed_upload_s,
+        )  # fmt: skip
+        assert device.busy_s + sum(exposed) + device.idle_s == pytest.approx(result.step_s)
+        assert device.exposed_exchange_s <= device.exchange_s + 1e-9
+        assert device.exposed_upload_s <= device.upload_s + 1e-9
+        assert device.exposed_all_reduce_s <= result.all_reduce_s + 1e-9
+        assert device.busy_s <= result.step_s * (1 + 1e-9)
 
 
 @settings(deadline=None, max_examples=25)
@@ -221,7 +257,63 @@ def test_replicas_share_the_images_and_sum_their_gradients() -> None:
     assert hybrid.step_s < eight.step_s
     assert 4 < 8 * one.step_s / eight.step_s < 8
     # Buffers for the gradients of fully connected layers, which one device adds to the momentum.
-    assert eight.devices[0].memory_bytes > one.devices[0].memory_bytes
+    extra = eight.devices[0].memory_bytes - one.devices[0].memory_bytes
+    weights = [(9216, 4096), (4096, 4096), (4096, 1000)]
+    assert extra == 4 * sum(inputs * units for inputs, units in weights)
+    # An eighth of the weights and momentum; the inputs of 1024 images, and their gradients once.
+    split = hybrid.devices[0].memory_bytes - one.devices[0].memory_bytes
+    kept = sum(inputs * units + units for inputs, units in weights)
+    gathered = 7 * 128 * sum(inputs for inputs, _ in weights)
+    assert split == 4 * (gathered + 7 * 128 * 9216 - 2 * kept * 7 // 8)
+
+
+def test_the_transport_of_gradients_matters() -> None:
+    configuration = Configuration(
+        network=load_network("alexnet-owt"), gpus=8, partition="replicas", batch_size=1024
+    )
+    for name in ("k20x8", "dgx-1"):
+        machine = load_machine(name)
+        peer, host = (
+            simulated(replace(configuration, transport=t), machine, "cudnn-v2", "none")
+            for t in ("peer", "host")
+        )
+        assert host.all_reduce_s > 1.2 * peer.all_reduce_s
+
+
+def test_replicas_that_share_an_uplink_upload_slower() -> None:
+    configuration = Configuration(
+        network=load_network("alexnet-owt"), gpus=4, partition="replicas", batch_size=512
+    )
+    machine = load_machine("k20x8")
+    shared = simulated(configuration, machine, data="none").devices[0].upload_s
+    own = changed(machine, {"devices_per_uplink": 1})
+    alone = simulated(configuration, own, data="none").devices[0].upload_s
+    assert shared == pytest.approx(4 * alone, rel=0.02)
+
+
+def test_columns_on_two_nodes_exchange_over_the_network() -> None:
+    nodes = load_machine("gtx580x2", "", "10gbe")
+    apart = changed(nodes, {"devices_per_node": 1})
+    for transport in ("peer", "host"):
+        configuration = replace(TWO, transport=transport)
+        near, far = simulated(configuration, nodes), simulated(configuration, apart)
+        assert sum(e.seconds for e in far.exchanges) > 3 * sum(e.seconds for e in near.exchanges)
+        slow = changed(apart, {"network.bytes_per_s": 1e8})
+        assert simulated(configuration, slow).step_s > far.step_s
+    assert between(apart, 0, 1, 8).holds == ("link0.up", "node0.out", "node1.in", "link1.down")
+
+
+def test_a_step_bound_by_the_data_path_is_as_sure_as_the_data_path() -> None:
+    slow = changed(PAIR, {"decode_images_per_s": 50})
+    result = simulated(TWO, slow)
+    assert result.step_s == pytest.approx(128 / 50)
+    assert result.step_interval.low > 0.55 * result.step_s
+    assert result.step_interval.high < 1.7 * result.step_s
+    # Twice as fast as the devices in the mean: their upper bound counts, and the host's lower one.
+    even = changed(PAIR, {"decode_images_per_s": 280})
+    alone, both = simulated(TWO, data="none"), simulated(TWO, even)
+    assert both.step_interval.high == pytest.approx(alone.step_interval.high, rel=0.05)
+    assert both.step_interval.low > 0.55 * 128 / 280
 
 
 def test_gradients_are_summed_while_the_backward_pass_goes_on() -> None:
@@ -278,12 +370,12 @@ def test_an_all_reduce_is_at_least_its_bytes_over_the_link() -> None:
     machine = load_machine("k20x8")
     rate = machine.link.effective_bytes_per_s
     size = 244_000_000
-    assert all_reduce_s(machine, 1, size) == 0.0
+    assert all_reduce_s(machine, 1, size, peer=True) == 0.0
     for count in (2, 4, 8):
         least = 2 * (count - 1) / count * size / rate
-        assert least <= all_reduce_s(machine, count, size) < 1.1 * least
+        assert least <= all_reduce_s(machine, count, size, peer=True) < 1.1 * least
     # Small buffers go by a tree: fewer rounds of latency.
-    assert all_reduce_s(machine, 8, 4) < 14 * machine.link.latency_s.value
+    assert all_reduce_s(machine, 8, 4, peer=True) < 14 * machine.link.latency_s.value
 
 
 @pytest.mark.parametrize(
@@ -293,6 +385,7 @@ def test_an_all_reduce_is_at_least_its_bytes_over_the_link() -> None:
         (replace(TWO, partition="replicas", gpus=3), "does not divide over 3"),
         (replace(TWO, partition="replicas", gpus=4), "has 2 device"),
         (replace(TWO, partition="rows"), "partition must be one of columns"),
+        (replace(TWO, partition="replicas"), "partition replicas needs a number of GPUs"),
     ],
 )
 def test_impossible_configurations_are_named(configuration: Configuration, message: str) -> None:

@@ -1,11 +1,13 @@
 """Cost models against the facts, against limits that no kernel beats, and against each other."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
 from alexsim.errors import ProfileError
 from alexsim.machine.device import load_device
+from alexsim.network.counts import forward
 from alexsim.network.editions import load_network
 from alexsim.plan.planner import plan
 from alexsim.plan.records import Op, OpKind
@@ -68,6 +70,22 @@ def test_the_sums_at_the_bound_are_the_facts() -> None:
     assert totals["grad_weight"] == pytest.approx(116, rel=0.02)
 
 
+def test_blocks_of_cuda_convnet_are_whole() -> None:
+    """32 images per block and thread row: four each where that divides the batch, two, or one."""
+    op = op_of("conv2", "forward")
+    per_batch = {}
+    for batch in (1, 32, 33, 64, 96, 127, 128):
+        work = replace(work_of(op), batch_size=batch)
+        work = replace(work, count=forward(work.part, batch))
+        launch = first_generation(work)
+        per_batch[batch] = launch.padding * batch
+        assert launch.sums == 8 * {128: 4, 64: 2}.get(batch, 1)
+    assert per_batch[1] == pytest.approx(per_batch[32])
+    assert per_batch[33] == pytest.approx(per_batch[64])
+    assert per_batch[127] == pytest.approx(per_batch[128])
+    assert per_batch[96] == pytest.approx(3 * per_batch[32])
+
+
 def direct(name: str) -> bool:
     return not name.startswith(("cudnn-v3", "cudnn-v4", "cudnn-v5", "cudnn-v6", "cudnn-v7"))
 
@@ -128,8 +146,9 @@ def test_a_product_takes_at_least_its_flop_and_bytes() -> None:
 
 def test_measured_times_lie_on_the_lines_between_measurements() -> None:
     calibration = Calibration(
-        machine="x", backend="aten", torch="2", threads=2, rounds=1, flop_per_s=1e11,
-        memory_bytes_per_s=1e10, memory_bytes=1, ops={"a": ((10, 2.0), (20, 3.0), (40, 9.0))},
+        machine="x", system="x", date="x", method="x", backend="aten", torch="2", threads=2,
+        rounds=1, memory_bytes=1, scatter=0.1, rates=(),
+        ops={"a": ((10, 2.0), (20, 3.0), (40, 9.0))},
     )  # fmt: skip
     at = {batch: calibration.seconds("a", batch) for batch in (5, 10, 15, 20, 30, 40, 50)}
     assert at == {5: 1.5, 10: 2.0, 15: 2.5, 20: 3.0, 30: 6.0, 40: 9.0, 50: 12.0}

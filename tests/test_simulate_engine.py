@@ -10,8 +10,9 @@ from alexsim.simulate.engine import Task, run
 
 
 def test_a_queue_is_served_in_the_order_given() -> None:
-    start, end = run([Task(2.0, "a"), Task(1.0, "a"), Task(5.0, "b")])
-    assert (start, end) == ([0.0, 2.0, 0.0], [2.0, 3.0, 5.0])
+    times = run([Task(2.0, "a"), Task(1.0, "a"), Task(5.0, "b")])
+    assert (times.start, times.end) == ([0.0, 2.0, 0.0], [2.0, 3.0, 5.0])
+    assert times.cause == [-1, 0, -1]
 
 
 def test_a_resource_goes_to_whoever_was_ready_first() -> None:
@@ -21,7 +22,9 @@ def test_a_resource_goes_to_whoever_was_ready_first() -> None:
         Task(0.5, "b"),
         Task(3.0, "b", holds=("link",)),  # ready at 0.5
     ]
-    start, _ = run(tasks)
+    times = run(tasks)
+    start = times.start
+    assert times.cause[1] == 3
     assert start[3] == 0.5
     assert start[1] == 3.5
 
@@ -34,7 +37,7 @@ def test_waiters_for_one_resource_keep_their_order_of_arrival() -> None:
         Task(1.0, "b"),
         Task(1.0, "b", holds=("link",)),  # ready at 1: first
     ]
-    start, _ = run(tasks)
+    start = run(tasks).start
     assert start[4] == 10.0
     assert start[2] == 11.0
 
@@ -60,7 +63,15 @@ def task_lists(draw: st.DrawFn) -> list[Task]:
 
 @given(task_lists())
 def test_nothing_overlaps_and_nothing_starts_early(tasks: list[Task]) -> None:
-    start, end = run(tasks)
+    times = run(tasks)
+    start, end = times.start, times.end
+    for index, cause in enumerate(times.cause):
+        # What let a task start ended exactly then, and stands in its way: a need, a turn, a holder.
+        assert start[index] == (end[cause] if cause >= 0 else 0.0)
+        if cause >= 0:
+            task, other = tasks[index], tasks[cause]
+            shared = set(task.holds) & set(other.holds)
+            assert cause in task.after or other.queue == task.queue or shared
     users: dict[str, list[int]] = {}
     for index, task in enumerate(tasks):
         assert end[index] == start[index] + task.seconds
@@ -76,7 +87,8 @@ def test_nothing_overlaps_and_nothing_starts_early(tasks: list[Task]) -> None:
 
 @given(task_lists())
 def test_never_shorter_than_the_critical_path_and_always_the_same(tasks: list[Task]) -> None:
-    start, end = run(tasks)
+    times = run(tasks)
+    end = times.end
     longest = [0.0] * len(tasks)
     last: dict[str, int] = {}
     for index, task in enumerate(tasks):
@@ -84,4 +96,4 @@ def test_never_shorter_than_the_critical_path_and_always_the_same(tasks: list[Ta
         longest[index] = task.seconds + max((longest[need] for need in needs), default=0.0)
         last[task.queue] = index
     assert max(end) >= max(longest) - 1e-9
-    assert run(tasks) == (start, end)
+    assert run(tasks) == times

@@ -10,21 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from alexsim.errors import ProfileError
+from alexsim.errors import AlexsimError, ProfileError
 from alexsim.simulate.correction import UNFITTED, correction_document, load_correction
-from alexsim.simulate.rows import Case, Excluded, case_of, read_rows
-from alexsim.simulate.validation import (
-    all_rows,
+from alexsim.simulate.judging import (
+    by_device_and_library,
     by_kind,
-    fit_to,
     is_step,
     judge,
     judged,
     leave_out,
-    may_fit,
-    predict,
     summarise,
 )
+from alexsim.simulate.rows import Case, Excluded, case_of, read_rows
+from alexsim.simulate.validation import all_rows, cases, fit_to, may_fit, predict
 
 CASES, EXCLUDED = all_rows("published")
 
@@ -89,7 +87,7 @@ def test_no_gtx_580_row_teaches_anything() -> None:
 def test_errors_meet_the_targets_and_beat_the_roofline() -> None:
     correction = load_correction()
     predictions = [predict(case, correction) for case in CASES]
-    summaries = {summary.name: summary for summary in judge(predictions)}
+    summaries = {summary.name: summary for summary in judge(predictions, correction)}
     assert summaries["steps, fitted"].rows >= 100
     assert summaries["steps, fitted"].mean_absolute_error <= 0.10
     assert summaries["layers, fitted"].mean_absolute_error <= 0.15
@@ -97,6 +95,42 @@ def test_errors_meet_the_targets_and_beat_the_roofline() -> None:
     assert summaries["steps, fitted"].mean_absolute_error <= roofline / 2
     assert summaries["steps, no fit at all"].mean_absolute_error < roofline
     assert 0.8 <= summaries["steps, fitted"].coverage <= 0.98
+    # The roofline's own errors are known too.
+    assert 0.8 <= summaries["steps, roofline"].coverage <= 0.98
+
+
+def test_groups_hold_every_row_once_and_say_what_is_worst() -> None:
+    correction = load_correction()
+    predictions = [predict(case, correction) for case in CASES]
+    groups = by_device_and_library(predictions)
+    assert sorted(p.case.row.id for g in groups for p in g.predictions) == sorted(
+        case.row.id for case in CASES
+    )
+    for group in groups:
+        errors = [p.error for p in group.predictions if p.case.row.value is not None]
+        assert group.summary.rows == group.roofline.rows == len(errors)
+        assert {(p.case.device, p.case.library) for p in group.predictions} == {
+            (group.device, group.library)
+        }
+        if errors:
+            assert abs(group.summary.worst) == max(abs(error) for error in errors)
+            mean = sum(abs(error) for error in errors) / len(errors)
+            assert group.summary.mean_absolute_error == pytest.approx(mean)
+
+
+def test_rows_without_work_or_without_teachers_are_named() -> None:
+    pool = replace(case("cbc-0001").row, layer="pool1")
+    assert cases([replace(pool, passes="fwd")])[0]
+    found, left = cases([replace(pool, passes="bwd-weight")])
+    assert not found
+    assert left[0].why == "nothing to do in the pass bwd-weight"
+    exam = [one for one in CASES if "GTX 580" in one.row.gpu]
+    with pytest.raises(AlexsimError, match="nothing to fit to"):
+        fit_to(exam, fitted_to="x")
+    with pytest.raises(AlexsimError, match="needs rows of at least two; all are gtx580"):
+        leave_out(exam, lambda case: case.device)
+    odd = replace(CASES[10], row=replace(CASES[10].row, trust="D"))
+    assert fit_to([odd, CASES[11]], fitted_to="x").noise > 0
 
 
 def test_a_device_or_library_that_no_fit_has_seen_has_wider_intervals() -> None:

@@ -43,6 +43,9 @@ def calibrate(
 ) -> None:
     """Time every op of a training step here, for `alexsim simulate --library measured`.
 
+    Also measures what this machine can do at best: products and convolutions over shapes, memory,
+    the overhead of an op, decoding JPEGs.
+
     Example: alexsim calibrate --check 32,128 --rounds 10
     """
     import os
@@ -108,6 +111,6 @@ def calibrate(
 
         print_json(calibration_document(calibration, checks, path=str(path)))
         return
-    from alexsim.report.simulation import calibration_tables
+    from alexsim.report.calibration import calibration_tables
 
     options.console().print(calibration_tables(calibration, checks, str(path)))

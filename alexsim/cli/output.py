@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,12 @@ from alexsim.errors import AlexsimError
 
 def print_json(document: dict[str, Any]) -> None:
     """One JSON document on stdout."""
-    print(json.dumps(document, indent=2))
+    print(json_text(document), end="")
+
+
+def json_text(document: dict[str, Any]) -> str:
+    """A document as text."""
+    return json.dumps(document, indent=2) + "\n"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -20,9 +26,22 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         AlexsimError: the file cannot be written.
     """
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write beside, sync, then rename.
+
+    Raises:
+        AlexsimError: the file cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
+        temporary.unlink(missing_ok=True)
         raise AlexsimError(f"cannot write {path}: {error.strerror}") from error

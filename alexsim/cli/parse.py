@@ -43,8 +43,9 @@ def as_schedule(given: str) -> Schedule:
 
 def as_precision(given: str) -> Precision:
     """A precision of products."""
-    allowed: tuple[Precision, ...] = ("fp32", "tf32", "fp16")
-    return choice("--precision", given, allowed)
+    from alexsim.simulate.costs.records import PRECISIONS
+
+    return choice("--precision", given, PRECISIONS)
 
 
 def as_data_path(given: str) -> DataPath:

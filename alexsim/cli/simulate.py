@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +11,7 @@ from alexsim.simulate.records import ILSVRC_EPOCHS, ILSVRC_IMAGES
 
 if TYPE_CHECKING:
     from alexsim.machine.machine import Machine
+    from alexsim.simulate.costs.measured import Calibration
     from alexsim.simulate.sensitivity import Sensitivity
 
 MACHINE = "gtx580x2"
@@ -42,8 +42,24 @@ Images = Annotated[int, typer.Option("--images", metavar="N", help="Images in an
 def simulate(
     net: options.Net = "alexnet-2012",
     batch: options.Batch = 128,
-    gpus: options.Gpus = None,
-    machine: MachineName = MACHINE,
+    gpus: Annotated[
+        int | None,
+        typer.Option(
+            "--gpus",
+            metavar="N",
+            help="GPUs: 1 or one per column (the default) for `columns`; any number of copies for"
+            " `replicas` and `hybrid`, which share the batch.",
+        ),
+    ] = None,
+    machine: Annotated[
+        str,
+        typer.Option(
+            "--machine",
+            metavar="NAME",
+            help="Machine, device or TOML file of either (see `alexsim hardware list`), or the"
+            " .json file of `alexsim calibrate`. Default: gtx580x2.",
+        ),
+    ] = "",
     link: LinkName = "",
     network: NetworkName = "",
     library: Annotated[
@@ -94,14 +110,6 @@ def simulate(
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="Also show which assumptions matter most.")
     ] = False,
-    calibration: Annotated[
-        Path | None,
-        typer.Option(
-            "--calibration",
-            metavar="FILE",
-            help="What `--library measured` knows; default: what `alexsim calibrate` left.",
-        ),
-    ] = None,
     json: options.Json = False,
 ) -> None:
     """Predict a training step on a machine: time, traffic, idle time, days, and how sure that is.
@@ -116,8 +124,8 @@ def simulate(
     from alexsim.errors import AlexsimError
     from alexsim.network.editions import load_network
     from alexsim.plan.planner import POLICIES
-    from alexsim.simulate.correction import UNFITTED, Correction, load_correction
-    from alexsim.simulate.costs.libraries import load_library
+    from alexsim.simulate.correction import Correction, correction_of, scatter
+    from alexsim.simulate.costs.libraries import load_library_for
     from alexsim.simulate.costs.measured import default_path, machine_of, read
     from alexsim.simulate.records import Simulation
     from alexsim.simulate.simulator import (
@@ -128,17 +136,36 @@ def simulate(
     )
     from alexsim.simulate.tasks import Timer
 
-    if calibration is not None and library != "measured":
-        raise AlexsimError("--calibration needs --library measured")
     positive("--epochs", epochs)
     positive("--images", images)
     trained = load_network(net)
-    wanted, known = the_machine(machine, link, network, settings or []), None
-    if library == "measured":
-        known = read(str(calibration or default_path()))
-        wanted = machine_of(known)
-    chosen = library or default_library(wanted)
-    correction = UNFITTED if chosen in ("roofline", "measured") else load_correction()
+    in_precision = as_precision(precision)
+    known: Calibration | None = None
+    if library == "measured" or machine.endswith(".json"):
+        if library not in ("", "measured"):
+            raise AlexsimError(
+                f"{machine} is a calibration: its library is measured, not {library}"
+            )
+        if machine and not machine.endswith(".json"):
+            raise AlexsimError(
+                f"--library measured needs the .json file of `alexsim calibrate`; got {machine}"
+            )
+        given = {
+            "--link": link, "--network": network, "--set": settings, "--transport": transport,
+            "--precision": precision != "fp32", "--sensitivity": sensitivity,
+        }  # fmt: skip
+        if ignored := [option for option, value in given.items() if value]:
+            raise AlexsimError(
+                f"{ignored[0]} changes a data sheet; --library measured has none, only this"
+                " machine's own times"
+            )
+        chosen = "measured"
+        known = read(machine or str(default_path()))
+        wanted, correction = machine_of(known), scatter(known.scatter)
+    else:
+        wanted = the_machine(machine or MACHINE, link, network, settings or [])
+        chosen = library or default_library(wanted)
+        correction = correction_of(chosen)
 
     configuration = Configuration(
         network=trained,
@@ -149,13 +176,12 @@ def simulate(
         transport=choice("--transport", transport, ("", "peer", "host")),
         policy=choice("--policy", policy, POLICIES),
     )
-    in_precision = as_precision(precision)
-    data = as_data_path("none" if known else data_path)
+    data = as_data_path(data_path)
 
     def run(on: Machine, corrected: Correction) -> Simulation:
         timer = Timer(
             machine=on,
-            library=load_library(chosen),
+            library=load_library_for(chosen, on.device, in_precision),
             correction=corrected,
             precision=in_precision,
             calibration=known,
@@ -163,18 +189,21 @@ def simulate(
         return simulate_network(configuration, timer, data=data, whole_pipeline=True)
 
     result = run(wanted, correction)
-    if json:
-        from alexsim.report.documents import simulation_document
-
-        print_json(simulation_document(result, images=images, epochs=epochs))
-        return
-    from alexsim.report.simulation import simulation_tables
-
     tried: tuple[Sensitivity, ...] = ()
     if sensitivity:
         from alexsim.simulate.sensitivity import sensitivities, traits_of
 
         tried = sensitivities(run, wanted, correction, traits_of(chosen, wanted))
+    if json:
+        from alexsim.report.documents import sensitivity_rows, simulation_document
+
+        document = simulation_document(result, images=images, epochs=epochs)
+        if sensitivity:
+            document["sensitivity"] = sensitivity_rows(tried)
+        print_json(document)
+        return
+    from alexsim.report.simulation import simulation_tables
+
     options.console().print(
         simulation_tables(result, trained, images=images, epochs=epochs, sensitivities=tried)
     )

@@ -10,6 +10,8 @@ from alexsim.cli import options
 from alexsim.cli.simulate import MACHINE, Epochs, Images, MachineName
 from alexsim.simulate.records import ILSVRC_EPOCHS, ILSVRC_IMAGES
 
+_SUFFIXES = (".csv", ".json", ".parquet")
+
 
 def sweep(
     axis: Annotated[
@@ -27,14 +29,21 @@ def sweep(
     machine: MachineName = MACHINE,
     epochs: Epochs = ILSVRC_EPOCHS,
     images: Images = ILSVRC_IMAGES,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the configurations; simulate none.")
+    ] = False,
     output: options.Output = None,
     json: options.Json = False,
 ) -> None:
-    """Simulate every combination of the axes' values; a table here, or a CSV file with -o.
+    """Simulate every combination of the axes' values; a table here, or a file with -o.
 
-    Example: alexsim sweep -a batch=64,128,256 -a link.gb_per_s=4,8,16 -o sweep.csv
+    The table marks the Pareto set: what fits, and is beaten in time, memory, energy (data-sheet
+    power) and, where all have one, launch price by nothing that fits. -o writes .csv, .json or
+    .parquet.
+
+    Example: alexsim sweep -a batch=64,128,256 -a machine=gtx580x2,k20x8 -o sweep.parquet
     """
-    from alexsim.cli.output import print_json, write_text
+    from alexsim.cli.output import json_text, print_json, write_bytes, write_text
     from alexsim.cli.parse import positive
     from alexsim.errors import AlexsimError
     from alexsim.simulate.sweep import combinations, parse_axes
@@ -45,22 +54,34 @@ def sweep(
     positive("--epochs", epochs)
     positive("--images", images)
     axes = parse_axes(axis)
-    if output and output.suffix != ".csv":
-        raise AlexsimError(f"-o must name a .csv file, got {output} (--json prints JSON)")
+    if output and output.suffix not in _SUFFIXES:
+        raise AlexsimError(f"-o must name a file in {', '.join(_SUFFIXES)}; got {output}")
     settings = list(combinations(axes, {"net": net, "machine": machine}))
+    if dry_run:
+        from alexsim.report.sweep import grid_text
+
+        if json:
+            print_json({"configurations": settings})
+        else:
+            print(grid_text(settings, list(axes)))
+        return
     with options.counting("simulating", len(settings)) as done:
         points = run(settings, images=images, epochs=epochs, done=done)
     if all(point.error for point in points):
         raise AlexsimError(points[0].error)
-    if output:
-        from alexsim.report.simulation import sweep_csv
-
-        write_text(output, sweep_csv(points))
-    if json:
+    if output or json:
         from alexsim.report.documents import sweep_document
+        from alexsim.report.sweep import sweep_csv, sweep_parquet
 
-        print_json(sweep_document(points, epochs=epochs, images=images))
-    elif not output:
-        from alexsim.report.simulation import sweep_table
+        document = sweep_document(points, epochs=epochs, images=images)
+        if output and output.suffix == ".parquet":
+            write_bytes(output, sweep_parquet(points))
+        elif output:
+            csv_wanted = output.suffix == ".csv"
+            write_text(output, sweep_csv(points) if csv_wanted else json_text(document))
+        if json:
+            print_json(document)
+        return
+    from alexsim.report.sweep import sweep_table
 
-        options.console().print(sweep_table(points, list(axes)))
+    options.console().print(sweep_table(points, list(axes)))

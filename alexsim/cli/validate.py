@@ -20,6 +20,10 @@ def validate(
             help="CSV file of published figures, with or without values. Default: the built-in.",
         ),
     ] = "published",
+    rows: Annotated[
+        bool,
+        typer.Option("--rows/--summary", help="Every row with its error, or the sums alone."),
+    ] = True,
     leave_out: Annotated[
         bool,
         typer.Option(
@@ -48,8 +52,9 @@ def validate(
 ) -> None:
     """Predict published figures, and say how far off the predictions are.
 
-    With -o, every row's prediction and its 90 % bounds go to a CSV file. Rows without a value
-    (a blind table) are predicted only.
+    Every row with its error; then the errors by device and library, the roofline's beside, and by
+    kind of row. With -o, every row's prediction and its 90 % bounds go to a CSV file. Rows without
+    a value (a blind table) are predicted only.
 
     Example: alexsim validate --leave-out
     """
@@ -57,44 +62,51 @@ def validate(
     from pathlib import Path
 
     from alexsim.cli.output import print_json, write_text
-    from alexsim.errors import GateError
-    from alexsim.simulate import validation
+    from alexsim.errors import AlexsimError, GateError
+    from alexsim.simulate import judging, validation
     from alexsim.simulate.correction import correction_text, load_correction
 
+    if not gate > 0:
+        raise AlexsimError(f"--gate must be positive, got {gate:g}")
     found, excluded = validation.all_rows(measurements)
     if refit:
         correction = validation.fit_to(found, fitted_to=f"{measurements}: one GPU, no GTX 580")
     else:
         correction = load_correction()
     predictions = [validation.predict(case, correction) for case in found]
-    summaries = validation.judge(predictions)
+    if output:
+        from alexsim.report.validation import predictions_csv
+
+        write_text(output, predictions_csv(predictions, excluded))
+    if not predictions:
+        raise AlexsimError(
+            f"{measurements}: none of its {len(excluded)} rows can be predicted:"
+            f" {excluded[0].why if excluded else 'it is empty'}"
+        )
+    summaries = judging.judge(predictions, correction)
     if leave_out:
         for name in ("device", "library"):
             key = attrgetter(name)
             groups = len({key(case) for case in found})
             with options.counting(f"leaving out each {name}", groups) as done:
-                left = validation.leave_out(found, key, done=done)
-            summaries += validation.by_kind(f"leave-one-{name}-out", left)
-    if output:
-        from alexsim.report.simulation import predictions_csv
-
-        write_text(output, predictions_csv(predictions, excluded))
+                left = judging.leave_out(found, key, done=done)
+            summaries += judging.by_kind(f"leave-one-{name}-out", left)
     if save_correction:
         write_text(Path(save_correction), correction_text(correction))
-    rows = len(found) + len(excluded)
+    groups_of = judging.by_device_and_library(predictions)
     if json:
         from alexsim.report.documents import validation_document
 
-        print_json(validation_document(summaries, excluded, rows=rows, predicted=len(found)))
+        print_json(validation_document(summaries, groups_of, excluded))
     else:
-        from alexsim.report.simulation import validation_tables
+        from alexsim.report.validation import validation_tables
 
         options.console().print(
-            validation_tables(summaries, excluded, rows=rows, predicted=len(found))
+            validation_tables(summaries, groups_of, excluded, every_row=rows), soft_wrap=True
         )
     by_name = {summary.name: summary for summary in summaries}
     ours, roofline = by_name.get("steps, fitted"), by_name.get("steps, roofline")
-    if ours is None or roofline is None:
+    if ours is None or roofline is None or not ours.rows:
         return
     error = 100 * ours.mean_absolute_error
     limit = min(gate, 50 * roofline.mean_absolute_error)

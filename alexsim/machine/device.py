@@ -7,13 +7,15 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from alexsim.errors import ProfileError
-from alexsim.machine.sheet import Quantity, check, find, names
+from alexsim.machine.sheet import Quantity, amiss, check, find, names
 
 _CAN_BE_ZERO = ("context_bytes", "tensor_fp16_flop_per_clock", "tensor_tf32_flop_per_clock")
+_OPTIONAL = ("note", "price_usd")
+_WHOLE = ("multiprocessors", "registers_per_sm", "threads_per_sm")
 
 
 def _numbers(record: type) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(record) if field.type == "Quantity")
+    return tuple(field.name for field in fields(record) if str(field.type).startswith("Quantity"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -62,6 +64,8 @@ class Device:
     registers_per_sm: Quantity
     threads_per_sm: Quantity
     power_w: Quantity
+    price_usd: Quantity | None = None
+    """What the maker asked for one when it came out, in dollars of that year; None: not stated."""
 
     @property
     def flop_per_s(self) -> float:
@@ -93,8 +97,8 @@ class Device:
                 raise ProfileError(
                     f"a device has no {key!r} (it has {', '.join(_numbers(Device))})"
                 )
-            if value <= 0 and key not in _CAN_BE_ZERO:
-                raise ProfileError(f"device.{key} must be positive, got {value:g}")
+            if fault := amiss(value, zero=key in _CAN_BE_ZERO, whole=key in _WHOLE):
+                raise ProfileError(f"device.{key} must be {fault}")
             numbers[key] = Quantity(value=value, kind="spec", source="set by the user")
         return replace(self, **numbers)
 
@@ -120,12 +124,17 @@ def device_from(table: Mapping[str, Any], *, where: str) -> Device:
     Raises:
         ProfileError: a key is missing or unknown, or a number is not positive.
     """
-    texts = ("name", "year", "architecture", "compute_capability")
-    numbers = _numbers(Device)
-    positive = tuple(key for key in numbers if key not in _CAN_BE_ZERO)
     quantities = check(
-        table, texts=texts, numbers=numbers, positive=positive, where=where, optional=("note",)
-    )
+        table,
+        texts={
+            "name": str, "year": int, "architecture": str, "compute_capability": str, "note": str,
+        },
+        numbers=_numbers(Device),
+        where=where,
+        can_be_zero=_CAN_BE_ZERO,
+        whole=_WHOLE,
+        optional=_OPTIONAL,
+    )  # fmt: skip
     return Device(
         name=table["name"],
         year=table["year"],
@@ -143,9 +152,11 @@ def load_architecture(name: str) -> Architecture:
         ProfileError: there is none, or its keys are not Architecture's fields.
     """
     table, where = find("architectures", name, what="architecture")
-    numbers = _numbers(Architecture)
-    positive = tuple(key for key in numbers if key not in _CAN_BE_ZERO)
     quantities = check(
-        table, texts=("name", "note"), numbers=numbers, positive=positive, where=where
+        table,
+        texts={"name": str, "note": str},
+        numbers=_numbers(Architecture),
+        where=where,
+        can_be_zero=_CAN_BE_ZERO,
     )
     return Architecture(name=table["name"], note=table["note"], **quantities)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from alexsim.errors import ProfileError
-from alexsim.machine.device import Device, device_names, load_device
-from alexsim.machine.sheet import Quantity, check, find, names, unknown
+from alexsim.machine.device import Device, device_from, device_names, load_device
+from alexsim.machine.sheet import Quantity, amiss, check, find, names, unknown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +63,10 @@ class Machine:
     """What devices can write to and read from the host's memory at once, all together."""
 
 
-_NUMBERS = tuple(field.name for field in fields(Machine) if field.type == "Quantity")
-_TEXTS = ("name", "device", "link", "uplink", "peer_link", "network", "peer")
+NUMBERS = tuple(field.name for field in fields(Machine) if field.type == "Quantity")
+"""Names of a machine's own numbers."""
+_WHOLE = ("devices_per_node", "devices_per_uplink", "decode_workers", "crop_workers")
+_TEXTS = dict.fromkeys(("name", "device", "link", "uplink", "peer_link", "network"), str)
 _LINK_NUMBERS = ("bytes_per_s", "efficiency", "latency_s")
 
 
@@ -85,7 +88,11 @@ def load_link(name: str) -> Link:
     """
     table, where = find("links", name, what="link")
     numbers = check(
-        table, texts=("name",), numbers=_LINK_NUMBERS, positive=_LINK_NUMBERS[:2], where=where
+        table,
+        texts={"name": str},
+        numbers=_LINK_NUMBERS,
+        where=where,
+        can_be_zero=("latency_s",),
     )
     if numbers["efficiency"].value > 1:
         raise ProfileError(f"{where}: efficiency must be at most 1")
@@ -97,14 +104,20 @@ def load_machine(name: str, link: str = "", network: str = "") -> Machine:
     """A machine's sheet, or one device of that name on a bus of its time, or a TOML file.
 
     Args:
-        name: a machine, a device, or the path of a machine's TOML file.
+        name: a machine, a device, or the path of a TOML file of either.
         link: the link of each device; that of the sheet, or of the device's time, by default.
         network: the link that joins nodes; that of the sheet, or none, by default.
 
     Raises:
         ProfileError: no machine and no device has that name, or a sheet is malformed.
     """
-    if name.endswith(".toml") or name in machine_names():
+    if name.endswith(".toml"):
+        table, where = find("machines", name, what="machine")
+        if "architecture" in table:
+            machine = _around(Path(name).stem, device_from(table, where=where))
+        else:
+            machine = _from_sheet(table, where)
+    elif name in machine_names():
         machine = _from_sheet(*find("machines", name, what="machine"))
     elif name in device_names():
         machine = _around(name, load_device(name))
@@ -140,9 +153,8 @@ def load_sheet(name: str) -> Machine | Device | Link:
 
 
 def _from_sheet(table: Mapping[str, Any], where: str) -> Machine:
-    numbers = check(table, texts=_TEXTS, numbers=_NUMBERS, positive=_NUMBERS, where=where)
-    if not isinstance(table["peer"], bool):
-        raise ProfileError(f"{where}: peer must be true or false, got {table['peer']!r}")
+    texts = {**_TEXTS, "peer": bool}
+    numbers = check(table, texts=texts, numbers=NUMBERS, where=where, whole=_WHOLE)
     return Machine(
         name=table["name"],
         device=load_device(table["device"]),
@@ -209,8 +221,6 @@ def _in_si(key: str, value: float) -> tuple[str, float]:
 
 def _changed(machine: Machine, key: str, value: float) -> Machine:
     owner, _, number = key.rpartition(".")
-    if value < 0:
-        raise ProfileError(f"{key} must not be negative, got {value:g}")
     if owner == "device":
         return replace(machine, device=machine.device.changed(**{number: value}))
     quantity = Quantity(value=value, kind="spec", source="set by the user")
@@ -219,14 +229,16 @@ def _changed(machine: Machine, key: str, value: float) -> Machine:
         link = links[owner]
         if link is None:
             raise ProfileError(f"{machine.name} has no {owner}")
-        if (value <= 0 and number != "latency_s") or (number == "efficiency" and value > 1):
-            raise ProfileError(f"{key} is out of range, got {value:g}")
+        if fault := amiss(value, zero=number == "latency_s", whole=False):
+            raise ProfileError(f"{key} must be {fault}")
+        if number == "efficiency" and value > 1:
+            raise ProfileError(f"{key} must be at most 1, got {value:g}")
         return replace(machine, **{owner: replace(link, **{number: quantity})})
-    if owner == "" and number in _NUMBERS:
-        if value <= 0:
-            raise ProfileError(f"{key} must be positive, got {value:g}")
+    if owner == "" and number in NUMBERS:
+        if fault := amiss(value, zero=False, whole=number in _WHOLE):
+            raise ProfileError(f"{key} must be {fault}")
         own: dict[str, Any] = {number: quantity}
         return replace(machine, **own)
     allowed = [f"device.{name}" for name in ("clock_hz", "memory_bytes_per_s", "multiprocessors")]
-    allowed += [f"link.{name}" for name in _LINK_NUMBERS] + list(_NUMBERS)
+    allowed += [f"link.{name}" for name in _LINK_NUMBERS] + list(NUMBERS)
     raise ProfileError(f"nothing is named {key!r} to set (for example {', '.join(allowed)})")

@@ -7,6 +7,7 @@ A sheet has text keys, numbers as ``{ value, kind, source }`` with the unit in t
 from __future__ import annotations
 
 import difflib
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import Any
 from alexsim.errors import ProfileError
 
 KINDS = ("spec", "measured", "fitted")
+_TYPES = {str: "text", int: "whole number", bool: "truth value (true or false)"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,30 +85,47 @@ def unknown(what: str, name: str, known: tuple[str, ...]) -> str:
 def check(
     table: Mapping[str, Any],
     *,
-    texts: tuple[str, ...],
+    texts: Mapping[str, type],
     numbers: tuple[str, ...],
-    positive: tuple[str, ...] = (),
     where: str,
+    can_be_zero: tuple[str, ...] = (),
+    whole: tuple[str, ...] = (),
     optional: tuple[str, ...] = (),
 ) -> dict[str, Quantity]:
     """Check a sheet's keys exactly; the numbers as quantities whose source is spelled out.
 
+    Args:
+        table: the sheet.
+        texts: keys whose values are no quantities, and their types.
+        numbers: keys of quantities.
+        where: the sheet's name, for messages.
+        can_be_zero: numbers that need not be positive.
+        whole: numbers that count things.
+        optional: keys that may be missing.
+
     Raises:
-        ProfileError: a key is missing or unknown, a number is malformed, or its source is not in
-            the sheet's ``[sources]``.
+        ProfileError: a key is missing or unknown, a value is malformed, or a number's source is
+            not in the sheet's ``[sources]``.
     """
     expected = {*texts, *numbers, "sources"}
-    missing = sorted(expected - table.keys())
-    extra = sorted(table.keys() - expected - set(optional))
+    missing = sorted(expected - table.keys() - set(optional))
+    extra = sorted(table.keys() - expected)
     if missing or extra:
         raise ProfileError(f"{where}: missing keys {missing}, unknown keys {extra}")
+    for key, wanted in texts.items():
+        if key in table and type(table[key]) is not wanted:
+            raise ProfileError(f"{where}: {key} must be a {_TYPES[wanted]}, got {table[key]!r}")
     sources = table["sources"]
+    if not isinstance(sources, Mapping) or not all(isinstance(s, str) for s in sources.values()):
+        raise ProfileError(f"{where}: [sources] must be a table of texts")
     quantities = {}
     for key in numbers:
+        if key not in table:
+            continue
         entry = table[key]
         if not isinstance(entry, Mapping) or set(entry) != {"value", "kind", "source"}:
             raise ProfileError(f"{where}: {key} must be a table of value, kind and source")
-        if entry["source"] not in sources:
+        if not isinstance(entry["source"], str) or entry["source"] not in sources:
             raise ProfileError(
                 f"{where}: {key}: its source {entry['source']!r} is not in [sources]"
                 f" ({', '.join(sources)})"
@@ -117,6 +136,17 @@ def check(
             )
         except ProfileError as error:
             raise ProfileError(f"{where}: {key}: {error}") from error
-        if key in positive and not quantities[key].value:
-            raise ProfileError(f"{where}: {key} must be positive")
+        if fault := amiss(quantities[key].value, zero=key in can_be_zero, whole=key in whole):
+            raise ProfileError(f"{where}: {key} must be {fault}")
     return quantities
+
+
+def amiss(value: float, *, zero: bool, whole: bool) -> str:
+    """What a quantity must be and is not; empty if it is in order."""
+    if not math.isfinite(value) or value < 0:
+        return f"finite and not negative, got {value:g}"
+    if not zero and not value:
+        return f"positive, got {value:g}"
+    if whole and value != int(value):
+        return f"a whole number, got {value:g}"
+    return ""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import torch
 
@@ -17,13 +19,10 @@ from alexsim.execute.executor import Executor
 from alexsim.network.network import Network
 from alexsim.plan.planner import plan
 from alexsim.plan.records import OpKind, Plan, Policy, Schedule
+from alexsim.profile.microbench import METHOD, rates
 from alexsim.simulate.costs.measured import REST, Calibration, signature
-from alexsim.simulate.records import Simulation
+from alexsim.simulate.records import NINE_IN_TEN, Simulation
 from alexsim.simulate.tasks import COMPUTING
-
-_SIDE = 2048
-"""Of the matrices whose product measures the ceiling."""
-_COPY_BYTES = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +46,7 @@ class Bench:
         policy: Policy,
         schedule: Schedule,
     ) -> None:
+        self.network = network
         self.plans: dict[int, Plan] = {}
         self._executors: dict[int, Executor] = {}
         self._inputs: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -127,17 +127,32 @@ def calibrate(
     return (
         Calibration(
             machine=_machine_name(),
+            system=f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
+            date=datetime.now(UTC).date().isoformat(),
+            method=f"ops: medians of {rounds} steps per batch size, in turns; rates: {METHOD}",
             backend="aten",
             torch=torch.__version__,
             threads=threads,
             rounds=rounds,
-            flop_per_s=_product_rate(),
-            memory_bytes_per_s=_copy_rate(),
+            scatter=_scatter(measured),
+            rates=tuple(rates(bench.network)),
             memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
             ops={name: tuple(sorted(of.items())) for name, of in sorted(points.items())},
         ),
         dict(measured),
     )
+
+
+def _scatter(measured: Mapping[int, Sequence[Round]]) -> float:
+    """As a normal distribution's that holds nine steps in ten where they were."""
+    away = []
+    for rounds in measured.values():
+        middle = statistics.median(one.step_s for one in rounds)
+        away += [abs(math.log(one.step_s / middle)) for one in rounds]
+    return max(_quantile(away, 0.9) / NINE_IN_TEN, LEAST_SCATTER)
+
+
+LEAST_SCATTER = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,25 +216,3 @@ def _machine_name() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
-
-
-def _product_rate() -> float:
-    a, b = torch.randn(_SIDE, _SIDE), torch.randn(_SIDE, _SIDE)
-    out = torch.empty(_SIDE, _SIDE)
-    return 2 * _SIDE**3 / _best(lambda: torch.mm(a, b, out=out))
-
-
-def _copy_rate() -> float:
-    source = torch.ones(_COPY_BYTES // 4)
-    target = torch.empty_like(source)
-    return 2 * _COPY_BYTES / _best(lambda: target.copy_(source))
-
-
-def _best(run: Callable[[], object], times: int = 5) -> float:
-    run()
-    seconds = []
-    for _ in range(times):
-        started = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - started)
-    return min(seconds)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from alexsim.machine.device import Device
 from alexsim.machine.machine import Machine
 from alexsim.plan.fit import Fit
 from alexsim.plan.records import Plan
@@ -15,14 +17,14 @@ from alexsim.simulate.records import ILSVRC_EPOCHS, ILSVRC_IMAGES
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from alexsim.machine.device import Device
     from alexsim.machine.machine import Link
     from alexsim.profile.calibrate import Check
     from alexsim.simulate.costs.measured import Calibration
+    from alexsim.simulate.judging import Group, Summary
     from alexsim.simulate.records import Simulation
     from alexsim.simulate.rows import Excluded
+    from alexsim.simulate.sensitivity import Sensitivity
     from alexsim.simulate.sweep import Point
-    from alexsim.simulate.validation import Summary
     from alexsim.train.records import TrainResult
 
 SCHEMA = 1
@@ -100,6 +102,7 @@ def simulation_document(simulation: Simulation, *, images: int, epochs: int) -> 
         "training_days": simulation.training_days(images, epochs),
         "training_days_interval": [interval.low, interval.high],
         "ideal_forward_images_per_s": simulation.ideal_forward_images_per_s,
+        "ideal_training_images_per_s": simulation.ideal_training_images_per_s,
         "utilisation": simulation.utilisation,
         "host_s": simulation.host_s,
         "all_reduce_s": simulation.all_reduce_s,
@@ -111,6 +114,9 @@ def simulation_document(simulation: Simulation, *, images: int, epochs: int) -> 
                 "idle_s": device.idle_s,
                 "exchange_s": device.exchange_s,
                 "upload_s": device.upload_s,
+                "exposed_exchange_s": device.exposed_exchange_s,
+                "exposed_all_reduce_s": device.exposed_all_reduce_s,
+                "exposed_upload_s": device.exposed_upload_s,
                 "memory_bytes": device.memory_bytes,
             }
             for device in simulation.devices
@@ -137,7 +143,34 @@ def simulation_document(simulation: Simulation, *, images: int, epochs: int) -> 
             }
             for layer in simulation.layers
         ],
+        "ops": [
+            {
+                "id": op.name,
+                "device": op.device,
+                "kind": op.kind,
+                "seconds": op.seconds,
+                "limit": op.limit,
+            }
+            for op in simulation.ops
+        ],
+        "critical_path": [
+            {
+                "id": span.op_id,
+                "device": span.device,
+                "queue": span.queue,
+                "start_s": span.start_s,
+                "end_s": span.end_s,
+            }
+            for span in simulation.critical_path
+        ],
     }
+
+
+def sensitivity_rows(rows: Sequence[Sensitivity]) -> list[dict[str, Any]]:
+    """``sensitivity`` of ``alexsim simulate --sensitivity --json``."""
+    return [
+        {"assumption": row.assumption, "change": row.change, "ratio": row.ratio} for row in rows
+    ]
 
 
 def sweep_document(points: Sequence[Point], *, images: int, epochs: int) -> dict[str, Any]:
@@ -159,6 +192,9 @@ def sweep_document(points: Sequence[Point], *, images: int, epochs: int) -> dict
                 "utilisation": point.utilisation,
                 "memory_bytes": point.memory_bytes,
                 "fits": point.fits,
+                "energy_kwh": point.energy_kwh,
+                "price_usd": point.price_usd,
+                "pareto": point.pareto,
             }
             for point in points
         ],
@@ -166,26 +202,46 @@ def sweep_document(points: Sequence[Point], *, images: int, epochs: int) -> dict
 
 
 def validation_document(
-    summaries: Sequence[Summary], excluded: Sequence[Excluded], *, rows: int, predicted: int
+    summaries: Sequence[Summary], groups: Sequence[Group], excluded: Sequence[Excluded]
 ) -> dict[str, Any]:
     """``alexsim validate --json``."""
+    predictions = [p for group in groups for p in group.predictions]
     return {
         "schema": SCHEMA,
         "alexsim": version("alexsim"),
-        "rows": rows,
-        "predicted": predicted,
-        "summaries": [
+        "rows": len(predictions) + len(excluded),
+        "predicted": len(predictions),
+        "summaries": [_errors(summary) for summary in summaries],
+        "groups": [
+            {"device": group.device, "library": group.library}
+            | _errors(group.summary)
+            | {"roofline_mean_absolute_error": group.roofline.mean_absolute_error}
+            for group in groups
+            if group.summary.rows
+        ],
+        "predictions": [
             {
-                "name": summary.name,
-                "rows": summary.rows,
-                "mean_absolute_error": summary.mean_absolute_error,
-                "median_absolute_error": summary.median_absolute_error,
-                "bias": summary.bias,
-                "coverage": summary.coverage,
+                "id": prediction.case.row.id,
+                "unit": prediction.case.row.unit,
+                "measured": prediction.case.row.value,
+                "predicted": prediction.value,
+                "interval": [prediction.low, prediction.high],
             }
-            for summary in summaries
+            for prediction in predictions
         ],
         "excluded": [{"id": row.row.id, "why": row.why} for row in excluded],
+    }
+
+
+def _errors(summary: Summary) -> dict[str, Any]:
+    return {
+        "name": summary.name,
+        "rows": summary.rows,
+        "mean_absolute_error": summary.mean_absolute_error,
+        "median_absolute_error": summary.median_absolute_error,
+        "worst": summary.worst,
+        "bias": summary.bias,
+        "coverage": summary.coverage,
     }
 
 
@@ -199,8 +255,10 @@ def calibration_document(
         "machine": calibration.machine,
         "threads": calibration.threads,
         "rounds": calibration.rounds,
+        "date": calibration.date,
+        "scatter": calibration.scatter,
         "flop_per_s": calibration.flop_per_s,
-        "memory_bytes_per_s": calibration.memory_bytes_per_s,
+        "rates": [asdict(rate) for rate in calibration.rates],
         "path": path,
         "checks": [
             {
@@ -231,6 +289,13 @@ def hardware_document(
 def sheet_document(sheet: Machine | Device | Link) -> dict[str, Any]:
     """``alexsim hardware show --json``: numbers with their kind and source."""
     document: dict[str, Any] = {"title": sheet.name}
+    if isinstance(sheet, Device):
+        document |= {
+            "year": sheet.year,
+            "compute_capability": sheet.compute_capability,
+            "note": sheet.note,
+            "architecture": sheet.architecture.name,
+        }
     for name, quantity in quantities(sheet):
         document[name] = {
             "value": quantity.value,
@@ -238,8 +303,10 @@ def sheet_document(sheet: Machine | Device | Link) -> dict[str, Any]:
             "source": quantity.source,
         }
     if isinstance(sheet, Machine):
-        document["device"] = sheet.device_name
-        document["link"] = sheet_document(sheet.link)
+        document |= {"device": sheet.device_name, "peer": sheet.peer}
+        for name in ("link", "uplink", "peer_link", "network"):
+            link = getattr(sheet, name)
+            document[name] = None if link is None else sheet_document(link)
     return document
 
 

@@ -1,28 +1,20 @@
-"""Simulations, validations and sweeps as terminal tables, within 80 columns."""
+"""Simulations as terminal tables, within 80 columns."""
 
 from __future__ import annotations
 
-import csv
-import io
+import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from alexsim.network.network import Network
 from alexsim.report.tables import plain_table
-from alexsim.simulate.records import Simulation
-from alexsim.simulate.rows import Excluded
+from alexsim.simulate.records import DeviceTimes, Simulation
 from alexsim.simulate.sensitivity import Sensitivity
-from alexsim.simulate.sweep import Point
-from alexsim.simulate.validation import Prediction, Summary
+from alexsim.trace import activity
 from alexsim.units import MIB
-
-if TYPE_CHECKING:
-    from alexsim.profile.calibrate import Check
-    from alexsim.simulate.costs.measured import Calibration
 
 _KINDS = {
     "Convolution": "convolutions",
@@ -33,6 +25,7 @@ _KINDS = {
     "AveragePool": "pools",
 }
 _BAR = 56
+_LONGEST = 12
 
 
 def simulation_tables(
@@ -44,82 +37,169 @@ def simulation_tables(
     sensitivities: Sequence[Sensitivity] = (),
 ) -> RenderableType:
     """The step, its parts, every device, and a picture of its timeline."""
-    days, bounds = (
-        simulation.training_days(images, epochs),
-        simulation.training_days_interval(images, epochs),
-    )
-    head = (
-        f"{simulation.network} on {simulation.machine}, {simulation.library}:"
-        f" {simulation.devices_count} device(s), {simulation.batch_size} images per step\n"
-        f"  step {_ms(simulation.step_s)} ms (90 %: {_ms(simulation.step_interval.low)} to"
-        f" {_ms(simulation.step_interval.high)}), {simulation.images_per_s:,.0f} images/s,"
-        f" {100 * simulation.utilisation:.0f} % of peak\n"
-        f"  {epochs} epochs of {images:,} images: {days:.2g} days"
-        f" (90 %: {bounds.low:.2g} to {bounds.high:.2g})\n"
-        f"  forward {_ms(simulation.forward_s)} ms, backward {_ms(simulation.backward_s)} ms;"
-        f" at peak a forward pass alone could do"
-        f" {simulation.ideal_forward_images_per_s:,.0f} images/s"
-    )
-    if simulation.host_s > simulation.step_s * 0.999:
-        head += "\n  The data path sets the pace: more decoding cores or a faster disk would help."
-    if not simulation.fits:
-        head += (
-            f"\n  Does not fit: a device has {simulation.device_memory_bytes / MIB:,.0f} MiB;"
-            " `alexsim memory` says what would."
-        )
     parts: list[RenderableType] = [
-        Text(head),
+        Text(_head(simulation, images=images, epochs=epochs)),
+        Text(timeline(simulation)),
         _devices(simulation),
         _parts(simulation, network),
+        _critical_path(simulation, network),
         _layers(simulation),
-        Text(timeline(simulation)),
+        _longest(simulation),
     ]
     if simulation.exchanges:
-        parts.insert(3, _exchanges(simulation))
+        parts.append(_exchanges(simulation))
     if sensitivities:
         parts.append(_sensitivities(sensitivities))
     return Group(*parts)
 
 
-def _ms(seconds: float) -> str:
+def _head(simulation: Simulation, *, images: int, epochs: int) -> str:
+    days = simulation.training_days(images, epochs)
+    bounds = simulation.training_days_interval(images, epochs)
+    between = simulation.step_interval
+    lines = [
+        f"{simulation.network} on {simulation.machine}, {simulation.library}:"
+        f" {simulation.devices_count} device(s), {simulation.batch_size} images per step",
+        f"  step {milliseconds(simulation.step_s)} ms (90 %: {milliseconds(between.low)} to"
+        f" {milliseconds(between.high)}), {simulation.images_per_s:,.0f} images/s,"
+        f" {100 * simulation.utilisation:.0f} % of peak",
+        f"  {epochs} epochs of {images:,} images: {_days(days)} days"
+        f" (90 %: {_days(bounds.low)} to {_days(bounds.high)})",
+        f"  forward {milliseconds(simulation.forward_s)} ms,"
+        f" backward {milliseconds(simulation.backward_s)} ms",
+        f"  forward passes/s under ideal conditions (all cards at peak):"
+        f" {simulation.ideal_forward_images_per_s:,.0f}",
+        f"  images/s that one card at peak could train:"
+        f" {simulation.ideal_training_images_per_s:,.0f}",
+    ]
+    if "GTX 580" in simulation.machine and simulation.network.startswith("alexnet"):
+        # Articles give both as speeds; see the notes on what they say and what is true.
+        lines.append(
+            '  Articles say "over 2,200": 2 x 1.581 TFLOP/s over 1.43 GFLOP, the one-column'
+            "\n  net's; and \"395\": 1.581 TFLOP/s over a training step's 4.0 GFLOP, taken for"
+            "\n  a forward pass. Both are peaks, which nothing reaches."
+        )
+    if simulation.host_s > simulation.step_s * 0.999:
+        lines.append(
+            "  The data path sets the pace: more decoding cores or a faster disk would help."
+        )
+    if not simulation.fits:
+        lines.append(
+            f"  Does not fit: a device has {simulation.device_memory_bytes / MIB:,.0f} MiB;"
+            " `alexsim memory` says what would."
+        )
+    return "\n".join(lines)
+
+
+def _days(days: float) -> str:
+    return f"{days:,.0f}" if days >= 10 else f"{days:.2g}"
+
+
+def milliseconds(seconds: float) -> str:
+    """Seconds as milliseconds, one decimal below a thousand."""
     return f"{1e3 * seconds:,.1f}" if seconds < 1 else f"{1e3 * seconds:,.0f}"
 
 
 def _devices(simulation: Simulation) -> RenderableType:
     out = plain_table(
-        "Per device, ms per step", "device", "computing", "exchange", "upload", "idle", "MiB"
-    )
+        "Per device, ms per step (of transfers: what no computing hides)",
+        "device", "computing", "exchange", "upload", "all-reduce", "idle", "MiB",
+    )  # fmt: skip
     for device in simulation.devices:
         out.add_row(
             device.name,
-            _ms(device.busy_s),
-            _ms(device.exchange_s),
-            _ms(device.upload_s),
-            _ms(device.idle_s),
+            milliseconds(device.busy_s),
+            _exposed(device.exposed_exchange_s, device.exchange_s),
+            _exposed(device.exposed_upload_s, device.upload_s),
+            _exposed(device.exposed_all_reduce_s, simulation.all_reduce_s),
+            milliseconds(device.idle_s),
             f"{device.memory_bytes / MIB:,.0f}",
         )
-    if simulation.all_reduce_s:
-        out.caption = f"all-reduce of gradients: {_ms(simulation.all_reduce_s)} ms"
     return out
+
+
+def _exposed(exposed_s: float, whole_s: float) -> str:
+    if not whole_s:
+        return ""
+    if whole_s - exposed_s < 5e-5:
+        return milliseconds(exposed_s)
+    return f"{milliseconds(exposed_s)} of {milliseconds(whole_s)}"
+
+
+def _kinds(network: Network) -> dict[str, str]:
+    return {
+        layer.name: _KINDS.get(type(layer).__name__, "other layers") for layer in network.layers
+    }
 
 
 def _parts(simulation: Simulation, network: Network) -> RenderableType:
-    kinds = {
-        layer.name: _KINDS.get(type(layer).__name__, "other layers") for layer in network.layers
-    }
-    first = simulation.devices[0].name
-    sums: dict[str, float] = defaultdict(float)
+    kinds, device = _kinds(network), simulation.devices[0]
+    sums: dict[str, list[float]] = defaultdict(lambda: [0.0] * 4)
     for layer in simulation.layers:
-        if layer.device == first:
-            sums[kinds[layer.name]] += layer.total_s
-    sums["exchange"] = simulation.devices[0].exchange_s
-    sums["upload"] = simulation.devices[0].upload_s
-    if simulation.all_reduce_s:
-        sums["all-reduce"] = simulation.all_reduce_s
-    out = plain_table(f"Where {first}'s step goes", "part", "ms", "share")
-    for name, seconds in sums.items():
-        out.add_row(name, _ms(seconds), f"{100 * seconds / simulation.step_s:.0f} %")
+        if layer.device == device.name:
+            passes = (layer.forward_s, layer.grad_input_s, layer.grad_weight_s, layer.update_s)
+            for column, seconds in enumerate(passes):
+                sums[kinds[layer.name]][column] += seconds
+    out = plain_table(
+        f"Where {device.name}'s step goes, ms",
+        "part", "forward", "input gr.", "weight gr.", "update", "all", "share",
+    )  # fmt: skip
+    whole = simulation.step_s
+    for name, each in sums.items():
+        cells = [milliseconds(seconds) if seconds else "" for seconds in each]
+        out.add_row(name, *cells, milliseconds(sum(each)), f"{100 * sum(each) / whole:.0f} %")
+    for name, seconds in _waits(device).items():
+        if seconds > whole / 2000:
+            share = f"{100 * seconds / whole:.0f} %"
+            out.add_row(name, "", "", "", "", milliseconds(seconds), share)
     return out
+
+
+def _waits(device: DeviceTimes) -> dict[str, float]:
+    return {
+        "exchange, exposed": device.exposed_exchange_s,
+        "all-reduce, exposed": device.exposed_all_reduce_s,
+        "upload, exposed": device.exposed_upload_s,
+        "idle": device.idle_s,
+    }
+
+
+def _critical_path(simulation: Simulation, network: Network) -> RenderableType:
+    """The path by device and part, and how often it changes device."""
+    kinds = _kinds(network)
+    seconds: dict[tuple[str, str], float] = defaultdict(float)
+    pieces: dict[tuple[str, str], int] = defaultdict(int)
+    for span in simulation.critical_path:
+        what = activity(span.op_id)
+        name = kinds[span.op_id.partition(".")[0]] if what == "computing" else _NAMES[what]
+        seconds[span.device, name] += span.duration_s
+        pieces[span.device, name] += 1
+    devices = [span.device for span in simulation.critical_path]
+    changes = sum(a != b for a, b in itertools.pairwise(devices))
+    out = plain_table(
+        f"Critical path: {len(devices)} pieces, {changes} changes of device",
+        "device", "part", "pieces", "ms", "share",
+    )  # fmt: skip
+    out.columns[1].justify = "left"
+    for (device, name), total in sorted(seconds.items(), key=lambda item: -item[1]):
+        if total > simulation.step_s / 1000:
+            out.add_row(
+                device,
+                name,
+                str(pieces[device, name]),
+                milliseconds(total),
+                f"{100 * total / simulation.step_s:.1f} %",
+            )
+    return out
+
+
+_NAMES = {
+    "exchange": "exchange",
+    "all_reduce": "all-reduce",
+    "upload": "upload",
+    "barrier": "barriers",
+    "host": "data path",
+}
 
 
 def _layers(simulation: Simulation) -> RenderableType:
@@ -127,23 +207,30 @@ def _layers(simulation: Simulation) -> RenderableType:
         "Layers, ms per step", "layer", "device", "forward", "input gr.", "weight gr.", "update",
         "limit",
     )  # fmt: skip
+    devices: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for layer in simulation.layers:
         if layer.total_s < simulation.step_s / 2000:
             continue
-        out.add_row(
-            layer.name,
-            layer.device,
-            *(
-                f"{1e3 * seconds:.2f}" if seconds else ""
-                for seconds in (
-                    layer.forward_s,
-                    layer.grad_input_s,
-                    layer.grad_weight_s,
-                    layer.update_s,
-                )
-            ),
-            layer.limit,
-        )
+        passes = (layer.forward_s, layer.grad_input_s, layer.grad_weight_s, layer.update_s)
+        cells = [f"{1e3 * seconds:.2f}" if seconds else "" for seconds in passes]
+        devices[layer.name, *cells, layer.limit].append(layer.device)
+    for (name, *cells), alike in devices.items():
+        out.add_row(name, " ".join(alike), *cells)
+    return out
+
+
+def _longest(simulation: Simulation) -> RenderableType:
+    out = plain_table(
+        f"The longest ops (--json has all {len(simulation.ops)})",
+        "op", "devices", "ms", "share", "limit",
+    )  # fmt: skip
+    devices: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for op in sorted(simulation.ops, key=lambda op: -op.seconds):
+        layer, _, rest = op.name.split(".", 2)
+        share = f"{100 * op.seconds / simulation.step_s:.1f} %"
+        devices[f"{layer} {rest}", f"{1e3 * op.seconds:.2f}", share, op.limit].append(op.device)
+    for (name, *cells), alike in itertools.islice(devices.items(), _LONGEST):
+        out.add_row(name, " ".join(alike), *cells)
     return out
 
 
@@ -167,15 +254,15 @@ def _sensitivities(rows: Sequence[Sensitivity]) -> RenderableType:
     return out
 
 
+_MARKS = {"computing": "#", "host": "#", "barrier": "."}
+
+
 def timeline(simulation: Simulation) -> str:
     """A picture of one step: a row per device and queue."""
     lines = ["Timeline of a step: # computing, = transfer, . idle"]
     rows: dict[tuple[str, str], list[tuple[float, float, str]]] = defaultdict(list)
     for span in simulation.trace.spans:
-        talks = ".exchange" in span.op_id or span.op_id.endswith(
-            (".upload", ".wait", ".post", ".all_reduce", ".all_gather")
-        )
-        mark = "=" if talks else "." if ".barrier" in span.op_id else "#"
+        mark = _MARKS.get(activity(span.op_id), "=")
         rows[span.device, span.queue].append((span.start_s, span.end_s, mark))
     for (device, queue), spans in sorted(rows.items()):
         bar = ["."] * _BAR
@@ -185,132 +272,3 @@ def timeline(simulation: Simulation) -> str:
                 bar[column] = mark
         lines.append(f"  {device + ' ' + queue:15s}|{''.join(bar)}|")
     return "\n".join(lines)
-
-
-def validation_tables(
-    summaries: Sequence[Summary], excluded: Sequence[Excluded], *, rows: int, predicted: int
-) -> RenderableType:
-    """Errors by set of rows and by fit; why rows were left out."""
-    out = plain_table(
-        f"{predicted} of {rows} rows predicted; errors of times, on rows with a value",
-        "what", "rows", "mean", "median", "bias", "in 90 %",
-    )  # fmt: skip
-    for summary in summaries:
-        out.add_row(
-            summary.name,
-            str(summary.rows),
-            f"{100 * summary.mean_absolute_error:.1f} %",
-            f"{100 * summary.median_absolute_error:.1f} %",
-            f"{100 * summary.bias:+.1f} %",
-            f"{100 * summary.coverage:.0f} %",
-        )
-    if not excluded:
-        return out
-    why: dict[str, int] = defaultdict(int)
-    for row in excluded:
-        why[row.why] += 1
-    left = plain_table("Not predicted, by a rule on the row's conditions", "why", "rows")
-    for text, count in sorted(why.items(), key=lambda item: -item[1]):
-        left.add_row(text if len(text) < 66 else f"{text[:63]}...", str(count))
-    return Group(out, left)
-
-
-def predictions_csv(predictions: Iterable[Prediction], excluded: Iterable[Excluded]) -> str:
-    """One line per row: the prediction in the row's unit and its bounds, or why there is none."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["id", "predicted", "low", "high", "reason", "unit", "measured", "error"])
-    for prediction in predictions:
-        row = prediction.case.row
-        writer.writerow(
-            [
-                row.id,
-                *(f"{value:.6g}" for value in (prediction.value, prediction.low, prediction.high)),
-                "",
-                row.unit,
-                "" if row.value is None else f"{row.value:g}",
-                "" if row.value is None else f"{prediction.error:.4f}",
-            ]
-        )
-    for left in excluded:
-        measured = "" if left.row.value is None else f"{left.row.value:g}"
-        writer.writerow([left.row.id, "", "", "", left.why, left.row.unit, measured, ""])
-    return text.getvalue()
-
-
-def calibration_tables(
-    calibration: Calibration, checks: Sequence[Check], path: str
-) -> RenderableType:
-    """What was measured, and how well it predicts batch sizes that it has not seen."""
-    head = Text(
-        f"{calibration.machine}, {calibration.threads} threads:"
-        f" {calibration.flop_per_s / 1e9:,.0f} GFLOP/s,"
-        f" {calibration.memory_bytes_per_s / 1e9:,.1f} GB/s, {len(calibration.ops)} ops,"
-        f" {calibration.rounds} rounds\nwritten to {path}"
-    )
-    parts: list[RenderableType] = [head]
-    for batch in dict.fromkeys(row.batch_size for row in checks):
-        out = plain_table(
-            f"Batch {batch}, not seen by the calibration: ms per step",
-            "what", "predicted", "measured", "error", "share", "rounds, 90 %",
-        )  # fmt: skip
-        rows = [row for row in checks if row.batch_size == batch]
-        for row in rows:
-            out.add_row(
-                row.name,
-                f"{1e3 * row.predicted_s:,.2f}",
-                f"{1e3 * row.measured_s:,.2f}",
-                f"{100 * row.error:+.1f} %",
-                f"{100 * row.measured_s / rows[0].measured_s:.1f} %",
-                f"{100 * (row.low - 1):+.0f} to {100 * (row.high - 1):+.0f} %",
-            )
-        parts.append(out)
-    return Group(*parts)
-
-
-_COLUMNS = ("step_s", "low_s", "high_s", "images_per_s", "training_days", "utilisation")
-
-
-def sweep_csv(points: Sequence[Point]) -> str:
-    """One line per configuration."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    keys = list(dict.fromkeys(key for point in points for key in point.settings))
-    writer.writerow([*keys, *_COLUMNS, "memory_bytes", "fits", "error"])
-    for point in points:
-        values = [f"{getattr(point, name):.6g}" for name in _COLUMNS]
-        writer.writerow(
-            [
-                *(point.settings.get(key, "") for key in keys),
-                *([""] * len(values) if point.error else values),
-                "" if point.error else point.memory_bytes,
-                "" if point.error else str(point.fits).lower(),
-                point.error,
-            ]
-        )
-    return text.getvalue()
-
-
-def sweep_table(points: Sequence[Point], axes: Sequence[str], most: int = 40) -> RenderableType:
-    """The first configurations, in order; what varies, and the result."""
-    shown = points[:most]
-    title = f"{len(points)} configurations"
-    if len(points) > most:
-        title += f", the first {most} (-o FILE.csv has all)"
-    out = plain_table(title, *axes, "ms", "images/s", "days", "MiB", "fits")
-    for point in shown:
-        values = [point.settings[axis] for axis in axes]
-        if point.error:
-            out.add_row(*values, "", "", "", "", "-")
-            continue
-        out.add_row(
-            *values,
-            _ms(point.step_s),
-            f"{point.images_per_s:,.0f}",
-            f"{point.training_days:.2f}",
-            f"{point.memory_bytes / MIB:,.0f}",
-            "yes" if point.fits else "no",
-        )
-    errors = list(dict.fromkeys(point.error for point in points if point.error))
-    notes = [Text(f"no result: {error}") for error in errors[:5]]
-    return Group(out, *notes)

@@ -53,6 +53,8 @@ class Correction:
     covariance: Mapping[str, Mapping[str, float]]
     noise: float
     fitted_to: str
+    roofline_noise: float = 0.15
+    """The same scatter around the roofline, which nothing corrects."""
 
     def factor(self, traits: tuple[str, ...]) -> float:
         """What a piece of cost is multiplied by."""
@@ -79,7 +81,12 @@ class Correction:
         return math.sqrt(max(variance, 0.0))
 
 
-UNFITTED = Correction(coefficients={}, covariance={}, noise=0.15, fitted_to="nothing")
+def scatter(noise: float) -> Correction:
+    """No correction; figures lie around predictions with this relative scatter."""
+    return Correction(coefficients={}, covariance={}, noise=noise, fitted_to="nothing")
+
+
+UNFITTED = scatter(0.15)
 """The mechanism alone; its intervals are those of the priors."""
 
 
@@ -98,10 +105,17 @@ def load_correction() -> Correction:
             coefficients=dict(zip(traits, document["coefficients"], strict=True)),
             covariance=_Triangle(traits, document["covariance"]),
             noise=document["noise"],
+            roofline_noise=document["roofline_noise"],
             fitted_to=document["fitted_to"],
         )
     except (KeyError, ValueError) as error:
         raise ProfileError(f"correction.json is malformed: {error}") from error
+
+
+def correction_of(library: str) -> Correction:
+    """What is shipped for a library; nothing corrects the roofline, but its errors are known."""
+    shipped = load_correction()
+    return scatter(shipped.roofline_noise) if library == "roofline" else shipped
 
 
 class _Triangle(Mapping[str, Mapping[str, float]]):
@@ -133,6 +147,7 @@ def correction_document(correction: Correction) -> dict[str, Any]:
     return {
         "fitted_to": correction.fitted_to,
         "noise": round(correction.noise, 5),
+        "roofline_noise": round(correction.roofline_noise, 5),
         "traits": traits,
         "coefficients": [round(correction.coefficients[trait], 5) for trait in traits],
         "covariance": [

@@ -27,14 +27,23 @@ class Task:
     holds: tuple[str, ...] = ()
 
 
-def run(tasks: Sequence[Task]) -> tuple[list[float], list[float]]:
-    """Start and end of each task.
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Start and end of each task, and the task whose end let it start (-1: nothing had to end)."""
+
+    start: list[float]
+    end: list[float]
+    cause: list[int]
+
+
+def run(tasks: Sequence[Task]) -> Times:
+    """Run all tasks.
 
     Raises:
         ValueError: tasks wait for each other in a circle.
     """
     count = len(tasks)
-    start, end = [0.0] * count, [0.0] * count
+    start, end, cause = [0.0] * count, [0.0] * count, [-1] * count
     missing = [0] * count
     follows: list[list[int]] = [[] for _ in range(count)]
     last: dict[str, int] = {}
@@ -46,7 +55,7 @@ def run(tasks: Sequence[Task]) -> tuple[list[float], list[float]]:
         missing[index] = len(needs)
         for need in needs:
             follows[need].append(index)
-    free: dict[str, float] = {}
+    free: dict[str, tuple[float, int]] = {}
     ready = [0.0] * count
     waiting = [(0.0, 0.0, index) for index in range(count) if not missing[index]]
     heapq.heapify(waiting)
@@ -55,20 +64,22 @@ def run(tasks: Sequence[Task]) -> tuple[list[float], list[float]]:
         begin, since, index = heapq.heappop(waiting)
         task = tasks[index]
         if task.holds:
-            freed = max([free.get(resource, 0.0) for resource in task.holds])
+            freed, holder = max([free.get(resource, (0.0, -1)) for resource in task.holds])
             if freed > begin:
+                cause[index] = holder
                 heapq.heappush(waiting, (freed, since, index))
                 continue
         finish = begin + task.seconds
         for resource in task.holds:
-            free[resource] = finish
+            free[resource] = finish, index
         start[index], end[index] = begin, finish
         done += 1
         for follower in follows[index]:
-            ready[follower] = max(ready[follower], finish)
+            if finish >= ready[follower]:
+                ready[follower], cause[follower] = finish, index
             missing[follower] -= 1
             if not missing[follower]:
                 heapq.heappush(waiting, (ready[follower], ready[follower], follower))
     if done < count:
         raise ValueError(f"{count - done} of {count} tasks wait for each other in a circle")
-    return start, end
+    return Times(start, end, cause)

@@ -1,8 +1,8 @@
 """Which links a transfer crosses, and how long it takes there.
 
 Every device has a link of its own, one resource per direction; groups of devices share an uplink
-towards the host and the other groups. A transfer holds every link it crosses until it is over, at
-the rate of the slowest.
+towards the host and the other groups; nodes are joined by a network, one adapter per node. A
+transfer holds every link it crosses until it is over, at the rate of the slowest.
 """
 
 from __future__ import annotations
@@ -21,69 +21,91 @@ class Path:
     seconds: float
 
 
-def _group(machine: Machine, device: int) -> int:
-    return device // int(machine.devices_per_uplink.value)
+@dataclass(frozen=True, slots=True)
+class _Hop:
+    resource: str
+    link: Link
+    shared_by: int = 1
+    """Equal transfers that cross it at the same time."""
 
 
-def _path(hops: list[tuple[str, Link]], size_bytes: int) -> Path:
-    rate = min(link.effective_bytes_per_s for _, link in hops)
-    latency = max(link.latency_s.value for _, link in hops)
-    return Path(tuple(name for name, _ in hops), latency + size_bytes / rate)
+def _path(hops: list[_Hop], size_bytes: int) -> Path:
+    rate = min(hop.link.effective_bytes_per_s / hop.shared_by for hop in hops)
+    latency = max(hop.link.latency_s.value for hop in hops)
+    return Path(tuple(hop.resource for hop in hops), latency + size_bytes / rate)
 
 
-def _shared(machine: Machine) -> bool:
-    return machine.devices_per_uplink.value > 1
+def _up(machine: Machine, device: int, way: str, alike: int = 1) -> list[_Hop]:
+    """A device's own link and, where devices share one, the uplink behind it."""
+    hops = [_Hop(f"link{device}.{way}", machine.link)]
+    group = int(machine.devices_per_uplink.value)
+    if group > 1:
+        uplink = f"uplink{device // group}.{way}"
+        hops.append(_Hop(uplink, machine.uplink, min(alike, group)))
+    return hops
 
 
-def from_host(machine: Machine, device: int, size_bytes: int) -> Path:
-    """The host writes into a device's memory."""
-    hops = [(f"link{device}.down", machine.link)]
-    if _shared(machine):
-        hops.append((f"uplink{_group(machine, device)}.down", machine.uplink))
-    return _path(hops, size_bytes)
+def _node(machine: Machine, device: int) -> int:
+    return device // int(machine.devices_per_node.value)
 
 
-def to_host(machine: Machine, device: int, size_bytes: int) -> Path:
-    """A device writes into the host's memory."""
-    hops = [(f"link{device}.up", machine.link)]
-    if _shared(machine):
-        hops.append((f"uplink{_group(machine, device)}.up", machine.uplink))
+def _between_nodes(machine: Machine, source: int, target: int) -> list[_Hop]:
+    ours, theirs = _node(machine, source), _node(machine, target)
+    if ours == theirs or machine.network is None:
+        return []
+    return [_Hop(f"node{ours}.out", machine.network), _Hop(f"node{theirs}.in", machine.network)]
+
+
+def from_host(machine: Machine, device: int, size_bytes: int, *, alike: int = 1) -> Path:
+    """The host writes into a device's memory; ``alike`` devices get as much at the same time."""
+    return _path(_up(machine, device, "down", alike), size_bytes)
+
+
+def to_host(machine: Machine, source: int, target: int, size_bytes: int) -> Path:
+    """A device writes into the memory of its host, or of the host of ``target`` elsewhere."""
+    hops = _up(machine, source, "up") + _between_nodes(machine, source, target)
     return _path(hops, size_bytes)
 
 
 def between(machine: Machine, source: int, target: int, size_bytes: int) -> Path:
     """One device's memory to another's, without the host's."""
-    if machine.peer_link is not None:
-        return _path([(f"peer{source}-{target}", machine.peer_link)], size_bytes)
-    hops = [(f"link{source}.up", machine.link), (f"link{target}.down", machine.link)]
-    ours, theirs = _group(machine, source), _group(machine, target)
-    if ours != theirs and _shared(machine):
-        hops += [(f"uplink{ours}.up", machine.uplink), (f"uplink{theirs}.down", machine.uplink)]
-    return _path(hops, size_bytes)
+    across = _between_nodes(machine, source, target)
+    if machine.peer_link is not None and not across:
+        return _path([_Hop(f"peer{source}-{target}", machine.peer_link)], size_bytes)
+    up, down = _up(machine, source, "up"), _up(machine, target, "down")
+    if (
+        not across
+        and up[1:]
+        and up[1].resource.partition(".")[0] == (down[1].resource.partition(".")[0])
+    ):
+        up, down = up[:1], down[:1]  # the switch that both stand at turns it round
+    return _path([*up, *across, *down], size_bytes)
 
 
-def all_reduce_s(machine: Machine, devices: int, size_bytes: int) -> float:
+def all_reduce_s(machine: Machine, devices: int, size_bytes: int, *, peer: bool) -> float:
     """Sum of equal buffers on ``devices`` devices: the faster of a ring and a tree.
 
     A ring moves ``2 (n - 1) / n`` of the buffer over every link in ``2 (n - 1)`` rounds; a tree the
     whole buffer up and down ``log2 n`` levels (Patarasuk & Yuan 2009; Thakur et al. 2005). Nodes
-    reduce inside first, then one ring or tree joins them over the network. Without peer access
-    every round passes through the host's memory, which all links share.
+    reduce inside first, then one ring or tree joins them over the network. Without ``peer`` every
+    round passes through the host's memory, which all links share.
     """
-    return _collective(machine, devices, size_bytes, rounds=2)
+    return _collective(machine, devices, size_bytes, rounds=2, peer=peer)
 
 
-def all_gather_s(machine: Machine, devices: int, size_bytes: int) -> float:
+def all_gather_s(machine: Machine, devices: int, size_bytes: int, *, peer: bool) -> float:
     """Every device gets all pieces of a buffer of ``size_bytes`` in all: half an all-reduce."""
-    return _collective(machine, devices, size_bytes, rounds=1)
+    return _collective(machine, devices, size_bytes, rounds=1, peer=peer)
 
 
-def _collective(machine: Machine, devices: int, size_bytes: int, *, rounds: int) -> float:
+def _collective(
+    machine: Machine, devices: int, size_bytes: int, *, rounds: int, peer: bool
+) -> float:
     if devices < 2:
         return 0.0
     inside = min(devices, int(machine.devices_per_node.value))
     nodes = ceil(devices / inside)
-    rate, latency = _inside(machine, inside)
+    rate, latency = _inside(machine, inside, peer=peer)
     seconds = _ring_or_tree(inside, size_bytes, rate, latency, rounds)
     if nodes > 1 and machine.network is not None:
         network = machine.network
@@ -93,14 +115,14 @@ def _collective(machine: Machine, devices: int, size_bytes: int, *, rounds: int)
     return seconds
 
 
-def _inside(machine: Machine, devices: int) -> tuple[float, float]:
+def _inside(machine: Machine, devices: int, *, peer: bool) -> tuple[float, float]:
     """Bytes per second and latency of one step of a ring inside a node."""
-    if machine.peer_link is not None:
+    if peer and machine.peer_link is not None:
         return machine.peer_link.effective_bytes_per_s, machine.peer_link.latency_s.value
     rate, latency = machine.link.effective_bytes_per_s, machine.link.latency_s.value
-    if _shared(machine):
+    if machine.devices_per_uplink.value > 1:
         rate = min(rate, machine.uplink.effective_bytes_per_s)
-    if not machine.peer:
+    if not peer:
         # Through the host, piece by piece; all devices write and read the same memory.
         return min(rate, machine.host_staging_bytes_per_s.value / devices), 2 * latency
     return rate, latency

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from alexsim.trace import Trace
+from alexsim.trace import Span, Trace
 
 ILSVRC_IMAGES, ILSVRC_EPOCHS = 1_281_167, 90
 """An ILSVRC-2012 epoch, and the passes that the paper and its successors trained."""
@@ -22,13 +22,20 @@ class Interval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceTimes:
-    """Seconds of one device in a step; ``busy_s`` is computing, transfers left out."""
+    """Seconds of one device in a step.
+
+    ``busy_s`` is computing. Transfers are given whole and, as ``exposed``, what of them no
+    computing of this device hides. Computing, the exposed transfers and ``idle_s`` fill the step.
+    """
 
     name: str
     busy_s: float
     idle_s: float
     exchange_s: float
     upload_s: float
+    exposed_exchange_s: float
+    exposed_all_reduce_s: float
+    exposed_upload_s: float
     memory_bytes: int
 
 
@@ -41,6 +48,17 @@ class ExchangeTimes:
     target: str
     size_bytes: int
     seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpTimes:
+    """One op that computes, and what limits most of its time."""
+
+    name: str
+    device: str
+    kind: str
+    seconds: float
+    limit: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,12 +98,19 @@ class Simulation:
     backward_s: float
     utilisation: float
     ideal_forward_images_per_s: float
+    """Forward passes per second if every device computed at its peak."""
+    ideal_training_images_per_s: float
+    """Images per second that one device at its peak could train."""
     host_s: float
     """The slowest stage of the data path; it sets the pace where it is longer than the step."""
     all_reduce_s: float
     devices: tuple[DeviceTimes, ...]
     exchanges: tuple[ExchangeTimes, ...]
     layers: tuple[LayerTimes, ...]
+    ops: tuple[OpTimes, ...]
+    critical_path: tuple[Span, ...]
+    """What the step's length is made of, piece after piece: each could start because the one before
+    it ended."""
     device_memory_bytes: int
     """What programs can use of one device's memory."""
     trace: Trace

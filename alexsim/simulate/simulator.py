@@ -17,9 +17,8 @@ from alexsim.simulate.costs.libraries import load_library
 from alexsim.simulate.engine import run
 from alexsim.simulate.records import Simulation
 from alexsim.simulate.summary import Run, summarise
-from alexsim.simulate.tasks import DataPath, Scale, TaskList, Timer, host_stages
+from alexsim.simulate.tasks import DataPath, Partition, Scale, TaskList, Timer, host_stages
 
-Partition = Literal["columns", "replicas", "hybrid"]
 PARTITIONS: tuple[Partition, ...] = ("columns", "replicas", "hybrid")
 _STEPS, _EVEN = 6, 3
 """A pipeline with two buffers runs evenly from the fourth step; while that one runs, the host
@@ -45,11 +44,9 @@ class Configuration:
 
     def scale(self) -> Scale:
         """Copies of the plan."""
-        if self.partition == "columns":
+        if self.partition == "columns" or self.gpus is None:
             return Scale()
-        return Scale(
-            replicas=self.gpus if self.gpus is not None else 1, hybrid=self.partition == "hybrid"
-        )
+        return Scale(partition=self.partition, replicas=self.gpus)
 
     def plan(self, machine: Machine, *, backend: str = "") -> Plan:
         """The plan of one copy.
@@ -61,6 +58,8 @@ class Configuration:
             raise PlanError(
                 f"partition must be one of {', '.join(PARTITIONS)}; got {self.partition!r}"
             )
+        if self.gpus is None and self.partition != "columns":
+            raise PlanError(f"partition {self.partition} needs a number of GPUs (--gpus N)")
         if self.gpus is not None and self.gpus < 1:
             raise PlanError(f"gpus must be at least 1, got {self.gpus}")
         copies = self.scale().replicas
@@ -116,7 +115,7 @@ def simulate(
     if plan.schedule == "serial" and not whole_pipeline:
         stages = host_stages(machine, plan, scale).values()
         alone = _run(TaskList(plan=plan, timer=timer, data="none", scale=scale), 1, looked_at=0)
-        if data == "none" or max(alone.end) >= max(stages):
+        if data == "none" or max(alone.times.end) >= max(stages):
             return summarise(alone, data=data)
     listed = TaskList(plan=plan, timer=timer, data=data, scale=scale)
     return summarise(_run(listed, _STEPS, looked_at=_EVEN), data=data)
@@ -124,8 +123,7 @@ def simulate(
 
 def _run(listed: TaskList, steps: int, *, looked_at: int) -> Run:
     listed.build(steps)
-    start, end = run(listed.tasks)
-    return Run(listed=listed, start=start, end=end, steps=steps, looked_at=looked_at)
+    return Run(listed=listed, times=run(listed.tasks), steps=steps, looked_at=looked_at)
 
 
 def simulate_network(

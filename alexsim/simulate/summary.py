@@ -1,40 +1,24 @@
-"""What a run of the engine says about a step: times by device, layer and exchange."""
+"""What a run of the engine says about a step: times by device, layer, op and exchange."""
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from alexsim.network.counts import FLOAT_BYTES
-from alexsim.network.layers import FullyConnected
 from alexsim.plan.records import Op, OpKind, Plan
-from alexsim.simulate.costs.gemm import tensor_speedup
-from alexsim.simulate.engine import Task
+from alexsim.simulate.critical import critical_path, interval
+from alexsim.simulate.engine import Task, Times
+from alexsim.simulate.memory import memory_bytes
 from alexsim.simulate.records import (
-    NINE_IN_TEN,
     DeviceTimes,
     ExchangeTimes,
-    Interval,
     LayerTimes,
+    OpTimes,
     Simulation,
 )
-from alexsim.simulate.tasks import DataPath, TaskList, host_stages
-from alexsim.trace import Span, Trace
-
-
-def _spread(listed: TaskList) -> float:
-    """Standard deviation of the step's logarithm: that of the computing on the first device."""
-    shares: dict[str, float] = defaultdict(float)
-    total = 0.0
-    first = listed.plan.devices[0].name
-    for op in listed.plan.devices[0].ops:
-        for cost in listed.costs.get(op.id, ()) if op.device == first else ():
-            total += cost.seconds
-            for trait in cost.traits:
-                shares[trait] += cost.seconds
-    return listed.timer.correction.spread({trait: share / total for trait, share in shares.items()})
+from alexsim.simulate.tasks import DataPath, TaskList, host_stages, peak_flop_per_s
+from alexsim.trace import Activity, Span, Trace, activity, covered_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +26,7 @@ class Run:
     """Tasks of some steps, and when each started and ended."""
 
     listed: TaskList
-    start: list[float]
-    end: list[float]
+    times: Times
     steps: int
     looked_at: int
     """The step that stands for all."""
@@ -52,62 +35,66 @@ class Run:
 def summarise(run: Run, *, data: DataPath) -> Simulation:
     """What the step that is looked at says."""
     listed = run.listed
-    ends = [0.0] * (run.steps + 1)
-    for (step, op, _), finish in zip(listed.ops, run.end, strict=True):
-        if op is not None:
-            ends[step + 1] = max(ends[step + 1], finish)
+    start, end = run.times.start, run.times.end
+    ends, closing = [0.0] * (run.steps + 1), [0] * (run.steps + 1)
+    for index, ((step, op, _), finish) in enumerate(zip(listed.ops, end, strict=True)):
+        if op is not None and finish >= ends[step + 1]:
+            ends[step + 1], closing[step + 1] = finish, index
     last = run.looked_at
     origin, step_s = ends[last], ends[last + 1] - ends[last]
-    spread = _spread(listed)
     plan, machine, scale = listed.plan, listed.timer.machine, listed.scale
     mine = [
         (op, task, begin, finish, name)
         for (step, op, name), task, begin, finish in zip(
-            listed.ops, listed.tasks, run.start, run.end, strict=True
+            listed.ops, listed.tasks, start, end, strict=True
         )
         if step == last
     ]
-    devices = tuple(_device(listed, index, mine, step_s) for index in range(len(plan.devices)))
+    spans = tuple(_spans(run, origin, step_s))
+    devices = tuple(
+        _device(listed, index, mine, spans, step_s) for index in range(len(plan.devices))
+    )
     flop = sum(op.count.flop for op in plan.ops())
     forward_flop = sum(op.count.flop for op in plan.ops() if op.kind == OpKind.FORWARD)
-    peak = machine.device.flop_per_s * len(plan.devices)
-    peak *= tensor_speedup(machine.device, listed.timer.precision)
+    peak = peak_flop_per_s(listed.timer, len(plan.devices))
     loss = next(op.id for op in plan.ops() if op.kind == OpKind.LOSS)
     loss_end = next(finish for op, _, _, finish, name in mine if name == loss) - origin
     # A sum of gradients before an update bears its op, under a name of its own.
     update = [b for op, _, b, _, n in mine if op and op.kind == OpKind.UPDATE and n == op.id]
     backward_end = min(update, default=ends[last + 1]) - origin
     stages = host_stages(machine, plan, scale)
+    host_s = max(stages.values()) if data == "jpeg" else 0.0
+    path = critical_path(listed, run.times, closing[last + 1], origin)
     return Simulation(
         network=plan.network.name,
         machine=machine.name,
         library=listed.timer.library.name,
-        partition="columns" if scale.replicas == 1 else ("hybrid" if scale.hybrid else "replicas"),
+        partition=scale.partition,
         devices_count=len(plan.devices) * scale.replicas,
         batch_size=plan.batch_size * scale.replicas,
         step_s=step_s,
-        step_interval=Interval(
-            low=step_s * math.exp(-NINE_IN_TEN * spread),
-            high=step_s * math.exp(NINE_IN_TEN * spread),
-        ),
+        step_interval=interval(listed, step_s, path, devices, host_s=host_s),
         forward_s=loss_end,
         backward_s=backward_end - loss_end,
         utilisation=flop / step_s / peak,
         ideal_forward_images_per_s=peak * scale.replicas * plan.batch_size / forward_flop,
-        host_s=max(stages.values()) if data == "jpeg" else 0.0,
-        all_reduce_s=sum(t.seconds for op, t, _, _, n in mine if n.endswith(".all_reduce")),
+        ideal_training_images_per_s=peak_flop_per_s(listed.timer, 1) * plan.batch_size / flop,
+        host_s=host_s,
+        all_reduce_s=sum(t.seconds for _, t, _, _, n in mine if activity(n) == "all_reduce"),
         devices=devices,
         exchanges=_exchange_times(plan, mine),
         layers=_layers(listed),
+        ops=_ops(listed),
+        critical_path=path,
         device_memory_bytes=int(machine.device.memory_bytes.value),
-        trace=Trace(spans=tuple(_spans(run, origin, step_s))),
+        trace=Trace(spans=spans),
     )
 
 
 def _spans(run: Run, origin: float, step_s: float) -> Iterator[Span]:
     """What happens while the step runs: its ops, and what the host does ahead for others."""
     for (_, _, name), task, begin, finish in zip(
-        run.listed.ops, run.listed.tasks, run.start, run.end, strict=True
+        run.listed.ops, run.listed.tasks, run.times.start, run.times.end, strict=True
     ):
         if finish <= origin or begin >= origin + step_s:
             continue
@@ -126,41 +113,40 @@ def _spans(run: Run, origin: float, step_s: float) -> Iterator[Span]:
 _Placed = tuple[Op | None, Task, float, float, str]
 
 
-def _device(listed: TaskList, index: int, mine: list[_Placed], step_s: float) -> DeviceTimes:
+def _device(
+    listed: TaskList, index: int, mine: list[_Placed], spans: tuple[Span, ...], step_s: float
+) -> DeviceTimes:
     device = listed.plan.devices[index]
-    own = [(op, task) for op, task, _, _, _ in mine if op is not None and op.device == device.name]
-    busy = sum(
-        cost.seconds
-        for op, _, _, _, name in mine
-        if op is not None and name == op.id and op.device == device.name
-        for cost in listed.costs.get(op.id, ())
-    )
-    exchange = sum(t.seconds for op, t in own if op.kind in (OpKind.POST, OpKind.WAIT))
-    upload = sum(t.seconds for op, t in own if op.kind == OpKind.UPLOAD)
-    on_queue = sum(task.seconds for _, task in own if task.queue.endswith(".compute"))
-    barriers = sum(task.seconds for op, task in own if op.kind == OpKind.BARRIER)
+    whole: dict[Activity, float] = defaultdict(float)
+    for op, task, _, _, name in mine:
+        if op is not None and op.device == device.name:
+            whole[activity(name)] += task.seconds
+    when: dict[Activity, list[tuple[float, float]]] = defaultdict(list)
+    for span in spans:
+        if span.device == device.name:
+            when[activity(span.op_id)].append((span.start_s, span.end_s))
+    exposed: dict[Activity, float] = {}
+    seen: list[tuple[float, float]] = []
+    reached = 0.0
+    for what in _IN_TURN:
+        seen += when[what]
+        covered = covered_s(seen)
+        exposed[what], reached = covered - reached, covered
     return DeviceTimes(
         name=device.name,
-        busy_s=busy,
-        idle_s=max(0.0, step_s - on_queue + barriers),
-        exchange_s=exchange,
-        upload_s=upload,
-        memory_bytes=device.total_bytes
-        + int(listed.timer.machine.device.context_bytes.value)
-        + _unfused_bytes(listed),
+        busy_s=exposed["computing"],
+        idle_s=max(0.0, step_s - reached),
+        exchange_s=whole["exchange"],
+        upload_s=whole["upload"],
+        exposed_exchange_s=exposed["exchange"],
+        exposed_all_reduce_s=exposed["all_reduce"],
+        exposed_upload_s=exposed["upload"],
+        memory_bytes=memory_bytes(listed, index),
     )
 
 
-def _unfused_bytes(listed: TaskList) -> int:
-    """Weight gradients that replicas must hold, which one copy adds straight to the momentum."""
-    if listed.scale.replicas == 1 or listed.scale.hybrid:
-        return 0
-    return FLOAT_BYTES * sum(
-        part.weight_count
-        for parts in listed.plan.network.parts
-        for part in parts
-        if isinstance(part.layer, FullyConnected)
-    )
+_IN_TURN: tuple[Activity, ...] = ("computing", "exchange", "all_reduce", "upload")
+"""What hides what follows: a transfer counts as exposed where nothing before it goes on."""
 
 
 def _exchange_times(plan: Plan, mine: list[_Placed]) -> tuple[ExchangeTimes, ...]:
@@ -177,6 +163,20 @@ def _exchange_times(plan: Plan, mine: list[_Placed]) -> tuple[ExchangeTimes, ...
             seconds=seconds[exchange.name],
         )
         for exchange in plan.exchanges
+    )
+
+
+def _ops(listed: TaskList) -> tuple[OpTimes, ...]:
+    return tuple(
+        OpTimes(
+            name=op.id,
+            device=op.device,
+            kind=str(op.kind),
+            seconds=sum(cost.seconds for cost in costs),
+            limit=max(costs, key=lambda cost: cost.seconds).limit,
+        )
+        for op in listed.plan.ops()
+        if (costs := listed.costs.get(op.id))
     )
 
 

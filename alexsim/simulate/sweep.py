@@ -11,19 +11,19 @@ from functools import lru_cache
 from typing import cast
 
 from alexsim.errors import AlexsimError, PlanError
-from alexsim.machine.machine import Machine, changed, load_machine
+from alexsim.machine.machine import NUMBERS, Machine, changed, load_machine
 from alexsim.network.editions import load_network
 from alexsim.plan.records import Policy, Schedule, TransportName
-from alexsim.simulate.correction import UNFITTED, load_correction
-from alexsim.simulate.costs.libraries import load_library
-from alexsim.simulate.costs.records import Precision
+from alexsim.simulate.correction import correction_of
+from alexsim.simulate.costs.libraries import load_library_for
+from alexsim.simulate.costs.records import PRECISIONS, Precision
+from alexsim.simulate.pareto import with_pareto
 from alexsim.simulate.simulator import (
     Configuration,
-    Partition,
     default_library,
     simulate_network,
 )
-from alexsim.simulate.tasks import DataPath, Timer
+from alexsim.simulate.tasks import DataPath, Partition, Timer
 from alexsim.units import parse_bytes
 
 AXES = (
@@ -47,6 +47,12 @@ class Point:
     utilisation: float = 0.0
     memory_bytes: int = 0
     fits: bool = False
+    energy_kwh: float = 0.0
+    """Of all devices in the training run, at their data sheets' power."""
+    price_usd: float | None = None
+    """Of all devices when they came out; None where a sheet states none."""
+    pareto: bool = False
+    """Whether it fits and no other that fits beats it: see ``alexsim.simulate.pareto``."""
     error: str = ""
 
 
@@ -64,7 +70,7 @@ def parse_axes(given: Sequence[str]) -> dict[str, tuple[str, ...]]:
             raise AlexsimError(f"--axis must be NAME=VALUE,VALUE,...; got {text!r}")
         if name in axes:
             raise AlexsimError(f"--axis {name} is given twice")
-        if name not in AXES and "." not in name and not name.endswith(("_s", "_workers")):
+        if name not in AXES and "." not in name and name not in NUMBERS:
             raise AlexsimError(
                 f"no axis {name!r} (there are {', '.join(AXES)}, and numbers of the machine such"
                 " as device.clock_mhz)"
@@ -101,13 +107,13 @@ def sweep(
         for job in jobs:
             points.append(_point(job))
             done(len(points))
-        return tuple(points)
+        return with_pareto(points)
     points = []
     with ProcessPoolExecutor(workers) as pool:
         for point in pool.map(_point, jobs, chunksize=25):
             points.append(point)
             done(len(points))
-    return tuple(points)
+    return with_pareto(points)
 
 
 def _point(job: tuple[dict[str, str], int, int]) -> Point:
@@ -140,26 +146,30 @@ def _simulated(settings: dict[str, str], images: int, epochs: int) -> Point:
         transport=cast("TransportName", settings.get("transport", "")),
         policy=cast("Policy", settings.get("policy", "as-released")),
     )
-    precision = _one_of("precision", settings.get("precision", "fp32"), ("fp32", "tf32", "fp16"))
+    precision = _one_of("precision", settings.get("precision", "fp32"), PRECISIONS)
     data = _one_of("data-path", settings.get("data-path", "jpeg"), ("jpeg", "none"))
     timer = Timer(
         machine=machine,
-        library=load_library(library),
-        correction=UNFITTED if library == "roofline" else load_correction(),
+        library=load_library_for(library, machine.device, cast("Precision", precision)),
+        correction=correction_of(library),
         precision=cast("Precision", precision),
     )
     simulation = simulate_network(configuration, timer, data=cast("DataPath", data))
     most = max(device.memory_bytes for device in simulation.devices)
+    days = simulation.training_days(images, epochs)
+    price = machine.device.price_usd
     return Point(
         settings=settings,
         step_s=simulation.step_s,
         low_s=simulation.step_interval.low,
         high_s=simulation.step_interval.high,
         images_per_s=simulation.images_per_s,
-        training_days=simulation.training_days(images, epochs),
+        training_days=days,
         utilisation=simulation.utilisation,
         memory_bytes=most,
         fits=simulation.fits,
+        energy_kwh=days * 24 * simulation.devices_count * machine.device.power_w.value / 1e3,
+        price_usd=None if price is None else simulation.devices_count * price.value,
     )
 
 
@@ -181,7 +191,7 @@ def whole(name: str, text: str) -> int:
     Raises:
         AlexsimError: it is not.
     """
-    if not text.isdigit() or int(text) < 1:
+    if not (text.isascii() and text.isdigit()) or int(text) < 1:
         raise AlexsimError(f"{name} must be a positive whole number, got {text!r}")
     return int(text)
 

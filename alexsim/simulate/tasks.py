@@ -13,6 +13,7 @@ from alexsim.network.network import Part
 from alexsim.plan.records import Exchange, Op, OpKind, Plan
 from alexsim.simulate import paths
 from alexsim.simulate.correction import Correction
+from alexsim.simulate.costs.gemm import tensor_speedup
 from alexsim.simulate.costs.libraries import Library
 from alexsim.simulate.costs.measured import REST, Calibration, signature
 from alexsim.simulate.costs.records import Cost, Precision, Work
@@ -26,6 +27,7 @@ JPEG_BYTES = 27 * 1000**3 / ILSVRC_IMAGES
 """A 256 x 256 JPEG of the 27 GB set."""
 
 DataPath = Literal["jpeg", "none"]
+Partition = Literal["columns", "replicas", "hybrid"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +40,13 @@ class Scale:
     Copies are equal, so one is simulated.
     """
 
+    partition: Partition = "columns"
     replicas: int = 1
-    hybrid: bool = False
+
+    @property
+    def hybrid(self) -> bool:
+        """Whether fully connected layers are split over the devices."""
+        return self.partition == "hybrid" and self.replicas > 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,12 +151,16 @@ class TaskList:
             return ()
         previous: tuple[int, ...] = ()
         stages = host_stages(self.timer.machine, self.plan, self.scale)
-        for name, seconds in stages.items():
+        uploads = [f"{device.name}.upload" for device in self.plan.devices]
+        for (name, seconds), takers in zip(
+            stages.items(), (["host.decode"], ["host.crop"], uploads), strict=True
+        ):
             after = previous
-            if name == "host.crop" and step >= 2:
-                uploads = [f"{device.name}.upload" for device in self.plan.devices]
-                after = (*after, *(self._of_step[step - 2][upload] for upload in uploads))
-            previous = (self._add(step, name, None, Task(seconds, name, after)),)
+            if step >= 2:
+                # A stage may be two batches ahead of the one that takes its work.
+                after = (*after, *(self._of_step[step - 2][taker] for taker in takers))
+            holds = CORES if self.timer.calibration and name != "host.disk" else ()
+            previous = (self._add(step, name, None, Task(seconds, name, after, holds)),)
         return previous
 
     def _devices(self, step: int, crop: tuple[int, ...]) -> None:
@@ -201,7 +212,7 @@ class TaskList:
             return
         machine, size = self.timer.machine, op.count.moved_bytes
         if op.kind == OpKind.UPLOAD:
-            path = paths.from_host(machine, device, size)
+            path = paths.from_host(machine, device, size, alike=self.scale.replicas)
             seconds, holds = path.seconds, path.holds
             after = (*after, *crop)
             if step >= 2 and op.queue != "compute":
@@ -239,13 +250,14 @@ class TaskList:
         if not part.weight_shape:
             return 0.0
         split = self.scale.hybrid and isinstance(part.layer, FullyConnected)
+        peer = self.plan.transport == "peer"
         if op.kind == OpKind.UPDATE and not split:
             item = 2 if self.timer.precision == "fp16" else FLOAT_BYTES
-            return paths.all_reduce_s(machine, replicas, item * part.parameters)
+            return paths.all_reduce_s(machine, replicas, item * part.parameters, peer=peer)
         if split and op.kind in (OpKind.FORWARD, OpKind.GRAD_INPUT):
             images = self.plan.batch_size * replicas
             size = FLOAT_BYTES * images * math.prod(part.input_shape)
-            return paths.all_gather_s(machine, replicas, size)
+            return paths.all_gather_s(machine, replicas, size, peer=peer)
         return 0.0
 
     def _exchange(self, op: Op) -> tuple[float, tuple[str, ...]]:
@@ -258,7 +270,7 @@ class TaskList:
                 return 0.0, ()
             path = paths.between(machine, source, target, exchange.size_bytes)
         elif op.kind == OpKind.POST:
-            path = paths.to_host(machine, source, exchange.size_bytes)
+            path = paths.to_host(machine, source, target, exchange.size_bytes)
         else:
             path = paths.from_host(machine, target, exchange.size_bytes)
         return path.seconds, path.holds
@@ -274,6 +286,13 @@ def host_stages(machine: Machine, plan: Plan, scale: Scale) -> dict[str, float]:
         "host.decode": images / (machine.decode_workers.value * machine.decode_images_per_s.value),
         "host.crop": images / (machine.crop_workers.value * machine.crop_images_per_s.value),
     }
+
+
+def peak_flop_per_s(timer: Timer, devices: int) -> float:
+    """Peak of so many of the machine's devices; this machine's virtual GPUs are all one."""
+    device = timer.machine.device
+    one = device.flop_per_s * tensor_speedup(device, timer.precision)
+    return one if timer.calibration else devices * one
 
 
 COMPUTING = frozenset(

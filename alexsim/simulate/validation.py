@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -17,13 +17,13 @@ from alexsim.machine.device import load_device
 from alexsim.machine.machine import Machine, load_link, load_machine
 from alexsim.network import counts
 from alexsim.plan.records import OpKind
-from alexsim.simulate.correction import UNFITTED, Correction
+from alexsim.simulate.correction import Correction
 from alexsim.simulate.costs.libraries import load_library
 from alexsim.simulate.costs.records import Work
 from alexsim.simulate.records import ILSVRC_EPOCHS, ILSVRC_IMAGES, NINE_IN_TEN
 from alexsim.simulate.rows import Case, Excluded, Row, case_of, read_rows
-from alexsim.simulate.simulator import Configuration, Partition, simulate_network
-from alexsim.simulate.tasks import DataPath, Timer
+from alexsim.simulate.simulator import Configuration, simulate_network
+from alexsim.simulate.tasks import DataPath, Partition, Timer
 
 _NOISE = {"A": 0.07, "B": 0.10, "C": 0.25, "": 0.25}
 """Relative scatter expected of figures by trust: the same code on the same card varies so much."""
@@ -53,22 +53,14 @@ class Prediction:
         return measured is not None and self.low <= measured <= self.high
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Summary:
-    """Errors of a set of predictions."""
-
-    name: str
-    rows: int
-    mean_absolute_error: float
-    median_absolute_error: float
-    bias: float
-    """Mean logarithm of predicted over measured time."""
-    coverage: float
-
-
 def cases(rows: Iterable[Row]) -> tuple[tuple[Case, ...], tuple[Excluded, ...]]:
     """Rows that can be predicted, and those that cannot."""
-    found = [case_of(row) for row in rows]
+    found: list[Case | Excluded] = []
+    for row in rows:
+        case = case_of(row)
+        if isinstance(case, Case) and not _works(case):
+            case = Excluded(row=row, why=f"nothing to do in the pass {row.passes}")
+        found.append(case)
     return (
         tuple(case for case in found if isinstance(case, Case)),
         tuple(case for case in found if isinstance(case, Excluded)),
@@ -151,14 +143,18 @@ def _in_unit(row: Row, batch_size: int, seconds: float) -> float:
 
 
 def fit_to(chosen: Sequence[Case], *, fitted_to: str) -> Correction:
-    """Corrections from the rows among ``chosen`` that may teach."""
+    """Corrections from the rows among ``chosen`` that may teach.
+
+    Raises:
+        AlexsimError: none of them may.
+    """
     from alexsim.simulate.fit import Observation, fit
 
     observations = []
     for case in chosen:
         if not may_fit(case):
             continue
-        noise, value = _NOISE[case.row.trust], case.row.value
+        noise, value = _NOISE.get(case.row.trust, _NOISE[""]), case.row.value
         assert value is not None
         if case.row.unit == "ms per batch" and value.is_integer() and value < 100:
             noise = math.hypot(noise, 0.29 / value)  # rounded to whole milliseconds
@@ -167,7 +163,18 @@ def fit_to(chosen: Sequence[Case], *, fitted_to: str) -> Correction:
                 id=case.row.id, pieces=pieces(case), measured_s=measured_s(case), noise=noise
             )
         )
-    return fit(observations, fitted_to=fitted_to)
+    if not observations:
+        raise AlexsimError(
+            f"nothing to fit to ({fitted_to}): no row of one GPU with a value, GTX 580 left out"
+        )
+    found = fit(observations, fitted_to=fitted_to)
+    bound = load_library("roofline")
+    misses = sorted(
+        abs(math.log(sum(pieces(case, bound.name).values()) / measured_s(case)))
+        for case in chosen
+        if may_fit(case)
+    )
+    return replace(found, roofline_noise=misses[int(0.9 * len(misses))] / NINE_IN_TEN)
 
 
 def predict(case: Case, correction: Correction, *, library: str = "") -> Prediction:
@@ -250,92 +257,10 @@ def machine_of(case: Case) -> Machine:
     return machine
 
 
-def summarise(name: str, predictions: Sequence[Prediction]) -> Summary:
-    """Errors and coverage of some predictions whose rows have values."""
-    errors = sorted(abs(p.error) for p in predictions)
-    if not errors:
-        return Summary(
-            name=name, rows=0, mean_absolute_error=0, median_absolute_error=0, bias=0, coverage=0
-        )
-    return Summary(
-        name=name,
-        rows=len(errors),
-        mean_absolute_error=sum(errors) / len(errors),
-        median_absolute_error=errors[len(errors) // 2],
-        bias=sum(math.log1p(p.error) for p in predictions) / len(errors),
-        coverage=sum(p.covered for p in predictions) / len(errors),
-    )
-
-
-def judged(case: Case) -> bool:
-    """Rows that the gate looks at: one GPU's float32, first-hand or well documented."""
-    row = case.row
-    return (
-        row.trust in ("A", "B")
-        and row.precision == "fp32"
-        and row.value is not None
-        and may_fit(case)
-    )
-
-
-def is_step(case: Case) -> bool:
-    """A whole network's step: forward and backward, with or without the update."""
-    return not case.single_layer and case.passes in ("fwd+bwd", "train-step")
-
-
-def by_kind(name: str, predictions: Sequence[Prediction]) -> list[Summary]:
-    """Summaries of whole steps and of single layers."""
-    return [
-        summarise(f"{what}, {name}", [p for p in predictions if select(p.case)])
-        for what, select in (("steps", is_step), ("layers", is_layer))
-    ]
-
-
-def judge(predictions: Sequence[Prediction]) -> list[Summary]:
-    """What the shipped models, the mechanism alone and the roofline make of the judged rows."""
-    ours = [p for p in predictions if judged(p.case)]
-    if not ours:
-        return []
-    cases = [p.case for p in ours]
-    bare = [predict(case, UNFITTED) for case in cases]
-    roofline = [predict(case, UNFITTED, library="roofline") for case in cases]
-    summaries = by_kind("fitted", ours) + by_kind("no fit at all", bare)
-    summaries += by_kind("roofline", roofline)
-    several = [p for p in predictions if p.case.row.n_gpus > 1 and p.case.row.value is not None]
-    return [*summaries, summarise("several GPUs (never fitted)", several)]
-
-
-def is_layer(case: Case) -> bool:
-    """A single layer, alone or inside a network."""
-    return case.single_layer
-
-
-def leave_out(
-    all_cases: Sequence[Case],
-    key: Callable[[Case], str],
-    *,
-    done: Callable[[int], None] = lambda _: None,
-) -> tuple[Prediction, ...]:
-    """Each group of rows predicted by a fit that has not seen it."""
-    groups: dict[str, list[Case]] = defaultdict(list)
-    for case in all_cases:
-        groups[key(case)].append(case)
-    predictions = []
-    for index, (name, members) in enumerate(sorted(groups.items()), start=1):
-        others = [case for case in all_cases if key(case) != name]
-        correction = fit_to(others, fitted_to=f"all but {name}")
-        predictions += [predict(case, correction) for case in members if judged(case)]
-        done(index)
-    return tuple(predictions)
-
-
 def all_rows(path: str) -> tuple[tuple[Case, ...], tuple[Excluded, ...]]:
     """Cases and exclusions of a file.
 
     Raises:
-        AlexsimError: not one of its rows can be predicted.
+        ProfileError: the file cannot be read.
     """
-    found, excluded = cases(read_rows(path))
-    if not found:
-        raise AlexsimError(f"{path}: none of its {len(excluded)} rows can be predicted")
-    return found, excluded
+    return cases(read_rows(path))

@@ -53,8 +53,10 @@ def first_generation(work: Work) -> Launch:
     gradient visits only the windows that really hold a pixel.
     """
     shape = convolution_shape(work)
-    images = min(4, max(1, shape.batch_size // 32))
+    # A thread takes four images where that divides the batch, else two, else one; blocks are whole.
+    images = next(n for n in (4, 2, 1) if n == 1 or shape.batch_size % (32 * n) == 0)
     image_blocks = ceil(shape.batch_size / (32 * images))
+    whole = 32 * images * image_blocks / shape.batch_size
     few = shape.channels <= 3
     if work.kind == OpKind.FORWARD:
         wide = 8 if shape.filters % 32 == 0 else 4
@@ -66,7 +68,11 @@ def first_generation(work: Work) -> Launch:
             sums=images * wide,
             loads=images + wide,
             passes=images + ceil(wide / 4),
-            padding=_up(shape.taps, 4) / shape.taps * _up(shape.filters, filters) / shape.filters,
+            padding=whole
+            * _up(shape.taps, 4)
+            / shape.taps
+            * _up(shape.filters, filters)
+            / shape.filters,
             traffic_bytes=_forward_traffic(shape, filters),
         )
     if work.kind == OpKind.GRAD_INPUT:
@@ -78,7 +84,7 @@ def first_generation(work: Work) -> Launch:
                 sums=2 * shape.channels,
                 loads=2 + shape.channels,
                 passes=2 + shape.channels,
-                padding=1.0,
+                padding=_up(shape.batch_size, 32) / shape.batch_size,
                 traffic_bytes=_forward_traffic(shape, 16),
             )
         colours = 16 if shape.channels % 16 == 0 else 8
@@ -89,10 +95,11 @@ def first_generation(work: Work) -> Launch:
             sums=images * wide,
             loads=images + wide,
             passes=images + ceil(wide / 4),
-            padding=_valid_share(shape) * _up(shape.channels, colours) / shape.channels,
+            padding=whole * _valid_share(shape) * _up(shape.channels, colours) / shape.channels,
             traffic_bytes=_input_traffic(shape, colours),
         )
     pieces = partial_sums(shape)
+    whole = _up(shape.batch_size, 32) / shape.batch_size
     if few:
         return Launch(
             blocks=pieces * ceil(shape.filters / 16) * ceil(shape.taps / 16),
@@ -100,7 +107,7 @@ def first_generation(work: Work) -> Launch:
             sums=2 * shape.channels,
             loads=2 * (1 + shape.channels),
             passes=2 * (1 + shape.channels),
-            padding=_up(shape.taps, 16) / shape.taps,
+            padding=whole * _up(shape.taps, 16) / shape.taps,
             traffic_bytes=_weight_traffic(
                 shape, 16 * shape.channels, 16, ceil(shape.taps / 16) * ceil(shape.filters / 16)
             ),
@@ -117,7 +124,7 @@ def first_generation(work: Work) -> Launch:
         sums=16,
         loads=10,
         passes=4,
-        padding=_up(shape.taps, taps) / shape.taps * _up(shape.filters, 64) / shape.filters,
+        padding=whole * _up(shape.taps, taps) / shape.taps * _up(shape.filters, 64) / shape.filters,
         traffic_bytes=_weight_traffic(
             shape,
             taps * colours,
@@ -136,9 +143,9 @@ def second_generation(work: Work) -> Launch:
     sums = {OpKind.FORWARD: 64, OpKind.GRAD_INPUT: 32, OpKind.GRAD_WEIGHT: 32}[work.kind]
     loads = {OpKind.FORWARD: 20, OpKind.GRAD_INPUT: 12, OpKind.GRAD_WEIGHT: 12}[work.kind]
     shape = convolution_shape(work)
-    padding = 1.0
+    padding = _up(shape.batch_size, 32) / shape.batch_size
     if work.kind == OpKind.FORWARD:
-        padding = _up(shape.filters, 64) / shape.filters
+        padding *= _up(shape.filters, 64) / shape.filters
     return Launch(
         blocks=max(1, first.blocks * first.sums // sums),
         shared_bytes=min(first.shared_bytes * 2, 24_000),

@@ -116,6 +116,26 @@ def load_library(name: str, family: str = "") -> Library:
     return Library(name=name, family=family or "torch7", algorithms=cudnn.algorithms(version))
 
 
+_PRECISIONS = {"cudnn-v7": ("fp16",), "cudnn-v8": ("fp16", "tf32"), "roofline": ("fp16", "tf32")}
+"""What libraries have tensor-core kernels for, beside float32."""
+
+
+def load_library_for(name: str, device: Device, precision: Precision) -> Library:
+    """The library of that name, if it can compute so on the device.
+
+    Raises:
+        ProfileError: there is none, or it or the device has no units for the precision.
+    """
+    library = load_library(name)
+    if precision != "fp32":
+        able = [other for other, has in _PRECISIONS.items() if precision in has]
+        if name not in able:
+            raise ProfileError(f"{name} has no {precision} kernels (only {', '.join(able)})")
+        if tensor_speedup(device, precision) == 1:
+            raise ProfileError(f"{device.name} has no tensor cores for {precision}")
+    return library
+
+
 def _roofline(device: Device, work: Work, precision: Precision) -> Cost:
     """The larger of FLOP over peak and bytes over bandwidth: what no correction touches."""
     item = 2 if precision == "fp16" else FLOAT_BYTES

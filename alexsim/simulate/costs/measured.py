@@ -2,12 +2,13 @@
 
 ``alexsim calibrate`` times every op of a step at a few batch sizes; an op at another batch size
 lies on the line between its neighbours. On one machine all virtual GPUs share the same cores, so
-ops of different devices take turns.
+ops of different devices take turns, and decoding images takes its turn too.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -20,7 +21,7 @@ from alexsim.machine.sheet import Quantity
 from alexsim.network.network import Part
 from alexsim.plan.records import Op
 
-SCHEMA = 1
+SCHEMA = 2
 REST = "rest"
 """Time of a step that lies between its ops."""
 Points = tuple[tuple[int, float], ...]
@@ -28,20 +29,49 @@ Points = tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """One microbenchmark: what ran, its shape, one run's time, and units of work per second."""
+
+    what: str
+    shape: str
+    seconds: float
+    per_second: float
+    unit: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """What was measured on one machine, by which code."""
+    """What was measured on one machine: when, how and by which code."""
 
     machine: str
+    system: str
+    date: str
+    method: str
     backend: str
     torch: str
     threads: int
     rounds: int
-    flop_per_s: float
-    """Of a large float32 matrix product."""
-    memory_bytes_per_s: float
-    """Read and written by a large copy."""
     memory_bytes: int
+    scatter: float
+    """Standard deviation of the logarithm of one step's time around the median."""
+    rates: tuple[Rate, ...]
     ops: Mapping[str, Points]
+
+    def rate(self, what: str) -> float:
+        """The best rate of a microbenchmark whose name begins so.
+
+        Raises:
+            ProfileError: there is none.
+        """
+        found = [rate.per_second for rate in self.rates if rate.what.startswith(what)]
+        if not found:
+            raise ProfileError(f"the calibration has no rate of {what!r}; run it again")
+        return max(found)
+
+    @property
+    def flop_per_s(self) -> float:
+        """The highest rate that any product or convolution reached."""
+        return max(self.rate("gemm"), self.rate("convolution"))
 
     def seconds(self, signature: str, batch_size: int) -> float:
         """Time of an op at a batch size; beyond the measured ones, on the nearest line.
@@ -53,7 +83,7 @@ class Calibration:
         if points is None:
             raise ProfileError(
                 f"the calibration has no measurement of {signature!r}; measure its network with"
-                " `alexsim calibrate --net EDITION`"
+                " `alexsim calibrate --net EDITION --gpus N`"
             )
         if len(points) == 1:
             return points[0][1] * batch_size / points[0][0]
@@ -112,9 +142,24 @@ def read(path: str) -> Calibration:
             name: tuple((int(batch), float(seconds)) for batch, seconds in points)
             for name, points in document.pop("ops").items()
         }
-        return Calibration(ops=ops, **document)
+        rates = tuple(Rate(**rate) for rate in document.pop("rates"))
+        found = Calibration(ops=ops, rates=rates, **document)
+        sound = (
+            all(value > 0 for value in (found.threads, found.rounds, found.memory_bytes))
+            and 0 < found.scatter < 1
+            and all(0 < rate.per_second < math.inf for rate in rates)
+            and all(
+                batch > 0 and 0 <= seconds < math.inf
+                for of in ops.values()
+                for batch, seconds in of
+            )
+            and all(ops.values())
+        )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ProfileError(f"{path} is not a calibration: {error!r}") from error
+    if not sound:
+        raise ProfileError(f"{path} is not a calibration: a number is missing or not positive")
+    return found
 
 
 def machine_of(calibration: Calibration) -> Machine:
@@ -135,11 +180,17 @@ def machine_of(calibration: Calibration) -> Machine:
         context_bytes=measured(0),
         multiprocessors=measured(calibration.threads),
         clock_hz=measured(calibration.flop_per_s / (2 * lanes * calibration.threads)),
-        memory_bytes_per_s=measured(calibration.memory_bytes_per_s),
+        memory_bytes_per_s=measured(calibration.rate("memory copy")),
     )
     return replace(
         base,
         name=f"this machine ({calibration.machine}, {calibration.threads} threads)",
         device=device,
         device_name="here",
+        # Every thread decodes and crops, in its turn; files come from memory.
+        decode_workers=measured(calibration.threads),
+        decode_images_per_s=measured(calibration.rate("jpeg decode")),
+        crop_workers=measured(calibration.threads),
+        crop_images_per_s=measured(calibration.rate("crop")),
+        disk_bytes_per_s=measured(calibration.rate("memory read")),
     )

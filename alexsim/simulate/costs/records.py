@@ -13,6 +13,7 @@ from alexsim.network.network import Part
 from alexsim.plan.records import OpKind
 
 Precision = Literal["fp32", "tf32", "fp16"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "tf32", "fp16")
 Limit = Literal["compute", "memory", "launch", "measured"]
 
 

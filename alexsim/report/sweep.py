@@ -1,0 +1,132 @@
+"""Sweeps as a terminal table, and as rows for CSV and Parquet files."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from alexsim.report.simulation import milliseconds
+from alexsim.report.tables import plain_table
+from alexsim.simulate.pareto import objectives
+from alexsim.simulate.sweep import Point
+from alexsim.units import MIB
+
+_FIGURES = (
+    "step_s", "low_s", "high_s", "images_per_s", "training_days", "utilisation", "memory_bytes",
+    "fits", "energy_kwh", "price_usd", "pareto",
+)  # fmt: skip
+
+
+def sweep_rows(points: Sequence[Point]) -> list[dict[str, Any]]:
+    """One flat record per configuration; what it has no figure for is None."""
+    keys = list(dict.fromkeys(key for point in points for key in point.settings))
+    typed = {key: _type_of([point.settings.get(key, "") for point in points]) for key in keys}
+    rows = []
+    for point in points:
+        row: dict[str, Any] = {
+            key: typed[key](point.settings[key]) if key in point.settings else None for key in keys
+        }
+        row |= {name: None if point.error else getattr(point, name) for name in _FIGURES}
+        rows.append(row | {"error": point.error})
+    return rows
+
+
+def _type_of(texts: Sequence[str]) -> Callable[[str], Any]:
+    """Whole numbers or numbers where every value of a column is one, else text."""
+    for kind in (int, float):
+        try:
+            for text in texts:
+                kind(text)
+        except ValueError:
+            continue
+        return kind
+    return str
+
+
+def sweep_csv(points: Sequence[Point]) -> str:
+    """One line per configuration."""
+    rows = sweep_rows(points)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({key: _cell(value) for key, value in row.items()})
+    return text.getvalue()
+
+
+def _cell(value: Any) -> str:
+    match value:
+        case None:
+            return ""
+        case bool():
+            return str(value).lower()
+        case float():
+            return f"{value:.6g}"
+    return str(value)
+
+
+def sweep_parquet(points: Sequence[Point]) -> bytes:
+    """The same as a Parquet file."""
+    import pyarrow
+    from pyarrow import parquet
+
+    sink = pyarrow.BufferOutputStream()
+    parquet.write_table(pyarrow.Table.from_pylist(sweep_rows(points)), sink)
+    return bytes(sink.getvalue().to_pybytes())
+
+
+def grid_text(settings: Sequence[Mapping[str, str]], axes: Sequence[str]) -> str:
+    """What a sweep would simulate."""
+    lines = [" ".join(f"{axis}={one[axis]}" for axis in axes) for one in settings]
+    return "\n".join([*lines, f"{len(lines)} configurations"])
+
+
+def sweep_table(points: Sequence[Point], axes: Sequence[str], most: int = 40) -> RenderableType:
+    """The first configurations, in order; what varies, and the result."""
+    shown = points[:most]
+    title = f"{len(points)} configurations"
+    if len(points) > most:
+        title += f", the first {most} (-o FILE has all)"
+    priced = any(point.price_usd is not None for point in points)
+    figures = ["ms", "images/s", "days", "MiB", "kWh", *(["USD"] if priced else []), ""]
+    out = plain_table(title, *axes, *figures)
+    for point in shown:
+        values = [point.settings[axis] for axis in axes]
+        if point.error:
+            out.add_row(*values, *([""] * (len(figures) - 1)), "-")
+            continue
+        price = "" if point.price_usd is None else f"{point.price_usd:,.0f}"
+        out.add_row(
+            *values,
+            milliseconds(point.step_s),
+            f"{point.images_per_s:,.0f}",
+            f"{point.training_days:.2f}",
+            f"{point.memory_bytes / MIB:,.0f}",
+            f"{point.energy_kwh:,.0f}",
+            *([price] if priced else []),
+            "*" if point.pareto else "" if point.fits else "full",
+        )
+    over = ", ".join(_WORDS[name] for name in objectives(points))
+    notes = [
+        Text(
+            f"* none that fits is better in {over}.\n"
+            "full: does not fit. MiB: the fullest card. kWh: training, at data-sheet power."
+            + ("\nUSD: the cards when they came out." if priced else "")
+        )
+    ]
+    errors = list(dict.fromkeys(point.error for point in points if point.error))
+    notes += [Text(f"no result: {error}") for error in errors[:5]]
+    return Group(out, *notes)
+
+
+_WORDS = {
+    "training_days": "time",
+    "memory_bytes": "memory",
+    "energy_kwh": "energy",
+    "price_usd": "price",
+}

@@ -1,0 +1,83 @@
+"""The critical path of a step, and how sure its length is."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+
+from alexsim.simulate.engine import Times
+from alexsim.simulate.records import NINE_IN_TEN, DeviceTimes, Interval
+from alexsim.simulate.tasks import TaskList
+from alexsim.trace import Span, activity
+
+TRANSFER_SPREAD, HOST_SPREAD = 0.2, 0.3
+"""Standard deviation of the logarithm of a transfer's time and of a stage of the data path:
+published copies over one kind of link differ by about a fifth, hosts and disks by more."""
+
+
+def critical_path(listed: TaskList, times: Times, last: int, origin: float) -> tuple[Span, ...]:
+    """The chain of tasks that ends with ``last``, back to where the step began.
+
+    Each one started when the one before it ended, so their lengths add up to the step's.
+    """
+    found = []
+    index = last
+    while index >= 0 and times.end[index] > origin:
+        if times.end[index] > times.start[index]:
+            device, _, queue = listed.tasks[index].queue.partition(":")[0].partition(".")
+            found.append(
+                Span(
+                    op_id=listed.ops[index][2],
+                    device=device,
+                    queue=queue,
+                    step=0,
+                    start_s=max(0.0, times.start[index] - origin),
+                    end_s=times.end[index] - origin,
+                    source="simulated",
+                )
+            )
+        index = times.cause[index]
+    return tuple(reversed(found))
+
+
+def interval(
+    listed: TaskList,
+    step_s: float,
+    path: Sequence[Span],
+    devices: Sequence[DeviceTimes],
+    *,
+    host_s: float,
+) -> Interval:
+    """Bounds for nine steps in ten.
+
+    The devices and the data path run beside each other, and the slower one sets the pace: so the
+    bounds are the larger of theirs. A device's time is uncertain by what is computed and by its
+    transfers, in the shares that the critical path has of them.
+    """
+    host = sum(span.duration_s for span in path if activity(span.op_id) == "host")
+    bound_by_host = host > step_s / 2
+    if bound_by_host:
+        computing = max(device.busy_s for device in devices)
+        alone_s = max(step_s - device.idle_s for device in devices)
+    else:
+        computing = sum(s.duration_s for s in path if activity(s.op_id) == "computing")
+        alone_s = step_s
+    share = computing / alone_s
+    spread = math.hypot(share * _spread(listed), (1 - share) * TRANSFER_SPREAD)
+    low, high = math.exp(-NINE_IN_TEN * spread), math.exp(NINE_IN_TEN * spread)
+    slow = math.exp(NINE_IN_TEN * HOST_SPREAD)
+    return Interval(low=max(alone_s * low, host_s / slow), high=max(alone_s * high, host_s * slow))
+
+
+def _spread(listed: TaskList) -> float:
+    """Standard deviation of the logarithm of what the first device computes."""
+    shares: dict[str, float] = defaultdict(float)
+    total = 0.0
+    device = listed.plan.devices[0]
+    for op in device.ops:
+        for cost in listed.costs.get(op.id, ()):
+            total += cost.seconds
+            for trait in cost.traits:
+                shares[trait] += cost.seconds
+    return listed.timer.correction.spread({trait: share / total for trait, share in shares.items()})

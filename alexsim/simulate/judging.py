@@ -1,0 +1,155 @@
+"""How far off predictions of published figures are: by kind of row, device and library, and fit."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from alexsim.errors import AlexsimError
+from alexsim.simulate.correction import UNFITTED, Correction, scatter
+from alexsim.simulate.rows import Case
+from alexsim.simulate.validation import Prediction, fit_to, may_fit, predict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """Errors of a set of predictions."""
+
+    name: str
+    rows: int
+    mean_absolute_error: float
+    median_absolute_error: float
+    worst: float
+    """The error, with its sign, that is furthest from none."""
+    bias: float
+    """Mean logarithm of predicted over measured time."""
+    coverage: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """One library on one device: every row, their errors, and the roofline's."""
+
+    device: str
+    library: str
+    predictions: tuple[Prediction, ...]
+    summary: Summary
+    roofline: Summary
+
+
+def summarise(name: str, predictions: Sequence[Prediction]) -> Summary:
+    """Errors and coverage of some predictions whose rows have values."""
+    errors = sorted(abs(p.error) for p in predictions)
+    if not errors:
+        return Summary(
+            name=name,
+            rows=0,
+            mean_absolute_error=0,
+            median_absolute_error=0,
+            worst=0,
+            bias=0,
+            coverage=0,
+        )
+    return Summary(
+        name=name,
+        rows=len(errors),
+        mean_absolute_error=sum(errors) / len(errors),
+        median_absolute_error=errors[len(errors) // 2],
+        worst=max((p.error for p in predictions), key=abs),
+        bias=sum(math.log1p(p.error) for p in predictions) / len(errors),
+        coverage=sum(p.covered for p in predictions) / len(errors),
+    )
+
+
+def judged(case: Case) -> bool:
+    """Rows that the gate looks at: one GPU's float32, first-hand or well documented."""
+    row = case.row
+    return (
+        row.trust in ("A", "B")
+        and row.precision == "fp32"
+        and row.value is not None
+        and may_fit(case)
+    )
+
+
+def is_step(case: Case) -> bool:
+    """A whole network's step: forward and backward, with or without the update."""
+    return not case.single_layer and case.passes in ("fwd+bwd", "train-step")
+
+
+def by_kind(name: str, predictions: Sequence[Prediction]) -> list[Summary]:
+    """Summaries of whole steps and of single layers."""
+    return [
+        summarise(f"{what}, {name}", [p for p in predictions if select(p.case)])
+        for what, select in (("steps", is_step), ("layers", is_layer))
+    ]
+
+
+def judge(predictions: Sequence[Prediction], correction: Correction) -> list[Summary]:
+    """What the models in use, the mechanism alone and the roofline make of the judged rows."""
+    ours = [p for p in predictions if judged(p.case)]
+    if not ours:
+        return []
+    cases = [p.case for p in ours]
+    bare = [predict(case, UNFITTED) for case in cases]
+    bound = scatter(correction.roofline_noise)
+    roofline = [predict(case, bound, library="roofline") for case in cases]
+    summaries = by_kind("fitted", ours) + by_kind("no fit at all", bare)
+    summaries += by_kind("roofline", roofline)
+    several = [p for p in predictions if p.case.row.n_gpus > 1 and p.case.row.value is not None]
+    return [*summaries, summarise("several GPUs (never fitted)", several)]
+
+
+def by_device_and_library(predictions: Sequence[Prediction]) -> tuple[Group, ...]:
+    """Every device with every library: all rows, and the errors of those with a value."""
+    members: dict[tuple[str, str], list[Prediction]] = defaultdict(list)
+    for prediction in predictions:
+        members[prediction.case.device, prediction.case.library].append(prediction)
+    found = []
+    for (device, library), of in sorted(members.items()):
+        known = [p for p in of if p.case.row.value is not None]
+        bound = [predict(p.case, UNFITTED, library="roofline") for p in known]
+        found.append(
+            Group(
+                device=device,
+                library=library,
+                predictions=tuple(of),
+                summary=summarise(f"{device}, {library}", known),
+                roofline=summarise(f"{device}, roofline", bound),
+            )
+        )
+    return tuple(found)
+
+
+def is_layer(case: Case) -> bool:
+    """A single layer, alone or inside a network."""
+    return case.single_layer
+
+
+def leave_out(
+    all_cases: Sequence[Case],
+    key: Callable[[Case], str],
+    *,
+    done: Callable[[int], None] = lambda _: None,
+) -> tuple[Prediction, ...]:
+    """Each group of rows predicted by a fit that has not seen it.
+
+    Raises:
+        AlexsimError: there is one group only, or nothing to fit to without one.
+    """
+    groups: dict[str, list[Case]] = defaultdict(list)
+    for case in all_cases:
+        groups[key(case)].append(case)
+    if len(groups) < 2:
+        raise AlexsimError(
+            f"leaving one out needs rows of at least two; all are {next(iter(groups))}"
+        )
+    predictions = []
+    for index, (name, members) in enumerate(sorted(groups.items()), start=1):
+        others = [case for case in all_cases if key(case) != name]
+        correction = fit_to(others, fitted_to=f"all but {name}")
+        predictions += [predict(case, correction) for case in members if judged(case)]
+        done(index)
+    return tuple(predictions)

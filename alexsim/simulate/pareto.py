@@ -1,0 +1,49 @@
+"""Configurations that no other beats: the Pareto set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from alexsim.simulate.sweep import Point
+
+
+def objectives(points: Sequence[Point]) -> tuple[str, ...]:
+    """What is compared: time, memory, energy; and price, if that of every configuration is known.
+
+    Configurations that do not fit their memory, or make no sense, do not count.
+    """
+    able = [point for point in points if point.fits and not point.error]
+    priced = bool(able) and all(point.price_usd is not None for point in able)
+    return ("training_days", "memory_bytes", "energy_kwh", *(("price_usd",) if priced else ()))
+
+
+def with_pareto(points: Sequence[Point]) -> tuple[Point, ...]:
+    """The points, those marked that fit and are beaten by none that fits.
+
+    One beats another that is nowhere better and somewhere worse; equal ones do not beat each other.
+    """
+    names = objectives(points)
+    able = [
+        (tuple(getattr(point, name) for name in names), index)
+        for index, point in enumerate(points)
+        if point.fits and not point.error
+    ]
+    front: list[tuple[float, ...]] = []
+    best = set()
+    # Whoever beats a point comes before it in this order.
+    for values, index in sorted(able):
+        if any(other != values and _nowhere_better(values, other) for other in front):
+            continue
+        front.append(values)
+        best.add(index)
+    return tuple(
+        replace(point, pareto=True) if index in best else point
+        for index, point in enumerate(points)
+    )
+
+
+def _nowhere_better(values: tuple[float, ...], than: tuple[float, ...]) -> bool:
+    return all(one >= other for one, other in zip(values, than, strict=True))
