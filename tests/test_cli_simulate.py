@@ -33,9 +33,15 @@ def document(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
 def test_simulate_json(capsys: pytest.CaptureFixture[str]) -> None:
     found = document(capsys, "simulate")
     assert found.keys() >= SIMULATE_KEYS
-    assert [device.keys() for device in found["devices"]] == [
-        {"name", "busy_s", "idle_s", "exchange_s", "upload_s", "memory_bytes"}
-    ] * 2
+    keys = {"name", "busy_s", "idle_s", "exchange_s", "upload_s", "memory_bytes"}
+    assert [device["name"] for device in found["devices"] if device.keys() > keys] == [
+        "gpu0", "gpu1",
+    ]  # fmt: skip
+    path = found["critical_path"]
+    assert sum(p["end_s"] - p["start_s"] for p in path) == pytest.approx(found["step_s"])
+    for device in found["devices"]:
+        ops = [op["seconds"] for op in found["ops"] if op["device"] == device["name"]]
+        assert sum(ops) == pytest.approx(device["busy_s"])
     assert {"name", "source", "target", "bytes", "seconds"} == found["exchanges"][0].keys()
     assert {"name", "device", "forward_s", "grad_input_s", "grad_weight_s"} <= found["layers"][
         0
@@ -98,7 +104,10 @@ def test_options_reach_the_simulator(capsys: pytest.CaptureFixture[str]) -> None
         (("simulate", "--precision", "int8"), "--precision must be one of fp32"),
         (("simulate", "--gpus", "2", "--partition", "replicas", "--batch", "3"), "does not divide"),
         (("simulate", "--machine", "none.json"), "`alexsim calibrate` makes one"),
-        (("simulate", "--machine", CALIBRATION, "--library", "cudnn-v4"), "of library measured"),
+        (
+            ("simulate", "--machine", CALIBRATION, "--library", "cudnn-v4"),
+            "its library is measured, not cudnn-v4",
+        ),
         (("simulate", "--machine", "k40", "--library", "measured"), "needs the .json file of"),
         (("simulate", "--machine", CALIBRATION, "--link", "pcie3-x16"), "--link changes a data"),
         (("simulate", "--machine", CALIBRATION, "--sensitivity"), "--sensitivity changes a data"),
@@ -108,7 +117,7 @@ def test_options_reach_the_simulator(capsys: pytest.CaptureFixture[str]) -> None
         (("simulate", "--precision", "fp16"), "cuda-convnet has no fp16 kernels"),
         (
             ("simulate", "--machine", "p100", "--library", "cudnn-v7", "--precision", "fp16"),
-            "P100 SXM2 has no tensor cores",
+            "has no tensor cores for fp16",
         ),
         (("simulate", "--set", "devices_per_uplink=0.5"), "must be a whole number, got 0.5"),
         (("simulate", "--set", "device.clock_hz=nan"), "must be finite"),

@@ -21,8 +21,9 @@ from alexsim.simulate.tasks import DataPath, Partition, Scale, TaskList, Timer, 
 
 PARTITIONS: tuple[Partition, ...] = ("columns", "replicas", "hybrid")
 _STEPS, _EVEN = 6, 3
-"""A pipeline with two buffers runs evenly from the fourth step; while that one runs, the host
-already works on the sixth."""
+"""A pipeline with two buffers per stage runs evenly from the fourth step."""
+_WHOLE_STEPS, _WHOLE_EVEN = 12, 5
+"""While the sixth step runs, the data path works on images of up to the twelfth."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,13 +113,16 @@ def simulate(
         raise PlanError(
             f"{machine.name} has {room:g} device(s) and no network; {count} are asked for"
         )
-    if plan.schedule == "serial" and not whole_pipeline:
+    if plan.schedule == "serial" and not whole_pipeline and not timer.calibration:
         stages = host_stages(machine, plan, scale).values()
         alone = _run(TaskList(plan=plan, timer=timer, data="none", scale=scale), 1, looked_at=0)
         if data == "none" or max(alone.times.end) >= max(stages):
             return summarise(alone, data=data)
     listed = TaskList(plan=plan, timer=timer, data=data, scale=scale)
-    return summarise(_run(listed, _STEPS, looked_at=_EVEN), data=data)
+    # Where decoding takes the cores' time, all of it must be there.
+    whole = whole_pipeline or timer.calibration is not None
+    steps, even = (_WHOLE_STEPS, _WHOLE_EVEN) if whole else (_STEPS, _EVEN)
+    return summarise(_run(listed, steps, looked_at=even), data=data)
 
 
 def _run(listed: TaskList, steps: int, *, looked_at: int) -> Run:
