@@ -213,6 +213,21 @@ def test_sweep_writes_what_other_tools_read(
             assert float(line["step_s"]) == pytest.approx(row["step_s"], rel=1e-5)
 
 
+def test_energy_is_power_times_time_and_price_that_of_every_card(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = document(
+        capsys, "sweep", "-a", "machine=gtx680,gtx580x2", "-a", "gpus=1,2", "--epochs", "9",
+        "-a", "batch=64",
+    )["points"]  # fmt: skip
+    for point, watts, price in zip(
+        found, (195, 390, 244, 488), (499, 998, None, None), strict=True
+    ):
+        assert point["energy_kwh"] == pytest.approx(watts * point["training_days"] * 24 / 1000)
+        assert point["price_usd"] == price
+    assert any(point["pareto"] for point in found)
+
+
 def test_a_dry_run_lists_the_grid(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("sweep", "-a", "batch=64,128", "-a", "gpus=1,2", "--dry-run") == 0
     assert capsys.readouterr().out.splitlines() == [
