@@ -81,6 +81,7 @@ def test_no_gtx_580_row_teaches_anything() -> None:
     shipped = correction_document(load_correction())
     assert fitted["traits"] == shipped["traits"]
     assert fitted["coefficients"] == pytest.approx(shipped["coefficients"], abs=2e-4)
+    assert fitted["roofline_noise"] == pytest.approx(shipped["roofline_noise"])
     assert not any("fermi" in trait for trait in shipped["traits"])
 
 
