@@ -55,9 +55,8 @@ def interval(
     bounds are the larger of theirs. A device's time is uncertain by what is computed and by its
     transfers, in the shares that the critical path has of them.
     """
-    host = sum(span.duration_s for span in path if activity(span.op_id) == "host")
-    bound_by_host = host > step_s / 2
-    if bound_by_host:
+    if host_s > 0.999 * step_s:
+        # The path leads through what the devices waited for; they alone would take less.
         computing = max(device.busy_s for device in devices)
         alone_s = max(step_s - device.idle_s for device in devices)
     else:
