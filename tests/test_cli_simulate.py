@@ -133,6 +133,7 @@ def test_options_reach_the_simulator(capsys: pytest.CaptureFixture[str]) -> None
         (("hardware", "show", "gtx58"), "did you mean gtx580"),
         (("validate", "--measurements", "none.csv"), "cannot read none.csv"),
         (("calibrate", "--batches", "8"), "at least two batch sizes"),
+        (("calibrate", "-o", "here"), "-o must name a .json file, got here"),
         (("calibrate", "--threads", "0"), "--threads must be at least 1"),
         (("calibrate", "-o", "/proc/none/x.json"), "cannot write /proc/none/x.json"),
         (("calibrate", "--batches", "8,16", "--check", "16"), "both have 16"),

@@ -69,6 +69,8 @@ def calibrate(
     if both := sorted(set(taught) & set(asked)):
         raise AlexsimError(f"--check must differ from --batches; both have {both[0]}")
 
+    if output and output.suffix != ".json":
+        raise AlexsimError(f"-o must name a .json file, got {output}")
     # Before the minutes of measuring, not after them.
     path = output or default_path()
     try:

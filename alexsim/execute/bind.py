@@ -201,7 +201,10 @@ def _loss(op: Op, memory: Memory) -> Run:
         context.top1 = 1 - ((1 - above) / level).clamp_(0, 1)
         context.top5 = 1 - ((5 - above) / level).clamp_(0, 1)
         # Comparisons with NaN are all false: no guess is right.
-        context.losses.masked_fill_(own.squeeze(1).isnan(), torch.nan)
+        unknown = own.squeeze(1).isnan()
+        context.losses.masked_fill_(unknown, torch.nan)
+        context.top1.masked_fill_(unknown, 1)
+        context.top5.masked_fill_(unknown, 1)
 
     return run
 

@@ -1,0 +1,120 @@
+"""What every kernel shares: precisions, tile shapes, checks of the tensors that come in.
+
+Images are ``[N, C, H, W]`` tensors whose channels lie next to each other in memory (channels-last,
+"NHWC"): a window's channels are then one run of bytes, which loads in 16-byte pieces and feeds a
+matrix product without rearrangement. Rows, pixels and images may have any stride, so a column's
+slice of a shared block works as it stands.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import triton
+import triton.language as tl
+from triton import knobs
+
+Tensor = torch.Tensor
+Precision = Literal["fp32", "fp32x3", "tf32", "bf16", "fp16"]
+PRECISIONS: dict[Precision, str] = {
+    "fp32": "ieee",
+    "fp32x3": "tf32x3",
+    "tf32": "tf32",
+    "bf16": "bf16",
+    "fp16": "fp16",
+}
+"""What a product of float32 values keeps, and Triton's word for it.
+
+``fp32``: IEEE float32 on the ordinary lanes. ``fp32x3``: three TF32 products per product, float32's
+accuracy on tensor cores. ``tf32``: one. ``bf16``, ``fp16``: operands are rounded to 16 bits when
+they are loaded (or lie so in memory already). Sums are float32 always.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """How a kernel is cut up: its tile, its warps, and the depth of its software pipeline."""
+
+    block_m: int
+    block_n: int
+    block_k: int
+    warps: int = 4
+    stages: int = 3
+
+
+@triton.jit
+def dot(a, b, acc, PRECISION: tl.constexpr):
+    """``acc + a @ b`` in float32 sums."""
+    if PRECISION == "bf16":
+        return tl.dot(a.to(tl.bfloat16), b.to(tl.bfloat16), acc)
+    elif PRECISION == "fp16":
+        return tl.dot(a.to(tl.float16), b.to(tl.float16), acc)
+    else:
+        return tl.dot(a, b, acc, input_precision=PRECISION)
+
+
+def interpreted() -> bool:
+    """Whether kernels run in Triton's interpreter, on the CPU."""
+    return bool(knobs.runtime.interpret)
+
+
+def word(precision: Precision) -> str:
+    """Triton's word for a precision.
+
+    Raises:
+        ValueError: there is no such precision.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
+    return PRECISIONS[precision]
+
+
+def images(name: str, x: Tensor) -> tuple[int, int, int]:
+    """Strides of image, row and pixel of a channels-last tensor, in elements.
+
+    Raises:
+        ValueError: it is no ``[N, C, H, W]`` tensor whose channels are contiguous, or too large
+            for offsets of 32 bits.
+    """
+    if x.ndim != 4:
+        raise ValueError(f"{name} must be [N, C, H, W], got {list(x.shape)}")
+    if x.shape[1] > 1 and x.stride(1) != 1:
+        raise ValueError(f"{name} must be channels-last, its strides are {list(x.stride())}")
+    offsets_fit(name, x)
+    return x.stride(0), x.stride(2), x.stride(3)
+
+
+def offsets_fit(name: str, x: Tensor) -> None:
+    """Check that 31 bits reach every element.
+
+    Raises:
+        ValueError: they do not.
+    """
+    span = sum((n - 1) * stride for n, stride in zip(x.shape, x.stride(), strict=True))
+    if span >= 2**31:
+        raise ValueError(f"{name} spans {span:,} elements; the kernels' offsets have 31 bits")
+
+
+def filters(name: str, weight: Tensor) -> None:
+    """Check that a filter bank ``[K, C, R, S]`` lies as ``[K, R, S, C]``.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if weight.ndim != 4 or not weight.permute(0, 2, 3, 1).is_contiguous():
+        raise ValueError(
+            f"{name} must be [K, C, R, S] and channels-last, got {list(weight.shape)} with strides"
+            f" {list(weight.stride())}"
+        )
+
+
+def power_of_two(least: int, value: int, most: int) -> int:
+    """The next power of two, within bounds."""
+    return max(least, min(most, triton.next_power_of_2(value)))
+
+
+def block_of(count: int) -> int:
+    """Elements of one program of an elementwise kernel."""
+    return power_of_two(128, count, 1 << 20 if interpreted() else 1024)

@@ -1,0 +1,226 @@
+"""Which tile a kernel takes for a product: what was measured, else what a model of the card picks.
+
+Nothing is ever timed behind the user's back: ``choose`` looks into the measurements that came with
+the package, then into those that ``measure`` left in the user's cache, and otherwise asks the
+model. A product is one of an ``M x K`` by a ``K x N`` matrix, whatever its rows mean.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+import triton
+
+from alexsim_kernels.common import Config, Precision, Tensor, interpreted, power_of_two
+
+SHARED_BYTES = {80: 166_912, 86: 101_376, 89: 101_376, 90: 232_448}
+"""What one block may take, by compute capability (CUDA programming guide)."""
+_REGISTERS = 255
+_SIDES = (16, 32, 64, 128, 256)
+_DEPTHS = (16, 32, 64)
+_WARP = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A product that a kernel runs: which pass, its sizes, and what its operands look like.
+
+    ``run``: values that lie next to each other in memory, so how wide loads can be; ``flat``: taps
+    and channels are one index.
+    """
+
+    op: str
+    m: int
+    n: int
+    k: int
+    run: int
+    flat: bool
+    precision: Precision
+
+    def name(self) -> str:
+        """As a key of files; batches of a size class share one, since only the rows differ."""
+        size = 1 << (max(self.m, self.k).bit_length() - 1)
+        small = self.n if self.op != "grad_weight" else f"{self.m}x{self.n}"
+        return f"{self.op} {small} run {self.run} size {size} {self.precision}"
+
+
+def choose(key: Key, like: Tensor) -> Config:
+    """The tile for a product on the device of ``like``."""
+    if interpreted() or like.device.type != "cuda":
+        return for_interpreter(key)
+    name, capability = _device(like.device.index or 0)
+    known = {**_shipped(), **_cached(str(cache_file()))}.get(name, {})
+    if (found := known.get(key.name())) is not None:
+        return found
+    return by_model(
+        key, capability, torch.cuda.get_device_properties(like.device).multi_processor_count
+    )
+
+
+def for_interpreter(key: Key) -> Config:
+    """As few, large tiles as possible: each interpreted operation costs the same."""
+    n = power_of_two(16, key.n if key.flat or key.op != "grad_weight" else key.run, 512)
+    if key.op == "grad_weight":
+        m = power_of_two(16, key.m, 256)
+        return Config(m, n, power_of_two(16, key.k, _MOST_NUMBERS // max(m, n)))
+    k = power_of_two(16, key.k if key.flat else key.run, 512)
+    return Config(power_of_two(16, key.m, _MOST_NUMBERS // max(n, k)), n, k)
+
+
+_MOST_NUMBERS = 1 << 20
+"""What Triton allows in one tile."""
+
+
+@cache
+def by_model(key: Key, capability: int, multiprocessors: int) -> Config:
+    """The candidate that should take the least time."""
+    return min(candidates(key, capability), key=lambda config: _cost(key, config, multiprocessors))
+
+
+def candidates(key: Key, capability: int) -> Iterator[Config]:
+    """Tiles that fit the card's shared memory and registers, and the product's sides."""
+    item = 2 if key.precision in ("bf16", "fp16") else 4
+    for m in _SIDES:
+        for n in _SIDES:
+            for k in _DEPTHS:
+                for warps in (4, 8):
+                    for stages in (2, 3, 4):
+                        config = Config(m, n, k, warps, stages)
+                        if _fits(key, config, item, capability):
+                            yield config
+
+
+def _fits(key: Key, config: Config, item: int, capability: int) -> bool:
+    m, n, k = config.block_m, config.block_n, config.block_k
+    if m > 2 * power_of_two(16, key.m, 256) or n > power_of_two(16, key.n, 256):
+        return False
+    depth = key.run if not key.flat and key.op != "grad_weight" else key.k
+    if k > power_of_two(16, depth, 64):
+        return False
+    if item * (m + n) * k * config.stages > SHARED_BYTES.get(capability, 98_304):
+        return False
+    return registers(key.precision, config) <= _REGISTERS
+
+
+def registers(precision: Precision, config: Config) -> float:
+    """Registers of a thread, roughly: its sums, the operands it holds, and its addresses.
+
+    Without tensor cores a thread holds its rows and columns of the whole depth, which is what made
+    IEEE tiles of 128 x 128 x 32 spill; three products hold large and small halves.
+    """
+    threads = _WARP * config.warps
+    sums = config.block_m * config.block_n / threads
+    operands = (config.block_m + config.block_n) * config.block_k / threads
+    if precision == "fp32":
+        operands = 2.0 * config.block_k * (sums**0.5)
+    elif precision == "fp32x3":
+        operands *= 3
+    return sums + operands + 40
+
+
+def _cost(key: Key, config: Config, multiprocessors: int) -> float:
+    """Relative time: padded work, over what the tile's shape and the last wave let through."""
+    rows = triton.cdiv(key.m, config.block_m)
+    columns = triton.cdiv(key.n, config.block_n)
+    work = rows * columns * config.block_m * config.block_n
+    depth = key.run if not key.flat and key.op != "grad_weight" else key.k
+    work *= triton.cdiv(depth, config.block_k) * config.block_k / depth
+    # Loads per product fall with the tile's sides; a deep tile has fewer loop turns.
+    intensity = 2 / (1 / config.block_m + 1 / config.block_n)
+    overhead = 1 + 32 / intensity + 4 / config.block_k
+    if key.op == "grad_weight":
+        return work * overhead  # splits fill the card
+    tiles = rows * columns
+    waves = triton.cdiv(tiles, multiprocessors) * multiprocessors / tiles
+    return work * overhead * waves / (1 + 0.02 * config.stages)
+
+
+def cache_file() -> Path:
+    """Where ``measure`` leaves what it found."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "alexsim" / "kernels.json"
+
+
+def measure(
+    key: Key, like: Tensor, run: Callable[[Config], object], *, most: int = 24
+) -> tuple[Config, float]:
+    """Time the most promising tiles on a GPU; keep the fastest in the cache, and return it.
+
+    Args:
+        key: the product.
+        like: any tensor on the device.
+        run: launches the kernel with a tile.
+        most: tiles to time, the most promising first.
+
+    Returns:
+        The fastest tile and its median milliseconds.
+
+    Raises:
+        RuntimeError: no tile ran.
+    """
+    from triton.testing import do_bench
+
+    name, capability = _device(like.device.index or 0)
+    count = torch.cuda.get_device_properties(like.device).multi_processor_count
+    ranked = sorted(candidates(key, capability), key=lambda config: _cost(key, config, count))
+    best: tuple[float, Config] | None = None
+    for config in ranked[:most]:
+        try:
+            milliseconds = float(do_bench(lambda: run(config), return_mode="median"))  # noqa: B023
+        except triton.runtime.errors.OutOfResources:
+            continue
+        if best is None or milliseconds < best[0]:
+            best = milliseconds, config
+    if best is None:
+        raise RuntimeError(f"no tile of {len(ranked)} ran for {key}")
+    _keep(name, key, best[1])
+    return best[1], best[0]
+
+
+def _keep(device: str, key: Key, config: Config) -> None:
+    path = cache_file()
+    known = {name: dict(of) for name, of in _cached(str(path)).items()}
+    known.setdefault(device, {})[key.name()] = config
+    text = json.dumps(
+        {name: {k: asdict(c) for k, c in of.items()} for name, of in known.items()}, indent=1
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)
+    _cached.cache_clear()
+
+
+@cache
+def _device(index: int) -> tuple[str, int]:
+    """A device and the version that compiles for it, as one name; its compute capability."""
+    major, minor = torch.cuda.get_device_capability(index)
+    version = f"triton {triton.__version__}"
+    return f"{torch.cuda.get_device_name(index)}, {version}", 10 * major + minor
+
+
+def _parse(text: str) -> dict[str, dict[str, Config]]:
+    return {
+        device: {key: Config(**config) for key, config in of.items()}
+        for device, of in json.loads(text).items()
+    }
+
+
+@cache
+def _cached(path: str) -> dict[str, dict[str, Config]]:
+    try:
+        return _parse(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}  # a cache that cannot be read is made anew
+
+
+@cache
+def _shipped() -> dict[str, dict[str, Config]]:
+    return _parse((files("alexsim_kernels") / "tuned.json").read_text(encoding="utf-8"))
