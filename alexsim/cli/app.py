@@ -11,6 +11,7 @@ from typer.exceptions import Abort, TyperException
 from alexsim.cli import hardware, network
 from alexsim.cli.calibrate import calibrate
 from alexsim.cli.flops import flops
+from alexsim.cli.kernels import kernels
 from alexsim.cli.memory import memory
 from alexsim.cli.simulate import simulate
 from alexsim.cli.sweep import sweep
@@ -33,6 +34,7 @@ app.command()(simulate)
 app.command()(sweep)
 app.command()(validate)
 app.command()(calibrate)
+app.command()(kernels)
 app.add_typer(hardware.app, name="hardware")
 app.add_typer(network.app, name="network")
 

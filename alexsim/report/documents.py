@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from alexsim.machine.machine import Link
     from alexsim.profile.calibrate import Check
+    from alexsim.profile.kernels import KernelCode
     from alexsim.simulate.costs.measured import Calibration
     from alexsim.simulate.judging import Group, Summary
     from alexsim.simulate.records import Simulation
@@ -270,6 +271,16 @@ def calibration_document(
             }
             for row in checks
         ],
+    }
+
+
+def kernels_document(found: Sequence[KernelCode], *, arch: int) -> dict[str, Any]:
+    """``alexsim kernels --json``."""
+    return {
+        "schema": SCHEMA,
+        "alexsim": version("alexsim"),
+        "arch": arch,
+        "kernels": [asdict(code) for code in found],
     }
 
 

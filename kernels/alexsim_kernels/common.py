@@ -115,6 +115,6 @@ def power_of_two(least: int, value: int, most: int) -> int:
     return max(least, min(most, triton.next_power_of_2(value)))
 
 
-def block_of(count: int) -> int:
-    """Elements of one program of an elementwise kernel."""
-    return power_of_two(128, count, 1 << 20 if interpreted() else 1024)
+def block_of(count: int, most: int = 1024) -> int:
+    """Elements of one program of an elementwise kernel; as many as there are when interpreted."""
+    return power_of_two(128, count, 1 << 20 if interpreted() else most)

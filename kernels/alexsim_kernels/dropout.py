@@ -12,7 +12,7 @@ import triton.language as tl
 from alexsim_kernels.common import Tensor, block_of
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["key_low", "key_high"])
 def _keep(
     mask, step, key_low, key_high, count, units, first_unit, mask_row,
     LEAST: tl.constexpr, BLOCK: tl.constexpr,
@@ -21,7 +21,7 @@ def _keep(
     inside = i < count
     n, unit = i // units, i % units + first_unit
     c2 = (unit * 0).to(tl.uint32) + tl.load(step).to(tl.uint32)
-    seed = (key_high.to(tl.uint64) << 32) | key_low.to(tl.uint64)
+    seed = (tl.cast(key_high, tl.uint64) << 32) | tl.cast(key_low, tl.uint64)
     w0, w1, w2, w3 = tl.philox(
         seed, (unit // 4).to(tl.uint32), n.to(tl.uint32), c2, (unit * 0).to(tl.uint32)
     )

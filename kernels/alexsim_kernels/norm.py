@@ -215,7 +215,7 @@ def over_pixels_forward(
         ValueError: shapes do not match, or a tensor is not channels-last.
     """
     _alike(x, y, d)
-    block = block_of(x.numel())
+    block = block_of(x.numel(), most=256)
     _over_forward[(triton.cdiv(x.numel(), block),)](
         x, y, d, x.numel(), *x.shape[1:], *images("x", x), *images("y", y), *images("d", d),
         SIZE=size, K=k, ALPHA=alpha, BETA=beta, BLOCK=block,
@@ -231,7 +231,7 @@ def over_pixels_backward(
         ValueError: shapes do not match, or a tensor is not channels-last.
     """
     _alike(x, d, dy, dx)
-    block = block_of(x.numel())
+    block = block_of(x.numel(), most=256)
     _over_backward[(triton.cdiv(x.numel(), block),)](
         x, d, dy, dx, x.numel(), *x.shape[1:], *images("x", x), *images("d", d),
         *images("dy", dy), *images("dx", dx), SIZE=size, ALPHA=alpha, BETA=beta, BLOCK=block,
@@ -241,7 +241,7 @@ def over_pixels_backward(
 def _pixels(x: Tensor) -> tuple[int, tuple[int], dict[str, int]]:
     pixels = x.shape[0] * x.shape[2] * x.shape[3]
     channels = power_of_two(16, x.shape[1], 1 << 16)
-    rows = power_of_two(1, pixels, (1 << 20 if interpreted() else 2048) // channels)
+    rows = power_of_two(1, pixels, (1 << 20 if interpreted() else 1024) // channels)
     return pixels, (triton.cdiv(pixels, rows),), {"BLOCK_P": rows, "BLOCK_C": channels}
 
 

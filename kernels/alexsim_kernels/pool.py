@@ -123,7 +123,7 @@ def backward(
     _check(dx, dy)
     if ties not in ("all", "first"):
         raise ValueError(f"ties must be 'all' or 'first', got {ties!r}")
-    block = block_of(x.numel())
+    block = block_of(x.numel(), most=512)
     _backward[(triton.cdiv(x.numel(), block),)](
         x, y, dy, dx, x.numel(), x.shape[1], *x.shape[2:], *y.shape[2:],
         *x.stride(), *y.stride(), *dy.stride(), *dx.stride(),

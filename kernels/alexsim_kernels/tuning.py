@@ -22,7 +22,8 @@ from alexsim_kernels.common import Config, Precision, Tensor, interpreted, power
 
 SHARED_BYTES = {80: 166_912, 86: 101_376, 89: 101_376, 90: 232_448}
 """What one block may take, by compute capability (CUDA programming guide)."""
-_REGISTERS = 255
+_REGISTERS = 224
+"""Of a thread's 255: the model is rough, and a spill costs more than a smaller tile."""
 _SIDES = (16, 32, 64, 128, 256)
 _DEPTHS = (16, 32, 64)
 _WARP = 32
@@ -53,14 +54,38 @@ class Key:
 
 def choose(key: Key, like: Tensor) -> Config:
     """The tile for a product on the device of ``like``."""
-    if interpreted() or like.device.type != "cuda":
+    if interpreted():
         return for_interpreter(key)
-    name, capability = _device(like.device.index or 0)
-    known = {**_shipped(), **_cached(str(cache_file()))}.get(name, {})
-    if (found := known.get(key.name())) is not None:
-        return found
-    return by_model(
-        key, capability, torch.cuda.get_device_properties(like.device).multi_processor_count
+    card = card_of(like)
+    known = _shipped().get(card.name, {}) | _cached(str(cache_file())).get(card.name, {})
+    found = known.get(key.name())
+    return found or by_model(key, card.capability, card.multiprocessors)
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A device, and the version of Triton that compiles for it."""
+
+    name: str
+    capability: int
+    multiprocessors: int
+
+
+def card_of(like: Tensor) -> Card:
+    """The card that a tensor lies on; or, where kernels are only compiled, their target."""
+    if like.device.type == "cuda":
+        return _card(like.device.index or 0)
+    arch = int(triton.runtime.driver.active.get_current_target().arch)
+    return Card(f"sm_{arch}", arch, {80: 108, 90: 132}.get(arch, 100))
+
+
+@cache
+def _card(index: int) -> Card:
+    properties = torch.cuda.get_device_properties(index)
+    return Card(
+        f"{properties.name}, triton {triton.__version__}",
+        10 * properties.major + properties.minor,
+        properties.multi_processor_count,
     )
 
 
@@ -101,28 +126,45 @@ def _fits(key: Key, config: Config, item: int, capability: int) -> bool:
     m, n, k = config.block_m, config.block_n, config.block_k
     if m > 2 * power_of_two(16, key.m, 256) or n > power_of_two(16, key.n, 256):
         return False
-    depth = key.run if not key.flat and key.op != "grad_weight" else key.k
-    if k > power_of_two(16, depth, 64):
+    if k > power_of_two(16, _depth(key), 64):
         return False
-    if item * (m + n) * k * config.stages > SHARED_BYTES.get(capability, 98_304):
+    # Beside the pipeline, three products keep both halves of each operand.
+    stages = config.stages + (3 if key.precision == "fp32x3" else 1)
+    if item * (m + n) * k * stages > SHARED_BYTES.get(capability, 98_304):
         return False
-    return registers(key.precision, config) <= _REGISTERS
+    return registers(key, config) <= _REGISTERS
 
 
-def registers(precision: Precision, config: Config) -> float:
-    """Registers of a thread, roughly: its sums, the operands it holds, and its addresses.
+def _depth(key: Key) -> int:
+    """What one loop turn can take of the sum: a tap's channels, or everything."""
+    return key.k if key.flat or key.op == "grad_weight" else key.run
 
-    Without tensor cores a thread holds its rows and columns of the whole depth, which is what made
-    IEEE tiles of 128 x 128 x 32 spill; three products hold large and small halves.
+
+def registers(key: Key, config: Config) -> float:
+    """Registers of a thread, roughly: its sums, the operands it holds, and their addresses.
+
+    Without tensor cores a thread holds a good part of its rows and columns of the whole depth,
+    which is what made IEEE tiles of 128 x 128 x 32 spill; three products hold large and small
+    halves. A flat index has an address and a mask per value, and gradients may be masked by a
+    ReLU's output.
     """
     threads = _WARP * config.warps
     sums = config.block_m * config.block_n / threads
-    operands = (config.block_m + config.block_n) * config.block_k / threads
-    if precision == "fp32":
-        operands = 2.0 * config.block_k * (sums**0.5)
-    elif precision == "fp32x3":
-        operands *= 3
-    return sums + operands + 40
+    loads = (config.block_m + config.block_n) * config.block_k / threads
+    addresses = loads * (4 if key.flat else 2)
+    match key.precision:
+        case "fp32":
+            operands = config.block_k * sums**0.5 / 2
+        case "fp32x3":
+            operands = 3 * loads + sums
+        case "tf32":
+            operands = loads
+        case _:
+            operands = loads / 2
+    beside = loads if "grad" in key.op else 0.0
+    if key.op == "linear grad_weight":
+        beside += sums / 2  # momentum and weights, at the end
+    return sums + operands + addresses + beside + 40
 
 
 def _cost(key: Key, config: Config, multiprocessors: int) -> float:
@@ -130,7 +172,7 @@ def _cost(key: Key, config: Config, multiprocessors: int) -> float:
     rows = triton.cdiv(key.m, config.block_m)
     columns = triton.cdiv(key.n, config.block_n)
     work = rows * columns * config.block_m * config.block_n
-    depth = key.run if not key.flat and key.op != "grad_weight" else key.k
+    depth = _depth(key)
     work *= triton.cdiv(depth, config.block_k) * config.block_k / depth
     # Loads per product fall with the tile's sides; a deep tile has fewer loop turns.
     intensity = 2 / (1 / config.block_m + 1 / config.block_n)
@@ -167,9 +209,11 @@ def measure(
     """
     from triton.testing import do_bench
 
-    name, capability = _device(like.device.index or 0)
-    count = torch.cuda.get_device_properties(like.device).multi_processor_count
-    ranked = sorted(candidates(key, capability), key=lambda config: _cost(key, config, count))
+    card = card_of(like)
+    ranked = sorted(
+        candidates(key, card.capability),
+        key=lambda config: _cost(key, config, card.multiprocessors),
+    )
     best: tuple[float, Config] | None = None
     for config in ranked[:most]:
         try:
@@ -180,7 +224,7 @@ def measure(
             best = milliseconds, config
     if best is None:
         raise RuntimeError(f"no tile of {len(ranked)} ran for {key}")
-    _keep(name, key, best[1])
+    _keep(card.name, key, best[1])
     return best[1], best[0]
 
 
@@ -196,14 +240,6 @@ def _keep(device: str, key: Key, config: Config) -> None:
     beside.write_text(text, encoding="utf-8")
     beside.replace(path)
     _cached.cache_clear()
-
-
-@cache
-def _device(index: int) -> tuple[str, int]:
-    """A device and the version that compiles for it, as one name; its compute capability."""
-    major, minor = torch.cuda.get_device_capability(index)
-    version = f"triton {triton.__version__}"
-    return f"{torch.cuda.get_device_name(index)}, {version}", 10 * major + minor
 
 
 def _parse(text: str) -> dict[str, dict[str, Config]]:

@@ -1,0 +1,71 @@
+"""The Triton kernels' machine code, from a process that compiles them without a GPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from alexsim.errors import AlexsimError
+
+KERNEL_PRECISIONS = ("fp32", "fp32x3", "tf32", "bf16", "fp16")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelCode:
+    """One kernel as one op launches it, compiled for one architecture.
+
+    ``spills``: instructions that move a thread's values to and from memory; ``products``: its
+    matrix instruction (``HGMMA``, ``HMMA``), ``FFMA`` without one, empty without products.
+    """
+
+    op: str
+    kernel: str
+    precision: str
+    arch: int
+    warps: int
+    stages: int
+    block: str
+    registers: int
+    shared_bytes: int
+    spills: int
+    products: str
+
+
+def compile_kernels(
+    arch: int,
+    precisions: Sequence[str],
+    *,
+    done: Callable[[int, int], None] = lambda *_: None,
+) -> tuple[KernelCode, ...]:
+    """Compile for one architecture, every op of the network; all precisions if none is named.
+
+    ``done`` is told how many ops of how many are compiled.
+
+    Raises:
+        AlexsimError: a kernel did not compile.
+    """
+    command = [sys.executable, "-m", "alexsim_kernels.compiled", "--arch", str(arch)]
+    for precision in precisions:
+        command += ["--precision", precision]
+    # Kernels are compiled or interpreted in a process, never both.
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    found = []
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as child:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        for line in child.stdout:
+            record = json.loads(line)
+            done(record.pop("done"), record.pop("all"))
+            found.append(KernelCode(**record))
+        problem = child.stderr.read()
+    if child.returncode:
+        last = problem.strip().splitlines()[-1:] or ["no message"]
+        where = f" after {found[-1].op}" if found else ""
+        raise AlexsimError(f"sm_{arch}: a kernel did not compile{where}: {last[0]}")
+    return tuple(found)

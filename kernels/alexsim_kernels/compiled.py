@@ -1,0 +1,309 @@
+"""Compiles every kernel without a GPU, and says what came out.
+
+``python -m alexsim_kernels.compiled --arch 90`` prints a line of JSON per kernel.
+
+Kernels go through their real launch path, on tensors without memory, with a driver that compiles
+for a card that is not there and launches nothing. Registers, stack and instructions are read from
+the machine code by the tools that Triton brings. Must run in a process of its own: interpreted
+kernels and compiled ones do not mix.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.backends.driver import DriverBase
+
+from alexsim_kernels import convolution, dropout, linear, loss, norm, pool, update
+from alexsim_kernels.common import PRECISIONS, Precision
+from alexsim_kernels.tuning import SHARED_BYTES
+
+ARCHITECTURES = (80, 90)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compiled:
+    """One kernel's machine code.
+
+    ``spills``: instructions that store to or load from a thread's local memory; ``products``: the
+    matrix instructions in it (``HGMMA``, ``HMMA``), or ``FFMA`` where it has none of them.
+    """
+
+    op: str
+    kernel: str
+    precision: str
+    arch: int
+    warps: int
+    stages: int
+    block: str
+    registers: int
+    shared_bytes: int
+    spills: int
+    products: str
+
+
+class CompilingDriver(DriverBase):  # type: ignore[misc]
+    """Stands in for a card: compiles, keeps the code, launches nothing."""
+
+    def __init__(self, arch: int) -> None:
+        super().__init__()
+        self.target = GPUTarget("cuda", arch, 32)
+        self.utils = self
+        self.loaded: list[tuple[str, bytes, int]] = []
+        self.launched: list[tuple[int, int, str]] = []
+        """Warps, stages and tile of what was loaded."""
+
+    @classmethod
+    def is_active(cls) -> bool:
+        return False
+
+    def get_current_target(self) -> GPUTarget:
+        return self.target
+
+    def get_active_torch_device(self) -> torch.device:
+        return torch.device("meta")
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, _device: int) -> int:
+        return 0
+
+    def get_device_properties(self, _device: int) -> dict[str, int]:
+        return {"max_shared_mem": SHARED_BYTES[self.target.arch], "multiprocessor_count": 132}
+
+    def get_benchmarker(self) -> Callable[..., object]:
+        raise RuntimeError("nothing can be timed without a card")
+
+    def map_python_to_cpp_type(self, ty: str) -> str:
+        return ty
+
+    def launcher_cls(self, src: object, metadata: object) -> Callable[..., None]:
+        names = src.fn.arg_names  # type: ignore[attr-defined]
+        constants = {names[path[0]]: value for path, value in src.constants.items()}  # type: ignore[attr-defined]
+        sides = [constants.get(name) for name in ("BLOCK_M", "BLOCK_N", "BLOCK_K")]
+        block = "x".join(str(side) for side in sides if side)
+        self.launched.append((metadata.num_warps, metadata.num_stages, block))  # type: ignore[attr-defined]
+        return lambda *_, **__: None
+
+    def load_binary(
+        self, name: str, code: bytes, shared: int, _device: int
+    ) -> tuple[int, int, int, int, int]:
+        self.loaded.append((name, code, shared))
+        return 1, 1, 0, 0, 1024
+
+
+def _tool(name: str) -> str:
+    return str(Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name)
+
+
+def _read(code: bytes) -> tuple[int, int, str]:
+    """Registers, local-memory instructions and the kind of products of machine code."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(code)
+        file.flush()
+        usage, text = (
+            subprocess.run(
+                [_tool("cuobjdump"), option, file.name], capture_output=True, text=True, check=True
+            ).stdout
+            for option in ("-res-usage", "-sass")
+        )
+    registers = re.search(r"REG:(\d+)", usage)
+    words = re.findall(r"\b(HGMMA|HMMA|FFMA|LDL|STL)\b", text)
+    products = next((word for word in ("HGMMA", "HMMA", "FFMA") if word in words), "")
+    return int(registers[1]) if registers else 0, sum(w in ("LDL", "STL") for w in words), products
+
+
+Case = tuple[str, str, Callable[[], object]]
+"""An op's name, its precision, and what launches it."""
+
+
+def cases(precisions: tuple[Precision, ...]) -> Iterator[Case]:
+    """Every kernel as one column of AlexNet at 128 images uses it: name, precision, launch."""
+    for name, channels, extent, filters, taps, stride, padding, size in (
+        ("conv1", 3, 224, 48, 11, 4, 0, 55),
+        ("conv2", 48, 27, 128, 5, 1, 2, 27),
+        ("conv3", 256, 13, 192, 3, 1, 1, 13),
+        ("conv4", 192, 13, 192, 3, 1, 1, 13),
+        ("conv5", 192, 13, 128, 3, 1, 1, 13),
+    ):
+        for precision in precisions:
+            yield from _convolution(
+                name, (channels, extent), (filters, taps), (stride, padding), size, precision
+            )
+    for name, inputs, units in (("fc6", 9216, 2048), ("fc8", 4096, 1000)):
+        for precision in precisions:
+            yield from _linear(name, inputs, units, precision)
+    yield from _others()
+
+
+def _images(channels: int, extent: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    made = torch.empty(128, extent, extent, channels, device="meta", dtype=dtype)
+    return made.permute(0, 3, 1, 2)
+
+
+def _filters(filters: int, channels: int, taps: int, dtype: torch.dtype) -> torch.Tensor:
+    made = torch.empty(filters, taps, taps, channels, device="meta", dtype=dtype)
+    return made.permute(0, 3, 1, 2)
+
+
+def _dtype(precision: Precision) -> torch.dtype:
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
+
+
+def _convolution(
+    name: str,
+    image: tuple[int, int],
+    bank: tuple[int, int],
+    window: tuple[int, int],
+    size: int,
+    precision: Precision,
+) -> Iterator[Case]:
+    dtype = _dtype(precision)
+    x, y = _images(*image, dtype), _images(bank[0], size, dtype)
+    weight = _filters(bank[0], image[0], bank[1], dtype)
+    bias = torch.empty(bank[0], device="meta")
+    options: dict[str, Any] = {
+        "stride": window[0],
+        "padding": (window[1], window[1]),
+        "precision": precision,
+    }
+    masked = options | {"relu_output": y}
+    forward = partial(convolution.forward, x, weight, bias, y, relu=True, **options)
+    yield f"{name} forward", precision, forward
+    if image[0] > convolution.FLAT_CHANNELS:
+        grad_input = partial(convolution.grad_input, y, weight, x, **masked)
+        yield f"{name} grad_input", precision, grad_input
+    grad_weight = partial(convolution.grad_weight, x, y, weight.float(), bias, **masked)
+    yield f"{name} grad_weight", precision, grad_weight
+
+
+def _linear(name: str, inputs: int, units: int, precision: Precision) -> Iterator[Case]:
+    dtype = _dtype(precision)
+    x, y, weight = (
+        torch.empty(shape, device="meta", dtype=dtype)
+        for shape in ((128, inputs), (128, units), (units, inputs))
+    )
+    bias, constants = torch.empty(units, device="meta"), torch.empty(3, device="meta")
+    speed, own = weight.float(), weight.float()
+    options: dict[str, Any] = {"precision": precision}
+    masked = options | {"relu_output": y}
+    yield (
+        f"{name} forward",
+        precision,
+        partial(linear.forward, x, weight, bias, y, relu=True, **options),
+    )
+    yield f"{name} grad_input", precision, partial(linear.grad_input, y, weight, x, **masked)
+    yield (
+        f"{name} grad_weight",
+        precision,
+        partial(linear.grad_weight, x, y, speed, bias, momentum_of=(own, constants), **masked),
+    )
+
+
+def _others() -> Iterator[Case]:
+    big, small = _images(48, 55), _images(48, 27)
+    window: dict[str, Any] = {"size": 3, "stride": 2}
+    launches: list[tuple[str, Callable[[], object]]] = [
+        ("pool1 forward", partial(pool.forward, big, small, **window))
+    ]
+    for ties in ("all", "first"):
+        backward = partial(pool.backward, big, small, small, big, ties=ties, **window)
+        launches.append((f"pool1 backward, {ties}", backward))
+    near: dict[str, Any] = {"size": 5, "alpha": 2e-5, "beta": 0.75}
+    values = near | {"k": 2.0}
+    for d, word in ((big, "kept"), (None, "anew")):
+        launches += [
+            (
+                f"norm1 forward, {word}",
+                partial(norm.across_channels_forward, big, big, d, **values),
+            ),
+            (
+                f"norm1 backward, {word}",
+                partial(norm.across_channels_backward, big, d, big, big, **values),
+            ),
+        ]
+    rows, column = torch.empty(128, 1000, device="meta"), torch.empty(128, device="meta")
+    labels = torch.empty(128, device="meta", dtype=torch.int64)
+    weight, constants = torch.empty(2048, 4096, device="meta"), torch.empty(3, device="meta")
+    mask, step = torch.empty(128, 2048, device="meta"), labels[:1]
+    launches += [
+        ("spatial norm forward", partial(norm.over_pixels_forward, big, big, big, **values)),
+        ("spatial norm backward", partial(norm.over_pixels_backward, big, big, big, big, **near)),
+        ("softmax", partial(loss.softmax, rows, rows)),
+        ("cross-entropy", partial(loss.cross_entropy, rows, labels, column, column, column)),
+        ("softmax backward", partial(loss.backward, rows, labels, rows)),
+        ("update", partial(update.sgd, weight, weight, weight, constants)),
+        ("update, fused", partial(update.sgd, weight, weight, None, constants)),
+        ("dropout", partial(dropout.keep, mask, step, (1, 2), first_unit=0, rate=0.5)),
+    ]
+    for name, launch in launches:
+        yield name, "fp32", launch
+
+
+def compile_all(
+    arch: int, precisions: tuple[Precision, ...]
+) -> Iterator[tuple[Compiled, int, int]]:
+    """Compile for one architecture; one record per kernel that an op launches.
+
+    Yields:
+        The record, how many ops are compiled, and how many there are.
+    """
+    driver = CompilingDriver(arch)
+    triton.runtime.driver.set_active(driver)
+    every = list(cases(precisions))
+    for done, (op, precision, launch) in enumerate(every, start=1):
+        driver.loaded.clear()
+        driver.launched.clear()
+        launch()
+        for (kernel, code, shared), (warps, stages, block) in zip(
+            driver.loaded, driver.launched, strict=True
+        ):
+            registers, spills, products = _read(code)
+            record = Compiled(
+                op=op,
+                kernel=kernel,
+                precision=precision,
+                arch=arch,
+                warps=warps,
+                stages=stages,
+                block=block,
+                registers=registers,
+                shared_bytes=shared,
+                spills=spills,
+                products=products,
+            )
+            yield record, done, len(every)
+
+
+def main() -> None:
+    """Print one JSON document per kernel, a line each."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--arch", type=int, choices=ARCHITECTURES, required=True)
+    parser.add_argument("--precision", choices=list(PRECISIONS), action="append")
+    given = parser.parse_args()
+    precisions = tuple(given.precision or PRECISIONS)
+    for record, done, every in compile_all(given.arch, precisions):
+        line = json.dumps(asdict(record) | {"done": done, "all": every})
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        sys.exit("kernels are interpreted in this process: unset TRITON_INTERPRET")
+    main()

@@ -1,0 +1,114 @@
+"""The kernels as PyTorch operators and modules: what autograd, compile and export see."""
+
+import copy
+
+import pytest
+import torch
+from kernel_cases import DEVICE, distance
+from torch import nn
+
+from alexsim_kernels import modules, ops
+
+CONV = (1, 1, 2, True, "fp32")
+
+
+def cases() -> dict[str, tuple[object, tuple[object, ...]]]:
+    def values(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, device=DEVICE, requires_grad=True)
+
+    return {
+        "conv2d": (ops.conv2d, (values(2, 4, 5, 6), values(6, 2, 3, 3), values(6), *CONV)),
+        "conv2d, no bias": (
+            ops.conv2d,
+            (values(1, 3, 9, 9), values(4, 3, 3, 3), None, 2, 0, 1, False, "fp32"),
+        ),
+        "max_pool2d": (ops.max_pool2d, (values(2, 3, 7, 7), 3, 2, "first")),
+        "local_response_norm": (
+            ops.local_response_norm,
+            (values(2, 7, 3, 4), 5, 2.0, 0.3, 0.75),
+        ),
+        "linear": (ops.linear, (values(3, 5), values(4, 5), values(4), True, "fp32")),
+    }
+
+
+@pytest.mark.parametrize("name", cases())
+def test_opcheck_passes(name: str) -> None:
+    torch.manual_seed(0)
+    op, arguments = cases()[name]
+    torch.library.opcheck(op, arguments)
+
+
+class Small(nn.Module):
+    """Every layer that has a drop-in, and one that has none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 8, 5, stride=2, padding=2),
+            nn.ReLU(),
+            nn.LocalResponseNorm(5, alpha=0.3, k=2.0),
+            nn.MaxPool2d(3, 2),
+            nn.Conv2d(8, 8, 3, padding=1, groups=2, bias=False),
+        )
+        self.classifier = nn.Sequential(nn.Flatten(), nn.Linear(8 * 9, 10))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.classifier(self.features(x))
+
+
+def test_a_model_with_our_layers_gives_the_same_gradients() -> None:
+    torch.manual_seed(0)
+    theirs = Small().to(DEVICE)
+    ours = modules.replace_layers(copy.deepcopy(theirs))
+    kinds = {type(module).__module__ for module in ours.modules() if not list(module.children())}
+    assert "alexsim_kernels.modules" in kinds
+    assert ours.state_dict().keys() == theirs.state_dict().keys()
+    x = torch.randn(2, 3, 16, 16, device=DEVICE)
+    labels = torch.tensor([3, 7], device=DEVICE)
+    wanted, found = theirs.double()(x.double()), ours(x)
+    assert distance(found, wanted) < 1e-5
+    for output in (wanted, found):
+        nn.functional.cross_entropy(output, labels).backward()
+    for name, parameter in theirs.named_parameters():
+        assert distance(ours.get_parameter(name).grad, parameter.grad) < 1e-4, name
+
+
+def test_compile_and_export_see_through() -> None:
+    torch.manual_seed(0)
+    model = modules.replace_layers(Small().to(DEVICE))
+    x = torch.randn(2, 3, 16, 16, device=DEVICE)
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    assert torch.allclose(compiled(x), model(x), atol=1e-5)
+    compiled(x).sum().backward()
+    exported = torch.export.export(model, (x,))
+    names = {str(node.target) for node in exported.graph.nodes}
+    assert {"alexsim.conv2d.default", "alexsim.local_response_norm.default"} <= names
+    assert torch.allclose(exported.module()(x), model(x), atol=1e-5)
+
+
+def test_a_relu_can_be_fused() -> None:
+    torch.manual_seed(0)
+    for ours, x in (
+        (modules.Conv2d(3, 4, 3, relu=True, device=DEVICE), torch.randn(1, 3, 5, 5)),
+        (modules.Linear(6, 4, relu=True, device=DEVICE), torch.randn(3, 6)),
+    ):
+        x = x.to(DEVICE)
+        y = ours(x)
+        y.sum().backward()
+        parent = type(ours).__mro__[1]
+        found = ours.weight.grad.clone()
+        ours.weight.grad = None
+        wanted = parent.forward(ours, x).relu()
+        wanted.sum().backward()
+        assert torch.allclose(y, wanted, atol=1e-5)
+        assert torch.allclose(found, ours.weight.grad, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "options", [{"stride": (1, 2)}, {"dilation": 2}, {"padding_mode": "reflect", "padding": 1}]
+)
+def test_what_the_kernels_do_not_have_is_refused_or_left(options: dict) -> None:
+    with pytest.raises(ValueError, match="must be equal both ways"):
+        modules.Conv2d(3, 4, 3, **options)
+    kept = modules.replace_layers(nn.Sequential(nn.Conv2d(3, 4, 3, **options)))
+    assert type(kept[0]) is nn.Conv2d
