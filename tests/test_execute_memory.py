@@ -151,7 +151,7 @@ def test_a_plan_over_budget_is_refused_without_allocating() -> None:
 
 
 def test_a_plan_without_scratch_is_not_run() -> None:
-    with pytest.raises(ValueError, match="backend must be 'aten'"):
+    with pytest.raises(ValueError, match="backend must be aten or triton"):
         Executor(plan(load_network("lenet-5")))
 
 

@@ -129,8 +129,8 @@ def _draw(plan: Plan, op: Op, part: Part, memory: Memory) -> Run:
     assert isinstance(part.layer, Dropout)
     rate, name = part.layer.rate, part.layer.name
     parts = next(ps for ps in plan.network.parts if ps[0].layer.name == name)
-    before = sum(_units(p) for p in parts if p.column < part.column)
-    units, images = range(before, before + _units(part)), range(plan.batch_size)
+    before = sum(units_of(p) for p in parts if p.column < part.column)
+    units, images = range(before, before + units_of(part)), range(plan.batch_size)
 
     def run(context: StepContext) -> None:
         keep = dropout_keep(
@@ -141,7 +141,8 @@ def _draw(plan: Plan, op: Op, part: Part, memory: Memory) -> Run:
     return run
 
 
-def _units(part: Part) -> int:
+def units_of(part: Part) -> int:
+    """Values of one image that a part puts out."""
     product = 1
     for extent in part.output_shape:
         product *= extent

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
 from alexsim.execute.bind import Hyperparameters, Run, StepContext, bind
+from alexsim.execute.cards import Cards, Timeline, places
 from alexsim.execute.malloc import keep_freed_memory
 from alexsim.execute.memory import Memory, parameter_names
 from alexsim.execute.random import normal
@@ -17,24 +22,55 @@ from alexsim.plan.placement import parameter
 from alexsim.plan.records import DevicePlan, Op, OpKind, Plan
 from alexsim.trace import Span, Trace
 
+if TYPE_CHECKING:
+    from alexsim.execute.bind_triton import Constants
+
 _FORWARD = (OpKind.UPLOAD, OpKind.FORWARD, OpKind.LOSS)
 _TRANSFER = (OpKind.POST, OpKind.WAIT)
+Precision = Literal["fp32", "fp32x3", "tf32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choices:
+    """How a plan is run."""
+
+    budget_bytes: int | None = None
+    """Memory of each device; None for no limit."""
+    dtype: torch.dtype = torch.float32
+    """float32, or float64 for references (its budget then counts float32 bytes; ``aten`` only)."""
+    seed: int = 0
+    device: Literal["cpu", "cuda"] = "cpu"
+    precision: Precision = "fp32"
+    """Of products, with backend ``triton``."""
+    graph: bool = False
+    """Capture a training step as a CUDA graph, and replay it."""
 
 
 class DeviceRunner:
-    """One device: its memory, and its op list bound to functions."""
+    """One device: its memory, its stream, and its op list bound to functions."""
 
     def __init__(
-        self, plan: Plan, device: DevicePlan, budget_bytes: int | None, dtype: torch.dtype
+        self, plan: Plan, device: DevicePlan, place: torch.device, choices: Choices
     ) -> None:
         self.device = device
-        self.memory = Memory(plan, device, budget_bytes, dtype)
+        self.place = place
+        self.memory = Memory(plan, device, choices.budget_bytes, choices.dtype, place=place)
+        self.stream = torch.cuda.Stream(place) if place.type == "cuda" else None
+        self.constants: Constants | None = None
+        self.timeline: Timeline | None = None
+        self.spans: list[Span] | None = None
+        binder: Callable[[Op], Run] = partial(bind, plan, memory=self.memory)
+        if plan.backend == "triton":
+            from alexsim.execute.bind_triton import Binder, Constants
+
+            self.constants = Constants(place)
+            binder = Binder(plan, self.memory, self.constants, choices.precision, choices.seed)
         self._exchanges = {exchange.name: exchange for exchange in plan.exchanges}
         self._ops: list[tuple[Op, Run | None]] = [
-            (op, None if op.kind in (*_TRANSFER, OpKind.BARRIER) else bind(plan, op, self.memory))
+            (op, None if op.kind in (*_TRANSFER, OpKind.BARRIER) else binder(op))
             for op in device.ops
         ]
-        self.spans: list[Span] | None = None
+        self._arrived_at = ""
 
     def turns(self, context: StepContext, transport: Transport) -> Iterator[bool]:
         """Run the ops in order; yields whether it got on, whenever another device must go first."""
@@ -42,78 +78,94 @@ class DeviceRunner:
         for op, run in self._ops:
             if not (context.training or self._in_test(op)):
                 continue
-            started = time.perf_counter()
-            if run is not None:
-                run(context)
-            elif op.kind == OpKind.POST:
-                exchange = self._exchanges[op.exchange]
-                transport.post(exchange, self.memory.buffer(exchange.source_buffer))
-            elif op.kind == OpKind.BARRIER:
-                name = op.id.partition(".")[2]
-                transport.arrive(self.device.name, name)
-                while not transport.passed(name):
-                    yield got_on
-                    got_on = False
-            else:
-                exchange = self._exchanges[op.exchange]
-                target = self.memory.buffer(exchange.target_buffer)
-                while not transport.pull(exchange, target):
-                    yield got_on
-                    got_on = False
-                    started = time.perf_counter()
+            while not self._did(op, run, context, transport):
+                yield got_on
+                got_on = False
             got_on = True
-            self._record(op, context.step, started)
+
+    def on_stream(self) -> contextlib.AbstractContextManager[object]:
+        """What is enqueued inside goes to this device's stream."""
+        return torch.cuda.stream(self.stream) if self.stream else contextlib.nullcontext()
+
+    def _did(self, op: Op, run: Run | None, context: StepContext, transport: Transport) -> bool:
+        """Run an op and time it, or say that another device must go first."""
+        with self.on_stream():
+            start = self.timeline.mark() if self.timeline else None
+            started = time.perf_counter()
+            done = self._perform(op, run, context, transport)
+            if done and self.timeline is not None and start is not None:
+                self.timeline.add(op, context.step, start)
+            elif done and self.spans is not None:
+                self.spans.append(
+                    Span(
+                        op_id=op.id,
+                        device=op.device,
+                        queue=op.queue,
+                        step=context.step,
+                        start_s=started,
+                        end_s=time.perf_counter(),
+                        source="measured",
+                    )
+                )
+            return done
+
+    def _perform(self, op: Op, run: Run | None, context: StepContext, transport: Transport) -> bool:
+        if run is not None:
+            run(context)
+            return True
+        if op.kind == OpKind.BARRIER:
+            name = op.id.partition(".")[2]
+            if self._arrived_at != name:
+                transport.arrive(self.device.name, name)
+                self._arrived_at = name
+            if not transport.passed(name):
+                return False
+            self._arrived_at = ""
+            return True
+        exchange = self._exchanges[op.exchange]
+        if op.kind == OpKind.POST:
+            transport.post(exchange, self.memory.buffer(exchange.source_buffer))
+            return True
+        return transport.pull(exchange, self.memory.buffer(exchange.target_buffer))
 
     def _in_test(self, op: Op) -> bool:
         if op.kind in _TRANSFER:
             return self._exchanges[op.exchange].direction == "forward"
         return op.kind in _FORWARD or (op.kind == OpKind.BARRIER and op.id.endswith(".forward"))
 
-    def _record(self, op: Op, step: int, started: float) -> None:
-        if self.spans is None:
-            return
-        self.spans.append(
-            Span(
-                op_id=op.id,
-                device=op.device,
-                queue=op.queue,
-                step=step,
-                start_s=started,
-                end_s=time.perf_counter(),
-                source="measured",
-            )
-        )
-
 
 class Executor:
     """All devices of a plan in one process.
 
     Args:
-        plan: made for the ``aten`` backend.
-        budget_bytes: memory of each device; None for no limit.
-        dtype: float32, or float64 for references (its budget then counts float32 bytes).
+        plan: made for a backend, ``aten`` or ``triton``.
+        choices: how to run it; what differs from the defaults may be given by name.
 
     Raises:
         MemoryBudgetError: a device's plan does not fit; nothing was allocated.
+        AlexsimError: there is no CUDA device.
     """
 
-    def __init__(
-        self,
-        plan: Plan,
-        *,
-        budget_bytes: int | None = None,
-        dtype: torch.dtype = torch.float32,
-        seed: int = 0,
-    ) -> None:
-        if plan.backend != "aten":
-            raise ValueError(f"the plan's backend must be 'aten', got {plan.backend!r}")
+    def __init__(self, plan: Plan, choices: Choices | None = None, **given: object) -> None:
+        if plan.backend not in ("aten", "triton"):
+            raise ValueError(f"the plan's backend must be aten or triton, got {plan.backend!r}")
+        self.choices = replace(choices or Choices(), **given)  # type: ignore[arg-type]
         keep_freed_memory()
         self.plan = plan
-        self.seed = seed
-        self.runners = [DeviceRunner(plan, device, budget_bytes, dtype) for device in plan.devices]
-        self.transport = InProcess(len(self.runners))
+        where = places(self.choices.device, len(plan.devices))
+        self.runners = [
+            DeviceRunner(plan, device, place, self.choices)
+            for device, place in zip(plan.devices, where, strict=True)
+        ]
+        self.on_cuda = where[0].type == "cuda"
+        self.transport: Transport = (
+            Cards(len(self.runners), plan.transport)
+            if self.on_cuda
+            else InProcess(len(self.runners))
+        )
         self._memory = {runner.device.name: runner.memory for runner in self.runners}
         self._parameters = parameter_names(plan)
+        self._captured: _Captured | None = None
 
     def initialise(self) -> None:
         """Draw the first weights, set the first biases, clear the momentum."""
@@ -125,7 +177,7 @@ class Executor:
                     if mine and isinstance(layer, Convolution | FullyConnected):
                         device = int(runner.device.name.removeprefix("gpu"))
                         values = normal(
-                            seed=self.seed,
+                            seed=self.choices.seed,
                             layer=layer.name,
                             column=part.column,
                             shape=part.weight_shape,
@@ -163,44 +215,55 @@ class Executor:
         hyperparameters: Hyperparameters,
     ) -> StepContext:
         """Train on one minibatch; the losses are those before the update."""
-        return self._run(images, labels, step, hyperparameters, training=True)
+        context = StepContext(
+            images=images,
+            labels=labels,
+            step=step,
+            seed=self.choices.seed,
+            training=True,
+            hyperparameters=hyperparameters,
+        )
+        for runner in self.runners:
+            if runner.constants is not None:
+                runner.constants.set(hyperparameters, step)
+        graph = self.choices.graph and not any(runner.timeline for runner in self.runners)
+        return _own(self._replay(context) if graph else self._run(context))
 
     def evaluate(self, images: torch.Tensor, labels: torch.Tensor) -> StepContext:
         """Forward only, with every unit kept and scaled; changes no weight."""
-        return self._run(images, labels, 0, Hyperparameters(), training=False)
+        context = StepContext(
+            images=images,
+            labels=labels,
+            step=0,
+            seed=self.choices.seed,
+            training=False,
+            hyperparameters=Hyperparameters(),
+        )
+        return _own(self._run(context))
 
     def record(self) -> None:
         """Time every op from now on."""
         for runner in self.runners:
-            runner.spans = []
+            if self.on_cuda:
+                with runner.on_stream():
+                    runner.timeline = Timeline()
+            else:
+                runner.spans = []
 
     def trace(self) -> Trace:
         """What was timed since ``record``."""
-        return Trace(spans=tuple(span for runner in self.runners for span in runner.spans or ()))
+        spans = []
+        for runner in self.runners:
+            spans += runner.timeline.spans() if runner.timeline else runner.spans or []
+        return Trace(spans=tuple(spans))
 
     @property
     def peak_bytes(self) -> dict[str, int]:
         """Most memory that each device has held."""
         return {runner.device.name: runner.memory.ledger.peak_bytes for runner in self.runners}
 
-    def _run(
-        self,
-        images: torch.Tensor,
-        labels: torch.Tensor,
-        step: int,
-        hyperparameters: Hyperparameters,
-        *,
-        training: bool,
-    ) -> StepContext:
-        context = StepContext(
-            images=images,
-            labels=labels,
-            step=step,
-            seed=self.seed,
-            training=training,
-            hyperparameters=hyperparameters,
-        )
-        with torch.no_grad():
+    def _run(self, context: StepContext) -> StepContext:
+        with torch.no_grad(), self._streams():
             waiting = [runner.turns(context, self.transport) for runner in self.runners]
             while waiting:
                 turns = [(turn, next(turn, None)) for turn in waiting]
@@ -208,3 +271,57 @@ class Executor:
                 got_on = [result for _, result in turns if result is not False]
                 assert got_on, "every device waits for another: the plan's exchanges do not match"
         return context
+
+    @contextlib.contextmanager
+    def _streams(self) -> Iterator[None]:
+        """Devices begin where the caller's stream stands, and it goes on when they have ended."""
+        for runner in self.runners:
+            if runner.stream is not None:
+                runner.stream.wait_stream(torch.cuda.current_stream(runner.place))
+        yield
+        for runner in self.runners:
+            if runner.stream is not None:
+                torch.cuda.current_stream(runner.place).wait_stream(runner.stream)
+
+    def _replay(self, context: StepContext) -> StepContext:
+        """Replay the captured step on this minibatch; the first ones run as they are."""
+        if self._captured is None:
+            self._captured = _Captured()
+        captured = self._captured
+        if captured.warm_ups:
+            # Kernels compile and choose their algorithms in steps that nobody captures.
+            captured.warm_ups -= 1
+            return self._run(context)
+        if captured.context is None:
+            still = replace(
+                context,
+                images=torch.empty_like(context.images).pin_memory(),
+                labels=torch.empty_like(context.labels).pin_memory(),
+            )
+            torch.cuda.synchronize()
+            with torch.cuda.graph(captured.graph):
+                self._run(still)
+            captured.context = still
+        still = captured.context
+        # The last replay may still read them.
+        torch.cuda.current_stream().synchronize()
+        still.images.copy_(context.images)
+        still.labels.copy_(context.labels)
+        captured.graph.replay()
+        return still
+
+
+class _Captured:
+    """A training step as a graph, and the context that it reads and fills."""
+
+    def __init__(self) -> None:
+        self.graph = torch.cuda.CUDAGraph()
+        self.warm_ups = 2
+        self.context: StepContext | None = None
+
+
+def _own(context: StepContext) -> StepContext:
+    """The same with results of its own: the next step writes where these were."""
+    found = (context.losses, context.top1, context.top5)
+    losses, top1, top5 = (None if value is None else value.clone() for value in found)
+    return replace(context, losses=losses, top1=top1, top5=top5)

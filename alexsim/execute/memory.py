@@ -17,6 +17,8 @@ from alexsim.plan.placement import parameter
 from alexsim.plan.records import Block, Buffer, DevicePlan, Plan
 from alexsim.units import format_bytes
 
+CPU = torch.device("cpu")
+
 
 class Ledger:
     """Counts what a device holds against its budget."""
@@ -49,14 +51,20 @@ class Memory:
     """
 
     def __init__(
-        self, plan: Plan, device: DevicePlan, budget_bytes: int | None, dtype: torch.dtype
+        self,
+        plan: Plan,
+        device: DevicePlan,
+        budget_bytes: int | None,
+        dtype: torch.dtype,
+        place: torch.device = CPU,
     ) -> None:
         self.device = device
+        self.place = place
         self.dtype = dtype
         self.ledger = Ledger(device.name, budget_bytes)
         self._scale = dtype.itemsize // torch.float32.itemsize
         self._reserve(plan, budget_bytes)
-        self.arena = torch.empty(device.arena_bytes * self._scale, dtype=torch.uint8)
+        self.arena = torch.empty(device.arena_bytes * self._scale, dtype=torch.uint8, device=place)
         self._blocks = {block.name: block for block in device.blocks}
         self._buffers = {buffer.name: buffer for buffer in device.buffers}
         self._channels_first = _matrix_blocks(plan, self._buffers)

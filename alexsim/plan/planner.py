@@ -23,7 +23,7 @@ POLICIES: tuple[Policy, ...] = ("as-released", "in-place", "reuse")
 SCHEDULES: tuple[Schedule, ...] = ("serial", "overlap")
 PARTITIONS = ("columns",)
 TRANSPORTS: tuple[TransportName, ...] = ("peer", "host")
-BACKENDS = ("", "aten")
+BACKENDS = ("", "aten", "triton")
 
 
 def plan(  # noqa: PLR0913 - the choices that a plan is made of
@@ -53,7 +53,8 @@ def plan(  # noqa: PLR0913 - the choices that a plan is made of
         trainable: layers that learn; every layer with weights by default. Gradients that no
             trained layer needs are left out, with their buffers.
         head: replace the last fully connected layer by one with this many outputs.
-        backend: whose scratch is counted: ``""`` for the 2012 kernels (none), or ``aten``.
+        backend: whose scratch is counted: ``""`` for the 2012 kernels (none), ``aten`` or
+            ``triton``.
 
     Raises:
         PlanError: a choice is not one of those allowed.
@@ -69,7 +70,7 @@ def plan(  # noqa: PLR0913 - the choices that a plan is made of
         if head < 1:
             raise PlanError(f"head must have at least 1 output, got {head}")
         network = network.with_head(head)
-    if backend == "aten" and (why := refused(network)):
+    if backend and (why := refused(backend, network)):
         raise PlanError(why)
     trained = frozenset(network.weighted_layers) if trainable is None else trainable
     if unknown := sorted(trained - set(network.weighted_layers)):
@@ -88,7 +89,7 @@ def plan(  # noqa: PLR0913 - the choices that a plan is made of
     steps.build()
     found = pieces(steps, policy)
     devices = tuple(
-        _device_plan(steps, device, lay_out(device, steps, found, policy), aten=backend == "aten")
+        _device_plan(steps, device, lay_out(device, steps, found, policy), backend)
         for device in range(len(steps.steps))
     )
     return Plan(
@@ -121,11 +122,11 @@ def _device_of(network: Network, gpus: int | None) -> tuple[int, ...]:
     )
 
 
-def _device_plan(steps: StepList, device: int, layout: Layout, *, aten: bool) -> DevicePlan:
+def _device_plan(steps: StepList, device: int, layout: Layout, backend: str) -> DevicePlan:
     return DevicePlan(
         name=f"gpu{device}",
         columns=tuple(c for c, at in enumerate(steps.device_of) if at == device),
-        ops=_ops(steps, device, layout, aten=aten),
+        ops=_ops(steps, device, layout, backend),
         buffers=layout.buffers,
         blocks=layout.blocks,
         arena_bytes=layout.arena_bytes,
@@ -134,7 +135,7 @@ def _device_plan(steps: StepList, device: int, layout: Layout, *, aten: bool) ->
     )
 
 
-def _ops(steps: StepList, device: int, layout: Layout, *, aten: bool) -> tuple[Op, ...]:
+def _ops(steps: StepList, device: int, layout: Layout, backend: str) -> tuple[Op, ...]:
     hazards = _Hazards(layout)
     ops = []
     barrier = ""
@@ -148,10 +149,8 @@ def _ops(steps: StepList, device: int, layout: Layout, *, aten: bool) -> tuple[O
             previous.clear()
         elif barrier:
             depends_on.add(barrier)
-        chunk, scratch = (
-            chunk_and_scratch(step.kind, step.part, steps.batch_size, accumulate=step.accumulate)
-            if aten
-            else (steps.batch_size, 0)
+        chunk, scratch = chunk_and_scratch(
+            backend, step.kind, step.part, steps.batch_size, accumulate=step.accumulate
         )
         ops.append(_op(step, device, tuple(sorted(depends_on)), chunk, scratch))
         previous.append(step.id)

@@ -1,12 +1,14 @@
-"""Scratch memory of the ``aten`` backend, and the images it works on at a time.
+"""Scratch memory of a backend, and the images that it works on at a time.
 
-ATen's convolutions allocate their results, and our pools and norms keep a few rows beside them.
-Working on few images at a time bounds both, and keeps elementwise passes inside the cache. The
-backend follows these numbers, a test watches that it allocates nothing beyond them.
+``triton``: parts of a convolution's weight gradient, before they are added. ``aten``: ATen's
+convolutions allocate their results, and our pools and norms keep a few rows beside them. Working on
+few images at a time bounds both, and keeps elementwise passes inside the cache. The backends follow
+these numbers, a test watches that they allocate nothing beyond them.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 
 from alexsim.network.counts import FLOAT_BYTES
@@ -28,14 +30,31 @@ _CACHED_BYTES = 4 * MIB
 """Elementwise passes over this much scratch stay in a core's share of the cache."""
 _MOST_IMAGES = 32
 _WINOGRAD_IMAGES = 16
+SPLIT_BYTES, MOST_SPLITS = 16 * MIB, 512
+"""Most bytes and parts of a weight gradient in Triton's kernels."""
 WINOGRAD_OUTPUTS, WINOGRAD_TAPS = 5, 3
 """Winograd's F(5, 3): tiles of 5 x 5 outputs for 3 x 3 filters."""
 
 
 def chunk_and_scratch(
-    kind: OpKind, part: Part | None, batch_size: int, *, accumulate: bool
+    backend: str, kind: OpKind, part: Part | None, batch_size: int, *, accumulate: bool
 ) -> tuple[int, int]:
     """Images per chunk and scratch bytes of one op; ``(batch_size, 0)`` if it needs none."""
+    if backend == "aten":
+        return _aten(kind, part, batch_size, accumulate=accumulate)
+    if backend == "triton" and kind == OpKind.GRAD_WEIGHT and part is not None:
+        return batch_size, _splits(part)
+    return batch_size, 0
+
+
+def _splits(part: Part) -> int:
+    """Bytes that the parts of a convolution's weight gradient may take."""
+    if not isinstance(part.layer, Convolution) or 2 * FLOAT_BYTES * part.weight_count > SPLIT_BYTES:
+        return 0
+    return SPLIT_BYTES + FLOAT_BYTES * MOST_SPLITS * part.layer.filters
+
+
+def _aten(kind: OpKind, part: Part | None, batch_size: int, *, accumulate: bool) -> tuple[int, int]:
     if part is None or kind not in (
         OpKind.FORWARD,
         OpKind.GRAD_INPUT,
@@ -65,8 +84,17 @@ def chunk_and_scratch(
     return images, images * per_image + fixed
 
 
-def refused(network: Network) -> str:
-    """Why the backend cannot run a network, or nothing."""
+def refused(backend: str, network: Network) -> str:
+    """Why a backend cannot run a network, or nothing."""
+    if backend == "triton":
+        for before, after in itertools.pairwise(network.parts):
+            windows = isinstance(before[0].layer, Convolution | LocalResponseNorm)
+            if windows and isinstance(after[0].layer, FullyConnected):
+                return (
+                    f"the triton backend cannot run {network.name}: {before[0].layer.name} leads"
+                    f" into {after[0].layer.name} without a pool or activation between"
+                )
+        return ""
     for layer in network.layers:
         if isinstance(layer, MaxPool | AveragePool) and layer.rounding == "ceil":
             return (

@@ -34,7 +34,7 @@ from alexsim_kernels.tuning import Key, choose
 
 SPLIT_BYTES = 16 * 1024 * 1024
 """Most scratch that the parts of a weight gradient take."""
-_PROGRAMS = 512
+MOST_SPLITS = 512
 """Programs that fill any card a few times over; no more parts are made than that takes."""
 FLAT_CHANNELS = 4
 """Up to so many channels per pixel, taps and channels are one index."""
@@ -393,7 +393,7 @@ def _splits(programs: int, pixels: int, block_k: int, numbers: int) -> int:
     """Parts that fill the card, each long enough to be worth it, within the scratch."""
     if interpreted():
         return 1
-    wanted = triton.cdiv(_PROGRAMS, programs)
+    wanted = triton.cdiv(MOST_SPLITS, programs)
     long_enough = max(1, pixels // (8 * block_k))
     return max(1, min(wanted, long_enough, SPLIT_BYTES // (4 * numbers)))
 

@@ -1,0 +1,205 @@
+"""From an op of the plan to a launch of Triton's kernels; what has none runs on ATen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from alexsim.execute.bind import Hyperparameters, Run, StepContext, units_of
+from alexsim.execute.bind import bind as bind_aten
+from alexsim.execute.memory import Memory
+from alexsim.execute.random import key_of
+from alexsim.network.layers import (
+    Convolution,
+    Dropout,
+    FullyConnected,
+    LocalResponseNorm,
+    MaxPool,
+    SoftmaxCrossEntropy,
+    SpatialResponseNorm,
+)
+from alexsim.network.network import Part
+from alexsim.plan.placement import parameter
+from alexsim.plan.records import Op, OpKind, Plan
+from alexsim_kernels import convolution, dropout, linear, loss, norm, pool, update
+from alexsim_kernels.common import Precision
+
+Tensor = torch.Tensor
+
+
+class Constants:
+    """What changes from step to step, where the kernels read it: on the device.
+
+    A captured graph is replayed with other rates and step numbers without being captured again.
+    """
+
+    def __init__(self, place: torch.device) -> None:
+        self.weight = torch.zeros(3, device=place)
+        """Momentum, decay, rate: of weights."""
+        self.bias = torch.zeros(3, device=place)
+        self.step = torch.zeros(1, dtype=torch.int64, device=place)
+
+    def set(self, hyperparameters: Hyperparameters, step: int) -> None:
+        """Copy a step's numbers to the device."""
+        h = hyperparameters
+        for own, values in (
+            (self.weight, (h.momentum, h.weight_decay, h.weight_rate)),
+            (self.bias, (h.momentum, 0.0, h.bias_rate)),
+        ):
+            own.copy_(torch.tensor(values))
+        self.step.fill_(step)
+
+
+class Binder:
+    """Binds the ops of one device."""
+
+    def __init__(
+        self, plan: Plan, memory: Memory, constants: Constants, precision: Precision, seed: int
+    ) -> None:
+        self._plan, self._memory, self._constants = plan, memory, constants
+        self._precision: Precision = precision
+        self._seed = seed
+
+    def __call__(self, op: Op) -> Run:
+        """The function that runs ``op``."""
+        run = None
+        if op.kind != OpKind.UPLOAD:
+            part = self._plan.part(op)
+            match op.kind:
+                case OpKind.DRAW:
+                    run = self._draw(op, part)
+                case OpKind.FORWARD:
+                    run = self._forward(op, part)
+                case OpKind.LOSS:
+                    return self._loss(op)
+                case OpKind.GRAD_INPUT:
+                    run = self._grad_input(op, part)
+                case OpKind.GRAD_WEIGHT:
+                    run = self._grad_weight(op, part)
+                case OpKind.UPDATE:
+                    run = self._update(op, part)
+        if run is None:
+            return bind_aten(self._plan, op, self._memory)
+        return lambda _: run()
+
+    def _buffers(self, names: tuple[str, ...]) -> list[Tensor]:
+        return [self._memory.buffer(name) for name in names]
+
+    def _draw(self, op: Op, part: Part) -> Callable[[], None]:
+        mask = self._memory.buffer(op.writes[0])
+        layer = part.layer
+        assert isinstance(layer, Dropout)
+        parts = next(ps for ps in self._plan.network.parts if ps[0].layer.name == layer.name)
+        before = sum(units_of(p) for p in parts if p.column < part.column)
+        key = key_of(self._seed, "dropout", layer.name)
+        step = self._constants.step
+        flat = mask.flatten(1)
+        return lambda: dropout.keep(flat, step, key, first_unit=before, rate=layer.rate)
+
+    def _forward(self, op: Op, part: Part) -> Callable[[], None] | None:
+        layer = part.layer
+        x = self._memory.block_of(op.reads[: max(1, len(part.sources))])
+        y = self._memory.buffer(op.writes[0])
+        match layer:
+            case Convolution():
+                weight, bias = self._buffers(op.reads[-2:])
+                options = self._window(layer)
+                return lambda: convolution.forward(x, weight, bias, y, **options)
+            case FullyConnected():
+                weight, bias = self._buffers(op.reads[-2:])
+                flat = x.flatten(1)
+                return lambda: linear.forward(flat, weight, bias, y, precision=self._precision)
+            case MaxPool(size=size, stride=stride):
+                return lambda: pool.forward(x, y, size=size, stride=stride)
+            case LocalResponseNorm() | SpatialResponseNorm():
+                d = self._memory.buffer(op.writes[1])
+                across = isinstance(layer, LocalResponseNorm)
+                run = norm.across_channels_forward if across else norm.over_pixels_forward
+                size, k, alpha, beta = layer.size, layer.k, layer.alpha, layer.beta
+                return lambda: run(x, y, d, size=size, k=k, alpha=alpha, beta=beta)
+            case SoftmaxCrossEntropy():
+                flat = x.flatten(1)
+                return lambda: loss.softmax(flat, y)
+        return None
+
+    def _window(self, layer: Convolution) -> dict[str, Any]:
+        return {
+            "stride": layer.stride,
+            "padding": (layer.padding, layer.padding),
+            "groups": layer.groups,
+            "precision": self._precision,
+        }
+
+    def _loss(self, op: Op) -> Run:
+        probabilities, labels = self._buffers(op.reads)
+        losses, top1, top5 = (torch.empty(len(labels), device=self._memory.place) for _ in range(3))
+
+        def run(context: StepContext) -> None:
+            loss.cross_entropy(probabilities, labels, losses, top1, top5)
+            context.losses, context.top1, context.top5 = losses, top1, top5
+
+        return run
+
+    def _grad_input(self, op: Op, part: Part) -> Callable[[], None] | None:
+        layer = part.layer
+        dx = self._memory.block_of(op.writes)
+        first, *others = self._buffers(op.reads)
+        match layer:
+            case SoftmaxCrossEntropy():
+                flat = dx.flatten(1)
+                return lambda: loss.backward(first, others[0], flat)
+            case Convolution():
+                options = self._window(layer) | {"accumulate": op.accumulate}
+                return lambda: convolution.grad_input(first, others[0], dx, **options)
+            case FullyConnected():
+                flat = dx.flatten(1)
+                return lambda: linear.grad_input(
+                    first, others[0], flat, accumulate=op.accumulate, precision=self._precision
+                )
+            case MaxPool(size=size, stride=stride, ties=ties):
+                y, x = others[:2]
+                return lambda: pool.backward(x, y, first, dx, size=size, stride=stride, ties=ties)
+            case LocalResponseNorm(size=size, k=k, alpha=alpha, beta=beta):
+                x, d = others[:2]
+                return lambda: norm.across_channels_backward(
+                    x, d, first, dx, size=size, k=k, alpha=alpha, beta=beta
+                )
+            case SpatialResponseNorm(size=size, alpha=alpha, beta=beta):
+                x, d = others[:2]
+                return lambda: norm.over_pixels_backward(
+                    x, d, first, dx, size=size, alpha=alpha, beta=beta
+                )
+        return None
+
+    def _grad_weight(self, op: Op, part: Part) -> Callable[[], None]:
+        layer = part.layer
+        dy = self._memory.buffer(op.reads[0])
+        x = self._memory.block_of(op.reads[1 : 1 + max(1, len(part.sources))])
+        target, dbias = self._buffers(op.writes)
+        if isinstance(layer, Convolution):
+            options = self._window(layer)
+            return lambda: convolution.grad_weight(x, dy, target, dbias, **options)
+        weight, flat = self._memory.buffer(op.reads[-2]), x.flatten(1)
+        momentum_of = (weight, self._constants.weight)
+        return lambda: linear.grad_weight(
+            flat, dy, target, dbias, momentum_of=momentum_of, precision=self._precision
+        )
+
+    def _update(self, op: Op, part: Part) -> Callable[[], None]:
+        device = int(op.device.removeprefix("gpu"))
+
+        def own(name: str) -> Tensor:
+            return self._memory.buffer(parameter(device, part, name))
+
+        weight, speed = own("weight"), own("weight.momentum")
+        bias, bias_speed, bias_grad = own("bias"), own("bias.momentum"), own("bias.grad")
+        grad = None if op.fused else own("weight.grad")
+        constants = self._constants
+
+        def run() -> None:
+            update.sgd(weight, speed, grad, constants.weight)
+            update.sgd(bias, bias_speed, bias_grad, constants.bias)
+
+        return run

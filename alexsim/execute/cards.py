@@ -1,0 +1,130 @@
+"""Virtual GPUs on CUDA: a stream each, events between them, exchanges over PCIe or peer to peer.
+
+Every device enqueues its ops on its own stream, in issue order; the host runs ahead. What one
+device must not do before another has done something is said by events, which streams wait for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from alexsim.errors import AlexsimError
+from alexsim.plan.records import Exchange, Op, TransportName
+from alexsim.trace import Span
+
+
+def places(device: str, count: int) -> list[torch.device]:
+    """Where ``count`` virtual GPUs live: on the CPU, on one card, or on a card each.
+
+    Raises:
+        AlexsimError: ``cuda`` is asked for, and PyTorch sees no CUDA device.
+    """
+    if device == "cpu":
+        return [torch.device("cpu")] * count
+    if not torch.cuda.is_available():
+        built = "" if torch.version.cuda else " (this PyTorch is built without CUDA)"
+        raise AlexsimError(f"--device cuda: PyTorch sees no CUDA device here{built}")
+    cards = torch.cuda.device_count()
+    return [torch.device("cuda", index if cards >= count else 0) for index in range(count)]
+
+
+@dataclass(slots=True)
+class _Posted:
+    source: torch.Tensor
+    ready: torch.cuda.Event
+
+
+class Cards:
+    """All devices in one process, each on its stream: the transport between them.
+
+    ``peer``: the target copies from the source's memory. ``host``: the source copies to pinned
+    memory of the host and the target from there, so that every exchange crosses PCIe twice, also
+    where both devices share a card.
+    """
+
+    def __init__(self, devices: int, transport: TransportName) -> None:
+        self.exchanged_bytes = 0
+        self._devices, self._staged = devices, transport == "host"
+        self._posted: dict[str, _Posted] = {}
+        self._pinned: dict[str, torch.Tensor] = {}
+        self._arrived: dict[str, dict[str, torch.cuda.Event]] = {}
+
+    def post(self, exchange: Exchange, source: torch.Tensor) -> None:
+        """Offer ``source`` once the stream has got here; ``host``: stage it."""
+        if self._staged:
+            if exchange.name not in self._pinned:
+                self._pinned[exchange.name] = torch.empty_like(
+                    source, device="cpu", pin_memory=True
+                )
+            staged = self._pinned[exchange.name]
+            staged.copy_(source, non_blocking=True)
+            source = staged
+        self._posted[exchange.name] = _Posted(source, _event())
+
+    def pull(self, exchange: Exchange, target: torch.Tensor) -> bool:
+        """Copy what was posted, after the source's stream had got there."""
+        posted = self._posted.pop(exchange.name, None)
+        if posted is None:
+            return False
+        torch.cuda.current_stream(target.device).wait_event(posted.ready)
+        target.copy_(posted.source, non_blocking=True)
+        self.exchanged_bytes += target.numel() * target.element_size()
+        return True
+
+    def arrive(self, device: str, barrier: str) -> None:
+        """Note how far the device's stream is."""
+        arrived = self._arrived.setdefault(barrier, {})
+        if len(arrived) == self._devices:
+            arrived.clear()
+        arrived[device] = _event()
+
+    def passed(self, barrier: str) -> bool:
+        """Whether all have arrived; then this stream waits for all of theirs."""
+        arrived = self._arrived.get(barrier, {})
+        if len(arrived) < self._devices:
+            return False
+        for event in arrived.values():
+            torch.cuda.current_stream().wait_event(event)
+        return True
+
+
+def _event() -> torch.cuda.Event:
+    event = torch.cuda.Event()
+    event.record()
+    return event
+
+
+class Timeline:
+    """When ops ran on a card: events around each one, read when the step is over."""
+
+    def __init__(self) -> None:
+        self._begin = self.mark()
+        self._ops: list[tuple[Op, int, torch.cuda.Event, torch.cuda.Event]] = []
+
+    def mark(self) -> torch.cuda.Event:
+        """Now, on the current stream."""
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def add(self, op: Op, step: int, start: torch.cuda.Event) -> None:
+        """Say that ``op`` ran since ``start``."""
+        self._ops.append((op, step, start, self.mark()))
+
+    def spans(self) -> list[Span]:
+        """Everything that was timed; waits for the card."""
+        torch.cuda.synchronize()
+        return [
+            Span(
+                op_id=op.id,
+                device=op.device,
+                queue=op.queue,
+                step=step,
+                start_s=self._begin.elapsed_time(start) / 1e3,
+                end_s=self._begin.elapsed_time(end) / 1e3,
+                source="measured",
+            )
+            for op, step, start, end in self._ops
+        ]

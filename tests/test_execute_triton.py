@@ -1,0 +1,88 @@
+"""The plan's training step on Triton's kernels, interpreted here, against the aten backend."""
+
+import pytest
+import torch
+
+from alexsim.errors import PlanError
+from alexsim.execute.bind import Hyperparameters
+from alexsim.execute.executor import Executor
+from alexsim.network.editions import load_network
+from alexsim.network.layers import Convolution, FullyConnected, SoftmaxCrossEntropy
+from alexsim.network.network import Network
+from alexsim.plan.planner import plan
+from alexsim.plan.scratch import MOST_SPLITS, SPLIT_BYTES
+from alexsim_kernels import convolution
+
+RATES = Hyperparameters(weight_rate=0.01, bias_rate=0.02)
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def trained(
+    name: str, backend: str, batch: int, steps: int, device: str, **choices: object
+) -> tuple[list[torch.Tensor], dict[str, torch.Tensor], torch.Tensor]:
+    """Losses of each step, the state after them, and the errors of a test pass."""
+    network = load_network(name)
+    made = plan(network, batch_size=batch, backend=backend, **choices)
+    executor = Executor(made, seed=3, device=device)
+    executor.initialise()
+    generator = torch.Generator().manual_seed(1)
+    scale = 1 if name == "lenet-5" else 60
+    losses = []
+    for step in range(steps):
+        images = scale * torch.randn(batch, *network.input_shape, generator=generator)
+        labels = torch.randint(network.classes, (batch,), generator=generator)
+        context = executor.step(images, labels, step=step, hyperparameters=RATES)
+        losses.append(context.losses.cpu())
+    test = executor.evaluate(images, labels)
+    assert test.losses is not None
+    return losses, {k: v.cpu() for k, v in executor.state().items()}, test.losses.cpu()
+
+
+def assert_alike(name: str, batch: int, steps: int, **choices: object) -> None:
+    wanted, state, test = trained(name, "aten", batch, steps, "cpu", **choices)
+    found, other, other_test = trained(name, "triton", batch, steps, DEVICE, **choices)
+    for a, b in zip(wanted, found, strict=True):
+        assert torch.allclose(a, b, rtol=1e-4, atol=1e-5)
+    assert torch.allclose(test, other_test, rtol=1e-3, atol=1e-4)
+    assert state.keys() == other.keys()
+    first = Executor(plan(load_network(name), batch_size=batch, backend="aten", **choices), seed=3)
+    first.initialise()
+    for key, start in first.state().items():
+        change = (state[key] - start).norm()
+        assert change > 0, f"{key} did not learn"
+        rounding = steps**0.5 * torch.finfo(torch.float32).eps * start.norm()
+        assert (state[key] - other[key]).norm() <= 1e-4 * change + rounding, key
+
+
+def test_a_step_of_the_network_equals_the_aten_backend() -> None:
+    """Batch 2, two devices, all 61 million parameters; dropout, exchanges and both norms."""
+    assert_alike("alexnet-2012", 2, 1)
+
+
+@pytest.mark.parametrize("choices", [{}, {"policy": "reuse", "schedule": "overlap"}])
+def test_several_steps_of_a_small_network(choices: dict) -> None:
+    assert_alike("lenet-5", 3, 3, **choices)
+
+
+def test_parts_of_a_gradient_fit_the_scratch_that_is_planned() -> None:
+    assert (SPLIT_BYTES, MOST_SPLITS) == (convolution.SPLIT_BYTES, convolution.MOST_SPLITS)
+    made = plan(load_network("alexnet-2012"), backend="triton")
+    scratch = {op.id: op.scratch_bytes for op in made.ops() if op.scratch_bytes}
+    assert scratch.keys() == {
+        f"conv{n}.{column}.grad_weight" for n in range(1, 6) for column in "ab"
+    }
+
+
+def test_what_the_kernels_cannot_lay_out_is_refused() -> None:
+    network = Network(
+        name="bare",
+        input_shape=(3, 8, 8),
+        layers=(
+            Convolution(name="conv1", filters=4, size=3),
+            FullyConnected(name="fc2", units=5),
+            SoftmaxCrossEntropy(name="softmax"),
+        ),
+    )
+    with pytest.raises(PlanError, match="conv1 leads into fc2 without a pool or activation"):
+        plan(network, batch_size=1, backend="triton")
+    plan(network, batch_size=1, backend="aten")
