@@ -6,7 +6,8 @@ import pytest
 
 from alexsim.cli.app import main
 from alexsim.errors import AlexsimError
-from alexsim.profile.kernels import KERNEL_PRECISIONS, KernelCode, compile_kernels
+from alexsim.execute import choices
+from alexsim.profile.kernels import KernelCode, compile_kernels
 from alexsim_kernels.common import PRECISIONS
 from alexsim_kernels.tuning import SHARED_BYTES
 
@@ -21,7 +22,7 @@ def code() -> dict[int, tuple[KernelCode, ...]]:
 
 
 def test_the_precisions_are_those_of_the_kernels() -> None:
-    assert tuple(PRECISIONS) == KERNEL_PRECISIONS
+    assert tuple(PRECISIONS) == choices.PRECISIONS
 
 
 @pytest.mark.parametrize("arch", [80, 90])

@@ -41,13 +41,12 @@ def kernels(
         raise AlexsimError(f"--arch must be one of 80, 90; got {arch}")
     if find_spec("triton") is None:
         raise AlexsimError("Triton is not installed: pip install 'alexsim[triton]'")
-    from alexsim.profile.kernels import KERNEL_PRECISIONS, compile_kernels
+    from alexsim.cli.parse import choice
+    from alexsim.execute.choices import PRECISIONS
+    from alexsim.profile.kernels import compile_kernels
 
     for name in precision or ():
-        if name not in KERNEL_PRECISIONS:
-            raise AlexsimError(
-                f"--precision must be one of {', '.join(KERNEL_PRECISIONS)}; got {name!r}"
-            )
+        choice("--precision", name, PRECISIONS)
     with options.counting(f"compiling for sm_{arch}", 100) as done:
         found = compile_kernels(
             arch, precision or [], done=lambda count, ops: done(100 * count // ops)

@@ -97,6 +97,46 @@ def train(
             help="Go on with a stopped run; only --steps, --epochs and --threads may be changed.",
         ),
     ] = None,
+    device: Annotated[
+        str,
+        typer.Option(
+            "--device",
+            metavar="DEVICE",
+            help="`cpu` or `cuda`: a card per virtual GPU, or all on one where there are fewer.",
+        ),
+    ] = "cpu",
+    backend: Annotated[
+        str,
+        typer.Option(
+            "--backend",
+            metavar="BACKEND",
+            help="Whose kernels: `aten` (PyTorch's, cuDNN on CUDA) or `triton` (ours).",
+        ),
+    ] = "aten",
+    transport: Annotated[
+        str,
+        typer.Option(
+            "--transport",
+            metavar="TRANSPORT",
+            help="Exchanges on CUDA: `peer`, or `host` through pinned memory. Default: `host` where"
+            " virtual GPUs share a card.",
+        ),
+    ] = "",
+    precision: Annotated[
+        str,
+        typer.Option(
+            "--precision",
+            metavar="PRECISION",
+            help="Of products with --backend triton: fp32, fp32x3, tf32, bf16 or fp16.",
+        ),
+    ] = "fp32",
+    graph: Annotated[
+        bool | None,
+        typer.Option(
+            "--graph/--no-graph",
+            help="Replay steps as a CUDA graph; the default on CUDA with --backend triton.",
+        ),
+    ] = None,
     machine: MachineName = MACHINE,
     json: options.Json = False,
 ) -> None:
@@ -138,6 +178,11 @@ def train(
                 workers=workers or min(4, os.cpu_count() or 1),
                 checkpoint_every=checkpoint_every,
                 output=output,
+                device=device,
+                backend=backend,
+                transport=transport,
+                precision=precision,
+                graph=graph,
             )
         from alexsim.train.loop import train as run
 

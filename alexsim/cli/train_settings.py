@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from platformdirs import user_cache_path
 
 from alexsim.cli.memory import DEVICE
-from alexsim.cli.parse import as_augmentation, as_normalisation, as_policy, as_schedule, positive
+from alexsim.cli.parse import (
+    as_augmentation,
+    as_normalisation,
+    as_policy,
+    as_schedule,
+    choice,
+    positive,
+)
 from alexsim.errors import AlexsimError, RunError
+from alexsim.execute.choices import BACKENDS, DEVICES, PRECISIONS, Device
 from alexsim.machine.device import load_device
 from alexsim.network.editions import load_network
 from alexsim.plan.fit import fit
-from alexsim.plan.planner import plan
+from alexsim.plan.planner import TRANSPORTS, plan
+from alexsim.plan.records import TransportName
 from alexsim.train import builtin
 from alexsim.train.config import steps_of, stored_settings
 from alexsim.train.dataset import discover
@@ -46,6 +57,11 @@ def begin(
     workers: int,
     checkpoint_every: int,
     output: Path | None,
+    device: str,
+    backend: str,
+    transport: str,
+    precision: str,
+    graph: bool | None,
 ) -> tuple[TrainSettings, Path]:
     """Settings and directory of a new run; everything that can be wrong is wrong here.
 
@@ -57,14 +73,23 @@ def begin(
     budget = (
         parse_bytes(mem_cap) if mem_cap is not None else int(load_device(DEVICE).memory_bytes.value)
     )
+    where = choice("--device", device, DEVICES)
+    by = choice("--backend", backend, BACKENDS)
+    if precision != "fp32" and by != "triton":
+        raise AlexsimError(f"--precision {precision} needs --backend triton")
+    if graph and (where, by) != ("cuda", "triton"):
+        raise AlexsimError("--graph needs --device cuda and --backend triton")
     made = plan(
         network,
         gpus=gpus,
         batch_size=batch,
         policy=as_policy(policy),
         schedule=as_schedule(schedule),
-        backend="aten",
+        backend=by,
     )
+    way = _transport(transport, where, len(made.devices))
+    if by == "triton":
+        _ready_for_triton(where, watch)
     verdict = fit(made, budget)
     if not verdict.fits:
         raise verdict.error()
@@ -98,6 +123,11 @@ def begin(
         if normalise is not None
         else recipe.normalisation,
         colour_noise=recipe.colour_noise if colour_noise is None else colour_noise,
+        device=where,
+        backend=by,
+        transport=way,
+        precision=choice("--precision", precision, PRECISIONS),
+        graph=(where, by) == ("cuda", "triton") if graph is None else graph,
     )
     images = discover(Path(chosen.data), most_classes=network.classes)
     chosen = replace(chosen, steps=_steps(steps, epochs, chosen, len(images.train)))
@@ -109,6 +139,8 @@ def resumed(
 ) -> TrainSettings:
     """Settings of a stopped run, with more steps if asked for."""
     stored = stored_settings(run_dir)
+    if stored.backend == "triton":
+        _ready_for_triton(stored.device, watch)
     if not Path(stored.data).is_dir():
         if Path(stored.data).parent != _cache():
             raise RunError(f"{run_dir}: its data folder {stored.data} is gone")
@@ -124,6 +156,32 @@ def resumed(
     network = load_network(stored.network)
     images = discover(Path(stored.data), most_classes=network.classes)
     return replace(stored, steps=_steps(steps, epochs, stored, len(images.train)))
+
+
+def _transport(given: str, device: Device, devices: int) -> TransportName:
+    """How exchanges travel: over PCIe where virtual GPUs share a card, as between two."""
+    if device == "cpu":
+        if given == "host":
+            raise AlexsimError("--transport host needs --device cuda: a CPU's memory is the host's")
+        return choice("--transport", given or "peer", TRANSPORTS)
+    from alexsim.execute.cards import places
+
+    shared = len(set(places(device, devices))) < devices
+    return choice("--transport", given or ("host" if shared else "peer"), TRANSPORTS)
+
+
+def _ready_for_triton(device: str, watch: Watcher) -> None:
+    """Triton's kernels are interpreted on a CPU: that is decided before Triton is imported."""
+    if find_spec("triton") is None:
+        raise AlexsimError(
+            "--backend triton: Triton is not installed (pip install 'alexsim[triton]')"
+        )
+    if device == "cpu":
+        os.environ["TRITON_INTERPRET"] = "1"
+        watch.note(
+            "on a CPU, Triton interprets its kernels: right, and very slow. A batch of 2 takes"
+            " some ten seconds a step (--batch 2); --device cuda runs them"
+        )
 
 
 def _steps(steps: int | None, epochs: float | None, settings: TrainSettings, images: int) -> int:

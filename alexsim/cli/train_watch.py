@@ -71,7 +71,7 @@ class TerminalWatch:
         devices = f"{settings.gpus} virtual GPU(s) of {format_bytes(settings.budget_bytes)}"
         self._say(
             f"{settings.network}, batch {settings.batch_size}, {devices}, {settings.policy},"
-            f" {settings.threads} threads; run directory {run_dir}"
+            f" {_by(settings)}; run directory {run_dir}"
         )
         self._say(
             f"simulated beside: {simulated.machine}, {1e3 * simulated.step_s:.0f} ms per step"
@@ -132,3 +132,15 @@ class TerminalWatch:
                 self._progress.remove_task(task)
             self._tasks = {what: self._progress.add_task(what, total=total, status="")}
         self._progress.update(self._tasks[what], completed=done, total=total, status=status)
+
+
+def _by(settings: TrainSettings) -> str:
+    """What computes."""
+    if settings.device == "cpu" and settings.backend == "aten":
+        return f"{settings.threads} threads"
+    parts: list[str] = [settings.device, settings.backend]
+    if settings.backend == "triton":
+        parts.append(settings.precision)
+    if settings.device == "cuda":
+        parts.append(f"exchanges by {settings.transport}")
+    return " ".join(parts)

@@ -250,7 +250,7 @@ def _grad_input(plan: Plan, op: Op, part: Part, memory: Memory) -> Run:
 
 def _grad_softmax(probabilities: Tensor, labels: Tensor, dx: Tensor, batch_size: int) -> Run:
     index = labels.unsqueeze(1)
-    minus_one = torch.full((batch_size, 1), -1.0, dtype=dx.dtype)
+    minus_one = torch.full((batch_size, 1), -1.0, dtype=dx.dtype, device=dx.device)
 
     def run(_: StepContext) -> None:
         dx.copy_(probabilities)

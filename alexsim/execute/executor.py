@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 
 from alexsim.execute.bind import Hyperparameters, Run, StepContext, bind
 from alexsim.execute.cards import Cards, Timeline, places
+from alexsim.execute.choices import Device, Precision
 from alexsim.execute.malloc import keep_freed_memory
 from alexsim.execute.memory import Memory, parameter_names
 from alexsim.execute.random import normal
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 _FORWARD = (OpKind.UPLOAD, OpKind.FORWARD, OpKind.LOSS)
 _TRANSFER = (OpKind.POST, OpKind.WAIT)
-Precision = Literal["fp32", "fp32x3", "tf32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class Choices:
     dtype: torch.dtype = torch.float32
     """float32, or float64 for references (its budget then counts float32 bytes; ``aten`` only)."""
     seed: int = 0
-    device: Literal["cpu", "cuda"] = "cpu"
+    device: Device = "cpu"
     precision: Precision = "fp32"
     """Of products, with backend ``triton``."""
     graph: bool = False

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 
 from alexsim.errors import AlexsimError
 
-KERNEL_PRECISIONS = ("fp32", "fp32x3", "tf32", "bf16", "fp16")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelCode:

@@ -94,7 +94,7 @@ class RunDirectory:
         temporary = self.path / f".{target.name}.tmp"
         try:
             save_file(
-                {name: tensor.contiguous() for name, tensor in state.items()},
+                {name: tensor.cpu().contiguous() for name, tensor in state.items()},
                 temporary,
                 metadata={"step": str(step)},
             )

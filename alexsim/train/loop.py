@@ -47,7 +47,8 @@ def train(
         batch_size=settings.batch_size,
         policy=settings.policy,
         schedule=settings.schedule,
-        backend="aten",
+        backend=settings.backend,
+        transport=settings.transport,
     )
     verdict = fit(step_plan, settings.budget_bytes)
     if not verdict.fits:
@@ -59,7 +60,14 @@ def train(
         same_data(directory, dataset, watch)
     else:
         directory.create(config)
-    executor = Executor(step_plan, budget_bytes=settings.budget_bytes, seed=settings.seed)
+    executor = Executor(
+        step_plan,
+        budget_bytes=settings.budget_bytes,
+        seed=settings.seed,
+        device=settings.device,
+        precision=settings.precision,
+        graph=settings.graph,
+    )
     done = _restore(executor, directory)
     with _pool(settings.workers) as pool, Interrupt() as interrupt:
         recipe = settings.recipe()

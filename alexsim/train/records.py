@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from alexsim.plan.records import Policy, Schedule
+from alexsim.execute.choices import Backend, Device, Precision
+from alexsim.plan.records import Policy, Schedule, TransportName
 from alexsim.train.recipe import Augmentation, Normalisation, Recipe, recipe_of
 
 
@@ -30,6 +31,13 @@ class TrainSettings:
     augmentation: Augmentation
     normalisation: Normalisation
     colour_noise: bool
+    device: Device = "cpu"
+    backend: Backend = "aten"
+    transport: TransportName = "peer"
+    precision: Precision = "fp32"
+    """Of products, with backend ``triton``."""
+    graph: bool = False
+    """Steps are replayed as a CUDA graph."""
 
     def recipe(self) -> Recipe:
         """The edition's recipe with this run's numbers."""

@@ -29,7 +29,9 @@ class PaddedInput:
             return
         self.padding = 0
         shape = (size, height + layer.padding + bottom, width + layer.padding + right, x.shape[1])
-        self._scratch = torch.empty(shape, dtype=x.dtype).zero_().permute(0, 3, 1, 2)
+        self._scratch = (
+            torch.empty(shape, dtype=x.dtype, device=x.device).zero_().permute(0, 3, 1, 2)
+        )
 
     def __call__(self, images: slice) -> Tensor:
         """The padded images of one chunk."""

@@ -17,8 +17,8 @@ def norm_forward(layer: Norm, x: Tensor, y: Tensor, norm: Tensor, size: int) -> 
     x, y, norm = channels_last(x), channels_last(y), channels_last(norm)
     # Each of the window's n values carries k / n, border included: their sum brings k along.
     window = _Window(layer, x, size, border=layer.k)
-    share = torch.full((1,), window.border, dtype=x.dtype)
-    powers = torch.empty((size, *x.shape[1:]), dtype=x.dtype)
+    share = torch.full((1,), window.border, dtype=x.dtype, device=x.device)
+    powers = torch.empty((size, *x.shape[1:]), dtype=x.dtype, device=x.device)
     for part in chunks(x.shape[0], size):
         here, out, total = x[part], y[part], norm[part]
         power = powers[: here.shape[0]]
@@ -34,7 +34,7 @@ def norm_grad_input(
     """``dx = dy norm^-b - 2 a b x * window sum of (dy x norm^-(b+1))``."""
     x, norm, dy, dx = channels_last(x), channels_last(norm), channels_last(dy), channels_last(dx)
     window = _Window(layer, x, size, border=0.0)
-    direct = torch.empty((size, *x.shape[1:]), dtype=x.dtype)
+    direct = torch.empty((size, *x.shape[1:]), dtype=x.dtype, device=x.device)
     for part in chunks(x.shape[0], size):
         here, total, out = x[part], norm[part], dx[part]
         near = direct[: here.shape[0]]
@@ -78,8 +78,8 @@ class _Window:
             padded = (images, height + more, width + more, channels)
             sums = (images, height + more, width, channels)
             self.border = border / layer.size**2
-        self._padded = torch.empty(padded, dtype=x.dtype).fill_(self.border)
-        self._sums = torch.empty(sums, dtype=x.dtype)
+        self._padded = torch.empty(padded, dtype=x.dtype, device=x.device).fill_(self.border)
+        self._sums = torch.empty(sums, dtype=x.dtype, device=x.device)
 
     def inside(self, images: int) -> Tensor:
         """Where the next values go."""

@@ -109,4 +109,4 @@ def _windows(layer: AveragePool, x: Tensor, y: Tensor) -> list[Tensor]:
 
 
 def _row_scratch(x: Tensor, y: Tensor, size: int) -> Tensor:
-    return torch.empty((size, x.shape[1], y.shape[2], x.shape[3]), dtype=x.dtype)
+    return torch.empty((size, x.shape[1], y.shape[2], x.shape[3]), dtype=x.dtype, device=x.device)

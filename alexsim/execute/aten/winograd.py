@@ -64,7 +64,7 @@ def _polynomial(roots: tuple[float, ...] | list[float]) -> Tensor:
 
 
 @cache
-def _constants(width: int, dtype: torch.dtype) -> dict[str, Tensor]:
+def _constants(width: int, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
     """Transforms of rows (7 at a time) and of all the tiles of a row of ``width`` at once."""
     a_t, g, b_t = cook_toom(WINOGRAD_OUTPUTS, WINOGRAD_TAPS)
     tiles, border = -(-width // WINOGRAD_OUTPUTS), WINOGRAD_TAPS // 2
@@ -88,7 +88,7 @@ def _constants(width: int, dtype: torch.dtype) -> dict[str, Tensor]:
         "a_columns": a_columns.view(width, -1),
         "a_columns_t": a_columns.view(width, -1).t(),
     }
-    return {name: value.to(dtype).contiguous() for name, value in made.items()}
+    return {name: value.to(device, dtype).contiguous() for name, value in made.items()}
 
 
 class _Tiles:
@@ -97,10 +97,10 @@ class _Tiles:
     def __init__(self, x: Tensor, outputs: int, images: int) -> None:
         self._inputs, self._outputs = x.shape[1], outputs
         self.height, self.width = x.shape[2:]
-        self.c = _constants(self.width, x.dtype)
+        self.c = _constants(self.width, x.dtype, x.device)
         self.rows = -(-self.height // WINOGRAD_OUTPUTS)
         self._tiles = -(-self.width // WINOGRAD_OUTPUTS)
-        self._most, self._dtype = images, x.dtype
+        self._most, self._like = images, x
         self._kept: dict[str, Tensor] = {}
 
     def take(self, name: str, images: int, *shape: int) -> Tensor:
@@ -109,7 +109,7 @@ class _Tiles:
         for extent in shape:
             size *= extent
         if name not in self._kept:
-            self._kept[name] = torch.empty(size // images * self._most, dtype=self._dtype).zero_()
+            self._kept[name] = self._like.new_empty(size // images * self._most).zero_()
         return self._kept[name][:size].view(shape)
 
     def load(self, x: Tensor) -> Tensor:
