@@ -5,7 +5,7 @@ import torch
 
 from alexsim.cli.app import main
 from alexsim.execute.bind import Hyperparameters
-from alexsim.execute.cards import Cards, places
+from alexsim.execute.cards import Cards, in_memory_order, places
 from alexsim.execute.executor import Executor
 from alexsim.network.editions import load_network
 from alexsim.plan.planner import plan
@@ -60,6 +60,19 @@ def test_choices_that_do_not_go_together_are_named(
         main(["train", *arguments])
     assert caught.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_what_crosses_pcie_is_one_run_of_bytes() -> None:
+    block = torch.arange(2 * 3 * 3 * 8.0).view(2, 3, 3, 8).permute(0, 3, 1, 2)
+    for x in (block, block[:, 2:5], torch.randn(2, 4, 3, 3)[:, 1:3], torch.randn(3, 7)[:, 2:5]):
+        run = in_memory_order(x).contiguous()
+        into = torch.zeros(x.shape[0], *x.shape[1:])
+        if x.stride(1) == 1 and x.ndim == 4:
+            into = into.contiguous(memory_format=torch.channels_last)
+        in_memory_order(into).copy_(run)
+        assert torch.equal(into, x)
+    # A whole channels-last block is one already: nothing is gathered.
+    assert in_memory_order(block).is_contiguous()
 
 
 @pytest.mark.gpu

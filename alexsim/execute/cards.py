@@ -54,13 +54,12 @@ class Cards:
     def post(self, exchange: Exchange, source: torch.Tensor) -> None:
         """Offer ``source`` once the stream has got here; ``host``: stage it."""
         if self._staged:
+            # Only runs of bytes cross PCIe without the host's help: gather first, if need be.
+            run = in_memory_order(source).contiguous()
             if exchange.name not in self._pinned:
-                self._pinned[exchange.name] = torch.empty_like(
-                    source, device="cpu", pin_memory=True
-                )
-            staged = self._pinned[exchange.name]
-            staged.copy_(source, non_blocking=True)
-            source = staged
+                self._pinned[exchange.name] = torch.empty(run.shape, pin_memory=True)
+            source = self._pinned[exchange.name]
+            source.copy_(run, non_blocking=True)
         self._posted[exchange.name] = _Posted(source, _event())
 
     def pull(self, exchange: Exchange, target: torch.Tensor) -> bool:
@@ -69,7 +68,14 @@ class Cards:
         if posted is None:
             return False
         torch.cuda.current_stream(target.device).wait_event(posted.ready)
-        target.copy_(posted.source, non_blocking=True)
+        if self._staged:
+            into = in_memory_order(target)
+            landed = into if into.is_contiguous() else torch.empty(into.shape, device=into.device)
+            landed.copy_(posted.source, non_blocking=True)
+            if landed is not into:
+                into.copy_(landed)
+        else:
+            target.copy_(posted.source, non_blocking=True)
         self.exchanged_bytes += target.numel() * target.element_size()
         return True
 
@@ -88,6 +94,12 @@ class Cards:
         for event in arrived.values():
             torch.cuda.current_stream().wait_event(event)
         return True
+
+
+def in_memory_order(x: torch.Tensor) -> torch.Tensor:
+    """``[N, C, H, W]`` that lies channels-last as ``[N, H, W, C]``; anything else as it is."""
+    channels_last = x.ndim == 4 and x.stride(1) == 1 and x.shape[1] > 1
+    return x.permute(0, 2, 3, 1) if channels_last else x
 
 
 def _event() -> torch.cuda.Event:

@@ -293,10 +293,14 @@ class Executor:
             captured.warm_ups -= 1
             return self._run(context)
         if captured.context is None:
+            # As the devices hold them, so that uploads are plain copies of pinned memory: what the
+            # host would rearrange while the step is captured, no replay would do again.
+            upload = next(op for op in self.plan.devices[0].ops if op.kind == OpKind.UPLOAD)
+            images = self.runners[0].memory.buffer(upload.writes[0])
             still = replace(
                 context,
-                images=torch.empty_like(context.images).pin_memory(),
-                labels=torch.empty_like(context.labels).pin_memory(),
+                images=torch.empty_like(images, device="cpu", pin_memory=True),
+                labels=torch.empty_like(context.labels, pin_memory=True),
             )
             torch.cuda.synchronize()
             with torch.cuda.graph(captured.graph):
