@@ -7,7 +7,7 @@ import torch
 from kernel_cases import DEVICE, NAN, around, distance, images, poisoned
 
 from alexsim.execute.random import dropout_keep, key_of
-from alexsim_kernels import dropout, linear, loss, norm, pool, reference, update
+from alexsim_kernels import dropout, linear, loss, norm, norm_pool, pool, reference, update
 from alexsim_kernels.common import Config
 
 SMALL = Config(16, 16, 16, warps=4, stages=2)
@@ -128,6 +128,33 @@ def test_the_papers_norm_is_torchs() -> None:
     norm.across_channels_forward(x, y, None, size=5, k=2.0, alpha=1e-4, beta=0.75)
     wanted = torch.nn.functional.local_response_norm(exact(x), 5, 5e-4, 0.75, 2.0)
     assert distance(y, wanted) < 1e-6
+
+
+@pytest.mark.parametrize("ties", ["all", "first"])
+@pytest.mark.parametrize(
+    ("extent", "window", "stride"), [((9, 7), 3, 2), ((6, 9), 2, 2), ((5, 5), 4, 1)]
+)
+def test_norm_and_pool_in_one(extent: tuple[int, int], window: int, stride: int, ties: str) -> None:
+    torch.manual_seed(0)
+    options = CONSTANTS | {"size": 5}
+    size = tuple((e - window) // stride + 1 for e in extent)
+    x, dy = images(2, 7, *extent), images(2, 7, *size)
+    x[:, :, 1:4, 1:4] = x[:, :, 1:2, 1:2]  # windows full of ties
+    y, dx = poisoned(dy), poisoned(x)
+    winners = norm_pool.winners_like(dy, window)
+    pooling = {"window": window, "stride": stride}
+    norm_pool.forward(x, y, winners, ties=ties, **options, **pooling)
+    norm_pool.backward(x, winners, dy, dx, **options, **pooling)
+    # The separate kernels round alike, so that they see the same ties.
+    normed, wanted_y, dnorm, wanted = (torch.empty_like(t) for t in (x, dy, x, x))
+    norm.across_channels_forward(x, normed, None, **options)
+    pool.forward(normed, wanted_y, size=window, stride=stride)
+    pool.backward(normed, wanted_y, dy, dnorm, size=window, stride=stride, ties=ties)
+    norm.across_channels_backward(x, None, dnorm, wanted, **options)
+    assert torch.equal(y, wanted_y)
+    assert distance(dx, exact(wanted)) < 1e-6
+    assert around(y).isnan().all()
+    assert around(dx).isnan().all()
 
 
 # --------------------------------------------------------------------------- fully connected layers

@@ -27,6 +27,10 @@ def cases() -> dict[str, tuple[object, tuple[object, ...]]]:
             ops.local_response_norm,
             (values(2, 7, 3, 4), 5, 2.0, 0.3, 0.75),
         ),
+        "norm_max_pool2d": (
+            ops.norm_max_pool2d,
+            (values(2, 7, 5, 5), 5, 2.0, 0.3, 0.75, 3, 2, "all"),
+        ),
         "linear": (ops.linear, (values(3, 5), values(4, 5), values(4), True, "fp32")),
     }
 

@@ -28,7 +28,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
 
-from alexsim_kernels import convolution, dropout, linear, loss, norm, pool, update
+from alexsim_kernels import convolution, dropout, linear, loss, norm, norm_pool, pool, update
 from alexsim_kernels.common import PRECISIONS, Precision
 from alexsim_kernels.tuning import SHARED_BYTES
 
@@ -237,11 +237,21 @@ def _others() -> Iterator[Case]:
                 partial(norm.across_channels_backward, big, d, big, big, **values),
             ),
         ]
+    bits = norm_pool.winners_like(small, 3)
+    pooled: dict[str, Any] = {"window": 3, "stride": 2}
     rows, column = torch.empty(128, 1000, device="meta"), torch.empty(128, device="meta")
     labels = torch.empty(128, device="meta", dtype=torch.int64)
     weight, constants = torch.empty(2048, 4096, device="meta"), torch.empty(3, device="meta")
     mask, step = torch.empty(128, 2048, device="meta"), labels[:1]
     launches += [
+        (
+            "norm1 + pool1 forward",
+            partial(norm_pool.forward, big, small, bits, ties="all", **values, **pooled),
+        ),
+        (
+            "norm1 + pool1 backward",
+            partial(norm_pool.backward, big, bits, small, big, **values, **pooled),
+        ),
         ("spatial norm forward", partial(norm.over_pixels_forward, big, big, big, **values)),
         ("spatial norm backward", partial(norm.over_pixels_backward, big, big, big, big, **near)),
         ("softmax", partial(loss.softmax, rows, rows)),

@@ -30,7 +30,8 @@ def inverse_power(d, BETA: tl.constexpr):
 
 
 @triton.jit
-def _sum_of_squares(at, c, channels, inside, SIZE: tl.constexpr):
+def sum_of_squares(at, c, channels, inside, SIZE: tl.constexpr):
+    """Of the channels near ``c``, which lie from ``at`` on."""
     total = tl.zeros(inside.shape, dtype=tl.float32)
     for offset in tl.static_range(SIZE):
         near = c + offset - SIZE // 2
@@ -52,7 +53,7 @@ def _across_forward(
     inside = (m < pixels) & (c < channels)
     column, row, n = m % width, (m // width) % height, m // (width * height)
     at = x + n * x_image + row * x_row + column * x_pixel
-    total = K + ALPHA * _sum_of_squares(at, c, channels, inside, SIZE)
+    total = K + ALPHA * sum_of_squares(at, c, channels, inside, SIZE)
     value = tl.load(at + c, mask=inside, other=0.0).to(tl.float32)
     there = n * y_image + row * y_row + column * y_pixel + c
     tl.store(y + there, value * inverse_power(total, BETA), mask=inside)
@@ -86,7 +87,7 @@ def _across_backward(
         if KEPT:
             total = tl.load(d_at + near, mask=ok, other=1.0).to(tl.float32)
         else:
-            total = K + ALPHA * _sum_of_squares(x_at, near, channels, ok, SIZE)
+            total = K + ALPHA * sum_of_squares(x_at, near, channels, ok, SIZE)
             total = tl.where(ok, total, 1.0)
         power = inverse_power(total, BETA)
         around += gradient * value * power / total

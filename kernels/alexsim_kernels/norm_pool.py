@@ -1,0 +1,189 @@
+"""Response norm across channels and the max-pool that follows it, in one pass over memory.
+
+What the norm puts out is never stored: forward writes the pooled values and, per window, a bit for
+each tap that equals the maximum; backward works the norm out again from its input. Of an input of
+one unit, the separate kernels read and write 1 + 1 + 1 units before the pool's quarter, the fused
+one 1; backward 3 + 4 against 2 and the quarter's.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from alexsim_kernels.common import Tensor, images, interpreted, power_of_two
+from alexsim_kernels.norm import inverse_power, sum_of_squares
+from alexsim_kernels.pool import Ties
+
+
+@triton.jit
+def _forward(
+    x, y, winners, windows, channels, height, width, out_height, out_width,
+    x_image, x_row, x_pixel, y_image, y_row, y_pixel, w_image, w_row, w_pixel,
+    SIZE: tl.constexpr, K: tl.constexpr, ALPHA: tl.constexpr, BETA: tl.constexpr,
+    WINDOW: tl.constexpr, STRIDE: tl.constexpr, FIRST: tl.constexpr,
+    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    m = (tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P))[:, None]
+    c = tl.arange(0, BLOCK_C)[None, :]
+    inside = (m < windows) & (c < channels)
+    q, p, n = m % out_width, (m // out_width) % out_height, m // (out_width * out_height)
+    largest = tl.full((BLOCK_P, BLOCK_C), float("-inf"), dtype=tl.float32)
+    bits = tl.zeros((BLOCK_P, BLOCK_C), dtype=tl.int32)
+    for tap in tl.static_range(WINDOW * WINDOW):
+        row, column = p * STRIDE + tap // WINDOW, q * STRIDE + tap % WINDOW
+        ok = inside & (row < height) & (column < width)
+        at = x + n * x_image + row * x_row + column * x_pixel
+        total = K + ALPHA * sum_of_squares(at, c, channels, ok, SIZE)
+        value = tl.load(at + c, mask=ok, other=0.0).to(tl.float32)
+        value = tl.where(ok, value * inverse_power(tl.where(ok, total, 1.0), BETA), float("-inf"))
+        above = (value > largest) | (value != value)
+        if FIRST:
+            bits = tl.where(above, 1 << tap, bits)
+        else:
+            level = ok & (value == largest)
+            bits = tl.where(above, 1 << tap, tl.where(level, bits | (1 << tap), bits))
+        largest = tl.where(above, value, largest)
+    tl.store(y + n * y_image + p * y_row + q * y_pixel + c, largest, mask=inside)
+    tl.store(winners + n * w_image + p * w_row + q * w_pixel + c, bits, mask=inside)
+
+
+@triton.jit
+def _backward(
+    x, winners, dy, dx, pixels, channels, height, width, out_height, out_width,
+    x_image, x_row, x_pixel, w_image, w_row, w_pixel,
+    dy_image, dy_row, dy_pixel, dx_image, dx_row, dx_pixel,
+    SIZE: tl.constexpr, K: tl.constexpr, ALPHA: tl.constexpr, BETA: tl.constexpr,
+    WINDOW: tl.constexpr, STRIDE: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    reach: tl.constexpr = (WINDOW + STRIDE - 1) // STRIDE
+    m = (tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P))[:, None]
+    c = tl.arange(0, BLOCK_C)[None, :]
+    inside = (m < pixels) & (c < channels)
+    column, row, n = m % width, (m // width) % height, m // (width * height)
+    at = x + n * x_image + row * x_row + column * x_pixel
+    around = tl.zeros((BLOCK_P, BLOCK_C), dtype=tl.float32)
+    own = tl.zeros((BLOCK_P, BLOCK_C), dtype=tl.float32)
+    mine = tl.zeros((BLOCK_P, BLOCK_C), dtype=tl.float32)
+    for offset in tl.static_range(SIZE):
+        near = c + offset - (SIZE - 1 - SIZE // 2)
+        ok = inside & (near >= 0) & (near < channels)
+        gradient = tl.zeros((BLOCK_P, BLOCK_C), dtype=tl.float32)
+        for down in tl.static_range(reach):
+            for across in tl.static_range(reach):
+                p, q = row // STRIDE - down, column // STRIDE - across
+                r, s = row - p * STRIDE, column - q * STRIDE
+                stands = ok & (p >= 0) & (q >= 0) & (r < WINDOW) & (s < WINDOW)
+                stands = stands & (p < out_height) & (q < out_width)
+                there = n * w_image + p * w_row + q * w_pixel + near
+                bits = tl.load(winners + there, mask=stands, other=0).to(tl.int32)
+                takes = stands & (((bits >> (r * WINDOW + s)) & 1) == 1)
+                there = n * dy_image + p * dy_row + q * dy_pixel + near
+                gradient += tl.load(dy + there, mask=takes, other=0.0).to(tl.float32)
+        value = tl.load(at + near, mask=ok, other=0.0).to(tl.float32)
+        total = K + ALPHA * sum_of_squares(at, near, channels, ok, SIZE)
+        total = tl.where(ok, total, 1.0)
+        power = inverse_power(total, BETA)
+        around += gradient * value * power / total
+        if offset == SIZE - 1 - SIZE // 2:
+            own, mine = gradient * power, value
+    result = own - 2 * ALPHA * BETA * mine * around
+    tl.store(dx + n * dx_image + row * dx_row + column * dx_pixel + c, result, mask=inside)
+
+
+def winners_like(y: Tensor, window: int) -> Tensor:
+    """Room for the bits of every window of ``y``.
+
+    Raises:
+        ValueError: a window has more taps than a word has bits.
+    """
+    if window > 5:
+        raise ValueError(f"windows of at most 5 x 5 have room for their bits, got {window}")
+    return torch.empty_like(y, dtype=torch.int16 if window <= 3 else torch.int32)
+
+
+def forward(
+    x: Tensor,
+    y: Tensor,
+    winners: Tensor,
+    *,
+    size: int,
+    k: float,
+    alpha: float,
+    beta: float,
+    window: int,
+    stride: int,
+    ties: Ties,
+) -> None:
+    """Normalise over ``size`` channels, then pool.
+
+    Args:
+        x: ``[N, C, H, W]``, channels-last.
+        y: ``[N, C, P, Q]``, channels-last; written.
+        winners: as ``winners_like`` makes it; written.
+        size: channels that the norm sums over.
+        k: added to the sum.
+        alpha: multiplies the sum of squares.
+        beta: the power.
+        window: pixels of a pooling window, both ways.
+        stride: of windows.
+        ties: who gets a window's gradient: ``all`` that equal the maximum, or the ``first``.
+
+    Raises:
+        ValueError: shapes do not match, or a tensor is not channels-last.
+    """
+    _check(x, y, winners, ties)
+    windows = y.shape[0] * y.shape[2] * y.shape[3]
+    grid, blocks = _blocks(windows, x.shape[1])
+    _forward[grid](
+        x, y, winners, windows, *x.shape[1:], *y.shape[2:],
+        *images("x", x), *images("y", y), *images("winners", winners),
+        SIZE=size, K=k, ALPHA=alpha, BETA=beta, WINDOW=window, STRIDE=stride,
+        FIRST=ties == "first", **blocks,
+    )  # fmt: skip
+
+
+def backward(
+    x: Tensor,
+    winners: Tensor,
+    dy: Tensor,
+    dx: Tensor,
+    *,
+    size: int,
+    k: float,
+    alpha: float,
+    beta: float,
+    window: int,
+    stride: int,
+) -> None:
+    """Write the gradient of the norm's input into ``dx``; ``winners`` as the forward left them.
+
+    Raises:
+        ValueError: shapes do not match, or a tensor is not channels-last.
+    """
+    _check(x, dy, winners, "all")
+    if dx.shape != x.shape:
+        raise ValueError(f"shapes differ: {list(x.shape)} and {list(dx.shape)}")
+    pixels = x.shape[0] * x.shape[2] * x.shape[3]
+    grid, blocks = _blocks(pixels, x.shape[1])
+    _backward[grid](
+        x, winners, dy, dx, pixels, *x.shape[1:], *dy.shape[2:],
+        *images("x", x), *images("winners", winners), *images("dy", dy), *images("dx", dx),
+        SIZE=size, K=k, ALPHA=alpha, BETA=beta, WINDOW=window, STRIDE=stride, **blocks,
+    )  # fmt: skip
+
+
+def _blocks(rows: int, channels: int) -> tuple[tuple[int], dict[str, int]]:
+    wide = power_of_two(16, channels, 1 << 16)
+    tall = power_of_two(1, rows, (1 << 20 if interpreted() else 512) // wide)
+    return (triton.cdiv(rows, tall),), {"BLOCK_P": tall, "BLOCK_C": wide}
+
+
+def _check(x: Tensor, y: Tensor, winners: Tensor, ties: Ties) -> None:
+    if x.shape[:2] != y.shape[:2] or winners.shape != y.shape:
+        raise ValueError(
+            f"{list(x.shape)} does not pool to {list(y.shape)} and {list(winners.shape)}"
+        )
+    if ties not in ("all", "first"):
+        raise ValueError(f"ties must be 'all' or 'first', got {ties!r}")
