@@ -305,12 +305,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--arch", type=int, choices=ARCHITECTURES, required=True)
     parser.add_argument("--precision", choices=list(PRECISIONS), action="append")
+    parser.add_argument("--no-spills", action="store_true", help="fail if a kernel spills")
     given = parser.parse_args()
     precisions = tuple(given.precision or PRECISIONS)
     for record, done, every in compile_all(given.arch, precisions):
         line = json.dumps(asdict(record) | {"done": done, "all": every})
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
+        if given.no_spills and record.spills:
+            sys.exit(f"{record.op} spills with Triton {triton.__version__}")
 
 
 if __name__ == "__main__":

@@ -217,7 +217,7 @@ def measure(
     best: tuple[float, Config] | None = None
     for config in ranked[:most]:
         try:
-            milliseconds = float(do_bench(lambda: run(config), return_mode="median"))  # noqa: B023
+            milliseconds = float(do_bench(lambda: run(config), return_mode="median"))
         except triton.runtime.errors.OutOfResources:
             continue
         if best is None or milliseconds < best[0]:

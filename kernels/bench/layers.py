@@ -1,0 +1,411 @@
+"""Checks, then times, every kernel against PyTorch's, layer by layer: needs a CUDA card.
+
+    python kernels/bench/layers.py --tune --out layers.json
+
+Every figure is a median with the 20 % and 80 % quantiles, beside the floor that arithmetic and
+memory set on this card, as measured here. ``--tune`` times tiles first and keeps the best in the
+user's cache; ``--check`` compares with float64 and times nothing (also on a CPU, interpreted).
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
+import triton
+from torch.nn import functional as F
+
+from alexsim_kernels import convolution, norm, norm_pool, pool, reference, tuning
+from alexsim_kernels.common import Config, Precision
+
+CARD = "cuda" if torch.cuda.is_available() else "cpu"
+# One column of AlexNet: channels, extent, filters, taps, stride, padding, output extent.
+CONVOLUTIONS = {
+    "conv1": (3, 224, 48, 11, 4, 0, 55),
+    "conv2": (48, 27, 128, 5, 1, 2, 27),
+    "conv3": (256, 13, 192, 3, 1, 1, 13),
+    "conv4": (192, 13, 192, 3, 1, 1, 13),
+    "conv5": (192, 13, 128, 3, 1, 1, 13),
+}
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp32x3", "tf32", "bf16")
+LIMITS = {"fp32": 1e-5, "fp32x3": 1e-5, "tf32": 2e-3, "bf16": 2e-2}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One op: ours, the best of the others, and the floor, in milliseconds."""
+
+    op: str
+    precision: str
+    batch: int
+    error: float
+    ours_ms: float = 0.0
+    ours_20_ms: float = 0.0
+    ours_80_ms: float = 0.0
+    other: str = ""
+    other_ms: float = 0.0
+    floor_ms: float = 0.0
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """What this card reached."""
+
+    bytes_per_s: float
+    flop_per_s: dict[str, float]
+
+
+def milliseconds(run: Callable[[], object]) -> tuple[float, float, float]:
+    """Median, 20 % and 80 % quantiles."""
+    median, low, high = triton.testing.do_bench(
+        run, warmup=10, rep=40, quantiles=[0.5, 0.2, 0.8], return_mode="median"
+    )
+    return median, low, high
+
+
+def ceilings() -> Ceilings:
+    """A large copy, and large products in each precision."""
+    source = torch.randn(1 << 28, device=CARD)
+    target = torch.empty_like(source)
+    copy_s = milliseconds(lambda: target.copy_(source))[0] / 1e3
+    rates = {}
+    for precision in PRECISIONS:
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+        a, b = (torch.randn(8192, 8192, device=CARD, dtype=dtype) for _ in range(2))
+        rates[precision] = 2 * 8192**3 / (milliseconds(lambda: a @ b)[0] / 1e3)
+    rates["fp32x3"] = rates["tf32"] / 3
+    return Ceilings(2 * 4 * (1 << 28) / copy_s, rates)
+
+
+def images(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Fresh random values, channels-last."""
+    made = torch.randn(shape, device=CARD).to(dtype)
+    return made.contiguous(memory_format=torch.channels_last)
+
+
+def distance(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    """Relative to the norm of what is wanted."""
+    return float((found.double() - wanted).norm() / wanted.norm())
+
+
+def convolution_rows(
+    name: str, precision: Precision, batch: int, known: Ceilings | None, *, tune: bool
+) -> list[Row]:
+    """The three passes of a convolution."""
+    channels, extent, filters, taps, stride, padding, out = CONVOLUTIONS[name]
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    x, dy = images(batch, channels, extent, extent, dtype=dtype), None
+    weight = images(filters, channels, taps, taps, dtype=dtype)
+    bias = torch.randn(filters, device=CARD)
+    dy = images(batch, filters, out, out, dtype=dtype)
+    y, dx = torch.full_like(dy, math.nan), torch.full_like(x, math.nan)
+    dweight, dbias = torch.full_like(weight, math.nan).float(), torch.full_like(bias, math.nan)
+    options: dict[str, Any] = {
+        "stride": stride, "padding": (padding, padding), "precision": precision,
+    }  # fmt: skip
+    passes: dict[str, Callable[[Config | None], object]] = {
+        "forward": lambda c: convolution.forward(x, weight, bias, y, config=c, **options),
+        "grad_weight": lambda c: convolution.grad_weight(
+            x, dy, dweight, dbias, config=c, **options
+        ),
+    }
+    if name != "conv1":
+        passes["grad_input"] = lambda c: convolution.grad_input(dy, weight, dx, config=c, **options)
+    if tune:
+        for run in passes.values():
+            _tune(run, x)
+    for run in passes.values():
+        run(None)
+    few = min(batch, 8)
+    wanted = [t.double().requires_grad_() for t in (x[:few], weight, bias)]
+    y_wanted = reference.convolution(
+        *wanted, stride=stride, padding=(padding, padding), size=(out, out)
+    )
+    y_wanted.backward(dy[:few].double())
+    part, part_bias = torch.empty_like(dweight), torch.empty_like(dbias)
+    convolution.grad_weight(x[:few], dy[:few], part, part_bias, **options)
+    errors = {
+        "forward": distance(y[:few], y_wanted.detach()),
+        "grad_input": distance(dx[:few], wanted[0].grad) if name != "conv1" else 0.0,
+        "grad_weight": distance(part, wanted[1].grad),
+    }
+    assert not any(t.isnan().any() for t in (y, dweight, dbias)), name
+    for what in passes:
+        assert errors[what] < LIMITS[precision], (name, what, precision, errors[what])
+    if known is None:
+        return [
+            Row(op=f"{name} {w}", precision=precision, batch=batch, error=errors[w]) for w in passes
+        ]
+    flop = 2 * y.numel() * channels * taps * taps
+    others = _cudnn(x, weight, bias, dy, (stride, padding, out, extent), precision)
+    rows = []
+    for what, run in passes.items():
+        moved = sum(t.numel() * t.element_size() for t in (x, y, weight))
+        floor = max(flop / known.flop_per_s[precision], moved / known.bytes_per_s)
+        median, low, high = milliseconds(lambda run=run: run(None))
+        other, other_ms = min(others[what].items(), key=lambda item: item[1])
+        rows.append(
+            Row(
+                op=f"{name} {what}", precision=precision, batch=batch, error=errors[what],
+                ours_ms=median, ours_20_ms=low, ours_80_ms=high, other=other,
+                other_ms=other_ms, floor_ms=1e3 * floor,
+            )
+        )  # fmt: skip
+    return rows
+
+
+def _tune(run: Callable[[Config | None], object], like: torch.Tensor) -> None:
+    """Time tiles for whatever product the launch asks ``choose`` for."""
+    asked: list[tuning.Key] = []
+    original = tuning.choose
+
+    def listening(key: tuning.Key, tensor: torch.Tensor) -> Config:
+        asked.append(key)
+        return original(key, tensor)
+
+    convolution.choose = listening
+    try:
+        run(None)
+    finally:
+        convolution.choose = original
+    for key in asked:
+        tuning.measure(key, like, run, most=16)
+
+
+def _cudnn(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    dy: torch.Tensor,
+    window: tuple[int, int, int, int],
+    precision: Precision,
+) -> dict[str, dict[str, float]]:
+    """PyTorch's convolution at equal precision, in both layouts, cuDNN choosing its algorithm."""
+    stride, padding, out, extent = window
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    found: dict[str, dict[str, float]] = {"forward": {}, "grad_input": {}, "grad_weight": {}}
+    more = (out - 1) * stride + weight.shape[2] - extent - 2 * padding
+    for layout, form in (("NCHW", torch.contiguous_format), ("NHWC", torch.channels_last)):
+        # Windows that hang over the edge need a padded copy, which is not timed.
+        inputs = F.pad(x, (0, max(0, more), 0, max(0, more))).contiguous(memory_format=form)
+        w, g = weight.contiguous(memory_format=form), dy.contiguous(memory_format=form)
+        b = bias.to(x.dtype)
+
+        def backward(*wanted: bool, inputs=inputs, w=w, g=g) -> object:
+            return torch.ops.aten.convolution_backward(
+                g, inputs, w, [w.shape[0]], [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1,
+                list(wanted),
+            )  # fmt: skip
+
+        runs: dict[str, Callable[[], object]] = {
+            "forward": lambda inputs=inputs, w=w, b=b: F.conv2d(inputs, w, b, stride, padding),
+            "grad_input": lambda backward=backward: backward(True, False, False),
+            "grad_weight": lambda backward=backward: backward(False, True, True),
+        }
+        for what, run in runs.items():
+            found[what][f"cuDNN {layout}"] = milliseconds(run)[0]
+    return found
+
+
+def layer_rows(batch: int, known: Ceilings | None) -> list[Row]:
+    """Pools and norms in float32."""
+    x, dy = images(batch, 48, 55, 55), images(batch, 48, 27, 27)
+    y, dx, d = torch.empty_like(dy), torch.empty_like(x), torch.empty_like(x)
+    n, dn = torch.empty_like(x), images(batch, 48, 55, 55)
+    bits = norm_pool.winners_like(dy, 3)
+    window, near = {"size": 3, "stride": 2}, {"size": 5, "k": 2.0, "alpha": 2e-5, "beta": 0.75}
+    pooled = {"window": 3, "stride": 2}
+    big, small = x.numel() * 4, dy.numel() * 4
+    ours: dict[str, tuple[Callable[[], object], float]] = {
+        "pool1 forward": (lambda: pool.forward(x, y, **window), big + small),
+        "pool1 backward": (
+            lambda: pool.backward(x, y, dy, dx, ties="first", **window), 2 * big + 2 * small,
+        ),
+        "norm1 forward": (lambda: norm.across_channels_forward(x, n, d, **near), 3 * big),
+        "norm1 backward": (lambda: norm.across_channels_backward(x, d, dn, dx, **near), 4 * big),
+        "norm1 + pool1 forward": (
+            lambda: norm_pool.forward(x, y, bits, ties="first", **near, **pooled),
+            big + 1.5 * small,
+        ),
+        "norm1 + pool1 backward": (
+            lambda: norm_pool.backward(x, bits, dy, dx, **near, **pooled), 2 * big + 1.5 * small,
+        ),
+    }  # fmt: skip
+    for run, _ in ours.values():
+        run()
+    errors = _layer_errors(x, dy, dn, (y, n, d, dx, bits), window, near)
+    if known is None:
+        return [Row(op=op, precision="fp32", batch=batch, error=errors[op]) for op in ours]
+    others = _theirs(x, dy, dn)
+    rows = []
+    for op, (run, moved) in ours.items():
+        median, low, high = milliseconds(run)
+        other, other_ms = min(others[op].items(), key=lambda item: item[1])
+        rows.append(
+            Row(
+                op=op, precision="fp32", batch=batch, error=errors[op], ours_ms=median,
+                ours_20_ms=low, ours_80_ms=high, other=other, other_ms=other_ms,
+                floor_ms=1e3 * moved / known.bytes_per_s,
+            )
+        )  # fmt: skip
+    return rows
+
+
+def _layer_errors(
+    x: torch.Tensor,
+    dy: torch.Tensor,
+    dn: torch.Tensor,
+    results: tuple[torch.Tensor, ...],
+    window: dict[str, Any],
+    near: dict[str, Any],
+) -> dict[str, float]:
+    """Against float64, on the first images of the batch; every result poisoned before."""
+    y, n, d, dx, bits = results
+    few = slice(0, min(len(x), 4))
+    exact = x[few].double().requires_grad_()
+    lrn = reference.norm_across_channels(exact, **near)
+    pools = {"window": 3, "stride": 2}
+    found = {}
+
+    def run(
+        op: str, launch: Callable[[], object], into: torch.Tensor, wanted: torch.Tensor
+    ) -> None:
+        into.fill_(math.nan)
+        launch()
+        found[op] = distance(into[few], wanted)
+        assert found[op] < 1e-5, (op, found[op])
+
+    plain = x[few].double()
+    run(
+        "pool1 forward",
+        lambda: pool.forward(x, y, **window),
+        y,
+        reference.max_pool(plain, size=(27, 27), **pools),
+    )
+    run(
+        "pool1 backward",
+        lambda: pool.backward(x, y, dy, dx, ties="first", **window),
+        dx,
+        reference.max_pool_gradient(plain, dy[few].double(), ties="first", **pools),
+    )
+    run("norm1 forward", lambda: norm.across_channels_forward(x, n, d, **near), n, lrn.detach())
+    (wanted,) = torch.autograd.grad(lrn, exact, dn[few].double(), retain_graph=True)
+    run("norm1 backward", lambda: norm.across_channels_backward(x, d, dn, dx, **near), dx, wanted)
+    pooled = reference.max_pool(lrn, size=(27, 27), **pools)
+    run(
+        "norm1 + pool1 forward",
+        lambda: norm_pool.forward(x, y, bits, ties="first", **near, **pools),
+        y,
+        pooled.detach(),
+    )
+    (wanted,) = torch.autograd.grad(pooled, exact, dy[few].double())
+    run(
+        "norm1 + pool1 backward",
+        lambda: norm_pool.backward(x, bits, dy, dx, **near, **pools),
+        dx,
+        wanted,
+    )
+    return found
+
+
+def _theirs(x: torch.Tensor, dy: torch.Tensor, dn: torch.Tensor) -> dict[str, dict[str, float]]:
+    def lrn(t: torch.Tensor) -> torch.Tensor:
+        return F.local_response_norm(t, 5, 1e-4, 0.75, 2.0)
+
+    def both(t: torch.Tensor) -> torch.Tensor:
+        return F.max_pool2d(lrn(t), 3, 2)
+
+    found: dict[str, dict[str, float]] = {}
+    for op, function, gradient in (
+        ("pool1", lambda t: F.max_pool2d(t, 3, 2), dy),
+        ("norm1", lrn, dn),
+        ("norm1 + pool1", both, dy),
+    ):
+        forward: dict[str, float] = {}
+        backward: dict[str, float] = {}
+        for name, call in (("torch", function), ("compiled", torch.compile(function))):
+            leaf = x.detach().requires_grad_()
+            forward[name] = milliseconds(lambda call=call: call(x))[0]
+            out = call(leaf)
+            backward[name] = milliseconds(
+                lambda out=out, leaf=leaf, g=gradient: torch.autograd.grad(
+                    out, leaf, g, retain_graph=True
+                )
+            )[0]
+        found[f"{op} forward"], found[f"{op} backward"] = forward, backward
+    return found
+
+
+def where() -> dict[str, Any]:
+    """The card, the versions and the commit."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    card = torch.cuda.get_device_name() if CARD == "cuda" else platform.processor()
+    return {
+        "card": card,
+        "torch": torch.__version__,
+        "triton": triton.__version__,
+        "commit": commit,
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def main() -> None:
+    """Check and time; write the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tune", action="store_true")
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--batch", type=int, action="append")
+    parser.add_argument("--only", action="append", help="names of convolutions")
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    known = None if given.check else ceilings()
+    rows: list[Row] = []
+    precisions = PRECISIONS if CARD == "cuda" else ("fp32",)
+    for batch in given.batch or [128, 1024]:
+        for name, precision in itertools.product(given.only or CONVOLUTIONS, precisions):
+            rows += convolution_rows(name, precision, batch, known, tune=given.tune)
+        rows += layer_rows(batch, known)
+    document = where() | {"rows": [asdict(row) for row in rows]}
+    if known:
+        document |= {"bytes_per_s": known.bytes_per_s, "flop_per_s": known.flop_per_s}
+    if given.out:
+        given.out.write_text(json.dumps(document, indent=1), encoding="utf-8")
+    for row in rows:
+        print(
+            f"{row.op:24s} {row.precision:7s} {row.batch:5d}  error {row.error:.0e}"
+            + (
+                f"  {row.ours_ms:8.3f} ms  {row.other} {row.other_ms:8.3f}"
+                f"  {row.other_ms / row.ours_ms:5.2f} x  floor {row.floor_ms:7.3f}"
+                if known
+                else ""
+            )
+        )
+    for precision in precisions if known else ():
+        ratios = [
+            r.other_ms / r.ours_ms for r in rows if r.precision == precision and "conv" in r.op
+        ]
+        mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+        print(f"convolutions, {precision}: {mean:.2f} x cuDNN in geometric mean")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""A whole training step against compiled PyTorch, the plan's memory, and exchanges: needs CUDA.
+
+    python kernels/bench/step.py --out step.json
+
+Ours: ``alexnet-1gpu`` on one device by the plan, with Triton's kernels in a CUDA graph. Theirs: the
+same layers as ``torch.nn`` modules, channels-last, ``torch.compile``d, momentum SGD, at equal
+precision. Then two virtual GPUs of 3 GB train ``alexnet-2012`` over both transports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+from layers import where
+from torch import nn
+
+from alexsim.execute.bind import Hyperparameters
+from alexsim.execute.executor import Executor, Precision
+from alexsim.network.editions import load_network
+from alexsim.network.layers import (
+    Convolution,
+    Dropout,
+    FullyConnected,
+    LocalResponseNorm,
+    MaxPool,
+    ReLU,
+)
+from alexsim.network.network import Network
+from alexsim.plan.planner import plan
+from alexsim.plan.records import TransportName
+
+RATES = Hyperparameters()
+_WARM_UPS, _STEPS = 5, 20
+
+
+def model_of(network: Network) -> nn.Module:
+    """A one-column network as PyTorch modules."""
+    made: list[nn.Module] = []
+    for (part,) in network.parts:
+        layer, shape = part.layer, part.input_shape
+        match layer:
+            case Convolution():
+                end = layer.end_padding(shape[1])
+                if end != layer.padding:
+                    made.append(nn.ZeroPad2d((layer.padding, end, layer.padding, end)))
+                made.append(
+                    nn.Conv2d(
+                        shape[0], layer.filters, layer.size, layer.stride,
+                        padding=0 if end != layer.padding else layer.padding, groups=layer.groups,
+                    )
+                )  # fmt: skip
+            case ReLU():
+                made.append(nn.ReLU())
+            case LocalResponseNorm():
+                alpha = layer.alpha * layer.size
+                made.append(nn.LocalResponseNorm(layer.size, alpha, layer.beta, layer.k))
+            case MaxPool():
+                made.append(nn.MaxPool2d(layer.size, layer.stride))
+            case Dropout():
+                made.append(nn.Dropout(layer.rate))
+            case FullyConnected():
+                if len(shape) > 1:
+                    made.append(nn.Flatten())
+                made.append(nn.Linear(part.weight_shape[1], part.weight_shape[0]))
+    return nn.Sequential(*made)
+
+
+def batch_of(network: Network, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random images and labels in pinned memory."""
+    images = 60 * torch.randn(size, *network.input_shape)
+    labels = torch.randint(network.classes, (size,))
+    return images.contiguous(memory_format=torch.channels_last).pin_memory(), labels.pin_memory()
+
+
+def timed(step: Any) -> float:
+    """Median seconds of a step, by events."""
+    for _ in range(_WARM_UPS):
+        step()
+    seconds = []
+    for _ in range(_STEPS):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        step()
+        end.record()
+        torch.cuda.synchronize()
+        seconds.append(start.elapsed_time(end) / 1e3)
+    return statistics.median(seconds)
+
+
+def ours(network: Network, size: int, precision: Precision) -> float:
+    """Seconds of a step of the plan."""
+    made = plan(network, batch_size=size, policy="reuse", backend="triton")
+    executor = Executor(made, device="cuda", precision=precision, graph=True)
+    executor.initialise()
+    images, labels = batch_of(network, size)
+    return timed(lambda: executor.step(images, labels, step=0, hyperparameters=RATES))
+
+
+def theirs(network: Network, size: int, precision: Precision) -> float:
+    """Seconds of a step of compiled PyTorch."""
+    torch.backends.cudnn.benchmark = True
+    allow = precision == "tf32"  # three TF32 products stand for float32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allow
+    model = model_of(network).cuda().to(memory_format=torch.channels_last)
+    optimiser = torch.optim.SGD(model.parameters(), 1e-6, 0.9, weight_decay=5e-4, fused=True)
+    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+
+    @torch.compile(mode="reduce-overhead")
+    def loss_of(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cuda", half, enabled=half is not None):
+            return nn.functional.cross_entropy(model(images), labels)
+
+    images, labels = batch_of(network, size)
+
+    def step() -> None:
+        on_card = images.cuda(non_blocking=True), labels.cuda(non_blocking=True)
+        loss_of(*on_card).backward()
+        optimiser.step()
+        optimiser.zero_grad()
+
+    return timed(step)
+
+
+def two_devices(transport: TransportName) -> dict[str, Any]:
+    """Step time, traffic and memory of the two columns at 128 images, 3 GB each."""
+    network = load_network("alexnet-2012")
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    made = plan(network, batch_size=128, transport=transport, backend="triton")
+    executor = Executor(made, device="cuda", budget_bytes=3 * 1024**3)
+    executor.initialise()
+    images, labels = batch_of(network, 128)
+    seconds = timed(lambda: executor.step(images, labels, step=0, hyperparameters=RATES))
+    executor.record()
+    executor.step(images, labels, step=1, hyperparameters=RATES)
+    spans = executor.trace().spans
+    moving = sum(s.duration_s for s in spans if s.op_id.endswith((".post", ".wait")))
+    return {
+        "transport": transport,
+        "step_s": seconds,
+        "exchange_s": moving,
+        "exchange_bytes_per_s": made.exchanged_bytes / moving,
+        "planned_bytes": sum(device.total_bytes for device in made.devices),
+        "peak_bytes": torch.cuda.max_memory_allocated() - before,
+    }
+
+
+def pcie() -> str:
+    """What the driver says of the link."""
+    query = "--query-gpu=pcie.link.gen.current,pcie.link.width.current"
+    done = subprocess.run(
+        ["nvidia-smi", query, "--format=csv,noheader"], capture_output=True, text=True, check=False
+    )
+    return re.sub(r"\s+", " ", done.stdout.strip())
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    network = load_network("alexnet-1gpu")
+    flop = sum(op.count.flop for op in plan(network, batch_size=1).ops())
+    rows = []
+    for size in (128, 1024):
+        for precision in ("fp32", "tf32", "fp32x3", "bf16"):
+            mine, other = ours(network, size, precision), theirs(network, size, precision)
+            rows.append({"batch": size, "precision": precision, "ours_s": mine, "theirs_s": other})
+            print(
+                f"batch {size} {precision:7s} {1e3 * mine:8.2f} ms, compiled {1e3 * other:8.2f},"
+                f" {other / mine:.2f} x, {size / mine:,.0f} images/s,"
+                f" {flop * size / mine / 1e12:.1f} TFLOP/s"
+            )
+    pairs = [two_devices("peer"), two_devices("host")]
+    for pair in pairs:
+        print(
+            f"two devices, {pair['transport']}: {1e3 * pair['step_s']:.2f} ms, exchanges"
+            f" {pair['exchange_bytes_per_s'] / 1e9:.1f} GB/s, peak"
+            f" {pair['peak_bytes'] / 2**20:.0f} MiB of {pair['planned_bytes'] / 2**20:.0f} planned"
+        )
+    document = where() | {"pcie": pcie(), "steps": rows, "two_devices": pairs}
+    if given.out:
+        given.out.write_text(json.dumps(document, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
