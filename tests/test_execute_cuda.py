@@ -49,6 +49,7 @@ def test_without_a_card_one_line_says_so(capsys: pytest.CaptureFixture[str]) -> 
         (["--backend", "cudnn"], "--backend must be one of aten, triton"),
         (["--precision", "tf32"], "--precision tf32 needs --backend triton"),
         (["--graph"], "--graph needs --device cuda and --backend triton"),
+        (["--graph", "--strict", "--device", "cuda", "--backend", "triton"], "--graph cannot hold"),
         (["--transport", "host"], "--transport host needs --device cuda"),
         (["--device", "tpu"], "--device must be one of cpu, cuda"),
     ],

@@ -137,6 +137,13 @@ def train(
             help="Replay steps as a CUDA graph; the default on CUDA with --backend triton.",
         ),
     ] = None,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict",
+            help="A process per virtual GPU; on CUDA its allocator enforces the budget too.",
+        ),
+    ] = False,
     machine: MachineName = MACHINE,
     json: options.Json = False,
 ) -> None:
@@ -183,6 +190,7 @@ def train(
                 transport=transport,
                 precision=precision,
                 graph=graph,
+                strict=strict,
             )
         from alexsim.train.loop import train as run
 

@@ -62,6 +62,7 @@ def begin(
     transport: str,
     precision: str,
     graph: bool | None,
+    strict: bool,
 ) -> tuple[TrainSettings, Path]:
     """Settings and directory of a new run; everything that can be wrong is wrong here.
 
@@ -79,6 +80,8 @@ def begin(
         raise AlexsimError(f"--precision {precision} needs --backend triton")
     if graph and (where, by) != ("cuda", "triton"):
         raise AlexsimError("--graph needs --device cuda and --backend triton")
+    if graph and strict:
+        raise AlexsimError("--graph cannot hold the exchanges between processes of --strict")
     made = plan(
         network,
         gpus=gpus,
@@ -127,7 +130,8 @@ def begin(
         backend=by,
         transport=way,
         precision=choice("--precision", precision, PRECISIONS),
-        graph=(where, by) == ("cuda", "triton") if graph is None else graph,
+        graph=(where, by, strict) == ("cuda", "triton", False) if graph is None else graph,
+        strict=strict,
     )
     images = discover(Path(chosen.data), most_classes=network.classes)
     chosen = replace(chosen, steps=_steps(steps, epochs, chosen, len(images.train)))

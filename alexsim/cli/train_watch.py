@@ -136,11 +136,12 @@ class TerminalWatch:
 
 def _by(settings: TrainSettings) -> str:
     """What computes."""
+    strict = ", a process each" if settings.strict else ""
     if settings.device == "cpu" and settings.backend == "aten":
-        return f"{settings.threads} threads"
+        return f"{settings.threads} threads{strict}"
     parts: list[str] = [settings.device, settings.backend]
     if settings.backend == "triton":
         parts.append(settings.precision)
     if settings.device == "cuda":
         parts.append(f"exchanges by {settings.transport}")
-    return " ".join(parts)
+    return " ".join(parts) + strict

@@ -140,13 +140,23 @@ class Executor:
     Args:
         plan: made for a backend, ``aten`` or ``triton``.
         choices: how to run it; what differs from the defaults may be given by name.
+        mine: devices of this process, all by default; ``transport`` then leads to the others.
+        transport: how exchanges travel; chosen if None.
 
     Raises:
         MemoryBudgetError: a device's plan does not fit; nothing was allocated.
         AlexsimError: there is no CUDA device.
     """
 
-    def __init__(self, plan: Plan, choices: Choices | None = None, **given: object) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        choices: Choices | None = None,
+        *,
+        mine: tuple[int, ...] | None = None,
+        transport: Transport | None = None,
+        **given: object,
+    ) -> None:
         if plan.backend not in ("aten", "triton"):
             raise ValueError(f"the plan's backend must be aten or triton, got {plan.backend!r}")
         self.choices = replace(choices or Choices(), **given)  # type: ignore[arg-type]
@@ -154,17 +164,19 @@ class Executor:
         self.plan = plan
         where = places(self.choices.device, len(plan.devices))
         self.runners = [
-            DeviceRunner(plan, device, place, self.choices)
-            for device, place in zip(plan.devices, where, strict=True)
+            DeviceRunner(plan, plan.devices[index], where[index], self.choices)
+            for index in (range(len(plan.devices)) if mine is None else mine)
         ]
         self.on_cuda = where[0].type == "cuda"
-        self.transport: Transport = (
-            Cards(len(self.runners), plan.transport)
-            if self.on_cuda
-            else InProcess(len(self.runners))
+        count = len(self.runners)
+        self.transport: Transport = transport or (
+            Cards(count, plan.transport) if self.on_cuda else InProcess(count)
         )
         self._memory = {runner.device.name: runner.memory for runner in self.runners}
-        self._parameters = parameter_names(plan)
+        self._parameters = {
+            name: place for name, place in parameter_names(plan).items() if place[0] in self._memory
+        }
+        self._whole = mine is None
         self._captured: _Captured | None = None
 
     def initialise(self) -> None:
@@ -200,7 +212,7 @@ class Executor:
     def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
         """Copy weights and momentum in; every name must be there, and no other."""
         own = self.state()
-        if own.keys() != state.keys():
+        if self._whole and own.keys() != state.keys():
             missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
             raise ValueError(f"state: missing {missing}, unknown {unknown}")
         for name, tensor in own.items():
@@ -256,6 +268,30 @@ class Executor:
         for runner in self.runners:
             spans += runner.timeline.spans() if runner.timeline else runner.spans or []
         return Trace(spans=tuple(spans))
+
+    def first_not_finite(self) -> str:
+        """The first weight, bias or activation, in order, that is not finite; or nothing."""
+        for parts in self.plan.network.parts:
+            for part in parts:
+                for runner in self.runners:
+                    if part.column not in runner.device.columns:
+                        continue
+                    prefix = f"{runner.device.name}/{part.layer.name}.{chr(97 + part.column)}"
+                    for name in ("weight", "bias", "activation"):
+                        key = f"{prefix}.{name}"
+                        if runner.memory.has(key) and not bool(
+                            torch.isfinite(runner.memory.buffer(key)).all()
+                        ):
+                            return f"{key.partition('/')[2]} on {runner.device.name}"
+        return ""
+
+    def close(self) -> None:
+        """Nothing to end: all devices live in this process."""
+
+    @property
+    def process_bytes(self) -> dict[str, int]:
+        """What the driver counts per device: known only where each has a process of its own."""
+        return {}
 
     @property
     def peak_bytes(self) -> dict[str, int]:

@@ -335,7 +335,12 @@ def train_document(result: TrainResult, machine: str, simulated: Simulation) -> 
         "data_share": result.data_share,
         "threads": settings.threads,
         "devices": [
-            {"name": name, "budget_bytes": budget, "peak_bytes": peak}
+            {
+                "name": name,
+                "budget_bytes": budget,
+                "peak_bytes": peak,
+                "process_bytes": result.process_bytes.get(name),
+            }
             for name, budget, peak in result.devices
         ],
         "exchanged_bytes_per_step": result.exchanged_bytes_per_step,

@@ -14,10 +14,12 @@ import torch
 
 from alexsim.errors import TrainingError
 from alexsim.execute.bind import Hyperparameters, StepContext
-from alexsim.execute.executor import Executor
+from alexsim.execute.executor import Choices, Executor
+from alexsim.execute.strict import Strict
 from alexsim.network.editions import load_network
 from alexsim.plan.fit import fit
 from alexsim.plan.planner import plan
+from alexsim.plan.records import Plan
 from alexsim.train.checkpoint import RunDirectory
 from alexsim.train.config import config_of, same_data
 from alexsim.train.dataset import Dataset, Statistics, discover, statistics
@@ -60,16 +62,13 @@ def train(
         same_data(directory, dataset, watch)
     else:
         directory.create(config)
-    executor = Executor(
-        step_plan,
-        budget_bytes=settings.budget_bytes,
-        seed=settings.seed,
-        device=settings.device,
-        precision=settings.precision,
-        graph=settings.graph,
-    )
-    done = _restore(executor, directory)
-    with _pool(settings.workers) as pool, Interrupt() as interrupt:
+    executor = _executor(step_plan, settings)
+    with (
+        contextlib.closing(executor),
+        _pool(settings.workers) as pool,
+        Interrupt() as interrupt,
+    ):
+        done = _restore(executor, directory)
         recipe = settings.recipe()
         channels, crop_side = network.input_shape[0], network.input_shape[1]
         measured = directory.statistics()
@@ -88,7 +87,20 @@ def train(
         run = _Run(settings, executor, loader, directory, watch, interrupt)
         run.steps(done)
         held_out = run.evaluate() if dataset.held_out and not interrupt.asked else None
-    return run.result(held_out)
+        return run.result(held_out)
+
+
+def _executor(step_plan: Plan, settings: TrainSettings) -> Executor | Strict:
+    choices = Choices(
+        budget_bytes=settings.budget_bytes,
+        seed=settings.seed,
+        device=settings.device,
+        precision=settings.precision,
+        graph=settings.graph,
+    )
+    if settings.strict:
+        return Strict(step_plan, choices, threads=settings.threads)
+    return Executor(step_plan, choices)
 
 
 class _Run:
@@ -97,7 +109,7 @@ class _Run:
     def __init__(
         self,
         settings: TrainSettings,
-        executor: Executor,
+        executor: Executor | Strict,
         loader: Loader,
         directory: RunDirectory,
         watch: Watcher,
@@ -178,6 +190,7 @@ class _Run:
                 (name, self._settings.budget_bytes, peak)
                 for name, peak in self._executor.peak_bytes.items()
             ),
+            process_bytes=self._executor.process_bytes,
             exchanged_bytes_per_step=self._executor.plan.exchanged_bytes,
             broken=tuple(self._broken),
             interrupted=self._interrupt.asked,
@@ -194,7 +207,7 @@ class _Run:
         return context
 
     def _diverged(self, what: str, step: int) -> TrainingError:
-        place = first_not_finite(self._executor)
+        place = self._executor.first_not_finite() or "the loss"
         newest = self._directory.newest_checkpoint()
         kept = f"; the last good checkpoint is {newest.name}" if newest else ""
         return TrainingError(
@@ -236,23 +249,6 @@ class _Run:
         self._loader.refuse_many_broken(len(self._broken))
 
 
-def first_not_finite(executor: Executor) -> str:
-    """The first layer, in order, with a value that is not finite; the loss if there is none."""
-    for parts in executor.plan.network.parts:
-        for part in parts:
-            for runner in executor.runners:
-                if part.column not in runner.device.columns:
-                    continue
-                prefix = f"{runner.device.name}/{part.layer.name}.{chr(97 + part.column)}"
-                for name in ("weight", "bias", "activation"):
-                    key = f"{prefix}.{name}"
-                    if runner.memory.has(key) and not bool(
-                        torch.isfinite(runner.memory.buffer(key)).all()
-                    ):
-                        return f"{key.partition('/')[2]} on {runner.device.name}"
-    return "the loss"
-
-
 def _timed(batches: Iterator[Batch]) -> Generator[tuple[float, Batch], None, None]:
     while True:
         started = time.perf_counter()
@@ -284,7 +280,7 @@ def _measure(
     return statistics(dataset.train, crop_side, channels, pool, progress)
 
 
-def _restore(executor: Executor, directory: RunDirectory) -> int:
+def _restore(executor: Executor | Strict, directory: RunDirectory) -> int:
     """Load the newest checkpoint, or begin; steps done."""
     newest = directory.newest_checkpoint()
     if newest is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from alexsim.execute.choices import Backend, Device, Precision
@@ -38,6 +38,8 @@ class TrainSettings:
     """Of products, with backend ``triton``."""
     graph: bool = False
     """Steps are replayed as a CUDA graph."""
+    strict: bool = False
+    """A process per device, whose allocator keeps the budget too."""
 
     def recipe(self) -> Recipe:
         """The edition's recipe with this run's numbers."""
@@ -88,6 +90,8 @@ class TrainResult:
     """Share of the time that steps waited for data."""
     devices: tuple[tuple[str, int, int], ...]
     """Name, budget and peak bytes of each device."""
+    process_bytes: Mapping[str, int]
+    """In strict mode on CUDA: what the driver counts for each device's process, context and all."""
     exchanged_bytes_per_step: int
     broken: tuple[str, ...]
     interrupted: bool
