@@ -11,6 +11,7 @@ kernels and compiled ones do not mix.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import re
@@ -25,6 +26,7 @@ from typing import Any
 
 import torch
 import triton
+from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
 
@@ -112,7 +114,23 @@ def _tool(name: str) -> str:
 
 
 def _read(code: bytes) -> tuple[int, int, str]:
-    """Registers, local-memory instructions and the kind of products of machine code."""
+    """Registers, local-memory instructions and the kind of products of machine code.
+
+    Disassembling takes longer than compiling does with Triton's cache: so it is kept beside it.
+    """
+    kept = Path(knobs.cache.dir) / "alexsim" / f"{hashlib.sha256(code).hexdigest()}.json"
+    try:
+        registers, spills, products = json.loads(kept.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        registers, spills, products = _disassembled(code)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        beside = kept.with_name(f"{kept.name}.{os.getpid()}")
+        beside.write_text(json.dumps([registers, spills, products]), encoding="utf-8")
+        beside.replace(kept)
+    return registers, spills, products
+
+
+def _disassembled(code: bytes) -> tuple[int, int, str]:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(code)
         file.flush()
@@ -245,11 +263,11 @@ def _others() -> Iterator[Case]:
     mask, step = torch.empty(128, 2048, device="meta"), labels[:1]
     launches += [
         (
-            "norm1 + pool1 forward",
+            "norm1+pool1 forward",
             partial(norm_pool.forward, big, small, bits, ties="all", **values, **pooled),
         ),
         (
-            "norm1 + pool1 backward",
+            "norm1+pool1 backward",
             partial(norm_pool.backward, big, bits, small, big, **values, **pooled),
         ),
         ("spatial norm forward", partial(norm.over_pixels_forward, big, big, big, **values)),
