@@ -32,8 +32,8 @@ def kernels_table(found: Sequence[KernelCode], *, arch: int) -> RenderableType:
         )
     spilled = sum(code.spills > 0 for code in found)
     note = (
-        f"{len(found)} kernels, {spilled} of them spill. Tiles: rows x columns x depth; warps x"
-        " stages of the\npipeline; registers of a thread; KiB of shared memory; spills:"
-        " instructions to and\nfrom local memory; unit: HGMMA and HMMA are tensor cores."
+        f"{len(found)} kernels, {spilled} of them spill. tile: rows x columns x depth; warps x"
+        " stages of\nthe pipeline; regs of a thread; KiB of shared memory; spills: local-memory"
+        "\ninstructions; unit: HGMMA and HMMA are tensor cores."
     )
     return Group(out, Text(note))
