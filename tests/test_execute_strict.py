@@ -35,8 +35,9 @@ def run(executor: Executor | Strict) -> tuple[list[torch.Tensor], dict[str, torc
     return losses, {name: tensor.cpu().clone() for name, tensor in executor.state().items()}
 
 
-def test_processes_train_to_the_same_bits() -> None:
-    made = plan(NETWORK, batch_size=2, backend="aten")
+@pytest.mark.parametrize("schedule", ["serial", "overlap"])
+def test_processes_train_to_the_same_bits(schedule: str) -> None:
+    made = plan(NETWORK, batch_size=2, backend="aten", schedule=schedule)
     threads = torch.get_num_threads()
     wanted, state = run(Executor(made, seed=3, device=DEVICE))
     strict = Strict(made, Choices(seed=3, device=DEVICE), threads=threads)

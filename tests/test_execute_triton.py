@@ -54,9 +54,10 @@ def assert_alike(name: str, batch: int, steps: int, **choices: object) -> None:
         assert (state[key] - other[key]).norm() <= 1e-4 * change + rounding, key
 
 
-def test_a_step_of_the_network_equals_the_aten_backend() -> None:
-    """Batch 2, two devices, all 61 million parameters; dropout, exchanges and both norms."""
-    assert_alike("alexnet-2012", 2, 1)
+@pytest.mark.parametrize("gpus", [1, 2])
+def test_a_step_of_the_network_equals_the_aten_backend(gpus: int) -> None:
+    """Batch 2, all 61 million parameters; dropout, both norms; exchanges, or sums of gradients."""
+    assert_alike("alexnet-2012", 2, 1, gpus=gpus)
 
 
 @pytest.mark.parametrize("choices", [{}, {"policy": "reuse", "schedule": "overlap"}])
