@@ -13,6 +13,7 @@ from alexsim.cli.calibrate import calibrate
 from alexsim.cli.flops import flops
 from alexsim.cli.kernels import kernels
 from alexsim.cli.memory import memory
+from alexsim.cli.profile import profile
 from alexsim.cli.simulate import simulate
 from alexsim.cli.sweep import sweep
 from alexsim.cli.train import train
@@ -30,6 +31,7 @@ app = typer.Typer(
 app.command()(train)
 app.command()(memory)
 app.command()(flops)
+app.command()(profile)
 app.command()(simulate)
 app.command()(sweep)
 app.command()(validate)

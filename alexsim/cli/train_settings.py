@@ -92,7 +92,7 @@ def begin(
     )
     way = _transport(transport, where, len(made.devices))
     if by == "triton":
-        _ready_for_triton(where, watch)
+        ready_for_triton(where, watch)
     verdict = fit(made, budget)
     if not verdict.fits:
         raise verdict.error()
@@ -144,7 +144,7 @@ def resumed(
     """Settings of a stopped run, with more steps if asked for."""
     stored = stored_settings(run_dir)
     if stored.backend == "triton":
-        _ready_for_triton(stored.device, watch)
+        ready_for_triton(stored.device, watch)
     if not Path(stored.data).is_dir():
         if Path(stored.data).parent != _cache():
             raise RunError(f"{run_dir}: its data folder {stored.data} is gone")
@@ -174,7 +174,7 @@ def _transport(given: str, device: Device, devices: int) -> TransportName:
     return choice("--transport", given or ("host" if shared else "peer"), TRANSPORTS)
 
 
-def _ready_for_triton(device: str, watch: Watcher) -> None:
+def ready_for_triton(device: str, watch: Watcher) -> None:
     """Triton's kernels are interpreted on a CPU: that is decided before Triton is imported."""
     if find_spec("triton") is None:
         raise AlexsimError(

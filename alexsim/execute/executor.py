@@ -253,13 +253,14 @@ class Executor:
         )
         return _own(self._run(context))
 
-    def record(self) -> None:
-        """Time every op from now on."""
+    def record(self, *, on: bool = True) -> None:
+        """Time every op from now on, or none; forgets what was timed before."""
         for runner in self.runners:
-            if self.on_cuda:
+            runner.timeline = runner.spans = None
+            if on and self.on_cuda:
                 with runner.on_stream():
                     runner.timeline = Timeline()
-            else:
+            elif on:
                 runner.spans = []
 
     def trace(self) -> Trace:

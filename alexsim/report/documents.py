@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from alexsim.machine.machine import Link
     from alexsim.profile.calibrate import Check
     from alexsim.profile.kernels import KernelCode
+    from alexsim.profile.profiler import LayerProfile, StepProfile
     from alexsim.simulate.costs.measured import Calibration
     from alexsim.simulate.judging import Group, Summary
     from alexsim.simulate.records import Simulation
@@ -271,6 +272,51 @@ def calibration_document(
             }
             for row in checks
         ],
+    }
+
+
+def profile_document(found: StepProfile, *, only: str = "") -> dict[str, Any]:
+    """``alexsim profile --json``; times in seconds per step, counts per step over the batch."""
+    return _head(found.network, found.batch_size) | {
+        "where": found.where,
+        "rounds": found.rounds,
+        "machine": found.simulation.machine,
+        "library": found.simulation.library,
+        "step_s": found.untimed.median_s,
+        "timed_step_s": found.timed.median_s,
+        "timing_overhead": found.overhead.median_s,
+        "timing_overhead_interval": [found.overhead.low_s, found.overhead.high_s],
+        "transfers_s": found.transfers_s,
+        "rest_s": found.rest_s,
+        "predicted_step_s": found.simulation.step_s,
+        "ceilings": asdict(found.ceilings),
+        "layers": [_layer_profile(la) for la in found.layers if only in ("", la.name)],
+    }
+
+
+def _layer_profile(layer: LayerProfile) -> dict[str, Any]:
+    flop = {one.name: one.flop for one in layer.passes}
+    moved = sum(one.moved_bytes for one in layer.passes)
+    whole = sum(flop.values())
+    seconds = layer.measured_s
+    return {
+        "name": layer.name,
+        "parameters": layer.parameters,
+        "mac": next((one.mac for one in layer.passes if one.name == "forward"), 0),
+        "flop": flop.get("forward", 0),
+        "grad_input_flop": flop.get("grad_input", 0),
+        "grad_weight_flop": flop.get("grad_weight", 0),
+        "elementwise_flop": sum(one.elementwise_flop for one in layer.passes),
+        "bytes": moved,
+        "arithmetic_intensity": whole / moved if moved else None,
+        "memory_bytes": layer.memory_bytes,
+        "measured": {f"{one.name}_s": one.measured.median_s for one in layer.passes}
+        | {"gflop_per_s": whole / seconds / 1e9 if seconds else None},
+        "measured_interval": {
+            f"{one.name}_s": [one.measured.low_s, one.measured.high_s] for one in layer.passes
+        },
+        "predicted": {f"{one.name}_s": one.predicted_s for one in layer.passes},
+        "limit": {one.name: one.limit for one in layer.passes},
     }
 
 

@@ -1,0 +1,157 @@
+"""A profiled step as terminal tables: narrow at 80 columns, more at 120 and above."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from alexsim.profile.profiler import LayerProfile, PassProfile, StepProfile
+from alexsim.report.tables import plain_table
+from alexsim.units import MIB
+
+_WIDE = 120
+
+
+def profile_tables(found: StepProfile, *, width: int) -> RenderableType:
+    """The whole step, layer by layer."""
+    step = found.untimed
+    head = (
+        f"{found.network}, batch {found.batch_size}, medians of {found.rounds} rounds\n"
+        f"here ({found.where}): {1e3 * step.median_s:,.1f} ms per step"
+        f" ({1e3 * step.low_s:,.1f} to {1e3 * step.high_s:,.1f}),"
+        f" {found.batch_size / step.median_s:,.1f} images/s\n"
+        f"there: {1e3 * found.simulation.step_s:,.1f} ms by {found.simulation.library} on"
+        f"\n  {found.simulation.machine}\n"
+        f"ceilings here: {found.ceilings.flop_per_s / 1e9:,.0f} GFLOP/s,"
+        f" {found.ceilings.bytes_per_s / 1e9:,.1f} GB/s\n"
+        f"timing cost {100 * found.overhead.median_s:+.1f} % of a step"
+        f" (pairs: {100 * found.overhead.low_s:+.1f} to {100 * found.overhead.high_s:+.1f})"
+    )
+    return Group(Text(head), _wide(found) if width >= _WIDE else _narrow(found), Text(_sums(found)))
+
+
+def _sums(found: StepProfile) -> str:
+    whole = found.timed.median_s
+    parts = (
+        ("layers", found.layers_s),
+        ("uploads and exchanges", found.transfers_s),
+        ("between ops", found.rest_s),
+    )
+    text = ", ".join(f"{name} {100 * s / whole:.1f} %" for name, s in parts)
+    return (
+        f"timed step {1e3 * whole:,.1f} ms: {text}\n"
+        "ceil.: what arithmetic or memory needs at the ceilings, over the time taken; above"
+        "\n100 % where Winograd multiplies less or data stays in the cache."
+    )
+
+
+def _narrow(found: StepProfile) -> RenderableType:
+    out = plain_table(
+        "ms per step here, all columns; on the other machine, per GPU",
+        "layer", "forward", "input", "weight", "update", "all", "GFLOP/s", "ceil.", "there",
+    )  # fmt: skip
+    for layer in found.layers:
+        out.add_row(layer.name, *_times(layer), *_rates(layer.passes), _ms(layer.predicted_s))
+    every = [one for layer in found.layers for one in layer.passes]
+    out.add_section()
+    sums = [
+        sum(one.measured.median_s for one in every if one.name == name)
+        for name in ("forward", "grad_input", "grad_weight", "update")
+    ]
+    there = sum(layer.predicted_s for layer in found.layers)
+    out.add_row("sum", *map(_ms, sums), _ms(sum(sums)), *_rates(every), _ms(there))
+    return out
+
+
+def _wide(found: StepProfile) -> RenderableType:
+    out = plain_table(
+        "ms per step here, all columns; on the other machine, per GPU",
+        "layer", "output", "parameters", "GMAC", "GFLOP", "MiB moved", "FLOP/B", "MiB held",
+        "forward", "input", "weight", "update", "all", "+-", "GFLOP/s", "ceiling", "there",
+    )  # fmt: skip
+    for layer in found.layers:
+        mac = sum(one.mac for one in layer.passes)
+        moved = sum(one.moved_bytes for one in layer.passes)
+        spread = sum(one.measured.high_s - one.measured.low_s for one in layer.passes) / 2
+        out.add_row(
+            layer.name,
+            "x".join(map(str, layer.shape)),
+            f"{layer.parameters:,}" if layer.parameters else "",
+            f"{mac / 1e9:,.2f}" if mac else "",
+            f"{2 * mac / 1e9:,.2f}" if mac else "",
+            f"{moved / MIB:,.1f}",
+            f"{2 * mac / moved:,.1f}" if mac else "",
+            f"{sum(layer.memory_bytes.values()) / MIB:,.1f}",
+            *_times(layer),
+            f"{100 * spread / layer.measured_s:.0f} %" if layer.measured_s else "",
+            *_rates(layer.passes),
+            _ms(layer.predicted_s),
+        )
+    return out
+
+
+def layer_tables(found: StepProfile, layer: LayerProfile) -> RenderableType:
+    """One layer, pass by pass."""
+    held = ", ".join(f"{name} {size / MIB:,.2f}" for name, size in layer.memory_bytes.items())
+    head = (
+        f"{layer.name}: {layer.kind} of {found.network}, output"
+        f" {' x '.join(map(str, layer.shape))}, {layer.parameters:,} parameters\n"
+        f"batch {found.batch_size}, here ({found.where}), medians of {found.rounds} rounds;"
+        f" MiB held: {held}"
+    )
+    counts = plain_table(
+        "Counts per step, all columns", "pass", "MAC", "FLOP", "elementwise", "bytes", "FLOP/B"
+    )
+    for one in layer.passes:
+        counts.add_row(
+            one.name,
+            f"{one.mac:,}" if one.mac else "",
+            f"{one.flop:,}" if one.flop else "",
+            f"{one.elementwise_flop:,}" if one.elementwise_flop else "",
+            f"{one.moved_bytes:,}",
+            f"{one.flop / one.moved_bytes:,.1f}" if one.flop else "",
+        )
+    times = plain_table(
+        f"Times; there: {found.simulation.machine}"[:76],
+        "pass", "ms", "10 %", "90 %", "GFLOP/s", "ceiling", "limit", "there, ms",
+    )  # fmt: skip
+    for one in layer.passes:
+        m = one.measured
+        times.add_row(
+            one.name,
+            f"{1e3 * m.median_s:,.2f}",
+            f"{1e3 * m.low_s:,.2f}",
+            f"{1e3 * m.high_s:,.2f}",
+            *_rates([one]),
+            one.limit,
+            _ms(one.predicted_s),
+        )
+    share = layer.measured_s / found.timed.median_s
+    foot = (
+        f"{1e3 * layer.measured_s:,.1f} ms, {100 * share:.1f} % of the step;"
+        f" there {1e3 * layer.predicted_s:,.1f} ms per GPU,"
+        f" {100 * layer.predicted_s / found.simulation.step_s:.1f} %"
+    )
+    return Group(Text(head), counts, times, Text(foot))
+
+
+def _times(layer: LayerProfile) -> list[str]:
+    of = {one.name: one.measured.median_s for one in layer.passes}
+    each = [of.get(name, 0.0) for name in ("forward", "grad_input", "grad_weight", "update")]
+    return [*map(_ms, each), _ms(sum(each))]
+
+
+def _rates(passes: Sequence[PassProfile]) -> list[str]:
+    seconds = sum(one.measured.median_s for one in passes)
+    flop = sum(one.flop for one in passes)
+    floor = sum(one.floor_s for one in passes)
+    rate = f"{flop / seconds / 1e9:,.1f}" if flop and seconds else ""
+    return [rate, f"{100 * floor / seconds:.0f} %" if seconds else ""]
+
+
+def _ms(seconds: float) -> str:
+    if not seconds:
+        return ""
+    return f"{1e3 * seconds:,.2f}" if seconds < 0.01 else f"{1e3 * seconds:,.1f}"
