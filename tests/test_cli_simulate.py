@@ -284,7 +284,7 @@ def test_calibrate_predicts_what_it_has_not_seen(
     )
     work = {rate["what"]: rate["per_second"] for rate in found["rates"]}
     assert beside["step_s"] - again["step_s"] == pytest.approx(
-        128 / work["jpeg decode"] + 128 / work["crop"], rel=0.01
+        128 / work["image load"] + 128 / work["image normalise"], rel=0.01
     )
     arguments = ("simulate", "--machine", str(path), "--net", "lenet-5")
     text = path.read_text("utf-8")

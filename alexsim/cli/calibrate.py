@@ -87,15 +87,23 @@ def calibrate(
     from alexsim.simulate.costs.libraries import load_library
     from alexsim.simulate.simulator import simulate
     from alexsim.simulate.tasks import Timer
+    from alexsim.train.throughput import data_rates
 
     cores = threads or os.cpu_count() or 1
     torch.set_num_threads(cores)
+    network = load_network(net)
     bench = Bench(
-        load_network(net), [*taught, *asked], gpus=gpus, policy=as_policy(policy), schedule="serial"
+        network, [*taught, *asked], gpus=gpus, policy=as_policy(policy), schedule="serial"
     )
     with options.counting(f"measuring {len(taught) + len(asked)} batch sizes", rounds) as done:
         calibration, measured = run(
-            bench, taught, rounds=rounds, threads=cores, others=asked, done=done
+            bench,
+            taught,
+            rounds=rounds,
+            threads=cores,
+            others=asked,
+            data=data_rates(network.input_shape[1], network.input_shape[0]),
+            done=done,
         )
     write_text(path, write(calibration))
     timer = Timer(

@@ -20,7 +20,7 @@ from alexsim.network.network import Network
 from alexsim.plan.planner import plan
 from alexsim.plan.records import OpKind, Plan, Policy, Schedule
 from alexsim.profile.microbench import METHOD, rates
-from alexsim.simulate.costs.measured import REST, Calibration, signature
+from alexsim.simulate.costs.measured import REST, Calibration, Rate, signature
 from alexsim.simulate.records import NINE_IN_TEN, Simulation
 from alexsim.simulate.tasks import COMPUTING
 
@@ -92,9 +92,12 @@ def calibrate(
     rounds: int,
     threads: int,
     others: Sequence[int] = (),
+    data: Sequence[Rate] = (),
     done: Callable[[int], None] = lambda _: None,
 ) -> tuple[Calibration, dict[int, list[Round]]]:
     """Time ``batches`` in turns; and, between them, ``others``, which teach nothing.
+
+    ``data`` are rates of the data path, measured by whoever reads images.
 
     Returns:
         The calibration, medians over rounds, and every round of every batch size.
@@ -136,7 +139,7 @@ def calibrate(
             threads=threads,
             rounds=rounds,
             scatter=_scatter(measured),
-            rates=tuple(rates(bench.network)),
+            rates=(*rates(bench.network), *data),
             memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
             ops={name: tuple(sorted(of.items())) for name, of in sorted(points.items())},
         ),

@@ -24,10 +24,10 @@ _BATCH = 32
 _COPY_BYTES = 256 * 1024 * 1024
 _TINY_OPS = 2000
 _JPEGS = 64
-_JPEG_SIDE, _CROP_SIDE = 256, 224
+_JPEG_SIDE = 256
 METHOD = (
     "float32; median of 5 repeats after a warm-up; convolutions channels-last at 32 images; memory"
-    " over 256 MiB; JPEGs of 256 x 256 by Pillow in one thread, crops to float32 less a mean"
+    " over 256 MiB; JPEGs of 256 x 256 by Pillow in one thread; images as train reads its own"
 )
 
 
@@ -49,7 +49,7 @@ def rates(network: Network) -> Iterator[Rate]:
             yield _product(units, inputs, 128)
     yield from _memory()
     yield _tiny_op()
-    yield from _images()
+    yield _decoding()
 
 
 def _seconds(run: Callable[[], object]) -> float:
@@ -140,23 +140,17 @@ def _tiny_op() -> Rate:
     return Rate(what="op overhead", shape="1", seconds=seconds, per_second=1 / seconds, unit="op")
 
 
-def _images() -> Iterator[Rate]:
+def _decoding() -> Rate:
     files = [_jpeg(seed) for seed in range(_JPEGS)]
 
     def decode() -> list[np.ndarray]:
         return [np.asarray(Image.open(io.BytesIO(file)).convert("RGB")) for file in files]
 
-    squares = decode()
-    mean = np.full((_CROP_SIDE, _CROP_SIDE, 3), 120, dtype=np.float32)
-
-    def crop() -> None:
-        for square in squares:
-            square[16 : 16 + _CROP_SIDE, 16 : 16 + _CROP_SIDE][:, ::-1].astype(np.float32) - mean
-
-    for what, run in (("jpeg decode", decode), ("crop", crop)):
-        seconds = _seconds(run) / _JPEGS
-        shape = f"{sum(map(len, files)) // _JPEGS:,} bytes" if run is decode else "224 of 256"
-        yield Rate(what=what, shape=shape, seconds=seconds, per_second=1 / seconds, unit="image")
+    seconds = _seconds(decode) / _JPEGS
+    shape = f"{sum(map(len, files)) // _JPEGS:,} bytes"
+    return Rate(
+        what="jpeg decode", shape=shape, seconds=seconds, per_second=1 / seconds, unit="image"
+    )
 
 
 def _jpeg(seed: int) -> bytes:

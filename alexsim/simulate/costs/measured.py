@@ -189,8 +189,8 @@ def machine_of(calibration: Calibration) -> Machine:
         device_name="here",
         # Every thread decodes and crops, in its turn; files come from memory.
         decode_workers=measured(calibration.threads),
-        decode_images_per_s=measured(calibration.rate("jpeg decode")),
+        decode_images_per_s=measured(calibration.rate("image load")),
         crop_workers=measured(calibration.threads),
-        crop_images_per_s=measured(calibration.rate("crop")),
+        crop_images_per_s=measured(calibration.rate("image normalise")),
         disk_bytes_per_s=measured(calibration.rate("memory read")),
     )
