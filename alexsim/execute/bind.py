@@ -73,6 +73,8 @@ class StepContext:
     seed: int
     training: bool
     hyperparameters: Hyperparameters
+    uploaded: bool = False
+    """The devices have the images already."""
     losses: Tensor | None = None
     """``[N]``, after the loss op: negative log-likelihood of each image."""
     top1: Tensor | None = None
@@ -117,9 +119,9 @@ def _upload(op: Op, memory: Memory) -> Run:
     labels = memory.buffer(op.writes[1]) if len(op.writes) > 1 else None
 
     def run(context: StepContext) -> None:
-        images.copy_(context.images)
+        images.copy_(context.images, non_blocking=True)
         if labels is not None:
-            labels.copy_(context.labels)
+            labels.copy_(context.labels, non_blocking=True)
 
     return run
 

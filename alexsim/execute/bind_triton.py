@@ -40,15 +40,19 @@ class Constants:
         """Momentum, decay, rate: of weights."""
         self.bias = torch.zeros(3, device=place)
         self.step = torch.zeros(1, dtype=torch.int64, device=place)
+        self._set: Hyperparameters | None = None
 
     def set(self, hyperparameters: Hyperparameters, step: int) -> None:
-        """Copy a step's numbers to the device."""
+        """Put a step's numbers there; only what changed, and without waiting for the card."""
         h = hyperparameters
-        for own, values in (
-            (self.weight, (h.momentum, h.weight_decay, h.weight_rate)),
-            (self.bias, (h.momentum, 0.0, h.bias_rate)),
-        ):
-            own.copy_(torch.tensor(values))
+        if h != self._set:
+            for own, values in (
+                (self.weight, (h.momentum, h.weight_decay, h.weight_rate)),
+                (self.bias, (h.momentum, 0.0, h.bias_rate)),
+            ):
+                for index, value in enumerate(values):
+                    own[index].fill_(value)
+            self._set = h
         self.step.fill_(step)
 
 

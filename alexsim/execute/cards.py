@@ -54,12 +54,14 @@ class Cards:
     def post(self, exchange: Exchange, source: torch.Tensor) -> None:
         """Offer ``source`` once the stream has got here; ``host``: stage it."""
         if self._staged:
-            # Only runs of bytes cross PCIe without the host's help: gather first, if need be.
-            run = in_memory_order(source).contiguous()
+            run = packed(source)
             if exchange.name not in self._pinned:
-                self._pinned[exchange.name] = torch.empty(run.shape, pin_memory=True)
-            source = self._pinned[exchange.name]
-            source.copy_(run, non_blocking=True)
+                self._pinned[exchange.name] = torch.empty(
+                    run.shape, dtype=run.dtype, pin_memory=True
+                )
+            pinned = self._pinned[exchange.name]
+            pinned.copy_(run, non_blocking=True)
+            source = unpacked(pinned, source)
         self._posted[exchange.name] = _Posted(source, _event())
 
     def pull(self, exchange: Exchange, target: torch.Tensor) -> bool:
@@ -68,12 +70,11 @@ class Cards:
         if posted is None:
             return False
         torch.cuda.current_stream(target.device).wait_event(posted.ready)
-        if self._staged:
-            into = in_memory_order(target)
-            landed = into if into.is_contiguous() else torch.empty(into.shape, device=into.device)
+        if self._staged and target.stride() != posted.source.stride():
+            # A transfer cannot rearrange: it lands as it lay, and is copied on the card.
+            landed = torch.empty_like(posted.source, device=target.device)
             landed.copy_(posted.source, non_blocking=True)
-            if landed is not into:
-                into.copy_(landed)
+            target.copy_(landed)
         else:
             target.copy_(posted.source, non_blocking=True)
         self.exchanged_bytes += target.numel() * target.element_size()
@@ -96,10 +97,18 @@ class Cards:
         return True
 
 
-def in_memory_order(x: torch.Tensor) -> torch.Tensor:
-    """``[N, C, H, W]`` that lies channels-last as ``[N, H, W, C]``; anything else as it is."""
-    channels_last = x.ndim == 4 and x.stride(1) == 1 and x.shape[1] > 1
-    return x.permute(0, 2, 3, 1) if channels_last else x
+def packed(x: torch.Tensor) -> torch.Tensor:
+    """``x`` as one run of bytes, in the order in which it lies: only such cross PCIe unaided."""
+    return (x.permute(0, 2, 3, 1) if _channels_last(x) else x).contiguous()
+
+
+def unpacked(run: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """A run that ``packed`` made of ``like``, seen in the order of its dimensions again."""
+    return run.permute(0, 3, 1, 2) if _channels_last(like) else run
+
+
+def _channels_last(x: torch.Tensor) -> bool:
+    return x.ndim == 4 and x.stride(1) == 1 and x.shape[1] > 1
 
 
 def _event() -> torch.cuda.Event:
@@ -109,13 +118,17 @@ def _event() -> torch.cuda.Event:
 
 
 class Timeline:
-    """When ops ran on a card: events around each one, read when the step is over."""
+    """When ops ran on a card: events around each one, read when the step is over.
 
-    def __init__(self) -> None:
-        self._begin = self.mark()
+    ``begin`` is the zero of all devices' times.
+    """
+
+    def __init__(self, begin: torch.cuda.Event) -> None:
+        self._begin = begin
         self._ops: list[tuple[Op, int, torch.cuda.Event, torch.cuda.Event]] = []
 
-    def mark(self) -> torch.cuda.Event:
+    @staticmethod
+    def mark() -> torch.cuda.Event:
         """Now, on the current stream."""
         event = torch.cuda.Event(enable_timing=True)
         event.record()

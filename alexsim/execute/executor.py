@@ -78,10 +78,18 @@ class DeviceRunner:
         for op, run in self._ops:
             if not (context.training or self._in_test(op)):
                 continue
+            if context.uploaded and op.kind == OpKind.UPLOAD:
+                continue
             while not self._did(op, run, context, transport):
                 yield got_on
                 got_on = False
             got_on = True
+
+    def upload(self, context: StepContext) -> None:
+        """Only the images and labels, on the caller's stream."""
+        for op, run in self._ops:
+            if op.kind == OpKind.UPLOAD and run is not None:
+                run(context)
 
     def on_stream(self) -> contextlib.AbstractContextManager[object]:
         """What is enqueued inside goes to this device's stream."""
@@ -168,6 +176,9 @@ class Executor:
             for index in (range(len(plan.devices)) if mine is None else mine)
         ]
         self.on_cuda = where[0].type == "cuda"
+        if self.on_cuda:
+            # fp32 means fp32: cuDNN would take TF32 unasked.
+            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
         count = len(self.runners)
         self.transport: Transport = transport or (
             Cards(count, plan.transport) if self.on_cuda else InProcess(count)
@@ -238,7 +249,10 @@ class Executor:
         for runner in self.runners:
             if runner.constants is not None:
                 runner.constants.set(hyperparameters, step)
-        graph = self.choices.graph and not any(runner.timeline for runner in self.runners)
+        # A graph is of one card, and its ops are not timed one by one.
+        one_card = len({runner.place for runner in self.runners}) == 1
+        timed = any(runner.timeline for runner in self.runners)
+        graph = self.choices.graph and one_card and not timed
         return _own(self._replay(context) if graph else self._run(context))
 
     def evaluate(self, images: torch.Tensor, labels: torch.Tensor) -> StepContext:
@@ -255,11 +269,11 @@ class Executor:
 
     def record(self, *, on: bool = True) -> None:
         """Time every op from now on, or none; forgets what was timed before."""
+        begin = Timeline.mark() if on and self.on_cuda else None
         for runner in self.runners:
             runner.timeline = runner.spans = None
-            if on and self.on_cuda:
-                with runner.on_stream():
-                    runner.timeline = Timeline()
+            if begin is not None:
+                runner.timeline = Timeline(begin)
             elif on:
                 runner.spans = []
 
@@ -329,27 +343,16 @@ class Executor:
             # Kernels compile and choose their algorithms in steps that nobody captures.
             captured.warm_ups -= 1
             return self._run(context)
+        # Images come from wherever the caller has them: that is no part of the graph.
+        for runner in self.runners:
+            runner.upload(context)
         if captured.context is None:
-            # As the devices hold them, so that uploads are plain copies of pinned memory: what the
-            # host would rearrange while the step is captured, no replay would do again.
-            upload = next(op for op in self.plan.devices[0].ops if op.kind == OpKind.UPLOAD)
-            images = self.runners[0].memory.buffer(upload.writes[0])
-            still = replace(
-                context,
-                images=torch.empty_like(images, device="cpu", pin_memory=True),
-                labels=torch.empty_like(context.labels, pin_memory=True),
-            )
+            captured.context = replace(context, uploaded=True)
             torch.cuda.synchronize()
             with torch.cuda.graph(captured.graph):
-                self._run(still)
-            captured.context = still
-        still = captured.context
-        # The last replay may still read them.
-        torch.cuda.current_stream().synchronize()
-        still.images.copy_(context.images)
-        still.labels.copy_(context.labels)
+                self._run(captured.context)
         captured.graph.replay()
-        return still
+        return captured.context
 
 
 class _Captured:

@@ -13,7 +13,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event, Semaphore
@@ -118,10 +118,10 @@ class Strict:
         self._images = _shared_images((plan.batch_size, *plan.network.input_shape))
         self._labels = torch.empty(plan.batch_size, dtype=torch.int64).share_memory_()
         self._others: list[tuple[str, Any, Connection]] = []
-        _cap(choices, 0, len(plan.devices))
-        own = _Shared(self._links, plan.devices[0].name, self._check)
-        self._own = Executor(plan, choices, mine=(0,), transport=own)
         try:
+            _cap(choices, 0, len(plan.devices))
+            own = _Shared(self._links, plan.devices[0].name, self._check)
+            self._own = Executor(plan, choices, mine=(0,), transport=own)
             for index in range(1, len(plan.devices)):
                 here, there = context.Pipe()
                 batch = (self._images, self._labels)
@@ -219,6 +219,8 @@ class Strict:
                 child.join()
             connection.close()
         self._others = []
+        # The cap holds for the rest of this process otherwise.
+        _cap(replace(self.choices, budget_bytes=1 << 62), 0, len(self.plan.devices))
 
     def _guarded(self, run: Any) -> StepContext:
         try:

@@ -15,6 +15,7 @@ import json
 import math
 import os
 import platform
+import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -185,7 +186,7 @@ def _tune(run: Callable[[Config | None], object], like: torch.Tensor) -> None:
     finally:
         convolution.choose = original
     for key in asked:
-        tuning.measure(key, like, run, most=16)
+        tuning.measure(key, like, run, most=6)
 
 
 def _cudnn(
@@ -340,9 +341,12 @@ def _theirs(x: torch.Tensor, dy: torch.Tensor, dn: torch.Tensor) -> dict[str, di
     ):
         forward: dict[str, float] = {}
         backward: dict[str, float] = {}
-        for name, call in (("torch", function), ("compiled", torch.compile(function))):
+        torch._dynamo.reset()
+        compiled = torch.compile(function, dynamic=False)
+        for name, call in (("torch", function), ("compiled", compiled)):
             leaf = x.detach().requires_grad_()
-            forward[name] = milliseconds(lambda call=call: call(x))[0]
+            # As in training: what the backward pass needs is kept.
+            forward[name] = milliseconds(lambda call=call, leaf=leaf: call(leaf))[0]
             out = call(leaf)
             backward[name] = milliseconds(
                 lambda out=out, leaf=leaf, g=gradient: torch.autograd.grad(
@@ -355,9 +359,10 @@ def _theirs(x: torch.Tensor, dy: torch.Tensor, dn: torch.Tensor) -> dict[str, di
 
 def where() -> dict[str, Any]:
     """The card, the versions and the commit."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    commit = ""
+    if shutil.which("git"):
+        commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
     card = torch.cuda.get_device_name() if CARD == "cuda" else platform.processor()
     return {
         "card": card,
@@ -366,6 +371,16 @@ def where() -> dict[str, Any]:
         "commit": commit,
         "date": time.strftime("%Y-%m-%d"),
     }
+
+
+def _line(row: Row, *, timed: bool) -> str:
+    text = f"{row.op:24s} {row.precision:7s} {row.batch:5d}  error {row.error:.0e}"
+    if timed:
+        text += (
+            f"  {row.ours_ms:8.3f} ms  {row.other} {row.other_ms:8.3f}"
+            f"  {row.other_ms / row.ours_ms:5.2f} x  floor {row.floor_ms:7.3f}"
+        )
+    return text
 
 
 def main() -> None:
@@ -378,27 +393,22 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     known = None if given.check else ceilings()
+    document = where() | {"ceilings": asdict(known) if known else None, "rows": []}
     rows: list[Row] = []
     precisions = PRECISIONS if CARD == "cuda" else ("fp32",)
+
+    def keep(more: list[Row]) -> None:
+        rows.extend(more)
+        document["rows"] += [asdict(row) for row in more]
+        if given.out:
+            given.out.write_text(json.dumps(document, indent=1), encoding="utf-8")
+        for row in more:
+            print(_line(row, timed=known is not None), flush=True)
+
     for batch in given.batch or [128, 1024]:
         for name, precision in itertools.product(given.only or CONVOLUTIONS, precisions):
-            rows += convolution_rows(name, precision, batch, known, tune=given.tune)
-        rows += layer_rows(batch, known)
-    document = where() | {"rows": [asdict(row) for row in rows]}
-    if known:
-        document |= {"bytes_per_s": known.bytes_per_s, "flop_per_s": known.flop_per_s}
-    if given.out:
-        given.out.write_text(json.dumps(document, indent=1), encoding="utf-8")
-    for row in rows:
-        print(
-            f"{row.op:24s} {row.precision:7s} {row.batch:5d}  error {row.error:.0e}"
-            + (
-                f"  {row.ours_ms:8.3f} ms  {row.other} {row.other_ms:8.3f}"
-                f"  {row.other_ms / row.ours_ms:5.2f} x  floor {row.floor_ms:7.3f}"
-                if known
-                else ""
-            )
-        )
+            keep(convolution_rows(name, precision, batch, known, tune=given.tune))
+        keep(layer_rows(batch, known))
     for precision in precisions if known else ():
         ratios = [
             r.other_ms / r.ours_ms for r in rows if r.precision == precision and "conv" in r.op
