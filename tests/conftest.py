@@ -45,12 +45,3 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             pixels = np.clip(rng.normal(level, 20, (40, 36 + index % 3, 3)), 0, 255)
             Image.fromarray(pixels.astype(np.uint8)).save(root / name / f"{index:02}.JPEG")
     return root
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked ``gpu`` need a CUDA device; elsewhere they are skipped, and counted as such."""
-    if torch.cuda.is_available():
-        return
-    for item in items:
-        if item.get_closest_marker("gpu"):
-            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))

@@ -7,7 +7,8 @@ import pytest
 from alexsim.cli.app import main
 from alexsim.errors import AlexsimError
 from alexsim.execute import choices
-from alexsim.profile.kernels import KernelCode, compile_kernels
+from alexsim.profile.kernels import compile_kernels
+from alexsim_kernels.code import KernelCode
 from alexsim_kernels.common import PRECISIONS
 from alexsim_kernels.tuning import SHARED_BYTES
 

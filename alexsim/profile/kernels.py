@@ -7,30 +7,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from alexsim.errors import AlexsimError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KernelCode:
-    """One kernel as one op launches it, compiled for one architecture.
-
-    ``spills``: instructions that move a thread's values to and from memory; ``products``: its
-    matrix instruction (``HGMMA``, ``HMMA``), ``FFMA`` without one, empty without products.
-    """
-
-    op: str
-    kernel: str
-    precision: str
-    arch: int
-    warps: int
-    stages: int
-    block: str
-    registers: int
-    shared_bytes: int
-    spills: int
-    products: str
+from alexsim_kernels.code import KernelCode
 
 
 def compile_kernels(

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from alexsim.machine.machine import Link
     from alexsim.profile.calibrate import Check
-    from alexsim.profile.kernels import KernelCode
     from alexsim.profile.profiler import LayerProfile, StepProfile
     from alexsim.simulate.costs.measured import Calibration
     from alexsim.simulate.judging import Group, Summary
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from alexsim.simulate.sensitivity import Sensitivity
     from alexsim.simulate.sweep import Point
     from alexsim.train.records import TrainResult
+    from alexsim_kernels.code import KernelCode
 
 SCHEMA = 1
 

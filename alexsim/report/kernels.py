@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from alexsim.profile.kernels import KernelCode
 from alexsim.report.tables import plain_table
+from alexsim_kernels.code import KernelCode
 
 
 def kernels_table(found: Sequence[KernelCode], *, arch: int) -> RenderableType:

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,31 +31,11 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
 
 from alexsim_kernels import convolution, dropout, linear, loss, norm, norm_pool, pool, update
+from alexsim_kernels.code import KernelCode
 from alexsim_kernels.common import PRECISIONS, Precision
 from alexsim_kernels.tuning import SHARED_BYTES
 
 ARCHITECTURES = (80, 90)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Compiled:
-    """One kernel's machine code.
-
-    ``spills``: instructions that store to or load from a thread's local memory; ``products``: the
-    matrix instructions in it (``HGMMA``, ``HMMA``), or ``FFMA`` where it has none of them.
-    """
-
-    op: str
-    kernel: str
-    precision: str
-    arch: int
-    warps: int
-    stages: int
-    block: str
-    registers: int
-    shared_bytes: int
-    spills: int
-    products: str
 
 
 class CompilingDriver(DriverBase):  # type: ignore[misc]
@@ -285,7 +265,7 @@ def _others() -> Iterator[Case]:
 
 def compile_all(
     arch: int, precisions: tuple[Precision, ...]
-) -> Iterator[tuple[Compiled, int, int]]:
+) -> Iterator[tuple[KernelCode, int, int]]:
     """Compile for one architecture; one record per kernel that an op launches.
 
     Yields:
@@ -302,7 +282,7 @@ def compile_all(
             driver.loaded, driver.launched, strict=True
         ):
             registers, spills, products = _read(code)
-            record = Compiled(
+            record = KernelCode(
                 op=op,
                 kernel=kernel,
                 precision=precision,

@@ -170,10 +170,7 @@ def max_pool2d_backward(
 
 
 @max_pool2d_backward.register_fake
-def _max_pool2d_backward_shape(
-    dy: Tensor, x: Tensor, y: Tensor, size: int, stride: int, ties: str
-) -> Tensor:
-    del dy, y, size, stride, ties
+def _max_pool2d_backward_shape(_dy: Tensor, x: Tensor, *_: Any) -> Tensor:
     return _images(x, *x.shape)
 
 
@@ -200,8 +197,7 @@ def local_response_norm(x: Tensor, size: int, k: float, alpha: float, beta: floa
 
 
 @local_response_norm.register_fake
-def _local_response_norm_shape(x: Tensor, size: int, k: float, alpha: float, beta: float) -> Tensor:
-    del size, k, alpha, beta
+def _local_response_norm_shape(x: Tensor, *_: Any) -> Tensor:
     return _images(x, *x.shape)
 
 
@@ -218,10 +214,7 @@ def local_response_norm_backward(
 
 
 @local_response_norm_backward.register_fake
-def _local_response_norm_backward_shape(
-    dy: Tensor, x: Tensor, size: int, k: float, alpha: float, beta: float
-) -> Tensor:
-    del dy, size, k, alpha, beta
+def _local_response_norm_backward_shape(_dy: Tensor, x: Tensor, *_: Any) -> Tensor:
     return _images(x, *x.shape)
 
 
@@ -298,18 +291,7 @@ def norm_max_pool2d_backward(
 
 
 @norm_max_pool2d_backward.register_fake
-def _norm_max_pool2d_backward_shape(
-    dy: Tensor,
-    x: Tensor,
-    winners: Tensor,
-    size: int,
-    k: float,
-    alpha: float,
-    beta: float,
-    window: int,
-    stride: int,
-) -> Tensor:
-    del dy, winners, size, k, alpha, beta, window, stride
+def _norm_max_pool2d_backward_shape(_dy: Tensor, x: Tensor, *_: Any) -> Tensor:
     return _images(x, *x.shape)
 
 

@@ -1,0 +1,26 @@
+"""What a kernel compiled to; imports nothing, so that whoever only reads it starts fast."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelCode:
+    """One kernel as one op launches it, compiled for one architecture.
+
+    ``spills``: instructions that move a thread's values to and from memory; ``products``: its
+    matrix instruction (``HGMMA``, ``HMMA``), ``FFMA`` without one, empty without products.
+    """
+
+    op: str
+    kernel: str
+    precision: str
+    arch: int
+    warps: int
+    stages: int
+    block: str
+    registers: int
+    shared_bytes: int
+    spills: int
+    products: str
