@@ -51,6 +51,16 @@ Output = Annotated[
     Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write there, not stdout.")
 ]
 
+Trace = Annotated[
+    Path | None,
+    typer.Option(
+        "--trace",
+        metavar="FILE",
+        help="Write the steps for ui.perfetto.dev, as FILE.json.gz; into a folder, DIR/, one file"
+        " per virtual GPU, for Holistic Trace Analysis.",
+    ),
+]
+
 
 @contextmanager
 def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:

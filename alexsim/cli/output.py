@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alexsim.errors import AlexsimError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from alexsim.report.chrome_trace import Clock
 
 
 def print_json(document: dict[str, Any]) -> None:
@@ -45,3 +50,26 @@ def write_bytes(path: Path, data: bytes) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise AlexsimError(f"cannot write {path}: {error.strerror}") from error
+
+
+def write_trace(path: Path, clocks: Sequence[Clock]) -> None:
+    """One file with everything, or a folder with a file per clock and virtual GPU.
+
+    Raises:
+        AlexsimError: the name says neither, or it cannot be written.
+    """
+    from alexsim.report.chrome_trace import chrome_trace, packed, rank_traces
+
+    if path.name.endswith(".json.gz"):
+        write_bytes(path, packed(chrome_trace(clocks)))
+        return
+    if path.suffix:
+        raise AlexsimError(f"--trace must end in .json.gz, or name a folder; got {path}")
+    for clock in clocks:
+        folder = path / clock.name.partition(":")[0]
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise AlexsimError(f"cannot write {folder}: {error.strerror}") from error
+        for rank, document in enumerate(rank_traces(clock)):
+            write_bytes(folder / f"rank{rank}.json.gz", packed(document))

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from alexsim.cli import options
 from alexsim.cli.simulate import MACHINE, MachineName
+
+if TYPE_CHECKING:
+    from alexsim.profile.profiler import Underlay
+    from alexsim.profile.records import StepProfile
 
 
 def profile(
@@ -32,6 +37,27 @@ def profile(
     threads: Annotated[
         int | None, typer.Option("--threads", metavar="N", help="CPU threads. Default: all cores.")
     ] = None,
+    trace: options.Trace = None,
+    snapshot: Annotated[
+        Path | None,
+        typer.Option(
+            "--snapshot",
+            metavar="FILE",
+            help="Write the step's memory as a snapshot for pytorch.org/memory_viz (a pickle).",
+        ),
+    ] = None,
+    torch_profiler: Annotated[
+        bool,
+        typer.Option(
+            "--torch-profiler", help="Lay one step of torch.profiler under the trace as well."
+        ),
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", metavar="FILE", help="Keep the document, for `alexsim report`."
+        ),
+    ] = None,
     machine: MachineName = MACHINE,
     json: options.Json = False,
 ) -> None:
@@ -40,6 +66,8 @@ def profile(
     Timing costs time: steps with and without it take turns, and the difference is shown.
 
     Example: alexsim profile --layer conv1 --machine gtx580x2
+
+    Example: alexsim profile --rounds 10 --trace step.json.gz --snapshot memory.pickle
     """
     import os
 
@@ -56,6 +84,8 @@ def profile(
     from alexsim.train.records import Watcher
 
     positive("--rounds", rounds)
+    if torch_profiler and trace is None:
+        raise AlexsimError("--torch-profiler goes under a trace: give --trace FILE too")
     if threads is not None:
         positive("--threads", threads)
     network = load_network(net)
@@ -76,15 +106,20 @@ def profile(
         schedule=as_schedule(schedule),
         backend=by,
     )
+    # torch.profiler's library writes to stderr that it started and stopped.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")
     import torch
 
+    from alexsim.profile.profiler import Underlay
     from alexsim.profile.profiler import profile as run
 
     torch.set_num_threads(threads or os.cpu_count() or 1)
+    under = Underlay() if torch_profiler else None
     with options.counting("profiling", rounds) as done:
-        found = run(made, simulation, device=where, rounds=rounds, done=done)
+        found = run(made, simulation, device=where, rounds=rounds, underlay=under, done=done)
+    _write(found, under, trace=trace, snapshot=snapshot, output=output)
     if json:
-        from alexsim.report.documents import profile_document
+        from alexsim.report.profile_document import profile_document
 
         print_json(profile_document(found, only=layer))
         return
@@ -95,3 +130,37 @@ def profile(
         console.print(layer_tables(found, next(la for la in found.layers if la.name == layer)))
     else:
         console.print(profile_tables(found, width=console.width))
+
+
+def _write(
+    found: StepProfile,
+    under: Underlay | None,
+    *,
+    trace: Path | None,
+    snapshot: Path | None,
+    output: Path | None,
+) -> None:
+    """The files that were asked for."""
+    from alexsim.cli.output import json_text, write_bytes, write_text, write_trace
+    from alexsim.report.chrome_trace import Clock, repeated
+    from alexsim.report.memory_viz import snapshot_bytes
+    from alexsim.report.profile_document import profile_document
+
+    if trace is not None:
+        there = repeated(found.simulation.trace, found.rounds)
+        write_trace(
+            trace,
+            [
+                Clock(
+                    name="measured",
+                    plan=found.plan,
+                    trace=found.trace,
+                    underlay=under.events if under else (),
+                ),
+                Clock(name=f"simulated: {found.simulation.machine}", plan=found.plan, trace=there),
+            ],
+        )
+    if snapshot is not None:
+        write_bytes(snapshot, snapshot_bytes(found.plan))
+    if output is not None:
+        write_text(output, json_text(profile_document(found)))

@@ -10,8 +10,12 @@ from alexsim.cli import options
 from alexsim.simulate.records import ILSVRC_EPOCHS, ILSVRC_IMAGES
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from alexsim.machine.machine import Machine
+    from alexsim.plan.records import Plan
     from alexsim.simulate.costs.measured import Calibration
+    from alexsim.simulate.records import Simulation
     from alexsim.simulate.sensitivity import Sensitivity
 
 MACHINE = "gtx580x2"
@@ -110,6 +114,7 @@ def simulate(
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="Also show which assumptions matter most.")
     ] = False,
+    trace: options.Trace = None,
     json: options.Json = False,
 ) -> None:
     """Predict a training step on a machine: time, traffic, idle time, days, and how sure that is.
@@ -127,7 +132,6 @@ def simulate(
     from alexsim.simulate.correction import Correction, correction_of, scatter
     from alexsim.simulate.costs.libraries import load_library_for
     from alexsim.simulate.costs.measured import default_path, machine_of, read
-    from alexsim.simulate.records import Simulation
     from alexsim.simulate.simulator import (
         PARTITIONS,
         Configuration,
@@ -189,6 +193,8 @@ def simulate(
         return simulate_network(configuration, timer, data=data, whole_pipeline=True)
 
     result = run(wanted, correction)
+    if trace is not None:
+        _write_trace(trace, configuration.plan(wanted, backend="aten" if known else ""), result)
     tried: tuple[Sensitivity, ...] = ()
     if sensitivity:
         from alexsim.simulate.sensitivity import sensitivities, traits_of
@@ -207,6 +213,14 @@ def simulate(
     options.console().print(
         simulation_tables(result, trained, images=images, epochs=epochs, sensitivities=tried)
     )
+
+
+def _write_trace(path: Path, planned: Plan, result: Simulation) -> None:
+    from alexsim.cli.output import write_trace
+    from alexsim.report.chrome_trace import Clock
+
+    name = f"simulated: {result.machine}"
+    write_trace(path, [Clock(name=name, plan=planned, trace=result.trace)])
 
 
 def the_machine(name: str, link: str, network: str, settings: list[str]) -> Machine:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _FORWARD = (OpKind.UPLOAD, OpKind.FORWARD, OpKind.LOSS)
 _TRANSFER = (OpKind.POST, OpKind.WAIT)
+_EVENTS = 2000
+"""Ops that are timed to learn what timing costs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +82,7 @@ class DeviceRunner:
                 continue
             if context.uploaded and op.kind == OpKind.UPLOAD:
                 continue
-            while not self._did(op, run, context, transport):
+            while not self.run(op, run, context, transport):
                 yield got_on
                 got_on = False
             got_on = True
@@ -95,7 +97,7 @@ class DeviceRunner:
         """What is enqueued inside goes to this device's stream."""
         return torch.cuda.stream(self.stream) if self.stream else contextlib.nullcontext()
 
-    def _did(self, op: Op, run: Run | None, context: StepContext, transport: Transport) -> bool:
+    def run(self, op: Op, run: Run | None, context: StepContext, transport: Transport) -> bool:
         """Run an op and time it, or say that another device must go first."""
         with self.on_stream():
             start = self.timeline.mark() if self.timeline else None
@@ -276,6 +278,28 @@ class Executor:
                 runner.timeline = Timeline(begin)
             elif on:
                 runner.spans = []
+
+    def event_s(self) -> float:
+        """Seconds that timing one op costs: an op that does nothing, with and without it."""
+        runner = self.runners[0]
+        op = runner.device.ops[0]
+        context = StepContext(
+            images=torch.empty(0),
+            labels=torch.empty(0),
+            step=0,
+            seed=0,
+            training=True,
+            hyperparameters=Hyperparameters(),
+        )
+        seconds: dict[bool, float] = {}
+        for on in (True, False, True, False):
+            self.record(on=on)
+            started = time.perf_counter()
+            for _ in range(_EVENTS):
+                runner.run(op, lambda _: None, context, self.transport)
+            elapsed = (time.perf_counter() - started) / _EVENTS
+            seconds[on] = min(elapsed, seconds.get(on, elapsed))
+        return max(0.0, seconds[True] - seconds[False])
 
     def trace(self) -> Trace:
         """What was timed since ``record``."""

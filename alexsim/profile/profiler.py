@@ -7,128 +7,39 @@ other, and a layer's time is that of both devices together.
 
 from __future__ import annotations
 
-import statistics
+import json
+import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import torch
+from torch.profiler import ProfilerActivity
 
 from alexsim.execute.bind import Hyperparameters
 from alexsim.execute.choices import Device, Precision
 from alexsim.execute.executor import Choices, Executor
 from alexsim.network.counts import FLOAT_BYTES
-from alexsim.plan.records import Op, OpKind, Plan
-from alexsim.plan.tables import memory_table
+from alexsim.plan.records import Plan
+from alexsim.profile.breakdown import layers_of, rounds_of, transfers_s
+from alexsim.profile.records import Ceilings, Held, StepProfile, Timing, ratio, spread
 from alexsim.simulate.records import Simulation
+from alexsim.trace import Span, Trace
 
-PASSES = ("forward", "grad_input", "grad_weight", "update")
-_PASS_OF = {
-    OpKind.FORWARD: "forward",
-    OpKind.DRAW: "forward",
-    OpKind.LOSS: "forward",
-    OpKind.GRAD_INPUT: "grad_input",
-    OpKind.ACCUMULATE: "grad_input",
-    OpKind.GRAD_WEIGHT: "grad_weight",
-    OpKind.UPDATE: "update",
-}
 _STILL = Hyperparameters(weight_rate=1e-20, bias_rate=1e-20)
 """Rates that change no weight, so that every step is the same. Not 0: ATen then leaves products
 out."""
-_OVERHEAD = 10
-"""Whatever takes so many times what arithmetic and memory need is bound by something else."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spread:
-    """Median of the rounds, and the quantiles of 10 % and 90 %."""
+@dataclass(slots=True)
+class Underlay:
+    """What ``torch.profiler`` saw of the last timed step: events as Chrome's trace format has
+    them, their ``ts`` in microseconds of the same clock as the spans'."""
 
-    median_s: float
-    low_s: float
-    high_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PassProfile:
-    """One pass of a layer over the whole batch, all columns together."""
-
-    name: str
-    mac: int
-    flop: int
-    elementwise_flop: int
-    moved_bytes: int
-    measured: Spread
-    predicted_s: float
-    floor_s: float
-    """What this machine needs at least: arithmetic or bytes at its ceilings."""
-    limit: str
-    """``compute`` or ``memory``, whichever the floor is; ``overhead`` where neither explains it."""
-
-    @property
-    def flop_per_s(self) -> float:
-        """Rate of the multiply-adds of convolutions and fully connected layers."""
-        return self.flop / self.measured.median_s if self.measured.median_s else 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerProfile:
-    """One layer: its passes, and the bytes that the devices hold for it."""
-
-    name: str
-    kind: str
-    shape: tuple[int, ...]
-    parameters: int
-    passes: tuple[PassProfile, ...]
-    memory_bytes: dict[str, int]
-    """By device."""
-
-    @property
-    def measured_s(self) -> float:
-        """Sum of its passes' medians."""
-        return sum(one.measured.median_s for one in self.passes)
-
-    @property
-    def predicted_s(self) -> float:
-        """Its time on the other machine: that of the device that takes longest for it."""
-        return sum(one.predicted_s for one in self.passes)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ceilings:
-    """What this machine reached just now: a large product, and a large copy."""
-
-    flop_per_s: float
-    bytes_per_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepProfile:
-    """A step: its layers, what is between them, and how much timing it cost."""
-
-    network: str
-    batch_size: int
-    where: str
-    rounds: int
-    layers: tuple[LayerProfile, ...]
-    transfers_s: float
-    """Uploads and exchanges."""
-    timed: Spread
-    untimed: Spread
-    overhead: Spread
-    """Timed over untimed step, minus one, pair by pair (a ratio, not seconds)."""
-    ceilings: Ceilings
-    simulation: Simulation
-
-    @property
-    def layers_s(self) -> float:
-        """Sum over layers."""
-        return sum(layer.measured_s for layer in self.layers)
-
-    @property
-    def rest_s(self) -> float:
-        """What of the timed step lies between its ops."""
-        return self.timed.median_s - self.layers_s - self.transfers_s
+    events: list[dict[str, Any]] = field(default_factory=list)
 
 
 def profile(
@@ -138,9 +49,10 @@ def profile(
     device: Device,
     precision: Precision = "fp32",
     rounds: int,
+    underlay: Underlay | None = None,
     done: Callable[[int], None] = lambda _: None,
 ) -> StepProfile:
-    """Run ``rounds`` pairs of steps, with and without timing.
+    """Run ``rounds`` pairs of steps, with and without timing, and one to watch the memory.
 
     Args:
         plan: made for a backend.
@@ -148,63 +60,151 @@ def profile(
         device: where to run.
         precision: of products, with backend ``triton``.
         rounds: pairs.
+        underlay: filled with what ``torch.profiler`` sees of one more step, if given.
         done: told how many pairs have run.
     """
     executor = Executor(plan, Choices(device=device, precision=precision))
     executor.initialise()
-    generator = torch.Generator().manual_seed(0)
-    channels, height, width = plan.network.input_shape
-    size = (plan.batch_size, height, width, channels)
-    images = torch.randn(size, generator=generator).permute(0, 3, 1, 2)
-    labels = torch.randint(plan.network.classes, (plan.batch_size,), generator=generator)
-
-    def step(*, timed: bool) -> tuple[float, dict[str, float]]:
-        executor.record(on=timed)
-        _wait(device)
-        started = time.perf_counter()
-        executor.step(images, labels, step=0, hyperparameters=_STILL)
-        _wait(device)
-        elapsed = time.perf_counter() - started
-        return elapsed, {op: times[0] for op, times in executor.trace().by_op().items()}
-
+    step = _Step(executor, device)
     step(timed=False)
     step(timed=True)
-    timed: list[tuple[float, dict[str, float]]] = []
+    timed: list[tuple[float, Trace]] = []
     untimed: list[float] = []
     for index in range(rounds):
         # Which comes first changes, so that a drift falls on both alike.
         for which in (True, False) if index % 2 else (False, True):
-            elapsed, ops = step(timed=which)
+            elapsed, trace = step(timed=which, number=index)
             if which:
-                timed.append((elapsed, ops))
+                timed.append((elapsed, trace))
             else:
                 untimed.append(elapsed)
         done(index + 1)
     found = ceilings(device)
+    trace = Trace(spans=tuple(span for _, one in timed for span in one.spans))
+    times = rounds_of(trace)
+    timed_s = [elapsed for elapsed, _ in timed]
+    held = _held(plan, step, device)
+    if underlay is not None:
+        trace = Trace(spans=(*trace.spans, *_underlaid(step, device, rounds, underlay)))
     return StepProfile(
-        network=plan.network.name,
-        batch_size=plan.batch_size,
+        plan=plan,
         where=f"{device}, {plan.backend}",
         rounds=rounds,
-        layers=_layers(plan, [ops for _, ops in timed], found, simulation),
-        transfers_s=sum(
-            statistics.median(ops.get(op.id, 0.0) for _, ops in timed)
-            for op in plan.ops()
-            if op.kind in (OpKind.UPLOAD, OpKind.POST, OpKind.WAIT)
+        layers=layers_of(plan, times, found, simulation),
+        transfers_s=transfers_s(plan, times),
+        timed=spread(timed_s),
+        timing=Timing(
+            untimed=spread(untimed),
+            overhead=ratio(timed_s, untimed),
+            events=sum(1 for _ in plan.ops()),
+            event_s=executor.event_s(),
         ),
-        timed=spread([elapsed for elapsed, _ in timed]),
-        untimed=spread(untimed),
-        overhead=spread([a / b - 1 for (a, _), b in zip(timed, untimed, strict=True)]),
         ceilings=found,
+        held=held,
         simulation=simulation,
+        trace=trace,
     )
 
 
-def spread(values: Sequence[float]) -> Spread:
-    """Median and quantiles."""
-    ordered = sorted(values)
-    low, high = (ordered[round(share * (len(ordered) - 1))] for share in (0.1, 0.9))
-    return Spread(median_s=statistics.median(ordered), low_s=low, high_s=high)
+class _Step:
+    """The same step again and again, on random images."""
+
+    def __init__(self, executor: Executor, device: Device) -> None:
+        plan = executor.plan
+        self._executor, self._device = executor, device
+        generator = torch.Generator().manual_seed(0)
+        channels, height, width = plan.network.input_shape
+        size = (plan.batch_size, height, width, channels)
+        self._images = torch.randn(size, generator=generator).permute(0, 3, 1, 2)
+        self._labels = torch.randint(plan.network.classes, (plan.batch_size,), generator=generator)
+
+    def __call__(self, *, timed: bool, number: int = 0) -> tuple[float, Trace]:
+        """Seconds, and the spans where it was timed."""
+        self._executor.record(on=timed)
+        _wait(self._device)
+        started = time.perf_counter()
+        self._executor.step(self._images, self._labels, step=number, hyperparameters=_STILL)
+        _wait(self._device)
+        return time.perf_counter() - started, self._executor.trace()
+
+
+def _held(plan: Plan, step: _Step, device: Device) -> tuple[Held, ...]:
+    """The most that devices held in a step: of each one on a CPU, of all together on cards."""
+    if device == "cuda":
+        cards = range(torch.cuda.device_count())
+        for card in cards:
+            torch.cuda.reset_peak_memory_stats(card)
+        step(timed=False)
+        return (
+            Held(
+                devices=" + ".join(one.name for one in plan.devices),
+                planned_bytes=sum(one.total_bytes for one in plan.devices),
+                measured_bytes=sum(torch.cuda.max_memory_allocated(card) for card in cards),
+            ),
+        )
+    with torch.profiler.profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        _, trace = step(timed=True)
+    offset_ns = time.time_ns() - time.perf_counter_ns()
+    assert seen.profiler is not None
+    allocations = sorted(
+        (event.start_ns() - offset_ns, event.nbytes())
+        for event in seen.profiler.kineto_results.events()
+        if event.name() == "[memory]"
+    )
+    peaks = _scratch_peaks(trace, allocations)
+    return tuple(
+        Held(
+            devices=one.name,
+            planned_bytes=one.total_bytes,
+            measured_bytes=one.arena_bytes + peaks.get(one.name, 0),
+        )
+        for one in plan.devices
+    )
+
+
+def _scratch_peaks(trace: Trace, allocations: list[tuple[int, int]]) -> dict[str, int]:
+    """Most bytes alive beside the arena while an op of each device ran.
+
+    Args:
+        trace: of the step.
+        allocations: nanoseconds of the spans' clock, and bytes taken (or, below zero, given back).
+    """
+    spans = sorted(trace.spans, key=lambda span: span.start_s)
+    starts = [span.start_s for span in spans]
+    alive, peaks = 0, dict.fromkeys((span.device for span in spans), 0)
+    for when_ns, size in allocations:
+        alive += size
+        index = bisect_right(starts, when_ns / 1e9) - 1
+        if index >= 0 and when_ns / 1e9 <= spans[index].end_s:
+            device = spans[index].device
+            peaks[device] = max(peaks[device], alive)
+    return peaks
+
+
+def _underlaid(step: _Step, device: Device, number: int, into: Underlay) -> tuple[Span, ...]:
+    """One more timed step with ``torch.profiler`` under it."""
+    activities = [ProfilerActivity.CPU]
+    if device == "cuda":
+        activities.append(ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=activities, acc_events=True) as seen:
+        _, trace = step(timed=True, number=number)
+    offset_us = (time.time_ns() - time.perf_counter_ns()) / 1e3
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "torch.json"
+        seen.export_chrome_trace(str(path))
+        document = json.loads(path.read_text(encoding="utf-8"))
+    base_us = document.get("baseTimeNanoseconds", 0) / 1e3 - offset_us
+    events = [
+        event
+        for event in document["traceEvents"]
+        if event.get("ph") == "X" and event.get("cat") in ("cpu_op", "kernel", "gpu_memcpy")
+    ]
+    if device == "cuda" and events:
+        # A card's events count from its first; there the two clocks meet.
+        first = min(span.start_s for span in trace.spans)
+        base_us = 1e6 * first - min(event["ts"] for event in events)
+    into.events += [event | {"ts": event["ts"] + base_us} for event in events]
+    return trace.spans
 
 
 def ceilings(device: Device) -> Ceilings:
@@ -213,8 +213,9 @@ def ceilings(device: Device) -> Ceilings:
     a, b = (torch.randn(side, side, device=device) for _ in range(2))
     out, source = torch.empty_like(a), torch.ones(1 << 26, device=device)
     target = torch.empty_like(source)
-    product_s = _best(lambda: torch.mm(a, b, out=out), device)
-    copy_s = _best(lambda: target.copy_(source), device)
+    with torch.no_grad():
+        product_s = _best(lambda: torch.mm(a, b, out=out), device)
+        copy_s = _best(lambda: target.copy_(source), device)
     return Ceilings(
         flop_per_s=2 * side**3 / product_s,
         bytes_per_s=2 * FLOAT_BYTES * source.numel() / copy_s,
@@ -235,70 +236,3 @@ def _best(run: Callable[[], object], device: Device) -> float:
 def _wait(device: Device) -> None:
     if device == "cuda":
         torch.cuda.synchronize()
-
-
-def _layers(
-    plan: Plan, rounds: Sequence[dict[str, float]], found: Ceilings, simulation: Simulation
-) -> tuple[LayerProfile, ...]:
-    ops: dict[tuple[str, str], list[Op]] = defaultdict(list)
-    for op in plan.ops():
-        if op.kind in _PASS_OF:
-            ops[op.layer, _PASS_OF[op.kind]].append(op)
-    predicted: dict[tuple[str, str], float] = defaultdict(float)
-    for layer in simulation.layers:
-        for name in PASSES:
-            key = (layer.name, name)
-            predicted[key] = max(predicted[key], getattr(layer, f"{name}_s"))
-    held = memory_table(plan)
-    layers = []
-    for parts in plan.network.parts:
-        first = parts[0]
-        name = first.layer.name
-        layers.append(
-            LayerProfile(
-                name=name,
-                kind=type(first.layer).__name__,
-                shape=(sum(part.output_shape[0] for part in parts), *first.output_shape[1:]),
-                parameters=sum(part.parameters for part in parts),
-                passes=tuple(
-                    _pass(which, ops[name, which], rounds, found, predicted[name, which])
-                    for which in PASSES
-                    if ops[name, which]
-                ),
-                memory_bytes={
-                    device.name: sum(
-                        size
-                        for key, size in device.by_layer.items()
-                        if key in (name, f"{name}.remote")
-                    )
-                    for device in held
-                },
-            )
-        )
-    return tuple(layers)
-
-
-def _pass(
-    name: str,
-    ops: Sequence[Op],
-    rounds: Sequence[dict[str, float]],
-    found: Ceilings,
-    predicted_s: float,
-) -> PassProfile:
-    measured = spread([sum(times[op.id] for op in ops) for times in rounds])
-    mac = sum(op.count.mac for op in ops)
-    moved = sum(op.count.moved_bytes for op in ops)
-    compute_s, memory_s = 2 * mac / found.flop_per_s, moved / found.bytes_per_s
-    floor_s = max(compute_s, memory_s)
-    limit = "compute" if compute_s > memory_s else "memory"
-    return PassProfile(
-        name=name,
-        mac=mac,
-        flop=2 * mac,
-        elementwise_flop=sum(op.count.elementwise_flop for op in ops),
-        moved_bytes=moved,
-        measured=measured,
-        predicted_s=predicted_s,
-        floor_s=floor_s,
-        limit="overhead" if measured.median_s > _OVERHEAD * floor_s else limit,
-    )

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from alexsim.machine.machine import Link
     from alexsim.profile.calibrate import Check
-    from alexsim.profile.profiler import LayerProfile, StepProfile
     from alexsim.simulate.costs.measured import Calibration
     from alexsim.simulate.judging import Group, Summary
     from alexsim.simulate.records import Simulation
@@ -32,7 +31,8 @@ if TYPE_CHECKING:
 SCHEMA = 1
 
 
-def _head(network: str, batch_size: int) -> dict[str, Any]:
+def head(network: str, batch_size: int) -> dict[str, Any]:
+    """What every document on a network begins with."""
     return {
         "schema": SCHEMA,
         "alexsim": version("alexsim"),
@@ -43,7 +43,7 @@ def _head(network: str, batch_size: int) -> dict[str, Any]:
 
 def flops_document(table: FlopTable) -> dict[str, Any]:
     """``alexsim flops --json``."""
-    return _head(table.network.name, table.batch_size) | {
+    return head(table.network.name, table.batch_size) | {
         "parameters": table.network.parameters,
         "neurons": table.network.neurons,
         "mac": table.mac,
@@ -69,7 +69,7 @@ def flops_document(table: FlopTable) -> dict[str, Any]:
 
 def memory_document(plan: Plan, verdict: Fit, *, context_bytes: int) -> dict[str, Any]:
     """``alexsim memory --json``."""
-    return _head(plan.network.name, plan.batch_size) | {
+    return head(plan.network.name, plan.batch_size) | {
         "policy": plan.policy,
         "budget_bytes": verdict.budget_bytes,
         "fits": verdict.fits,
@@ -91,7 +91,7 @@ def memory_document(plan: Plan, verdict: Fit, *, context_bytes: int) -> dict[str
 def simulation_document(simulation: Simulation, *, images: int, epochs: int) -> dict[str, Any]:
     """``alexsim simulate --json``."""
     interval = simulation.training_days_interval(images, epochs)
-    return _head(simulation.network, simulation.batch_size) | {
+    return head(simulation.network, simulation.batch_size) | {
         "machine": simulation.machine,
         "library": simulation.library,
         "partition": simulation.partition,
@@ -275,51 +275,6 @@ def calibration_document(
     }
 
 
-def profile_document(found: StepProfile, *, only: str = "") -> dict[str, Any]:
-    """``alexsim profile --json``; times in seconds per step, counts per step over the batch."""
-    return _head(found.network, found.batch_size) | {
-        "where": found.where,
-        "rounds": found.rounds,
-        "machine": found.simulation.machine,
-        "library": found.simulation.library,
-        "step_s": found.untimed.median_s,
-        "timed_step_s": found.timed.median_s,
-        "timing_overhead": found.overhead.median_s,
-        "timing_overhead_interval": [found.overhead.low_s, found.overhead.high_s],
-        "transfers_s": found.transfers_s,
-        "rest_s": found.rest_s,
-        "predicted_step_s": found.simulation.step_s,
-        "ceilings": asdict(found.ceilings),
-        "layers": [_layer_profile(la) for la in found.layers if only in ("", la.name)],
-    }
-
-
-def _layer_profile(layer: LayerProfile) -> dict[str, Any]:
-    flop = {one.name: one.flop for one in layer.passes}
-    moved = sum(one.moved_bytes for one in layer.passes)
-    whole = sum(flop.values())
-    seconds = layer.measured_s
-    return {
-        "name": layer.name,
-        "parameters": layer.parameters,
-        "mac": next((one.mac for one in layer.passes if one.name == "forward"), 0),
-        "flop": flop.get("forward", 0),
-        "grad_input_flop": flop.get("grad_input", 0),
-        "grad_weight_flop": flop.get("grad_weight", 0),
-        "elementwise_flop": sum(one.elementwise_flop for one in layer.passes),
-        "bytes": moved,
-        "arithmetic_intensity": whole / moved if moved else None,
-        "memory_bytes": layer.memory_bytes,
-        "measured": {f"{one.name}_s": one.measured.median_s for one in layer.passes}
-        | {"gflop_per_s": whole / seconds / 1e9 if seconds else None},
-        "measured_interval": {
-            f"{one.name}_s": [one.measured.low_s, one.measured.high_s] for one in layer.passes
-        },
-        "predicted": {f"{one.name}_s": one.predicted_s for one in layer.passes},
-        "limit": {one.name: one.limit for one in layer.passes},
-    }
-
-
 def kernels_document(found: Sequence[KernelCode], *, arch: int) -> dict[str, Any]:
     """``alexsim kernels --json``."""
     return {
@@ -370,7 +325,7 @@ def sheet_document(sheet: Machine | Device | Link) -> dict[str, Any]:
 def train_document(result: TrainResult, machine: str, simulated: Simulation) -> dict[str, Any]:
     """``alexsim train --json``."""
     settings, held_out = result.settings, result.held_out
-    return _head(settings.network, settings.batch_size) | {
+    return head(settings.network, settings.batch_size) | {
         "steps": result.steps,
         "losses": list(result.losses),
         "held_out_loss": held_out.loss if held_out else None,

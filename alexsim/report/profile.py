@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from alexsim.profile.profiler import LayerProfile, PassProfile, StepProfile
-from alexsim.report.tables import plain_table
+from alexsim.profile.records import LayerProfile, PassProfile, StepProfile
+from alexsim.report.tables import plain_table, reconciliation
 from alexsim.units import MIB
 
 _WIDE = 120
@@ -16,23 +16,52 @@ _WIDE = 120
 
 def profile_tables(found: StepProfile, *, width: int) -> RenderableType:
     """The whole step, layer by layer."""
-    step = found.untimed
+    step, batch = found.step, found.plan.batch_size
     head = (
-        f"{found.network}, batch {found.batch_size}, medians of {found.rounds} rounds\n"
+        f"{found.plan.network.name}, batch {batch}, medians of {found.rounds} rounds\n"
         f"here ({found.where}): {1e3 * step.median_s:,.1f} ms per step"
         f" ({1e3 * step.low_s:,.1f} to {1e3 * step.high_s:,.1f}),"
-        f" {found.batch_size / step.median_s:,.1f} images/s\n"
+        f" {batch / step.median_s:,.1f} images/s\n"
         f"there: {1e3 * found.simulation.step_s:,.1f} ms by {found.simulation.library} on"
         f"\n  {found.simulation.machine}\n"
         f"ceilings here: {found.ceilings.flop_per_s / 1e9:,.0f} GFLOP/s,"
-        f" {found.ceilings.bytes_per_s / 1e9:,.1f} GB/s\n"
-        f"timing cost {100 * found.overhead.median_s:+.1f} % of a step"
-        f" (pairs: {100 * found.overhead.low_s:+.1f} to {100 * found.overhead.high_s:+.1f})"
+        f" {found.ceilings.bytes_per_s / 1e9:,.1f} GB/s"
     )
-    return Group(Text(head), _wide(found) if width >= _WIDE else _narrow(found), Text(_sums(found)))
+    foot = "\n".join([*_timing(found), *_sums(found), *_memory(found), *_articles(found)])
+    return Group(Text(head), _wide(found) if width >= _WIDE else _narrow(found), Text(foot))
 
 
-def _sums(found: StepProfile) -> str:
+def _timing(found: StepProfile) -> list[str]:
+    """What timing cost: by pairs of steps, and by the cost of one event."""
+    if found.timing is None:
+        return []
+    cost, timing = found.timing.overhead, found.timing
+    events = timing.events * timing.event_s
+    return [
+        f"timing cost {100 * (cost.median - 1):+.1f} % of a step, median of {cost.pairs} pairs"
+        f" (95 %: {100 * (cost.low - 1):+.1f} to {100 * (cost.high - 1):+.1f});",
+        f"  {timing.events} events of {1e6 * timing.event_s:.1f} us are"
+        f" {100 * events / timing.untimed.median_s:.3f} %",
+    ]
+
+
+def _memory(found: StepProfile) -> list[str]:
+    return [
+        f"memory of {held.devices}: {held.measured_bytes / MIB:,.1f} MiB measured,"
+        f" {held.planned_bytes / MIB:,.1f} planned"
+        for held in found.held
+    ]
+
+
+def _articles(found: StepProfile) -> list[str]:
+    """The forward pass against the figure that articles give."""
+    forward = [one for layer in found.layers for one in layer.passes if one.name == "forward"]
+    flop = sum(one.flop for one in forward) / found.plan.batch_size
+    said = reconciliation(found.plan.network)
+    return [f"forward pass: {flop / 1e9:.4f} GFLOP per image", *said] if said else []
+
+
+def _sums(found: StepProfile) -> list[str]:
     whole = found.timed.median_s
     parts = (
         ("layers", found.layers_s),
@@ -40,11 +69,11 @@ def _sums(found: StepProfile) -> str:
         ("between ops", found.rest_s),
     )
     text = ", ".join(f"{name} {100 * s / whole:.1f} %" for name, s in parts)
-    return (
-        f"timed step {1e3 * whole:,.1f} ms: {text}\n"
-        "ceil.: what arithmetic or memory needs at the ceilings, over the time taken; above"
-        "\n100 % where Winograd multiplies less or data stays in the cache."
-    )
+    return [
+        f"timed step {1e3 * whole:,.1f} ms: {text}",
+        "ceil.: what arithmetic or memory needs at the ceilings, over the time taken;",
+        "  above 100 % where Winograd multiplies less or data stays in the cache",
+    ]
 
 
 def _narrow(found: StepProfile) -> RenderableType:
@@ -96,9 +125,9 @@ def layer_tables(found: StepProfile, layer: LayerProfile) -> RenderableType:
     """One layer, pass by pass."""
     held = ", ".join(f"{name} {size / MIB:,.2f}" for name, size in layer.memory_bytes.items())
     head = (
-        f"{layer.name}: {layer.kind} of {found.network}, output"
+        f"{layer.name}: {layer.kind} of {found.plan.network.name}, output"
         f" {' x '.join(map(str, layer.shape))}, {layer.parameters:,} parameters\n"
-        f"batch {found.batch_size}, here ({found.where}), medians of {found.rounds} rounds;"
+        f"batch {found.plan.batch_size}, here ({found.where}), medians of {found.rounds} rounds;"
         f" MiB held: {held}"
     )
     counts = plain_table(
@@ -115,7 +144,7 @@ def layer_tables(found: StepProfile, layer: LayerProfile) -> RenderableType:
         )
     times = plain_table(
         f"Times; there: {found.simulation.machine}"[:76],
-        "pass", "ms", "10 %", "90 %", "GFLOP/s", "ceiling", "limit", "there, ms",
+        "pass", "ms", "10 %", "90 %", "GFLOP/s", "ceiling", "limit", "there", "limit there",
     )  # fmt: skip
     for one in layer.passes:
         m = one.measured
@@ -127,6 +156,7 @@ def layer_tables(found: StepProfile, layer: LayerProfile) -> RenderableType:
             *_rates([one]),
             one.limit,
             _ms(one.predicted_s),
+            one.predicted_limit,
         )
     share = layer.measured_s / found.timed.median_s
     foot = (

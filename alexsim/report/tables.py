@@ -93,21 +93,21 @@ def flops_tables(table: FlopTable) -> RenderableType:
         f"neurons:  {table.network.neurons:,} (outputs of convolutions and fc layers)",
         "MAC, forward and gradients are convolutions and fc layers only; other is all",
         "the rest, forward and backward: one FLOP per operation on an element.",
-        *_reconciliation(table),
+        *([""] if (said := reconciliation(table.network)) else []),
+        *said,
     ]
     return Group(out, Text("\n".join(lines)))
 
 
-def _reconciliation(table: FlopTable) -> list[str]:
+def reconciliation(network: Network) -> list[str]:
     """The articles' "about 1.43 GFLOPs" beside the two nets it could mean."""
-    if not table.network.name.startswith("alexnet-"):
+    if not network.name.startswith("alexnet-"):
         return []
     both = {
         name: sum(2 * counts.macs(p) for ps in load_network(name).parts for p in ps) / 1e9
         for name in ("alexnet-2012", "alexnet-owt")
     }
     return [
-        "",
         'Articles say "about 1.43 GFLOPs" per forward pass: that is the one-column net of',
         f"2014 (alexnet-owt, {both['alexnet-owt']:.4f}); the two-column net of 2012 takes"
         f" {both['alexnet-2012']:.4f}.",

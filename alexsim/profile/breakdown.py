@@ -1,0 +1,125 @@
+"""From the times of ops to a profile, layer by layer. No torch in here."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+
+from alexsim.plan.records import Op, OpKind, Plan
+from alexsim.plan.tables import memory_table
+from alexsim.profile.records import Ceilings, LayerProfile, PassProfile, spread
+from alexsim.simulate.records import Simulation
+from alexsim.trace import Trace
+
+PASSES = ("forward", "grad_input", "grad_weight", "update")
+PASS_OF = {
+    OpKind.FORWARD: "forward",
+    OpKind.DRAW: "forward",
+    OpKind.LOSS: "forward",
+    OpKind.GRAD_INPUT: "grad_input",
+    OpKind.ACCUMULATE: "grad_input",
+    OpKind.GRAD_WEIGHT: "grad_weight",
+    OpKind.UPDATE: "update",
+}
+"""The pass of a layer to which an op's time belongs."""
+_OVERHEAD = 10
+"""Whatever takes so many times what arithmetic and memory need is bound by something else."""
+
+Rounds = Sequence[dict[str, float]]
+"""Seconds of every op, step by step."""
+
+
+def rounds_of(trace: Trace) -> list[dict[str, float]]:
+    """Durations by op, one dictionary per step."""
+    steps: dict[int, dict[str, float]] = {}
+    for span in trace.spans:
+        steps.setdefault(span.step, {})[span.op_id] = span.duration_s
+    return [steps[step] for step in sorted(steps)]
+
+
+def transfers_s(plan: Plan, rounds: Rounds) -> float:
+    """Uploads and exchanges of a step, all devices."""
+    return sum(
+        statistics.median(ops.get(op.id, 0.0) for ops in rounds)
+        for op in plan.ops()
+        if op.kind in (OpKind.UPLOAD, OpKind.POST, OpKind.WAIT)
+    )
+
+
+def layers_of(
+    plan: Plan, rounds: Rounds, found: Ceilings, simulation: Simulation
+) -> tuple[LayerProfile, ...]:
+    """Every layer of the network: counts and bytes of the plan, medians over ``rounds``."""
+    ops: dict[tuple[str, str], list[Op]] = defaultdict(list)
+    for op in plan.ops():
+        if op.kind in PASS_OF:
+            ops[op.layer, PASS_OF[op.kind]].append(op)
+    predicted = _predicted(plan, simulation)
+    held = memory_table(plan)
+    layers = []
+    for parts in plan.network.parts:
+        first = parts[0]
+        name = first.layer.name
+        layers.append(
+            LayerProfile(
+                name=name,
+                kind=type(first.layer).__name__,
+                shape=(sum(part.output_shape[0] for part in parts), *first.output_shape[1:]),
+                parameters=sum(part.parameters for part in parts),
+                passes=tuple(
+                    _pass(which, ops[name, which], rounds, found, predicted[name, which])
+                    for which in PASSES
+                    if ops[name, which]
+                ),
+                memory_bytes={
+                    device.name: sum(
+                        size
+                        for key, size in device.by_layer.items()
+                        if key in (name, f"{name}.remote")
+                    )
+                    for device in held
+                },
+            )
+        )
+    return tuple(layers)
+
+
+def _predicted(plan: Plan, simulation: Simulation) -> dict[tuple[str, str], tuple[float, str]]:
+    """Seconds and limit of every pass: those of the device that takes longest for it."""
+    layer_of = {op.id: (op.layer, PASS_OF.get(op.kind, "")) for op in plan.ops()}
+    found: dict[tuple[str, str], tuple[float, str]] = defaultdict(lambda: (0.0, ""))
+    for layer in simulation.layers:
+        for name in PASSES:
+            key = (layer.name, name)
+            found[key] = max(found[key], (getattr(layer, f"{name}_s"), layer.limit))
+    longest: dict[tuple[str, str], float] = defaultdict(float)
+    for op in simulation.ops:
+        place = layer_of.get(op.name, ("", ""))
+        if place in found and op.seconds > longest[place]:
+            longest[place] = op.seconds
+            found[place] = (found[place][0], op.limit)
+    return found
+
+
+def _pass(
+    name: str, ops: Sequence[Op], rounds: Rounds, found: Ceilings, predicted: tuple[float, str]
+) -> PassProfile:
+    measured = spread([sum(times[op.id] for op in ops) for times in rounds])
+    mac = sum(op.count.mac for op in ops)
+    moved = sum(op.count.moved_bytes for op in ops)
+    compute_s, memory_s = 2 * mac / found.flop_per_s, moved / found.bytes_per_s
+    floor_s = max(compute_s, memory_s)
+    limit = "compute" if compute_s > memory_s else "memory"
+    return PassProfile(
+        name=name,
+        mac=mac,
+        flop=2 * mac,
+        elementwise_flop=sum(op.count.elementwise_flop for op in ops),
+        moved_bytes=moved,
+        measured=measured,
+        predicted_s=predicted[0],
+        floor_s=floor_s,
+        limit="overhead" if measured.median_s > _OVERHEAD * floor_s else limit,
+        predicted_limit=predicted[1],
+    )

@@ -1,0 +1,169 @@
+"""What profiling a step found: times, counts, memory, beside a prediction. No torch in here."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import comb
+
+from alexsim.plan.records import Plan
+from alexsim.simulate.records import Simulation
+from alexsim.trace import Trace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """Median of the rounds, and the quantiles of 10 % and 90 %."""
+
+    median_s: float
+    low_s: float
+    high_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ratio:
+    """Median of a ratio over pairs, and an interval that holds the true median 19 times in 20."""
+
+    median: float
+    low: float
+    high: float
+    pairs: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassProfile:
+    """One pass of a layer over the whole batch, all columns together."""
+
+    name: str
+    mac: int
+    flop: int
+    elementwise_flop: int
+    moved_bytes: int
+    measured: Spread
+    predicted_s: float
+    floor_s: float
+    """What this machine needs at least: arithmetic or bytes at its ceilings."""
+    limit: str
+    """``compute`` or ``memory``, whichever the floor is; ``overhead`` where neither explains it."""
+    predicted_limit: str
+    """What binds on the other machine, as its cost model names it."""
+
+    @property
+    def flop_per_s(self) -> float:
+        """Rate of the multiply-adds of convolutions and fully connected layers."""
+        return self.flop / self.measured.median_s if self.measured.median_s else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerProfile:
+    """One layer: its passes, and the bytes that the devices hold for it."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    parameters: int
+    passes: tuple[PassProfile, ...]
+    memory_bytes: dict[str, int]
+    """By device."""
+
+    @property
+    def measured_s(self) -> float:
+        """Sum of its passes' medians."""
+        return sum(one.measured.median_s for one in self.passes)
+
+    @property
+    def predicted_s(self) -> float:
+        """Its time on the other machine: that of the device that takes longest for it."""
+        return sum(one.predicted_s for one in self.passes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ceilings:
+    """What this machine reached just now: a large product, and a large copy."""
+
+    flop_per_s: float
+    bytes_per_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """Most memory that one or more devices held, as planned and as the allocator saw it."""
+
+    devices: str
+    planned_bytes: int
+    measured_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """What timing a step cost: pairs of steps with and without, and event by event."""
+
+    untimed: Spread
+    overhead: Ratio
+    """Timed over untimed step, pair by pair."""
+    events: int
+    event_s: float
+    """Cost of timing one op."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepProfile:
+    """A step: its layers, what is between them, and how much timing it cost."""
+
+    plan: Plan
+    where: str
+    rounds: int
+    layers: tuple[LayerProfile, ...]
+    transfers_s: float
+    """Uploads and exchanges."""
+    timed: Spread
+    timing: Timing | None
+    """None where every step was timed, as in training."""
+    ceilings: Ceilings
+    held: tuple[Held, ...]
+    simulation: Simulation
+    trace: Trace
+    """Of the timed steps."""
+
+    @property
+    def step(self) -> Spread:
+        """The step's time; without timing where that was measured."""
+        return self.timing.untimed if self.timing else self.timed
+
+    @property
+    def layers_s(self) -> float:
+        """Sum over layers."""
+        return sum(layer.measured_s for layer in self.layers)
+
+    @property
+    def rest_s(self) -> float:
+        """What of the timed step lies between its ops."""
+        return self.timed.median_s - self.layers_s - self.transfers_s
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Median and quantiles."""
+    ordered = sorted(values)
+    low, high = (ordered[round(share * (len(ordered) - 1))] for share in (0.1, 0.9))
+    return Spread(median_s=statistics.median(ordered), low_s=low, high_s=high)
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Ratio:
+    """Median of ``ours / theirs`` over pairs, with the interval that order statistics give.
+
+    The k-th smallest and k-th largest of n values enclose the median with probability
+    1 - 2 P(Binomial(n, 1/2) < k), whatever the values' distribution; k is the largest for which
+    that is 95 % (fewer than 6 pairs: the smallest and the largest, which hold it less often).
+    """
+    ordered = sorted(a / b for a, b in zip(ours, theirs, strict=True))
+    n, rank, below = len(ordered), 1, 1.0
+    while rank < n / 2 and 2 * (below + comb(n, rank)) <= 0.05 * 2**n:
+        below += comb(n, rank)
+        rank += 1
+    return Ratio(
+        median=statistics.median(ordered),
+        low=ordered[rank - 1],
+        high=ordered[n - rank],
+        pairs=n,
+    )

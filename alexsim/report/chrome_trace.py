@@ -1,0 +1,300 @@
+"""Steps as a trace in Chrome's format: Perfetto opens it, and Holistic Trace Analysis per rank.
+
+A process per virtual GPU and clock, a thread per queue, arrows from every exchange's post to its
+wait, memory by category as a counter, counts and rates as arguments of every op.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from alexsim.plan.records import Op, OpKind, Plan
+from alexsim.plan.timeline import memory_timeline
+from alexsim.trace import Span, Trace
+from alexsim.units import MIB
+
+Event = dict[str, Any]
+
+_THREADS = {"host": 1, "compute": 7, "copy_in": 8, "copy_out": 9}
+"""Thread, and CUDA stream for tools that want one, of every queue."""
+_OTHER_THREADS = 10
+_FLOW = "exchange"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clock:
+    """A plan's spans on one clock."""
+
+    name: str
+    """``measured``, or ``simulated`` and where."""
+    plan: Plan
+    trace: Trace
+    underlay: Sequence[Event] = ()
+    """Complete events of ``torch.profiler``; ``ts`` in microseconds of the spans' clock."""
+
+
+def repeated(trace: Trace, steps: int) -> Trace:
+    """A step in steady state, ``steps`` times one after another."""
+    length = max((span.end_s for span in trace.spans), default=0.0)
+    return Trace(
+        spans=tuple(
+            Span(
+                op_id=span.op_id,
+                device=span.device,
+                queue=span.queue,
+                step=step,
+                start_s=span.start_s + step * length,
+                end_s=span.end_s + step * length,
+                source=span.source,
+            )
+            for step in range(steps)
+            for span in trace.spans
+        )
+    )
+
+
+def chrome_trace(clocks: Iterable[Clock]) -> Event:
+    """Everything in one document: what Perfetto and chrome://tracing open."""
+    events: list[Event] = []
+    base = 1
+    for clock in clocks:
+        rows = _Rows(clock, base, launches=False)
+        events += rows.events()
+        base += len(rows.processes)
+    return _document(events, rank=0, ranks=1)
+
+
+def rank_traces(clock: Clock) -> list[Event]:
+    """One document per virtual GPU, as distributed profilers write them."""
+    names = [device.name for device in clock.plan.devices]
+    return [
+        _document(
+            _Rows(clock, rank + 1, launches=True, only=name).events(), rank=rank, ranks=len(names)
+        )
+        for rank, name in enumerate(names)
+    ]
+
+
+def packed(document: Event) -> bytes:
+    """The document as gzip'd JSON; the same bytes every time."""
+    # A blank after every colon: readers look for `"rank": 0` as text.
+    text = json.dumps(document, separators=(",", ": "))
+    return gzip.compress(text.encode(), mtime=0)
+
+
+def _document(events: list[Event], *, rank: int, ranks: int) -> Event:
+    return {
+        "schemaVersion": 1,
+        "distributedInfo": {"rank": rank, "world_size": ranks, "backend": "alexsim"},
+        "displayTimeUnit": "ms",
+        "traceEvents": events,
+    }
+
+
+class _Rows:
+    """The events of one clock, its processes numbered from ``base``."""
+
+    def __init__(self, clock: Clock, base: int, *, launches: bool, only: str = "") -> None:
+        self._clock, self._launches, self._only = clock, launches, only
+        self._ops = {op.id: op for op in clock.plan.ops()}
+        spans = [span for span in clock.trace.spans if only in ("", span.device)]
+        self._shift = _shifts(clock.trace)
+        self._spans = sorted(spans, key=lambda span: (span.step, span.start_s, span.end_s))
+        devices = dict.fromkeys(device.name for device in clock.plan.devices)
+        devices |= dict.fromkeys(span.device for span in spans)
+        self.processes = {
+            name: base + index
+            for index, name in enumerate(name for name in devices if only in ("", name))
+        }
+        self._threads = dict(_THREADS)
+        for queue in dict.fromkeys(span.queue for span in spans):
+            self._threads.setdefault(queue, _OTHER_THREADS + len(self._threads))
+
+    def events(self) -> list[Event]:
+        return [
+            *self._names(),
+            *self._steps(),
+            *(event for number, span in enumerate(self._spans) for event in self._op(number, span)),
+            *self._arrows(),
+            *self._memory(),
+            *self._underlay(),
+        ]
+
+    def _names(self) -> Iterable[Event]:
+        used = {(span.device, span.queue) for span in self._spans}
+        for device, pid in self.processes.items():
+            yield _meta("process_name", pid, {"name": f"{device} ({self._clock.name})"})
+            yield _meta("process_sort_index", pid, {"sort_index": pid})
+            for queue, tid in self._threads.items():
+                if queue == "host" or (device, queue) in used:
+                    label = queue.replace("_", " ") or device
+                    yield _meta("thread_name", pid, {"name": label}, tid)
+                    yield _meta("thread_sort_index", pid, {"sort_index": tid}, tid)
+
+    def _steps(self) -> Iterable[Event]:
+        """Steps as the host sees them, the same on every device."""
+        bounds: dict[int, tuple[float, float]] = {}
+        for span in self._clock.trace.spans:
+            low, high = bounds.get(span.step, (span.start_s, span.end_s))
+            bounds[span.step] = (min(low, span.start_s), max(high, span.end_s))
+        for step, (low, high) in sorted(bounds.items()):
+            for device, pid in self.processes.items():
+                if device in {one.name for one in self._clock.plan.devices}:
+                    yield self._complete(
+                        f"ProfilerStep#{step}", "user_annotation", pid, "host", (step, low, high)
+                    )
+
+    def _op(self, number: int, span: Span) -> Iterable[Event]:
+        op = self._ops.get(span.op_id)
+        pid = self.processes[span.device]
+        category, name = _kind(op, span)
+        arguments = _arguments(op, span)
+        when = (span.step, span.start_s, span.end_s)
+        if self._launches:
+            correlation = number + 1
+            arguments |= {
+                "correlation": correlation,
+                "stream": self._threads[span.queue],
+                "device": pid - 1,
+            }
+            launch = "cudaLaunchKernel" if category == "kernel" else "cudaMemcpyAsync"
+            yield self._complete(
+                launch, "cuda_runtime", pid, "host", (span.step, span.start_s, span.start_s)
+            ) | {"args": {"correlation": correlation}}
+        yield self._complete(name, category, pid, span.queue, when) | {"args": arguments}
+
+    def _arrows(self) -> Iterable[Event]:
+        """From the end of every post into its wait."""
+        posts: dict[tuple[int, str], Span] = {}
+        waits: dict[tuple[int, str], Span] = {}
+        for span in self._spans:
+            op = self._ops.get(span.op_id)
+            if op is not None and op.kind in (OpKind.POST, OpKind.WAIT):
+                (posts if op.kind == OpKind.POST else waits)[span.step, op.exchange] = span
+        ids = {exchange.name: n for n, exchange in enumerate(self._clock.plan.exchanges, start=1)}
+        for key, post in posts.items():
+            wait = waits.get(key)
+            if wait is None:
+                continue
+            number = (key[0] * len(ids) + ids[key[1]]) * 64 + min(self.processes.values())
+            for phase, span, when in (("s", post, post.start_s), ("f", wait, wait.end_s)):
+                event = {
+                    "ph": phase,
+                    "cat": _FLOW,
+                    "name": key[1],
+                    "id": number,
+                    "pid": self.processes[span.device],
+                    "tid": self._threads[span.queue],
+                    "ts": self._us(span.step, when),
+                }
+                yield event | ({"bp": "e"} if phase == "f" else {})
+
+    def _memory(self) -> Iterable[Event]:
+        for device in self._clock.plan.devices:
+            pid = self.processes.get(device.name)
+            if pid is None:
+                continue
+            moments = {moment.op_id: moment.by_category for moment in memory_timeline(device)}
+            names = sorted({name for held in moments.values() for name in held})
+            before: dict[str, int] | None = None
+            for span in self._spans:
+                held = moments.get(span.op_id)
+                if span.device != device.name or held is None or held == before:
+                    continue
+                before = held
+                yield {
+                    "ph": "C",
+                    "name": "memory, MiB",
+                    "pid": pid,
+                    "tid": 0,
+                    "ts": self._us(span.step, span.start_s),
+                    "args": {name: round(held.get(name, 0) / MIB, 3) for name in names},
+                }
+
+    def _underlay(self) -> Iterable[Event]:
+        if not self._clock.underlay:
+            return
+        last = max(span.step for span in self._clock.trace.spans)
+        shift = 1e6 * self._shift[last]
+        pid = min(self.processes.values())
+        tids: dict[Any, int] = {}
+        for event in self._clock.underlay:
+            tid = tids.setdefault(event.get("tid"), 100 + len(tids))
+            yield event | {"pid": pid, "tid": tid, "ts": round(event["ts"] + shift, 3)}
+        for tid in tids.values():
+            yield _meta("thread_name", pid, {"name": "torch.profiler"}, tid)
+            yield _meta("thread_sort_index", pid, {"sort_index": tid}, tid)
+
+    def _complete(
+        self, name: str, category: str, pid: int, queue: str, when: tuple[int, float, float]
+    ) -> Event:
+        step, start, end = when
+        begin = self._us(step, start)
+        return {
+            "ph": "X",
+            "cat": category,
+            "name": name,
+            "pid": pid,
+            "tid": self._threads[queue],
+            "ts": begin,
+            # Rounded ends, so that neighbours meet and never overlap.
+            "dur": round(self._us(step, end) - begin, 3),
+        }
+
+    def _us(self, step: int, seconds: float) -> float:
+        return round(1e6 * (seconds + self._shift[step]), 3)
+
+
+def _shifts(trace: Trace) -> dict[int, float]:
+    """What to add to a step's times so that steps follow one another, whatever lay between."""
+    bounds: dict[int, tuple[float, float]] = {}
+    for span in trace.spans:
+        low, high = bounds.get(span.step, (span.start_s, span.end_s))
+        bounds[span.step] = (min(low, span.start_s), max(high, span.end_s))
+    shifts, reached = {}, 0.0
+    for step, (low, high) in sorted(bounds.items()):
+        shifts[step] = reached - low
+        reached += high - low
+    return shifts
+
+
+def _kind(op: Op | None, span: Span) -> tuple[str, str]:
+    """Category and name of an op's event, transfers as CUDA's own profilers call them."""
+    name = span.op_id.removeprefix(f"{span.device}.")
+    if op is None:
+        return "host", name
+    match op.kind:
+        case OpKind.UPLOAD:
+            return "gpu_memcpy", f"Memcpy HtoD ({name})"
+        case OpKind.POST | OpKind.WAIT:
+            return "gpu_memcpy", f"Memcpy PtoP ({name})"
+    return "kernel", name
+
+
+def _arguments(op: Op | None, span: Span) -> Event:
+    if op is None:
+        return {}
+    found: Event = {"op": op.id, "kind": str(op.kind), "step": span.step}
+    if op.layer:
+        found["layer"] = op.layer
+    if op.count.mac:
+        found |= {"mac": op.count.mac, "flop": op.count.flop}
+        if span.duration_s:
+            found["GFLOP/s"] = round(op.count.flop / span.duration_s / 1e9, 1)
+    if op.count.elementwise_flop:
+        found["elementwise_flop"] = op.count.elementwise_flop
+    if op.count.moved_bytes:
+        found["bytes"] = op.count.moved_bytes
+        if span.duration_s:
+            found["GB/s"] = round(op.count.moved_bytes / span.duration_s / 1e9, 2)
+    if op.scratch_bytes:
+        found["scratch_bytes"] = op.scratch_bytes
+    return found
+
+
+def _meta(name: str, pid: int, arguments: Event, tid: int = 0) -> Event:
+    return {"ph": "M", "name": name, "pid": pid, "tid": tid, "args": arguments}

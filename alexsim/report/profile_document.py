@@ -1,0 +1,181 @@
+"""A profiled step as JSON: what ``profile --json`` prints, runs keep, and the HTML page draws."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from alexsim.plan.tables import memory_table
+from alexsim.plan.timeline import Moment, holdings, memory_timeline
+from alexsim.profile.breakdown import rounds_of
+from alexsim.profile.records import LayerProfile, StepProfile
+from alexsim.report.documents import head
+from alexsim.trace import Span
+
+_LARGEST = 12
+"""Buffers named of those that are alive at the peak."""
+
+
+def profile_document(found: StepProfile, *, only: str = "") -> dict[str, Any]:
+    """``alexsim profile --json``; times in seconds per step, counts per step over the batch."""
+    timing = found.timing
+    return head(found.plan.network.name, found.plan.batch_size) | {
+        "where": found.where,
+        "rounds": found.rounds,
+        "policy": found.plan.policy,
+        "schedule": found.plan.schedule,
+        "machine": found.simulation.machine,
+        "library": found.simulation.library,
+        "step_s": found.step.median_s,
+        "step_s_interval": [found.step.low_s, found.step.high_s],
+        "timed_step_s": found.timed.median_s,
+        "timing_overhead": timing.overhead.median - 1 if timing else None,
+        "timing_overhead_interval": [timing.overhead.low - 1, timing.overhead.high - 1]
+        if timing
+        else None,
+        "events": timing.events if timing else None,
+        "event_s": timing.event_s if timing else None,
+        "transfers_s": found.transfers_s,
+        "rest_s": found.rest_s,
+        "predicted_step_s": found.simulation.step_s,
+        "predicted_step_s_interval": [
+            found.simulation.step_interval.low,
+            found.simulation.step_interval.high,
+        ],
+        "ceilings": asdict(found.ceilings),
+        "layers": [_layer(layer) for layer in found.layers if only in ("", layer.name)],
+        "memory": _memory(found),
+        "exchanges": _exchanges(found),
+        "spans": {
+            "measured": _spans(_typical_step(found)),
+            "simulated": _spans(found.simulation.trace.spans),
+        },
+    }
+
+
+def _layer(layer: LayerProfile) -> dict[str, Any]:
+    flop = {one.name: one.flop for one in layer.passes}
+    moved = sum(one.moved_bytes for one in layer.passes)
+    whole = sum(flop.values())
+    seconds = layer.measured_s
+    return {
+        "name": layer.name,
+        "kind": layer.kind,
+        "shape": list(layer.shape),
+        "parameters": layer.parameters,
+        "mac": next((one.mac for one in layer.passes if one.name == "forward"), 0),
+        "flop": flop.get("forward", 0),
+        "grad_input_flop": flop.get("grad_input", 0),
+        "grad_weight_flop": flop.get("grad_weight", 0),
+        "elementwise_flop": sum(one.elementwise_flop for one in layer.passes),
+        "bytes": moved,
+        "bytes_by_pass": {one.name: one.moved_bytes for one in layer.passes},
+        "arithmetic_intensity": whole / moved if moved else None,
+        "memory_bytes": layer.memory_bytes,
+        "measured": {f"{one.name}_s": one.measured.median_s for one in layer.passes}
+        | {"gflop_per_s": whole / seconds / 1e9 if seconds else None},
+        "measured_interval": {
+            f"{one.name}_s": [one.measured.low_s, one.measured.high_s] for one in layer.passes
+        },
+        "ceiling_share": sum(one.floor_s for one in layer.passes) / seconds if seconds else None,
+        "predicted": {f"{one.name}_s": one.predicted_s for one in layer.passes},
+        "limit": {one.name: one.limit for one in layer.passes},
+        "predicted_limit": {one.name: one.predicted_limit for one in layer.passes},
+    }
+
+
+def _memory(found: StepProfile) -> dict[str, Any]:
+    return {
+        "held": [asdict(held) for held in found.held],
+        "devices": [
+            {
+                "name": device.name,
+                "planned_bytes": device.total_bytes,
+                "by_category": {key: size for key, size in table.by_category.items() if size},
+                "peak_op": max(moments, key=lambda moment: moment.total_bytes).op_id,
+                "alive_at_peak": _alive(device.name, found, moments),
+                "timeline": _changes(moments),
+            }
+            for device, table, moments in (
+                (device, table, memory_timeline(device))
+                for device, table in zip(found.plan.devices, memory_table(found.plan), strict=True)
+            )
+        ],
+    }
+
+
+def _alive(device: str, found: StepProfile, moments: tuple[Moment, ...]) -> list[dict[str, Any]]:
+    """The largest buffers at the fullest op."""
+    peak = max(range(len(moments)), key=lambda index: moments[index].total_bytes)
+    plan = next(one for one in found.plan.devices if one.name == device)
+    return [
+        {
+            "name": held.buffer.name,
+            "category": str(held.buffer.category),
+            "bytes": held.buffer.size_bytes,
+        }
+        for held in holdings(plan)
+        if held.first <= peak <= held.last
+    ][:_LARGEST]
+
+
+def _changes(moments: tuple[Moment, ...]) -> list[dict[str, Any]]:
+    """Moments that differ from the one before."""
+    found: list[dict[str, Any]] = []
+    for moment in moments:
+        if not found or found[-1]["by_category"] != moment.by_category:
+            found.append({"op": moment.op_id, "by_category": dict(moment.by_category)})
+    return found
+
+
+def _exchanges(found: StepProfile) -> list[dict[str, Any]]:
+    rounds = rounds_of(found.trace)
+    kinds: dict[str, list[str]] = {}
+    for op in found.plan.ops():
+        if op.exchange:
+            kinds.setdefault(op.exchange, []).append(op.id)
+    predicted = {one.name: one.seconds for one in found.simulation.exchanges}
+    return [
+        {
+            "name": exchange.name,
+            "source": exchange.source,
+            "target": exchange.target,
+            "bytes": exchange.size_bytes,
+            "measured_s": _middle(
+                [sum(times.get(op, 0.0) for op in kinds[exchange.name]) for times in rounds]
+            ),
+            "predicted_s": predicted.get(exchange.name),
+        }
+        for exchange in found.plan.exchanges
+    ]
+
+
+def _middle(values: list[float]) -> float | None:
+    return sorted(values)[len(values) // 2] if values else None
+
+
+def _typical_step(found: StepProfile) -> list[Span]:
+    """The spans of the step whose length is the median."""
+    lengths: dict[int, tuple[float, float]] = {}
+    for span in found.trace.spans:
+        low, high = lengths.get(span.step, (span.start_s, span.end_s))
+        lengths[span.step] = (min(low, span.start_s), max(high, span.end_s))
+    if not lengths:
+        return []
+    ordered = sorted(lengths, key=lambda step: lengths[step][1] - lengths[step][0])
+    chosen = ordered[len(ordered) // 2]
+    return [span for span in found.trace.spans if span.step == chosen]
+
+
+def _spans(spans: list[Span] | tuple[Span, ...]) -> list[dict[str, Any]]:
+    start = min((span.start_s for span in spans), default=0.0)
+    return [
+        {
+            "id": span.op_id,
+            "device": span.device,
+            "queue": span.queue,
+            "start_s": round(span.start_s - start, 9),
+            "end_s": round(span.end_s - start, 9),
+        }
+        for span in sorted(spans, key=lambda span: (span.device, span.start_s))
+    ]
