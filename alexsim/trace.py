@@ -52,6 +52,18 @@ class Trace:
         """Summed duration of the spans that ``select`` takes."""
         return sum(span.duration_s for span in self.spans if select(span))
 
+    def bounds(self) -> dict[int, tuple[float, float]]:
+        """When each step's first span starts and its last one ends, in step order."""
+        found: dict[int, tuple[float, float]] = {}
+        for span in self.spans:
+            low, high = found.get(span.step, (span.start_s, span.end_s))
+            found[span.step] = (min(low, span.start_s), max(high, span.end_s))
+        return dict(sorted(found.items()))
+
+    def step_s(self) -> dict[int, float]:
+        """Length of each step, from its first span to its last."""
+        return {step: high - low for step, (low, high) in self.bounds().items()}
+
     def by_op(self) -> dict[str, list[float]]:
         """Durations of each op, one per step, in step order."""
         durations: dict[str, list[float]] = {}

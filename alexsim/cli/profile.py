@@ -142,24 +142,12 @@ def _write(
 ) -> None:
     """The files that were asked for."""
     from alexsim.cli.output import json_text, write_bytes, write_text, write_trace
-    from alexsim.report.chrome_trace import Clock, repeated
+    from alexsim.report.chrome_trace import both_clocks
     from alexsim.report.memory_viz import snapshot_bytes
     from alexsim.report.profile_document import profile_document
 
     if trace is not None:
-        there = repeated(found.simulation.trace, found.rounds)
-        write_trace(
-            trace,
-            [
-                Clock(
-                    name="measured",
-                    plan=found.plan,
-                    trace=found.trace,
-                    underlay=under.events if under else (),
-                ),
-                Clock(name=f"simulated: {found.simulation.machine}", plan=found.plan, trace=there),
-            ],
-        )
+        write_trace(trace, both_clocks(found, under.events if under else ()))
     if snapshot is not None:
         write_bytes(snapshot, snapshot_bytes(found.plan))
     if output is not None:

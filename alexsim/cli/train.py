@@ -13,7 +13,7 @@ from alexsim.cli.simulate import MACHINE, MachineName
 
 if TYPE_CHECKING:
     from alexsim.simulate.records import Simulation
-    from alexsim.train.records import TrainSettings
+    from alexsim.train.records import TrainResult, TrainSettings
 
 _DEFAULT_STEPS = 60
 
@@ -197,6 +197,7 @@ def train(
         simulated = _simulated(settings, machine)
         watch.begin(settings, run_dir, machine, simulated)
         result = run(settings, run_dir, resume=resume is not None, watch=watch.watcher())
+        _keep_profile(result, run_dir, simulated)
     if json:
         from alexsim.cli.output import print_json
         from alexsim.report.documents import train_document
@@ -207,6 +208,20 @@ def train(
 
     # Not wrapped: the run directory is there to be copied.
     options.console().print(train_summary(result, machine, simulated), soft_wrap=True)
+
+
+def _keep_profile(result: TrainResult, run_dir: Path, simulated: Simulation) -> None:
+    """Leave what the timed steps say in the run directory, for `alexsim report` and Perfetto."""
+    from alexsim.cli.output import json_text, write_text, write_trace
+    from alexsim.report.chrome_trace import both_clocks
+    from alexsim.report.profile_document import profile_document
+    from alexsim.train.run_profile import PROFILE, TRACE, run_profile
+
+    found = run_profile(result, simulated)
+    if found is None:
+        return
+    write_text(run_dir / PROFILE, json_text(profile_document(found)))
+    write_trace(run_dir / TRACE, both_clocks(found))
 
 
 def _simulated(settings: TrainSettings, machine: str) -> Simulation:

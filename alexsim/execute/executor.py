@@ -269,7 +269,7 @@ class Executor:
         )
         return _own(self._run(context))
 
-    def record(self, *, on: bool = True) -> None:
+    def record(self, on: bool = True) -> None:
         """Time every op from now on, or none; forgets what was timed before."""
         begin = Timeline.mark() if on and self.on_cuda else None
         for runner in self.runners:

@@ -27,6 +27,7 @@ from alexsim.execute.bind import Hyperparameters, StepContext
 from alexsim.execute.cards import places
 from alexsim.execute.executor import Choices, Executor
 from alexsim.plan.records import Exchange, Plan
+from alexsim.trace import Trace
 
 _PATIENCE_S = 120.0
 """How long a device waits for another: the first step compiles kernels on a card."""
@@ -188,6 +189,18 @@ class Strict:
         """The first tensor that is not finite, of any device."""
         self._ask("first_not_finite")
         return next(filter(None, [self._own.first_not_finite(), *self._answers()]), "")
+
+    def record(self, on: bool = True) -> None:
+        """Time every op from now on, or none; forgets what was timed before."""
+        self._ask("record", on)
+        self._own.record(on)
+        self._answers()
+
+    def trace(self) -> Trace:
+        """What was timed since ``record``; all processes of a machine read the same clock."""
+        self._ask("trace")
+        traces = [self._own.trace(), *self._answers()]
+        return Trace(spans=tuple(span for trace in traces for span in trace.spans))
 
     @property
     def peak_bytes(self) -> dict[str, int]:

@@ -7,6 +7,7 @@ other, and a layer's time is that of both devices together.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
 import time
@@ -25,6 +26,7 @@ from alexsim.execute.executor import Choices, Executor
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.plan.records import Plan
 from alexsim.profile.breakdown import layers_of, rounds_of, transfers_s
+from alexsim.profile.nvml import Sample, Sampler, Telemetry
 from alexsim.profile.records import Ceilings, Held, StepProfile, Timing, ratio, spread
 from alexsim.simulate.records import Simulation
 from alexsim.trace import Span, Trace
@@ -70,15 +72,17 @@ def profile(
     step(timed=True)
     timed: list[tuple[float, Trace]] = []
     untimed: list[float] = []
-    for index in range(rounds):
-        # Which comes first changes, so that a drift falls on both alike.
-        for which in (True, False) if index % 2 else (False, True):
-            elapsed, trace = step(timed=which, number=index)
-            if which:
-                timed.append((elapsed, trace))
-            else:
-                untimed.append(elapsed)
-        done(index + 1)
+    samples: list[Sample] = []
+    with Sampler(samples.append) if device == "cuda" else contextlib.nullcontext() as sampler:
+        for index in range(rounds):
+            # Which comes first changes, so that a drift falls on both alike.
+            for which in (True, False) if index % 2 else (False, True):
+                elapsed, trace = step(timed=which, number=index)
+                if which:
+                    timed.append((elapsed, trace))
+                else:
+                    untimed.append(elapsed)
+            done(index + 1)
     found = ceilings(device)
     trace = Trace(spans=tuple(span for _, one in timed for span in one.spans))
     times = rounds_of(trace)
@@ -101,6 +105,14 @@ def profile(
         ),
         ceilings=found,
         held=held,
+        telemetry=sampler
+        and Telemetry(
+            cards=sampler.names,
+            why=sampler.why,
+            samples=tuple(samples),
+            energy=sampler.energy,
+            images=2 * rounds * plan.batch_size,
+        ),
         simulation=simulation,
         trace=trace,
     )

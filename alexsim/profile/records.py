@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from math import comb
 
 from alexsim.plan.records import Plan
+from alexsim.profile.nvml import Telemetry
 from alexsim.simulate.records import Simulation
 from alexsim.trace import Trace
 
@@ -122,6 +123,8 @@ class StepProfile:
     """None where every step was timed, as in training."""
     ceilings: Ceilings
     held: tuple[Held, ...]
+    telemetry: Telemetry | None
+    """None where no card ran it."""
     simulation: Simulation
     trace: Trace
     """Of the timed steps."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from alexsim.plan.records import Op, OpKind, Plan
 from alexsim.plan.timeline import memory_timeline
+from alexsim.profile.records import StepProfile
 from alexsim.trace import Span, Trace
 from alexsim.units import MIB
 
@@ -35,6 +36,16 @@ class Clock:
     trace: Trace
     underlay: Sequence[Event] = ()
     """Complete events of ``torch.profiler``; ``ts`` in microseconds of the spans' clock."""
+
+
+def both_clocks(found: StepProfile, underlay: Sequence[Event] = ()) -> list[Clock]:
+    """Measured steps, and as many simulated ones."""
+    there = repeated(found.simulation.trace, len(found.trace.bounds()))
+    name = f"simulated: {found.simulation.machine}"
+    return [
+        Clock(name="measured", plan=found.plan, trace=found.trace, underlay=underlay),
+        Clock(name=name, plan=found.plan, trace=there),
+    ]
 
 
 def repeated(trace: Trace, steps: int) -> Trace:
@@ -137,11 +148,7 @@ class _Rows:
 
     def _steps(self) -> Iterable[Event]:
         """Steps as the host sees them, the same on every device."""
-        bounds: dict[int, tuple[float, float]] = {}
-        for span in self._clock.trace.spans:
-            low, high = bounds.get(span.step, (span.start_s, span.end_s))
-            bounds[span.step] = (min(low, span.start_s), max(high, span.end_s))
-        for step, (low, high) in sorted(bounds.items()):
+        for step, (low, high) in self._clock.trace.bounds().items():
             for device, pid in self.processes.items():
                 if device in {one.name for one in self._clock.plan.devices}:
                     yield self._complete(
@@ -251,12 +258,8 @@ class _Rows:
 
 def _shifts(trace: Trace) -> dict[int, float]:
     """What to add to a step's times so that steps follow one another, whatever lay between."""
-    bounds: dict[int, tuple[float, float]] = {}
-    for span in trace.spans:
-        low, high = bounds.get(span.step, (span.start_s, span.end_s))
-        bounds[span.step] = (min(low, span.start_s), max(high, span.end_s))
     shifts, reached = {}, 0.0
-    for step, (low, high) in sorted(bounds.items()):
+    for step, (low, high) in trace.bounds().items():
         shifts[step] = reached - low
         reached += high - low
     return shifts

@@ -353,6 +353,8 @@ def train_document(result: TrainResult, machine: str, simulated: Simulation) -> 
             # A full run as the paper did it, whatever data this one had.
             "training_days": simulated.training_days(ILSVRC_IMAGES, ILSVRC_EPOCHS),
         },
+        "cards": list(result.cards),
+        "joules_per_image": result.joules_per_image,
         "broken_files": list(result.broken),
         "interrupted": result.interrupted,
         "run_dir": result.run_dir,

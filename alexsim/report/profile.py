@@ -27,7 +27,9 @@ def profile_tables(found: StepProfile, *, width: int) -> RenderableType:
         f"ceilings here: {found.ceilings.flop_per_s / 1e9:,.0f} GFLOP/s,"
         f" {found.ceilings.bytes_per_s / 1e9:,.1f} GB/s"
     )
-    foot = "\n".join([*_timing(found), *_sums(found), *_memory(found), *_articles(found)])
+    foot = "\n".join(
+        [*_timing(found), *_sums(found), *_memory(found), *_cards(found), *_articles(found)]
+    )
     return Group(Text(head), _wide(found) if width >= _WIDE else _narrow(found), Text(foot))
 
 
@@ -42,6 +44,21 @@ def _timing(found: StepProfile) -> list[str]:
         f" (95 %: {100 * (cost.low - 1):+.1f} to {100 * (cost.high - 1):+.1f});",
         f"  {timing.events} events of {1e6 * timing.event_s:.1f} us are"
         f" {100 * events / timing.untimed.median_s:.3f} %",
+    ]
+
+
+def _cards(found: StepProfile) -> list[str]:
+    telemetry = found.telemetry
+    if telemetry is None:
+        return []
+    if telemetry.why:
+        return [f"no telemetry: {telemetry.why}"]
+    joules = telemetry.joules_per_image
+    watts = [sample.power_w for sample in telemetry.samples if sample.power_w is not None]
+    return [
+        f"{', '.join(telemetry.cards)}:"
+        + (f" {sum(watts) / len(watts):,.0f} W on average" if watts else " power unknown")
+        + (f", {joules:.3f} J per image" if joules is not None else "")
     ]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from alexsim.plan.tables import memory_table
 from alexsim.plan.timeline import Moment, holdings, memory_timeline
 from alexsim.profile.breakdown import rounds_of
+from alexsim.profile.nvml import Telemetry
 from alexsim.profile.records import LayerProfile, StepProfile
 from alexsim.report.documents import head
 from alexsim.trace import Span
@@ -46,6 +47,7 @@ def profile_document(found: StepProfile, *, only: str = "") -> dict[str, Any]:
         "layers": [_layer(layer) for layer in found.layers if only in ("", layer.name)],
         "memory": _memory(found),
         "exchanges": _exchanges(found),
+        "telemetry": _telemetry(found.telemetry),
         "spans": {
             "measured": _spans(_typical_step(found)),
             "simulated": _spans(found.simulation.trace.spans),
@@ -128,6 +130,17 @@ def _changes(moments: tuple[Moment, ...]) -> list[dict[str, Any]]:
     return found
 
 
+def _telemetry(found: Telemetry | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {
+        "cards": list(found.cards),
+        "why": found.why,
+        "joules_per_image": found.joules_per_image,
+        "samples": [asdict(sample) for sample in found.samples],
+    }
+
+
 def _exchanges(found: StepProfile) -> list[dict[str, Any]]:
     rounds = rounds_of(found.trace)
     kinds: dict[str, list[str]] = {}
@@ -156,13 +169,10 @@ def _middle(values: list[float]) -> float | None:
 
 def _typical_step(found: StepProfile) -> list[Span]:
     """The spans of the step whose length is the median."""
-    lengths: dict[int, tuple[float, float]] = {}
-    for span in found.trace.spans:
-        low, high = lengths.get(span.step, (span.start_s, span.end_s))
-        lengths[span.step] = (min(low, span.start_s), max(high, span.end_s))
+    lengths = found.trace.step_s()
     if not lengths:
         return []
-    ordered = sorted(lengths, key=lambda step: lengths[step][1] - lengths[step][0])
+    ordered = sorted(lengths, key=lambda step: lengths[step])
     chosen = ordered[len(ordered) // 2]
     return [span for span in found.trace.spans if span.step == chosen]
 

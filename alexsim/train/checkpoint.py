@@ -17,6 +17,7 @@ from alexsim.errors import RunError
 from alexsim.train.dataset import Statistics
 
 CONFIG, METRICS, STATISTICS = "config.json", "metrics.jsonl", "statistics.npz"
+TELEMETRY = "telemetry.jsonl"
 
 
 class RunDirectory:
@@ -128,11 +129,18 @@ class RunDirectory:
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
         """Add one JSON line."""
+        self._append(METRICS, record)
+
+    def append_telemetry(self, record: Mapping[str, Any]) -> None:
+        """Add one JSON line on the cards."""
+        self._append(TELEMETRY, record)
+
+    def _append(self, name: str, record: Mapping[str, Any]) -> None:
         try:
-            with (self.path / METRICS).open("a", encoding="utf-8") as file:
+            with (self.path / name).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
         except OSError as error:
-            raise RunError(f"cannot write {self.path / METRICS}: {error.strerror}") from error
+            raise RunError(f"cannot write {self.path / name}: {error.strerror}") from error
 
     def metrics(self) -> list[dict[str, Any]]:
         """Every whole line; a run that was killed may have left half of one."""

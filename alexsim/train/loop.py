@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from alexsim.errors import TrainingError
+from alexsim.errors import RunError, TrainingError
 from alexsim.execute.bind import Hyperparameters, StepContext
 from alexsim.execute.executor import Choices, Executor
 from alexsim.execute.strict import Strict
@@ -20,6 +20,8 @@ from alexsim.network.editions import load_network
 from alexsim.plan.fit import fit
 from alexsim.plan.planner import plan
 from alexsim.plan.records import Plan
+from alexsim.profile.nvml import Sample, Sampler
+from alexsim.trace import Trace
 from alexsim.train.checkpoint import RunDirectory
 from alexsim.train.config import config_of, same_data
 from alexsim.train.dataset import Dataset, Statistics, discover, statistics
@@ -27,6 +29,9 @@ from alexsim.train.images import worker_pool
 from alexsim.train.interrupt import Interrupt
 from alexsim.train.loader import Batch, Loader
 from alexsim.train.records import Evaluation, StepReport, TrainResult, TrainSettings, Watcher
+
+_TIMED_STEPS = 10
+"""Steps of a run that are timed op by op, the second and those behind it."""
 
 
 def train(
@@ -125,17 +130,22 @@ class _Run:
         )
         self._broken: dict[str, None] = {}
         self._saved = -1
+        self._trace = Trace(spans=())
+        self._sampler = Sampler(self._sampled)
+        self._images = 0
 
     def steps(self, done: int) -> None:
         """Train from ``done`` steps to the last."""
         settings = self._settings
         self._saved = done if self._directory.newest_checkpoint() else -1
         batches = self._loader.training(done, settings.steps)
-        with contextlib.closing(_timed(batches)) as timed:
-            for wait_s, batch in timed:
+        with self._watched(), contextlib.closing(_timed(batches)) as timed:
+            for number, (wait_s, batch) in enumerate(timed):
+                self._record(number)
                 started = time.perf_counter()
                 context = self._step(batch, done)
                 done += 1
+                self._images += settings.batch_size
                 step_s = wait_s + time.perf_counter() - started
                 self._log(context, done, step_s, wait_s)
                 last = done == settings.steps or self._interrupt.asked
@@ -143,8 +153,35 @@ class _Run:
                     self._save(done)
                 if self._interrupt.asked:
                     break
+        self._record(_TIMED_STEPS + 1)
         if self._saved != done:
             self._save(done)
+
+    def _record(self, number: int) -> None:
+        """Time the second step of this process and some behind it; the first faults pages in."""
+        if self._settings.graph:
+            return  # a replayed graph has no ops to time
+        if number == 1:
+            self._executor.record(True)
+        elif number == _TIMED_STEPS + 1 and not self._trace.spans:
+            self._trace = self._executor.trace()
+            self._executor.record(False)
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Watch the cards, where there are any."""
+        if self._settings.device != "cuda":
+            yield
+            return
+        with self._sampler as sampler:
+            if sampler.why:
+                self._watch.note(f"no telemetry: {sampler.why}")
+            yield
+
+    def _sampled(self, sample: Sample) -> None:
+        """Keep a sample; a full disk is reported by who writes the metrics."""
+        with contextlib.suppress(RunError):
+            self._directory.append_telemetry(asdict(sample))
 
     def evaluate(self) -> Evaluation:
         """Loss and errors on the held-out images, centre crops."""
@@ -178,6 +215,7 @@ class _Run:
         # The first step faults the arena's pages in; it would be an outlier, not the rate.
         timed = records[1:] or records
         total = sum(r["step_s"] for r in timed)
+        energy = self._sampler.energy
         return TrainResult(
             settings=self._settings,
             steps=len(records),
@@ -192,6 +230,9 @@ class _Run:
             ),
             process_bytes=self._executor.process_bytes,
             exchanged_bytes_per_step=self._executor.plan.exchanged_bytes,
+            trace=self._trace,
+            cards=self._sampler.names,
+            joules_per_image=energy.joules / self._images if energy and self._images else None,
             broken=tuple(self._broken),
             interrupted=self._interrupt.asked,
             run_dir=str(self._directory.path),

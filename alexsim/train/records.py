@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from alexsim.execute.choices import Backend, Device, Precision
 from alexsim.plan.records import Policy, Schedule, TransportName
+from alexsim.trace import Trace
 from alexsim.train.recipe import Augmentation, Normalisation, Recipe, recipe_of
 
 
@@ -93,6 +94,12 @@ class TrainResult:
     process_bytes: Mapping[str, int]
     """In strict mode on CUDA: what the driver counts for each device's process, context and all."""
     exchanged_bytes_per_step: int
+    trace: Trace
+    """Some steps after the first, op by op; empty where steps were replayed as a graph."""
+    cards: tuple[str, ...]
+    """Names of the cards that NVML watched."""
+    joules_per_image: float | None
+    """Of the cards, over the steps that this process trained."""
     broken: tuple[str, ...]
     interrupted: bool
     run_dir: str

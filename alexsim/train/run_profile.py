@@ -1,0 +1,48 @@
+"""The profile that every training run leaves: its timed steps, beside another machine's."""
+
+from __future__ import annotations
+
+from alexsim.network.editions import load_network
+from alexsim.plan.planner import plan
+from alexsim.profile.breakdown import layers_of, rounds_of, transfers_s
+from alexsim.profile.profiler import ceilings
+from alexsim.profile.records import StepProfile, spread
+from alexsim.simulate.records import Simulation
+from alexsim.train.records import TrainResult
+
+PROFILE, TRACE = "profile.json", "trace.json.gz"
+
+
+def run_profile(result: TrainResult, simulation: Simulation) -> StepProfile | None:
+    """What the timed steps of a run say; None where none was timed.
+
+    Measures this machine's ceilings: a second or two.
+    """
+    rounds = rounds_of(result.trace)
+    if not rounds:
+        return None
+    settings = result.settings
+    made = plan(
+        load_network(settings.network),
+        gpus=settings.gpus,
+        batch_size=settings.batch_size,
+        policy=settings.policy,
+        schedule=settings.schedule,
+        backend=settings.backend,
+        transport=settings.transport,
+    )
+    found = ceilings(settings.device)
+    return StepProfile(
+        plan=made,
+        where=f"{settings.device}, {settings.backend}, {settings.threads} threads",
+        rounds=len(rounds),
+        layers=layers_of(made, rounds, found, simulation),
+        transfers_s=transfers_s(made, rounds),
+        timed=spread(list(result.trace.step_s().values())),
+        timing=None,
+        ceilings=found,
+        held=(),
+        telemetry=None,
+        simulation=simulation,
+        trace=result.trace,
+    )
