@@ -1,0 +1,146 @@
+"""What a benchmark run found, what a baseline holds, and how the two are judged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from alexsim.profile.records import Ratio
+
+Value = int | float | str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """The machine and the versions that a figure came from."""
+
+    cpu: str
+    cores: int
+    python: str
+    torch: str
+    commit: str
+    date: str
+
+    @property
+    def key(self) -> str:
+        """Ratios are compared with ratios of the same processor, cores and PyTorch only."""
+        return f"{self.cpu}, {self.cores} cores, torch {self.torch}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timed:
+    """One case: our time over the reference's, pair by pair in one run."""
+
+    name: str
+    ours: str
+    reference: str
+    ratio: Ratio
+    ours_s: float
+    reference_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchRun:
+    """Everything one run found."""
+
+    network: str
+    host: Host
+    counted: Mapping[str, Value]
+    """Figures that no machine changes: FLOPs, bytes, simulated times, kernels' resources."""
+    timed: tuple[Timed, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """One case in a baseline: the ratio's median over several runs, and its lowest and highest."""
+
+    ratio: float
+    low: float
+    high: float
+    runs: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """The ratios of one machine."""
+
+    host: Host
+    timed: Mapping[str, Stored]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Baseline:
+    """A baseline file: counted figures, and ratios by machine."""
+
+    network: str
+    host: Host
+    """Where the counted figures were made."""
+    counted: Mapping[str, Value]
+    machines: Mapping[str, Machine]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """One figure beside its baseline."""
+
+    name: str
+    status: str
+    """``same``, ``changed``, ``missing`` or ``new`` (counted); ``ok``, ``slower``, ``faster`` or
+    ``no baseline`` (timed)."""
+    before: Value | None
+    after: Value | None
+    change: Ratio | None = None
+    """Of a timed case: this run's ratio over the baseline's."""
+
+    @property
+    def fails(self) -> bool:
+        """Whether the gate fails for it: what became faster is told, not refused."""
+        return self.status in ("changed", "missing", "new", "slower")
+
+
+def judge(run: BenchRun, baseline: Baseline, *, tolerance: float) -> tuple[Verdict, ...]:
+    """Counted figures exactly; ratios only where their whole interval is beyond ``tolerance``."""
+    machine = baseline.machines.get(run.host.key)
+    return (
+        *_counted(run.counted, baseline.counted),
+        *(_timed(case, machine, tolerance) for case in run.timed),
+    )
+
+
+def _counted(after: Mapping[str, Value], before: Mapping[str, Value]) -> list[Verdict]:
+    verdicts = []
+    for name in sorted(before.keys() | after.keys()):
+        was, now = before.get(name), after.get(name)
+        if was is None:
+            status = "new"
+        elif now is None:
+            status = "missing"
+        else:
+            status = "same" if was == now else "changed"
+        verdicts.append(Verdict(name=name, status=status, before=was, after=now))
+    return verdicts
+
+
+def _timed(case: Timed, machine: Machine | None, tolerance: float) -> Verdict:
+    stored = machine.timed.get(case.name) if machine else None
+    if stored is None:
+        return Verdict(name=case.name, status="no baseline", before=None, after=case.ratio.median)
+    # The baseline's own runs differ: what lies between them is no change.
+    change = Ratio(
+        median=case.ratio.median / stored.ratio,
+        low=case.ratio.low / stored.high,
+        high=case.ratio.high / stored.low,
+        pairs=case.ratio.pairs,
+    )
+    status = "ok"
+    if change.low > 1 + tolerance:
+        status = "slower"
+    elif change.high < 1 / (1 + tolerance):
+        status = "faster"
+    return Verdict(
+        name=case.name,
+        status=status,
+        before=stored.ratio,
+        after=case.ratio.median,
+        change=change,
+    )

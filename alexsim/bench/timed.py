@@ -1,0 +1,309 @@
+"""Times as ratios: our code and a reference take turns in one process, pair after pair.
+
+A slow minute of the machine meets both, so their ratio holds still where times do not. References
+are PyTorch's own ways, written as its users would, and for planning and simulating a fixed piece
+of pure Python.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+from torch.nn import functional as F
+
+from alexsim.bench.records import Timed
+from alexsim.execute.aten.norm import norm_forward, norm_grad_input
+from alexsim.execute.aten.pool import max_pool_forward, max_pool_grad_input
+from alexsim.execute.bind import Hyperparameters
+from alexsim.execute.executor import Executor
+from alexsim.machine.machine import load_machine
+from alexsim.network.layers import LocalResponseNorm, MaxPool
+from alexsim.network.network import Network, Part
+from alexsim.plan.planner import plan
+from alexsim.plan.records import OpKind, Plan
+from alexsim.profile.plain import plain_module
+from alexsim.profile.records import Ratio, ratio
+from alexsim.simulate.simulator import Configuration, on_machine
+from alexsim.train import builtin
+from alexsim.train.images import Crop, load_crops
+
+Run = Callable[[], object]
+
+_SAMPLE_S = 0.04
+"""Shortest sample: cheaper work is repeated within one."""
+_FEWEST, _MOST = 15, 61
+_TIGHT = 0.02
+"""Half the interval over the median, at which no more pairs are taken."""
+_STILL = Hyperparameters(weight_rate=1e-20, bias_rate=1e-20)
+_FILES = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One pair of things to time; ``make`` sets both up and says how."""
+
+    name: str
+    ours: str
+    reference: str
+    make: Callable[[ExitStack], tuple[Run, Run]]
+
+
+def cases(network: Network, batch_size: int) -> tuple[Case, ...]:
+    """Everything that is timed of a network; norms and pools where it has any."""
+    found = [
+        Case(
+            name="plan",
+            ours="plan a step",
+            reference="pure Python",
+            make=lambda _: (lambda: plan(network, batch_size=batch_size), _pure_python),
+        ),
+        Case(
+            name="simulate",
+            ours="simulate a step",
+            reference="pure Python",
+            make=lambda _: _simulate(network, batch_size),
+        ),
+        Case(
+            name="data",
+            ours="decode and crop",
+            reference="Pillow",
+            make=lambda stack: _data(network, stack),
+        ),
+    ]
+    made = plan(network, batch_size=batch_size, backend="aten")
+    norm = _largest(network, LocalResponseNorm)
+    if norm is not None:
+        found.append(
+            Case(
+                name="norm",
+                ours=f"{norm.layer.name}, both passes",
+                reference="local_response_norm",
+                make=lambda _: _norm(made, norm),
+            )
+        )
+    pool = _largest(network, MaxPool)
+    if pool is not None:
+        found.append(
+            Case(
+                name="pool",
+                ours=f"{pool.layer.name}, both passes",
+                reference="max_pool2d",
+                make=lambda _: _pool(made, pool),
+            )
+        )
+    found.append(
+        Case(
+            name="step",
+            ours="a training step",
+            reference="torch.nn, autograd",
+            make=lambda _: _step(made),
+        )
+    )
+    return tuple(found)
+
+
+def measure(case: Case) -> Timed:
+    """Alternate until the ratio's interval is tight, or pairs run out."""
+    with ExitStack() as stack:
+        ours, reference = case.make(stack)
+        runs = (_repeated(ours), _repeated(reference))
+        seconds: tuple[list[float], list[float]] = ([], [])
+        for index in range(_MOST):
+            # Which comes first changes, so that a drift falls on both alike.
+            for which in (0, 1) if index % 2 else (1, 0):
+                seconds[which].append(runs[which]())
+            if index + 1 >= _FEWEST:
+                found = ratio(*seconds)
+                if found.high - found.low <= 2 * _TIGHT * found.median:
+                    break
+    return Timed(
+        name=case.name,
+        ours=case.ours,
+        reference=case.reference,
+        ratio=found,
+        ours_s=sorted(seconds[0])[len(seconds[0]) // 2],
+        reference_s=sorted(seconds[1])[len(seconds[1]) // 2],
+    )
+
+
+def slowed(case: Case, share: float) -> Case:
+    """The same, ours slower by ``share``: what a gate must catch."""
+
+    def make(stack: ExitStack) -> tuple[Run, Run]:
+        ours, reference = case.make(stack)
+
+        def slow() -> None:
+            started = time.perf_counter()
+            ours()
+            until = time.perf_counter() + share * (time.perf_counter() - started)
+            while time.perf_counter() < until:
+                pass
+
+        return slow, reference
+
+    return replace(case, make=make)
+
+
+def _repeated(run: Run) -> Callable[[], float]:
+    """Seconds of one run, as the mean of as many as make up a sample; warms up first."""
+    run()
+    started = time.perf_counter()
+    run()
+    count = max(1, round(_SAMPLE_S / (time.perf_counter() - started)))
+
+    def sample() -> float:
+        started = time.perf_counter()
+        for _ in range(count):
+            run()
+        return (time.perf_counter() - started) / count
+
+    return sample
+
+
+def _pure_python() -> int:
+    """About 5 ms of what planning is made of: tuples, dictionaries, strings, sorting."""
+    table: dict[tuple[str, int], list[int]] = {}
+    for index in range(6000):
+        table.setdefault((f"layer{index % 97}", index % 13), []).append(index * index % 1009)
+    return sum(sum(sorted(values)[:3]) for _, values in sorted(table.items()))
+
+
+def _simulate(network: Network, batch_size: int) -> tuple[Run, Run]:
+    machine = load_machine("gtx580x2")
+    configuration = Configuration(network=network, batch_size=batch_size)
+    return lambda: on_machine(configuration, machine), _pure_python
+
+
+def _data(network: Network, stack: ExitStack) -> tuple[Run, Run]:
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    channels, side, _ = network.input_shape
+    crops = []
+    for index in range(_FILES):
+        path = folder / f"{index}.JPEG"
+        builtin.draw(index % len(builtin.CLASSES), index).save(path, "JPEG", quality=85)
+        crops.append(Crop(path=str(path), top=0, left=0, mirror=bool(index % 2)))
+
+    def reference() -> None:
+        for crop in crops:
+            with Image.open(crop.path) as image:
+                np.asarray(image.convert("RGB").resize((side, side), Image.Resampling.BILINEAR))
+
+    return lambda: load_crops(crops, side, channels), reference
+
+
+def _largest(network: Network, kind: type) -> Part | None:
+    """The part with most inputs of a kind of layer."""
+    found = [part for parts in network.parts for part in parts if isinstance(part.layer, kind)]
+    return max(found, key=lambda part: float(np.prod(part.input_shape)), default=None)
+
+
+def _chunk(made: Plan, part: Part, kind: OpKind) -> int:
+    """Images that the plan's op works on at a time."""
+    return next(
+        op.chunk_images
+        for op in made.ops()
+        if op.kind == kind and op.layer == part.layer.name and op.column == part.column
+    )
+
+
+def _images(batch_size: int, shape: tuple[int, ...]) -> torch.Tensor:
+    """As the executor holds images: channels last."""
+    channels, height, width = shape
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(batch_size, height, width, channels, generator=generator)
+    return values.permute(0, 3, 1, 2)
+
+
+def _norm(made: Plan, part: Part) -> tuple[Run, Run]:
+    layer = part.layer
+    assert isinstance(layer, LocalResponseNorm)
+    forward, backward = (
+        _chunk(made, part, kind) for kind in (OpKind.FORWARD, OpKind.GRAD_INPUT)
+    )
+    x, dy = (_images(made.batch_size, part.input_shape) for _ in range(2))
+    y, denominators, dx = (torch.empty_like(x) for _ in range(3))
+
+    def ours() -> None:
+        with torch.no_grad():
+            norm_forward(layer, x, y, denominators, forward)
+            norm_grad_input(layer, y, denominators, dy, dx, backward)
+
+    plain = x.contiguous().requires_grad_()
+    plain_dy = dy.contiguous()
+
+    def reference() -> None:
+        out = F.local_response_norm(
+            plain, layer.size, layer.alpha * layer.size, layer.beta, layer.k
+        )
+        torch.autograd.grad(out, plain, plain_dy)
+
+    return ours, reference
+
+
+def _pool(made: Plan, part: Part) -> tuple[Run, Run]:
+    layer = part.layer
+    assert isinstance(layer, MaxPool)
+    forward, backward = (
+        _chunk(made, part, kind) for kind in (OpKind.FORWARD, OpKind.GRAD_INPUT)
+    )
+    x, dy = (_images(made.batch_size, shape) for shape in (part.input_shape, part.output_shape))
+    y, dx = torch.empty_like(dy), torch.empty_like(x)
+
+    def ours() -> None:
+        with torch.no_grad():
+            max_pool_forward(layer, x, y, forward)
+            max_pool_grad_input(layer, x, y, dy, dx, backward)
+
+    plain = x.contiguous().requires_grad_()
+    plain_dy = dy.contiguous()
+
+    def reference() -> None:
+        ceil = layer.rounding == "ceil"
+        out = F.max_pool2d(plain, layer.size, layer.stride, ceil_mode=ceil)
+        torch.autograd.grad(out, plain, plain_dy)
+
+    return ours, reference
+
+
+def _step(made: Plan) -> tuple[Run, Run]:
+    executor = Executor(made)
+    executor.initialise()
+    network = made.network
+    images = _images(made.batch_size, network.input_shape)
+    labels = torch.arange(made.batch_size) % network.classes
+
+    def ours() -> None:
+        executor.step(images, labels, step=0, hyperparameters=_STILL)
+
+    module = plain_module(network).train()
+    with torch.no_grad():
+        for parameter in _parameters(module):
+            parameter.normal_(0, 0.01)
+    optimiser = torch.optim.SGD(module.parameters(), lr=1e-20, momentum=0.9, weight_decay=5e-4)
+    plain = images.contiguous()
+
+    def reference() -> None:
+        optimiser.zero_grad()
+        F.cross_entropy(module(plain).flatten(1), labels).backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+
+    return ours, reference
+
+
+def _parameters(module: nn.Module) -> Iterator[nn.Parameter]:
+    yield from module.parameters()
+
+
+def middle(ratios: list[Ratio]) -> float:
+    """Median of the medians."""
+    ordered = sorted(one.median for one in ratios)
+    return ordered[len(ordered) // 2]
