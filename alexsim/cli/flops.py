@@ -72,7 +72,7 @@ def _compared(table: FlopTable) -> Comparison:
     from alexsim.profile.counters import compare
     from alexsim.profile.tools import COUNTERS
 
-    with options.counting("counting", len(COUNTERS)) as done:
+    with options.counting("counting", len(COUNTERS), at_once=True) as done:
         return compare(table, COUNTERS, done)
 
 

@@ -11,8 +11,9 @@ from alexsim.plan.records import OpKind
 from alexsim.plan.tables import FlopTable, without_formula
 from alexsim.profile.isolation import alone
 from alexsim.profile.operators import Operator, operators
+from alexsim.profile.readings import Counter, Reading
 from alexsim.profile.reconcile import Account, forward_account, training_account
-from alexsim.profile.tools import COUNTERS, Counter, Reading
+from alexsim.profile.tools import COUNTERS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

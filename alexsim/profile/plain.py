@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -71,10 +72,10 @@ def plain_module(network: Network, device: str = "cpu") -> nn.Module:
             layers[parts[0].layer.name] = _module(network, parts)
         module = nn.Sequential(layers)
     if device != "meta":
-        module.to_empty(device=device)
-        with torch.no_grad():
-            for parameter in module.parameters():
-                parameter.zero_()
+        # NumPy's zeros take no memory until they are written to; nothing writes to these.
+        module._apply(  # type: ignore[no-untyped-call]
+            lambda of: torch.from_numpy(np.zeros(of.shape, np.float32)).to(device)
+        )
     return module.eval()
 
 

@@ -6,20 +6,23 @@ is explained only where one of a few rules meets it to the last FLOP; what none 
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 from alexsim.network.layers import Convolution, Dropout, FullyConnected, SoftmaxCrossEntropy
-from alexsim.plan.tables import FlopTable, LayerFlops
+from alexsim.plan.tables import FlopTable
 from alexsim.profile.operators import Operator
 from alexsim.profile.plain import plain_groups
-from alexsim.profile.tools import Item, Reading
-
-Kind = Literal["forward", "input gradient", "weight gradient"]
-KINDS: tuple[Kind, ...] = ("forward", "input gradient", "weight gradient")
+from alexsim.profile.readings import Item, Reading
+from alexsim.profile.rules import (
+    KINDS,
+    Kind,
+    Weighted,
+    choices_of,
+    counts_macs,
+    first_match,
+    flop_of,
+)
 
 _FORWARD = {"convolution", "_convolution", "conv", "conv2d", "addmm", "linear"}
 _BACKWARD = {"convolution_backward", "mm"}
@@ -48,34 +51,6 @@ class Account:
     def unexplained_flop(self) -> int:
         """Sum of what is unexplained, each part taken as positive."""
         return sum(abs(term.flop) for term in self.unexplained)
-
-
-@dataclass(frozen=True, slots=True)
-class _Weighted:
-    """What an entry about weighted layers ought to say."""
-
-    layers: tuple[LayerFlops, ...]
-    kinds: tuple[Kind, ...]
-    groups: int
-
-    @property
-    def flop(self) -> int:
-        return sum(flop_of(layer, kind) for layer in self.layers for kind in self.kinds)
-
-    @property
-    def outputs(self) -> int:
-        return sum(math.prod(layer.shape) for layer in self.layers)
-
-
-def flop_of(layer: LayerFlops, kind: Kind) -> int:
-    """The plan's FLOP of one pass of a layer."""
-    match kind:
-        case "forward":
-            return layer.flop
-        case "input gradient":
-            return layer.grad_input_flop
-        case _:
-            return layer.grad_weight_flop
 
 
 def forward_account(table: FlopTable, ran: Sequence[Operator], reading: Reading) -> Account:
@@ -131,13 +106,14 @@ class _Books:
     def account(self, items: Iterable[Item], difference: int) -> Account:
         merged = _merged(items)
         weighted = [(item, self._weighted(item)) for item in merged]
-        self.mac_first = _counts_macs([(item, what) for item, what in weighted if what])
+        self.mac_first = counts_macs([(item, what) for item, what in weighted if what])
         for item, what in weighted:
             if what:
                 self._explain_weighted(item, what)
             else:
                 self._explain_elementwise(item)
-        self._left_out()
+        if merged:
+            self._left_out()
         terms = tuple(
             Term(term=text, flop=flop, layers=layers)
             for text, (flop, layers) in self.terms.items()
@@ -148,7 +124,7 @@ class _Books:
             self.left.append(Term(term="outside its own breakdown", flop=over, layers=()))
         return Account(terms=terms, unexplained=tuple(self.left), counted=frozenset(self.counted))
 
-    def _weighted(self, item: Item) -> _Weighted | None:
+    def _weighted(self, item: Item) -> Weighted | None:
         kinds = _kinds(item)
         if not kinds:
             return None
@@ -161,9 +137,9 @@ class _Books:
         if not parts:
             return None
         groups = plain_groups(parts[0][1]) if len(parts) == 1 else 1
-        return _Weighted(tuple(layer for layer, _ in parts), kinds, groups)
+        return Weighted(tuple(layer for layer, _ in parts), kinds, groups)
 
-    def _explain_weighted(self, item: Item, what: _Weighted) -> None:
+    def _explain_weighted(self, item: Item, what: Weighted) -> None:
         names = tuple(layer.name for layer in what.layers)
         if not item.value:
             return
@@ -175,7 +151,7 @@ class _Books:
             for index, op in enumerate(self.ran)
             if op.layer in names and op.backward == backward and op.name in known
         }
-        found = _first_match(item.value, what, mac_first=self.mac_first)
+        found = first_match(item.value, what, mac_first=self.mac_first)
         if found is None:
             self._over(item, item.value - what.flop, names)
             return
@@ -199,7 +175,7 @@ class _Books:
             layers = tuple(dict.fromkeys(self.ran[index].layer for index in found))
             self._add(text + suffix, item.value, layers)
             return
-        choices = _choices(item.value, named or mine) if item.layer else []
+        choices = choices_of(item.value, named or mine) if item.layer else []
         if not choices:
             self.counted |= set(named or mine) if item.layer else set(named)
             self._over(item, item.value, (item.layer,) if item.layer else ())
@@ -273,79 +249,3 @@ def _types(op: str) -> tuple[type, ...]:
     if not op:
         return (Convolution, FullyConnected)
     return (Convolution,) if op in _OF_CONVOLUTIONS else (FullyConnected,)
-
-
-def _counts_macs(items: list[tuple[Item, _Weighted]]) -> bool:
-    """Whether most entries say that a multiply-add is one: half of two groups is one group."""
-    votes = 0
-    for item, what in items:
-        if what.groups > 1 or not item.value:
-            continue
-        found = _first_match(item.value, what, mac_first=False) or []
-        votes += 1 if any(text == _MAC for text, _ in found) else -1
-    return votes > 0
-
-
-_MAC = "a multiply-add counts as one FLOP"
-
-
-def _first_match(value: int, what: _Weighted, *, mac_first: bool) -> list[tuple[str, int]] | None:
-    """The rule with the fewest terms that meets ``value``, as its terms."""
-    units = (2, 1) if mac_first else (1, 2)
-    for unit in units:
-        fitting = [found for total, found in _rules(what, unit) if total == value]
-        if fitting:
-            return min(fitting, key=len)
-    return None
-
-
-def _rules(what: _Weighted, unit: int) -> Iterator[tuple[int, list[tuple[str, int]]]]:
-    """Totals that an entry may have for known reasons; ``unit`` FLOP are counted as one."""
-    forward = what.kinds == ("forward",)
-    outputs = what.outputs
-    first = sum(la.flop for la in what.layers if not la.grad_input_flop) if not forward else 0
-    bases = [("", what.flop)]
-    if what.groups > 1:
-        bases.append((f"{what.kinds[-1]} of grouped layers, times groups", what.flop * what.groups))
-    if first:
-        bases.append(("input gradient of the first layer", what.flop + first))
-    biases: list[tuple[str, int]] = [("", 0)]
-    if forward:
-        biases += [("bias additions", outputs), ("one addition less per output", -outputs)]
-    elif "weight gradient" in what.kinds:
-        biases.append(("bias gradients", outputs))
-    for (base, flop), (bias, extra) in itertools.product(bases, biases):
-        found = [(base, flop - what.flop)] if base else []
-        if unit == 2:
-            found.append((_MAC, -flop // 2))
-        if bias:
-            found.append((bias, extra))
-        yield flop // unit + extra, found
-
-
-_Choice = tuple[tuple[int, str, int], ...]
-
-
-def _choices(value: int, ops: dict[int, Operator]) -> list[_Choice]:
-    """Every smallest set of operators whose counted values add up to ``value``."""
-    options = {index: _counts_of(op) for index, op in ops.items()}
-    # A layer's whole backward pass has too many operators to try every set of them.
-    for size in range(1, (len(ops) if len(ops) <= 10 else 2) + 1):
-        found = [
-            tuple((index, how, flop) for index, (how, flop) in zip(chosen, ways, strict=True))
-            for chosen in itertools.combinations(ops, size)
-            for ways in itertools.product(*(options[index] for index in chosen))
-            if sum(flop for _, flop in ways) == value
-        ]
-        if found:
-            return found
-    return []
-
-
-def _counts_of(op: Operator) -> list[tuple[str, int]]:
-    ways = {op.outputs: "one per value"}
-    ways.setdefault(op.inputs, "one per value read")
-    if op.window:
-        ways.setdefault(op.window * op.outputs, "one per window position")
-        ways.setdefault((op.window - 1) * op.outputs, "one per comparison")
-    return [(how, flop) for flop, how in ways.items() if flop]

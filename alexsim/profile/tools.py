@@ -1,7 +1,6 @@
 """FLOP counters that other people wrote, each run on a plain module and asked for its details.
 
-A counter is imported only when it runs. What it says of each layer or operator is kept as
-``Item``s; nothing here knows what the figures ought to be.
+A counter is imported only when it runs. Nothing here knows what its figures ought to be.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import ModuleType
 from typing import Any, Literal
 
@@ -19,49 +18,7 @@ from torch import nn
 from alexsim.network.network import Network
 from alexsim.profile.operators import example, plain_name, run_training
 from alexsim.profile.plain import plain_module
-
-Share = Literal["", "grad_input", "grad_weight"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
-    """One entry of a counter's own breakdown."""
-
-    value: int
-    layer: str = ""
-    """Empty: all layers together."""
-    op: str = ""
-    """Empty: the whole layer."""
-    share: Share = ""
-    """Which gradient, where a counter was made to tell them apart."""
-    again: bool = False
-    """Counted beside another entry of the same layer, by another of the counter's means."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """What one counter says of one image."""
-
-    unit: str
-    """As the counter names it."""
-    forward: int
-    forward_items: tuple[Item, ...]
-    training: int | None = None
-    training_items: tuple[Item, ...] = ()
-    backward_factor: int | None = None
-    """Set where the counter takes the backward pass as so many forward passes."""
-    reported: tuple[str, ...] = ()
-    """Operators that the counter itself reports as uncounted."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Counter:
-    """A counter by name, and how to run it; ``module`` is what must be importable."""
-
-    name: str
-    module: str
-    package: str
-    read: Callable[[Network], Reading]
+from alexsim.profile.readings import Counter, Item, Reading
 
 
 def _flop_counter_mode(network: Network) -> Reading:
@@ -220,7 +177,7 @@ def _ptflops_aten(network: Network) -> Reading:
 
     with _replaced(aten_engine, "FlopCounterMode", Kept):
         total, _ = get_model_complexity_info(
-            plain_module(network),
+            plain_module(network, "meta"),
             network.input_shape,
             print_per_layer_stat=False,
             as_strings=False,
@@ -239,7 +196,10 @@ def _thop(network: Network) -> Reading:
     from thop import profile
 
     total, _, details = profile(
-        plain_module(network), inputs=(example(network)[0],), verbose=False, ret_layer_info=True
+        plain_module(network, "meta"),
+        inputs=(example(network, "meta")[0],),
+        verbose=False,
+        ret_layer_info=True,
     )
     items = tuple(Item(layer=name, value=int(found[0])) for name, found in details.items())
     return Reading(unit="MAC", forward=int(total), forward_items=items)
@@ -248,7 +208,9 @@ def _thop(network: Network) -> Reading:
 def _torchinfo(network: Network) -> Reading:
     from torchinfo import summary
 
-    found = summary(plain_module(network), input_data=(example(network)[0],), verbose=0)
+    found = summary(
+        plain_module(network, "meta"), input_data=(example(network, "meta")[0],), verbose=0
+    )
     items = []
     for info in found.summary_list:
         if info.is_leaf_layer:
