@@ -2,36 +2,87 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from alexsim.cli import options
 
 if TYPE_CHECKING:
     from alexsim.plan.tables import FlopTable
+    from alexsim.profile.counters import Comparison
 
 
 def flops(
     net: options.Net = "alexnet-2012",
     batch: options.Batch = 128,
+    compare: Annotated[
+        bool,
+        typer.Option(
+            "--compare", help="Run the FLOP counters that are installed, and explain each of them."
+        ),
+    ] = False,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict",
+            help="With --compare: fail (exit code 4) if a difference is unexplained or an op of"
+            " the plan has no formula.",
+        ),
+    ] = False,
     json: options.Json = False,
 ) -> None:
     """Count multiply-adds, FLOPs and parameters, layer by layer.
 
     MAC and FLOP are those of convolutions and fully connected layers, per image; everything else
-    is counted apart as elementwise. --batch only matters to the bytes in --json.
+    is counted apart as elementwise. --batch only matters to the bytes in --json. --compare needs
+    PyTorch alone; pip install "alexsim[counters]" adds other people's counters.
 
     Example: alexsim flops --net alexnet-owt
+
+    Example: alexsim flops --compare --strict
     """
     from alexsim.cli.output import print_json
+    from alexsim.errors import AlexsimError
     from alexsim.network.editions import load_network
     from alexsim.plan.tables import flop_table
 
+    if strict and not compare:
+        raise AlexsimError("--strict needs --compare")
     table: FlopTable = flop_table(load_network(net), batch)
+    found = _compared(table) if compare else None
     if json:
         from alexsim.report.documents import flops_document
 
-        print_json(flops_document(table))
-        return
+        document = flops_document(table)
+        if found:
+            from alexsim.report.counters import counters_document
+
+            document |= counters_document(found)
+        print_json(document)
+    else:
+        _print(table, found)
+    if strict and found and found.complaints:
+        from alexsim.errors import GateError
+
+        raise GateError("; ".join(found.complaints))
+
+
+def _compared(table: FlopTable) -> Comparison:
+    from alexsim.profile.counters import compare
+    from alexsim.profile.tools import COUNTERS
+
+    with options.counting("counting", len(COUNTERS), at_once=True) as done:
+        return compare(table, COUNTERS, done)
+
+
+def _print(table: FlopTable, found: Comparison | None) -> None:
     from alexsim.report.tables import flops_tables
 
-    options.console().print(flops_tables(table))
+    console = options.console()
+    console.print(flops_tables(table))
+    if found:
+        from alexsim.report.counters import counters_tables
+
+        console.print()
+        console.print(counters_tables(found), soft_wrap=True)

@@ -63,8 +63,11 @@ Trace = Annotated[
 
 
 @contextmanager
-def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr with an estimate of what is left; silent where stderr is no terminal."""
+def counting(what: str, total: int, *, at_once: bool = False) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr with an estimate of what is left; silent where stderr is no terminal.
+
+    ``at_once`` draws at every step: for work that keeps stderr to itself between steps.
+    """
     from rich.console import Console
     from rich.progress import Progress
 
@@ -72,7 +75,7 @@ def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
         console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
     ) as bar:
         task = bar.add_task(what, total=total)
-        yield lambda done: bar.update(task, completed=done)
+        yield lambda done: bar.update(task, completed=done, refresh=at_once)
 
 
 def console() -> Console:

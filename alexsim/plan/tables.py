@@ -92,6 +92,17 @@ def _elementwise(
     return (total - 6 * fused * sum(part.weight_count for part in parts)) // batch_size
 
 
+def without_formula(network: Network) -> tuple[tuple[str, OpKind], ...]:
+    """Layers and passes that a plan runs and for which ``counts`` gives no FLOP at all."""
+    kinds = (OpKind.FORWARD, OpKind.GRAD_INPUT, OpKind.GRAD_WEIGHT, OpKind.UPDATE)
+    found = (
+        (op.layer, op.kind)
+        for op in plan(network, gpus=1, batch_size=1).ops()
+        if op.kind in kinds and not op.count.mac and not op.count.elementwise_flop
+    )
+    return tuple(dict.fromkeys(found))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceMemory:
     """Bytes that one device holds at its fullest op, context included, summed two ways."""
