@@ -226,9 +226,7 @@ def _images(batch_size: int, shape: tuple[int, ...]) -> torch.Tensor:
 def _norm(made: Plan, part: Part) -> tuple[Run, Run]:
     layer = part.layer
     assert isinstance(layer, LocalResponseNorm)
-    forward, backward = (
-        _chunk(made, part, kind) for kind in (OpKind.FORWARD, OpKind.GRAD_INPUT)
-    )
+    forward, backward = (_chunk(made, part, kind) for kind in (OpKind.FORWARD, OpKind.GRAD_INPUT))
     x, dy = (_images(made.batch_size, part.input_shape) for _ in range(2))
     y, denominators, dx = (torch.empty_like(x) for _ in range(3))
 
@@ -252,9 +250,7 @@ def _norm(made: Plan, part: Part) -> tuple[Run, Run]:
 def _pool(made: Plan, part: Part) -> tuple[Run, Run]:
     layer = part.layer
     assert isinstance(layer, MaxPool)
-    forward, backward = (
-        _chunk(made, part, kind) for kind in (OpKind.FORWARD, OpKind.GRAD_INPUT)
-    )
+    forward, backward = (_chunk(made, part, kind) for kind in (OpKind.FORWARD, OpKind.GRAD_INPUT))
     x, dy = (_images(made.batch_size, shape) for shape in (part.input_shape, part.output_shape))
     y, dx = torch.empty_like(dy), torch.empty_like(x)
 

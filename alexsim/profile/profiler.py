@@ -105,14 +105,15 @@ def profile(
         ),
         ceilings=found,
         held=held,
-        telemetry=sampler
-        and Telemetry(
+        telemetry=Telemetry(
             cards=sampler.names,
             why=sampler.why,
             samples=tuple(samples),
             energy=sampler.energy,
             images=2 * rounds * plan.batch_size,
-        ),
+        )
+        if sampler
+        else None,
         simulation=simulation,
         trace=trace,
     )
