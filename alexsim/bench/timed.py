@@ -1,15 +1,15 @@
 """Times as ratios: our code and a reference take turns in one process, pair after pair.
 
 A slow minute of the machine meets both, so their ratio holds still where times do not. References
-are PyTorch's own ways, written as its users would, and for planning and simulating a fixed piece
-of pure Python.
+are PyTorch's and Pillow's own ways, written as their users would, and for planning and simulating
+a fixed piece of pure Python.
 """
 
 from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
 from torch.nn import functional as F
 
 from alexsim.bench.records import Timed
@@ -31,7 +30,7 @@ from alexsim.network.network import Network, Part
 from alexsim.plan.planner import plan
 from alexsim.plan.records import OpKind, Plan
 from alexsim.profile.plain import plain_module
-from alexsim.profile.records import Ratio, ratio
+from alexsim.profile.records import ratio
 from alexsim.simulate.simulator import Configuration, on_machine
 from alexsim.train import builtin
 from alexsim.train.images import Crop, load_crops
@@ -112,8 +111,15 @@ def cases(network: Network, batch_size: int) -> tuple[Case, ...]:
 
 
 def measure(case: Case) -> Timed:
-    """Alternate until the ratio's interval is tight, or pairs run out."""
+    """Alternate until the ratio's interval is tight, or pairs run out.
+
+    On one thread: two that wait for each other while something else takes a core are slowed many
+    times over, and not both sides alike.
+    """
+    threads = torch.get_num_threads()
     with ExitStack() as stack:
+        torch.set_num_threads(1)
+        stack.callback(torch.set_num_threads, threads)
         ours, reference = case.make(stack)
         runs = (_repeated(ours), _repeated(reference))
         seconds: tuple[list[float], list[float]] = ([], [])
@@ -282,7 +288,7 @@ def _step(made: Plan) -> tuple[Run, Run]:
 
     module = plain_module(network).train()
     with torch.no_grad():
-        for parameter in _parameters(module):
+        for parameter in module.parameters():
             parameter.normal_(0, 0.01)
     optimiser = torch.optim.SGD(module.parameters(), lr=1e-20, momentum=0.9, weight_decay=5e-4)
     plain = images.contiguous()
@@ -293,13 +299,3 @@ def _step(made: Plan) -> tuple[Run, Run]:
         optimiser.step()
 
     return ours, reference
-
-
-def _parameters(module: nn.Module) -> Iterator[nn.Parameter]:
-    yield from module.parameters()
-
-
-def middle(ratios: list[Ratio]) -> float:
-    """Median of the medians."""
-    ordered = sorted(one.median for one in ratios)
-    return ordered[len(ordered) // 2]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import typer
 from typer.exceptions import Abort, TyperException
 
-from alexsim.cli import hardware, network
+from alexsim.cli import bench, hardware, network
 from alexsim.cli.calibrate import calibrate
 from alexsim.cli.flops import flops
 from alexsim.cli.kernels import kernels
@@ -37,6 +37,7 @@ app.command()(sweep)
 app.command()(validate)
 app.command()(calibrate)
 app.command()(kernels)
+app.add_typer(bench.app, name="bench")
 app.add_typer(hardware.app, name="hardware")
 app.add_typer(network.app, name="network")
 

@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 Net = Annotated[
     str,
-    typer.Option("--net", metavar="EDITION", help="Network: see `alexsim network list`."),
+    typer.Option(
+        "--net",
+        metavar="EDITION",
+        help="Network: see `alexsim network list`; or your own, as FILE.py:NAME.",
+    ),
 ]
 Batch = Annotated[int, typer.Option("--batch", metavar="N", help="Images per step.")]
 Gpus = Annotated[

@@ -7,8 +7,10 @@ Computer History Museum released in 2025 (net #145 and its sisters), facts only.
 from __future__ import annotations
 
 import difflib
+import runpy
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 from alexsim.errors import NetworkError
 from alexsim.network import published
@@ -226,16 +228,32 @@ def edition_names() -> tuple[str, ...]:
 
 @cache
 def load_network(name: str) -> Network:
-    """The edition of that name.
+    """The edition of that name, or a network of one's own: ``FILE.py:NAME``.
 
     Raises:
         NetworkError: there is none; the message lists the names and the nearest.
     """
+    if ".py:" in name:
+        return _own(name)
     if name not in _EDITIONS:
         near = difflib.get_close_matches(name, _EDITIONS, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise NetworkError(f"no network {name!r}{hint} (known: {', '.join(_EDITIONS)})")
     return _EDITIONS[name]()
+
+
+def _own(name: str) -> Network:
+    """What a Python file calls ``NAME``; the file is run."""
+    path, _, attribute = name.rpartition(":")
+    if not Path(path).is_file():
+        raise NetworkError(f"no network {name!r}: there is no file {path}")
+    try:
+        found = runpy.run_path(path).get(attribute)
+    except (NetworkError, SyntaxError) as error:
+        raise NetworkError(f"{path}: {error}") from error
+    if not isinstance(found, Network):
+        raise NetworkError(f"{path} has no Network called {attribute!r}")
+    return found
 
 
 def _convolutions_as_run(*, conv5: int = 128) -> tuple[Layer, ...]:

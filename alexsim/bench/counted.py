@@ -1,0 +1,91 @@
+"""Figures that no machine changes, and that a gate therefore compares exactly."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib import metadata, util
+
+from alexsim.bench.records import Value
+from alexsim.machine.machine import load_machine
+from alexsim.network.network import Network
+from alexsim.plan.planner import POLICIES, plan
+from alexsim.plan.tables import flop_table
+from alexsim.profile.kernels import compile_kernels
+from alexsim.simulate.simulator import Configuration, on_machine
+
+_BATCH = 128
+_MACHINES = (("gtx580x2", None), ("titan-x-maxwell", 1), ("h200", 1))
+"""The machine of 2012, the card with most published figures, and a current one; GPUs of each."""
+_DIGITS = 9
+"""Of simulated seconds: C libraries differ in the last bits of a power or an exponential."""
+_ARCHITECTURES, _PRECISIONS = (80, 90), ("fp32", "bf16")
+
+
+def counted(network: Network) -> dict[str, Value]:
+    """FLOPs, bytes, plans and simulated times of a network at batch 128."""
+    return {name: value for part in (_flop, _memory, _simulated) for name, value in part(network)}
+
+
+def kernel_figures(done: Callable[[int, int], None] = lambda *_: None) -> dict[str, Value]:
+    """Registers, shared memory and spills of every Triton kernel; nothing without Triton.
+
+    Names hold Triton's version: another compiler's figures are other figures.
+    ``done`` is told how many ops of how many are compiled.
+    """
+    if util.find_spec("triton") is None:
+        return {}
+    compiler = f"triton-{metadata.version('triton')}"
+    found: dict[str, Value] = {}
+    for turn, arch in enumerate(_ARCHITECTURES):
+        for code in compile_kernels(arch, _PRECISIONS, done=partial(_part, done, turn)):
+            name = f"kernels/{compiler}/sm_{arch}/{code.op}/{code.kernel}/{code.precision}"
+            found[name] = (
+                f"registers {code.registers}, shared {code.shared_bytes}, spills {code.spills}"
+            )
+    return found
+
+
+def _part(done: Callable[[int, int], None], turn: int, count: int, ops: int) -> None:
+    """One architecture's progress as a part of all."""
+    done(turn * ops + count, len(_ARCHITECTURES) * ops)
+
+
+def _flop(network: Network) -> Iterator[tuple[str, Value]]:
+    table = flop_table(network, _BATCH)
+    yield "parameters", network.parameters
+    yield "neurons", network.neurons
+    yield "flop/forward MAC", table.mac
+    yield "flop/training", table.training_flop
+    for layer in table.layers:
+        yield (
+            f"flop/{layer.name}",
+            f"{layer.flop} + {layer.grad_input_flop} + {layer.grad_weight_flop},"
+            f" elementwise {layer.elementwise_flop}",
+        )
+
+
+def _memory(network: Network) -> Iterator[tuple[str, Value]]:
+    for policy in POLICIES:
+        for backend in ("", "aten"):
+            made = plan(network, batch_size=_BATCH, policy=policy, backend=backend)
+            where = f"{policy}/{backend}" if backend else policy
+            for device in made.devices:
+                yield f"memory/{where}/{device.name}", device.total_bytes
+    yield "exchanged bytes", made.exchanged_bytes
+    ops = "\n".join(f"{op.id} {op.count} {op.depends_on}" for op in made.ops())
+    yield "plan/ops", sum(1 for _ in made.ops())
+    yield "plan/digest", hashlib.sha256(ops.encode()).hexdigest()[:16]
+
+
+def _simulated(network: Network) -> Iterator[tuple[str, Value]]:
+    for name, gpus in _MACHINES:
+        configuration = Configuration(network=network, gpus=gpus, batch_size=_BATCH)
+        found = on_machine(configuration, load_machine(name))
+        for what, seconds in (
+            ("step", found.step_s),
+            ("low", found.step_interval.low),
+            ("high", found.step_interval.high),
+        ):
+            yield f"simulated/{name}/{what}_s", f"{seconds:.{_DIGITS}g}"

@@ -1,0 +1,150 @@
+"""Runs the benchmarks, and judges a run; what may be slower is measured again before it is said."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib import metadata
+from multiprocessing import get_context
+from pathlib import Path
+
+from alexsim.bench.counted import counted, kernel_figures
+from alexsim.bench.records import Baseline, BenchRun, Host, Timed, Value, Verdict, judge
+from alexsim.network.editions import load_network
+
+_OPINIONS = 2
+"""How often what looks slower is measured again, each time in a new process."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """What to measure: the network, images per step, and which figures."""
+
+    network: str
+    batch_size: int
+    counted: bool = True
+    timed: bool = True
+    kernels: bool = True
+    """Compile the Triton kernels too."""
+    slowed: float = 0.0
+    """Make ours slower by this share, to see that a gate catches it."""
+
+
+Progress = Callable[[str, int, int], None]
+
+
+def run(selection: Selection, progress: Progress = lambda *_: None) -> BenchRun:
+    """Count and time what was selected; ``progress`` is told what, how many, of how many."""
+    figures: dict[str, Value] = {}
+    if selection.counted:
+        figures |= counted(load_network(selection.network))
+        if selection.kernels:
+            figures |= kernel_figures(lambda done, ops: progress("compiling", done, ops))
+    timed: tuple[Timed, ...] = ()
+    if selection.timed:
+        names = case_names(selection)
+        timed = _timed(selection, names, progress)
+    return BenchRun(network=selection.network, host=host(), counted=figures, timed=timed)
+
+
+def case_names(selection: Selection) -> tuple[str, ...]:
+    """The cases that the network has."""
+    from alexsim.bench.timed import cases
+
+    return tuple(case.name for case in cases(load_network(selection.network), selection.batch_size))
+
+
+def compare(
+    selection: Selection,
+    baseline: Baseline,
+    *,
+    tolerance: float,
+    progress: Progress = lambda *_: None,
+) -> tuple[BenchRun, tuple[Verdict, ...]]:
+    """Run and judge. A case counts as slower only if every opinion of it says so."""
+    found = run(selection, progress)
+    if not selection.counted:
+        baseline = replace(baseline, counted={})
+    elif not selection.kernels or not any(name.startswith("kernels/") for name in found.counted):
+        kept = {k: v for k, v in baseline.counted.items() if not k.startswith("kernels/")}
+        baseline = replace(baseline, counted=kept)
+    verdicts = judge(found, baseline, tolerance=tolerance)
+    for _ in range(_OPINIONS):
+        doubted = tuple(v.name for v in verdicts if v.status == "slower")
+        if not doubted:
+            break
+        again = {case.name: case for case in _timed(selection, doubted, progress)}
+        # An opinion replaces the one before only where it is the better one: what is really
+        # slower is slower every time.
+        found = replace(
+            found,
+            timed=tuple(
+                min(case, again.get(case.name, case), key=lambda one: one.ratio.low)
+                for case in found.timed
+            ),
+        )
+        verdicts = judge(found, baseline, tolerance=tolerance)
+    return found, verdicts
+
+
+def _timed(selection: Selection, names: Sequence[str], progress: Progress) -> tuple[Timed, ...]:
+    """Each case in a process of its own: where memory lies differs from one to the next."""
+    found = []
+    for index, name in enumerate(names):
+        progress("timing", index, len(names))
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            found.append(pool.submit(time_case, selection, name).result())
+    progress("timing", len(names), len(names))
+    return tuple(found)
+
+
+def time_case(selection: Selection, name: str) -> Timed:
+    """One case, measured in this process."""
+    from alexsim.bench.timed import cases, measure, slowed
+
+    network = load_network(selection.network)
+    case = next(one for one in cases(network, selection.batch_size) if one.name == name)
+    return measure(slowed(case, selection.slowed) if selection.slowed else case)
+
+
+def host() -> Host:
+    """This machine, its versions, and the commit of the folder that we are in."""
+    return Host(
+        cpu=_cpu(),
+        cores=os.cpu_count() or 1,
+        python=platform.python_version(),
+        torch=metadata.version("torch"),
+        commit=_commit(),
+        date=datetime.now(UTC).date().isoformat(),
+    )
+
+
+def _cpu() -> str:
+    """The processor's name and instruction set family: both decide how fast code runs."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    known = {
+        key.strip(): value.strip()
+        for key, colon, value in (line.partition(":") for line in lines)
+        if colon
+    }
+    name = known.get("model name", platform.machine())
+    family, model = known.get("cpu family", ""), known.get("model", "")
+    return f"{name} (family {family}, model {model})" if family else name
+
+
+def _commit() -> str:
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return found.stdout.strip()

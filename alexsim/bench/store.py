@@ -1,0 +1,99 @@
+"""Baseline files: JSON, read with every key checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.resources import files
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from alexsim.bench.records import Baseline, BenchRun, Host, Machine, Stored
+from alexsim.errors import ProfileError
+
+_SCHEMA = 1
+
+
+def default_path(network: str) -> Path:
+    """The baseline that ships with alexsim for an edition."""
+    folder = files("alexsim_profiles").joinpath("baselines", "bench")
+    return Path(str(folder)) / f"{network}.json"
+
+
+def load(path: Path) -> Baseline:
+    """Read a baseline.
+
+    Raises:
+        ProfileError: there is none, or it is not one.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ProfileError(
+            f"no baseline {path}: make one with `alexsim bench update --baseline FILE`"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ProfileError(f"cannot read the baseline {path}: {error}") from error
+    try:
+        if document["schema"] != _SCHEMA:
+            raise ProfileError(f"{path}: schema {document['schema']}, not {_SCHEMA}")
+        return Baseline(
+            network=document["network"],
+            host=Host(**document["host"]),
+            counted=dict(document["counted"]),
+            machines={
+                key: Machine(
+                    host=Host(**machine["host"]),
+                    timed={name: Stored(**stored) for name, stored in machine["timed"].items()},
+                )
+                for key, machine in document["machines"].items()
+            },
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ProfileError(f"{path} is no baseline of this version: {error}") from error
+
+
+def document(baseline: Baseline) -> dict[str, Any]:
+    """A baseline as JSON."""
+    return {
+        "schema": _SCHEMA,
+        "network": baseline.network,
+        "host": asdict(baseline.host),
+        "counted": dict(sorted(baseline.counted.items())),
+        "machines": {
+            key: {
+                "host": asdict(machine.host),
+                "timed": {name: asdict(stored) for name, stored in machine.timed.items()},
+            }
+            for key, machine in sorted(baseline.machines.items())
+        },
+    }
+
+
+def updated(before: Baseline | None, runs: Sequence[BenchRun]) -> Baseline:
+    """A baseline with these runs' figures; what they did not measure stays."""
+    last = runs[-1]
+    machines = dict(before.machines) if before else {}
+    if last.timed:
+        machines[last.host.key] = Machine(host=last.host, timed=_stored(runs))
+    counted = dict(last.counted) or (dict(before.counted) if before else {})
+    if before and not any(name.startswith("kernels/") for name in counted):
+        counted |= {k: v for k, v in before.counted.items() if k.startswith("kernels/")}
+    return Baseline(
+        network=last.network,
+        host=last.host if last.counted or before is None else before.host,
+        counted=counted,
+        machines=machines,
+    )
+
+
+def _stored(runs: Sequence[BenchRun]) -> dict[str, Stored]:
+    found = {}
+    for case in runs[-1].timed:
+        ratios = [one.ratio.median for run in runs for one in run.timed if one.name == case.name]
+        found[case.name] = Stored(
+            ratio=median(ratios), low=min(ratios), high=max(ratios), runs=len(ratios)
+        )
+    return found
