@@ -1,0 +1,274 @@
+"""``alexsim bench``: exact figures, ratios whose intervals decide, baselines that are checked."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from alexsim.bench import runner, store
+from alexsim.bench.counted import counted, kernel_figures
+from alexsim.bench.records import Baseline, BenchRun, Host, Machine, Stored, Timed, judge
+from alexsim.bench.runner import Selection
+from alexsim.bench.timed import Case, cases, measure, slowed
+from alexsim.cli.app import main
+from alexsim.network.editions import load_network
+from alexsim.profile.records import Ratio
+
+OWN = """
+from alexsim.network.layers import FullyConnected, ReLU, SoftmaxCrossEntropy
+from alexsim.network.network import Network
+
+net = Network(
+    name="own", input_shape=(1, 8, 8), columns=1,
+    layers=(
+        FullyConnected(name="fc1", units=16),
+        ReLU(name="relu1"),
+        FullyConnected(name="fc2", units=4),
+        SoftmaxCrossEntropy(name="softmax"),
+    ),
+)
+"""
+HOST = Host(cpu="a", cores=2, python="3", torch="2", commit="c", date="2026-01-01")
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> str:
+    path = tmp_path / "own.py"
+    path.write_text(OWN)
+    return f"{path}:net"
+
+
+def exit_code(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main(list(arguments))
+    return int(caught.value.code or 0)
+
+
+def timed(median: float, spread: float = 0.01, name: str = "step") -> Timed:
+    ratio = Ratio(median=median, low=median * (1 - spread), high=median * (1 + spread), pairs=15)
+    return Timed(name=name, ours="o", reference="r", ratio=ratio, ours_s=median, reference_s=1.0)
+
+
+def found(*cases: Timed, figures: dict | None = None, host: Host = HOST) -> BenchRun:
+    return BenchRun(network="n", host=host, counted=figures or {}, timed=cases)
+
+
+BASELINE = Baseline(
+    network="n",
+    host=HOST,
+    counted={"flop": 10, "bytes": 20},
+    machines={
+        HOST.key: Machine(host=HOST, timed={"step": Stored(ratio=1.0, low=0.98, high=1.03, runs=5)})
+    },
+)
+
+
+def test_counted_figures_are_compared_exactly() -> None:
+    verdicts = judge(found(figures={"flop": 10, "bytes": 21, "more": 1}), BASELINE, tolerance=0.05)
+    assert {v.name: v.status for v in verdicts} == {
+        "bytes": "changed",
+        "flop": "same",
+        "more": "new",
+    }
+    gone = judge(found(figures={"flop": 10}), BASELINE, tolerance=0.05)
+    assert {v.name: v.fails for v in gone} == {"bytes": True, "flop": False}
+
+
+@pytest.mark.parametrize(
+    ("median", "spread", "status"),
+    [
+        (1.0, 0.01, "ok"),
+        (1.05, 0.01, "ok"),  # within the baseline's own scatter and the tolerance
+        (1.15, 0.01, "slower"),
+        (1.15, 0.10, "ok"),  # the interval reaches back: not sure
+        (1.09, 0.005, "slower"),  # 1.0846 / 1.03 > 1.05
+        (1.08, 0.005, "ok"),
+        (0.80, 0.01, "faster"),
+    ],
+)
+def test_a_ratio_fails_only_where_its_whole_interval_is_beyond(
+    median: float, spread: float, status: str
+) -> None:
+    (verdict,) = judge(found(timed(median, spread)), replace(BASELINE, counted={}), tolerance=0.05)
+    assert verdict.status == status
+    assert verdict.fails == (status == "slower")
+
+
+def test_another_machine_is_shown_and_not_judged() -> None:
+    for other in (replace(HOST, cpu="b"), replace(HOST, cores=4), replace(HOST, torch="3")):
+        (verdict,) = judge(
+            found(timed(9.0), host=other), replace(BASELINE, counted={}), tolerance=0.05
+        )
+        assert verdict.status == "no baseline"
+        assert not verdict.fails
+    same = replace(HOST, commit="d", date="2027-01-01", python="4")
+    assert judge(found(timed(9.0), host=same), BASELINE, tolerance=0.05)[-1].fails
+
+
+def test_what_looks_slower_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def measured(medians: list[float]) -> object:
+        left = iter(medians)
+
+        def once(selection: object, names: tuple[str, ...], progress: object) -> tuple[Timed, ...]:
+            asked.append(tuple(names))
+            return tuple(timed(next(left), name=name) for name in names)
+
+        return once
+
+    selection = Selection(network="lenet-5", batch_size=8, counted=False)
+    monkeypatch.setattr(runner, "host", lambda: HOST)
+    monkeypatch.setattr(runner, "case_names", lambda _: ("step",))
+    for medians, slower, times in (
+        ([1.0], False, 1),
+        ([1.3, 1.0], False, 2),
+        ([1.3, 1.4, 1.02], False, 3),
+        ([1.3, 1.4, 1.2], True, 3),
+    ):
+        asked.clear()
+        monkeypatch.setattr(runner, "_timed", measured(medians))
+        _, verdicts = runner.compare(selection, BASELINE, tolerance=0.05)
+        assert [v.fails for v in verdicts] == [slower]
+        assert len(asked) == times
+
+
+def spin(seconds: float) -> None:
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        pass
+
+
+def test_ratios_are_those_of_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case(
+        name="spin",
+        ours="o",
+        reference="r",
+        make=lambda _: (lambda: spin(0.003), lambda: spin(0.002)),
+    )
+    monkeypatch.setattr("alexsim.bench.timed._SAMPLE_S", 0.006)
+    plain = measure(case)
+    assert plain.ratio.median == pytest.approx(1.5, rel=0.05)
+    assert plain.ratio.low <= plain.ratio.median <= plain.ratio.high
+    assert plain.ratio.pairs >= 15
+    assert measure(slowed(case, 0.5)).ratio.median == pytest.approx(2.25, rel=0.05)
+
+
+def test_every_case_runs_ours_and_the_reference() -> None:
+    names = []
+    for case in cases(load_network("alexnet-2012"), 2):
+        names.append(case.name)
+        with ExitStack() as stack:
+            for run in case.make(stack):
+                run()
+    assert names == ["plan", "simulate", "data", "norm", "pool", "step"]
+    # A network without norms and max-pools has no such cases.
+    assert [case.name for case in cases(load_network("lenet-5"), 2)] == [
+        "plan",
+        "simulate",
+        "data",
+        "step",
+    ]
+
+
+def test_counted_figures_are_the_facts() -> None:
+    figures = counted(load_network("alexnet-2012"))
+    assert figures["parameters"] == 60_965_224
+    assert figures["neurons"] == 659_272
+    assert figures["flop/forward MAC"] == 724_406_816
+    assert figures["flop/training"] == 4_135_610_496
+    assert figures["exchanged bytes"] == 60_030_976
+    shipped = store.load(store.default_path("alexnet-2012"))
+    exact = {k: v for k, v in shipped.counted.items() if not k.startswith("kernels/")}
+    assert figures == exact, "a counted figure moved: look at it, then alexsim bench update"
+    assert any(name.startswith("kernels/") for name in shipped.counted)
+
+
+def test_without_triton_no_kernel_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alexsim.bench.counted.util.find_spec", lambda _: None)
+    assert kernel_figures() == {}
+    shipped = store.load(store.default_path("alexnet-2012"))
+    selection = Selection(network="alexnet-2012", batch_size=8, timed=False)
+    _, verdicts = runner.compare(selection, shipped, tolerance=0.05)
+    assert verdicts
+    assert {v.status for v in verdicts} == {"same"}
+
+
+def test_a_network_of_ones_own_is_gated(
+    own: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    baseline = str(tmp_path / "own.json")
+    what = ("--net", own, "--baseline", baseline, "--only", "counted", "--no-kernels")
+    assert exit_code("bench", "compare", *what) == 2
+    assert "make one with `alexsim bench update" in capsys.readouterr().err
+    assert exit_code("bench", "update", *what) == 0
+    assert exit_code("bench", "compare", *what) == 0
+    capsys.readouterr()
+    file = Path(own.partition(":")[0])
+    file.write_text(OWN.replace("units=16", "units=17"))
+    load_network.cache_clear()
+    assert exit_code("bench", "compare", *what) == 4
+    out, err = capsys.readouterr()
+    assert "changed: parameters: 1108 -> 1177" in out
+    assert err.startswith("alexsim: the gate failed: ")
+    assert exit_code("bench", "compare", *what, "--json") == 4
+    document = json.loads(capsys.readouterr().out)
+    changed = {v["name"] for v in document["verdicts"] if v["fails"]}
+    assert {"parameters", "flop/training", "plan/digest"} <= changed
+
+
+def test_an_update_keeps_what_it_did_not_measure(own: str, tmp_path: Path) -> None:
+    other = replace(HOST, cpu="b")
+    before = store.updated(BASELINE, [found(timed(2.0), host=other), found(timed(2.2), host=other)])
+    assert set(before.machines) == {HOST.key, other.key}
+    assert before.counted == BASELINE.counted
+    assert before.machines[other.key].timed["step"] == Stored(ratio=2.1, low=2.0, high=2.2, runs=2)
+    path = tmp_path / "b.json"
+    path.write_text(json.dumps(store.document(before)))
+    assert store.load(path) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda d: d.pop("machines"), "is no baseline of this version"),
+        (lambda d: d.update(schema=7), "schema 7, not 1"),
+        (lambda d: d["host"].update(colour="red"), "is no baseline of this version"),
+    ],
+)
+def test_a_damaged_baseline_is_named(
+    change: object, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = store.document(BASELINE)
+    change(document)
+    path = tmp_path / "b.json"
+    path.write_text(json.dumps(document))
+    assert exit_code("bench", "compare", "--baseline", str(path)) == 2
+    err = capsys.readouterr().err
+    assert says in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["run", "--only", "some"], "--only must be one of counted, timed"),
+        (["compare", "--tolerance", "-1"], "--tolerance must not be below 0"),
+        (["update", "--runs", "0"], "--runs"),
+        (["update", "--baseline", "no/such/folder/b.json"], "there is no folder"),
+        (["run", "--net", "nowhere.py:net"], "there is no file nowhere.py"),
+        (["run", "--net", f"{__file__}:nothing"], "has no Network called 'nothing'"),
+    ],
+)
+def test_mistakes_are_one_line(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code("bench", *arguments) == 2
+    err = capsys.readouterr().err
+    assert says in err
+    assert len(err.splitlines()) == 1
