@@ -150,11 +150,10 @@ def update(
         found = [run(selection, progress)]
         again = replace(selection, counted=False)
         found += [run(again, progress) for _ in range(runs - 1 if selection.timed else 0)]
-    counted = replace(found[-1], counted=found[0].counted)
-    write_text(path, json_text(document(updated(before, [*found[:-1], counted]))))
+    made = updated(before, [*found[:-1], replace(found[-1], counted=found[0].counted)])
+    write_text(path, json_text(document(made)))
     options.console().print(
-        f"{path}: {len(counted.counted)} counted figures,"
-        f" {len(counted.timed)} ratios of {counted.host.key}",
+        f"{path}: {len(made.counted)} counted figures, ratios of {len(made.machines)} machine(s)",
         soft_wrap=True,
     )
 
