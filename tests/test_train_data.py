@@ -14,9 +14,9 @@ from alexsim.train import builtin
 from alexsim.train.dataset import Dataset, Statistics, discover, statistics
 from alexsim.train.images import load_square
 from alexsim.train.loader import Batch, Loader
-from alexsim.train.recipe import Recipe, recipe_of
+from alexsim.train.recipe import Recipe, load_recipe, recipe_name
 
-PAPER = recipe_of("alexnet-paper")
+PAPER = load_recipe("paper")
 
 
 def picture(width: int, height: int, mode: str = "RGB") -> Image.Image:
@@ -117,7 +117,7 @@ def test_an_epoch_shows_every_image_once(folder: Path, pool: ProcessPoolExecutor
 
 
 def test_normalised_images_are_near_zero_mean(folder: Path, pool: ProcessPoolExecutor) -> None:
-    for recipe in (PAPER, recipe_of("alexnet-2012")):
+    for recipe in (PAPER, load_recipe("2012")):
         batches = list(make_loader(discover(folder, most_classes=3), pool, recipe).training(0, 8))
         values = np.concatenate([batch.images for batch in batches])
         assert abs(values.mean()) < 4
@@ -129,7 +129,7 @@ def crops_of(batches: list[Batch]) -> list[bytes]:
 
 
 def test_2012_draws_one_crop_per_32_images(folder: Path, pool: ProcessPoolExecutor) -> None:
-    loader = make_loader(discover(folder, most_classes=3), pool, recipe_of("alexnet-2012"))
+    loader = make_loader(discover(folder, most_classes=3), pool, load_recipe("2012"))
     tasks = [loader._training_task(step) for step in range(8)]
     cuts = [(c.top, c.left, c.mirror) for task in tasks for c in task.crops]
     groups = [cuts[i : i + 32] for i in range(0, len(cuts), 32)]
@@ -152,7 +152,7 @@ def test_colour_noise_moves_whole_images_along_the_axes() -> None:
         loader = Loader(
             dataset,
             measured,
-            recipe_of(name),
+            load_recipe(recipe_name(name)),
             batch_size=4,
             crop_side=28,
             seed=0,

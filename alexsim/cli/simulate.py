@@ -10,13 +10,17 @@ from alexsim.cli import options
 from alexsim.simulate.records import ILSVRC_EPOCHS, ILSVRC_IMAGES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from alexsim.machine.machine import Machine
     from alexsim.plan.records import Plan
+    from alexsim.simulate.correction import Correction
     from alexsim.simulate.costs.measured import Calibration
     from alexsim.simulate.records import Simulation
     from alexsim.simulate.sensitivity import Sensitivity
+    from alexsim.simulate.tasks import Timer
+    from alexsim.train.stages import StageTimes
 
 MACHINE = "gtx580x2"
 
@@ -103,7 +107,10 @@ def simulate(
             help="`jpeg` reads, decodes and crops beside the step; `none`: images are ready.",
         ),
     ] = "jpeg",
-    epochs: Epochs = ILSVRC_EPOCHS,
+    epochs: Annotated[
+        int | None,
+        typer.Option("--epochs", metavar="N", help="Passes over the images. Default: 90."),
+    ] = None,
     images: Images = ILSVRC_IMAGES,
     settings: Annotated[
         list[str] | None,
@@ -111,6 +118,15 @@ def simulate(
             "--set", metavar="KEY=NUMBER", help="Change one number, as in device.clock_mhz=1700."
         ),
     ] = None,
+    recipe: Annotated[
+        str,
+        typer.Option(
+            "--recipe",
+            metavar="RECIPE",
+            help="A whole training run, stage by stage: `2012`, `paper`, `modern` or a TOML file."
+            " --epochs defaults to its own.",
+        ),
+    ] = "",
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="Also show which assumptions matter most.")
     ] = False,
@@ -121,56 +137,44 @@ def simulate(
 
     With `--library measured` it is this machine that is predicted, from `alexsim calibrate`.
 
+    Example: alexsim simulate --recipe 2012
+
     Example: alexsim simulate --machine k20x8 --gpus 8 --partition replicas --batch 1024
     --net alexnet-owt
     """
     from alexsim.cli.output import print_json
     from alexsim.cli.parse import as_data_path, as_precision, as_schedule, choice, positive
-    from alexsim.errors import AlexsimError
     from alexsim.network.editions import load_network
     from alexsim.plan.planner import POLICIES
-    from alexsim.simulate.correction import Correction, correction_of, scatter
     from alexsim.simulate.costs.libraries import load_library_for
-    from alexsim.simulate.costs.measured import default_path, machine_of, read
     from alexsim.simulate.simulator import (
         PARTITIONS,
         Configuration,
-        default_library,
         simulate_network,
     )
     from alexsim.simulate.tasks import Timer
+    from alexsim.train.recipe import load_recipe
 
+    followed = load_recipe(recipe) if recipe else None
+    if epochs is None:
+        epochs = followed.epochs if followed else ILSVRC_EPOCHS
     positive("--epochs", epochs)
     positive("--images", images)
     trained = load_network(net)
     in_precision = as_precision(precision)
-    known: Calibration | None = None
-    if library == "measured" or machine.endswith(".json"):
-        if library not in ("", "measured"):
-            raise AlexsimError(
-                f"{machine} is a calibration: its library is measured, not {library}"
-            )
-        if machine and not machine.endswith(".json"):
-            raise AlexsimError(
-                f"--library measured needs the .json file of `alexsim calibrate`; got {machine}"
-            )
-        given = {
-            "--link": link, "--network": network, "--set": settings, "--transport": transport,
-            "--precision": precision != "fp32", "--sensitivity": sensitivity,
-        }  # fmt: skip
-        if ignored := [option for option, value in given.items() if value]:
-            raise AlexsimError(
-                f"{ignored[0]} changes a data sheet; --library measured has none, only this"
-                " machine's own times"
-            )
-        chosen = "measured"
-        known = read(machine or str(default_path()))
-        wanted, correction = machine_of(known), scatter(known.scatter)
-    else:
-        wanted = the_machine(machine or MACHINE, link, network, settings or [])
-        chosen = library or default_library(wanted)
-        correction = correction_of(chosen)
-
+    wanted, chosen, correction, known = _wanted(
+        machine,
+        library,
+        the_sheet=lambda: the_machine(machine or MACHINE, link, network, settings or []),
+        changes={
+            "--link": link,
+            "--network": network,
+            "--set": settings,
+            "--transport": transport,
+            "--precision": precision != "fp32",
+            "--sensitivity": sensitivity,
+        },
+    )
     configuration = Configuration(
         network=trained,
         gpus=gpus,
@@ -182,15 +186,18 @@ def simulate(
     )
     data = as_data_path(data_path)
 
-    def run(on: Machine, corrected: Correction) -> Simulation:
-        timer = Timer(
+    def timer(on: Machine, corrected: Correction) -> Timer:
+        return Timer(
             machine=on,
             library=load_library_for(chosen, on.device, in_precision),
             correction=corrected,
             precision=in_precision,
             calibration=known,
         )
-        return simulate_network(configuration, timer, data=data, whole_pipeline=True)
+
+    def run(on: Machine, corrected: Correction) -> Simulation:
+        clock = timer(on, corrected)
+        return simulate_network(configuration, clock, data=data, whole_pipeline=True)
 
     result = run(wanted, correction)
     if trace is not None:
@@ -200,12 +207,26 @@ def simulate(
         from alexsim.simulate.sensitivity import sensitivities, traits_of
 
         tried = sensitivities(run, wanted, correction, traits_of(chosen, wanted))
+    stages: tuple[StageTimes, ...] = ()
+    if followed:
+        from alexsim.train.stages import stage_times
+
+        clock = timer(wanted, correction)
+        stages = stage_times(
+            followed,
+            configuration,
+            lambda one: simulate_network(one, clock, data=data, whole_pipeline=True),
+            images=images,
+            epochs=epochs,
+        )
     if json:
-        from alexsim.report.documents import sensitivity_rows, simulation_document
+        from alexsim.report.documents import sensitivity_rows, simulation_document, stages_rows
 
         document = simulation_document(result, images=images, epochs=epochs)
         if sensitivity:
             document["sensitivity"] = sensitivity_rows(tried)
+        if stages:
+            document["stages"] = stages_rows(stages)
         print_json(document)
         return
     from alexsim.report.simulation import simulation_tables
@@ -213,6 +234,45 @@ def simulate(
     options.console().print(
         simulation_tables(result, trained, images=images, epochs=epochs, sensitivities=tried)
     )
+    if stages:
+        from alexsim.report.recipe import stages_table
+
+        options.console().print(stages_table(stages))
+
+
+def _wanted(
+    machine: str,
+    library: str,
+    *,
+    the_sheet: Callable[[], Machine],
+    changes: Mapping[str, object],
+) -> tuple[Machine, str, Correction, Calibration | None]:
+    """The machine, the library, their correction, and the calibration if that is what it is.
+
+    ``changes``: options that change a data sheet, and whether they were given.
+    """
+    from alexsim.errors import AlexsimError
+    from alexsim.simulate.correction import correction_of, scatter
+    from alexsim.simulate.costs.measured import default_path, machine_of, read
+    from alexsim.simulate.simulator import default_library
+
+    if library != "measured" and not machine.endswith(".json"):
+        sheet = the_sheet()
+        chosen = library or default_library(sheet)
+        return sheet, chosen, correction_of(chosen), None
+    if library not in ("", "measured"):
+        raise AlexsimError(f"{machine} is a calibration: its library is measured, not {library}")
+    if machine and not machine.endswith(".json"):
+        raise AlexsimError(
+            f"--library measured needs the .json file of `alexsim calibrate`; got {machine}"
+        )
+    if ignored := [option for option, value in changes.items() if value]:
+        raise AlexsimError(
+            f"{ignored[0]} changes a data sheet; --library measured has none, only this"
+            " machine's own times"
+        )
+    known = read(machine or str(default_path()))
+    return machine_of(known), "measured", scatter(known.scatter), known
 
 
 def _write_trace(path: Path, planned: Plan, result: Simulation) -> None:

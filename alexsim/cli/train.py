@@ -42,6 +42,15 @@ def train(
         float | None,
         typer.Option("--epochs", metavar="N", help="Passes over the training images, instead."),
     ] = None,
+    recipe: Annotated[
+        str,
+        typer.Option(
+            "--recipe",
+            metavar="RECIPE",
+            help="Follow a recipe to its end, stage by stage: `2012`, `paper`, `modern`, or your"
+            " own TOML file (see `alexsim recipe`). Default: the edition's first stage.",
+        ),
+    ] = "",
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of everything random.")] = 0,
     learning_rate: Annotated[
         float | None,
@@ -154,6 +163,8 @@ def train(
     Ctrl-C saves and stops; --resume goes on as if nothing had happened.
 
     Example: alexsim train --mem-cap 3GB --gpus 2
+
+    Example: alexsim train --recipe 2012 --data DIR --epochs 30
     """
     from alexsim.cli.train_settings import begin, resumed
     from alexsim.cli.train_watch import TerminalWatch
@@ -175,6 +186,7 @@ def train(
                 steps=steps,
                 epochs=epochs,
                 default_steps=_DEFAULT_STEPS,
+                recipe=recipe,
                 seed=seed,
                 learning_rate=learning_rate,
                 bias_rate=bias_rate,

@@ -27,7 +27,8 @@ from alexsim.plan.records import TransportName
 from alexsim.train import builtin
 from alexsim.train.config import steps_of, stored_settings
 from alexsim.train.dataset import discover
-from alexsim.train.recipe import recipe_of
+from alexsim.train.engine import stage_plan
+from alexsim.train.recipe import Recipe, load_recipe, recipe_name
 from alexsim.train.records import TrainSettings, Watcher
 from alexsim.units import parse_bytes
 
@@ -45,6 +46,7 @@ def begin(
     steps: int | None,
     epochs: float | None,
     default_steps: int,
+    recipe: str,
     seed: int,
     learning_rate: float | None,
     bias_rate: float | None,
@@ -100,10 +102,10 @@ def begin(
         ("--checkpoint-every", checkpoint_every),
     ):
         positive(option, value)
-    recipe = recipe_of(net)
-    rate = recipe.weight_rate if learning_rate is None else learning_rate
-    # One rate for both is what --learning-rate alone means; 2012's biases keep their factor.
-    factor = recipe.bias_rate / recipe.weight_rate
+    followed = load_recipe(recipe or recipe_name(net))
+    if not recipe:
+        followed = followed.only_first_stage
+    followed = _changed(followed, learning_rate, bias_rate, augment, normalise, colour_noise)
     chosen = TrainSettings(
         network=net,
         batch_size=batch,
@@ -117,13 +119,7 @@ def begin(
         threads=threads,
         workers=workers,
         checkpoint_every=checkpoint_every,
-        weight_rate=_rate("--learning-rate", rate),
-        bias_rate=_rate("--bias-rate", rate * factor if bias_rate is None else bias_rate),
-        augmentation=as_augmentation(augment) if augment is not None else recipe.augmentation,
-        normalisation=as_normalisation(normalise)
-        if normalise is not None
-        else recipe.normalisation,
-        colour_noise=recipe.colour_noise if colour_noise is None else colour_noise,
+        recipe=followed,
         device=where,
         backend=by,
         transport=way,
@@ -131,7 +127,11 @@ def begin(
         graph=(where, by, strict) == ("cuda", "triton", False) if graph is None else graph,
         strict=strict,
     )
+    for stage in followed.stages:
+        stage_plan(chosen, stage.frozen)
     images = discover(Path(chosen.data), most_classes=network.classes)
+    if recipe and steps is None and epochs is None:
+        epochs = followed.epochs
     chosen = replace(chosen, steps=_steps(steps, epochs, chosen, len(images.train)))
     return chosen, output or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
 
@@ -197,6 +197,39 @@ def _steps(steps: int | None, epochs: float | None, settings: TrainSettings, ima
         positive("--steps", steps)
         return steps
     return settings.steps
+
+
+def _changed(
+    recipe: Recipe,
+    learning_rate: float | None,
+    bias_rate: float | None,
+    augment: str | None,
+    normalise: str | None,
+    colour_noise: bool | None,
+) -> Recipe:
+    """A recipe with what was given on the command line; rates scale all of its stages."""
+    first = recipe.stages[0]
+    weights = 1.0
+    if learning_rate is not None:
+        weights = _factor("--learning-rate", learning_rate, first.weight_rate)
+    # One rate for both is what --learning-rate alone means; 2012's biases keep their factor.
+    biases = weights if bias_rate is None else _factor("--bias-rate", bias_rate, first.bias_rate)
+    recipe = recipe.scaled(weights, biases)
+    if augment is not None:
+        recipe = replace(recipe, augmentation=as_augmentation(augment))
+    if normalise is not None:
+        recipe = replace(recipe, normalisation=as_normalisation(normalise))
+    if colour_noise is not None:
+        stages = tuple(replace(stage, colour_noise=colour_noise) for stage in recipe.stages)
+        recipe = replace(recipe, stages=stages)
+    return recipe
+
+
+def _factor(option: str, value: float, of: float) -> float:
+    """What makes ``of`` the rate that was given."""
+    if not of:
+        raise AlexsimError(f"{option}: the recipe's first rate is 0, and cannot be scaled")
+    return _rate(option, value) / of
 
 
 def _rate(option: str, value: float) -> float:

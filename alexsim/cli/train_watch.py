@@ -18,7 +18,7 @@ from rich.progress import (
 )
 
 from alexsim.simulate.records import Simulation
-from alexsim.train.records import StepReport, TrainSettings, Watcher
+from alexsim.train.records import StepReport, TrainSettings, ValidationReport, Watcher
 from alexsim.units import format_bytes
 
 _LINE_IMAGES = 1024
@@ -60,7 +60,9 @@ class TerminalWatch:
 
     def watcher(self) -> Watcher:
         """The callbacks for the loop."""
-        return Watcher(step=self._step, note=self._note, preparing=self._preparing)
+        return Watcher(
+            step=self._step, validation=self._validation, note=self._note, preparing=self._preparing
+        )
 
     def begin(
         self, settings: TrainSettings, run_dir: Path, machine: str, simulated: Simulation
@@ -125,6 +127,17 @@ class TerminalWatch:
             f"  ETA {int(left) // 60}:{int(left) % 60:02}"
             f"  | {self._machine} {report.step * self._simulated_step_s:.1f} s"
         )
+
+    def _validation(self, report: ValidationReport) -> None:
+        found = report.found
+        self._say(
+            f"validation after step {report.step} (epoch {report.epoch}), {report.images} images:"
+            f" loss {found.loss:.3f}  top-1 {found.top1:.3f}  top-5 {found.top5:.3f}"
+        )
+        sizes = "  ".join(
+            f"{one.layer} {one.weight:.1e}/{one.increment:.1e}" for one in report.layers
+        )
+        self._say(f"  mean |W|/|increment|: {sizes}")
 
     def _bar(self, what: str, done: int, total: int, status: str) -> None:
         if what not in self._tasks:

@@ -59,6 +59,12 @@ class Hyperparameters:
     bias_rate: float = 0.01
     momentum: float = 0.9
     weight_decay: float = 0.0005
+    layer_rates: tuple[tuple[str, float], ...] = ()
+    """Weight rates of single layers, by name, instead of ``weight_rate``."""
+
+    def weight_rate_of(self, layer: str) -> float:
+        """The rate of a layer's weights."""
+        return dict(self.layer_rates).get(layer, self.weight_rate)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -284,7 +290,7 @@ def _grad_weight(op: Op, part: Part, memory: Memory) -> Run:
             target,
             momentum=h.momentum,
             decay=h.weight_decay,
-            rate=h.weight_rate,
+            rate=h.weight_rate_of(layer.name),
         )
         torch.sum(dy, 0, out=dbias)
 
@@ -303,9 +309,10 @@ def _update(op: Op, part: Part, memory: Memory) -> Run:
 
     def run(context: StepContext) -> None:
         h = context.hyperparameters
+        rate = h.weight_rate_of(part.layer.name)
         if grad is not None:
-            inc.mul_(h.momentum).add_(weight, alpha=-h.weight_decay * h.weight_rate)
-            inc.add_(grad, alpha=-h.weight_rate)
+            inc.mul_(h.momentum).add_(weight, alpha=-h.weight_decay * rate)
+            inc.add_(grad, alpha=-rate)
         weight.add_(inc)
         bias_inc.mul_(h.momentum).add_(bias_grad, alpha=-h.bias_rate)
         bias.add_(bias_inc)

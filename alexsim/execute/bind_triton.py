@@ -36,24 +36,31 @@ class Constants:
     """
 
     def __init__(self, place: torch.device) -> None:
-        self.weight = torch.zeros(3, device=place)
-        """Momentum, decay, rate: of weights."""
+        self._place = place
+        self._weights: dict[str, Tensor] = {}
         self.bias = torch.zeros(3, device=place)
+        """Momentum, decay, rate."""
         self.step = torch.zeros(1, dtype=torch.int64, device=place)
         self._set: Hyperparameters | None = None
+
+    def weight(self, layer: str) -> Tensor:
+        """Momentum, decay, rate of a layer's weights."""
+        return self._weights.setdefault(layer, torch.zeros(3, device=self._place))
 
     def set(self, hyperparameters: Hyperparameters, step: int) -> None:
         """Put a step's numbers there; only what changed, and without waiting for the card."""
         h = hyperparameters
         if h != self._set:
-            for own, values in (
-                (self.weight, (h.momentum, h.weight_decay, h.weight_rate)),
-                (self.bias, (h.momentum, 0.0, h.bias_rate)),
-            ):
-                for index, value in enumerate(values):
-                    own[index].fill_(value)
+            for layer, own in self._weights.items():
+                _fill(own, h.momentum, h.weight_decay, h.weight_rate_of(layer))
+            _fill(self.bias, h.momentum, 0.0, h.bias_rate)
             self._set = h
         self.step.fill_(step)
+
+
+def _fill(own: Tensor, *values: float) -> None:
+    for index, value in enumerate(values):
+        own[index].fill_(value)
 
 
 class Binder:
@@ -186,7 +193,7 @@ class Binder:
             options = self._window(layer)
             return lambda: convolution.grad_weight(x, dy, target, dbias, **options)
         weight, flat = self._memory.buffer(op.reads[-2]), x.flatten(1)
-        momentum_of = (weight, self._constants.weight)
+        momentum_of = (weight, self._constants.weight(layer.name))
         return lambda: linear.grad_weight(
             flat, dy, target, dbias, momentum_of=momentum_of, precision=self._precision
         )
@@ -200,10 +207,10 @@ class Binder:
         weight, speed = own("weight"), own("weight.momentum")
         bias, bias_speed, bias_grad = own("bias"), own("bias.momentum"), own("bias.grad")
         grad = None if op.fused else own("weight.grad")
-        constants = self._constants
+        of_weight, of_bias = self._constants.weight(part.layer.name), self._constants.bias
 
         def run() -> None:
-            update.sgd(weight, speed, grad, constants.weight)
-            update.sgd(bias, bias_speed, bias_grad, constants.bias)
+            update.sgd(weight, speed, grad, of_weight)
+            update.sgd(bias, bias_speed, bias_grad, of_bias)
 
         return run

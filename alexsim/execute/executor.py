@@ -100,12 +100,14 @@ class DeviceRunner:
     def run(self, op: Op, run: Run | None, context: StepContext, transport: Transport) -> bool:
         """Run an op and time it, or say that another device must go first."""
         with self.on_stream():
-            start = self.timeline.mark() if self.timeline else None
+            # Tests on the way are no part of a step.
+            timed = context.training
+            start = self.timeline.mark() if self.timeline and timed else None
             started = time.perf_counter()
             done = self._perform(op, run, context, transport)
             if done and self.timeline is not None and start is not None:
                 self.timeline.add(op, context.step, start)
-            elif done and self.spans is not None:
+            elif done and timed and self.spans is not None:
                 self.spans.append(
                     Span(
                         op_id=op.id,

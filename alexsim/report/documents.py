@@ -13,6 +13,7 @@ from alexsim.plan.records import Plan
 from alexsim.plan.tables import FlopTable, memory_table
 from alexsim.report.hardware import quantities
 from alexsim.simulate.records import ILSVRC_EPOCHS, ILSVRC_IMAGES
+from alexsim.train.recipe import recipe_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from alexsim.simulate.rows import Excluded
     from alexsim.simulate.sensitivity import Sensitivity
     from alexsim.simulate.sweep import Point
+    from alexsim.train.recipe import Recipe
     from alexsim.train.records import TrainResult
+    from alexsim.train.stages import StageTimes
     from alexsim_kernels.code import KernelCode
 
 SCHEMA = 1
@@ -285,6 +288,32 @@ def kernels_document(found: Sequence[KernelCode], *, arch: int) -> dict[str, Any
     }
 
 
+def recipes_document(recipes: Mapping[str, Recipe]) -> dict[str, Any]:
+    """``alexsim recipe list --json``."""
+    return {
+        "schema": SCHEMA,
+        "alexsim": version("alexsim"),
+        "recipes": [{"name": name} | recipe_table(recipe) for name, recipe in recipes.items()],
+    }
+
+
+def stages_rows(stages: Sequence[StageTimes]) -> list[dict[str, Any]]:
+    """``stages`` of ``alexsim simulate --recipe --json``."""
+    return [
+        {
+            "from_epoch": one.stage.from_epoch,
+            "epochs": one.epochs,
+            "frozen": list(one.stage.frozen),
+            "weight_rate": one.stage.weight_rate,
+            "bias_rate": one.stage.bias_rate,
+            "step_s": one.simulation.step_s,
+            "days": one.days,
+            "memory_bytes": {d.name: d.memory_bytes for d in one.simulation.devices},
+        }
+        for one in stages
+    ]
+
+
 def hardware_document(
     machines: Mapping[str, Machine], devices: Mapping[str, Device], links: Mapping[str, Link]
 ) -> dict[str, Any]:
@@ -331,6 +360,10 @@ def train_document(result: TrainResult, machine: str, simulated: Simulation) -> 
         "held_out_loss": held_out.loss if held_out else None,
         "top1": held_out.top1 if held_out else None,
         "top5": held_out.top5 if held_out else None,
+        "validations": [
+            {"step": one.step, "epoch": one.epoch, "images": one.images} | asdict(one.found)
+            for one in result.validations
+        ],
         "images_per_s": result.images_per_s,
         "compute_images_per_s": result.compute_images_per_s,
         "data_share": result.data_share,

@@ -12,16 +12,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from alexsim.errors import RunError
-from alexsim.train.checkpoint import RunDirectory
+from alexsim.errors import ProfileError, RunError
+from alexsim.train.checkpoint import CONFIG, RunDirectory
 from alexsim.train.dataset import Dataset
+from alexsim.train.recipe import recipe_from, recipe_table
 from alexsim.train.records import TrainSettings, Watcher
 
 
 def config_of(settings: TrainSettings, dataset: Dataset) -> dict[str, Any]:
     return {
         "schema": 1,
-        "settings": asdict(settings),
+        "settings": asdict(settings) | {"recipe": recipe_table(settings.recipe)},
         "data_fingerprint": dataset.fingerprint(),
         "classes": list(dataset.classes),
         "versions": versions(),
@@ -46,8 +47,10 @@ def stored_settings(run_dir: Path) -> TrainSettings:
     """
     config = RunDirectory(run_dir).config()
     try:
-        return TrainSettings(**config["settings"])
-    except (KeyError, TypeError) as error:
+        stored = dict(config["settings"])
+        recipe = recipe_from(stored.pop("recipe"), str(run_dir / CONFIG))
+        return TrainSettings(**stored, recipe=recipe)
+    except (KeyError, TypeError, ProfileError) as error:
         raise RunError(f"{run_dir}: its config is of another version of alexsim") from error
 
 

@@ -47,6 +47,8 @@ class _Task:
     samples: tuple[Sample, ...]
     crops: tuple[Crop, ...]
     noise: Floats
+    noisy: bool
+    """Whether colours are noisy in this stage; images held out never are."""
     valid: int
 
 
@@ -78,9 +80,10 @@ class Loader:
         """Minibatches of steps ``first_step`` ... ``last_step - 1``."""
         return self._ahead(self._training_task(step) for step in range(first_step, last_step))
 
-    def held_out(self) -> Iterator[Batch]:
-        """Centre crops of every held-out image."""
-        samples, size = self._dataset.held_out, self._batch_size
+    def held_out(self, first: int = 0, count: int = 0) -> Iterator[Batch]:
+        """Centre crops of held-out images: ``count`` from ``first`` on, around the end; 0: all."""
+        every, size = self._dataset.held_out, self._batch_size
+        samples = [every[(first + i) % len(every)] for i in range(count or len(every))]
         return self._ahead(
             self._test_task(samples[i : i + size]) for i in range(0, len(samples), size)
         )
@@ -135,6 +138,7 @@ class Loader:
             samples=tuple(samples),
             crops=tuple(crops),
             noise=np.stack(noise),
+            noisy=self._recipe.stage(epoch + 1).colour_noise,
             valid=len(samples),
         )
 
@@ -148,12 +152,13 @@ class Loader:
             samples=tuple(filled),
             crops=tuple(crops),
             noise=np.zeros((len(filled), channels), dtype=np.float32),
+            noisy=False,
             valid=len(samples),
         )
 
     def _colour_noise(self, epoch: int, index: int) -> Floats:
         s = self._statistics
-        if not self._recipe.colour_noise:
+        if not self._recipe.stage(epoch + 1).colour_noise:
             return np.zeros(len(s.deviations), dtype=np.float32)
         z = self._draw("colour", epoch, index).standard_normal(len(s.deviations), np.float32)
         if self._recipe.augmentation == "2012":
@@ -180,7 +185,7 @@ class Loader:
         # One image at a time, so that each pass finds it in the cache.
         for index, source in enumerate(chosen):
             images[index] = pixels[source]
-            self._normalise(images[index], task.noise[index])
+            self._normalise(images[index], task.noise[index], noisy=task.noisy)
         return Batch(
             images=images,
             labels=np.array([task.samples[i].label for i in chosen], dtype=np.int64),
@@ -188,7 +193,7 @@ class Loader:
             broken=tuple(sorted({failure for failure in failures if failure is not None})),
         )
 
-    def _normalise(self, image: Floats, noise: Floats) -> None:
+    def _normalise(self, image: Floats, noise: Floats, *, noisy: bool) -> None:
         if noise.any():
             image += noise
         if self._recipe.normalisation == "channels":
@@ -199,7 +204,7 @@ class Loader:
             image /= 255 * std
             return
         image -= self._mean
-        if self._recipe.colour_noise and self._recipe.augmentation == "2012":
+        if noisy and self._recipe.augmentation == "2012":
             # Keeps the deviation of the noisy images near that of the clean ones (as released).
             image *= np.float32(1 / 1.1)
 

@@ -5,30 +5,40 @@ from __future__ import annotations
 import contextlib
 import statistics as stats
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from alexsim.errors import RunError, TrainingError
 from alexsim.execute.bind import Hyperparameters, StepContext
-from alexsim.execute.executor import Choices, Executor
+from alexsim.execute.executor import Executor
 from alexsim.execute.strict import Strict
 from alexsim.network.editions import load_network
 from alexsim.plan.fit import fit
-from alexsim.plan.planner import plan
 from alexsim.plan.records import Plan
 from alexsim.profile.nvml import Sample, Sampler
 from alexsim.trace import Trace
 from alexsim.train.checkpoint import RunDirectory
 from alexsim.train.config import config_of, same_data
 from alexsim.train.dataset import Dataset, Statistics, discover, statistics
+from alexsim.train.engine import Engine, stage_plan
 from alexsim.train.images import worker_pool
 from alexsim.train.interrupt import Interrupt
 from alexsim.train.loader import Batch, Loader
-from alexsim.train.records import Evaluation, StepReport, TrainResult, TrainSettings, Watcher
+from alexsim.train.progress import Progress, sizes_of
+from alexsim.train.records import (
+    Evaluation,
+    LayerSize,
+    StepReport,
+    TrainResult,
+    TrainSettings,
+    ValidationReport,
+    Watcher,
+)
 
 _TIMED_STEPS = 10
 """Steps of a run that are timed op by op, the second and those behind it."""
@@ -48,16 +58,8 @@ def train(
     watch = watch or Watcher()
     torch.set_num_threads(settings.threads)
     network = load_network(settings.network)
-    step_plan = plan(
-        network,
-        gpus=settings.gpus,
-        batch_size=settings.batch_size,
-        policy=settings.policy,
-        schedule=settings.schedule,
-        backend=settings.backend,
-        transport=settings.transport,
-    )
-    verdict = fit(step_plan, settings.budget_bytes)
+    # The first stage needs most: later ones freeze layers, and never thaw more than it has.
+    verdict = fit(stage_plan(settings, ()), settings.budget_bytes)
     if not verdict.fits:
         raise verdict.error()
     dataset = discover(Path(settings.data), most_classes=network.classes)
@@ -67,14 +69,13 @@ def train(
         same_data(directory, dataset, watch)
     else:
         directory.create(config)
-    executor = _executor(step_plan, settings)
+    recipe = settings.recipe
     with (
-        contextlib.closing(executor),
+        contextlib.closing(Engine(settings)) as engine,
         _pool(settings.workers) as pool,
         Interrupt() as interrupt,
     ):
-        done = _restore(executor, directory)
-        recipe = settings.recipe()
+        done = _restore(engine, directory, len(dataset.train))
         channels, crop_side = network.input_shape[0], network.input_shape[1]
         measured = directory.statistics()
         if measured is None:
@@ -89,23 +90,10 @@ def train(
             seed=settings.seed,
             pool=pool,
         )
-        run = _Run(settings, executor, loader, directory, watch, interrupt)
+        run = _Run(settings, engine, loader, dataset, directory, watch, interrupt)
         run.steps(done)
         held_out = run.evaluate() if dataset.held_out and not interrupt.asked else None
         return run.result(held_out)
-
-
-def _executor(step_plan: Plan, settings: TrainSettings) -> Executor | Strict:
-    choices = Choices(
-        budget_bytes=settings.budget_bytes,
-        seed=settings.seed,
-        device=settings.device,
-        precision=settings.precision,
-        graph=settings.graph,
-    )
-    if settings.strict:
-        return Strict(step_plan, choices, threads=settings.threads)
-    return Executor(step_plan, choices)
 
 
 class _Run:
@@ -114,23 +102,28 @@ class _Run:
     def __init__(
         self,
         settings: TrainSettings,
-        executor: Executor | Strict,
+        engine: Engine,
         loader: Loader,
+        dataset: Dataset,
         directory: RunDirectory,
         watch: Watcher,
         interrupt: Interrupt,
     ) -> None:
-        self._settings, self._executor, self._loader = settings, executor, loader
+        self._settings, self._engine, self._loader = settings, engine, loader
         self._directory, self._watch, self._interrupt = directory, watch, interrupt
-        self._hyper = Hyperparameters(
-            weight_rate=settings.weight_rate,
-            bias_rate=settings.bias_rate,
-            momentum=settings.recipe().momentum,
-            weight_decay=settings.recipe().weight_decay,
+        self._progress = Progress(
+            recipe=settings.recipe,
+            batch_size=settings.batch_size,
+            images=len(dataset.train),
+            held_out=len(dataset.held_out),
         )
+        self._hyper = Hyperparameters()
+        self._errors = [report.found.top1 for report in _validations(directory.metrics())]
+        """Of the validations so far: what a recipe's plateau goes by."""
         self._broken: dict[str, None] = {}
         self._saved = -1
         self._trace = Trace(spans=())
+        self._timed_plan: Plan | None = None
         self._sampler = Sampler(self._sampled)
         self._images = 0
 
@@ -141,6 +134,7 @@ class _Run:
         batches = self._loader.training(done, settings.steps)
         with self._watched(), contextlib.closing(_timed(batches)) as timed:
             for number, (wait_s, batch) in enumerate(timed):
+                self._enter(done)
                 self._record(number)
                 started = time.perf_counter()
                 context = self._step(batch, done)
@@ -148,14 +142,51 @@ class _Run:
                 self._images += settings.batch_size
                 step_s = wait_s + time.perf_counter() - started
                 self._log(context, done, step_s, wait_s)
+                tested = self._progress.tests_after(done)
+                if tested:
+                    self._validate(done)
                 last = done == settings.steps or self._interrupt.asked
-                if last or done % settings.checkpoint_every == 0:
+                if last or tested or done % settings.checkpoint_every == 0:
                     self._save(done)
                 if self._interrupt.asked:
                     break
-        self._record(_TIMED_STEPS + 1)
+        self._stop_timing()
         if self._saved != done:
             self._save(done)
+
+    def _enter(self, done: int) -> None:
+        """Rates and plan of the next step."""
+        self._hyper = self._progress.hyperparameters(done, self._errors)
+        stage = self._progress.stage(done)
+        if stage.frozen != self._engine.frozen:
+            # Timed steps are of one plan.
+            self._stop_timing()
+        self._engine.enter(stage)
+
+    @property
+    def _executor(self) -> Executor | Strict:
+        return self._engine.executor
+
+    def _validate(self, done: int) -> None:
+        """Test some held-out images, and write down how large weights and increments are."""
+        first, count = self._progress.tested(done)
+        found = self._tested(self._loader.held_out(first, count))
+        report = ValidationReport(
+            step=done,
+            epoch=self._progress.epoch(done - 1),
+            images=count,
+            found=found,
+            layers=sizes_of(self._executor.state()),
+        )
+        self._directory.append_metrics(
+            {
+                "step": done,
+                "validation": asdict(found) | {"epoch": report.epoch, "images": count},
+                "layers": {one.layer: [one.weight, one.increment] for one in report.layers},
+            }
+        )
+        self._errors.append(found.top1)
+        self._watch.validation(report)
 
     def _record(self, number: int) -> None:
         """Time the second step of this process and some behind it; the first faults pages in."""
@@ -163,7 +194,12 @@ class _Run:
             return  # a replayed graph has no ops to time
         if number == 1:
             self._executor.record(True)
-        elif number == _TIMED_STEPS + 1 and not self._trace.spans:
+            self._timed_plan = self._executor.plan
+        elif number == _TIMED_STEPS + 1:
+            self._stop_timing()
+
+    def _stop_timing(self) -> None:
+        if self._timed_plan is not None and not self._trace.spans:
             self._trace = self._executor.trace()
             self._executor.record(False)
 
@@ -185,10 +221,16 @@ class _Run:
 
     def evaluate(self) -> Evaluation:
         """Loss and errors on the held-out images, centre crops."""
+        result = self._tested(self._loader.held_out())
+        step = self._settings.steps
+        self._directory.append_metrics({"step": step, "held_out": asdict(result)})
+        return result
+
+    def _tested(self, batches: Iterator[Batch]) -> Evaluation:
         losses: list[torch.Tensor] = []
         top1: list[torch.Tensor] = []
         top5: list[torch.Tensor] = []
-        for batch in self._loader.held_out():
+        for batch in batches:
             images, labels = _tensors(batch)
             context = self._executor.evaluate(images, labels)
             self._count_broken(batch)
@@ -199,14 +241,11 @@ class _Run:
             ):
                 assert found is not None
                 values.append(found[: batch.valid])
-        result = Evaluation(
+        return Evaluation(
             loss=torch.cat(losses).mean().item(),
             top1=torch.cat(top1).mean().item(),
             top5=torch.cat(top5).mean().item(),
         )
-        step = self._settings.steps
-        self._directory.append_metrics({"step": step, "held_out": asdict(result)})
-        return result
 
     def result(self, held_out: Evaluation | None) -> TrainResult:
         """Everything the run directory and the devices know."""
@@ -221,6 +260,7 @@ class _Run:
             steps=len(records),
             losses=tuple(r["loss"] for r in records),
             held_out=held_out,
+            validations=tuple(_validations(self._directory.metrics())),
             images_per_s=size / stats.median(r["step_s"] for r in timed),
             compute_images_per_s=size / stats.median(r["step_s"] - r["data_wait_s"] for r in timed),
             data_share=sum(r["data_wait_s"] for r in timed) / total,
@@ -231,6 +271,7 @@ class _Run:
             process_bytes=self._executor.process_bytes,
             exchanged_bytes_per_step=self._executor.plan.exchanged_bytes,
             trace=self._trace,
+            timed_plan=self._timed_plan,
             cards=self._sampler.names,
             joules_per_image=energy.joules / self._images if energy and self._images else None,
             broken=tuple(self._broken),
@@ -290,6 +331,22 @@ class _Run:
         self._loader.refuse_many_broken(len(self._broken))
 
 
+def _validations(metrics: Sequence[Mapping[str, Any]]) -> Iterator[ValidationReport]:
+    for record in metrics:
+        if "validation" in record:
+            found = dict(record["validation"])
+            yield ValidationReport(
+                step=record["step"],
+                epoch=found.pop("epoch"),
+                images=found.pop("images"),
+                found=Evaluation(**found),
+                layers=tuple(
+                    LayerSize(layer=name, weight=weight, increment=increment)
+                    for name, (weight, increment) in record["layers"].items()
+                ),
+            )
+
+
 def _timed(batches: Iterator[Batch]) -> Generator[tuple[float, Batch], None, None]:
     while True:
         started = time.perf_counter()
@@ -321,14 +378,16 @@ def _measure(
     return statistics(dataset.train, crop_side, channels, pool, progress)
 
 
-def _restore(executor: Executor | Strict, directory: RunDirectory) -> int:
+def _restore(engine: Engine, directory: RunDirectory, images: int) -> int:
     """Load the newest checkpoint, or begin; steps done."""
+    settings = engine.settings
     newest = directory.newest_checkpoint()
-    if newest is None:
-        executor.initialise()
-        done = 0
+    done, state = directory.load_checkpoint(newest) if newest else (0, None)
+    epoch = done * settings.batch_size // max(1, images) + 1
+    engine.enter(settings.recipe.stage(epoch))
+    if state is None:
+        engine.executor.initialise()
     else:
-        done, state = directory.load_checkpoint(newest)
-        executor.load_state(state)
+        engine.load(state)
     directory.rewind_metrics(done)
     return done

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from alexsim.execute.choices import Backend, Device, Precision
-from alexsim.plan.records import Policy, Schedule, TransportName
+from alexsim.plan.records import Plan, Policy, Schedule, TransportName
 from alexsim.trace import Trace
-from alexsim.train.recipe import Augmentation, Normalisation, Recipe, recipe_of
+from alexsim.train.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,11 +27,7 @@ class TrainSettings:
     threads: int
     workers: int
     checkpoint_every: int
-    weight_rate: float
-    bias_rate: float
-    augmentation: Augmentation
-    normalisation: Normalisation
-    colour_noise: bool
+    recipe: Recipe
     device: Device = "cpu"
     backend: Backend = "aten"
     transport: TransportName = "peer"
@@ -42,17 +38,6 @@ class TrainSettings:
     strict: bool = False
     """A process per device, whose allocator keeps the budget too."""
 
-    def recipe(self) -> Recipe:
-        """The edition's recipe with this run's numbers."""
-        return replace(
-            recipe_of(self.network),
-            weight_rate=self.weight_rate,
-            bias_rate=self.bias_rate,
-            augmentation=self.augmentation,
-            normalisation=self.normalisation,
-            colour_noise=self.colour_noise,
-        )
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
@@ -61,6 +46,27 @@ class Evaluation:
     loss: float
     top1: float
     top5: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerSize:
+    """Mean magnitude of a layer's weights, and of what the last update added to them."""
+
+    layer: str
+    weight: float
+    increment: float
+    """0 where the layer is frozen."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidationReport:
+    """A test on held-out images while training goes on."""
+
+    step: int
+    epoch: int
+    images: int
+    found: Evaluation
+    layers: tuple[LayerSize, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +91,7 @@ class TrainResult:
     steps: int
     losses: tuple[float, ...]
     held_out: Evaluation | None
+    validations: tuple[ValidationReport, ...]
     images_per_s: float
     compute_images_per_s: float
     data_share: float
@@ -96,6 +103,8 @@ class TrainResult:
     exchanged_bytes_per_step: int
     trace: Trace
     """Some steps after the first, op by op; empty where steps were replayed as a graph."""
+    timed_plan: Plan | None
+    """The plan of those steps."""
     cards: tuple[str, ...]
     """Names of the cards that NVML watched."""
     joules_per_image: float | None
@@ -110,5 +119,6 @@ class Watcher:
     """Callbacks for whoever shows progress; each does nothing by default."""
 
     step: Callable[[StepReport], None] = lambda _: None
+    validation: Callable[[ValidationReport], None] = lambda _: None
     note: Callable[[str], None] = lambda _: None
     preparing: Callable[[str, int, int], None] = lambda _what, _done, _total: None

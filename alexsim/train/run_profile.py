@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from alexsim.network.editions import load_network
-from alexsim.plan.planner import plan
 from alexsim.profile.breakdown import layers_of, rounds_of, transfers_s
 from alexsim.profile.profiler import ceilings
 from alexsim.profile.records import StepProfile, spread
@@ -19,18 +17,10 @@ def run_profile(result: TrainResult, simulation: Simulation) -> StepProfile | No
     Measures this machine's ceilings: a second or two.
     """
     rounds = rounds_of(result.trace)
-    if not rounds:
+    made = result.timed_plan
+    if made is None or not rounds:
         return None
     settings = result.settings
-    made = plan(
-        load_network(settings.network),
-        gpus=settings.gpus,
-        batch_size=settings.batch_size,
-        policy=settings.policy,
-        schedule=settings.schedule,
-        backend=settings.backend,
-        transport=settings.transport,
-    )
     found = ceilings(settings.device)
     return StepProfile(
         plan=made,

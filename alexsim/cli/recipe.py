@@ -1,0 +1,50 @@
+"""``alexsim recipe``: what ``train --recipe`` follows."""
+
+from __future__ import annotations
+
+import typer
+
+from alexsim.cli import options
+
+app = typer.Typer(
+    help="""Recipes: rates by stages of epochs, frozen layers, tests on the way.
+
+    Example: alexsim recipe show 2012 > mine.toml"""
+)
+
+
+@app.command(name="list")
+def list_recipes(json: options.Json = False) -> None:
+    """Names and titles of the recipes that come with alexsim.
+
+    Example: alexsim recipe list
+    """
+    from alexsim.cli.output import print_json
+    from alexsim.report.documents import recipes_document
+    from alexsim.report.tables import plain_table
+    from alexsim.train.recipe import load_recipe, recipe_names
+
+    found = {name: load_recipe(name) for name in recipe_names()}
+    if json:
+        print_json(recipes_document(found))
+        return
+    table = plain_table("Recipes", "name", "epochs", "stages", "title")
+    for name, recipe in found.items():
+        table.add_row(name, str(recipe.epochs), str(len(recipe.stages)), recipe.title)
+    options.console().print(table)
+
+
+@app.command()
+def show(name: str, output: options.Output = None) -> None:
+    """Print a recipe's file, to be copied and changed.
+
+    Example: alexsim recipe show 2012 -o mine.toml
+    """
+    from alexsim.cli.output import write_text
+    from alexsim.train.recipe import recipe_text
+
+    text = recipe_text(name)
+    if output is not None:
+        write_text(output, text)
+    else:
+        typer.echo(text, nl=False)

@@ -1,0 +1,114 @@
+"""What runs the steps of a stage: its plan and executor, and how the next stage takes over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from alexsim.errors import NetworkError, RunError
+from alexsim.execute.executor import Choices, Executor
+from alexsim.execute.strict import Strict
+from alexsim.network.editions import load_network
+from alexsim.plan.planner import plan
+from alexsim.plan.records import Plan
+from alexsim.train.recipe import Stage
+from alexsim.train.records import TrainSettings
+
+
+def stage_plan(settings: TrainSettings, frozen: tuple[str, ...]) -> Plan:
+    """The plan of a step in which some layers are frozen.
+
+    Raises:
+        NetworkError: the network has no such layer, or it has no weights.
+    """
+    network = load_network(settings.network)
+    trainable = frozenset(network.weighted_layers)
+    strange = sorted(set(frozen) - trainable)
+    if strange:
+        raise NetworkError(
+            f"the recipe freezes {', '.join(strange)}, which {network.name} does not have; layers"
+            f" with weights: {', '.join(network.weighted_layers)}"
+        )
+    return plan(
+        network,
+        gpus=settings.gpus,
+        batch_size=settings.batch_size,
+        policy=settings.policy,
+        schedule=settings.schedule,
+        backend=settings.backend,
+        transport=settings.transport,
+        trainable=trainable - set(frozen) if frozen else None,
+    )
+
+
+class Engine:
+    """The executor of the stage that a run is in; another one where other layers are frozen."""
+
+    def __init__(self, settings: TrainSettings) -> None:
+        self.settings = settings
+        self._frozen: tuple[str, ...] | None = None
+        self._executor: Executor | Strict | None = None
+
+    @property
+    def executor(self) -> Executor | Strict:
+        """That of the stage entered last."""
+        assert self._executor is not None
+        return self._executor
+
+    @property
+    def frozen(self) -> tuple[str, ...] | None:
+        """Layers that the stage entered last freezes; None before the first."""
+        return self._frozen
+
+    def enter(self, stage: Stage) -> None:
+        """Make ready for a stage, weights and momentum as they are.
+
+        Raises:
+            MemoryBudgetError: its plan does not fit.
+        """
+        if self._frozen == stage.frozen:
+            return
+        state = None
+        if self._executor is not None:
+            # One arena is given back before the next is taken: a budget holds one.
+            state = {name: tensor.cpu().clone() for name, tensor in self._executor.state().items()}
+            self._executor.close()
+            self._executor = None
+        settings = self.settings
+        choices = Choices(
+            budget_bytes=settings.budget_bytes,
+            seed=settings.seed,
+            device=settings.device,
+            precision=settings.precision,
+            graph=settings.graph,
+        )
+        made = stage_plan(settings, stage.frozen)
+        if settings.strict:
+            self._executor = Strict(made, choices, threads=settings.threads)
+        else:
+            self._executor = Executor(made, choices)
+        self._frozen = stage.frozen
+        if state is not None:
+            self.load(state)
+
+    def load(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Take a state over from whatever stage: frozen layers keep no momentum, thawed ones begin
+        with none."""
+        own = self.executor.state()
+        momenta = {name for name in (*own, *state) if name.endswith(".momentum")}
+        missing = sorted(own.keys() - state.keys() - momenta)
+        unknown = sorted(state.keys() - own.keys() - momenta)
+        if missing or unknown:
+            raise RunError(f"the checkpoint is of another network: lacks {missing}, has {unknown}")
+        self.executor.load_state(
+            {
+                name: state[name] if name in state else torch.zeros_like(tensor)
+                for name, tensor in own.items()
+            }
+        )
+
+    def close(self) -> None:
+        """End the executor."""
+        if self._executor is not None:
+            self._executor.close()

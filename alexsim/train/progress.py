@@ -1,0 +1,86 @@
+"""Where a run stands in its recipe: stage, rates, and when held-out images are tested."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from alexsim.execute.bind import Hyperparameters
+from alexsim.train.recipe import Recipe, Stage, reductions
+from alexsim.train.records import LayerSize
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """A recipe on a data set. Everything is a function of the steps done: runs resume anywhere."""
+
+    recipe: Recipe
+    batch_size: int
+    images: int
+    """Of the training set."""
+    held_out: int
+
+    def epoch(self, done: int) -> int:
+        """The epoch in which the next step begins; the first is 1."""
+        return done * self.batch_size // self.images + 1
+
+    def stage(self, done: int) -> Stage:
+        """The stage of the next step."""
+        return self.recipe.stage(self.epoch(done))
+
+    def hyperparameters(self, done: int, errors: Sequence[float]) -> Hyperparameters:
+        """Rates of the next step, after these validation errors."""
+        stage, recipe = self.stage(done), self.recipe
+        divisor = 1.0
+        if recipe.plateau:
+            divisor = recipe.plateau.divide_by ** reductions(errors, recipe.plateau)
+        return Hyperparameters(
+            weight_rate=stage.weight_rate / divisor,
+            bias_rate=stage.bias_rate / divisor,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            layer_rates=tuple((layer, rate / divisor) for layer, rate in stage.layer_rates),
+        )
+
+    def tests_after(self, done: int) -> bool:
+        """Whether held-out images are tested after that many steps."""
+        return bool(self.held_out) and self._tests(done) > self._tests(done - 1)
+
+    def tested(self, done: int) -> tuple[int, int]:
+        """Which held-out images: the first, and how many; another file's worth every time."""
+        validation = self.recipe.validation
+        assert validation is not None
+        count = min(validation.images or self.held_out, self.held_out)
+        return (self._tests(done) - 1) * count % self.held_out, count
+
+    def _tests(self, done: int) -> int:
+        validation = self.recipe.validation
+        if validation is None:
+            return 0
+        every = validation.every_images or validation.every_epochs * self.images
+        return done * self.batch_size // every
+
+
+def sizes_of(state: Mapping[str, torch.Tensor]) -> tuple[LayerSize, ...]:
+    """Mean magnitude of every layer's weights and momentum, all columns together."""
+    sums: dict[str, dict[str, tuple[float, int]]] = {}
+    for name, tensor in state.items():
+        layer, _, what = name.split(".", 2)
+        if what in ("weight", "weight.momentum"):
+            total, count = sums.setdefault(layer, {}).get(what, (0.0, 0))
+            total += tensor.abs().sum(dtype=torch.float64).item()
+            sums[layer][what] = (total, count + tensor.numel())
+    return tuple(
+        LayerSize(
+            layer=layer,
+            weight=_mean(found["weight"]),
+            increment=_mean(found.get("weight.momentum", (0.0, 1))),
+        )
+        for layer, found in sums.items()
+    )
+
+
+def _mean(found: tuple[float, int]) -> float:
+    return found[0] / found[1]
