@@ -35,11 +35,14 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write beside, sync, then rename.
+    """Write beside, sync, then rename; into pipes and devices straight, which stay what they are.
 
     Raises:
         AlexsimError: the file cannot be written.
     """
+    if path.exists() and not path.is_file():
+        _write_into(path, data)
+        return
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -49,6 +52,13 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
+        raise AlexsimError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _write_into(path: Path, data: bytes) -> None:
+    try:
+        path.write_bytes(data)
+    except OSError as error:
         raise AlexsimError(f"cannot write {path}: {error.strerror}") from error
 
 
