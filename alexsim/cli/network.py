@@ -18,10 +18,14 @@ def list_networks() -> None:
     Example: alexsim network list
     """
     from alexsim.network.editions import edition_names, load_network
+    from alexsim.network.variants import VARIANTS
 
     for name in edition_names():
         network = load_network(name)
         print(f"{name:14} {network.parameters:>11,} parameters  {network.title}")
+    print("\nvariants, as in --net alexnet-paper+no-lrn+tanh:")
+    for name, (what, _) in VARIANTS.items():
+        print(f"+{name:13} {what}")
 
 
 @app.command("show")

@@ -18,7 +18,8 @@ Net = Annotated[
     typer.Option(
         "--net",
         metavar="EDITION",
-        help="Network: see `alexsim network list`; or your own, as FILE.py:NAME.",
+        help="Network: see `alexsim network list`; or your own, as FILE.py:NAME. Variants are"
+        " added with +, as in alexnet-paper+no-lrn+tanh.",
     ),
 ]
 Batch = Annotated[int, typer.Option("--batch", metavar="N", help="Images per step.")]

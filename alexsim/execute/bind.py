@@ -38,6 +38,7 @@ from alexsim.network.layers import (
     Sigmoid,
     SoftmaxCrossEntropy,
     SpatialResponseNorm,
+    Tanh,
 )
 from alexsim.network.network import Part
 from alexsim.plan.placement import parameter
@@ -182,6 +183,8 @@ def _forward(op: Op, part: Part, memory: Memory) -> Run:
             return lambda _: _discard(torch.clamp_min(x, 0, out=y))
         case Sigmoid():
             return lambda _: _discard(torch.sigmoid(x, out=y))
+        case Tanh():
+            return lambda _: _discard(torch.tanh(x, out=y))
         case Dropout(rate=rate):
             mask = memory.buffer(op.reads[-1])
 
@@ -250,6 +253,9 @@ def _grad_input(plan: Plan, op: Op, part: Part, memory: Memory) -> Run:
             return lambda _: _discard(backward(first, second, 0, grad_input=dx))
         case Sigmoid():
             backward = torch.ops.aten.sigmoid_backward.grad_input
+            return lambda _: _discard(backward(first, second, grad_input=dx))
+        case Tanh():
+            backward = torch.ops.aten.tanh_backward.grad_input
             return lambda _: _discard(backward(first, second, grad_input=dx))
         case Dropout():
             return lambda _: _discard(torch.mul(first, second, out=dx))

@@ -13,6 +13,7 @@ What is counted
     convolution, fc             1 (bias)               0
     ReLU, dropout               1                      1
     sigmoid                     4                      3
+    tanh                        5                      3
     max-pool, window w*w        w*w - 1                ties all: 2 w*w; first: w*w + 1
     average pool                w*w                    w*w + 1
     response norm, window n     n + 4                  n + 7
@@ -43,6 +44,7 @@ from alexsim.network.layers import (
     Sigmoid,
     SoftmaxCrossEntropy,
     SpatialResponseNorm,
+    Tanh,
 )
 from alexsim.network.network import Part
 
@@ -142,7 +144,7 @@ def _elements_reread(part: Part) -> int:
     match part.layer:
         case MaxPool() | LocalResponseNorm() | SpatialResponseNorm():
             return inputs + outputs
-        case ReLU() | Sigmoid() | Dropout():
+        case ReLU() | Sigmoid() | Tanh() | Dropout():
             return outputs
         case _:
             return 0
@@ -154,6 +156,8 @@ def _forward_flop(layer: Layer) -> int:
             return 1
         case Sigmoid():
             return 4
+        case Tanh():
+            return 5
         case MaxPool(size=size):
             return size * size - 1
         case AveragePool(size=size):
@@ -173,7 +177,7 @@ def _grad_input_flop(layer: Layer) -> int:
             return 0
         case ReLU() | Dropout():
             return 1
-        case Sigmoid():
+        case Sigmoid() | Tanh():
             return 3
         case MaxPool(size=size, ties=ties):
             return 2 * size * size if ties == "all" else size * size + 1

@@ -28,6 +28,7 @@ from alexsim.network.layers import (
     SpatialResponseNorm,
 )
 from alexsim.network.network import Network
+from alexsim.network.variants import varied
 
 IMAGENET = (3, 224, 224)
 
@@ -230,10 +231,17 @@ def edition_names() -> tuple[str, ...]:
 def load_network(name: str) -> Network:
     """The edition of that name, or a network of one's own: ``FILE.py:NAME``.
 
+    Either may be varied: ``alexnet-paper+no-lrn+tanh`` (see ``variants``).
+
     Raises:
         NetworkError: there is none; the message lists the names and the nearest.
     """
-    if ".py:" in name:
+    # Folders may have a + in their names.
+    file, colon, rest = name.rpartition(".py:")
+    rest, *variants = rest.split("+")
+    if variants:
+        return varied(load_network(file + colon + rest), tuple(variants))
+    if colon:
         return _own(name)
     if name not in _EDITIONS:
         near = difflib.get_close_matches(name, _EDITIONS, n=1)

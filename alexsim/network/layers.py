@@ -173,6 +173,11 @@ class Sigmoid(Layer):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tanh(Layer):
+    """``tanh(x)``: what the paper compares ReLU with (section 3.1)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Dropout(Layer):
     """Zero each unit with probability ``rate`` in training; multiply by ``1 - rate`` at test.
 

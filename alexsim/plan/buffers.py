@@ -25,6 +25,7 @@ from alexsim.network.layers import (
     Sigmoid,
     SoftmaxCrossEntropy,
     SpatialResponseNorm,
+    Tanh,
 )
 from alexsim.network.network import INPUT, Network, Part
 from alexsim.plan.placement import parameter
@@ -178,7 +179,13 @@ def _keeps(layer: Layer) -> bool:
     """Whether a layer's backward pass needs its own output, so that nothing may overwrite it."""
     return isinstance(
         layer,
-        MaxPool | LocalResponseNorm | SpatialResponseNorm | Sigmoid | ReLU | SoftmaxCrossEntropy,
+        MaxPool
+        | LocalResponseNorm
+        | SpatialResponseNorm
+        | Sigmoid
+        | Tanh
+        | ReLU
+        | SoftmaxCrossEntropy,
     )
 
 

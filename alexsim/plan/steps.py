@@ -21,6 +21,7 @@ from alexsim.network.layers import (
     Sigmoid,
     SoftmaxCrossEntropy,
     SpatialResponseNorm,
+    Tanh,
 )
 from alexsim.network.network import Part
 from alexsim.plan.placement import Placement, Step, activation, elements, parameter
@@ -178,7 +179,7 @@ class StepList(Placement):
         match part.layer:
             case SoftmaxCrossEntropy():
                 reads: tuple[str, ...] = (own, f"gpu{device}/labels")
-            case ReLU() | Sigmoid():
+            case ReLU() | Sigmoid() | Tanh():
                 reads = (grad, own)
             case Dropout():
                 reads = (grad, parameter(device, part, "mask"))

@@ -26,6 +26,7 @@ from alexsim.network.layers import (
     ReLU,
     Sigmoid,
     SpatialResponseNorm,
+    Tanh,
 )
 from alexsim.network.network import Network, Part
 
@@ -97,6 +98,8 @@ def _module(network: Network, parts: tuple[Part, ...]) -> nn.Module:
             return nn.ReLU()
         case Sigmoid():
             return nn.Sigmoid()
+        case Tanh():
+            return nn.Tanh()
         case Dropout(rate=rate):
             return nn.Dropout(rate)
         case other:
@@ -141,10 +144,20 @@ def _convolution(layer: Convolution, parts: tuple[Part, ...]) -> nn.Module:
 
 def _fully_connected(network: Network, parts: tuple[Part, ...]) -> nn.Module:
     first = parts[0]
-    if network.columns > 1 and len(first.sources) < _columns_before(network, first):
-        raise NetworkError(f"layer {first.layer.name!r}: no plain module reads one column only")
     units = sum(part.output_shape[0] for part in parts)
-    made = nn.Linear(math.prod(first.input_shape), units)
+    inputs = math.prod(first.input_shape)
+    if network.columns > 1 and len(first.sources) < _columns_before(network, first):
+        # Each column its own units from its own inputs: a grouped product over one pixel.
+        grouped = nn.Conv1d(len(parts) * inputs, units, 1, groups=len(parts))
+        return nn.Sequential(
+            OrderedDict[str, nn.Module](
+                flatten=nn.Flatten(),
+                pixel=nn.Unflatten(1, (len(parts) * inputs, 1)),
+                linear=grouped,
+                units=nn.Flatten(),
+            )
+        )
+    made = nn.Linear(inputs, units)
     if len(first.input_shape) == 1:
         return made
     return nn.Sequential(OrderedDict[str, nn.Module](flatten=nn.Flatten(), linear=made))

@@ -26,6 +26,7 @@ _NAMES = {
     "SpatialResponseNorm": ("spatial norm", "spatial norms"),
     "ReLU": ("ReLU", "ReLUs"),
     "Sigmoid": ("sigmoid", "sigmoids"),
+    "Tanh": ("tanh", "tanhs"),
     "Dropout": ("dropout", "dropouts"),
     "SoftmaxCrossEntropy": ("softmax", "softmaxes"),
 }

@@ -130,8 +130,8 @@ _RECIPES = {
 
 
 def recipe_name(network: str) -> str:
-    """The recipe that an edition was trained with; normalised images and one rate for others."""
-    return _RECIPES.get(network, "modern")
+    """The recipe that an edition and its variants were trained with; ``modern`` for others."""
+    return _RECIPES.get(network.partition("+")[0], "modern")
 
 
 def recipe_names() -> tuple[str, ...]:

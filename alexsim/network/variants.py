@@ -1,0 +1,98 @@
+"""Ablations as suffixes of a network's name: ``alexnet-paper+no-lrn+tanh``.
+
+Each is a change that the paper measured (sections 3.1 to 3.5 and 4.2) or that undoes one of its
+choices; what results is planned, simulated and trained like any other network.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import replace
+
+from alexsim.errors import NetworkError
+from alexsim.network.layers import (
+    Convolution,
+    Dropout,
+    FullyConnected,
+    Layer,
+    LocalResponseNorm,
+    MaxPool,
+    ReLU,
+    Sigmoid,
+    SpatialResponseNorm,
+    Tanh,
+)
+from alexsim.network.network import Network
+
+Layers = tuple[Layer, ...]
+
+
+def varied(network: Network, variants: tuple[str, ...]) -> Network:
+    """The network with every named change, in order.
+
+    Raises:
+        NetworkError: a variant is unknown, changes nothing, or its layers do not fit.
+    """
+    for name in variants:
+        if name not in VARIANTS:
+            near = difflib.get_close_matches(name, VARIANTS, n=1)
+            hint = f"; did you mean +{near[0]}?" if near else ""
+            known = ", ".join(f"+{one}" for one in VARIANTS)
+            raise NetworkError(f"no variant +{name}{hint} (known: {known})")
+        what, change = VARIANTS[name]
+        layers = change(network.layers)
+        if layers == network.layers:
+            raise NetworkError(f"+{name} changes nothing in {network.name}: {what}")
+        network = replace(network, name=f"{network.name}+{name}", layers=layers)
+    return network
+
+
+def _no_lrn(layers: Layers) -> Layers:
+    norms = LocalResponseNorm | SpatialResponseNorm
+    return tuple(layer for layer in layers if not isinstance(layer, norms))
+
+
+def _no_dropout(layers: Layers) -> Layers:
+    return tuple(layer for layer in layers if not isinstance(layer, Dropout))
+
+
+def _apart(layers: Layers) -> Layers:
+    """Windows of 2 x 2 at stride 2: outputs as large as of 3 x 3 at stride 2 (section 3.4)."""
+    return tuple(
+        replace(layer, size=2, stride=2, rounding="floor")
+        if isinstance(layer, MaxPool) and (layer.size, layer.stride) == (3, 2)
+        else layer
+        for layer in layers
+    )
+
+
+def _no_exchange(layers: Layers) -> Layers:
+    """Only the last layer with weights, whose classes compete, reads all columns."""
+    weighted = [i for i, one in enumerate(layers) if isinstance(one, Convolution | FullyConnected)]
+    return tuple(
+        replace(layer, reads="own")
+        if isinstance(layer, Convolution | FullyConnected) and index != weighted[-1]
+        else layer
+        for index, layer in enumerate(layers)
+    )
+
+
+def _instead_of_relu(kind: Callable[..., Layer], word: str) -> Callable[[Layers], Layers]:
+    def change(layers: Layers) -> Layers:
+        return tuple(
+            kind(name=layer.name.replace("relu", word)) if isinstance(layer, ReLU) else layer
+            for layer in layers
+        )
+
+    return change
+
+
+VARIANTS: dict[str, tuple[str, Callable[[Layers], Layers]]] = {
+    "no-lrn": ("no response norms (section 3.3)", _no_lrn),
+    "pool2": ("pools of 2 x 2 that do not overlap (section 3.4)", _apart),
+    "no-exchange": ("columns meet in the last layer only (section 3.2)", _no_exchange),
+    "no-dropout": ("no dropout (section 4.2)", _no_dropout),
+    "tanh": ("tanh for ReLU (section 3.1, figure 1)", _instead_of_relu(Tanh, "tanh")),
+    "sigmoid": ("sigmoid for ReLU", _instead_of_relu(Sigmoid, "sigmoid")),
+}
