@@ -15,7 +15,7 @@ from typing import Any
 from alexsim.plan.records import Op, OpKind, Plan
 from alexsim.plan.timeline import memory_timeline
 from alexsim.profile.records import StepProfile
-from alexsim.trace import Span, Trace
+from alexsim.trace import Span, Trace, activity
 from alexsim.units import MIB
 
 Event = dict[str, Any]
@@ -277,6 +277,9 @@ def _kind(op: Op | None, span: Span) -> tuple[str, str]:
     """Category and name of an op's event, transfers as CUDA's own profilers call them."""
     name = span.op_id.removeprefix(f"{span.device}.")
     if op is None:
+        # Sums over copies of the plan belong to no op of it.
+        if activity(span.op_id) == "all_reduce":
+            return "gpu_memcpy", f"Memcpy PtoP ({name})"
         return "host", name
     match op.kind:
         case OpKind.UPLOAD:
