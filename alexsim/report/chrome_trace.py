@@ -218,7 +218,10 @@ class _Rows:
             before: dict[str, int] | None = None
             for span in self._spans:
                 held = moments.get(span.op_id)
-                if span.device != device.name or held is None or held == before:
+                # Copies run ahead of their place in the plan; what computes says where it is.
+                if span.device != device.name or span.queue != "compute":
+                    continue
+                if held is None or held == before:
                     continue
                 before = held
                 yield {
