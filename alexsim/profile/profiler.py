@@ -212,10 +212,13 @@ def _underlaid(step: _Step, device: Device, number: int, into: Underlay) -> tupl
         for event in document["traceEvents"]
         if event.get("ph") == "X" and event.get("cat") in ("cpu_op", "kernel", "gpu_memcpy")
     ]
+    first, end = trace.bounds()[number]
     if device == "cuda" and events:
         # A card's events count from its first; there the two clocks meet.
-        first = min(span.start_s for span in trace.spans)
         base_us = 1e6 * first - min(event["ts"] for event in events)
+    if device == "cpu":
+        # After the last op come copies for the caller: no part of the step.
+        events = [event for event in events if event["ts"] + base_us < 1e6 * end]
     into.events += [event | {"ts": event["ts"] + base_us} for event in events]
     return trace.spans
 

@@ -142,7 +142,7 @@ def _telemetry(found: Telemetry | None) -> dict[str, Any] | None:
 
 
 def _exchanges(found: StepProfile) -> list[dict[str, Any]]:
-    rounds = rounds_of(found.trace)
+    rounds = rounds_of(found.trace)[: found.rounds]
     kinds: dict[str, list[str]] = {}
     for op in found.plan.ops():
         if op.exchange:
@@ -169,7 +169,8 @@ def _middle(values: list[float]) -> float | None:
 
 def _typical_step(found: StepProfile) -> list[Span]:
     """The spans of the step whose length is the median."""
-    lengths = found.trace.step_s()
+    # A step with torch.profiler under it may follow: it is slower.
+    lengths = dict(list(found.trace.step_s().items())[: found.rounds])
     if not lengths:
         return []
     ordered = sorted(lengths, key=lambda step: lengths[step])
