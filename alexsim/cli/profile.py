@@ -71,7 +71,7 @@ def profile(
     """
     import os
 
-    from alexsim.cli.output import check_trace, print_json
+    from alexsim.cli.output import print_json
     from alexsim.cli.parse import as_policy, as_schedule, choice, positive
     from alexsim.cli.train_settings import ready_for_triton
     from alexsim.errors import AlexsimError
@@ -86,8 +86,6 @@ def profile(
     positive("--rounds", rounds)
     if torch_profiler and trace is None:
         raise AlexsimError("--torch-profiler goes under a trace: give --trace FILE too")
-    if trace is not None:
-        check_trace(trace)
     if threads is not None:
         positive("--threads", threads)
     network = load_network(net)

@@ -124,7 +124,7 @@ def simulate(
     Example: alexsim simulate --machine k20x8 --gpus 8 --partition replicas --batch 1024
     --net alexnet-owt
     """
-    from alexsim.cli.output import check_trace, print_json
+    from alexsim.cli.output import print_json
     from alexsim.cli.parse import as_data_path, as_precision, as_schedule, choice, positive
     from alexsim.errors import AlexsimError
     from alexsim.network.editions import load_network
@@ -142,8 +142,6 @@ def simulate(
 
     positive("--epochs", epochs)
     positive("--images", images)
-    if trace is not None:
-        check_trace(trace)
     trained = load_network(net)
     in_precision = as_precision(precision)
     known: Calibration | None = None
