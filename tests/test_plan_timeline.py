@@ -105,7 +105,9 @@ def test_every_edition_holds_what_its_buffers_say(name: str) -> None:
             continue
         for policy in POLICIES:
             for gpus in {1, network.columns}:
-                assert_agrees(plan(network, gpus=gpus, batch_size=2, policy=policy, backend=backend))
+                assert_agrees(
+                    plan(network, gpus=gpus, batch_size=2, policy=policy, backend=backend)
+                )
 
 
 @given(
