@@ -89,6 +89,8 @@ def assert_peak_is_the_plan_s(
     assert max(moment.total_bytes for moment in moments) <= device.total_bytes
     # The table has the most scratch of any op, the fullest op its own.
     peak = without.index(max(without))
+    at_peak = {one.buffer.name for one in holdings(device) if one.first <= peak <= one.last}
+    assert at_peak == set(device.resident)
     by_category = dict(moments[peak].by_category)
     by_category["workspace"] = (
         by_category.get("workspace", 0) - device.ops[peak].scratch_bytes + device.scratch_bytes
