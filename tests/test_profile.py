@@ -1,6 +1,7 @@
 """``alexsim profile``: counts that are the plan's, times that add up, tables that fit."""
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -234,6 +235,17 @@ def test_intervals_of_ratios_hold_the_median_19_times_in_20(pairs: int) -> None:
         assert (found.low, found.median, found.high) == pytest.approx(
             (row[low], np.median(row), row[high])
         )
+
+
+def test_intervals_of_ratios_are_as_narrow_as_19_in_20_allows() -> None:
+    def holds(n: int, rank: int) -> bool:
+        """The median lies between the ranks unless fewer than ``rank`` values are on one side."""
+        return 20 * sum(math.comb(n, k) for k in range(rank, n - rank + 1)) >= 19 * 2**n
+
+    for n in range(6, 101):
+        rank = int(ratio([float(k) for k in range(1, n + 1)], [1.0] * n).low)
+        assert holds(n, rank), n
+        assert not holds(n, rank + 1), n
 
 
 @pytest.mark.parametrize("pairs", [1, 2, 3, 4, 5])
