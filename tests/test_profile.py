@@ -155,7 +155,8 @@ def test_what_timing_an_op_costs_is_little_and_leaves_nothing_behind() -> None:
     made = plan(load_network("lenet-5"), batch_size=2, backend="aten")
     executor = Executor(made)
     executor.initialise()
-    assert 0 < executor.event_s() < 50e-6
+    # Others use these cores as well: the middle of three.
+    assert 0 < sorted(executor.event_s() for _ in range(3))[1] < 50e-6
     assert executor.trace().spans == ()
     batch = torch.randn(2, *made.network.input_shape), torch.tensor([0, 1])
     executor.step(*batch, step=0, hyperparameters=profiler._STILL)
@@ -264,8 +265,8 @@ def test_ratios_that_are_all_the_same_have_no_width() -> None:
         ratio([1.0, 2.0], [1.0])
 
 
-def test_a_step_with_torch_s_profiler_under_it_is_none_of_the_medians(lenet: Profiled) -> None:
-    found, _ = lenet
+def test_a_step_with_torch_s_profiler_under_it_is_none_of_the_medians(two_gpus: Profiled) -> None:
+    found, _ = two_gpus
     slow = max(found.trace.bounds())
     assert slow == found.rounds
     stretched = Trace(
