@@ -13,6 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
+from alexsim.machine.machine import load_machine
+from alexsim.network.editions import load_network
+from alexsim.plan.planner import plan
+from alexsim.profile.profiler import Underlay, profile
+from alexsim.profile.records import StepProfile
+from alexsim.simulate.simulator import Configuration, on_machine
 from alexsim.train.images import worker_pool
 
 # The tests' own helpers (reference.py) stand beside them.
@@ -45,3 +51,32 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             pixels = np.clip(rng.normal(level, 20, (40, 36 + index % 3, 3)), 0, 255)
             Image.fromarray(pixels.astype(np.uint8)).save(root / name / f"{index:02}.JPEG")
     return root
+
+
+@pytest.fixture(scope="session")
+def lenet() -> tuple[StepProfile, Underlay]:
+    """One device, profiled here; what ``torch.profiler`` saw of one more step."""
+    return profiled("lenet-5", 128)
+
+
+@pytest.fixture(scope="session")
+def two_gpus() -> tuple[StepProfile, Underlay]:
+    """Two devices and fourteen exchanges, profiled likewise."""
+    return profiled("alexnet-2012", 2)
+
+
+def profiled(name: str, batch_size: int) -> tuple[StepProfile, Underlay]:
+    network, under = load_network(name), Underlay()
+    # Threads of two cores that others use as well wait for one another.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    there = Configuration(network=network, gpus=None, batch_size=batch_size)
+    found = profile(
+        plan(network, batch_size=batch_size, backend="aten"),
+        on_machine(there, load_machine("gtx580x2")),
+        device="cpu",
+        rounds=2,
+        underlay=under,
+    )
+    torch.set_num_threads(threads)
+    return found, under

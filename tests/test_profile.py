@@ -1,8 +1,12 @@
 """``alexsim profile``: counts that are the plan's, times that add up, tables that fit."""
 
 import json
+import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
 
 from alexsim.cli.app import main
 from alexsim.execute.executor import Executor
@@ -10,7 +14,12 @@ from alexsim.network.editions import load_network
 from alexsim.plan.planner import plan
 from alexsim.plan.tables import flop_table
 from alexsim.profile import calibrate, profiler
-from alexsim.profile.profiler import spread
+from alexsim.profile.profiler import Underlay
+from alexsim.profile.records import StepProfile, ratio, spread
+from alexsim.report.profile_document import profile_document
+from alexsim.trace import Span, Trace
+
+Profiled = tuple[StepProfile, Underlay]
 
 FAST = ("--net", "lenet-5", "--batch", "64", "--rounds", "3", "--threads", "1")
 
@@ -115,8 +124,6 @@ def test_mistakes_get_one_line(
 
 
 def test_measuring_rates_change_no_weight_and_leave_nothing_out() -> None:
-    import torch
-
     made = plan(load_network("lenet-5"), batch_size=4, backend="aten")
     for still in (profiler._STILL, calibrate._STILL):
         assert still.weight_rate > 0  # ATen leaves out products that are multiplied by 0
@@ -134,8 +141,6 @@ def test_measuring_rates_change_no_weight_and_leave_nothing_out() -> None:
 
 
 def test_recording_can_be_switched_off() -> None:
-    import torch
-
     made = plan(load_network("lenet-5"), batch_size=2, backend="aten")
     executor = Executor(made)
     executor.initialise()
@@ -146,6 +151,130 @@ def test_recording_can_be_switched_off() -> None:
         assert len(executor.trace().spans) == (sum(1 for _ in made.ops()) if on else 0)
 
 
+def test_what_timing_an_op_costs_is_little_and_leaves_nothing_behind() -> None:
+    made = plan(load_network("lenet-5"), batch_size=2, backend="aten")
+    executor = Executor(made)
+    executor.initialise()
+    # Others use these cores as well: the middle of three.
+    assert 0 < sorted(executor.event_s() for _ in range(3))[1] < 50e-6
+    assert executor.trace().spans == ()
+    batch = torch.randn(2, *made.network.input_shape), torch.tensor([0, 1])
+    executor.step(*batch, step=0, hyperparameters=profiler._STILL)
+    assert executor.trace().spans == ()
+    executor.record()
+    executor.step(*batch, step=1, hyperparameters=profiler._STILL)
+    assert [span.op_id for span in executor.trace().spans] == [op.id for op in made.ops()]
+
+
+def test_what_is_held_is_what_was_planned(lenet: Profiled, two_gpus: Profiled) -> None:
+    for found, devices in ((lenet[0], 1), (two_gpus[0], 2)):
+        assert [held.devices for held in found.held] == [f"gpu{n}" for n in range(devices)]
+        for held, device in zip(found.held, found.plan.devices, strict=True):
+            assert held.planned_bytes == device.total_bytes
+            # More than the arena alone: its scratch was seen.
+            assert held.measured_bytes > device.arena_bytes + device.scratch_bytes / 2
+            assert held.measured_bytes == pytest.approx(held.planned_bytes, rel=0.01)
+
+
+def span_of(op: str, device: str, start: float, end: float) -> Span:
+    return Span(
+        op_id=op, device=device, queue="compute", step=0, start_s=start, end_s=end, source="here"
+    )
+
+
+@pytest.mark.parametrize(
+    ("allocations", "peaks"),
+    [
+        ([], (0, 0)),
+        # Within an op of one device, and then of the other.
+        ([(11, 5), (12, 7), (13, -7), (14, -5), (21, 9), (22, -9)], (12, 9)),
+        # The most, not the last; an end belongs to its op.
+        ([(11, 50), (12, -40), (20, 1), (20, -11)], (50, 0)),
+        # What was taken before the first op and between two is still there in the next.
+        ([(1, 100), (11, 1), (25, 30), (31, 2)], (133, 0)),
+        # Between and after ops is nobody's.
+        ([(26, 500), (27, -500), (41, 70)], (0, 0)),
+        # What is given back was taken earlier still.
+        ([(2, -8), (12, 9)], (1, 0)),
+    ],
+)
+def test_scratch_counts_where_an_op_took_it(
+    allocations: list[tuple[int, int]], peaks: tuple[int, int]
+) -> None:
+    spans = (
+        span_of("late", "gpu0", 30e-9, 40e-9),
+        span_of("first", "gpu0", 10e-9, 20e-9),
+        span_of("other", "gpu1", 20.5e-9, 24e-9),
+    )
+    found = profiler._scratch_peaks(Trace(spans=spans), allocations)
+    assert found == dict(zip(("gpu0", "gpu1"), peaks, strict=True))
+
+
 def test_spreads_are_quantiles() -> None:
     found = spread([3.0, 1.0, 2.0, 5.0, 4.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0])
     assert (found.median_s, found.low_s, found.high_s) == (6.0, 2.0, 10.0)
+    one = spread([7.0])
+    assert (one.median_s, one.low_s, one.high_s) == (7.0, 7.0, 7.0)
+
+
+@pytest.mark.parametrize("pairs", [6, 15, 21, 61])
+def test_intervals_of_ratios_hold_the_median_19_times_in_20(pairs: int) -> None:
+    """Whatever the distribution; the next narrower interval would not."""
+    rng = np.random.default_rng(pairs)
+    # Ratios of skewed times, their true median 1.
+    draws = np.sort(np.exp(rng.laplace(0, 1, (20_000, pairs))))
+    ranks = ratio([float(n) for n in range(1, pairs + 1)], [1.0] * pairs)
+    low, high = int(ranks.low) - 1, int(ranks.high) - 1
+    assert low + high == pairs - 1
+    assert np.mean((draws[:, low] <= 1) & (draws[:, high] >= 1)) >= 0.95
+    assert np.mean((draws[:, low + 1] <= 1) & (draws[:, high - 1] >= 1)) < 0.95
+    for row in draws[:50]:
+        shuffled = rng.permutation(row)
+        theirs = rng.uniform(0.5, 2.0, pairs)
+        found = ratio(shuffled * theirs, theirs)
+        assert found.pairs == pairs
+        assert (found.low, found.median, found.high) == pytest.approx(
+            (row[low], np.median(row), row[high])
+        )
+
+
+def test_intervals_of_ratios_are_as_narrow_as_19_in_20_allows() -> None:
+    def holds(n: int, rank: int) -> bool:
+        """The median lies between the ranks unless fewer than ``rank`` values are on one side."""
+        return 20 * sum(math.comb(n, k) for k in range(rank, n - rank + 1)) >= 19 * 2**n
+
+    for n in range(6, 101):
+        rank = int(ratio([float(k) for k in range(1, n + 1)], [1.0] * n).low)
+        assert holds(n, rank), n
+        assert not holds(n, rank + 1), n
+
+
+@pytest.mark.parametrize("pairs", [1, 2, 3, 4, 5])
+def test_few_pairs_give_their_smallest_and_largest(pairs: int) -> None:
+    values = [3.0, 1.0, 4.0, 1.5, 9.0][:pairs]
+    found = ratio(values, [2.0] * pairs)
+    assert (found.low, found.high) == (min(values) / 2, max(values) / 2)
+    assert found.median == np.median(values) / 2
+
+
+def test_ratios_that_are_all_the_same_have_no_width() -> None:
+    for pairs in (1, 6, 40):
+        found = ratio([3.0] * pairs, [2.0] * pairs)
+        assert (found.low, found.median, found.high) == (1.5, 1.5, 1.5)
+    with pytest.raises(ValueError, match="zip"):
+        ratio([1.0, 2.0], [1.0])
+
+
+def test_a_step_with_torch_s_profiler_under_it_is_none_of_the_medians(two_gpus: Profiled) -> None:
+    found, _ = two_gpus
+    slow = max(found.trace.bounds())
+    assert slow == found.rounds
+    stretched = Trace(
+        spans=tuple(
+            replace(span, end_s=span.end_s + 100) if span.step == slow else span
+            for span in found.trace.spans
+        )
+    )
+    told = profile_document(replace(found, trace=stretched))
+    assert told == profile_document(found)
+    assert max(span["end_s"] for span in told["spans"]["measured"]) < 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import random
@@ -17,6 +18,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+
+from alexsim.cli.app import main
+from alexsim.cli.train_watch import TerminalWatch
+from alexsim.train.records import StepReport
 
 LENET = ("--net", "lenet-5", "--batch", "16", "--seed", "3", "--learning-rate", "0.1")
 
@@ -75,6 +80,93 @@ def test_a_run_says_what_it_did(undisturbed: tuple[Path, dict]) -> None:
     assert document["top1"] <= 0.34
     first = (run / "metrics.jsonl").read_text().splitlines()[0]
     assert json.loads(first)["step"] == 1
+
+
+PROFILE_KEYS = {"schema", "alexsim", "network", "batch_size", "layers"}
+LAYER_KEYS = {
+    "name", "parameters", "mac", "flop", "grad_input_flop", "grad_weight_flop", "bytes",
+    "measured", "predicted", "arithmetic_intensity", "memory_bytes",
+}  # fmt: skip
+
+
+def assert_left_a_profile(run: Path, steps: range) -> None:
+    """Of these steps, counted from 0; its times add up, and the trace has the same steps."""
+    found = json.loads((run / "profile.json").read_text())
+    assert found.keys() >= PROFILE_KEYS
+    assert (found["network"], found["batch_size"]) == ("lenet-5", 16)
+    assert found["rounds"] == len(steps)
+    assert all(layer.keys() >= LAYER_KEYS for layer in found["layers"])
+    passes = [
+        (name, seconds)
+        for layer in found["layers"]
+        for name, seconds in layer["measured"].items()
+        if name in ("forward_s", "grad_input_s", "grad_weight_s", "update_s")
+    ]
+    # Five layers have weights, and the first one's input needs no gradient.
+    assert len(passes) == 2 * len(found["layers"]) - 1 + 2 * 5
+    assert all(seconds > 0 for _, seconds in passes)
+    whole = sum(seconds for _, seconds in passes) + found["transfers_s"] + found["rest_s"]
+    assert whole == pytest.approx(found["timed_step_s"])
+    assert abs(found["rest_s"]) < 0.5 * found["timed_step_s"]
+    low, high = found["step_s_interval"]
+    assert low <= found["step_s"] <= high
+    trace = json.loads(gzip.decompress((run / "trace.json.gz").read_bytes()))
+    names = {
+        pid: [
+            event["name"]
+            for event in trace["traceEvents"]
+            if event["pid"] == pid and event.get("cat") == "user_annotation"
+        ]
+        for pid in (1, 2)
+    }
+    # Measured steps bear their number in the run; the simulated one is repeated.
+    assert names[1] == [f"ProfilerStep#{step}" for step in steps]
+    assert names[2] == [f"ProfilerStep#{step}" for step in range(len(steps))]
+
+
+def test_a_run_leaves_the_profile_of_ten_steps(undisturbed: tuple[Path, dict]) -> None:
+    assert_left_a_profile(undisturbed[0], range(1, 11))
+
+
+def test_a_resumed_run_leaves_the_profile_of_what_it_ran_itself(
+    folder: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    train(folder, run, "--steps", 4)
+    assert_left_a_profile(run, range(1, 4))
+    done = alexsim("train", "--resume", run, "--steps", 9, "--json")
+    assert done.returncode == 0, done.stderr
+    assert_left_a_profile(run, range(5, 9))
+
+
+def test_devices_in_processes_of_their_own_are_profiled_too(folder: Path, tmp_path: Path) -> None:
+    train(folder, tmp_path / "run", "--steps", 3, "--strict")
+    assert_left_a_profile(tmp_path / "run", range(1, 3))
+
+
+def test_a_run_of_one_step_leaves_no_profile(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether that is all it was to do, or it was interrupted there."""
+    train(folder, tmp_path / "one", "--steps", 1)
+    shown = TerminalWatch._step
+
+    def interrupt(self: TerminalWatch, report: StepReport) -> None:
+        shown(self, report)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(TerminalWatch, "_step", interrupt)
+    with pytest.raises(SystemExit) as caught:
+        main(
+            ["train", *LENET, "--data", str(folder), "-o", str(tmp_path / "stopped"),
+             "--steps", "40", "--workers", "1", "--threads", "1", "--json"]
+        )  # fmt: skip
+    assert not caught.value.code
+    for name in ("one", "stopped"):
+        assert lines(tmp_path / name) >= 1
+        left = {path.name for path in (tmp_path / name).iterdir()}
+        assert "checkpoint-00000001.safetensors" in left
+        assert not left & {"profile.json", "trace.json.gz"}
 
 
 @pytest.mark.parametrize("workers", [2])

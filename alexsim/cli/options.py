@@ -56,11 +56,21 @@ Output = Annotated[
     Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write there, not stdout.")
 ]
 
+
+def _checked_trace(path: Path | None) -> Path | None:
+    from alexsim.cli.output import check_trace
+
+    if path is not None:
+        check_trace(path)
+    return path
+
+
 Trace = Annotated[
     Path | None,
     typer.Option(
         "--trace",
         metavar="FILE",
+        callback=_checked_trace,
         help="Write the steps for ui.perfetto.dev, as FILE.json.gz; into a folder, DIR/, one file"
         " per virtual GPU, for Holistic Trace Analysis.",
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -51,7 +52,9 @@ def write_bytes(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        # Where the folder is none, unlinking fails as well.
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise AlexsimError(f"cannot write {path}: {error.strerror}") from error
 
 
@@ -62,6 +65,16 @@ def _write_into(path: Path, data: bytes) -> None:
         raise AlexsimError(f"cannot write {path}: {error.strerror}") from error
 
 
+def check_trace(path: Path) -> None:
+    """Look at the name before anything is measured for it.
+
+    Raises:
+        AlexsimError: it says neither a file nor a folder.
+    """
+    if path.suffix and not path.name.endswith(".json.gz") and not path.is_dir():
+        raise AlexsimError(f"--trace must end in .json.gz, or name a folder; got {path}")
+
+
 def write_trace(path: Path, clocks: Sequence[Clock]) -> None:
     """One file with everything, or a folder with a file per clock and virtual GPU.
 
@@ -70,11 +83,10 @@ def write_trace(path: Path, clocks: Sequence[Clock]) -> None:
     """
     from alexsim.report.chrome_trace import chrome_trace, packed, rank_traces
 
+    check_trace(path)
     if path.name.endswith(".json.gz"):
         write_bytes(path, packed(chrome_trace(clocks)))
         return
-    if path.suffix:
-        raise AlexsimError(f"--trace must end in .json.gz, or name a folder; got {path}")
     for clock in clocks:
         folder = path / clock.name.partition(":")[0]
         try:

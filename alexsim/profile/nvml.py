@@ -119,9 +119,9 @@ class Sampler:
     ) -> None:
         if self._thread is None:
             return
+        after = self._energy_counters()
         self._stop.set()
         self._thread.join()
-        after = self._energy_counters()
         if self._counters is not None and after is not None:
             used = sum(b - a for a, b in zip(self._counters, after, strict=True))
             self._energy = Energy(joules=used / 1e3, source="counter")
@@ -130,16 +130,18 @@ class Sampler:
         self._nvml.nvmlShutdown()
 
     def _run(self) -> None:
-        before = 0.0
+        before, last = 0.0, False
         while True:
             now = time.monotonic() - self._began_s
             for index, card in enumerate(self._cards):
                 sample = self._sample(index, card, now)
                 self._joules += (sample.power_w or 0.0) * (now - before)
                 self._sink(sample)
-            before = now
-            if self._stop.wait(_INTERVAL_S):
+            if last:
                 return
+            before = now
+            # Once more at the end: power is added up over all of the time.
+            last = self._stop.wait(_INTERVAL_S)
 
     def _sample(self, index: int, card: Any, now: float) -> Sample:
         nvml = self._nvml

@@ -157,7 +157,7 @@ def _held(plan: Plan, step: _Step, device: Device) -> tuple[Held, ...]:
         )
     with torch.profiler.profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         _, trace = step(timed=True)
-    offset_ns = time.time_ns() - time.perf_counter_ns()
+    offset_ns = _wall_offset_ns()
     assert seen.profiler is not None
     allocations = sorted(
         (event.start_ns() - offset_ns, event.nbytes())
@@ -201,7 +201,7 @@ def _underlaid(step: _Step, device: Device, number: int, into: Underlay) -> tupl
         activities.append(ProfilerActivity.CUDA)
     with torch.profiler.profile(activities=activities, acc_events=True) as seen:
         _, trace = step(timed=True, number=number)
-    offset_us = (time.time_ns() - time.perf_counter_ns()) / 1e3
+    offset_us = _wall_offset_ns() / 1e3
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "torch.json"
         seen.export_chrome_trace(str(path))
@@ -212,12 +212,29 @@ def _underlaid(step: _Step, device: Device, number: int, into: Underlay) -> tupl
         for event in document["traceEvents"]
         if event.get("ph") == "X" and event.get("cat") in ("cpu_op", "kernel", "gpu_memcpy")
     ]
+    first, end = trace.bounds()[number]
     if device == "cuda" and events:
         # A card's events count from its first; there the two clocks meet.
-        first = min(span.start_s for span in trace.spans)
         base_us = 1e6 * first - min(event["ts"] for event in events)
+    if device == "cpu":
+        # After the last op come copies for the caller: no part of the step.
+        events = [event for event in events if event["ts"] + base_us < 1e6 * end]
     into.events += [event | {"ts": event["ts"] + base_us} for event in events]
     return trace.spans
+
+
+def _wall_offset_ns() -> int:
+    """The wall clock, which ``torch.profiler`` reads, less the spans' clock.
+
+    Of some readings the quickest: whoever is interrupted between both clocks is off by that long.
+    """
+    readings = []
+    for _ in range(9):
+        before = time.perf_counter_ns()
+        wall = time.time_ns()
+        after = time.perf_counter_ns()
+        readings.append((after - before, wall - (before + after) // 2))
+    return min(readings)[1]
 
 
 def ceilings(device: Device) -> Ceilings:

@@ -15,7 +15,7 @@ from typing import Any
 from alexsim.plan.records import Op, OpKind, Plan
 from alexsim.plan.timeline import memory_timeline
 from alexsim.profile.records import StepProfile
-from alexsim.trace import Span, Trace
+from alexsim.trace import Span, Trace, activity
 from alexsim.units import MIB
 
 Event = dict[str, Any]
@@ -24,6 +24,8 @@ _THREADS = {"host": 1, "compute": 7, "copy_in": 8, "copy_out": 9}
 """Thread, and CUDA stream for tools that want one, of every queue."""
 _OTHER_THREADS = 10
 _FLOW = "exchange"
+_TICK_US = 0.001
+"""Times are written in whole nanoseconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +177,7 @@ class _Rows:
         yield self._complete(name, category, pid, span.queue, when) | {"args": arguments}
 
     def _arrows(self) -> Iterable[Event]:
-        """From the end of every post into its wait."""
+        """From every post into its wait."""
         posts: dict[tuple[int, str], Span] = {}
         waits: dict[tuple[int, str], Span] = {}
         for span in self._spans:
@@ -188,7 +190,13 @@ class _Rows:
             if wait is None:
                 continue
             number = (key[0] * len(ids) + ids[key[1]]) * 64 + min(self.processes.values())
-            for phase, span, when in (("s", post, post.start_s), ("f", wait, wait.end_s)):
+            begin, end = (self._us(wait.step, when) for when in (wait.start_s, wait.end_s))
+            # Before the wait ends: at its end, a reader may take the op that follows.
+            last = max(begin, round(end - _TICK_US, 3))
+            for phase, span, when in (
+                ("s", post, self._us(post.step, post.start_s)),
+                ("f", wait, last),
+            ):
                 event = {
                     "ph": phase,
                     "cat": _FLOW,
@@ -196,7 +204,7 @@ class _Rows:
                     "id": number,
                     "pid": self.processes[span.device],
                     "tid": self._threads[span.queue],
-                    "ts": self._us(span.step, when),
+                    "ts": when,
                 }
                 yield event | ({"bp": "e"} if phase == "f" else {})
 
@@ -210,7 +218,10 @@ class _Rows:
             before: dict[str, int] | None = None
             for span in self._spans:
                 held = moments.get(span.op_id)
-                if span.device != device.name or held is None or held == before:
+                # Copies run ahead of their place in the plan; what computes says where it is.
+                if span.device != device.name or span.queue != "compute":
+                    continue
+                if held is None or held == before:
                     continue
                 before = held
                 yield {
@@ -269,6 +280,9 @@ def _kind(op: Op | None, span: Span) -> tuple[str, str]:
     """Category and name of an op's event, transfers as CUDA's own profilers call them."""
     name = span.op_id.removeprefix(f"{span.device}.")
     if op is None:
+        # Sums over copies of the plan belong to no op of it.
+        if activity(span.op_id) == "all_reduce":
+            return "gpu_memcpy", f"Memcpy PtoP ({name})"
         return "host", name
     match op.kind:
         case OpKind.UPLOAD:

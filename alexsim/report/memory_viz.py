@@ -7,6 +7,7 @@ plan alone, so that a step can be looked at before it runs.
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterable
 from typing import Any
 
 from alexsim.plan.records import DevicePlan, Plan
@@ -27,42 +28,54 @@ def snapshot_bytes(plan: Plan) -> bytes:
 
 
 def _segment(index: int, device: DevicePlan) -> dict[str, Any]:
-    """The arena at its fullest, and the room for scratch behind it."""
+    """The arena and the room for scratch behind it, as they are after the last event."""
+    blocks = list(_blocks(device))
+    alive = sum(block["size"] for block in blocks if block["state"] == "active_allocated")
     return {
         "device": index,
         "address": 0,
         "total_size": device.total_bytes,
-        "allocated_size": device.total_bytes,
-        "active_size": device.total_bytes,
-        "requested_size": device.total_bytes,
+        "allocated_size": alive,
+        "active_size": alive,
+        "requested_size": alive,
         "stream": 0,
         "segment_type": "large",
         "segment_pool_id": (0, 0),
         "is_expandable": False,
         "frames": [],
-        "blocks": [
-            {
-                "address": 0,
-                "size": device.total_bytes,
-                "requested_size": device.total_bytes,
-                "state": "active_allocated",
-                "frames": [],
-            }
-        ],
+        "blocks": blocks,
     }
 
 
-def _events(device: DevicePlan) -> list[dict[str, Any]]:
+def _blocks(device: DevicePlan) -> Iterable[dict[str, Any]]:
+    """What is alive after the last event, and the gaps between: readers go back from there."""
+    reached = 0
+    for address, one in sorted(_placed(device), key=lambda placed: placed[0]):
+        if one.last + 1 < len(device.ops):
+            continue
+        if address > reached:
+            yield _block("inactive", reached, address - reached, [])
+        yield _block("active_allocated", address, one.buffer.size_bytes, _frames(one))
+        reached = address + one.buffer.size_bytes
+    if device.total_bytes > reached:
+        yield _block("inactive", reached, device.total_bytes - reached, [])
+
+
+def _placed(device: DevicePlan) -> Iterable[tuple[int, Holding]]:
+    """Everything that is held, with its address."""
     blocks = {block.name: block.offset_bytes for block in device.blocks}
-    held = holdings(device)
-    begins: dict[int, list[tuple[int, Holding]]] = {}
-    ends: dict[int, list[tuple[int, Holding]]] = {}
     within: dict[str, int] = {}
-    for one in sorted(held, key=lambda one: (one.buffer.block, one.buffer.channel)):
+    for one in sorted(holdings(device), key=lambda one: (one.buffer.block, one.buffer.channel)):
         # Slices of one block may interleave in memory; here they lie one behind the other.
         block = one.buffer.block
-        address = blocks[block] + within.get(block, 0)
+        yield blocks[block] + within.get(block, 0), one
         within[block] = within.get(block, 0) + one.buffer.size_bytes
+
+
+def _events(device: DevicePlan) -> list[dict[str, Any]]:
+    begins: dict[int, list[tuple[int, Holding]]] = {}
+    ends: dict[int, list[tuple[int, Holding]]] = {}
+    for address, one in _placed(device):
         begins.setdefault(one.first, []).append((address, one))
         ends.setdefault(one.last, []).append((address, one))
     events = []
@@ -91,6 +104,16 @@ def _frames(one: Holding) -> list[dict[str, Any]]:
         {"name": buffer.name, "filename": str(buffer.category), "line": one.first},
         {"name": f"{buffer.category} of {buffer.layer}", "filename": buffer.device, "line": 0},
     ]
+
+
+def _block(state: str, address: int, size: int, frames: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "address": address,
+        "size": size,
+        "requested_size": size,
+        "state": state,
+        "frames": frames,
+    }
 
 
 def _event(

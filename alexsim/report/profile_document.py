@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from statistics import median
 from typing import Any
 
 from alexsim.plan.tables import memory_table
@@ -142,7 +143,7 @@ def _telemetry(found: Telemetry | None) -> dict[str, Any] | None:
 
 
 def _exchanges(found: StepProfile) -> list[dict[str, Any]]:
-    rounds = rounds_of(found.trace)
+    rounds = rounds_of(found.trace)[: found.rounds]
     kinds: dict[str, list[str]] = {}
     for op in found.plan.ops():
         if op.exchange:
@@ -164,12 +165,13 @@ def _exchanges(found: StepProfile) -> list[dict[str, Any]]:
 
 
 def _middle(values: list[float]) -> float | None:
-    return sorted(values)[len(values) // 2] if values else None
+    return median(values) if values else None
 
 
 def _typical_step(found: StepProfile) -> list[Span]:
     """The spans of the step whose length is the median."""
-    lengths = found.trace.step_s()
+    # A step with torch.profiler under it may follow: it is slower.
+    lengths = dict(list(found.trace.step_s().items())[: found.rounds])
     if not lengths:
         return []
     ordered = sorted(lengths, key=lambda step: lengths[step])
