@@ -9,7 +9,8 @@ import torch
 
 from alexsim.errors import MemoryBudgetError, TrainingError
 from alexsim.execute.bind import Hyperparameters
-from alexsim.execute.executor import Choices, Executor
+from alexsim.execute.executor import Executor
+from alexsim.execute.runner import Choices
 from alexsim.execute.strict import Strict
 from alexsim.network.editions import load_network
 from alexsim.plan.planner import plan

@@ -16,11 +16,13 @@ from typing import Any
 
 import pytest
 
-from alexsim.execute.executor import Choices, Executor
+from alexsim.execute.executor import Executor
+from alexsim.execute.runner import Choices
 from alexsim.plan.records import Plan
 from alexsim.profile import nvml
 from alexsim.profile.nvml import Energy, Sample, Sampler, Telemetry
-from alexsim.train import loop
+from alexsim.train import engine, loop
+from alexsim.train.recipe import load_recipe
 from alexsim.train.records import TrainSettings, Watcher
 
 
@@ -250,17 +252,16 @@ def steps_with_telemetry(
 ) -> Any:
     """A run of three steps that takes this machine for a card: only watching it looks there."""
 
-    def here(step_plan: Plan, settings: TrainSettings) -> Executor:
+    def here(made: Plan, settings: TrainSettings) -> Executor:
         assert settings.device == "cuda"
-        return Executor(step_plan, Choices(seed=settings.seed, device="cpu"))
+        return Executor(made, Choices(seed=settings.seed, device="cpu"))
 
-    monkeypatch.setattr(loop, "_executor", here)
+    monkeypatch.setattr(engine, "_executor", here)
     monkeypatch.setattr(loop, "_pool", lambda workers: nullcontext(pool))
     settings = TrainSettings(
         network="lenet-5", batch_size=4, gpus=1, policy="as-released", schedule="serial",
         budget_bytes=1 << 30, data=str(folder), steps=3, seed=0, threads=1, workers=2,
-        checkpoint_every=50, weight_rate=0.1, bias_rate=0.1, augmentation="2012",
-        normalisation="mean-image", colour_noise=False, device="cuda",
+        checkpoint_every=50, recipe=load_recipe("2012").only_first_stage, device="cuda",
     )  # fmt: skip
     return loop.train(settings, run_dir, resume=False, watch=Watcher(note=notes.append))
 

@@ -3,147 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import torch
 
-from alexsim.execute.bind import Hyperparameters, Run, StepContext, bind
+from alexsim.execute.bind import Hyperparameters, StepContext
 from alexsim.execute.cards import Cards, Timeline, places
-from alexsim.execute.choices import Device, Precision
 from alexsim.execute.malloc import keep_freed_memory
-from alexsim.execute.memory import Memory, parameter_names
+from alexsim.execute.memory import parameter_names
 from alexsim.execute.random import normal
+from alexsim.execute.runner import Choices, DeviceRunner
 from alexsim.execute.transport import InProcess, Transport
 from alexsim.network.layers import Convolution, FullyConnected
 from alexsim.plan.placement import parameter
-from alexsim.plan.records import DevicePlan, Op, OpKind, Plan
-from alexsim.trace import Span, Trace
-
-if TYPE_CHECKING:
-    from alexsim.execute.bind_triton import Constants
-
-_FORWARD = (OpKind.UPLOAD, OpKind.FORWARD, OpKind.LOSS)
-_TRANSFER = (OpKind.POST, OpKind.WAIT)
-_EVENTS = 2000
-"""Ops that are timed to learn what timing costs."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choices:
-    """How a plan is run."""
-
-    budget_bytes: int | None = None
-    """Memory of each device; None for no limit."""
-    dtype: torch.dtype = torch.float32
-    """float32, or float64 for references (its budget then counts float32 bytes; ``aten`` only)."""
-    seed: int = 0
-    device: Device = "cpu"
-    precision: Precision = "fp32"
-    """Of products, with backend ``triton``."""
-    graph: bool = False
-    """Capture a training step as a CUDA graph, and replay it."""
-
-
-class DeviceRunner:
-    """One device: its memory, its stream, and its op list bound to functions."""
-
-    def __init__(
-        self, plan: Plan, device: DevicePlan, place: torch.device, choices: Choices
-    ) -> None:
-        self.device = device
-        self.place = place
-        self.memory = Memory(plan, device, choices.budget_bytes, choices.dtype, place=place)
-        self.stream = torch.cuda.Stream(place) if place.type == "cuda" else None
-        self.constants: Constants | None = None
-        self.timeline: Timeline | None = None
-        self.spans: list[Span] | None = None
-        binder: Callable[[Op], Run] = partial(bind, plan, memory=self.memory)
-        if plan.backend == "triton":
-            from alexsim.execute.bind_triton import Binder, Constants
-
-            self.constants = Constants(place)
-            binder = Binder(plan, self.memory, self.constants, choices.precision, choices.seed)
-        self._exchanges = {exchange.name: exchange for exchange in plan.exchanges}
-        self._ops: list[tuple[Op, Run | None]] = [
-            (op, None if op.kind in (*_TRANSFER, OpKind.BARRIER) else binder(op))
-            for op in device.ops
-        ]
-        self._arrived_at = ""
-
-    def turns(self, context: StepContext, transport: Transport) -> Iterator[bool]:
-        """Run the ops in order; yields whether it got on, whenever another device must go first."""
-        got_on = True
-        for op, run in self._ops:
-            if not (context.training or self._in_test(op)):
-                continue
-            if context.uploaded and op.kind == OpKind.UPLOAD:
-                continue
-            while not self.run(op, run, context, transport):
-                yield got_on
-                got_on = False
-            got_on = True
-
-    def upload(self, context: StepContext) -> None:
-        """Only the images and labels, on the caller's stream."""
-        for op, run in self._ops:
-            if op.kind == OpKind.UPLOAD and run is not None:
-                run(context)
-
-    def on_stream(self) -> contextlib.AbstractContextManager[object]:
-        """What is enqueued inside goes to this device's stream."""
-        return torch.cuda.stream(self.stream) if self.stream else contextlib.nullcontext()
-
-    def run(self, op: Op, run: Run | None, context: StepContext, transport: Transport) -> bool:
-        """Run an op and time it, or say that another device must go first."""
-        with self.on_stream():
-            # Tests on the way are no part of a step.
-            timed = context.training
-            start = self.timeline.mark() if self.timeline and timed else None
-            started = time.perf_counter()
-            done = self._perform(op, run, context, transport)
-            if done and self.timeline is not None and start is not None:
-                self.timeline.add(op, context.step, start)
-            elif done and timed and self.spans is not None:
-                self.spans.append(
-                    Span(
-                        op_id=op.id,
-                        device=op.device,
-                        queue=op.queue,
-                        step=context.step,
-                        start_s=started,
-                        end_s=time.perf_counter(),
-                        source="measured",
-                    )
-                )
-            return done
-
-    def _perform(self, op: Op, run: Run | None, context: StepContext, transport: Transport) -> bool:
-        if run is not None:
-            run(context)
-            return True
-        if op.kind == OpKind.BARRIER:
-            name = op.id.partition(".")[2]
-            if self._arrived_at != name:
-                transport.arrive(self.device.name, name)
-                self._arrived_at = name
-            if not transport.passed(name):
-                return False
-            self._arrived_at = ""
-            return True
-        exchange = self._exchanges[op.exchange]
-        if op.kind == OpKind.POST:
-            transport.post(exchange, self.memory.buffer(exchange.source_buffer))
-            return True
-        return transport.pull(exchange, self.memory.buffer(exchange.target_buffer))
-
-    def _in_test(self, op: Op) -> bool:
-        if op.kind in _TRANSFER:
-            return self._exchanges[op.exchange].direction == "forward"
-        return op.kind in _FORWARD or (op.kind == OpKind.BARRIER and op.id.endswith(".forward"))
+from alexsim.plan.records import Plan
+from alexsim.trace import Trace
 
 
 class Executor:
@@ -282,24 +157,11 @@ class Executor:
                 runner.spans = []
 
     def event_s(self) -> float:
-        """Seconds that timing one op costs: an op that does nothing, with and without it."""
-        runner = self.runners[0]
-        op = runner.device.ops[0]
-        context = StepContext(
-            images=torch.empty(0),
-            labels=torch.empty(0),
-            step=0,
-            seed=0,
-            training=True,
-            hyperparameters=Hyperparameters(),
-        )
+        """Seconds that timing one op costs; forgets what was timed before."""
         seconds: dict[bool, float] = {}
         for on in (True, False, True, False):
             self.record(on=on)
-            started = time.perf_counter()
-            for _ in range(_EVENTS):
-                runner.run(op, lambda _: None, context, self.transport)
-            elapsed = (time.perf_counter() - started) / _EVENTS
+            elapsed = self.runners[0].idle_s(self.transport)
             seconds[on] = min(elapsed, seconds.get(on, elapsed))
         return max(0.0, seconds[True] - seconds[False])
 

@@ -25,7 +25,8 @@ from torch import multiprocessing
 from alexsim.errors import AlexsimError, TrainingError
 from alexsim.execute.bind import Hyperparameters, StepContext
 from alexsim.execute.cards import places
-from alexsim.execute.executor import Choices, Executor
+from alexsim.execute.executor import Executor
+from alexsim.execute.runner import Choices
 from alexsim.plan.records import Exchange, Plan
 from alexsim.trace import Trace
 

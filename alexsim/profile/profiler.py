@@ -22,7 +22,8 @@ from torch.profiler import ProfilerActivity
 
 from alexsim.execute.bind import Hyperparameters
 from alexsim.execute.choices import Device, Precision
-from alexsim.execute.executor import Choices, Executor
+from alexsim.execute.executor import Executor
+from alexsim.execute.runner import Choices
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.plan.records import Plan
 from alexsim.profile.breakdown import layers_of, rounds_of, transfers_s

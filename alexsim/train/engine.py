@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import torch
 
 from alexsim.errors import NetworkError, RunError
-from alexsim.execute.executor import Choices, Executor
+from alexsim.execute.executor import Executor
+from alexsim.execute.runner import Choices
 from alexsim.execute.strict import Strict
 from alexsim.network.editions import load_network
 from alexsim.plan.planner import plan
@@ -40,6 +41,19 @@ def stage_plan(settings: TrainSettings, frozen: tuple[str, ...]) -> Plan:
         transport=settings.transport,
         trainable=trainable - set(frozen) if frozen else None,
     )
+
+
+def _executor(made: Plan, settings: TrainSettings) -> Executor | Strict:
+    choices = Choices(
+        budget_bytes=settings.budget_bytes,
+        seed=settings.seed,
+        device=settings.device,
+        precision=settings.precision,
+        graph=settings.graph,
+    )
+    if settings.strict:
+        return Strict(made, choices, threads=settings.threads)
+    return Executor(made, choices)
 
 
 class Engine:
@@ -75,19 +89,7 @@ class Engine:
             state = {name: tensor.cpu().clone() for name, tensor in self._executor.state().items()}
             self._executor.close()
             self._executor = None
-        settings = self.settings
-        choices = Choices(
-            budget_bytes=settings.budget_bytes,
-            seed=settings.seed,
-            device=settings.device,
-            precision=settings.precision,
-            graph=settings.graph,
-        )
-        made = stage_plan(settings, stage.frozen)
-        if settings.strict:
-            self._executor = Strict(made, choices, threads=settings.threads)
-        else:
-            self._executor = Executor(made, choices)
+        self._executor = _executor(stage_plan(self.settings, stage.frozen), self.settings)
         self._frozen = stage.frozen
         if state is not None:
             self.load(state)

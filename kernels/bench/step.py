@@ -22,7 +22,8 @@ from layers import where
 from torch import nn
 
 from alexsim.execute.bind import Hyperparameters
-from alexsim.execute.executor import Executor, Precision
+from alexsim.execute.choices import Precision
+from alexsim.execute.executor import Executor
 from alexsim.network.editions import load_network
 from alexsim.network.layers import (
     Convolution,
