@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from alexsim.report.page.chart import Scale, label, rounded_up, x_axis
+from alexsim.report.page.chart import Scale, label, rounded_up, text_width, x_axis
 from alexsim.report.page.elements import (
     Cell,
     Figure,
@@ -31,6 +31,16 @@ def bar(x: float, y: float, width: float, height: float, style: str, *, hatched:
     if not hatched:
         return box
     return box + tag("rect", x=x, y=y, width=width, height=height, fill="url(#hatch)")
+
+
+def inside(x: float, y: float, text: str, style: str, *, hatched: bool) -> Markup:
+    """Text in the middle of a bar; where that is hatched, on a plain piece of it."""
+    words = label(x, y, text, "inside", "middle")
+    if not hatched:
+        return words
+    half = text_width(text) / 2 + 1
+    plain = tag("rect", x=x - half, y=y - 11, width=2 * half, height=15, class_=f"f-{style}")
+    return plain + words
 
 
 def layer_bars(document: dict[str, Any]) -> Figure:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from alexsim.report.page.elements import Key, svg, symbol, tag
-from alexsim.report.page.text import digits
+from alexsim.report.page.text import tick
 
 _MOST_POINTS = 600
 """Points drawn of one line; of more, the highest and the lowest of every stretch."""
@@ -35,25 +35,32 @@ class Scale:
         return self.start + share * (self.end - self.start)
 
     def ticks(self, about: int = 5) -> tuple[float, ...]:
-        """Round values within: powers of ten, or multiples of 1, 2 or 5 of one."""
+        """Round values within: multiples of a power of ten by 1, 2 or 5."""
         if self.log:
-            first, last = math.ceil(math.log10(self.low)), math.floor(math.log10(self.high))
-            return tuple(10.0**power for power in range(first, last + 1))
+            first, last = math.floor(math.log10(self.low)), math.floor(math.log10(self.high))
+            multiples = (1, 2, 5) if math.log10(self.high / self.low) < 3 else (1,)
+            every = (k * 10.0**power for power in range(first, last + 1) for k in multiples)
+            return tuple(value for value in every if self.low <= value <= self.high)
         span = self.high - self.low
         if span <= 0:
             return (self.low,)
-        power = 10.0 ** math.floor(math.log10(span / about))
-        step = next(power * k for k in (1, 2, 5, 10) if span / (power * k) <= about)
+        step = _step(span, about)
         first = math.ceil(self.low / step - 1e-9)
         return tuple(step * k for k in range(first, math.floor(self.high / step + 1e-9) + 1))
 
 
-def rounded_up(value: float) -> float:
-    """A round value that is no smaller."""
+def rounded_up(value: float, about: int = 5) -> float:
+    """The first tick of an axis from 0 that is no smaller."""
     if value <= 0:
         return 1.0
-    power = 10.0 ** math.floor(math.log10(value))
-    return next(power * k for k in (1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if power * k >= value)
+    step = _step(value, about)
+    return step * math.ceil(value / step - 1e-9)
+
+
+def _step(span: float, about: int) -> float:
+    """1, 2 or 5 times a power of ten, so that at most ``about`` of them make the span."""
+    power = 10.0 ** math.floor(math.log10(span / about))
+    return next(power * k for k in (1, 2, 5, 10) if span / (power * k) <= about * (1 + 1e-9))
 
 
 def label(x: float, y: float, text: str, style: str = "", anchor: str = "start") -> Markup:
@@ -67,18 +74,18 @@ def text_width(text: str) -> float:
 
 
 def x_axis(
-    scale: Scale, top: float, bottom: float, title: str, write: Callable[[float], str] = digits
+    scale: Scale, top: float, bottom: float, title: str, *, about: int = 5
 ) -> Iterator[Markup]:
     """Grid lines, ticks below, and a title under them."""
-    for value in scale.ticks():
+    for value in scale.ticks(about):
         x = scale(value)
         yield tag("line", x1=x, x2=x, y1=top, y2=bottom, class_="grid")
-        yield label(x, bottom + 16, write(value), "tick", "middle")
+        yield label(x, bottom + 16, tick(value), "tick", "middle")
     yield label((scale.start + scale.end) / 2, bottom + 34, title, "axis", "middle")
 
 
 def y_axis(
-    scale: Scale, left: float, right: float, title: str, write: Callable[[float], str] = digits
+    scale: Scale, left: float, right: float, title: str, write: Callable[[float], str] = tick
 ) -> Iterator[Markup]:
     """Grid lines, ticks on the left, and a title above them."""
     for value in scale.ticks():
@@ -110,12 +117,13 @@ class LineChart:
     x_title: str
     y_title: str
     series: tuple[Series, ...]
-    write_y: Callable[[float], str] = digits
+    write_y: Callable[[float], str] = tick
     top: float | None = None
     """Highest value of the y axis; what the series need if None."""
+    wide: bool = False
 
     def drawing(self) -> Markup:
-        """The chart as SVG, 560 pixels wide."""
+        """The chart as SVG."""
         return _line_chart(self)
 
     def keys(self) -> tuple[Key, ...]:
@@ -130,7 +138,8 @@ class LineChart:
 def _line_chart(chart: LineChart) -> Markup:
     named = [one for one in chart.series if not one.faint]
     room = 12 + max((text_width(one.name) for one in named), default=0.0)
-    width, height, left, right, top, bottom = 560.0, 280.0, 56.0, 560.0 - room, 34.0, 230.0
+    width, height, bottom = (1120.0, 240.0, 190.0) if chart.wide else (560.0, 280.0, 230.0)
+    left, right, top = 56.0, width - room, 34.0
     xs = [x for one in chart.series for x, _ in one.points]
     ys = [y for one in chart.series for _, y in one.points]
     x = Scale(low=min(xs), high=max(xs), start=left, end=right)
@@ -138,7 +147,7 @@ def _line_chart(chart: LineChart) -> Markup:
     y = Scale(low=min(0.0, *ys) if len(ys) > 1 else 0.0, high=high, start=bottom, end=top)
     parts = [
         *y_axis(y, left, right, chart.y_title, chart.write_y),
-        *x_axis(x, bottom, bottom + 4, chart.x_title, lambda value: f"{value:,g}"),
+        *x_axis(x, bottom, bottom + 4, chart.x_title),
     ]
     for one in sorted(chart.series, key=lambda one: not one.faint):
         parts += _line(one, x, y)
@@ -147,7 +156,14 @@ def _line_chart(chart: LineChart) -> Markup:
     for at, one in sorted(ends, key=lambda end: end[0]):
         reached = max(at, reached + 14)
         parts.append(label(right + 6, reached, one.name, f"tick on-{one.style}"))
-    return svg(chart.id, chart.title, chart.text, parts, size=(width, height), least=500)
+    return svg(
+        chart.id,
+        chart.title,
+        chart.text,
+        parts,
+        size=(width, height),
+        least=1020 if chart.wide else 500,
+    )
 
 
 def _line(one: Series, x: Scale, y: Scale) -> Iterator[Markup]:

@@ -57,7 +57,7 @@ def curves(metrics: Metrics, held_out: Metrics) -> Iterator[Figure]:
     waited = sum(one["data_wait_s"] for one in metrics) / sum(times)
     yield _figure(
         LineChart(
-            id="step-times", title="Time of each step", x_title="step", y_title="ms",
+            wide=True, id="step-times", title="Time of each step", x_title="step", y_title="ms",
             text=f"Median {milliseconds(times[len(times) // 2])} ms; steps waited for data"
             f" {100 * waited:.1f} % of the time.",
             series=(
@@ -142,7 +142,7 @@ def _figure(chart: LineChart, table: Table | None) -> Figure:
         drawing=chart.drawing(),
         keys=chart.keys(),
         table=table,
-        wide=False,
+        wide=chart.wide,
     )
 
 

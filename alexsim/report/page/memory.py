@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from alexsim.report.page.bars import bar
+from alexsim.report.page.bars import bar, inside
 from alexsim.report.page.chart import Scale, label, rounded_up, text_width, x_axis, y_axis
 from alexsim.report.page.elements import (
     Cell,
@@ -63,10 +63,10 @@ def keys(categories: Iterable[str]) -> tuple[Key, ...]:
 def budget_bars(devices: Sequence[dict[str, Any]], budget: tuple[int, str] | None) -> Figure:
     """A bar per GPU, stacked by category, and the budget's line."""
     fullest = max(device["planned_bytes"] for device in devices)
-    high = rounded_up(max(fullest, budget[0] if budget else 0) * 1.02 / MIB)
+    high = rounded_up(max(fullest, budget[0] if budget else 0) * 1.02 / MIB, 8)
     scale = Scale(low=0, high=high, start=_LEFT, end=_RIGHT)
     top, bottom = 40.0, 40.0 + len(devices) * (_ROW + 14)
-    parts = list(x_axis(scale, top - 6, bottom, "MiB"))
+    parts = list(x_axis(scale, top - 6, bottom, "MiB", about=8))
     for index, device in enumerate(devices):
         parts += _stack(device, scale, top + index * (_ROW + 14))
     if budget:
@@ -110,12 +110,10 @@ def _stack(device: dict[str, Any], scale: Scale, y: float) -> Iterator[Markup]:
             tag("title", f"{device['name']} {text}: {in_mib(size * MIB)} MiB"),
             bar(left, y, right - left, _ROW, f"m-{name}", hatched=name in HATCHED),
         ]
-        value = digits(size)
-        if name in HATCHED:
-            # Numbers on hatching would be hard to read.
-            value = ""
-        if value and text_width(value) + 6 < right - left:
-            children.append(label((left + right) / 2, y + _ROW / 2 + 4, value, "inside", "middle"))
+        value, hatched = digits(size), name in HATCHED
+        if text_width(value) + 6 < right - left:
+            middle = (left + right) / 2
+            children.append(inside(middle, y + _ROW / 2 + 4, value, f"m-{name}", hatched=hatched))
         yield tag("g", *children)
 
 
@@ -177,7 +175,7 @@ def through_the_step(device: dict[str, Any], spans: Sequence[dict[str, Any]], cl
     text = (
         f"{device['name']}: at most {format_bytes(max(totals))} are alive, while"
         f" {device['peak_op']} runs ({seconds(moments[peak][0])} into the step); at least"
-        f" {format_bytes(lowest)}. Alignment and packing gaps are not in it."
+        f" {format_bytes(lowest)}. Alignment and packing gaps are not in it. Colours are those above."
     )
     id_ = f"memory-through-{device['name']}"
     return Figure(
@@ -186,7 +184,6 @@ def through_the_step(device: dict[str, Any], spans: Sequence[dict[str, Any]], cl
         text=text,
         drawing=svg(f"{id_}-picture", f"{device['name']} through the step", text, parts,
                     size=(560, 282), least=500),
-        keys=keys(names),
         table=_moment_table(id_, device, moments),
         wide=False,
     )  # fmt: skip
@@ -198,8 +195,10 @@ def _moments(
     """Start, op and bytes by category, in issue order; time never runs back."""
     starts = {span["id"]: span["start_s"] for span in spans}
     reached = 0.0
+    first = device["timeline"][0]
     for change in device["timeline"]:
-        reached = max(reached, starts.get(change["op"], reached))
+        # What is alive at the first op was so before it.
+        reached = max(reached, starts.get(change["op"], reached)) if change is not first else 0.0
         yield reached, change["op"], change["by_category"]
 
 

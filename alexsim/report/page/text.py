@@ -35,6 +35,11 @@ def milliseconds(value: float | None) -> str:
     return digits(1e3 * value) if value else "0"
 
 
+def tick(value: float) -> str:
+    """A round number at an axis: 0, 50, 1,250, 0.02."""
+    return f"{value:,.10g}"
+
+
 def scaled(value: float, unit: str) -> str:
     """A quantity with a decimal prefix: 195 GFLOP/s, 43.3 GB/s."""
     for size, prefix in _STEPS:
@@ -46,6 +51,8 @@ def scaled(value: float, unit: str) -> str:
 def percent(share: float) -> str:
     """A share of one: 12 %, 3.4 %, 0.2 %."""
     value = 100 * share
+    if 0 < value < 0.05:
+        return "<0.1 %"
     return f"{value:.0f} %" if abs(value) >= 9.95 else f"{value:.1f} %"
 
 

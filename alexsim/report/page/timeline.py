@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from alexsim.report.page.bars import bar
+from alexsim.report.page.bars import bar, inside
 from alexsim.report.page.chart import Scale, label, text_width, x_axis
 from alexsim.report.page.elements import (
     Cell,
@@ -89,11 +89,13 @@ def timeline(document: dict[str, Any]) -> Figure | None:
     )
     if len(clocks) == 2:
         text += " Each clock has a scale of its own."
+        if document["where"].startswith("cpu") and len({one.device for one in found}) > 1:
+            text += " Here the GPUs share one processor and take turns: hence the measured gaps."
     keys = (
         *pass_keys(),
         Key(style="exchange", name="exchange, and its way"),
         Key(style="upload", name="upload"),
-        Key(style="idle", name="idle: nothing runs"),
+        Key(style="idle", name="idle: nothing runs", mark="idle"),
     )
     return Figure(
         id="timeline",
@@ -141,7 +143,9 @@ class _Clock:
         scale = Scale(low=0, high=1e3 * self.step_s, start=_LEFT, end=_RIGHT)
         head = f"{self.name}, {where}: {seconds(self.step_s)}"
         yield label(4, self.top + 18, head, "head")
-        yield from x_axis(scale, self.top + _HEAD - 4, self.bottom + 4, "ms since the step began")
+        yield from x_axis(
+            scale, self.top + _HEAD - 4, self.bottom + 4, "ms since the step began", about=10
+        )
         several = len({queue for _, queue in self.rows}) > 1
         for row in self.rows:
             device, queue = row
@@ -181,13 +185,14 @@ class _Clock:
         left, right = scale(1e3 * span["start_s"]), scale(1e3 * span["end_s"])
         width = max(right - left, 1.6 if style == "exchange" else 0.4)
         name = shortened(span["id"].partition(".")[0], 12)
+        hatched = style in HATCHED
         took = seconds(span["end_s"] - span["start_s"])
         children = [
             tag("title", f"{span['id']}: {took}"),
-            bar(left, y, width, _ROW, style, hatched=style in HATCHED),
+            bar(left, y, width, _ROW, style, hatched=hatched),
         ]
-        if style != "upload" and text_width(name) + 6 < width:
-            children.append(label((left + right) / 2, y + 19, name, "inside", "middle"))
+        if style != "upload" and text_width(name) + 3 < width:
+            children.append(inside((left + right) / 2, y + 19, name, style, hatched=hatched))
         return tag("g", *children)
 
     def _ways(self, scale: Scale) -> Iterator[Markup]:
