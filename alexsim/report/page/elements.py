@@ -71,7 +71,7 @@ class Key:
     style: str
     name: str
     mark: str = "box"
-    """``box``, ``line``, ``dashed``, or one of the shapes of ``symbol``."""
+    """``box``, ``idle``, ``line``, ``dashed``, or one of the shapes of ``symbol``."""
     hatched: bool = False
 
 
@@ -98,6 +98,8 @@ class Section:
     text: str = ""
     facts: tuple[tuple[str, str, str], ...] = ()
     """Name, value, and a word on it."""
+    pairs: tuple[tuple[str, str], ...] = ()
+    """Name and value, in short rows."""
     figures: tuple[Figure, ...] = ()
     tables: tuple[Table, ...] = ()
     notes: tuple[str, ...] = field(default=())

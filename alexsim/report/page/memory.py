@@ -175,7 +175,7 @@ def through_the_step(device: dict[str, Any], spans: Sequence[dict[str, Any]], cl
     text = (
         f"{device['name']}: at most {format_bytes(max(totals))} are alive, while"
         f" {device['peak_op']} runs ({seconds(moments[peak][0])} into the step); at least"
-        f" {format_bytes(lowest)}. Alignment and packing gaps are not in it. Colours are those above."
+        f" {format_bytes(lowest)}. Alignment and packing gaps are not in it. Colours as above."
     )
     id_ = f"memory-through-{device['name']}"
     return Figure(

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from alexsim.report.page.bars import layer_bars
 from alexsim.report.page.curves import curves, telemetry
-from alexsim.report.page.elements import Section, Table, text_columns, words
+from alexsim.report.page.elements import Section
 from alexsim.report.page.filters import filter_figures, filter_table
 from alexsim.report.page.inputs import Subject
 from alexsim.report.page.layers import layer_table
@@ -106,11 +106,7 @@ def _sentence(subject: Subject) -> str:
             f" Measured on this machine ({document['where']}), medians of"
             f" {document['rounds']} steps."
         )
-    return (
-        text + f" Predicted for {document['machine']} with {document['library']}."
-        " Virtual GPUs may share one processor; then they take turns."
-        * (subject.measured and gpus > 1)
-    )
+    return f"{text} Predicted for {document['machine']} with {document['library']}."
 
 
 def _facts(subject: Subject) -> Iterator[tuple[str, str, str]]:
@@ -167,19 +163,10 @@ def _facts(subject: Subject) -> Iterator[tuple[str, str, str]]:
 
 
 def _settings(subject: Subject) -> Section:
-    document = subject.document
     return Section(
         id="what-ran",
         title="What ran where" if subject.kind != "plan" else "What is planned",
-        tables=(
-            Table(
-                id="settings-table",
-                caption="Settings and versions",
-                columns=text_columns("setting", "value"),
-                rows=tuple(words(name, value) for name, value in described(subject).items()),
-            ),
-        ),
-        text=f"Document of alexsim {document['alexsim']}." if "alexsim" in document else "",
+        pairs=tuple(described(subject).items()),
     )
 
 

@@ -26,7 +26,7 @@ from alexsim.report.page.elements import (
     text_columns,
 )
 from alexsim.report.page.passes import NAMES, PASSES, SHAPES, Pass, passes_of
-from alexsim.report.page.text import digits, milliseconds, percent, scaled, shortened
+from alexsim.report.page.text import digits, milliseconds, percent, scaled, shortened, tick
 
 _WIDTH, _HEIGHT = 1120.0, 620.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64.0, 1096.0, 34.0, 570.0
@@ -151,11 +151,13 @@ def _parts(dots: Sequence[_Dot], flop_per_s: float, bytes_per_s: float) -> Itera
 def _axes(x: Scale, y: Scale) -> Iterator[Markup]:
     for value in x.ticks():
         yield tag("line", x1=x(value), x2=x(value), y1=_TOP, y2=_BOTTOM, class_="grid")
-        yield label(x(value), _BOTTOM + 17, f"{value:,g}", "tick", "middle")
+        yield label(x(value), _BOTTOM + 17, tick(value), "tick", "middle")
     yield label((_LEFT + _RIGHT) / 2, _BOTTOM + 38, "FLOP per byte moved", "axis", "middle")
     for value in y.ticks():
         yield tag("line", x1=_LEFT, x2=_RIGHT, y1=y(value), y2=y(value), class_="grid")
-        text = scaled(value, "").replace(".00", "").replace(".0", "")
+        text = scaled(value, "")
+        number, _, prefix = text.partition(" ")
+        text = f"{float(number):g} {prefix}".strip()
         yield label(_LEFT - 7, y(value) + 4, text, "tick", "end")
     yield label(4, 16, "FLOP/s", "axis")
 
@@ -167,9 +169,8 @@ def _roof(x: Scale, y: Scale, flop_per_s: float, bytes_per_s: float) -> Iterator
     points = ((low, low * bytes_per_s), (ridge, flop_per_s), (x.high, flop_per_s))
     path = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in points)
     yield tag("polyline", points=path, class_="roof")
-    yield label(
-        _RIGHT, y(flop_per_s) - 8, f"arithmetic: {scaled(flop_per_s, 'FLOP/s')}", "head", "end"
-    )
+    name = f"arithmetic: {scaled(flop_per_s, 'FLOP/s')}"
+    yield label(x(ridge) + 6, y(flop_per_s) - 8, name, "head")
     at, up, angle = _slope(x, y, bytes_per_s, low)
     text = f"memory: {scaled(bytes_per_s, 'B/s')}"
     yield tag(
@@ -189,7 +190,8 @@ def _slope(x: Scale, y: Scale, bytes_per_s: float, low: float) -> tuple[float, f
 def _roof_names(x: Scale, y: Scale, flop_per_s: float, bytes_per_s: float) -> list[_Box]:
     """Where the ceilings' names stand: no other name goes there."""
     top = y(flop_per_s)
-    boxes = [_Box(_RIGHT - 190, top - 22, _RIGHT, top - 4)]
+    left = x(flop_per_s / bytes_per_s)
+    boxes = [_Box(left, top - 22, left + 190, top - 4)]
     at, up, angle = _slope(x, y, bytes_per_s, max(x.low, y.low / bytes_per_s))
     for step in range(0, 150, 12):
         dx, dy = step * math.cos(math.radians(angle)), step * math.sin(math.radians(angle))
