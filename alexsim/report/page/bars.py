@@ -38,7 +38,7 @@ def inside(x: float, y: float, text: str, style: str, *, hatched: bool) -> Marku
     words = label(x, y, text, "inside", "middle")
     if not hatched:
         return words
-    half = text_width(text) / 2 + 1
+    half = text_width(text) / 2
     plain = tag("rect", x=x - half, y=y - 11, width=2 * half, height=15, class_=f"f-{style}")
     return plain + words
 

@@ -15,7 +15,7 @@ _MOST_POINTS = 600
 """Points drawn of one line; of more, the highest and the lowest of every stretch."""
 _DOTS = 40
 """A line of no more points than this shows each of them."""
-_LETTER = 6.3
+_LETTER = 7.0
 """Width of a letter of the pictures' text, about."""
 
 
@@ -130,9 +130,15 @@ class LineChart:
         """Its legend."""
         return tuple(
             Key(style=f"{one.style} faint" if one.faint else one.style, name=one.name,
-                mark="dashed" if one.dashed else "line")
+                mark=_mark(one))
             for one in self.series
         )  # fmt: skip
+
+
+def _mark(one: Series) -> str:
+    if len(one.points) == 1:
+        return "diamond"
+    return "dashed" if one.dashed else "line"
 
 
 def _line_chart(chart: LineChart) -> Markup:
@@ -151,11 +157,11 @@ def _line_chart(chart: LineChart) -> Markup:
     ]
     for one in sorted(chart.series, key=lambda one: not one.faint):
         parts += _line(one, x, y)
-    ends = [(y(one.points[-1][1]) + 4, one) for one in named]
     reached = 0.0
-    for at, one in sorted(ends, key=lambda end: end[0]):
-        reached = max(at, reached + 14)
-        parts.append(label(right + 6, reached, one.name, f"tick on-{one.style}"))
+    for one in sorted(named, key=lambda one: -one.points[-1][1]):
+        end, at = one.points[-1]
+        reached = max(y(at) + 4, reached + 14)
+        parts.append(label(x(end) + 6, reached, one.name, f"tick halo on-{one.style}"))
     return svg(
         chart.id,
         chart.title,

@@ -109,7 +109,7 @@ def overlaid(names: tuple[str, str], both: tuple[Metrics, Metrics]) -> Iterator[
             said.append(f"{name} ends at {digits(points[-1][1])} after {points[-1][0]:,g} steps")
         yield _figure(
             LineChart(
-                id=f"both-{key}", title=title, x_title="step", y_title=y_title,
+                id=f"both-{key}", wide=key == "loss", title=title, x_title="step", y_title=y_title,
                 text="; ".join(said) + ". Strong lines are means over a twentieth of the steps.",
                 series=tuple(series), top=100 if scale == 100 else None,
             ),
@@ -152,7 +152,7 @@ def metric_table(metrics: Metrics, id_: str = "metrics-table", name: str = "") -
     kept = [one for index, one in enumerate(metrics) if index % stride == 0]
     if kept[-1] is not metrics[-1]:
         kept.append(metrics[-1])
-    every = "Every step" if stride == 1 else f"Every {stride}th step"
+    every = "Every step" if stride == 1 else f"One step in {stride}"
     return Table(
         id=id_,
         caption=every + (f" of {name}" if name else ""),
@@ -170,6 +170,7 @@ def metric_table(metrics: Metrics, id_: str = "metrics-table", name: str = "") -
             )
             for one in kept
         ),
+        folded=True,
     )
 
 

@@ -62,6 +62,8 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
     foot: tuple[tuple[Cell, ...], ...] = ()
     sortable: bool = False
+    folded: bool = False
+    """Shown only when it is asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

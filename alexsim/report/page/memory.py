@@ -151,7 +151,11 @@ def through_the_step(device: dict[str, Any], spans: Sequence[dict[str, Any]], cl
     high = rounded_up(max(totals) * 1.12 / MIB)
     x = Scale(low=0, high=1e3 * end, start=58, end=548)
     y = Scale(low=0, high=high, start=236, end=44)
-    parts = [*y_axis(y, x.start, x.end, "MiB alive"), *x_axis(x, 236, 240, f"ms, {clock}")]
+    parts = [
+        *label(4, 14, "MiB alive", "axis"),
+        *y_axis(y, x.start, x.end, ""),
+        *x_axis(x, 236, 240, f"ms, {clock}"),
+    ]
     bottoms = [0.0] * len(moments)
     names = ordered(name for _, _, by in moments for name in by)
     for name in names:

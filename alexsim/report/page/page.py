@@ -15,7 +15,7 @@ from alexsim.report.page.curves import curves, telemetry
 from alexsim.report.page.elements import Section
 from alexsim.report.page.filters import filter_figures, filter_table
 from alexsim.report.page.inputs import Subject
-from alexsim.report.page.layers import layer_table
+from alexsim.report.page.layers import count_table, layer_table
 from alexsim.report.page.memory import alive_table, budget_bars, through_the_step
 from alexsim.report.page.roofline import roofline
 from alexsim.report.page.text import digits, percent, scaled, seconds
@@ -236,7 +236,7 @@ def _layers(subject: Subject) -> Section:
         title="Layers",
         text=text,
         figures=(layer_bars(document),),
-        tables=(layer_table(document),),
+        tables=(layer_table(document), count_table(document)),
     )
 
 

@@ -85,9 +85,12 @@ def roofline(document: dict[str, Any]) -> Figure | None:
     text = (
         f"Ceilings ({whose}): {scaled(flop_per_s, 'FLOP/s')} and {scaled(bytes_per_s, 'B/s')};"
         f" they meet at {digits(flop_per_s / bytes_per_s)} FLOP per byte. A dot is a pass of a"
-        " layer; its area grows with its time. Above the roof: Winograd multiplies less than is"
-        " counted, or data stayed in a cache."
+        " layer; its area grows with its time."
     )
+    if measured:
+        text += (
+            " Above the roof: Winograd multiplies less than is counted, or data stayed in a cache."
+        )
     if each > 1:
         text += " Rates are those of one GPU."
     if left_out:

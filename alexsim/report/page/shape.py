@@ -43,6 +43,7 @@ _LAYER = {
     "bytes_by_pass": Each(int),
     "memory_bytes": Each(int),
     "predicted": Each(NUMBER),
+    "predicted_limit": Each(str),
 }
 _DOCUMENT = {
     "network": str,
