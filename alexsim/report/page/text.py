@@ -14,7 +14,9 @@ def digits(value: float, count: int = 3) -> str:
     """``count`` significant digits, thousands apart: 1,235  81.5  0.0023."""
     if not value:
         return "0"
-    places = max(0, count - 1 - math.floor(math.log10(abs(value))))
+    # Rounded first: 0.9996 has as many places as 1.00.
+    rounded = float(f"{value:.{count}g}")
+    places = max(0, count - 1 - math.floor(math.log10(abs(rounded))))
     return f"{value:,.{min(places, 8)}f}"
 
 
