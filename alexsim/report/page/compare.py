@@ -76,9 +76,15 @@ def _summary(both: tuple[Subject, Subject], names: tuple[str, str], which: str) 
         for name, s, rate in zip(names, times, rates, strict=True)
     ]
     faster = names[0] if times[0] < times[1] else names[1]
+    sizes = [one.document["batch_size"] for one in both]
+    batches = (
+        f"both in batches of {sizes[0]}"
+        if sizes[0] == sizes[1]
+        else f"batches of {sizes[0]} and of {sizes[1]}"
+    )
     facts += [
         ("Step, second over first", ratio(times[1] / times[0]), f"{faster} takes less time"),
-        ("Images/s, second over first", ratio(rates[1] / rates[0]), "batches may differ"),
+        ("Images/s, second over first", ratio(rates[1] / rates[0]), batches),
     ]
     notes = tuple(f"{name}: {note}" for one, name in zip(both, names, strict=True)
                   for note in one.notes)  # fmt: skip
@@ -108,7 +114,8 @@ def _settings(both: tuple[Subject, Subject], names: tuple[str, str]) -> Section:
         rows=tuple(words(key, first.get(key, "–"), second.get(key, "–")) for key in differing),
     )
     alike = len(keys) - len(differing)
-    text = f"{len(differing)} differ, {alike} are the same; – stands for what one does not say."
+    counted = "1 setting differs" if len(differing) == 1 else f"{len(differing)} settings differ"
+    text = f"{counted}, {alike} are the same; – stands for what one does not say."
     return Section(
         id="what-differs", title="What differs", text=text, tables=(table,) if differing else ()
     )

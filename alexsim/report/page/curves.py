@@ -100,17 +100,23 @@ def overlaid(names: tuple[str, str], both: tuple[Metrics, Metrics]) -> Iterator[
     ):
         series: list[Series] = []
         said = []
+        noisy = ""
+        if any(len(metrics) >= _NOISY for metrics in both):
+            noisy = " Strong lines are means over a twentieth of the steps."
         for name, metrics, style in zip(names, both, STYLES, strict=False):
             if not metrics:
                 continue
             window = max(3, len(metrics) // 20) | 1
             points = _line(metrics, key, scale)
             series += _noisy(name, points, style, window, dashed=style == STYLES[1])
-            said.append(f"{name} ends at {digits(points[-1][1])} after {points[-1][0]:,g} steps")
+            unit = " %" if scale == 100 else ""
+            said.append(
+                f"{name} ends at {digits(points[-1][1])}{unit} after {points[-1][0]:,g} steps"
+            )
         yield _figure(
             LineChart(
                 id=f"both-{key}", wide=key == "loss", title=title, x_title="step", y_title=y_title,
-                text="; ".join(said) + ". Strong lines are means over a twentieth of the steps.",
+                text="; ".join(said) + "." + noisy,
                 series=tuple(series), top=100 if scale == 100 else None,
             ),
             None,

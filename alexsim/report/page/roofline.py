@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from markupsafe import Markup
@@ -127,7 +127,6 @@ def _parts(dots: Sequence[_Dot], flop_per_s: float, bytes_per_s: float) -> Itera
         log=True,
     )
     yield from _axes(x, y)
-    yield from _roof(x, y, flop_per_s, bytes_per_s)
     whole = sum(dot.seconds for dot in dots)
     placed = [
         (
@@ -137,7 +136,11 @@ def _parts(dots: Sequence[_Dot], flop_per_s: float, bytes_per_s: float) -> Itera
         )
         for dot in dots
     ]
-    yield from _names(dots, placed, _roof_names(x, y, flop_per_s, bytes_per_s))
+    around = [_Box(a - r - 1, b - r - 1, a + r + 1, b + r + 1) for a, b, r in placed]
+    roof = _Roof(x=x, y=y, flop_per_s=flop_per_s, bytes_per_s=bytes_per_s, at=x.low * 1.15)
+    roof = _clear(roof, around)
+    yield from roof.parts()
+    yield from _names(dots, placed, roof.names() + around)
     # The longest first, so that no dot hides a smaller one.
     for dot, (at, up, radius) in sorted(zip(dots, placed, strict=True), key=lambda d: -d[1][2]):
         title = (
@@ -165,48 +168,70 @@ def _axes(x: Scale, y: Scale) -> Iterator[Markup]:
     yield label(4, 16, "FLOP/s", "axis")
 
 
-def _roof(x: Scale, y: Scale, flop_per_s: float, bytes_per_s: float) -> Iterator[Markup]:
-    ridge = flop_per_s / bytes_per_s
-    # Where the slope leaves the picture at the bottom.
-    low = max(x.low, y.low / bytes_per_s)
-    points = ((low, low * bytes_per_s), (ridge, flop_per_s), (x.high, flop_per_s))
-    path = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in points)
-    yield tag("polyline", points=path, class_="roof")
-    name = f"arithmetic: {scaled(flop_per_s, 'FLOP/s')}"
-    yield label(x(ridge) + 6, y(flop_per_s) - 8, name, "head")
-    at, up, angle = _slope(x, y, bytes_per_s, low)
-    text = f"memory: {scaled(bytes_per_s, 'B/s')}"
-    yield tag(
-        "text", text, x=at, y=up - 8, class_="head",
-        transform=f"rotate({angle:.1f} {at:.1f} {up:.1f})",
-    )  # fmt: skip
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Roof:
+    """Two ceilings; ``at`` is the intensity where the slope's name begins."""
+
+    x: Scale
+    y: Scale
+    flop_per_s: float
+    bytes_per_s: float
+    at: float
+
+    @property
+    def ridge(self) -> float:
+        return self.flop_per_s / self.bytes_per_s
+
+    @property
+    def low(self) -> float:
+        """Where the slope leaves the picture."""
+        return max(self.x.low, self.y.low / self.bytes_per_s)
+
+    def slope(self) -> tuple[float, float, float]:
+        """Pixels where its name begins, and how steep it is, in degrees."""
+        here = self.x(self.at), self.y(self.at * self.bytes_per_s)
+        far = self.x(10 * self.at), self.y(10 * self.at * self.bytes_per_s)
+        return *here, math.degrees(math.atan2(far[1] - here[1], far[0] - here[0]))
+
+    def parts(self) -> Iterator[Markup]:
+        """The line and its two names."""
+        points = (
+            (self.low, self.low * self.bytes_per_s),
+            (self.ridge, self.flop_per_s),
+            (self.x.high, self.flop_per_s),
+        )
+        path = " ".join(f"{self.x(a):.1f},{self.y(b):.1f}" for a, b in points)
+        yield tag("polyline", points=path, class_="roof")
+        name = f"arithmetic: {scaled(self.flop_per_s, 'FLOP/s')}"
+        yield label(self.x(self.ridge) + 6, self.y(self.flop_per_s) - 8, name, "head halo")
+        at, up, angle = self.slope()
+        name = f"memory: {scaled(self.bytes_per_s, 'B/s')}"
+        turn = f"rotate({angle:.1f} {at:.1f} {up:.1f})"
+        yield tag("text", name, x=at, y=up - 8, class_="head halo", transform=turn)
+
+    def names(self) -> list[_Box]:
+        """Where the names stand: no other name goes there."""
+        left, top = self.x(self.ridge), self.y(self.flop_per_s)
+        boxes = [_Box(left, top - 22, left + 190, top - 4)]
+        at, up, angle = self.slope()
+        for step in range(0, 150, 12):
+            dx, dy = step * math.cos(math.radians(angle)), step * math.sin(math.radians(angle))
+            boxes.append(_Box(at + dx - 12, up + dy - 26, at + dx + 10, up + dy - 4))
+        return boxes
 
 
-def _slope(x: Scale, y: Scale, bytes_per_s: float, low: float) -> tuple[float, float, float]:
-    """Where the name of the slope begins, and how steep it is."""
-    start = low * 1.15
-    at, up = x(start), y(start * bytes_per_s)
-    far, further = x(10 * start), y(10 * start * bytes_per_s)
-    return at, up, math.degrees(math.atan2(further - up, far - at))
-
-
-def _roof_names(x: Scale, y: Scale, flop_per_s: float, bytes_per_s: float) -> list[_Box]:
-    """Where the ceilings' names stand: no other name goes there."""
-    top = y(flop_per_s)
-    left = x(flop_per_s / bytes_per_s)
-    boxes = [_Box(left, top - 22, left + 190, top - 4)]
-    at, up, angle = _slope(x, y, bytes_per_s, max(x.low, y.low / bytes_per_s))
-    for step in range(0, 150, 12):
-        dx, dy = step * math.cos(math.radians(angle)), step * math.sin(math.radians(angle))
-        boxes.append(_Box(at + dx - 12, up + dy - 26, at + dx + 10, up + dy - 4))
-    return boxes
+def _clear(roof: _Roof, dots: Sequence[_Box]) -> _Roof:
+    """With its slope's name where it hides fewest dots, the lowest of equals."""
+    starts = [roof.low * 1.15 * 1.25**step for step in range(40)]
+    tried = [replace(roof, at=at) for at in starts if at < roof.ridge / 3] or [roof]
+    return min(tried, key=lambda one: sum(box.hits(dot) for box in one.names()[1:] for dot in dots))
 
 
 def _names(
     dots: Sequence[_Dot], placed: Sequence[tuple[float, float, float]], taken: list[_Box]
 ) -> Iterator[Markup]:
     """A name near every dot, the longest passes' first; a line leads to those that moved away."""
-    boxes = taken + [_Box(a - r - 1, b - r - 1, a + r + 1, b + r + 1) for a, b, r in placed]
+    boxes = list(taken)
     for dot, (at, up, radius) in sorted(
         zip(dots, placed, strict=True), key=lambda found: -found[0].seconds
     ):
