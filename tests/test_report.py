@@ -68,6 +68,8 @@ class Page(HTMLParser):
             self._cell = None
 
     def handle_data(self, data: str) -> None:
+        # Text straight in a drawing shows nowhere: a picture's part was lost.
+        assert not data.strip() or self.open[-1:] not in (["svg"], ["g"]), data
         self.words.append(data)
         if self._cell is not None:
             self._cell.append(data)

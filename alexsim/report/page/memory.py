@@ -152,7 +152,7 @@ def through_the_step(device: dict[str, Any], spans: Sequence[dict[str, Any]], cl
     x = Scale(low=0, high=1e3 * end, start=58, end=548)
     y = Scale(low=0, high=high, start=236, end=44)
     parts = [
-        *label(4, 14, "MiB alive", "axis"),
+        label(4, 14, "MiB alive", "axis"),
         *y_axis(y, x.start, x.end, ""),
         *x_axis(x, 236, 240, f"ms, {clock}"),
     ]
