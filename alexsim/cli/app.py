@@ -14,6 +14,7 @@ from alexsim.cli.flops import flops
 from alexsim.cli.kernels import kernels
 from alexsim.cli.memory import memory
 from alexsim.cli.profile import profile
+from alexsim.cli.report import report
 from alexsim.cli.simulate import simulate
 from alexsim.cli.sweep import sweep
 from alexsim.cli.train import train
@@ -32,6 +33,7 @@ app.command()(train)
 app.command()(memory)
 app.command()(flops)
 app.command()(profile)
+app.command()(report)
 app.command()(simulate)
 app.command()(sweep)
 app.command()(validate)

@@ -227,7 +227,8 @@ def _keep_profile(result: TrainResult, run_dir: Path, simulated: Simulation) -> 
     from alexsim.cli.output import json_text, write_text, write_trace
     from alexsim.report.chrome_trace import both_clocks
     from alexsim.report.profile_document import profile_document
-    from alexsim.train.run_profile import PROFILE, TRACE, run_profile
+    from alexsim.train.files import PROFILE, TRACE
+    from alexsim.train.run_profile import run_profile
 
     found = run_profile(result, simulated)
     if found is None:

@@ -5,10 +5,18 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from alexsim.plan.records import Op, OpKind, Plan
 from alexsim.plan.tables import memory_table
-from alexsim.profile.records import Ceilings, LayerProfile, PassProfile, spread
+from alexsim.profile.records import (
+    Ceilings,
+    LayerCount,
+    LayerProfile,
+    PassCount,
+    PassProfile,
+    spread,
+)
 from alexsim.simulate.records import Simulation
 from alexsim.trace import Trace
 
@@ -47,14 +55,9 @@ def transfers_s(plan: Plan, rounds: Rounds) -> float:
     )
 
 
-def layers_of(
-    plan: Plan, rounds: Rounds, found: Ceilings, simulation: Simulation
-) -> tuple[LayerProfile, ...]:
-    """Every layer of the network: counts and bytes of the plan, medians over ``rounds``."""
-    ops: dict[tuple[str, str], list[Op]] = defaultdict(list)
-    for op in plan.ops():
-        if op.kind in PASS_OF:
-            ops[op.layer, PASS_OF[op.kind]].append(op)
+def counted_layers(plan: Plan, simulation: Simulation) -> tuple[LayerCount, ...]:
+    """Every layer of the network: counts and bytes of the plan, and its predicted times."""
+    ops = _by_pass(plan)
     predicted = _predicted(plan, simulation)
     held = memory_table(plan)
     layers = []
@@ -62,13 +65,13 @@ def layers_of(
         first = parts[0]
         name = first.layer.name
         layers.append(
-            LayerProfile(
+            LayerCount(
                 name=name,
                 kind=type(first.layer).__name__,
                 shape=(sum(part.output_shape[0] for part in parts), *first.output_shape[1:]),
                 parameters=sum(part.parameters for part in parts),
                 passes=tuple(
-                    _pass(which, ops[name, which], rounds, found, predicted[name, which])
+                    _count(which, ops[name, which], predicted[name, which])
                     for which in PASSES
                     if ops[name, which]
                 ),
@@ -83,6 +86,35 @@ def layers_of(
             )
         )
     return tuple(layers)
+
+
+def layers_of(
+    plan: Plan, rounds: Rounds, found: Ceilings, simulation: Simulation
+) -> tuple[LayerProfile, ...]:
+    """The counted layers with medians over ``rounds``."""
+    ops = _by_pass(plan)
+    return tuple(
+        LayerProfile(
+            name=layer.name,
+            kind=layer.kind,
+            shape=layer.shape,
+            parameters=layer.parameters,
+            passes=tuple(
+                _measured(one, ops[layer.name, one.name], rounds, found) for one in layer.passes
+            ),
+            memory_bytes=layer.memory_bytes,
+        )
+        for layer in counted_layers(plan, simulation)
+    )
+
+
+def _by_pass(plan: Plan) -> dict[tuple[str, str], list[Op]]:
+    """Ops of every layer and pass."""
+    ops: dict[tuple[str, str], list[Op]] = defaultdict(list)
+    for op in plan.ops():
+        if op.kind in PASS_OF:
+            ops[op.layer, PASS_OF[op.kind]].append(op)
+    return ops
 
 
 def _predicted(plan: Plan, simulation: Simulation) -> dict[tuple[str, str], tuple[float, str]]:
@@ -102,24 +134,28 @@ def _predicted(plan: Plan, simulation: Simulation) -> dict[tuple[str, str], tupl
     return found
 
 
-def _pass(
-    name: str, ops: Sequence[Op], rounds: Rounds, found: Ceilings, predicted: tuple[float, str]
-) -> PassProfile:
-    measured = spread([sum(times[op.id] for op in ops) for times in rounds])
+def _count(name: str, ops: Sequence[Op], predicted: tuple[float, str]) -> PassCount:
     mac = sum(op.count.mac for op in ops)
-    moved = sum(op.count.moved_bytes for op in ops)
-    compute_s, memory_s = 2 * mac / found.flop_per_s, moved / found.bytes_per_s
-    floor_s = max(compute_s, memory_s)
-    limit = "compute" if compute_s > memory_s else "memory"
-    return PassProfile(
+    return PassCount(
         name=name,
         mac=mac,
         flop=2 * mac,
         elementwise_flop=sum(op.count.elementwise_flop for op in ops),
-        moved_bytes=moved,
-        measured=measured,
+        moved_bytes=sum(op.count.moved_bytes for op in ops),
         predicted_s=predicted[0],
+        predicted_limit=predicted[1],
+    )
+
+
+def _measured(count: PassCount, ops: Sequence[Op], rounds: Rounds, found: Ceilings) -> PassProfile:
+    measured = spread([sum(times[op.id] for op in ops) for times in rounds])
+    compute_s = count.flop / found.flop_per_s
+    memory_s = count.moved_bytes / found.bytes_per_s
+    floor_s = max(compute_s, memory_s)
+    limit = "compute" if compute_s > memory_s else "memory"
+    return PassProfile(
+        **asdict(count),
+        measured=measured,
         floor_s=floor_s,
         limit="overhead" if measured.median_s > _OVERHEAD * floor_s else limit,
-        predicted_limit=predicted[1],
     )

@@ -33,22 +33,28 @@ class Ratio:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PassProfile:
-    """One pass of a layer over the whole batch, all columns together."""
+class PassCount:
+    """One pass of a layer over the whole batch, all columns together: counts and a prediction."""
 
     name: str
     mac: int
     flop: int
     elementwise_flop: int
     moved_bytes: int
-    measured: Spread
     predicted_s: float
+    predicted_limit: str
+    """What binds on the other machine, as its cost model names it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassProfile(PassCount):
+    """A pass that was measured too."""
+
+    measured: Spread
     floor_s: float
     """What this machine needs at least: arithmetic or bytes at its ceilings."""
     limit: str
     """``compute`` or ``memory``, whichever the floor is; ``overhead`` where neither explains it."""
-    predicted_limit: str
-    """What binds on the other machine, as its cost model names it."""
 
     @property
     def flop_per_s(self) -> float:
@@ -57,26 +63,33 @@ class PassProfile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LayerProfile:
+class LayerCount:
     """One layer: its passes, and the bytes that the devices hold for it."""
 
     name: str
     kind: str
     shape: tuple[int, ...]
     parameters: int
-    passes: tuple[PassProfile, ...]
+    passes: tuple[PassCount, ...]
     memory_bytes: dict[str, int]
     """By device."""
-
-    @property
-    def measured_s(self) -> float:
-        """Sum of its passes' medians."""
-        return sum(one.measured.median_s for one in self.passes)
 
     @property
     def predicted_s(self) -> float:
         """Its time on the other machine: that of the device that takes longest for it."""
         return sum(one.predicted_s for one in self.passes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerProfile(LayerCount):
+    """A layer that was measured too."""
+
+    passes: tuple[PassProfile, ...]
+
+    @property
+    def measured_s(self) -> float:
+        """Sum of its passes' medians."""
+        return sum(one.measured.median_s for one in self.passes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,28 +6,42 @@ from dataclasses import asdict
 from statistics import median
 from typing import Any
 
+from alexsim.plan.records import DevicePlan, Plan
 from alexsim.plan.tables import memory_table
 from alexsim.plan.timeline import Moment, holdings, memory_timeline
-from alexsim.profile.breakdown import rounds_of
+from alexsim.profile.breakdown import Rounds, counted_layers, rounds_of
 from alexsim.profile.nvml import Telemetry
-from alexsim.profile.records import LayerProfile, StepProfile
+from alexsim.profile.records import Ceilings, LayerCount, LayerProfile, StepProfile
 from alexsim.report.documents import head
+from alexsim.simulate.records import Simulation
 from alexsim.trace import Span
 
 _LARGEST = 12
 """Buffers named of those that are alive at the peak."""
 
 
+def plan_document(plan: Plan, simulation: Simulation, sheet: Ceilings) -> dict[str, Any]:
+    """A planned step with its predicted times, where nothing was measured.
+
+    Keys are those of ``profile_document`` without what only a measurement knows; ``ceilings`` are
+    the peaks on the data sheet of the machine that is predicted.
+    """
+    return _planned(plan, simulation) | {
+        "ceilings": asdict(sheet),
+        "layers": [_counted(layer) for layer in counted_layers(plan, simulation)],
+        "memory": {"held": [], "devices": _devices(plan)},
+        "exchanges": _exchanges(plan, simulation),
+        "spans": {"simulated": _spans(simulation.trace.spans)},
+    }
+
+
 def profile_document(found: StepProfile, *, only: str = "") -> dict[str, Any]:
     """``alexsim profile --json``; times in seconds per step, counts per step over the batch."""
-    timing = found.timing
-    return head(found.plan.network.name, found.plan.batch_size) | {
+    timing, plan = found.timing, found.plan
+    measured_s = _exchanges_s(plan, rounds_of(found.trace)[: found.rounds])
+    return _planned(plan, found.simulation) | {
         "where": found.where,
         "rounds": found.rounds,
-        "policy": found.plan.policy,
-        "schedule": found.plan.schedule,
-        "machine": found.simulation.machine,
-        "library": found.simulation.library,
         "step_s": found.step.median_s,
         "step_s_interval": [found.step.low_s, found.step.high_s],
         "timed_step_s": found.timed.median_s,
@@ -39,15 +53,16 @@ def profile_document(found: StepProfile, *, only: str = "") -> dict[str, Any]:
         "event_s": timing.event_s if timing else None,
         "transfers_s": found.transfers_s,
         "rest_s": found.rest_s,
-        "predicted_step_s": found.simulation.step_s,
-        "predicted_step_s_interval": [
-            found.simulation.step_interval.low,
-            found.simulation.step_interval.high,
-        ],
         "ceilings": asdict(found.ceilings),
-        "layers": [_layer(layer) for layer in found.layers if only in ("", layer.name)],
-        "memory": _memory(found),
-        "exchanges": _exchanges(found),
+        "layers": [_measured(layer) for layer in found.layers if only in ("", layer.name)],
+        "memory": {
+            "held": [asdict(held) for held in found.held],
+            "devices": _devices(plan),
+        },
+        "exchanges": [
+            exchange | {"measured_s": measured_s[exchange["name"]]}
+            for exchange in _exchanges(plan, found.simulation)
+        ],
         "telemetry": _telemetry(found.telemetry),
         "spans": {
             "measured": _spans(_typical_step(found)),
@@ -56,11 +71,22 @@ def profile_document(found: StepProfile, *, only: str = "") -> dict[str, Any]:
     }
 
 
-def _layer(layer: LayerProfile) -> dict[str, Any]:
+def _planned(plan: Plan, simulation: Simulation) -> dict[str, Any]:
+    """What is planned and predicted."""
+    return head(plan.network.name, plan.batch_size) | {
+        "policy": plan.policy,
+        "schedule": plan.schedule,
+        "machine": simulation.machine,
+        "library": simulation.library,
+        "device_memory_bytes": simulation.device_memory_bytes,
+        "predicted_step_s": simulation.step_s,
+        "predicted_step_s_interval": [simulation.step_interval.low, simulation.step_interval.high],
+    }
+
+
+def _counted(layer: LayerCount) -> dict[str, Any]:
     flop = {one.name: one.flop for one in layer.passes}
     moved = sum(one.moved_bytes for one in layer.passes)
-    whole = sum(flop.values())
-    seconds = layer.measured_s
     return {
         "name": layer.name,
         "kind": layer.kind,
@@ -71,53 +97,57 @@ def _layer(layer: LayerProfile) -> dict[str, Any]:
         "grad_input_flop": flop.get("grad_input", 0),
         "grad_weight_flop": flop.get("grad_weight", 0),
         "elementwise_flop": sum(one.elementwise_flop for one in layer.passes),
+        "elementwise_flop_by_pass": {one.name: one.elementwise_flop for one in layer.passes},
         "bytes": moved,
         "bytes_by_pass": {one.name: one.moved_bytes for one in layer.passes},
-        "arithmetic_intensity": whole / moved if moved else None,
+        "arithmetic_intensity": sum(flop.values()) / moved if moved else None,
         "memory_bytes": layer.memory_bytes,
+        "predicted": {f"{one.name}_s": one.predicted_s for one in layer.passes},
+        "predicted_limit": {one.name: one.predicted_limit for one in layer.passes},
+    }
+
+
+def _measured(layer: LayerProfile) -> dict[str, Any]:
+    whole = sum(one.flop for one in layer.passes)
+    seconds = layer.measured_s
+    return _counted(layer) | {
         "measured": {f"{one.name}_s": one.measured.median_s for one in layer.passes}
         | {"gflop_per_s": whole / seconds / 1e9 if seconds else None},
         "measured_interval": {
             f"{one.name}_s": [one.measured.low_s, one.measured.high_s] for one in layer.passes
         },
         "ceiling_share": sum(one.floor_s for one in layer.passes) / seconds if seconds else None,
-        "predicted": {f"{one.name}_s": one.predicted_s for one in layer.passes},
         "limit": {one.name: one.limit for one in layer.passes},
-        "predicted_limit": {one.name: one.predicted_limit for one in layer.passes},
     }
 
 
-def _memory(found: StepProfile) -> dict[str, Any]:
-    return {
-        "held": [asdict(held) for held in found.held],
-        "devices": [
-            {
-                "name": device.name,
-                "planned_bytes": device.total_bytes,
-                "by_category": {key: size for key, size in table.by_category.items() if size},
-                "peak_op": max(moments, key=lambda moment: moment.total_bytes).op_id,
-                "alive_at_peak": _alive(device.name, found, moments),
-                "timeline": _changes(moments),
-            }
-            for device, table, moments in (
-                (device, table, memory_timeline(device))
-                for device, table in zip(found.plan.devices, memory_table(found.plan), strict=True)
-            )
-        ],
-    }
+def _devices(plan: Plan) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": device.name,
+            "planned_bytes": device.total_bytes,
+            "by_category": {key: size for key, size in table.by_category.items() if size},
+            "peak_op": max(moments, key=lambda moment: moment.total_bytes).op_id,
+            "alive_at_peak": _alive(device, moments),
+            "timeline": _changes(moments),
+        }
+        for device, table, moments in (
+            (device, table, memory_timeline(device))
+            for device, table in zip(plan.devices, memory_table(plan), strict=True)
+        )
+    ]
 
 
-def _alive(device: str, found: StepProfile, moments: tuple[Moment, ...]) -> list[dict[str, Any]]:
+def _alive(device: DevicePlan, moments: tuple[Moment, ...]) -> list[dict[str, Any]]:
     """The largest buffers at the fullest op."""
     peak = max(range(len(moments)), key=lambda index: moments[index].total_bytes)
-    plan = next(one for one in found.plan.devices if one.name == device)
     return [
         {
             "name": held.buffer.name,
             "category": str(held.buffer.category),
             "bytes": held.buffer.size_bytes,
         }
-        for held in holdings(plan)
+        for held in holdings(device)
         if held.first <= peak <= held.last
     ][:_LARGEST]
 
@@ -142,26 +172,30 @@ def _telemetry(found: Telemetry | None) -> dict[str, Any] | None:
     }
 
 
-def _exchanges(found: StepProfile) -> list[dict[str, Any]]:
-    rounds = rounds_of(found.trace)[: found.rounds]
-    kinds: dict[str, list[str]] = {}
-    for op in found.plan.ops():
-        if op.exchange:
-            kinds.setdefault(op.exchange, []).append(op.id)
-    predicted = {one.name: one.seconds for one in found.simulation.exchanges}
+def _exchanges(plan: Plan, simulation: Simulation) -> list[dict[str, Any]]:
+    predicted = {one.name: one.seconds for one in simulation.exchanges}
     return [
         {
             "name": exchange.name,
             "source": exchange.source,
             "target": exchange.target,
             "bytes": exchange.size_bytes,
-            "measured_s": _middle(
-                [sum(times.get(op, 0.0) for op in kinds[exchange.name]) for times in rounds]
-            ),
             "predicted_s": predicted.get(exchange.name),
         }
-        for exchange in found.plan.exchanges
+        for exchange in plan.exchanges
     ]
+
+
+def _exchanges_s(plan: Plan, rounds: Rounds) -> dict[str, float | None]:
+    """Measured seconds of every exchange, its post and its wait."""
+    ops: dict[str, list[str]] = {}
+    for op in plan.ops():
+        if op.exchange:
+            ops.setdefault(op.exchange, []).append(op.id)
+    return {
+        name: _middle([sum(times.get(op, 0.0) for op in both) for times in rounds])
+        for name, both in ops.items()
+    }
 
 
 def _middle(values: list[float]) -> float | None:

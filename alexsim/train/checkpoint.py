@@ -15,9 +15,7 @@ from safetensors.torch import save_file
 
 from alexsim.errors import RunError
 from alexsim.train.dataset import Statistics
-
-CONFIG, METRICS, STATISTICS = "config.json", "metrics.jsonl", "statistics.npz"
-TELEMETRY = "telemetry.jsonl"
+from alexsim.train.files import CHECKPOINTS, CONFIG, METRICS, STATISTICS, TELEMETRY
 
 
 class RunDirectory:
@@ -161,7 +159,7 @@ class RunDirectory:
         self._write(METRICS, "".join(json.dumps(record) + "\n" for record in kept).encode())
 
     def _checkpoints(self) -> list[Path]:
-        return sorted(self.path.glob("checkpoint-*.safetensors"))
+        return sorted(self.path.glob(CHECKPOINTS))
 
     def _write(self, name: str, content: bytes) -> None:
         temporary = self.path / f".{name}.tmp"

@@ -8,8 +8,6 @@ from alexsim.profile.records import StepProfile, spread
 from alexsim.simulate.records import Simulation
 from alexsim.train.records import TrainResult
 
-PROFILE, TRACE = "profile.json", "trace.json.gz"
-
 
 def run_profile(result: TrainResult, simulation: Simulation) -> StepProfile | None:
     """What the timed steps of a run say; None where none was timed.

@@ -1,0 +1,7 @@
+"""Names of the files in a run directory. No torch in here: reports read them too."""
+
+CONFIG, METRICS, STATISTICS = "config.json", "metrics.jsonl", "statistics.npz"
+TELEMETRY = "telemetry.jsonl"
+PROFILE, TRACE = "profile.json", "trace.json.gz"
+CHECKPOINTS = "checkpoint-*.safetensors"
+"""All of them; by name, the last one has most steps."""

@@ -1,0 +1,632 @@
+"""``alexsim report``: whole pages that need nothing else, whose figures are the documents'."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import io
+import itertools
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import save_file
+
+from alexsim.cli.app import main
+from alexsim.report.page.chart import Scale, rounded_up, smoothed, thinned
+from alexsim.report.page.inputs import Wanted
+from alexsim.report.page.passes import PASSES, passes_of
+from alexsim.report.page.text import digits, in_mib, milliseconds, percent, scaled, seconds
+
+VOID = {"meta", "link", "img", "br", "hr", "input"}
+STYLE = Path(sys.modules[Wanted.__module__].__file__ or "").parent / "templates" / "style.css"
+
+
+class Page(HTMLParser):
+    """A page's elements; fails where tags do not close in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.tables: dict[str, list[list[str]]] = {}
+        self._cell: list[str] | None = None
+        self._table = ""
+        self.source = text
+        self.feed(text)
+        self.close()
+        assert not self.open, self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "table":
+            self._table = dict(attrs)["id"] or ""
+            self.tables[self._table] = []
+        elif tag == "tr":
+            self.tables[self._table].append([])
+        elif tag in ("td", "th"):
+            self._cell = []
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, tag
+        if tag in ("td", "th") and self._cell is not None:
+            self.tables[self._table][-1].append("".join(self._cell).strip())
+            self._cell = None
+
+    def handle_data(self, data: str) -> None:
+        # Text straight in a drawing shows nowhere: a picture's part was lost.
+        assert not data.strip() or self.open[-1:] not in (["svg"], ["g"]), data
+        self.words.append(data)
+        if self._cell is not None:
+            self._cell.append(data)
+
+    def named(self, *tags: str) -> list[tuple[str, dict[str, str | None]]]:
+        return [(tag, given) for tag, given in self.elements if tag in tags]
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    def row(self, table: str, name: str) -> list[str]:
+        return next(row for row in self.tables[table] if row[0] == name)
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main(["report", *map(str, arguments)])
+    return int(caught.value.code or 0)
+
+
+def read(path: Path) -> Page:
+    return Page(path.read_text(encoding="utf-8"))
+
+
+def measured(document: dict[str, Any]) -> dict[str, Any]:
+    """A plan's document as if it had been measured: everything takes three times as long."""
+    made = copy.deepcopy(document)
+    for layer in made["layers"]:
+        layer["measured"] = {key: 3 * value for key, value in layer["predicted"].items()}
+        layer["measured"]["gflop_per_s"] = 1.0
+        layer["measured_interval"] = {
+            key: [2 * value, 4 * value] for key, value in layer["predicted"].items()
+        }
+        layer["ceiling_share"] = 0.5
+        layer["limit"] = dict.fromkeys(layer["predicted_limit"], "compute")
+    for exchange in made["exchanges"]:
+        exchange["measured_s"] = 3 * exchange["predicted_s"]
+    step = 3 * made["predicted_step_s"]
+    return made | {
+        "where": "cpu, aten, 2 threads",
+        "rounds": 5,
+        "step_s": step,
+        "step_s_interval": [0.9 * step, 1.1 * step],
+        "timed_step_s": step,
+        "transfers_s": 0.01 * step,
+        "rest_s": 0.02 * step,
+        "telemetry": None,
+        "spans": made["spans"]
+        | {
+            "measured": [
+                span | {"start_s": 3 * span["start_s"], "end_s": 3 * span["end_s"]}
+                for span in made["spans"]["simulated"]
+            ]
+        },
+    }
+
+
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    """Two GPUs, as if measured."""
+    return measured(Wanted(network="alexnet-2012", batch_size=32).document())
+
+
+@pytest.fixture(scope="module")
+def trained(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the real trainer."""
+    path = tmp_path_factory.mktemp("runs") / "three-steps"
+    arguments = ["--json", "--net", "lenet-5", "--batch", "16", "--steps", "3", "--threads", "1"]
+    with pytest.raises(SystemExit) as caught:
+        main(
+            [
+                "train",
+                *arguments,
+                "--workers",
+                "1",
+                "--data",
+                str(folder),
+                "-o",
+                str(path),
+                "--json",
+            ]
+        )
+    assert not caught.value.code
+    return path
+
+
+@pytest.fixture
+def run_dir(trained: Path, tmp_path: Path) -> Path:
+    """A copy of it, to damage."""
+    target = tmp_path / "run"
+    target.mkdir()
+    for file in trained.iterdir():
+        (target / file.name).write_bytes(file.read_bytes())
+    return target
+
+
+@pytest.fixture(scope="module")
+def pages(
+    trained: Path, document: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Page]:
+    """A page of every kind."""
+    where = tmp_path_factory.mktemp("pages")
+    (where / "two.json").write_text(json.dumps(document))
+    asked: dict[str, tuple[object, ...]] = {
+        "run": (trained,),
+        "profile": (where / "two.json",),
+        "plan": ("alexnet-2012", "--batch", "32", "--policy", "reuse"),
+        "comparison": (trained, where / "two.json"),
+    }
+    for name, arguments in asked.items():
+        assert run(*arguments, "-o", where / f"{name}.html") == 0, name
+    return {name: read(where / f"{name}.html") for name in asked}
+
+
+KINDS = ("run", "profile", "plan", "comparison")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_page_needs_nothing_else(kind: str, pages: dict[str, Page]) -> None:
+    page = pages[kind]
+    assert len(page.source.encode()) < 5e6
+    assert not re.findall(r"https?:|//[a-z]+\.|@import|@font-face", page.source)
+    assert all(found.startswith("#") for found in re.findall(r"url\(([^)]*)\)", page.source))
+    for _, given in page.elements:
+        for key in ("src", "href", "srcset", "data", "action", "poster"):
+            value = given.get(key)
+            assert value is None or value.startswith(("#", "data:")), (key, value)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_page_can_be_read_without_seeing_it(kind: str, pages: dict[str, Page]) -> None:
+    page = pages[kind]
+    ids = [given["id"] for _, given in page.elements if "id" in given]
+    assert len(ids) == len(set(ids))
+    for name in ("main", "header", "nav", "footer", "h1"):
+        assert len(page.named(name)) == 1, name
+    levels = [int(tag[1]) for tag, _ in page.named("h1", "h2", "h3", "h4")]
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+    drawings = [given for _, given in page.named("svg") if given.get("role") == "img"]
+    assert drawings
+    for given in drawings:
+        assert set((given["aria-labelledby"] or "").split()) <= set(ids)
+    for _, given in page.named("svg"):
+        assert given.get("role") == "img" or given.get("aria-hidden") == "true"
+    assert all(given.get("alt") for _, given in page.named("img"))
+    assert len(page.named("caption")) == len(page.named("table"))
+    assert all(given.get("scope") in ("row", "col") for _, given in page.named("th"))
+    sortable = [given for _, given in page.named("th") if "aria-sort" in given]
+    assert len(sortable) == len(page.named("button")) > 0
+    anchors = [given["href"] for _, given in page.named("a")]
+    assert {f"#{id_}" for id_ in ids} >= set(anchors)
+
+
+@pytest.mark.parametrize("kind", ["run", "profile", "plan"])
+def test_every_layer_and_pass_is_named(kind: str, pages: dict[str, Page]) -> None:
+    page = pages[kind]
+    net = "lenet-5" if kind == "run" else "alexnet-2012"
+    document = Wanted(network=net, batch_size=16 if kind == "run" else 32).document()
+    for layer in document["layers"]:
+        for table in ("layer-table", "count-table", "time-by-layer-table"):
+            assert page.row(table, layer["name"]), (table, layer["name"])
+    named = {row[0] for row in page.tables["roofline-table"]}
+    assert {one.title for one in passes_of(document) if one.flop} <= named
+    for clock in document["spans"].values():
+        for span in clock:
+            if ".barrier." not in span["id"]:
+                assert f"<title>{span['id']}: " in page.source, span["id"]
+
+
+def test_totals_are_those_of_the_document(document: dict[str, Any], pages: dict[str, Page]) -> None:
+    page = pages["profile"]
+    layers = document["layers"]
+    total = page.tables["layer-table"][-1]
+    assert total[0] == f"all {len(layers)}"
+    for index, name in enumerate(PASSES):
+        spent = sum(layer["measured"].get(f"{name}_s", 0.0) for layer in layers)
+        assert total[2 + index] == milliseconds(spent), name
+    spent = sum(sum(v for k, v in la["measured"].items() if k.endswith("_s") and "gflop" not in k)
+                for la in layers)  # fmt: skip
+    assert total[6] == milliseconds(spent)
+    assert total[7] == percent(spent / document["timed_step_s"])
+    assert total[-1] == "3.00"
+    counted = page.tables["count-table"][-1]
+    assert counted[3] == f"{sum(layer['parameters'] for layer in layers):,}" == "60,965,224"
+    assert counted[6] == in_mib(sum(layer["bytes"] for layer in layers))
+    for index, device in enumerate(document["memory"]["devices"], start=1):
+        rows = page.tables["memory-by-category-table"]
+        assert next(row for row in rows if row[0] == "total")[index] == in_mib(
+            device["planned_bytes"]
+        )
+        assert sum(device["by_category"].values()) == device["planned_bytes"]
+        free = document["device_memory_bytes"] - device["planned_bytes"]
+        assert next(row for row in rows if row[0] == "free")[index] == in_mib(free)
+    traffic = page.tables["traffic-table"]
+    assert len(traffic) == len(document["exchanges"]) + 2
+    moved = sum(one["bytes"] for one in document["exchanges"])
+    assert traffic[-1][2] == digits(moved / 2**20)
+    assert traffic[-1][3] == milliseconds(sum(one["measured_s"] for one in document["exchanges"]))
+    assert seconds(document["step_s"]) in page.text
+    assert scaled(document["ceilings"]["flop_per_s"], "FLOP/s") in page.text
+
+
+def test_idle_and_busy_fill_the_step(document: dict[str, Any], pages: dict[str, Page]) -> None:
+    from alexsim.report.page.timeline import spent_of
+
+    found = spent_of(document)
+    assert {(one.clock, one.device) for one in found} == {
+        (clock, gpu) for clock in ("measured", "simulated") for gpu in ("gpu0", "gpu1")
+    }
+    for one in found:
+        parts = one.computing_s + one.exchange_s + one.upload_s + one.idle_s
+        assert parts == pytest.approx(one.step_s, rel=1e-6)
+        row = pages["profile"].row("timeline-table", f"{one.clock} {one.device}")
+        assert row[5] == milliseconds(one.idle_s)
+
+
+def test_a_run_shows_its_curves_and_its_filters(trained: Path, pages: dict[str, Page]) -> None:
+    page = pages["run"]
+    lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if "loss" in line]
+    assert [row[1] for row in page.tables["metrics-table"][1:]] == [
+        f"{line['loss']:.4f}" for line in steps
+    ]
+    held_out = next(line["held_out"] for line in lines if "held_out" in line)
+    assert f"On held-out images {digits(held_out['loss'], 4)}" in page.text
+    (image,) = page.named("img")
+    source = image[1]["src"] or ""
+    picture = Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2])))
+    # Six filters of 5 x 5, three in a row, a pixel around each.
+    assert picture.size == (3 * 6 + 1, 2 * 6 + 1)
+    budget = json.loads((trained / "config.json").read_text())["settings"]["budget_bytes"]
+    assert page.row("memory-by-category-table", "budget of the run")[1] == in_mib(budget)
+
+
+def test_two_columns_have_a_picture_each(run_dir: Path, tmp_path: Path) -> None:
+    config = json.loads((run_dir / "config.json").read_text())
+    config["settings"] |= {"network": "alexnet-2012", "gpus": 2, "batch_size": 32}
+    (run_dir / "config.json").write_text(json.dumps(config))
+    (run_dir / "profile.json").unlink()
+    for old in run_dir.glob("checkpoint-*"):
+        old.unlink()
+    weights = np.zeros((48, 3, 11, 11), np.float32)
+    weights[0, 0] = 1
+    save_file(
+        {"conv1.a.weight": weights, "conv1.b.weight": -weights},
+        run_dir / "checkpoint-00000003.safetensors",
+    )
+    assert run(run_dir, "-o", tmp_path / "page.html") == 0
+    page = read(tmp_path / "page.html")
+    pictures = [
+        np.asarray(Image.open(io.BytesIO(base64.b64decode((given["src"] or "").split(",")[1]))))
+        for _, given in page.named("img")
+    ]
+    assert len(pictures) == 2
+    assert pictures[0][1, 1].tolist() == [255, 128, 128]
+    assert pictures[1][1, 1].tolist() == [0, 128, 128]
+    assert "conv1, GPU 0 (column a)" in page.text
+    assert "conv1, GPU 1 (column b)" in page.text
+
+
+def test_without_a_profile_times_are_predicted(run_dir: Path, tmp_path: Path) -> None:
+    (run_dir / "profile.json").unlink()
+    assert run(run_dir, "-o", tmp_path / "page.html") == 0
+    page = read(tmp_path / "page.html")
+    assert "This run left no profile.json" in page.text
+    assert "Step, measured" not in page.text
+    assert "Step, predicted" in page.text
+    assert page.tables["metrics-table"]
+
+
+def test_telemetry_goes_on_over_a_resumption(run_dir: Path, tmp_path: Path) -> None:
+    blank = dict.fromkeys(
+        ("utilisation", "memory_bytes", "sm_mhz", "memory_mhz", "pcie_sent_bytes_per_s",
+         "pcie_received_bytes_per_s")
+    )  # fmt: skip
+    times = (0.0, 10.0, 0.0, 5.0)
+    samples = [blank | {"time_s": t, "card": 0, "power_w": 100.0 + t} for t in times]
+    text = "".join(json.dumps(sample) + "\n" for sample in samples) + '{"half'
+    (run_dir / "telemetry.jsonl").write_text(text)
+    assert run(run_dir, "-o", tmp_path / "page.html") == 0
+    page = read(tmp_path / "page.html")
+    assert page.row("telemetry-table", "Power, W") == [
+        "Power, W", "card 0", "100", "104", "110",
+    ]  # fmt: skip
+    chart = page.source[page.source.index('id="card-power-w-title"') :]
+    chart = chart[: chart.index("</svg>")]
+    # The last sample is at 15 s, not at 5: the axis ends there.
+    assert ">15</text>" in chart
+    assert "Utilisation" not in page.text
+
+
+def test_a_comparison_says_what_differs(
+    trained: Path, document: dict[str, Any], pages: dict[str, Page]
+) -> None:
+    page = pages["comparison"]
+    assert page.row("settings-table", "network")[1:] == ["lenet-5", "alexnet-2012"]
+    assert "schedule" not in {row[0] for row in page.tables["settings-table"]}
+    first = json.loads((trained / "profile.json").read_text())
+    both = [
+        sum(
+            value
+            for layer in one["layers"]
+            for key, value in layer["measured"].items()
+            if key.endswith("_s") and key != "gflop_per_s"
+        )
+        for one in (first, document)
+    ]
+    total = page.tables["layer-table"][-1]
+    assert total[1:4] == [milliseconds(both[0]), milliseconds(both[1]), digits(both[1] / both[0])]
+    assert page.row("layer-table", "fc8")[1] == "\N{EN DASH}"
+    assert digits(document["step_s"] / first["step_s"]) in page.text
+    assert [row[0] for row in page.tables["memory-table"]][-1] == "total"
+
+
+def test_one_subject_twice_has_two_names(trained: Path, tmp_path: Path) -> None:
+    assert run(trained, trained, "-o", tmp_path / "page.html") == 0
+    page = read(tmp_path / "page.html")
+    assert "three-steps (1st) beside three-steps (2nd)" in page.text
+    assert page.tables["layer-table"][-1][3] == "1.00"
+    assert "settings-table" not in page.tables
+
+
+HOSTILE = "<script>alert('x')</script>&\"--"
+
+
+def test_hostile_names_are_text(document: dict[str, Any], tmp_path: Path) -> None:
+    bad = copy.deepcopy(document)
+    bad["where"] = bad["layers"][0]["name"] = bad["machine"] = HOSTILE
+    bad["exchanges"][0]["name"] = bad["memory"]["devices"][0]["name"] = HOSTILE
+    bad["memory"]["devices"][0]["alive_at_peak"][0]["name"] = HOSTILE
+    for span in bad["spans"]["measured"][:3]:
+        span["id"] = span["queue"] = HOSTILE
+    (tmp_path / "x.json").write_text(json.dumps(bad))
+    assert run(tmp_path / "x.json", "-o", tmp_path / "page.html") == 0
+    page = read(tmp_path / "page.html")
+    assert "<script>alert" not in page.source
+    assert len(page.named("script")) == 1
+    assert HOSTILE in page.text
+
+
+def damaged(name: str, change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        (path / name).write_bytes(change((path / name).read_bytes()))
+
+    return damage
+
+
+def replaced(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
+    def change(data: bytes) -> bytes:
+        assert re.search(old, data)
+        return re.sub(old, new, data, count=1)
+
+    return change
+
+
+def without(key: str) -> Callable[[bytes], bytes]:
+    def change(data: bytes) -> bytes:
+        document = json.loads(data)
+        del document[key]
+        return json.dumps(document).encode()
+
+    return change
+
+
+def half(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def shortened_checkpoint(path: Path) -> None:
+    (checkpoint,) = path.glob("checkpoint-*")
+    checkpoint.write_bytes(half(checkpoint.read_bytes()))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (damaged("profile.json", half), "profile.json is damaged"),
+        (damaged("profile.json", without("layers")), "profile.json is no document of this version"),
+        (damaged("profile.json", lambda _: b"[]"), "it must be an object"),
+        (damaged("profile.json", lambda _: b"\xff\xfe"), "damaged: not text"),
+        (
+            damaged("profile.json", replaced(b'"parameters": 156', b'"parameters": "x"')),
+            "layers[0].parameters must be int",
+        ),
+        (damaged("config.json", half), "config.json is damaged"),
+        (damaged("config.json", without("settings")), "settings must be given"),
+        (damaged("metrics.jsonl", replaced(b"^", b"{]\n")), "metrics.jsonl, line 1, is damaged"),
+        (
+            damaged("metrics.jsonl", replaced(b'"loss"', b'"lost"')),
+            "line 1, is no document of this version: loss must be given",
+        ),
+        (
+            damaged("metrics.jsonl", replaced(rb'"loss": [\d.]+', b'"loss": NaN')),
+            "NaN is no number",
+        ),
+        (shortened_checkpoint, "safetensors is damaged"),
+        (lambda path: (path / "config.json").unlink(), "holds no run: no config.json"),
+    ],
+)  # fmt: skip
+def test_damage_is_told_in_one_line(
+    change: Callable[[Path], None], message: str, run_dir: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    change(run_dir)
+    assert run(run_dir, "-o", tmp_path / "page.html") == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert err.startswith("alexsim: ")
+    assert err.count("\n") == 1
+    assert message in err
+    assert not list(tmp_path.glob("*page*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("a", "b", "c"), "one input makes a page, two are compared; got 3"),
+        (("alexnet",), "no network 'alexnet'; did you mean alexnet-"),
+        (("runs/none",), "there is no runs/none"),
+        (("none.json",), "there is no none.json"),
+        (("lenet-5", "--policy", "x"), "as-released, in-place, reuse; got 'x'"),
+        (("lenet-5", "--batch", "0"), "--batch must be at least 1"),
+        (("lenet-5", "-o", "/gone/x.html"), "cannot write /gone/x.html"),
+    ],
+)
+def test_mistakes_take_one_line(
+    arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*arguments) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert err.count("\n") == 1
+    assert message in err
+
+
+def test_options_of_a_plan_are_not_for_a_run(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(trained, "--batch", "64") == 2
+    assert "--batch is for a network's name" in capsys.readouterr().err
+
+
+def test_half_a_last_line_is_left_out(run_dir: Path, tmp_path: Path) -> None:
+    with (run_dir / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "lo')
+    assert run(run_dir, "-o", tmp_path / "page.html") == 0
+    assert len(read(tmp_path / "page.html").tables["metrics-table"]) == 1 + 3
+
+
+def test_a_page_without_torch(trained: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    code = (
+        "import sys\nfrom alexsim.cli.app import main\n"
+        f"try: main(['report', {str(trained)!r}, '-o', {str(page)!r}])\n"
+        "except SystemExit as e: assert not e.code\n"
+        "print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "triton", "pandas", "pyarrow"} & set(done.stderr.split())
+    assert done.stdout.startswith(f"{page}: ")
+    assert done.stdout.count("\n") == 1
+    assert page.exists()
+
+
+def colours(scheme: str) -> dict[str, str]:
+    """The style sheet's variables in one scheme."""
+    text = STYLE.read_text()
+    blocks = re.findall(r":root \{(.*?)\}", text, re.DOTALL)
+    assert len(blocks) == 3
+    order = {"light": (0,), "dark": (0, 1), "print": (0, 1, 2)}[scheme]
+    found: dict[str, str] = {}
+    for index in order:
+        found |= dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", blocks[index]))
+    return found
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance as WCAG 2.2 defines it."""
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    red, green, blue = (
+        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(one: str, other: str) -> float:
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+HUES = ("blue", "teal", "orange", "purple", "pink", "grey", "olive", "red")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark", "print"])
+def test_contrast_is_enough(scheme: str) -> None:
+    found = colours(scheme)
+    for text in ("ink", "muted", "accent", "warn"):
+        for ground in ("ground", "panel"):
+            assert contrast(found[text], found[ground]) >= 4.5, (text, ground)
+    for hue in HUES:
+        assert contrast(found[hue], found["ground"]) >= 4.5, hue
+        assert contrast(found["on-fill"], found[hue]) >= 4.5, hue
+    assert contrast(found["edge"], found["ground"]) >= 3
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+
+
+def test_every_style_that_is_used_exists(pages: dict[str, Page]) -> None:
+    sheet = STYLE.read_text()
+    used = {
+        name
+        for page in pages.values()
+        for _, given in page.elements
+        for name in (given.get("class") or "").split()
+        if name.startswith(("f-", "s-", "on-"))
+    }
+    assert {"f-forward", "f-m-weight", "s-forward", "f-exchange"} <= used
+    assert {name for name in used if not re.search(rf"\.{name}\b(?!-)", sheet)} == set()
+
+
+def test_scales_and_ticks() -> None:
+    assert rounded_up(0.73) == pytest.approx(0.8)
+    assert rounded_up(189) == 200
+    assert rounded_up(3071.7, 8) == 3500
+    scale = Scale(low=0, high=10, start=100, end=0)
+    assert (scale(0), scale(5), scale(10)) == (100, 50, 0)
+    assert scale.ticks() == (0, 2, 4, 6, 8, 10)
+    log = Scale(low=0.5, high=2000, start=0, end=1, log=True)
+    assert log.ticks() == (1, 10, 100, 1000)
+    assert log(31.62) == pytest.approx(0.5, abs=1e-3)
+
+
+def test_thinned_lines_keep_their_extremes() -> None:
+    points = [(float(i), float((i * 7919) % 1000)) for i in range(10_000)]
+    kept = thinned(points)
+    assert len(kept) <= 600
+    assert set(kept) <= set(points)
+    assert max(y for _, y in kept) == max(y for _, y in points)
+    assert min(y for _, y in kept) == min(y for _, y in points)
+    assert kept == sorted(kept)
+    assert smoothed([(0, 0.0), (1, 3.0), (2, 6.0)], 3) == ((0, 1.5), (1, 3.0), (2, 4.5))
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (seconds(0.8023), "802 ms"),
+        (seconds(8.2e-6), "8.20 µs"),
+        (seconds(0.9996), "1.00 s"),
+        (scaled(195.47e9, "FLOP/s"), "195 GFLOP/s"),
+        (scaled(999.9e6, "B/s"), "1.00 GB/s"),
+        (percent(0.00001), "<0.1 %"),
+        (percent(0.0994), "9.9 %"),
+        (percent(1), "100 %"),
+        (in_mib(1536 * 1024), "1.5"),
+        (digits(1234.5), "1,234"),
+    ],
+)
+def test_numbers_read_well(found: str, expected: str) -> None:
+    assert found == expected
