@@ -311,6 +311,19 @@ def test_a_recipe_runs_to_its_end_and_tests_on_the_way(whole: tuple[Path, dict])
     assert not any(name.startswith("conv1") and "momentum" in name for name in checkpoint(run_dir))
 
 
+def test_the_page_tells_of_stages_and_of_tests_on_the_way(
+    whole: tuple[Path, dict], tmp_path: Path
+) -> None:
+    page = tmp_path / "page.html"
+    with pytest.raises(SystemExit) as ended:
+        main(["report", str(whole[0]), "-o", str(page)])
+    assert not ended.value.code
+    text = page.read_text()
+    assert "from epoch 2: rate 0.05, biases 0.1, conv1 0.001" in text
+    assert "from epoch 3: rate 0.05, biases 0.1, conv1 frozen" in text
+    assert "held out" in text
+
+
 @pytest.mark.parametrize("stop", [3, 7, 9])
 def test_a_recipe_resumes_to_the_same_bits_in_any_stage(
     stop: int, whole: tuple[Path, dict], folder: Path, recipe_file: Path, tmp_path: Path

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 from alexsim.errors import ProfileError, RunError
-from alexsim.train.checkpoint import CONFIG, RunDirectory
+from alexsim.train.checkpoint import RunDirectory
 from alexsim.train.dataset import Dataset
+from alexsim.train.files import CONFIG
 from alexsim.train.recipe import recipe_from, recipe_table
 from alexsim.train.records import TrainSettings, Watcher
 

@@ -12,8 +12,8 @@ from alexsim.network.editions import load_network
 from alexsim.network.layers import Convolution
 from alexsim.plan.records import Policy, Schedule, letter
 from alexsim.profile.records import Ceilings
+from alexsim.report.page.shape import CHECK, CHECKS, METRIC, SAMPLE, check, check_document, parsed
 from alexsim.report.page.shape import CONFIG as CONFIG_SHAPE
-from alexsim.report.page.shape import HELD_OUT, METRIC, SAMPLE, check, check_document, parsed
 from alexsim.report.profile_document import plan_document
 from alexsim.simulate.simulator import Configuration, on_machine
 from alexsim.train.files import CHECKPOINTS, CONFIG, METRICS, PROFILE, TELEMETRY
@@ -143,7 +143,7 @@ def run_subject(path: Path) -> Subject:
             " early, or an older version trained it): times below are predicted, not measured."
         )
     lines = _lines(path / METRICS)
-    metrics = _of(lines, METRIC, path / METRICS, held_out=False)
+    metrics = _of(lines, METRIC, path / METRICS)
     if not metrics:
         notes.append(f"This run left no whole line in {METRICS}: there are no curves.")
     checkpoint = max(path.glob(CHECKPOINTS), default=None)
@@ -155,7 +155,7 @@ def run_subject(path: Path) -> Subject:
         document=document,
         config=config,
         metrics=metrics,
-        held_out=_of(lines, HELD_OUT, path / METRICS, held_out=True),
+        held_out=_checked(lines, path / METRICS),
         samples=_continued(_of(_lines(path / TELEMETRY), SAMPLE, path / TELEMETRY)),
         filters=_filters(checkpoint, settings) if checkpoint else (),
         checkpoint=checkpoint.name if checkpoint else "",
@@ -198,15 +198,26 @@ def _lines(path: Path) -> tuple[Any, ...]:
 
 
 def _of(
-    lines: tuple[Any, ...], shape: dict[str, Any], path: Path, *, held_out: bool = False
+    lines: tuple[Any, ...], shape: dict[str, Any], path: Path, *, only: str = ""
 ) -> tuple[dict[str, Any], ...]:
-    """The lines on training steps, or those on held-out images."""
+    """The lines on training steps, or those that have the key ``only``."""
     found = []
     for number, record in enumerate(lines, 1):
-        if (isinstance(record, dict) and "held_out" in record) == held_out:
+        told = [key for key in CHECKS if isinstance(record, dict) and key in record]
+        if told == ([only] if only else []):
             check(record, shape, f"{path}, line {number},")
             found.append(record)
     return tuple(found)
+
+
+def _checked(lines: tuple[Any, ...], path: Path) -> tuple[dict[str, Any], ...]:
+    """Tests on held-out images: those on the way, and the last one on all of them."""
+    found = [
+        {"step": record["step"], "held_out": record[key]}
+        for key in CHECKS
+        for record in _of(lines, {"step": int, key: CHECK}, path, only=key)
+    ]
+    return tuple(sorted(found, key=lambda record: int(record["step"])))
 
 
 def _continued(samples: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:

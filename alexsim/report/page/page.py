@@ -192,13 +192,32 @@ def described(subject: Subject) -> dict[str, str]:
         return found
     shown = {"network", "batch_size", "gpus", "policy", "schedule"}
     for key, value in subject.config["settings"].items():
-        if key not in shown:
+        if key == "recipe" and isinstance(value, dict):
+            found |= _recipe(value)
+        elif key not in shown:
             found[key.replace("_", " ")] = _told(key, value)
     if "data_fingerprint" in subject.config:
         found["data fingerprint"] = str(subject.config["data_fingerprint"])
     for name, number in subject.config["versions"].items():
         found[f"version of {name}"] = number
     return found
+
+
+def _recipe(recipe: dict[str, Any]) -> dict[str, str]:
+    """A recipe's numbers, its stages in one line."""
+    stages = []
+    for stage in recipe.get("stages", ()):
+        parts = [f"rate {stage['weight_rate']:g}, biases {stage['bias_rate']:g}"]
+        parts += [f"{layer} {rate:g}" for layer, rate in stage.get("layer_rates", {}).items()]
+        parts += ["colour noise"] if stage.get("colour_noise") else []
+        parts += [f"{', '.join(stage['frozen'])} frozen"] if stage.get("frozen") else []
+        stages.append(f"from epoch {stage['from_epoch']}: {', '.join(parts)}")
+    plain = ("momentum", "weight_decay", "augmentation", "normalisation")
+    return {
+        "recipe": str(recipe.get("title", "")),
+        **{key.replace("_", " "): str(recipe[key]) for key in plain if key in recipe},
+        "stages": "; ".join(stages),
+    }
 
 
 def _told(key: str, value: Any) -> str:

@@ -121,6 +121,12 @@ CONFIG = {
         "schedule": str,
         "budget_bytes": int,
         "steps": int,
+        "recipe": Optional(
+            {
+                "title": str,
+                "stages": [{"from_epoch": int, "weight_rate": NUMBER, "bias_rate": NUMBER}],
+            }
+        ),
     },
     "versions": Each(str),
 }
@@ -132,8 +138,9 @@ METRIC = {
     "step_s": NUMBER,
     "data_wait_s": NUMBER,
 }
-HELD_OUT = {"step": int, "held_out": {"loss": NUMBER, "top1": NUMBER, "top5": NUMBER}}
-"""A line of the metrics that says how the run did on images it never trained on."""
+CHECKS = ("validation", "held_out")
+"""Keys of lines that tell of images the run never trained on: on the way, and at its end."""
+CHECK = {"loss": NUMBER, "top1": NUMBER, "top5": NUMBER}
 
 
 def parsed(text: str, where: str) -> Any:
