@@ -87,7 +87,8 @@ def _sums(found: StepProfile) -> list[str]:
     )
     text = ", ".join(f"{name} {100 * s / whole:.1f} %" for name, s in parts)
     return [
-        f"timed step {1e3 * whole:,.1f} ms: {text}",
+        f"timed step {1e3 * whole:,.1f} ms:",
+        f"  {text}",
         "ceil.: what arithmetic or memory needs at the ceilings, over the time taken;",
         "  above 100 % where Winograd multiplies less or data stays in the cache",
     ]
@@ -144,8 +145,8 @@ def layer_tables(found: StepProfile, layer: LayerProfile) -> RenderableType:
     head = (
         f"{layer.name}: {layer.kind} of {found.plan.network.name}, output"
         f" {' x '.join(map(str, layer.shape))}, {layer.parameters:,} parameters\n"
-        f"batch {found.plan.batch_size}, here ({found.where}), medians of {found.rounds} rounds;"
-        f" MiB held: {held}"
+        f"batch {found.plan.batch_size}, here ({found.where}), medians of {found.rounds} rounds\n"
+        f"MiB held: {held}"
     )
     counts = plain_table(
         "Counts per step, all columns", "pass", "MAC", "FLOP", "elementwise", "bytes", "FLOP/B"
@@ -161,15 +162,13 @@ def layer_tables(found: StepProfile, layer: LayerProfile) -> RenderableType:
         )
     times = plain_table(
         f"Times; there: {found.simulation.machine}"[:76],
-        "pass", "ms", "10 %", "90 %", "GFLOP/s", "ceiling", "limit", "there", "limit there",
+        "pass", "ms", "10 %", "90 %", "GFLOP/s", "ceil.", "limit", "there", "limit",
     )  # fmt: skip
     for one in layer.passes:
         m = one.measured
         times.add_row(
             one.name,
-            f"{1e3 * m.median_s:,.2f}",
-            f"{1e3 * m.low_s:,.2f}",
-            f"{1e3 * m.high_s:,.2f}",
+            *map(_ms, (m.median_s, m.low_s, m.high_s)),
             *_rates([one]),
             one.limit,
             _ms(one.predicted_s),
@@ -194,11 +193,12 @@ def _rates(passes: Sequence[PassProfile]) -> list[str]:
     seconds = sum(one.measured.median_s for one in passes)
     flop = sum(one.flop for one in passes)
     floor = sum(one.floor_s for one in passes)
-    rate = f"{flop / seconds / 1e9:,.1f}" if flop and seconds else ""
+    rate = f"{flop / seconds / 1e9:,.0f}" if flop and seconds else ""
     return [rate, f"{100 * floor / seconds:.0f} %" if seconds else ""]
 
 
 def _ms(seconds: float) -> str:
     if not seconds:
         return ""
-    return f"{1e3 * seconds:,.2f}" if seconds < 0.01 else f"{1e3 * seconds:,.1f}"
+    places = 2 if seconds < 0.01 else 1 if seconds < 1 else 0
+    return f"{1e3 * seconds:,.{places}f}"
