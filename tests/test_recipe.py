@@ -167,6 +167,8 @@ def test_tests_come_as_often_as_asked_and_go_round(
         first, count = progress.tested(done)
         assert 0 <= first < held_out
         assert count == min(images or held_out, held_out)
+    if every >= batch and steps:
+        assert progress.tested(steps[0])[0] == 0
     if every >= batch and len(steps) > 1:
         (first, count), (after, _) = (progress.tested(done) for done in steps[:2])
         assert after == (first + count) % held_out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -160,6 +161,21 @@ def test_colour_noise_moves_whole_images_along_the_axes() -> None:
         )
         noise = np.stack([loader._colour_noise(0, index) for index in range(2000)])
         assert noise.std(0) == pytest.approx(scale, rel=0.1)
+
+
+def test_images_without_noise_are_pixels_less_the_mean(
+    folder: Path, pool: ProcessPoolExecutor
+) -> None:
+    dataset = discover(folder, most_classes=3)
+    recipe = load_recipe("2012")
+    first = recipe.stages[0]
+    # 54 images in batches of 16: the second epoch, without noise, begins within the fourth batch.
+    quiet = replace(first, from_epoch=2, colour_noise=False)
+    loader = make_loader(dataset, pool, replace(recipe, stages=(first, quiet)))
+    batches = [*loader.training(0, 6), *loader.held_out()]
+    pixels = np.concatenate([batch.images for batch in batches]) + loader._mean
+    whole = np.abs(pixels - np.rint(pixels)).max((1, 2, 3)) < 1e-3
+    assert whole.tolist() == [False] * 54 + [True] * (6 * 16 - 54 + 16)
 
 
 def test_the_last_held_out_batch_is_filled_but_not_counted(

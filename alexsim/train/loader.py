@@ -47,8 +47,8 @@ class _Task:
     samples: tuple[Sample, ...]
     crops: tuple[Crop, ...]
     noise: Floats
-    noisy: bool
-    """Whether colours are noisy in this stage; images held out never are."""
+    noisy: tuple[bool, ...]
+    """Whether an image's epoch has noisy colours; images held out never have."""
     valid: int
 
 
@@ -120,7 +120,7 @@ class Loader:
 
     def _training_task(self, step: int) -> _Task:
         count = len(self._dataset.train)
-        samples, crops, noise = [], [], []
+        samples, crops, noise, noisy = [], [], [], []
         for position in range(step * self._batch_size, (step + 1) * self._batch_size):
             epoch, place = divmod(position, count)
             index = int(self._order(epoch)[place])
@@ -134,11 +134,12 @@ class Loader:
             samples.append(sample)
             crops.append(Crop(path=sample.path, top=top, left=left, mirror=mirror))
             noise.append(self._colour_noise(epoch, index))
+            noisy.append(self._recipe.stage(epoch + 1).colour_noise)
         return _Task(
             samples=tuple(samples),
             crops=tuple(crops),
             noise=np.stack(noise),
-            noisy=self._recipe.stage(epoch + 1).colour_noise,
+            noisy=tuple(noisy),
             valid=len(samples),
         )
 
@@ -152,7 +153,7 @@ class Loader:
             samples=tuple(filled),
             crops=tuple(crops),
             noise=np.zeros((len(filled), channels), dtype=np.float32),
-            noisy=False,
+            noisy=(False,) * len(filled),
             valid=len(samples),
         )
 
@@ -185,7 +186,7 @@ class Loader:
         # One image at a time, so that each pass finds it in the cache.
         for index, source in enumerate(chosen):
             images[index] = pixels[source]
-            self._normalise(images[index], task.noise[index], noisy=task.noisy)
+            self._normalise(images[index], task.noise[index], noisy=task.noisy[index])
         return Batch(
             images=images,
             labels=np.array([task.samples[i].label for i in chosen], dtype=np.int64),
