@@ -27,6 +27,7 @@ from alexsim.plan.records import TransportName
 from alexsim.train import builtin
 from alexsim.train.config import steps_of, stored_settings
 from alexsim.train.dataset import discover
+from alexsim.train.loader import ORDERS
 from alexsim.train.recipe import recipe_of
 from alexsim.train.records import TrainSettings, Watcher
 from alexsim.units import parse_bytes
@@ -42,6 +43,7 @@ def begin(
     policy: str,
     schedule: str,
     data: Path | None,
+    order: str,
     steps: int | None,
     epochs: float | None,
     default_steps: int,
@@ -130,6 +132,7 @@ def begin(
         precision=choice("--precision", precision, PRECISIONS),
         graph=(where, by, strict) == ("cuda", "triton", False) if graph is None else graph,
         strict=strict,
+        order=choice("--order", order, ORDERS),
     )
     images = discover(Path(chosen.data), most_classes=network.classes)
     chosen = replace(chosen, steps=_steps(steps, epochs, chosen, len(images.train)))

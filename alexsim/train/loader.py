@@ -7,11 +7,14 @@ anywhere, with any number of workers.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +24,12 @@ from alexsim.train.dataset import TASK_IMAGES, Dataset, Floats, Sample, Statisti
 from alexsim.train.images import Crop, Pixels, load_crops, square_side
 from alexsim.train.recipe import Recipe
 
+Order = Literal["shuffled", "shards", "file"]
+ORDERS: tuple[Order, ...] = get_args(Order)
+
 _BATCHES_AHEAD = 2
+_SHARDS_MIXED = 8
+"""Shards whose images are mixed with each other, in order ``shards``."""
 _FEWEST_BROKEN, _MOST_BROKEN_SHARE = 10, 0.1
 _SAME_CROP_IMAGES = 32
 """Images that share one crop and mirror in 2012."""
@@ -51,7 +59,15 @@ class _Task:
 
 
 class Loader:
-    """Minibatches of a dataset, decoded ahead in worker processes."""
+    """Minibatches of a dataset, decoded ahead in worker processes.
+
+    ``order``: ``shuffled`` draws every epoch's order over all images; ``shards`` draws the order
+    of the shards and mixes the images of eight at a time, so that a slow disk reads whole files;
+    ``file`` goes through the shards as they lie, in every epoch, as in 2012.
+
+    Raises:
+        DataError: an order other than ``shuffled`` of a folder: its files lie class by class.
+    """
 
     def __init__(
         self,
@@ -63,7 +79,13 @@ class Loader:
         crop_side: int,
         seed: int,
         pool: ProcessPoolExecutor,
+        order: Order = "shuffled",
     ) -> None:
+        if order != "shuffled" and not dataset.shards:
+            raise DataError(
+                f"--order {order} needs a packed set (alexsim data pack): the files of"
+                f" {dataset.root} lie class by class"
+            )
         self._dataset, self._statistics, self._recipe = dataset, statistics, recipe
         self._batch_size, self._crop_side, self._seed = batch_size, crop_side, seed
         self._pool = pool
@@ -72,7 +94,9 @@ class Loader:
         inner = slice(middle, middle + crop_side)
         # The centre of the mean image is subtracted wherever the crop lies, as in 2012.
         self._mean = statistics.mean[inner, inner]
+        self._way: Order = order
         self._orders: dict[int, NDArray[np.int64]] = {}
+        self._fetched: deque[str] = deque(maxlen=2 * _SHARDS_MIXED)
 
     def training(self, first_step: int, last_step: int) -> Iterator[Batch]:
         """Minibatches of steps ``first_step`` ... ``last_step - 1``."""
@@ -122,6 +146,8 @@ class Loader:
             epoch, place = divmod(position, count)
             index = int(self._order(epoch)[place])
             sample = self._dataset.train[index]
+            if self._way != "shuffled":
+                self._fetch(sample.path)
             # 2012 draws once for consecutive images; the paper for each.
             shared = self._recipe.augmentation == "2012"
             group = position // _SAME_CROP_IMAGES if shared else index
@@ -129,7 +155,7 @@ class Loader:
             top, left = (int(v) for v in draw.integers(0, self._margin + 1, 2))
             mirror = bool(draw.integers(2))
             samples.append(sample)
-            crops.append(Crop(path=sample.path, top=top, left=left, mirror=mirror))
+            crops.append(_crop(sample, top, left, mirror))
             noise.append(self._colour_noise(epoch, index))
         return _Task(
             samples=tuple(samples),
@@ -142,7 +168,7 @@ class Loader:
         # The plan's batch is fixed: repeat images to fill the last one.
         filled = [samples[i % len(samples)] for i in range(self._batch_size)]
         middle = self._margin // 2
-        crops = (Crop(path=s.path, top=middle, left=middle, mirror=False) for s in filled)
+        crops = (_crop(s, middle, middle, mirror=False) for s in filled)
         channels = self._mean.shape[2]
         return _Task(
             samples=tuple(filled),
@@ -205,16 +231,52 @@ class Loader:
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         if epoch not in self._orders:
-            order = self._draw("order", epoch, 0).permutation(len(self._dataset.train))
+            order = self._new_order(epoch)
             # A batch touches at most a few epochs: keep the newest two.
             self._orders = {e: o for e, o in self._orders.items() if e >= epoch - 1}
             self._orders[epoch] = order
         return self._orders[epoch]
 
+    def _new_order(self, epoch: int) -> NDArray[np.int64]:
+        count = len(self._dataset.train)
+        if self._way == "file":
+            return np.arange(count)
+        if self._way == "shuffled":
+            return self._draw("order", epoch, 0).permutation(count)
+        shards = self._draw("shards", epoch, 0).permutation(len(self._dataset.shards))
+        ends = np.cumsum(self._dataset.shards)
+        mixed = []
+        for first in range(0, len(shards), _SHARDS_MIXED):
+            chosen = shards[first : first + _SHARDS_MIXED]
+            parts = [np.arange(ends[k] - self._dataset.shards[k], ends[k]) for k in chosen]
+            mixed.append(self._draw("order", epoch, first).permutation(np.concatenate(parts)))
+        return np.concatenate(mixed)
+
+    def _fetch(self, path: str) -> None:
+        """Have the system read a whole shard, in one go, as its first image is wanted."""
+        if path in self._fetched:
+            return
+        self._fetched.append(path)
+        if Path(path).is_file() and hasattr(os, "posix_fadvise"):
+            with Path(path).open("rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+
     def _draw(self, purpose: str, epoch: int, index: int) -> np.random.Generator:
         text = f"{self._seed}/{purpose}/{epoch}/{index}"
         key = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest(), "little")
         return np.random.Generator(np.random.Philox(key=key))
+
+
+def _crop(sample: Sample, top: int, left: int, mirror: bool) -> Crop:
+    return Crop(
+        path=sample.path,
+        offset=sample.offset,
+        length=sample.length,
+        crc=sample.crc,
+        top=top,
+        left=left,
+        mirror=mirror,
+    )
 
 
 def _nearest(index: int, good: list[int], count: int) -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from alexsim.execute.choices import Backend, Device, Precision
 from alexsim.plan.records import Policy, Schedule, TransportName
 from alexsim.trace import Trace
+from alexsim.train.loader import Order
 from alexsim.train.recipe import Augmentation, Normalisation, Recipe, recipe_of
 
 
@@ -41,6 +42,8 @@ class TrainSettings:
     """Steps are replayed as a CUDA graph."""
     strict: bool = False
     """A process per device, whose allocator keeps the budget too."""
+    order: Order = "shuffled"
+    """In which training images come."""
 
     def recipe(self) -> Recipe:
         """The edition's recipe with this run's numbers."""
