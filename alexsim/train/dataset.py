@@ -112,8 +112,8 @@ def discover(root: Path, *, most_classes: int) -> Dataset:
         for label, name in enumerate(classes):
             found = _images(root / split / name)
             held_out += [Sample(path=str(path), label=label) for path in found]
-    found = Dataset(root=str(root), classes=classes, train=tuple(train), held_out=tuple(held_out))
-    return _usable(found, most_classes)
+    dataset = Dataset(root=str(root), classes=classes, train=tuple(train), held_out=tuple(held_out))
+    return _usable(dataset, most_classes)
 
 
 def is_packed(root: Path) -> bool:
@@ -180,9 +180,7 @@ def statistics(
     return from_sums(total, products, count)
 
 
-def from_sums(
-    total: NDArray[np.float64], products: NDArray[np.float64], count: int
-) -> Statistics:
+def from_sums(total: NDArray[np.float64], products: NDArray[np.float64], count: int) -> Statistics:
     """Mean and principal components of ``count`` squares.
 
     Args:

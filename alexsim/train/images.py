@@ -26,8 +26,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 Pixels = NDArray[np.uint8]
 
-Image.MAX_IMAGE_PIXELS = 500_000_000
+MOST_PIXELS = 500_000_000
 """Larger files are refused, as decompression bombs."""
+Image.MAX_IMAGE_PIXELS = MOST_PIXELS
 
 _LARGE = 50_000_000
 _WORKER_NICE = 10
@@ -88,9 +89,9 @@ def load_square(source: str | Path | io.BytesIO, side: int, channels: int) -> Pi
     mode = "L" if channels == 1 else "RGB"
     with Image.open(source) as opened:
         width, height = opened.size
-        if width * height > Image.MAX_IMAGE_PIXELS:
+        if width * height > MOST_PIXELS:
             raise ValueError(
-                f"{width} x {height} pixels, more than the {Image.MAX_IMAGE_PIXELS:,} that are read"
+                f"{width} x {height} pixels, more than the {MOST_PIXELS:,} that are read"
             )
         # JPEG decodes straight to a half, quarter or eighth of its size, if that still suffices.
         opened.draft(mode, (side, side))
@@ -105,7 +106,7 @@ def load_square(source: str | Path | io.BytesIO, side: int, channels: int) -> Pi
     width, height = image.size
     scale = side / min(width, height)
     size = max(side, round(width * scale)), max(side, round(height * scale))
-    if size[0] * size[1] > Image.MAX_IMAGE_PIXELS:
+    if size[0] * size[1] > MOST_PIXELS:
         raise ValueError(f"{width} x {height} pixels: too long for its shorter side")
     if size != image.size:
         image = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
@@ -141,7 +142,8 @@ def read_square(piece: Piece, side: int, channels: int) -> Pixels:
         height, width, _, _ = simplejpeg.decode_jpeg_header(data)
         if (width, height) == (side, side):
             colours = "GRAY" if channels == 1 else "RGB"
-            return simplejpeg.decode_jpeg(data, colours).reshape(side, side, channels)
+            square: Pixels = simplejpeg.decode_jpeg(data, colours)
+            return square.reshape(side, side, channels)
     except ValueError:
         # No JPEG, or none that it knows: whether it is an image is for Pillow to say.
         pass
@@ -184,7 +186,7 @@ def load_crops(
 def square_statistics(
     pieces: Sequence[Piece], crop_side: int, channels: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
-    """Over the readable images: the sum of their squares, of their pixels' products, their count."""
+    """Over the readable images: sum of their squares, of their pixels' products, and count."""
     side = square_side(crop_side)
     total, products, count = np.zeros((side, side, channels)), np.zeros((channels, channels)), 0
     for piece in pieces:

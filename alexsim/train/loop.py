@@ -78,7 +78,9 @@ def train(
         channels, crop_side = network.input_shape[0], network.input_shape[1]
         measured = directory.statistics()
         if measured is None:
-            measured = dataset.known(crop_side, channels) or _measure(dataset, crop_side, channels, pool, watch)
+            measured = dataset.known(crop_side, channels) or _measure(
+                dataset, crop_side, channels, pool, watch
+            )
             directory.save_statistics(measured)
         loader = Loader(
             dataset,

@@ -10,7 +10,7 @@ import numpy as np
 
 from alexsim.errors import DataError
 from alexsim.train.images import EXTENSIONS
-from alexsim.train.packing.names import names_beside, named, validation_labels
+from alexsim.train.packing.names import named, names_beside, validation_labels
 from alexsim.train.packing.parquet import list_parquet
 from alexsim.train.packing.records import ImageClass, Listing
 from alexsim.train.packing.rows import Row, Rows
@@ -46,10 +46,7 @@ def list_source(
     if not len(rows):
         raise DataError(f"{source}: no images; expected {_FORMS}")
     words = names_beside(source, names)
-    if rows.classes:
-        classes = rows.classes
-    else:
-        classes = tuple(ImageClass(wnid=wnid) for wnid in sorted(rows.wnids()))
+    classes = rows.classes or tuple(ImageClass(wnid=wnid) for wnid in sorted(rows.wnids()))
     return _with_held_out(rows.listing(tuple(named(c, words) for c in classes)))
 
 
@@ -64,7 +61,9 @@ def _rows(source: Path, labels: Path | None, found: Callable[[int], None]) -> Ro
         return list_parquet(parquet, found)
     if tars := sorted(source.glob("*.tar")):
         return list_tars(tars, validation_labels(source, labels), found)
-    if packed := sorted(p.name for p in source.iterdir() if re.search(r"\.tar\.\w+$|\.tgz$", p.name)):
+    if packed := sorted(
+        p.name for p in source.iterdir() if re.search(r"\.tar\.\w+$|\.tgz$", p.name)
+    ):
         raise DataError(f"{source / packed[0]}: compressed tars cannot be read in place; unpack it")
     return _folders(source, labels, found)
 

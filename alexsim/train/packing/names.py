@@ -41,7 +41,7 @@ def names_beside(source: Path, given: Path | None) -> Mapping[str, str]:
             if (folder / name).is_file():
                 return _names_in(folder / name)
     meta = _kit_file(source, _META)
-    return {wnid: words for wnid, words in _meta(meta).values()} if meta and _scipy() else {}
+    return dict(_meta(meta).values()) if meta and _scipy() else {}
 
 
 def named(image_class: ImageClass, words: Mapping[str, str]) -> ImageClass:

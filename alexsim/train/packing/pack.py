@@ -189,14 +189,15 @@ def _tasks(target: Path, listing: Listing, settings: PackSettings) -> Iterator[S
                 file=f"{split}-{number:06d}.tar",
                 split=split,
                 kind=listing.kind,
-                sources=tuple(_source(listing, int(index)) for index in chosen),
+                sources=tuple(source_of(listing, int(index)) for index in chosen),
                 folder=str(target.absolute()),
                 side=settings.side,
                 quality=settings.quality,
             )
 
 
-def _source(listing: Listing, index: int) -> Source:
+def source_of(listing: Listing, index: int) -> Source:
+    """One row of a listing."""
     return Source(
         number=index,
         path=listing.containers[listing.container[index]],

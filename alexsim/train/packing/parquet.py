@@ -1,4 +1,4 @@
-"""Hugging Face's parquet: ``image`` of ``{bytes, path}`` and ``label``, or ``img`` and ``fine_label``."""
+"""Hugging Face's parquet: a column of ``{bytes, path}`` and one of class numbers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ def list_parquet(paths: Sequence[Path], found: Callable[[int], None]) -> Rows:
     Raises:
         DataError: a file is none, or has no image or label column.
     """
-    rows, names = Rows(kind="parquet"), ()
+    rows = Rows(kind="parquet")
+    names: tuple[str, ...] = ()
     # Where there is a validation split, test images are not wanted too.
     validation = any(_split(path) == "val" for path in paths)
     for path in paths:

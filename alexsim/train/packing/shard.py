@@ -9,6 +9,7 @@ import re
 import warnings
 import zlib
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -19,7 +20,6 @@ from PIL import Image
 from alexsim.errors import DataError
 from alexsim.train.images import UNREADABLE, load_square, reason
 from alexsim.train.packing.disk import sha256_of, sha256_of_parts, write_whole
-from alexsim.train.packing.parquet import read_rows
 from alexsim.train.packing.records import MEMBER, ShardDone, ShardTask, Skipped, Source
 from alexsim.train.packing.tars import END, header, padding
 
@@ -63,7 +63,7 @@ def make_shard(task: ShardTask) -> ShardDone:
     with warnings.catch_warnings():
         # Odd metadata is no reason to talk about a file whose pixels are whole.
         warnings.simplefilter("ignore")
-        for place, data in _bytes_of(task):
+        for place, data in bytes_of(task):
             squares.add(place, data)
     made = squares.shard()
     try:
@@ -102,8 +102,6 @@ class _Made(NamedTuple):
 
 
 def _part_bytes(made: _Made) -> bytes:
-    from dataclasses import asdict
-
     done = np.frombuffer(json.dumps(asdict(made.done)).encode(), dtype=np.uint8)
     # 32 bits hold the sums of 16 million images: half the temporary disk space.
     total = made.sums.total.astype(np.uint32)
@@ -201,7 +199,7 @@ def _jpeg(square: NDArray[np.uint8], quality: int) -> bytes:
     return out.getvalue()
 
 
-def _bytes_of(task: ShardTask) -> Iterator[tuple[int, bytes | None]]:
+def bytes_of(task: ShardTask) -> Iterator[tuple[int, bytes | None]]:
     """Every image's place in the shard and its bytes, in whatever order the source likes.
 
     A source that cannot be read is an error, not a broken image: the next run may well read it.
@@ -223,6 +221,9 @@ def _bytes_of(task: ShardTask) -> Iterator[tuple[int, bytes | None]]:
 
 
 def _parquet_bytes(task: ShardTask) -> Iterator[tuple[int, bytes | None]]:
+    # Other sources' workers need not carry pyarrow.
+    from alexsim.train.packing.parquet import read_rows
+
     groups: dict[tuple[str, int], dict[int, int]] = {}
     for place, source in enumerate(task.sources):
         groups.setdefault((source.path, source.first), {})[source.second] = place

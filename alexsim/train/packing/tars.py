@@ -15,6 +15,7 @@ from typing import BinaryIO, NamedTuple
 from alexsim.errors import DataError
 from alexsim.train.images import EXTENSIONS
 from alexsim.train.packing.names import ValidationLabels
+from alexsim.train.packing.records import ImageClass
 from alexsim.train.packing.rows import Row, Rows
 
 BLOCK = 512
@@ -42,7 +43,7 @@ def members(file: BinaryIO, path: Path, start: int = 0, end: int | None = None) 
         with tarfile.open(fileobj=file, mode="r:") as archive:
             while (found := archive.next()) is not None:
                 # Its own list would hold every member.
-                archive.members = []
+                archive.members = []  # type: ignore[attr-defined]
                 if not found.isreg() or found.issparse():
                     continue
                 if found.offset_data + found.size > end:
@@ -133,8 +134,6 @@ def _label(file: BinaryIO, path: Path, key: str, group: Sequence[Member]) -> str
 
 def _numbered(rows: Rows) -> Rows:
     """Classes that are numbers sort as numbers, 2 before 10, and keep their gaps."""
-    from alexsim.train.packing.records import ImageClass
-
     wnids = rows.wnids()
     if wnids and all(wnid.isdecimal() for wnid in wnids):
         last = max(int(wnid) for wnid in wnids)
