@@ -14,7 +14,8 @@ def write_whole(path: Path, *parts: bytes) -> None:
     Raises:
         OSError: it cannot be written; what was there before stays.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    # A killed process's worker may still be at it for a moment: not in the same file.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with temporary.open("wb") as file:
         file.writelines(parts)
         file.flush()
@@ -25,6 +26,12 @@ def write_whole(path: Path, *parts: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def drop_unfinished(folder: Path) -> None:
+    """Remove what a kill left half-written."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 def sha256_of(path: Path) -> str:

@@ -23,6 +23,7 @@ from alexsim.train.packing.pack import source_of
 from alexsim.train.packing.records import (
     SPLITS,
     ImageClass,
+    Integers,
     Listing,
     PackSettings,
     ShardTask,
@@ -172,7 +173,9 @@ def _examine(
 ) -> list[_Seen]:
     count = len(listing.names)
     chosen = np.unique(np.linspace(0, count - 1, min(most, count)).astype(np.int64))
-    tasks = [_task(listing, chosen[i : i + _TASK_IMAGES]) for i in range(0, len(chosen), 64)]
+    tasks = [
+        _task(listing, chosen[i : i + _TASK_IMAGES]) for i in range(0, len(chosen), _TASK_IMAGES)
+    ]
     seen: list[_Seen] = []
     for found in pool.map(_look, tasks):
         seen += found
@@ -180,7 +183,7 @@ def _examine(
     return seen
 
 
-def _task(listing: Listing, chosen: Sequence[int]) -> ShardTask:
+def _task(listing: Listing, chosen: Integers) -> ShardTask:
     return ShardTask(
         file="",
         split="train",
@@ -218,7 +221,7 @@ def _look_at(name: str, data: bytes) -> _Seen:
 
 
 def _counts(
-    classes: Sequence[ImageClass], train: Sequence[int], val: Sequence[int]
+    classes: Sequence[ImageClass], train: Integers, val: Integers
 ) -> tuple[ClassCount, ...]:
     return tuple(
         ClassCount(image_class=one, train=int(a), val=int(b))
@@ -226,7 +229,7 @@ def _counts(
     )
 
 
-def _spread(values: Sequence[int]) -> Spread | None:
+def _spread(values: Sequence[int] | Integers) -> Spread | None:
     if not len(values):
         return None
     return Spread(*(int(v) for v in np.percentile(values, (0, 25, 50, 75, 100))))

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from alexsim.errors import DataError
 from alexsim.train.dataset import INDEX, PARTS
 from alexsim.train.images import worker_pool
-from alexsim.train.packing.disk import write_whole
+from alexsim.train.packing.disk import drop_unfinished, write_whole
 from alexsim.train.packing.index import read_index, write_index
 from alexsim.train.packing.listing import list_source
 from alexsim.train.packing.records import (
@@ -84,6 +84,7 @@ def _whole(target: Path, settings: PackSettings, watch: PackWatch) -> PackIndex:
     if index.settings != settings:
         raise DataError(f"{target} holds a set that was packed with other settings")
     # A kill between the index and this line leaves the parts behind.
+    drop_unfinished(target)
     shutil.rmtree(target / PARTS, ignore_errors=True)
     watch.note(f"{target} is packed already")
     return index
@@ -100,6 +101,8 @@ def _only_one(target: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise DataError(f"{target}: another process is packing into it") from error
+        drop_unfinished(target)
+        drop_unfinished(target / PARTS)
         yield
 
 
