@@ -88,7 +88,8 @@ HANDLED: dict[str, Callable[[], bytes]] = {
     "huge-mask.png": lambda: mask(20_000),
 }
 NAMED: dict[str, tuple[Callable[[], bytes], str]] = {
-    "bomb.png": (lambda: bomb(50_000, 50_000), "50000 x 50000 pixels"),
+    "bomb.png": (lambda: bomb(25_000, 25_000), "25000 x 25000 pixels"),
+    "larger-bomb.png": (lambda: bomb(60_000, 60_000), "exceeds limit"),
     "corrupt.jpg": (lambda: JPEG[:100] + bytes(200) + JPEG[300:], ""),
     "cut.jpg": (lambda: JPEG[: len(JPEG) // 2], "truncated"),
     "cut.png": (lambda: noise()[:5000], "truncated"),

@@ -189,7 +189,7 @@ def bench_data(
         str, typer.Option("--workers", metavar="N,N,...", help="Numbers of processes to try.")
     ] = "1,2",
     seconds: Annotated[
-        float, typer.Option("--seconds", metavar="S", help="For each number of processes.")
+        float, typer.Option("--seconds", metavar="S", help="For each measurement.")
     ] = 10,
     batch: options.Batch = 128,
     order: Annotated[
@@ -224,10 +224,12 @@ def bench_data(
 
         with worker_pool(max(counts)) as pool:
             measured = statistics(found.train, side, 3, pool, lambda _done, _total: None)
-    with options.counting("loading", len(counts)) as done:
-        rates = []
-        for count in counts:
-            rates.append(
+    paces = {"this machine": here} | {name: _needed(name, batch) for name in ("gtx580x2", "h200")}
+    runs = [(count, 0.0) for count in counts] + [(max(counts), pace) for pace in paces.values()]
+    way, timed = choice("--order", order, ORDERS), []
+    with options.counting("loading", len(runs)) as done:
+        for count, pace in runs:
+            timed.append(
                 loader_rate(
                     found,
                     measured,
@@ -235,11 +237,13 @@ def bench_data(
                     seconds=seconds,
                     batch_size=batch,
                     crop_side=side,
-                    order=choice("--order", order, ORDERS),
+                    order=way,
+                    pace=pace,
                 )
             )
-            done(len(rates))
-    needs = {"this machine": here} | {name: _needed(name, batch) for name in ("gtx580x2", "h200")}
+            done(len(timed))
+    rates, paced = timed[: len(counts)], timed[len(counts) :]
+    needs = {name: (paces[name], run) for name, run in zip(paces, paced, strict=True)}
     most = max(rates, key=lambda rate: rate.workers)
     budget = {
         f"{most.workers} decoding process(es)": most.workers * most.worker_bytes,

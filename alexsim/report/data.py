@@ -81,7 +81,9 @@ def inspection_document(found: Inspection) -> dict[str, Any]:
 
 
 def loader_tables(
-    rates: Sequence[LoaderRate], needs: Mapping[str, float], budget: Mapping[str, int]
+    rates: Sequence[LoaderRate],
+    needs: Mapping[str, tuple[float, LoaderRate]],
+    budget: Mapping[str, int],
 ) -> RenderableType:
     """Rates per number of workers, what machines need, and the host's memory."""
     table = plain_table(
@@ -98,35 +100,36 @@ def loader_tables(
             f"{rate.loader_bytes / 2**20:,.0f}",
         )
     best = max(rates, key=lambda rate: rate.workers)
-    need = plain_table("What steps need", "machine", "images/s", "workers", "share of a step")
-    for name, wanted in needs.items():
+    title = f"What steps need, and how much of their time they waited with {best.workers} worker(s)"
+    need = plain_table(title, "machine", "images/s", "workers", "waited")
+    for name, (wanted, paced) in needs.items():
         workers = wanted / best.images_per_worker_cpu_s
-        need.add_row(name, f"{wanted:,.0f}", f"{workers:.1f}", _share(best, wanted))
+        waited = f"{100 * paced.waited_s / paced.seconds:.1f} %"
+        need.add_row(name, f"{wanted:,.0f}", f"{workers:.2f}", waited)
     host = plain_table("The host's memory", "what", "size")
     for what, size in budget.items():
         host.add_row(what, format_bytes(size))
     host.add_row("all", format_bytes(sum(budget.values())))
     note = Text(
-        "`per worker` is for one core's time, `most, any` for that of the thread that normalises,\n"
-        "in the process that trains. `share of a step`: data's time over a step's, as measured\n"
-        f"with {best.workers} worker(s); beyond 100 % the step waits. Articles give the host of"
-        " 2012 about 5 GB."
+        "`per worker`: for a core's whole time; `most, any`: for that of the thread that\n"
+        "normalises, in the process that trains. Articles give the host about 5 GB."
     )
     return Group(table, need, host, note)
 
 
-def _share(best: LoaderRate, wanted: float) -> str:
-    return f"{100 * wanted / best.images_per_s:,.0f} %"
-
-
 def loader_document(
-    rates: Sequence[LoaderRate], needs: Mapping[str, float], budget: Mapping[str, int]
+    rates: Sequence[LoaderRate],
+    needs: Mapping[str, tuple[float, LoaderRate]],
+    budget: Mapping[str, int],
 ) -> dict[str, Any]:
     """The same as JSON."""
     keys = ("images_per_s", "images_per_worker_cpu_s", "images_per_loader_cpu_s")
     return {
         "rates": [asdict(r) | {key: getattr(r, key) for key in keys} for r in rates],
-        "needs_images_per_s": dict(needs),
+        "needs": {
+            name: {"images_per_s": wanted, "waited_share": paced.waited_s / paced.seconds}
+            for name, (wanted, paced) in needs.items()
+        },
         "host_bytes": dict(budget),
     }
 

@@ -18,11 +18,13 @@ _WARM_BATCHES = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoaderRate:
-    """A loader that nobody holds up, with some number of workers."""
+    """A loader with some number of workers: drained, or asked for images at some pace."""
 
     workers: int
     images: int
     seconds: float
+    waited_s: float
+    """How long minibatches were waited for, and drawn up, in the process that trains."""
     worker_cpu_s: float
     """CPU time of all workers."""
     loader_cpu_s: float
@@ -56,8 +58,13 @@ def loader_rate(
     batch_size: int,
     crop_side: int,
     order: Order,
+    pace: float = 0,
 ) -> LoaderRate:
-    """Draw minibatches as training does for some seconds, and do nothing with them."""
+    """Draw minibatches as training does for some seconds, and do nothing with them.
+
+    Args:
+        pace: images per second that a step takes in; 0: all that come.
+    """
     pool = worker_pool(workers)
     try:
         loader = Loader(
@@ -76,11 +83,12 @@ def loader_rate(
         children = list(pool._processes)
         worker_s, loader_s = _cpu_s(children), time.process_time()
         started = time.perf_counter()
-        images = _drain(batches, batch_size, started + seconds)
+        images, waited_s = _drain(batches, batch_size, started + seconds, pace)
         return LoaderRate(
             workers=workers,
             images=images,
             seconds=time.perf_counter() - started,
+            waited_s=waited_s,
             worker_cpu_s=_cpu_s(children) - worker_s,
             loader_cpu_s=time.process_time() - loader_s,
             worker_bytes=sum(map(_resident, children)) // len(children),
@@ -90,12 +98,19 @@ def loader_rate(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _drain(batches: Iterator[Batch], batch_size: int, until: float) -> int:
-    images = 0
-    while time.perf_counter() < until:
+def _drain(
+    batches: Iterator[Batch], batch_size: int, until: float, pace: float
+) -> tuple[int, float]:
+    images, waited_s = 0, 0.0
+    while (asked := time.perf_counter()) < until:
         next(batches)
+        got = time.perf_counter()
         images += batch_size
-    return images
+        waited_s += got - asked
+        if pace:
+            # The step on a device of its own: it leaves this machine's cores to the loader.
+            time.sleep(batch_size / pace)
+    return images, waited_s
 
 
 def _cpu_s(processes: list[int]) -> float:
