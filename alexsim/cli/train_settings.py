@@ -27,7 +27,7 @@ from alexsim.plan.records import TransportName
 from alexsim.train import builtin
 from alexsim.train.config import steps_of, stored_settings
 from alexsim.train.dataset import discover
-from alexsim.train.loader import ORDERS
+from alexsim.train.loader import ORDERS, refuse_order
 from alexsim.train.recipe import recipe_of
 from alexsim.train.records import TrainSettings, Watcher
 from alexsim.units import parse_bytes
@@ -135,6 +135,7 @@ def begin(
         order=choice("--order", order, ORDERS),
     )
     images = discover(Path(chosen.data), most_classes=network.classes)
+    refuse_order(chosen.order, images)
     chosen = replace(chosen, steps=_steps(steps, epochs, chosen, len(images.train)))
     return chosen, output or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
 

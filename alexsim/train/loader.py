@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -38,6 +39,19 @@ _CHANNEL_STD = np.array((0.229, 0.224, 0.225), dtype=np.float32)
 """ImageNet's channel means and deviations for pixels 0...1, as the articles give them."""
 
 
+def refuse_order(order: Order, dataset: Dataset) -> None:
+    """A folder's files can only be shuffled.
+
+    Raises:
+        DataError: they are to come as they lie, which is class by class.
+    """
+    if order != "shuffled" and not dataset.shards:
+        raise DataError(
+            f"--order {order} needs a packed set (alexsim data pack): the files of"
+            f" {dataset.root} lie class by class"
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """One minibatch on the host. ``images``: ``[N, H, W, C]`` float32."""
@@ -56,6 +70,10 @@ class _Task:
     crops: tuple[Crop, ...]
     noise: Floats
     valid: int
+
+
+_Begun = tuple[_Task, list[Future[tuple[Pixels, list[str | None]]]]]
+"""A minibatch's task, and its parts in the workers' hands."""
 
 
 class Loader:
@@ -81,11 +99,7 @@ class Loader:
         pool: ProcessPoolExecutor,
         order: Order = "shuffled",
     ) -> None:
-        if order != "shuffled" and not dataset.shards:
-            raise DataError(
-                f"--order {order} needs a packed set (alexsim data pack): the files of"
-                f" {dataset.root} lie class by class"
-            )
+        refuse_order(order, dataset)
         self._dataset, self._statistics, self._recipe = dataset, statistics, recipe
         self._batch_size, self._crop_side, self._seed = batch_size, crop_side, seed
         self._pool = pool
@@ -100,13 +114,14 @@ class Loader:
 
     def training(self, first_step: int, last_step: int) -> Iterator[Batch]:
         """Minibatches of steps ``first_step`` ... ``last_step - 1``."""
-        return self._ahead(self._training_task(step) for step in range(first_step, last_step))
+        steps = range(first_step, last_step)
+        return self._ahead(partial(self._training_task, step) for step in steps)
 
     def held_out(self) -> Iterator[Batch]:
         """Centre crops of every held-out image."""
         samples, size = self._dataset.held_out, self._batch_size
         return self._ahead(
-            self._test_task(samples[i : i + size]) for i in range(0, len(samples), size)
+            partial(self._test_task, samples[i : i + size]) for i in range(0, len(samples), size)
         )
 
     def refuse_many_broken(self, broken: int) -> None:
@@ -119,20 +134,22 @@ class Loader:
         if broken >= _FEWEST_BROKEN and broken > _MOST_BROKEN_SHARE * files:
             raise DataError(f"{broken} of {files} files cannot be read: too many to go on")
 
-    def _ahead(self, tasks: Iterator[_Task]) -> Iterator[Batch]:
-        # One thread waits for the workers and normalises, while the main thread computes.
-        with ThreadPoolExecutor(1) as assembler:
+    def _ahead(self, tasks: Iterator[Callable[[], _Task]]) -> Iterator[Batch]:
+        # One thread draws and gives tasks to the workers, one waits for them and normalises, while
+        # the main thread computes.
+        with ThreadPoolExecutor(1) as drawer, ThreadPoolExecutor(1) as assembler:
             waiting: deque[Future[Batch]] = deque()
-            for task in tasks:
-                waiting.append(assembler.submit(self._assemble, task, self._submit(task)))
+            for draw in tasks:
+                drawn = drawer.submit(self._begin, draw)
+                waiting.append(assembler.submit(self._assemble, drawn))
                 if len(waiting) > _BATCHES_AHEAD:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
 
-    def _submit(self, task: _Task) -> list[Future[tuple[Pixels, list[str | None]]]]:
-        channels = self._mean.shape[2]
-        return [
+    def _begin(self, draw: Callable[[], _Task]) -> _Begun:
+        task, channels = draw(), self._mean.shape[2]
+        return task, [
             self._pool.submit(
                 load_crops, task.crops[i : i + TASK_IMAGES], self._crop_side, channels
             )
@@ -189,10 +206,9 @@ class Loader:
             along = 0.1 * z * (s.deviations / 255) ** 2 * 255
         return np.asarray(s.axes @ along, dtype=np.float32)
 
-    def _assemble(
-        self, task: _Task, futures: list[Future[tuple[Pixels, list[str | None]]]]
-    ) -> Batch:
+    def _assemble(self, begun: Future[_Begun]) -> Batch:
         try:
+            task, futures = begun.result()
             loaded = [future.result() for future in futures]
         except BrokenProcessPool as error:
             raise DataError("a decoding worker died, perhaps for want of memory") from error

