@@ -125,7 +125,7 @@ def is_packed(root: Path) -> bool:
     if (root / INDEX).is_file():
         return True
     if (root / PARTS).is_dir():
-        raise DataError(f"--data {root}: packing stopped half-way; the same command goes on")
+        raise DataError(f"{root}: packing stopped half-way; the same `alexsim data pack` goes on")
     return False
 
 
