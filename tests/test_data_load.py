@@ -275,6 +275,17 @@ def test_mistakes_take_one_line(
     assert err.count("\n") == 1
 
 
+def test_training_refuses_an_order_before_it_makes_a_directory(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--net", "lenet-5", "--data", folder, "-o", tmp_path / "run")
+    assert run("train", *options, "--order", "file") == 2
+    assert "--order file needs a packed set" in capsys.readouterr().err
+    assert run("train", *options, "--order", "x") == 2
+    assert "shuffled, shards, file; got 'x'" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_bench_says_what_steps_need(
     packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

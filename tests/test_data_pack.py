@@ -6,6 +6,7 @@ import io
 import json
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -240,7 +241,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bits(
         before = len(list(target.glob("*.tar")))
         while process.poll() is None and len(list(target.glob("*.tar"))) <= before:
             time.sleep(0.002)
-        time.sleep(rng.uniform(0, 0.1))
+        time.sleep(rng.uniform(0, 0.05))
         process.kill()
         process.wait()
         killed_at.append(len(list(target.glob("*.tar"))))
@@ -249,6 +250,27 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bits(
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert killed_at[0] < 13, "the first kill came after the last shard"
+    assert contents(target) == contents(packed)
+
+
+def test_ctrl_c_ends_it_at_once_however_often_it_comes(
+    wordnet: Path, packed: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "set"
+    command = [
+        sys.executable, "-m", "alexsim", "data", "pack", str(wordnet), str(target),
+        "--side", "32", "--shard-images", "16", "--workers", "2",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while process.poll() is None and not list(target.glob("*.tar")):
+        time.sleep(0.002)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    # 0 where it was done before the first signal arrived.
+    assert process.wait(timeout=20) in (130, 0)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
     assert contents(target) == contents(packed)
 
 

@@ -146,15 +146,15 @@ def inspect_data(
     """
     from alexsim.cli.parse import positive
     from alexsim.errors import AlexsimError, GateError
-    from alexsim.train.images import worker_pool
     from alexsim.train.packing.inspect import contact_sheet, inspect
+    from alexsim.train.packing.workers import workers_for
 
     positive("--most", most)
     if sheet is not None and sheet.suffix != ".png":
         raise AlexsimError(f"--sheet must name a .png file, got {sheet}")
     if not folder.exists():
         raise AlexsimError(f"{folder}: no such file or folder")
-    with ImageProgress() as shown, worker_pool(_workers(workers)) as pool:
+    with ImageProgress() as shown, workers_for(_workers(workers)) as pool:
         found = inspect(
             folder,
             pool,

@@ -113,8 +113,7 @@ class Loader:
 
     def training(self, first_step: int, last_step: int) -> Iterator[Batch]:
         """Minibatches of steps ``first_step`` ... ``last_step - 1``."""
-        steps = range(first_step, last_step)
-        return self._ahead(partial(self._training_task, step) for step in steps)
+        return self._ahead(partial(self._training_task, s) for s in range(first_step, last_step))
 
     def held_out(self) -> Iterator[Batch]:
         """Centre crops of every held-out image."""

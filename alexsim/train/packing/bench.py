@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alexsim.train.dataset import Dataset, Statistics
-from alexsim.train.images import worker_pool
 from alexsim.train.loader import Batch, Loader, Order
+from alexsim.train.packing.workers import workers_for
 from alexsim.train.recipe import recipe_of
 
 _WARM_BATCHES = 4
@@ -65,8 +65,7 @@ def loader_rate(
     Args:
         pace: images per second that a step takes in; 0: all that come.
     """
-    pool = worker_pool(workers)
-    try:
+    with workers_for(workers) as pool:
         loader = Loader(
             dataset,
             statistics,
@@ -96,8 +95,6 @@ def loader_rate(
             worker_bytes=sum(map(_resident, children)) // len(children),
             loader_bytes=_resident(os.getpid()),
         )
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _drain(

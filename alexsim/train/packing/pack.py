@@ -7,7 +7,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from alexsim.errors import DataError
 from alexsim.train.dataset import INDEX, PARTS
-from alexsim.train.images import worker_pool
 from alexsim.train.packing.disk import drop_unfinished, write_whole
 from alexsim.train.packing.index import read_index, write_index
 from alexsim.train.packing.listing import list_source
@@ -39,8 +38,11 @@ from alexsim.train.packing.records import (
     Split,
 )
 from alexsim.train.packing.shard import CHANNELS, Sums, make_shard, part_of, read_part
+from alexsim.train.packing.workers import Asked, workers_for
 
 _PLAN, _LOCK = "plan.json", "lock"
+_LOOK_UP_S = 0.5
+"""How long Ctrl-C may take to be seen."""
 
 
 def pack(
@@ -150,32 +152,30 @@ def _shards(
     total, done, new = len(listing.names), 0, 0
     finished: dict[str, ShardDone] = {}
     running: dict[Future[ShardDone], ShardTask] = {}
-    pool = worker_pool(workers)
     watch.packed(0, total, 0)
     try:
-        tasks = _tasks(target, listing, settings)
-        while True:
-            while len(running) < 2 * workers and (task := next(tasks, None)) is not None:
-                running[pool.submit(make_shard, task)] = task
-            if not running:
-                break
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                task = running.pop(future)
-                finished[task.file] = future.result()
-                done += len(task.sources)
-                new += 0 if task.file in kept else len(task.sources)
-            watch.packed(done, total, new)
+        with Asked() as interrupt, workers_for(workers) as pool:
+            tasks = _tasks(target, listing, settings)
+            while True:
+                while len(running) < 2 * workers and (task := next(tasks, None)) is not None:
+                    running[pool.submit(make_shard, task)] = task
+                if not running:
+                    break
+                ready = wait(running, timeout=_LOOK_UP_S, return_when=FIRST_COMPLETED).done
+                if interrupt.asked:
+                    raise KeyboardInterrupt
+                for future in ready:
+                    task = running.pop(future)
+                    finished[task.file] = future.result()
+                    done += len(task.sources)
+                    new += 0 if task.file in kept else len(task.sources)
+                if ready:
+                    watch.packed(done, total, new)
     except BrokenProcessPool as error:
         raise DataError(
             "a packing worker died, perhaps for want of memory; the same command goes on"
         ) from error
-    finally:
-        _stop(pool)
     return [finished[name] for name in sorted(finished, key=_place)]
-
-
-def _stop(pool: ProcessPoolExecutor) -> None:
-    pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _place(file: str) -> tuple[int, str]:
