@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import typer
 from typer.exceptions import Abort, TyperException
 
-from alexsim.cli import bench, hardware, network, recipe
+from alexsim.cli import bench, data, hardware, network, recipe
 from alexsim.cli.calibrate import calibrate
 from alexsim.cli.flops import flops
 from alexsim.cli.kernels import kernels
@@ -40,6 +40,7 @@ app.command()(validate)
 app.command()(calibrate)
 app.command()(kernels)
 app.add_typer(bench.app, name="bench")
+app.add_typer(data.app, name="data")
 app.add_typer(hardware.app, name="hardware")
 app.add_typer(network.app, name="network")
 app.add_typer(recipe.app, name="recipe")

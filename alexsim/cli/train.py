@@ -30,10 +30,19 @@ def train(
         typer.Option(
             "--data",
             metavar="DIR",
-            help="Images as DIR/<class>/*.JPEG, or with train/ and val/ as ILSVRC has them."
-            " Default: a small built-in set, drawn once.",
+            help="Images as DIR/<class>/*.JPEG, or with train/ and val/ as ILSVRC has them, or as"
+            " `alexsim data pack` wrote them. Default: a small built-in set, drawn once.",
         ),
     ] = None,
+    order: Annotated[
+        str,
+        typer.Option(
+            "--order",
+            metavar="ORDER",
+            help="Of training images: `shuffled` anew every epoch; of a packed set also `shards`,"
+            " eight mixed at a time, for slow disks, or `file`, as they lie, as in 2012.",
+        ),
+    ] = "shuffled",
     steps: Annotated[
         int | None,
         typer.Option("--steps", metavar="N", help=f"Steps to train. Default: {_DEFAULT_STEPS}."),
@@ -183,6 +192,7 @@ def train(
                 policy=policy,
                 schedule=schedule,
                 data=data,
+                order=order,
                 steps=steps,
                 epochs=epochs,
                 default_steps=_DEFAULT_STEPS,

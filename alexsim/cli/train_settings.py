@@ -28,6 +28,7 @@ from alexsim.train import builtin
 from alexsim.train.config import steps_of, stored_settings
 from alexsim.train.dataset import discover
 from alexsim.train.engine import stage_plan
+from alexsim.train.loader import ORDERS, refuse_order
 from alexsim.train.recipe import Recipe, load_recipe, recipe_name
 from alexsim.train.records import TrainSettings, Watcher
 from alexsim.units import parse_bytes
@@ -43,6 +44,7 @@ def begin(
     policy: str,
     schedule: str,
     data: Path | None,
+    order: str,
     steps: int | None,
     epochs: float | None,
     default_steps: int,
@@ -126,10 +128,12 @@ def begin(
         precision=choice("--precision", precision, PRECISIONS),
         graph=(where, by, strict) == ("cuda", "triton", False) if graph is None else graph,
         strict=strict,
+        order=choice("--order", order, ORDERS),
     )
     for stage in followed.stages:
         stage_plan(chosen, stage.frozen)
     images = discover(Path(chosen.data), most_classes=network.classes)
+    refuse_order(chosen.order, images)
     if recipe and steps is None and epochs is None:
         epochs = followed.epochs
     chosen = replace(chosen, steps=_steps(steps, epochs, chosen, len(images.train)))

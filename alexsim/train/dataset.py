@@ -5,57 +5,90 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alexsim.errors import DataError
-from alexsim.train.images import EXTENSIONS, square_side, square_statistics
+from alexsim.train.images import EXTENSIONS, Piece, square_side, square_statistics
 
 Floats = NDArray[np.float32]
 
 STATISTICS_IMAGES = 1024
 """Files, evenly spread over the training set, that the mean image is taken from."""
 _HELD_OUT_EVERY = 10
+INDEX, PARTS = "index.json", ".parts"
+"""What a packed folder has; and what one has that is being packed."""
 TASK_IMAGES = 16
 """Files that a worker is given at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
-    """One file and the number of its class."""
+class Sample(Piece):
+    """One image and the number of its class."""
 
-    path: str
     label: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Statistics:
+    """What normalisation and colour noise need to know of the training set."""
+
+    mean: Floats
+    """Mean square, ``[side, side, channels]``, of pixels 0...255."""
+    axes: Floats
+    """Principal axes of the pixels' channels, one per column."""
+    deviations: Floats
+    """Deviation along each axis, pixels 0...255."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
-    """Training and held-out files of a folder, sorted by name."""
+    """Training and held-out images: files of a folder, sorted by name, or a packed set's."""
 
     root: str
     classes: tuple[str, ...]
-    train: tuple[Sample, ...]
-    held_out: tuple[Sample, ...]
+    train: Sequence[Sample]
+    held_out: Sequence[Sample]
+    statistics: Statistics | None = field(default=None, compare=False)
+    """Of a packed set's squares, computed as it was packed."""
+    shards: tuple[int, ...] = ()
+    """Training images in each shard of a packed set; empty for a folder."""
+    digest: str = ""
+    """Of a packed set's shards; empty for a folder."""
+
+    def known(self, crop_side: int, channels: int) -> Statistics | None:
+        """The statistics of a packed set, if they are of such squares."""
+        side = square_side(crop_side)
+        stored = self.statistics
+        return stored if stored and stored.mean.shape == (side, side, channels) else None
 
     def fingerprint(self) -> str:
-        """Changes when a file is added, removed or renamed."""
+        """Changes when a file is added, removed or renamed, or a shard has other contents."""
+        if self.digest:
+            return self.digest
         names = "\n".join(f"{s.label} {Path(s.path).name}" for s in (*self.train, *self.held_out))
         return hashlib.blake2b(names.encode(), digest_size=8).hexdigest()
 
 
 def discover(root: Path, *, most_classes: int) -> Dataset:
-    """Find the images of ``<class>/*.JPEG``, or of ``train/`` and ``val/`` (or ``test/``).
+    """Find the images of ``<class>/*.JPEG``, of ``train/`` and ``val/`` (or ``test/``), or packed.
 
-    Without a ``val/`` folder every tenth image of each class is held out.
+    Without a ``val/`` folder every tenth image of each class is held out. A folder written by
+    ``alexsim data pack`` is taken as it was packed.
 
     Raises:
         DataError: the folder is missing or empty, or has one class, or more than the network.
     """
     if not root.is_dir():
         raise DataError(f"--data {root}: no such folder")
+    if is_packed(root):
+        # Only there are numpy's memory maps, and the index, needed.
+        from alexsim.train.packed import packed_dataset
+
+        return _usable(packed_dataset(root), most_classes)
     # ILSVRC's own folders; any others are classes.
     split = next((name for name in ("val", "test") if (root / name).is_dir()), "")
     has_splits = (root / "train").is_dir()
@@ -66,12 +99,6 @@ def discover(root: Path, *, most_classes: int) -> Dataset:
     if not classes:
         raise DataError(
             f"--data {root}: no images; expected <class>/*.JPEG, or train/<class>/*.JPEG"
-        )
-    if len(classes) == 1:
-        raise DataError(f"--data {root}: only one class, {classes[0]!r}; training needs two")
-    if len(classes) > most_classes:
-        raise DataError(
-            f"--data {root}: {len(classes)} classes, but the network has {most_classes} outputs"
         )
     train, held_out = [], []
     for label, paths in enumerate(files):
@@ -85,7 +112,32 @@ def discover(root: Path, *, most_classes: int) -> Dataset:
         for label, name in enumerate(classes):
             found = _images(root / split / name)
             held_out += [Sample(path=str(path), label=label) for path in found]
-    return Dataset(root=str(root), classes=classes, train=tuple(train), held_out=tuple(held_out))
+    dataset = Dataset(root=str(root), classes=classes, train=tuple(train), held_out=tuple(held_out))
+    return _usable(dataset, most_classes)
+
+
+def is_packed(root: Path) -> bool:
+    """Whether ``alexsim data pack`` has written a folder, or begun to.
+
+    Raises:
+        DataError: it has only begun to.
+    """
+    if (root / INDEX).is_file():
+        return True
+    if (root / PARTS).is_dir():
+        raise DataError(f"{root}: packing stopped half-way; the same `alexsim data pack` goes on")
+    return False
+
+
+def _usable(found: Dataset, most_classes: int) -> Dataset:
+    root, classes = found.root, found.classes
+    if len(classes) == 1:
+        raise DataError(f"--data {root}: only one class, {classes[0]!r}; training needs two")
+    if len(classes) > most_classes:
+        raise DataError(
+            f"--data {root}: {len(classes)} classes, but the network has {most_classes} outputs"
+        )
+    return found
 
 
 def _images(folder: Path) -> list[Path]:
@@ -101,18 +153,6 @@ def _not_empty(
     return tuple(name for name, _ in kept), [paths for _, paths in kept]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Statistics:
-    """What normalisation and colour noise need to know of the training set."""
-
-    mean: Floats
-    """Mean square, ``[side, side, channels]``, of pixels 0...255."""
-    axes: Floats
-    """Principal axes of the pixels' channels, one per column."""
-    deviations: Floats
-    """Deviation along each axis, pixels 0...255."""
-
-
 def statistics(
     samples: Sequence[Sample],
     crop_side: int,
@@ -126,8 +166,8 @@ def statistics(
         DataError: none of them can be read.
     """
     stride = max(1, len(samples) // STATISTICS_IMAGES)
-    paths = [sample.path for sample in samples[::stride]][:STATISTICS_IMAGES]
-    tasks = [paths[i : i + TASK_IMAGES] for i in range(0, len(paths), TASK_IMAGES)]
+    chosen = samples[::stride][:STATISTICS_IMAGES]
+    tasks = [chosen[i : i + TASK_IMAGES] for i in range(0, len(chosen), TASK_IMAGES)]
     futures = [pool.submit(square_statistics, task, crop_side, channels) for task in tasks]
     side = square_side(crop_side)
     total, products, count = np.zeros((side, side, channels)), np.zeros((channels, channels)), 0
@@ -136,8 +176,18 @@ def statistics(
         total, products, count = total + part, products + part_products, count + part_count
         progress(done + 1, len(futures))
     if not count:
-        raise DataError(f"none of {len(paths)} images can be read, such as {paths[0]}")
-    pixels = count * side * side
+        raise DataError(f"none of {len(chosen)} images can be read, such as {chosen[0].path}")
+    return from_sums(total, products, count)
+
+
+def from_sums(total: NDArray[np.float64], products: NDArray[np.float64], count: int) -> Statistics:
+    """Mean and principal components of ``count`` squares.
+
+    Args:
+        total: sum of the squares, ``[side, side, channels]``.
+        products: sum over all pixels of the products of their channels, ``[channels, channels]``.
+    """
+    pixels = count * total.shape[0] * total.shape[1]
     average = total.sum((0, 1)) / pixels
     values, axes = np.linalg.eigh(products / pixels - np.outer(average, average))
     return Statistics(

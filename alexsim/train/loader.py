@@ -7,11 +7,15 @@ anywhere, with any number of workers.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +25,31 @@ from alexsim.train.dataset import TASK_IMAGES, Dataset, Floats, Sample, Statisti
 from alexsim.train.images import Crop, Pixels, load_crops, square_side
 from alexsim.train.recipe import Recipe
 
+Order = Literal["shuffled", "shards", "file"]
+ORDERS: tuple[Order, ...] = get_args(Order)
+
 _BATCHES_AHEAD = 2
+_SHARDS_MIXED = 8
+"""Shards whose images are mixed with each other, in order ``shards``."""
 _FEWEST_BROKEN, _MOST_BROKEN_SHARE = 10, 0.1
 _SAME_CROP_IMAGES = 32
 """Images that share one crop and mirror in 2012."""
 _CHANNEL_MEAN = np.array((0.485, 0.456, 0.406), dtype=np.float32)
 _CHANNEL_STD = np.array((0.229, 0.224, 0.225), dtype=np.float32)
 """ImageNet's channel means and deviations for pixels 0...1, as the articles give them."""
+
+
+def refuse_order(order: Order, dataset: Dataset) -> None:
+    """A folder's files can only be shuffled.
+
+    Raises:
+        DataError: they are to come as they lie, which is class by class.
+    """
+    if order != "shuffled" and not dataset.shards:
+        raise DataError(
+            f"--order {order} needs a packed set (alexsim data pack): the files of"
+            f" {dataset.root} lie class by class"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +74,19 @@ class _Task:
     valid: int
 
 
+_Begun = tuple[_Task, list[Future[tuple[Pixels, list[str | None]]]]]
+
+
 class Loader:
-    """Minibatches of a dataset, decoded ahead in worker processes."""
+    """Minibatches of a dataset, decoded ahead in worker processes.
+
+    ``order``: ``shuffled`` draws every epoch's order over all images; ``shards`` draws the order
+    of the shards and mixes the images of eight at a time, so that a slow disk reads whole files;
+    ``file`` goes through the shards as they lie, in every epoch, as in 2012.
+
+    Raises:
+        DataError: an order other than ``shuffled`` of a folder: its files lie class by class.
+    """
 
     def __init__(
         self,
@@ -65,7 +98,9 @@ class Loader:
         crop_side: int,
         seed: int,
         pool: ProcessPoolExecutor,
+        order: Order = "shuffled",
     ) -> None:
+        refuse_order(order, dataset)
         self._dataset, self._statistics, self._recipe = dataset, statistics, recipe
         self._batch_size, self._crop_side, self._seed = batch_size, crop_side, seed
         self._pool = pool
@@ -74,18 +109,20 @@ class Loader:
         inner = slice(middle, middle + crop_side)
         # The centre of the mean image is subtracted wherever the crop lies, as in 2012.
         self._mean = statistics.mean[inner, inner]
+        self._way: Order = order
         self._orders: dict[int, NDArray[np.int64]] = {}
+        self._fetched: deque[str] = deque(maxlen=2 * _SHARDS_MIXED)
 
     def training(self, first_step: int, last_step: int) -> Iterator[Batch]:
         """Minibatches of steps ``first_step`` ... ``last_step - 1``."""
-        return self._ahead(self._training_task(step) for step in range(first_step, last_step))
+        return self._ahead(partial(self._training_task, s) for s in range(first_step, last_step))
 
     def held_out(self, first: int = 0, count: int = 0) -> Iterator[Batch]:
         """Centre crops of held-out images: ``count`` from ``first`` on, around the end; 0: all."""
         every, size = self._dataset.held_out, self._batch_size
         samples = [every[(first + i) % len(every)] for i in range(count or len(every))]
         return self._ahead(
-            self._test_task(samples[i : i + size]) for i in range(0, len(samples), size)
+            partial(self._test_task, samples[i : i + size]) for i in range(0, len(samples), size)
         )
 
     def refuse_many_broken(self, broken: int) -> None:
@@ -98,20 +135,21 @@ class Loader:
         if broken >= _FEWEST_BROKEN and broken > _MOST_BROKEN_SHARE * files:
             raise DataError(f"{broken} of {files} files cannot be read: too many to go on")
 
-    def _ahead(self, tasks: Iterator[_Task]) -> Iterator[Batch]:
-        # One thread waits for the workers and normalises, while the main thread computes.
-        with ThreadPoolExecutor(1) as assembler:
+    def _ahead(self, tasks: Iterator[Callable[[], _Task]]) -> Iterator[Batch]:
+        # One thread draws tasks, one waits for them and normalises; the main thread computes.
+        with ThreadPoolExecutor(1) as drawer, ThreadPoolExecutor(1) as assembler:
             waiting: deque[Future[Batch]] = deque()
-            for task in tasks:
-                waiting.append(assembler.submit(self._assemble, task, self._submit(task)))
+            for draw in tasks:
+                drawn = drawer.submit(self._begin, draw)
+                waiting.append(assembler.submit(self._assemble, drawn))
                 if len(waiting) > _BATCHES_AHEAD:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
 
-    def _submit(self, task: _Task) -> list[Future[tuple[Pixels, list[str | None]]]]:
-        channels = self._mean.shape[2]
-        return [
+    def _begin(self, draw: Callable[[], _Task]) -> _Begun:
+        task, channels = draw(), self._mean.shape[2]
+        return task, [
             self._pool.submit(
                 load_crops, task.crops[i : i + TASK_IMAGES], self._crop_side, channels
             )
@@ -125,6 +163,8 @@ class Loader:
             epoch, place = divmod(position, count)
             index = int(self._order(epoch)[place])
             sample = self._dataset.train[index]
+            if self._way != "shuffled":
+                self._fetch(sample.path)
             # 2012 draws once for consecutive images; the paper for each.
             shared = self._recipe.augmentation == "2012"
             group = position // _SAME_CROP_IMAGES if shared else index
@@ -132,7 +172,7 @@ class Loader:
             top, left = (int(v) for v in draw.integers(0, self._margin + 1, 2))
             mirror = bool(draw.integers(2))
             samples.append(sample)
-            crops.append(Crop(path=sample.path, top=top, left=left, mirror=mirror))
+            crops.append(_crop(sample, top, left, mirror))
             noise.append(self._colour_noise(epoch, index))
             noisy.append(self._recipe.stage(epoch + 1).colour_noise)
         return _Task(
@@ -147,7 +187,7 @@ class Loader:
         # The plan's batch is fixed: repeat images to fill the last one.
         filled = [samples[i % len(samples)] for i in range(self._batch_size)]
         middle = self._margin // 2
-        crops = (Crop(path=s.path, top=middle, left=middle, mirror=False) for s in filled)
+        crops = (_crop(s, middle, middle, mirror=False) for s in filled)
         channels = self._mean.shape[2]
         return _Task(
             samples=tuple(filled),
@@ -169,10 +209,9 @@ class Loader:
             along = 0.1 * z * (s.deviations / 255) ** 2 * 255
         return np.asarray(s.axes @ along, dtype=np.float32)
 
-    def _assemble(
-        self, task: _Task, futures: list[Future[tuple[Pixels, list[str | None]]]]
-    ) -> Batch:
+    def _assemble(self, begun: Future[_Begun]) -> Batch:
         try:
+            task, futures = begun.result()
             loaded = [future.result() for future in futures]
         except BrokenProcessPool as error:
             raise DataError("a decoding worker died, perhaps for want of memory") from error
@@ -195,14 +234,16 @@ class Loader:
         )
 
     def _normalise(self, image: Floats, noise: Floats, *, noisy: bool) -> None:
+        # Over whole rows: three channels at a time would take numpy ten times as long.
+        width, rows = image.shape[1], image.reshape(len(image), -1)
         if noise.any():
-            image += noise
+            rows += np.tile(noise, width)
         if self._recipe.normalisation == "channels":
             channels = image.shape[2]
             mean = _CHANNEL_MEAN if channels == 3 else _CHANNEL_MEAN.mean()
             std = _CHANNEL_STD if channels == 3 else _CHANNEL_STD.mean()
-            image -= 255 * mean
-            image /= 255 * std
+            rows -= np.tile(255 * mean, width)
+            rows /= np.tile(255 * std, width)
             return
         image -= self._mean
         if noisy and self._recipe.augmentation == "2012":
@@ -211,16 +252,53 @@ class Loader:
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         if epoch not in self._orders:
-            order = self._draw("order", epoch, 0).permutation(len(self._dataset.train))
+            order = self._new_order(epoch)
             # A batch touches at most a few epochs: keep the newest two.
             self._orders = {e: o for e, o in self._orders.items() if e >= epoch - 1}
             self._orders[epoch] = order
         return self._orders[epoch]
 
+    def _new_order(self, epoch: int) -> NDArray[np.int64]:
+        count = len(self._dataset.train)
+        if self._way == "file":
+            return np.arange(count)
+        if self._way == "shuffled":
+            return self._draw("order", epoch, 0).permutation(count)
+        shards = self._draw("shards", epoch, 0).permutation(len(self._dataset.shards))
+        ends = np.cumsum(self._dataset.shards)
+        mixed = []
+        for first in range(0, len(shards), _SHARDS_MIXED):
+            chosen = shards[first : first + _SHARDS_MIXED]
+            parts = [np.arange(ends[k] - self._dataset.shards[k], ends[k]) for k in chosen]
+            mixed.append(self._draw("order", epoch, first).permutation(np.concatenate(parts)))
+        return np.concatenate(mixed)
+
+    def _fetch(self, path: str) -> None:
+        """Have the system read a whole shard, in one go, as its first image is wanted."""
+        if path in self._fetched:
+            return
+        self._fetched.append(path)
+        # A shard that is gone is for the worker to name.
+        if Path(path).is_file() and hasattr(os, "posix_fadvise"):
+            with Path(path).open("rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+
     def _draw(self, purpose: str, epoch: int, index: int) -> np.random.Generator:
         text = f"{self._seed}/{purpose}/{epoch}/{index}"
         key = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest(), "little")
         return np.random.Generator(np.random.Philox(key=key))
+
+
+def _crop(sample: Sample, top: int, left: int, mirror: bool) -> Crop:
+    return Crop(
+        path=sample.path,
+        offset=sample.offset,
+        length=sample.length,
+        crc=sample.crc,
+        top=top,
+        left=left,
+        mirror=mirror,
+    )
 
 
 def _nearest(index: int, good: list[int], count: int) -> int:

@@ -79,7 +79,9 @@ def train(
         channels, crop_side = network.input_shape[0], network.input_shape[1]
         measured = directory.statistics()
         if measured is None:
-            measured = _measure(dataset, crop_side, channels, pool, watch)
+            measured = dataset.known(crop_side, channels) or _measure(
+                dataset, crop_side, channels, pool, watch
+            )
             directory.save_statistics(measured)
         loader = Loader(
             dataset,
@@ -89,6 +91,7 @@ def train(
             crop_side=crop_side,
             seed=settings.seed,
             pool=pool,
+            order=settings.order,
         )
         run = _Run(settings, engine, loader, dataset, directory, watch, interrupt)
         run.steps(done)

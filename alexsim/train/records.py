@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from alexsim.execute.choices import Backend, Device, Precision
 from alexsim.plan.records import Plan, Policy, Schedule, TransportName
 from alexsim.trace import Trace
+from alexsim.train.loader import Order
 from alexsim.train.recipe import Recipe
 
 
@@ -37,6 +38,8 @@ class TrainSettings:
     """Steps are replayed as a CUDA graph."""
     strict: bool = False
     """A process per device, whose allocator keeps the budget too."""
+    order: Order = "shuffled"
+    """In which training images come."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

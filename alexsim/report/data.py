@@ -1,0 +1,163 @@
+"""Image sets as terminal tables and JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from alexsim.report.tables import plain_table
+from alexsim.units import format_bytes
+
+if TYPE_CHECKING:
+    from alexsim.train.packing.bench import LoaderRate
+    from alexsim.train.packing.inspect import Inspection
+    from alexsim.train.packing.records import PackIndex, Skipped
+
+_MOST_LINES = 20
+
+
+def pack_summary(index: PackIndex, target: str) -> str:
+    """What was packed, in a few lines."""
+    size = sum(shard.bytes for shard in index.shards)
+    lines = [
+        f"{index.images('train'):,} training and {index.images('val'):,} validation images of"
+        f" {len(index.classes):,} classes in {len(index.shards):,} shards, {format_bytes(size)}",
+        *_skipped_lines(index.skipped),
+        f"written to {target}; train with --data {target}",
+    ]
+    return "\n".join(lines)
+
+
+def pack_document(index: PackIndex, target: str) -> dict[str, Any]:
+    """The same as JSON."""
+    return {
+        "target": target,
+        "train": index.images("train"),
+        "val": index.images("val"),
+        "classes": len(index.classes),
+        "shards": len(index.shards),
+        "bytes": sum(shard.bytes for shard in index.shards),
+        "skipped": [asdict(one) for one in index.skipped],
+    }
+
+
+def inspection_tables(found: Inspection) -> RenderableType:
+    """Counts, classes, sizes, formats, broken files and damage."""
+    train, val = (sum(getattr(one, split) for one in found.classes) for split in ("train", "val"))
+    present = sum(1 for one in found.classes if one.train + one.val)
+    head = [
+        f"{found.root}: {found.form}; {train:,} training and {val:,} validation images of"
+        f" {present:,} classes"
+    ]
+    if found.settings:
+        s = found.settings
+        head.append(
+            f"{found.shards:,} shards of up to {s.shard_images:,}; {s.side} x {s.side}, quality"
+            f" {s.quality}, order {s.order}, seed {s.seed}"
+        )
+    parts: list[RenderableType] = [Text("\n".join(head)), _sizes(found), _classes(found)]
+    lines = [f"{count:>9,} {kind}" for kind, count in found.formats.items()]
+    lines += _skipped_lines(found.skipped)
+    if found.damaged is not None:
+        lines += [f"damaged: {line}" for line in found.damaged] or ["checksums: all as packed"]
+    return Group(*parts, Text("\n".join(lines)))
+
+
+def inspection_document(found: Inspection) -> dict[str, Any]:
+    """The same as JSON, every class and broken file of it."""
+    document = asdict(found)
+    document["images"] = found.images
+    document["classes"] = [
+        {**asdict(one.image_class), "train": one.train, "val": one.val} for one in found.classes
+    ]
+    for key in ("width", "height", "bytes"):
+        spread = getattr(found, key)
+        document[key] = spread and spread._asdict()
+    return document
+
+
+def loader_tables(
+    rates: Sequence[LoaderRate],
+    needs: Mapping[str, tuple[float, LoaderRate]],
+    budget: Mapping[str, int],
+) -> RenderableType:
+    """Rates per number of workers, what machines need, and the host's memory."""
+    table = plain_table(
+        "Loading alone: images/s",
+        "workers", "measured", "per worker", "most, any", "MiB/worker", "MiB loader",
+    )  # fmt: skip
+    for rate in rates:
+        table.add_row(
+            f"{rate.workers}",
+            f"{rate.images_per_s:,.0f}",
+            f"{rate.images_per_worker_cpu_s:,.0f}",
+            f"{rate.images_per_loader_cpu_s:,.0f}",
+            f"{rate.worker_bytes / 2**20:,.0f}",
+            f"{rate.loader_bytes / 2**20:,.0f}",
+        )
+    best = max(rates, key=lambda rate: rate.workers)
+    title = f"What steps need, and how much of their time they waited with {best.workers} worker(s)"
+    need = plain_table(title, "machine", "images/s", "workers", "waited")
+    for name, (wanted, paced) in needs.items():
+        workers = wanted / best.images_per_worker_cpu_s
+        waited = f"{100 * paced.waited_s / paced.seconds:.1f} %"
+        need.add_row(name, f"{wanted:,.0f}", f"{workers:.2f}", waited)
+    host = plain_table("The host's memory", "what", "size")
+    for what, size in budget.items():
+        host.add_row(what, format_bytes(size))
+    host.add_row("all", format_bytes(sum(budget.values())))
+    note = Text(
+        "`per worker`: for a core's whole time; `most, any`: for that of the thread that\n"
+        "normalises, in the process that trains. Articles give the host about 5 GB."
+    )
+    return Group(table, need, host, note)
+
+
+def loader_document(
+    rates: Sequence[LoaderRate],
+    needs: Mapping[str, tuple[float, LoaderRate]],
+    budget: Mapping[str, int],
+) -> dict[str, Any]:
+    """The same as JSON."""
+    keys = ("images_per_s", "images_per_worker_cpu_s", "images_per_loader_cpu_s")
+    return {
+        "rates": [asdict(r) | {key: getattr(r, key) for key in keys} for r in rates],
+        "needs": {
+            name: {"images_per_s": wanted, "waited_share": paced.waited_s / paced.seconds}
+            for name, (wanted, paced) in needs.items()
+        },
+        "host_bytes": dict(budget),
+    }
+
+
+def _sizes(found: Inspection) -> RenderableType:
+    title = f"Sizes of {found.examined:,} images"
+    table = plain_table(title, "", "least", "25 %", "median", "75 %", "most")
+    for what, spread in (("width", found.width), ("height", found.height), ("bytes", found.bytes)):
+        if spread is not None:
+            table.add_row(what, *(f"{value:,}" for value in spread))
+    return table
+
+
+def _classes(found: Inspection) -> RenderableType:
+    table = plain_table("Classes", "class", "name", "train", "val")
+    table.columns[1].justify = "left"
+    table.columns[1].no_wrap = True
+    table.columns[1].max_width = 40
+    for one in found.classes[:_MOST_LINES]:
+        known = one.image_class
+        table.add_row(known.wnid, known.name, f"{one.train:,}", f"{one.val:,}")
+    if len(found.classes) > _MOST_LINES:
+        table.add_row(f"{len(found.classes) - _MOST_LINES:,} more", "(--json lists all)", "", "")
+    return table
+
+
+def _skipped_lines(skipped: Sequence[Skipped]) -> list[str]:
+    lines = [f"broken: {one.file}: {one.reason}" for one in skipped[:_MOST_LINES]]
+    if len(skipped) > _MOST_LINES:
+        lines.append(f"broken: {len(skipped) - _MOST_LINES:,} more")
+    return lines

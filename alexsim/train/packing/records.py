@@ -1,0 +1,146 @@
+"""What is packed, how, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+Integers = NDArray[np.int64]
+Kind = Literal["files", "tar", "parquet"]
+PackOrder = Literal["shuffled", "file"]
+PACK_ORDERS: tuple[PackOrder, ...] = get_args(PackOrder)
+Split = Literal["train", "val"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+SCHEMA = 1
+SIDE, QUALITY, SHARD_IMAGES = 256, 85, 1024
+"""Those of 2012: 1,024 images per file are eight minibatches."""
+
+MEMBER = np.dtype(
+    [("offset", "<u4"), ("length", "<u4"), ("crc", "<u4"), ("label", "<i4"), ("number", "<u4")]
+)
+"""One image in a shard: where its JPEG lies, its CRC-32, its class, its number in the source."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackSettings:
+    """How a set is packed; equal settings and sources give equal bits."""
+
+    side: int = SIDE
+    quality: int = QUALITY
+    order: PackOrder = "shuffled"
+    seed: int = 0
+    shard_images: int = SHARD_IMAGES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageClass:
+    """A class: its WordNet id or folder, and its name where the source tells one."""
+
+    wnid: str
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """Every image of a source, in the source's order, as arrays of equal length.
+
+    A place is two numbers: in ``tar`` a byte offset and a length; in ``parquet`` a row group and
+    the row in it; of ``files`` neither is used.
+    """
+
+    kind: Kind
+    containers: tuple[str, ...]
+    """Folders of files, tars, or parquet files."""
+    container: Integers
+    first: Integers
+    second: Integers
+    label: Integers
+    held_out: NDArray[np.bool_]
+    names: tuple[str, ...]
+    """Path below a source's folder, or in its tar; only for keys and messages."""
+    classes: tuple[ImageClass, ...]
+
+    def block(self) -> Integers:
+        """What is best read together: a row group; each other image is its own."""
+        if self.kind != "parquet":
+            return np.arange(len(self.names))
+        _, block = np.unique(np.stack([self.container, self.first]), axis=1, return_inverse=True)
+        return block.astype(np.int64).reshape(-1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """One image of a shard that is to be written."""
+
+    number: int
+    path: str
+    first: int
+    second: int
+    label: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardTask:
+    """One shard to write, or to find written already."""
+
+    file: str
+    split: Split
+    kind: Kind
+    sources: tuple[Source, ...]
+    folder: str
+    side: int
+    quality: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skipped:
+    """A file of the source that is in no shard, and why."""
+
+    file: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardDone:
+    """A shard that lies whole on the disk."""
+
+    file: str
+    split: Split
+    images: int
+    bytes: int
+    sha256: str
+    skipped: tuple[Skipped, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackIndex:
+    """``index.json``: written last, so that a folder that has one is whole."""
+
+    settings: PackSettings
+    classes: tuple[ImageClass, ...]
+    shards: tuple[ShardDone, ...]
+    skipped: tuple[Skipped, ...]
+    files: dict[str, str]
+    """SHA-256 of the files beside the shards: members and statistics."""
+    versions: dict[str, str]
+
+    def images(self, split: Split) -> int:
+        """Images of one split."""
+        return sum(shard.images for shard in self.shards if shard.split == split)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackWatch:
+    """Callbacks for whoever shows progress; each does nothing by default."""
+
+    note: Callable[[str], None] = lambda _: None
+    listing: Callable[[int], None] = lambda _found: None
+    """Images found so far."""
+    packed: Callable[[int, int, int], None] = lambda _done, _total, _new: None
+    """Images done, of all; and how many of them since this start."""
