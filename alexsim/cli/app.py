@@ -10,6 +10,7 @@ from typer.exceptions import Abort, TyperException
 
 from alexsim.cli import bench, data, hardware, network, recipe
 from alexsim.cli.calibrate import calibrate
+from alexsim.cli.eval import evaluate
 from alexsim.cli.flops import flops
 from alexsim.cli.kernels import kernels
 from alexsim.cli.memory import memory
@@ -30,6 +31,7 @@ app = typer.Typer(
     Example: alexsim train --mem-cap 3GB --gpus 2""",
 )
 app.command()(train)
+app.command("eval")(evaluate)
 app.command()(memory)
 app.command()(flops)
 app.command()(profile)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 def flops(
     net: options.Net = "alexnet-2012",
     batch: options.Batch = 128,
+    train_only: options.TrainOnly = "",
     compare: Annotated[
         bool,
         typer.Option(
@@ -43,13 +44,17 @@ def flops(
     Example: alexsim flops --compare --strict
     """
     from alexsim.cli.output import print_json
+    from alexsim.cli.parse import trainable
     from alexsim.errors import AlexsimError
     from alexsim.network.editions import load_network
     from alexsim.plan.tables import flop_table
 
     if strict and not compare:
         raise AlexsimError("--strict needs --compare")
-    table: FlopTable = flop_table(load_network(net), batch)
+    network = load_network(net)
+    if train_only and compare:
+        raise AlexsimError("--compare counts whole training steps: leave --train-only out")
+    table: FlopTable = flop_table(network, batch, trainable=trainable(train_only, network))
     found = _compared(table) if compare else None
     if json:
         from alexsim.report.documents import flops_document

@@ -18,6 +18,7 @@ def memory(
     mem_cap: options.MemCap = None,
     policy: options.Policy = "as-released",
     schedule: options.Schedule = "serial",
+    train_only: options.TrainOnly = "",
     layers: Annotated[bool, typer.Option("--layers", help="Also list every layer.")] = False,
     json: options.Json = False,
 ) -> None:
@@ -26,9 +27,11 @@ def memory(
     Exit code 3 if it does not; the message says what would.
 
     Example: alexsim memory --gpus 1 --batch 96 --policy in-place
+
+    Example: alexsim memory --train-only fc8
     """
     from alexsim.cli.output import print_json
-    from alexsim.cli.parse import as_policy, as_schedule
+    from alexsim.cli.parse import as_policy, as_schedule, trainable
     from alexsim.machine.device import load_device
     from alexsim.network.editions import load_network
     from alexsim.plan.fit import fit
@@ -38,12 +41,14 @@ def memory(
     device = load_device(DEVICE)
     context = int(device.context_bytes.value)
     budget = parse_bytes(mem_cap) if mem_cap is not None else int(device.memory_bytes.value)
+    network = load_network(net)
     made = plan(
-        load_network(net),
+        network,
         gpus=gpus,
         batch_size=batch,
         policy=as_policy(policy),
         schedule=as_schedule(schedule),
+        trainable=trainable(train_only, network),
     )
     verdict = fit(made, budget, context_bytes=context)
     if json:

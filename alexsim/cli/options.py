@@ -51,6 +51,15 @@ Schedule = Annotated[
     str,
     typer.Option("--schedule", metavar="SCHEDULE", help="`serial` as in 2012, or `overlap`."),
 ]
+TrainOnly = Annotated[
+    str,
+    typer.Option(
+        "--train-only",
+        metavar="LAYERS",
+        help="Only these layers learn, as in fc8 or fc7,fc8; no gradient that none of them needs"
+        " is computed or kept.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
 Output = Annotated[
     Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write there, not stdout.")

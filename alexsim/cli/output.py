@@ -65,6 +65,33 @@ def _write_into(path: Path, data: bytes) -> None:
         raise AlexsimError(f"cannot write {path}: {error.strerror}") from error
 
 
+_TABLES = (".csv", ".json", ".parquet")
+
+
+def check_rows(option: str, path: Path) -> None:
+    """Look at the name before anything is computed for it.
+
+    Raises:
+        AlexsimError: it says no format.
+    """
+    if path.suffix not in _TABLES:
+        raise AlexsimError(f"{option} must name a file in {', '.join(_TABLES)}; got {path}")
+
+
+def write_rows(path: Path, rows: Sequence[dict[str, Any]], document: dict[str, Any]) -> None:
+    """Flat records as .csv or .parquet, or the document as .json, as the name says.
+
+    Raises:
+        AlexsimError: the file cannot be written.
+    """
+    from alexsim.report.rows import csv_text, parquet_bytes
+
+    if path.suffix == ".parquet":
+        write_bytes(path, parquet_bytes(rows))
+    else:
+        write_text(path, csv_text(rows) if path.suffix == ".csv" else json_text(document))
+
+
 def check_trace(path: Path) -> None:
     """Look at the name before anything is measured for it.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 from alexsim.errors import AlexsimError
 
 if TYPE_CHECKING:
+    from alexsim.network.network import Network
     from alexsim.plan.records import Policy, Schedule
     from alexsim.simulate.costs.records import Precision
     from alexsim.simulate.tasks import DataPath
@@ -64,6 +65,22 @@ def as_normalisation(given: str) -> Normalisation:
     """A way to normalise pixels."""
     allowed: tuple[Normalisation, ...] = ("mean-image", "channels")
     return choice("--normalise", given, allowed)
+
+
+def trainable(train_only: str, network: Network) -> frozenset[str] | None:
+    """Layers that learn, from ``fc7,fc8``; None, which is all, from nothing.
+
+    Raises:
+        AlexsimError: no layer with weights is named so.
+    """
+    from alexsim.machine.sheet import unknown
+
+    if not train_only:
+        return None
+    chosen = frozenset(train_only.split(","))
+    for name in sorted(chosen - set(network.weighted_layers)):
+        raise AlexsimError(f"--train-only: {unknown('layer', name, network.weighted_layers)}")
+    return chosen
 
 
 def positive(option: str, value: float) -> None:

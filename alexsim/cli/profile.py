@@ -24,6 +24,7 @@ def profile(
     gpus: options.Gpus = None,
     policy: options.Policy = "as-released",
     schedule: options.Schedule = "serial",
+    train_only: options.TrainOnly = "",
     device: Annotated[
         str, typer.Option("--device", metavar="DEVICE", help="`cpu` or `cuda`.")
     ] = "cpu",
@@ -72,7 +73,7 @@ def profile(
     import os
 
     from alexsim.cli.output import print_json
-    from alexsim.cli.parse import as_policy, as_schedule, choice, positive
+    from alexsim.cli.parse import as_policy, as_schedule, choice, positive, trainable
     from alexsim.cli.train_settings import ready_for_triton
     from alexsim.errors import AlexsimError
     from alexsim.execute.choices import BACKENDS, DEVICES
@@ -94,8 +95,15 @@ def profile(
     where, by = choice("--device", device, DEVICES), choice("--backend", backend, BACKENDS)
     if by == "triton":
         ready_for_triton(where, Watcher(note=lambda text: typer.echo(f"alexsim: {text}", err=True)))
+    learns = trainable(train_only, network)
     simulation = on_machine(
-        Configuration(network=network, gpus=gpus, batch_size=batch, schedule=as_schedule(schedule)),
+        Configuration(
+            network=network,
+            gpus=gpus,
+            batch_size=batch,
+            schedule=as_schedule(schedule),
+            trainable=learns,
+        ),
         load_machine(machine),
     )
     made = plan(
@@ -105,6 +113,7 @@ def profile(
         policy=as_policy(policy),
         schedule=as_schedule(schedule),
         backend=by,
+        trainable=learns,
     )
     # torch.profiler's library writes to stderr that it started and stopped.
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")

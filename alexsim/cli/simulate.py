@@ -127,6 +127,7 @@ def simulate(
             " --epochs defaults to its own.",
         ),
     ] = "",
+    train_only: options.TrainOnly = "",
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="Also show which assumptions matter most.")
     ] = False,
@@ -139,11 +140,20 @@ def simulate(
 
     Example: alexsim simulate --recipe 2012
 
+    Example: alexsim simulate --train-only fc8
+
     Example: alexsim simulate --machine k20x8 --gpus 8 --partition replicas --batch 1024
     --net alexnet-owt
     """
     from alexsim.cli.output import print_json
-    from alexsim.cli.parse import as_data_path, as_precision, as_schedule, choice, positive
+    from alexsim.cli.parse import (
+        as_data_path,
+        as_precision,
+        as_schedule,
+        choice,
+        positive,
+        trainable,
+    )
     from alexsim.network.editions import load_network
     from alexsim.plan.planner import POLICIES
     from alexsim.simulate.costs.libraries import load_library_for
@@ -183,6 +193,7 @@ def simulate(
         schedule=as_schedule(schedule),
         transport=choice("--transport", transport, ("", "peer", "host")),
         policy=choice("--policy", policy, POLICIES),
+        trainable=trainable(train_only, trained),
     )
     data = as_data_path(data_path)
 

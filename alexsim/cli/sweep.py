@@ -10,8 +10,6 @@ from alexsim.cli import options
 from alexsim.cli.simulate import MACHINE, Epochs, Images, MachineName
 from alexsim.simulate.records import ILSVRC_EPOCHS, ILSVRC_IMAGES
 
-_SUFFIXES = (".csv", ".json", ".parquet")
-
 
 def sweep(
     axis: Annotated[
@@ -43,7 +41,7 @@ def sweep(
 
     Example: alexsim sweep -a batch=64,128,256 -a machine=gtx580x2,k20x8 -o sweep.parquet
     """
-    from alexsim.cli.output import json_text, print_json, write_bytes, write_text
+    from alexsim.cli.output import check_rows, print_json, write_rows
     from alexsim.cli.parse import positive
     from alexsim.errors import AlexsimError
     from alexsim.simulate.sweep import combinations, parse_axes
@@ -54,8 +52,8 @@ def sweep(
     positive("--epochs", epochs)
     positive("--images", images)
     axes = parse_axes(axis)
-    if output and output.suffix not in _SUFFIXES:
-        raise AlexsimError(f"-o must name a file in {', '.join(_SUFFIXES)}; got {output}")
+    if output:
+        check_rows("-o", output)
     settings = list(combinations(axes, {"net": net, "machine": machine}))
     if dry_run:
         from alexsim.report.sweep import grid_text
@@ -71,14 +69,11 @@ def sweep(
         raise AlexsimError(points[0].error)
     if output or json:
         from alexsim.report.documents import sweep_document
-        from alexsim.report.sweep import sweep_csv, sweep_parquet
+        from alexsim.report.sweep import sweep_rows
 
         document = sweep_document(points, epochs=epochs, images=images)
-        if output and output.suffix == ".parquet":
-            write_bytes(output, sweep_parquet(points))
-        elif output:
-            csv_wanted = output.suffix == ".csv"
-            write_text(output, sweep_csv(points) if csv_wanted else json_text(document))
+        if output:
+            write_rows(output, sweep_rows(points), document)
         if json:
             print_json(document)
         return

@@ -19,7 +19,15 @@ _DEFAULT_STEPS = 60
 
 
 def train(
-    net: options.Net = "alexnet-2012",
+    net: Annotated[
+        str,
+        typer.Option(
+            "--net",
+            metavar="EDITION",
+            help="Network: see `alexsim network list`; or FILE.py:NAME; variants with +. Default:"
+            " alexnet-2012, or that of --init-from.",
+        ),
+    ] = "",
     batch: options.Batch = 128,
     gpus: options.Gpus = None,
     mem_cap: options.MemCap = None,
@@ -60,6 +68,23 @@ def train(
             " own TOML file (see `alexsim recipe`). Default: the edition's first stage.",
         ),
     ] = "",
+    init_from: Annotated[
+        Path | None,
+        typer.Option(
+            "--init-from",
+            metavar="MODEL",
+            help="Begin with the weights of a run, or of a .safetensors file.",
+        ),
+    ] = None,
+    new_head: Annotated[
+        bool,
+        typer.Option(
+            "--new-head",
+            help="Replace the last projection by a new one, with as many outputs as there are"
+            " classes.",
+        ),
+    ] = False,
+    train_only: options.TrainOnly = "",
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of everything random.")] = 0,
     learning_rate: Annotated[
         float | None,
@@ -174,6 +199,8 @@ def train(
     Example: alexsim train --mem-cap 3GB --gpus 2
 
     Example: alexsim train --recipe 2012 --data DIR --epochs 30
+
+    Example: alexsim train --init-from runs/a --data DIR --new-head --train-only fc8
     """
     from alexsim.cli.train_settings import begin, resumed
     from alexsim.cli.train_watch import TerminalWatch
@@ -213,6 +240,9 @@ def train(
                 precision=precision,
                 graph=graph,
                 strict=strict,
+                init_from=init_from,
+                new_head=new_head,
+                train_only=train_only,
             )
         from alexsim.train.loop import train as run
 
@@ -253,11 +283,13 @@ def _simulated(settings: TrainSettings, machine: str) -> Simulation:
     from alexsim.network.editions import load_network
     from alexsim.simulate.simulator import Configuration, on_machine
 
+    network = load_network(settings.network)
     configuration = Configuration(
-        network=load_network(settings.network),
+        network=network,
         gpus=settings.gpus,
         batch_size=settings.batch_size,
         schedule=settings.schedule,
         policy=settings.policy,
+        trainable=frozenset(network.weighted_layers) - set(settings.recipe.stages[0].frozen),
     )
     return on_machine(configuration, load_machine(machine))

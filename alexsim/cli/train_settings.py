@@ -16,22 +16,28 @@ from alexsim.cli.parse import (
     as_schedule,
     choice,
     positive,
+    trainable,
 )
 from alexsim.errors import AlexsimError, RunError
 from alexsim.execute.choices import BACKENDS, DEVICES, PRECISIONS, Device
 from alexsim.machine.device import load_device
 from alexsim.network.editions import load_network
-from alexsim.plan.fit import fit
+from alexsim.network.variants import without_head
 from alexsim.plan.planner import TRANSPORTS, plan
 from alexsim.plan.records import TransportName
 from alexsim.train import builtin
 from alexsim.train.config import steps_of, stored_settings
 from alexsim.train.dataset import discover
-from alexsim.train.engine import stage_plan
+from alexsim.train.engine import refuse_what_does_not_fit
+from alexsim.train.initial import refuse_other_layers
 from alexsim.train.loader import ORDERS, refuse_order
 from alexsim.train.recipe import Recipe, load_recipe, recipe_name
 from alexsim.train.records import TrainSettings, Watcher
+from alexsim.train.weights import load_weights
 from alexsim.units import parse_bytes
+
+_NET = "alexnet-2012"
+_MOST_CLASSES = 999_999
 
 
 def begin(
@@ -65,6 +71,9 @@ def begin(
     precision: str,
     graph: bool | None,
     strict: bool,
+    init_from: Path | None,
+    new_head: bool,
+    train_only: str,
 ) -> tuple[TrainSettings, Path]:
     """Settings and directory of a new run; everything that can be wrong is wrong here.
 
@@ -72,7 +81,29 @@ def begin(
         AlexsimError: an option is out of range.
         MemoryBudgetError: the plan does not fit, before any data is drawn.
     """
+    initial = load_weights(init_from) if init_from else None
+    followed = load_recipe(recipe or recipe_name(net or (initial.network if initial else _NET)))
+    if not recipe:
+        followed = followed.only_first_stage
+    if initial is not None and normalise is None:
+        # Its layers have learnt from images like that.
+        normalise = initial.normalisation
+    followed = _changed(followed, learning_rate, bias_rate, augment, normalise, colour_noise)
+    net = net or (initial.network if initial else _NET)
+    if new_head:
+        if initial is None:
+            raise AlexsimError("--new-head goes with --init-from: without it every layer is new")
+        images = discover(data or _builtin(watch), most_classes=_MOST_CLASSES)
+        net = f"{without_head(net)}+{len(images.classes)}-classes"
     network = load_network(net)
+    if initial is not None:
+        refuse_other_layers(initial, network, new_head=new_head)
+    learns = trainable(train_only, network)
+    if learns is not None:
+        followed = followed.freezing(
+            tuple(name for name in network.weighted_layers if name not in learns)
+        )
+    followed.refuse_strange_layers(network.weighted_layers)
     budget = (
         parse_bytes(mem_cap) if mem_cap is not None else int(load_device(DEVICE).memory_bytes.value)
     )
@@ -84,38 +115,24 @@ def begin(
         raise AlexsimError("--graph needs --device cuda and --backend triton")
     if graph and strict:
         raise AlexsimError("--graph cannot hold the exchanges between processes of --strict")
-    made = plan(
-        network,
-        gpus=gpus,
-        batch_size=batch,
-        policy=as_policy(policy),
-        schedule=as_schedule(schedule),
-        backend=by,
-    )
+    made = plan(network, gpus=gpus, batch_size=batch, backend=by)
     way = _transport(transport, where, len(made.devices))
     if by == "triton":
         ready_for_triton(where, watch)
-    verdict = fit(made, budget)
-    if not verdict.fits:
-        raise verdict.error()
     for option, value in (
         ("--threads", threads),
         ("--workers", workers),
         ("--checkpoint-every", checkpoint_every),
     ):
         positive(option, value)
-    followed = load_recipe(recipe or recipe_name(net))
-    if not recipe:
-        followed = followed.only_first_stage
-    followed = _changed(followed, learning_rate, bias_rate, augment, normalise, colour_noise)
     chosen = TrainSettings(
         network=net,
         batch_size=batch,
         gpus=len(made.devices),
-        policy=made.policy,
-        schedule=made.schedule,
+        policy=as_policy(policy),
+        schedule=as_schedule(schedule),
         budget_bytes=budget,
-        data=str((data or _builtin(watch)).absolute()),
+        data="",
         steps=default_steps,
         seed=seed,
         threads=threads,
@@ -129,14 +146,16 @@ def begin(
         graph=(where, by, strict) == ("cuda", "triton", False) if graph is None else graph,
         strict=strict,
         order=choice("--order", order, ORDERS),
+        init_from=str(init_from.absolute()) if init_from else "",
+        new_head=new_head,
     )
-    for stage in followed.stages:
-        stage_plan(chosen, stage.frozen)
-    images = discover(Path(chosen.data), most_classes=network.classes)
+    refuse_what_does_not_fit(chosen)
+    root = (data or _builtin(watch)).absolute()
+    images = discover(root, most_classes=network.classes)
     refuse_order(chosen.order, images)
     if recipe and steps is None and epochs is None:
         epochs = followed.epochs
-    chosen = replace(chosen, steps=_steps(steps, epochs, chosen, len(images.train)))
+    chosen = replace(chosen, data=str(root), steps=_steps(steps, epochs, chosen, len(images.train)))
     return chosen, output or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
 
 

@@ -16,7 +16,7 @@ from alexsim.execute.random import normal
 from alexsim.execute.runner import Choices, DeviceRunner
 from alexsim.execute.transport import InProcess, Transport
 from alexsim.network.layers import Convolution, FullyConnected
-from alexsim.plan.placement import parameter
+from alexsim.plan.placement import activation, parameter
 from alexsim.plan.records import Plan
 from alexsim.trace import Trace
 
@@ -145,6 +145,20 @@ class Executor:
             hyperparameters=Hyperparameters(),
         )
         return _own(self._run(context))
+
+    def activation(self, layer: str) -> torch.Tensor:
+        """What a layer put out last, its columns side by side: ``[N, ...]``, a copy.
+
+        It is there as long as the plan keeps it: with policy ``as-released``, to the next step.
+        """
+        parts = next(ps for ps in self.plan.network.parts if ps[0].layer.name == layer)
+        found = [
+            memory.buffer(name).cpu()
+            for part in parts
+            for device, memory in self._memory.items()
+            if memory.has(name := activation(int(device.removeprefix("gpu")), layer, part.column))
+        ]
+        return torch.cat(found, 1)
 
     def record(self, on: bool = True) -> None:
         """Time every op from now on, or none; forgets what was timed before."""

@@ -7,6 +7,7 @@ choices; what results is planned, simulated and trained like any other network.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -26,6 +27,8 @@ from alexsim.network.layers import (
 from alexsim.network.network import Network
 
 Layers = tuple[Layer, ...]
+_HEAD = re.compile(r"([1-9][0-9]{0,5})-classes")
+"""``+10-classes``: another last projection, as for fine-tuning, on the first GPU."""
 
 
 def varied(network: Network, variants: tuple[str, ...]) -> Network:
@@ -35,10 +38,13 @@ def varied(network: Network, variants: tuple[str, ...]) -> Network:
         NetworkError: a variant is unknown, changes nothing, or its layers do not fit.
     """
     for name in variants:
+        if head := _HEAD.fullmatch(name):
+            network = replace(network.with_head(int(head[1])), name=f"{network.name}+{name}")
+            continue
         if name not in VARIANTS:
             near = difflib.get_close_matches(name, VARIANTS, n=1)
             hint = f"; did you mean +{near[0]}?" if near else ""
-            known = ", ".join(f"+{one}" for one in VARIANTS)
+            known = ", ".join(f"+{one}" for one in (*VARIANTS, "N-classes"))
             raise NetworkError(f"no variant +{name}{hint} (known: {known})")
         what, change = VARIANTS[name]
         layers = change(network.layers)
@@ -46,6 +52,12 @@ def varied(network: Network, variants: tuple[str, ...]) -> Network:
             raise NetworkError(f"+{name} changes nothing in {network.name}: {what}")
         network = replace(network, name=f"{network.name}+{name}", layers=layers)
     return network
+
+
+def without_head(name: str) -> str:
+    """A network's name less what says how many classes it has."""
+    base, *variants = name.split("+")
+    return "+".join([base, *(one for one in variants if not _HEAD.fullmatch(one))])
 
 
 def _no_lrn(layers: Layers) -> Layers:

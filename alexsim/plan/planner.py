@@ -36,7 +36,6 @@ def plan(  # noqa: PLR0913 - the choices that a plan is made of
     schedule: Schedule = "serial",
     transport: TransportName = "peer",
     trainable: frozenset[str] | None = None,
-    head: int | None = None,
     backend: str = "",
 ) -> Plan:
     """Lay out one training step.
@@ -52,7 +51,6 @@ def plan(  # noqa: PLR0913 - the choices that a plan is made of
         transport: how exchanges travel; recorded for whoever times or runs the plan.
         trainable: layers that learn; every layer with weights by default. Gradients that no
             trained layer needs are left out, with their buffers.
-        head: replace the last fully connected layer by one with this many outputs.
         backend: whose scratch is counted: ``""`` for the 2012 kernels (none), ``aten`` or
             ``triton``.
 
@@ -66,10 +64,6 @@ def plan(  # noqa: PLR0913 - the choices that a plan is made of
     _choice("backend", backend, BACKENDS)
     if batch_size < 1:
         raise PlanError(f"batch size must be at least 1, got {batch_size}")
-    if head is not None:
-        if head < 1:
-            raise PlanError(f"head must have at least 1 output, got {head}")
-        network = network.with_head(head)
     if backend and (why := refused(backend, network)):
         raise PlanError(why)
     trained = frozenset(network.weighted_layers) if trainable is None else trainable

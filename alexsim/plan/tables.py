@@ -53,9 +53,12 @@ class FlopTable:
         return sum(la.flop + la.grad_input_flop + la.grad_weight_flop for la in self.layers)
 
 
-def flop_table(network: Network, batch_size: int = 128) -> FlopTable:
-    """Sum the ops of a plan of ``network`` by layer."""
-    ops = list(plan(network, gpus=1, batch_size=batch_size).ops())
+def flop_table(
+    network: Network, batch_size: int = 128, *, trainable: frozenset[str] | None = None
+) -> FlopTable:
+    """Sum the ops of a plan of ``network`` by layer; ``trainable`` as in ``plan``."""
+    made = plan(network, gpus=1, batch_size=batch_size, trainable=trainable)
+    ops = list(made.ops())
     work = (OpKind.FORWARD, OpKind.GRAD_INPUT, OpKind.GRAD_WEIGHT)
     layers = []
     for parts in network.parts:
@@ -74,7 +77,7 @@ def flop_table(network: Network, batch_size: int = 128) -> FlopTable:
                 grad_input_flop=2 * mac[OpKind.GRAD_INPUT],
                 grad_weight_flop=2 * mac[OpKind.GRAD_WEIGHT],
                 update_flop=sum(counts.update(part, fused=False).elementwise_flop for part in parts)
-                if parts[0].weight_shape
+                if name in made.trainable
                 else 0,
                 elementwise_flop=_elementwise(mine, work, parts, batch_size),
                 bytes=sum(op.count.moved_bytes for op in mine if op.kind in work),

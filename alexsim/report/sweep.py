@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -46,38 +44,6 @@ def _type_of(texts: Sequence[str]) -> Callable[[str], Any]:
             continue
         return kind
     return str
-
-
-def sweep_csv(points: Sequence[Point]) -> str:
-    """One line per configuration."""
-    rows = sweep_rows(points)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({key: _cell(value) for key, value in row.items()})
-    return text.getvalue()
-
-
-def _cell(value: Any) -> str:
-    match value:
-        case None:
-            return ""
-        case bool():
-            return str(value).lower()
-        case float():
-            return f"{value:.6g}"
-    return str(value)
-
-
-def sweep_parquet(points: Sequence[Point]) -> bytes:
-    """The same as a Parquet file."""
-    import pyarrow
-    from pyarrow import parquet
-
-    sink = pyarrow.BufferOutputStream()
-    parquet.write_table(pyarrow.Table.from_pylist(sweep_rows(points)), sink)
-    return bytes(sink.getvalue().to_pybytes())
 
 
 def grid_text(settings: Sequence[Mapping[str, str]], axes: Sequence[str]) -> str:

@@ -42,8 +42,8 @@ class Configuration:
     transport: TransportName | Literal[""] = ""
     """The machine's own if empty."""
     policy: Policy = "as-released"
-    frozen: tuple[str, ...] = ()
-    """Layers that do not learn."""
+    trainable: frozenset[str] | None = None
+    """Layers that learn; all by default."""
 
     def scale(self) -> Scale:
         """Copies of the plan."""
@@ -65,7 +65,6 @@ class Configuration:
             raise PlanError(f"partition {self.partition} needs a number of GPUs (--gpus N)")
         if self.gpus is not None and self.gpus < 1:
             raise PlanError(f"gpus must be at least 1, got {self.gpus}")
-        trainable = frozenset(self.network.weighted_layers) - set(self.frozen)
         copies = self.scale().replicas
         if self.batch_size % copies:
             raise PlanError(
@@ -79,7 +78,7 @@ class Configuration:
             schedule=self.schedule,
             transport=self.transport or ("peer" if machine.peer else "host"),
             backend=backend,
-            trainable=trainable if self.frozen else None,
+            trainable=self.trainable,
         )
 
 

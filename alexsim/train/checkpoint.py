@@ -70,7 +70,7 @@ class RunDirectory:
                 axes=statistics.axes,
                 deviations=statistics.deviations,
             )
-            _settle(temporary, self.path / STATISTICS)
+            settle(temporary, self.path / STATISTICS)
         except OSError as error:
             raise RunError(f"cannot write {self.path / STATISTICS}: {error.strerror}") from error
 
@@ -97,7 +97,7 @@ class RunDirectory:
                 temporary,
                 metadata={"step": str(step)},
             )
-            _settle(temporary, target)
+            settle(temporary, target)
         except (OSError, SafetensorError) as error:
             temporary.unlink(missing_ok=True)
             last = self.newest_checkpoint()
@@ -164,10 +164,10 @@ class RunDirectory:
     def _write(self, name: str, content: bytes) -> None:
         temporary = self.path / f".{name}.tmp"
         temporary.write_bytes(content)
-        _settle(temporary, self.path / name)
+        settle(temporary, self.path / name)
 
 
-def _settle(temporary: Path, target: Path) -> None:
+def settle(temporary: Path, target: Path) -> None:
     """Make a finished file appear under its name, so that a crash leaves the old one or the new."""
     with temporary.open("rb") as file:
         os.fsync(file.fileno())

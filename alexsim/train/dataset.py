@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +65,11 @@ class Dataset:
         stored = self.statistics
         return stored if stored and stored.mean.shape == (side, side, channels) else None
 
+    def renumbered(self, samples: Sequence[Sample], names: Sequence[str]) -> list[Sample]:
+        """The same images, their classes numbered as in ``names``."""
+        place = {name: number for number, name in enumerate(names)}
+        return [replace(one, label=place[self.classes[one.label]]) for one in samples]
+
     def fingerprint(self) -> str:
         """Changes when a file is added, removed or renamed, or a shard has other contents."""
         if self.digest:
@@ -109,11 +114,32 @@ def discover(root: Path, *, most_classes: int) -> Dataset:
             train += [s for i, s in enumerate(samples) if (i + 1) % _HELD_OUT_EVERY]
             held_out += samples[_HELD_OUT_EVERY - 1 :: _HELD_OUT_EVERY]
     if has_splits and split:
-        for label, name in enumerate(classes):
-            found = _images(root / split / name)
-            held_out += [Sample(path=str(path), label=label) for path in found]
+        held_out += _labelled(root / split, classes)
     dataset = Dataset(root=str(root), classes=classes, train=tuple(train), held_out=tuple(held_out))
     return _usable(dataset, most_classes)
+
+
+def split_of(dataset: Dataset, name: str) -> Sequence[Sample]:
+    """Images of ``train``, of ``held-out``, or of a folder beside ``train`` by its name.
+
+    Raises:
+        DataError: there is no such split, or no image in it.
+    """
+    if name == "train":
+        return dataset.train
+    if name == "held-out":
+        found: Sequence[Sample] = dataset.held_out
+    else:
+        folder = Path(dataset.root) / name
+        if name in dataset.classes or not folder.is_dir():
+            raise DataError(
+                f"{dataset.root} has no split {name!r}: give train, held-out, or the name of a"
+                " folder beside train/"
+            )
+        found = _labelled(folder, dataset.classes)
+    if not found:
+        raise DataError(f"{dataset.root}: no images in its split {name!r}")
+    return found
 
 
 def is_packed(root: Path) -> bool:
@@ -138,6 +164,14 @@ def _usable(found: Dataset, most_classes: int) -> Dataset:
             f"--data {root}: {len(classes)} classes, but the network has {most_classes} outputs"
         )
     return found
+
+
+def _labelled(folder: Path, classes: Sequence[str]) -> list[Sample]:
+    return [
+        Sample(path=str(path), label=label)
+        for label, name in enumerate(classes)
+        for path in _images(folder / name)
+    ]
 
 
 def _images(folder: Path) -> list[Path]:

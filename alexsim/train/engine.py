@@ -6,31 +6,21 @@ from collections.abc import Mapping
 
 import torch
 
-from alexsim.errors import NetworkError, RunError
+from alexsim.errors import RunError
 from alexsim.execute.executor import Executor
 from alexsim.execute.runner import Choices
 from alexsim.execute.strict import Strict
 from alexsim.network.editions import load_network
+from alexsim.plan.fit import fit
 from alexsim.plan.planner import plan
 from alexsim.plan.records import Plan
 from alexsim.train.recipe import Stage
 from alexsim.train.records import TrainSettings
 
 
-def stage_plan(settings: TrainSettings, frozen: tuple[str, ...]) -> Plan:
-    """The plan of a step in which some layers are frozen.
-
-    Raises:
-        NetworkError: the network has no such layer, or it has no weights.
-    """
+def stage_plan(settings: TrainSettings, stage: Stage) -> Plan:
+    """The plan of a step in a stage, in which some layers may be frozen."""
     network = load_network(settings.network)
-    trainable = frozenset(network.weighted_layers)
-    strange = sorted(set(frozen) - trainable)
-    if strange:
-        raise NetworkError(
-            f"the recipe freezes {', '.join(strange)}, which {network.name} does not have; layers"
-            f" with weights: {', '.join(network.weighted_layers)}"
-        )
     return plan(
         network,
         gpus=settings.gpus,
@@ -39,8 +29,20 @@ def stage_plan(settings: TrainSettings, frozen: tuple[str, ...]) -> Plan:
         schedule=settings.schedule,
         backend=settings.backend,
         transport=settings.transport,
-        trainable=trainable - set(frozen) if frozen else None,
+        trainable=frozenset(network.weighted_layers) - set(stage.frozen),
     )
+
+
+def refuse_what_does_not_fit(settings: TrainSettings) -> None:
+    """Hold every stage's plan against the budget.
+
+    Raises:
+        MemoryBudgetError: one needs more.
+    """
+    for stage in {stage.frozen: stage for stage in settings.recipe.stages}.values():
+        verdict = fit(stage_plan(settings, stage), settings.budget_bytes)
+        if not verdict.fits:
+            raise verdict.error()
 
 
 def _executor(made: Plan, settings: TrainSettings) -> Executor | Strict:
@@ -89,7 +91,7 @@ class Engine:
             state = {name: tensor.cpu().clone() for name, tensor in self._executor.state().items()}
             self._executor.close()
             self._executor = None
-        self._executor = _executor(stage_plan(self.settings, stage.frozen), self.settings)
+        self._executor = _executor(stage_plan(self.settings, stage), self.settings)
         self._frozen = stage.frozen
         if state is not None:
             self.load(state)

@@ -171,11 +171,19 @@ def load_crops(
     side = square_side(crop_side)
     pixels = np.zeros((len(crops), crop_side, crop_side, channels), dtype=np.uint8)
     failures: list[str | None] = []
+    last: tuple[str, int] | None = None
+    square: Pixels | None = None
+    failure: str | None = None
     for crop, out in zip(crops, pixels, strict=True):
-        try:
-            square = read_square(crop, side, channels)
-        except UNREADABLE as error:
-            failures.append(f"{crop.path}: {error}")
+        # Several views of one image come one after the other.
+        if last != (crop.path, crop.offset):
+            last, failure = (crop.path, crop.offset), None
+            try:
+                square = read_square(crop, side, channels)
+            except UNREADABLE as error:
+                square, failure = None, f"{crop.path}: {error}"
+        if square is None:
+            failures.append(failure)
             continue
         cut = square[crop.top : crop.top + crop_side, crop.left : crop.left + crop_side]
         out[:] = cut[:, ::-1] if crop.mirror else cut

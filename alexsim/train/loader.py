@@ -27,6 +27,9 @@ from alexsim.train.recipe import Recipe
 
 Order = Literal["shuffled", "shards", "file"]
 ORDERS: tuple[Order, ...] = get_args(Order)
+Views = Literal[1, 10]
+_View = tuple[int, int, bool]
+"""Top and left of a crop, and whether it is mirrored."""
 
 _BATCHES_AHEAD = 2
 _SHARDS_MIXED = 8
@@ -60,13 +63,15 @@ class Batch:
     labels: NDArray[np.int64]
     valid: int
     """Images that count; the rest repeats them to fill the batch."""
+    readable: NDArray[np.bool_]
+    """Of each image, whether it is its own file's; others are of a neighbour in the batch."""
     broken: tuple[str, ...]
-    """Why files could not be read; each was replaced by a neighbour in the batch."""
+    """Why files could not be read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Task:
-    samples: tuple[Sample, ...]
+    labels: tuple[int, ...]
     crops: tuple[Crop, ...]
     noise: Floats
     noisy: tuple[bool, ...]
@@ -119,10 +124,22 @@ class Loader:
 
     def held_out(self, first: int = 0, count: int = 0) -> Iterator[Batch]:
         """Centre crops of held-out images: ``count`` from ``first`` on, around the end; 0: all."""
-        every, size = self._dataset.held_out, self._batch_size
-        samples = [every[(first + i) % len(every)] for i in range(count or len(every))]
+        every = self._dataset.held_out
+        return self.views([every[(first + i) % len(every)] for i in range(count or len(every))])
+
+    def views(self, samples: Sequence[Sample], count: Views = 1) -> Iterator[Batch]:
+        """The centre crop of every image, or all its ten views one after the other.
+
+        Ten are the centre and the four corners, and their mirrors (paper, section 4.1).
+        """
+        middle, end = self._margin // 2, self._margin
+        places = [(middle, middle), (0, 0), (0, end), (end, 0), (end, end)]
+        chosen = [(*place, mirror) for mirror in (False, True) for place in places][:count]
+        size, total = self._batch_size, len(samples) * len(chosen)
+        # Views of one image stand side by side: it is decoded once for those of a batch.
         return self._ahead(
-            partial(self._test_task, samples[i : i + size]) for i in range(0, len(samples), size)
+            partial(self._test_task, samples, chosen, range(first, min(first + size, total)))
+            for first in range(0, total, size)
         )
 
     def refuse_many_broken(self, broken: int) -> None:
@@ -158,7 +175,7 @@ class Loader:
 
     def _training_task(self, step: int) -> _Task:
         count = len(self._dataset.train)
-        samples, crops, noise, noisy = [], [], [], []
+        labels, crops, noise, noisy = [], [], [], []
         for position in range(step * self._batch_size, (step + 1) * self._batch_size):
             epoch, place = divmod(position, count)
             index = int(self._order(epoch)[place])
@@ -171,30 +188,28 @@ class Loader:
             draw = self._draw("crop", 0 if shared else epoch, group)
             top, left = (int(v) for v in draw.integers(0, self._margin + 1, 2))
             mirror = bool(draw.integers(2))
-            samples.append(sample)
+            labels.append(sample.label)
             crops.append(_crop(sample, top, left, mirror))
             noise.append(self._colour_noise(epoch, index))
             noisy.append(self._recipe.stage(epoch + 1).colour_noise)
         return _Task(
-            samples=tuple(samples),
+            labels=tuple(labels),
             crops=tuple(crops),
             noise=np.stack(noise),
             noisy=tuple(noisy),
-            valid=len(samples),
+            valid=len(labels),
         )
 
-    def _test_task(self, samples: Sequence[Sample]) -> _Task:
+    def _test_task(self, samples: Sequence[Sample], views: Sequence[_View], shown: range) -> _Task:
         # The plan's batch is fixed: repeat images to fill the last one.
-        filled = [samples[i % len(samples)] for i in range(self._batch_size)]
-        middle = self._margin // 2
-        crops = (_crop(s, middle, middle, mirror=False) for s in filled)
+        filled = [divmod(shown[i % len(shown)], len(views)) for i in range(self._batch_size)]
         channels = self._mean.shape[2]
         return _Task(
-            samples=tuple(filled),
-            crops=tuple(crops),
+            labels=tuple(samples[image].label for image, _ in filled),
+            crops=tuple(_crop(samples[image], *views[view]) for image, view in filled),
             noise=np.zeros((len(filled), channels), dtype=np.float32),
             noisy=(False,) * len(filled),
-            valid=len(samples),
+            valid=len(shown),
         )
 
     def _colour_noise(self, epoch: int, index: int) -> Floats:
@@ -228,8 +243,9 @@ class Loader:
             self._normalise(images[index], task.noise[index], noisy=task.noisy[index])
         return Batch(
             images=images,
-            labels=np.array([task.samples[i].label for i in chosen], dtype=np.int64),
+            labels=np.array([task.labels[i] for i in chosen], dtype=np.int64),
             valid=task.valid,
+            readable=np.array([failure is None for failure in failures]),
             broken=tuple(sorted({failure for failure in failures if failure is not None})),
         )
 

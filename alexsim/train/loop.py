@@ -7,7 +7,7 @@ import statistics as stats
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,15 @@ from alexsim.execute.bind import Hyperparameters, StepContext
 from alexsim.execute.executor import Executor
 from alexsim.execute.strict import Strict
 from alexsim.network.editions import load_network
-from alexsim.plan.fit import fit
 from alexsim.plan.records import Plan
 from alexsim.profile.nvml import Sample, Sampler
 from alexsim.trace import Trace
 from alexsim.train.checkpoint import RunDirectory
 from alexsim.train.config import config_of, same_data
 from alexsim.train.dataset import Dataset, Statistics, discover, statistics
-from alexsim.train.engine import Engine, stage_plan
+from alexsim.train.engine import Engine, refuse_what_does_not_fit
 from alexsim.train.images import worker_pool
+from alexsim.train.initial import initialised
 from alexsim.train.interrupt import Interrupt
 from alexsim.train.loader import Batch, Loader
 from alexsim.train.progress import Progress, sizes_of
@@ -39,6 +39,7 @@ from alexsim.train.records import (
     ValidationReport,
     Watcher,
 )
+from alexsim.train.weights import Weights, load_weights
 
 _TIMED_STEPS = 10
 """Steps of a run that are timed op by op, the second and those behind it."""
@@ -58,10 +59,7 @@ def train(
     watch = watch or Watcher()
     torch.set_num_threads(settings.threads)
     network = load_network(settings.network)
-    # The first stage needs most: later ones freeze layers, and never thaw more than it has.
-    verdict = fit(stage_plan(settings, ()), settings.budget_bytes)
-    if not verdict.fits:
-        raise verdict.error()
+    refuse_what_does_not_fit(settings)
     dataset = discover(Path(settings.data), most_classes=network.classes)
     directory = RunDirectory(run_dir)
     config = config_of(settings, dataset)
@@ -75,13 +73,23 @@ def train(
         _pool(settings.workers) as pool,
         Interrupt() as interrupt,
     ):
-        done = _restore(engine, directory, len(dataset.train))
+        progress = Progress(
+            recipe=recipe,
+            batch_size=settings.batch_size,
+            images=len(dataset.train),
+            held_out=len(dataset.held_out),
+        )
+        initial = load_weights(Path(settings.init_from)) if settings.init_from else None
+        done = _restore(engine, directory, progress, initial)
         channels, crop_side = network.input_shape[0], network.input_shape[1]
         measured = directory.statistics()
         if measured is None:
             measured = dataset.known(crop_side, channels) or _measure(
                 dataset, crop_side, channels, pool, watch
             )
+            if initial is not None and initial.mean is not None:
+                # Its layers have learnt from images less this mean.
+                measured = replace(measured, mean=initial.mean)
             directory.save_statistics(measured)
         loader = Loader(
             dataset,
@@ -93,9 +101,9 @@ def train(
             pool=pool,
             order=settings.order,
         )
-        run = _Run(settings, engine, loader, dataset, directory, watch, interrupt)
+        run = _Run(engine, loader, progress, directory, watch, interrupt)
         run.steps(done)
-        held_out = run.evaluate() if dataset.held_out and not interrupt.asked else None
+        held_out = run.evaluate() if progress.held_out and not interrupt.asked else None
         return run.result(held_out)
 
 
@@ -104,22 +112,16 @@ class _Run:
 
     def __init__(
         self,
-        settings: TrainSettings,
         engine: Engine,
         loader: Loader,
-        dataset: Dataset,
+        progress: Progress,
         directory: RunDirectory,
         watch: Watcher,
         interrupt: Interrupt,
     ) -> None:
-        self._settings, self._engine, self._loader = settings, engine, loader
-        self._directory, self._watch, self._interrupt = directory, watch, interrupt
-        self._progress = Progress(
-            recipe=settings.recipe,
-            batch_size=settings.batch_size,
-            images=len(dataset.train),
-            held_out=len(dataset.held_out),
-        )
+        self._settings, self._engine, self._loader = engine.settings, engine, loader
+        self._progress, self._directory = progress, directory
+        self._watch, self._interrupt = watch, interrupt
         self._hyper = Hyperparameters()
         self._errors = [report.found.top1 for report in _validations(directory.metrics())]
         """Of the validations so far: what a recipe's plateau goes by."""
@@ -381,16 +383,20 @@ def _measure(
     return statistics(dataset.train, crop_side, channels, pool, progress)
 
 
-def _restore(engine: Engine, directory: RunDirectory, images: int) -> int:
+def _restore(
+    engine: Engine, directory: RunDirectory, progress: Progress, initial: Weights | None
+) -> int:
     """Load the newest checkpoint, or begin; steps done."""
-    settings = engine.settings
     newest = directory.newest_checkpoint()
     done, state = directory.load_checkpoint(newest) if newest else (0, None)
-    epoch = done * settings.batch_size // max(1, images) + 1
-    engine.enter(settings.recipe.stage(epoch))
-    if state is None:
-        engine.executor.initialise()
-    else:
+    engine.enter(progress.stage(done))
+    if state is not None:
         engine.load(state)
+    else:
+        engine.executor.initialise()
+        if initial is not None:
+            engine.load(initialised(engine.executor.state(), initial, engine.settings))
+            # What it began from may change or go before the first checkpoint.
+            directory.save_checkpoint(0, engine.executor.state())
     directory.rewind_metrics(done)
     return done

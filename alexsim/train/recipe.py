@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from alexsim.errors import ProfileError
+from alexsim.errors import NetworkError, ProfileError
 from alexsim.machine.sheet import find, names
 
 Augmentation = Literal["2012", "paper"]
@@ -89,6 +89,27 @@ class Recipe:
             for stage, end in zip(self.stages, ends, strict=True)
         )
         return tuple((stage, count) for stage, count in found if count > 0)
+
+    def refuse_strange_layers(self, layers: Sequence[str]) -> None:
+        """Every layer that it freezes must be one of ``layers``, those with weights.
+
+        Raises:
+            NetworkError: one is not.
+        """
+        for stage in self.stages:
+            if strange := sorted(set(stage.frozen) - set(layers)):
+                raise NetworkError(
+                    f"the recipe freezes {', '.join(strange)}; layers with weights:"
+                    f" {', '.join(layers)}"
+                )
+
+    def freezing(self, layers: tuple[str, ...]) -> Recipe:
+        """The same with these layers frozen in every stage as well."""
+        stages = tuple(
+            replace(stage, frozen=tuple(dict.fromkeys((*layers, *stage.frozen))))
+            for stage in self.stages
+        )
+        return replace(self, stages=stages)
 
     @property
     def only_first_stage(self) -> Recipe:

@@ -40,6 +40,10 @@ class TrainSettings:
     """A process per device, whose allocator keeps the budget too."""
     order: Order = "shuffled"
     """In which training images come."""
+    init_from: str = ""
+    """Run or file whose weights it begins with."""
+    new_head: bool = False
+    """The last projection is drawn anew all the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from alexsim.errors import AlexsimError
 from alexsim.simulate.records import Simulation
 from alexsim.simulate.simulator import Configuration
 from alexsim.train.recipe import Recipe, Stage
@@ -34,18 +33,16 @@ def stage_times(
     """Every stage that ``epochs`` passes over ``images`` reach; tests on the way take no time.
 
     Raises:
-        AlexsimError: a stage freezes a layer that the network does not have.
+        NetworkError: a stage freezes a layer that the network does not have.
     """
-    layers = configuration.network.weighted_layers
+    recipe.refuse_strange_layers(configuration.network.weighted_layers)
+    layers = frozenset(configuration.network.weighted_layers)
     known: dict[tuple[str, ...], Simulation] = {}
     found = []
     for stage, count in recipe.spans(epochs):
-        if strange := sorted(set(stage.frozen) - set(layers)):
-            raise AlexsimError(
-                f"the recipe freezes {', '.join(strange)}; layers with weights: {', '.join(layers)}"
-            )
         if stage.frozen not in known:
-            known[stage.frozen] = simulate(replace(configuration, frozen=stage.frozen))
+            learns = (configuration.trainable or layers) - set(stage.frozen)
+            known[stage.frozen] = simulate(replace(configuration, trainable=learns))
         simulation = known[stage.frozen]
         found.append(
             StageTimes(

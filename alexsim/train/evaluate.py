@@ -1,0 +1,268 @@
+"""A trained network's answers: probabilities over views, errors, ensembles.
+
+Images are read as in training; of each, the centre or ten views are seen, and the probabilities of
+its views averaged (paper, section 4.1). Several networks' answers are averaged likewise, equally
+or by weights (section 6: five networks, and two more).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from alexsim.errors import DataError
+from alexsim.execute.choices import Backend, Device
+from alexsim.execute.executor import Executor
+from alexsim.network.editions import load_network
+from alexsim.network.layers import Dropout, FullyConnected
+from alexsim.plan.planner import plan
+from alexsim.train.dataset import Dataset, Floats, Sample, Statistics
+from alexsim.train.images import square_side
+from alexsim.train.loader import Batch, Loader, Views
+from alexsim.train.packing.workers import workers_for
+from alexsim.train.recipe import load_recipe, recipe_name
+from alexsim.train.records import Evaluation
+from alexsim.train.weights import Weights
+
+Done = Callable[[int], None]
+_TUNING_STEPS = 1000
+_SETTLED = 1e-7
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """What a network, or several together, say of some images."""
+
+    samples: tuple[Sample, ...]
+    """Images that could be read."""
+    probabilities: Floats
+    """``[images, classes]``."""
+    broken: tuple[str, ...]
+    """Why the others could not."""
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Of each image, the class it has."""
+        return np.array([sample.label for sample in self.samples], dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """Where and how networks answer."""
+
+    batch_size: int
+    workers: int
+    device: Device = "cpu"
+    backend: Backend = "aten"
+
+
+def answers(
+    weights: Weights, samples: Sequence[Sample], setup: Setup, *, views: Views, done: Done
+) -> Answers:
+    """Probabilities of every class for every image, averaged over its views.
+
+    Views are summed in float64, in order, so that the average is the same for any batch size.
+
+    Raises:
+        DataError: no image can be read.
+        PlanError: the backend cannot run this network.
+    """
+    network = load_network(weights.network)
+    sums = np.zeros((len(samples), network.classes))
+    softmax = network.layers[-1].name
+    seen = np.zeros(len(samples), dtype=np.int64)
+    broken: dict[str, None] = {}
+    with _forward(weights, setup) as (executor, loader):
+        shown = 0
+        for batch in loader.views(samples, views):
+            found = _ask(executor, batch, softmax).double().numpy()
+            broken |= dict.fromkeys(batch.broken)
+            for row in range(batch.valid):
+                if batch.readable[row]:
+                    sums[(shown + row) // views] += found[row]
+                    seen[(shown + row) // views] += 1
+            shown += batch.valid
+            done(shown // views)
+    read = np.flatnonzero(seen)
+    if not len(read):
+        raise DataError(f"none of {len(samples)} images can be read, such as {samples[0].path}")
+    return Answers(
+        samples=tuple(samples[int(i)] for i in read),
+        probabilities=(sums[read] / views).astype(np.float32),
+        broken=tuple(broken),
+    )
+
+
+def features(
+    weights: Weights, samples: Sequence[Sample], setup: Setup, *, done: Done
+) -> tuple[tuple[Sample, ...], Floats]:
+    """Images that could be read, and the last hidden layer's activations, ``[images, units]``.
+
+    That is what goes into the last projection, fc7's 4096 units in AlexNet (paper, section 6.1),
+    of the centre crop, before dropout.
+    """
+    layer = feature_layer(weights.network)
+    kept: list[Sample] = []
+    rows: list[Floats] = []
+    with _forward(weights, setup) as (executor, loader):
+        shown = 0
+        for batch in loader.views(samples):
+            found = _ask(executor, batch, layer).flatten(1).numpy()
+            good = [row for row in range(batch.valid) if batch.readable[row]]
+            kept += [samples[shown + row] for row in good]
+            rows.append(found[good])
+            shown += batch.valid
+            done(shown)
+    return tuple(kept), np.concatenate(rows)
+
+
+def feature_layer(name: str) -> str:
+    """The layer that the last projection reads; dropout, which only scales, left out."""
+    layers = load_network(name).layers
+    last = max(i for i, layer in enumerate(layers) if isinstance(layer, FullyConnected)) - 1
+    while isinstance(layers[last], Dropout):
+        last -= 1
+    return layers[last].name
+
+
+def averaged(of: Sequence[Answers], shares: Sequence[float]) -> Answers:
+    """Several networks' answers to the same images as one, summed in order in float64.
+
+    Raises:
+        DataError: they are not of the same images.
+    """
+    first = of[0]
+    for other in of[1:]:
+        if [s.path for s in other.samples] != [s.path for s in first.samples]:
+            raise DataError("the networks could not read the same images")
+    total = np.zeros(first.probabilities.shape)
+    for one, share in zip(of, shares, strict=True):
+        total += share * one.probabilities.astype(np.float64)
+    return replace(first, probabilities=total.astype(np.float32))
+
+
+def tuned(of: Sequence[Answers]) -> tuple[float, ...]:
+    """Shares, summing to 1, under which the answers' average has the least mean loss.
+
+    Expectation maximisation for a mixture of fixed parts: every step lowers the loss, which is
+    convex in the shares (Dempster, Laird, Rubin 1977).
+    """
+    rows = np.arange(len(of[0].labels))
+    own = np.stack([one.probabilities.astype(np.float64)[rows, one.labels] for one in of])
+    own = np.maximum(own, np.finfo(np.float32).tiny)
+    shares = np.full(len(of), 1 / len(of))
+    for _ in range(_TUNING_STEPS):
+        parts = shares[:, None] * own
+        new = (parts / parts.sum(0)).mean(1)
+        moved = np.abs(new - shares).max()
+        shares = new
+        if moved < _SETTLED:
+            break
+    return tuple(float(share) for share in shares)
+
+
+def errors(of: Answers) -> Evaluation:
+    """Mean loss, top-1 and top-5 error; guesses that tie share the credit."""
+    own = of.probabilities[np.arange(len(of.labels)), of.labels].astype(np.float64)
+    above = (of.probabilities > own[:, None]).sum(1)
+    level = np.maximum((of.probabilities == own[:, None]).sum(1), 1)
+    tiny = np.finfo(np.float32).tiny
+    top1, top5 = (float(np.mean(1 - np.clip((first - above) / level, 0, 1))) for first in (1, 5))
+    return Evaluation(loss=float(-np.log(np.maximum(own, tiny)).mean()), top1=top1, top5=top5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Combined:
+    """Networks on the same images, each by itself and their average."""
+
+    each: tuple[Answers, ...]
+    together: Answers
+    shares: tuple[float, ...]
+    """Of each network in the average; they sum to 1."""
+    tuned: bool
+
+
+def combined(
+    each: Sequence[Answers],
+    *,
+    shares: tuple[float, ...] | None = None,
+    tuned_on: Sequence[Answers] | None = None,
+) -> Combined:
+    """Average networks by ``shares``, by those that suit ``tuned_on`` best, or equally.
+
+    Raises:
+        DataError: the networks could not read the same images.
+    """
+    if tuned_on:
+        shares = tuned(tuned_on)
+    chosen = shares or (1 / len(each),) * len(each)
+    together = averaged(each, chosen) if len(each) > 1 else each[0]
+    return Combined(each=tuple(each), together=together, shares=chosen, tuned=bool(tuned_on))
+
+
+def class_names(loaded: Sequence[Weights], dataset: Dataset) -> tuple[str, ...]:
+    """Names of the networks' outputs; the data's classes where no network knows them.
+
+    Raises:
+        DataError: networks differ in them, or do not know a class of the data.
+    """
+    known = {one.classes for one in loaded if one.classes}
+    if len(known) > 1:
+        raise DataError("the networks were trained on different classes")
+    names = known.pop() if known else dataset.classes
+    for one in loaded:
+        if not one.classes and one.outputs != len(names):
+            raise DataError(
+                f"a network of {one.outputs} outputs without names cannot be tested on"
+                f" {len(names)} classes"
+            )
+    if strange := [name for name in dataset.classes if name not in names]:
+        raise DataError(
+            f"{dataset.root}: {len(strange)} of its {len(dataset.classes)} classes are not among"
+            f" those trained on, such as {strange[0]!r}"
+        )
+    return names
+
+
+@contextlib.contextmanager
+def _forward(weights: Weights, setup: Setup) -> Iterator[tuple[Executor, Loader]]:
+    """A plan that only goes forward, with these weights, and a loader for its images."""
+    network = load_network(weights.network)
+    made = plan(
+        network,
+        gpus=1,
+        batch_size=setup.batch_size,
+        trainable=frozenset(),
+        backend=setup.backend,
+    )
+    executor = Executor(made, device=setup.device)
+    executor.load_state(weights.state)
+    channels, crop_side = network.input_shape[0], network.input_shape[1]
+    side = square_side(crop_side)
+    none = np.zeros((side, side, channels), dtype=np.float32)
+    with workers_for(setup.workers) as pool:
+        loader = Loader(
+            Dataset(root="", classes=weights.classes, train=(), held_out=()),
+            Statistics(
+                mean=none if weights.mean is None else weights.mean,
+                axes=np.eye(channels, dtype=np.float32),
+                deviations=np.zeros(channels, dtype=np.float32),
+            ),
+            replace(load_recipe(recipe_name(weights.network)), normalisation=weights.normalisation),
+            batch_size=setup.batch_size,
+            crop_side=crop_side,
+            seed=0,
+            pool=pool,
+        )
+        yield executor, loader
+
+
+def _ask(executor: Executor, batch: Batch, layer: str) -> torch.Tensor:
+    images = torch.from_numpy(batch.images).permute(0, 3, 1, 2)
+    executor.evaluate(images, torch.zeros(len(batch.labels), dtype=torch.int64))
+    return executor.activation(layer)

@@ -1,0 +1,47 @@
+"""Weights to begin with: another run's, all of them or all but the last projection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from alexsim.errors import RunError
+from alexsim.network.editions import load_network
+from alexsim.network.network import Network
+from alexsim.train.records import TrainSettings
+from alexsim.train.weights import Weights, state_shapes
+
+
+def refuse_other_layers(initial: Weights, network: Network, *, new_head: bool) -> None:
+    """Every layer of ``network`` must be there in the same shape; the last one if it is kept.
+
+    Raises:
+        RunError: one is not.
+    """
+    theirs = state_shapes(load_network(initial.network))
+    last = network.weighted_layers[-1]
+    for name, shape in state_shapes(network).items():
+        if new_head and name.startswith(f"{last}."):
+            continue
+        if theirs.get(name) != shape:
+            hint = "; --new-head trains one anew" if name.startswith(f"{last}.") else ""
+            raise RunError(
+                f"--init-from: {name} of {network.name} is {shape}, of {initial.network}"
+                f" {theirs.get(name) or 'missing'}{hint}"
+            )
+
+
+def initialised(
+    drawn: Mapping[str, torch.Tensor], initial: Weights, settings: TrainSettings
+) -> dict[str, torch.Tensor]:
+    """The state to begin with: ``initial``'s weights, drawn ones in a new head, no momentum."""
+    network = load_network(settings.network)
+    refuse_other_layers(initial, network, new_head=settings.new_head)
+    fresh = f"{network.weighted_layers[-1]}." if settings.new_head else None
+    return {
+        name: tensor
+        if name.endswith(".momentum") or (fresh and name.startswith(fresh))
+        else initial.state[name]
+        for name, tensor in drawn.items()
+    }

@@ -1,0 +1,162 @@
+"""A network's weights by themselves: out of a run, or a file that needs no run."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from alexsim.errors import RunError
+from alexsim.network.editions import load_network
+from alexsim.network.network import Network
+from alexsim.plan.records import letter
+from alexsim.train.checkpoint import RunDirectory, settle
+from alexsim.train.config import stored_settings
+from alexsim.train.dataset import Floats
+from alexsim.train.recipe import Normalisation
+
+_FORMAT = "alexsim-weights-1"
+_MEAN = "mean_image"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """A trained network, and what its images must be.
+
+    ``state``: ``conv1.a.weight``, ``conv1.a.bias`` ... per layer and column, without momentum.
+    """
+
+    network: str
+    """What ``load_network`` takes."""
+    state: Mapping[str, torch.Tensor]
+    classes: tuple[str, ...]
+    """Names of the outputs; empty if nobody knows them."""
+    normalisation: Normalisation
+    mean: Floats | None
+    """Mean image, ``[side, side, channels]`` of pixels 0...255; None where none is subtracted."""
+
+    @property
+    def outputs(self) -> int:
+        """How many classes it tells apart."""
+        return load_network(self.network).classes
+
+
+def load_weights(path: Path) -> Weights:
+    """Weights of a run's newest checkpoint, or of a file that ``save_weights`` wrote.
+
+    Raises:
+        RunError: there are none, or they do not fit their network.
+    """
+    if not path.exists():
+        raise RunError(f"{path}: no such run or file")
+    found = _of_run(path) if path.is_dir() else _of_file(path)
+    shapes = state_shapes(load_network(found.network))
+    for name in sorted(shapes.keys() | found.state.keys()):
+        given = tuple(found.state[name].shape) if name in found.state else None
+        if given != shapes.get(name):
+            raise RunError(
+                f"{path}: {name} is {given or 'missing'}; {found.network} has"
+                f" {shapes.get(name) or 'none'}"
+            )
+    return found
+
+
+def save_weights(path: Path, weights: Weights) -> None:
+    """Write a file that ``load_weights`` reads.
+
+    Raises:
+        RunError: the name does not end in .safetensors, or it cannot be written.
+    """
+    if path.suffix != ".safetensors":
+        raise RunError(f"weights go into a file that ends in .safetensors; got {path}")
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in weights.state.items()}
+    if weights.mean is not None:
+        tensors[_MEAN] = torch.from_numpy(np.ascontiguousarray(weights.mean))
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        save_file(
+            tensors,
+            temporary,
+            metadata={
+                "format": _FORMAT,
+                "network": weights.network,
+                "classes": json.dumps(weights.classes),
+                "normalisation": weights.normalisation,
+            },
+        )
+        settle(temporary, path)
+    except (OSError, SafetensorError) as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise RunError(f"cannot write {path}: {error}") from error
+
+
+def state_shapes(network: Network) -> dict[str, tuple[int, ...]]:
+    """Shape of every weight and bias by name."""
+    shapes = {}
+    for parts in network.parts:
+        for part in parts:
+            if part.weight_shape:
+                prefix = f"{part.layer.name}.{letter(part.column)}"
+                shapes[f"{prefix}.weight"] = part.weight_shape
+                shapes[f"{prefix}.bias"] = part.bias_shape
+    return shapes
+
+
+def _of_run(path: Path) -> Weights:
+    directory = RunDirectory(path)
+    settings, config = stored_settings(path), directory.config()
+    newest = directory.newest_checkpoint()
+    if newest is None:
+        raise RunError(f"{path}: the run has no checkpoint yet")
+    _, state = directory.load_checkpoint(newest)
+    normalisation = settings.recipe.normalisation
+    measured = directory.statistics() if normalisation == "mean-image" else None
+    if normalisation == "mean-image" and measured is None:
+        raise RunError(f"{path}: the run's mean image is gone")
+    return Weights(
+        network=settings.network,
+        state={name: value for name, value in state.items() if not name.endswith(".momentum")},
+        classes=tuple(config["classes"]),
+        normalisation=normalisation,
+        mean=measured.mean if measured else None,
+    )
+
+
+def _of_file(path: Path) -> Weights:
+    try:
+        with safe_open(path, framework="pt") as stored:
+            metadata = stored.metadata() or {}
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{path} is no file of weights: {error}") from error
+    if metadata.get("format") != _FORMAT:
+        raise RunError(
+            f"{path}: no weights of alexsim in it (`alexsim import` takes those of others)"
+        )
+    mean = tensors.pop(_MEAN, None)
+    try:
+        return Weights(
+            network=metadata["network"],
+            state=tensors,
+            classes=tuple(json.loads(metadata["classes"])),
+            normalisation=_normalisation(metadata["normalisation"]),
+            mean=None if mean is None else mean.numpy(),
+        )
+    except (KeyError, ValueError) as error:
+        raise RunError(f"{path}: its metadata lacks or garbles {error}") from error
+
+
+def _normalisation(text: str) -> Normalisation:
+    if text == "mean-image":
+        return "mean-image"
+    if text == "channels":
+        return "channels"
+    raise ValueError(text)
