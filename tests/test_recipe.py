@@ -254,7 +254,12 @@ def test_freezing_conv1_saves_what_led_to_it_only() -> None:
     assert saved == 128 * 2 * (105_415_200 + 223_948_800)
     machine = load_machine("gtx580x2")
     slow, fast = (
-        on_machine(Configuration(network=network, trainable=frozenset(network.weighted_layers) - set(names)), machine)
+        on_machine(
+            Configuration(
+                network=network, trainable=frozenset(network.weighted_layers) - set(names)
+            ),
+            machine,
+        )
         for names in ((), ("conv1",))
     )
     assert fast.step_s < slow.step_s
