@@ -79,8 +79,10 @@ def train(
             images=len(dataset.train),
             held_out=len(dataset.held_out),
         )
-        initial = load_weights(Path(settings.init_from)) if settings.init_from else None
-        done = _restore(engine, directory, progress, initial)
+        begun = directory.newest_checkpoint() is not None
+        initial = (
+            load_weights(Path(settings.init_from)) if settings.init_from and not begun else None
+        )
         channels, crop_side = network.input_shape[0], network.input_shape[1]
         measured = directory.statistics()
         if measured is None:
@@ -91,6 +93,7 @@ def train(
                 # Its layers have learnt from images less this mean.
                 measured = replace(measured, mean=initial.mean)
             directory.save_statistics(measured)
+        done = _restore(engine, directory, progress, initial)
         loader = Loader(
             dataset,
             measured,
