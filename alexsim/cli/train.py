@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +14,7 @@ from alexsim.cli import options
 from alexsim.cli.simulate import MACHINE, MachineName
 
 if TYPE_CHECKING:
+    from alexsim.execute.world import World
     from alexsim.simulate.records import Simulation
     from alexsim.train.records import TrainResult, TrainSettings
 
@@ -137,7 +140,8 @@ def train(
         typer.Option(
             "--resume",
             metavar="DIR",
-            help="Go on with a stopped run; only --steps, --epochs and --threads may be changed.",
+            help="Go on with a stopped run; only --steps, --epochs, --threads, --gpus, --replicas"
+            " and --processes may be changed.",
         ),
     ] = None,
     device: Annotated[
@@ -187,6 +191,29 @@ def train(
             help="A process per virtual GPU; on CUDA its allocator enforces the budget too.",
         ),
     ] = False,
+    processes: Annotated[
+        bool,
+        typer.Option(
+            "--processes",
+            help="A process per GPU on this machine, as torchrun begins them on several; they"
+            " exchange over gloo.",
+        ),
+    ] = False,
+    replicas: Annotated[
+        int | None,
+        typer.Option(
+            "--replicas",
+            metavar="N",
+            help="Copies of all GPUs, each on its share of the batch, in processes. Default: 1, or"
+            " as many as torchrun began.",
+        ),
+    ] = None,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            "--timeout", metavar="SECONDS", help="How long another process may be silent."
+        ),
+    ] = 120,
     machine: MachineName = MACHINE,
     json: options.Json = False,
 ) -> None:
@@ -198,17 +225,38 @@ def train(
 
     Example: alexsim train --mem-cap 3GB --gpus 2
 
+    Example: alexsim train --gpus 2 --processes
+
+    Example: torchrun --nproc-per-node 4 -m alexsim train --gpus 2 --replicas 2 -o runs/a
+
     Example: alexsim train --recipe 2012 --data DIR --epochs 30
 
     Example: alexsim train --init-from runs/a --data DIR --new-head --train-only fc8
     """
     from alexsim.cli.train_settings import begin, resumed
     from alexsim.cli.train_watch import TerminalWatch
+    from alexsim.execute.world import Place, joined
+    from alexsim.train.launch import Others
 
-    with TerminalWatch(quiet=json) as watch:
+    place = Place.given()
+    with contextlib.ExitStack() as stack:
+        watch = stack.enter_context(TerminalWatch(quiet=json or bool(place and place.rank)))
         settings: TrainSettings
         if resume is not None:
-            settings, run_dir = resumed(resume, steps, epochs, threads, watch.watcher()), resume
+            settings, run_dir = (
+                resumed(
+                    resume,
+                    watch.watcher(),
+                    steps=steps,
+                    epochs=epochs,
+                    threads=threads,
+                    gpus=gpus,
+                    processes=processes,
+                    replicas=replicas,
+                    place=place,
+                ),
+                resume,
+            )
         else:
             settings, run_dir = begin(
                 watch.watcher(),
@@ -230,7 +278,7 @@ def train(
                 augment=augment,
                 normalise=normalise,
                 colour_noise=colour_noise,
-                threads=threads or os.cpu_count() or 1,
+                threads=threads,
                 workers=workers or min(4, os.cpu_count() or 1),
                 checkpoint_every=checkpoint_every,
                 output=output,
@@ -240,6 +288,9 @@ def train(
                 precision=precision,
                 graph=graph,
                 strict=strict,
+                processes=processes,
+                replicas=replicas,
+                place=place,
                 init_from=init_from,
                 new_head=new_head,
                 train_only=train_only,
@@ -247,8 +298,15 @@ def train(
         from alexsim.train.loop import train as run
 
         simulated = _simulated(settings, machine)
+        if processes and place is None:
+            place = stack.enter_context(Others(settings.gpus * settings.replicas, sys.argv[1:]))
+        world = joined(place, settings.gpus, timeout)
+        stack.callback(world.close)
+        again = resume is not None or _restarted(run_dir, world)
         watch.begin(settings, run_dir, machine, simulated)
-        result = run(settings, run_dir, resume=resume is not None, watch=watch.watcher())
+        result = run(settings, run_dir, resume=again, watch=watch.watcher(), world=world)
+        if result is None:
+            return
         _keep_profile(result, run_dir, simulated)
     if json:
         from alexsim.cli.output import print_json
@@ -260,6 +318,14 @@ def train(
 
     # Not wrapped: the run directory is there to be copied.
     options.console().print(train_summary(result, machine, simulated), soft_wrap=True)
+
+
+def _restarted(run_dir: Path, world: World) -> bool:
+    """Whether torchrun began the processes again after a failure: then they go on."""
+    from alexsim.train.files import CONFIG
+
+    again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    return world.any(again and world.first and (run_dir / CONFIG).exists())
 
 
 def _keep_profile(result: TrainResult, run_dir: Path, simulated: Simulation) -> None:

@@ -20,6 +20,7 @@ from alexsim.cli.parse import (
 )
 from alexsim.errors import AlexsimError, RunError
 from alexsim.execute.choices import BACKENDS, DEVICES, PRECISIONS, Device
+from alexsim.execute.world import Place
 from alexsim.machine.device import load_device
 from alexsim.network.editions import load_network
 from alexsim.network.variants import without_head
@@ -61,7 +62,7 @@ def begin(
     augment: str | None,
     normalise: str | None,
     colour_noise: bool | None,
-    threads: int,
+    threads: int | None,
     workers: int,
     checkpoint_every: int,
     output: Path | None,
@@ -71,6 +72,9 @@ def begin(
     precision: str,
     graph: bool | None,
     strict: bool,
+    processes: bool,
+    replicas: int | None,
+    place: Place | None,
     init_from: Path | None,
     new_head: bool,
     train_only: str,
@@ -116,11 +120,19 @@ def begin(
     if graph and strict:
         raise AlexsimError("--graph cannot hold the exchanges between processes of --strict")
     made = plan(network, gpus=gpus, batch_size=batch, backend=by)
+    copies = _replicas(replicas, len(made.devices), batch, processes=processes, place=place)
+    if place or processes:
+        if strict or graph:
+            raise AlexsimError("--strict and --graph are for one process that has all devices")
+        on_host = place.on_host if place else copies * len(made.devices)
+        cores = max(1, (os.cpu_count() or 1) // on_host)
+    else:
+        cores = os.cpu_count() or 1
     way = _transport(transport, where, len(made.devices))
     if by == "triton":
         ready_for_triton(where, watch)
     for option, value in (
-        ("--threads", threads),
+        ("--threads", cores if threads is None else threads),
         ("--workers", workers),
         ("--checkpoint-every", checkpoint_every),
     ):
@@ -135,7 +147,7 @@ def begin(
         data="",
         steps=default_steps,
         seed=seed,
-        threads=threads,
+        threads=cores if threads is None else threads,
         workers=workers,
         checkpoint_every=checkpoint_every,
         recipe=followed,
@@ -148,6 +160,7 @@ def begin(
         order=choice("--order", order, ORDERS),
         init_from=str(init_from.absolute()) if init_from else "",
         new_head=new_head,
+        replicas=copies,
     )
     refuse_what_does_not_fit(chosen)
     root = (data or _builtin(watch)).absolute()
@@ -160,10 +173,28 @@ def begin(
 
 
 def resumed(
-    run_dir: Path, steps: int | None, epochs: float | None, threads: int | None, watch: Watcher
+    run_dir: Path,
+    watch: Watcher,
+    *,
+    steps: int | None,
+    epochs: float | None,
+    threads: int | None,
+    gpus: int | None,
+    processes: bool,
+    replicas: int | None,
+    place: Place | None,
 ) -> TrainSettings:
-    """Settings of a stopped run, with more steps if asked for."""
+    """Settings of a stopped run, with more steps or other processes if asked for."""
     stored = stored_settings(run_dir)
+    columns = gpus or stored.gpus
+    plan(load_network(stored.network), gpus=columns)
+    copies = _replicas(replicas, columns, stored.batch_size, processes=processes, place=place)
+    if (columns, copies) != (stored.gpus, stored.replicas):
+        watch.note(
+            f"{copies} x {columns} GPUs instead of {stored.replicas} x {stored.gpus}: weights may"
+            " differ in the last bits"
+        )
+        stored = replace(stored, gpus=columns, replicas=copies)
     if stored.backend == "triton":
         ready_for_triton(stored.device, watch)
     if not Path(stored.data).is_dir():
@@ -181,6 +212,28 @@ def resumed(
     network = load_network(stored.network)
     images = discover(Path(stored.data), most_classes=network.classes)
     return replace(stored, steps=_steps(steps, epochs, stored, len(images.train)))
+
+
+def _replicas(
+    given: int | None, columns: int, batch: int, *, processes: bool, place: Place | None
+) -> int:
+    """Copies of all columns: as many as the processes make, or as were asked for."""
+    if given is not None:
+        positive("--replicas", given)
+    if place is None:
+        if given not in (None, 1) and not processes:
+            raise AlexsimError(
+                f"--replicas {given} needs a process per GPU: --processes, or torchrun"
+            )
+        copies = given or 1
+    else:
+        copies, left = divmod(place.size, columns)
+        if left or not copies or given not in (None, copies):
+            asked = f"{given} replicas" if given else "whole replicas"
+            raise AlexsimError(f"{place.size} processes do not make {asked} of {columns} GPU(s)")
+    if batch % copies:
+        raise AlexsimError(f"--batch {batch} does not divide over {copies} replicas")
+    return copies
 
 
 def _transport(given: str, device: Device, devices: int) -> TransportName:

@@ -92,14 +92,14 @@ class StepContext:
 Run = Callable[[StepContext], None]
 
 
-def bind(plan: Plan, op: Op, memory: Memory) -> Run:
-    """The function that runs ``op`` on its device's buffers."""
+def bind(plan: Plan, op: Op, memory: Memory, replica: int = 0) -> Run:
+    """The function that runs ``op`` on its device's buffers, in one of the plan's replicas."""
     if op.kind == OpKind.UPLOAD:
         return _upload(op, memory)
     part = plan.part(op)
     match op.kind:
         case OpKind.DRAW:
-            return _draw(plan, op, part, memory)
+            return _draw(plan, op, part, memory, replica)
         case OpKind.FORWARD:
             return _forward(op, part, memory)
         case OpKind.LOSS:
@@ -133,13 +133,14 @@ def _upload(op: Op, memory: Memory) -> Run:
     return run
 
 
-def _draw(plan: Plan, op: Op, part: Part, memory: Memory) -> Run:
+def _draw(plan: Plan, op: Op, part: Part, memory: Memory, replica: int) -> Run:
     mask = memory.buffer(op.writes[0])
     assert isinstance(part.layer, Dropout)
     rate, name = part.layer.rate, part.layer.name
     parts = next(ps for ps in plan.network.parts if ps[0].layer.name == name)
     before = sum(units_of(p) for p in parts if p.column < part.column)
-    units, images = range(before, before + units_of(part)), range(plan.batch_size)
+    units, first = range(before, before + units_of(part)), replica * plan.batch_size
+    images = range(first, first + plan.batch_size)
 
     def run(context: StepContext) -> None:
         keep = dropout_keep(
@@ -227,7 +228,8 @@ def _grad_input(plan: Plan, op: Op, part: Part, memory: Memory) -> Run:
     first = memory.buffer(op.reads[0])
     second = memory.buffer(op.reads[1]) if len(op.reads) > 1 else first
     if isinstance(layer, SoftmaxCrossEntropy):
-        return _grad_softmax(first, second, dx.flatten(1), plan.batch_size)
+        images = plan.batch_size * plan.replicas
+        return _grad_softmax(first, second, dx.flatten(1), images)
     match layer:
         case Convolution():
             if uses_winograd(op.kind, part):
@@ -262,15 +264,15 @@ def _grad_input(plan: Plan, op: Op, part: Part, memory: Memory) -> Run:
     raise AssertionError(layer)
 
 
-def _grad_softmax(probabilities: Tensor, labels: Tensor, dx: Tensor, batch_size: int) -> Run:
+def _grad_softmax(probabilities: Tensor, labels: Tensor, dx: Tensor, images: int) -> Run:
     index = labels.unsqueeze(1)
-    minus_one = torch.full((batch_size, 1), -1.0, dtype=dx.dtype, device=dx.device)
+    minus_one = torch.full((len(dx), 1), -1.0, dtype=dx.dtype, device=dx.device)
 
     def run(_: StepContext) -> None:
         dx.copy_(probabilities)
         dx.scatter_add_(1, index, minus_one)
         # The gradient of the mean: every later gradient is a mean over the minibatch too.
-        dx.mul_(1 / batch_size)
+        dx.mul_(1 / images)
 
     return run
 
@@ -284,8 +286,15 @@ def _grad_weight(op: Op, part: Part, memory: Memory) -> Run:
         if uses_winograd(op.kind, part):
             return lambda _: winograd_grad_weight(layer, x, dy, target, dbias, size)
         return lambda _: convolution_grad_weight(layer, x, dy, target, dbias, size)
-    weight = memory.buffer(op.reads[-2])
     flat = x.flatten(1)
+    if not op.fused:
+
+        def store(_: StepContext) -> None:
+            torch.mm(dy.t(), flat, out=target)
+            torch.sum(dy, 0, out=dbias)
+
+        return store
+    weight = memory.buffer(op.reads[-2])
 
     def run(context: StepContext) -> None:
         h = context.hyperparameters

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -25,6 +25,9 @@ from alexsim.plan.placement import parameter
 from alexsim.plan.records import Op, OpKind, Plan
 from alexsim_kernels import convolution, dropout, linear, loss, norm, pool, update
 from alexsim_kernels.common import Precision
+
+if TYPE_CHECKING:
+    from alexsim.execute.runner import Choices
 
 Tensor = torch.Tensor
 
@@ -66,12 +69,10 @@ def _fill(own: Tensor, *values: float) -> None:
 class Binder:
     """Binds the ops of one device."""
 
-    def __init__(
-        self, plan: Plan, memory: Memory, constants: Constants, precision: Precision, seed: int
-    ) -> None:
+    def __init__(self, plan: Plan, memory: Memory, constants: Constants, choices: Choices) -> None:
         self._plan, self._memory, self._constants = plan, memory, constants
-        self._precision: Precision = precision
-        self._seed = seed
+        self._precision: Precision = choices.precision
+        self._seed, self._replica = choices.seed, choices.replica
 
     def __call__(self, op: Op) -> Run:
         """The function that runs ``op``."""
@@ -92,13 +93,15 @@ class Binder:
                 case OpKind.UPDATE:
                     run = self._update(op, part)
         if run is None:
-            return bind_aten(self._plan, op, self._memory)
+            return bind_aten(self._plan, op, self._memory, self._replica)
         return lambda _: run()
 
     def _buffers(self, names: tuple[str, ...]) -> list[Tensor]:
         return [self._memory.buffer(name) for name in names]
 
-    def _draw(self, op: Op, part: Part) -> Callable[[], None]:
+    def _draw(self, op: Op, part: Part) -> Callable[[], None] | None:
+        if self._replica:
+            return None  # the kernel counts images from the first
         mask = self._memory.buffer(op.writes[0])
         layer = part.layer
         assert isinstance(layer, Dropout)
@@ -159,6 +162,8 @@ class Binder:
         first, *others = self._buffers(op.reads)
         match layer:
             case SoftmaxCrossEntropy():
+                if self._plan.replicas > 1:
+                    return None  # the kernel's mean is that of its own images
                 flat = dx.flatten(1)
                 return lambda: loss.backward(first, others[0], flat)
             case Convolution():
@@ -184,7 +189,7 @@ class Binder:
                 )
         return None
 
-    def _grad_weight(self, op: Op, part: Part) -> Callable[[], None]:
+    def _grad_weight(self, op: Op, part: Part) -> Callable[[], None] | None:
         layer = part.layer
         dy = self._memory.buffer(op.reads[0])
         x = self._memory.block_of(op.reads[1 : 1 + max(1, len(part.sources))])
@@ -192,6 +197,8 @@ class Binder:
         if isinstance(layer, Convolution):
             options = self._window(layer)
             return lambda: convolution.grad_weight(x, dy, target, dbias, **options)
+        if not op.fused:
+            return None
         weight, flat = self._memory.buffer(op.reads[-2]), x.flatten(1)
         momentum_of = (weight, self._constants.weight(layer.name))
         return lambda: linear.grad_weight(

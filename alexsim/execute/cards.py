@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from alexsim.errors import AlexsimError
+from alexsim.execute.transport import OneReplica
 from alexsim.plan.records import Exchange, Op, TransportName
 from alexsim.trace import Span
 
@@ -36,7 +37,7 @@ class _Posted:
     ready: torch.cuda.Event
 
 
-class Cards:
+class Cards(OneReplica):
     """All devices in one process, each on its stream: the transport between them.
 
     ``peer``: the target copies from the source's memory. ``host``: the source copies to pinned

@@ -67,6 +67,7 @@ class Executor:
             name: place for name, place in parameter_names(plan).items() if place[0] in self._memory
         }
         self._whole = mine is None
+        self._pulled = [e for e in plan.exchanges if e.target in self._memory]
         self._captured: _Captured | None = None
 
     def initialise(self) -> None:
@@ -216,7 +217,9 @@ class Executor:
         return {runner.device.name: runner.memory.ledger.peak_bytes for runner in self.runners}
 
     def _run(self, context: StepContext) -> StepContext:
+        coming = [e for e in self._pulled if context.training or e.direction == "forward"]
         with torch.no_grad(), self._streams():
+            self.transport.begin(coming)
             waiting = [runner.turns(context, self.transport) for runner in self.runners]
             while waiting:
                 turns = [(turn, next(turn, None)) for turn in waiting]

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _FORWARD = (OpKind.UPLOAD, OpKind.FORWARD, OpKind.LOSS)
 _TRANSFER = (OpKind.POST, OpKind.WAIT)
+_BETWEEN = (*_TRANSFER, OpKind.BARRIER, OpKind.ALL_REDUCE)
+"""What the transport does."""
 _EVENTS = 2000
 """Ops that are timed to learn what timing costs."""
 
@@ -42,6 +44,8 @@ class Choices:
     """Of products, with backend ``triton``."""
     graph: bool = False
     """Capture a training step as a CUDA graph, and replay it."""
+    replica: int = 0
+    """Which of the plan's replicas this is; it has images of its own."""
 
 
 class DeviceRunner:
@@ -57,18 +61,20 @@ class DeviceRunner:
         self.constants: Constants | None = None
         self.timeline: Timeline | None = None
         self.spans: list[Span] | None = None
-        binder: Callable[[Op], Run] = partial(bind, plan, memory=self.memory)
+        binder: Callable[[Op], Run] = partial(
+            bind, plan, memory=self.memory, replica=choices.replica
+        )
         if plan.backend == "triton":
             from alexsim.execute.bind_triton import Binder, Constants
 
             self.constants = Constants(place)
-            binder = Binder(plan, self.memory, self.constants, choices.precision, choices.seed)
+            binder = Binder(plan, self.memory, self.constants, choices)
         self._exchanges = {exchange.name: exchange for exchange in plan.exchanges}
         self._ops: list[tuple[Op, Run | None]] = [
-            (op, None if op.kind in (*_TRANSFER, OpKind.BARRIER) else binder(op))
-            for op in device.ops
+            (op, None if op.kind in _BETWEEN else binder(op)) for op in device.ops
         ]
         self._arrived_at = ""
+        self._replicas = plan.replicas
 
     def turns(self, context: StepContext, transport: Transport) -> Iterator[bool]:
         """Run the ops in order; yields whether it got on, whenever another device must go first."""
@@ -119,7 +125,12 @@ class DeviceRunner:
 
     def _perform(self, op: Op, run: Run | None, context: StepContext, transport: Transport) -> bool:
         if run is not None:
+            if op.kind == OpKind.UPDATE and self._replicas > 1:
+                transport.reduced()
             run(context)
+            return True
+        if op.kind == OpKind.ALL_REDUCE:
+            transport.reduce(op.layer, [self.memory.buffer(name) for name in op.writes])
             return True
         if op.kind == OpKind.BARRIER:
             name = op.id.partition(".")[2]

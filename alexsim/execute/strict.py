@@ -27,6 +27,7 @@ from alexsim.execute.bind import Hyperparameters, StepContext
 from alexsim.execute.cards import places
 from alexsim.execute.executor import Executor
 from alexsim.execute.runner import Choices
+from alexsim.execute.transport import OneReplica
 from alexsim.plan.records import Exchange, Plan
 from alexsim.trace import Trace
 
@@ -54,7 +55,7 @@ class _Links:
     stopped: Event
 
 
-class _Shared:
+class _Shared(OneReplica):
     """The transport between processes of one machine: through its memory.
 
     Args:

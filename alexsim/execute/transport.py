@@ -6,6 +6,7 @@ memory itself. So one device's op list runs alone wherever a transport connects 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -19,6 +20,9 @@ class Transport(Protocol):
     exchanged_bytes: int
     """Bytes that have crossed since the transport was made."""
 
+    def begin(self, exchanges: Sequence[Exchange]) -> None:
+        """Say which exchanges the coming run will pull."""
+
     def post(self, exchange: Exchange, source: torch.Tensor) -> None:
         """Offer ``source``; it stays unchanged until the other device has pulled it."""
 
@@ -31,8 +35,34 @@ class Transport(Protocol):
     def passed(self, barrier: str) -> bool:
         """Whether every device has reached ``barrier``."""
 
+    def reduce(self, layer: str, gradients: Sequence[torch.Tensor]) -> None:
+        """Begin to sum a layer's gradients over all replicas, in place."""
 
-class InProcess:
+    def reduced(self) -> None:
+        """Wait until every sum that was begun is there."""
+
+
+class OneReplica:
+    """What a transport has nothing to do for where exchanges are pulled straight from memory, and
+    no other replica is."""
+
+    def begin(self, exchanges: Sequence[Exchange]) -> None:
+        """Nothing to prepare."""
+
+    def reduce(self, layer: str, gradients: Sequence[torch.Tensor]) -> None:
+        """There is no other replica.
+
+        Raises:
+            AssertionError: a plan of several is run all the same.
+        """
+        del gradients
+        raise AssertionError(f"{layer}: no transport to other replicas")
+
+    def reduced(self) -> None:
+        """Nothing was begun."""
+
+
+class InProcess(OneReplica):
     """All devices in one process: a pull is a copy from one arena to the other."""
 
     def __init__(self, devices: int) -> None:

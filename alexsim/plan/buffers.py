@@ -16,7 +16,6 @@ from alexsim.network.counts import FLOAT_BYTES
 from alexsim.network.layers import (
     Convolution,
     Dropout,
-    FullyConnected,
     Layer,
     LocalResponseNorm,
     MaxPool,
@@ -122,8 +121,7 @@ def _part_pieces(steps: StepList, policy: Policy, index: int, part: Part) -> Ite
         yield piece(name, Category.WEIGHT, size, persistent=True)
         if trains:
             yield piece(f"{name}.momentum", Category.MOMENTUM, size, persistent=True)
-        # Gradients of fully connected weights go straight into the momentum.
-        if trains and not (name == "weight" and isinstance(layer, FullyConnected)):
+        if trains and not (name == "weight" and steps.fuses(part)):
             yield piece(f"{name}.grad", Category.WEIGHT_GRAD, size)
     if trains and isinstance(layer, Convolution):
         # One such buffer per convolution, reused over the columns it reads.

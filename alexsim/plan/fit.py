@@ -118,5 +118,6 @@ def _fits(of: Plan, room: int, batch_size: int, policy: Policy, devices: int) ->
         transport=of.transport,
         trainable=of.trainable,
         backend=of.backend,
+        replicas=of.replicas,
     )
     return all(device.total_bytes <= room for device in other.devices)

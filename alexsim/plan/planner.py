@@ -37,6 +37,7 @@ def plan(  # noqa: PLR0913 - the choices that a plan is made of
     transport: TransportName = "peer",
     trainable: frozenset[str] | None = None,
     backend: str = "",
+    replicas: int = 1,
 ) -> Plan:
     """Lay out one training step.
 
@@ -53,6 +54,8 @@ def plan(  # noqa: PLR0913 - the choices that a plan is made of
             trained layer needs are left out, with their buffers.
         backend: whose scratch is counted: ``""`` for the 2012 kernels (none), ``aten`` or
             ``triton``.
+        replicas: copies of these devices that train together, each on ``batch_size`` images of
+            its own.
 
     Raises:
         PlanError: a choice is not one of those allowed.
@@ -64,6 +67,8 @@ def plan(  # noqa: PLR0913 - the choices that a plan is made of
     _choice("backend", backend, BACKENDS)
     if batch_size < 1:
         raise PlanError(f"batch size must be at least 1, got {batch_size}")
+    if replicas < 1:
+        raise PlanError(f"replicas must be at least 1, got {replicas}")
     if backend and (why := refused(backend, network)):
         raise PlanError(why)
     trained = frozenset(network.weighted_layers) if trainable is None else trainable
@@ -79,6 +84,7 @@ def plan(  # noqa: PLR0913 - the choices that a plan is made of
         schedule=schedule,
         trainable=trained,
         staged=backend != "",
+        replicas=replicas,
     )
     steps.build()
     found = pieces(steps, policy)
@@ -96,6 +102,7 @@ def plan(  # noqa: PLR0913 - the choices that a plan is made of
         backend=backend,
         devices=devices,
         exchanges=tuple(steps.exchanges),
+        replicas=replicas,
     )
 
 

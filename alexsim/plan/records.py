@@ -19,7 +19,11 @@ Queue = Literal["compute", "copy_in", "copy_out"]
 
 
 class OpKind(StrEnum):
-    """What an op does. An exchange is a post on its source and a wait on its target."""
+    """What an op does. An exchange is a post on its source and a wait on its target.
+
+    An ``all_reduce`` begins to sum a layer's gradients over replicas; the layer's ``update`` waits
+    for the sum.
+    """
 
     UPLOAD = "upload"
     DRAW = "draw"
@@ -31,6 +35,7 @@ class OpKind(StrEnum):
     POST = "exchange_post"
     WAIT = "exchange_wait"
     ACCUMULATE = "accumulate"
+    ALL_REDUCE = "all_reduce"
     BARRIER = "barrier"
 
 
@@ -172,6 +177,8 @@ class Plan:
     backend: str
     devices: tuple[DevicePlan, ...]
     exchanges: tuple[Exchange, ...]
+    replicas: int = 1
+    """Copies of all devices, each on its own ``batch_size`` images; their gradients are summed."""
 
     @property
     def exchanged_bytes(self) -> int:

@@ -34,6 +34,8 @@ class StepList(Placement):
 
     schedule: Schedule
     trainable: frozenset[str]
+    replicas: int = 1
+    """Copies of these devices, whose gradients are summed before the update."""
     staged: bool
     """Gradients land in a buffer of the owner before they are added (2012 added over PCIe)."""
     steps: list[list[Step]] = field(init=False)
@@ -60,6 +62,13 @@ class StepList(Placement):
                 if self._trains(part):
                     self._update(part)
         self._barrier("end")
+
+    def fuses(self, part: Part) -> bool:
+        """Whether a weight gradient goes straight into the momentum, as 2012's fc layers' did.
+
+        Gradients of replicas are summed first: then each has a buffer.
+        """
+        return isinstance(part.layer, FullyConnected) and self.replicas == 1
 
     def _trains(self, part: Part) -> bool:
         return bool(part.weight_shape) and part.layer.name in self.trainable
@@ -157,7 +166,7 @@ class StepList(Placement):
             if not self._trains(part):
                 continue
             device = self.device_of[part.column]
-            fused = isinstance(part.layer, FullyConnected)
+            fused = self.fuses(part)
             reads = [self._own_grad(part), *self.inputs(part)]
             momentum = parameter(device, part, "weight.momentum")
             if fused:
@@ -171,6 +180,14 @@ class StepList(Placement):
                 count=counts.grad_weight(part, self.batch_size, fused=fused),
                 fused=fused,
             )
+            if self.replicas > 1:
+                self._all_reduce(part)
+
+    def _all_reduce(self, part: Part) -> None:
+        device = self.device_of[part.column]
+        grads = tuple(parameter(device, part, name) for name in ("weight.grad", "bias.grad"))
+        size = FLOAT_BYTES * part.parameters
+        self._add(OpKind.ALL_REDUCE, part, reads=grads, writes=grads, count=Count(moved_bytes=size))
 
     def _grad_input(self, part: Part) -> None:
         device = self.device_of[part.column]
@@ -207,7 +224,7 @@ class StepList(Placement):
 
     def _update(self, part: Part) -> None:
         device = self.device_of[part.column]
-        fused = isinstance(part.layer, FullyConnected)
+        fused = self.fuses(part)
         names = ["weight", "weight.momentum", "bias", "bias.momentum", "bias.grad"]
         if not fused:
             names.append("weight.grad")

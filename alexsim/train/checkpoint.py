@@ -167,6 +167,39 @@ class RunDirectory:
         settle(temporary, self.path / name)
 
 
+class NoDirectory(RunDirectory):
+    """The run directory of a process that is not the first: it keeps nothing, and finds nothing."""
+
+    def create(self, config: Mapping[str, Any]) -> None:
+        """The first process does."""
+
+    def save_statistics(self, statistics: Statistics) -> None:
+        """The first process does."""
+
+    def statistics(self) -> Statistics | None:
+        """The first process tells."""
+        return None
+
+    def save_checkpoint(self, step: int, state: Mapping[str, torch.Tensor]) -> Path:
+        """The first process does."""
+        del step, state
+        return self.path
+
+    def newest_checkpoint(self) -> Path | None:
+        """The first process knows."""
+        return None
+
+    def _append(self, name: str, record: Mapping[str, Any]) -> None:
+        """The first process does."""
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The first process has them."""
+        return []
+
+    def rewind_metrics(self, steps: int) -> None:
+        """The first process does."""
+
+
 def settle(temporary: Path, target: Path) -> None:
     """Make a finished file appear under its name, so that a crash leaves the old one or the new."""
     with temporary.open("rb") as file:

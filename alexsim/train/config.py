@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -28,6 +29,14 @@ def config_of(settings: TrainSettings, dataset: Dataset) -> dict[str, Any]:
         "classes": list(dataset.classes),
         "versions": versions(),
     }
+
+
+def common(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What must be the same in every process of a run; paths and workers may differ by host."""
+    own = {"data", "workers", "init_from"}
+    settings = {key: value for key, value in config["settings"].items() if key not in own}
+    rest = {key: config[key] for key in ("data_fingerprint", "classes")}
+    return settings | rest | {f"version of {k}": v for k, v in config["versions"].items()}
 
 
 def versions() -> dict[str, str]:

@@ -8,8 +8,11 @@ import torch
 
 from alexsim.errors import RunError
 from alexsim.execute.executor import Executor
+from alexsim.execute.memory import parameter_names
+from alexsim.execute.ranks import Ranks
 from alexsim.execute.runner import Choices
 from alexsim.execute.strict import Strict
+from alexsim.execute.world import Connected, World
 from alexsim.network.editions import load_network
 from alexsim.plan.fit import fit
 from alexsim.plan.planner import plan
@@ -24,12 +27,13 @@ def stage_plan(settings: TrainSettings, stage: Stage) -> Plan:
     return plan(
         network,
         gpus=settings.gpus,
-        batch_size=settings.batch_size,
+        batch_size=settings.batch_size // settings.replicas,
         policy=settings.policy,
         schedule=settings.schedule,
         backend=settings.backend,
         transport=settings.transport,
         trainable=frozenset(network.weighted_layers) - set(stage.frozen),
+        replicas=settings.replicas,
     )
 
 
@@ -45,7 +49,7 @@ def refuse_what_does_not_fit(settings: TrainSettings) -> None:
             raise verdict.error()
 
 
-def _executor(made: Plan, settings: TrainSettings) -> Executor | Strict:
+def _executor(made: Plan, settings: TrainSettings, world: World) -> Executor | Strict | Ranks:
     choices = Choices(
         budget_bytes=settings.budget_bytes,
         seed=settings.seed,
@@ -53,6 +57,8 @@ def _executor(made: Plan, settings: TrainSettings) -> Executor | Strict:
         precision=settings.precision,
         graph=settings.graph,
     )
+    if isinstance(world, Connected):
+        return Ranks(made, choices, world)
     if settings.strict:
         return Strict(made, choices, threads=settings.threads)
     return Executor(made, choices)
@@ -61,13 +67,13 @@ def _executor(made: Plan, settings: TrainSettings) -> Executor | Strict:
 class Engine:
     """The executor of the stage that a run is in; another one where other layers are frozen."""
 
-    def __init__(self, settings: TrainSettings) -> None:
-        self.settings = settings
+    def __init__(self, settings: TrainSettings, world: World) -> None:
+        self.settings, self.world = settings, world
         self._frozen: tuple[str, ...] | None = None
-        self._executor: Executor | Strict | None = None
+        self._executor: Executor | Strict | Ranks | None = None
 
     @property
-    def executor(self) -> Executor | Strict:
+    def executor(self) -> Executor | Strict | Ranks:
         """That of the stage entered last."""
         assert self._executor is not None
         return self._executor
@@ -91,15 +97,20 @@ class Engine:
             state = {name: tensor.cpu().clone() for name, tensor in self._executor.state().items()}
             self._executor.close()
             self._executor = None
-        self._executor = _executor(stage_plan(self.settings, stage), self.settings)
+        self._executor = _executor(stage_plan(self.settings, stage), self.settings, self.world)
         self._frozen = stage.frozen
         if state is not None:
             self.load(state)
 
     def load(self, state: Mapping[str, torch.Tensor]) -> None:
         """Take a state over from whatever stage: frozen layers keep no momentum, thawed ones begin
-        with none."""
-        own = self.executor.state()
+        with none. Of several processes, the first one's counts."""
+        if not self.world.first:
+            self.executor.load_state({})
+            return
+        made = self.executor.plan
+        shapes = {b.name: b.shape for device in made.devices for b in device.buffers}
+        own = {name: shapes[buffer] for name, (_, buffer) in parameter_names(made).items()}
         momenta = {name for name in (*own, *state) if name.endswith(".momentum")}
         missing = sorted(own.keys() - state.keys() - momenta)
         unknown = sorted(state.keys() - own.keys() - momenta)
@@ -107,8 +118,8 @@ class Engine:
             raise RunError(f"the checkpoint is of another network: lacks {missing}, has {unknown}")
         self.executor.load_state(
             {
-                name: state[name] if name in state else torch.zeros_like(tensor)
-                for name, tensor in own.items()
+                name: state[name] if name in state else torch.zeros(shape)
+                for name, shape in own.items()
             }
         )
 

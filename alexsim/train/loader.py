@@ -62,7 +62,7 @@ class Batch:
     images: Floats
     labels: NDArray[np.int64]
     valid: int
-    """Images that count; the rest repeats them to fill the batch."""
+    """Images of the whole minibatch that count; the rest repeats them to fill it."""
     readable: NDArray[np.bool_]
     """Of each image, whether it is its own file's; others are of a neighbour in the batch."""
     broken: tuple[str, ...]
@@ -89,11 +89,13 @@ class Loader:
     of the shards and mixes the images of eight at a time, so that a slow disk reads whole files;
     ``file`` goes through the shards as they lie, in every epoch, as in 2012.
 
+    ``part``: which of how many equal parts of every minibatch this one loads.
+
     Raises:
         DataError: an order other than ``shuffled`` of a folder: its files lie class by class.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a minibatch is made of
         self,
         dataset: Dataset,
         statistics: Statistics,
@@ -104,8 +106,11 @@ class Loader:
         seed: int,
         pool: ProcessPoolExecutor,
         order: Order = "shuffled",
+        part: tuple[int, int] = (0, 1),
     ) -> None:
         refuse_order(order, dataset)
+        share = batch_size // part[1]
+        self._mine = range(part[0] * share, (part[0] + 1) * share)
         self._dataset, self._statistics, self._recipe = dataset, statistics, recipe
         self._batch_size, self._crop_side, self._seed = batch_size, crop_side, seed
         self._pool = pool
@@ -176,7 +181,8 @@ class Loader:
     def _training_task(self, step: int) -> _Task:
         count = len(self._dataset.train)
         labels, crops, noise, noisy = [], [], [], []
-        for position in range(step * self._batch_size, (step + 1) * self._batch_size):
+        for place_in_batch in self._mine:
+            position = step * self._batch_size + place_in_batch
             epoch, place = divmod(position, count)
             index = int(self._order(epoch)[place])
             sample = self._dataset.train[index]
@@ -197,12 +203,12 @@ class Loader:
             crops=tuple(crops),
             noise=np.stack(noise),
             noisy=tuple(noisy),
-            valid=len(labels),
+            valid=self._batch_size,
         )
 
     def _test_task(self, samples: Sequence[Sample], views: Sequence[_View], shown: range) -> _Task:
         # The plan's batch is fixed: repeat images to fill the last one.
-        filled = [divmod(shown[i % len(shown)], len(views)) for i in range(self._batch_size)]
+        filled = [divmod(shown[i % len(shown)], len(views)) for i in self._mine]
         channels = self._mean.shape[2]
         return _Task(
             labels=tuple(samples[image].label for image, _ in filled),

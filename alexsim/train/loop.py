@@ -16,15 +16,18 @@ import torch
 from alexsim.errors import RunError, TrainingError
 from alexsim.execute.bind import Hyperparameters, StepContext
 from alexsim.execute.executor import Executor
+from alexsim.execute.ranks import Ranks
 from alexsim.execute.strict import Strict
+from alexsim.execute.world import World
 from alexsim.network.editions import load_network
 from alexsim.plan.records import Plan
 from alexsim.profile.nvml import Sample, Sampler
 from alexsim.trace import Trace
-from alexsim.train.checkpoint import RunDirectory
-from alexsim.train.config import config_of, same_data
+from alexsim.train.checkpoint import NoDirectory, RunDirectory
+from alexsim.train.config import common, config_of, same_data
 from alexsim.train.dataset import Dataset, Statistics, discover, statistics
 from alexsim.train.engine import Engine, refuse_what_does_not_fit
+from alexsim.train.feed import Feed, told_statistics
 from alexsim.train.images import worker_pool
 from alexsim.train.initial import initialised
 from alexsim.train.interrupt import Interrupt
@@ -46,9 +49,14 @@ _TIMED_STEPS = 10
 
 
 def train(
-    settings: TrainSettings, run_dir: Path, *, resume: bool, watch: Watcher | None = None
-) -> TrainResult:
-    """Train, or go on where the newest checkpoint stands.
+    settings: TrainSettings,
+    run_dir: Path,
+    *,
+    resume: bool,
+    watch: Watcher | None = None,
+    world: World | None = None,
+) -> TrainResult | None:
+    """Train, or go on where the newest checkpoint stands; the first process has the result.
 
     Raises:
         MemoryBudgetError: the plan does not fit.
@@ -56,20 +64,21 @@ def train(
         RunError: the run directory cannot be written or resumed.
         TrainingError: the loss is no longer a number; the last checkpoint stays.
     """
-    watch = watch or Watcher()
+    watch, world = watch or Watcher(), world or World()
     torch.set_num_threads(settings.threads)
     network = load_network(settings.network)
     refuse_what_does_not_fit(settings)
     dataset = discover(Path(settings.data), most_classes=network.classes)
-    directory = RunDirectory(run_dir)
     config = config_of(settings, dataset)
-    if resume:
-        same_data(directory, dataset, watch)
-    else:
+    world.refuse_differences(common(config))
+    directory = RunDirectory(run_dir) if world.first else NoDirectory(run_dir)
+    if not resume:
         directory.create(config)
+    elif world.first:
+        same_data(directory, dataset, watch)
     recipe = settings.recipe
     with (
-        contextlib.closing(Engine(settings)) as engine,
+        contextlib.closing(Engine(settings, world)) as engine,
         _pool(settings.workers) as pool,
         Interrupt() as interrupt,
     ):
@@ -79,13 +88,13 @@ def train(
             images=len(dataset.train),
             held_out=len(dataset.held_out),
         )
-        begun = directory.newest_checkpoint() is not None
-        initial = (
-            load_weights(Path(settings.init_from)) if settings.init_from and not begun else None
-        )
         channels, crop_side = network.input_shape[0], network.input_shape[1]
+        begun = directory.newest_checkpoint() is not None
+        initial = None
+        if settings.init_from and world.first and not begun:
+            initial = load_weights(Path(settings.init_from))
         measured = directory.statistics()
-        if measured is None:
+        if measured is None and world.first:
             measured = dataset.known(crop_side, channels) or _measure(
                 dataset, crop_side, channels, pool, watch
             )
@@ -93,6 +102,7 @@ def train(
                 # Its layers have learnt from images less this mean.
                 measured = replace(measured, mean=initial.mean)
             directory.save_statistics(measured)
+        measured = told_statistics(world, measured, crop_side, channels)
         done = _restore(engine, directory, progress, initial)
         loader = Loader(
             dataset,
@@ -103,10 +113,19 @@ def train(
             seed=settings.seed,
             pool=pool,
             order=settings.order,
+            part=(world.replica, world.replicas),
         )
-        run = _Run(engine, loader, progress, directory, watch, interrupt)
+        share = settings.batch_size // settings.replicas
+        feed = Feed(
+            loader,
+            world,
+            shape=(share, crop_side, crop_side, channels),
+            held_out=progress.held_out,
+            batch_size=settings.batch_size,
+        )
+        run = _Run(engine, feed, loader, progress, directory, watch, interrupt)
         run.steps(done)
-        held_out = run.evaluate() if progress.held_out and not interrupt.asked else None
+        held_out = run.evaluate() if progress.held_out and not run.stopping else None
         return run.result(held_out)
 
 
@@ -116,17 +135,20 @@ class _Run:
     def __init__(
         self,
         engine: Engine,
+        feed: Feed,
         loader: Loader,
         progress: Progress,
         directory: RunDirectory,
         watch: Watcher,
         interrupt: Interrupt,
     ) -> None:
-        self._settings, self._engine, self._loader = engine.settings, engine, loader
+        self._settings, self._engine, self._world = engine.settings, engine, engine.world
+        self._feed, self._loader = feed, loader
         self._progress, self._directory = progress, directory
         self._watch, self._interrupt = watch, interrupt
         self._hyper = Hyperparameters()
-        self._errors = [report.found.top1 for report in _validations(directory.metrics())]
+        errors = [report.found.top1 for report in _validations(directory.metrics())]
+        self._errors: list[float] = self._world.each({"errors": errors})[0]["errors"]
         """Of the validations so far: what a recipe's plateau goes by."""
         self._broken: dict[str, None] = {}
         self._saved = -1
@@ -134,12 +156,14 @@ class _Run:
         self._timed_plan: Plan | None = None
         self._sampler = Sampler(self._sampled)
         self._images = 0
+        self.stopping = False
+        """Whether a process was asked to end: all do, after the same step."""
 
     def steps(self, done: int) -> None:
         """Train from ``done`` steps to the last."""
         settings = self._settings
-        self._saved = done if self._directory.newest_checkpoint() else -1
-        batches = self._loader.training(done, settings.steps)
+        self._saved = done if done else -1
+        batches = self._feed.training(done, settings.steps)
         with self._watched(), contextlib.closing(_timed(batches)) as timed:
             for number, (wait_s, batch) in enumerate(timed):
                 self._enter(done)
@@ -153,10 +177,11 @@ class _Run:
                 tested = self._progress.tests_after(done)
                 if tested:
                     self._validate(done)
-                last = done == settings.steps or self._interrupt.asked
+                self.stopping = self._world.any(self._interrupt.asked)
+                last = done == settings.steps or self.stopping
                 if last or tested or done % settings.checkpoint_every == 0:
                     self._save(done)
-                if self._interrupt.asked:
+                if self.stopping:
                     break
         self._stop_timing()
         if self._saved != done:
@@ -172,19 +197,20 @@ class _Run:
         self._engine.enter(stage)
 
     @property
-    def _executor(self) -> Executor | Strict:
+    def _executor(self) -> Executor | Strict | Ranks:
         return self._engine.executor
 
     def _validate(self, done: int) -> None:
         """Test some held-out images, and write down how large weights and increments are."""
         first, count = self._progress.tested(done)
-        found = self._tested(self._loader.held_out(first, count))
+        found = self._tested(self._feed.held_out(first, count))
+        state = self._executor.state()
         report = ValidationReport(
             step=done,
             epoch=self._progress.epoch(done - 1),
             images=count,
             found=found,
-            layers=sizes_of(self._executor.state()),
+            layers=sizes_of(state) if self._world.first else (),
         )
         self._directory.append_metrics(
             {
@@ -229,7 +255,7 @@ class _Run:
 
     def evaluate(self) -> Evaluation:
         """Loss and errors on the held-out images, centre crops."""
-        result = self._tested(self._loader.held_out())
+        result = self._tested(self._feed.held_out())
         step = self._settings.steps
         self._directory.append_metrics({"step": step, "held_out": asdict(result)})
         return result
@@ -255,8 +281,11 @@ class _Run:
             top5=torch.cat(top5).mean().item(),
         )
 
-    def result(self, held_out: Evaluation | None) -> TrainResult:
-        """Everything the run directory and the devices know."""
+    def result(self, held_out: Evaluation | None) -> TrainResult | None:
+        """Everything the run directory and the devices know; in the first process."""
+        peaks = self._executor.peak_bytes
+        if not self._world.first:
+            return None
         records = [r for r in self._directory.metrics() if "loss" in r]
         size = self._settings.batch_size
         # The first step faults the arena's pages in; it would be an outlier, not the rate.
@@ -273,8 +302,7 @@ class _Run:
             compute_images_per_s=size / stats.median(r["step_s"] - r["data_wait_s"] for r in timed),
             data_share=sum(r["data_wait_s"] for r in timed) / total,
             devices=tuple(
-                (name, self._settings.budget_bytes, peak)
-                for name, peak in self._executor.peak_bytes.items()
+                (name, self._settings.budget_bytes, peak) for name, peak in peaks.items()
             ),
             process_bytes=self._executor.process_bytes,
             exchanged_bytes_per_step=self._executor.plan.exchanged_bytes,
@@ -283,7 +311,7 @@ class _Run:
             cards=self._sampler.names,
             joules_per_image=energy.joules / self._images if energy and self._images else None,
             broken=tuple(self._broken),
-            interrupted=self._interrupt.asked,
+            interrupted=self.stopping,
             run_dir=str(self._directory.path),
         )
 
@@ -326,7 +354,8 @@ class _Run:
     def _save(self, done: int) -> None:
         state = self._executor.state()
         # A finite loss may still have moved a weight beyond float32: never keep such a state.
-        if not all(bool(torch.isfinite(tensor).all()) for tensor in state.values()):
+        bad = any(not bool(torch.isfinite(tensor).all()) for tensor in state.values())
+        if self._world.any(bad):
             raise self._diverged("a weight is no longer a number", done)
         self._directory.save_checkpoint(done, state)
         self._saved = done
@@ -390,16 +419,19 @@ def _restore(
     engine: Engine, directory: RunDirectory, progress: Progress, initial: Weights | None
 ) -> int:
     """Load the newest checkpoint, or begin; steps done."""
-    newest = directory.newest_checkpoint()
+    newest, world = directory.newest_checkpoint(), engine.world
     done, state = directory.load_checkpoint(newest) if newest else (0, None)
+    known = torch.tensor([done, state is not None, initial is not None], dtype=torch.int64)
+    done, resumed, begun_elsewhere = (int(one) for one in world.told(known, patient=True))
     engine.enter(progress.stage(done))
-    if state is not None:
-        engine.load(state)
+    if resumed:
+        engine.load(state or {})
     else:
         engine.executor.initialise()
-        if initial is not None:
-            engine.load(initialised(engine.executor.state(), initial, engine.settings))
-            # What it began from may change or go before the first checkpoint.
-            directory.save_checkpoint(0, engine.executor.state())
+    if begun_elsewhere:
+        drawn = engine.executor.state()
+        engine.load(initialised(drawn, initial, engine.settings) if initial else {})
+        # What it began from may change or go before the first checkpoint.
+        directory.save_checkpoint(0, engine.executor.state())
     directory.rewind_metrics(done)
     return done

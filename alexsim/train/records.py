@@ -40,6 +40,8 @@ class TrainSettings:
     """A process per device, whose allocator keeps the budget too."""
     order: Order = "shuffled"
     """In which training images come."""
+    replicas: int = 1
+    """Copies of all GPUs, each with its share of the batch, in processes of their own."""
     init_from: str = ""
     """Run or file whose weights it begins with."""
     new_head: bool = False

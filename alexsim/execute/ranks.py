@@ -1,0 +1,170 @@
+"""A plan over processes: each runs its own device's ops; used like ``Executor``, by all at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+
+import torch
+import torch.distributed as dist
+
+from alexsim.execute.bind import Hyperparameters, StepContext
+from alexsim.execute.executor import Executor
+from alexsim.execute.memory import parameter_names
+from alexsim.execute.runner import Choices
+from alexsim.execute.wire import Wire
+from alexsim.execute.world import Connected
+from alexsim.plan.records import Plan
+from alexsim.trace import Span, Trace
+
+_STATE = 1 << 17
+"""Tags of weights begin here."""
+_PINGS = 20
+
+
+class Ranks:
+    """This process's device of a plan, among the others'.
+
+    Every method is called by all processes, in the same order. ``step`` and ``evaluate`` take the
+    images of this process's replica, and give every replica's losses; ``state`` is whole in the
+    first process, and its own part elsewhere; ``load_state`` takes the first process's.
+
+    Raises:
+        MemoryBudgetError: this device's plan does not fit.
+    """
+
+    def __init__(self, plan: Plan, choices: Choices, world: Connected) -> None:
+        self.plan, self.choices, self.world = plan, choices, world
+        self._column = world.rank % world.columns
+        self.wire = Wire(plan, world, pinned=choices.device == "cuda")
+        self._own = Executor(
+            plan,
+            replace(choices, replica=world.replica),
+            mine=(self._column,),
+            transport=self.wire,
+        )
+        self._places = parameter_names(plan)
+        self._shapes = {b.name: b.shape for device in plan.devices for b in device.buffers}
+        self._offset_s = 0.0
+
+    def initialise(self) -> None:
+        """Draw the first weights; all replicas draw the same."""
+        self._own.initialise()
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Weights and momentum by name: all of them in the first process."""
+        own, world = self._own.state(), self.world
+        if world.replica:
+            return own
+        whole = dict(own)
+        for tag, (name, (device, buffer)) in enumerate(sorted(self._places.items())):
+            column = int(device.removeprefix("gpu"))
+            if not column:
+                continue
+            if world.first:
+                whole[name] = torch.empty(self._shapes[buffer])
+                with world.named(f"weights {name}", (column,)):
+                    dist.recv(whole[name], column, tag=_STATE + tag)
+            elif column == self._column:
+                with world.named(f"weights {name}", (0,)):
+                    dist.send(own[name].cpu().contiguous(), 0, tag=_STATE + tag)
+        return whole
+
+    def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Take over the first process's state; the others' arguments are not looked at."""
+        own = self._own.state()
+        for name, (_, buffer) in sorted(self._places.items()):
+            if self.world.first:
+                tensor = state[name].cpu().contiguous()
+            else:
+                tensor = torch.empty(self._shapes[buffer])
+            self.world.told(tensor)
+            if name in own:
+                own[name].copy_(tensor)
+
+    def step(
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        *,
+        step: int,
+        hyperparameters: Hyperparameters,
+    ) -> StepContext:
+        """Train on this replica's images; the losses are those of all replicas."""
+        return self._together(
+            self._own.step(images, labels, step=step, hyperparameters=hyperparameters)
+        )
+
+    def evaluate(self, images: torch.Tensor, labels: torch.Tensor) -> StepContext:
+        """Forward only."""
+        return self._together(self._own.evaluate(images, labels))
+
+    def _together(self, context: StepContext) -> StepContext:
+        found = torch.zeros(3, self.plan.batch_size)
+        if context.losses is not None:
+            assert context.top1 is not None
+            assert context.top5 is not None
+            rows = (context.losses, context.top1, context.top5)
+            found = torch.stack([row.float().cpu() for row in rows])
+        # The loss is computed where column a is.
+        losses, top1, top5 = self.world.gathered(found)[:: self.world.columns].unbind(1)
+        return replace(context, losses=losses.flatten(), top1=top1.flatten(), top5=top5.flatten())
+
+    def first_not_finite(self) -> str:
+        """The first tensor that is not finite, of any process."""
+        found = self.world.each({"what": self._own.first_not_finite()})
+        return next((str(one["what"]) for one in found if one["what"]), "")
+
+    def record(self, on: bool = True) -> None:
+        """Time every op from now on, or none; forgets what was timed before."""
+        if on:
+            self._offset_s = self._clock_offset()
+        self._own.record(on)
+
+    def trace(self) -> Trace:
+        """What was timed since ``record``, of the first replica, on the first process's clock."""
+        spans = [asdict(span) for span in self._own.trace().spans]
+        for span in spans:
+            span["start_s"] += self._offset_s
+            span["end_s"] += self._offset_s
+        found = self.world.each({"spans": spans if not self.world.replica else []})
+        return Trace(spans=tuple(Span(**span) for one in found for span in one["spans"]))
+
+    def _clock_offset(self) -> float:
+        """What to add to this process's clock: half-way between a question and its answer, the
+        quickest of some (Cristian 1989)."""
+        world, offset, best = self.world, 0.0, float("inf")
+        now = torch.zeros(1, dtype=torch.float64)
+        with world.named("clocks"):
+            for rank in range(1, world.size):
+                for _ in range(_PINGS):
+                    if world.first:
+                        dist.recv(now, rank)
+                        now[0] = time.perf_counter()
+                        dist.send(now, rank)
+                    elif rank == world.rank:
+                        asked = time.perf_counter()
+                        dist.send(now, 0)
+                        dist.recv(now, 0)
+                        answered = time.perf_counter()
+                        if answered - asked < best:
+                            best = answered - asked
+                            offset = now.item() - (asked + answered) / 2
+        return offset
+
+    @property
+    def peak_bytes(self) -> dict[str, int]:
+        """Most memory that each device of the first replica has held."""
+        found: dict[str, int] = {}
+        for one in self.world.each(self._own.peak_bytes)[: self.world.columns]:
+            found |= one
+        return found
+
+    @property
+    def process_bytes(self) -> dict[str, int]:
+        """What the driver counts: not asked."""
+        return {}
+
+    def close(self) -> None:
+        """End nothing: the processes go on, and so do their connections."""

@@ -1,0 +1,248 @@
+"""The processes of a run: who they are, and what they tell each other beside the plan's exchanges.
+
+A process has one device: a column of a replica. Ranks count the columns of the first replica, then
+those of the second, and so on. ``torch.distributed`` connects them over gloo.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from alexsim.errors import AlexsimError, RunError, TrainingError
+
+RENDEZVOUS = "ALEXSIM_RENDEZVOUS"
+"""Variable that names where processes meet; without it, they meet as torchrun says."""
+_LONG = timedelta(hours=24)
+"""Of the groups themselves: every wait has a limit of its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a process stands, as ``torchrun`` or ``--processes`` said it."""
+
+    rank: int
+    size: int
+    host: int
+    """Number of the machine, of those in the run."""
+    on_host: int
+    """Processes on this machine."""
+
+    @staticmethod
+    def given() -> Place | None:
+        """From the environment; None where this process is alone."""
+        if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+            return None
+        try:
+            return Place(
+                rank=int(os.environ["RANK"]),
+                size=int(os.environ["WORLD_SIZE"]),
+                host=int(os.environ.get("GROUP_RANK", "0")),
+                on_host=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+            )
+        except ValueError as error:
+            raise AlexsimError(
+                f"RANK, WORLD_SIZE and GROUP_RANK must be numbers: {error}"
+            ) from error
+
+
+class World:
+    """The processes of a run; this class is that of a process alone."""
+
+    rank, size, columns, host = 0, 1, 1, 0
+
+    @property
+    def replica(self) -> int:
+        """Which replica this process is of."""
+        return self.rank // self.columns
+
+    @property
+    def replicas(self) -> int:
+        """How many there are."""
+        return self.size // self.columns
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes the run and talks to the user."""
+        return self.rank == 0
+
+    @property
+    def reads(self) -> bool:
+        """Whether this process reads images: one per replica and host does, for the others."""
+        return True
+
+    def shared(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A tensor of the process that reads, in those that it reads for: in place."""
+        return tensor
+
+    def told(self, tensor: torch.Tensor, *, patient: bool = False) -> torch.Tensor:
+        """The first process's tensor, everywhere: in place.
+
+        ``patient`` waits as long as it takes: the first process has something to do before.
+        """
+        del patient
+        return tensor
+
+    def gathered(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Every process's tensor, all of one shape: ``[size, ...]``."""
+        return tensor[None]
+
+    def each(self, record: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Every process's record, in order of rank: as JSON, so that nothing is unpickled."""
+        return [dict(record)]
+
+    def any(self, flag: bool) -> bool:
+        """Whether a process says so."""
+        return bool(self.gathered(torch.tensor(int(flag))).max())
+
+    def refuse_differences(self, record: Mapping[str, Any]) -> None:
+        """Every process must have been asked the same.
+
+        Raises:
+            RunError: one has not; names the first difference from the first process.
+        """
+        first, *others = self.each(record)
+        for rank, other in enumerate(others, start=1):
+            for key in sorted(first.keys() | other.keys()):
+                if first.get(key) != other.get(key):
+                    raise RunError(
+                        f"rank {rank} differs from rank 0 in {key}: {other.get(key)!r}, not"
+                        f" {first.get(key)!r}"
+                    )
+
+    def close(self) -> None:
+        """End the connections."""
+
+
+class Connected(World):
+    """All processes of a run, connected over gloo.
+
+    Args:
+        place: this process.
+        columns: devices of a replica.
+        timeout_s: how long another process may be silent.
+
+    Raises:
+        AlexsimError: the columns do not divide the processes.
+        RunError: they cannot be connected.
+    """
+
+    def __init__(self, place: Place, *, columns: int, timeout_s: float) -> None:
+        if place.size % columns:
+            raise AlexsimError(
+                f"{place.size} processes are no whole number of replicas of {columns} GPUs each"
+            )
+        self.rank, self.size, self.columns, self.host = (
+            place.rank, place.size, columns, place.host,
+        )  # fmt: skip
+        self.timeout = timedelta(seconds=timeout_s)
+        try:
+            dist.init_process_group(
+                "gloo",
+                init_method=os.environ.get(RENDEZVOUS, "env://"),
+                rank=place.rank,
+                world_size=place.size,
+                timeout=_LONG,
+            )
+        except (RuntimeError, ValueError) as error:
+            raise RunError(
+                f"rank {place.rank} of {place.size}: cannot reach the others:"
+                f" {str(error).partition(chr(10))[0].strip()}"
+            ) from error
+        hosts = [one["host"] for one in self.each({"host": self.host})]
+        self.gradients = self._group([list(range(c, self.size, columns)) for c in range(columns)])
+        """Processes with the same column, of all replicas."""
+        places = [(hosts[rank], rank // columns) for rank in range(self.size)]
+        fed = [[r for r in range(self.size) if places[r] == one] for one in sorted(set(places))]
+        self._feed = self._group(fed)
+        self._fed = next(ranks for ranks in fed if self.rank in ranks)
+
+    def _group(self, of: Sequence[list[int]]) -> dist.ProcessGroup:
+        """The one of these groups that this process is in; every process must make all of them."""
+        made = [dist.new_group(ranks, timeout=_LONG) for ranks in of]
+        found: dist.ProcessGroup = next(
+            group for group, ranks in zip(made, of, strict=True) if self.rank in ranks
+        )
+        return found
+
+    @property
+    def reads(self) -> bool:
+        return self.rank == self._fed[0]
+
+    def shared(self, tensor: torch.Tensor) -> torch.Tensor:
+        if len(self._fed) > 1:
+            with self.named("images", (self._fed[0],)):
+                work = dist.broadcast(tensor, self._fed[0], group=self._feed, async_op=True)
+                self.wait(work)
+        return tensor
+
+    def told(self, tensor: torch.Tensor, *, patient: bool = False) -> torch.Tensor:
+        with self.named("what the first process knows", (0,)):
+            self.wait(dist.broadcast(tensor, 0, async_op=True), patient=patient)
+        return tensor
+
+    def gathered(self, tensor: torch.Tensor) -> torch.Tensor:
+        found = [torch.empty_like(tensor) for _ in range(self.size)]
+        with self.named("results"):
+            self.wait(dist.all_gather(found, tensor, async_op=True))
+        return torch.stack(found)
+
+    def each(self, record: Mapping[str, Any]) -> list[dict[str, Any]]:
+        own = torch.frombuffer(bytearray(json.dumps(record).encode()), dtype=torch.uint8)
+        sizes = self.gathered(torch.tensor([len(own)])).flatten().tolist()
+        padded = torch.zeros(max(sizes), dtype=torch.uint8)
+        padded[: len(own)] = own
+        rows = self.gathered(padded)
+        return [
+            json.loads(row[:size].numpy().tobytes()) for row, size in zip(rows, sizes, strict=True)
+        ]
+
+    def wait(self, work: dist.Work | None, *, patient: bool = False) -> None:
+        """Wait for an operation, as long as another process may be silent.
+
+        Raises:
+            RuntimeError: it took longer, or the connection is gone.
+        """
+        assert work is not None
+        work.wait(_LONG if patient else self.timeout)
+
+    @contextlib.contextmanager
+    def named(self, what: str, ranks: tuple[int, ...] = ()) -> Iterator[None]:
+        """Turn a failure of the connection into one line that says of what, and with whom.
+
+        Raises:
+            TrainingError: another process is gone, or silent for too long.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            silent = "imed out" in str(error) or "imeout" in str(error)
+            whom = " and ".join(f"rank {rank}" for rank in ranks) or "another rank"
+            how = f"silent for {self.timeout.total_seconds():g} s" if silent else "gone"
+            raise TrainingError(f"rank {self.rank}: {what}: {whom} is {how}") from error
+
+    def close(self) -> None:
+        with contextlib.suppress(RuntimeError):
+            dist.destroy_process_group()
+
+
+def joined(place: Place | None, columns: int, timeout_s: float) -> World:
+    """The processes of this run: those that ``place`` tells of, or this one alone.
+
+    Raises:
+        AlexsimError: the timeout is none.
+        RunError: they cannot be connected.
+    """
+    if not timeout_s > 0:
+        raise AlexsimError(f"--timeout must be positive, got {timeout_s:g}")
+    if place is None or place.size == 1:
+        return World()
+    return Connected(place, columns=columns, timeout_s=timeout_s)
