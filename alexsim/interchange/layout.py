@@ -74,7 +74,7 @@ def from_plain(network: Network, plain: State) -> dict[str, Tensor]:
             if kind == "weight" and layer in factors:
                 whole = whole / factors[layer]
             shapes = [_shape(part, kind) for part in parts]
-            columns = whole.split([shape[0] for shape in shapes])
+            columns = torch.split(whole, [shape[0] for shape in shapes])
             for part, shape, column in zip(parts, shapes, columns, strict=True):
                 state[_name(part, kind)] = column.reshape(shape).clone()
     return state
