@@ -124,9 +124,18 @@ def plain_shape(network: Network, parts: tuple[Part, ...], kind: str) -> Shape:
     return (units, *_shape(parts[0], kind)[1:], *pixel)
 
 
-def weighted(network: Network) -> Iterator[tuple[Part, ...]]:
-    """The layers that have weights, by column."""
-    return (parts for parts in network.parts if parts[0].weight_shape)
+def weighted(network: Network) -> tuple[tuple[Part, ...], ...]:
+    """The layers that have weights, by column.
+
+    Raises:
+        NetworkError: columns begin with something else, which each does to the same images.
+    """
+    first = network.parts[0]
+    if len(first) > 1 and not first[0].weight_shape:
+        raise NetworkError(
+            f"layer {first[0].layer.name!r}: columns that begin without weights have no plain form"
+        )
+    return tuple(parts for parts in network.parts if parts[0].weight_shape)
 
 
 def plain_groups(parts: tuple[Part, ...]) -> int:

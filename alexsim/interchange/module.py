@@ -26,6 +26,7 @@ from alexsim.interchange.layout import (
     dropout_factors,
     is_grouped_product,
     plain_groups,
+    plain_shapes,
     sized,
     to_plain,
 )
@@ -158,6 +159,7 @@ def plain_module(network: Network, device: str = "cpu") -> nn.Sequential:
 
 def _children(network: Network) -> OrderedDict[str, nn.Module]:
     """Without memory for weights, as yet."""
+    plain_shapes(network)  # refuses what has no plain form
     with torch.device("meta"):
         return OrderedDict(
             (parts[0].layer.name, _module(network, parts)) for parts in network.parts[:-1]
