@@ -14,52 +14,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from test_interchange import EVERY
 from torch.nn import functional as F
 
 from alexsim.interchange.caffe import caffe_files
 from alexsim.interchange.module import AlexNet
 from alexsim.network.editions import load_network
-from alexsim.network.layers import (
-    AveragePool,
-    Convolution,
-    Dropout,
-    FullyConnected,
-    LocalResponseNorm,
-    MaxPool,
-    ReLU,
-    Sigmoid,
-    SoftmaxCrossEntropy,
-    SpatialResponseNorm,
-    Tanh,
-)
 from alexsim.network.network import Network
-
-SMALL = Network(
-    name="every layer of two columns",
-    input_shape=(3, 21, 21),
-    columns=2,
-    layers=(
-        Convolution(name="conv1", filters=4, size=4, stride=3),  # 18 does not divide: 22 pixels
-        LocalResponseNorm(name="norm1", alpha=0.3, size=3),
-        MaxPool(name="pool1", size=3, stride=1),
-        ReLU(name="relu1"),
-        Convolution(name="conv2", filters=6, size=3, padding=1),
-        Sigmoid(name="sigmoid2"),
-        SpatialResponseNorm(name="spatial_norm2", alpha=0.2, size=3),
-        AveragePool(name="pool2", size=2, stride=1),
-        Convolution(name="conv3", filters=5, size=3, padding=1, reads="all"),
-        Tanh(name="tanh3"),
-        FullyConnected(name="fc4", units=8),
-        ReLU(name="relu4"),
-        Dropout(name="dropout4", rate=0.25),
-        FullyConnected(name="fc5", units=6),
-        ReLU(name="relu5"),
-        FullyConnected(name="fc6", units=(3, 4), reads="all"),
-        ReLU(name="relu6"),
-        FullyConnected(name="fc7", units=(5, 0), reads="all"),
-        SoftmaxCrossEntropy(name="softmax"),
-    ),
-)
 
 
 def differences(network: Network) -> tuple[float, float]:
@@ -93,7 +54,7 @@ def main() -> int:
     """Check one network of every layer, and those named on the command line or three AlexNets."""
     names = sys.argv[1:] or ["alexnet-caffe", "alexnet-2012", "alexnet-paper+no-exchange"]
     wrong = 0
-    for network in (SMALL, *map(load_network, names)):
+    for network in (EVERY, *map(load_network, names)):
         logits, chances = differences(network)
         print(f"{network.name}: logits {logits:.1e} of the largest, probabilities {chances:.1e}")
         wrong += max(logits, chances) > 1e-5

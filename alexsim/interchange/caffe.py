@@ -33,6 +33,7 @@ from alexsim.interchange.layout import (
     plain_shape,
     plain_shapes,
     weighted,
+    with_classes,
 )
 from alexsim.network.layers import (
     AveragePool,
@@ -81,22 +82,29 @@ def caffe_files(network: Network, plain: Plain, notes: tuple[str, ...] = ()) -> 
     return bytes(net.SerializeToString()), text
 
 
-def read_caffemodel(data: bytes, network: Network, where: str) -> dict[str, torch.Tensor]:
-    """The plain ``state_dict`` of a ``.caffemodel`` for this network, of the layers' names.
+def read_caffemodel(data: bytes, network: Network, where: str) -> tuple[Plain, Any]:
+    """The plain ``state_dict`` of a ``.caffemodel`` by the network's names, and the file's net.
+
+    The last layer may have another number of outputs.
 
     Raises:
         InterchangeError: it is no such file, lacks a layer, has another shape.
     """
-    blobs = _blobs(messages.parsed(data, "NetParameter", where))
+    net = messages.parsed(data, "NetParameter", where)
+    blobs = {layer.name: layer.blobs for layer in (*net.layers, *net.layer) if layer.blobs}
     if not blobs:
         raise InterchangeError(f"{where} holds no weights")
-    plain = {}
+    last = blobs.get(network.weighted_layers[-1], ())
+    if len(last) == len(KINDS):
+        network = with_classes(network, messages.blob_values(last[-1], where).size)
+    plain: dict[str, torch.Tensor] = {}
     for parts in weighted(network):
         name = parts[0].layer.name
-        found = blobs.pop(name, None)
-        if found is None or len(found) != len(KINDS):
-            given = "no such layer" if found is None else f"{len(found)} blob(s)"
-            raise InterchangeError(f"{where}: {name} must have weights and biases; has {given}")
+        found = blobs.pop(name, ())
+        if len(found) != len(KINDS):
+            raise InterchangeError(
+                f"{where}: {name} must have weights and biases, has {len(found)} blobs"
+            )
         for kind, blob in zip(KINDS, found, strict=True):
             values = messages.blob_values(blob, f"{where}: {name}.{kind}")
             shape = _blob_shape(network, parts, kind)
@@ -105,38 +113,24 @@ def read_caffemodel(data: bytes, network: Network, where: str) -> dict[str, torc
                 raise InterchangeError(
                     f"{where}: {name}.{kind} has shape {values.shape}, {network.name} needs {shape}"
                 )
-            tensor = torch.from_numpy(values)
-            plain[f"{name}.{kind}"] = tensor.reshape(plain_shape(network, parts, kind))
+            whole = plain_shape(network, parts, kind)
+            plain[f"{name}.{kind}"] = torch.from_numpy(values).reshape(whole)
     if blobs:
         raise InterchangeError(f"{where} has layers that {network.name} has not: {min(blobs)}")
-    return _turned(network, plain)
+    return _turned(network, plain), net
 
 
-def classes_in(data: bytes, network: Network, where: str) -> int:
-    """Outputs of the last layer with weights; the network's own if the file has no such layer.
-
-    Raises:
-        InterchangeError: it is no ``.caffemodel``.
-    """
-    last = network.weighted_layers[-1]
-    blobs = _blobs(messages.parsed(data, "NetParameter", where)).get(last, [])
-    if len(blobs) != len(KINDS):
-        return network.classes
-    return int(messages.blob_values(blobs[-1], f"{where}: {last}.bias").size)
-
-
-def difference(data: bytes, network: Network, where: str) -> str:
-    """The first layer of the file that computes something else than the network's; or nothing.
+def difference(net: Any, network: Network) -> str:
+    """The first layer of a file's net that computes something else than ours; or nothing.
 
     Raises:
-        InterchangeError: it is no ``.caffemodel``, or Caffe cannot express the network.
+        InterchangeError: Caffe cannot express the network.
     """
-    net = messages.parsed(data, "NetParameter", where)
     theirs, ours = _functions(net), _functions(described(network))
     # Some files hold weights only.
-    for their, our in zip_longest(theirs, ours, fillvalue="nothing") if len(theirs) > 1 else ():
+    for their, our in zip_longest(theirs, ours, fillvalue="nothing") if theirs else ():
         if their != our:
-            return f"the file has {their} where {network.name} has {our}"
+            return f"it has {their} where {network.name} has {our}"
     return ""
 
 
@@ -148,9 +142,10 @@ def described(network: Network) -> Any:
         NetworkError: it has no plain form.
     """
     dropout_factors(network)
-    net = messages.new_net(network.name)
+    net = messages.new_message("NetParameter")
+    net.name = network.name
     data = net.layer.add(name=_DATA, type="Input", top=[_DATA])
-    data.input_param.shape.add().dim.extend((1, *_input_shape(network)))
+    data.input_param.shape.add().dim.extend((1, *caffe_input_shape(network)))
     at = _DATA
     for parts in network.parts:
         at = _add(net, network, parts, at)
@@ -260,8 +255,8 @@ def _refuse_leftover(layer: MaxPool | AveragePool, part: Part) -> None:
             )
 
 
-def _input_shape(network: Network) -> Shape:
-    """What Caffe is to be fed: the crop, with the zeros behind its edges."""
+def caffe_input_shape(network: Network) -> Shape:
+    """What Caffe is to be fed: the crop, with the zeros behind its right and bottom edges."""
     channels, *extents = network.input_shape
     layer = network.layers[0]
     if isinstance(layer, Convolution):
@@ -289,10 +284,6 @@ def _blob_shape(network: Network, parts: tuple[Part, ...], kind: str) -> Shape:
         assert math.prod(inputs) == shape[1]
         return (shape[0], *inputs)
     return shape
-
-
-def _blobs(net: Any) -> dict[str, list[Any]]:
-    return {layer.name: list(layer.blobs) for layer in (*net.layers, *net.layer) if layer.blobs}
 
 
 def _without_ones(shape: Shape) -> Shape:

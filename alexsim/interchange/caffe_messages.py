@@ -84,13 +84,13 @@ def _add_field(message: Any, name: str, kind: str, number: str, default: str = "
         field.default_value = default
 
 
-def new_net(name: str) -> Any:
-    """An empty ``NetParameter``.
+def new_message(name: str) -> Any:
+    """An empty message of that name.
 
     Raises:
         InterchangeError: there is no package ``protobuf``.
     """
-    return _classes()["NetParameter"](name=name)
+    return _classes()[name]()
 
 
 def parsed(data: bytes, message: str, where: str) -> Any:
@@ -99,7 +99,7 @@ def parsed(data: bytes, message: str, where: str) -> Any:
     Raises:
         InterchangeError: the bytes are none; or there is no package ``protobuf``.
     """
-    made = _classes()[message]()
+    made = new_message(message)
     from google.protobuf.message import DecodeError
 
     try:
@@ -139,25 +139,3 @@ def blob_values(blob: Any, where: str) -> Floats:
     if len(data) != size * np.dtype(kind).itemsize:
         raise InterchangeError(f"{where} has {len(data):,} bytes, not those of shape {shape}")
     return np.frombuffer(data, kind).astype(np.float32).reshape(shape)
-
-
-def mean_bytes(mean: Floats) -> bytes:
-    """A mean image ``[side, side, channels]`` as Caffe's ``.binaryproto``: BGR, channels first."""
-    blob = _classes()["BlobProto"]()
-    planes = mean.transpose(2, 0, 1)[::-1]
-    blob.num, (blob.channels, blob.height, blob.width) = 1, planes.shape
-    blob.data.append(np.ascontiguousarray(planes, "<f4").tobytes())
-    return bytes(blob.SerializeToString())
-
-
-def mean_image(data: bytes, where: str) -> Floats:
-    """What ``mean_bytes`` undoes.
-
-    Raises:
-        InterchangeError: the bytes are no image.
-    """
-    values = blob_values(parsed(data, "BlobProto", where), where)
-    if values.ndim not in (3, 4) or values.size == 0 or values.shape[:-3] not in ((), (1,)):
-        raise InterchangeError(f"{where} holds no image, but numbers of shape {values.shape}")
-    planes = values.reshape(values.shape[-3:])
-    return np.ascontiguousarray(planes[::-1].transpose(1, 2, 0))

@@ -41,17 +41,17 @@ def to_plain(network: Network, state: State) -> dict[str, Tensor]:
         InterchangeError: a name is missing or unknown, or a shape is another.
         NetworkError: the network has no plain form.
     """
-    expected = dict(_expected(network))
-    check(state, expected, network)
+    shapes = plain_shapes(network)
     factors = dropout_factors(network)
+    check(state, dict(_expected(network)), network)
     plain = {}
     for parts in weighted(network):
         layer = parts[0].layer.name
         for kind in KINDS:
-            columns = [state[_name(part, kind)] for part in parts]
-            whole = torch.cat(columns).view(plain_shape(network, parts, kind))
+            name = f"{layer}.{kind}"
+            whole = torch.cat([state[_name(part, kind)] for part in parts]).view(shapes[name])
             scaled = kind == "weight" and layer in factors
-            plain[f"{layer}.{kind}"] = whole * factors[layer] if scaled else whole
+            plain[name] = whole * factors[layer] if scaled else whole
     return plain
 
 
@@ -208,8 +208,15 @@ def sized(network: Network, plain_or_state: State) -> Network:
     ]  # fmt: skip
     if not found:
         raise InterchangeError(f"does not fit {network.name}: no biases of {last}")
-    classes = sum(math.prod(tensor.shape) for tensor in found)
-    return network if classes == network.classes else network.with_head(classes)
+    return with_classes(network, sum(math.prod(tensor.shape) for tensor in found))
+
+
+def with_classes(network: Network, classes: int) -> Network:
+    """The network with so many classes, if its last weighted layer is one that tells them apart."""
+    last = weighted(network)[-1][0].layer
+    if classes == network.classes or not isinstance(last, FullyConnected):
+        return network
+    return network.with_head(classes)
 
 
 def _expected(network: Network) -> Iterator[tuple[str, Shape]]:

@@ -38,8 +38,7 @@ _EDITION = "alexnet-owt"
 def read_state_dict(path: Path) -> Plain:
     """Tensors of a ``.pt``, ``.pth`` or ``.safetensors`` file, as float32, under plain names.
 
-    A file may hold the ``state_dict`` under that key; the ``module.`` of ``DataParallel`` goes, and
-    torchvision's names become ``conv1`` to ``fc8``.
+    A file may hold the ``state_dict`` under that key; the ``module.`` of ``DataParallel`` goes.
 
     Raises:
         InterchangeError: it cannot be read, holds something else than tensors, or would run code.
@@ -54,7 +53,7 @@ def read_state_dict(path: Path) -> Plain:
             what = value.dtype if isinstance(value, torch.Tensor) else type(value).__name__
             raise InterchangeError(f"{path}: {name} is no tensor of real numbers but a {what}")
         plain[str(name).removeprefix("module.")] = value.detach().float()
-    return _from_torchvision(plain)
+    return plain
 
 
 def state_dict_bytes(plain: Mapping[str, torch.Tensor]) -> bytes:
@@ -79,16 +78,16 @@ def to_torchvision(network: Network, plain: Mapping[str, torch.Tensor]) -> Plain
     }
 
 
-def _from_torchvision(plain: Plain) -> Plain:
-    if "features.0.weight" not in plain:
-        return plain
+def has_torchvision_names(plain: Mapping[str, torch.Tensor]) -> bool:
+    """Whether they are those of ``torchvision.models.alexnet``."""
+    return f"{_TORCHVISION['conv1']}.weight" in plain
+
+
+def from_torchvision(plain: Mapping[str, torch.Tensor]) -> Plain:
+    """What ``to_torchvision`` undoes; other names stay."""
     ours = {theirs: name for name, theirs in _TORCHVISION.items()}
-    return {_renamed(name, ours): tensor for name, tensor in plain.items()}
-
-
-def _renamed(name: str, ours: Mapping[str, str]) -> str:
-    layer, _, kind = name.rpartition(".")
-    return f"{ours[layer]}.{kind}" if layer in ours else name
+    parted = ((name.rpartition("."), tensor) for name, tensor in plain.items())
+    return {f"{ours.get(layer, layer)}.{kind}": tensor for (layer, _, kind), tensor in parted}
 
 
 def _pickled(path: Path) -> object:
