@@ -83,7 +83,8 @@ class AlexNet(nn.Module):
     ``[N, classes]`` come out. PyTorch's generator draws first weights of the edition's deviations.
 
     Weights behind a dropout are ``1 - rate`` of the edition's, as ``torch.nn.Dropout`` divides by
-    that: for the edition's steps, their learning rate is to be multiplied by ``(1 - rate) ** 2``.
+    that: for the edition's steps, multiply their learning rate by ``(1 - rate) ** 2``, and divide
+    their weight decay by it.
 
     Args:
         network: an edition's name, ``FILE.py:NAME``, or a network.
