@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from test_interchange import EVERY
+from interchange_cases import EVERY
 from torch.nn import functional as F
 
 from alexsim.interchange.caffe import caffe_files

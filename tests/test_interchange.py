@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import pickle
 import subprocess
@@ -17,6 +16,7 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from interchange_cases import EVERY, ONE, SMALL, State, assert_same, drawn, images_for, module_of
 from test_cli import run
 from torch import nn
 from torch.nn import functional as F
@@ -26,6 +26,7 @@ from alexsim.errors import InterchangeError, NetworkError
 from alexsim.execute.bind import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.execute.random import dropout_keep
+from alexsim.interchange.caffemodel import read_caffemodel
 from alexsim.interchange.layout import (
     dropout_factors,
     from_plain,
@@ -43,99 +44,19 @@ from alexsim.interchange.state_dict import (
 )
 from alexsim.network.editions import edition_names, load_network
 from alexsim.network.layers import (
-    AveragePool,
     Convolution,
     Dropout,
     FullyConnected,
     Layer,
-    LocalResponseNorm,
-    MaxPool,
     ReLU,
-    Sigmoid,
     SoftmaxCrossEntropy,
-    SpatialResponseNorm,
     Tanh,
 )
 from alexsim.network.network import Network
 from alexsim.plan.planner import plan
 from alexsim.train.weights import Weights, load_weights, save_weights
 
-State = dict[str, torch.Tensor]
-
-EVERY = Network(
-    name="every-layer",
-    input_shape=(3, 21, 21),
-    columns=2,
-    layers=(
-        Convolution(name="conv1", filters=4, size=4, stride=3),  # one zero behind the edges
-        LocalResponseNorm(name="norm1", alpha=0.3, size=3),
-        MaxPool(name="pool1", size=3, stride=1),
-        ReLU(name="relu1"),
-        Convolution(name="conv2", filters=6, size=3, padding=1),
-        Sigmoid(name="sigmoid2"),
-        SpatialResponseNorm(name="spatial_norm2", alpha=0.2, size=3),
-        AveragePool(name="pool2", size=2, stride=1),
-        Convolution(name="conv3", filters=5, size=3, padding=1, reads="all"),
-        Tanh(name="tanh3"),
-        FullyConnected(name="fc4", units=8),
-        ReLU(name="relu4"),
-        Dropout(name="dropout4"),
-        FullyConnected(name="fc5", units=6),
-        ReLU(name="relu5"),
-        FullyConnected(name="fc6", units=(3, 4), reads="all"),
-        ReLU(name="relu6"),
-        Dropout(name="dropout6"),
-        FullyConnected(name="fc7", units=(5, 0), reads="all"),
-        SoftmaxCrossEntropy(name="softmax"),
-    ),
-)
-ONE = Network(
-    name="one-column",
-    input_shape=(1, 13, 13),
-    layers=(
-        Convolution(name="conv1", filters=4, size=3, rounding="floor"),
-        LocalResponseNorm(name="norm1", alpha=0.4, size=5, k=1.5),
-        MaxPool(name="pool1", size=3, stride=2),
-        Convolution(name="conv2", filters=6, size=2, groups=2),
-        ReLU(name="relu2"),
-        Dropout(name="dropout2"),
-        AveragePool(name="pool2", size=2, stride=2),
-        FullyConnected(name="fc3", units=7),
-        SoftmaxCrossEntropy(name="softmax"),
-    ),
-)
-SMALL = {"two columns": EVERY, "one column": ONE, "lenet-5": load_network("lenet-5")}
 small = pytest.mark.parametrize("network", SMALL.values(), ids=SMALL)
-
-
-def drawn(network: Network, dtype: torch.dtype = torch.float32) -> State:
-    """Weights by column that keep values near 1, so that every layer has its say."""
-    generator = torch.Generator().manual_seed(7)
-    return {
-        f"{part.layer.name}.{'ab'[part.column]}.{kind}": torch.randn(
-            shape, generator=generator, dtype=dtype
-        )
-        * (2 / math.prod(shape[1:])) ** 0.5
-        for parts in weighted(network)
-        for part in parts
-        for kind, shape in (("weight", part.weight_shape), ("bias", part.bias_shape))
-    }
-
-
-def images_for(network: Network, count: int = 3, dtype: torch.dtype = torch.float32):
-    generator = torch.Generator().manual_seed(8)
-    return torch.randn(count, *network.input_shape, generator=generator, dtype=dtype)
-
-
-def module_of(network: Network, plain: State) -> nn.Module:
-    module = AlexNet(network).to(next(iter(plain.values())).dtype).eval()
-    module.load_state_dict(plain)
-    return module
-
-
-def assert_same(found: State, expected: State) -> None:
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 # --- the plain state_dict -------------------------------------------------------------------------
@@ -410,6 +331,9 @@ def test_a_state_dict_file_in_all_its_wrappings(tmp_path: Path) -> None:
     parallel = {f"module.{name}": tensor.double() for name, tensor in plain.items()}
     torch.save({"state_dict": parallel, "epoch": 3}, path)
     assert_same(read_state_dict(path), plain)
+    # The ImageNet example of PyTorch wraps AlexNet's features only.
+    torch.save({"features.module.0.weight": torch.zeros(2), "_orig_mod.x": torch.zeros(1)}, path)
+    assert read_state_dict(path).keys() == {"features.0.weight", "x"}
 
 
 class Runs:
@@ -542,226 +466,6 @@ def test_a_missing_package_takes_one_line(monkeypatch: pytest.MonkeyPatch) -> No
         caffe_messages.new_message("NetParameter")
 
 
-# --- Caffe ----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def caffe():
-    pytest.importorskip("google.protobuf")
-    from alexsim.interchange import caffe
-
-    return caffe
-
-
-@pytest.mark.parametrize(
-    "network", [*SMALL.values(), load_network("cifar10-quick")], ids=[*SMALL, "cifar10-quick"]
-)
-def test_caffes_files_there_and_back_to_the_bit(network: Network, caffe) -> None:
-    plain = to_plain(network, drawn(network))
-    data, text = caffe.caffe_files(network, plain, ("said first",))
-    assert text.startswith("# said first\nname:")
-    back, net = caffe.read_caffemodel(data, network, "it")
-    assert_same(back, plain)
-    assert caffe.difference(net, network) == ""
-
-
-def test_alexnet_caffe_is_bvlc_alexnet(caffe) -> None:
-    """Names, types and numbers as in ``models/bvlc_alexnet/deploy.prototxt``."""
-    net = caffe.described(load_network("alexnet-caffe"))
-    blocks = (
-        "data Input", "conv1 Convolution", "relu1 ReLU", "norm1 LRN", "pool1 Pooling",
-        "conv2 Convolution", "relu2 ReLU", "norm2 LRN", "pool2 Pooling", "conv3 Convolution",
-        "relu3 ReLU", "conv4 Convolution", "relu4 ReLU", "conv5 Convolution", "relu5 ReLU",
-        "pool5 Pooling", "fc6 InnerProduct", "relu6 ReLU", "drop6 Dropout", "fc7 InnerProduct",
-        "relu7 ReLU", "drop7 Dropout", "fc8 InnerProduct", "prob Softmax",
-    )  # fmt: skip
-    assert tuple(f"{layer.name} {layer.type}" for layer in net.layer) == blocks
-    layers = {layer.name: layer for layer in net.layer}
-    assert tuple(layers["data"].input_param.shape[0].dim) == (1, 3, 227, 227)
-    convolutions = {
-        name: (p.num_output, p.kernel_size, p.stride, p.pad, p.group)
-        for name, p in ((f"conv{i}", layers[f"conv{i}"].convolution_param) for i in range(1, 6))
-    }
-    assert convolutions == {
-        "conv1": (96, 11, 4, 0, 1),
-        "conv2": (256, 5, 1, 2, 2),
-        "conv3": (384, 3, 1, 1, 1),
-        "conv4": (384, 3, 1, 1, 2),
-        "conv5": (256, 3, 1, 1, 2),
-    }
-    for name in ("norm1", "norm2"):
-        norm = layers[name].lrn_param
-        assert (norm.local_size, norm.beta, norm.k, norm.norm_region) == (5, 0.75, 1, 0)
-        assert norm.alpha == pytest.approx(1e-4)
-    assert layers["relu1"].bottom == layers["relu1"].top == ["conv1"]
-    assert layers["drop6"].dropout_param.dropout_ratio == 0.5
-    assert layers["pool5"].pooling_param.kernel_size == 3
-
-
-def test_norms_and_edges_of_2012_in_caffes_words(caffe) -> None:
-    net = caffe.described(load_network("alexnet-2012"))
-    layers = {layer.name: layer for layer in net.layer}
-    assert tuple(layers["data"].input_param.shape[0].dim) == (1, 3, 227, 227)
-    assert layers["norm1_slice"].top == ["norm1_slice_a", "norm1_slice_b"]
-    assert layers["norm1"].bottom == ["norm1_a", "norm1_b"]
-    # (2 + 2e-5 S)^-b = 2^-b (1 + 1e-5 S)^-b, and Caffe divides by 5.
-    for letter in "ab":
-        assert layers[f"norm1_{letter}"].lrn_param.alpha == pytest.approx(5e-5)
-        assert layers[f"norm1_{letter}"].lrn_param.k == 1
-    assert layers["norm1_k"].power_param.scale == pytest.approx(2**-0.75)
-    # 4e-5 per square, times the 25 of a window.
-    assert layers["spatial_norm2"].lrn_param.alpha == pytest.approx(1e-3)
-    assert layers["spatial_norm2"].lrn_param.norm_region == 1
-    assert "spatial_norm2_k" not in layers
-
-
-def field(number: int, data: bytes) -> bytes:
-    """A length-delimited field of a protocol buffer."""
-    return varint(number << 3 | 2) + varint(len(data)) + data
-
-
-def varint(value: int) -> bytes:
-    low, rest = value & 127, value >> 7
-    return bytes([low | 128]) + varint(rest) if rest else bytes([low])
-
-
-def blob(values: np.ndarray, *, old: bool) -> bytes:
-    data = field(5, values.astype("<f4").tobytes())
-    if not old:
-        return field(7, field(1, b"".join(map(varint, values.shape)))) + data
-    extents = (1,) * (4 - values.ndim) + values.shape
-    return b"".join(varint(i << 3) + varint(e) for i, e in enumerate(extents, 1)) + data
-
-
-def caffemodel(plain: State, *, old: bool) -> bytes:
-    """As Caffe writes it, byte by byte: before 2014 with ``layers``, later with ``layer``."""
-    layers: dict[str, list[np.ndarray]] = {}
-    for name, tensor in plain.items():
-        layers.setdefault(name.split(".")[0], []).append(tensor.numpy())
-    out = field(1, b"net")
-    for name, arrays in layers.items():
-        blobs = b"".join(field(6 if old else 7, blob(values, old=old)) for values in arrays)
-        if old:
-            kind = 4 if arrays[0].ndim == 4 else 14
-            out += field(2, field(4, name.encode()) + varint(5 << 3) + varint(kind) + blobs)
-        else:
-            kind = "Convolution" if arrays[0].ndim == 4 else "InnerProduct"
-            out += field(100, field(1, name.encode()) + field(2, kind.encode()) + blobs)
-    return out
-
-
-GREY = Network(
-    name="colours",
-    input_shape=(3, 6, 6),
-    layers=(
-        Convolution(name="conv1", filters=2, size=3),
-        FullyConnected(name="fc2", units=4),
-        SoftmaxCrossEntropy(name="softmax"),
-    ),
-)
-
-
-@pytest.mark.parametrize("old", [True, False], ids=["V1", "2014 on"])
-def test_files_as_caffe_writes_them(old: bool, caffe) -> None:
-    plain = to_plain(GREY, drawn(GREY))
-    bgr = {**plain, "conv1.weight": plain["conv1.weight"][:, [2, 1, 0]]}
-    back, net = caffe.read_caffemodel(caffemodel(bgr, old=old), GREY, "it")
-    assert_same(dict(back), plain)
-    assert caffe.difference(net, GREY) == ""
-    relu = replace(GREY, layers=(GREY.layers[0], ReLU(name="relu1"), *GREY.layers[1:]))
-    assert caffe.difference(net, relu) == "it has InnerProduct where colours has ReLU"
-
-
-def test_another_function_of_the_same_shapes_is_told(caffe) -> None:
-    """bvlc_alexnet's weights fit the network of 2012, whose norms do not cross columns."""
-    net = caffe.described(load_network("alexnet-caffe"))
-    assert caffe.difference(net, load_network("alexnet-caffe")) == ""
-    assert (
-        caffe.difference(net, load_network("alexnet-paper"))
-        == "it has LRN of 5 (0.0001, 0.75, 1) where alexnet-paper has Slice"
-    )
-    assert "it has ReLU where alexnet-2012 has" in caffe.difference(
-        net, load_network("alexnet-2012")
-    )
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        (lambda p: {**p, "conv1.weight": p["conv1.weight"][:, :, 1:]}, r"has shape \(2, 3, 2, 3\)"),
-        (lambda p: {k: v for k, v in p.items() if "fc2" not in k}, "fc2 must have weights and"),
-        (lambda p: {k: v for k, v in p.items() if k != "fc2.bias"}, "biases, has 1 blobs"),
-        (lambda p: {**p, "fc3.weight": p["fc2.weight"]}, "has layers that colours has not: fc3"),
-        (lambda p: {}, "it holds no weights"),
-    ],
-)
-def test_a_caffemodel_that_does_not_fit(change, says: str, caffe) -> None:
-    data = caffemodel(change(to_plain(GREY, drawn(GREY))), old=False)
-    with pytest.raises(InterchangeError, match=says):
-        caffe.read_caffemodel(data, GREY, "it")
-
-
-def test_a_shape_that_lies_about_its_numbers(caffe) -> None:
-    huge = field(7, field(1, varint(1 << 40) + varint(1 << 40))) + field(5, b"\0" * 8)
-    layer = field(1, b"conv1") + field(7, huge) * 2
-    with pytest.raises(InterchangeError, match="has 8 bytes, not those of shape"):
-        caffe.read_caffemodel(field(100, layer), GREY, "it")
-
-
-@given(cut=st.integers(0, 10_000), junk=st.binary(max_size=30))
-@settings(max_examples=60, deadline=None)
-def test_a_damaged_caffemodel_takes_one_line(cut: int, junk: bytes) -> None:
-    pytest.importorskip("google.protobuf")
-    from alexsim.interchange.caffe import read_caffemodel
-
-    whole = caffemodel(to_plain(GREY, drawn(GREY)), old=False)
-    data = whole[: cut % len(whole)]
-    assume(data + junk != whole)
-    with pytest.raises(InterchangeError) as caught:
-        read_caffemodel(data + junk, GREY, "it")
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("layer", "says"),
-    [
-        (
-            MaxPool(name="pool", size=2, stride=2, rounding="floor"),
-            "'pool': leaves out what is left",
-        ),
-        (Convolution(name="conv", filters=2, size=2, stride=2), "'conv': its windows hang over"),
-    ],
-)
-def test_what_caffe_cannot_express_is_refused(layer: Layer, says: str, caffe) -> None:
-    layers = (GREY.layers[0], MaxPool(name="shrink", size=2, stride=1), layer, *GREY.layers[1:])
-    with pytest.raises(InterchangeError, match=says):
-        caffe.described(replace(GREY, layers=layers))
-
-
-def test_a_mean_image_there_and_back(tmp_path: Path) -> None:
-    pytest.importorskip("google.protobuf")
-    from alexsim.interchange.mean import mean_bytes, mean_of
-
-    mean = np.random.default_rng(0).random((8, 8, 3), np.float32)
-    path = tmp_path / "mean.binaryproto"
-    path.write_bytes(mean_bytes(mean))
-    assert path.read_bytes().endswith(mean[:, :, 0].tobytes())  # red last
-    assert np.array_equal(mean_of(str(path), GREY, 8), mean)
-    # A square of another size: the centre that is subtracted stays.
-    for side in (7, 9, 12):
-        start = (side - 6) // 2
-        found = mean_of(str(path), GREY, side)
-        assert found.shape == (side, side, 3)
-        assert np.array_equal(found[start : start + 6, start : start + 6], mean[1:7, 1:7])
-    assert mean_of("1,2,3.5", GREY, 4)[0, 0].tolist() == [1, 2, 3.5]
-    for given_ in ("1,2", "x,y,z", "nan,1,2"):
-        with pytest.raises(InterchangeError, match=r"--mean must be a \.binaryproto file, or 3"):
-            mean_of(given_, GREY, 4)
-    path.write_bytes(mean_bytes(mean[:4, :4]))
-    with pytest.raises(InterchangeError, match="needs 3 channels of at least 6 x 6"):
-        mean_of(str(path), GREY, 8)
-
-
 # --- the network itself, and the commands ---------------------------------------------------------
 
 
@@ -775,7 +479,7 @@ def test_the_whole_network_through_every_format(tmp_path: Path) -> None:
     path.write_bytes(state_dict_bytes(plain))
     assert_same(from_plain(network, read_state_dict(path)), state)
     if pytest.importorskip("onnx") and pytest.importorskip("onnxruntime"):
-        from alexsim.interchange.caffe import caffe_files, read_caffemodel
+        from alexsim.interchange.caffe import caffe_files
         from alexsim.interchange.onnx import largest_difference, onnx_bytes
 
         data = onnx_bytes(network, plain, {})

@@ -1,4 +1,4 @@
-"""Caffe's ``.prototxt`` and ``.caffemodel``, written and read, in the manner of ``bvlc_alexnet``.
+"""A network as Caffe's ``.prototxt`` and ``.caffemodel``, in the manner of ``bvlc_alexnet``.
 
 What differs, and what is done about it:
 
@@ -16,10 +16,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from itertools import zip_longest
 from typing import Any
 
-import numpy as np
 import torch
 
 from alexsim.errors import InterchangeError
@@ -33,7 +31,6 @@ from alexsim.interchange.layout import (
     plain_shape,
     plain_shapes,
     weighted,
-    with_classes,
 )
 from alexsim.network.layers import (
     AveragePool,
@@ -55,11 +52,6 @@ Plain = Mapping[str, torch.Tensor]
 
 _DATA = "data"
 _IN_PLACE = {ReLU: "ReLU", Sigmoid: "Sigmoid", Tanh: "TanH"}
-# Types that decide what is computed, beside the weights; V1 files have numbers for them.
-_V1_TYPES = {
-    4: "Convolution", 14: "InnerProduct", 15: "LRN", 17: "Pooling", 18: "ReLU", 19: "Sigmoid",
-    23: "TanH", 26: "Power", 33: "Slice",
-}  # fmt: skip
 
 
 def caffe_files(network: Network, plain: Plain, notes: tuple[str, ...] = ()) -> tuple[bytes, str]:
@@ -72,66 +64,14 @@ def caffe_files(network: Network, plain: Plain, notes: tuple[str, ...] = ()) -> 
     net = described(network)
     comments = "".join(f"# {note}\n" for note in notes)
     text = comments + messages.text_of(net)
-    turned = _turned(network, plain)
+    bgr = turned(network, plain)
     layers = {layer.name: layer for layer in net.layer}
     for parts in weighted(network):
         name = parts[0].layer.name
         for kind in KINDS:
-            values = turned[f"{name}.{kind}"].reshape(_blob_shape(network, parts, kind))
+            values = bgr[f"{name}.{kind}"].reshape(blob_shape(network, parts, kind))
             messages.fill_blob(layers[name].blobs.add(), values.float().numpy())
     return bytes(net.SerializeToString()), text
-
-
-def read_caffemodel(data: bytes, network: Network, where: str) -> tuple[Plain, Any]:
-    """The plain ``state_dict`` of a ``.caffemodel`` by the network's names, and the file's net.
-
-    The last layer may have another number of outputs.
-
-    Raises:
-        InterchangeError: it is no such file, lacks a layer, has another shape.
-    """
-    net = messages.parsed(data, "NetParameter", where)
-    blobs = {layer.name: layer.blobs for layer in (*net.layers, *net.layer) if layer.blobs}
-    if not blobs:
-        raise InterchangeError(f"{where} holds no weights")
-    last = blobs.get(network.weighted_layers[-1], ())
-    if len(last) == len(KINDS):
-        network = with_classes(network, messages.blob_values(last[-1], where).size)
-    plain: dict[str, torch.Tensor] = {}
-    for parts in weighted(network):
-        name = parts[0].layer.name
-        found = blobs.pop(name, ())
-        if len(found) != len(KINDS):
-            raise InterchangeError(
-                f"{where}: {name} must have weights and biases, has {len(found)} blobs"
-            )
-        for kind, blob in zip(KINDS, found, strict=True):
-            values = messages.blob_values(blob, f"{where}: {name}.{kind}")
-            shape = _blob_shape(network, parts, kind)
-            # Before 2014 every blob had four extents.
-            if _without_ones(values.shape) != _without_ones(shape):
-                raise InterchangeError(
-                    f"{where}: {name}.{kind} has shape {values.shape}, {network.name} needs {shape}"
-                )
-            whole = plain_shape(network, parts, kind)
-            plain[f"{name}.{kind}"] = torch.from_numpy(values).reshape(whole)
-    if blobs:
-        raise InterchangeError(f"{where} has layers that {network.name} has not: {min(blobs)}")
-    return _turned(network, plain), net
-
-
-def difference(net: Any, network: Network) -> str:
-    """The first layer of a file's net that computes something else than ours; or nothing.
-
-    Raises:
-        InterchangeError: Caffe cannot express the network.
-    """
-    theirs, ours = _functions(net), _functions(described(network))
-    # Some files hold weights only.
-    for their, our in zip_longest(theirs, ours, fillvalue="nothing") if theirs else ():
-        if their != our:
-            return f"it has {their} where {network.name} has {our}"
-    return ""
 
 
 def described(network: Network) -> Any:
@@ -264,7 +204,7 @@ def caffe_input_shape(network: Network) -> Shape:
     return (channels, *extents)
 
 
-def _turned(network: Network, plain: Plain) -> dict[str, torch.Tensor]:
+def turned(network: Network, plain: Plain) -> dict[str, torch.Tensor]:
     """RGB to BGR, or back: the first weighted layer's input channels in the other order."""
     parts = weighted(network)[0]
     name, channels = f"{parts[0].layer.name}.weight", network.input_shape[0]
@@ -277,31 +217,10 @@ def _turned(network: Network, plain: Plain) -> dict[str, torch.Tensor]:
     return {**plain, name: turned}
 
 
-def _blob_shape(network: Network, parts: tuple[Part, ...], kind: str) -> Shape:
+def blob_shape(network: Network, parts: tuple[Part, ...], kind: str) -> Shape:
     shape = plain_shape(network, parts, kind)
     if kind == "weight" and is_grouped_product(network, parts):
         inputs = (*parts[0].input_shape, 1, 1)[:3]
         assert math.prod(inputs) == shape[1]
         return (shape[0], *inputs)
     return shape
-
-
-def _without_ones(shape: Shape) -> Shape:
-    start = next((i for i, extent in enumerate(shape) if extent != 1), len(shape))
-    return tuple(shape[start:])
-
-
-def _functions(net: Any) -> list[str]:
-    kinds = [(layer, _V1_TYPES.get(layer.type, "")) for layer in net.layers]
-    kinds += [(layer, layer.type) for layer in net.layer]
-    return [
-        f"{kind}{_norm_text(layer.lrn_param) if kind == 'LRN' else ''}"
-        for layer, kind in kinds
-        if kind in _V1_TYPES.values()
-    ]
-
-
-def _norm_text(norm: Any) -> str:
-    numbers = (np.float32(value) for value in (norm.alpha, norm.beta, norm.k))
-    region = " within a channel" if norm.norm_region else ""
-    return f" of {norm.local_size}{region} ({', '.join(f'{value:.4g}' for value in numbers)})"

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 
 from alexsim.errors import InterchangeError
-from alexsim.interchange import caffe
+from alexsim.interchange import caffe, caffemodel
 from alexsim.interchange.caffe_messages import Floats
 from alexsim.interchange.layout import dropout_factors, from_plain, sized, to_plain
 from alexsim.interchange.mean import mean_bytes
@@ -174,9 +174,9 @@ def _from_caffe(path: Path, network: Network) -> _Read:
         data = path.read_bytes()
     except OSError as error:
         raise InterchangeError(f"cannot read {path}: {error.strerror}") from error
-    plain, net = caffe.read_caffemodel(data, network, str(path))
+    plain, net = caffemodel.read_caffemodel(data, network, str(path))
     changes = ("colours were BGR, are RGB",) if network.input_shape[0] > 1 else ()
-    differs = caffe.difference(net, network)
+    differs = caffemodel.difference(net, network)
     notes = (f"another function than the file's: {differs}",) if differs else ()
     return plain, changes, notes, "mean-image"
 

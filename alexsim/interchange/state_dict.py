@@ -33,12 +33,14 @@ _TORCHVISION = {
     "fc8": "classifier.6",
 }
 _EDITION = "alexnet-owt"
+_WRAPPERS = ("module", "_orig_mod")
 
 
 def read_state_dict(path: Path) -> Plain:
     """Tensors of a ``.pt``, ``.pth`` or ``.safetensors`` file, as float32, under plain names.
 
-    A file may hold the ``state_dict`` under that key; the ``module.`` of ``DataParallel`` goes.
+    A file may hold the ``state_dict`` under that key; what ``DataParallel`` and ``torch.compile``
+    put into names goes.
 
     Raises:
         InterchangeError: it cannot be read, holds something else than tensors, or would run code.
@@ -52,7 +54,8 @@ def read_state_dict(path: Path) -> Plain:
         if not isinstance(value, torch.Tensor) or not value.is_floating_point():
             what = value.dtype if isinstance(value, torch.Tensor) else type(value).__name__
             raise InterchangeError(f"{path}: {name} is no tensor of real numbers but a {what}")
-        plain[str(name).removeprefix("module.")] = value.detach().float()
+        own = (part for part in str(name).split(".") if part not in _WRAPPERS)
+        plain[".".join(own)] = value.detach().float()
     return plain
 
 
