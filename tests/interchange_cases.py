@@ -76,7 +76,7 @@ def drawn(network: Network, dtype: torch.dtype = torch.float32) -> State:
     """Weights by column that keep values near 1, so that every layer has its say."""
     generator = torch.Generator().manual_seed(7)
     return {
-        f"{part.layer.name}.{'ab'[part.column]}.{kind}": torch.randn(
+        f"{part.layer.name}.{chr(ord('a') + part.column)}.{kind}": torch.randn(
             shape, generator=generator, dtype=dtype
         )
         * (2 / math.prod(shape[1:])) ** 0.5
