@@ -496,7 +496,7 @@ def write_weights(path: Path, name: str, state: State, *, mean: bool = False) ->
 def test_the_commands_lead_there_and_back(
     ending: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("onnx")
+    pytest.importorskip({"onnx": "onnx", "caffemodel": "google.protobuf"}.get(ending, "torch"))
     network = load_network("lenet-5").with_head(4)
     state, source = drawn(network), tmp_path / "w.safetensors"
     write_weights(source, "lenet-5", state, mean=True)
@@ -512,7 +512,8 @@ def test_the_commands_lead_there_and_back(
     assert all((tmp_path / f"out.{end}").stat().st_size == size for end, size in written.items())
     if ending in ("safetensors", "onnx"):
         if ending == "onnx":
-            assert document["largest_difference"] < 1e-5
+            if util.find_spec("onnxruntime"):
+                assert document["largest_difference"] < 1e-5
         else:
             assert_same(dict(load_weights(out).state), dict(load_weights(source).state))
         return
