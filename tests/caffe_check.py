@@ -2,7 +2,7 @@
 
     python tests/caffe_check.py [EDITION ...]
 
-Needs opencv-python-headless 4 (version 5 has no Caffe importer). Exits with 1 and a line per error.
+Needs opencv-python-headless 4. Prints a line per network; exits with 1 if one differs.
 """
 
 from __future__ import annotations
@@ -29,10 +29,9 @@ def differences(network: Network) -> tuple[float, float]:
     model = AlexNet(network).eval()
     with torch.no_grad():
         # Deviations that keep values near 1 from layer to layer, so that every norm has its say.
-        for name, parameter in model.named_parameters():
+        for parameter in model.parameters():
             inputs = parameter[0].numel() if parameter.ndim > 1 else 1
             parameter.normal_(0, (2 / inputs) ** 0.5 if parameter.ndim > 1 else 0.1)
-            assert parameter.abs().max() > 0, name
         images = 2 * torch.randn(2, *network.input_shape)
         logits = model(images)
     with tempfile.TemporaryDirectory() as folder:
