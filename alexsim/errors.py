@@ -6,6 +6,7 @@ AlexsimError          the user's mistake: the command line prints one line and e
 ├── ProfileError      a spec sheet or a table of measurements is missing or malformed
 ├── DataError         a data folder or its images cannot be used
 ├── RunError          a run directory cannot be written, read or resumed
+├── InterchangeError  weights do not fit a network, or a file of another format cannot be used
 ├── MemoryBudgetError a plan needs more memory than its device has (exit 3)
 ├── TrainingError     training itself failed: the loss is not a number (exit 1)
 └── GateError         a gate failed: a figure is worse than it may be (exit 4)
@@ -40,6 +41,10 @@ class DataError(AlexsimError):
 
 class RunError(AlexsimError):
     """A run directory cannot be written, read or resumed."""
+
+
+class InterchangeError(AlexsimError):
+    """Weights do not fit a network, or a file of another format cannot be read or written."""
 
 
 class MemoryBudgetError(AlexsimError):

@@ -16,6 +16,7 @@ from reference import REFERENCES
 from test_cli import run
 from torch.nn import functional as F
 
+from alexsim.interchange.module import plain_module
 from alexsim.network import counts
 from alexsim.network.editions import edition_names, load_network
 from alexsim.network.layers import Convolution, FullyConnected, ReLU, SoftmaxCrossEntropy
@@ -25,7 +26,6 @@ from alexsim.plan.tables import flop_table, without_formula
 from alexsim.profile import counters, tools
 from alexsim.profile.counters import Comparison, CounterResult, compare
 from alexsim.profile.operators import example, operators
-from alexsim.profile.plain import plain_module
 from alexsim.profile.readings import Counter, Item, Reading
 from alexsim.profile.reconcile import forward_account
 from alexsim.profile.tools import COUNTERS

@@ -13,6 +13,7 @@ from alexsim.cli.app import main
 from alexsim.errors import NetworkError
 from alexsim.execute.bind import Hyperparameters
 from alexsim.execute.executor import Executor
+from alexsim.interchange.module import plain_module
 from alexsim.machine.machine import load_machine
 from alexsim.network.editions import load_network
 from alexsim.network.layers import (
@@ -26,7 +27,6 @@ from alexsim.network.layers import (
 from alexsim.network.network import Network
 from alexsim.network.variants import VARIANTS, varied
 from alexsim.plan.planner import plan
-from alexsim.profile.plain import plain_module
 from alexsim.simulate.simulator import Configuration, on_machine
 from alexsim.train.recipe import recipe_name
 

@@ -24,12 +24,12 @@ from alexsim.execute.aten.norm import norm_forward, norm_grad_input
 from alexsim.execute.aten.pool import max_pool_forward, max_pool_grad_input
 from alexsim.execute.bind import Hyperparameters
 from alexsim.execute.executor import Executor
+from alexsim.interchange.module import plain_module
 from alexsim.machine.machine import load_machine
 from alexsim.network.layers import LocalResponseNorm, MaxPool
 from alexsim.network.network import Network, Part
 from alexsim.plan.planner import plan
 from alexsim.plan.records import OpKind, Plan
-from alexsim.profile.plain import plain_module
 from alexsim.profile.records import ratio
 from alexsim.simulate.simulator import Configuration, on_machine
 from alexsim.train import builtin

@@ -11,7 +11,9 @@ from typer.exceptions import Abort, TyperException
 from alexsim.cli import bench, data, hardware, network, recipe
 from alexsim.cli.calibrate import calibrate
 from alexsim.cli.eval import evaluate
+from alexsim.cli.export import export
 from alexsim.cli.flops import flops
+from alexsim.cli.import_ import import_
 from alexsim.cli.kernels import kernels
 from alexsim.cli.memory import memory
 from alexsim.cli.profile import profile
@@ -41,6 +43,8 @@ app.command()(sweep)
 app.command()(validate)
 app.command()(calibrate)
 app.command()(kernels)
+app.command()(export)
+app.command(name="import")(import_)
 app.add_typer(bench.app, name="bench")
 app.add_typer(data.app, name="data")
 app.add_typer(hardware.app, name="hardware")

@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from alexsim.interchange.module import plain_module
 from alexsim.network.network import Network
-from alexsim.profile.plain import plain_module
 
 # They move, allocate or draw numbers; none computes one from another.
 _NO_ARITHMETIC = frozenset({

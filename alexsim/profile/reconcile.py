@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+from alexsim.interchange.layout import plain_groups
 from alexsim.network.layers import Convolution, Dropout, FullyConnected, SoftmaxCrossEntropy
 from alexsim.plan.tables import FlopTable
 from alexsim.profile.operators import Operator
-from alexsim.profile.plain import plain_groups
 from alexsim.profile.readings import Item, Reading
 from alexsim.profile.rules import (
     KINDS,

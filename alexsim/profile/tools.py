@@ -15,9 +15,9 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from alexsim.interchange.module import plain_module
 from alexsim.network.network import Network
 from alexsim.profile.operators import example, plain_name, run_training
-from alexsim.profile.plain import plain_module
 from alexsim.profile.readings import Counter, Item, Reading
 
 

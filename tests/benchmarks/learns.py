@@ -20,10 +20,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from alexsim.interchange.module import ColumnNorm, plain_module
 from alexsim.network.editions import load_network
 from alexsim.network.layers import Convolution, FullyConnected, LocalResponseNorm
 from alexsim.network.network import Network
-from alexsim.profile.plain import ColumnNorm, plain_module
 from alexsim.train.checkpoint import RunDirectory
 from alexsim.train.config import stored_settings
 from alexsim.train.dataset import discover
