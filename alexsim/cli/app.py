@@ -11,9 +11,12 @@ from typer.exceptions import Abort, TyperException
 from alexsim.cli import bench, data, hardware, network, recipe
 from alexsim.cli.calibrate import calibrate
 from alexsim.cli.eval import evaluate
+from alexsim.cli.filters import filters
 from alexsim.cli.flops import flops
 from alexsim.cli.kernels import kernels
 from alexsim.cli.memory import memory
+from alexsim.cli.nearest import nearest
+from alexsim.cli.predict import predict
 from alexsim.cli.profile import profile
 from alexsim.cli.report import report
 from alexsim.cli.simulate import simulate
@@ -32,6 +35,9 @@ app = typer.Typer(
 )
 app.command()(train)
 app.command("eval")(evaluate)
+app.command()(predict)
+app.command()(nearest)
+app.command()(filters)
 app.command()(memory)
 app.command()(flops)
 app.command()(profile)

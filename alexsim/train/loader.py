@@ -189,7 +189,7 @@ class Loader:
             top, left = (int(v) for v in draw.integers(0, self._margin + 1, 2))
             mirror = bool(draw.integers(2))
             labels.append(sample.label)
-            crops.append(_crop(sample, top, left, mirror))
+            crops.append(crop_of(sample, top, left, mirror))
             noise.append(self._colour_noise(epoch, index))
             noisy.append(self._recipe.stage(epoch + 1).colour_noise)
         return _Task(
@@ -206,7 +206,7 @@ class Loader:
         channels = self._mean.shape[2]
         return _Task(
             labels=tuple(samples[image].label for image, _ in filled),
-            crops=tuple(_crop(samples[image], *views[view]) for image, view in filled),
+            crops=tuple(crop_of(samples[image], *views[view]) for image, view in filled),
             noise=np.zeros((len(filled), channels), dtype=np.float32),
             noisy=(False,) * len(filled),
             valid=len(shown),
@@ -305,7 +305,8 @@ class Loader:
         return np.random.Generator(np.random.Philox(key=key))
 
 
-def _crop(sample: Sample, top: int, left: int, mirror: bool) -> Crop:
+def crop_of(sample: Sample, top: int, left: int, mirror: bool) -> Crop:
+    """What to cut out of an image, wherever its bytes lie."""
     return Crop(
         path=sample.path,
         offset=sample.offset,
