@@ -77,7 +77,7 @@ def nearest(
         )
         print_json(document)
     else:
-        tables = neighbour_tables(near, known, layer=layer, split=split)
+        tables = neighbour_tables(near, known, layer=layer, data=str(data), split=split)
         options.console().print(tables, soft_wrap=True)
     if output is not None:
         picture = neighbour_picture(near, known, layer=layer, split=split)

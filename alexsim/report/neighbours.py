@@ -26,15 +26,15 @@ _OTHER = (178, 34, 34)
 
 
 def neighbour_tables(
-    found: Neighbours, names: ClassNames, *, layer: str, split: str
+    found: Neighbours, names: ClassNames, *, layer: str, data: str, split: str
 ) -> RenderableType:
-    """A table per query."""
+    """A table per query; files of the set are named from its folder on."""
     parts: list[RenderableType] = []
     for row in found.rows:
         right = names.right(row.query.sample.label)
         known = f" ({names.whole(right)})" if right else ""
         parts.append(Text(f"{row.query.sample.path}{known}"))
-        table = plain_table(f"nearest of {split} by {layer}", "", "distance", "class", "file")
+        table = plain_table(f"nearest {split} images by {layer}", "", "distance", "class", "file")
         for column in table.columns[2:]:
             column.justify = "left"
         for place, near in enumerate(row.nearest, start=1):
@@ -44,7 +44,7 @@ def neighbour_tables(
                 str(place),
                 f"{near.distance:.2f}",
                 Text(names.whole(own) if own else "", style="bold" if own == right else ""),
-                Text(sample.place),
+                Text(sample.place.removeprefix(f"{data}/")),
             )
         parts.append(table)
     return Group(*parts, *(Text(f"not read: {reason}") for reason in found.broken))
@@ -102,7 +102,7 @@ def neighbour_picture(
     middle = _MARGIN + _HEADING // 2 - _GAP // 2
     canvas.text(_MARGIN, middle, "image", size=24, room=side + _APART - _GAP, fill=FAINT)
     canvas.text(
-        first, middle, f"nearest of {split} by {layer}", size=24, room=count * step, fill=FAINT
+        first, middle, f"nearest {split} images by {layer}", size=24, room=count * step, fill=FAINT
     )
     for index, row in enumerate(found.rows):
         top = _MARGIN + _HEADING + index * height
