@@ -19,8 +19,9 @@ from alexsim.errors import DataError, NetworkError
 from alexsim.network.editions import load_network
 from alexsim.train import explain
 from alexsim.train.dataset import Sample
-from alexsim.train.evaluate import Setup, feature_layer
-from alexsim.train.explain import Picture, labelled, neighbours, pictures, responses
+from alexsim.train.evaluate import Setup, feature_layer, forward
+from alexsim.train.explain import Picture, labelled, pictures, predictions, responses
+from alexsim.train.neighbours import neighbours
 from alexsim.train.packing.words import words_of
 from alexsim.train.weights import Weights, load_weights
 
@@ -157,10 +158,21 @@ def test_neighbours_are_those_of_brute_force(
             assert CLASSES[one.picture.sample.label] == path.parent.name
 
 
-def test_distances_are_float64() -> None:
-    # In float32 the square of the first coordinate's difference would hide the second's.
-    query, of = np.array([1e8, 0.0]), np.array([[1e8, 3.0], [1e8 + 1, 0.0]])
-    assert explain._distances(query, of).tolist() == [3.0, 1.0]
+def test_distances_of_what_the_network_put_out_are_float64(
+    weights: Weights, noisy: list[Path]
+) -> None:
+    queries, samples = shown(weights, noisy[:2]), labelled(noisy[2:], CLASSES)
+    found = neighbours(weights, queries, samples, SETUP, count=12, done=nothing)
+    with forward(weights, SETUP) as asked:
+        own, others = (
+            np.concatenate(
+                [part.values for part in asked.activations(these, "relu2", done=nothing)]
+            ).astype(np.float64)
+            for these in ([one.sample for one in queries], samples)
+        )
+    for feature, row in zip(own, found.rows, strict=True):
+        exact = sorted(np.linalg.norm(others - feature, axis=1))
+        np.testing.assert_allclose([one.distance for one in row.nearest], exact, rtol=1e-14)
 
 
 def test_equal_images_are_at_0_in_order_and_a_query_is_not_its_own(
@@ -206,6 +218,19 @@ def test_broken_images_of_the_set_are_named_and_never_near(
     ]
     (line,) = found.broken
     assert line.startswith(str(broken))
+
+
+def test_a_query_that_is_lost_on_the_way_is_told(
+    weights: Weights, noisy: list[Path], tmp_path: Path
+) -> None:
+    lost = tmp_path / "lost.png"
+    lost.write_bytes(noisy[0].read_bytes())
+    queries = shown(weights, [noisy[1], lost])
+    lost.unlink()
+    with pytest.raises(DataError, match="cannot be read any more"):
+        neighbours(weights, queries, labelled(noisy, CLASSES), SETUP, count=1, done=nothing)
+    with pytest.raises(DataError, match=r"cannot be read any more: .*lost\.png"):
+        predictions(weights, queries, SETUP, views=1, filters=True, done=nothing)
 
 
 def test_images_in_shards_are_neighbours_too(

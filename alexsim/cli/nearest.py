@@ -49,7 +49,8 @@ def nearest(
     )
     from alexsim.train.dataset import discover, split_of
     from alexsim.train.evaluate import feature_layer
-    from alexsim.train.explain import labelled, neighbours, pictures
+    from alexsim.train.explain import labelled, pictures
+    from alexsim.train.neighbours import neighbours
     from alexsim.train.weights import load_weights
 
     positive("-k", count)

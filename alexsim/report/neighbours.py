@@ -6,6 +6,7 @@ features in the last hidden layer are nearest to its own.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -16,7 +17,8 @@ from alexsim.report.documents import head
 from alexsim.report.pictures import FAINT, INK, Canvas, enlarged
 from alexsim.report.prediction import ClassNames
 from alexsim.report.tables import plain_table
-from alexsim.train.explain import Neighbours, Picture
+from alexsim.train.explain import Picture
+from alexsim.train.neighbours import Neighbours
 
 _ROOM, _GAP, _MARGIN, _APART = 224, 12, 30, 60
 """Pixels: an image, between images, around all, between a query and the others."""
@@ -119,7 +121,7 @@ def _draw_picture(
     shown = enlarged(picture.crop, _ROOM)
     canvas.paste(shown, left, top)
     own = names.right(picture.sample.label)
-    title = names.short(own) if own else picture.sample.path.rpartition("/")[2]
+    title = names.short(own) if own else Path(picture.sample.path).name
     colour = FAINT if own is None else _OTHER if right and own != right else INK
     canvas.text(
         left, top + shown.height + _CAPTION // 2, title, size=24, room=shown.width, at="m",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -53,8 +54,8 @@ class ClassNames:
         return self.words.get(name, name).partition(",")[0]
 
     def whole(self, name: str) -> str:
-        """For a line of text: its id, and its words if they are known."""
-        return f"{name} {self.words[name]}" if name in self.words else name
+        """For a line of text: its id and, if it is known, the first of its words."""
+        return f"{name} {self.short(name)}" if name in self.words else name
 
 
 def prediction_text(
@@ -163,7 +164,8 @@ def prediction_picture(
         canvas.paste(enlarged(one.picture.crop, _ROOM), left, top + _HEADING)
         if filters:
             _draw_strongest(canvas, one.strongest, weights, left + side + 2 * _PAIR, top, side)
-        _draw_guesses(canvas, one, names, left, top + _HEADING + side, width)
+        _draw_class(canvas, one, names, left, top + _HEADING + side, side)
+        _draw_guesses(canvas, one, names, left, top + _HEADING + side + _CAPTION, width)
     return canvas.image
 
 
@@ -192,24 +194,27 @@ def filter_pixels(weights: Weights, one: Response) -> Pixels:
     return pixels
 
 
-def _draw_guesses(
-    canvas: Canvas, one: Prediction, names: ClassNames, left: int, top: int, width: int
+def _draw_class(
+    canvas: Canvas, one: Prediction, names: ClassNames, left: int, top: int, side: int
 ) -> None:
     sample = one.picture.sample
     right = names.right(sample.label)
     # Of an image whose class nobody knows, the name of its file tells which it is.
-    title = names.short(right) if right else sample.path.rpartition("/")[2]
-    canvas.text(
-        left, top + _CAPTION // 2, title, size=30, room=width, at="m",
-        fill=INK if right else FAINT,
-    )  # fmt: skip
+    title = names.short(right) if right else Path(sample.path).name
+    colour = INK if right else FAINT
+    canvas.text(left, top + _CAPTION // 2, title, size=30, room=side, at="m", fill=colour)
+
+
+def _draw_guesses(
+    canvas: Canvas, one: Prediction, names: ClassNames, left: int, top: int, width: int
+) -> None:
+    right = names.right(one.picture.sample.label)
+    x, room = left + _PAIR, width - 2 * _PAIR
     for place, (name, probability) in enumerate(best(one.probabilities, names.ids)):
-        y = top + _CAPTION + place * _ROW
+        y = top + place * _ROW
         colour = _RIGHT if name == right else _PLAIN
         canvas.box(left, y, round(probability * width), _ROW - 4, colour)
         middle = y + _ROW // 2 - 2
         share = f"{100 * probability:.1f} %" if probability >= 0.0005 else "< 0.1 %"
-        used = canvas.text(
-            left + _PAIR, middle, share, size=22, room=width - 2 * _PAIR, at="r", fill=FAINT
-        )
-        canvas.text(left + _PAIR, middle, names.short(name), size=26, room=width - used - 4 * _PAIR)
+        used = canvas.text(x, middle, share, size=22, room=room, at="r", fill=FAINT)
+        canvas.text(x, middle, names.short(name), size=26, room=room - used - 2 * _PAIR)
