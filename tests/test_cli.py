@@ -124,7 +124,8 @@ def test_network_show_fits_a_terminal_and_draws(
     "command", [(), ("train",), ("memory",), ("flops",), ("network", "list"), ("network", "show"),
      ("simulate",), ("report",), ("sweep",), ("validate",), ("calibrate",), ("hardware", "list"),
      ("hardware", "show"),
-     ("export",), ("import",), ("data",), ("data", "pack"), ("data", "inspect"), ("data", "bench")],
+     ("export",), ("import",), ("eval",), ("predict",), ("nearest",), ("filters",),
+     ("data",), ("data", "pack"), ("data", "inspect"), ("data", "bench")],
 )  # fmt: skip
 def test_help_has_an_example(command: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*command, "--help") == 0

@@ -34,7 +34,7 @@ from alexsim.train.evaluate import (
     combined,
     errors,
     feature_layer,
-    features,
+    forward,
     tuned,
 )
 from alexsim.train.images import load_square
@@ -288,13 +288,14 @@ def test_files_that_cannot_be_read_are_left_out_and_named(
     kept = np.delete(before.probabilities, 4, 0)
     assert np.allclose(after.probabilities, kept, rtol=1e-5, atol=1e-7)
     assert len(split_of(whole, "other")) == 9
-    assert not run("eval", runs[0], "--data", tmp_path, "--workers", 1, "--threads", 1)
+    small = ("--batch", 2, "--workers", 1, "--threads", 1)
+    assert not run("eval", runs[0], "--data", tmp_path, "--views", 10, *small)
     assert "not read: " in capsys.readouterr().out
     for name in ("bright", "dark", "middle"):
         for file in (tmp_path / "val" / name).iterdir():
             file.write_bytes(b"")
     assert run("eval", runs[0], "--data", tmp_path, "--workers", 1, "--threads", 1) == 2
-    assert "no image of a whole batch can be read" in capsys.readouterr().err
+    assert "none of 9 images can be read" in capsys.readouterr().err
 
 
 def test_features_are_what_the_last_projection_reads(
@@ -304,8 +305,10 @@ def test_features_are_what_the_last_projection_reads(
     assert feature_layer("alexnet-2012") == "relu7"
     assert feature_layer("alexnet-6conv") == "bottleneck"
     assert feature_layer("lenet-5") == "sigmoid4"
-    samples, found = features(weights, images.train, SETUP, done=lambda _: None)
-    assert samples == images.train
+    with forward(weights, SETUP) as asked:
+        found = np.concatenate(
+            [one.values for one in asked.activations(images.train, "sigmoid4", done=lambda _: None)]
+        )
     own = answers(weights, images.train, SETUP, views=1, done=lambda _: None).probabilities
     logits = torch.from_numpy(found) @ weights.state["fc5.a.weight"].T + weights.state["fc5.a.bias"]
     assert np.allclose(torch.softmax(logits, 1).numpy(), own, atol=1e-6)

@@ -12,10 +12,13 @@ from alexsim.cli import bench, data, hardware, network, recipe
 from alexsim.cli.calibrate import calibrate
 from alexsim.cli.eval import evaluate
 from alexsim.cli.export import export
+from alexsim.cli.filters import filters
 from alexsim.cli.flops import flops
 from alexsim.cli.import_ import import_
 from alexsim.cli.kernels import kernels
 from alexsim.cli.memory import memory
+from alexsim.cli.nearest import nearest
+from alexsim.cli.predict import predict
 from alexsim.cli.profile import profile
 from alexsim.cli.report import report
 from alexsim.cli.simulate import simulate
@@ -34,6 +37,9 @@ app = typer.Typer(
 )
 app.command()(train)
 app.command("eval")(evaluate)
+app.command()(predict)
+app.command()(nearest)
+app.command()(filters)
 app.command()(memory)
 app.command()(flops)
 app.command()(profile)

@@ -22,21 +22,8 @@ def evaluate(
     data: Annotated[
         Path, typer.Option("--data", metavar="DIR", help="Images, as for `alexsim train`.")
     ],
-    split: Annotated[
-        str,
-        typer.Option(
-            "--split",
-            metavar="SPLIT",
-            help="`held-out` (val/, else test/, else every tenth image), `train`, or the name of a"
-            " folder beside train/.",
-        ),
-    ] = "held-out",
-    views: Annotated[
-        int,
-        typer.Option(
-            "--views", metavar="N", help="1: the centre; 10: the corners too, and all mirrored."
-        ),
-    ] = 1,
+    split: shared.Split = "held-out",
+    views: shared.ViewCount = 1,
     shares: Annotated[
         str,
         typer.Option(
@@ -82,8 +69,7 @@ def evaluate(
 
     if predictions is not None:
         check_rows("--predictions", predictions)
-    if views not in (1, 10):
-        raise AlexsimError(f"--views must be 1 or 10, got {views}")
+    chosen = shared.view_count(views)
     if tune and shares:
         raise AlexsimError("give --shares or --tune, not both")
     if tune == split:
@@ -106,7 +92,7 @@ def evaluate(
                         one,
                         found.renumbered(samples, names),
                         setup,
-                        views=10 if views == 10 else 1,
+                        views=chosen,
                         done=done,
                     )
                 )

@@ -9,13 +9,65 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from PIL import Image
+
+    from alexsim.report.prediction import ClassNames
     from alexsim.train.evaluate import Setup
+    from alexsim.train.loader import Views
+    from alexsim.train.weights import Weights
+
+
+def checked_picture(path: Path | None) -> Path | None:
+    """Refuse a name that is no picture's, before anything is computed."""
+    from alexsim.cli.output import check_picture
+
+    if path is not None:
+        check_picture(path)
+    return path
+
 
 Model = Annotated[
     Path,
     typer.Argument(
         metavar="MODEL",
         help="A run directory, or a .safetensors file of `alexsim export` or `alexsim import`.",
+    ),
+]
+Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Files of images.")]
+Split = Annotated[
+    str,
+    typer.Option(
+        "--split",
+        metavar="SPLIT",
+        help="`held-out` (val/, else test/, else every tenth image), `train`, or the name of a"
+        " folder beside train/.",
+    ),
+]
+ViewCount = Annotated[
+    int,
+    typer.Option(
+        "--views", metavar="N", help="1: the centre; 10: the corners too, and all mirrored."
+    ),
+]
+Picture = Annotated[
+    Path | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="FILE.png",
+        callback=checked_picture,
+        help="Draw a picture there, as a figure of the 2012 paper.",
+    ),
+]
+Names = Annotated[
+    Path | None,
+    typer.Option(
+        "--names",
+        metavar="FILE",
+        help="Names of classes, in lines such as `n01440764 tench, Tinca tinca`. Default: of"
+        " WordNet ids, LOC_synset_mapping.txt or synset_words.txt beside the images.",
     ),
 ]
 Batch = Annotated[int, typer.Option("--batch", metavar="N", help="Crops at a time.")]
@@ -61,3 +113,64 @@ def setup(batch: int, device: str, backend: str, threads: int | None, workers: i
     if by == "triton":
         ready_for_triton(where, Watcher(note=lambda text: typer.echo(f"alexsim: {text}", err=True)))
     return Setup(batch_size=batch, workers=given["--workers"], device=where, backend=by)
+
+
+def view_count(given: int) -> Views:
+    """One view or ten.
+
+    Raises:
+        AlexsimError: neither.
+    """
+    from alexsim.errors import AlexsimError
+
+    if given not in (1, 10):
+        raise AlexsimError(f"--views must be 1 or 10, got {given}")
+    return 10 if given == 10 else 1
+
+
+def names_of(classes: Sequence[str], near: Sequence[Path], given: Path | None) -> ClassNames:
+    """What classes are called; names for WordNet ids from a file that is given or lies near.
+
+    Raises:
+        DataError: such a file cannot be read.
+    """
+    from alexsim.report.prediction import ClassNames
+    from alexsim.train.packing.words import words_of
+
+    return ClassNames(ids=classes, words=words_of(classes, near, given))
+
+
+def output_names(
+    model: Path, weights: Weights, images: Sequence[Path], given: Path | None
+) -> ClassNames:
+    """What a network's outputs are called.
+
+    Where its weights do not tell, and the given names are as many, they are those of ILSVRC: the
+    sorted WordNet ids.
+
+    Raises:
+        DataError: a file of names cannot be read.
+    """
+    from alexsim.train.config import stored_settings
+
+    near = [*dict.fromkeys(path.absolute().parent.parent for path in images)]
+    if model.is_dir():
+        near.append(Path(stored_settings(model).data))
+    found = names_of(weights.classes, near, given)
+    if not weights.classes and len(found.words) == weights.outputs:
+        return names_of(sorted(found.words), near, given)
+    return found
+
+
+def write_picture(path: Path, image: Image.Image, *, said: bool) -> None:
+    """A whole PNG file or none; ``said`` prints its name and size.
+
+    Raises:
+        AlexsimError: the file cannot be written.
+    """
+    from alexsim.cli.output import write_bytes
+    from alexsim.report.pictures import png
+
+    write_bytes(path, png(image))
+    if said:
+        typer.echo(f"{path}: {image.width} x {image.height} pixels")

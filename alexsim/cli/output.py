@@ -92,6 +92,18 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]], document: dict[str, A
         write_text(path, csv_text(rows) if path.suffix == ".csv" else json_text(document))
 
 
+def check_picture(path: Path) -> None:
+    """Look at the name before anything is computed for it.
+
+    Raises:
+        AlexsimError: it does not end in .png, or its folder is not there.
+    """
+    if path.suffix != ".png":
+        raise AlexsimError(f"pictures go into a file that ends in .png; got {path}")
+    if not path.absolute().parent.is_dir():
+        raise AlexsimError(f"cannot write {path}: there is no folder {path.parent}")
+
+
 def check_trace(path: Path) -> None:
     """Look at the name before anything is measured for it.
 

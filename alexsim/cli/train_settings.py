@@ -34,7 +34,7 @@ from alexsim.train.initial import refuse_other_layers
 from alexsim.train.loader import ORDERS, refuse_order
 from alexsim.train.recipe import Recipe, load_recipe, recipe_name
 from alexsim.train.records import TrainSettings, Watcher
-from alexsim.train.weights import load_weights
+from alexsim.train.weights import Weights, load_weights
 from alexsim.units import parse_bytes
 
 _NET = "alexnet-2012"
@@ -86,27 +86,21 @@ def begin(
         MemoryBudgetError: the plan does not fit, before any data is drawn.
     """
     initial = load_weights(init_from) if init_from else None
-    followed = load_recipe(recipe or recipe_name(net or (initial.network if initial else _NET)))
+    net = net or (initial.network if initial else _NET)
+    followed = load_recipe(recipe or recipe_name(net))
     if not recipe:
         followed = followed.only_first_stage
     if initial is not None and normalise is None:
         # Its layers have learnt from images like that.
         normalise = initial.normalisation
     followed = _changed(followed, learning_rate, bias_rate, augment, normalise, colour_noise)
-    net = net or (initial.network if initial else _NET)
     if new_head:
-        if initial is None:
-            raise AlexsimError("--new-head goes with --init-from: without it every layer is new")
-        images = discover(data or _builtin(watch), most_classes=_MOST_CLASSES)
-        net = f"{without_head(net)}+{len(images.classes)}-classes"
+        net = _with_new_head(net, initial, data or _builtin(watch))
     network = load_network(net)
     if initial is not None:
         refuse_other_layers(initial, network, new_head=new_head)
-    learns = trainable(train_only, network)
-    if learns is not None:
-        followed = followed.freezing(
-            tuple(name for name in network.weighted_layers if name not in learns)
-        )
+    if learns := trainable(train_only, network):
+        followed = followed.freezing(tuple(n for n in network.weighted_layers if n not in learns))
     followed.refuse_strange_layers(network.weighted_layers)
     budget = (
         parse_bytes(mem_cap) if mem_cap is not None else int(load_device(DEVICE).memory_bytes.value)
@@ -121,18 +115,17 @@ def begin(
         raise AlexsimError("--graph cannot hold the exchanges between processes of --strict")
     made = plan(network, gpus=gpus, batch_size=batch, backend=by)
     copies = _replicas(replicas, len(made.devices), batch, processes=processes, place=place)
-    if place or processes:
-        if strict or graph:
-            raise AlexsimError("--strict and --graph are for one process that has all devices")
-        on_host = place.on_host if place else copies * len(made.devices)
-        cores = max(1, (os.cpu_count() or 1) // on_host)
-    else:
-        cores = os.cpu_count() or 1
+    apart = bool(place) or processes
+    if apart and (strict or graph):
+        raise AlexsimError("--strict and --graph are for one process that has all devices")
+    on_host = place.on_host if place else copies * len(made.devices) if processes else 1
+    if threads is None:
+        threads = max(1, (os.cpu_count() or 1) // on_host)
     way = _transport(transport, where, len(made.devices))
     if by == "triton":
         ready_for_triton(where, watch)
     for option, value in (
-        ("--threads", cores if threads is None else threads),
+        ("--threads", threads),
         ("--workers", workers),
         ("--checkpoint-every", checkpoint_every),
     ):
@@ -147,7 +140,7 @@ def begin(
         data="",
         steps=default_steps,
         seed=seed,
-        threads=cores if threads is None else threads,
+        threads=threads,
         workers=workers,
         checkpoint_every=checkpoint_every,
         recipe=followed,
@@ -155,7 +148,9 @@ def begin(
         backend=by,
         transport=way,
         precision=choice("--precision", precision, PRECISIONS),
-        graph=(where, by, strict) == ("cuda", "triton", False) if graph is None else graph,
+        graph=(where, by) == ("cuda", "triton") and not (strict or apart)
+        if graph is None
+        else graph,
         strict=strict,
         order=choice("--order", order, ORDERS),
         init_from=str(init_from.absolute()) if init_from else "",
@@ -170,6 +165,14 @@ def begin(
         epochs = followed.epochs
     chosen = replace(chosen, data=str(root), steps=_steps(steps, epochs, chosen, len(images.train)))
     return chosen, output or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
+
+
+def _with_new_head(net: str, initial: Weights | None, data: Path) -> str:
+    """The network's name with as many outputs as the data has classes."""
+    if initial is None:
+        raise AlexsimError("--new-head goes with --init-from: without it every layer is new")
+    classes = discover(data, most_classes=_MOST_CLASSES).classes
+    return f"{without_head(net)}+{len(classes)}-classes"
 
 
 def resumed(

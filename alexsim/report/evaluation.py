@@ -80,7 +80,7 @@ def prediction_rows(of: Answers, names: Sequence[str]) -> list[dict[str, Any]]:
     rows = []
     for sample, own in zip(of.samples, of.probabilities, strict=True):
         row: dict[str, Any] = {
-            "file": sample.path if sample.length < 0 else f"{sample.path}@{sample.offset}",
+            "file": sample.place,
             "class": names[sample.label],
         }
         for place, (name, probability) in enumerate(best(own, names), start=1):

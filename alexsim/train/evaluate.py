@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from alexsim.errors import DataError
+from alexsim.errors import DataError, NetworkError
 from alexsim.execute.choices import Backend, Device
 from alexsim.execute.executor import Executor
 from alexsim.network.editions import load_network
@@ -66,7 +66,7 @@ def answers(
 ) -> Answers:
     """Probabilities of every class for every image, averaged over its views.
 
-    Views are summed in float64, in order, so that the average is the same for any batch size.
+    Views are summed in float64, in order, however they fall into batches.
 
     Raises:
         DataError: no image can be read.
@@ -77,10 +77,10 @@ def answers(
     softmax = network.layers[-1].name
     seen = np.zeros(len(samples), dtype=np.int64)
     broken: dict[str, None] = {}
-    with _forward(weights, setup) as (executor, loader):
+    with forward(weights, setup) as asked:
         shown = 0
-        for batch in loader.views(samples, views):
-            found = _ask(executor, batch, softmax).double().numpy()
+        for batch in asked.loader.views(samples, views):
+            found = asked.output(batch, softmax).double().numpy()
             broken |= dict.fromkeys(batch.broken)
             for row in range(batch.valid):
                 if batch.readable[row]:
@@ -98,35 +98,20 @@ def answers(
     )
 
 
-def features(
-    weights: Weights, samples: Sequence[Sample], setup: Setup, *, done: Done
-) -> tuple[tuple[Sample, ...], Floats]:
-    """Images that could be read, and the last hidden layer's activations, ``[images, units]``.
-
-    That is what goes into the last projection, fc7's 4096 units in AlexNet (paper, section 6.1),
-    of the centre crop, before dropout.
-    """
-    layer = feature_layer(weights.network)
-    kept: list[Sample] = []
-    rows: list[Floats] = []
-    with _forward(weights, setup) as (executor, loader):
-        shown = 0
-        for batch in loader.views(samples):
-            found = _ask(executor, batch, layer).flatten(1).numpy()
-            good = [row for row in range(batch.valid) if batch.readable[row]]
-            kept += [samples[shown + row] for row in good]
-            rows.append(found[good])
-            shown += batch.valid
-            done(shown)
-    return tuple(kept), np.concatenate(rows)
-
-
 def feature_layer(name: str) -> str:
-    """The layer that the last projection reads; dropout, which only scales, left out."""
+    """The layer that the last projection reads; dropout, which only scales, left out.
+
+    Its output are the features of the paper's figure 4: fc7's 4096 units in AlexNet, after ReLU.
+
+    Raises:
+        NetworkError: the last projection reads the image itself.
+    """
     layers = load_network(name).layers
     last = max(i for i, layer in enumerate(layers) if isinstance(layer, FullyConnected)) - 1
-    while isinstance(layers[last], Dropout):
+    while last >= 0 and isinstance(layers[last], Dropout):
         last -= 1
+    if last < 0:
+        raise NetworkError(f"network {name!r} has no hidden layer, so an image has no features")
     return layers[last].name
 
 
@@ -229,9 +214,57 @@ def class_names(loaded: Sequence[Weights], dataset: Dataset) -> tuple[str, ...]:
     return names
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Activations:
+    """A layer's output for some images that could be read."""
+
+    samples: tuple[Sample, ...]
+    values: Floats
+    """``[images, ...]``, the layer's columns side by side."""
+    broken: tuple[str, ...]
+    """Why others could not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forward:
+    """A network that only goes forward, and what reads its images."""
+
+    executor: Executor
+    loader: Loader
+
+    def output(self, batch: Batch, layer: str) -> torch.Tensor:
+        """What a layer puts out for a minibatch, ``[N, ...]``."""
+        images = torch.from_numpy(batch.images).permute(0, 3, 1, 2)
+        self.executor.evaluate(images, torch.zeros(len(batch.labels), dtype=torch.int64))
+        return self.executor.activation(layer)
+
+    def activations(
+        self, samples: Sequence[Sample], layer: str, *, done: Done
+    ) -> Iterator[Activations]:
+        """A layer's output for the centre crops of any number of images, a minibatch at a time.
+
+        ``done``: is told how many images have been seen.
+        """
+        shown = 0
+        for batch in self.loader.views(samples):
+            found = self.output(batch, layer).numpy()
+            good = [row for row in range(batch.valid) if batch.readable[row]]
+            yield Activations(
+                samples=tuple(samples[shown + row] for row in good),
+                values=found[good],
+                broken=batch.broken,
+            )
+            shown += batch.valid
+            done(shown)
+
+
 @contextlib.contextmanager
-def _forward(weights: Weights, setup: Setup) -> Iterator[tuple[Executor, Loader]]:
-    """A plan that only goes forward, with these weights, and a loader for its images."""
+def forward(weights: Weights, setup: Setup) -> Iterator[Forward]:
+    """A plan that only goes forward, with these weights, and a loader for its images.
+
+    Raises:
+        PlanError: the backend cannot run this network.
+    """
     network = load_network(weights.network)
     made = plan(
         network,
@@ -259,10 +292,4 @@ def _forward(weights: Weights, setup: Setup) -> Iterator[tuple[Executor, Loader]
             seed=0,
             pool=pool,
         )
-        yield executor, loader
-
-
-def _ask(executor: Executor, batch: Batch, layer: str) -> torch.Tensor:
-    images = torch.from_numpy(batch.images).permute(0, 3, 1, 2)
-    executor.evaluate(images, torch.zeros(len(batch.labels), dtype=torch.int64))
-    return executor.activation(layer)
+        yield Forward(executor=executor, loader=loader)

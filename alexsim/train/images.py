@@ -61,6 +61,11 @@ class Piece:
     crc: int = 0
     """CRC-32 of a shard's part; damage is not left for the decoder to miss."""
 
+    @property
+    def place(self) -> str:
+        """A name that tells it from all others: its file, or a byte of a shard."""
+        return self.path if self.length < 0 else f"{self.path}@{self.offset}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crop(Piece):

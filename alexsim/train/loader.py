@@ -77,6 +77,8 @@ class _Task:
     noisy: tuple[bool, ...]
     """Whether an image's epoch has noisy colours; images held out never have."""
     valid: int
+    some: bool
+    """Whether it takes at least one image that can be read."""
 
 
 _Begun = tuple[_Task, list[Future[tuple[Pixels, list[str | None]]]]]
@@ -119,6 +121,9 @@ class Loader:
         inner = slice(middle, middle + crop_side)
         # The centre of the mean image is subtracted wherever the crop lies, as in 2012.
         self._mean = statistics.mean[inner, inner]
+        end = self._margin
+        places = [(middle, middle), (0, 0), (0, end), (end, 0), (end, end)]
+        self._views = [(*place, mirror) for mirror in (False, True) for place in places]
         self._way: Order = order
         self._orders: dict[int, NDArray[np.int64]] = {}
         self._fetched: deque[str] = deque(maxlen=2 * _SHARDS_MIXED)
@@ -130,20 +135,23 @@ class Loader:
     def held_out(self, first: int = 0, count: int = 0) -> Iterator[Batch]:
         """Centre crops of held-out images: ``count`` from ``first`` on, around the end; 0: all."""
         every = self._dataset.held_out
-        return self.views([every[(first + i) % len(every)] for i in range(count or len(every))])
+        chosen = [every[(first + i) % len(every)] for i in range(count or len(every))]
+        return self._tests(chosen, self._views[:1], some=True)
 
     def views(self, samples: Sequence[Sample], count: Views = 1) -> Iterator[Batch]:
         """The centre crop of every image, or all its ten views one after the other.
 
         Ten are the centre and the four corners, and their mirrors (paper, section 4.1).
         """
-        middle, end = self._margin // 2, self._margin
-        places = [(middle, middle), (0, 0), (0, end), (end, 0), (end, end)]
-        chosen = [(*place, mirror) for mirror in (False, True) for place in places][:count]
-        size, total = self._batch_size, len(samples) * len(chosen)
+        return self._tests(samples, self._views[:count], some=False)
+
+    def _tests(
+        self, samples: Sequence[Sample], views: Sequence[_View], *, some: bool
+    ) -> Iterator[Batch]:
+        size, total = self._batch_size, len(samples) * len(views)
         # Views of one image stand side by side: it is decoded once for those of a batch.
         return self._ahead(
-            partial(self._test_task, samples, chosen, range(first, min(first + size, total)))
+            partial(self._test_task, samples, views, range(first, min(first + size, total)), some)
             for first in range(0, total, size)
         )
 
@@ -195,7 +203,7 @@ class Loader:
             top, left = (int(v) for v in draw.integers(0, self._margin + 1, 2))
             mirror = bool(draw.integers(2))
             labels.append(sample.label)
-            crops.append(_crop(sample, top, left, mirror))
+            crops.append(crop_of(sample, top, left, mirror))
             noise.append(self._colour_noise(epoch, index))
             noisy.append(self._recipe.stage(epoch + 1).colour_noise)
         return _Task(
@@ -204,18 +212,22 @@ class Loader:
             noise=np.stack(noise),
             noisy=tuple(noisy),
             valid=self._batch_size,
+            some=True,
         )
 
-    def _test_task(self, samples: Sequence[Sample], views: Sequence[_View], shown: range) -> _Task:
+    def _test_task(
+        self, samples: Sequence[Sample], views: Sequence[_View], shown: range, some: bool
+    ) -> _Task:
         # The plan's batch is fixed: repeat images to fill the last one.
         filled = [divmod(shown[i % len(shown)], len(views)) for i in self._mine]
         channels = self._mean.shape[2]
         return _Task(
             labels=tuple(samples[image].label for image, _ in filled),
-            crops=tuple(_crop(samples[image], *views[view]) for image, view in filled),
+            crops=tuple(crop_of(samples[image], *views[view]) for image, view in filled),
             noise=np.zeros((len(filled), channels), dtype=np.float32),
             noisy=(False,) * len(filled),
             valid=len(shown),
+            some=some,
         )
 
     def _colour_noise(self, epoch: int, index: int) -> Floats:
@@ -239,9 +251,9 @@ class Loader:
         pixels = np.concatenate([part for part, _ in loaded])
         failures = [failure for _, part in loaded for failure in part]
         good = [i for i, failure in enumerate(failures) if failure is None]
-        if not good:
+        if task.some and not good:
             raise DataError(f"no image of a whole batch can be read; the first: {failures[0]}")
-        chosen = [_nearest(i, good, len(failures)) for i in range(len(failures))]
+        chosen = [_nearest(i, good or [i], len(failures)) for i in range(len(failures))]
         images = np.empty(pixels.shape, dtype=np.float32)
         # One image at a time, so that each pass finds it in the cache.
         for index, source in enumerate(chosen):
@@ -311,7 +323,8 @@ class Loader:
         return np.random.Generator(np.random.Philox(key=key))
 
 
-def _crop(sample: Sample, top: int, left: int, mirror: bool) -> Crop:
+def crop_of(sample: Sample, top: int, left: int, mirror: bool) -> Crop:
+    """What to cut out of an image, wherever its bytes lie."""
     return Crop(
         path=sample.path,
         offset=sample.offset,

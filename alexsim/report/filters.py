@@ -1,0 +1,88 @@
+"""The first convolution's filters as a picture file, as figure 3 of the 2012 paper."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from PIL import Image
+
+from alexsim.errors import AlexsimError
+from alexsim.network.editions import load_network
+from alexsim.plan.records import letter
+from alexsim.report.documents import head
+from alexsim.report.page.inputs import Filters
+from alexsim.report.pictures import FAINT, Canvas, enlarged, grid
+from alexsim.train.explain import drawable
+from alexsim.train.weights import Weights
+
+_ROOM, _GAP = 800, 40
+"""Pixels that a column's filters are enlarged to, and around them."""
+_TITLE, _HEADING, _FOOT = 56, 48, 44
+
+
+def first_filters(weights: Weights) -> tuple[Filters, ...]:
+    """The first convolution's filters, a record per column.
+
+    Raises:
+        AlexsimError: the first layer is no convolution over one or three channels.
+    """
+    network = load_network(weights.network)
+    first = drawable(network)
+    if first is None:
+        raise AlexsimError(
+            f"{network.name}: its first layer, {network.layers[0].name}, is no convolution over"
+            " one or three channels, so its filters are no pictures"
+        )
+    return tuple(
+        Filters(
+            layer=first.name,
+            column=letter(part.column),
+            device=f"GPU {part.column}",
+            weights=weights.state[f"{first.name}.{letter(part.column)}.weight"].numpy(),
+        )
+        for part in network.parts[0]
+    )
+
+
+def filters_picture(found: Sequence[Filters], network: str) -> Image.Image:
+    """The columns side by side, each under the name of its GPU."""
+    blocks = [enlarged(grid(one.weights), _ROOM) for one in found]
+    across = sum(block.width + _GAP for block in blocks) + _GAP
+    titles = _TITLE + (_HEADING if len(found) > 1 else 0)
+    canvas = Canvas(across, _GAP // 2 + titles + blocks[0].height + _FOOT)
+    count, _, height, width = found[0].weights.shape
+    room = across - 2 * _GAP
+    title = f"{found[0].layer} of {network}: {len(found) * count} filters of {height} x {width}"
+    canvas.text(_GAP, _GAP // 2 + _TITLE // 2, title, size=36, room=room)
+    left, top = _GAP, _GAP // 2 + titles
+    for one, block in zip(found, blocks, strict=True):
+        if len(found) > 1:
+            canvas.text(left, top - _HEADING // 2, one.device, size=30, room=block.width, at="m")
+        canvas.paste(block, left, top)
+        left += block.width + _GAP
+    foot = top + blocks[0].height + _FOOT // 2
+    canvas.text(
+        _GAP, foot, "Each on its own scale; mid-grey is zero.", size=22, room=room, fill=FAINT
+    )
+    return canvas.image
+
+
+def filters_document(found: Sequence[Filters], network: str, *, model: str) -> dict[str, Any]:
+    """``alexsim filters --json``: what the picture is of, and its numbers in short."""
+    return head(network, 0) | {
+        "model": model,
+        "layer": found[0].layer,
+        "columns": [
+            {
+                "column": one.column,
+                "device": one.device,
+                "shape": list(one.weights.shape),
+                "lowest": float(one.weights.min()),
+                "mean": float(one.weights.mean()),
+                "highest": float(one.weights.max()),
+                "deviation": float(one.weights.std()),
+            }
+            for one in found
+        ],
+    }

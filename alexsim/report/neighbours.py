@@ -1,0 +1,129 @@
+"""Images that a network takes for alike: a table, a document, and rows of pictures.
+
+The rows are drawn as figure 4 of the 2012 paper (right): an image, then those of a set whose
+features in the last hidden layer are nearest to its own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from alexsim.report.documents import head
+from alexsim.report.pictures import FAINT, INK, Canvas, enlarged
+from alexsim.report.prediction import ClassNames
+from alexsim.report.tables import plain_table
+from alexsim.train.explain import Picture
+from alexsim.train.neighbours import Neighbours
+
+_ROOM, _GAP, _MARGIN, _APART = 224, 12, 30, 60
+"""Pixels: an image, between images, around all, between a query and the others."""
+_HEADING, _CAPTION = 44, 40
+_OTHER = (178, 34, 34)
+"""Of a class that is not the query's."""
+
+
+def neighbour_tables(
+    found: Neighbours, names: ClassNames, *, layer: str, data: str, split: str
+) -> RenderableType:
+    """A table per query; files of the set are named from its folder on."""
+    parts: list[RenderableType] = []
+    for row in found.rows:
+        right = names.right(row.query.sample.label)
+        known = f" ({names.whole(right)})" if right else ""
+        parts.append(Text(f"{row.query.sample.path}{known}"))
+        table = plain_table(f"nearest {split} images by {layer}", "", "distance", "class", "file")
+        for column in table.columns[2:]:
+            column.justify = "left"
+        for place, near in enumerate(row.nearest, start=1):
+            sample = near.picture.sample
+            own = names.right(sample.label)
+            table.add_row(
+                str(place),
+                f"{near.distance:.2f}",
+                Text(names.whole(own) if own else "", style="bold" if own == right else ""),
+                Text(sample.place.removeprefix(f"{data}/")),
+            )
+        parts.append(table)
+    return Group(*parts, *(Text(f"not read: {reason}") for reason in found.broken))
+
+
+def neighbour_document(
+    found: Neighbours,
+    names: ClassNames,
+    network: str,
+    *,
+    model: str,
+    data: str,
+    split: str,
+    layer: str,
+) -> dict[str, Any]:
+    """``alexsim nearest --json``; distances are in the units of the activations."""
+    return head(network, len(found.rows)) | {
+        "model": model,
+        "data": data,
+        "split": split,
+        "layer": layer,
+        "images": [
+            {
+                "file": row.query.sample.path,
+                "class": names.right(row.query.sample.label),
+                "nearest": [
+                    {
+                        "file": near.picture.sample.place,
+                        "class": names.right(near.picture.sample.label),
+                        "distance": near.distance,
+                    }
+                    for near in row.nearest
+                ],
+            }
+            for row in found.rows
+        ],
+        "broken": list(found.broken),
+    }
+
+
+def neighbour_picture(
+    found: Neighbours, names: ClassNames, *, layer: str, split: str
+) -> Image.Image:
+    """A row per query: the query, a gap, then its nearest, each over its class.
+
+    A class that is not the query's is red.
+    """
+    side = enlarged(found.rows[0].query.crop, _ROOM).width
+    count = max(len(row.nearest) for row in found.rows)
+    step, height = side + _GAP, side + _CAPTION + _GAP
+    first = _MARGIN + side + _APART
+    canvas = Canvas(
+        first + count * step - _GAP + _MARGIN, _MARGIN + _HEADING + len(found.rows) * height + _GAP
+    )
+    middle = _MARGIN + _HEADING // 2 - _GAP // 2
+    canvas.text(_MARGIN, middle, "image", size=24, room=side + _APART - _GAP, fill=FAINT)
+    canvas.text(
+        first, middle, f"nearest {split} images by {layer}", size=24, room=count * step, fill=FAINT
+    )
+    for index, row in enumerate(found.rows):
+        top = _MARGIN + _HEADING + index * height
+        right = names.right(row.query.sample.label)
+        for place, picture in enumerate((row.query, *(near.picture for near in row.nearest))):
+            left = first + (place - 1) * step if place else _MARGIN
+            _draw_picture(canvas, picture, names, right, left, top)
+    return canvas.image
+
+
+def _draw_picture(
+    canvas: Canvas, picture: Picture, names: ClassNames, right: str | None, left: int, top: int
+) -> None:
+    shown = enlarged(picture.crop, _ROOM)
+    canvas.paste(shown, left, top)
+    own = names.right(picture.sample.label)
+    title = names.short(own) if own else Path(picture.sample.path).name
+    colour = FAINT if own is None else _OTHER if right and own != right else INK
+    canvas.text(
+        left, top + shown.height + _CAPTION // 2, title, size=24, room=shown.width, at="m",
+        fill=colour,
+    )  # fmt: skip

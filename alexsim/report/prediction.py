@@ -1,0 +1,220 @@
+"""A network's guesses for single images: text with bars, a document, and a picture of them.
+
+The picture is drawn as figure 4 of the 2012 paper (left): under every image its five likeliest
+classes as bars, the right one in red. Beside it stand the first filters that it excites most, each
+with the place that does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from alexsim.report.documents import head
+from alexsim.report.evaluation import best
+from alexsim.report.pictures import FAINT, INK, Canvas, Pixels, enlarged, levels
+from alexsim.train.explain import NO_CLASS, STRONGEST, Prediction, Response
+from alexsim.train.weights import Weights
+
+_BAR = 28
+"""Letters of a bar of 100 %."""
+_NAME = 32
+"""Letters of a class in the terminal."""
+_ACROSS = 4
+_ROOM, _GAP, _PAIR = 448, 40, 8
+"""Pixels that an image is enlarged to, between images, between a filter and its place."""
+_HEADING, _CAPTION, _ROW = 30, 48, 42
+_PLAIN, _RIGHT = (176, 205, 232), (240, 150, 140)
+"""Bars of the guesses, and of the right class."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassNames:
+    """What classes are called."""
+
+    ids: Sequence[str]
+    """As folders are named: of ILSVRC the WordNet ids. Empty if nobody knows."""
+    words: Mapping[str, str]
+    """Names of some of them, as in ``tench, Tinca tinca``."""
+
+    def right(self, label: int) -> str | None:
+        """Name of an image's class, if it is known."""
+        return None if label == NO_CLASS else self.ids[label]
+
+    def short(self, name: str) -> str:
+        """For a picture: the first of a class's words, or its id."""
+        return self.words.get(name, name).partition(",")[0]
+
+    def whole(self, name: str) -> str:
+        """For a line of text: its id and, if it is known, the first of its words."""
+        return f"{name} {self.short(name)}" if name in self.words else name
+
+
+def prediction_text(
+    found: Sequence[Prediction], names: ClassNames, broken: Sequence[str]
+) -> RenderableType:
+    """Every image's five best classes with their probabilities as bars, within 80 columns."""
+    parts: list[RenderableType] = []
+    for one in found:
+        right = names.right(one.picture.sample.label)
+        known = f" ({names.whole(right)})" if right else ""
+        parts += [Text(f"{one.picture.sample.path}{known}"), _bars(one, names, right), Text()]
+    return Group(*parts, *(Text(f"not read: {reason}") for reason in broken))
+
+
+def _bars(one: Prediction, names: ClassNames, right: str | None) -> Table:
+    table = Table.grid(padding=(0, 1, 0, 0))
+    table.add_column(width=1)
+    table.add_column(width=_NAME, no_wrap=True, overflow="ellipsis")
+    table.add_column(width=8, justify="right")
+    table.add_column(width=_BAR)
+    table.add_column(width=5)
+    for name, probability in best(one.probabilities, names.ids):
+        style = "bold" if name == right else ""
+        table.add_row(
+            "",
+            Text(names.whole(name), style=style),
+            f"{100 * probability:.2f} %",
+            _Bar(probability),
+            Text("right" if name == right else "", style=style),
+        )
+    return table
+
+
+@dataclass(frozen=True, slots=True)
+class _Bar:
+    share: float
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        """Half letters where the terminal can show them."""
+        halves = round(2 * _BAR * self.share)
+        if options.ascii_only:
+            yield Text("#" * (halves // 2))
+        else:
+            yield Text("█" * (halves // 2) + "▌" * (halves % 2))
+
+
+def prediction_document(
+    found: Sequence[Prediction],
+    names: ClassNames,
+    weights: Weights,
+    broken: Sequence[str],
+    *,
+    model: str,
+    views: int,
+) -> dict[str, Any]:
+    """``alexsim predict --json``; probabilities are 0...1, places pixels of the centre crop."""
+    return head(weights.network, len(found)) | {
+        "model": model,
+        "views": views,
+        "images": [
+            {
+                "file": one.picture.sample.path,
+                "class": names.right(one.picture.sample.label),
+                "guesses": [
+                    {
+                        "class": name,
+                        "words": names.words.get(name),
+                        "probability": probability,
+                    }
+                    for name, probability in best(one.probabilities, names.ids)
+                ],
+                "filters": [
+                    {
+                        "layer": response.layer,
+                        "column": response.column,
+                        "filter": response.filter,
+                        "activation": response.activation,
+                        "top": response.top,
+                        "left": response.left,
+                    }
+                    for response in one.strongest
+                ],
+            }
+            for one in found
+        ],
+        "broken": list(broken),
+    }
+
+
+def prediction_picture(
+    found: Sequence[Prediction], names: ClassNames, weights: Weights
+) -> Image.Image:
+    """A tile per image, up to four in a row."""
+    side = enlarged(found[0].picture.crop, _ROOM).width
+    filters = bool(found[0].strongest)
+    width = side + (2 * (_cell(side) + _PAIR) + _PAIR if filters else 0)
+    height = _HEADING + side + _CAPTION + 5 * _ROW
+    across = min(_ACROSS, len(found))
+    canvas = Canvas(
+        across * (width + _GAP) + _GAP,
+        math.ceil(len(found) / across) * (height + _GAP) + _GAP,
+    )
+    for index, one in enumerate(found):
+        row, column = divmod(index, across)
+        left, top = _GAP + column * (width + _GAP), _GAP + row * (height + _GAP)
+        canvas.paste(enlarged(one.picture.crop, _ROOM), left, top + _HEADING)
+        if filters:
+            _draw_strongest(canvas, one.strongest, weights, left + side + 2 * _PAIR, top, side)
+        _draw_class(canvas, one, names, left, top + _HEADING + side, side)
+        _draw_guesses(canvas, one, names, left, top + _HEADING + side + _CAPTION, width)
+    return canvas.image
+
+
+def _cell(side: int) -> int:
+    """Room for a filter, when as many as are shown stand one under the other."""
+    return (side - (STRONGEST - 1) * _PAIR) // STRONGEST
+
+
+def _draw_strongest(
+    canvas: Canvas, strongest: Sequence[Response], weights: Weights, left: int, top: int, side: int
+) -> None:
+    cell = _cell(side)
+    places = (left, left + cell + _PAIR)
+    for at, heading in zip(places, ("filter", "patch"), strict=True):
+        canvas.text(at, top + _HEADING // 2, heading, size=20, room=cell, at="m", fill=FAINT)
+    for index, one in enumerate(strongest):
+        y = top + _HEADING + index * (cell + _PAIR)
+        for at, pixels in zip(places, (filter_pixels(weights, one), one.patch), strict=True):
+            canvas.paste(enlarged(pixels, cell), at, y, cell)
+
+
+def filter_pixels(weights: Weights, one: Response) -> Pixels:
+    """A filter as in figure 3 of the paper, ``[size, size, 3]``."""
+    whole = weights.state[f"{one.layer}.{one.column}.weight"]
+    pixels: Pixels = levels(whole[one.filter : one.filter + 1].numpy())[0]
+    return pixels
+
+
+def _draw_class(
+    canvas: Canvas, one: Prediction, names: ClassNames, left: int, top: int, side: int
+) -> None:
+    sample = one.picture.sample
+    right = names.right(sample.label)
+    # Of an image whose class nobody knows, the name of its file tells which it is.
+    title = names.short(right) if right else Path(sample.path).name
+    colour = INK if right else FAINT
+    canvas.text(left, top + _CAPTION // 2, title, size=30, room=side, at="m", fill=colour)
+
+
+def _draw_guesses(
+    canvas: Canvas, one: Prediction, names: ClassNames, left: int, top: int, width: int
+) -> None:
+    right = names.right(one.picture.sample.label)
+    x, room = left + _PAIR, width - 2 * _PAIR
+    for place, (name, probability) in enumerate(best(one.probabilities, names.ids)):
+        y = top + place * _ROW
+        colour = _RIGHT if name == right else _PLAIN
+        canvas.box(left, y, round(probability * width), _ROW - 4, colour)
+        middle = y + _ROW // 2 - 2
+        share = f"{100 * probability:.1f} %" if probability >= 0.0005 else "< 0.1 %"
+        used = canvas.text(x, middle, share, size=22, room=room, at="r", fill=FAINT)
+        canvas.text(x, middle, names.short(name), size=26, room=room - used - 2 * _PAIR)
