@@ -47,6 +47,7 @@ class Ranks:
         self._places = parameter_names(plan)
         self._shapes = {b.name: b.shape for device in plan.devices for b in device.buffers}
         self._offset_s = 0.0
+        self._step_bytes = self._steps = 0
 
     def initialise(self) -> None:
         """Draw the first weights; all replicas draw the same."""
@@ -65,10 +66,13 @@ class Ranks:
             if world.first:
                 whole[name] = torch.empty(self._shapes[buffer])
                 with world.named(f"weights {name}", (column,)):
-                    dist.recv(whole[name], column, tag=_STATE + tag)
+                    self.world.wait(
+                        dist.irecv(whole[name], column, tag=_STATE + tag, group=self.world.all)
+                    )
             elif column == self._column:
                 with world.named(f"weights {name}", (0,)):
-                    dist.send(own[name].cpu().contiguous(), 0, tag=_STATE + tag)
+                    sent = own[name].cpu().contiguous()
+                    self.world.wait(dist.isend(sent, 0, tag=_STATE + tag, group=self.world.all))
         return whole
 
     def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
@@ -92,9 +96,11 @@ class Ranks:
         hyperparameters: Hyperparameters,
     ) -> StepContext:
         """Train on this replica's images; the losses are those of all replicas."""
-        return self._together(
-            self._own.step(images, labels, step=step, hyperparameters=hyperparameters)
-        )
+        before = self.wire.exchanged_bytes
+        context = self._own.step(images, labels, step=step, hyperparameters=hyperparameters)
+        self._step_bytes += self.wire.exchanged_bytes - before
+        self._steps += 1
+        return self._together(context)
 
     def evaluate(self, images: torch.Tensor, labels: torch.Tensor) -> StepContext:
         """Forward only."""
@@ -136,22 +142,28 @@ class Ranks:
         quickest of some (Cristian 1989)."""
         world, offset, best = self.world, 0.0, float("inf")
         now = torch.zeros(1, dtype=torch.float64)
-        with world.named("clocks"):
+        with world.named("clocks", range(world.size)):
             for rank in range(1, world.size):
                 for _ in range(_PINGS):
                     if world.first:
-                        dist.recv(now, rank)
+                        world.wait(dist.irecv(now, rank, group=world.all))
                         now[0] = time.perf_counter()
-                        dist.send(now, rank)
+                        world.wait(dist.isend(now, rank, group=world.all))
                     elif rank == world.rank:
                         asked = time.perf_counter()
-                        dist.send(now, 0)
-                        dist.recv(now, 0)
+                        world.wait(dist.isend(now, 0, group=world.all))
+                        world.wait(dist.irecv(now, 0, group=world.all))
                         answered = time.perf_counter()
                         if answered - asked < best:
                             best = answered - asked
                             offset = now.item() - (asked + answered) / 2
         return offset
+
+    def exchanged_bytes_per_step(self) -> int:
+        """What all processes have received of each other's activations and gradients, on
+        average over the steps trained here."""
+        found = self.world.each({"bytes": self._step_bytes})
+        return sum(int(one["bytes"]) for one in found) // max(1, self._steps)
 
     @property
     def peak_bytes(self) -> dict[str, int]:

@@ -69,7 +69,7 @@ class Wire:
         for exchange in exchanges:
             end = self._ends[exchange.name]
             with self._named(exchange, end):
-                end.work = dist.irecv(end.host, end.rank, tag=end.tag)
+                end.work = dist.irecv(end.host, end.rank, tag=end.tag, group=self._world.all)
 
     def post(self, exchange: Exchange, source: torch.Tensor) -> None:
         """Send a copy, once the last one has left."""
@@ -78,7 +78,7 @@ class Wire:
             if end.work is not None:
                 self._world.wait(end.work)
             _seen(end.host, source).copy_(source)
-            end.work = dist.isend(end.host, end.rank, tag=end.tag)
+            end.work = dist.isend(end.host, end.rank, tag=end.tag, group=self._world.all)
 
     def pull(self, exchange: Exchange, target: torch.Tensor) -> bool:
         """Wait for what was sent, and copy it."""
@@ -96,7 +96,10 @@ class Wire:
         for work in self._tokens:
             self._world.wait(work)
         with self._world.named(f"barrier {barrier}", tuple(self._others)):
-            sent = [dist.isend(self._token, rank, tag=tag) for rank in self._others]
+            sent = [
+                dist.isend(self._token, rank, tag=tag, group=self._world.all)
+                for rank in self._others
+            ]
         self._tokens = [work for work in sent if work is not None]
 
     def passed(self, barrier: str) -> bool:
@@ -104,7 +107,9 @@ class Wire:
         tag = _BARRIERS + self._barriers[barrier]
         for rank in self._others:
             with self._world.named(f"barrier {barrier}", (rank,)):
-                work = dist.irecv(torch.zeros(1, dtype=torch.int32), rank, tag=tag)
+                work = dist.irecv(
+                    torch.zeros(1, dtype=torch.int32), rank, tag=tag, group=self._world.all
+                )
                 self._world.wait(work)
         return True
 
@@ -123,7 +128,7 @@ class Wire:
         if self._small:
             self._flush("the last layers")
         for layer, work in self._sums:
-            with self._world.named(f"all_reduce of {layer}"):
+            with self._world.named(f"all_reduce of {layer}", self._world.alike):
                 self._world.wait(work)
         for flat, parts in self._flat:
             start = 0
@@ -139,7 +144,7 @@ class Wire:
         self._sum(layer, flat)
 
     def _sum(self, layer: str, tensor: torch.Tensor) -> None:
-        with self._world.named(f"all_reduce of {layer}"):
+        with self._world.named(f"all_reduce of {layer}", self._world.alike):
             work = dist.all_reduce(tensor, group=self._world.gradients, async_op=True)
         assert work is not None
         self._sums.append((layer, work))

@@ -22,7 +22,7 @@ from alexsim.errors import AlexsimError, RunError, TrainingError
 RENDEZVOUS = "ALEXSIM_RENDEZVOUS"
 """Variable that names where processes meet; without it, they meet as torchrun says."""
 _LONG = timedelta(hours=24)
-"""Of the groups themselves: every wait has a limit of its own."""
+"""Of the group in which the first process is waited for while it prepares the run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,9 +157,13 @@ class Connected(World):
                 f"rank {place.rank} of {place.size}: cannot reach the others:"
                 f" {str(error).partition(chr(10))[0].strip()}"
             ) from error
+        self.all = self._group([list(range(self.size))])
+        """Every process."""
         hosts = [one["host"] for one in self.each({"host": self.host})]
-        self.gradients = self._group([list(range(c, self.size, columns)) for c in range(columns)])
+        alike = [list(range(c, self.size, columns)) for c in range(columns)]
+        self.gradients = self._group(alike)
         """Processes with the same column, of all replicas."""
+        self.alike = tuple(alike[self.rank % columns])
         places = [(hosts[rank], rank // columns) for rank in range(self.size)]
         fed = [[r for r in range(self.size) if places[r] == one] for one in sorted(set(places))]
         self._feed = self._group(fed)
@@ -167,7 +171,8 @@ class Connected(World):
 
     def _group(self, of: Sequence[list[int]]) -> dist.ProcessGroup:
         """The one of these groups that this process is in; every process must make all of them."""
-        made = [dist.new_group(ranks, timeout=_LONG) for ranks in of]
+        # Threads of a group give up when its time is out: whoever ends waits for them.
+        made = [dist.new_group(ranks, timeout=self.timeout) for ranks in of]
         found: dist.ProcessGroup = next(
             group for group, ranks in zip(made, of, strict=True) if self.rank in ranks
         )
@@ -186,13 +191,16 @@ class Connected(World):
 
     def told(self, tensor: torch.Tensor, *, patient: bool = False) -> torch.Tensor:
         with self.named("what the first process knows", (0,)):
-            self.wait(dist.broadcast(tensor, 0, async_op=True), patient=patient)
+            group = None if patient else self.all
+            work = dist.broadcast(tensor, 0, group=group, async_op=True)
+            assert work is not None
+            work.wait(_LONG if patient else self.timeout)
         return tensor
 
     def gathered(self, tensor: torch.Tensor) -> torch.Tensor:
         found = [torch.empty_like(tensor) for _ in range(self.size)]
-        with self.named("results"):
-            self.wait(dist.all_gather(found, tensor, async_op=True))
+        with self.named("results", range(self.size)):
+            self.wait(dist.all_gather(found, tensor, group=self.all, async_op=True))
         return torch.stack(found)
 
     def each(self, record: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -205,18 +213,20 @@ class Connected(World):
             json.loads(row[:size].numpy().tobytes()) for row, size in zip(rows, sizes, strict=True)
         ]
 
-    def wait(self, work: dist.Work | None, *, patient: bool = False) -> None:
+    def wait(self, work: dist.Work | None) -> None:
         """Wait for an operation, as long as another process may be silent.
 
         Raises:
             RuntimeError: it took longer, or the connection is gone.
         """
         assert work is not None
-        work.wait(_LONG if patient else self.timeout)
+        work.wait(self.timeout)
 
     @contextlib.contextmanager
-    def named(self, what: str, ranks: tuple[int, ...] = ()) -> Iterator[None]:
+    def named(self, what: str, ranks: Sequence[int]) -> Iterator[None]:
         """Turn a failure of the connection into one line that says of what, and with whom.
+
+        ``ranks``: with whom it was; it may be with several, of which one has failed.
 
         Raises:
             TrainingError: another process is gone, or silent for too long.
@@ -225,7 +235,8 @@ class Connected(World):
             yield
         except RuntimeError as error:
             silent = "imed out" in str(error) or "imeout" in str(error)
-            whom = " and ".join(f"rank {rank}" for rank in ranks) or "another rank"
+            others = [f"rank {rank}" for rank in ranks if rank != self.rank]
+            whom = others[0] if len(others) == 1 else f"one of {', '.join(others)}"
             how = f"silent for {self.timeout.total_seconds():g} s" if silent else "gone"
             raise TrainingError(f"rank {self.rank}: {what}: {whom} is {how}") from error
 

@@ -283,7 +283,12 @@ class _Run:
 
     def result(self, held_out: Evaluation | None) -> TrainResult | None:
         """Everything the run directory and the devices know; in the first process."""
-        peaks = self._executor.peak_bytes
+        executor = self._executor
+        peaks = executor.peak_bytes
+        # Between processes what has crossed is counted; in one, it is copied by the plan.
+        crossed = executor.plan.exchanged_bytes
+        if isinstance(executor, Ranks) and self._images:
+            crossed = executor.exchanged_bytes_per_step()
         if not self._world.first:
             return None
         records = [r for r in self._directory.metrics() if "loss" in r]
@@ -305,7 +310,7 @@ class _Run:
                 (name, self._settings.budget_bytes, peak) for name, peak in peaks.items()
             ),
             process_bytes=self._executor.process_bytes,
-            exchanged_bytes_per_step=self._executor.plan.exchanged_bytes,
+            exchanged_bytes_per_step=crossed,
             trace=self._trace,
             timed_plan=self._timed_plan,
             cards=self._sampler.names,

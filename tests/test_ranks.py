@@ -1,0 +1,354 @@
+"""A process per device: the same weights, and what happens when one of them fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from safetensors.torch import load_file
+
+from alexsim.execute.world import RENDEZVOUS
+from alexsim.network.editions import load_network
+from alexsim.network.layers import FullyConnected
+from alexsim.plan.planner import plan
+from alexsim.plan.records import OpKind
+from alexsim.train.dataset import Statistics, discover
+from alexsim.train.loader import Loader
+from alexsim.train.recipe import load_recipe
+
+TRAIN = (
+    "train", "--batch", 12, "--steps", 8, "--seed", 3, "--learning-rate", 0.02, "--threads", 1,
+    "--workers", 1, "--checkpoint-every", 2, "--json",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("net") / "tiny.py"
+    path.write_text(tiny.SOURCE)
+    return f"{path}:net"
+
+
+def alexsim(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "alexsim", *map(str, arguments)],
+        capture_output=True, text=True, timeout=300, check=False, **options,
+    )  # fmt: skip
+
+
+def train(net: str, folder: Path, to: Path, *more: object) -> dict[str, Any]:
+    done = alexsim(*TRAIN, "--net", net, "--data", folder, "-o", to, *more)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def state_of(run: Path) -> dict[str, torch.Tensor]:
+    (checkpoint,) = run.glob("checkpoint-*.safetensors")
+    return load_file(checkpoint)
+
+
+def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    for name, tensor in a.items():
+        assert torch.equal(tensor, b[name]), name
+
+
+def assert_near(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    for name, tensor in a.items():
+        assert torch.allclose(tensor, b[name], rtol=1e-4, atol=1e-6), name
+
+
+@pytest.fixture(scope="module")
+def whole(
+    net: str, folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Any], Path]:
+    """One process with both devices, undisturbed."""
+    to = tmp_path_factory.mktemp("whole") / "run"
+    return train(net, folder, to), to
+
+
+# --- the plan -------------------------------------------------------------------------------------
+
+
+def test_replicas_sum_their_gradients_before_the_update() -> None:
+    network = load_network("alexnet-2012")
+    alone, made = plan(network, batch_size=4), plan(network, batch_size=4, replicas=2)
+    assert not any(op.kind == OpKind.ALL_REDUCE for op in alone.ops())
+    for device in made.devices:
+        place = {op.id: index for index, op in enumerate(device.ops)}
+        held = {buffer.name for buffer in device.buffers}
+        sums = {op.layer: op for op in device.ops if op.kind == OpKind.ALL_REDUCE}
+        updates = {op.layer: op for op in device.ops if op.kind == OpKind.UPDATE}
+        assert sums.keys() == updates.keys()
+        assert not any(op.fused for op in device.ops)
+        for layer, op in sums.items():
+            assert set(op.writes) <= held
+            assert op.id in updates[layer].depends_on
+            gradient = op.id.replace("all_reduce", "grad_weight")
+            assert gradient in op.depends_on
+            assert place[gradient] < place[op.id] < place[updates[layer].id]
+            parts = next(ps for ps in network.parts if ps[0].layer.name == layer)
+            mine = next(part for part in parts if part.column == op.column)
+            assert op.count.moved_bytes == 4 * mine.parameters
+    # What more they hold is the gradients that 2012 never stored.
+    for before, after in zip(alone.devices, made.devices, strict=True):
+        stored = sum(
+            4 * part.weight_count
+            for parts in network.parts
+            for part in parts
+            if isinstance(part.layer, FullyConnected) and part.column in before.columns
+        )
+        assert after.total_bytes - before.total_bytes == stored
+
+
+@pytest.mark.parametrize("way", ["2012", "paper"])
+def test_parts_of_a_minibatch_are_the_whole(
+    way: str, folder: Path, pool: ProcessPoolExecutor
+) -> None:
+    data = discover(folder, most_classes=10)
+    nothing = Statistics(
+        mean=np.zeros((32, 32, 1), dtype=np.float32),
+        axes=np.eye(1, dtype=np.float32),
+        deviations=np.full(1, 5, dtype=np.float32),
+    )
+    recipe = replace(load_recipe(way), normalisation="mean-image")
+
+    def batches(part: tuple[int, int]) -> list[Any]:
+        loader = Loader(
+            data, nothing, recipe, batch_size=12, crop_side=28, seed=5, pool=pool, part=part
+        )
+        return [*loader.training(3, 6), *loader.held_out()]
+
+    for count in (2, 3, 4):
+        every = [batches((index, count)) for index in range(count)]
+        for one, parts in zip(batches((0, 1)), zip(*every, strict=True), strict=True):
+            assert np.array_equal(one.images, np.concatenate([part.images for part in parts]))
+            assert np.array_equal(one.labels, np.concatenate([part.labels for part in parts]))
+            assert {part.valid for part in parts} == {one.valid}
+
+
+# --- the same weights -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("schedule", ["serial", "overlap"])
+def test_two_processes_train_to_the_same_bits(
+    schedule: str, whole: tuple[dict[str, Any], Path], net: str, folder: Path, tmp_path: Path
+) -> None:
+    document, to = whole
+    apart = train(net, folder, tmp_path / "run", "--processes", "--schedule", schedule)
+    assert apart["losses"] == document["losses"]
+    assert (apart["top1"], apart["top5"]) == (document["top1"], document["top5"])
+    assert_same(state_of(tmp_path / "run"), state_of(to))
+    # Bytes that came over the wire are those of the plan.
+    made = plan(load_network(net), batch_size=12, backend="aten")
+    assert apart["exchanged_bytes_per_step"] == made.exchanged_bytes > 0
+    assert [one["name"] for one in apart["devices"]] == ["gpu0", "gpu1"]
+    trace = tmp_path / "run" / "trace.json.gz"
+    assert trace.stat().st_size > 0
+
+
+@pytest.mark.parametrize(("replicas", "gpus"), [(2, 2), (3, 2), (2, 1)])
+def test_replicas_are_one_process_within_rounding(
+    replicas: int, gpus: int, whole: tuple[dict[str, Any], Path], net: str, folder: Path,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    document, to = whole
+    apart = train(
+        net, folder, tmp_path / "run", "--processes", "--replicas", replicas, "--gpus", gpus
+    )
+    assert apart["losses"] == pytest.approx(document["losses"], rel=1e-4)
+    assert apart["top1"] == pytest.approx(document["top1"])
+    assert_near(state_of(tmp_path / "run"), state_of(to))
+
+
+def test_a_run_goes_on_in_another_number_of_processes(
+    whole: tuple[dict[str, Any], Path], net: str, folder: Path, tmp_path: Path
+) -> None:
+    for first, then in (
+        (("--processes", "--replicas", 2, "--steps", 4), ()),
+        (("--steps", 4), ("--processes",)),
+        (("--gpus", 1, "--steps", 4), ("--processes", "--gpus", 2)),
+    ):
+        to = tmp_path / str(len(list(tmp_path.iterdir())))
+        train(net, folder, to, *first)
+        done = alexsim("train", "--resume", to, "--steps", 8, "--json", *then)
+        assert done.returncode == 0, done.stderr
+        assert_near(state_of(to), state_of(whole[1]))
+
+
+# --- failures -------------------------------------------------------------------------------------
+
+
+def ranks_by_hand(tmp_path: Path, *each: tuple[object, ...]) -> list[subprocess.Popen[str]]:
+    """One process per tuple of options, meeting in a file."""
+    return [
+        subprocess.Popen(
+            [sys.executable, "-m", "alexsim", *map(str, options)],
+            env={
+                **os.environ, RENDEZVOUS: f"file://{tmp_path}/meet", "RANK": str(rank),
+                "WORLD_SIZE": str(len(each)), "GLOO_SOCKET_IFNAME": "lo",
+            },
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for rank, options in enumerate(each)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [
+        (("--seed", 4), "rank 1 differs from rank 0 in seed: 4, not 3"),
+        (("--learning-rate", 0.5), "rank 1 differs from rank 0 in recipe: "),
+        (("--schedule", "overlap"), "rank 1 differs from rank 0 in schedule: 'overlap', not"),
+    ],
+)
+def test_processes_that_were_asked_other_things_are_refused(
+    other: tuple[object, ...], says: str, net: str, folder: Path, tmp_path: Path
+) -> None:
+    base = (*TRAIN, "--net", net, "--data", folder, "-o", tmp_path / "run", "--timeout", 60)
+    for process in ranks_by_hand(tmp_path, base, (*base, *other)):
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 2, err
+        assert says in err
+        assert "Traceback" not in err
+        assert not out
+    assert not (tmp_path / "run").exists()
+
+
+def wait_for(run: Path, steps: int, within_s: float = 120) -> None:
+    metrics, until = run / "metrics.jsonl", time.monotonic() + within_s
+    while time.monotonic() < until:
+        if metrics.exists() and metrics.read_text().count("loss") >= steps:
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"no {steps} steps within {within_s} s")
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_process_that_dies_or_hangs_is_named_and_nothing_is_lost(
+    how: signal.Signals, victim: int, whole: tuple[dict[str, Any], Path], net: str, folder: Path,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    to = tmp_path / "run"
+    base = [*TRAIN, "--net", net, "--data", folder, "-o", to, "--timeout", 3]
+    base[base.index("--steps") + 1] = 100_000
+    running = ranks_by_hand(tmp_path, base, base)
+    wait_for(to, 5)
+    running[victim].send_signal(how)
+    began = time.monotonic()
+    _, err = running[1 - victim].communicate(timeout=60)
+    took = time.monotonic() - began
+    for process in running:
+        process.kill()
+        process.communicate()
+    assert running[1 - victim].returncode == 1
+    (line,) = [line for line in err.splitlines() if line.startswith("alexsim: rank")]
+    how_long = "gone" if how == signal.SIGKILL else "silent for 3 s"
+    assert re.fullmatch(rf"alexsim: rank {1 - victim}: .+: rank {victim} is {how_long}", line)
+    # Within the timeout, and what ending the process takes.
+    assert took < (15 if how == signal.SIGSTOP else 12)
+    # What was saved is whole, and goes on to where an undisturbed run gets.
+    done = alexsim("train", "--resume", to, "--steps", steps_in(to) + 3, "--json")
+    assert done.returncode == 0, done.stderr
+    undisturbed = tmp_path / "undisturbed"
+    train(net, folder, undisturbed, "--steps", steps_in(to))
+    assert_same(state_of(to), state_of(undisturbed))
+
+
+def steps_in(run: Path) -> int:
+    (checkpoint,) = run.glob("checkpoint-*.safetensors")
+    return int(checkpoint.stem.partition("-")[2])
+
+
+def test_torchrun_goes_on_by_itself(
+    whole: tuple[dict[str, Any], Path], net: str, folder: Path, tmp_path: Path
+) -> None:
+    to = tmp_path / "run"
+    base = [*TRAIN, "--net", net, "--data", folder, "-o", to, "--timeout", 20]
+    base[base.index("--steps") + 1] = 60
+    launched = subprocess.Popen(
+        [
+            sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
+            "--max-restarts", "2", "--monitor-interval", "0.2", "--rdzv-backend", "c10d",
+            "--rdzv-endpoint", "127.0.0.1:0", "-m", "alexsim", *map(str, base),
+        ],
+        env={**os.environ, "GLOO_SOCKET_IFNAME": "lo"},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    wait_for(to, 6)
+    kill_one_worker(launched.pid)
+    out, err = launched.communicate(timeout=240)
+    assert launched.returncode == 0, err
+    document = json.loads(out)
+    assert document["steps"] == 60
+    undisturbed = tmp_path / "undisturbed"
+    assert train(net, folder, undisturbed, "--steps", 60)["losses"] == document["losses"]
+    assert_same(state_of(to), state_of(undisturbed))
+
+
+def kill_one_worker(launcher: int) -> None:
+    children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
+    workers = [
+        int(pid) for pid in children if b"alexsim" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+    os.kill(workers[-1], signal.SIGKILL)
+
+
+def test_sigterm_of_any_process_saves_and_stops_all(net: str, folder: Path, tmp_path: Path) -> None:
+    to = tmp_path / "run"
+    base = [*TRAIN, "--net", net, "--data", folder, "-o", to, "--timeout", 30]
+    base[base.index("--steps") + 1] = 100_000
+    base[base.index("--checkpoint-every") + 1] = 100_000
+    running = ranks_by_hand(tmp_path, base, base)
+    wait_for(to, 3)
+    running[1].terminate()
+    for process in running:
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
+    logged = (to / "metrics.jsonl").read_text().count('"loss"')
+    assert steps_in(to) == logged >= 3
+
+
+@pytest.mark.parametrize(
+    ("more", "environment", "says"),
+    [
+        (("--replicas", 2), {}, "--replicas 2 needs a process per GPU: --processes, or torchrun"),
+        (("--processes", "--replicas", 5), {}, "--batch 12 does not divide over 5 replicas"),
+        (("--processes", "--replicas", 0), {}, "--replicas must be at least 1, got 0"),
+        (("--processes", "--strict"), {}, "--strict and --graph are for one process"),
+        (("--processes", "--timeout", 0), {}, "--timeout must be positive, got 0"),
+        ((), {"RANK": "0", "WORLD_SIZE": "3"}, "3 processes do not make whole replicas of 2 GPU"),
+        (
+            ("--replicas", 1), {"RANK": "0", "WORLD_SIZE": "4"},
+            "4 processes do not make 1 replicas of 2 GPU",
+        ),
+        ((), {"RANK": "x", "WORLD_SIZE": "2"}, "RANK"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_named(
+    more: tuple[object, ...], environment: dict[str, str], says: str, net: str, folder: Path,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    to = tmp_path / "run"
+    done = alexsim(
+        *TRAIN, "--net", net, "--data", folder, "-o", to, *more, env={**os.environ, **environment}
+    )
+    assert done.returncode == 2, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not to.exists()
