@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from alexsim.plan.records import Op, OpKind, Plan
@@ -55,14 +55,11 @@ def repeated(trace: Trace, steps: int) -> Trace:
     length = max((span.end_s for span in trace.spans), default=0.0)
     return Trace(
         spans=tuple(
-            Span(
-                op_id=span.op_id,
-                device=span.device,
-                queue=span.queue,
+            replace(
+                span,
                 step=step,
                 start_s=span.start_s + step * length,
                 end_s=span.end_s + step * length,
-                source=span.source,
             )
             for step in range(steps)
             for span in trace.spans
@@ -112,7 +109,7 @@ class _Rows:
     """The events of one clock, its processes numbered from ``base``."""
 
     def __init__(self, clock: Clock, base: int, *, launches: bool, only: str = "") -> None:
-        self._clock, self._launches, self._only = clock, launches, only
+        self._clock, self._launches = clock, launches
         self._ops = {op.id: op for op in clock.plan.ops()}
         spans = [span for span in clock.trace.spans if only in ("", span.device)]
         self._shift = _shifts(clock.trace)
