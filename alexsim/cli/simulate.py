@@ -40,7 +40,8 @@ NetworkName = Annotated[
     typer.Option(
         "--network",
         metavar="LINK",
-        help="Link between nodes, as in 10gbe: then any number of GPUs may be asked for.",
+        help="Link between nodes, as in 10gbe, or a TOML file: then any number of GPUs may be asked"
+        " for; with --library measured every GPU is a machine like this one.",
     ),
 ]
 Epochs = Annotated[int, typer.Option("--epochs", metavar="N", help="Passes over the images.")]
@@ -175,10 +176,10 @@ def simulate(
     wanted, chosen, correction, known = _wanted(
         machine,
         library,
+        network,
         the_sheet=lambda: the_machine(machine or MACHINE, link, network, settings or []),
         changes={
             "--link": link,
-            "--network": network,
             "--set": settings,
             "--transport": transport,
             "--precision": precision != "fp32",
@@ -254,6 +255,7 @@ def simulate(
 def _wanted(
     machine: str,
     library: str,
+    network: str,
     *,
     the_sheet: Callable[[], Machine],
     changes: Mapping[str, object],
@@ -262,7 +264,10 @@ def _wanted(
 
     ``changes``: options that change a data sheet, and whether they were given.
     """
+    from dataclasses import replace
+
     from alexsim.errors import AlexsimError
+    from alexsim.machine.machine import load_link
     from alexsim.simulate.correction import correction_of, scatter
     from alexsim.simulate.costs.measured import default_path, machine_of, read
     from alexsim.simulate.simulator import default_library
@@ -283,7 +288,11 @@ def _wanted(
             " machine's own times"
         )
     known = read(machine or str(default_path()))
-    return machine_of(known), "measured", scatter(known.scatter), known
+    here = machine_of(known)
+    if network:
+        # Then every device is such a machine, beyond that link.
+        here = replace(here, network=load_link(network))
+    return here, "measured", scatter(known.scatter), known
 
 
 def _write_trace(path: Path, planned: Plan, result: Simulation) -> None:

@@ -83,10 +83,12 @@ class TaskList:
     _of_step: list[dict[str, int]] = field(default_factory=list)
     _exchanges: dict[str, Exchange] = field(init=False)
     _parts: dict[tuple[str, int], Part] = field(init=False)
+    _waits: dict[str, Op] = field(init=False)
 
     def __post_init__(self) -> None:
         self._parts = {(p.layer.name, p.column): p for ps in self.plan.network.parts for p in ps}
         self._exchanges = {exchange.name: exchange for exchange in self.plan.exchanges}
+        self._waits = {op.exchange: op for op in self.plan.ops() if op.kind == OpKind.WAIT}
 
     def build(self, steps: int) -> None:
         """Emit ``steps`` steps: the host's work, then every device's ops."""
@@ -159,7 +161,8 @@ class TaskList:
             if step >= 2:
                 # A stage may be two batches ahead of the one that takes its work.
                 after = (*after, *(self._of_step[step - 2][taker] for taker in takers))
-            holds = CORES if self.timer.calibration and name != "host.disk" else ()
+            alone = self.timer.calibration and self.timer.machine.network is None
+            holds = CORES if alone and name != "host.disk" else ()
             previous = (self._add(step, name, None, Task(seconds, name, after, holds)),)
         return previous
 
@@ -188,7 +191,7 @@ class TaskList:
         ops = [queue[at] for queue, at in zip(pending, position, strict=True)]
         assert all(op.kind == OpKind.BARRIER for op in ops), [op.id for op in ops]
         known = self._of_step[step]
-        seconds = BARRIER_S if self.timer.calibration is None else 0.0
+        seconds = BARRIER_S if self.timer.calibration is None else self._heard_s(ops[0])
         before = {known[need] for op in ops for need in op.depends_on if need in known}
         before |= {
             known[queue[at - 1].id] for queue, at in zip(pending, position, strict=True) if at
@@ -196,6 +199,16 @@ class TaskList:
         for device, op in enumerate(ops):
             self._add(step, op.id, op, Task(seconds, f"{op.device}.compute", tuple(before)))
             position[device] += 1
+
+    def _heard_s(self, barrier: Op) -> float:
+        """How long processes take to hear of each other at a barrier; threads of one do not.
+
+        At the end of a step they also tell the loss, whether files were broken, and whether to
+        stop: three more messages each way.
+        """
+        link = self.timer.machine.network
+        messages = 4 if barrier.id.endswith(".end") else 1
+        return messages * link.latency_s.value if link else 0.0
 
     def _op(self, step: int, device: int, op: Op, crop: tuple[int, ...]) -> None:
         known = self._of_step[step]
@@ -207,6 +220,9 @@ class TaskList:
             seconds = self._measured_s(op)
             if op.kind == OpKind.UPLOAD and device == 0:
                 seconds += self.timer.calibration.seconds(REST, self.plan.batch_size)
+            if self.timer.machine.network is not None:
+                self._apart(step, op, seconds, after)
+                return
             # All virtual GPUs of this machine compute on the same cores.
             self._add(step, op.id, op, Task(seconds, f"{op.device}.{op.queue}", after, CORES))
             return
@@ -226,6 +242,30 @@ class TaskList:
         elif size:
             seconds = size / machine.device.memory_bytes_per_s.value
         self._add(step, op.id, op, Task(seconds, f"{op.device}.{op.queue}", after, holds))
+
+    def _apart(self, step: int, op: Op, seconds: float, after: tuple[int, ...]) -> None:
+        """An op of a device that is a machine of this kind, others being beyond a network.
+
+        What is posted is copied, and crosses while both go on; whoever waits for it copies it once
+        more.
+        """
+        link = self.timer.machine.network
+        assert link is not None
+        queue, hop = f"{op.device}.{op.queue}", link.latency_s.value
+        if op.kind == OpKind.POST:
+            exchange = self._exchanges[op.exchange]
+            copied = self._measured_s(self._waits[op.exchange])
+            sent = (self._add(step, op.id, op, Task(copied, queue, after)),)
+            rate = link.bytes_per_s.value * link.efficiency.value
+            wire = f"{exchange.source}>{exchange.target}"
+            crossing = Task(exchange.size_bytes / rate, wire, sent, (wire,))
+            arrived = (self._add(step, f"{exchange.name}.wire", None, crossing),)
+            on_the_way = Task(hop, f"{exchange.name}.hop", arrived)
+            self._add(step, f"{exchange.name}.arrived", None, on_the_way)
+            return
+        if op.kind == OpKind.WAIT:
+            after = (*after, self._of_step[step][f"{op.exchange}.arrived"])
+        self._add(step, op.id, op, Task(seconds, queue, after))
 
     def _collectives(self, step: int, op: Op, after: tuple[int, ...]) -> tuple[int, ...]:
         """What devices must tell each other before ``op``: gradients, or split activations."""
