@@ -251,7 +251,8 @@ class TaskList:
         """
         link = self.timer.machine.network
         assert link is not None
-        queue, hop = f"{op.device}.{op.queue}", link.latency_s.value
+        # One thread of the host runs a device's whole list, copies too.
+        queue, hop = f"{op.device}.compute", link.latency_s.value
         if op.kind == OpKind.POST:
             exchange = self._exchanges[op.exchange]
             copied = self._measured_s(self._waits[op.exchange])
