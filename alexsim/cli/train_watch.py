@@ -71,6 +71,8 @@ class TerminalWatch:
         self._machine, self._simulated_step_s = machine, simulated.step_s
         self._batch_size = settings.batch_size
         devices = f"{settings.gpus} virtual GPU(s) of {format_bytes(settings.budget_bytes)}"
+        if settings.replicas > 1:
+            devices = f"{settings.replicas} replicas of {devices}"
         self._say(
             f"{settings.network}, batch {settings.batch_size}, {devices}, {settings.policy},"
             f" {_by(settings)}; run directory {run_dir}"
