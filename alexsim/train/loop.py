@@ -1,28 +1,17 @@
-"""The training loop: data, steps, progress, checkpoints, evaluation."""
+"""Training: what a run begins with, from settings or from a checkpoint, and its end."""
 
 from __future__ import annotations
 
 import contextlib
-import statistics as stats
-import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from alexsim.errors import RunError, TrainingError
-from alexsim.execute.bind import Hyperparameters, StepContext
-from alexsim.execute.executor import Executor
-from alexsim.execute.ranks import Ranks
-from alexsim.execute.strict import Strict
 from alexsim.execute.world import World
 from alexsim.network.editions import load_network
-from alexsim.plan.records import Plan
-from alexsim.profile.nvml import Sample, Sampler
-from alexsim.trace import Trace
 from alexsim.train.checkpoint import NoDirectory, RunDirectory
 from alexsim.train.config import common, config_of, same_data
 from alexsim.train.dataset import Dataset, Statistics, discover, statistics
@@ -31,21 +20,15 @@ from alexsim.train.feed import Feed, told_statistics
 from alexsim.train.images import worker_pool
 from alexsim.train.initial import initialised
 from alexsim.train.interrupt import Interrupt
-from alexsim.train.loader import Batch, Loader
-from alexsim.train.progress import Progress, sizes_of
+from alexsim.train.loader import Loader
+from alexsim.train.progress import Progress
 from alexsim.train.records import (
-    Evaluation,
-    LayerSize,
-    StepReport,
     TrainResult,
     TrainSettings,
-    ValidationReport,
     Watcher,
 )
+from alexsim.train.run import Run
 from alexsim.train.weights import Weights, load_weights
-
-_TIMED_STEPS = 10
-"""Steps of a run that are timed op by op, the second and those behind it."""
 
 
 def train(
@@ -123,283 +106,10 @@ def train(
             held_out=progress.held_out,
             batch_size=settings.batch_size,
         )
-        run = _Run(engine, feed, loader, progress, directory, watch, interrupt)
+        run = Run(engine, feed, loader, progress, directory, watch, interrupt)
         run.steps(done)
         held_out = run.evaluate() if progress.held_out and not run.stopping else None
         return run.result(held_out)
-
-
-class _Run:
-    """The state of one run's loop."""
-
-    def __init__(
-        self,
-        engine: Engine,
-        feed: Feed,
-        loader: Loader,
-        progress: Progress,
-        directory: RunDirectory,
-        watch: Watcher,
-        interrupt: Interrupt,
-    ) -> None:
-        self._settings, self._engine, self._world = engine.settings, engine, engine.world
-        self._feed, self._loader = feed, loader
-        self._progress, self._directory = progress, directory
-        self._watch, self._interrupt = watch, interrupt
-        self._hyper = Hyperparameters()
-        errors = [report.found.top1 for report in _validations(directory.metrics())]
-        self._errors: list[float] = self._world.each({"errors": errors})[0]["errors"]
-        """Of the validations so far: what a recipe's plateau goes by."""
-        self._broken: dict[str, None] = {}
-        self._saved = -1
-        self._trace = Trace(spans=())
-        self._timed_plan: Plan | None = None
-        self._sampler = Sampler(self._sampled)
-        self._images = 0
-        self.stopping = False
-        """Whether a process was asked to end: all do, after the same step."""
-
-    def steps(self, done: int) -> None:
-        """Train from ``done`` steps to the last."""
-        settings = self._settings
-        self._saved = done if done else -1
-        batches = self._feed.training(done, settings.steps)
-        with self._watched(), contextlib.closing(_timed(batches)) as timed:
-            for number, (wait_s, batch) in enumerate(timed):
-                self._enter(done)
-                self._record(number)
-                started = time.perf_counter()
-                context = self._step(batch, done)
-                done += 1
-                self._images += settings.batch_size
-                step_s = wait_s + time.perf_counter() - started
-                self._log(context, done, step_s, wait_s)
-                tested = self._progress.tests_after(done)
-                if tested:
-                    self._validate(done)
-                self.stopping = self._world.any(self._interrupt.asked)
-                last = done == settings.steps or self.stopping
-                if last or tested or done % settings.checkpoint_every == 0:
-                    self._save(done)
-                if self.stopping:
-                    break
-        self._stop_timing()
-        if self._saved != done:
-            self._save(done)
-
-    def _enter(self, done: int) -> None:
-        """Rates and plan of the next step."""
-        self._hyper = self._progress.hyperparameters(done, self._errors)
-        stage = self._progress.stage(done)
-        if stage.frozen != self._engine.frozen:
-            # Timed steps are of one plan.
-            self._stop_timing()
-        self._engine.enter(stage)
-
-    @property
-    def _executor(self) -> Executor | Strict | Ranks:
-        return self._engine.executor
-
-    def _validate(self, done: int) -> None:
-        """Test some held-out images, and write down how large weights and increments are."""
-        first, count = self._progress.tested(done)
-        found = self._tested(self._feed.held_out(first, count))
-        state = self._executor.state()
-        report = ValidationReport(
-            step=done,
-            epoch=self._progress.epoch(done - 1),
-            images=count,
-            found=found,
-            layers=sizes_of(state) if self._world.first else (),
-        )
-        self._directory.append_metrics(
-            {
-                "step": done,
-                "validation": asdict(found) | {"epoch": report.epoch, "images": count},
-                "layers": {one.layer: [one.weight, one.increment] for one in report.layers},
-            }
-        )
-        self._errors.append(found.top1)
-        self._watch.validation(report)
-
-    def _record(self, number: int) -> None:
-        """Time the second step of this process and some behind it; the first faults pages in."""
-        if self._settings.graph:
-            return  # a replayed graph has no ops to time
-        if number == 1:
-            self._executor.record(True)
-            self._timed_plan = self._executor.plan
-        elif number == _TIMED_STEPS + 1:
-            self._stop_timing()
-
-    def _stop_timing(self) -> None:
-        if self._timed_plan is not None and not self._trace.spans:
-            self._trace = self._executor.trace()
-            self._executor.record(False)
-
-    @contextlib.contextmanager
-    def _watched(self) -> Iterator[None]:
-        """Watch the cards, where there are any."""
-        if self._settings.device != "cuda":
-            yield
-            return
-        with self._sampler as sampler:
-            if sampler.why:
-                self._watch.note(f"no telemetry: {sampler.why}")
-            yield
-
-    def _sampled(self, sample: Sample) -> None:
-        """Keep a sample; a full disk is reported by who writes the metrics."""
-        with contextlib.suppress(RunError):
-            self._directory.append_telemetry(asdict(sample))
-
-    def evaluate(self) -> Evaluation:
-        """Loss and errors on the held-out images, centre crops."""
-        result = self._tested(self._feed.held_out())
-        step = self._settings.steps
-        self._directory.append_metrics({"step": step, "held_out": asdict(result)})
-        return result
-
-    def _tested(self, batches: Iterator[Batch]) -> Evaluation:
-        losses: list[torch.Tensor] = []
-        top1: list[torch.Tensor] = []
-        top5: list[torch.Tensor] = []
-        for batch in batches:
-            images, labels = _tensors(batch)
-            context = self._executor.evaluate(images, labels)
-            self._count_broken(batch)
-            for values, found in (
-                (losses, context.losses),
-                (top1, context.top1),
-                (top5, context.top5),
-            ):
-                assert found is not None
-                values.append(found[: batch.valid])
-        return Evaluation(
-            loss=torch.cat(losses).mean().item(),
-            top1=torch.cat(top1).mean().item(),
-            top5=torch.cat(top5).mean().item(),
-        )
-
-    def result(self, held_out: Evaluation | None) -> TrainResult | None:
-        """Everything the run directory and the devices know; in the first process."""
-        executor = self._executor
-        peaks = executor.peak_bytes
-        # Between processes what has crossed is counted; in one, it is copied by the plan.
-        crossed = executor.plan.exchanged_bytes
-        if isinstance(executor, Ranks) and self._images:
-            crossed = executor.exchanged_bytes_per_step()
-        if not self._world.first:
-            return None
-        records = [r for r in self._directory.metrics() if "loss" in r]
-        size = self._settings.batch_size
-        # The first step faults the arena's pages in; it would be an outlier, not the rate.
-        timed = records[1:] or records
-        total = sum(r["step_s"] for r in timed)
-        energy = self._sampler.energy
-        return TrainResult(
-            settings=self._settings,
-            steps=len(records),
-            losses=tuple(r["loss"] for r in records),
-            held_out=held_out,
-            validations=tuple(_validations(self._directory.metrics())),
-            images_per_s=size / stats.median(r["step_s"] for r in timed),
-            compute_images_per_s=size / stats.median(r["step_s"] - r["data_wait_s"] for r in timed),
-            data_share=sum(r["data_wait_s"] for r in timed) / total,
-            devices=tuple(
-                (name, self._settings.budget_bytes, peak) for name, peak in peaks.items()
-            ),
-            process_bytes=self._executor.process_bytes,
-            exchanged_bytes_per_step=crossed,
-            trace=self._trace,
-            timed_plan=self._timed_plan,
-            cards=self._sampler.names,
-            joules_per_image=energy.joules / self._images if energy and self._images else None,
-            broken=tuple(self._broken),
-            interrupted=self.stopping,
-            run_dir=str(self._directory.path),
-        )
-
-    def _step(self, batch: Batch, done: int) -> StepContext:
-        images, labels = _tensors(batch)
-        self._count_broken(batch)
-        context = self._executor.step(images, labels, step=done, hyperparameters=self._hyper)
-        assert context.losses is not None
-        if not bool(torch.isfinite(context.losses).all()):
-            raise self._diverged("the loss is not a number", done + 1)
-        return context
-
-    def _diverged(self, what: str, step: int) -> TrainingError:
-        place = self._executor.first_not_finite() or "the loss"
-        newest = self._directory.newest_checkpoint()
-        kept = f"; the last good checkpoint is {newest.name}" if newest else ""
-        return TrainingError(
-            f"{what} at step {step}, first in {place}"
-            f" (weight rate {self._hyper.weight_rate:g}){kept}"
-        )
-
-    def _log(self, context: StepContext, done: int, step_s: float, wait_s: float) -> None:
-        assert context.losses is not None
-        assert context.top1 is not None
-        assert context.top5 is not None
-        report = StepReport(
-            step=done,
-            steps=self._settings.steps,
-            loss=context.losses.mean().item(),
-            top1=context.top1.mean().item(),
-            top5=context.top5.mean().item(),
-            step_s=step_s,
-            data_wait_s=wait_s,
-        )
-        record = asdict(report)
-        record.pop("steps")
-        self._directory.append_metrics(record)
-        self._watch.step(report)
-
-    def _save(self, done: int) -> None:
-        state = self._executor.state()
-        # A finite loss may still have moved a weight beyond float32: never keep such a state.
-        bad = any(not bool(torch.isfinite(tensor).all()) for tensor in state.values())
-        if self._world.any(bad):
-            raise self._diverged("a weight is no longer a number", done)
-        self._directory.save_checkpoint(done, state)
-        self._saved = done
-
-    def _count_broken(self, batch: Batch) -> None:
-        for failure in batch.broken:
-            if failure not in self._broken:
-                self._broken[failure] = None
-                self._watch.note(f"skipped a broken file: {failure}")
-        self._loader.refuse_many_broken(len(self._broken))
-
-
-def _validations(metrics: Sequence[Mapping[str, Any]]) -> Iterator[ValidationReport]:
-    for record in metrics:
-        if "validation" in record:
-            found = dict(record["validation"])
-            yield ValidationReport(
-                step=record["step"],
-                epoch=found.pop("epoch"),
-                images=found.pop("images"),
-                found=Evaluation(**found),
-                layers=tuple(
-                    LayerSize(layer=name, weight=weight, increment=increment)
-                    for name, (weight, increment) in record["layers"].items()
-                ),
-            )
-
-
-def _timed(batches: Iterator[Batch]) -> Generator[tuple[float, Batch], None, None]:
-    while True:
-        started = time.perf_counter()
-        batch = next(batches, None)
-        if batch is None:
-            return
-        yield time.perf_counter() - started, batch
-
-
-def _tensors(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.from_numpy(batch.images).permute(0, 3, 1, 2), torch.from_numpy(batch.labels)
 
 
 @contextlib.contextmanager
