@@ -184,13 +184,13 @@ class Connected(World):
 
     def shared(self, tensor: torch.Tensor) -> torch.Tensor:
         if len(self._fed) > 1:
-            with self.named("images", (self._fed[0],)):
+            with self.named("images", self._fed if self.reads else self._fed[:1]):
                 work = dist.broadcast(tensor, self._fed[0], group=self._feed, async_op=True)
                 self.wait(work)
         return tensor
 
     def told(self, tensor: torch.Tensor, *, patient: bool = False) -> torch.Tensor:
-        with self.named("what the first process knows", (0,)):
+        with self.named("what the first process knows", range(self.size if self.first else 1)):
             group = None if patient else self.all
             work = dist.broadcast(tensor, 0, group=group, async_op=True)
             assert work is not None
