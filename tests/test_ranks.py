@@ -302,11 +302,37 @@ def test_torchrun_goes_on_by_itself(
 
 
 def kill_one_worker(launcher: int) -> None:
-    children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
-    workers = [
-        int(pid) for pid in children if b"alexsim" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    os.kill(children_of(launcher)[-1], signal.SIGKILL)
+
+
+def children_of(process: int) -> list[int]:
+    """Processes of alexsim that a process has begun, in order."""
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return [
+        int(pid)
+        for pid in children
+        if b"alexsim\0train" in Path(f"/proc/{pid}/cmdline").read_bytes()
     ]
-    os.kill(workers[-1], signal.SIGKILL)
+
+
+def test_a_process_that_never_comes_is_named(net: str, folder: Path, tmp_path: Path) -> None:
+    begun = time.monotonic()
+    running = subprocess.Popen(
+        [
+            sys.executable, "-m", "alexsim", *map(str, TRAIN), "--net", net, "--data", str(folder),
+            "-o", str(tmp_path / "run"), "--processes",
+        ],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while not (others := children_of(running.pid)):
+        assert time.monotonic() - begun < 60
+        time.sleep(0.01)
+    os.kill(others[0], signal.SIGKILL)
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == 1
+    assert err.strip().endswith("alexsim: rank 1 ended before the run began (exit code -9)")
+    assert not list(tmp_path.glob("alexsim-*")), "where they meet is cleared away"
 
 
 def test_sigterm_of_any_process_saves_and_stops_all(net: str, folder: Path, tmp_path: Path) -> None:

@@ -235,9 +235,12 @@ def train(
     """
     from alexsim.cli.train_settings import begin, resumed
     from alexsim.cli.train_watch import TerminalWatch
+    from alexsim.errors import AlexsimError
     from alexsim.execute.world import Place, joined
     from alexsim.train.launch import Others
 
+    if not timeout > 0:
+        raise AlexsimError(f"--timeout must be positive, got {timeout:g}")
     place = Place.given()
     with contextlib.ExitStack() as stack:
         watch = stack.enter_context(TerminalWatch(quiet=json or bool(place and place.rank)))
@@ -299,7 +302,9 @@ def train(
 
         simulated = _simulated(settings, machine)
         if processes and place is None:
-            place = stack.enter_context(Others(settings.gpus * settings.replicas, sys.argv[1:]))
+            others = Others(settings.gpus * settings.replicas, sys.argv[1:])
+            place = stack.enter_context(others)
+            others.wait()
         world = joined(place, settings.gpus, timeout)
         stack.callback(world.close)
         again = resume is not None or _restarted(run_dir, world)
@@ -322,10 +327,10 @@ def train(
 
 def _restarted(run_dir: Path, world: World) -> bool:
     """Whether torchrun began the processes again after a failure: then they go on."""
+    from alexsim.execute.world import attempt
     from alexsim.train.files import CONFIG
 
-    again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-    return world.any(again and world.first and (run_dir / CONFIG).exists())
+    return world.any(attempt() > 0 and world.first and (run_dir / CONFIG).exists())
 
 
 def _keep_profile(result: TrainResult, run_dir: Path, simulated: Simulation) -> None:

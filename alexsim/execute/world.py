@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +24,8 @@ RENDEZVOUS = "ALEXSIM_RENDEZVOUS"
 """Variable that names where processes meet; without it, they meet as torchrun says."""
 _LONG = timedelta(hours=24)
 """Of the group in which the first process is waited for while it prepares the run."""
+_JOINING = timedelta(minutes=5)
+"""Processes begin, import PyTorch and look at the data at their own pace."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,13 +147,16 @@ class Connected(World):
             place.rank, place.size, columns, place.host,
         )  # fmt: skip
         self.timeout = timedelta(seconds=timeout_s)
+        meeting = os.environ.get(RENDEZVOUS, "env://")
+        if meeting.startswith("file://"):
+            here(meeting, place.rank).touch()
         try:
+            limit = max(self.timeout, _JOINING)
+            store, *_ = next(dist.rendezvous(meeting, place.rank, place.size, timeout=limit))
+            # torchrun keeps one store over its attempts: the last one's addresses are still there.
+            store = dist.PrefixStore(f"attempt-{attempt()}", store)  # type: ignore[attr-defined]
             dist.init_process_group(
-                "gloo",
-                init_method=os.environ.get(RENDEZVOUS, "env://"),
-                rank=place.rank,
-                world_size=place.size,
-                timeout=_LONG,
+                "gloo", store=store, rank=place.rank, world_size=place.size, timeout=limit
             )
         except (RuntimeError, ValueError) as error:
             raise RunError(
@@ -159,6 +165,7 @@ class Connected(World):
             ) from error
         self.all = self._group([list(range(self.size))])
         """Every process."""
+        self._patient = dist.new_group(timeout=_LONG)
         hosts = [one["host"] for one in self.each({"host": self.host})]
         alike = [list(range(c, self.size, columns)) for c in range(columns)]
         self.gradients = self._group(alike)
@@ -191,7 +198,7 @@ class Connected(World):
 
     def told(self, tensor: torch.Tensor, *, patient: bool = False) -> torch.Tensor:
         with self.named("what the first process knows", range(self.size if self.first else 1)):
-            group = None if patient else self.all
+            group = self._patient if patient else self.all
             work = dist.broadcast(tensor, 0, group=group, async_op=True)
             assert work is not None
             work.wait(_LONG if patient else self.timeout)
@@ -245,15 +252,23 @@ class Connected(World):
             dist.destroy_process_group()
 
 
+def attempt() -> int:
+    """How often torchrun has begun the processes again after a failure."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
+def here(meeting: str, rank: int) -> Path:
+    """A file that says that a process has come to where they meet."""
+    return Path(f"{meeting.removeprefix('file://')}-{rank}")
+
+
 def joined(place: Place | None, columns: int, timeout_s: float) -> World:
     """The processes of this run: those that ``place`` tells of, or this one alone.
 
     Raises:
-        AlexsimError: the timeout is none.
+        AlexsimError: the columns do not divide them.
         RunError: they cannot be connected.
     """
-    if not timeout_s > 0:
-        raise AlexsimError(f"--timeout must be positive, got {timeout_s:g}")
     if place is None or place.size == 1:
         return World()
     return Connected(place, columns=columns, timeout_s=timeout_s)

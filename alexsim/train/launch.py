@@ -15,9 +15,11 @@ import time
 from collections.abc import Sequence
 from types import TracebackType
 
-from alexsim.execute.world import RENDEZVOUS, Place
+from alexsim.errors import TrainingError
+from alexsim.execute.world import RENDEZVOUS, Place, here
 
 _ENDING_S = 10.0
+_LOOK_S = 0.05
 
 
 class Others:
@@ -52,6 +54,24 @@ class Others:
                 )
             )
         return Place(rank=0, size=self._size, host=0, on_host=self._size)
+
+    def wait(self) -> None:
+        """Until all have come to where they meet.
+
+        Raises:
+            TrainingError: one has ended before.
+        """
+        meeting = os.environ[RENDEZVOUS]
+        missing = set(range(1, self._size))
+        while missing:
+            for rank, process in enumerate(self._running, start=1):
+                if here(meeting, rank).exists():
+                    missing.discard(rank)
+                elif process.poll() is not None:
+                    raise TrainingError(
+                        f"rank {rank} ended before the run began (exit code {process.returncode})"
+                    )
+            time.sleep(_LOOK_S)
 
     def __exit__(
         self,
