@@ -152,7 +152,11 @@ class Connected(World):
             here(meeting, place.rank).touch()
         try:
             limit = max(self.timeout, _JOINING)
-            store, *_ = next(dist.rendezvous(meeting, place.rank, place.size, timeout=limit))
+            store, *_ = next(
+                dist.rendezvous(  # type: ignore[attr-defined]
+                    meeting, place.rank, place.size, timeout=limit
+                )
+            )
             # torchrun keeps one store over its attempts: the last one's addresses are still there.
             store = dist.PrefixStore(f"attempt-{attempt()}", store)  # type: ignore[attr-defined]
             dist.init_process_group(
