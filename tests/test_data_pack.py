@@ -268,7 +268,8 @@ def test_ctrl_c_ends_it_at_once_however_often_it_comes(
     time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     # 0 where it was done before the first signal arrived.
-    assert process.wait(timeout=20) in (130, 0)
+    # The second signal may find it on its way out, which a shell calls 130 as well.
+    assert process.wait(timeout=20) in (130, -signal.SIGINT, 0)
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert contents(target) == contents(packed)

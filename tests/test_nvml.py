@@ -18,6 +18,7 @@ import pytest
 
 from alexsim.execute.executor import Executor
 from alexsim.execute.runner import Choices
+from alexsim.execute.world import World
 from alexsim.plan.records import Plan
 from alexsim.profile import nvml
 from alexsim.profile.nvml import Energy, Sample, Sampler, Telemetry
@@ -252,8 +253,8 @@ def steps_with_telemetry(
 ) -> Any:
     """A run of three steps that takes this machine for a card: only watching it looks there."""
 
-    def here(made: Plan, settings: TrainSettings) -> Executor:
-        assert settings.device == "cuda"
+    def here(made: Plan, settings: TrainSettings, world: World) -> Executor:
+        assert (settings.device, world.size) == ("cuda", 1)
         return Executor(made, Choices(seed=settings.seed, device="cpu"))
 
     monkeypatch.setattr(engine, "_executor", here)
