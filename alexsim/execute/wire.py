@@ -39,8 +39,6 @@ class Wire:
     def __init__(self, plan: Plan, world: Connected, *, pinned: bool) -> None:
         self.exchanged_bytes = 0
         """Received here since the transport was made."""
-        self.reduced_bytes = 0
-        """Summed over replicas here, counted once."""
         self._world, self._device = world, plan.devices[world.rank % world.columns].name
         shapes = {b.name: b.shape for device in plan.devices for b in device.buffers}
         first = world.replica * world.columns
@@ -93,9 +91,9 @@ class Wire:
         """Tell the replica's other devices."""
         del device
         tag = _BARRIERS + self._barriers.setdefault(barrier, len(self._barriers))
-        for work in self._tokens:
-            self._world.wait(work)
-        with self._world.named(f"barrier {barrier}", tuple(self._others)):
+        with self._world.named(f"barrier {barrier}", self._others):
+            for work in self._tokens:
+                self._world.wait(work)
             sent = [
                 dist.isend(self._token, rank, tag=tag, group=self._world.all)
                 for rank in self._others
@@ -148,7 +146,6 @@ class Wire:
             work = dist.all_reduce(tensor, group=self._world.gradients, async_op=True)
         assert work is not None
         self._sums.append((layer, work))
-        self.reduced_bytes += tensor.numel() * tensor.element_size()
 
     def _named(self, exchange: Exchange, end: _End) -> contextlib.AbstractContextManager[None]:
         return self._world.named(f"exchange {exchange.name}", (end.rank,))
