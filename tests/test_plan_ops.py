@@ -17,6 +17,8 @@ EXCHANGES = {
     "dropout7": (1_048_576, "b"),
 }
 
+HYBRID = {"partition": "hybrid", "gpus": 3, "batch_size": 32}
+
 
 @pytest.fixture(scope="module")
 def two_gpus() -> Plan:
@@ -80,8 +82,14 @@ def test_overlap_computes_input_gradients_first_and_copies_beside() -> None:
 
 def test_dependencies_order_every_touch_of_a_buffer() -> None:
     """Whatever order the dependencies allow, a reader sees what its writer wrote."""
-    for schedule in ("serial", "overlap"):
-        made = plan(load_network("alexnet-2012"), schedule=schedule, policy="reuse", backend="aten")
+    for schedule, choices in (
+        ("serial", {}),
+        ("overlap", {}),
+        ("serial", HYBRID),
+        ("overlap", HYBRID),
+    ):
+        net = load_network("alexnet-owt" if choices else "alexnet-2012")
+        made = plan(net, schedule=schedule, policy="reuse", backend="aten", **choices)
         before: dict[str, set[str]] = {}
         waiting = {op.id: op for op in made.ops()}
         while waiting:
@@ -140,7 +148,7 @@ def test_a_new_head_lives_on_gpu_0() -> None:
         ({"batch_size": 0}, "batch size must be at least 1, got 0"),
         ({"policy": "none"}, "as-released, in-place, reuse; got 'none'"),
         ({"schedule": "x"}, "serial, overlap; got 'x'"),
-        ({"partition": "rows"}, "columns; got 'rows'"),
+        ({"partition": "rows"}, "columns, hybrid; got 'rows'"),
         ({"transport": "x"}, "peer, host; got 'x'"),
         ({"trainable": frozenset({"conv9"})}, "no layer with weights is named 'conv9'"),
     ],

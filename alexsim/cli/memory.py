@@ -18,6 +18,8 @@ def memory(
     mem_cap: options.MemCap = None,
     policy: options.Policy = "as-released",
     schedule: options.Schedule = "serial",
+    partition: options.Partition = "columns",
+    variable_batch: options.VariableBatch = False,
     train_only: options.TrainOnly = "",
     layers: Annotated[bool, typer.Option("--layers", help="Also list every layer.")] = False,
     json: options.Json = False,
@@ -29,9 +31,11 @@ def memory(
     Example: alexsim memory --gpus 1 --batch 96 --policy in-place
 
     Example: alexsim memory --train-only fc8
+
+    Example: alexsim memory --net alexnet-owt --partition hybrid --gpus 4 --batch 512
     """
     from alexsim.cli.output import print_json
-    from alexsim.cli.parse import as_policy, as_schedule, trainable
+    from alexsim.cli.parse import as_partition, as_policy, as_schedule, images_per_op, trainable
     from alexsim.machine.device import load_device
     from alexsim.network.editions import load_network
     from alexsim.plan.fit import fit
@@ -41,11 +45,13 @@ def memory(
     device = load_device(DEVICE)
     context = int(device.context_bytes.value)
     budget = parse_bytes(mem_cap) if mem_cap is not None else int(device.memory_bytes.value)
-    network = load_network(net)
+    network, split = load_network(net), as_partition(partition)
     made = plan(
         network,
         gpus=gpus,
-        batch_size=batch,
+        partition=split,
+        variable_batch=variable_batch,
+        batch_size=images_per_op(batch, split, gpus),
         policy=as_policy(policy),
         schedule=as_schedule(schedule),
         trainable=trainable(train_only, network),

@@ -26,7 +26,9 @@ Batch = Annotated[int, typer.Option("--batch", metavar="N", help="Images per ste
 Gpus = Annotated[
     int | None,
     typer.Option(
-        "--gpus", metavar="N", help="Virtual GPUs: one per column (the default), or 1 for all."
+        "--gpus",
+        metavar="N",
+        help="Virtual GPUs: one per column (the default), or 1 for all; `hybrid`: any number.",
     ),
 ]
 MemCap = Annotated[
@@ -50,6 +52,22 @@ Policy = Annotated[
 Schedule = Annotated[
     str,
     typer.Option("--schedule", metavar="SCHEDULE", help="`serial` as in 2012, or `overlap`."),
+]
+Partition = Annotated[
+    str,
+    typer.Option(
+        "--partition",
+        metavar="PARTITION",
+        help="`columns`, as the network is written; `hybrid`: a copy of the convolutions on every"
+        " GPU, and a share of each fully connected layer, as in 2014 (networks of one column).",
+    ),
+]
+VariableBatch = Annotated[
+    bool,
+    typer.Option(
+        "--variable-batch",
+        help="With --partition hybrid: update fully connected layers after each GPU's images.",
+    ),
 ]
 TrainOnly = Annotated[
     str,

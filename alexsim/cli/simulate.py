@@ -92,6 +92,15 @@ def simulate(
             help="`columns`; `replicas`: a copy per GPU; `hybrid`: fc layers split over GPUs.",
         ),
     ] = "columns",
+    replicas: Annotated[
+        int,
+        typer.Option(
+            "--replicas",
+            metavar="N",
+            help="With `columns`: copies of all columns, on machines that --network joins, which"
+            " share the batch.",
+        ),
+    ] = 1,
     schedule: options.Schedule = "serial",
     transport: Annotated[
         str,
@@ -143,6 +152,8 @@ def simulate(
 
     Example: alexsim simulate --train-only fc8
 
+    Example: alexsim simulate --replicas 4 --network 10gbe --batch 512
+
     Example: alexsim simulate --machine k20x8 --gpus 8 --partition replicas --batch 1024
     --net alexnet-owt
     """
@@ -171,6 +182,7 @@ def simulate(
         epochs = followed.epochs if followed else ILSVRC_EPOCHS
     positive("--epochs", epochs)
     positive("--images", images)
+    positive("--replicas", replicas)
     trained = load_network(net)
     in_precision = as_precision(precision)
     wanted, chosen, correction, known = _wanted(
@@ -190,6 +202,7 @@ def simulate(
         network=trained,
         gpus=gpus,
         partition=choice("--partition", partition, PARTITIONS),
+        replicas=replicas,
         batch_size=batch,
         schedule=as_schedule(schedule),
         transport=choice("--transport", transport, ("", "peer", "host")),

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from alexsim.train.records import TrainResult, TrainSettings
 
 _DEFAULT_STEPS = 60
+_NETWORK = "10gbe"
+"""Between machines that have to be joined to be as many GPUs as a run has."""
 
 
 def train(
@@ -36,6 +38,8 @@ def train(
     mem_cap: options.MemCap = None,
     policy: options.Policy = "as-released",
     schedule: options.Schedule = "serial",
+    partition: options.Partition = "",
+    variable_batch: options.VariableBatch = False,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -140,8 +144,8 @@ def train(
         typer.Option(
             "--resume",
             metavar="DIR",
-            help="Go on with a stopped run; only --steps, --epochs, --threads, --gpus, --replicas"
-            " and --processes may be changed.",
+            help="Go on with a stopped run; only --steps, --epochs, --threads, --gpus, --partition,"
+            " --replicas and --processes may be changed.",
         ),
     ] = None,
     device: Annotated[
@@ -227,6 +231,8 @@ def train(
 
     Example: alexsim train --gpus 2 --processes
 
+    Example: alexsim train --net alexnet-owt --partition hybrid --gpus 2 --processes
+
     Example: torchrun --nproc-per-node 4 -m alexsim train --gpus 2 --replicas 2 -o runs/a
 
     Example: alexsim train --recipe 2012 --data DIR --epochs 30
@@ -254,6 +260,7 @@ def train(
                     epochs=epochs,
                     threads=threads,
                     gpus=gpus,
+                    partition=partition,
                     processes=processes,
                     replicas=replicas,
                     place=place,
@@ -269,6 +276,8 @@ def train(
                 mem_cap=mem_cap,
                 policy=policy,
                 schedule=schedule,
+                partition=partition,
+                variable_batch=variable_batch,
                 data=data,
                 order=order,
                 steps=steps,
@@ -305,7 +314,7 @@ def train(
             others = Others(settings.gpus * settings.replicas, sys.argv[1:])
             place = stack.enter_context(others)
             others.wait()
-        world = joined(place, settings.gpus, timeout)
+        world = joined(place, settings.gpus, timeout, hybrid=settings.partition == "hybrid")
         stack.callback(world.close)
         again = resume is not None or _restarted(run_dir, world)
         watch.begin(settings, run_dir, machine, simulated)
@@ -349,7 +358,10 @@ def _keep_profile(result: TrainResult, run_dir: Path, simulated: Simulation) -> 
 
 
 def _simulated(settings: TrainSettings, machine: str) -> Simulation:
-    """The run's step on another machine; its data path is left out, as the run's own is."""
+    """The run's step on another machine; its data path is left out, as the run's own is.
+
+    Where it has fewer GPUs than the run, as many machines of its kind are joined.
+    """
     from alexsim.machine.machine import load_machine
     from alexsim.network.editions import load_network
     from alexsim.simulate.simulator import Configuration, on_machine
@@ -358,9 +370,14 @@ def _simulated(settings: TrainSettings, machine: str) -> Simulation:
     configuration = Configuration(
         network=network,
         gpus=settings.gpus,
+        partition=settings.partition,
+        replicas=settings.replicas,
         batch_size=settings.batch_size,
         schedule=settings.schedule,
         policy=settings.policy,
         trainable=frozenset(network.weighted_layers) - set(settings.recipe.stages[0].frozen),
     )
-    return on_machine(configuration, load_machine(machine))
+    wanted = load_machine(machine)
+    if settings.gpus * settings.replicas > wanted.devices_per_node.value and not wanted.network:
+        wanted = load_machine(machine, "", _NETWORK)
+    return on_machine(configuration, wanted)

@@ -12,20 +12,22 @@ from alexsim.cli.memory import DEVICE
 from alexsim.cli.parse import (
     as_augmentation,
     as_normalisation,
+    as_partition,
     as_policy,
     as_schedule,
     choice,
+    images_per_op,
     positive,
     trainable,
 )
 from alexsim.errors import AlexsimError, RunError
-from alexsim.execute.choices import BACKENDS, DEVICES, PRECISIONS, Device
+from alexsim.execute.choices import BACKENDS, DEVICES, PRECISIONS, Backend, Device
 from alexsim.execute.world import Place
 from alexsim.machine.device import load_device
 from alexsim.network.editions import load_network
 from alexsim.network.variants import without_head
 from alexsim.plan.planner import TRANSPORTS, plan
-from alexsim.plan.records import TransportName
+from alexsim.plan.records import Partition, Plan, TransportName
 from alexsim.train import builtin
 from alexsim.train.config import steps_of, stored_settings
 from alexsim.train.dataset import discover
@@ -50,6 +52,8 @@ def begin(
     mem_cap: str | None,
     policy: str,
     schedule: str,
+    partition: str,
+    variable_batch: bool,
     data: Path | None,
     order: str,
     steps: int | None,
@@ -107,17 +111,21 @@ def begin(
     )
     where = choice("--device", device, DEVICES)
     by = choice("--backend", backend, BACKENDS)
-    if precision != "fp32" and by != "triton":
-        raise AlexsimError(f"--precision {precision} needs --backend triton")
-    if graph and (where, by) != ("cuda", "triton"):
-        raise AlexsimError("--graph needs --device cuda and --backend triton")
-    if graph and strict:
-        raise AlexsimError("--graph cannot hold the exchanges between processes of --strict")
-    made = plan(network, gpus=gpus, batch_size=batch, backend=by)
-    copies = _replicas(replicas, len(made.devices), batch, processes=processes, place=place)
-    apart = bool(place) or processes
-    if apart and (strict or graph):
-        raise AlexsimError("--strict and --graph are for one process that has all devices")
+    split = as_partition(partition or "columns")
+    _refuse_together(
+        precision, where, by, split, graph=graph, strict=strict, apart=bool(place) or processes
+    )
+    if split == "hybrid" and gpus is None and place:
+        gpus = place.size
+    made = plan(
+        network,
+        gpus=gpus,
+        partition=split,
+        variable_batch=variable_batch,
+        batch_size=images_per_op(batch, split, gpus),
+        backend=by,
+    )
+    copies = _replicas(replicas, made, batch, processes=processes, place=place)
     on_host = place.on_host if place else copies * len(made.devices) if processes else 1
     if threads is None:
         threads = max(1, (os.cpu_count() or 1) // on_host)
@@ -136,6 +144,8 @@ def begin(
         gpus=len(made.devices),
         policy=as_policy(policy),
         schedule=as_schedule(schedule),
+        partition=split,
+        variable_batch=variable_batch,
         budget_bytes=budget,
         data="",
         steps=default_steps,
@@ -148,7 +158,7 @@ def begin(
         backend=by,
         transport=way,
         precision=choice("--precision", precision, PRECISIONS),
-        graph=(where, by) == ("cuda", "triton") and not (strict or apart)
+        graph=(where, by) == ("cuda", "triton") and not (strict or place or processes)
         if graph is None
         else graph,
         strict=strict,
@@ -183,6 +193,7 @@ def resumed(
     epochs: float | None,
     threads: int | None,
     gpus: int | None,
+    partition: str,
     processes: bool,
     replicas: int | None,
     place: Place | None,
@@ -190,14 +201,25 @@ def resumed(
     """Settings of a stopped run, with more steps or other processes if asked for."""
     stored = stored_settings(run_dir)
     columns = gpus or stored.gpus
-    plan(load_network(stored.network), gpus=columns)
-    copies = _replicas(replicas, columns, stored.batch_size, processes=processes, place=place)
-    if (columns, copies) != (stored.gpus, stored.replicas):
+    split = as_partition(partition or stored.partition)
+    made = plan(
+        load_network(stored.network),
+        gpus=columns,
+        partition=split,
+        batch_size=images_per_op(stored.batch_size, split, columns),
+    )
+    copies = _replicas(replicas, made, stored.batch_size, processes=processes, place=place)
+    if (split, columns, copies) != (stored.partition, stored.gpus, stored.replicas):
         watch.note(
-            f"{copies} x {columns} GPUs instead of {stored.replicas} x {stored.gpus}: weights may"
-            " differ in the last bits"
+            f"{copies} x {columns} GPUs ({split}) instead of {stored.replicas} x {stored.gpus}"
+            f" ({stored.partition}): weights may differ in the last bits"
         )
-        stored = replace(stored, gpus=columns, replicas=copies)
+        variable = stored.variable_batch and split == "hybrid"
+        if variable != stored.variable_batch:
+            watch.note("no variable batch from here on: it needs --partition hybrid")
+        stored = replace(
+            stored, gpus=columns, replicas=copies, partition=split, variable_batch=variable
+        )
     if stored.backend == "triton":
         ready_for_triton(stored.device, watch)
     if not Path(stored.data).is_dir():
@@ -217,10 +239,34 @@ def resumed(
     return replace(stored, steps=_steps(steps, epochs, stored, len(images.train)))
 
 
+def _refuse_together(
+    precision: str,
+    device: Device,
+    backend: Backend,
+    partition: Partition,
+    *,
+    graph: bool | None,
+    strict: bool,
+    apart: bool,
+) -> None:
+    """Refuse options that do not go together."""
+    if precision != "fp32" and backend != "triton":
+        raise AlexsimError(f"--precision {precision} needs --backend triton")
+    if graph and (device, backend) != ("cuda", "triton"):
+        raise AlexsimError("--graph needs --device cuda and --backend triton")
+    if graph and strict:
+        raise AlexsimError("--graph cannot hold the exchanges between processes of --strict")
+    if apart and (strict or graph):
+        raise AlexsimError("--strict and --graph are for one process that has all devices")
+    if strict and partition == "hybrid":
+        raise AlexsimError("--strict runs --partition columns only; --processes runs hybrid")
+
+
 def _replicas(
-    given: int | None, columns: int, batch: int, *, processes: bool, place: Place | None
+    given: int | None, made: Plan, batch: int, *, processes: bool, place: Place | None
 ) -> int:
     """Copies of all columns: as many as the processes make, or as were asked for."""
+    columns = len(made.devices)
     if given is not None:
         positive("--replicas", given)
     if place is None:
@@ -234,6 +280,10 @@ def _replicas(
         if left or not copies or given not in (None, copies):
             asked = f"{given} replicas" if given else "whole replicas"
             raise AlexsimError(f"{place.size} processes do not make {asked} of {columns} GPU(s)")
+    if copies > 1 and made.partition == "hybrid":
+        raise AlexsimError(
+            f"--partition hybrid has as many --gpus as processes, not {copies} replicas"
+        )
     if batch % copies:
         raise AlexsimError(f"--batch {batch} does not divide over {copies} replicas")
     return copies

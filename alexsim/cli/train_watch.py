@@ -71,6 +71,8 @@ class TerminalWatch:
         self._machine, self._simulated_step_s = machine, simulated.step_s
         self._batch_size = settings.batch_size
         devices = f"{settings.gpus} virtual GPU(s) of {format_bytes(settings.budget_bytes)}"
+        if settings.partition == "hybrid":
+            devices += ", hybrid" + settings.variable_batch * " with a variable batch"
         if settings.replicas > 1:
             devices = f"{settings.replicas} replicas of {devices}"
         self._say(

@@ -73,7 +73,7 @@ class StepContext:
     """What changes from step to step."""
 
     images: Tensor
-    """``[N, C, H, W]``, any strides."""
+    """``[N, C, H, W]``, any strides: the minibatch, or only those of this process's device."""
     labels: Tensor
     """``[N]``, int64."""
     step: int
@@ -103,13 +103,13 @@ def bind(plan: Plan, op: Op, memory: Memory, replica: int = 0) -> Run:
         case OpKind.FORWARD:
             return _forward(op, part, memory)
         case OpKind.LOSS:
-            return _loss(op, memory)
+            return _loss(plan, op, memory)
         case OpKind.GRAD_INPUT:
             return _grad_input(plan, op, part, memory)
         case OpKind.GRAD_WEIGHT:
             return _grad_weight(op, part, memory)
         case OpKind.UPDATE:
-            return _update(op, part, memory)
+            return _update(plan, op, part, memory)
         case OpKind.ACCUMULATE:
             landed, total = (memory.buffer(name) for name in op.reads)
             return lambda _: _discard(total.add_(landed))
@@ -125,8 +125,12 @@ def _upload(op: Op, memory: Memory) -> Run:
     images = memory.buffer(op.writes[0])
     labels = memory.buffer(op.writes[1]) if len(op.writes) > 1 else None
 
+    first, count = op.first_image, len(images)
+
     def run(context: StepContext) -> None:
-        images.copy_(context.images, non_blocking=True)
+        whole = len(context.images) > count
+        own = context.images[first : first + count] if whole else context.images
+        images.copy_(own, non_blocking=True)
         if labels is not None:
             labels.copy_(context.labels, non_blocking=True)
 
@@ -139,8 +143,9 @@ def _draw(plan: Plan, op: Op, part: Part, memory: Memory, replica: int) -> Run:
     rate, name = part.layer.rate, part.layer.name
     parts = next(ps for ps in plan.network.parts if ps[0].layer.name == name)
     before = sum(units_of(p) for p in parts if p.column < part.column)
-    units, first = range(before, before + units_of(part)), replica * plan.batch_size
-    images = range(first, first + plan.batch_size)
+    before = 0 if part.copied else before
+    first = replica * plan.images + op.first_image
+    units, images = range(before, before + units_of(part)), range(first, first + plan.batch_size)
 
     def run(context: StepContext) -> None:
         keep = dropout_keep(
@@ -161,7 +166,7 @@ def units_of(part: Part) -> int:
 
 def _forward(op: Op, part: Part, memory: Memory) -> Run:
     layer, size = part.layer, op.chunk_images
-    x = memory.block_of(op.reads[: max(1, len(part.sources))])
+    x = memory.block_of(op.reads[: part.joined])
     y = memory.buffer(op.writes[0])
     match layer:
         case Convolution():
@@ -200,24 +205,33 @@ def _forward(op: Op, part: Part, memory: Memory) -> Run:
     raise AssertionError(layer)
 
 
-def _loss(op: Op, memory: Memory) -> Run:
+def _loss(plan: Plan, op: Op, memory: Memory) -> Run:
     probabilities, labels = (memory.buffer(name) for name in op.reads)
-    index = labels.unsqueeze(1)
+    turn = slice(op.first_image, op.first_image + plan.batch_size)
+    index = labels[turn].unsqueeze(1)
     tiny = torch.finfo(probabilities.dtype).tiny
 
     def run(context: StepContext) -> None:
         own = probabilities.gather(1, index)
-        context.losses = own.clamp_min(tiny).log_().neg_().squeeze_(1)
+        losses = own.clamp_min(tiny).log_().neg_().squeeze_(1)
         above = (probabilities > own).sum(1)
         level = (probabilities == own).sum(1).clamp_min_(1)
         # Among equal guesses, each is as likely to be named first.
-        context.top1 = 1 - ((1 - above) / level).clamp_(0, 1)
-        context.top5 = 1 - ((5 - above) / level).clamp_(0, 1)
+        top1 = 1 - ((1 - above) / level).clamp_(0, 1)
+        top5 = 1 - ((5 - above) / level).clamp_(0, 1)
         # Comparisons with NaN are all false: no guess is right.
         unknown = own.squeeze(1).isnan()
-        context.losses.masked_fill_(unknown, torch.nan)
-        context.top1.masked_fill_(unknown, 1)
-        context.top5.masked_fill_(unknown, 1)
+        losses.masked_fill_(unknown, torch.nan)
+        top1.masked_fill_(unknown, 1)
+        top5.masked_fill_(unknown, 1)
+        if context.losses is None or plan.turns == 1:
+            context.losses, context.top1, context.top5 = losses, top1, top5
+            return
+        assert context.top1 is not None
+        assert context.top5 is not None
+        context.losses = torch.cat([context.losses, losses])
+        context.top1 = torch.cat([context.top1, top1])
+        context.top5 = torch.cat([context.top5, top5])
 
     return run
 
@@ -228,8 +242,9 @@ def _grad_input(plan: Plan, op: Op, part: Part, memory: Memory) -> Run:
     first = memory.buffer(op.reads[0])
     second = memory.buffer(op.reads[1]) if len(op.reads) > 1 else first
     if isinstance(layer, SoftmaxCrossEntropy):
-        images = plan.batch_size * plan.replicas
-        return _grad_softmax(first, second, dx.flatten(1), images)
+        images = plan.replicas * (plan.batch_size if plan.variable_batch else plan.images)
+        labels = second[op.first_image : op.first_image + plan.batch_size]
+        return _grad_softmax(first, labels, dx.flatten(1), images)
     match layer:
         case Convolution():
             if uses_winograd(op.kind, part):
@@ -280,7 +295,7 @@ def _grad_softmax(probabilities: Tensor, labels: Tensor, dx: Tensor, images: int
 def _grad_weight(op: Op, part: Part, memory: Memory) -> Run:
     layer, size = part.layer, op.chunk_images
     dy = memory.buffer(op.reads[0])
-    x = memory.block_of(op.reads[1 : 1 + max(1, len(part.sources))])
+    x = memory.block_of(op.reads[1 : 1 + part.joined])
     target, dbias = (memory.buffer(name) for name in op.writes)
     if isinstance(layer, Convolution):
         if uses_winograd(op.kind, part):
@@ -298,21 +313,21 @@ def _grad_weight(op: Op, part: Part, memory: Memory) -> Run:
 
     def run(context: StepContext) -> None:
         h = context.hyperparameters
+        rate = h.weight_rate_of(layer.name)
+        if op.accumulate:
+            # An earlier turn of this step has done the rest.
+            target.addmm_(dy.t(), flat, alpha=-rate)
+            dbias.add_(dy.sum(0))
+            return
         linear_grad_weight_into_momentum(
-            flat,
-            dy,
-            weight,
-            target,
-            momentum=h.momentum,
-            decay=h.weight_decay,
-            rate=h.weight_rate_of(layer.name),
+            flat, dy, weight, target, momentum=h.momentum, decay=h.weight_decay, rate=rate
         )
         torch.sum(dy, 0, out=dbias)
 
     return run
 
 
-def _update(op: Op, part: Part, memory: Memory) -> Run:
+def _update(plan: Plan, op: Op, part: Part, memory: Memory) -> Run:
     device = int(op.device.removeprefix("gpu"))
 
     def own(name: str) -> Tensor:
@@ -321,15 +336,17 @@ def _update(op: Op, part: Part, memory: Memory) -> Run:
     weight, inc = own("weight"), own("weight.momentum")
     bias, bias_inc, bias_grad = own("bias"), own("bias.momentum"), own("bias.grad")
     grad = None if op.fused else own("weight.grad")
+    # Of a variable batch, each turn's gradient is a mean; their sum is not.
+    share = 1 / plan.turns if plan.variable_batch and part.copied else 1
 
     def run(context: StepContext) -> None:
         h = context.hyperparameters
         rate = h.weight_rate_of(part.layer.name)
         if grad is not None:
             inc.mul_(h.momentum).add_(weight, alpha=-h.weight_decay * rate)
-            inc.add_(grad, alpha=-rate)
+            inc.add_(grad, alpha=-rate * share)
         weight.add_(inc)
-        bias_inc.mul_(h.momentum).add_(bias_grad, alpha=-h.bias_rate)
+        bias_inc.mul_(h.momentum).add_(bias_grad, alpha=-h.bias_rate * share)
         bias.add_(bias_inc)
 
     return run

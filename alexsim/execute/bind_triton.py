@@ -114,7 +114,7 @@ class Binder:
 
     def _forward(self, op: Op, part: Part) -> Callable[[], None] | None:
         layer = part.layer
-        x = self._memory.block_of(op.reads[: max(1, len(part.sources))])
+        x = self._memory.block_of(op.reads[: part.joined])
         y = self._memory.buffer(op.writes[0])
         match layer:
             case Convolution():
@@ -192,7 +192,7 @@ class Binder:
     def _grad_weight(self, op: Op, part: Part) -> Callable[[], None] | None:
         layer = part.layer
         dy = self._memory.buffer(op.reads[0])
-        x = self._memory.block_of(op.reads[1 : 1 + max(1, len(part.sources))])
+        x = self._memory.block_of(op.reads[1 : 1 + part.joined])
         target, dbias = self._buffers(op.writes)
         if isinstance(layer, Convolution):
             options = self._window(layer)

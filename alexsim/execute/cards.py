@@ -6,12 +6,12 @@ device must not do before another has done something is said by events, which st
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from alexsim.errors import AlexsimError
-from alexsim.execute.transport import OneReplica
 from alexsim.plan.records import Exchange, Op, TransportName
 from alexsim.trace import Span
 
@@ -37,7 +37,16 @@ class _Posted:
     ready: torch.cuda.Event
 
 
-class Cards(OneReplica):
+@dataclass(slots=True)
+class _Begun:
+    """A device's part of a sum, from the event ``ready`` on."""
+
+    device: str
+    gradients: Sequence[torch.Tensor]
+    ready: torch.cuda.Event
+
+
+class Cards:
     """All devices in one process, each on its stream: the transport between them.
 
     ``peer``: the target copies from the source's memory. ``host``: the source copies to pinned
@@ -51,6 +60,11 @@ class Cards(OneReplica):
         self._posted: dict[str, _Posted] = {}
         self._pinned: dict[str, torch.Tensor] = {}
         self._arrived: dict[str, dict[str, torch.cuda.Event]] = {}
+        self._begun: dict[str, list[_Begun]] = {}
+        self._summed: dict[str, list[torch.cuda.Event]] = {}
+
+    def begin(self, exchanges: Sequence[Exchange]) -> None:
+        """Nothing to prepare."""
 
     def post(self, exchange: Exchange, source: torch.Tensor) -> None:
         """Offer ``source`` once the stream has got here; ``host``: stage it."""
@@ -94,6 +108,34 @@ class Cards(OneReplica):
         if len(arrived) < self._devices:
             return False
         for event in arrived.values():
+            torch.cuda.current_stream().wait_event(event)
+        return True
+
+    def reduce(self, device: str, layer: str, gradients: Sequence[torch.Tensor]) -> None:
+        """Note how far the device's stream is; the last device's sums all gradients."""
+        begun = self._begun.setdefault(layer, [])
+        begun.append(_Begun(device, gradients, _event()))
+        if len(begun) < self._devices:
+            return
+        del self._begun[layer]
+        here = torch.cuda.current_stream(gradients[0].device)
+        first, *others = sorted(begun, key=lambda one: int(one.device.removeprefix("gpu")))
+        for one in begun:
+            here.wait_event(one.ready)
+        for index, total in enumerate(first.gradients):
+            for other in others:
+                total.add_(other.gradients[index].to(total.device))
+            for other in others:
+                other.gradients[index].copy_(total)
+        done = _event()
+        for one in begun:
+            self._summed.setdefault(one.device, []).append(done)
+
+    def reduced(self, device: str) -> bool:
+        """Whether all devices have begun what this one has; then its stream waits for the sums."""
+        if any(one.device == device for begun in self._begun.values() for one in begun):
+            return False
+        for event in self._summed.pop(device, []):
             torch.cuda.current_stream().wait_event(event)
         return True
 

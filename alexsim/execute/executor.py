@@ -6,18 +6,21 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from alexsim.execute.bind import Hyperparameters, StepContext
 from alexsim.execute.cards import Cards, Timeline, places
 from alexsim.execute.malloc import keep_freed_memory
-from alexsim.execute.memory import parameter_names
 from alexsim.execute.random import normal
 from alexsim.execute.runner import Choices, DeviceRunner
+from alexsim.execute.stored import rows_before, stored_parameters
 from alexsim.execute.transport import InProcess, Transport
 from alexsim.network.layers import Convolution, FullyConnected
+from alexsim.network.network import Part
 from alexsim.plan.placement import activation, parameter
-from alexsim.plan.records import Plan
+from alexsim.plan.records import Plan, letter
 from alexsim.trace import Trace
 
 
@@ -46,6 +49,8 @@ class Executor:
     ) -> None:
         if plan.backend not in ("aten", "triton"):
             raise ValueError(f"the plan's backend must be aten or triton, got {plan.backend!r}")
+        if plan.replicas > 1 and transport is None:
+            raise ValueError("replicas need a transport to each other")
         self.choices = replace(choices or Choices(), **given)  # type: ignore[arg-type]
         keep_freed_memory()
         self.plan = plan
@@ -63,10 +68,7 @@ class Executor:
             Cards(count, plan.transport) if self.on_cuda else InProcess(count)
         )
         self._memory = {runner.device.name: runner.memory for runner in self.runners}
-        self._parameters = {
-            name: place for name, place in parameter_names(plan).items() if place[0] in self._memory
-        }
-        self._whole = mine is None
+        self._stored = stored_parameters(plan)
         self._pulled = [e for e in plan.exchanges if e.target in self._memory]
         self._captured: _Captured | None = None
 
@@ -79,35 +81,55 @@ class Executor:
                     mine = part.column in runner.device.columns
                     if mine and isinstance(layer, Convolution | FullyConnected):
                         device = int(runner.device.name.removeprefix("gpu"))
-                        values = normal(
-                            seed=self.choices.seed,
-                            layer=layer.name,
-                            column=part.column,
-                            shape=part.weight_shape,
-                        )
-                        values *= layer.weight_std
                         weight = runner.memory.buffer(parameter(device, part, "weight"))
-                        weight.copy_(torch.from_numpy(values))
+                        weight.copy_(torch.from_numpy(self._first_weights(part, layer.weight_std)))
                         runner.memory.buffer(parameter(device, part, "bias")).fill_(layer.bias_init)
-        for name, tensor in self.state().items():
+        for name, tensor in self.parameters().items():
             if name.endswith(".momentum"):
                 tensor.zero_()
 
-    def state(self) -> dict[str, torch.Tensor]:
-        """Weights and momentum by name (``conv1.a.weight``), as views of the devices' memory."""
+    def _first_weights(self, part: Part, deviation: float) -> NDArray[np.float32]:
+        """A hybrid plan's are those of the network before it was split."""
+        whole = self._stored[f"{part.layer.name}.a.weight"].shape
+        split = self.plan.partition == "hybrid"
+        values = normal(
+            seed=self.choices.seed,
+            layer=part.layer.name,
+            column=0 if split else part.column,
+            shape=whole if split else part.weight_shape,
+        )
+        values *= deviation
+        first = rows_before(self.plan.network, part)
+        return values[first : first + part.weight_shape[0]]
+
+    def parameters(self) -> dict[str, torch.Tensor]:
+        """Weights, biases and momenta of this process's devices by buffer, as views."""
         return {
-            name: self._memory[device].buffer(buffer)
-            for name, (device, buffer) in self._parameters.items()
+            held.buffer: self._memory[held.device].buffer(held.buffer)
+            for stored in self._stored.values()
+            for held in stored.places
+            if held.device in self._memory
+        }
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Weights and momentum by name (``conv1.a.weight``) that the devices here hold all of; as
+        views of their memory where one device does."""
+        own = self.parameters()
+        return {
+            name: stored.joined(own)
+            for name, stored in self._stored.items()
+            if all(held.buffer in own for held in stored.needed)
         }
 
     def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
         """Copy weights and momentum in; every name must be there, and no other."""
-        own = self.state()
-        if self._whole and own.keys() != state.keys():
-            missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+        if self._stored.keys() != state.keys():
+            missing = sorted(self._stored.keys() - state.keys())
+            unknown = sorted(state.keys() - self._stored.keys())
             raise ValueError(f"state: missing {missing}, unknown {unknown}")
-        for name, tensor in own.items():
-            tensor.copy_(state[name])
+        own = self.parameters()
+        for name, stored in self._stored.items():
+            stored.spread(state[name], own)
 
     def step(
         self,
@@ -150,7 +172,8 @@ class Executor:
     def activation(self, layer: str) -> torch.Tensor:
         """What a layer put out last, its columns side by side: ``[N, ...]``, a copy.
 
-        It is there as long as the plan keeps it: with policy ``as-released``, to the next step.
+        It is there as long as the plan keeps it: with policy ``as-released``, to the next step. Of
+        layers that a hybrid plan splits, it is that of the last turn's images.
         """
         parts = next(ps for ps in self.plan.network.parts if ps[0].layer.name == layer)
         found = [
@@ -159,7 +182,7 @@ class Executor:
             for device, memory in self._memory.items()
             if memory.has(name := activation(int(device.removeprefix("gpu")), layer, part.column))
         ]
-        return torch.cat(found, 1)
+        return torch.cat(found, 0 if parts[0].copied else 1)
 
     def record(self, on: bool = True) -> None:
         """Time every op from now on, or none; forgets what was timed before."""
@@ -194,7 +217,7 @@ class Executor:
                 for runner in self.runners:
                     if part.column not in runner.device.columns:
                         continue
-                    prefix = f"{runner.device.name}/{part.layer.name}.{chr(97 + part.column)}"
+                    prefix = f"{runner.device.name}/{part.layer.name}.{letter(part.column)}"
                     for name in ("weight", "bias", "activation"):
                         key = f"{prefix}.{name}"
                         if runner.memory.has(key) and not bool(

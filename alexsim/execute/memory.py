@@ -13,8 +13,7 @@ import torch
 from alexsim.errors import MemoryBudgetError
 from alexsim.network.layers import FullyConnected
 from alexsim.plan.fit import fit
-from alexsim.plan.placement import parameter
-from alexsim.plan.records import Block, Buffer, DevicePlan, Plan
+from alexsim.plan.records import Block, Buffer, DevicePlan, Plan, letter
 from alexsim.units import format_bytes
 
 CPU = torch.device("cpu")
@@ -131,25 +130,9 @@ def _matrix_blocks(plan: Plan, buffers: dict[str, Buffer]) -> set[str]:
             for column in part.sources:
                 for device in plan.devices:
                     for name in ("activation", "remote", "activation_grad", "remote_grad"):
-                        key = f"{device.name}/{part.source}.{chr(97 + column)}.{name}"
+                        key = f"{device.name}/{part.source}.{letter(column)}.{name}"
                         if key in buffers:
                             found.add(buffers[key].block)
             if not part.sources:
                 found.update(b.block for b in buffers.values() if b.layer == "input")
     return found
-
-
-def parameter_names(plan: Plan) -> dict[str, tuple[str, str]]:
-    """Saved name (``conv1.a.weight``, ``conv1.a.weight.momentum``) to device and buffer."""
-    names = {}
-    for device in plan.devices:
-        for parts in plan.network.parts:
-            for part in parts:
-                if part.column not in device.columns or not part.weight_shape:
-                    continue
-                for name in ("weight", "bias", "weight.momentum", "bias.momentum"):
-                    if name.endswith("momentum") and part.layer.name not in plan.trainable:
-                        continue
-                    buffer = parameter(int(device.name.removeprefix("gpu")), part, name)
-                    names[buffer.partition("/")[2]] = (device.name, buffer)
-    return names

@@ -11,8 +11,8 @@ import torch.distributed as dist
 
 from alexsim.execute.bind import Hyperparameters, StepContext
 from alexsim.execute.executor import Executor
-from alexsim.execute.memory import parameter_names
 from alexsim.execute.runner import Choices
+from alexsim.execute.stored import stored_parameters
 from alexsim.execute.wire import Wire
 from alexsim.execute.world import Connected
 from alexsim.plan.records import Plan
@@ -27,8 +27,8 @@ class Ranks:
     """This process's device of a plan, among the others'.
 
     Every method is called by all processes, in the same order. ``step`` and ``evaluate`` take the
-    images of this process's replica, and give every replica's losses; ``state`` is whole in the
-    first process, and its own part elsewhere; ``load_state`` takes the first process's.
+    images of this process's part of the minibatch, and give the losses of all of it; ``state`` is
+    whole in the first process, and its own part elsewhere; ``load_state`` takes the first one's.
 
     Raises:
         MemoryBudgetError: this device's plan does not fit.
@@ -44,8 +44,7 @@ class Ranks:
             mine=(self._column,),
             transport=self.wire,
         )
-        self._places = parameter_names(plan)
-        self._shapes = {b.name: b.shape for device in plan.devices for b in device.buffers}
+        self._stored = stored_parameters(plan)
         self._offset_s = 0.0
         self._step_bytes = self._steps = 0
 
@@ -55,37 +54,36 @@ class Ranks:
 
     def state(self) -> dict[str, torch.Tensor]:
         """Weights and momentum by name: all of them in the first process."""
-        own, world = self._own.state(), self.world
-        if world.replica:
-            return own
-        whole = dict(own)
-        for tag, (name, (device, buffer)) in enumerate(sorted(self._places.items())):
-            column = int(device.removeprefix("gpu"))
-            if not column:
+        world, held = self.world, self._own.parameters()
+        places = [one for _, stored in sorted(self._stored.items()) for one in stored.needed]
+        for tag, one in enumerate(places):
+            rank = int(one.device.removeprefix("gpu"))
+            if world.replica or not rank:
                 continue
             if world.first:
-                whole[name] = torch.empty(self._shapes[buffer])
-                with world.named(f"weights {name}", (column,)):
-                    self.world.wait(
-                        dist.irecv(whole[name], column, tag=_STATE + tag, group=self.world.all)
-                    )
-            elif column == self._column:
-                with world.named(f"weights {name}", (0,)):
-                    sent = own[name].cpu().contiguous()
-                    self.world.wait(dist.isend(sent, 0, tag=_STATE + tag, group=self.world.all))
-        return whole
+                held[one.buffer] = torch.empty(one.shape)
+                with world.named(f"weights {one.buffer}", (rank,)):
+                    received = held[one.buffer]
+                    world.wait(dist.irecv(received, rank, tag=_STATE + tag, group=world.all))
+            elif rank == self._column:
+                with world.named(f"weights {one.buffer}", (0,)):
+                    sent = held[one.buffer].cpu().contiguous()
+                    world.wait(dist.isend(sent, 0, tag=_STATE + tag, group=world.all))
+        return {
+            name: stored.joined(held)
+            for name, stored in self._stored.items()
+            if all(one.buffer in held for one in stored.needed)
+        }
 
     def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
         """Take over the first process's state; the others' arguments are not looked at."""
-        own = self._own.state()
-        for name, (_, buffer) in sorted(self._places.items()):
+        own = self._own.parameters()
+        for name, stored in sorted(self._stored.items()):
             if self.world.first:
                 tensor = state[name].cpu().contiguous()
             else:
-                tensor = torch.empty(self._shapes[buffer])
-            self.world.told(tensor)
-            if name in own:
-                own[name].copy_(tensor)
+                tensor = torch.empty(stored.shape)
+            stored.spread(self.world.told(tensor), own)
 
     def step(
         self,
@@ -95,19 +93,25 @@ class Ranks:
         step: int,
         hyperparameters: Hyperparameters,
     ) -> StepContext:
-        """Train on this replica's images; the losses are those of all replicas."""
+        """Train on this process's images; the losses are those of all replicas."""
         before = self.wire.exchanged_bytes
-        context = self._own.step(images, labels, step=step, hyperparameters=hyperparameters)
+        context = self._own.step(
+            images, self._labels(labels), step=step, hyperparameters=hyperparameters
+        )
         self._step_bytes += self.wire.exchanged_bytes - before
         self._steps += 1
         return self._together(context)
 
     def evaluate(self, images: torch.Tensor, labels: torch.Tensor) -> StepContext:
         """Forward only."""
-        return self._together(self._own.evaluate(images, labels))
+        return self._together(self._own.evaluate(images, self._labels(labels)))
+
+    def _labels(self, own: torch.Tensor) -> torch.Tensor:
+        """A hybrid plan's loss is computed where column a is, for everybody's images."""
+        return self.world.gathered(own).flatten() if self.world.hybrid else own
 
     def _together(self, context: StepContext) -> StepContext:
-        found = torch.zeros(3, self.plan.batch_size)
+        found = torch.zeros(3, self.plan.images)
         if context.losses is not None:
             assert context.top1 is not None
             assert context.top5 is not None

@@ -74,7 +74,6 @@ class DeviceRunner:
             (op, None if op.kind in _BETWEEN else binder(op)) for op in device.ops
         ]
         self._arrived_at = ""
-        self._replicas = plan.replicas
 
     def turns(self, context: StepContext, transport: Transport) -> Iterator[bool]:
         """Run the ops in order; yields whether it got on, whenever another device must go first."""
@@ -125,12 +124,13 @@ class DeviceRunner:
 
     def _perform(self, op: Op, run: Run | None, context: StepContext, transport: Transport) -> bool:
         if run is not None:
-            if op.kind == OpKind.UPDATE and self._replicas > 1:
-                transport.reduced()
+            if op.kind == OpKind.UPDATE and not transport.reduced(self.device.name):
+                return False
             run(context)
             return True
         if op.kind == OpKind.ALL_REDUCE:
-            transport.reduce(op.layer, [self.memory.buffer(name) for name in op.writes])
+            gradients = [self.memory.buffer(name) for name in op.writes]
+            transport.reduce(self.device.name, op.layer, gradients)
             return True
         if op.kind == OpKind.BARRIER:
             name = op.id.partition(".")[2]
@@ -150,7 +150,9 @@ class DeviceRunner:
     def _in_test(self, op: Op) -> bool:
         if op.kind in _TRANSFER:
             return self._exchanges[op.exchange].direction == "forward"
-        return op.kind in _FORWARD or (op.kind == OpKind.BARRIER and op.id.endswith(".forward"))
+        # Devices meet before an exchange, and between the turns of a hybrid plan.
+        met = op.kind == OpKind.BARRIER and op.id.endswith((".forward", ".next"))
+        return met or op.kind in _FORWARD
 
     def idle_s(self, transport: Transport) -> float:
         """Seconds of an op that does nothing, timed or not as the others are."""

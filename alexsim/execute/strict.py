@@ -12,7 +12,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection
@@ -27,7 +27,6 @@ from alexsim.execute.bind import Hyperparameters, StepContext
 from alexsim.execute.cards import places
 from alexsim.execute.executor import Executor
 from alexsim.execute.runner import Choices
-from alexsim.execute.transport import OneReplica
 from alexsim.plan.records import Exchange, Plan
 from alexsim.trace import Trace
 
@@ -55,7 +54,7 @@ class _Links:
     stopped: Event
 
 
-class _Shared(OneReplica):
+class _Shared:
     """The transport between processes of one machine: through its memory.
 
     Args:
@@ -69,6 +68,23 @@ class _Shared(OneReplica):
         self._links, self._check = links, check
         self._to = [token for (a, _), token in links.arrivals.items() if a == device]
         self._from = [token for (_, b), token in links.arrivals.items() if b == device]
+
+    def begin(self, exchanges: Sequence[Exchange]) -> None:
+        """Nothing to prepare."""
+
+    def reduce(self, device: str, layer: str, gradients: Sequence[torch.Tensor]) -> None:
+        """Nothing is summed here.
+
+        Raises:
+            AssertionError: the plan is one of replicas, or hybrid.
+        """
+        del device, gradients
+        raise AssertionError(f"{layer}: no sums between these processes")
+
+    def reduced(self, device: str) -> bool:
+        """Nothing was begun."""
+        del device
+        return True
 
     def post(self, exchange: Exchange, source: torch.Tensor) -> None:
         """Copy ``source`` to the host, once the last one was fetched."""

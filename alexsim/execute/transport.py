@@ -35,34 +35,15 @@ class Transport(Protocol):
     def passed(self, barrier: str) -> bool:
         """Whether every device has reached ``barrier``."""
 
-    def reduce(self, layer: str, gradients: Sequence[torch.Tensor]) -> None:
-        """Begin to sum a layer's gradients over all replicas, in place."""
+    def reduce(self, device: str, layer: str, gradients: Sequence[torch.Tensor]) -> None:
+        """Begin to sum a layer's gradients over all replicas, or all of a hybrid plan's devices, in
+        place."""
 
-    def reduced(self) -> None:
-        """Wait until every sum that was begun is there."""
-
-
-class OneReplica:
-    """What a transport has nothing to do for where exchanges are pulled straight from memory, and
-    no other replica is."""
-
-    def begin(self, exchanges: Sequence[Exchange]) -> None:
-        """Nothing to prepare."""
-
-    def reduce(self, layer: str, gradients: Sequence[torch.Tensor]) -> None:
-        """There is no other replica.
-
-        Raises:
-            AssertionError: a plan of several is run all the same.
-        """
-        del gradients
-        raise AssertionError(f"{layer}: no transport to other replicas")
-
-    def reduced(self) -> None:
-        """Nothing was begun."""
+    def reduced(self, device: str) -> bool:
+        """Whether every sum that ``device`` began is there; False if others must begin theirs."""
 
 
-class InProcess(OneReplica):
+class InProcess:
     """All devices in one process: a pull is a copy from one arena to the other."""
 
     def __init__(self, devices: int) -> None:
@@ -70,6 +51,11 @@ class InProcess(OneReplica):
         self._devices = devices
         self._posted: dict[str, torch.Tensor] = {}
         self._arrived: dict[str, set[str]] = {}
+        self._sums: dict[str, dict[str, Sequence[torch.Tensor]]] = {}
+        """By layer, the gradients of the devices that have begun."""
+
+    def begin(self, exchanges: Sequence[Exchange]) -> None:
+        """Nothing to prepare."""
 
     def post(self, exchange: Exchange, source: torch.Tensor) -> None:
         """Offer ``source`` to the target's pull."""
@@ -94,3 +80,25 @@ class InProcess(OneReplica):
     def passed(self, barrier: str) -> bool:
         """Whether all have arrived."""
         return len(self._arrived.get(barrier, ())) == self._devices
+
+    def reduce(self, device: str, layer: str, gradients: Sequence[torch.Tensor]) -> None:
+        """Note a device's gradients; the last device's sums them, in order of devices."""
+        begun = self._sums.setdefault(layer, {})
+        begun[device] = gradients
+        if len(begun) < self._devices:
+            return
+        del self._sums[layer]
+        first, *others = (begun[name] for name in sorted(begun, key=_number))
+        for index, total in enumerate(first):
+            for other in others:
+                total.add_(other[index])
+            for other in others:
+                other[index].copy_(total)
+
+    def reduced(self, device: str) -> bool:
+        """Whether all devices have begun what this one has."""
+        return not any(device in begun for begun in self._sums.values())
+
+
+def _number(device: str) -> int:
+    return int(device.removeprefix("gpu"))

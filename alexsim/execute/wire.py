@@ -39,6 +39,8 @@ class Wire:
     def __init__(self, plan: Plan, world: Connected, *, pinned: bool) -> None:
         self.exchanged_bytes = 0
         """Received here since the transport was made."""
+        self.reduced_bytes = 0
+        """Of gradients that were summed with others'."""
         self._world, self._device = world, plan.devices[world.rank % world.columns].name
         shapes = {b.name: b.shape for device in plan.devices for b in device.buffers}
         first = world.replica * world.columns
@@ -111,8 +113,9 @@ class Wire:
                 self._world.wait(work)
         return True
 
-    def reduce(self, layer: str, gradients: Sequence[torch.Tensor]) -> None:
+    def reduce(self, device: str, layer: str, gradients: Sequence[torch.Tensor]) -> None:
         """Begin to sum large gradients at once, small ones when there are enough of them."""
+        del device
         for gradient in gradients:
             if gradient.numel() >= _BUCKET and gradient.device.type == "cpu":
                 self._sum(layer, gradient)
@@ -121,8 +124,9 @@ class Wire:
         if sum(one.numel() for one in self._small) >= _BUCKET:
             self._flush(layer)
 
-    def reduced(self) -> None:
+    def reduced(self, device: str) -> bool:
         """Wait for all sums."""
+        del device
         if self._small:
             self._flush("the last layers")
         for layer, work in self._sums:
@@ -134,6 +138,7 @@ class Wire:
                 part.copy_(flat[start : start + part.numel()].view(part.shape))
                 start += part.numel()
         self._sums, self._flat = [], []
+        return True
 
     def _flush(self, layer: str) -> None:
         flat = torch.cat([one.reshape(-1).cpu() for one in self._small])
@@ -145,6 +150,7 @@ class Wire:
         with self._world.named(f"all_reduce of {layer}", self._world.alike):
             work = dist.all_reduce(tensor, group=self._world.gradients, async_op=True)
         assert work is not None
+        self.reduced_bytes += tensor.numel() * tensor.element_size()
         self._sums.append((layer, work))
 
     def _named(self, exchange: Exchange, end: _End) -> contextlib.AbstractContextManager[None]:

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh
 
 from alexsim.errors import AlexsimError, RunError, TrainingError
 
@@ -61,6 +62,7 @@ class World:
     """The processes of a run; this class is that of a process alone."""
 
     rank, size, columns, host = 0, 1, 1, 0
+    hybrid = False
 
     @property
     def replica(self) -> int:
@@ -78,8 +80,14 @@ class World:
         return self.rank == 0
 
     @property
+    def part(self) -> tuple[int, int]:
+        """Which of how many equal parts of a minibatch this process's device works on: its
+        replica's; in a hybrid plan, its own."""
+        return (self.rank, self.size) if self.hybrid else (self.replica, self.replicas)
+
+    @property
     def reads(self) -> bool:
-        """Whether this process reads images: one per replica and host does, for the others."""
+        """Whether this process reads images: one per part and host does, for the others."""
         return True
 
     def shared(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -131,6 +139,7 @@ class Connected(World):
     Args:
         place: this process.
         columns: devices of a replica.
+        hybrid: whether the plan is, so that every device has images of its own.
         timeout_s: how long another process may be silent.
 
     Raises:
@@ -138,7 +147,8 @@ class Connected(World):
         RunError: they cannot be connected.
     """
 
-    def __init__(self, place: Place, *, columns: int, timeout_s: float) -> None:
+    def __init__(self, place: Place, *, columns: int, hybrid: bool, timeout_s: float) -> None:
+        self.hybrid = hybrid
         if place.size % columns:
             raise AlexsimError(
                 f"{place.size} processes are no whole number of replicas of {columns} GPUs each"
@@ -171,11 +181,19 @@ class Connected(World):
         """Every process."""
         self._patient = dist.new_group(timeout=_LONG)
         hosts = [one["host"] for one in self.each({"host": self.host})]
-        alike = [list(range(c, self.size, columns)) for c in range(columns)]
-        self.gradients = self._group(alike)
-        """Processes with the same column, of all replicas."""
-        self.alike = tuple(alike[self.rank % columns])
-        places = [(hosts[rank], rank // columns) for rank in range(self.size)]
+        ranks = torch.arange(self.size).view(-1, columns)
+        self.mesh = DeviceMesh.from_group(
+            [self._group(ranks.t().tolist()), self._group(ranks.tolist())],
+            "cpu",
+            mesh=ranks,
+            mesh_dim_names=("replica", "column"),
+        )
+        """Every process by replica and column."""
+        self.gradients = self.mesh.get_group("column" if hybrid else "replica")
+        """Processes that hold copies of the same weights: a column's of all replicas, or, of the
+        convolutions of a hybrid plan, all."""
+        self.alike = tuple(dist.get_process_group_ranks(self.gradients))
+        places = [(hosts[rank], rank if hybrid else rank // columns) for rank in range(self.size)]
         fed = [[r for r in range(self.size) if places[r] == one] for one in sorted(set(places))]
         self._feed = self._group(fed)
         self._fed = next(ranks for ranks in fed if self.rank in ranks)
@@ -266,7 +284,7 @@ def here(meeting: str, rank: int) -> Path:
     return Path(f"{meeting.removeprefix('file://')}-{rank}")
 
 
-def joined(place: Place | None, columns: int, timeout_s: float) -> World:
+def joined(place: Place | None, columns: int, timeout_s: float, *, hybrid: bool = False) -> World:
     """The processes of this run: those that ``place`` tells of, or this one alone.
 
     Raises:
@@ -275,4 +293,4 @@ def joined(place: Place | None, columns: int, timeout_s: float) -> World:
     """
     if place is None or place.size == 1:
         return World()
-    return Connected(place, columns=columns, timeout_s=timeout_s)
+    return Connected(place, columns=columns, hybrid=hybrid, timeout_s=timeout_s)

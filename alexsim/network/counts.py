@@ -98,8 +98,11 @@ def grad_input(part: Part, batch_size: int) -> Count:
     )
 
 
-def grad_weight(part: Part, batch_size: int, *, fused: bool) -> Count:
-    """Cost of the weight and bias gradients; ``fused``: added into the momentum at once."""
+def grad_weight(part: Part, batch_size: int, *, fused: bool, later: bool = False) -> Count:
+    """Cost of the weight and bias gradients; ``fused``: added into the momentum at once.
+
+    ``later``: into a momentum that earlier images of the same step have gone into already.
+    """
     outputs, inputs = math.prod(part.output_shape), math.prod(part.input_shape)
     count = _count(
         batch_size,
@@ -111,10 +114,11 @@ def grad_weight(part: Part, batch_size: int, *, fused: bool) -> Count:
     if not fused:
         return count
     # Reads the weight (decay) and the momentum beside writing the momentum.
+    per_weight, reads = (2, 1) if later else (6, 2)
     return Count(
         mac=count.mac,
-        elementwise_flop=count.elementwise_flop + 6 * part.weight_count,
-        moved_bytes=count.moved_bytes + 2 * FLOAT_BYTES * part.weight_count,
+        elementwise_flop=count.elementwise_flop + per_weight * part.weight_count,
+        moved_bytes=count.moved_bytes + reads * FLOAT_BYTES * part.weight_count,
     )
 
 

@@ -35,6 +35,15 @@ class Part:
     output_shape: Shape
     weight_shape: Shape
     bias_shape: Shape
+    copied: bool = False
+    """One of the copies that all columns have of this layer, on images of its own."""
+    gathers: bool = False
+    """Reads one column at a time, each with its own images, instead of all side by side."""
+
+    @property
+    def joined(self) -> int:
+        """Inputs that are read side by side."""
+        return 1 if self.gathers else max(1, len(self.sources))
 
     @property
     def parameters(self) -> int:
@@ -61,6 +70,8 @@ class Network:
     layers: tuple[Layer, ...]
     columns: int = 1
     title: str = ""
+    copied: int = 0
+    """Leading layers of which every column has a copy, on images of its own (see ``hybrid``)."""
     parts: tuple[tuple[Part, ...], ...] = field(init=False, repr=False, compare=False)
     """``parts[i]``: layer ``i`` in each column that has a part of it."""
 
@@ -85,18 +96,16 @@ class Network:
 
     @property
     def parameters(self) -> int:
-        """Weights and biases of all columns."""
-        return sum(part.parameters for parts in self.parts for part in parts)
+        """Weights and biases of all columns; copies count once."""
+        return sum(part.parameters for part in self._own_parts())
 
     @property
     def neurons(self) -> int:
         """Outputs of convolutions and fully connected layers, one image, input left out."""
-        return sum(
-            math.prod(part.output_shape)
-            for parts in self.parts
-            for part in parts
-            if part.weight_shape
-        )
+        return sum(math.prod(part.output_shape) for part in self._own_parts() if part.weight_shape)
+
+    def _own_parts(self) -> Iterator[Part]:
+        return (p for parts in self.parts for p in parts if not (p.copied and p.column))
 
     @property
     def classes(self) -> int:
@@ -125,8 +134,8 @@ def _resolve(network: Network) -> Iterator[tuple[Part, ...]]:
     source = INPUT
     # Every column reads the whole image, so the input has no columns of its own.
     shapes: dict[int, Shape] = {}
-    for layer in network.layers:
-        parts = tuple(_parts_of(network, layer, source, shapes))
+    for index, layer in enumerate(network.layers):
+        parts = tuple(_parts_of(network, index, source, shapes))
         if not parts:
             raise NetworkError(f"network {network.name!r}: no column has layer {layer.name!r}")
         yield parts
@@ -135,16 +144,20 @@ def _resolve(network: Network) -> Iterator[tuple[Part, ...]]:
 
 
 def _parts_of(
-    network: Network, layer: Layer, source: str, shapes: dict[int, Shape]
+    network: Network, index: int, source: str, shapes: dict[int, Shape]
 ) -> Iterator[Part]:
+    layer = network.layers[index]
+    copied, gathers = index < network.copied, 0 < index == network.copied
     for column in _columns_of(network, layer):
         if source == INPUT:
-            yield _part(layer, column, source, (), network.input_shape)
+            yield replace(_part(layer, column, source, (), network.input_shape), copied=copied)
             continue
-        sources = tuple(sorted(shapes)) if _reads_all(layer) else (column,)
+        sources = tuple(sorted(shapes)) if _reads_all(layer) and not copied else (column,)
         if set(sources) <= set(shapes):
-            input_shape = _concatenated(layer, [shapes[c] for c in sources])
-            yield _part(layer, column, source, sources, input_shape)
+            read = sources[:1] if gathers else sources
+            input_shape = _concatenated(layer, [shapes[c] for c in read])
+            part = _part(layer, column, source, sources, input_shape)
+            yield replace(part, copied=copied, gathers=gathers)
         elif isinstance(layer, Convolution | FullyConnected):
             raise NetworkError(f"layer {layer.name!r}: column {column} has no {source!r} to read")
 

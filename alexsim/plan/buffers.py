@@ -85,7 +85,8 @@ def _inputs(steps: StepList) -> Iterator[Piece]:
         for name in ("input", "input.next"):
             yield _piece(device, name, Category.INPUT, INPUT, 0, shape)
         if steps.device_of[0] == device:
-            labels = _piece(device, "labels", Category.INPUT, INPUT, 0, (steps.batch_size,))
+            images = steps.batch_size * steps.turns
+            labels = _piece(device, "labels", Category.INPUT, INPUT, 0, (images,))
             labels.item_bytes = LABEL_BYTES
             yield labels
 
@@ -125,7 +126,7 @@ def _part_pieces(steps: StepList, policy: Policy, index: int, part: Part) -> Ite
             yield piece(f"{name}.grad", Category.WEIGHT_GRAD, size)
     if trains and isinstance(layer, Convolution):
         # One such buffer per convolution, reused over the columns it reads.
-        passes = max(1, len(part.sources))
+        passes = part.joined
         one_pass = (part.weight_shape[0], part.weight_shape[1] // passes, *part.weight_shape[2:])
         yield piece("partial_sum", Category.PARTIAL_SUM, (partial_sum_copies(part), *one_pass))
 

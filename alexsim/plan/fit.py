@@ -24,7 +24,7 @@ class Shortage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
-    """The verdict; ``largest_batch_size`` is 0 where not even one image fits."""
+    """The verdict; ``largest_batch_size``, of whole minibatches, is 0 where no image fits."""
 
     budget_bytes: int
     fits: bool
@@ -64,7 +64,7 @@ def fit(of: Plan, budget_bytes: int, *, context_bytes: int = 0) -> Fit:
         if device.total_bytes + context_bytes > budget_bytes
     )
     room = budget_bytes - context_bytes
-    largest = _largest_batch(of, room, of.policy, len(of.devices))
+    largest = _largest_batch(of, room, of.policy, len(of.devices)) * _copies(of)
     return Fit(
         budget_bytes=budget_bytes,
         fits=not shortages,
@@ -88,14 +88,19 @@ def _suggestions(of: Plan, room: int, largest: int) -> list[str]:
     if devices < columns and _fits(of, room, of.batch_size, of.policy, columns):
         found.append(f"--gpus {columns}")
     if not found and tighter:
-        batch = _largest_batch(of, room, tighter[-1], devices)
+        batch = _largest_batch(of, room, tighter[-1], devices) * _copies(of)
         if batch:
             found.append(f"--policy {tighter[-1]} --batch {batch}")
     return found
 
 
+def _copies(of: Plan) -> int:
+    """Parts into which a minibatch is divided."""
+    return of.turns * of.replicas
+
+
 def _largest_batch(of: Plan, room: int, policy: Policy, devices: int) -> int:
-    """Largest batch that fits: memory never shrinks as the batch grows, so bisect."""
+    """Largest batch of an op that fits: memory never shrinks as the batch grows, so bisect."""
     low, high = 0, 1
     while high <= _MOST_BATCH and _fits(of, room, high, policy, devices):
         low, high = high, 2 * high
@@ -119,5 +124,7 @@ def _fits(of: Plan, room: int, batch_size: int, policy: Policy, devices: int) ->
         trainable=of.trainable,
         backend=of.backend,
         replicas=of.replicas,
+        partition=of.partition,
+        variable_batch=of.variable_batch,
     )
     return all(device.total_bytes <= room for device in other.devices)

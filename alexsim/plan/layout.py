@@ -196,7 +196,7 @@ def _rooms(device: int, steps: StepList, groups: list[_Group]) -> list[_Room]:
     rooms: dict[str, _Room] = {}
     for parts in steps.network.parts:
         for part in parts:
-            if steps.device_of[part.column] != device or len(part.sources) < 2:
+            if steps.device_of[part.column] != device or part.joined < 2:
                 continue
             for kind, names in (
                 ("activation", steps.inputs(part)),

@@ -23,6 +23,7 @@ class Step:
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
     count: Count = field(default_factory=Count)
+    first_image: int = 0
     accumulate: bool = False
     fused: bool = False
     exchange: str = ""
@@ -46,18 +47,43 @@ class Placement:
     device_of: tuple[int, ...]
     """Device of each column."""
     batch_size: int
+    turn: int | None = None
+    """Whose images the fully connected layers of a hybrid plan are working on now."""
+
+    @property
+    def turns(self) -> int:
+        """How often those layers run in a step: once for the images of each column."""
+        return self.network.columns if self.network.copied else 1
+
+    def sources(self, part: Part) -> tuple[int, ...]:
+        """Columns whose output a part reads now."""
+        if part.gathers:
+            assert self.turn is not None
+            return (self.turn,)
+        return part.sources
+
+    def first_image(self, part: Part) -> int:
+        """Place in the minibatch of the first image that a part works on now."""
+        return self.batch_size * (part.column if part.copied else self.turn or 0)
+
+    @property
+    def tag(self) -> str:
+        """What tells ids of one turn from those of another."""
+        return "" if self.turn is None else f"turn{self.turn}."
 
     def inputs(self, part: Part) -> tuple[str, ...]:
         """Buffers that a part reads, in column order, on its own device."""
         device = self.device_of[part.column]
         if part.source == INPUT:
             return (f"gpu{device}/input",)
-        return tuple(self.local(device, part.source, c, "activation") for c in part.sources)
+        return tuple(self.local(device, part.source, c, "activation") for c in self.sources(part))
 
     def input_grads(self, part: Part) -> tuple[str, ...]:
         """Buffers for the gradient of each input, on the part's own device."""
         device = self.device_of[part.column]
-        return tuple(self.local(device, part.source, c, "activation_grad") for c in part.sources)
+        return tuple(
+            self.local(device, part.source, c, "activation_grad") for c in self.sources(part)
+        )
 
     def local(self, device: int, layer: str, column: int, name: str) -> str:
         """Buffer of a layer's output or its gradient on ``device``: its own, or a remote copy."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from alexsim.errors import PlanError
+from alexsim.network.hybrid import hybrid
 from alexsim.network.network import Network
 from alexsim.plan.buffers import pieces
 from alexsim.plan.layout import Layout, lay_out
@@ -11,6 +12,7 @@ from alexsim.plan.records import (
     DevicePlan,
     Op,
     OpKind,
+    Partition,
     Plan,
     Policy,
     Schedule,
@@ -21,7 +23,7 @@ from alexsim.plan.steps import StepList
 
 POLICIES: tuple[Policy, ...] = ("as-released", "in-place", "reuse")
 SCHEDULES: tuple[Schedule, ...] = ("serial", "overlap")
-PARTITIONS = ("columns",)
+PARTITIONS: tuple[Partition, ...] = ("columns", "hybrid")
 TRANSPORTS: tuple[TransportName, ...] = ("peer", "host")
 BACKENDS = ("", "aten", "triton")
 
@@ -30,7 +32,8 @@ def plan(  # noqa: PLR0913 - the choices that a plan is made of
     network: Network,
     *,
     gpus: int | None = None,
-    partition: str = "columns",
+    partition: Partition = "columns",
+    variable_batch: bool = False,
     batch_size: int = 128,
     policy: Policy = "as-released",
     schedule: Schedule = "serial",
@@ -43,9 +46,13 @@ def plan(  # noqa: PLR0913 - the choices that a plan is made of
 
     Args:
         network: what is trained.
-        gpus: devices; one per column (the default), or 1 for all columns on one device.
-        partition: ``columns``, the one way to split a network that there is.
-        batch_size: images per step, over all devices.
+        gpus: devices. With ``columns``: one per column (the default), or 1 for all columns on one;
+            with ``hybrid``: any number.
+        partition: ``columns``, or ``hybrid``: a copy of the convolutions on every device, and a
+            share of the fully connected layers' units (see ``alexsim.network.hybrid``).
+        variable_batch: with ``hybrid``, update the layers that are split after each device's
+            images (Krizhevsky 2014, section 4.2), instead of once a step.
+        batch_size: images that an op works on: those of a step, with ``hybrid`` of each device.
         policy: ``as-released`` and ``in-place`` hold the 2012 system's buffers, ``reuse`` the
             fewest bytes that this op order needs.
         schedule: ``serial`` as in 2012, or ``overlap``.
@@ -54,11 +61,12 @@ def plan(  # noqa: PLR0913 - the choices that a plan is made of
             trained layer needs are left out, with their buffers.
         backend: whose scratch is counted: ``""`` for the 2012 kernels (none), ``aten`` or
             ``triton``.
-        replicas: copies of these devices that train together, each on ``batch_size`` images of
-            its own.
+        replicas: copies of these devices that train together, each on images of its own;
+            ``columns`` only.
 
     Raises:
         PlanError: a choice is not one of those allowed.
+        NetworkError: the network cannot be split so.
     """
     _choice("partition", partition, PARTITIONS)
     _choice("policy", policy, POLICIES)
@@ -69,6 +77,13 @@ def plan(  # noqa: PLR0913 - the choices that a plan is made of
         raise PlanError(f"batch size must be at least 1, got {batch_size}")
     if replicas < 1:
         raise PlanError(f"replicas must be at least 1, got {replicas}")
+    if partition == "hybrid":
+        if replicas > 1 or backend == "triton":
+            what = "replicas" if replicas > 1 else "backend triton"
+            raise PlanError(f"partition hybrid does not go with {what}")
+        network = network if network.copied else hybrid(network, gpus or 1)
+    elif variable_batch:
+        raise PlanError("a variable batch needs partition hybrid")
     if backend and (why := refused(backend, network)):
         raise PlanError(why)
     trained = frozenset(network.weighted_layers) if trainable is None else trainable
@@ -81,6 +96,7 @@ def plan(  # noqa: PLR0913 - the choices that a plan is made of
         network=network,
         device_of=_device_of(network, gpus),
         batch_size=batch_size,
+        variable_batch=variable_batch,
         schedule=schedule,
         trainable=trained,
         staged=backend != "",
@@ -103,6 +119,8 @@ def plan(  # noqa: PLR0913 - the choices that a plan is made of
         devices=devices,
         exchanges=tuple(steps.exchanges),
         replicas=replicas,
+        partition=partition,
+        variable_batch=variable_batch,
     )
 
 
@@ -175,6 +193,7 @@ def _op(step: Step, device: int, depends_on: tuple[str, ...], chunk: int, scratc
         count=step.count,
         scratch_bytes=scratch,
         chunk_images=chunk,
+        first_image=step.first_image,
         accumulate=step.accumulate,
         fused=step.fused,
         exchange=step.exchange,

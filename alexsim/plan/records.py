@@ -16,13 +16,14 @@ Policy = Literal["as-released", "in-place", "reuse"]
 Schedule = Literal["serial", "overlap"]
 TransportName = Literal["peer", "host"]
 Queue = Literal["compute", "copy_in", "copy_out"]
+Partition = Literal["columns", "hybrid"]
 
 
 class OpKind(StrEnum):
     """What an op does. An exchange is a post on its source and a wait on its target.
 
-    An ``all_reduce`` begins to sum a layer's gradients over replicas; the layer's ``update`` waits
-    for the sum.
+    An ``all_reduce`` begins to sum a layer's gradients over replicas, or over a hybrid plan's
+    devices; the layer's ``update`` waits for the sum.
     """
 
     UPLOAD = "upload"
@@ -116,6 +117,8 @@ class Op:
     scratch_bytes: int = 0
     chunk_images: int = 0
     """Images that the backend works on at a time, so that scratch stays small."""
+    first_image: int = 0
+    """Place in the minibatch of the first image that the op works on."""
     accumulate: bool = False
     """Add to what is written instead of overwriting it."""
     fused: bool = False
@@ -166,10 +169,17 @@ class DevicePlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A training step of ``network``, split over devices. Everything else only reads it."""
+    """A training step of ``network``, split over devices. Everything else only reads it.
+
+    With ``columns`` every device works on the same images. With ``hybrid`` each device's copy of
+    the convolutions has images of its own, and the layers that are split take them in turns, one
+    device's after another's.
+    """
 
     network: Network
+    """Written in as many columns as it is split into."""
     batch_size: int
+    """Images that one op works on."""
     policy: Policy
     schedule: Schedule
     transport: TransportName
@@ -178,7 +188,21 @@ class Plan:
     devices: tuple[DevicePlan, ...]
     exchanges: tuple[Exchange, ...]
     replicas: int = 1
-    """Copies of all devices, each on its own ``batch_size`` images; their gradients are summed."""
+    """Copies of all devices, each on its own images; their gradients are summed."""
+    partition: Partition = "columns"
+    variable_batch: bool = False
+    """Of a hybrid plan: the layers that are split are updated after each turn, on ``batch_size``
+    images, and the others once a step, on all of them."""
+
+    @property
+    def turns(self) -> int:
+        """How often the layers that a hybrid plan splits run in a step."""
+        return len(self.devices) if self.partition == "hybrid" else 1
+
+    @property
+    def images(self) -> int:
+        """Images of one replica's step."""
+        return self.batch_size * self.turns
 
     @property
     def exchanged_bytes(self) -> int:
@@ -196,9 +220,7 @@ class Plan:
         return next(part for part in parts if part.column == op.column)
 
 
-_LETTERS = "abcdefghijklmnopqrstuvwxyz"
-
-
 def letter(column: int) -> str:
-    """Name of a column: a, b, ..."""
-    return _LETTERS[column]
+    """Name of a column: a, b, ... z, aa, ab ..."""
+    before, last = divmod(column, 26)
+    return (letter(before - 1) if before else "") + chr(ord("a") + last)

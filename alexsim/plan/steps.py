@@ -7,8 +7,7 @@ come first, exchanges run on copy queues and nothing waits before it must.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
 
 from alexsim.network import counts
 from alexsim.network.counts import FLOAT_BYTES, Count
@@ -24,44 +23,70 @@ from alexsim.network.layers import (
     Tanh,
 )
 from alexsim.network.network import Part
-from alexsim.plan.placement import Placement, Step, activation, elements, parameter
-from alexsim.plan.records import Exchange, OpKind, Queue, Schedule, letter
+from alexsim.plan.crossings import Crossings
+from alexsim.plan.placement import Step, activation, elements, parameter
+from alexsim.plan.records import Exchange, OpKind, letter
 
 
 @dataclass(slots=True, kw_only=True)
-class StepList(Placement):
+class StepList(Crossings):
     """Builds the step: per device its ops, and the exchanges between devices."""
 
-    schedule: Schedule
     trainable: frozenset[str]
     replicas: int = 1
     """Copies of these devices, whose gradients are summed before the update."""
-    staged: bool
-    """Gradients land in a buffer of the owner before they are added (2012 added over PCIe)."""
-    steps: list[list[Step]] = field(init=False)
-    exchanges: list[Exchange] = field(default_factory=list)
-    _contributed: set[str] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        self.steps = [[] for _ in range(max(self.device_of) + 1)]
+    variable_batch: bool = False
+    """Layers that a hybrid plan splits are updated after every turn."""
 
     def build(self) -> None:
         """Emit forward, loss, backward and update."""
         for device in range(len(self.steps)):
             self._upload(device)
-        for parts in self.network.parts:
-            self._pull_inputs(parts)
+        copied, layers = self.network.copied, self.network.parts
+        for parts in layers[:copied]:
             for part in parts:
                 self._forward(part)
-        self._loss(self.network.parts[-1][0])
-        for index in range(len(self.network.parts) - 1, -1, -1):
+        early = self._gathered_early()
+        for turn in range(self.turns):
+            self.turn = turn if copied else None
+            self.contributed.clear()
+            for parts in layers[copied:]:
+                self.fetch_inputs(early.pop(turn, []) or self.offer_inputs(parts))
+                for part in parts:
+                    self._forward(part)
+            self._loss(layers[-1][0])
+            for index in range(len(layers) - 1, copied - 1, -1):
+                self._backward(index)
+            if copied and self.variable_batch:
+                self._updates(layers[copied:])
+            if copied:
+                # The next turn overwrites what others may still read.
+                self.barrier("next")
+        self.turn = None
+        for index in range(copied - 1, -1, -1):
             self._backward(index)
-        self._barrier("update")
-        for parts in self.network.parts:
+        self.barrier("update")
+        self._updates(layers[:copied] if self.variable_batch else layers)
+        self.barrier("end")
+
+    def _gathered_early(self) -> dict[int, list[Exchange]]:
+        """By turn, what the overlap schedule sends before the first of them.
+
+        One device's activations travel while those of another are worked on (Krizhevsky 2014,
+        section 4, scheme b).
+        """
+        found: dict[int, list[Exchange]] = {}
+        if self.network.copied and self.schedule == "overlap":
+            for turn in range(self.turns):
+                self.turn = turn
+                found[turn] = self.offer_inputs(self.network.parts[self.network.copied])
+        return found
+
+    def _updates(self, layers: tuple[tuple[Part, ...], ...]) -> None:
+        for parts in layers:
             for part in parts:
                 if self._trains(part):
                     self._update(part)
-        self._barrier("end")
 
     def fuses(self, part: Part) -> bool:
         """Whether a weight gradient goes straight into the momentum, as 2012's fc layers' did.
@@ -93,13 +118,14 @@ class StepList(Placement):
         device = self.device_of[part.column]
         self.steps[device].append(
             Step(
-                id=f"{part.layer.name}.{letter(part.column)}.{kind}",
+                id=f"{part.layer.name}.{letter(part.column)}.{self.tag}{kind}",
                 kind=kind,
                 device=device,
                 part=part,
                 reads=reads,
                 writes=writes,
                 count=count,
+                first_image=self.first_image(part),
                 accumulate=accumulate,
                 fused=fused,
             )
@@ -115,9 +141,10 @@ class StepList(Placement):
                 id=f"gpu{device}.upload",
                 kind=OpKind.UPLOAD,
                 device=device,
-                queue=self._queue("copy_in"),
+                queue=self.queue("copy_in"),
                 writes=tuple(writes),
                 count=Count(moved_bytes=FLOAT_BYTES * pixels),
+                first_image=device * self.batch_size if self.network.copied else 0,
             )
         )
 
@@ -145,7 +172,7 @@ class StepList(Placement):
         self._add(
             OpKind.LOSS, part, reads=(own, f"gpu{device}/labels"), count=Count(moved_bytes=size)
         )
-        self._barrier("cost")
+        self.barrier("cost")
 
     def _backward(self, index: int) -> None:
         parts = self.network.parts[index]
@@ -156,10 +183,10 @@ class StepList(Placement):
         if index > 0 and self.needs_output_grad(index - 1):
             for part in parts:
                 self._grad_input(part)
-            pushes = self._push_grads(parts)
+            pushes = self.push_grads(parts)
         if not serial:
             self._grad_weights(parts)
-        self._pull_grads(pushes)
+        self.pull_grads(pushes)
 
     def _grad_weights(self, parts: tuple[Part, ...]) -> None:
         for part in parts:
@@ -167,8 +194,12 @@ class StepList(Placement):
                 continue
             device = self.device_of[part.column]
             fused = self.fuses(part)
+            # Turns of one update add up.
+            later = bool(self.turn) and not self.variable_batch
             reads = [self._own_grad(part), *self.inputs(part)]
             momentum = parameter(device, part, "weight.momentum")
+            if later:
+                reads.append(parameter(device, part, "bias.grad"))
             if fused:
                 reads += [parameter(device, part, "weight"), momentum]
             target = momentum if fused else parameter(device, part, "weight.grad")
@@ -177,10 +208,11 @@ class StepList(Placement):
                 part,
                 reads=tuple(reads),
                 writes=(target, parameter(device, part, "bias.grad")),
-                count=counts.grad_weight(part, self.batch_size, fused=fused),
+                count=counts.grad_weight(part, self.batch_size, fused=fused, later=later),
+                accumulate=later,
                 fused=fused,
             )
-            if self.replicas > 1:
+            if self.replicas > 1 or part.copied:
                 self._all_reduce(part)
 
     def _all_reduce(self, part: Part) -> None:
@@ -209,10 +241,10 @@ class StepList(Placement):
             case _:
                 reads = (grad,)
         writes = self.input_grads(part)
-        before = {name in self._contributed for name in writes}
+        before = {name in self.contributed for name in writes}
         assert len(before) == 1, f"{part.layer.name}: mixed first and later contributions"
         accumulate = before == {True}
-        self._contributed.update(writes)
+        self.contributed.update(writes)
         self._add(
             OpKind.GRAD_INPUT,
             part,
@@ -241,132 +273,3 @@ class StepList(Placement):
     def _own_grad(self, part: Part) -> str:
         device = self.device_of[part.column]
         return parameter(device, part, "activation_grad")
-
-    # -- exchanges -----------------------------------------------------------
-
-    def _pull_inputs(self, parts: tuple[Part, ...]) -> None:
-        pulls = []
-        for part in parts:
-            target = self.device_of[part.column]
-            for column in part.sources:
-                source = self.device_of[column]
-                if source != target:
-                    pulls.append(
-                        self._exchange(
-                            "forward",
-                            part.source,
-                            column,
-                            (source, activation(source, part.source, column)),
-                            (target, self.local(target, part.source, column, "activation")),
-                        )
-                    )
-        self._post(pulls)
-        self._fetch(pulls)
-
-    def _push_grads(self, parts: tuple[Part, ...]) -> list[Exchange]:
-        """Offer each remote input's gradient to its owner."""
-        pushes = []
-        for part in parts:
-            source = self.device_of[part.column]
-            for column in part.sources:
-                owner = self.device_of[column]
-                if owner == source:
-                    continue
-                grad = self.local(owner, part.source, column, "activation_grad")
-                remote = self.local(source, part.source, column, "activation_grad")
-                target = grad
-                if grad in self._contributed:
-                    landing = f"gpu{owner}/{part.source}.{letter(column)}.from_gpu{source}"
-                    target = landing if self.staged else remote
-                pushes.append(
-                    self._exchange(
-                        "backward", part.source, column, (source, remote), (owner, target)
-                    )
-                )
-                self._contributed.add(grad)
-        self._post(pushes)
-        return pushes
-
-    def _pull_grads(self, pushes: list[Exchange]) -> None:
-        """Fetch what was offered; the owner adds it to what it computed itself."""
-        self._fetch(pushes)
-        for exchange in pushes:
-            owner = int(exchange.target.removeprefix("gpu"))
-            grad = self.local(owner, exchange.layer, exchange.column, "activation_grad")
-            if exchange.target_buffer == grad:
-                continue
-            size = exchange.size_bytes
-            self.steps[owner].append(
-                Step(
-                    id=f"{exchange.name}.accumulate",
-                    kind=OpKind.ACCUMULATE,
-                    device=owner,
-                    part=self.part_of(exchange.layer, exchange.column),
-                    reads=(exchange.target_buffer, grad),
-                    writes=(grad,),
-                    count=Count(elementwise_flop=size // FLOAT_BYTES, moved_bytes=3 * size),
-                    accumulate=True,
-                )
-            )
-
-    def _exchange(
-        self,
-        direction: Literal["forward", "backward"],
-        layer: str,
-        column: int,
-        source: tuple[int, str],
-        target: tuple[int, str],
-    ) -> Exchange:
-        part = self.part_of(layer, column)
-        size = FLOAT_BYTES * self.batch_size * elements(part.output_shape)
-        exchange = Exchange(
-            name=f"{layer}.{letter(column)}.{direction}.gpu{source[0]}-gpu{target[0]}",
-            layer=layer,
-            column=column,
-            direction=direction,
-            source=f"gpu{source[0]}",
-            target=f"gpu{target[0]}",
-            source_buffer=source[1],
-            target_buffer=target[1],
-            size_bytes=size,
-        )
-        self.exchanges.append(exchange)
-        return exchange
-
-    def _post(self, exchanges: list[Exchange]) -> None:
-        for exchange in exchanges:
-            self._half(exchange, OpKind.POST)
-
-    def _fetch(self, exchanges: list[Exchange]) -> None:
-        if exchanges and self.schedule == "serial":
-            self._barrier(f"{exchanges[0].layer}.{exchanges[0].direction}")
-        for exchange in exchanges:
-            self._half(exchange, OpKind.WAIT)
-
-    def _half(self, exchange: Exchange, kind: OpKind) -> None:
-        posts = kind == OpKind.POST
-        device = int((exchange.source if posts else exchange.target).removeprefix("gpu"))
-        # A gradient that is added straight from the other device's memory has no target here.
-        lands = exchange.target_buffer.startswith(f"gpu{device}/")
-        self.steps[device].append(
-            Step(
-                id=f"{exchange.name}.{'post' if posts else 'wait'}",
-                kind=kind,
-                device=device,
-                part=self.part_of(exchange.layer, exchange.column),
-                queue=self._queue("copy_out" if posts else "copy_in"),
-                reads=(exchange.source_buffer,) if posts else (),
-                writes=(exchange.target_buffer,) if not posts and lands else (),
-                count=Count(moved_bytes=0 if posts else exchange.size_bytes),
-                exchange=exchange.name,
-            )
-        )
-
-    def _barrier(self, name: str) -> None:
-        if len(self.steps) == 1 or (self.schedule == "overlap" and name != "end"):
-            return
-        for device, steps in enumerate(self.steps):
-            steps.append(Step(id=f"gpu{device}.barrier.{name}", kind=OpKind.BARRIER, device=device))
-
-    def _queue(self, queue: Queue) -> Queue:
-        return queue if self.schedule == "overlap" else "compute"

@@ -72,8 +72,9 @@ def flops_document(table: FlopTable) -> dict[str, Any]:
 
 def memory_document(plan: Plan, verdict: Fit, *, context_bytes: int) -> dict[str, Any]:
     """``alexsim memory --json``."""
-    return head(plan.network.name, plan.batch_size) | {
+    return head(plan.network.name, plan.images) | {
         "policy": plan.policy,
+        "partition": plan.partition,
         "budget_bytes": verdict.budget_bytes,
         "fits": verdict.fits,
         "devices": [
@@ -98,6 +99,7 @@ def simulation_document(simulation: Simulation, *, images: int, epochs: int) -> 
         "machine": simulation.machine,
         "library": simulation.library,
         "partition": simulation.partition,
+        "replicas": simulation.replicas,
         "gpus": simulation.devices_count,
         "step_s": simulation.step_s,
         "step_s_interval": [simulation.step_interval.low, simulation.step_interval.high],

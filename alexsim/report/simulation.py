@@ -53,13 +53,21 @@ def simulation_tables(
     return Group(*parts)
 
 
+def _devices(simulation: Simulation) -> str:
+    if simulation.replicas > 1:
+        each = simulation.devices_count // simulation.replicas
+        return f"{simulation.replicas} replicas of {each} device(s)"
+    split = ", hybrid" if simulation.partition == "hybrid" else ""
+    return f"{simulation.devices_count} device(s){split}"
+
+
 def _head(simulation: Simulation, *, images: int, epochs: int) -> str:
     days = simulation.training_days(images, epochs)
     bounds = simulation.training_days_interval(images, epochs)
     between = simulation.step_interval
     lines = [
         f"{simulation.network} on {simulation.machine}, {simulation.library}:"
-        f" {simulation.devices_count} device(s), {simulation.batch_size} images per step",
+        f" {_devices(simulation)}, {simulation.batch_size} images per step",
         f"  step {milliseconds(simulation.step_s)} ms (90 %: {milliseconds(between.low)} to"
         f" {milliseconds(between.high)}), {simulation.images_per_s:,.0f} images/s,"
         f" {100 * simulation.utilisation:.0f} % of peak",

@@ -117,7 +117,8 @@ def reconciliation(network: Network) -> list[str]:
 def memory_tables(plan: Plan, verdict: Fit, *, context_bytes: int, layers: bool) -> RenderableType:
     """Bytes per device by category (and by layer), against the budget."""
     devices = memory_table(plan, context_bytes=context_bytes)
-    title = f"{plan.network.name}, batch {plan.batch_size}, {plan.policy}: MiB per device"
+    split = "" if plan.partition == "columns" else f", {plan.partition}"
+    title = f"{plan.network.name}, batch {plan.images}, {plan.policy}{split}: MiB per device"
     out = plain_table(title, "", *(device.name for device in devices))
     for category, name in _NAMES.items():
         values = [device.by_category[category] for device in devices]

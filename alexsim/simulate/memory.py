@@ -12,15 +12,9 @@ from alexsim.simulate.tasks import TaskList
 
 def memory_bytes(listed: TaskList, index: int) -> int:
     """Bytes that one device needs."""
-    plan, scale = listed.plan, listed.scale
     context = int(listed.timer.machine.device.context_bytes.value)
-    extra = 0
-    if scale.hybrid:
-        extra = _split(listed)
-    elif scale.replicas > 1:
-        # Weight gradients wait for their sum, which one copy adds straight to the momentum.
-        extra = FLOAT_BYTES * sum(part.weight_count for part in _fully_connected(listed))
-    return plan.devices[index].total_bytes + context + extra
+    split = _split(listed) if listed.slices > 1 else 0
+    return listed.plan.devices[index].total_bytes + context + split
 
 
 def _fully_connected(listed: TaskList) -> list[Part]:
@@ -39,7 +33,7 @@ def _split(listed: TaskList) -> int:
     inputs of all images are gathered and kept for the weight gradient; their gradients too, before
     they are summed and sent home, in one buffer that the layers share.
     """
-    copies, batch = listed.scale.replicas, listed.plan.batch_size
+    copies, batch = listed.slices, listed.plan.batch_size
     parts = _fully_connected(listed)
     weights = sum(2 * (p.parameters - math.ceil(p.parameters / copies)) for p in parts)
     others = [(copies - 1) * batch * math.prod(p.input_shape) for p in parts]

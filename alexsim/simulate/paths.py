@@ -82,36 +82,40 @@ def between(machine: Machine, source: int, target: int, size_bytes: int) -> Path
     return _path([*up, *across, *down], size_bytes)
 
 
-def all_reduce_s(machine: Machine, devices: int, size_bytes: int, *, peer: bool) -> float:
+def all_reduce_s(
+    machine: Machine, devices: int, size_bytes: int, *, peer: bool, columns: int = 1
+) -> float:
     """Sum of equal buffers on ``devices`` devices: the faster of a ring and a tree.
 
     A ring moves ``2 (n - 1) / n`` of the buffer over every link in ``2 (n - 1)`` rounds; a tree the
     whole buffer up and down ``log2 n`` levels (Patarasuk & Yuan 2009; Thakur et al. 2005). Nodes
     reduce inside first, then one ring or tree joins them over the network. Without ``peer`` every
-    round passes through the host's memory, which all links share.
+    round passes through the host's memory, which all links share. With ``columns`` every device
+    sums with its like in other replicas, all columns at a time.
     """
-    return _collective(machine, devices, size_bytes, rounds=2, peer=peer)
+    return _collective(machine, devices, size_bytes, rounds=2, peer=peer, columns=columns)
 
 
 def all_gather_s(machine: Machine, devices: int, size_bytes: int, *, peer: bool) -> float:
     """Every device gets all pieces of a buffer of ``size_bytes`` in all: half an all-reduce."""
-    return _collective(machine, devices, size_bytes, rounds=1, peer=peer)
+    return _collective(machine, devices, size_bytes, rounds=1, peer=peer, columns=1)
 
 
 def _collective(
-    machine: Machine, devices: int, size_bytes: int, *, rounds: int, peer: bool
+    machine: Machine, devices: int, size_bytes: int, *, rounds: int, peer: bool, columns: int
 ) -> float:
     if devices < 2:
         return 0.0
-    inside = min(devices, int(machine.devices_per_node.value))
+    in_node = int(machine.devices_per_node.value)
+    inside = min(devices, max(1, in_node // columns))
     nodes = ceil(devices / inside)
     rate, latency = _inside(machine, inside, peer=peer)
     seconds = _ring_or_tree(inside, size_bytes, rate, latency, rounds)
     if nodes > 1 and machine.network is not None:
-        network = machine.network
-        seconds += _ring_or_tree(
-            nodes, size_bytes, network.effective_bytes_per_s, network.latency_s.value, rounds
-        )
+        # The columns of a node share its adapter.
+        rate = machine.network.effective_bytes_per_s / min(columns, in_node)
+        latency = machine.network.latency_s.value
+        seconds += _ring_or_tree(nodes, size_bytes, rate, latency, rounds)
     return seconds
 
 

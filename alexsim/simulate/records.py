@@ -90,6 +90,8 @@ class Simulation:
     machine: str
     library: str
     partition: str
+    replicas: int
+    """Copies of all columns."""
     devices_count: int
     batch_size: int
     step_s: float

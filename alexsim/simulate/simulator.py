@@ -17,8 +17,9 @@ from alexsim.simulate.costs.libraries import load_library
 from alexsim.simulate.engine import run
 from alexsim.simulate.records import Simulation
 from alexsim.simulate.summary import Run, summarise
-from alexsim.simulate.tasks import DataPath, Partition, Scale, TaskList, Timer, host_stages
+from alexsim.simulate.tasks import DataPath, TaskList, Timer, host_stages
 
+Partition = Literal["columns", "replicas", "hybrid"]
 PARTITIONS: tuple[Partition, ...] = ("columns", "replicas", "hybrid")
 _STEPS, _EVEN = 6, 3
 """A pipeline with two buffers per stage runs evenly from the fourth step."""
@@ -30,13 +31,15 @@ _WHOLE_STEPS, _WHOLE_EVEN = 12, 5
 class Configuration:
     """What is trained, and how it is split over how many GPUs.
 
-    ``columns``: one plan over its devices. ``replicas`` and ``hybrid``: a copy of a one-device plan
-    per GPU, each on an equal share of the images.
+    ``columns``: one plan over its devices, and ``replicas`` copies of them all. ``replicas``: a
+    copy of a one-device plan per GPU. ``hybrid``: that, with the fully connected layers split over
+    the GPUs instead. Every copy has an equal share of the images.
     """
 
     network: Network
     gpus: int | None = None
     partition: Partition = "columns"
+    replicas: int = 1
     batch_size: int = 128
     schedule: Schedule = "serial"
     transport: TransportName | Literal[""] = ""
@@ -45,11 +48,17 @@ class Configuration:
     trainable: frozenset[str] | None = None
     """Layers that learn; all by default."""
 
-    def scale(self) -> Scale:
-        """Copies of the plan."""
+    @property
+    def copies(self) -> int:
+        """Shares into which the images are divided."""
         if self.partition == "columns" or self.gpus is None:
-            return Scale()
-        return Scale(partition=self.partition, replicas=self.gpus)
+            return self.replicas
+        return self.gpus
+
+    @property
+    def slices(self) -> int:
+        """Devices that a hybrid partition splits the fully connected layers over."""
+        return self.copies if self.partition == "hybrid" else 1
 
     def plan(self, machine: Machine, *, backend: str = "") -> Plan:
         """The plan of one copy.
@@ -65,15 +74,21 @@ class Configuration:
             raise PlanError(f"partition {self.partition} needs a number of GPUs (--gpus N)")
         if self.gpus is not None and self.gpus < 1:
             raise PlanError(f"gpus must be at least 1, got {self.gpus}")
-        copies = self.scale().replicas
-        if self.batch_size % copies:
+        if self.replicas > 1 and self.partition != "columns":
             raise PlanError(
-                f"a batch of {self.batch_size} images does not divide over {copies} GPUs"
+                f"partition {self.partition} has as many copies as GPUs (--gpus); replicas are of"
+                " partition columns"
+            )
+        if self.batch_size % self.copies:
+            what = "GPUs" if self.partition != "columns" else "replicas"
+            raise PlanError(
+                f"a batch of {self.batch_size} images does not divide over {self.copies} {what}"
             )
         return _plan(
             self.network,
             gpus=self.gpus if self.partition == "columns" else 1,
-            batch_size=self.batch_size // copies,
+            batch_size=self.batch_size // self.copies,
+            replicas=self.copies if self.slices == 1 else 1,
             policy=self.policy,
             schedule=self.schedule,
             transport=self.transport or ("peer" if machine.peer else "host"),
@@ -91,7 +106,7 @@ def simulate(
     timer: Timer,
     *,
     data: DataPath = "jpeg",
-    scale: Scale | None = None,
+    slices: int = 1,
     whole_pipeline: bool = False,
 ) -> Simulation:
     """Run a plan on a machine's virtual clock until its steps repeat.
@@ -100,7 +115,7 @@ def simulate(
         plan: what every device does in a step; one copy of it.
         timer: the machine, and whose speed its ops have.
         data: ``jpeg`` reads, decodes and crops images beside the step; ``none`` has them ready.
-        scale: copies of the plan on other devices.
+        slices: devices of a hybrid partition, of which the plan is one whole copy.
         whole_pipeline: run several steps with the data path beside them even where one step alone
             takes the same time: a serial step that is longer than every stage of the data path
             never waits for it.
@@ -108,20 +123,19 @@ def simulate(
     Raises:
         PlanError: the machine has fewer devices than the plan.
     """
-    scale = scale or Scale()
-    machine = timer.machine
-    count = len(plan.devices) * scale.replicas
+    machine, copies = timer.machine, slices * plan.replicas
+    count = len(plan.devices) * copies
     room = math.inf if machine.network else machine.devices_per_node.value
     if count > room:
         raise PlanError(
             f"{machine.name} has {room:g} device(s) and no network; {count} are asked for"
         )
     if plan.schedule == "serial" and not whole_pipeline and not timer.calibration:
-        stages = host_stages(machine, plan, scale).values()
-        alone = _run(TaskList(plan=plan, timer=timer, data="none", scale=scale), 1, looked_at=0)
+        stages = host_stages(machine, plan, copies).values()
+        alone = _run(TaskList(plan=plan, timer=timer, data="none", slices=slices), 1, looked_at=0)
         if data == "none" or max(alone.times.end) >= max(stages):
             return summarise(alone, data=data)
-    listed = TaskList(plan=plan, timer=timer, data=data, scale=scale)
+    listed = TaskList(plan=plan, timer=timer, data=data, slices=slices)
     # Where decoding takes the cores' time, all of it must be there.
     whole = whole_pipeline or timer.calibration is not None
     steps, even = (_WHOLE_STEPS, _WHOLE_EVEN) if whole else (_STEPS, _EVEN)
@@ -142,13 +156,13 @@ def simulate_network(
 ) -> Simulation:
     """Plan and simulate: what commands and sweeps call."""
     backend = "aten" if timer.calibration else ""
-    if timer.calibration and configuration.partition != "columns":
-        raise PlanError("this machine's calibration predicts partition columns only")
+    if timer.calibration and (configuration.partition != "columns" or configuration.replicas > 1):
+        raise PlanError("this machine's calibration predicts one replica of partition columns only")
     return simulate(
         configuration.plan(timer.machine, backend=backend),
         timer,
         data=data,
-        scale=configuration.scale(),
+        slices=configuration.slices,
         whole_pipeline=whole_pipeline,
     )
 

@@ -42,7 +42,7 @@ def summarise(run: Run, *, data: DataPath) -> Simulation:
             ends[step + 1], closing[step + 1] = finish, index
     last = run.looked_at
     origin, step_s = ends[last], ends[last + 1] - ends[last]
-    plan, machine, scale = listed.plan, listed.timer.machine, listed.scale
+    plan, machine, copies = listed.plan, listed.timer.machine, listed.copies
     mine = [
         (op, task, begin, finish, name)
         for (step, op, name), task, begin, finish in zip(
@@ -62,25 +62,27 @@ def summarise(run: Run, *, data: DataPath) -> Simulation:
     # A sum of gradients before an update bears its op, under a name of its own.
     update = [b for op, _, b, _, n in mine if op and op.kind == OpKind.UPDATE and n == op.id]
     backward_end = min(update, default=ends[last + 1]) - origin
-    stages = host_stages(machine, plan, scale)
+    stages = host_stages(machine, plan, copies)
     host_s = max(stages.values()) if data == "jpeg" else 0.0
     path = critical_path(listed, run.times, closing[last + 1], origin)
     return Simulation(
         network=plan.network.name,
         machine=machine.name,
         library=listed.timer.library.name,
-        partition=scale.partition,
-        devices_count=len(plan.devices) * scale.replicas,
-        batch_size=plan.batch_size * scale.replicas,
+        partition=_partition(listed),
+        replicas=plan.replicas,
+        devices_count=len(plan.devices) * copies,
+        batch_size=plan.batch_size * copies,
         step_s=step_s,
         step_interval=interval(listed, step_s, path, devices, host_s=host_s),
         forward_s=loss_end,
         backward_s=backward_end - loss_end,
         utilisation=flop / step_s / peak,
-        ideal_forward_images_per_s=peak * scale.replicas * plan.batch_size / forward_flop,
+        ideal_forward_images_per_s=peak * copies * plan.batch_size / forward_flop,
         ideal_training_images_per_s=peak_flop_per_s(listed.timer, 1) * plan.batch_size / flop,
         host_s=host_s,
-        all_reduce_s=sum(t.seconds for _, t, _, _, n in mine if activity(n) == "all_reduce"),
+        all_reduce_s=sum(t.seconds for _, t, _, _, n in mine if activity(n) == "all_reduce")
+        / len(plan.devices),
         devices=devices,
         exchanges=_exchange_times(plan, mine),
         layers=_layers(listed),
@@ -89,6 +91,13 @@ def summarise(run: Run, *, data: DataPath) -> Simulation:
         device_memory_bytes=int(machine.device.memory_bytes.value),
         trace=Trace(spans=spans),
     )
+
+
+def _partition(listed: TaskList) -> str:
+    if listed.slices > 1:
+        return "hybrid"
+    alone = len(listed.plan.devices) == 1
+    return "replicas" if alone and listed.plan.replicas > 1 else "columns"
 
 
 def _spans(run: Run, origin: float, step_s: float) -> Iterator[Span]:

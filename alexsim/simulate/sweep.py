@@ -20,15 +20,16 @@ from alexsim.simulate.costs.records import PRECISIONS, Precision
 from alexsim.simulate.pareto import with_pareto
 from alexsim.simulate.simulator import (
     Configuration,
+    Partition,
     default_library,
     simulate_network,
 )
-from alexsim.simulate.tasks import DataPath, Partition, Timer
+from alexsim.simulate.tasks import DataPath, Timer
 from alexsim.units import parse_bytes
 
 AXES = (
-    "net", "batch", "gpus", "machine", "link", "network", "library", "partition", "schedule",
-    "transport", "policy", "precision", "data-path",
+    "net", "batch", "gpus", "machine", "link", "network", "library", "partition", "replicas",
+    "schedule", "transport", "policy", "precision", "data-path",
 )  # fmt: skip
 _ALONE = 200
 """So few configurations are simulated faster than workers start."""
@@ -141,6 +142,7 @@ def _simulated(settings: dict[str, str], images: int, epochs: int) -> Point:
         gpus=whole("gpus", gpus) if gpus else None,
         # Planning refuses words that are not among these types' values.
         partition=cast("Partition", settings.get("partition", "columns")),
+        replicas=whole("replicas", settings.get("replicas", "1")),
         batch_size=whole("batch", settings.get("batch", "128")),
         schedule=cast("Schedule", settings.get("schedule", "serial")),
         transport=cast("TransportName", settings.get("transport", "")),

@@ -27,26 +27,6 @@ JPEG_BYTES = 27 * 1000**3 / ILSVRC_IMAGES
 """A 256 x 256 JPEG of the 27 GB set."""
 
 DataPath = Literal["jpeg", "none"]
-Partition = Literal["columns", "replicas", "hybrid"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scale:
-    """Copies of the plan on other devices, which sum their gradients.
-
-    ``replicas`` run the plan on their own images. With ``hybrid`` the fully connected layers are
-    split over them instead, each device holding a slice of the units for the images of all
-    (Krizhevsky 2014): activations are gathered, and only convolutions' gradients are summed.
-    Copies are equal, so one is simulated.
-    """
-
-    partition: Partition = "columns"
-    replicas: int = 1
-
-    @property
-    def hybrid(self) -> bool:
-        """Whether fully connected layers are split over the devices."""
-        return self.partition == "hybrid" and self.replicas > 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +55,10 @@ class TaskList:
     plan: Plan
     timer: Timer
     data: DataPath
-    scale: Scale
+    slices: int = 1
+    """Devices of a hybrid partition, of which the plan is one whole copy. They are alike, so one is
+    simulated: fully connected layers have a slice of the units for the images of all (Krizhevsky
+    2014), for which activations are gathered, and only convolutions' gradients are summed."""
     tasks: list[Task] = field(default_factory=list)
     ops: list[tuple[int, Op | None, str]] = field(default_factory=list)
     """Step, op and name of each task; no op on the host."""
@@ -89,6 +72,11 @@ class TaskList:
         self._parts = {(p.layer.name, p.column): p for ps in self.plan.network.parts for p in ps}
         self._exchanges = {exchange.name: exchange for exchange in self.plan.exchanges}
         self._waits = {op.exchange: op for op in self.plan.ops() if op.kind == OpKind.WAIT}
+
+    @property
+    def copies(self) -> int:
+        """Devices, or groups of them, that do what is simulated."""
+        return self.slices * self.plan.replicas
 
     def build(self, steps: int) -> None:
         """Emit ``steps`` steps: the host's work, then every device's ops."""
@@ -124,22 +112,19 @@ class TaskList:
             count=op.count,
             fused=op.fused,
         )
-        replicas, part = self.scale.replicas, work.part
-        if replicas == 1 or not part.weight_shape:
+        slices, part = self.slices, work.part
+        if slices == 1 or not part.weight_shape:
             return work
-        if self.scale.hybrid and isinstance(part.layer, FullyConnected):
-            units, inputs = part.weight_shape
-            share = replace(
-                part, weight_shape=(max(1, units // replicas), inputs), output_shape=(units,)
-            )
-            count = Count(
-                mac=work.count.mac,
-                elementwise_flop=work.count.elementwise_flop // replicas,
-                moved_bytes=work.count.moved_bytes // replicas,
-            )
-            return replace(work, part=share, batch_size=work.batch_size * replicas, count=count)
-        # The gradients of replicas are summed before they may touch the momentum.
-        return replace(work, fused=False)
+        if not isinstance(part.layer, FullyConnected):
+            return work
+        units, inputs = part.weight_shape
+        share = replace(part, weight_shape=(max(1, units // slices), inputs), output_shape=(units,))
+        count = Count(
+            mac=work.count.mac,
+            elementwise_flop=work.count.elementwise_flop // slices,
+            moved_bytes=work.count.moved_bytes // slices,
+        )
+        return replace(work, part=share, batch_size=work.batch_size * slices, count=count)
 
     def _add(self, step: int, name: str, op: Op | None, task: Task) -> int:
         self.tasks.append(task)
@@ -152,7 +137,7 @@ class TaskList:
         if self.data == "none":
             return ()
         previous: tuple[int, ...] = ()
-        stages = host_stages(self.timer.machine, self.plan, self.scale)
+        stages = host_stages(self.timer.machine, self.plan, self.copies)
         uploads = [f"{device.name}.upload" for device in self.plan.devices]
         for (name, seconds), takers in zip(
             stages.items(), (["host.decode"], ["host.crop"], uploads), strict=True
@@ -228,7 +213,7 @@ class TaskList:
             return
         machine, size = self.timer.machine, op.count.moved_bytes
         if op.kind == OpKind.UPLOAD:
-            path = paths.from_host(machine, device, size, alike=self.scale.replicas)
+            path = paths.from_host(machine, device, size, alike=self.copies)
             seconds, holds = path.seconds, path.holds
             after = (*after, *crop)
             if step >= 2 and op.queue != "compute":
@@ -237,6 +222,11 @@ class TaskList:
                 after = (*after, self._of_step[step - 2][last])
         elif op.kind in (OpKind.POST, OpKind.WAIT):
             seconds, holds = self._exchange(op)
+        elif op.kind == OpKind.ALL_REDUCE:
+            part = self._parts[op.layer, op.column]
+            seconds = self._all_reduce_s(part, self.plan.replicas)
+            self._add(step, op.id, op, self._collective(op, op.id, seconds, after))
+            return
         elif op.id in self.costs:
             seconds = sum([cost.seconds for cost in self.costs[op.id]])
         elif size:
@@ -269,37 +259,50 @@ class TaskList:
         self._add(step, op.id, op, Task(seconds, queue, after))
 
     def _collectives(self, step: int, op: Op, after: tuple[int, ...]) -> tuple[int, ...]:
-        """What devices must tell each other before ``op``: gradients, or split activations."""
+        """What slices of a hybrid partition must tell each other before ``op``: the activations
+        that they split, and the gradients of copies."""
         seconds = self._collective_s(op)
         if not seconds:
             return ()
         reduces = op.kind == OpKind.UPDATE
         name = f"{op.id}.{'all_reduce' if reduces else 'all_gather'}"
-        if self.plan.schedule == "serial":
-            return (self._add(step, name, op, Task(seconds, f"{op.device}.compute", after)),)
         if reduces:
             # Gradients leave as soon as they are there, whoever is first: not in update order.
             gradient = op.id.replace(str(op.kind), str(OpKind.GRAD_WEIGHT))
             after = (self._of_step[step][gradient],)
+        return (self._add(step, name, op, self._collective(op, name, seconds, after)),)
+
+    def _collective(self, op: Op, name: str, seconds: float, after: tuple[int, ...]) -> Task:
+        """In the overlap schedule on the network, where one follows the other in any order."""
+        if self.plan.schedule == "serial":
+            return Task(seconds, f"{op.device}.compute", after)
         network = f"{op.device}.network"
-        return (self._add(step, name, op, Task(seconds, f"{network}:{name}", after, (network,))),)
+        return Task(seconds, f"{network}:{name}", after, (network,))
 
     def _collective_s(self, op: Op) -> float:
-        replicas, machine = self.scale.replicas, self.timer.machine
-        if replicas == 1 or (part := self._parts.get((op.layer, op.column))) is None:
+        if self.slices == 1 or (part := self._parts.get((op.layer, op.column))) is None:
             return 0.0
         if not part.weight_shape:
             return 0.0
-        split = self.scale.hybrid and isinstance(part.layer, FullyConnected)
-        peer = self.plan.transport == "peer"
+        split = isinstance(part.layer, FullyConnected)
         if op.kind == OpKind.UPDATE and not split:
-            item = 2 if self.timer.precision == "fp16" else FLOAT_BYTES
-            return paths.all_reduce_s(machine, replicas, item * part.parameters, peer=peer)
+            return self._all_reduce_s(part, self.slices)
         if split and op.kind in (OpKind.FORWARD, OpKind.GRAD_INPUT):
-            images = self.plan.batch_size * replicas
+            images = self.plan.batch_size * self.slices
             size = FLOAT_BYTES * images * math.prod(part.input_shape)
-            return paths.all_gather_s(machine, replicas, size, peer=peer)
+            peer = self.plan.transport == "peer"
+            return paths.all_gather_s(self.timer.machine, self.slices, size, peer=peer)
         return 0.0
+
+    def _all_reduce_s(self, part: Part, devices: int) -> float:
+        item = 2 if self.timer.precision == "fp16" else FLOAT_BYTES
+        return paths.all_reduce_s(
+            self.timer.machine,
+            devices,
+            item * part.parameters,
+            peer=self.plan.transport == "peer",
+            columns=len(self.plan.devices),
+        )
 
     def _exchange(self, op: Op) -> tuple[float, tuple[str, ...]]:
         """Peer: the consumer pulls. Host: the producer stages, the consumer fetches."""
@@ -317,11 +320,11 @@ class TaskList:
         return path.seconds, path.holds
 
 
-def host_stages(machine: Machine, plan: Plan, scale: Scale) -> dict[str, float]:
+def host_stages(machine: Machine, plan: Plan, copies: int) -> dict[str, float]:
     """Seconds that each stage of the data path takes for a batch; every node reads its share."""
-    devices = len(plan.devices) * scale.replicas
+    devices = len(plan.devices) * copies
     nodes = math.ceil(devices / machine.devices_per_node.value)
-    images = math.ceil(plan.batch_size * scale.replicas / nodes)
+    images = math.ceil(plan.batch_size * copies / nodes)
     return {
         "host.disk": images * JPEG_BYTES / machine.disk_bytes_per_s.value,
         "host.decode": images / (machine.decode_workers.value * machine.decode_images_per_s.value),

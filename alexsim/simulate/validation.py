@@ -22,8 +22,8 @@ from alexsim.simulate.costs.libraries import load_library
 from alexsim.simulate.costs.records import Work
 from alexsim.simulate.records import ILSVRC_EPOCHS, ILSVRC_IMAGES, NINE_IN_TEN
 from alexsim.simulate.rows import Case, Excluded, Row, case_of, read_rows
-from alexsim.simulate.simulator import Configuration, simulate_network
-from alexsim.simulate.tasks import DataPath, Partition, Timer
+from alexsim.simulate.simulator import Configuration, Partition, simulate_network
+from alexsim.simulate.tasks import DataPath, Timer
 
 _NOISE = {"A": 0.07, "B": 0.10, "C": 0.25, "": 0.25}
 """Relative scatter expected of figures by trust: the same code on the same card varies so much."""

@@ -8,9 +8,9 @@ import torch
 
 from alexsim.errors import RunError
 from alexsim.execute.executor import Executor
-from alexsim.execute.memory import parameter_names
 from alexsim.execute.ranks import Ranks
 from alexsim.execute.runner import Choices
+from alexsim.execute.stored import stored_parameters
 from alexsim.execute.strict import Strict
 from alexsim.execute.world import Connected, World
 from alexsim.network.editions import load_network
@@ -27,7 +27,9 @@ def stage_plan(settings: TrainSettings, stage: Stage) -> Plan:
     return plan(
         network,
         gpus=settings.gpus,
-        batch_size=settings.batch_size // settings.replicas,
+        partition=settings.partition,
+        variable_batch=settings.variable_batch,
+        batch_size=settings.batch_size // settings.shares,
         policy=settings.policy,
         schedule=settings.schedule,
         backend=settings.backend,
@@ -108,9 +110,8 @@ class Engine:
         if not self.world.first:
             self.executor.load_state({})
             return
-        made = self.executor.plan
-        shapes = {b.name: b.shape for device in made.devices for b in device.buffers}
-        own = {name: shapes[buffer] for name, (_, buffer) in parameter_names(made).items()}
+        stored = stored_parameters(self.executor.plan)
+        own = {name: one.shape for name, one in stored.items()}
         momenta = {name for name in (*own, *state) if name.endswith(".momentum")}
         missing = sorted(own.keys() - state.keys() - momenta)
         unknown = sorted(state.keys() - own.keys() - momenta)

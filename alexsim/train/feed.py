@@ -1,4 +1,4 @@
-"""Minibatches for every process: one per replica and host reads them, for the others there."""
+"""Minibatches for every process: one per part and host reads them, for the others there."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Feed:
     """A loader's minibatches, in every process that they are for.
 
     Args:
-        loader: of this replica's part of every minibatch.
+        loader: of this process's part of every minibatch.
         world: the run's processes.
         shape: of the part, ``(images, height, width, channels)``.
         held_out: images held out.

@@ -96,9 +96,9 @@ def train(
             seed=settings.seed,
             pool=pool,
             order=settings.order,
-            part=(world.replica, world.replicas),
+            part=world.part,
         )
-        share = settings.batch_size // settings.replicas
+        share = settings.batch_size // world.part[1]
         feed = Feed(
             loader,
             world,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from alexsim.execute.choices import Backend, Device, Precision
-from alexsim.plan.records import Plan, Policy, Schedule, TransportName
+from alexsim.plan.records import Partition, Plan, Policy, Schedule, TransportName
 from alexsim.trace import Trace
 from alexsim.train.loader import Order
 from alexsim.train.recipe import Recipe
@@ -42,10 +42,18 @@ class TrainSettings:
     """In which training images come."""
     replicas: int = 1
     """Copies of all GPUs, each with its share of the batch, in processes of their own."""
+    partition: Partition = "columns"
+    variable_batch: bool = False
+    """The layers that a hybrid plan splits are updated after each GPU's images."""
     init_from: str = ""
     """Run or file whose weights it begins with."""
     new_head: bool = False
     """The last projection is drawn anew all the same."""
+
+    @property
+    def shares(self) -> int:
+        """Parts into which a minibatch is divided: replicas', or a hybrid plan's GPUs'."""
+        return self.gpus if self.partition == "hybrid" else self.replicas
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,20 +1,28 @@
 """Steps of two processes over links of known speed, beside their simulation.
 
-    python tests/benchmarks/links.py [--rates 100,300,1000] [--batch 32] [--steps 12]
+    python tests/benchmarks/links.py [--links 100,300,1000,100@5,300@20] [--batch 32] [--steps 12]
 
-Needs root and Linux: two network namespaces, joined by a veth pair whose ends pass so many Mbit/s
-(a token bucket, tc-tbf(8)). Each process has one thread. Ops are calibrated in two processes at
-once, as the two ranks share a machine's memory; the link's sheet has the rate, the share of it that
-TCP leaves to data, and a measured round trip. Prints a row per rate.
+Needs root and Linux: two network namespaces whose devices pass so many Mbit/s (a token bucket,
+tc-tbf(8)). A veth pair joins them; where a link has a latency, ``MBIT@MS``, two TUN devices do,
+between which a process carries packets, each so much later. Each rank has one thread. Ops are
+calibrated in two processes at once, as the two ranks share a machine's memory; the link's sheet has
+the rate, the share of it that TCP leaves to data, and a measured round trip. Prints a row per link.
 """
 
 from __future__ import annotations
 
 import argparse
+import collections
+import contextlib
+import ctypes
+import fcntl
 import json
+import multiprocessing
 import os
+import select
 import shutil
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
@@ -27,30 +35,83 @@ ALEXSIM = (sys.executable, "-m", "alexsim")
 ENDS = (("alexsim-a", "alexsim-va", "10.77.0.1"), ("alexsim-b", "alexsim-vb", "10.77.0.2"))
 PAYLOAD = 1448 / 1514
 """Of a full Ethernet frame, with IP, TCP and its time stamps."""
+TUN_MTU = 9000
+TUN_PAYLOAD = (TUN_MTU - 52) / TUN_MTU
+"""Of a full packet, without a frame around it."""
 PINGS = 50
+NEW_NETWORK, TUN_SET, TUN, NO_PACKET_INFORMATION = 0x40000000, 0x400454CA, 1, 0x1000
+"""Of Linux: setns(2), ioctl(2) and <linux/if_tun.h>."""
 
 
 def sh(*words: object) -> None:
     subprocess.run([str(word) for word in words], check=True, capture_output=True)
 
 
+def opened(space: str, device: str) -> int:
+    """A TUN device of a namespace, as a file of packets."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    there = os.open(f"/run/netns/{space}", os.O_RDONLY)
+    try:
+        if libc.setns(there, NEW_NETWORK):
+            raise OSError(ctypes.get_errno(), f"setns {space}")
+        file = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+        asked = struct.pack("16sH22x", device.encode(), TUN | NO_PACKET_INFORMATION)
+        fcntl.ioctl(file, TUN_SET, asked)
+        return file
+    finally:
+        libc.setns(home, NEW_NETWORK)
+        os.close(home)
+        os.close(there)
+
+
+def carry(files: tuple[int, int], delay_s: float) -> None:
+    """Carry packets from each of two devices to the other, each ``delay_s`` later, for ever."""
+    other = {files[0]: files[1], files[1]: files[0]}
+    waiting: collections.deque[tuple[float, int, bytes]] = collections.deque()
+    while True:
+        left = waiting[0][0] - time.perf_counter() if waiting else 1.0
+        for file in select.select(files, [], [], max(0.0, left))[0]:
+            with contextlib.suppress(BlockingIOError):
+                packet = os.read(file, 1 << 16)
+                waiting.append((time.perf_counter() + delay_s, other[file], packet))
+        while waiting and waiting[0][0] <= time.perf_counter():
+            _, to, packet = waiting.popleft()
+            # A device that is not up loses them.
+            with contextlib.suppress(OSError):
+                os.write(to, packet)
+
+
 @contextmanager
-def link(mbit: float) -> Iterator[None]:
-    """Two namespaces that reach each other at so many Mbit/s."""
+def link(mbit: float, delay_s: float = 0.0) -> Iterator[None]:
+    """Two namespaces that reach each other at so many Mbit/s, each way so much later."""
     (a, va, _), (b, vb, _) = ENDS
+    carrier = None
     for name in (a, b):
         subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
         sh("ip", "netns", "add", name)
     try:
-        sh("ip", "link", "add", va, "type", "veth", "peer", "name", vb)
+        if delay_s:
+            files = (opened(a, va), opened(b, vb))
+            carrier = multiprocessing.get_context("fork").Process(
+                target=carry, args=(files, delay_s), daemon=True
+            )
+            carrier.start()
+        else:
+            sh("ip", "link", "add", va, "type", "veth", "peer", "name", vb)
         for name, device, address in ENDS:
             inside = ("ip", "netns", "exec", name)
-            sh("ip", "link", "set", device, "netns", name)
+            if delay_s:
+                sh(*inside, "ip", "link", "set", device, "mtu", TUN_MTU)
+            else:
+                sh("ip", "link", "set", device, "netns", name)
             sh(*inside, "ip", "addr", "add", f"{address}/24", "dev", device)
             sh(*inside, "ip", "link", "set", device, "up")
             sh(*inside, "ip", "link", "set", "lo", "up")
+            # A step's pauses are no reason to begin slowly again.
+            sh(*inside, "sysctl", "-w", "net.ipv4.tcp_slow_start_after_idle=0")
             # One frame is one packet: the bucket counts what a wire would carry.
-            if shutil.which("ethtool"):
+            if shutil.which("ethtool") and not delay_s:
                 sh(*inside, "ethtool", "-K", device, "tso", "off", "gso", "off", "gro", "off")
             burst = max(32_000, int(mbit * 1e6 / 8 / 250))
             sh(
@@ -59,6 +120,11 @@ def link(mbit: float) -> Iterator[None]:
             )  # fmt: skip
         yield
     finally:
+        if carrier is not None:
+            carrier.kill()
+            carrier.join()
+            for file in files:
+                os.close(file)
         for name in (a, b):
             subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
 
@@ -162,7 +228,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--rates", default="100,300,1000", metavar="MBIT,...")
+    parser.add_argument("--links", default="100,300,1000,100@5,300@20", metavar="MBIT[@MS],...")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--steps", type=int, default=12)
     given = parser.parse_args()
@@ -178,17 +244,20 @@ def main() -> None:
         )  # fmt: skip
         calibration = calibrated(work, given.batch)
         print("Mbit/s  round trip   measured  simulated   error   MiB/step  on the wire")
-        for rate in (float(text) for text in given.rates.split(",")):
-            with link(rate):
+        for text in given.links.split(","):
+            mbit, _, delay = text.partition("@")
+            rate, delay_s = float(mbit), float(delay or 0) / 1e3
+            with link(rate, delay_s):
                 trip_s = round_trip_s()
-                found = trained(work, data, given.batch, given.steps, f"run-{rate:g}")
+                found = trained(work, data, given.batch, given.steps, f"run-{text}")
             sheet = work / "link.toml"
+            payload = TUN_PAYLOAD if delay_s else PAYLOAD
             sheet.write_text(
-                f'name = "veth at {rate:g} Mbit/s"\n'
+                f'name = "{rate:g} Mbit/s, {1e3 * trip_s:.2f} ms there and back"\n'
                 f'bytes_per_s = {{ value = {rate * 1e6 / 8}, kind = "spec", source = "tbf" }}\n'
-                f'efficiency = {{ value = {PAYLOAD}, kind = "spec", source = "headers" }}\n'
+                f'efficiency = {{ value = {payload}, kind = "spec", source = "headers" }}\n'
                 f'latency_s = {{ value = {trip_s / 2}, kind = "measured", source = "ping" }}\n'
-                '[sources]\ntbf = "the bucket\'s rate"\nheaders = "1448 of 1514 bytes"\n'
+                '[sources]\ntbf = "the bucket\'s rate"\nheaders = "TCP data of a full packet"\n'
                 'ping = "half a round trip"\n'
             )
             predicted = simulated(calibration, sheet, given.batch)

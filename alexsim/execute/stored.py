@@ -1,0 +1,98 @@
+"""Weights, biases and momenta as checkpoints know them, and the buffers that hold them.
+
+Several buffers are copies of one tensor, or, where it is split, its rows one after another. So a
+hybrid plan's checkpoint is that of the network before it was split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from alexsim.network.network import Network, Part
+from alexsim.plan.placement import parameter
+from alexsim.plan.records import Plan, letter
+
+_NAMES = ("weight", "bias", "weight.momentum", "bias.momentum")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """A buffer that holds a tensor, or rows of it from ``first`` on."""
+
+    device: str
+    buffer: str
+    shape: tuple[int, ...]
+    first: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """A tensor, and where it is held."""
+
+    shape: tuple[int, ...]
+    places: tuple[Held, ...]
+
+    @property
+    def needed(self) -> tuple[Held, ...]:
+        """Places that together hold all of it: of copies, the first."""
+        return self.places[:1] if self.places[0].shape == self.shape else self.places
+
+    def joined(self, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """All of it, out of the tensors of its buffers; a view where one buffer is enough."""
+        found = [tensors[held.buffer] for held in self.needed]
+        return torch.cat(found) if len(found) > 1 else found[0]
+
+    def spread(self, whole: torch.Tensor, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Copy it into those of its buffers that are among ``tensors``."""
+        for held in self.places:
+            if held.buffer in tensors:
+                rows = whole[held.first : held.first + held.shape[0]]
+                tensors[held.buffer].copy_(rows)
+
+
+def stored_parameters(plan: Plan) -> dict[str, Stored]:
+    """By saved name: ``conv1.a.weight``, ``conv1.a.weight.momentum`` ..."""
+    device_of = {column: device.name for device in plan.devices for column in device.columns}
+    found = {}
+    for parts in plan.network.parts:
+        if not parts[0].weight_shape:
+            continue
+        layer = parts[0].layer.name
+        names = _NAMES if layer in plan.trainable else _NAMES[:2]
+        # Columns have weights of their own, unless they are parts of a network of one column.
+        for one in [parts] if plan.partition == "hybrid" else [(part,) for part in parts]:
+            for name in names:
+                found[f"{layer}.{letter(one[0].column)}.{name}"] = _stored(
+                    one, name, plan.network, device_of
+                )
+    return found
+
+
+def _stored(
+    parts: tuple[Part, ...], name: str, network: Network, device_of: Mapping[int, str]
+) -> Stored:
+    places = []
+    for part in parts:
+        device = device_of[part.column]
+        shape = part.bias_shape if name.startswith("bias") else part.weight_shape
+        places.append(
+            Held(
+                device=device,
+                buffer=parameter(int(device.removeprefix("gpu")), part, name),
+                shape=shape,
+                first=rows_before(network, part),
+            )
+        )
+    rows = places[0].shape[0] if parts[0].copied else sum(held.shape[0] for held in places)
+    return Stored(shape=(rows, *places[0].shape[1:]), places=tuple(places))
+
+
+def rows_before(network: Network, part: Part) -> int:
+    """Units of a hybrid network's split layer that columns before this part's have."""
+    if not network.copied or part.copied:
+        return 0
+    parts = next(ps for ps in network.parts if ps[0].layer.name == part.layer.name)
+    return sum(p.output_shape[0] for p in parts if p.column < part.column)

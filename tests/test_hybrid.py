@@ -1,0 +1,342 @@
+"""Partition hybrid: copies of the convolutions, slices of the fully connected layers, in turns."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+
+import pytest
+import torch
+from test_plan_memory import assert_sound
+from test_ranks import alexsim, assert_near, assert_same, state_of, train
+from torch import nn
+from torch.nn import functional as F
+
+from alexsim.errors import NetworkError, PlanError
+from alexsim.execute.bind import Hyperparameters
+from alexsim.execute.executor import Executor
+from alexsim.network.editions import load_network
+from alexsim.network.hybrid import hybrid
+from alexsim.network.layers import (
+    Convolution,
+    Dropout,
+    FullyConnected,
+    LocalResponseNorm,
+    MaxPool,
+    ReLU,
+    SoftmaxCrossEntropy,
+)
+from alexsim.network.network import Network
+from alexsim.plan.fit import fit
+from alexsim.plan.planner import plan
+from alexsim.plan.records import OpKind, Plan, letter
+
+NET = Network(
+    name="small",
+    input_shape=(3, 13, 13),
+    layers=(
+        Convolution(name="conv1", filters=6, size=3, padding=1, weight_std=0.2, bias_init=0.1),
+        ReLU(name="relu1"),
+        LocalResponseNorm(name="norm1"),
+        MaxPool(name="pool1", size=3, stride=2),
+        Convolution(name="conv2", filters=5, size=3, reads="all", weight_std=0.2),
+        ReLU(name="relu2"),
+        Dropout(name="dropout2"),
+        FullyConnected(name="fc3", units=11, weight_std=0.1, bias_init=0.2),
+        ReLU(name="relu3"),
+        Dropout(name="dropout3"),
+        FullyConnected(name="fc4", units=2, weight_std=0.3),
+        SoftmaxCrossEntropy(name="softmax"),
+    ),
+)
+"""Dropout on both sides of the split; units that do not divide; fewer classes than devices."""
+BATCH = 12
+RATES = Hyperparameters(
+    weight_rate=0.05, bias_rate=0.07, momentum=0.8, weight_decay=0.03,
+    layer_rates=(("fc3", 0.02), ("conv2", 0.04)),
+)  # fmt: skip
+
+
+def minibatch(network: Network = NET) -> tuple[torch.Tensor, torch.Tensor]:
+    drawn = torch.Generator().manual_seed(1)
+    images = torch.randn(BATCH, *network.input_shape, generator=drawn, dtype=torch.float64)
+    return images, torch.randint(network.classes, (BATCH,), generator=drawn)
+
+
+def trained(made: Plan, steps: int = 3) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """The state after some steps in float64, and the losses of each, and of a test."""
+    executor = Executor(made, dtype=torch.float64, seed=3)
+    executor.initialise()
+    images, labels = minibatch()
+    losses = [
+        executor.step(images, labels, step=step, hyperparameters=RATES).losses
+        for step in range(steps)
+    ]
+    tested = executor.evaluate(images, labels)
+    return {k: v.clone() for k, v in executor.state().items()}, torch.stack(
+        [*losses, tested.losses]
+    )
+
+
+@pytest.fixture(scope="module")
+def alone() -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    return trained(plan(NET, batch_size=BATCH, backend="aten"))
+
+
+@pytest.mark.parametrize("policy", ["as-released", "in-place", "reuse"])
+@pytest.mark.parametrize("schedule", ["serial", "overlap"])
+@pytest.mark.parametrize("gpus", [1, 2, 3, 4])
+def test_any_number_of_devices_trains_as_one(
+    gpus: int, schedule: str, policy: str, alone: tuple[dict[str, torch.Tensor], torch.Tensor]
+) -> None:
+    made = plan(
+        NET, gpus=gpus, partition="hybrid", batch_size=BATCH // gpus, schedule=schedule,
+        policy=policy, backend="aten",
+    )  # fmt: skip
+    assert (made.turns, made.images) == (gpus, BATCH)
+    assert_sound(made)
+    state, losses = trained(made)
+    assert state.keys() == alone[0].keys()
+    for name, value in alone[0].items():
+        torch.testing.assert_close(state[name], value, rtol=1e-10, atol=1e-13, msg=name)
+    torch.testing.assert_close(losses, alone[1], rtol=1e-10, atol=1e-13)
+
+
+class Plain(nn.Module):
+    """The same network, but for dropout, in plain PyTorch."""
+
+    def __init__(self, state: dict[str, torch.Tensor]) -> None:
+        super().__init__()
+        self.own = nn.ParameterDict(
+            {name.replace(".a.", "_"): nn.Parameter(value) for name, value in state.items()}
+        )
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        own = self.own
+        x = F.conv2d(x, own["conv1_weight"], own["conv1_bias"], padding=1).relu()
+        x = F.max_pool2d(self.norm(x), 3, 2)
+        return F.conv2d(x, own["conv2_weight"], own["conv2_bias"]).relu().flatten(1)
+
+    def norm(self, x: torch.Tensor) -> torch.Tensor:
+        layer = NET.layers[2]
+        assert isinstance(layer, LocalResponseNorm)
+        squares = F.pad(x * x, (0, 0, 0, 0, layer.size // 2, layer.size // 2))
+        around = sum(squares[:, i : i + x.shape[1]] for i in range(layer.size))
+        return x / (layer.k + layer.alpha * around) ** layer.beta
+
+    def head(self, x: torch.Tensor) -> torch.Tensor:
+        own = self.own
+        x = F.linear(x, own["fc3_weight"], own["fc3_bias"]).relu()
+        return F.linear(x, own["fc4_weight"], own["fc4_bias"])
+
+
+class Sgd:
+    """The update rule of 2012, with the rates above."""
+
+    def __init__(self, parameters: dict[str, nn.Parameter]) -> None:
+        self.own = parameters
+        self.speed = {name: torch.zeros_like(one) for name, one in parameters.items()}
+
+    @torch.no_grad()
+    def update(self, share: float = 1.0) -> None:
+        for name, one in self.own.items():
+            layer, _, kind = name.partition("_")
+            bias = kind == "bias"
+            rate = RATES.bias_rate if bias else RATES.weight_rate_of(layer)
+            decay = 0.0 if bias else RATES.weight_decay
+            self.speed[name] *= RATES.momentum
+            self.speed[name] -= rate * (decay * one + share * one.grad)
+            one += self.speed[name]
+            one.grad = None
+
+
+@pytest.mark.parametrize("schedule", ["serial", "overlap"])
+@pytest.mark.parametrize("gpus", [2, 3])
+def test_a_variable_batch_updates_split_layers_after_every_turn(gpus: int, schedule: str) -> None:
+    """Against section 4.2 of Krizhevsky 2014 by hand: autograd, turn by turn."""
+    network = replace(NET, layers=tuple(la for la in NET.layers if not isinstance(la, Dropout)))
+    made = plan(
+        network, gpus=gpus, partition="hybrid", variable_batch=True, batch_size=BATCH // gpus,
+        schedule=schedule, backend="aten",
+    )  # fmt: skip
+    executor = Executor(made, dtype=torch.float64, seed=3)
+    executor.initialise()
+    first = {
+        name: value.clone()
+        for name, value in executor.state().items()
+        if not name.endswith("momentum")
+    }
+    plain = Plain(first)
+    convolutions = Sgd({k: v for k, v in plain.own.items() if k.startswith("conv")})
+    split = Sgd({k: v for k, v in plain.own.items() if k.startswith("fc")})
+    images, labels = minibatch()
+    for step in range(3):
+        found = executor.step(images, labels, step=step, hyperparameters=RATES)
+        features = plain.features(images)
+        gradients, losses = [], []
+        for turn in torch.arange(BATCH).chunk(gpus):
+            own = features[turn].detach().requires_grad_()
+            loss = F.cross_entropy(plain.head(own), labels[turn], reduction="none")
+            loss.mean().backward()
+            split.update()
+            gradients.append(own.grad)
+            losses.append(loss.detach())
+        features.backward(torch.cat(gradients))
+        # Every turn's is a mean over its own images.
+        convolutions.update(1 / gpus)
+        torch.testing.assert_close(found.losses, torch.cat(losses), rtol=1e-10, atol=1e-13)
+    for name, value in executor.state().items():
+        if not name.endswith("momentum"):
+            expected = plain.own[name.replace(".a.", "_")]
+            torch.testing.assert_close(value, expected.data, rtol=1e-10, atol=1e-13, msg=name)
+
+
+def test_what_crosses_is_what_2014_says() -> None:
+    """Features of every image to all other devices and their gradients back, outputs of split
+    layers likewise, those of the last layer to column a only."""
+    gpus, batch = 4, 32
+    made = plan(load_network("alexnet-owt"), gpus=gpus, partition="hybrid", batch_size=batch)
+    images, others = gpus * batch, gpus - 1
+    gathered = others * images * 9216
+    hidden = 2 * others * images * 4096
+    outputs = images * (1000 - 250)
+    assert made.exchanged_bytes == 2 * 4 * (gathered + hidden + outputs)
+    sums = [op for op in made.ops() if op.kind == OpKind.ALL_REDUCE]
+    assert {op.layer for op in sums} == {"conv1", "conv2", "conv3", "conv4", "conv5"}
+    sent: dict[str, int] = defaultdict(int)
+    for exchange in made.exchanges:
+        sent[exchange.source] += exchange.size_bytes
+    assert sent["gpu1"] == sent["gpu2"] == sent["gpu3"]
+
+
+def test_every_device_holds_a_slice_of_the_split_layers_and_a_copy_of_the_rest() -> None:
+    network = load_network("alexnet-owt")
+    made = plan(network, gpus=3, partition="hybrid", batch_size=32)
+    rows = dict.fromkeys(("fc6", "fc7", "fc8"), 0)
+    for index, device in enumerate(made.devices):
+        shapes = {b.name.partition("/")[2]: b.shape for b in device.buffers}
+        for layer in rows:
+            rows[layer] += shapes[f"{layer}.{letter(index)}.weight"][0]
+        assert shapes[f"conv1.{letter(index)}.weight"] == (64, 3, 11, 11)
+    assert rows == {"fc6": 4096, "fc7": 4096, "fc8": 1000}
+    assert made.network.parameters == network.parameters
+    assert made.network.neurons == network.neurons
+
+
+def test_flop_are_those_of_one_device() -> None:
+    network = load_network("alexnet-owt")
+    one = plan(network, batch_size=12)
+    made = plan(network, gpus=4, partition="hybrid", batch_size=3)
+    assert sum(op.count.mac for op in made.ops()) == sum(op.count.mac for op in one.ops())
+    # But for what is added on arrival, elementwise work is the same too.
+    own = [op for op in made.ops() if op.kind not in (OpKind.ACCUMULATE, OpKind.UPDATE)]
+    theirs = [op for op in one.ops() if op.kind not in (OpKind.ACCUMULATE, OpKind.UPDATE)]
+    # A later turn multiplies by the rate and adds once more.
+    split = [p for ps in network.parts for p in ps if isinstance(p.layer, FullyConnected)]
+    again = 2 * 3 * sum(part.weight_count for part in split)
+    assert sum(op.count.elementwise_flop for op in own) == again + sum(
+        op.count.elementwise_flop for op in theirs
+    )
+
+
+def test_frozen_convolutions_need_no_gradient_from_the_split_layers() -> None:
+    made = plan(
+        NET, gpus=2, partition="hybrid", batch_size=4, trainable=frozenset({"fc3", "fc4"}),
+        backend="aten",
+    )  # fmt: skip
+    assert not any(op.kind == OpKind.ALL_REDUCE for op in made.ops())
+    assert not any(e.layer == "dropout2" and e.direction == "backward" for e in made.exchanges)
+    executor = Executor(made)
+    executor.initialise()
+    images, labels = minibatch()
+    before = executor.state()["conv1.a.weight"].clone()
+    executor.step(images[:8].float(), labels[:8], step=0, hyperparameters=RATES)
+    assert torch.equal(executor.state()["conv1.a.weight"], before)
+
+
+def test_the_largest_batch_is_that_of_the_whole_minibatch() -> None:
+    made = plan(load_network("alexnet-owt"), gpus=2, partition="hybrid", batch_size=64)
+    budget = made.devices[0].total_bytes
+    found = fit(made, budget)
+    assert found.fits
+    assert found.largest_batch_size == 128
+
+
+@pytest.mark.parametrize(
+    ("net", "choices", "says"),
+    [
+        ("alexnet-2012", {"gpus": 2}, "splits a network of one column, alexnet-2012 is written in"),
+        ("alexnet-owt", {"gpus": 2, "replicas": 2}, "does not go with replicas"),
+        ("alexnet-owt", {"gpus": 2, "backend": "triton"}, "does not go with backend triton"),
+    ],
+)
+def test_what_cannot_be_split_is_refused(net: str, choices: dict, says: str) -> None:
+    with pytest.raises((PlanError, NetworkError), match=says):
+        plan(load_network(net), partition="hybrid", **choices)
+
+
+def test_a_variable_batch_is_of_hybrid_only() -> None:
+    with pytest.raises(PlanError, match="needs partition hybrid"):
+        plan(NET, variable_batch=True)
+
+
+def test_a_network_without_convolutions_is_refused() -> None:
+    flat = replace(NET, layers=NET.layers[7:])
+    with pytest.raises(NetworkError, match="small has none"):
+        hybrid(flat, 2)
+
+
+# --- processes ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "more",
+    [("--gpus", 2), ("--gpus", 2, "--schedule", "overlap"), ("--gpus", 2, "--variable-batch")],
+)
+def test_two_processes_are_the_plan_in_one(more: tuple, folder, tmp_path) -> None:
+    here, apart = tmp_path / "here", tmp_path / "apart"
+    split = ("--partition", "hybrid", *more)
+    one = train("lenet-5", folder, here, *split)
+    two = train("lenet-5", folder, apart, *split, "--processes")
+    assert two["losses"] == one["losses"]
+    assert two["top1"] == one["top1"]
+    # A sum of two does not depend on its order.
+    assert_same(state_of(apart), state_of(here))
+    assert two["exchanged_bytes_per_step"] == one["exchanged_bytes_per_step"] > 0
+
+
+def test_more_processes_are_one_within_rounding_and_go_on_as_columns(folder, tmp_path) -> None:
+    whole, apart = tmp_path / "whole", tmp_path / "apart"
+    train("lenet-5", folder, whole)
+    train(
+        "lenet-5", folder, apart, "--partition", "hybrid", "--gpus", 3, "--processes", "--steps", 4
+    )
+    done = alexsim(
+        "train", "--resume", apart, "--steps", 8, "--partition", "columns", "--gpus", 1, "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    assert_near(state_of(apart), state_of(whole))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--partition", "hybrid"), "--partition hybrid needs a number of GPUs (--gpus N)"),
+        (("--partition", "hybrid", "--gpus", 5), "--batch 12 does not divide over 5 GPUs"),
+        (("--partition", "rows"), "--partition must be one of columns, hybrid; got 'rows'"),
+        (("--variable-batch",), "a variable batch needs partition hybrid"),
+        (("--partition", "hybrid", "--gpus", 2, "--strict"), "--strict runs --partition columns"),
+        (
+            ("--partition", "hybrid", "--gpus", 2, "--processes", "--replicas", 2),
+            "--partition hybrid has as many --gpus as processes",
+        ),
+    ],
+)
+def test_what_is_asked_wrongly_is_refused(arguments: tuple, says: str, folder, tmp_path) -> None:
+    done = alexsim(
+        "train", "--net", "lenet-5", "--batch", 12, "--data", folder, "-o", tmp_path / "run",
+        *arguments,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert not (tmp_path / "run").exists()
