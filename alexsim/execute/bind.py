@@ -144,7 +144,7 @@ def _draw(plan: Plan, op: Op, part: Part, memory: Memory, replica: int) -> Run:
     parts = next(ps for ps in plan.network.parts if ps[0].layer.name == name)
     before = sum(units_of(p) for p in parts if p.column < part.column)
     before = 0 if part.copied else before
-    first = replica * plan.images + op.first_image
+    first = replica * plan.batch_size + op.first_image
     units, images = range(before, before + units_of(part)), range(first, first + plan.batch_size)
 
     def run(context: StepContext) -> None:
@@ -242,7 +242,7 @@ def _grad_input(plan: Plan, op: Op, part: Part, memory: Memory) -> Run:
     first = memory.buffer(op.reads[0])
     second = memory.buffer(op.reads[1]) if len(op.reads) > 1 else first
     if isinstance(layer, SoftmaxCrossEntropy):
-        images = plan.replicas * (plan.batch_size if plan.variable_batch else plan.images)
+        images = plan.batch_size if plan.variable_batch else plan.images
         labels = second[op.first_image : op.first_image + plan.batch_size]
         return _grad_softmax(first, labels, dx.flatten(1), images)
     match layer:

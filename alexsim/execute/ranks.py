@@ -46,7 +46,7 @@ class Ranks:
         )
         self._stored = stored_parameters(plan)
         self._offset_s = 0.0
-        self._step_bytes = self._steps = 0
+        self._exchanged = self._reduced = self._steps = 0
 
     def initialise(self) -> None:
         """Draw the first weights; all replicas draw the same."""
@@ -94,11 +94,12 @@ class Ranks:
         hyperparameters: Hyperparameters,
     ) -> StepContext:
         """Train on this process's images; the losses are those of all replicas."""
-        before = self.wire.exchanged_bytes
+        before = (self.wire.exchanged_bytes, self.wire.reduced_bytes)
         context = self._own.step(
             images, self._labels(labels), step=step, hyperparameters=hyperparameters
         )
-        self._step_bytes += self.wire.exchanged_bytes - before
+        self._exchanged += self.wire.exchanged_bytes - before[0]
+        self._reduced += self.wire.reduced_bytes - before[1]
         self._steps += 1
         return self._together(context)
 
@@ -111,7 +112,7 @@ class Ranks:
         return self.world.gathered(own).flatten() if self.world.hybrid else own
 
     def _together(self, context: StepContext) -> StepContext:
-        found = torch.zeros(3, self.plan.images)
+        found = torch.zeros(3, self.plan.images // self.plan.replicas)
         if context.losses is not None:
             assert context.top1 is not None
             assert context.top5 is not None
@@ -133,12 +134,17 @@ class Ranks:
         self._own.record(on)
 
     def trace(self) -> Trace:
-        """What was timed since ``record``, of the first replica, on the first process's clock."""
+        """What was timed since ``record``, on the first process's clock.
+
+        Devices are numbered through all replicas: of two columns, ``gpu2`` is column a of the
+        second replica.
+        """
         spans = [asdict(span) for span in self._own.trace().spans]
         for span in spans:
+            span["device"] = f"gpu{self.world.rank}"
             span["start_s"] += self._offset_s
             span["end_s"] += self._offset_s
-        found = self.world.each({"spans": spans if not self.world.replica else []})
+        found = self.world.each({"spans": spans})
         return Trace(spans=tuple(Span(**span) for one in found for span in one["spans"]))
 
     def _clock_offset(self) -> float:
@@ -163,19 +169,21 @@ class Ranks:
                             offset = now.item() - (asked + answered) / 2
         return offset
 
-    def exchanged_bytes_per_step(self) -> int:
-        """What all processes have received of each other's activations and gradients, on
-        average over the steps trained here."""
-        found = self.world.each({"bytes": self._step_bytes})
-        return sum(int(one["bytes"]) for one in found) // max(1, self._steps)
+    def crossed_bytes_per_step(self) -> tuple[int, int]:
+        """What all processes have received of each other's activations and their gradients, and
+        the weights' gradients that they have summed, on average over the steps trained here."""
+        found = self.world.each({"exchanged": self._exchanged, "reduced": self._reduced})
+        exchanged, reduced = (
+            sum(int(one[key]) for one in found) // max(1, self._steps)
+            for key in ("exchanged", "reduced")
+        )
+        return exchanged, reduced
 
     @property
     def peak_bytes(self) -> dict[str, int]:
-        """Most memory that each device of the first replica has held."""
-        found: dict[str, int] = {}
-        for one in self.world.each(self._own.peak_bytes)[: self.world.columns]:
-            found |= one
-        return found
+        """Most memory that each device of all replicas has held."""
+        found = self.world.each(self._own.peak_bytes)
+        return {f"gpu{rank}": int(*one.values()) for rank, one in enumerate(found)}
 
     @property
     def process_bytes(self) -> dict[str, int]:

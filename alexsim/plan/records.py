@@ -201,13 +201,18 @@ class Plan:
 
     @property
     def images(self) -> int:
-        """Images of one replica's step."""
-        return self.batch_size * self.turns
+        """Images of a step, those of all replicas."""
+        return self.batch_size * self.turns * self.replicas
 
     @property
     def exchanged_bytes(self) -> int:
         """Bytes that cross between devices in one step, all directions added."""
         return sum(exchange.size_bytes for exchange in self.exchanges)
+
+    @property
+    def reduced_bytes(self) -> int:
+        """Bytes of gradients that are summed in one step, over all devices of a replica."""
+        return sum(op.count.moved_bytes for op in self.ops() if op.kind == OpKind.ALL_REDUCE)
 
     def ops(self) -> Iterator[Op]:
         """Every op of every device."""

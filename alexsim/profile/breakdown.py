@@ -38,10 +38,13 @@ Rounds = Sequence[dict[str, float]]
 """Seconds of every op, step by step."""
 
 
-def rounds_of(trace: Trace) -> list[dict[str, float]]:
-    """Durations by op, one dictionary per step."""
+def rounds_of(trace: Trace, plan: Plan) -> list[dict[str, float]]:
+    """Durations by op, one dictionary per step; of replicas, those of the first."""
+    devices = {device.name for device in plan.devices}
     steps: dict[int, dict[str, float]] = {}
     for span in trace.spans:
+        if span.device not in devices:
+            continue
         steps.setdefault(span.step, {})[span.op_id] = span.duration_s
     return [steps[step] for step in sorted(steps)]
 
@@ -64,12 +67,13 @@ def counted_layers(plan: Plan, simulation: Simulation) -> tuple[LayerCount, ...]
     for parts in plan.network.parts:
         first = parts[0]
         name = first.layer.name
+        own = parts[:1] if first.copied else parts
         layers.append(
             LayerCount(
                 name=name,
                 kind=type(first.layer).__name__,
-                shape=(sum(part.output_shape[0] for part in parts), *first.output_shape[1:]),
-                parameters=sum(part.parameters for part in parts),
+                shape=(sum(part.output_shape[0] for part in own), *first.output_shape[1:]),
+                parameters=sum(part.parameters for part in own),
                 passes=tuple(
                     _count(which, ops[name, which], predicted[name, which])
                     for which in PASSES

@@ -86,7 +86,7 @@ def profile(
             done(index + 1)
     found = ceilings(device)
     trace = Trace(spans=tuple(span for _, one in timed for span in one.spans))
-    times = rounds_of(trace)
+    times = rounds_of(trace, plan)
     timed_s = [elapsed for elapsed, _ in timed]
     held = _held(plan, step, device)
     if underlay is not None:

@@ -175,18 +175,24 @@ class _Rows:
 
     def _arrows(self) -> Iterable[Event]:
         """From every post into its wait."""
-        posts: dict[tuple[int, str], Span] = {}
-        waits: dict[tuple[int, str], Span] = {}
+        posts: dict[tuple[int, int, str], Span] = {}
+        waits: dict[tuple[int, int, str], Span] = {}
+        columns = len(self._clock.plan.devices)
         for span in self._spans:
             op = self._ops.get(span.op_id)
             if op is not None and op.kind in (OpKind.POST, OpKind.WAIT):
-                (posts if op.kind == OpKind.POST else waits)[span.step, op.exchange] = span
+                # Replicas' devices are numbered through.
+                replica = int(span.device.removeprefix("gpu")) // columns
+                ends = posts if op.kind == OpKind.POST else waits
+                ends[span.step, replica, op.exchange] = span
         ids = {exchange.name: n for n, exchange in enumerate(self._clock.plan.exchanges, start=1)}
         for key, post in posts.items():
             wait = waits.get(key)
             if wait is None:
                 continue
-            number = (key[0] * len(ids) + ids[key[1]]) * 64 + min(self.processes.values())
+            step, replica, exchange = key
+            place = (step * len(self.processes) + replica) * len(ids) + ids[exchange]
+            number = place * 64 + min(self.processes.values())
             begin, end = (self._us(wait.step, when) for when in (wait.start_s, wait.end_s))
             # Before the wait ends: at its end, a reader may take the op that follows.
             last = max(begin, round(end - _TICK_US, 3))
@@ -197,7 +203,7 @@ class _Rows:
                 event = {
                     "ph": phase,
                     "cat": _FLOW,
-                    "name": key[1],
+                    "name": exchange,
                     "id": number,
                     "pid": self.processes[span.device],
                     "tid": self._threads[span.queue],

@@ -380,6 +380,7 @@ def train_document(result: TrainResult, machine: str, simulated: Simulation) -> 
             for name, budget, peak in result.devices
         ],
         "exchanged_bytes_per_step": result.exchanged_bytes_per_step,
+        "reduced_bytes_per_step": result.reduced_bytes_per_step,
         "simulated": {
             "machine": machine,
             "library": simulated.library,

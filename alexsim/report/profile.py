@@ -16,7 +16,7 @@ _WIDE = 120
 
 def profile_tables(found: StepProfile, *, width: int) -> RenderableType:
     """The whole step, layer by layer."""
-    step, batch = found.step, found.plan.batch_size
+    step, batch = found.step, found.plan.images
     head = (
         f"{found.plan.network.name}, batch {batch}, medians of {found.rounds} rounds\n"
         f"here ({found.where}): {1e3 * step.median_s:,.1f} ms per step"
@@ -73,7 +73,7 @@ def _memory(found: StepProfile) -> list[str]:
 def _articles(found: StepProfile) -> list[str]:
     """The forward pass against the figure that articles give."""
     forward = [one for layer in found.layers for one in layer.passes if one.name == "forward"]
-    flop = sum(one.flop for one in forward) / found.plan.batch_size
+    flop = sum(one.flop for one in forward) / (found.plan.images // found.plan.replicas)
     said = reconciliation(found.plan.network)
     return [f"forward pass: {flop / 1e9:.4f} GFLOP per image", *said] if said else []
 
@@ -145,7 +145,7 @@ def layer_tables(found: StepProfile, layer: LayerProfile) -> RenderableType:
     head = (
         f"{layer.name}: {layer.kind} of {found.plan.network.name}, output"
         f" {' x '.join(map(str, layer.shape))}, {layer.parameters:,} parameters\n"
-        f"batch {found.plan.batch_size}, here ({found.where}), medians of {found.rounds} rounds\n"
+        f"batch {found.plan.images}, here ({found.where}), medians of {found.rounds} rounds\n"
         f"MiB held: {held}"
     )
     counts = plain_table(

@@ -38,7 +38,7 @@ def plan_document(plan: Plan, simulation: Simulation, sheet: Ceilings) -> dict[s
 def profile_document(found: StepProfile, *, only: str = "") -> dict[str, Any]:
     """``alexsim profile --json``; times in seconds per step, counts per step over the batch."""
     timing, plan = found.timing, found.plan
-    measured_s = _exchanges_s(plan, rounds_of(found.trace)[: found.rounds])
+    measured_s = _exchanges_s(plan, rounds_of(found.trace, plan)[: found.rounds])
     return _planned(plan, found.simulation) | {
         "where": found.where,
         "rounds": found.rounds,
@@ -73,7 +73,7 @@ def profile_document(found: StepProfile, *, only: str = "") -> dict[str, Any]:
 
 def _planned(plan: Plan, simulation: Simulation) -> dict[str, Any]:
     """What is planned and predicted."""
-    return head(plan.network.name, plan.batch_size) | {
+    return head(plan.network.name, plan.images) | {
         "policy": plan.policy,
         "schedule": plan.schedule,
         "machine": simulation.machine,

@@ -53,7 +53,7 @@ def simulation_tables(
     return Group(*parts)
 
 
-def _devices(simulation: Simulation) -> str:
+def _machines(simulation: Simulation) -> str:
     if simulation.replicas > 1:
         each = simulation.devices_count // simulation.replicas
         return f"{simulation.replicas} replicas of {each} device(s)"
@@ -67,7 +67,7 @@ def _head(simulation: Simulation, *, images: int, epochs: int) -> str:
     between = simulation.step_interval
     lines = [
         f"{simulation.network} on {simulation.machine}, {simulation.library}:"
-        f" {_devices(simulation)}, {simulation.batch_size} images per step",
+        f" {_machines(simulation)}, {simulation.batch_size} images per step",
         f"  step {milliseconds(simulation.step_s)} ms (90 %: {milliseconds(between.low)} to"
         f" {milliseconds(between.high)}), {simulation.images_per_s:,.0f} images/s,"
         f" {100 * simulation.utilisation:.0f} % of peak",

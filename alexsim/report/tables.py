@@ -229,6 +229,8 @@ def train_summary(result: TrainResult, machine: str, simulated: Simulation) -> R
     ]
     if result.exchanged_bytes_per_step:
         lines.append(f"exchanged {format_bytes(result.exchanged_bytes_per_step)} per step")
+    if result.reduced_bytes_per_step:
+        lines.append(f"summed {format_bytes(result.reduced_bytes_per_step)} of gradients per step")
     if result.joules_per_image is not None:
         lines.append(f"{result.joules_per_image:.2f} J per image ({', '.join(result.cards)})")
     if result.broken:

@@ -118,6 +118,9 @@ class TrainResult:
     process_bytes: Mapping[str, int]
     """In strict mode on CUDA: what the driver counts for each device's process, context and all."""
     exchanged_bytes_per_step: int
+    """Activations and their gradients, over all replicas."""
+    reduced_bytes_per_step: int
+    """Gradients of weights that were summed, over all devices."""
     trace: Trace
     """Some steps after the first, op by op; empty where steps were replayed as a graph."""
     timed_plan: Plan | None

@@ -195,9 +195,10 @@ class Run:
         executor = self._executor
         peaks = executor.peak_bytes
         # Between processes what has crossed is counted; in one, it is copied by the plan.
-        crossed = executor.plan.exchanged_bytes
+        made = executor.plan
+        exchanged, reduced = made.exchanged_bytes, made.reduced_bytes
         if isinstance(executor, Ranks) and self._images:
-            crossed = executor.exchanged_bytes_per_step()
+            exchanged, reduced = executor.crossed_bytes_per_step()
         if not self._world.first:
             return None
         records = [r for r in self._directory.metrics() if "loss" in r]
@@ -219,7 +220,8 @@ class Run:
                 (name, self._settings.budget_bytes, peak) for name, peak in peaks.items()
             ),
             process_bytes=self._executor.process_bytes,
-            exchanged_bytes_per_step=crossed,
+            exchanged_bytes_per_step=exchanged,
+            reduced_bytes_per_step=reduced,
             trace=self._trace,
             timed_plan=self._timed_plan,
             cards=self._sampler.names,

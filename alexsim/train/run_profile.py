@@ -14,9 +14,8 @@ def run_profile(result: TrainResult, simulation: Simulation) -> StepProfile | No
 
     Measures this machine's ceilings: a second or two.
     """
-    rounds = rounds_of(result.trace)
     made = result.timed_plan
-    if made is None or not rounds:
+    if made is None or not (rounds := rounds_of(result.trace, made)):
         return None
     settings = result.settings
     found = ceilings(settings.device)

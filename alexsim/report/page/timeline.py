@@ -78,7 +78,12 @@ def timeline(document: dict[str, Any]) -> Figure | None:
     parts: list[Markup] = []
     top = 0.0
     for clock in clocks:
-        drawn = _Clock(name=clock, spans=document["spans"][clock], top=top)
+        drawn = _Clock(
+            name=clock,
+            spans=document["spans"][clock],
+            top=top,
+            columns=len(document["memory"]["devices"]),
+        )
         parts += drawn.parts(_where(document, clock))
         top = drawn.bottom + _FOOT
     found = spent_of(document)
@@ -121,6 +126,8 @@ class _Clock:
     name: str
     spans: list[dict[str, Any]]
     top: float
+    columns: int
+    """Devices of a replica."""
 
     @property
     def step_s(self) -> float:
@@ -197,12 +204,14 @@ class _Clock:
 
     def _ways(self, scale: Scale) -> Iterator[Markup]:
         """A line for every exchange, from where it is posted to where it has arrived."""
-        ends: dict[str, dict[str, dict[str, Any]]] = {}
+        ends: dict[tuple[int, str], dict[str, dict[str, Any]]] = {}
         for span in self.spans:
             name, _, what = span["id"].rpartition(".")
             if what in ("post", "wait"):
-                ends.setdefault(name, {})[what] = span
-        for name, both in ends.items():
+                # Replicas' devices are numbered through.
+                replica = int(span["device"].removeprefix("gpu")) // self.columns
+                ends.setdefault((replica, name), {})[what] = span
+        for (_, name), both in ends.items():
             if len(both) < 2:
                 continue
             post, wait = both["post"], both["wait"]
