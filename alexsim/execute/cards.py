@@ -31,6 +31,13 @@ def places(device: str, count: int) -> list[torch.device]:
     return [torch.device("cuda", index if cards >= count else 0) for index in range(count)]
 
 
+def cap(place: torch.device, budget_bytes: int | None) -> None:
+    """Let PyTorch's allocator refuse what goes beyond this process's budget on a card."""
+    if place.type == "cuda" and budget_bytes is not None:
+        total = torch.cuda.get_device_properties(place).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, budget_bytes / total), place)
+
+
 @dataclass(slots=True)
 class _Posted:
     source: torch.Tensor
@@ -63,7 +70,7 @@ class Cards:
         self._begun: dict[str, list[_Begun]] = {}
         self._summed: dict[str, list[torch.cuda.Event]] = {}
 
-    def begin(self, exchanges: Sequence[Exchange]) -> None:
+    def begin(self, exchanges: Sequence[Exchange], barriers: Sequence[str]) -> None:
         """Nothing to prepare."""
 
     def post(self, exchange: Exchange, source: torch.Tensor) -> None:

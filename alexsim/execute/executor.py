@@ -31,6 +31,7 @@ class Executor:
         plan: made for a backend, ``aten`` or ``triton``.
         choices: how to run it; what differs from the defaults may be given by name.
         mine: devices of this process, all by default; ``transport`` then leads to the others.
+        place: where they are, if not where ``places`` puts them.
         transport: how exchanges travel; chosen if None.
 
     Raises:
@@ -44,6 +45,7 @@ class Executor:
         choices: Choices | None = None,
         *,
         mine: tuple[int, ...] | None = None,
+        place: torch.device | None = None,
         transport: Transport | None = None,
         **given: object,
     ) -> None:
@@ -54,10 +56,11 @@ class Executor:
         self.choices = replace(choices or Choices(), **given)  # type: ignore[arg-type]
         keep_freed_memory()
         self.plan = plan
-        where = places(self.choices.device, len(plan.devices))
+        count = len(plan.devices)
+        where = [place] * count if place else places(self.choices.device, count)
         self.runners = [
             DeviceRunner(plan, plan.devices[index], where[index], self.choices)
-            for index in (range(len(plan.devices)) if mine is None else mine)
+            for index in (range(count) if mine is None else mine)
         ]
         self.on_cuda = where[0].type == "cuda"
         if self.on_cuda:
@@ -242,7 +245,7 @@ class Executor:
     def _run(self, context: StepContext) -> StepContext:
         coming = [e for e in self._pulled if context.training or e.direction == "forward"]
         with torch.no_grad(), self._streams():
-            self.transport.begin(coming)
+            self.transport.begin(coming, self.runners[0].barriers(training=context.training))
             waiting = [runner.turns(context, self.transport) for runner in self.runners]
             while waiting:
                 turns = [(turn, next(turn, None)) for turn in waiting]

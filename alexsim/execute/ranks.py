@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 
 from alexsim.execute.bind import Hyperparameters, StepContext
+from alexsim.execute.cards import cap, places
 from alexsim.execute.executor import Executor
 from alexsim.execute.runner import Choices
 from alexsim.execute.stored import stored_parameters
@@ -38,10 +39,14 @@ class Ranks:
         self.plan, self.choices, self.world = plan, choices, world
         self._column = world.rank % world.columns
         self.wire = Wire(plan, world, pinned=choices.device == "cuda")
+        # Processes of a host have a card each, or all share one.
+        place = places(choices.device, world.on_host)[world.local]
+        cap(place, choices.budget_bytes)
         self._own = Executor(
             plan,
             replace(choices, replica=world.replica),
             mine=(self._column,),
+            place=place,
             transport=self.wire,
         )
         self._stored = stored_parameters(plan)

@@ -88,6 +88,14 @@ class DeviceRunner:
                 got_on = False
             got_on = True
 
+    def barriers(self, *, training: bool) -> list[str]:
+        """Names of the barriers that a step or a test passes, in order."""
+        return [
+            _barrier(op)
+            for op, _ in self._ops
+            if op.kind == OpKind.BARRIER and (training or self._in_test(op))
+        ]
+
     def upload(self, context: StepContext) -> None:
         """Only the images and labels, on the caller's stream."""
         for op, run in self._ops:
@@ -133,7 +141,7 @@ class DeviceRunner:
             transport.reduce(self.device.name, op.layer, gradients)
             return True
         if op.kind == OpKind.BARRIER:
-            name = op.id.partition(".")[2]
+            name = _barrier(op)
             if self._arrived_at != name:
                 transport.arrive(self.device.name, name)
                 self._arrived_at = name
@@ -169,6 +177,11 @@ class DeviceRunner:
         for _ in range(_EVENTS):
             self._timed(op, _nothing, context, transport)
         return (time.perf_counter() - started) / _EVENTS
+
+
+def _barrier(op: Op) -> str:
+    """What a barrier is called on every device."""
+    return op.id.partition(".")[2]
 
 
 def _nothing(_: StepContext) -> None:

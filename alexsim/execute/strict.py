@@ -13,7 +13,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event, Semaphore
@@ -24,7 +24,7 @@ from torch import multiprocessing
 
 from alexsim.errors import AlexsimError, TrainingError
 from alexsim.execute.bind import Hyperparameters, StepContext
-from alexsim.execute.cards import places
+from alexsim.execute.cards import cap, places
 from alexsim.execute.executor import Executor
 from alexsim.execute.runner import Choices
 from alexsim.plan.records import Exchange, Plan
@@ -69,7 +69,7 @@ class _Shared:
         self._to = [token for (a, _), token in links.arrivals.items() if a == device]
         self._from = [token for (_, b), token in links.arrivals.items() if b == device]
 
-    def begin(self, exchanges: Sequence[Exchange]) -> None:
+    def begin(self, exchanges: Sequence[Exchange], barriers: Sequence[str]) -> None:
         """Nothing to prepare."""
 
     def reduce(self, device: str, layer: str, gradients: Sequence[torch.Tensor]) -> None:
@@ -138,7 +138,7 @@ class Strict:
         self._labels = torch.empty(plan.batch_size, dtype=torch.int64).share_memory_()
         self._others: list[tuple[str, Any, Connection]] = []
         try:
-            _cap(choices, 0, len(plan.devices))
+            cap(_place(plan, choices, 0), choices.budget_bytes)
             own = _Shared(self._links, plan.devices[0].name, self._check)
             self._own = Executor(plan, choices, mine=(0,), transport=own)
             for index in range(1, len(plan.devices)):
@@ -251,7 +251,7 @@ class Strict:
             connection.close()
         self._others = []
         # The cap holds for the rest of this process otherwise.
-        _cap(replace(self.choices, budget_bytes=1 << 62), 0, len(self.plan.devices))
+        cap(_place(self.plan, self.choices, 0), 1 << 62)
 
     def _guarded(self, run: Any) -> StepContext:
         try:
@@ -344,7 +344,7 @@ def _serve(
     name = plan.devices[index].name
     images, labels = batch
     try:
-        _cap(choices, index, len(plan.devices))
+        cap(_place(plan, choices, index), choices.budget_bytes)
         executor = Executor(
             plan, choices, mine=(index,), transport=_Shared(links, name, _parent_lives)
         )
@@ -382,13 +382,8 @@ def _parent_lives() -> None:
         raise TrainingError("the process that began this one is gone")
 
 
-def _cap(choices: Choices, index: int, devices: int) -> None:
-    """Let PyTorch's allocator refuse what goes beyond the budget."""
-    place = places(choices.device, devices)[index]
-    if place.type == "cuda" and choices.budget_bytes is not None:
-        total = torch.cuda.get_device_properties(place).total_memory
-        share = min(1.0, choices.budget_bytes / total)
-        torch.cuda.set_per_process_memory_fraction(share, place)
+def _place(plan: Plan, choices: Choices, index: int) -> torch.device:
+    return places(choices.device, len(plan.devices))[index]
 
 
 def _process_bytes(name: str) -> dict[str, int]:

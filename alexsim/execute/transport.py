@@ -20,8 +20,8 @@ class Transport(Protocol):
     exchanged_bytes: int
     """Bytes that have crossed since the transport was made."""
 
-    def begin(self, exchanges: Sequence[Exchange]) -> None:
-        """Say which exchanges the coming run will pull."""
+    def begin(self, exchanges: Sequence[Exchange], barriers: Sequence[str]) -> None:
+        """Say which exchanges the coming run will pull, and which barriers it will pass."""
 
     def post(self, exchange: Exchange, source: torch.Tensor) -> None:
         """Offer ``source``; it stays unchanged until the other device has pulled it."""
@@ -54,7 +54,7 @@ class InProcess:
         self._sums: dict[str, dict[str, Sequence[torch.Tensor]]] = {}
         """By layer, the gradients of the devices that have begun."""
 
-    def begin(self, exchanges: Sequence[Exchange]) -> None:
+    def begin(self, exchanges: Sequence[Exchange], barriers: Sequence[str]) -> None:
         """Nothing to prepare."""
 
     def post(self, exchange: Exchange, source: torch.Tensor) -> None:

@@ -60,16 +60,29 @@ class Wire:
         self._barriers: dict[str, int] = {}
         self._tokens: list[dist.Work] = []
         self._token = torch.zeros(1, dtype=torch.int32)
+        self._expected: dict[str, list[dist.Work | None]] = {}
         self._sums: list[tuple[str, dist.Work]] = []
         self._small: list[torch.Tensor] = []
         self._flat: list[tuple[torch.Tensor, list[torch.Tensor]]] = []
 
-    def begin(self, exchanges: Sequence[Exchange]) -> None:
-        """Post the receives of a step."""
+    def begin(self, exchanges: Sequence[Exchange], barriers: Sequence[str]) -> None:
+        """Post all receives of a step: gloo sends only what it knows to be awaited, so that a late
+        one would cost another journey."""
         for exchange in exchanges:
             end = self._ends[exchange.name]
             with self._named(exchange, end):
                 end.work = dist.irecv(end.host, end.rank, tag=end.tag, group=self._world.all)
+        for barrier in barriers:
+            with self._world.named(f"barrier {barrier}", self._others):
+                self._expected[barrier] = [
+                    dist.irecv(
+                        torch.zeros(1, dtype=torch.int32),
+                        rank,
+                        tag=self._barrier_tag(barrier),
+                        group=self._world.all,
+                    )
+                    for rank in self._others
+                ]
 
     def post(self, exchange: Exchange, source: torch.Tensor) -> None:
         """Send a copy, once the last one has left."""
@@ -92,7 +105,7 @@ class Wire:
     def arrive(self, device: str, barrier: str) -> None:
         """Tell the replica's other devices."""
         del device
-        tag = _BARRIERS + self._barriers.setdefault(barrier, len(self._barriers))
+        tag = self._barrier_tag(barrier)
         with self._world.named(f"barrier {barrier}", self._others):
             for work in self._tokens:
                 self._world.wait(work)
@@ -104,14 +117,14 @@ class Wire:
 
     def passed(self, barrier: str) -> bool:
         """Wait for the replica's other devices."""
-        tag = _BARRIERS + self._barriers[barrier]
-        for rank in self._others:
+        for rank, work in zip(self._others, self._expected.pop(barrier), strict=True):
             with self._world.named(f"barrier {barrier}", (rank,)):
-                work = dist.irecv(
-                    torch.zeros(1, dtype=torch.int32), rank, tag=tag, group=self._world.all
-                )
                 self._world.wait(work)
         return True
+
+    def _barrier_tag(self, barrier: str) -> int:
+        """The same in every process: all come to barriers in the same order."""
+        return _BARRIERS + self._barriers.setdefault(barrier, len(self._barriers))
 
     def reduce(self, device: str, layer: str, gradients: Sequence[torch.Tensor]) -> None:
         """Begin to sum large gradients at once, small ones when there are enough of them."""

@@ -37,8 +37,10 @@ class Place:
     size: int
     host: int
     """Number of the machine, of those in the run."""
+    local: int
+    """Which of its processes this one is."""
     on_host: int
-    """Processes on this machine."""
+    """How many it has."""
 
     @staticmethod
     def given() -> Place | None:
@@ -46,16 +48,23 @@ class Place:
         if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
             return None
         try:
-            return Place(
+            place = Place(
                 rank=int(os.environ["RANK"]),
                 size=int(os.environ["WORLD_SIZE"]),
                 host=int(os.environ.get("GROUP_RANK", "0")),
+                local=int(os.environ.get("LOCAL_RANK", "0")),
                 on_host=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
             )
         except ValueError as error:
             raise AlexsimError(
                 f"RANK, WORLD_SIZE and GROUP_RANK must be numbers: {error}"
             ) from error
+        if not (0 <= place.rank < place.size and 0 <= place.local < place.on_host):
+            raise AlexsimError(
+                f"RANK {place.rank} of WORLD_SIZE {place.size}, LOCAL_RANK {place.local} of"
+                f" LOCAL_WORLD_SIZE {place.on_host}: ranks count from 0"
+            )
+        return place
 
 
 class World:
@@ -147,15 +156,18 @@ class Connected(World):
         RunError: they cannot be connected.
     """
 
+    local: int
+    """Which of the host's processes this one is."""
+    on_host: int
+
     def __init__(self, place: Place, *, columns: int, hybrid: bool, timeout_s: float) -> None:
         self.hybrid = hybrid
         if place.size % columns:
             raise AlexsimError(
                 f"{place.size} processes are no whole number of replicas of {columns} GPUs each"
             )
-        self.rank, self.size, self.columns, self.host = (
-            place.rank, place.size, columns, place.host,
-        )  # fmt: skip
+        self.rank, self.size, self.columns = place.rank, place.size, columns
+        self.host, self.local, self.on_host = place.host, place.local, place.on_host
         self.timeout = timedelta(seconds=timeout_s)
         meeting = os.environ.get(RENDEZVOUS, "env://")
         if meeting.startswith("file://"):

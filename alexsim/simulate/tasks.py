@@ -136,18 +136,33 @@ class TaskList:
         """Read, decode, crop the step's images; two batches may lie ready at a time."""
         if self.data == "none":
             return ()
+        uploads = [f"{device.name}.upload" for device in self.plan.devices]
+        if self.timer.calibration is None:
+            return self._stages(step, "", uploads, ())
+        # Where times are measured, decoding takes the cores that compute: all devices' together,
+        # or, where each is a machine of its own, each machine's.
+        if self.timer.machine.network is None:
+            return self._stages(step, "", uploads, CORES)
+        for device, upload in zip(self.plan.devices, uploads, strict=True):
+            self._stages(step, f"{device.name}.", [upload], (f"{device.name}.cores",))
+        return ()
+
+    def _stages(
+        self, step: int, whose: str, uploads: list[str], cores: tuple[str, ...]
+    ) -> tuple[int, ...]:
+        """The stages of one host's data path; its last task."""
+        decode, crop = f"host.{whose}decode", f"host.{whose}crop"
         previous: tuple[int, ...] = ()
         stages = host_stages(self.timer.machine, self.plan, self.copies)
-        uploads = [f"{device.name}.upload" for device in self.plan.devices]
-        for (name, seconds), takers in zip(
-            stages.items(), (["host.decode"], ["host.crop"], uploads), strict=True
+        for (stage, seconds), takers in zip(
+            stages.items(), ([decode], [crop], uploads), strict=True
         ):
             after = previous
             if step >= 2:
                 # A stage may be two batches ahead of the one that takes its work.
                 after = (*after, *(self._of_step[step - 2][taker] for taker in takers))
-            alone = self.timer.calibration and self.timer.machine.network is None
-            holds = CORES if alone and name != "host.disk" else ()
+            holds = cores if stage != "disk" else ()
+            name = f"host.{whose}{stage}"
             previous = (self._add(step, name, None, Task(seconds, name, after, holds)),)
         return previous
 
@@ -188,12 +203,13 @@ class TaskList:
     def _heard_s(self, barrier: Op) -> float:
         """How long processes take to hear of each other at a barrier; threads of one do not.
 
-        At the end of a step they also tell the loss, whether files were broken, and whether to
-        stop: three more messages each way.
+        Receives are posted when the step begins, so a barrier takes one journey. At the end of a
+        step they also tell the loss, whether files were broken, and whether to stop: gloo sends
+        these only when it has heard that they are awaited, two journeys each.
         """
         link = self.timer.machine.network
-        messages = 4 if barrier.id.endswith(".end") else 1
-        return messages * link.latency_s.value if link else 0.0
+        journeys = 7 if barrier.id.endswith(".end") else 1
+        return journeys * link.latency_s.value if link else 0.0
 
     def _op(self, step: int, device: int, op: Op, crop: tuple[int, ...]) -> None:
         known = self._of_step[step]
@@ -242,11 +258,11 @@ class TaskList:
         link = self.timer.machine.network
         assert link is not None
         # One thread of the host runs a device's whole list, copies too.
-        queue, hop = f"{op.device}.compute", link.latency_s.value
+        queue, hop, cores = f"{op.device}.compute", link.latency_s.value, (f"{op.device}.cores",)
         if op.kind == OpKind.POST:
             exchange = self._exchanges[op.exchange]
             copied = self._measured_s(self._waits[op.exchange])
-            sent = (self._add(step, op.id, op, Task(copied, queue, after)),)
+            sent = (self._add(step, op.id, op, Task(copied, queue, after, cores)),)
             rate = link.bytes_per_s.value * link.efficiency.value
             wire = f"{exchange.source}>{exchange.target}"
             crossing = Task(exchange.size_bytes / rate, wire, sent, (wire,))
@@ -256,7 +272,7 @@ class TaskList:
             return
         if op.kind == OpKind.WAIT:
             after = (*after, self._of_step[step][f"{op.exchange}.arrived"])
-        self._add(step, op.id, op, Task(seconds, queue, after))
+        self._add(step, op.id, op, Task(seconds, queue, after, cores))
 
     def _collectives(self, step: int, op: Op, after: tuple[int, ...]) -> tuple[int, ...]:
         """What slices of a hybrid partition must tell each other before ``op``: the activations
@@ -326,9 +342,9 @@ def host_stages(machine: Machine, plan: Plan, copies: int) -> dict[str, float]:
     nodes = math.ceil(devices / machine.devices_per_node.value)
     images = math.ceil(plan.batch_size * copies / nodes)
     return {
-        "host.disk": images * JPEG_BYTES / machine.disk_bytes_per_s.value,
-        "host.decode": images / (machine.decode_workers.value * machine.decode_images_per_s.value),
-        "host.crop": images / (machine.crop_workers.value * machine.crop_images_per_s.value),
+        "disk": images * JPEG_BYTES / machine.disk_bytes_per_s.value,
+        "decode": images / (machine.decode_workers.value * machine.decode_images_per_s.value),
+        "crop": images / (machine.crop_workers.value * machine.crop_images_per_s.value),
     }
 
 

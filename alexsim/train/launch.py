@@ -53,7 +53,7 @@ class Others:
                     stdout=subprocess.DEVNULL,
                 )
             )
-        return Place(rank=0, size=self._size, host=0, on_host=self._size)
+        return Place(rank=0, size=self._size, host=0, local=0, on_host=self._size)
 
     def wait(self) -> None:
         """Until all have come to where they meet.

@@ -160,11 +160,20 @@ def transmitted() -> int:
     return total
 
 
+def sent_after(run: Path, steps: int, process: subprocess.Popen[str]) -> int:
+    """Bytes sent when so many steps were done."""
+    metrics = run / "metrics.jsonl"
+    while not metrics.exists() or metrics.read_text().count('"loss"') < steps:
+        if process.poll() is not None:
+            raise SystemExit(process.communicate()[1])
+        time.sleep(0.005)
+    return transmitted()
+
+
 def trained(work: Path, data: Path, batch: int, steps: int, name: str) -> dict[str, float]:
     """A run of two ranks, one in each namespace."""
     running = []
     to = work / name
-    before = transmitted()
     for rank, (space, device, _) in enumerate(ENDS):
         environment = {
             **os.environ, "RANK": str(rank), "WORLD_SIZE": "2", "GROUP_RANK": str(rank),
@@ -181,6 +190,9 @@ def trained(work: Path, data: Path, batch: int, steps: int, name: str) -> dict[s
                 env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             )
         )  # fmt: skip
+    # Between two steps nothing but a step's exchanges crosses.
+    first = sent_after(to, 2, running[0])
+    last = sent_after(to, steps - 2, running[0])
     out, err = running[0].communicate()
     running[1].communicate()
     if running[0].returncode:
@@ -191,7 +203,7 @@ def trained(work: Path, data: Path, batch: int, steps: int, name: str) -> dict[s
     return {
         "step_s": statistics.median(seconds),
         "planned": document["exchanged_bytes_per_step"],
-        "sent": transmitted() - before,
+        "sent": (last - first) / (steps - 4),
     }
 
 
@@ -216,8 +228,7 @@ def simulated(calibration: Path, sheet: Path, batch: int) -> float:
     done = subprocess.run(
         [
             *ALEXSIM, "simulate", "--library", "measured", "--machine", str(calibration),
-            "--network", str(sheet), "--gpus", "2", "--batch", str(batch), "--data-path", "none",
-            "--json",
+            "--network", str(sheet), "--gpus", "2", "--batch", str(batch), "--json",
         ],
         check=True, capture_output=True, text=True,
     )  # fmt: skip
@@ -261,11 +272,10 @@ def main() -> None:
                 'ping = "half a round trip"\n'
             )
             predicted = simulated(calibration, sheet, given.batch)
-            planned = found["planned"] * given.steps
             print(
                 f"{rate:6g}  {1e3 * trip_s:7.2f} ms  {1e3 * found['step_s']:6.0f} ms"
                 f"  {1e3 * predicted:6.0f} ms  {100 * (predicted / found['step_s'] - 1):+5.1f} %"
-                f"  {found['planned'] / 2**20:9.2f}  {found['sent'] / planned:.3f} of the plan's",
+                f"  {found['planned'] / 2**20:9.2f}  {found['sent'] / found['planned']:.3f} of the plan's",
                 flush=True,
             )
     finally:
