@@ -275,7 +275,8 @@ def main() -> None:
             print(
                 f"{rate:6g}  {1e3 * trip_s:7.2f} ms  {1e3 * found['step_s']:6.0f} ms"
                 f"  {1e3 * predicted:6.0f} ms  {100 * (predicted / found['step_s'] - 1):+5.1f} %"
-                f"  {found['planned'] / 2**20:9.2f}  {found['sent'] / found['planned']:.3f} of the plan's",
+                f"  {found['planned'] / 2**20:9.2f}"
+                f"  {found['sent'] / found['planned']:.3f} of the plan's",
                 flush=True,
             )
     finally:
