@@ -149,7 +149,7 @@ def main() -> None:
         from alexsim.train import builtin
 
         data = builtin.ensure(work / "drawn")
-        (work / "tiny.py").write_text(SOURCE)
+        (work / "tiny.py").write_text(SOURCE.replace("units=(3, 0)", "units=(10, 0)"))
         net = f"{work / 'tiny.py'}:net"
         whole = work / "whole"
         done = subprocess.run(
