@@ -74,7 +74,7 @@ def begin(net: str, data: Path, to: Path, timeout: float, name: str) -> list[Mac
                 "--nnodes", "2", "--node-rank", str(index), "--nproc-per-node", "1",
                 "--max-restarts", "5", "--monitor-interval", "0.2", "--rdzv-backend", "c10d",
                 "--rdzv-id", name, "--rdzv-endpoint", f"{ENDS[0][2]}:29400",
-                "--local-addr", ENDS[index][2],
+                "--rdzv-conf", f"is_host={1 - index}", "--local-addr", ENDS[index][2],
                 "-m", "alexsim", *command(net, data, to, timeout),
             ],
             env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
