@@ -73,7 +73,7 @@ class Wire:
             with self._named(exchange, end):
                 end.work = dist.irecv(end.host, end.rank, tag=end.tag, group=self._world.all)
         for barrier in barriers:
-            with self._world.named(f"barrier {barrier}", self._others):
+            with self._world.named(_named(barrier), self._others):
                 self._expected[barrier] = [
                     dist.irecv(
                         torch.zeros(1, dtype=torch.int32),
@@ -106,7 +106,7 @@ class Wire:
         """Tell the replica's other devices."""
         del device
         tag = self._barrier_tag(barrier)
-        with self._world.named(f"barrier {barrier}", self._others):
+        with self._world.named(_named(barrier), self._others):
             for work in self._tokens:
                 self._world.wait(work)
             sent = [
@@ -118,7 +118,7 @@ class Wire:
     def passed(self, barrier: str) -> bool:
         """Wait for the replica's other devices."""
         for rank, work in zip(self._others, self._expected.pop(barrier), strict=True):
-            with self._world.named(f"barrier {barrier}", (rank,)):
+            with self._world.named(_named(barrier), (rank,)):
                 self._world.wait(work)
         return True
 
@@ -168,6 +168,10 @@ class Wire:
 
     def _named(self, exchange: Exchange, end: _End) -> contextlib.AbstractContextManager[None]:
         return self._world.named(f"exchange {exchange.name}", (end.rank,))
+
+
+def _named(barrier: str) -> str:
+    return f"barrier {barrier.removeprefix('barrier.')}"
 
 
 def _nhwc(shape: tuple[int, ...], *, pinned: bool) -> torch.Tensor:

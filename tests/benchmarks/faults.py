@@ -120,7 +120,14 @@ def result(machines: list[Machine], within_s: float) -> dict[str, object]:
     """What rank 0 printed at its end."""
     document: dict[str, object] = {}
     for machine in machines:
-        out, _ = machine.process.stdout, machine.process.wait(within_s)
+        try:
+            machine.process.wait(within_s)
+        except subprocess.TimeoutExpired:
+            for one in machines:
+                one.process.kill()
+            said = [line for one in machines for line in one.lines]
+            raise SystemExit("\n".join(f"{at:.1f} {text}" for at, text in sorted(said))) from None
+        out = machine.process.stdout
         assert out is not None
         text = out.read()
         if text.strip():
@@ -165,7 +172,7 @@ def main() -> None:
                 to = work / f"run-{index}"
                 machines = begin(net, data, to, given.timeout, f"run{index}")
                 at = disturbed(fault, victim, moment, machines, to, given.timeout)
-                document = result(machines, 300)
+                document = result(machines, 60)
             said = sorted(one for machine in machines for one in machine.named(at))
             after, line = said[0] if said else (float("inf"), "nothing")
             same = document.get("losses") == expected and checkpoint(to) == checkpoint(whole)
