@@ -1,40 +1,63 @@
-"""What a device's memory holds: its plan, its context, and what copies of the plan change."""
+"""What a device's memory holds: its plan, its context, and what a hybrid partition changes."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
-from alexsim.network.counts import FLOAT_BYTES
-from alexsim.network.layers import FullyConnected
-from alexsim.network.network import Part
+from alexsim.network.layers import FullyConnected, SoftmaxCrossEntropy
+from alexsim.plan.buffers import LABEL_BYTES
+from alexsim.plan.records import Buffer, Category
 from alexsim.simulate.tasks import TaskList
+
+_SPLIT_BY_UNITS = (
+    Category.WEIGHT, Category.MOMENTUM, Category.WEIGHT_GRAD, Category.ACTIVATION,
+    Category.ACTIVATION_GRAD, Category.MASK,
+)  # fmt: skip
+_READ = (Category.ACTIVATION, Category.ACTIVATION_GRAD)
 
 
 def memory_bytes(listed: TaskList, index: int) -> int:
     """Bytes that one device needs."""
     context = int(listed.timer.machine.device.context_bytes.value)
-    split = _split(listed) if listed.slices > 1 else 0
+    split = sum(_split(listed)) if listed.slices > 1 else 0
     return listed.plan.devices[index].total_bytes + context + split
 
 
-def _fully_connected(listed: TaskList) -> list[Part]:
-    return [
-        part
-        for parts in listed.plan.network.parts
-        for part in parts
-        if isinstance(part.layer, FullyConnected)
-    ]
+def _split(listed: TaskList) -> Iterator[int]:
+    """What a hybrid partition changes for the first device, buffer by buffer.
 
-
-def _split(listed: TaskList) -> int:
-    """What changes where every device has a slice of the units, for the images of all.
-
-    Weights and momentum shrink to the slice. Outputs stay as large: fewer units, more images. The
-    inputs of all images are gathered and kept for the weight gradient; their gradients too, before
-    they are summed and sent home, in one buffer that the layers share.
+    From the first fully connected layer on it has a share of the units. What these layers read it
+    has of all devices: the features of all in their turns, and the others' outputs.
     """
-    copies, batch = listed.slices, listed.plan.batch_size
-    parts = _fully_connected(listed)
-    weights = sum(2 * (p.parameters - math.ceil(p.parameters / copies)) for p in parts)
-    others = [(copies - 1) * batch * math.prod(p.input_shape) for p in parts]
-    return FLOAT_BYTES * (sum(others) + max(others, default=0) - weights)
+    plan, slices = listed.plan, listed.slices
+    layers = [parts[0] for parts in plan.network.parts]
+    first = next(i for i, part in enumerate(layers) if isinstance(part.layer, FullyConnected))
+    split = {part.layer.name for part in layers[first:-1]}
+    read = {
+        part.source
+        for part in layers[first + 1 :]
+        if isinstance(part.layer, FullyConnected | SoftmaxCrossEntropy)
+    }
+    features = layers[first].source
+    yield (slices - 1) * plan.batch_size * LABEL_BYTES
+    (device,) = plan.devices
+    for buffer in device.buffers:
+        if buffer.name not in device.resident:
+            continue
+        if buffer.layer == features and buffer.category in _READ:
+            # Packed by lifetime, the features of one turn lie where those of the last one did.
+            yield buffer.size_bytes * (1 if plan.policy == "reuse" else slices - 1)
+        if buffer.layer in split and buffer.category in _SPLIT_BY_UNITS:
+            others = _others_bytes(buffer, slices)
+            yield -others
+            if buffer.layer in read and buffer.category in _READ:
+                yield others
+
+
+def _others_bytes(buffer: Buffer, slices: int) -> int:
+    """The part of a buffer that belongs to other devices' units."""
+    in_rows = buffer.category not in (*_READ, Category.MASK)
+    units = buffer.shape[0] if in_rows else buffer.shape[1]
+    own = math.ceil(units / slices)
+    return buffer.size_bytes * (units - own) // units

@@ -172,7 +172,7 @@ def main() -> None:
                 to = work / f"run-{index}"
                 machines = begin(net, data, to, given.timeout, f"run{index}")
                 at = disturbed(fault, victim, moment, machines, to, given.timeout)
-                document = result(machines, 60)
+                document = result(machines, 200)
             said = sorted(one for machine in machines for one in machine.named(at))
             after, line = said[0] if said else (float("inf"), "nothing")
             same = document.get("losses") == expected and checkpoint(to) == checkpoint(whole)
