@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from alexsim.errors import NetworkError, PlanError
 from alexsim.execute.bind import Hyperparameters
 from alexsim.execute.executor import Executor
+from alexsim.machine.machine import Machine, load_machine
 from alexsim.network.editions import load_network
 from alexsim.network.hybrid import hybrid
 from alexsim.network.layers import (
@@ -30,6 +31,11 @@ from alexsim.network.network import Network
 from alexsim.plan.fit import fit
 from alexsim.plan.planner import plan
 from alexsim.plan.records import OpKind, Plan, letter
+from alexsim.simulate.correction import load_correction
+from alexsim.simulate.costs.libraries import load_library
+from alexsim.simulate.records import Simulation
+from alexsim.simulate.simulator import Configuration, default_library, on_machine, simulate
+from alexsim.simulate.tasks import Timer
 
 NET = Network(
     name="small",
@@ -340,3 +346,47 @@ def test_what_is_asked_wrongly_is_refused(arguments: tuple, says: str, folder, t
     assert done.returncode == 2
     assert says in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+# --- the simulator --------------------------------------------------------------------------------
+
+
+def hybrid_on(machine: Machine, gpus: int, policy: str = "as-released") -> Simulation:
+    configuration = Configuration(
+        network=load_network("alexnet-owt"), gpus=gpus, partition="hybrid", batch_size=96 * gpus,
+        policy=policy,
+    )  # fmt: skip
+    return on_machine(configuration, machine)
+
+
+@pytest.mark.parametrize("gpus", [2, 3, 4])
+def test_one_simulated_device_stands_for_all(gpus: int) -> None:
+    """The simulator's short cut against every op of every device."""
+    machine, network = load_machine("k20x8"), load_network("alexnet-owt")
+    timer = Timer(
+        machine=machine,
+        library=load_library(default_library(machine)),
+        correction=load_correction(),
+    )
+    made = plan(network, gpus=gpus, partition="hybrid", batch_size=96)
+    whole, one = simulate(made, timer, data="none"), hybrid_on(machine, gpus)
+    assert whole.batch_size == one.batch_size == 96 * gpus
+    assert whole.partition == one.partition == "hybrid"
+    assert whole.step_s == pytest.approx(one.step_s, rel=0.04)
+    assert whole.ideal_training_images_per_s == pytest.approx(
+        one.ideal_training_images_per_s, rel=1e-3
+    )
+
+
+@pytest.mark.parametrize(
+    ("policy", "most"), [("as-released", 1e-6), ("in-place", 1e-6), ("reuse", 0.02)]
+)
+@pytest.mark.parametrize("gpus", [2, 3, 8])
+def test_its_memory_is_the_plan_s(gpus: int, policy: str, most: float) -> None:
+    machine = load_machine("k20x8")
+    made = plan(
+        load_network("alexnet-owt"), gpus=gpus, partition="hybrid", batch_size=96, policy=policy
+    )
+    planned = made.devices[0].total_bytes + int(machine.device.context_bytes.value)
+    (device,) = hybrid_on(machine, gpus, policy).devices
+    assert device.memory_bytes == pytest.approx(planned, rel=most)

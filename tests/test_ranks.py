@@ -173,6 +173,21 @@ def test_replicas_are_one_process_within_rounding(
     assert apart["losses"] == pytest.approx(document["losses"], rel=1e-4)
     assert apart["top1"] == pytest.approx(document["top1"])
     assert_near(state_of(tmp_path / "run"), state_of(to))
+    # Every device of every replica is shown, and what they told each other.
+    made = plan(
+        load_network(net), gpus=gpus, batch_size=12 // replicas, backend="aten", replicas=replicas
+    )
+    names = [f"gpu{index}" for index in range(replicas * gpus)]
+    assert [one["name"] for one in apart["devices"]] == names
+    assert apart["exchanged_bytes_per_step"] == replicas * made.exchanged_bytes
+    assert apart["reduced_bytes_per_step"] == replicas * made.reduced_bytes > 0
+    profile = json.loads((tmp_path / "run" / "profile.json").read_text())
+    assert profile["batch_size"] == 12
+    assert {span["device"] for span in profile["spans"]["measured"]} == set(names)
+    done = alexsim("report", tmp_path / "run", "-o", tmp_path / "page.html")
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "page.html").read_text()
+    assert all(f"Measured {name}: idle" in page for name in names)
 
 
 def test_a_run_goes_on_in_another_number_of_processes(

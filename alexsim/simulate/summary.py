@@ -54,6 +54,7 @@ def summarise(run: Run, *, data: DataPath) -> Simulation:
     devices = tuple(
         _device(listed, index, mine, spans, step_s) for index in range(len(plan.devices))
     )
+    images = plan.images // plan.replicas
     flop = sum(op.count.flop for op in plan.ops())
     forward_flop = sum(op.count.flop for op in plan.ops() if op.kind == OpKind.FORWARD)
     peak = peak_flop_per_s(listed.timer, len(plan.devices))
@@ -72,14 +73,14 @@ def summarise(run: Run, *, data: DataPath) -> Simulation:
         partition=_partition(listed),
         replicas=plan.replicas,
         devices_count=len(plan.devices) * copies,
-        batch_size=plan.batch_size * copies,
+        batch_size=plan.images * listed.slices,
         step_s=step_s,
         step_interval=interval(listed, step_s, path, devices, host_s=host_s),
         forward_s=loss_end,
         backward_s=backward_end - loss_end,
         utilisation=flop / step_s / peak,
-        ideal_forward_images_per_s=peak * copies * plan.batch_size / forward_flop,
-        ideal_training_images_per_s=peak_flop_per_s(listed.timer, 1) * plan.batch_size / flop,
+        ideal_forward_images_per_s=peak * copies * images / forward_flop,
+        ideal_training_images_per_s=peak_flop_per_s(listed.timer, 1) * images / flop,
         host_s=host_s,
         all_reduce_s=sum(t.seconds for _, t, _, _, n in mine if activity(n) == "all_reduce")
         / len(plan.devices),
@@ -94,7 +95,7 @@ def summarise(run: Run, *, data: DataPath) -> Simulation:
 
 
 def _partition(listed: TaskList) -> str:
-    if listed.slices > 1:
+    if listed.slices > 1 or listed.plan.turns > 1:
         return "hybrid"
     alone = len(listed.plan.devices) == 1
     return "replicas" if alone and listed.plan.replicas > 1 else "columns"

@@ -10,7 +10,7 @@ from alexsim.machine.machine import Machine
 from alexsim.network.counts import FLOAT_BYTES, Count
 from alexsim.network.layers import FullyConnected
 from alexsim.network.network import Part
-from alexsim.plan.records import Exchange, Op, OpKind, Plan
+from alexsim.plan.records import Exchange, Op, OpKind, Plan, letter
 from alexsim.simulate import paths
 from alexsim.simulate.correction import Correction
 from alexsim.simulate.costs.gemm import tensor_speedup
@@ -178,13 +178,23 @@ class TaskList:
                     op = ops[position[device]]
                     if op.kind == OpKind.BARRIER:
                         break
-                    if any(need not in known for need in op.depends_on):
+                    if any(need not in known for need in self._needs(op)):
                         break
                     self._op(step, device, op, crop)
                     position[device] += 1
                     moved = True
             if not moved:
                 self._barriers(step, pending, position)
+
+    def _needs(self, op: Op) -> tuple[str, ...]:
+        """Ids of what must be over before ``op``: a sum waits for every device's part."""
+        if op.kind != OpKind.ALL_REDUCE or self.plan.partition != "hybrid":
+            return op.depends_on
+        gradients = [
+            f"{op.layer}.{letter(device.columns[0])}.{OpKind.GRAD_WEIGHT}"
+            for device in self.plan.devices
+        ]
+        return (*op.depends_on, *gradients)
 
     def _barriers(self, step: int, pending: list[list[Op]], position: list[int]) -> None:
         """Every device stands at a barrier: each goes on when all have come."""
@@ -213,7 +223,7 @@ class TaskList:
 
     def _op(self, step: int, device: int, op: Op, crop: tuple[int, ...]) -> None:
         known = self._of_step[step]
-        after = tuple([known[need] for need in op.depends_on])
+        after = tuple([known[need] for need in self._needs(op)])
         after = (*after, *self._collectives(step, op, after))
         seconds = 0.0
         holds: tuple[str, ...] = ()
@@ -240,7 +250,7 @@ class TaskList:
             seconds, holds = self._exchange(op)
         elif op.kind == OpKind.ALL_REDUCE:
             part = self._parts[op.layer, op.column]
-            seconds = self._all_reduce_s(part, self.plan.replicas)
+            seconds = self._all_reduce_s(part, self.plan.turns * self.plan.replicas)
             self._add(step, op.id, op, self._collective(op, op.id, seconds, after))
             return
         elif op.id in self.costs:
@@ -317,7 +327,7 @@ class TaskList:
             devices,
             item * part.parameters,
             peer=self.plan.transport == "peer",
-            columns=len(self.plan.devices),
+            columns=1 if self.plan.turns > 1 else len(self.plan.devices),
         )
 
     def _exchange(self, op: Op) -> tuple[float, tuple[str, ...]]:
@@ -340,7 +350,7 @@ def host_stages(machine: Machine, plan: Plan, copies: int) -> dict[str, float]:
     """Seconds that each stage of the data path takes for a batch; every node reads its share."""
     devices = len(plan.devices) * copies
     nodes = math.ceil(devices / machine.devices_per_node.value)
-    images = math.ceil(plan.batch_size * copies / nodes)
+    images = math.ceil(plan.batch_size * plan.turns * copies / nodes)
     return {
         "disk": images * JPEG_BYTES / machine.disk_bytes_per_s.value,
         "decode": images / (machine.decode_workers.value * machine.decode_images_per_s.value),

@@ -1,6 +1,6 @@
 """Figure 1 of the paper: how much sooner does ReLU reach 25 % training error than tanh?
 
-    python tests/benchmarks/relu.py CIFAR-10 [--rates 0.003,0.01,0.03,0.1] [--epochs 60]
+    python tests/benchmarks/relu.py CIFAR-10 [--first he|2012] [--rates ...] [--epochs 60]
 
 CIFAR-10 is a folder of ``train/<class>/*.jpg``. A network of four layers (three convolutions and
 the classes), without regularisation, as in the paper; each activation gets the rate at which it is
@@ -38,27 +38,29 @@ ENOUGH = 0.25
 BATCH = 128
 
 
-def block(index: int, inputs: int, filters: int) -> tuple[Layer, ...]:
-    """A convolution at He's deviation, its activation, and a pool."""
-    deviation = (2 / (inputs * 25)) ** 0.5
-    return (
-        Convolution(name=f"conv{index}", filters=filters, size=5, padding=2, weight_std=deviation),
-        ReLU(name=f"relu{index}"),
-        MaxPool(name=f"pool{index}", size=3, stride=2, rounding="floor"),
-    )
+def network(first: str) -> Network:
+    """A network of four layers, its first weights drawn in one of two ways.
 
-
-NETWORK = Network(
-    name="four-layers",
-    input_shape=(3, 28, 28),
-    layers=(
-        *block(1, 3, 32),
-        *block(2, 32, 32),
-        *block(3, 32, 64),
-        FullyConnected(name="fc4", units=10, weight_std=0.05),
+    ``he``: with He's deviations, for pixels of about 1; ``2012``: as cuda-convnet's layer files for
+    CIFAR-10 draw them, for pixels of about 64.
+    """
+    inputs, layers = 3, list[Layer]()
+    for index, filters in enumerate((32, 32, 64), start=1):
+        he = (2 / (inputs * 25)) ** 0.5
+        layers += [
+            Convolution(
+                name=f"conv{index}", filters=filters, size=5, padding=2,
+                weight_std=he if first == "he" else 0.0001 if index == 1 else 0.01,
+            ),
+            ReLU(name=f"relu{index}"),
+            MaxPool(name=f"pool{index}", size=3, stride=2, rounding="floor"),
+        ]  # fmt: skip
+        inputs = filters
+    layers += [
+        FullyConnected(name="fc4", units=10, weight_std=0.05 if first == "he" else 0.1),
         SoftmaxCrossEntropy(name="softmax"),
-    ),
-)
+    ]
+    return Network(name="four-layers", input_shape=(3, 28, 28), layers=tuple(layers))
 
 
 def epochs_to(
@@ -95,9 +97,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--rates", default="0.003,0.01,0.03,0.1")
+    parser.add_argument("--first", choices=("he", "2012"), default="he")
+    parser.add_argument("--rates", default="")
     parser.add_argument("--epochs", type=int, default=60)
     given = parser.parse_args()
+    # Pixels of 64 make the first layer's gradients larger.
+    rates = given.rates or ("0.003,0.01,0.03,0.1" if given.first == "he" else "3e-4,1e-3,3e-3,1e-2")
+    pixel = 64 if given.first == "he" else 1
     dataset = discover(given.folder, most_classes=10)
     recipe = replace(load_recipe("2012").only_first_stage, normalisation="mean-image")
     with workers_for(2) as pool:
@@ -109,18 +115,19 @@ def main() -> None:
         # No regularisation: centre crops, drawn once; their order changes.
         mixed = [dataset.train[i] for i in np.random.default_rng(1).permutation(len(dataset.train))]
         batches = [
-            (torch.from_numpy(b.images / 64).permute(0, 3, 1, 2), torch.from_numpy(b.labels))
+            (torch.from_numpy(b.images / pixel).permute(0, 3, 1, 2), torch.from_numpy(b.labels))
             for b in loader.views(mixed)
             if b.valid == BATCH
         ]
     best: dict[str, tuple[float, float]] = {}
-    for network in (NETWORK, varied(NETWORK, ("tanh",))):
-        for rate in (float(text) for text in given.rates.split(",")):
-            quickest = best.get(network.name, (float("inf"), 0.0))
+    relus = network(given.first)
+    for trained in (relus, varied(relus, ("tanh",))):
+        for rate in (float(text) for text in rates.split(",")):
+            quickest = best.get(trained.name, (float("inf"), 0.0))
             # Another rate is only of interest as long as it may be quicker.
             limit = int(min(given.epochs, quickest[0] + 1))
-            found = epochs_to(network, rate, batches, limit)
-            best[network.name] = min(quickest, (found, rate))
+            found = epochs_to(trained, rate, batches, limit)
+            best[trained.name] = min(quickest, (found, rate))
     (relu, relu_rate), (tanh, tanh_rate) = best.values()
     print(
         f"ReLU {relu:.1f} epochs (rate {relu_rate:g}), tanh {tanh:.1f} (rate {tanh_rate:g}):"
