@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,10 @@ import numpy as np
 import pytest
 import tiny
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
 
+from alexsim.execute.meeting import agreed_name
 from alexsim.execute.world import RENDEZVOUS
 from alexsim.network.editions import load_network
 from alexsim.network.layers import FullyConnected
@@ -203,6 +205,39 @@ def test_a_run_goes_on_in_another_number_of_processes(
         done = alexsim("train", "--resume", to, "--steps", 8, "--json", *then)
         assert done.returncode == 0, done.stderr
         assert_near(state_of(to), state_of(whole[1]))
+
+
+# --- who meets ------------------------------------------------------------------------------------
+
+
+def agreed(store: Any, size: int, late_s: float = 0.0) -> list[str]:
+    """What each of some processes agrees on; the first one comes late."""
+
+    def come(rank: int) -> str:
+        time.sleep(late_s * (rank == 0))
+        return agreed_name(store, rank, size, 20)
+
+    with ThreadPoolExecutor(size) as threads:
+        return list(threads.map(come, range(size)))
+
+
+@pytest.mark.parametrize("late_s", [0.0, 0.3])
+def test_every_attempt_agrees_on_a_name_of_its_own(late_s: float) -> None:
+    """Also where the store is full of what an attempt before it left."""
+    store = dist.HashStore()
+    names = [agreed(store, 3, late_s) for _ in range(4)]
+    assert all(len(set(one)) == 1 for one in names)
+    assert len({one[0] for one in names}) == 4
+
+
+def test_a_process_that_is_gone_agrees_to_nothing() -> None:
+    store = dist.HashStore()
+    agreed(store, 2)
+    # Rank 1's old sign is there, and what it agreed to; rank 1 is not.
+    with pytest.raises(RuntimeError, match="rank 1 did not come"):
+        agreed_name(store, 0, 2, 0.3)
+    with pytest.raises(RuntimeError, match="rank 0 did not come"):
+        agreed_name(store, 1, 2, 0.3)
 
 
 # --- failures -------------------------------------------------------------------------------------

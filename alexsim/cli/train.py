@@ -335,11 +335,17 @@ def train(
 
 
 def _restarted(run_dir: Path, world: World) -> bool:
-    """Whether torchrun began the processes again after a failure: then they go on."""
-    from alexsim.execute.world import attempt
-    from alexsim.train.files import CONFIG
+    """Whether torchrun began the processes again: then they go on.
 
-    return world.any(attempt() > 0 and world.first and (run_dir / CONFIG).exists())
+    An agent counts only the failures of its own processes, so any of them may know; after another
+    agent's, a run is known by what torchrun calls it.
+    """
+    from alexsim.execute.world import attempt, launch
+    from alexsim.train.config import launched_as
+
+    stored = launched_as(run_dir) if world.first else None
+    again = world.any(attempt() > 0) or (bool(launch()) and stored == launch())
+    return world.any(world.first and stored is not None and again)
 
 
 def _keep_profile(result: TrainResult, run_dir: Path, simulated: Simulation) -> None:

@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 
 from alexsim.errors import AlexsimError, RunError, TrainingError
+from alexsim.execute.meeting import agreed_name
 
 RENDEZVOUS = "ALEXSIM_RENDEZVOUS"
 """Variable that names where processes meet; without it, they meet as torchrun says."""
@@ -179,8 +180,8 @@ class Connected(World):
                     meeting, place.rank, place.size, timeout=limit
                 )
             )
-            # torchrun keeps one store over its attempts: the last one's addresses are still there.
-            store = dist.PrefixStore(f"attempt-{attempt()}", store)  # type: ignore[attr-defined]
+            name = agreed_name(store, place.rank, place.size, limit.total_seconds())
+            store = dist.PrefixStore(name, store)  # type: ignore[attr-defined]
             dist.init_process_group(
                 "gloo", store=store, rank=place.rank, world_size=place.size, timeout=limit
             )
@@ -287,8 +288,14 @@ class Connected(World):
 
 
 def attempt() -> int:
-    """How often torchrun has begun the processes again after a failure."""
+    """How often torchrun's agent here has begun its processes again after a failure of theirs."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
+def launch() -> str:
+    """What torchrun calls all attempts of a run; nothing where nobody gave it a name."""
+    name = os.environ.get("TORCHELASTIC_RUN_ID", "none")
+    return "" if name == "none" else name
 
 
 def here(meeting: str, rank: int) -> Path:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from alexsim.errors import ProfileError, RunError
+from alexsim.execute.world import launch
 from alexsim.train.checkpoint import RunDirectory
 from alexsim.train.dataset import Dataset
 from alexsim.train.files import CONFIG
@@ -28,7 +29,15 @@ def config_of(settings: TrainSettings, dataset: Dataset) -> dict[str, Any]:
         "data_fingerprint": dataset.fingerprint(),
         "classes": list(dataset.classes),
         "versions": versions(),
+        "launch": launch(),
     }
+
+
+def launched_as(run_dir: Path) -> str | None:
+    """What torchrun called the attempts of a run; None where there is no run."""
+    if not (run_dir / CONFIG).exists():
+        return None
+    return str(RunDirectory(run_dir).config().get("launch", ""))
 
 
 def common(config: Mapping[str, Any]) -> dict[str, Any]:
