@@ -1,17 +1,20 @@
 """Predictions of columns, replicas and hybrid on 1 to 64 machines, as docs/partitions.md has them.
 
-    python tests/benchmarks/partitions.py [--images 128] [--schedule overlap]
+    python tests/benchmarks/partitions.py [--images 64,16] [--schedule overlap]
 
-Every GPU has as many images however many there are. Columns need a network that is written in
-columns, hybrid one that is not: so the first is alexnet-2012, the others are alexnet-owt, with
-nearly as many parameters and nearly as much arithmetic. Prints Markdown.
+Every GPU has as many images however many there are; a pair of columns has those of two. A cell is
+images/s, and the share of a step that sums of gradients and gathering take, hidden or not. Columns
+need a network that is written in columns, hybrid one that is not: so the first is alexnet-2012, the
+others are alexnet-owt, with nearly as many parameters and nearly as much arithmetic. Prints
+Markdown.
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
-from alexsim.errors import PlanError
+from alexsim.cli.parse import as_schedule
 from alexsim.machine.machine import Machine, load_machine
 from alexsim.network.editions import load_network
 from alexsim.simulate.simulator import Configuration, on_machine
@@ -20,52 +23,43 @@ MACHINES = (("gtx580x2", "10gbe"), ("k20x8", "10gbe"), ("hgx-h200", "100gbe"))
 COUNTS = (1, 2, 4, 8, 16, 32, 64)
 
 
-def configurations(machine: Machine, count: int, images: int) -> dict[str, Configuration]:
-    """The three partitions of so many machines."""
-    gpus = count * int(machine.devices_per_node.value)
-    columns = load_network("alexnet-2012")
-    single = load_network("alexnet-owt")
-    common = {"batch_size": gpus * images, "schedule": SCHEDULE}
-    return {
-        "columns": Configuration(network=columns, gpus=2, replicas=gpus // 2, **common),
-        "replicas": Configuration(network=single, gpus=gpus, partition="replicas", **common),
-        "hybrid": Configuration(network=single, gpus=gpus, partition="hybrid", **common),
-    }
+def configurations(gpus: int, images: int, schedule: str) -> tuple[Configuration, ...]:
+    """The three partitions over so many GPUs."""
+    columns = Configuration(
+        network=load_network("alexnet-2012"), gpus=2, replicas=gpus // 2,
+        batch_size=gpus * images, schedule=as_schedule(schedule),
+    )  # fmt: skip
+    replicas = replace(
+        columns, network=load_network("alexnet-owt"), gpus=gpus, replicas=1, partition="replicas"
+    )
+    return columns, replicas, replace(replicas, partition="hybrid")
+
+
+def cell(configuration: Configuration, machine: Machine) -> str:
+    """Images/s, what collectives take, and whether it fits."""
+    found = on_machine(configuration, machine)
+    fits = "" if found.fits else ", too large"
+    return f"{found.images_per_s:,.0f} ({100 * found.all_reduce_s / found.step_s:.0f} %{fits})"
 
 
 def main() -> None:
-    global SCHEDULE
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--images", type=int, default=128)
+    parser.add_argument("--images", default="64,16")
     parser.add_argument("--schedule", default="overlap")
     given = parser.parse_args()
-    SCHEDULE = given.schedule
     for name, network in MACHINES:
         machine = load_machine(name, "", network)
-        print(f"\n{machine.name}; between machines {network}; {given.images} images per GPU\n")
-        print("| machines | GPUs | columns x replicas | replicas | hybrid |")
-        print("|---|---|---|---|---|")
-        for count in COUNTS:
-            cells = []
-            for one in configurations(machine, count, given.images).values():
-                try:
-                    found = on_machine(one, machine)
-                except PlanError as error:
-                    cells.append(str(error))
-                    continue
-                memory = max(device.memory_bytes for device in found.devices)
-                fits = "" if found.fits else " (too large)"
-                share = found.all_reduce_s / found.step_s
-                cells.append(
-                    f"{found.images_per_s:,.0f}/s, {100 * share:.0f} %,"
-                    f" {memory / 2**30:.2f} GiB{fits}"
-                )
-            print(f"| {count} | {found.devices_count} | {' | '.join(cells)} |", flush=True)
+        for images in (int(text) for text in given.images.split(",")):
+            print(f"\n{machine.name}; {network} between machines; {images} images per GPU:\n")
+            print("| machines | GPUs | columns x replicas | replicas | hybrid |")
+            print("|---|---|---|---|---|")
+            for count in COUNTS:
+                gpus = count * int(machine.devices_per_node.value)
+                cells = [cell(one, machine) for one in configurations(gpus, images, given.schedule)]
+                print(f"| {count} | {gpus} | {' | '.join(cells)} |", flush=True)
 
-
-SCHEDULE = "overlap"
 
 if __name__ == "__main__":
     main()
