@@ -105,3 +105,14 @@ def test_a_slower_link_never_makes_a_step_faster(made: Plan) -> None:
     waits = [on(made, linked(made, 1e9, latency)).step_s for latency in (0, 1e-3, 1e-2)]
     assert waits == sorted(waits)
     assert waits[-1] > waits[0]
+
+
+def test_a_step_takes_as_many_journeys_as_messages_wait_for_each_other() -> None:
+    """A barrier is one, at which what was posted before it has come too; the loss, broken files and
+    whether to stop are two each, because gloo asks before it sends."""
+    made = plan(load_network("alexnet-2012"), batch_size=4, backend="aten")
+    journey_s = 1e3
+    barriers = sum(op.kind == OpKind.BARRIER for op in made.devices[0].ops)
+    assert barriers == 11
+    step_s = on(made, linked(made, 1e15, journey_s)).step_s
+    assert step_s == pytest.approx((barriers + 3 * 2) * journey_s, rel=1e-3)
