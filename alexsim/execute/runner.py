@@ -74,6 +74,7 @@ class DeviceRunner:
             (op, None if op.kind in _BETWEEN else binder(op)) for op in device.ops
         ]
         self._arrived_at = ""
+        self._reduces = any(op.kind == OpKind.ALL_REDUCE for op in device.ops)
 
     def turns(self, context: StepContext, transport: Transport) -> Iterator[bool]:
         """Run the ops in order; yields whether it got on, whenever another device must go first."""
@@ -111,29 +112,44 @@ class DeviceRunner:
         with self.on_stream():
             # Tests on the way are no part of a step.
             timed = context.training
+            if op.kind == OpKind.UPDATE and not self._summed(op, context, transport):
+                return False
             start = self.timeline.mark() if self.timeline and timed else None
             started = time.perf_counter()
             done = self._perform(op, run, context, transport)
             if done and self.timeline is not None and start is not None:
                 self.timeline.add(op, context.step, start)
-            elif done and timed and self.spans is not None:
-                self.spans.append(
-                    Span(
-                        op_id=op.id,
-                        device=op.device,
-                        queue=op.queue,
-                        step=context.step,
-                        start_s=started,
-                        end_s=time.perf_counter(),
-                        source="measured",
-                    )
-                )
+            elif done and timed:
+                self._note(op.id, op, context, started)
             return done
+
+    def _summed(self, op: Op, context: StepContext, transport: Transport) -> bool:
+        """Wait for the sums of gradients; that is no part of the update."""
+        started = time.perf_counter()
+        if not transport.reduced(self.device.name):
+            return False
+        if self._reduces and context.training:
+            self._note(f"{op.id}.all_reduce", op, context, started)
+        return True
+
+    def _note(self, op_id: str, op: Op, context: StepContext, started: float) -> None:
+        """Keep what has just ended, where ops are timed by the host's clock."""
+        if self.spans is None:
+            return
+        self.spans.append(
+            Span(
+                op_id=op_id,
+                device=op.device,
+                queue=op.queue,
+                step=context.step,
+                start_s=started,
+                end_s=time.perf_counter(),
+                source="measured",
+            )
+        )
 
     def _perform(self, op: Op, run: Run | None, context: StepContext, transport: Transport) -> bool:
         if run is not None:
-            if op.kind == OpKind.UPDATE and not transport.reduced(self.device.name):
-                return False
             run(context)
             return True
         if op.kind == OpKind.ALL_REDUCE:

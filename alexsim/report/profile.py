@@ -80,14 +80,13 @@ def _articles(found: StepProfile) -> list[str]:
 
 def _sums(found: StepProfile) -> list[str]:
     whole = found.timed.median_s
-    parts = (
-        ("layers", found.layers_s),
-        ("uploads and exchanges", found.transfers_s),
-        ("between ops", found.rest_s),
-    )
+    parts = [("layers", found.layers_s), ("uploads and exchanges", found.transfers_s)]
+    # Beside each other, devices take more together than the step is long.
+    beside = found.rest_s < 0
+    parts += [] if beside else [("between ops", found.rest_s)]
     text = ", ".join(f"{name} {100 * s / whole:.1f} %" for name, s in parts)
     return [
-        f"timed step {1e3 * whole:,.1f} ms:",
+        f"timed step {1e3 * whole:,.1f} ms{', summed over GPUs that ran together' * beside}:",
         f"  {text}",
         "ceil.: what arithmetic or memory needs at the ceilings, over the time taken;",
         "  above 100 % where Winograd multiplies less or data stays in the cache",

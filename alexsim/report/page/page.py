@@ -244,11 +244,17 @@ def _layers(subject: Subject) -> Section:
     if subject.measured:
         between = document["rest_s"] / document["timed_step_s"]
         moved = document["transfers_s"] / document["timed_step_s"]
+        whole = seconds(document["timed_step_s"])
+        layers, moves = percent(1 - between - moved), percent(moved)
         text = (
-            f"Of the timed step of {seconds(document['timed_step_s'])}, layers take"
-            f" {percent(1 - between - moved)}, uploads and exchanges {percent(moved)}, what lies"
-            f" between ops {percent(between)}. The ceiling is what arithmetic or memory needs at"
-            " the machine's own rates, over the time taken."
+            f"Of the timed step of {whole}, layers take {layers}, uploads and exchanges {moves},"
+            f" what lies between ops {percent(between)}."
+            if between >= 0
+            else f"The timed step took {whole}. Summed over GPUs, which ran beside each other,"
+            f" layers take {layers} of that, uploads, exchanges and waiting for them {moves}."
+        ) + (
+            " The ceiling is what arithmetic or memory needs at the machine's own rates, over the"
+            " time taken."
         )
     return Section(
         id="layers",
