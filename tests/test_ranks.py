@@ -351,6 +351,38 @@ def test_torchrun_goes_on_by_itself(
     assert_same(state_of(to), state_of(undisturbed))
 
 
+def test_another_launch_of_the_same_job_goes_on(net: str, folder: Path, tmp_path: Path) -> None:
+    """torchrun's agents count only their own processes' failures: what they call the job tells."""
+
+    def launched(name: str, *more: object) -> subprocess.CompletedProcess[str]:
+        # No process here has failed before.
+        elastic = {"TORCHELASTIC_RUN_ID": name, "TORCHELASTIC_RESTART_COUNT": "0"}
+        return alexsim(
+            *TRAIN, "--net", net, "--data", folder, "-o", tmp_path / "run", *more,
+            env={**os.environ, "RANK": "0", "WORLD_SIZE": "1", **elastic},
+        )  # fmt: skip
+
+    for name, done in (("job-7", 0), ("job-8", 2), ("none", 2), ("job-7", 0)):
+        again = launched(name, "--gpus", 1)
+        assert again.returncode == done, again.stderr
+        assert done == 0 or "holds a run already" in again.stderr
+    assert steps_in(tmp_path / "run") == 8
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK 2 of WORLD_SIZE 2"),
+        ({"RANK": "0", "WORLD_SIZE": "x"}, "must be numbers"),
+        ({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "3"}, "LOCAL_RANK 3 of"),
+    ],
+)
+def test_places_that_cannot_be_are_refused(given: dict[str, str], says: str) -> None:
+    done = alexsim("train", "--steps", 1, env={**os.environ, **given})
+    assert done.returncode == 2
+    assert says in done.stderr
+
+
 def kill_one_worker(launcher: int) -> None:
     os.kill(children_of(launcher)[-1], signal.SIGKILL)
 

@@ -17,6 +17,22 @@ def hybrid(network: Network, devices: int) -> Network:
     Raises:
         NetworkError: it is written in several columns, has nothing to copy or nothing to split.
     """
+    first = first_split(network)
+    layers = [
+        replace(layer, units=_shares(layer.units_in(0), devices), reads="all")
+        if isinstance(layer, FullyConnected)
+        else layer
+        for layer in network.layers
+    ]
+    return replace(network, layers=tuple(layers), columns=devices, copied=first)
+
+
+def first_split(network: Network) -> int:
+    """Place of the first layer that is split; those before it are copied.
+
+    Raises:
+        NetworkError: it is written in several columns, has nothing to copy or nothing to split.
+    """
     if network.columns > 1:
         raise NetworkError(
             f"partition hybrid splits a network of one column, {network.name} is written in"
@@ -28,13 +44,7 @@ def hybrid(network: Network, devices: int) -> Network:
             f"partition hybrid copies the layers before the first fully connected one:"
             f" {network.name} has none"
         )
-    layers = [
-        replace(layer, units=_shares(layer.units_in(0), devices), reads="all")
-        if isinstance(layer, FullyConnected)
-        else layer
-        for layer in network.layers
-    ]
-    return replace(network, layers=tuple(layers), columns=devices, copied=first)
+    return first
 
 
 def _shares(units: int, devices: int) -> tuple[int, ...]:

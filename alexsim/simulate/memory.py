@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from alexsim.network.hybrid import first_split
 from alexsim.network.layers import FullyConnected, SoftmaxCrossEntropy
 from alexsim.plan.buffers import LABEL_BYTES
 from alexsim.plan.records import Buffer, Category
@@ -32,7 +33,7 @@ def _split(listed: TaskList) -> Iterator[int]:
     """
     plan, slices = listed.plan, listed.slices
     layers = [parts[0] for parts in plan.network.parts]
-    first = next(i for i, part in enumerate(layers) if isinstance(part.layer, FullyConnected))
+    first = first_split(plan.network)
     split = {part.layer.name for part in layers[first:-1]}
     read = {
         part.source

@@ -9,6 +9,7 @@ from typing import Literal
 
 from alexsim.errors import PlanError
 from alexsim.machine.machine import Machine
+from alexsim.network.hybrid import first_split
 from alexsim.network.network import Network
 from alexsim.plan.planner import plan as make_plan
 from alexsim.plan.records import Plan, Policy, Schedule, TransportName
@@ -65,6 +66,7 @@ class Configuration:
 
         Raises:
             PlanError: a choice is not allowed, or the images do not divide over the copies.
+            NetworkError: a hybrid partition cannot split the network.
         """
         if self.partition not in PARTITIONS:
             raise PlanError(
@@ -84,6 +86,8 @@ class Configuration:
             raise PlanError(
                 f"a batch of {self.batch_size} images does not divide over {self.copies} {what}"
             )
+        if self.slices > 1:
+            first_split(self.network)
         return _plan(
             self.network,
             gpus=self.gpus if self.partition == "columns" else 1,
