@@ -283,14 +283,14 @@ def _kind(op: Op | None, span: Span) -> tuple[str, str]:
     """Category and name of an op's event, transfers as CUDA's own profilers call them."""
     name = span.op_id.removeprefix(f"{span.device}.")
     if op is None:
-        # Sums over copies of the plan belong to no op of it.
+        # Waiting for sums, or gathering for slices, belongs to no op of the plan.
         if activity(span.op_id) == "all_reduce":
             return "gpu_memcpy", f"Memcpy PtoP ({name})"
         return "host", name
     match op.kind:
         case OpKind.UPLOAD:
             return "gpu_memcpy", f"Memcpy HtoD ({name})"
-        case OpKind.POST | OpKind.WAIT:
+        case OpKind.POST | OpKind.WAIT | OpKind.ALL_REDUCE:
             return "gpu_memcpy", f"Memcpy PtoP ({name})"
     return "kernel", name
 
