@@ -368,6 +368,9 @@ def _simulated(settings: TrainSettings, machine: str) -> Simulation:
 
     Where it has fewer GPUs than the run, as many machines of its kind are joined.
     """
+    from dataclasses import replace
+    from math import ceil
+
     from alexsim.machine.machine import load_machine
     from alexsim.network.editions import load_network
     from alexsim.simulate.simulator import Configuration, on_machine
@@ -384,6 +387,8 @@ def _simulated(settings: TrainSettings, machine: str) -> Simulation:
         trainable=frozenset(network.weighted_layers) - set(settings.recipe.stages[0].frozen),
     )
     wanted = load_machine(machine)
-    if settings.gpus * settings.replicas > wanted.devices_per_node.value and not wanted.network:
-        wanted = load_machine(machine, "", _NETWORK)
+    count = ceil(settings.gpus * settings.replicas / wanted.devices_per_node.value)
+    if count > 1 and not wanted.network:
+        joined = load_machine(machine, "", _NETWORK)
+        wanted = replace(joined, name=f"{count} machines over {_NETWORK}, each: {wanted.name}")
     return on_machine(configuration, wanted)
