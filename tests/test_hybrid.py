@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from test_plan_memory import assert_sound
-from test_ranks import alexsim, assert_near, assert_same, state_of, train
+from test_ranks import alexsim, assert_near, assert_same, ranks_by_hand, state_of, train
 from torch import nn
 from torch.nn import functional as F
 
@@ -346,6 +346,32 @@ def test_what_is_asked_wrongly_is_refused(arguments: tuple, says: str, folder, t
     assert done.returncode == 2
     assert says in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_goes_on_in_as_many_processes_as_torchrun_begins(folder, tmp_path) -> None:
+    """Of one GPU, then hybrid over two ranks, then of one GPU again: nothing but the partition is
+    named, and a strict run is none from there on."""
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    train("lenet-5", folder, whole)
+    train("lenet-5", folder, run, "--strict", "--steps", 3)
+    base = ("train", "--resume", run, "--json")
+    ranks = ranks_by_hand(tmp_path, *[(*base, "--steps", 6, "--partition", "hybrid")] * 2)
+    for rank in ranks:
+        _, err = rank.communicate(timeout=120)
+        assert rank.returncode == 0, err
+    assert "without --strict" in err
+    done = alexsim(*base, "--steps", 8, "--partition", "columns")
+    assert done.returncode == 0, done.stderr
+    assert_near(state_of(run), state_of(whole))
+
+
+def test_a_report_of_a_stopped_run_plans_it_as_it_ran(folder, tmp_path) -> None:
+    run = tmp_path / "run"
+    train("lenet-5", folder, run, "--partition", "hybrid", "--gpus", 3)
+    (run / "profile.json").unlink()
+    done = alexsim("report", run, "-o", tmp_path / "page.html")
+    assert done.returncode == 0, done.stderr
+    assert "lenet-5 on 3 GPUs" in (tmp_path / "page.html").read_text()
 
 
 # --- the simulator --------------------------------------------------------------------------------

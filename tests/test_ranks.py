@@ -367,6 +367,9 @@ def test_another_launch_of_the_same_job_goes_on(net: str, folder: Path, tmp_path
         assert again.returncode == done, again.stderr
         assert done == 0 or "holds a run already" in again.stderr
     assert steps_in(tmp_path / "run") == 8
+    other = launched("job-7", "--gpus", 1, "--learning-rate", 0.5)
+    assert other.returncode == 2
+    assert "run began with another recipe: " in other.stderr
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,7 @@ def simulate(
             " share the batch.",
         ),
     ] = 1,
+    variable_batch: options.VariableBatch = False,
     schedule: options.Schedule = "serial",
     transport: Annotated[
         str,
@@ -203,6 +204,7 @@ def simulate(
         gpus=gpus,
         partition=choice("--partition", partition, PARTITIONS),
         replicas=replicas,
+        variable_batch=variable_batch,
         batch_size=batch,
         schedule=as_schedule(schedule),
         transport=choice("--transport", transport, ("", "peer", "host")),

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from alexsim.train.records import TrainResult, TrainSettings
 
 _DEFAULT_STEPS = 60
-_NETWORK = "10gbe"
-"""Between machines that have to be joined to be as many GPUs as a run has."""
 
 
 def train(
@@ -316,7 +314,7 @@ def train(
             others.wait()
         world = joined(place, settings.gpus, timeout, hybrid=settings.partition == "hybrid")
         stack.callback(world.close)
-        again = resume is not None or _restarted(run_dir, world)
+        again = resume is not None or _restarted(settings, run_dir, world)
         watch.begin(settings, run_dir, machine, simulated)
         result = run(settings, run_dir, resume=again, watch=watch.watcher(), world=world)
         if result is None:
@@ -334,18 +332,29 @@ def train(
     options.console().print(train_summary(result, machine, simulated), soft_wrap=True)
 
 
-def _restarted(run_dir: Path, world: World) -> bool:
+def _restarted(settings: TrainSettings, run_dir: Path, world: World) -> bool:
     """Whether torchrun began the processes again: then they go on.
 
     An agent counts only the failures of its own processes, so any of them may know; after another
     agent's, a run is known by what torchrun calls it.
     """
+    from alexsim.errors import RunError
     from alexsim.execute.world import attempt, launch
-    from alexsim.train.config import launched_as
+    from alexsim.train.config import launched_as, refuse_other_run
 
+    failed = world.any(attempt() > 0)
     stored = launched_as(run_dir) if world.first else None
-    again = world.any(attempt() > 0) or (bool(launch()) and stored == launch())
-    return world.any(world.first and stored is not None and again)
+    again = stored is not None and (failed or (bool(launch()) and stored == launch()))
+    why = ""
+    if again:
+        try:
+            refuse_other_run(run_dir, settings)
+        except RunError as error:
+            why = str(error)
+    told = world.each({"again": again, "why": why})[0]
+    if told["why"]:
+        raise RunError(told["why"])
+    return bool(told["again"])
 
 
 def _keep_profile(result: TrainResult, run_dir: Path, simulated: Simulation) -> None:
@@ -368,12 +377,8 @@ def _simulated(settings: TrainSettings, machine: str) -> Simulation:
 
     Where it has fewer GPUs than the run, as many machines of its kind are joined.
     """
-    from dataclasses import replace
-    from math import ceil
-
-    from alexsim.machine.machine import load_machine
     from alexsim.network.editions import load_network
-    from alexsim.simulate.simulator import Configuration, on_machine
+    from alexsim.simulate.simulator import Configuration, enough_machines, on_machine
 
     network = load_network(settings.network)
     configuration = Configuration(
@@ -381,14 +386,11 @@ def _simulated(settings: TrainSettings, machine: str) -> Simulation:
         gpus=settings.gpus,
         partition=settings.partition,
         replicas=settings.replicas,
+        variable_batch=settings.variable_batch,
         batch_size=settings.batch_size,
         schedule=settings.schedule,
         policy=settings.policy,
         trainable=frozenset(network.weighted_layers) - set(settings.recipe.stages[0].frozen),
     )
-    wanted = load_machine(machine)
-    count = ceil(settings.gpus * settings.replicas / wanted.devices_per_node.value)
-    if count > 1 and not wanted.network:
-        joined = load_machine(machine, "", _NETWORK)
-        wanted = replace(joined, name=f"{count} machines over {_NETWORK}, each: {wanted.name}")
-    return on_machine(configuration, wanted)
+    devices = settings.gpus * settings.replicas
+    return on_machine(configuration, enough_machines(machine, devices))

@@ -200,8 +200,12 @@ def resumed(
 ) -> TrainSettings:
     """Settings of a stopped run, with more steps or other processes if asked for."""
     stored = stored_settings(run_dir)
-    columns = gpus or stored.gpus
     split = as_partition(partition or stored.partition)
+    columns = gpus or stored.gpus
+    if gpus is None and split == "hybrid" and place:
+        columns = place.size
+    elif gpus is None and split != stored.partition:
+        columns = load_network(stored.network).columns if split == "columns" else columns
     made = plan(
         load_network(stored.network),
         gpus=columns,
@@ -220,6 +224,11 @@ def resumed(
         stored = replace(
             stored, gpus=columns, replicas=copies, partition=split, variable_batch=variable
         )
+    if (stored.strict and split == "hybrid") or (
+        (stored.strict or stored.graph) and (place or processes)
+    ):
+        watch.note("without --strict and --graph from here on: they are for one process of columns")
+        stored = replace(stored, strict=False, graph=False)
     if stored.backend == "triton":
         ready_for_triton(stored.device, watch)
     if not Path(stored.data).is_dir():

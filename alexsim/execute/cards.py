@@ -125,18 +125,21 @@ class Cards:
         if len(begun) < self._devices:
             return
         del self._begun[layer]
-        here = torch.cuda.current_stream(gradients[0].device)
         first, *others = sorted(begun, key=lambda one: int(one.device.removeprefix("gpu")))
-        for one in begun:
-            here.wait_event(one.ready)
+        # What crosses between two cards runs on a stream of either.
+        places = {one.gradients[0].device for one in begun}
+        streams = [torch.cuda.current_stream(place) for place in places]
+        for stream in streams:
+            for one in begun:
+                stream.wait_event(one.ready)
         for index, total in enumerate(first.gradients):
             for other in others:
                 total.add_(other.gradients[index].to(total.device))
             for other in others:
                 other.gradients[index].copy_(total)
-        done = _event()
+        done = [stream.record_event() for stream in streams]
         for one in begun:
-            self._summed.setdefault(one.device, []).append(done)
+            self._summed.setdefault(one.device, []).extend(done)
 
     def reduced(self, device: str) -> bool:
         """Whether all devices have begun what this one has; then its stream waits for the sums."""

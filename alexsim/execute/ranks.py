@@ -19,7 +19,7 @@ from alexsim.execute.world import Connected
 from alexsim.plan.records import Plan
 from alexsim.trace import Span, Trace
 
-_STATE = 1 << 17
+_STATE = 1 << 25
 """Tags of weights begin here."""
 _PINGS = 20
 
@@ -40,13 +40,13 @@ class Ranks:
         self._column = world.rank % world.columns
         self.wire = Wire(plan, world, pinned=choices.device == "cuda")
         # Processes of a host have a card each, or all share one.
-        place = places(choices.device, world.on_host)[world.local]
-        cap(place, choices.budget_bytes)
+        self._place = places(choices.device, world.on_host)[world.local]
+        cap(self._place, choices.budget_bytes)
         self._own = Executor(
             plan,
             replace(choices, replica=world.replica),
             mine=(self._column,),
-            place=place,
+            place=self._place,
             transport=self.wire,
         )
         self._stored = stored_parameters(plan)
@@ -196,4 +196,5 @@ class Ranks:
         return {}
 
     def close(self) -> None:
-        """End nothing: the processes go on, and so do their connections."""
+        """Lift the cap; the processes go on, and so do their connections."""
+        cap(self._place, 1 << 62)

@@ -16,7 +16,7 @@ from alexsim.execute.cards import Timeline
 from alexsim.execute.choices import Device, Precision
 from alexsim.execute.memory import Memory
 from alexsim.execute.transport import Transport
-from alexsim.plan.records import DevicePlan, Op, OpKind, Plan
+from alexsim.plan.records import DevicePlan, Op, OpKind, Plan, waited_for
 from alexsim.trace import Span
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class DeviceRunner:
         if not transport.reduced(self.device.name):
             return False
         if self._reduces and context.training:
-            self._note(f"{op.id}.all_reduce", op, context, started)
+            self._note(waited_for(op), op, context, started)
         return True
 
     def _note(self, op_id: str, op: Op, context: StepContext, started: float) -> None:

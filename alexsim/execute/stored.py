@@ -41,9 +41,10 @@ class Stored:
         return self.places[:1] if self.places[0].shape == self.shape else self.places
 
     def joined(self, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """All of it, out of the tensors of its buffers; a view where one buffer is enough."""
+        """All of it, out of the tensors of its buffers; a view where one buffer is enough, else on
+        the CPU: the buffers may be of several cards, or have come from another process."""
         found = [tensors[held.buffer] for held in self.needed]
-        return torch.cat(found) if len(found) > 1 else found[0]
+        return torch.cat([one.cpu() for one in found]) if len(found) > 1 else found[0]
 
     def spread(self, whole: torch.Tensor, tensors: Mapping[str, torch.Tensor]) -> None:
         """Copy it into those of its buffers that are among ``tensors``."""

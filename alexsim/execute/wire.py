@@ -19,7 +19,7 @@ from alexsim.plan.records import Exchange, Plan
 
 _BUCKET = 1 << 20
 """Values: larger gradients are summed by themselves, smaller ones together."""
-_BARRIERS = 1 << 16
+_BARRIERS = 1 << 24
 """Tags of barriers begin here; those of exchanges are their places in the plan."""
 
 

@@ -225,6 +225,11 @@ class Plan:
         return next(part for part in parts if part.column == op.column)
 
 
+def waited_for(update: Op) -> str:
+    """What the wait of an update for sums of gradients is called in a trace."""
+    return f"{update.id}.{OpKind.ALL_REDUCE}"
+
+
 def letter(column: int) -> str:
     """Name of a column: a, b, ... z, aa, ab ..."""
     before, last = divmod(column, 26)

@@ -212,7 +212,7 @@ class StepList(Crossings):
                 accumulate=later,
                 fused=fused,
             )
-            if self.replicas > 1 or part.copied:
+            if self.replicas > 1 or (part.copied and self.turns > 1):
                 self._all_reduce(part)
 
     def _all_reduce(self, part: Part) -> None:

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from alexsim.plan.records import Op, OpKind, Plan
+from alexsim.plan.records import Op, OpKind, Plan, waited_for
 from alexsim.plan.tables import memory_table
 from alexsim.profile.records import (
     Ceilings,
@@ -50,12 +50,11 @@ def rounds_of(trace: Trace, plan: Plan) -> list[dict[str, float]]:
 
 
 def transfers_s(plan: Plan, rounds: Rounds) -> float:
-    """Uploads and exchanges of a step, all devices."""
-    return sum(
-        statistics.median(ops.get(op.id, 0.0) for ops in rounds)
-        for op in plan.ops()
-        if op.kind in (OpKind.UPLOAD, OpKind.POST, OpKind.WAIT)
-    )
+    """Uploads, exchanges and sums of a step, and waiting for sums, all devices."""
+    moves = (OpKind.UPLOAD, OpKind.POST, OpKind.WAIT, OpKind.ALL_REDUCE)
+    ids = [op.id for op in plan.ops() if op.kind in moves]
+    ids += [waited_for(op) for op in plan.ops() if op.kind == OpKind.UPDATE]
+    return sum(statistics.median(ops.get(one, 0.0) for ops in rounds) for one in ids)
 
 
 def counted_layers(plan: Plan, simulation: Simulation) -> tuple[LayerCount, ...]:

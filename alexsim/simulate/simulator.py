@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
 from alexsim.errors import PlanError
-from alexsim.machine.machine import Machine
+from alexsim.machine.machine import Machine, load_machine
 from alexsim.network.hybrid import first_split
 from alexsim.network.network import Network
 from alexsim.plan.planner import plan as make_plan
@@ -22,6 +22,7 @@ from alexsim.simulate.tasks import DataPath, TaskList, Timer, host_stages
 
 Partition = Literal["columns", "replicas", "hybrid"]
 PARTITIONS: tuple[Partition, ...] = ("columns", "replicas", "hybrid")
+_NETWORK = "10gbe"
 _STEPS, _EVEN = 6, 3
 """A pipeline with two buffers per stage runs evenly from the fourth step."""
 _WHOLE_STEPS, _WHOLE_EVEN = 12, 5
@@ -41,6 +42,8 @@ class Configuration:
     gpus: int | None = None
     partition: Partition = "columns"
     replicas: int = 1
+    variable_batch: bool = False
+    """With ``hybrid``: the split layers are updated after each device's images."""
     batch_size: int = 128
     schedule: Schedule = "serial"
     transport: TransportName | Literal[""] = ""
@@ -86,8 +89,10 @@ class Configuration:
             raise PlanError(
                 f"a batch of {self.batch_size} images does not divide over {self.copies} {what}"
             )
-        if self.slices > 1:
+        if self.partition == "hybrid":
             first_split(self.network)
+        elif self.variable_batch:
+            raise PlanError("a variable batch needs partition hybrid")
         return _plan(
             self.network,
             gpus=self.gpus if self.partition == "columns" else 1,
@@ -100,6 +105,39 @@ class Configuration:
             trainable=self.trainable,
         )
 
+    def whole_plan(self, machine: Machine) -> Plan:
+        """The plan of every device: of a hybrid partition, as it is trained.
+
+        Raises:
+            PlanError: as ``plan``.
+            NetworkError: as ``plan``.
+        """
+        alike = self.plan(machine)
+        if self.slices == 1:
+            return alike
+        return _plan(
+            self.network,
+            gpus=self.slices,
+            partition="hybrid",
+            variable_batch=self.variable_batch,
+            batch_size=alike.batch_size,
+            policy=self.policy,
+            schedule=self.schedule,
+            transport=alike.transport,
+            trainable=self.trainable,
+        )
+
+
+def enough_machines(name: str, devices: int) -> Machine:
+    """A machine; where it has too few devices and no network, as many of its kind as have enough,
+    joined by 10 Gbit/s Ethernet."""
+    machine = load_machine(name)
+    count = math.ceil(devices / machine.devices_per_node.value)
+    if count == 1 or machine.network is not None:
+        return machine
+    joined = load_machine(name, "", _NETWORK)
+    return replace(joined, name=f"{count} machines over {_NETWORK}, each: {machine.name}")
+
 
 _plan = lru_cache(maxsize=32)(make_plan)
 """Sweeps ask for the same plan on many machines."""
@@ -111,6 +149,7 @@ def simulate(
     *,
     data: DataPath = "jpeg",
     slices: int = 1,
+    variable_batch: bool = False,
     whole_pipeline: bool = False,
 ) -> Simulation:
     """Run a plan on a machine's virtual clock until its steps repeat.
@@ -120,6 +159,7 @@ def simulate(
         timer: the machine, and whose speed its ops have.
         data: ``jpeg`` reads, decodes and crops images beside the step; ``none`` has them ready.
         slices: devices of a hybrid partition, of which the plan is one whole copy.
+        variable_batch: whether their fully connected layers are updated after each one's images.
         whole_pipeline: run several steps with the data path beside them even where one step alone
             takes the same time: a serial step that is longer than every stage of the data path
             never waits for it.
@@ -134,16 +174,21 @@ def simulate(
         raise PlanError(
             f"{machine.name} has {room:g} device(s) and no network; {count} are asked for"
         )
+
+    def tasks(data: DataPath) -> TaskList:
+        return TaskList(
+            plan=plan, timer=timer, data=data, slices=slices, variable_batch=variable_batch
+        )
+
     if plan.schedule == "serial" and not whole_pipeline and not timer.calibration:
         stages = host_stages(machine, plan, copies).values()
-        alone = _run(TaskList(plan=plan, timer=timer, data="none", slices=slices), 1, looked_at=0)
+        alone = _run(tasks("none"), 1, looked_at=0)
         if data == "none" or max(alone.times.end) >= max(stages):
             return summarise(alone, data=data)
-    listed = TaskList(plan=plan, timer=timer, data=data, slices=slices)
     # Where decoding takes the cores' time, all of it must be there.
     whole = whole_pipeline or timer.calibration is not None
     steps, even = (_WHOLE_STEPS, _WHOLE_EVEN) if whole else (_STEPS, _EVEN)
-    return summarise(_run(listed, steps, looked_at=even), data=data)
+    return summarise(_run(tasks(data), steps, looked_at=even), data=data)
 
 
 def _run(listed: TaskList, steps: int, *, looked_at: int) -> Run:
@@ -167,6 +212,7 @@ def simulate_network(
         timer,
         data=data,
         slices=configuration.slices,
+        variable_batch=configuration.variable_batch,
         whole_pipeline=whole_pipeline,
     )
 

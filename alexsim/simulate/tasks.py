@@ -59,6 +59,8 @@ class TaskList:
     """Devices of a hybrid partition, of which the plan is one whole copy. They are alike, so one is
     simulated: fully connected layers have a slice of the units for the images of all (Krizhevsky
     2014), for which activations are gathered, and only convolutions' gradients are summed."""
+    variable_batch: bool = False
+    """Whether these layers are updated after each device's images."""
     tasks: list[Task] = field(default_factory=list)
     ops: list[tuple[int, Op | None, str]] = field(default_factory=list)
     """Step, op and name of each task; no op on the host."""
@@ -118,13 +120,17 @@ class TaskList:
         if not isinstance(part.layer, FullyConnected):
             return work
         units, inputs = part.weight_shape
-        share = replace(part, weight_shape=(max(1, units // slices), inputs), output_shape=(units,))
+        sliced = replace(
+            part, weight_shape=(max(1, units // slices), inputs), output_shape=(units,)
+        )
+        # A slice is updated once a step, or as often as there are slices.
+        share = 1 if self.variable_batch and work.kind == OpKind.UPDATE else slices
         count = Count(
             mac=work.count.mac,
-            elementwise_flop=work.count.elementwise_flop // slices,
-            moved_bytes=work.count.moved_bytes // slices,
+            elementwise_flop=work.count.elementwise_flop // share,
+            moved_bytes=work.count.moved_bytes // share,
         )
-        return replace(work, part=share, batch_size=work.batch_size * slices, count=count)
+        return replace(work, part=sliced, batch_size=work.batch_size * slices, count=count)
 
     def _add(self, step: int, name: str, op: Op | None, task: Task) -> int:
         self.tasks.append(task)

@@ -21,6 +21,12 @@ from alexsim.train.files import CONFIG
 from alexsim.train.recipe import recipe_from, recipe_table
 from alexsim.train.records import TrainSettings, Watcher
 
+_MAY_CHANGE = {
+    "steps", "threads", "workers", "checkpoint_every", "data", "init_from", "budget_bytes", "gpus",
+    "replicas", "partition", "variable_batch", "policy", "schedule", "transport", "strict", "graph",
+}  # fmt: skip
+"""What a run that goes on may be asked for anew; what it reads is compared by its fingerprint."""
+
 
 def config_of(settings: TrainSettings, dataset: Dataset) -> dict[str, Any]:
     return {
@@ -38,6 +44,21 @@ def launched_as(run_dir: Path) -> str | None:
     if not (run_dir / CONFIG).exists():
         return None
     return str(RunDirectory(run_dir).config().get("launch", ""))
+
+
+def refuse_other_run(run_dir: Path, settings: TrainSettings) -> None:
+    """What is begun anew goes on only as the run that it was.
+
+    Raises:
+        RunError: it was asked for something else; names the first difference.
+    """
+    stored, asked = asdict(stored_settings(run_dir)), asdict(settings)
+    for name in sorted(asked.keys() - _MAY_CHANGE):
+        if stored[name] != asked[name]:
+            raise RunError(
+                f"{run_dir} began with another {name}: {stored[name]!r}, not {asked[name]!r};"
+                " another -o begins anew"
+            )
 
 
 def common(config: Mapping[str, Any]) -> dict[str, Any]:

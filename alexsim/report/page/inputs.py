@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from alexsim.errors import RunError
-from alexsim.machine.machine import load_machine
 from alexsim.network.editions import load_network
 from alexsim.network.layers import Convolution
-from alexsim.plan.records import Policy, Schedule, letter
+from alexsim.plan.records import Partition, Policy, Schedule, letter
 from alexsim.profile.records import Ceilings
 from alexsim.report.page.shape import CHECK, CHECKS, METRIC, SAMPLE, check, check_document, parsed
 from alexsim.report.page.shape import CONFIG as CONFIG_SHAPE
 from alexsim.report.profile_document import plan_document
-from alexsim.simulate.simulator import Configuration, on_machine
+from alexsim.simulate.simulator import Configuration, enough_machines, on_machine
 from alexsim.train.files import CHECKPOINTS, CONFIG, METRICS, PROFILE, TELEMETRY
 
 if TYPE_CHECKING:
@@ -76,16 +75,22 @@ class Wanted:
     network: str
     batch_size: int = 128
     gpus: int | None = None
+    partition: Partition = "columns"
+    replicas: int = 1
+    variable_batch: bool = False
     policy: Policy = "as-released"
     schedule: Schedule = "serial"
     machine: str = MACHINE
 
     def document(self) -> dict[str, Any]:
         """Its plan, and the prediction."""
-        machine = load_machine(self.machine)
+        machine = enough_machines(self.machine, (self.gpus or 1) * self.replicas)
         configuration = Configuration(
             network=load_network(self.network),
             gpus=self.gpus,
+            partition=self.partition,
+            replicas=self.replicas,
+            variable_batch=self.variable_batch,
             batch_size=self.batch_size,
             schedule=self.schedule,
             policy=self.policy,
@@ -93,7 +98,7 @@ class Wanted:
         device = machine.device
         sheet = Ceilings(flop_per_s=device.flop_per_s, bytes_per_s=device.memory_bytes_per_s.value)
         simulation = on_machine(configuration, machine)
-        made = plan_document(configuration.plan(machine), simulation, sheet)
+        made = plan_document(configuration.whole_plan(machine), simulation, sheet)
         check_document(made, self.network)
         return made
 
@@ -168,6 +173,10 @@ def _planned(settings: dict[str, Any]) -> dict[str, Any]:
         network=settings["network"],
         batch_size=settings["batch_size"],
         gpus=settings["gpus"],
+        # Runs of earlier versions had nothing but columns.
+        partition=cast(Partition, settings.get("partition", "columns")),
+        replicas=settings.get("replicas", 1),
+        variable_batch=settings.get("variable_batch", False),
         policy=cast(Policy, settings["policy"]),
         schedule=cast(Schedule, settings["schedule"]),
     ).document()

@@ -247,11 +247,12 @@ def _layers(subject: Subject) -> Section:
         whole = seconds(document["timed_step_s"])
         layers, moves = percent(1 - between - moved), percent(moved)
         text = (
-            f"Of the timed step of {whole}, layers take {layers}, uploads and exchanges {moves},"
-            f" what lies between ops {percent(between)}."
+            f"Of the timed step of {whole}, layers take {layers}, uploads, exchanges and sums"
+            f" {moves}, what lies between ops {percent(between)}."
             if between >= 0
             else f"The timed step took {whole}. Summed over GPUs, which ran beside each other,"
-            f" layers take {layers} of that, uploads, exchanges and waiting for them {moves}."
+            f" layers take {layers} of that, uploads, exchanges, sums and waiting for them"
+            f" {moves}."
         ) + (
             " The ceiling is what arithmetic or memory needs at the machine's own rates, over the"
             " time taken."
