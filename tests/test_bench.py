@@ -130,7 +130,8 @@ def test_what_looks_slower_is_measured_again(monkeypatch: pytest.MonkeyPatch) ->
         ([1.0], False, 1),
         ([1.3, 1.0], False, 2),
         ([1.3, 1.4, 1.02], False, 3),
-        ([1.3, 1.4, 1.2], True, 3),
+        ([1.3, 1.4, 1.2, 1.3, 1.02], False, 5),
+        ([1.3, 1.4, 1.2, 1.3, 1.25], True, 5),
     ):
         asked.clear()
         monkeypatch.setattr(runner, "_timed", measured(medians))
