@@ -204,8 +204,8 @@ def resumed(
     columns = gpus or stored.gpus
     if gpus is None and split == "hybrid" and place:
         columns = place.size
-    elif gpus is None and split != stored.partition:
-        columns = load_network(stored.network).columns if split == "columns" else columns
+    elif gpus is None and split == "columns" != stored.partition:
+        columns = load_network(stored.network).columns
     made = plan(
         load_network(stored.network),
         gpus=columns,
