@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 
@@ -26,6 +27,7 @@ from alexsim.cli.sweep import sweep
 from alexsim.cli.train import train
 from alexsim.cli.validate import validate
 from alexsim.errors import AlexsimError
+from alexsim.names import STREAM_ERRORS
 
 app = typer.Typer(
     name="alexsim",
@@ -80,6 +82,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     0 done, 1 failed, 2 the user's mistake, 3 does not fit, 4 a gate failed.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Names of files are bytes, and need not be UTF-8.
+            stream.reconfigure(errors=STREAM_ERRORS)
     command = typer.main.get_command(app)
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from alexsim.cli import options
 from alexsim.cli.data_watch import ImageProgress
+
+if TYPE_CHECKING:
+    from alexsim.train.packing.listing import SourceChoices
 
 app = typer.Typer(
     rich_markup_mode=None,
@@ -27,6 +30,82 @@ Workers = Annotated[
     int | None,
     typer.Option("--workers", metavar="N", help="Processes. Default: one per core."),
 ]
+Names = Annotated[
+    Path | None,
+    typer.Option(
+        "--names",
+        metavar="FILE",
+        help="What classes are called, a line each, as LOC_synset_mapping.txt has WordNet ids."
+        " Default: such a file beside the data.",
+    ),
+]
+ValLabels = Annotated[
+    Path | None,
+    typer.Option(
+        "--val-labels",
+        metavar="FILE",
+        help="Labels of the validation images, wherever these lie: a line for each, with its name,"
+        " as in LOC_val_solution.csv, or without, in the order of their names. Default: a file"
+        " beside the data, where images lie in no class folder.",
+    ),
+]
+LabelSchemeName = Annotated[
+    str,
+    typer.Option(
+        "--label-scheme",
+        metavar="SCHEME",
+        help="What those labels are: `names` of classes (WordNet ids, say; the default), the"
+        " `words` they are called, `ilsvrc`: ILSVRC's own ids, by its development kit, or places"
+        " among the classes, `0-based` or `1-based`.",
+    ),
+]
+SplitRule = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--split",
+        metavar="NAME=SPLIT",
+        help="Files or folders of this name, as in 'interval-*.tar=train', are `train`, `val`,"
+        " `test` or `none`. Default: by a whole word of the name; else train.",
+    ),
+]
+ImageEnding = Annotated[
+    str,
+    typer.Option(
+        "--image",
+        metavar="ENDING",
+        help="Of WebDataset samples with several images take these, as in left.jpg. Default: jpg,"
+        " jpeg, png, webp, then others; a plain ending before one with a dot.",
+    ),
+]
+
+
+def _choices(
+    names: Path | None, labels: Path | None, scheme: str, split: list[str] | None, image: str
+) -> SourceChoices:
+    """How to read a source.
+
+    Raises:
+        AlexsimError: a scheme or split is none of those there are.
+    """
+    from alexsim.cli.parse import choice
+    from alexsim.errors import AlexsimError
+    from alexsim.train.packing.classes import LABEL_SCHEMES
+    from alexsim.train.packing.listing import SourceChoices
+    from alexsim.train.packing.splits import SOURCE_SPLITS
+
+    rules = []
+    for text in split or ():
+        pattern, equals, named = text.rpartition("=")
+        if not equals or not pattern:
+            raise AlexsimError(f"--split must be NAME=SPLIT, as in val.tar=train; got {text!r}")
+        rules.append((pattern, choice(f"--split {pattern}=", named, SOURCE_SPLITS)))
+    return SourceChoices(
+        names=names,
+        labels=labels,
+        scheme=choice("--label-scheme", scheme, LABEL_SCHEMES) if scheme else None,
+        splits=tuple(rules),
+        image=image.removeprefix("."),
+    )
 
 
 @app.command("pack")
@@ -54,32 +133,20 @@ def pack_data(
         ),
     ] = "shuffled",
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the order.")] = 0,
-    names: Annotated[
-        Path | None,
-        typer.Option(
-            "--names",
-            metavar="FILE",
-            help="Names of WordNet ids, a line each, as LOC_synset_mapping.txt has them. Default:"
-            " such a file beside the data.",
-        ),
-    ] = None,
-    val_labels: Annotated[
-        Path | None,
-        typer.Option(
-            "--val-labels",
-            metavar="FILE",
-            help="Classes of validation images that lie in no class folder, as"
-            " LOC_val_solution.csv has them, or one WordNet id per line in the images' order.",
-        ),
-    ] = None,
+    names: Names = None,
+    val_labels: ValLabels = None,
+    label_scheme: LabelSchemeName = "",
+    split: SplitRule = None,
+    image: ImageEnding = "",
     workers: Workers = None,
     json: options.Json = False,
 ) -> None:
     """Pack images into shards of 256 x 256 JPEGs, with mean image and principal colours.
 
     Shards are WebDataset's tars. After Ctrl-C or a kill the same command goes on, to the same
-    bits. What is no image is left out and named. Where the source has no validation split,
-    every tenth image of a class is held out.
+    bits. What cannot be read, or has no class of the training images, is left out and listed; the
+    last line counts both. Where the source has no validation split, every tenth image of a class
+    is held out.
 
     Example: alexsim data pack ILSVRC2012 packed
 
@@ -107,8 +174,7 @@ def pack_data(
             target,
             settings,
             workers=_workers(workers),
-            names=names,
-            labels=val_labels,
+            choices=_choices(names, val_labels, label_scheme, split, image),
             watch=PackWatch(note=shown.note, listing=shown.listing, packed=shown.images),
         )
     from alexsim.report.data import pack_document, pack_summary
@@ -137,6 +203,11 @@ def inspect_data(
             "--most", metavar="N", help="Images of a source to decode, evenly spread, at most."
         ),
     ] = 10_000_000,
+    names: Names = None,
+    val_labels: ValLabels = None,
+    label_scheme: LabelSchemeName = "",
+    split: SplitRule = None,
+    image: ImageEnding = "",
     workers: Workers = None,
     json: options.Json = False,
 ) -> None:
@@ -146,7 +217,9 @@ def inspect_data(
     """
     from alexsim.cli.parse import positive
     from alexsim.errors import AlexsimError, GateError
+    from alexsim.train.dataset import is_packed
     from alexsim.train.packing.inspect import contact_sheet, inspect
+    from alexsim.train.packing.listing import SourceChoices
     from alexsim.train.packing.workers import workers_for
 
     positive("--most", most)
@@ -154,10 +227,14 @@ def inspect_data(
         raise AlexsimError(f"--sheet must name a .png file, got {sheet}")
     if not folder.exists():
         raise AlexsimError(f"{folder}: no such file or folder")
+    choices = _choices(names, val_labels, label_scheme, split, image)
+    if choices != SourceChoices() and is_packed(folder):
+        raise AlexsimError(f"{folder} is packed: how its source was read cannot be changed")
     with ImageProgress() as shown, workers_for(_workers(workers)) as pool:
         found = inspect(
             folder,
             pool,
+            choices=choices,
             most=most,
             check=verify,
             progress=lambda done, total: shown.images(done, total, done),
@@ -168,7 +245,7 @@ def inspect_data(
         from alexsim.cli.output import write_bytes
 
         out = io.BytesIO()
-        contact_sheet(folder).save(out, "PNG")
+        contact_sheet(folder, choices).save(out, "PNG")
         write_bytes(sheet, out.getvalue())
     from alexsim.report.data import inspection_document, inspection_tables
 

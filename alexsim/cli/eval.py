@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -65,6 +66,7 @@ def evaluate(
     from alexsim.report.evaluation import evaluation_document, evaluation_tables, prediction_rows
     from alexsim.train.dataset import discover, split_of
     from alexsim.train.evaluate import Answers, answers, class_names, combined
+    from alexsim.train.packing.records import Skipped, left_out_lines
     from alexsim.train.weights import load_weights
 
     if predictions is not None:
@@ -82,8 +84,12 @@ def evaluate(
     names = class_names(loaded, found)
     setup = shared.setup(batch, device, backend, threads, workers)
 
+    left_out: dict[str, tuple[Skipped, ...]] = {}
+
     def ask(which: str) -> list[Answers]:
-        samples = split_of(found, which)
+        samples, left_out[which] = split_of(found, which)
+        for line in left_out_lines(left_out[which]):
+            typer.echo(f"alexsim: {which}: {line}", err=True)
         each = []
         for model, one in zip(models, loaded, strict=True):
             with options.counting(f"{which} images, {model.name}", len(samples)) as done:
@@ -100,6 +106,7 @@ def evaluate(
 
     result = combined(ask(split), shares=given, tuned_on=ask(tune) if tune else None)
     document = evaluation_document(result, models, loaded, views=views, split=split, data=data)
+    document["left_out"] = [asdict(skipped) for skipped in left_out[split]]
     if predictions is not None:
         rows = prediction_rows(result.together, names)
         write_rows(predictions, rows, document | {"predictions": rows})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -51,13 +51,16 @@ def nearest(
     from alexsim.train.evaluate import feature_layer
     from alexsim.train.explain import labelled, pictures
     from alexsim.train.neighbours import neighbours
+    from alexsim.train.packing.records import left_out_lines
     from alexsim.train.weights import load_weights
 
     positive("-k", count)
     weights = load_weights(model)
     layer = feature_layer(weights.network)
     found = discover(data, most_classes=sys.maxsize)
-    samples = split_of(found, split)
+    samples, left_out = split_of(found, split)
+    for line in left_out_lines(left_out):
+        typer.echo(f"alexsim: {split}: {line}", err=True)
     if count > len(samples):
         raise AlexsimError(f"-k {count}: {data} has {len(samples)} images in its split {split!r}")
     known = shared.names_of(found.classes, [data], names)
@@ -76,6 +79,7 @@ def nearest(
             split=split,
             layer=layer,
         )
+        document["left_out"] = [asdict(skipped) for skipped in left_out]
         print_json(document)
     else:
         tables = neighbour_tables(near, known, layer=layer, data=str(data), split=split)

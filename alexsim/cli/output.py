@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alexsim.errors import AlexsimError
+from alexsim.names import STREAM_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +33,7 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         AlexsimError: the file cannot be written.
     """
-    write_bytes(path, text.encode("utf-8"))
+    write_bytes(path, text.encode("utf-8", STREAM_ERRORS))
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from alexsim.report.tables import plain_table
+from alexsim.train.packing.records import left_out_lines
 from alexsim.units import format_bytes
 
 if TYPE_CHECKING:
@@ -23,11 +24,13 @@ _MOST_LINES = 20
 def pack_summary(index: PackIndex, target: str) -> str:
     """What was packed, in a few lines."""
     size = sum(shard.bytes for shard in index.shards)
+    packed = sum(shard.images for shard in index.shards)
     lines = [
         f"{index.images('train'):,} training and {index.images('val'):,} validation images of"
         f" {len(index.classes):,} classes in {len(index.shards):,} shards, {format_bytes(size)}",
-        *_skipped_lines(index.skipped),
-        f"written to {target}; train with --data {target}",
+        *_skipped_lines(index.skipped, index.others, index.other),
+        f"written to {target}: {packed:,} images packed, {index.left_out:,} left out, of"
+        f" {packed + index.left_out:,}; train with --data {target}",
     ]
     return "\n".join(lines)
 
@@ -41,7 +44,10 @@ def pack_document(index: PackIndex, target: str) -> dict[str, Any]:
         "classes": len(index.classes),
         "shards": len(index.shards),
         "bytes": sum(shard.bytes for shard in index.shards),
-        "skipped": [asdict(one) for one in index.skipped],
+        "packed": sum(shard.images for shard in index.shards),
+        "left_out": index.left_out,
+        "skipped": [asdict(skipped) for skipped in index.skipped],
+        "others": index.others,
     }
 
 
@@ -61,7 +67,7 @@ def inspection_tables(found: Inspection) -> RenderableType:
         )
     parts: list[RenderableType] = [Text("\n".join(head)), _sizes(found), _classes(found)]
     lines = [f"{count:>9,} {kind}" for kind, count in found.formats.items()]
-    lines += _skipped_lines(found.skipped)
+    lines += _skipped_lines(found.skipped, found.others, found.other)
     if found.damaged is not None:
         lines += [f"damaged: {line}" for line in found.damaged] or ["checksums: all as packed"]
     return Group(*parts, Text("\n".join(lines)))
@@ -156,8 +162,13 @@ def _classes(found: Inspection) -> RenderableType:
     return table
 
 
-def _skipped_lines(skipped: Sequence[Skipped]) -> list[str]:
-    lines = [f"broken: {one.file}: {one.reason}" for one in skipped[:_MOST_LINES]]
-    if len(skipped) > _MOST_LINES:
-        lines.append(f"broken: {len(skipped) - _MOST_LINES:,} more")
+def _skipped_lines(skipped: Sequence[Skipped], others: int, other: str) -> list[str]:
+    """Every image that is left out, many of one reason together; and what claims to be none."""
+    lines = [f"left out: {image.file}: {image.reason}" for image in skipped]
+    if len(lines) > _MOST_LINES:
+        lines = left_out_lines(skipped)
+    if len(lines) > _MOST_LINES:
+        lines = [*lines[:_MOST_LINES], f"{len(lines) - _MOST_LINES:,} more (--json lists all)"]
+    if others:
+        lines.append(f"{others:,} other file(s) that are no images, such as {other}")
     return lines

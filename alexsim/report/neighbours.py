@@ -35,7 +35,7 @@ def neighbour_tables(
     for row in found.rows:
         right = names.right(row.query.sample.label)
         known = f" ({names.whole(right)})" if right else ""
-        parts.append(Text(f"{row.query.sample.path}{known}"))
+        parts.append(Text(f"{row.query.sample.place}{known}"))
         table = plain_table(f"nearest {split} images by {layer}", "", "distance", "class", "file")
         for column in table.columns[2:]:
             column.justify = "left"
@@ -70,7 +70,7 @@ def neighbour_document(
         "layer": layer,
         "images": [
             {
-                "file": row.query.sample.path,
+                "file": row.query.sample.place,
                 "class": names.right(row.query.sample.label),
                 "nearest": [
                     {
@@ -121,7 +121,7 @@ def _draw_picture(
     shown = enlarged(picture.crop, _ROOM)
     canvas.paste(shown, left, top)
     own = names.right(picture.sample.label)
-    title = names.short(own) if own else Path(picture.sample.path).name
+    title = names.short(own) if own else Path(picture.sample.place).name
     colour = FAINT if own is None else _OTHER if right and own != right else INK
     canvas.text(
         left, top + shown.height + _CAPTION // 2, title, size=24, room=shown.width, at="m",

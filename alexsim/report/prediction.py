@@ -66,7 +66,7 @@ def prediction_text(
     for one in found:
         right = names.right(one.picture.sample.label)
         known = f" ({names.whole(right)})" if right else ""
-        parts += [Text(f"{one.picture.sample.path}{known}"), _bars(one, names, right), Text()]
+        parts += [Text(f"{one.picture.sample.place}{known}"), _bars(one, names, right), Text()]
     return Group(*parts, *(Text(f"not read: {reason}") for reason in broken))
 
 
@@ -117,7 +117,7 @@ def prediction_document(
         "views": views,
         "images": [
             {
-                "file": one.picture.sample.path,
+                "file": one.picture.sample.place,
                 "class": names.right(one.picture.sample.label),
                 "guesses": [
                     {
@@ -200,7 +200,7 @@ def _draw_class(
     sample = one.picture.sample
     right = names.right(sample.label)
     # Of an image whose class nobody knows, the name of its file tells which it is.
-    title = names.short(right) if right else Path(sample.path).name
+    title = names.short(right) if right else Path(sample.place).name
     colour = INK if right else FAINT
     canvas.text(left, top + _CAPTION // 2, title, size=30, room=side, at="m", fill=colour)
 

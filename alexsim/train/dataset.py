@@ -6,19 +6,23 @@ import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
+from glob import escape
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alexsim.errors import DataError
-from alexsim.train.images import EXTENSIONS, Piece, square_side, square_statistics
+from alexsim.train.images import Piece, square_side, square_statistics
+from alexsim.train.packing.listing import SourceChoices, list_source
+from alexsim.train.packing.records import Listing, Skipped
+from alexsim.train.packing.splits import SplitRules
 
 Floats = NDArray[np.float32]
 
 STATISTICS_IMAGES = 1024
 """Files, evenly spread over the training set, that the mean image is taken from."""
-_HELD_OUT_EVERY = 10
 INDEX, PARTS = "index.json", ".parts"
 """What a packed folder has; and what one has that is being packed."""
 TASK_IMAGES = 16
@@ -58,6 +62,8 @@ class Dataset:
     """Training images in each shard of a packed set; empty for a folder."""
     digest: str = ""
     """Of a packed set's shards; empty for a folder."""
+    left_out: tuple[Skipped, ...] = field(default=(), compare=False)
+    """What claims to be an image and is in neither split, and why."""
 
     def known(self, crop_side: int, channels: int) -> Statistics | None:
         """The statistics of a packed set, if they are of such squares."""
@@ -75,17 +81,18 @@ class Dataset:
         if self.digest:
             return self.digest
         names = "\n".join(f"{s.label} {Path(s.path).name}" for s in (*self.train, *self.held_out))
-        return hashlib.blake2b(names.encode(), digest_size=8).hexdigest()
+        return hashlib.blake2b(names.encode(errors="surrogateescape"), digest_size=8).hexdigest()
 
 
 def discover(root: Path, *, most_classes: int) -> Dataset:
     """Find the images of ``<class>/*.JPEG``, of ``train/`` and ``val/`` (or ``test/``), or packed.
 
-    Without a ``val/`` folder every tenth image of each class is held out. A folder written by
-    ``alexsim data pack`` is taken as it was packed.
+    Classes, splits and what is left out are those of ``alexsim data pack`` (``list_source``). A
+    folder that it has written is taken as it was packed.
 
     Raises:
-        DataError: the folder is missing or empty, or has one class, or more than the network.
+        DataError: the folder is missing or empty, holds tars or parquet files, or has one class,
+            or more than the network.
     """
     if not root.is_dir():
         raise DataError(f"--data {root}: no such folder")
@@ -94,52 +101,73 @@ def discover(root: Path, *, most_classes: int) -> Dataset:
         from alexsim.train.packed import packed_dataset
 
         return _usable(packed_dataset(root), most_classes)
-    # ILSVRC's own folders; any others are classes.
-    split = next((name for name in ("val", "test") if (root / name).is_dir()), "")
-    has_splits = (root / "train").is_dir()
-    train_root = root / "train" if has_splits else root
-    classes = tuple(sorted(p.name for p in train_root.iterdir() if p.is_dir()))
-    files = [_images(train_root / name) for name in classes]
-    classes, files = _not_empty(classes, files)
-    if not classes:
+    listing = list_source(root)
+    if listing.kind != "files":
         raise DataError(
-            f"--data {root}: no images; expected <class>/*.JPEG, or train/<class>/*.JPEG"
+            f"--data {root}: {'tars' if listing.kind == 'tar' else 'parquet files'} are packed"
+            f" first: `alexsim data pack {root} DST`"
         )
-    train, held_out = [], []
-    for label, paths in enumerate(files):
-        samples = [Sample(path=str(path), label=label) for path in paths]
-        if has_splits:
-            train += samples
-        else:
-            train += [s for i, s in enumerate(samples) if (i + 1) % _HELD_OUT_EVERY]
-            held_out += samples[_HELD_OUT_EVERY - 1 :: _HELD_OUT_EVERY]
-    if has_splits and split:
-        held_out += _labelled(root / split, classes)
-    dataset = Dataset(root=str(root), classes=classes, train=tuple(train), held_out=tuple(held_out))
+    train, held_out = _samples(listing)
+    dataset = Dataset(
+        root=str(root),
+        classes=tuple(image_class.wnid for image_class in listing.classes),
+        train=tuple(train),
+        held_out=tuple(held_out),
+        left_out=listing.skipped,
+    )
     return _usable(dataset, most_classes)
 
 
-def split_of(dataset: Dataset, name: str) -> Sequence[Sample]:
+def _samples(listing: Listing) -> tuple[list[Sample], list[Sample]]:
+    """Training and held-out images, each in the order of classes and of names."""
+    splits: tuple[list[Sample], list[Sample]] = [], []
+    order = np.argsort(listing.label, kind="stable")
+    columns = (order, listing.container[order], listing.label[order], listing.held_out[order])
+    for row, container, label, held_out in zip(*(c.tolist() for c in columns), strict=True):
+        path = f"{listing.containers[container]}/{listing.names[row]}"
+        splits[held_out].append(Sample(path=path, label=label))
+    return splits
+
+
+class SplitImages(NamedTuple):
+    """Images of a split of a set, and what is left out of it."""
+
+    samples: Sequence[Sample]
+    left_out: tuple[Skipped, ...]
+
+
+def split_of(dataset: Dataset, name: str) -> SplitImages:
     """Images of ``train``, of ``held-out``, or of a folder beside ``train`` by its name.
 
     Raises:
-        DataError: there is no such split, or no image in it.
+        DataError: there is no such split, or no image in it of one of the classes.
     """
     if name == "train":
-        return dataset.train
+        return SplitImages(dataset.train, ())
     if name == "held-out":
-        found: Sequence[Sample] = dataset.held_out
+        images = SplitImages(dataset.held_out, dataset.left_out)
     else:
-        folder = Path(dataset.root) / name
-        if name in dataset.classes or not folder.is_dir():
-            raise DataError(
-                f"{dataset.root} has no split {name!r}: give train, held-out, or the name of a"
-                " folder beside train/"
-            )
-        found = _labelled(folder, dataset.classes)
-    if not found:
+        images = _beside_training(dataset, name)
+    if not images.samples:
         raise DataError(f"{dataset.root}: no images in its split {name!r}")
-    return found
+    return images
+
+
+def _beside_training(dataset: Dataset, name: str) -> SplitImages:
+    root = Path(dataset.root)
+    training, *_ = Path(dataset.train[0].path).relative_to(root).parts
+    if dataset.shards or training in dataset.classes or not (root / name).is_dir():
+        raise DataError(
+            f"{root} has no split {name!r}: give train, held-out, or the name of a folder beside"
+            " train/"
+        )
+    rules: SplitRules = ((escape(training), "train"), (escape(name), "val"), ("*", "none"))
+    listing = list_source(root, SourceChoices(splits=rules))
+    return SplitImages(
+        # Without an image in it, others would have been held out.
+        [s for s in _samples(listing)[1] if s.path.startswith(f"{root}/{name}/")],
+        tuple(skipped for skipped in listing.skipped if skipped.file.startswith(f"{name}/")),
+    )
 
 
 def is_packed(root: Path) -> bool:
@@ -164,27 +192,6 @@ def _usable(found: Dataset, most_classes: int) -> Dataset:
             f"--data {root}: {len(classes)} classes, but the network has {most_classes} outputs"
         )
     return found
-
-
-def _labelled(folder: Path, classes: Sequence[str]) -> list[Sample]:
-    return [
-        Sample(path=str(path), label=label)
-        for label, name in enumerate(classes)
-        for path in _images(folder / name)
-    ]
-
-
-def _images(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in EXTENSIONS and p.is_file())
-
-
-def _not_empty(
-    classes: Sequence[str], files: list[list[Path]]
-) -> tuple[tuple[str, ...], list[list[Path]]]:
-    kept = [(name, paths) for name, paths in zip(classes, files, strict=True) if paths]
-    return tuple(name for name, _ in kept), [paths for _, paths in kept]
 
 
 def statistics(

@@ -90,7 +90,7 @@ def answers(
             done(shown // views)
     read = np.flatnonzero(seen)
     if not len(read):
-        raise DataError(f"none of {len(samples)} images can be read, such as {samples[0].path}")
+        raise DataError(f"none of {len(samples)} images can be read, such as {samples[0].place}")
     return Answers(
         samples=tuple(samples[int(i)] for i in read),
         probabilities=(sums[read] / views).astype(np.float32),

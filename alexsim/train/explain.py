@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from alexsim.errors import DataError
+from alexsim.names import name_text
 from alexsim.network.editions import load_network
 from alexsim.network.layers import Convolution
 from alexsim.network.network import Network
@@ -71,7 +72,7 @@ def labelled(paths: Sequence[Path], classes: Sequence[str]) -> list[Sample]:
     """Files as samples; one that lies in a folder named as a class is of that class."""
     place = {name: number for number, name in enumerate(classes)}
     return [
-        Sample(path=str(path), label=place.get(path.absolute().parent.name, NO_CLASS))
+        Sample(path=str(path), label=place.get(name_text(path.absolute().parent.name), NO_CLASS))
         for path in paths
     ]
 

@@ -24,6 +24,8 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from alexsim.names import name_text
+
 Pixels = NDArray[np.uint8]
 
 MOST_PIXELS = 500_000_000
@@ -32,7 +34,6 @@ Image.MAX_IMAGE_PIXELS = MOST_PIXELS
 
 _LARGE = 50_000_000
 _WORKER_NICE = 10
-EXTENSIONS = frozenset({".jpeg", ".jpg", ".png", ".bmp", ".webp"})
 UNREADABLE = (
     OSError,
     SyntaxError,
@@ -63,8 +64,9 @@ class Piece:
 
     @property
     def place(self) -> str:
-        """A name that tells it from all others: its file, or a byte of a shard."""
-        return self.path if self.length < 0 else f"{self.path}@{self.offset}"
+        """A name that tells it from all others, as text: its file, or a byte of a shard."""
+        path = name_text(self.path)
+        return path if self.length < 0 else f"{path}@{self.offset}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,7 +188,7 @@ def load_crops(
             try:
                 square = read_square(crop, side, channels)
             except UNREADABLE as error:
-                square, failure = None, f"{crop.path}: {error}"
+                square, failure = None, f"{name_text(crop.path)}: {error}"
         if square is None:
             failures.append(failure)
             continue

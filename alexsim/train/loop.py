@@ -21,6 +21,7 @@ from alexsim.train.images import worker_pool
 from alexsim.train.initial import initialised
 from alexsim.train.interrupt import Interrupt
 from alexsim.train.loader import Loader
+from alexsim.train.packing.records import left_out_lines
 from alexsim.train.progress import Progress
 from alexsim.train.records import (
     TrainResult,
@@ -52,6 +53,8 @@ def train(
     network = load_network(settings.network)
     refuse_what_does_not_fit(settings)
     dataset = discover(Path(settings.data), most_classes=network.classes)
+    for line in left_out_lines(dataset.left_out):
+        watch.note(line)
     config = config_of(settings, dataset)
     world.refuse_differences(common(config))
     directory = RunDirectory(run_dir) if world.first else NoDirectory(run_dir)

@@ -21,6 +21,7 @@ from alexsim.train.packing.records import (
     SCHEMA,
     SPLITS,
     ImageClass,
+    Listing,
     PackIndex,
     PackSettings,
     ShardDone,
@@ -35,7 +36,7 @@ _FORMAT = "WebDataset: tars of <key>.cls and <key>.jpg"
 def write_index(
     folder: Path,
     settings: PackSettings,
-    classes: Sequence[ImageClass],
+    listing: Listing,
     shards: Sequence[ShardDone],
     members: NDArray[np.void],
     sums: Sums,
@@ -55,9 +56,11 @@ def write_index(
     write_whole(folder / STATISTICS, _statistics_bytes(sums, train))
     index = PackIndex(
         settings=settings,
-        classes=tuple(classes),
+        classes=listing.classes,
         shards=tuple(_without_skipped(shard) for shard in shards),
-        skipped=tuple(one for shard in shards for one in shard.skipped),
+        skipped=(*listing.skipped, *(s for shard in shards for s in shard.skipped)),
+        others=listing.others,
+        other=listing.other,
         files={name: sha256_of(folder / name) for name in (MEMBERS, STATISTICS)},
         versions=versions,
     )
@@ -86,6 +89,7 @@ def read_index(folder: Path) -> PackIndex:
             skipped=tuple(Skipped(**one) for one in stored["skipped"]),
             files=stored["files"],
             versions=stored["versions"],
+            **{key: stored[key] for key in ("others", "other") if key in stored},
         )
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
@@ -202,5 +206,7 @@ def _document(index: PackIndex) -> dict[str, Any]:
         "classes": [asdict(one) for one in index.classes],
         "shards": shards,
         "files": index.files,
-        "skipped": [asdict(one) for one in index.skipped],
+        "skipped": [asdict(skipped) for skipped in index.skipped],
+        "others": index.others,
+        "other": index.other,
     }

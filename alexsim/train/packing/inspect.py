@@ -14,11 +14,12 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from alexsim.names import name_text
 from alexsim.train.dataset import is_packed
 from alexsim.train.images import MOST_PIXELS, UNREADABLE, Pixels, load_square, reason
 from alexsim.train.packed import packed_dataset
 from alexsim.train.packing.index import read_index, read_members, verify
-from alexsim.train.packing.listing import list_source
+from alexsim.train.packing.listing import SourceChoices, list_source
 from alexsim.train.packing.pack import source_of
 from alexsim.train.packing.records import (
     SPLITS,
@@ -72,7 +73,11 @@ class Inspection:
     formats: dict[str, int]
     """Images by format and colours, as in ``JPEG RGB``."""
     skipped: tuple[Skipped, ...]
-    """Broken files; of a packed set, those that packing left out."""
+    """Images that are left out, or broken; of a packed set, those that packing left out."""
+    others: int
+    """Files that claim to be no image,"""
+    other: str
+    """and the first of them."""
     damaged: tuple[str, ...] | None
     """What is not as it was packed; None if nobody looked."""
     settings: PackSettings | None
@@ -89,6 +94,7 @@ def inspect(
     root: Path,
     pool: ProcessPoolExecutor,
     *,
+    choices: SourceChoices | None = None,
     most: int,
     check: bool,
     progress: Progress = lambda _done, _total: None,
@@ -96,6 +102,7 @@ def inspect(
     """Look at a packed folder or at a source of any form.
 
     Args:
+        choices: how a source is read where it does not tell itself.
         most: images of a source to decode at most, evenly spread; a packed set's are not decoded.
         check: compare a packed set with its checksums.
 
@@ -104,7 +111,7 @@ def inspect(
     """
     if is_packed(root):
         return _packed(root, pool, check)
-    listing = list_source(root)
+    listing = list_source(root, choices)
     return _source(root, listing, _examine(listing, pool, most, progress))
 
 
@@ -126,6 +133,8 @@ def _packed(root: Path, pool: ProcessPoolExecutor, check: bool) -> Inspection:
         bytes=_spread(members["length"]),
         formats={"JPEG RGB": len(members)},
         skipped=index.skipped,
+        others=index.others,
+        other=index.other,
         damaged=damaged,
         settings=index.settings,
         shards=len(index.shards),
@@ -161,7 +170,12 @@ def _source(root: Path, listing: Listing, seen: Sequence[_Seen]) -> Inspection:
         height=sizes[1],
         bytes=sizes[2],
         formats=dict(Counter(one.format for one in whole).most_common()),
-        skipped=tuple(Skipped(file=s.name, reason=s.broken) for s in seen if s.broken is not None),
+        skipped=(
+            *listing.skipped,
+            *(Skipped(file=name_text(s.name), reason=s.broken) for s in seen if s.broken),
+        ),
+        others=listing.others,
+        other=listing.other,
         damaged=None,
         settings=None,
         shards=0,
@@ -235,13 +249,13 @@ def _spread(values: Sequence[int] | Integers) -> Spread | None:
     return Spread(*(int(v) for v in np.percentile(values, (0, 25, 50, 75, 100))))
 
 
-def contact_sheet(root: Path, tiles: int = 48) -> Image.Image:
+def contact_sheet(root: Path, choices: SourceChoices | None = None, tiles: int = 48) -> Image.Image:
     """Images evenly spread over a packed set or a source, eight in a row; broken ones stay grey.
 
     Raises:
         DataError: the folder holds neither.
     """
-    shown = list(_tiles(root, tiles))
+    shown = list(_tiles(root, choices, tiles))
     step = _TILE + _GAP
     rows = -(-len(shown) // _TILES_ACROSS)
     sheet = Image.new("RGB", (_TILES_ACROSS * step + _GAP, rows * step + _GAP), (32, 32, 32))
@@ -256,7 +270,7 @@ def contact_sheet(root: Path, tiles: int = 48) -> Image.Image:
     return sheet
 
 
-def _tiles(root: Path, tiles: int) -> Iterator[Pixels | None]:
+def _tiles(root: Path, choices: SourceChoices | None, tiles: int) -> Iterator[Pixels | None]:
     if is_packed(root):
         train = packed_dataset(root).train
         for index in np.linspace(0, len(train) - 1, min(tiles, len(train))).astype(int):
@@ -265,7 +279,7 @@ def _tiles(root: Path, tiles: int) -> Iterator[Pixels | None]:
                 file.seek(piece.offset)
                 yield _tile(file.read(piece.length))
         return
-    listing = list_source(root)
+    listing = list_source(root, choices)
     count = len(listing.names)
     chosen = np.unique(np.linspace(0, count - 1, min(tiles, count)).astype(np.int64))
     found = dict(bytes_of(_task(listing, chosen)))

@@ -3,125 +3,120 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from alexsim.errors import DataError
-from alexsim.train.images import EXTENSIONS
-from alexsim.train.packing.names import named, names_beside, validation_labels
-from alexsim.train.packing.parquet import list_parquet
-from alexsim.train.packing.records import ImageClass, Listing
-from alexsim.train.packing.rows import Row, Rows
+from alexsim.train.packing.classes import LabelScheme, ValidationLabels, some
+from alexsim.train.packing.entries import entries, is_hidden
+from alexsim.train.packing.folders import list_folders
+from alexsim.train.packing.names import names_beside, validation_labels
+from alexsim.train.packing.records import Listing
+from alexsim.train.packing.rows import Rows
+from alexsim.train.packing.splits import SplitRules, split_of_folder
 from alexsim.train.packing.tars import list_tars
 
-HELD_OUT_EVERY = 10
 _FORMS = (
     "class folders, ILSVRC's tars, WebDataset shards (*.tar) or Hugging Face parquet (*.parquet)"
 )
+_COMPRESSED = re.compile(r"\.tar\.\w+$|\.tgz$|\.tbz2?$|\.txz$", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceChoices:
+    """How a source is read where it does not tell itself."""
+
+    names: Path | None = None
+    """A file of ``n01440764 tench, Tinca tinca`` lines; else one beside the data is used."""
+    labels: Path | None = None
+    """The validation images' labels; else a file beside the data is used."""
+    scheme: LabelScheme | None = None
+    """What the labels mean; by default names of classes, or the development kit's numbers."""
+    splits: SplitRules = ()
+    """Patterns of files and folders, and the splits that they are."""
+    image: str = ""
+    """Ending of the image to take of a WebDataset sample that has several."""
 
 
 def list_source(
     source: Path,
+    choices: SourceChoices | None = None,
     *,
-    names: Path | None = None,
-    labels: Path | None = None,
     found: Callable[[int], None] = lambda _: None,
 ) -> Listing:
-    """Every image of a source; without a validation split, every tenth of a class is held out.
+    """Every image of a source that is taken, and every one that is left out, with its reason.
 
     Args:
         source: a folder, or one tar or parquet file.
-        names: a file of ``n01440764 tench, Tinca tinca`` lines; else one beside the data is used.
-        labels: the validation images' WordNet ids; else a file beside the data is used.
         found: called now and then with the number of images found.
 
     Raises:
-        DataError: there is no such source, it is empty, or of no form that is known.
+        DataError: there is no such source, it is empty, of no form that is known or of two, or a
+            choice changes nothing.
     """
+    choices = choices or SourceChoices()
     if not source.exists():
         raise DataError(f"{source}: no such file or folder")
-    rows = _rows(source, labels, found)
-    if not len(rows):
+    if choices.scheme and choices.labels is None:
+        raise DataError("--label-scheme is of the file that --val-labels names")
+    rows = _rows(source, choices, found)
+    if not len(rows) and not rows.left_out:
         raise DataError(f"{source}: no images; expected {_FORMS}")
-    words = names_beside(source, names)
-    classes = rows.classes or tuple(ImageClass(wnid=wnid) for wnid in sorted(rows.wnids()))
-    return _with_held_out(rows.listing(tuple(named(c, words) for c in classes)))
+    words = names_beside(source, choices.names)
+
+    def labels(*, needed: bool) -> ValidationLabels | None:
+        if choices.labels is None and not needed:
+            return None
+        return validation_labels(source, choices.labels, choices.scheme)
+
+    listing = rows.listing(words, labels)
+    if choices.names and not any(one.name for one in listing.classes):
+        raise DataError(
+            f"{choices.names}: none of its ids ({some(list(words))}) is a class of {source}"
+            f" ({some([one.wnid for one in listing.classes])})"
+        )
+    return listing
 
 
-def _rows(source: Path, labels: Path | None, found: Callable[[int], None]) -> Rows:
+def _rows(source: Path, choices: SourceChoices, found: Callable[[int], None]) -> Rows:
+    """The rows of a source of one form; loose images beside tars or parquet are left out."""
     if source.is_file():
-        if source.suffix == ".parquet":
-            return list_parquet([source], found)
-        if source.suffix == ".tar":
-            return list_tars([source], validation_labels(source.parent, labels), found)
-        raise DataError(f"{source}: not a .tar or .parquet file; expected {_FORMS}")
-    if parquet := sorted(source.rglob("*.parquet")):
-        return list_parquet(parquet, found)
-    if tars := sorted(source.glob("*.tar")):
-        return list_tars(tars, validation_labels(source, labels), found)
-    if packed := sorted(
-        p.name for p in source.iterdir() if re.search(r"\.tar\.\w+$|\.tgz$", p.name)
-    ):
-        raise DataError(f"{source / packed[0]}: compressed tars cannot be read in place; unpack it")
-    return _folders(source, labels, found)
+        suffix = source.suffix.lower()
+        parquet, tars = ([source] if suffix == form else [] for form in (".parquet", ".tar"))
+        if not parquet and not tars:
+            raise DataError(f"{source}: not a .tar or .parquet file; expected {_FORMS}")
+    else:
+        parquet, tars = sorted(source.rglob("*.parquet")), _tars(source)
+        packed = sorted(p for p in source.iterdir() if _COMPRESSED.search(p.name))
+        if packed and (tars or not any(p.is_dir() for p in source.iterdir())):
+            raise DataError(f"{packed[0]}: compressed tars cannot be read in place; unpack it")
+    if parquet and tars:
+        raise DataError(f"{source}: both {parquet[0].name} and {tars[0].name}; give one form")
+    if choices.image and not tars:
+        raise DataError(f"--image {choices.image}: only WebDataset samples have several images")
+    if parquet:
+        # Folders and tars need no pyarrow.
+        from alexsim.train.packing.parquet import list_parquet
 
-
-def _folders(root: Path, labels: Path | None, found: Callable[[int], None]) -> Rows:
-    """``<class>/*``, or ``train/<class>/*`` beside ``val/``, of classes or flat with labels."""
-    has_splits = (root / "train").is_dir()
-    rows = Rows(kind="files")
-    _classes_in(root / "train" if has_splits else root, False, rows, found)
-    split = next((name for name in ("val", "test") if (root / name).is_dir()), None)
-    if not has_splits or split is None:
-        return rows
-    known = rows.wnids()
-    if flat := _images(root / split):
-        wnids = validation_labels(root, labels)
-        if wnids is None:
-            raise DataError(
-                f"{root / split}: images without class folders; --val-labels names the file with"
-                " their WordNet ids"
-            )
-        for row, wnid in zip(flat, wnids.of(flat), strict=True):
-            rows.add(Row(str(root / split), row, wnid, held_out=True))
-        return rows
-    _classes_in(root / split, True, rows, found)
-    if extra := rows.wnids() - known:
-        raise DataError(f"{root / split}: class {min(extra)!r} is not in train/")
+        rows = list_parquet(parquet, source, choices.splits, found)
+    elif tars:
+        rows = list_tars(tars, source, choices.splits, found, image=choices.image)
+    else:
+        return list_folders(source, choices.splits, found)
+    if source.is_dir():
+        form = "parquet files" if parquet else "tars"
+        for entry in entries(source, lambda _: None):
+            rows.skip(entry.name, entry.reason or f"beside the {form}", entry.images)
     return rows
 
 
-def _classes_in(folder: Path, held_out: bool, rows: Rows, found: Callable[[int], None]) -> None:
-    for path in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
-        for name in _images(path):
-            rows.add(Row(str(folder), f"{path.name}/{name}", path.name, held_out=held_out))
-        found(len(rows))
-
-
-def _images(folder: Path) -> Sequence[str]:
+def _tars(source: Path) -> list[Path]:
+    """Tars of a folder, and of its folders that are called as splits."""
+    splits = [path for path in source.iterdir() if path.is_dir() and split_of_folder(path.name)]
     return sorted(
-        p.name for p in folder.iterdir() if p.suffix.lower() in EXTENSIONS and p.is_file()
-    )
-
-
-def _with_held_out(listing: Listing) -> Listing:
-    if listing.held_out.any():
-        return listing
-    order = np.argsort(listing.label, kind="stable")
-    label = listing.label[order]
-    place = np.arange(len(label)) - np.searchsorted(label, label)
-    held_out = np.zeros(len(label), dtype=bool)
-    held_out[order] = (place + 1) % HELD_OUT_EVERY == 0
-    return Listing(
-        kind=listing.kind,
-        containers=listing.containers,
-        container=listing.container,
-        first=listing.first,
-        second=listing.second,
-        label=listing.label,
-        held_out=held_out,
-        names=listing.names,
-        classes=listing.classes,
+        path
+        for folder in (source, *splits)
+        for path in folder.iterdir()
+        if path.suffix.lower() == ".tar" and path.is_file() and not is_hidden(path.name)
     )

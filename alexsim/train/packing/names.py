@@ -1,4 +1,4 @@
-"""WordNet ids: their names, and those of the validation images, from the files that come with them.
+"""Files that come with images: what their classes are called, and those of validation images.
 
 No list is shipped. ILSVRC's classes in sorted order of their ids are the labels 0...999; names come
 from ``LOC_synset_mapping.txt`` or ``synset_words.txt`` beside the data, or from the parquet files'
@@ -8,12 +8,12 @@ own metadata. ILSVRC's development kit keeps both names and ids in a MATLAB file
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from alexsim.errors import DataError
-from alexsim.train.packing.records import ImageClass
+from alexsim.names import name_text
+from alexsim.train.packing.classes import LabelScheme, ValidationLabels
 
 _NAME_FILES = ("LOC_synset_mapping.txt", "synset_words.txt")
 _LABEL_FILES = (
@@ -36,88 +36,66 @@ def names_beside(source: Path, given: Path | None) -> Mapping[str, str]:
         if not found:
             raise DataError(f"{given}: no lines such as `n01440764 tench, Tinca tinca`")
         return found
-    for folder in _near(source):
-        for name in _NAME_FILES:
-            if (folder / name).is_file():
-                return _names_in(folder / name)
+    if path := _beside(source, _NAME_FILES):
+        return _names_in(path)
     meta = _kit_file(source, _META)
     return dict(_meta(meta).values()) if meta and _scipy() else {}
 
 
-def named(image_class: ImageClass, words: Mapping[str, str]) -> ImageClass:
-    """A class with its name, if it is known."""
-    return replace(image_class, name=image_class.name or words.get(image_class.wnid, ""))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ValidationLabels:
-    """WordNet ids of the validation images: by file stem, or in the order of sorted names."""
-
-    path: str
-    by_stem: Mapping[str, str]
-    in_order: Sequence[str]
-
-    def of(self, names: Sequence[str]) -> list[str]:
-        """The id of each image of a sorted list.
-
-        Raises:
-            DataError: an image has none, or there are more or fewer ids than images.
-        """
-        if self.by_stem:
-            stems = [PurePosixPath(name).stem for name in names]
-            missing = next((stem for stem in stems if stem not in self.by_stem), None)
-            if missing is not None:
-                raise DataError(f"{self.path}: no class for {missing}")
-            return [self.by_stem[stem] for stem in stems]
-        if len(self.in_order) != len(names):
-            raise DataError(f"{self.path}: {len(self.in_order)} ids for {len(names)} images")
-        return list(self.in_order)
-
-
-def validation_labels(folder: Path, given: Path | None) -> ValidationLabels | None:
-    """Read what classes the validation images have; None if nothing near says.
+def validation_labels(
+    folder: Path, given: Path | None, scheme: LabelScheme | None
+) -> ValidationLabels | None:
+    """Read what labels the validation images have; None if nothing near says.
 
     Raises:
-        DataError: the file cannot be read, or is of another form.
+        DataError: the file cannot be read, or the scheme needs one that is not there.
     """
-    if given is not None:
-        return _labels_in(given)
-    for near in _near(folder):
-        for name in _LABEL_FILES:
-            if (near / name).is_file():
-                return _labels_in(near / name)
-    truth, meta = _kit_file(folder, _TRUTH), _kit_file(folder, _META)
-    if truth is None or meta is None:
+    path = given or _beside(folder, _LABEL_FILES) or _kit_file(folder, _TRUTH)
+    if path is None:
         return None
-    if not _scipy():
-        raise DataError(f"{meta}: SciPy reads it (pip install scipy), or give --val-labels FILE")
-    wnids = {number: wnid for number, (wnid, _) in _meta(meta).items()}
-    ids = [wnids[int(line)] for line in _lines(truth)]
-    return ValidationLabels(path=str(truth), by_stem={}, in_order=ids)
+    if scheme is None:
+        scheme = "ilsvrc" if given is None and path.name == _TRUTH else "names"
+    ilsvrc = {}
+    if scheme == "ilsvrc":
+        meta = _kit_file(folder, _META) or _kit_file(path, _META)
+        if meta is None:
+            if given is None:
+                return None
+            raise DataError(
+                f"{path}: ILSVRC's own ids are told by {_META} of its development kit,"
+                f" which does not lie in or beside {folder}"
+            )
+        if not _scipy():
+            raise DataError(
+                f"{meta}: SciPy reads it (pip install scipy), or give --val-labels FILE"
+            )
+        ilsvrc = {str(number): wnid for number, (wnid, _) in _meta(meta).items()}
+    lines = [line for line in _lines(path) if not line.startswith("ImageId")]
+    if not lines:
+        raise DataError(
+            f"{path}: it is empty; expected a label per line, or an image and its label"
+        )
+    return ValidationLabels(
+        path=str(path), lines=lines, scheme=scheme, given=given is not None, ilsvrc=ilsvrc
+    )
 
 
-def _labels_in(path: Path) -> ValidationLabels:
-    """``ILSVRC2012_val_00000001,n01751748 ...``, or two words, or one id per line."""
-    words = [line.replace(",", " ").split() for line in _lines(path)]
-    words = [line for line in words if line and line[0] != "ImageId"]
-    if words and all(len(line) == 1 for line in words):
-        return ValidationLabels(path=str(path), by_stem={}, in_order=[line[0] for line in words])
-    if not words or any(len(line) < 2 for line in words):
-        raise DataError(f"{path}: expected one WordNet id per line, or an image and its id")
-    pairs = {PurePosixPath(line[0]).stem: line[1] for line in words}
-    return ValidationLabels(path=str(path), by_stem=pairs, in_order=())
+def _beside(folder: Path, names: Sequence[str]) -> Path | None:
+    paths = (near / name for near in _near(folder) for name in names)
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _names_in(path: Path) -> dict[str, str]:
-    pairs = (line.partition(" ") for line in _lines(path))
-    return {wnid.strip(): words.strip() for wnid, _, words in pairs if words.strip()}
+    pairs = (line.split(maxsplit=1) for line in _lines(path))
+    return {name_text(pair[0]): name_text(pair[1]) for pair in pairs if len(pair) == 2}
 
 
 def _lines(path: Path) -> list[str]:
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {path}: {error}") from error
+        # Names are bytes: what they are called in a file, they are called on the disk.
+        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 

@@ -23,7 +23,7 @@ from alexsim.errors import DataError
 from alexsim.train.dataset import INDEX, PARTS
 from alexsim.train.packing.disk import drop_unfinished, write_whole
 from alexsim.train.packing.index import read_index, write_index
-from alexsim.train.packing.listing import list_source
+from alexsim.train.packing.listing import SourceChoices, list_source
 from alexsim.train.packing.records import (
     MEMBER,
     SPLITS,
@@ -51,8 +51,7 @@ def pack(
     settings: PackSettings,
     *,
     workers: int,
-    names: Path | None = None,
-    labels: Path | None = None,
+    choices: SourceChoices | None = None,
     watch: PackWatch | None = None,
 ) -> PackIndex:
     """Pack a source, or go on with it; a set that is whole already is left as it is.
@@ -69,7 +68,7 @@ def pack(
         if (target / INDEX).is_file():
             return _whole(target, settings, watch)
         with _only_one(target):
-            listing = list_source(source, names=names, labels=labels, found=watch.listing)
+            listing = list_source(source, choices, found=watch.listing)
             _settle_plan(target, _plan(source, listing, settings))
             shards = _shards(target, listing, settings, workers, watch)
             index = _finish(target, listing, settings, shards)
@@ -248,7 +247,7 @@ def _finish(
     return write_index(
         target,
         settings,
-        listing.classes,
+        listing,
         shards,
         np.concatenate(members),
         Sums(total, products),
@@ -257,5 +256,7 @@ def _finish(
 
 
 def _first(shards: Sequence[ShardDone]) -> str:
-    one = next(one for shard in shards for one in shard.skipped)
-    return f"{one.file}: {one.reason}"
+    broken = next(
+        skipped for shard in shards if shard.split == "train" for skipped in shard.skipped
+    )
+    return f"{broken.file}: {broken.reason}"

@@ -11,42 +11,54 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alexsim.errors import DataError
-from alexsim.train.packing.records import ImageClass
 from alexsim.train.packing.rows import Row, Rows
+from alexsim.train.packing.splits import SplitRules, refuse_idle_rules, split_of_file
 
 _IMAGES, _LABELS = ("image", "img", "jpg"), ("label", "labels", "cls", "fine_label")
 
 
-def list_parquet(paths: Sequence[Path], found: Callable[[int], None]) -> Rows:
-    """Every labelled row, in the files' order; unlabelled ones (-1) are test images, left out.
+def list_parquet(
+    paths: Sequence[Path], source: Path, rules: SplitRules, found: Callable[[int], None]
+) -> Rows:
+    """Every row with its class: a number stands for its place in the file's own list of names.
 
     Raises:
-        DataError: a file is none, or has no image or label column.
+        DataError: a file is none, has no image or label column, or another list of names.
     """
-    rows = Rows(kind="parquet")
-    names: tuple[str, ...] = ()
-    # Where there is a validation split, test images are not wanted too.
-    validation = any(_split(path) == "val" for path in paths)
+    refuse_idle_rules(rules, source, paths)
+    rows = Rows(kind="parquet", source=source)
     for path in paths:
-        if _split(path) == "test" and validation:
-            continue
+        split = split_of_file(rules, source, path)
         file, image, label = _open(path)
-        names = names or _class_names(file, label)
+        names = _class_names(file, label)
+        if rows.declared and names and names != rows.declared:
+            raise DataError(f"{path}: its list of class names is not that of {paths[0]}")
+        rows.declared = rows.declared or names
         for group in range(file.num_row_groups):
             table = file.read_row_group(group, columns=[f"{image}.path", label])
             labels = table.column(label).to_pylist()
             for place, (value, name) in enumerate(zip(labels, _paths(table, image), strict=True)):
-                if value is None or value < 0:
-                    continue
                 where = f"{path.stem}/{name or f'{group}-{place}'}"
-                held_out = _split(path) != "train"
-                rows.add(Row(str(path), where, str(value), group, place, held_out))
+                image_class = _class_of(path, label, value, names)
+                rows.add(Row(str(path), where, image_class, group, place, split))
             found(len(rows))
-    last = max((int(wnid) for wnid in rows.wnids()), default=-1)
-    rows.classes = tuple(
-        ImageClass(wnid=str(n), name=names[n] if n < len(names) else "") for n in range(last + 1)
-    )
     return rows
+
+
+def _class_of(path: Path, column: str, value: object, names: Sequence[str]) -> str:
+    """A label as the name of its class; empty for what has none: null, and numbers below 0."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, bool) or not isinstance(value, int):
+        kind = type(value).__name__
+        raise DataError(f"{path}: column {column!r} has {kind}s; expected whole numbers or text")
+    if value < 0:
+        return ""
+    if names and value >= len(names):
+        raise DataError(f"{path}: class {value}, but its list has {len(names)} names")
+    return names[value] if names else str(value)
 
 
 def read_rows(path: str, group: int) -> Iterator[bytes | None]:
@@ -87,19 +99,12 @@ def _paths(table: Any, image: str) -> list[str]:
     return [(value or {}).get("path") or "" for value in table.column(image).to_pylist()]
 
 
-def _split(path: Path) -> str:
-    """Hugging Face names files ``train-00000-of-00294.parquet``, or folders ``train``."""
-    for part in (path.stem.lower(), path.parent.name.lower()):
-        for start, split in (("train", "train"), ("val", "val"), ("test", "test")):
-            if part.startswith(start):
-                return split
-    return "train"
-
-
 def _class_names(file: pq.ParquetFile, label: str) -> tuple[str, ...]:
+    """The list of names that the file declares; a list with a name twice tells no class from it."""
     metadata = file.schema_arrow.metadata or {}
     try:
         features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
-        return tuple(str(name) for name in features[label]["names"])
+        names = tuple(str(name).strip() for name in features[label]["names"])
     except (KeyError, TypeError, ValueError):
         return ()
+    return names if len(set(names)) == len(names) and all(names) else ()

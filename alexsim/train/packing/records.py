@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -46,6 +46,28 @@ class ImageClass:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Skipped:
+    """What claims to be an image of the source and is left out, and why."""
+
+    file: str
+    reason: str
+    images: int = 1
+    """More than one where the file is a folder, a tar or a parquet file."""
+
+
+def left_out_lines(skipped: Sequence[Skipped]) -> list[str]:
+    """What is left out, a line for each reason."""
+    by_reason: dict[str, list[Skipped]] = {}
+    for image in skipped:
+        by_reason.setdefault(image.reason, []).append(image)
+    return [
+        f"{sum(image.images for image in images):,} left out: {reason}"
+        f" ({'such as ' if len(images) > 1 else ''}{images[0].file})"
+        for reason, images in by_reason.items()
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
     """Every image of a source, in the source's order, as arrays of equal length.
 
@@ -64,6 +86,12 @@ class Listing:
     names: tuple[str, ...]
     """Path below a source's folder, or in its tar; only for keys and messages."""
     classes: tuple[ImageClass, ...]
+    skipped: tuple[Skipped, ...] = ()
+    """What claims to be an image and is not among these."""
+    others: int = 0
+    """Files that claim to be none,"""
+    other: str = ""
+    """and the first of them."""
 
     def block(self) -> Integers:
         """What is best read together: a row group; each other image is its own."""
@@ -99,14 +127,6 @@ class ShardTask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Skipped:
-    """A file of the source that is in no shard, and why."""
-
-    file: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ShardDone:
     """A shard that lies whole on the disk."""
 
@@ -130,9 +150,19 @@ class PackIndex:
     """SHA-256 of the files beside the shards: members and statistics."""
     versions: dict[str, str]
 
+    others: int = 0
+    """Files of the source that claim to be no image,"""
+    other: str = ""
+    """and the first of them."""
+
     def images(self, split: Split) -> int:
         """Images of one split."""
         return sum(shard.images for shard in self.shards if shard.split == split)
+
+    @property
+    def left_out(self) -> int:
+        """Images of the source that are in no shard."""
+        return sum(skipped.images for skipped in self.skipped)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,118 @@
+"""What an entry of a source is, by its name and first bytes: an image, hidden, or else."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from alexsim.errors import DataError
+
+IMAGE_ENDINGS = frozenset({
+    "jpg", "jpeg", "jpe", "jfif", "jif", "mpo", "png", "apng", "bmp", "dib", "gif", "webp", "tif",
+    "tiff", "avif", "avifs", "heic", "heif", "hif", "jxl", "jp2", "j2k", "j2c", "jpc", "jpf",
+    "jpx", "ppm", "pgm", "pbm", "pnm", "pfm", "tga", "ico", "cur", "icns", "pcx", "sgi", "xbm",
+    "xpm", "psd", "dds", "qoi", "svg", "exr", "dng", "cr2", "cr3", "nef", "arw", "orf", "rw2",
+    "raf",
+})  # fmt: skip
+"""Without their dot. Some are not read by Pillow: then the image is named as left out."""
+
+_MAGIC = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF.{4}WEBP|II\*\0|MM\0\*|8BPS|qoif"
+    rb"|\0\0\0\x0cjP  |\0\0\0\x0cJXL |.{4}ftyp(?:avi[fs]|hei[cxms]|mif1|msf1)"
+    rb"|BM.{4}\0\0\0\0",
+    re.DOTALL,
+)
+"""First bytes of JPEG, PNG, GIF, WebP, TIFF, PSD, QOI, JPEG 2000, JPEG XL, AVIF and HEIF, BMP."""
+HEAD_BYTES = 16
+
+_SYSTEM_FOLDERS = frozenset({"__macosx", "@eadir", "$recycle.bin", "lost+found"})
+"""What systems leave beside people's files: macOS's archives, Synology's, Windows's, ext4's."""
+
+
+class Entry(NamedTuple):
+    """A file below a folder."""
+
+    name: str
+    """Its path from there."""
+    reason: str = ""
+    """Why it cannot be taken; empty if it can."""
+    images: int = 1
+    """How many it stands for: all of a hidden folder's."""
+
+
+def ending(name: str) -> str:
+    """What stands behind the last dot of a path's last part, in small letters."""
+    return PurePosixPath(name).suffix.removeprefix(".").lower()
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a part of a path is hidden, or a system's own: ``._0.jpg``, ``__MACOSX/0.jpg``."""
+    parts = PurePosixPath(name).parts
+    return any(
+        (part.startswith(".") and part != "..") or part.lower() in _SYSTEM_FOLDERS for part in parts
+    )
+
+
+def is_image(name: str, head: Callable[[], bytes]) -> bool:
+    """Whether an entry claims to be an image: by its ending, or else by its first bytes."""
+    return ending(name) in IMAGE_ENDINGS or _MAGIC.match(head()) is not None
+
+
+def entries(
+    folder: Path, others: Callable[[Path], None], without: Collection[str] = ()
+) -> Iterator[Entry]:
+    """Whatever claims to be an image below a folder, however deep, in the order of their paths.
+
+    A hidden folder is one entry. Links are followed, but never in circles.
+
+    Args:
+        others: is told of every file that claims to be none.
+        without: names of folders in it that are not looked into.
+
+    Raises:
+        DataError: a folder cannot be read.
+    """
+    yield from _below(folder, "", (), others, without)
+
+
+def _below(
+    root: Path,
+    prefix: str,
+    above: tuple[str, ...],
+    others: Callable[[Path], None],
+    without: Collection[str] = (),
+) -> Iterator[Entry]:
+    try:
+        here = sorted(os.scandir(root / prefix), key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataError(f"cannot read {root / prefix}: {error.strerror}") from error
+    real = os.path.realpath(root / prefix)
+    if real in above:
+        return
+    for entry in here:
+        name = f"{prefix}{entry.name}"
+        if entry.is_dir() and entry.name in without:
+            continue
+        if entry.is_dir():
+            inner = list(_below(root, f"{name}/", (*above, real), others))
+            if is_hidden(entry.name):
+                if images := sum(one.images for one in inner):
+                    yield Entry(name, "in a hidden folder", images)
+            else:
+                yield from inner
+        elif not entry.is_file():
+            if ending(name) in IMAGE_ENDINGS:
+                nowhere = entry.is_symlink()
+                yield Entry(name, "a link that leads nowhere" if nowhere else "not a file")
+        elif is_image(name, lambda path=entry.path: _head(path)):  # type: ignore[misc]
+            yield Entry(name, "a hidden file" if is_hidden(entry.name) else "")
+        else:
+            others(root / name)
+
+
+def _head(path: str) -> bytes:
+    with Path(path).open("rb") as file:
+        return file.read(HEAD_BYTES)

@@ -1,0 +1,72 @@
+"""Which split a file or folder of a source is: as the user says, or by a whole word of its name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Literal, get_args
+
+from alexsim.errors import DataError
+
+SourceSplit = Literal["train", "val", "test", "none"]
+SOURCE_SPLITS: tuple[SourceSplit, ...] = get_args(SourceSplit)
+_SPLIT_OF_WORD: dict[str, SourceSplit] = {
+    **dict.fromkeys(("train", "training", "trn"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "eval", "evaluation"), "val"),
+    **dict.fromkeys(("test", "testing", "tst"), "test"),
+}
+_WORDS = re.compile(r"[^\W\d_]+")
+
+SplitRules = Sequence[tuple[str, SourceSplit]]
+"""Patterns of names, as in ``interval-*.tar``, and the split that they are."""
+
+
+def told(rules: SplitRules, source: Path, path: Path) -> SourceSplit | None:
+    """What the user said of a file or folder, by its name or its path below the source."""
+    names = (path.name, path.relative_to(source).as_posix() if path != source else path.name)
+    for pattern, split in rules:
+        if any(fnmatchcase(name, pattern) for name in names):
+            return split
+    return None
+
+
+def split_of_folder(name: str) -> SourceSplit | None:
+    """The split of a folder whose whole name is such a word, as in ``train``, ``val2017``."""
+    words = _WORDS.findall(name.lower())
+    return _SPLIT_OF_WORD.get(words[0]) if len(words) == 1 else None
+
+
+def split_of_file(rules: SplitRules, source: Path, path: Path) -> SourceSplit:
+    """The split of a tar or parquet file: by a word of its name, else by the folder it lies in.
+
+    A name that has no such word as a whole (latest, interval-000, contest) is training's.
+
+    Raises:
+        DataError: the name has words of two splits.
+    """
+    if (said := told(rules, source, path)) is not None:
+        return said
+    splits = {_SPLIT_OF_WORD[w] for w in _WORDS.findall(path.stem.lower()) if w in _SPLIT_OF_WORD}
+    if len(splits) > 1:
+        raise DataError(
+            f"{path}: {' and '.join(sorted(splits))} are both in its name; --split"
+            f" {path.name}=train (or val, test, none) says which it is"
+        )
+    if splits:
+        return splits.pop()
+    inner = path.relative_to(source).parts[:-1] if path != source else ()
+    folders = (split_of_folder(part) for part in reversed(inner))
+    return next((split for split in folders if split), "train")
+
+
+def refuse_idle_rules(rules: SplitRules, source: Path, paths: Sequence[Path]) -> None:
+    """Every rule must be of something.
+
+    Raises:
+        DataError: a pattern is the name of nothing in the source.
+    """
+    for pattern, split in rules:
+        if not any(told([(pattern, split)], source, path) for path in paths):
+            raise DataError(f"--split {pattern}={split}: there is no {pattern} in {source}")
