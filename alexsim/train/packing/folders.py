@@ -35,8 +35,10 @@ def list_folders(root: Path, rules: SplitRules, found: Callable[[int], None]) ->
     beside = "train" in splits.values()
     for entry in entries(root, rows.other, without={folder.name for folder in splits}):
         if beside and not entry.reason:
-            entry = entry._replace(reason="beside the folders of the splits")
-        _add(rows, root, root, entry, "train")
+            top, *_ = PurePosixPath(entry.name).parts
+            rows.skip(top, "beside the folders of the splits")
+        else:
+            _add(rows, root, root, entry, "train")
         found(len(rows))
     return rows
 

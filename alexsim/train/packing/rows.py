@@ -106,18 +106,19 @@ class Rows:
         place = {name: number for number, name in enumerate(classes)}
         label = np.array([place.get(name, -1) for name in known], dtype=np.int64)[own]
         held = self._held_out(split, own, labels(needed=False) is not None)
-        given = labels(needed=bool((own[held] == 0).any()))
+        strange = not (label[held] >= 0).any()
+        given = labels(needed=bool(held.any() and (strange or (own[held] == 0).any())))
         if given is not None:
-            self._label(label, held & ((own == 0) | given.given), given, classes, words)
+            self._label(label, held & ((own == 0) | strange | given.given), given, classes, words)
         elif held.any() and not own[held].any():
             raise DataError(
                 f"{self._containers_of(container[held])}: images without classes; `alexsim data"
                 " pack --val-labels FILE` reads them"
             )
         if held.any() and not (label[held] >= 0).any():
-            strange = {known[i] for i in np.unique(own[held])} - {""}
+            others = {known[i] for i in np.unique(own[held])} - {""}
             raise DataError(
-                f"{self._containers_of(container[held])}: none of its classes ({some(strange)}) is"
+                f"{self._containers_of(container[held])}: none of its classes ({some(others)}) is"
                 f" one of the training images ({some(classes)})"
             )
         for row in np.flatnonzero((train | held) & (label < 0)):

@@ -20,6 +20,7 @@ from alexsim.train.packing.splits import (
     SplitRules,
     refuse_idle_rules,
     split_of_file,
+    split_of_folder,
 )
 
 BLOCK = 512
@@ -73,7 +74,7 @@ def list_tars(
     *,
     image: str = "",
 ) -> Rows:
-    """Images of ILSVRC's tar of tars, of its flat validation tar, or of WebDataset shards.
+    """Images of ILSVRC's tar of tars and flat validation tar, of class folders, of WebDataset.
 
     Args:
         image: of samples with several images, the ending of the one to take, as in ``left.jpg``.
@@ -105,7 +106,7 @@ def list_tars(
                 elif kind == "label":
                     labels.setdefault(_stem(member.name), member)
             if not labels:
-                flat += (_row(path, member, "", split) for member in images.values())
+                flat += _by_folder([_row(path, m, "", split) for m in images.values()])
                 continue
             for sample, chosen, others in _samples(images, labels, image):
                 endings.update(_endings(sample, [*chosen, *others]))
@@ -123,6 +124,24 @@ def list_tars(
     for row in sorted(flat, key=lambda row: row.name):
         rows.add(row)
     return rows
+
+
+def _by_folder(rows: Sequence[Row]) -> Iterator[Row]:
+    """Images of a tar without labels; class and split are told by folders, as outside of tars.
+
+    Folders around all of them tell nothing.
+    """
+    folders = [[p for p in PurePosixPath(r.name).parts[:-1] if p not in "/.."] for r in rows]
+    around = 0
+    for level in zip(*(parts[:-1] for parts in folders), strict=False):
+        if len(set(level)) > 1 or split_of_folder(level[0]):
+            break
+        around += 1
+    for row, parts in zip(rows, folders, strict=True):
+        split, inner = row.split, parts[around:]
+        if inner and (named := split_of_folder(inner[0])):
+            split, inner = named, inner[1:]
+        yield row._replace(split=split, image_class=inner[0] if inner else "")
 
 
 def _row(path: Path, member: Member, image_class: str, split: SourceSplit) -> Row:
