@@ -1,8 +1,9 @@
 """Names of files and classes as text, and back. A name is bytes; documents hold Unicode.
 
 Python decodes a byte that is not UTF-8 to a lone surrogate (PEP 383), which JSON, CSV, Parquet and
-terminals refuse. Here such a byte is written ``\\xe9``, as C and Python write it, and a backslash
-``\\\\``, so that every name can be told from every other and read back.
+terminals refuse. Here such a byte is written ``\\xe9``, as C and Python write it. A backslash is
+doubled where it could be taken for that, so that names stay apart and can be read back; all other
+names stay as they are.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import codecs
 import re
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _ESCAPED = re.compile(r"[\\\ud800-\udfff]")
 _ESCAPE = re.compile(r"\\(?:\\|x([0-9a-f]{2})|u([0-9a-f]{4}))")
 _BYTE = 0xDC00
@@ -21,7 +23,9 @@ STREAM_ERRORS = "alexsim-names"
 
 def name_text(name: str) -> str:
     """A name as every document can hold it."""
-    return _ESCAPED.sub(lambda match: _escape(match[0]), name)
+    if _ESCAPE.search(name) or _SURROGATE.search(name):
+        return _ESCAPED.sub(lambda match: _escape(match[0]), name)
+    return name
 
 
 def name_of(text: str) -> str:

@@ -208,7 +208,10 @@ def test_pack_says_both_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[st
     }  # fmt: skip
 
 
-BYTES = st.binary(min_size=1).filter(lambda name: b"/" not in name and b"\0" not in name)
+BYTES = st.one_of(
+    st.binary(min_size=1).filter(lambda name: b"/" not in name and b"\0" not in name),
+    st.lists(st.sampled_from([b"\\", b"x", b"e9", b"\xe9", b"u", b"00e9"])).map(b"".join),
+)
 
 
 @given(first=BYTES, second=BYTES)
@@ -218,6 +221,8 @@ def test_names_are_bytes_and_come_back(first: bytes, second: bytes) -> None:
     for name, text in zip(names, texts, strict=True):
         assert name_of(text.encode().decode()) == name
         assert json.loads(json.dumps(text)) == text
+        if "\\" not in name and name.isprintable():
+            assert text == name
     assert (texts[0] == texts[1]) == (first == second)
 
 

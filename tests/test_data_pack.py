@@ -307,6 +307,8 @@ def test_what_is_whole_stays_and_what_is_not_ours_too(
     assert contents(tmp_path / "set") == contents(packed)
     with pytest.raises(DataError, match="packed with other settings"):
         pack(wordnet, tmp_path / "set", PackSettings(), workers=1)
+    with pytest.raises(DataError, match="is packed already"):
+        pack(packed, tmp_path / "again", SMALL, workers=1)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").touch()
     with pytest.raises(DataError, match="is not empty"):

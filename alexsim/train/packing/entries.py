@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Collection, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 from alexsim.errors import DataError
@@ -45,14 +45,15 @@ class Entry(NamedTuple):
 
 def ending(name: str) -> str:
     """What stands behind the last dot of a path's last part, in small letters."""
-    return PurePosixPath(name).suffix.removeprefix(".").lower()
+    stem, dot, last = name.rpartition("/")[2].rpartition(".")
+    return last.lower() if stem and dot else ""
 
 
 def is_hidden(name: str) -> bool:
     """Whether a part of a path is hidden, or a system's own: ``._0.jpg``, ``__MACOSX/0.jpg``."""
-    parts = PurePosixPath(name).parts
     return any(
-        (part.startswith(".") and part != "..") or part.lower() in _SYSTEM_FOLDERS for part in parts
+        (part.startswith(".") and part not in (".", "..")) or part.lower() in _SYSTEM_FOLDERS
+        for part in name.split("/")
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from alexsim.errors import DataError
 from alexsim.train.packing.entries import IMAGE_ENDINGS, Entry, ending, entries, is_hidden
@@ -35,8 +35,7 @@ def list_folders(root: Path, rules: SplitRules, found: Callable[[int], None]) ->
     beside = "train" in splits.values()
     for entry in entries(root, rows.other, without={folder.name for folder in splits}):
         if beside and not entry.reason:
-            top, *_ = PurePosixPath(entry.name).parts
-            rows.skip(top, "beside the folders of the splits")
+            rows.skip(entry.name.partition("/")[0], "beside the folders of the splits")
         else:
             _add(rows, root, root, entry, "train")
         found(len(rows))
@@ -83,11 +82,11 @@ def _has_images(folder: Path) -> bool:
 
 
 def _add(rows: Rows, root: Path, folder: Path, entry: Entry, split: SourceSplit) -> None:
-    *folders, _ = PurePosixPath(entry.name).parts
+    top, inside, _ = entry.name.partition("/")
     reason = entry.reason
-    if not folders and split == "train":
+    if not inside and split == "train":
         reason = reason or "in no class folder"
     if reason:
         rows.skip((folder / entry.name).relative_to(root).as_posix(), reason, entry.images)
     else:
-        rows.add(Row(str(folder), entry.name, folders[0] if folders else "", split=split))
+        rows.add(Row(str(folder), entry.name, top if inside else "", split=split))

@@ -20,7 +20,7 @@ import PIL.features
 from numpy.typing import NDArray
 
 from alexsim.errors import DataError
-from alexsim.train.dataset import INDEX, PARTS
+from alexsim.train.dataset import INDEX, PARTS, is_packed
 from alexsim.train.packing.disk import drop_unfinished, write_whole
 from alexsim.train.packing.index import read_index, write_index
 from alexsim.train.packing.listing import SourceChoices, list_source
@@ -65,6 +65,8 @@ def pack(
     """
     watch = watch or PackWatch()
     try:
+        if is_packed(source):
+            raise DataError(f"{source} is packed already; pack what it was packed from")
         if (target / INDEX).is_file():
             return _whole(target, settings, watch)
         with _only_one(target):
