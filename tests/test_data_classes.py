@@ -17,13 +17,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tiny import write_weights
 
 from alexsim.errors import DataError
 from alexsim.train.dataset import discover, split_of
+from alexsim.train.evaluate import Setup, answers, class_names, errors
 from alexsim.train.packing import names as names_module
 from alexsim.train.packing.classes import ordered
 from alexsim.train.packing.listing import SourceChoices, list_source
-from alexsim.train.packing.records import Listing
+from alexsim.train.packing.pack import pack
+from alexsim.train.packing.records import Listing, PackSettings
+from alexsim.train.weights import load_weights
 
 
 def jpeg() -> bytes:
@@ -33,6 +37,8 @@ def jpeg() -> bytes:
 
 
 JPEG = jpeg()
+CONTENTS: dict[str, bytes] = {}
+"""Of images that are not just ``JPEG``, by stem."""
 NUMBER = itertools.count()
 
 
@@ -42,6 +48,10 @@ class Drawn:
 
     train: dict[str, list[str]]
     val: dict[str, list[str]]
+
+
+def data_of(stem: str) -> bytes:
+    return CONTENTS.get(stem, JPEG)
 
 
 def write_tar(path: Path, files: list[tuple[str, bytes]]) -> None:
@@ -66,13 +76,13 @@ def folders(drawn: Drawn, root: Path) -> Path:
     for split, rows in splits_of(drawn):
         for name, stem in rows:
             (root / split / name).mkdir(parents=True, exist_ok=True)
-            (root / split / name / f"{stem}.jpg").write_bytes(JPEG)
+            (root / split / name / f"{stem}.jpg").write_bytes(data_of(stem))
     return root
 
 
 def plain_tar(drawn: Drawn, root: Path) -> Path:
     files = [
-        (f"set/{split}/{name}/{stem}.jpg", JPEG)
+        (f"set/{split}/{name}/{stem}.jpg", data_of(stem))
         for split, rows in splits_of(drawn)
         for name, stem in rows
     ]
@@ -84,7 +94,7 @@ def tar_of_tars(drawn: Drawn, root: Path) -> Path:
     for split, rows in splits_of(drawn):
         inner = []
         for name, group in itertools.groupby(rows, key=lambda row: row[0]):
-            write_tar(root / "inner", [(f"{stem}.JPEG", JPEG) for _, stem in group])
+            write_tar(root / "inner", [(f"{stem}.JPEG", data_of(stem)) for _, stem in group])
             inner.append((f"{name}.tar", (root / "inner").read_bytes()))
         (root / "inner").unlink()
         write_tar(root / f"ILSVRC2012_img_{split}.tar", inner[::-1])
@@ -95,7 +105,7 @@ def webdataset(drawn: Drawn, root: Path) -> Path:
     for split, rows in splits_of(drawn):
         files = []
         for name, stem in rows:
-            files += [(f"x/{stem}.CLS", f"{name}\n".encode()), (f"x/{stem}.JPG", JPEG)]
+            files += [(f"x/{stem}.CLS", f"{name}\n".encode()), (f"x/{stem}.JPG", data_of(stem))]
         write_tar(root / split / "000000.tar", files)
     return root
 
@@ -105,7 +115,7 @@ def flat_validation(drawn: Drawn, root: Path) -> Path:
     lines = ["ImageId,PredictionString"]
     for name, stem in rows_of(drawn.val):
         (root / "val").mkdir(exist_ok=True)
-        (root / "val" / f"{stem}.jpg").write_bytes(JPEG)
+        (root / "val" / f"{stem}.jpg").write_bytes(data_of(stem))
         lines.append(f"{stem},{name} 1 2 3 4")
     (root / "LOC_val_solution.csv").write_text("\n".join(lines))
     return root
@@ -121,7 +131,7 @@ def parquet(drawn: Drawn, root: Path, *, number: bool = True) -> Path:
     metadata = {"huggingface": json.dumps({"info": {"features": features}})} if number else {}
     root.mkdir(parents=True)
     for split, rows in splits_of(drawn):
-        images = [{"bytes": JPEG, "path": f"{stem}.jpg"} for _, stem in rows]
+        images = [{"bytes": data_of(stem), "path": f"{stem}.jpg"} for _, stem in rows]
         labels = [names.index(name) if number else name for name, _ in rows]
         table = pa.table({"image": images, "label": labels}).replace_schema_metadata(metadata)
         pq.write_table(table, root / f"{split}-00000-of-00001.parquet")
@@ -183,6 +193,32 @@ def test_the_same_set_in_every_form_has_the_same_classes_and_splits(
     assert {name: found for name, found in seen.items() if found != first} == {}
     assert first[0] == list(ordered(set(drawn.train)))
     assert len(first[1]) == len(rows_of(drawn.train)) + len(rows_of(drawn.val))
+
+
+def test_the_same_images_have_the_same_error_in_every_form(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Packed from any form, with a network that numbers the classes in an order of its own."""
+    weights = load_weights(write_weights(tmp_path, classes=("middle", "bright", "dark")))
+    drawn = Drawn(train={}, val={})
+    for place, path in enumerate(sorted(folder.rglob("*.JPEG"))):
+        stem = f"{path.parent.name}-{path.stem}"
+        monkeypatch.setitem(CONTENTS, stem, path.read_bytes())
+        split = drawn.val if place % 4 == 0 else drawn.train
+        split.setdefault(path.parent.name, []).append(stem)
+    seen = []
+    for form in (folders, webdataset, flat_validation, parquet):
+        source = form(drawn, tmp_path / form.__name__)
+        packed = tmp_path / f"{form.__name__}-packed"
+        pack(source, packed, PackSettings(side=27, shard_images=64), workers=1)
+        images = discover(packed, most_classes=3)
+        names = class_names([weights], images)
+        samples = images.renumbered(split_of(images, "held-out").samples, names)
+        setup = Setup(batch_size=16, workers=1)
+        found = answers(weights, samples, setup, views=1, done=lambda _: None)
+        seen.append((names, len(found.samples), errors(found)))
+    assert seen == [seen[0]] * 4
+    assert seen[0][:2] == (("middle", "bright", "dark"), 15)
 
 
 @given(st.sets(NUMBERS, min_size=1))
