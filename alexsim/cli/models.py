@@ -132,12 +132,19 @@ def names_of(classes: Sequence[str], near: Sequence[Path], given: Path | None) -
     """What classes are called; names for WordNet ids from a file that is given or lies near.
 
     Raises:
-        DataError: such a file cannot be read.
+        DataError: such a file cannot be read, or a given one names no class.
     """
+    from alexsim.errors import DataError
     from alexsim.report.prediction import ClassNames
+    from alexsim.train.packing.classes import some
     from alexsim.train.packing.words import words_of
 
-    return ClassNames(ids=classes, words=words_of(classes, near, given))
+    words = words_of(classes, near, given)
+    if given is not None and classes and not any(name in words for name in classes):
+        raise DataError(
+            f"{given}: none of its ids ({some(list(words))}) is a class ({some(classes)})"
+        )
+    return ClassNames(ids=classes, words=words)
 
 
 def output_names(

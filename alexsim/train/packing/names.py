@@ -96,6 +96,8 @@ def _lines(path: Path) -> list[str]:
         text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
+    if "\0" in text:
+        raise DataError(f"cannot read {path}: it is no text")
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 

@@ -34,5 +34,6 @@ def words_of(
 
 def _words_in(place: Path) -> Mapping[str, str]:
     if (place / INDEX).is_file():
-        return {one.wnid: one.name for one in read_index(place).classes if one.name}
+        classes = read_index(place).classes
+        return {known.wnid: known.name for known in classes if known.name}
     return names_beside(place, None)
