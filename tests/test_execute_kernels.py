@@ -72,6 +72,7 @@ CONVOLUTIONS = [
     pytest.param(
         (2, 2, 8, 11), {"filters": 3, "size": 3, "stride": 3, "padding": 1}, id="ceil-with-padding"
     ),
+    pytest.param((2, 3, 8, 9), {"filters": 4, "size": 1, "stride": 2}, id="no-window-of-zeros"),
     pytest.param((1, 1, 5, 5), {"filters": 1, "size": 5}, id="one-output"),
 ]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from alexsim.execute.bind import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.execute.random import dropout_keep
 from alexsim.interchange.caffemodel import read_caffemodel
+from alexsim.interchange.convert import imported
 from alexsim.interchange.layout import (
     dropout_factors,
     from_plain,
@@ -40,7 +40,6 @@ from alexsim.interchange.module import AlexNet, plain_module
 from alexsim.interchange.onnx import largest_difference, onnx_bytes
 from alexsim.interchange.state_dict import (
     from_torchvision,
-    read_state_dict,
     state_dict_bytes,
     to_torchvision,
 )
@@ -311,73 +310,7 @@ def test_a_weights_file_becomes_a_module(tmp_path: Path) -> None:
         AlexNet.from_file(path)
 
 
-# --- files of torch.save --------------------------------------------------------------------------
-
-
-def test_a_state_dict_file_in_all_its_wrappings(tmp_path: Path) -> None:
-    plain = to_plain(ONE, drawn(ONE))
-    path = tmp_path / "w.pt"
-    path.write_bytes(state_dict_bytes(plain))
-    assert_same(read_state_dict(path), plain)
-    parallel = {f"module.{name}": tensor.double() for name, tensor in plain.items()}
-    torch.save({"state_dict": parallel, "epoch": 3}, path)
-    assert_same(read_state_dict(path), plain)
-    # The ImageNet example of PyTorch wraps AlexNet's features only.
-    torch.save({"features.module.0.weight": torch.zeros(2), "_orig_mod.x": torch.zeros(1)}, path)
-    assert read_state_dict(path).keys() == {"features.0.weight", "x"}
-
-
-class Runs:
-    """What a hostile pickle is."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
-
-
-def test_a_pickle_never_runs(tmp_path: Path) -> None:
-    path = tmp_path / "w.pt"
-    for value in (
-        {"conv1.weight": Runs(tmp_path / "ran")},
-        Runs(tmp_path / "ran"),
-        plain_module(ONE),
-    ):
-        torch.save(value, path)
-        with pytest.raises(InterchangeError, match="holds more than tensors") as caught:
-            read_state_dict(path)
-        assert "\n" not in str(caught.value)
-    assert not (tmp_path / "ran").exists()
-
-
-@pytest.mark.parametrize(
-    ("value", "says"),
-    [
-        ([1, 2], "no state_dict but a list"),
-        ({}, "no state_dict but a dict"),
-        ({"state_dict": 3}, "no state_dict but a int"),
-        ({"conv1.weight": torch.zeros(3, dtype=torch.int8)}, "conv1.weight is no tensor of real"),
-        ({"epoch": 3}, "epoch is no tensor of real numbers but a int"),
-    ],
-)
-def test_what_is_no_state_dict(value: object, says: str, tmp_path: Path) -> None:
-    torch.save(value, tmp_path / "w.pt")
-    with pytest.raises(InterchangeError, match=says):
-        read_state_dict(tmp_path / "w.pt")
-
-
-@given(data=st.binary(max_size=200) | st.binary(max_size=60).map(lambda b: b"PK\x03\x04" + b))
-@settings(max_examples=80, deadline=None)
-@pytest.mark.parametrize("ending", [".pt", ".safetensors"])
-def test_any_bytes_are_refused_in_one_line(
-    ending: str, data: bytes, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    path = tmp_path_factory.getbasetemp() / f"any{ending}"
-    path.write_bytes(data)
-    with pytest.raises(InterchangeError) as caught:
-        read_state_dict(path)
-    assert "\n" not in str(caught.value)
+# --- torchvision's --------------------------------------------------------------------------------
 
 
 class Torchvision(nn.Module):
@@ -466,7 +399,7 @@ def test_the_whole_network_through_every_format(tmp_path: Path) -> None:
     assert sum(tensor.numel() for tensor in plain.values()) == 60_965_224
     path = tmp_path / "alexnet.pt"
     path.write_bytes(state_dict_bytes(plain))
-    assert_same(from_plain(network, read_state_dict(path)), state)
+    assert_same(dict(imported(path, network).state), state)
     if pytest.importorskip("onnx") and pytest.importorskip("onnxruntime"):
         from alexsim.interchange.caffe import caffe_files
 
@@ -547,10 +480,14 @@ def mistakes(folder: Path) -> Iterator[tuple[tuple[str, ...], str]]:
     yield ("export", weights, "x.pt", "--names", "torchvision"), "is alexnet-owt, not lenet-5"
     yield ("export", weights, str(folder / "no" / "x.pt")), "cannot write"
     yield ("import", plain, "x.pt"), "OUT must end in .safetensors"
-    yield ("import", "x.tflite", to), "FILE must end in .pt, .pth, .safetensors, .caffemodel"
+    yield ("import", str(folder / "one.txt"), to), "no file of torch.save, safetensors or Caffe"
+    yield (
+        ("import", plain, to, *lenet, "--key", "ema"),
+        "no weights of lenet-5 under 'ema', but at the top",
+    )
     yield ("import", str(folder / "gone.pt"), to), "cannot read"
     yield ("import", str(folder / "gone.caffemodel"), to), "cannot read"
-    yield ("import", plain, to), "does not fit alexnet-2012: no biases of fc8"
+    yield ("import", plain, to), "alexnet-2012: it has conv1.weight at the top, but no conv3"
     yield ("import", plain, to, *lenet, "--classes", weights), "cannot read"
     yield ("import", plain, to, *lenet, "--classes", str(folder / "one.txt")), "names 1 classes"
     yield ("import", plain, to, *lenet, "--mean", "1,2"), "--mean must be"

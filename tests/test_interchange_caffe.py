@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -179,6 +180,56 @@ def test_a_caffemodel_that_does_not_fit(change, says: str, caffe) -> None:
     data = caffemodel(change(to_plain(COLOURS, drawn(COLOURS))), old=False)
     with pytest.raises(InterchangeError, match=says):
         read_caffemodel(data, COLOURS, "it")
+
+
+NUMBERS = {
+    "double": lambda v: field(8, v.astype("<f8").tobytes()),
+    "NVCaffe's half": lambda v: b"\x50\x02" + field(12, v.astype("<f2").tobytes()),
+    "NVCaffe's float": lambda v: b"\x50\x01" + field(12, v.astype("<f4").tobytes()),
+    "NVCaffe's double": lambda v: field(12, v.astype("<f8").tobytes()),  # 0 need not be written
+    "one by one": lambda v: b"".join(b"\x2d" + x.tobytes() for x in v.astype("<f4").flat),
+    "doubles one by one": lambda v: b"".join(b"\x41" + x.tobytes() for x in v.astype("<f8").flat),
+}
+
+
+def stored(numbers: Callable[[np.ndarray], bytes], plain: State) -> bytes:
+    """A file whose numbers stand in another field than ``data``."""
+    layers: dict[str, bytes] = {}
+    for name, tensor in plain.items():
+        shape = field(7, field(1, b"".join(map(varint, tensor.shape))))
+        layer = name.split(".")[0]
+        layers[layer] = layers.get(layer, field(1, layer.encode())) + field(
+            7, shape + numbers(tensor.numpy())
+        )
+    return b"".join(field(100, layer) for layer in layers.values())
+
+
+@pytest.mark.parametrize("where", NUMBERS)
+def test_numbers_are_read_wherever_they_stand(where: str, caffe) -> None:
+    plain = to_plain(COLOURS, drawn(COLOURS))
+    back, _ = read_caffemodel(stored(NUMBERS[where], plain), COLOURS, "it")
+    wanted = {k: v.half().float() if "half" in where else v for k, v in plain.items()}
+    wanted["conv1.weight"] = wanted["conv1.weight"].flip(1)
+    assert_same(dict(back), wanted)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "says"),
+    [
+        (lambda _: b"", r"it: fc2\.bias has a shape, but no numbers"),
+        (lambda v: b"\x50\x03" + field(12, v.astype("<i4").tobytes()), "raw_data is of type 3"),
+        (lambda v: b"\x50\x02" + field(12, v.tobytes()), r"it: fc2\.bias has 16 bytes, not those"),
+    ],
+)
+def test_numbers_that_cannot_be_read_are_named(numbers, says: str, caffe) -> None:
+    with pytest.raises(InterchangeError, match=says):
+        read_caffemodel(stored(numbers, to_plain(COLOURS, drawn(COLOURS))), COLOURS, "it")
+
+
+def test_a_blob_without_a_shape_is_named(caffe) -> None:
+    layer = field(1, b"fc2") + field(7, field(5, b"\0" * 8)) * 2
+    with pytest.raises(InterchangeError, match=r"it: fc2\.bias has no shape"):
+        read_caffemodel(field(100, layer), COLOURS, "it")
 
 
 def test_a_shape_that_lies_about_its_numbers(caffe) -> None:

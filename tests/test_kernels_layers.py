@@ -28,6 +28,8 @@ def exact(x: torch.Tensor) -> torch.Tensor:
         ((7, 7), 3, 3, (3, 3)),  # windows that hang over
         ((5, 6), 4, 1, (2, 3)),
         ((9, 5), 2, 3, (3, 2)),  # gaps between windows
+        ((9, 8), 3, 4, (3, 2)),  # gaps, and a window that hangs over
+        ((2, 2), 3, 2, (1, 1)),
         ((1, 1), 1, 1, (1, 1)),
     ],
 )
@@ -73,6 +75,8 @@ def test_pools_take_any_strides_and_keep_nan() -> None:
     assert torch.equal(y.nan_to_num(), wanted.nan_to_num())
     with pytest.raises(ValueError, match="does not pool to"):
         pool.forward(x, y[:, :3], size=2, stride=2)
+    with pytest.raises(ValueError, match="does not pool to"):
+        pool.forward(x, torch.empty(2, 4, 3, 4, device=DEVICE), size=1, stride=2)
     with pytest.raises(ValueError, match="ties must be"):
         pool.backward(x, y, y, x, size=2, stride=2, ties="none")
 

@@ -19,12 +19,21 @@ def import_(
         Path,
         typer.Argument(
             metavar="FILE",
-            help="A plain state_dict as .pt, .pth or .safetensors (torchvision's AlexNet too, for"
-            " alexnet-owt), or a .caffemodel.",
+            help="A state_dict as torch.save or safetensors write it, in a checkpoint or alone"
+            " (torchvision's AlexNet too, for alexnet-owt), or a .caffemodel; whatever its ending.",
         ),
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A .safetensors file to write.")],
     net: options.Net = "alexnet-2012",
+    key: Annotated[
+        str | None,
+        typer.Option(
+            "--key",
+            metavar="KEY",
+            help="Where in a checkpoint the weights are, as `state_dict_ema`. Default: where their"
+            " names are, averages last.",
+        ),
+    ] = None,
     classes: Annotated[
         Path | None,
         typer.Option("--classes", metavar="FILE", help="Names of the classes, one in each line."),
@@ -60,9 +69,6 @@ def import_(
     from alexsim.errors import AlexsimError
     from alexsim.report.interchange import conversion_document, conversion_text
 
-    endings = (".pt", ".pth", ".safetensors", ".caffemodel")
-    if file.suffix not in endings:
-        raise AlexsimError(f"FILE must end in {', '.join(endings)}; got {file}")
     if out.suffix != ".safetensors":
         raise AlexsimError(f"OUT must end in .safetensors, got {out}")
     asked = None if normalise is None else as_normalisation(normalise)
@@ -76,7 +82,7 @@ def import_(
     from alexsim.train.images import square_side
     from alexsim.train.weights import Weights, save_weights
 
-    found = imported(file, load_network(net), allow_nan=allow_nan)
+    found = imported(file, load_network(net), key=key, allow_nan=allow_nan)
     network = found.network
     if network.classes != load_network(net).classes:
         net = f"{without_head(net)}+{network.classes}-classes"

@@ -188,10 +188,11 @@ def _add_scale(net: Any, layer: LocalResponseNorm | SpatialResponseNorm) -> None
 
 def _refuse_leftover(layer: MaxPool | AveragePool, part: Part) -> None:
     for extent, out in zip(part.input_shape[1:], part.output_shape[1:], strict=True):
-        if -(-(extent - layer.size) // layer.stride) + 1 != out:
+        theirs = -(-(extent - layer.size) // layer.stride) + 1
+        if theirs != out:
             raise InterchangeError(
                 f"layer {layer.name!r}: leaves out what is left of {extent} pixels; Caffe's pools"
-                " do not"
+                f" do not: {theirs} windows, not {out}"
             )
 
 

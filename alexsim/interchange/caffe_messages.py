@@ -1,4 +1,5 @@
-"""The few messages of Caffe's files that a chain of layers needs (``caffe.proto`` of BVLC Caffe).
+"""The few messages of Caffe's files that a chain of layers needs (``caffe.proto`` of BVLC Caffe,
+and ``raw_data`` of NVIDIA's).
 
 They are described here, field by field, and made when they are first used: the package
 ``protobuf`` is optional. ``data`` is packed floats, which lie in a file as bytes do; as bytes they
@@ -23,7 +24,8 @@ Floats = NDArray[np.float32]
 _MESSAGES = """
 BlobShape: dim* int64 1
 BlobProto: num int32 1, channels int32 2, height int32 3, width int32 4, data* bytes 5,
-    shape BlobShape 7, double_data* bytes 8
+    shape BlobShape 7, double_data* bytes 8, raw_data_type int32 10, raw_data bytes 12
+UnpackedBlob: data* float 5, double_data* double 8
 InputParameter: shape* BlobShape 1
 ConvolutionParameter: num_output uint32 1, pad uint32 3, kernel_size uint32 4, group uint32 5,
     stride uint32 6, kernel_h uint32 11, kernel_w uint32 12
@@ -43,6 +45,8 @@ LayerParameter: name string 1, type string 2, bottom* string 3, top* string 4, b
 V1LayerParameter: name string 4, type int32 5, blobs* BlobProto 6, lrn_param LRNParameter 18
 NetParameter: name string 1, layers* V1LayerParameter 2, layer* LayerParameter 100
 """
+_RAW = ("<f8", "<f4", "<f2")
+"""NVCaffe's types of numbers; it has whole ones, too, for other things than weights."""
 _ENUMS = {"PoolMethod": ("MAX", "AVE"), "NormRegion": ("ACROSS_CHANNELS", "WITHIN_CHANNEL")}
 
 
@@ -126,12 +130,13 @@ def blob_values(blob: Any, where: str) -> Floats:
     """A ``BlobProto`` as an array; files before 2014 have four extents, the first ones 1.
 
     Raises:
-        InterchangeError: it does not hold as many numbers as its shape says.
+        InterchangeError: it does not hold as many numbers as its shape says, or other ones.
     """
     legacy = (blob.num, blob.channels, blob.height, blob.width)
     shape = tuple(blob.shape.dim) if blob.HasField("shape") else legacy
-    kind, chunks = ("<f8", blob.double_data) if blob.double_data else ("<f4", blob.data)
-    data = b"".join(chunks)
+    if not blob.HasField("shape") and not any(legacy):
+        raise InterchangeError(f"{where} has no shape")
+    kind, data = _numbers(blob, where)
     # In Python's own numbers: a hostile shape may be larger than an array's size can be.
     size = 1
     for extent in shape:
@@ -139,3 +144,25 @@ def blob_values(blob: Any, where: str) -> Floats:
     if len(data) != size * np.dtype(kind).itemsize:
         raise InterchangeError(f"{where} has {len(data):,} bytes, not those of shape {shape}")
     return np.frombuffer(data, kind).astype(np.float32).reshape(shape)
+
+
+def _numbers(blob: Any, where: str) -> tuple[str, bytes]:
+    """Their type, and their bytes, wherever they stand."""
+    if blob.HasField("raw_data"):
+        kind = blob.raw_data_type
+        if kind not in range(len(_RAW)):
+            raise InterchangeError(
+                f"{where}: NVCaffe's raw_data is of type {kind}, not one of 0 (double), 1 (float),"
+                " 2 (half)"
+            )
+        return _RAW[kind], blob.raw_data
+    if blob.double_data or blob.data:
+        kind, chunks = ("<f8", blob.double_data) if blob.double_data else ("<f4", blob.data)
+        return kind, b"".join(chunks)
+    # Each number as a field of its own, as writers other than Caffe's may have it.
+    apart = new_message("UnpackedBlob")
+    apart.ParseFromString(blob.SerializeToString())
+    numbers = apart.double_data or apart.data
+    if not numbers:
+        raise InterchangeError(f"{where} has a shape, but no numbers")
+    return "<f8", np.array(numbers, "<f8").tobytes()

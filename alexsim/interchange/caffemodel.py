@@ -34,9 +34,10 @@ def read_caffemodel(data: bytes, network: Network, where: str) -> tuple[Plain, A
     blobs = {layer.name: layer.blobs for layer in (*net.layers, *net.layer) if layer.blobs}
     if not blobs:
         raise InterchangeError(f"{where} holds no weights")
-    last = blobs.get(network.weighted_layers[-1], ())
-    if len(last) == len(KINDS):
-        network = with_classes(network, messages.blob_values(last[-1], where).size)
+    last = network.weighted_layers[-1]
+    if len(blobs.get(last, ())) == len(KINDS):
+        biases = messages.blob_values(blobs[last][-1], f"{where}: {last}.bias")
+        network = with_classes(network, biases.size)
     plain: dict[str, torch.Tensor] = {}
     for parts in weighted(network):
         name = parts[0].layer.name

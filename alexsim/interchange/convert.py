@@ -13,13 +13,13 @@ import torch
 from alexsim.errors import InterchangeError
 from alexsim.interchange import caffe, caffemodel
 from alexsim.interchange.caffe_messages import Floats
-from alexsim.interchange.layout import dropout_factors, from_plain, sized, to_plain
+from alexsim.interchange.checkpoint import choose, format_of, listed, under
+from alexsim.interchange.layout import dropout_factors, from_plain, plain_shapes, sized, to_plain
 from alexsim.interchange.mean import mean_bytes
 from alexsim.interchange.onnx import largest_difference, onnx_bytes
 from alexsim.interchange.state_dict import (
+    TORCHVISION_NAMES,
     from_torchvision,
-    has_torchvision_names,
-    read_state_dict,
     state_dict_bytes,
     to_torchvision,
 )
@@ -28,7 +28,6 @@ from alexsim.network.network import Network
 Normalisation = Literal["mean-image", "channels"]
 State = Mapping[str, torch.Tensor]
 
-READ = (".pt", ".pth", ".safetensors", ".caffemodel")
 WRITTEN = (".pt", ".pth", ".onnx", ".caffemodel")
 
 
@@ -105,15 +104,21 @@ def exported(
     return Exported(network=network, files={ending: state_dict_bytes(plain)}, changes=changes)
 
 
-def imported(path: Path, network: Network, *, allow_nan: bool = False) -> Imported:
-    """Weights by column from a file that ends in one of ``READ``, with its number of classes.
+def imported(
+    path: Path, network: Network, *, key: str | None = None, allow_nan: bool = False
+) -> Imported:
+    """Weights by column from a file, with its number of classes; its bytes say what it is.
+
+    ``key`` is where the weights are in a file that holds several networks' of PyTorch.
 
     Raises:
         InterchangeError: the file cannot be read, does not fit, or has numbers that are not finite.
         NetworkError: the network has no plain form.
     """
-    caffe_file = path.suffix == ".caffemodel"
-    read = _from_caffe(path, network) if caffe_file else _from_state_dict(path)
+    caffe_file = format_of(path) == "caffe"
+    if caffe_file and key is not None:
+        raise InterchangeError(f"--key is for files of torch.save and safetensors, not {path}")
+    read = _from_caffe(path, network) if caffe_file else _from_state_dict(path, network, key)
     plain, changes, notes, normalisation = read
     for name, tensor in () if allow_nan else plain.items():
         if not bool(torch.isfinite(tensor).all()):
@@ -181,12 +186,24 @@ def _from_caffe(path: Path, network: Network) -> _Read:
     return plain, changes, notes, "mean-image"
 
 
-def _from_state_dict(path: Path) -> _Read:
-    plain = read_state_dict(path)
-    if has_torchvision_names(plain):
-        return from_torchvision(plain), ("names were torchvision's",), (), "channels"
+def _from_state_dict(path: Path, network: Network, key: str | None) -> _Read:
+    # Networks without a plain form are refused first.
+    schemes = (tuple(plain_shapes(network)), TORCHVISION_NAMES)
+    found = choose(path, network.name, schemes, key)
+    changes: tuple[str, ...] = ()
+    if found.prefix:
+        changes = (f"names were {under(found.prefix)}",)
+    notes: tuple[str, ...] = ()
+    if found.others:
+        others = " and ".join(map(under, found.others))
+        notes = (f"weights that fit are {others}, too: --key takes them",)
+    if found.left_out:
+        notes = (*notes, f"left out: {listed(found.left_out)}")
+    if found.scheme:
+        changes = (*changes, "names were torchvision's")
+        return from_torchvision(found.tensors), changes, notes, "channels"
     note = "only names and shapes were checked: a state_dict has no norms, pools or order"
-    return plain, (), (note,), None
+    return found.tensors, changes, (*notes, note), None
 
 
 def _changes(network: Network, *, back: bool) -> tuple[str, ...]:

@@ -140,10 +140,11 @@ class _Graph:
                 self._norm(layer, parts)
             case SpatialResponseNorm() as layer:
                 self._spatial_norm(layer)
-            case MaxPool(size=size, stride=stride, rounding=rounding):
-                self._pool("MaxPool", name, size, stride, ceil_mode=int(rounding == "ceil"))
-            case AveragePool(size=size, stride=stride, rounding=rounding):
-                self._pool("AveragePool", name, size, stride, ceil_mode=int(rounding == "ceil"))
+            case MaxPool() | AveragePool() as layer:
+                # Not ceil_mode: runtimes differ in whether a window past the edge counts.
+                ends = [layer.end_padding(extent) for extent in first.input_shape[1:]]
+                kind = type(layer).__name__
+                self._pool(kind, name, layer.size, layer.stride, pads=[0, 0, *ends])
             case Dropout():
                 pass
             case SoftmaxCrossEntropy():

@@ -1,18 +1,11 @@
-"""``state_dict`` files of PyTorch: names as ``AlexNet`` has them, or as torchvision's has them.
-
-A pickle can run code, so files are loaded with ``weights_only=True``, which takes tensors only.
-"""
+"""A plain ``state_dict`` as PyTorch writes it: names as ``AlexNet`` has them, or torchvision's."""
 
 from __future__ import annotations
 
 import io
-import pickle
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from alexsim.errors import InterchangeError
 from alexsim.interchange.layout import KINDS
@@ -33,30 +26,7 @@ _TORCHVISION = {
     "fc8": "classifier.6",
 }
 _EDITION = "alexnet-owt"
-_WRAPPERS = ("module", "_orig_mod")
-
-
-def read_state_dict(path: Path) -> Plain:
-    """Tensors of a ``.pt``, ``.pth`` or ``.safetensors`` file, as float32, under plain names.
-
-    A file may hold the ``state_dict`` under that key; what ``DataParallel`` and ``torch.compile``
-    put into names goes.
-
-    Raises:
-        InterchangeError: it cannot be read, holds something else than tensors, or would run code.
-    """
-    loaded = _safetensors(path) if path.suffix == ".safetensors" else _pickled(path)
-    inner = loaded.get("state_dict", loaded) if isinstance(loaded, Mapping) else loaded
-    if not isinstance(inner, Mapping) or not inner:
-        raise InterchangeError(f"{path} holds no state_dict but a {type(inner).__name__}")
-    plain = {}
-    for name, value in inner.items():
-        if not isinstance(value, torch.Tensor) or not value.is_floating_point():
-            what = value.dtype if isinstance(value, torch.Tensor) else type(value).__name__
-            raise InterchangeError(f"{path}: {name} is no tensor of real numbers but a {what}")
-        own = (part for part in str(name).split(".") if part not in _WRAPPERS)
-        plain[".".join(own)] = value.detach().float()
-    return plain
+TORCHVISION_NAMES = tuple(f"{theirs}.{kind}" for theirs in _TORCHVISION.values() for kind in KINDS)
 
 
 def state_dict_bytes(plain: Mapping[str, torch.Tensor]) -> bytes:
@@ -81,36 +51,8 @@ def to_torchvision(network: Network, plain: Mapping[str, torch.Tensor]) -> Plain
     }
 
 
-def has_torchvision_names(plain: Mapping[str, torch.Tensor]) -> bool:
-    """Whether they are those of ``torchvision.models.alexnet``."""
-    return f"{_TORCHVISION['conv1']}.weight" in plain
-
-
 def from_torchvision(plain: Mapping[str, torch.Tensor]) -> Plain:
     """What ``to_torchvision`` undoes; other names stay."""
     ours = {theirs: name for name, theirs in _TORCHVISION.items()}
     parted = ((name.rpartition("."), tensor) for name, tensor in plain.items())
     return {f"{ours.get(layer, layer)}.{kind}": tensor for (layer, _, kind), tensor in parted}
-
-
-def _pickled(path: Path) -> object:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise InterchangeError(f"cannot read {path}: {error.strerror or error}") from error
-    except pickle.UnpicklingError as error:
-        # PyTorch's message is a page on how to load it all the same.
-        raise InterchangeError(
-            f"{path} holds more than tensors, or is damaged: only a state_dict is loaded"
-        ) from error
-    except Exception as error:
-        # What is no such file fails in whatever way its bytes lead to.
-        first = str(error).partition("\n")[0]
-        raise InterchangeError(f"{path} is no file of torch.save: {first}") from error
-
-
-def _safetensors(path: Path) -> object:
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise InterchangeError(f"cannot read {path}: {error}") from error

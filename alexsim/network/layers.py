@@ -40,7 +40,7 @@ class Convolution(Layer):
 
     ``rounding="ceil"`` is the original's rule: the last window may hang over the right and
     bottom edges, where the image is taken as zero. So AlexNet's 224 pixels give 55 outputs
-    without a 227-pixel image.
+    without a 227-pixel image. A window that would see such zeros only is left out.
     """
 
     filters: int
@@ -77,13 +77,9 @@ class Convolution(Layer):
         return max(reach - extent - self.padding, self.padding)
 
     def _extent(self, extent: int) -> int:
-        room = 2 * self.padding + extent - self.size
-        if room < 0:
-            raise NetworkError(
-                f"layer {self.name!r}: a {self.size}x{self.size} window is larger than its"
-                f" input of {extent} pixels with padding {self.padding}"
-            )
-        return 1 + (-(-room // self.stride) if self.rounding == "ceil" else room // self.stride)
+        if self.size > extent + 2 * self.padding:
+            raise _too_large(self, extent, f" with padding {self.padding}")
+        return _windows(self, extent, self.padding)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,22 +88,31 @@ class _Pool(Layer):
     stride: int
     rounding: Literal["exact", "floor", "ceil"] = "exact"
     """``exact`` refuses windows that do not tile the input; ``floor`` leaves out what is left
-    over; ``ceil`` lets the last window hang over the right and bottom edges."""
+    over; ``ceil`` lets the last window hang over the right and bottom edges, if it begins before
+    them."""
 
     def __post_init__(self) -> None:
         _positive(self, "size", "stride")
 
     def output_shape(self, inputs: Shape) -> Shape:
         channels, *extents = _image(self, inputs)
-        for extent in extents:
-            left_over = (extent - self.size) % self.stride
-            if extent < self.size or (left_over and self.rounding == "exact"):
-                raise NetworkError(
-                    f"layer {self.name!r}: {self.size}x{self.size} windows at stride"
-                    f" {self.stride} do not tile {extent} pixels exactly"
-                )
-        up = self.stride - 1 if self.rounding == "ceil" else 0
-        return (channels, *((e - self.size + up) // self.stride + 1 for e in extents))
+        return (channels, *(self._extent(extent) for extent in extents))
+
+    def end_padding(self, extent: int) -> int:
+        """Pixels by which the last window hangs over the end of ``extent`` pixels; < ``size``."""
+        return max((self._extent(extent) - 1) * self.stride + self.size - extent, 0)
+
+    def _extent(self, extent: int) -> int:
+        left_over = (extent - self.size) % self.stride
+        if self.rounding == "exact" and (extent < self.size or left_over):
+            raise NetworkError(
+                f"layer {self.name!r}: {self.size}x{self.size} windows at stride"
+                f" {self.stride} do not tile {extent} pixels exactly"
+            )
+        count = _windows(self, extent)
+        if count < 1:
+            raise _too_large(self, extent)
+        return count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,6 +225,25 @@ class SoftmaxCrossEntropy(Layer):
 
     def output_shape(self, inputs: Shape) -> Shape:
         return (math.prod(inputs),)
+
+
+def _windows(layer: Convolution | _Pool, extent: int, padding: int = 0) -> int:
+    """Windows along ``extent`` pixels with ``padding`` on both sides.
+
+    Rounding up adds one to those that fit, if it begins on a pixel: ``pooling_output_shape`` in
+    ATen's ``Pool.h``, and ONNX's ``MaxPool``. (Caffe keeps an empty one where nothing is padded.)
+    """
+    whole, left_over = divmod(extent + 2 * padding - layer.size, layer.stride)
+    begins = (whole + 1) * layer.stride - padding
+    hangs_over = layer.rounding == "ceil" and left_over > 0 and begins < extent
+    return whole + 1 + hangs_over
+
+
+def _too_large(layer: Convolution | _Pool, extent: int, padded: str = "") -> NetworkError:
+    return NetworkError(
+        f"layer {layer.name!r}: a {layer.size}x{layer.size} window is larger than its input of"
+        f" {extent} pixels{padded}"
+    )
 
 
 def _positive(layer: Layer, *fields: str) -> None:

@@ -94,12 +94,14 @@ def refused(backend: str, network: Network) -> str:
                     f"the triton backend cannot run {network.name}: {before[0].layer.name} leads"
                     f" into {after[0].layer.name} without a pool or activation between"
                 )
-        return ""
-    for layer in network.layers:
-        if isinstance(layer, MaxPool | AveragePool) and layer.rounding == "ceil":
+    # Triton has no kernel for average pools and takes ATen's.
+    unable = MaxPool | AveragePool if backend == "aten" else AveragePool
+    for part, *_ in network.parts:
+        layer = part.layer
+        if isinstance(layer, unable) and any(map(layer.end_padding, part.input_shape[1:])):
             return (
-                f"the aten backend cannot run {network.name}: windows of {layer.name} hang over the"
-                " edge; it can be planned and simulated, not trained"
+                f"the {backend} backend cannot run {network.name}: windows of {layer.name} hang"
+                " over the edge; it can be planned and simulated, not trained"
             )
     return ""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from alexsim.network import counts
+from alexsim.network.layers import MaxPool
 from alexsim.network.network import Network, Part
 from alexsim.plan.planner import plan
 from alexsim.plan.records import Category, DevicePlan, Op, OpKind, Plan
@@ -98,12 +99,18 @@ def _elementwise(
 def without_formula(network: Network) -> tuple[tuple[str, OpKind], ...]:
     """Layers and passes that a plan runs and for which ``counts`` gives no FLOP at all."""
     kinds = (OpKind.FORWARD, OpKind.GRAD_INPUT, OpKind.GRAD_WEIGHT, OpKind.UPDATE)
+    # The largest of a single pixel takes no comparison.
+    free = {
+        (la.name, OpKind.FORWARD)
+        for la in network.layers
+        if isinstance(la, MaxPool) and la.size == 1
+    }
     found = (
         (op.layer, op.kind)
         for op in plan(network, gpus=1, batch_size=1).ops()
         if op.kind in kinds and not op.count.mac and not op.count.elementwise_flop
     )
-    return tuple(dict.fromkeys(found))
+    return tuple(op for op in dict.fromkeys(found) if op not in free)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from alexsim.network import counts
 from alexsim.network.editions import load_network
-from alexsim.network.layers import Convolution, FullyConnected, MaxPool
+from alexsim.network.layers import AveragePool, Convolution, FullyConnected, MaxPool
 from alexsim.network.network import Network
 from alexsim.plan.fit import Fit
 from alexsim.plan.records import Category, Plan
@@ -188,7 +188,7 @@ def _size(layer: object) -> str:
     match layer:
         case Convolution(size=size, stride=stride, padding=padding):
             return f"{size}x{size}/{stride}" + (f" pad {padding}" if padding else "")
-        case MaxPool(size=size, stride=stride):
+        case MaxPool(size=size, stride=stride) | AveragePool(size=size, stride=stride):
             return f"{size}x{size}/{stride}"
         case FullyConnected():
             return "dense"

@@ -14,7 +14,7 @@ import triton.language as tl
 
 from alexsim_kernels.common import Tensor, images, interpreted, power_of_two
 from alexsim_kernels.norm import inverse_power, sum_of_squares
-from alexsim_kernels.pool import Ties
+from alexsim_kernels.pool import Ties, check
 
 
 @triton.jit
@@ -133,7 +133,7 @@ def forward(
     Raises:
         ValueError: shapes do not match, or a tensor is not channels-last.
     """
-    _check(x, y, winners, ties)
+    _check(x, y, winners, stride, ties)
     windows = y.shape[0] * y.shape[2] * y.shape[3]
     grid, blocks = _blocks(windows, x.shape[1])
     _forward[grid](
@@ -162,7 +162,7 @@ def backward(
     Raises:
         ValueError: shapes do not match, or a tensor is not channels-last.
     """
-    _check(x, dy, winners, "all")
+    _check(x, dy, winners, stride, "all")
     if dx.shape != x.shape:
         raise ValueError(f"shapes differ: {list(x.shape)} and {list(dx.shape)}")
     pixels = x.shape[0] * x.shape[2] * x.shape[3]
@@ -180,10 +180,9 @@ def _blocks(rows: int, channels: int) -> tuple[tuple[int], dict[str, int]]:
     return (triton.cdiv(rows, tall),), {"BLOCK_P": tall, "BLOCK_C": wide}
 
 
-def _check(x: Tensor, y: Tensor, winners: Tensor, ties: Ties) -> None:
-    if x.shape[:2] != y.shape[:2] or winners.shape != y.shape:
-        raise ValueError(
-            f"{list(x.shape)} does not pool to {list(y.shape)} and {list(winners.shape)}"
-        )
+def _check(x: Tensor, y: Tensor, winners: Tensor, stride: int, ties: Ties) -> None:
+    check(x, y, stride)
+    if winners.shape != y.shape:
+        raise ValueError(f"winners of {list(winners.shape)} are not those of {list(y.shape)}")
     if ties not in ("all", "first"):
         raise ValueError(f"ties must be 'all' or 'first', got {ties!r}")

@@ -94,7 +94,7 @@ def forward(x: Tensor, y: Tensor, *, size: int, stride: int) -> None:
     Raises:
         ValueError: shapes do not match, or a tensor is too large.
     """
-    _check(x, y)
+    check(x, y, stride)
     block = block_of(y.numel())
     _forward[(triton.cdiv(y.numel(), block),)](
         x, y, y.numel(), x.shape[1], *x.shape[2:], *y.shape[2:], *x.stride(), *y.stride(),
@@ -119,8 +119,8 @@ def backward(
     Raises:
         ValueError: shapes do not match, or a tensor is too large.
     """
-    _check(x, y)
-    _check(dx, dy)
+    check(x, y, stride)
+    check(dx, dy, stride)
     if ties not in ("all", "first"):
         raise ValueError(f"ties must be 'all' or 'first', got {ties!r}")
     block = block_of(x.numel(), most=512)
@@ -131,8 +131,15 @@ def backward(
     )  # fmt: skip
 
 
-def _check(x: Tensor, y: Tensor) -> None:
-    if x.ndim != 4 or y.ndim != 4 or x.shape[:2] != y.shape[:2]:
+def check(x: Tensor, y: Tensor, stride: int) -> None:
+    """Refuse an output that is none of the input's: every window must begin on a pixel.
+
+    Raises:
+        ValueError: it is none, or a tensor is too large.
+    """
+    alike = x.ndim == y.ndim == 4 and x.shape[:2] == y.shape[:2]
+    ends = zip(x.shape[2:], y.shape[2:], strict=False)
+    if not alike or any((outputs - 1) * stride >= extent for extent, outputs in ends):
         raise ValueError(f"{list(x.shape)} does not pool to {list(y.shape)}")
     offsets_fit("input", x)
     offsets_fit("output", y)
