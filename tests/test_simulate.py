@@ -360,7 +360,7 @@ def test_hundreds_of_gpus_wait_for_their_network() -> None:
     net = load_network("alexnet-owt")
     images, steps = 128, {}
     for network in ("10gbe", "100gbe"):
-        machine = load_machine("p100", "", network)
+        machine = changed(load_machine("p100", "", network), {"devices_per_node": 16})
         for count in (16, 256):
             configuration = Configuration(
                 network=net, gpus=count, partition="replicas", batch_size=images * count

@@ -13,11 +13,21 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+
+
+def edition(net: str) -> str:
+    """A network's name as lists have it: recipes and baselines go by it."""
+    from alexsim.network.editions import as_written
+
+    return as_written(net)
+
+
 Net = Annotated[
     str,
     typer.Option(
         "--net",
         metavar="EDITION",
+        callback=edition,
         help="Network: see `alexsim network list`; or your own, as FILE.py:NAME. Variants are"
         " added with +, as in alexnet-paper+no-lrn+tanh.",
     ),

@@ -27,6 +27,7 @@ def train(
         typer.Option(
             "--net",
             metavar="EDITION",
+            callback=options.edition,
             help="Network: see `alexsim network list`; or FILE.py:NAME; variants with +. Default:"
             " alexnet-2012, or that of --init-from.",
         ),

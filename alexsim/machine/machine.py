@@ -8,9 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from alexsim.errors import ProfileError
+from alexsim.errors import ProfileError, known_as, unknown
 from alexsim.machine.device import Device, device_from, device_names, load_device
-from alexsim.machine.sheet import Quantity, amiss, check, find, names, unknown
+from alexsim.machine.sheet import Quantity, amiss, check, find, names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,8 +103,11 @@ def load_link(name: str) -> Link:
 def load_machine(name: str, link: str = "", network: str = "") -> Machine:
     """A machine's sheet, or one device of that name on a bus of its time, or a TOML file.
 
+    A bare device is as many cards as are asked for in one host, each in a slot of its own. With a
+    network it is a machine of one card, and the cards are as many such machines.
+
     Args:
-        name: a machine, a device, or the path of a TOML file of either.
+        name: a machine, a device, or the path of a TOML file of either; in whatever case.
         link: the link of each device; that of the sheet, or of the device's time, by default.
         network: the link that joins nodes; that of the sheet, or none, by default.
 
@@ -114,13 +117,13 @@ def load_machine(name: str, link: str = "", network: str = "") -> Machine:
     if name.endswith(".toml"):
         table, where = find("machines", name, what="machine")
         if "architecture" in table:
-            machine = _around(Path(name).stem, device_from(table, where=where))
+            machine = _around(Path(name).stem, device_from(table, where=where), apart=bool(network))
         else:
             machine = _from_sheet(table, where)
-    elif name in machine_names():
-        machine = _from_sheet(*find("machines", name, what="machine"))
-    elif name in device_names():
-        machine = _around(name, load_device(name))
+    elif written := known_as(name, machine_names()):
+        machine = _from_sheet(*find("machines", written, what="machine"))
+    elif written := known_as(name, device_names()):
+        machine = _around(written, load_device(written), apart=bool(network))
     else:
         raise ProfileError(unknown("machine or device", name, (*machine_names(), *device_names())))
     if link:
@@ -142,11 +145,11 @@ def load_sheet(name: str) -> Machine | Device | Link:
         if "device" in table:
             return load_machine(name)
         return load_device(name) if "architecture" in table else load_link(name)
-    if name in machine_names():
+    if known_as(name, machine_names()):
         return load_machine(name)
-    if name in device_names():
+    if known_as(name, device_names()):
         return load_device(name)
-    if name in link_names():
+    if known_as(name, link_names()):
         return load_link(name)
     known = (*machine_names(), *device_names(), *link_names())
     raise ProfileError(unknown("machine, device or link", name, known))
@@ -168,16 +171,17 @@ def _from_sheet(table: Mapping[str, Any], where: str) -> Machine:
     )
 
 
-def _around(name: str, device: Device) -> Machine:
-    """As many of a device as are asked for, in a machine of its time: every card its own slot."""
+def _around(name: str, device: Device, *, apart: bool) -> Machine:
+    """As many of a device as are asked for, each in a slot of a machine of its time; ``apart``:
+    one card in each such machine."""
     year = device.year
     hosts = ((2012, "gtx580x2"), (2016, "titan-blackx4"), (2020, "dgx-1"), (9999, "hgx-h200"))
     base = load_machine(next(name for before, name in hosts if year < before))
     bus = 2 if year < 2012 or name.startswith("k20") else 3 if year < 2020 else 4
     bus = 5 if year >= 2022 and device.architecture.name == "hopper" else bus
     link = load_link(f"pcie{bus}-x16")
-    one = Quantity(value=1, kind="spec", source="every device has a slot of its own")
-    many = Quantity(value=16, kind="spec", source="as many as are asked for")
+    one = Quantity(value=1, kind="spec", source="every device has a slot of its own, and with a network a host")
+    many = Quantity(value=16, kind="spec", source="as many as are asked for, up to 16")
     return replace(
         base,
         name=device.name,
@@ -186,7 +190,7 @@ def _around(name: str, device: Device) -> Machine:
         link=link,
         uplink=link,
         peer_link=None,
-        devices_per_node=many,
+        devices_per_node=one if apart else many,
         devices_per_uplink=one,
     )
 
