@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-
 def edition(net: str) -> str:
     """A network's name as lists have it: recipes and baselines go by it."""
     from alexsim.network.editions import as_written

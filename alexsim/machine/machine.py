@@ -54,13 +54,15 @@ class Machine:
     devices_per_uplink: Quantity
     decode_workers: Quantity
     decode_images_per_s: Quantity
-    """256 x 256 JPEGs that one worker decodes."""
+    """JPEGs that one worker decodes: 256 x 256, unless ``rates_for`` says otherwise."""
     crop_workers: Quantity
     crop_images_per_s: Quantity
     """Images that one worker crops, mirrors and colours."""
     disk_bytes_per_s: Quantity
     host_staging_bytes_per_s: Quantity
     """What devices can write to and read from the host's memory at once, all together."""
+    rates_for: int = 224
+    """Side of the crops that both rates are for; what is decoded is 256/224 of it."""
 
 
 NUMBERS = tuple(field.name for field in fields(Machine) if field.type == "Quantity")
@@ -180,7 +182,7 @@ def _around(name: str, device: Device, *, apart: bool) -> Machine:
     bus = 2 if year < 2012 or name.startswith("k20") else 3 if year < 2020 else 4
     bus = 5 if year >= 2022 and device.architecture.name == "hopper" else bus
     link = load_link(f"pcie{bus}-x16")
-    one = Quantity(value=1, kind="spec", source="every device has a slot of its own, and with a network a host")
+    one = Quantity(value=1, kind="spec", source="a slot of its own; beyond a network, a host too")
     many = Quantity(value=16, kind="spec", source="as many as are asked for, up to 16")
     return replace(
         base,

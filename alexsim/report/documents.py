@@ -103,6 +103,7 @@ def simulation_document(simulation: Simulation, *, images: int, epochs: int) -> 
         "gpus": simulation.devices_count,
         "step_s": simulation.step_s,
         "step_s_interval": [simulation.step_interval.low, simulation.step_interval.high],
+        **step_parts(simulation),
         "images_per_s": simulation.images_per_s,
         "forward_s": simulation.forward_s,
         "backward_s": simulation.backward_s,
@@ -170,6 +171,23 @@ def simulation_document(simulation: Simulation, *, images: int, epochs: int) -> 
             }
             for span in simulation.critical_path
         ],
+    }
+
+
+def step_parts(simulation: Simulation) -> dict[str, Any]:
+    """What a simulated step's time is made of: every document that has the step has these."""
+    path = simulation.data_path
+    return {
+        "step_without_data_s": simulation.step_without_data_s,
+        "data_path": None
+        if path is None
+        else {
+            "side": path.side,
+            "images_per_s": path.images_per_s,
+            "seconds": path.seconds,
+            **{f"{stage}_s": seconds for stage, seconds in path.stages.items()},
+        },
+        "bound": "data path" if simulation.data_bound else "GPUs",
     }
 
 
@@ -385,6 +403,7 @@ def train_document(result: TrainResult, machine: str, simulated: Simulation) -> 
             "machine": machine,
             "library": simulated.library,
             "step_s": simulated.step_s,
+            **step_parts(simulated),
             "images_per_s": simulated.images_per_s,
             # A full run as the paper did it, whatever data this one had.
             "training_days": simulated.training_days(ILSVRC_IMAGES, ILSVRC_EPOCHS),

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from alexsim.network.network import Network
-from alexsim.report.tables import plain_table
+from alexsim.report.tables import data_path_text, milliseconds, plain_table
 from alexsim.simulate.records import DeviceTimes, Simulation
 from alexsim.simulate.sensitivity import Sensitivity
 from alexsim.trace import activity
@@ -71,9 +71,11 @@ def _head(simulation: Simulation, *, images: int, epochs: int) -> str:
         f"  step {milliseconds(simulation.step_s)} ms (90 %: {milliseconds(between.low)} to"
         f" {milliseconds(between.high)}), {simulation.images_per_s:,.0f} images/s,"
         f" {100 * simulation.utilisation:.0f} % of peak",
+        f"  {data_path_text(simulation)}",
         f"  {epochs} epochs of {images:,} images: {_days(days)} days"
         f" (90 %: {_days(bounds.low)} to {_days(bounds.high)})",
-        f"  forward {milliseconds(simulation.forward_s)} ms,"
+        f"  forward {milliseconds(simulation.forward_s)} ms"
+        f"{', with the wait for images' if simulation.data_bound else ''},"
         f" backward {milliseconds(simulation.backward_s)} ms",
         f"  forward passes/s under ideal conditions (all cards at peak):"
         f" {simulation.ideal_forward_images_per_s:,.0f}",
@@ -87,10 +89,6 @@ def _head(simulation: Simulation, *, images: int, epochs: int) -> str:
             "\n  net's; and \"395\": 1.581 TFLOP/s over a training step's 4.0 GFLOP, taken for"
             "\n  a forward pass. Both are peaks, which nothing reaches."
         )
-    if simulation.host_s > simulation.step_s * 0.999:
-        lines.append(
-            "  The data path sets the pace: more decoding cores or a faster disk would help."
-        )
     if not simulation.fits:
         lines.append(
             f"  Does not fit: a device has {simulation.device_memory_bytes / MIB:,.0f} MiB;"
@@ -101,11 +99,6 @@ def _head(simulation: Simulation, *, images: int, epochs: int) -> str:
 
 def _days(days: float) -> str:
     return f"{days:,.0f}" if days >= 10 else f"{days:.2g}"
-
-
-def milliseconds(seconds: float) -> str:
-    """Seconds as milliseconds, one decimal below a thousand."""
-    return f"{1e3 * seconds:,.1f}" if seconds < 1 else f"{1e3 * seconds:,.0f}"
 
 
 def _devices(simulation: Simulation) -> RenderableType:

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexsim.errors import DataError
-from alexsim.train.images import EXTENSIONS, Piece, square_side, square_statistics
+from alexsim.network.network import square_side
+from alexsim.train.images import EXTENSIONS, Piece, square_statistics
 
 Floats = NDArray[np.float32]
 

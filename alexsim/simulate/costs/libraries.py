@@ -130,7 +130,9 @@ def load_library_for(name: str, device: Device, precision: Precision) -> Library
     if precision != "fp32":
         able = [other for other, has in _PRECISIONS.items() if precision in has]
         if library.name not in able:
-            raise ProfileError(f"{library.name} has no {precision} kernels (only {', '.join(able)})")
+            raise ProfileError(
+                f"{library.name} has no {precision} kernels (only {', '.join(able)})"
+            )
         if tensor_speedup(device, precision) == 1:
             raise ProfileError(f"{device.name} has no tensor cores for {precision}")
     return library
