@@ -31,6 +31,18 @@ Net = Annotated[
         " added with +, as in alexnet-paper+no-lrn+tanh.",
     ),
 ]
+
+
+def given(context: typer.Context, *names: str) -> list[str]:
+    """Those of these parameters that were on the command line, as options are written."""
+    sources = {name: context.get_parameter_source(name) for name in names}
+    return [
+        f"--{name.replace('_', '-')}"
+        for name, source in sources.items()
+        if source is not None and source.name == "COMMANDLINE"
+    ]
+
+
 Batch = Annotated[int, typer.Option("--batch", metavar="N", help="Images per step.")]
 Gpus = Annotated[
     int | None,

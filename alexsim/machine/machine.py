@@ -197,6 +197,14 @@ def _around(name: str, device: Device, *, apart: bool) -> Machine:
     )
 
 
+def number_of(machine: Machine, key: str) -> float | None:
+    """The number that ``changed`` would replace, in the key's unit; None where there is none."""
+    owner, _, name = in_si(key, 1.0)[0].rpartition(".")
+    record = getattr(machine, owner, None) if owner else machine
+    quantity = getattr(record, name, None)
+    return quantity.value / in_si(key, 1.0)[1] if isinstance(quantity, Quantity) else None
+
+
 def changed(machine: Machine, settings: Mapping[str, float]) -> Machine:
     """The machine with some numbers replaced: ``device.clock_hz``, ``link.latency_s``, ...
 
@@ -206,11 +214,12 @@ def changed(machine: Machine, settings: Mapping[str, float]) -> Machine:
         ProfileError: there is no such number, or its value is not allowed.
     """
     for key, value in settings.items():
-        machine = _changed(machine, *_in_si(key, value))
+        machine = _changed(machine, *in_si(key, value))
     return machine
 
 
-def _in_si(key: str, value: float) -> tuple[str, float]:
+def in_si(key: str, value: float) -> tuple[str, float]:
+    """A key and its number in the unit of the sheets: ``device.clock_mhz`` is ``..._hz``."""
     for suffix, unit, scale in (
         ("_mhz", "_hz", 1e6),
         ("_ghz", "_hz", 1e9),

@@ -150,6 +150,10 @@ class Simulation:
     it ended."""
     device_memory_bytes: int
     """What programs can use of one device's memory."""
+    power_w: float
+    """Of all devices, by their data sheets."""
+    price_usd: float | None
+    """Of all devices when they came out; None where a sheet states none."""
     trace: Trace
 
     @property

@@ -210,7 +210,7 @@ def simulate_network(
     backend = "aten" if timer.calibration else ""
     if timer.calibration and (configuration.partition != "columns" or configuration.replicas > 1):
         raise PlanError("this machine's calibration predicts one replica of partition columns only")
-    return simulate(
+    found = simulate(
         configuration.plan(timer.machine, backend=backend),
         timer,
         data=data,
@@ -218,6 +218,7 @@ def simulate_network(
         variable_batch=configuration.variable_batch,
         whole_pipeline=whole_pipeline,
     )
+    return replace(found, partition=configuration.partition)
 
 
 def on_machine(

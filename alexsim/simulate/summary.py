@@ -67,7 +67,7 @@ def summarise(
     closing, closed = run.closing(last)
     step_s = closed - origin
     plan, machine, copies = listed.plan, listed.timer.machine, listed.copies
-    host_s = data_path.seconds if data_path else 0.0
+    host_s, count = data_path.seconds if data_path else 0.0, len(plan.devices) * copies
     mine = [
         (op, task, begin, finish, name)
         for (step, op, name), task, begin, finish in zip(
@@ -93,9 +93,9 @@ def summarise(
         network=plan.network.name,
         machine=machine.name,
         library=listed.timer.library.name,
-        partition=_partition(listed),
+        partition="hybrid" if plan.turns > 1 or listed.slices > 1 else "columns",
         replicas=plan.replicas,
-        devices_count=len(plan.devices) * copies,
+        devices_count=count,
         batch_size=plan.images * listed.slices,
         step_s=step_s,
         step_without_data_s=step_s if without_data_s is None else without_data_s,
@@ -114,15 +114,10 @@ def summarise(
         ops=_ops(listed),
         critical_path=path,
         device_memory_bytes=int(machine.device.memory_bytes.value),
+        power_w=count * machine.device.power_w.value,
+        price_usd=count * price.value if (price := machine.device.price_usd) else None,
         trace=Trace(spans=spans),
     )
-
-
-def _partition(listed: TaskList) -> str:
-    if listed.slices > 1 or listed.plan.turns > 1:
-        return "hybrid"
-    alone = len(listed.plan.devices) == 1
-    return "replicas" if alone and listed.plan.replicas > 1 else "columns"
 
 
 def _spans(run: Run, origin: float, step_s: float) -> Iterator[Span]:
