@@ -165,6 +165,8 @@ def simulate(
     Example: alexsim simulate --machine k20x8 --gpus 8 --partition replicas --batch 1024
     --net alexnet-owt
     """
+    from functools import partial
+
     from alexsim.cli.output import print_json
     from alexsim.cli.parse import (
         as_data_path,
@@ -238,13 +240,16 @@ def simulate(
     def run(on: Machine, corrected: Correction) -> Simulation:
         return step(configuration, timer(on, corrected))
 
+    def elsewhere(on: Callable[[], Machine]) -> Simulation:
+        return run(on(), correction)
+
     result = run(there, correction)
     clock = timer(there, correction)
-    rest: dict[str, Callable[[], Simulation]] = {
-        option: lambda on=on: run(on(), correction) for option, on in others.items()
-    }
+    rest: dict[str, Callable[[], Simulation]] = {}
+    for option, on in others.items():
+        rest[option] = partial(elsewhere, on)
     for option, other in other_choices(configuration, transport=transport).items():
-        rest[option] = lambda other=other: step(other, clock)
+        rest[option] = partial(step, other, clock)
     if in_precision != "fp32":
         rest[f"--precision {precision}"] = lambda: step(
             configuration, timer(there, correction, "fp32")

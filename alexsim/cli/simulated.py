@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from alexsim.machine.machine import Machine
+    from alexsim.plan.records import TransportName
     from alexsim.simulate.correction import Correction
     from alexsim.simulate.costs.measured import Calibration
     from alexsim.simulate.records import Simulation
@@ -35,6 +36,7 @@ def wanted(
         changes: options that change a data sheet, and whether they were given.
     """
     from dataclasses import replace
+    from functools import partial
 
     from alexsim.errors import AlexsimError
     from alexsim.machine.machine import load_link, number_of
@@ -48,12 +50,12 @@ def wanted(
         sheet = the_sheet(network, settings)
         chosen = load_library(library).name if library else default_library(sheet)
         if network:
-            others[f"--network {network}"] = lambda: the_sheet("", settings)
+            others[f"--network {network}"] = partial(the_sheet, "", settings)
         for one in settings:
             left = [other for other in settings if other != one]
             key = one.partition("=")[0]
             if number_of(the_sheet(network, left), key) != number_of(sheet, key):
-                others[f"--set {one}"] = lambda left=left: the_sheet(network, left)
+                others[f"--set {one}"] = partial(the_sheet, network, left)
         return sheet, chosen, correction_of(chosen), None, others
     if library not in ("", "measured"):
         raise AlexsimError(f"{machine} is a calibration: its library is measured, not {library}")
@@ -70,7 +72,7 @@ def wanted(
     here = machine_of(known)
     if network:
         # Then every device is such a machine, beyond that link.
-        others[f"--network {network}"] = lambda here=here: here
+        others[f"--network {network}"] = partial(replace, here, network=None)
         here = replace(here, network=load_link(network))
     return here, "measured", scatter(known.scatter), known, others
 
@@ -79,9 +81,9 @@ def other_choices(configuration: Configuration, *, transport: str) -> dict[str, 
     """The configuration with the other choice, for each that was made."""
     from dataclasses import replace
 
-    others = {}
+    others: dict[str, Configuration] = {}
     if transport:
-        way = "peer" if transport == "host" else "host"
+        way: TransportName = "peer" if transport == "host" else "host"
         others[f"--transport {transport}"] = replace(configuration, transport=way)
     if configuration.schedule != "serial":
         others[f"--schedule {configuration.schedule}"] = replace(configuration, schedule="serial")
@@ -124,7 +126,7 @@ def the_machine(name: str, link: str, network: str, settings: list[str]) -> Mach
     from alexsim.machine.machine import changed, in_si, load_machine
     from alexsim.simulate.sweep import number
 
-    numbers = {}
+    numbers: dict[str, float] = {}
     for text in settings:
         key, equals, value = text.partition("=")
         if not equals:

@@ -159,7 +159,7 @@ def load_sheet(name: str) -> Machine | Device | Link:
 
 def _from_sheet(table: Mapping[str, Any], where: str) -> Machine:
     texts = {**_TEXTS, "peer": bool}
-    numbers = check(table, texts=texts, numbers=NUMBERS, where=where, whole=_WHOLE)
+    numbers: dict[str, Any] = check(table, texts=texts, numbers=NUMBERS, where=where, whole=_WHOLE)
     return Machine(
         name=table["name"],
         device=load_device(table["device"]),

@@ -18,6 +18,8 @@ from typing import Any
 from alexsim.errors import ProfileError, known_as, unknown
 
 KINDS = ("spec", "measured", "fitted")
+UNSOURCED = "unsourced: from common knowledge"
+"""The source of a number that nobody looked up."""
 _TYPES = {str: "text", int: "whole number", bool: "truth value (true or false)"}
 
 
@@ -110,6 +112,8 @@ def check(
     sources = table["sources"]
     if not isinstance(sources, Mapping) or not all(isinstance(s, str) for s in sources.values()):
         raise ProfileError(f"{where}: [sources] must be a table of texts")
+    if empty := [name for name, text in sources.items() if not text.strip()]:
+        raise ProfileError(f"{where}: [sources] {empty[0]} is empty; write {UNSOURCED!r} if so")
     quantities = {}
     for key in numbers:
         if key not in table:
