@@ -14,7 +14,12 @@ AlexsimError          the user's mistake: the command line prints one line and e
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import ClassVar
+
+_NEAR = 0.75
+"""Of 1: two names of four letters of which one differs, or eight of which two do."""
 
 
 class AlexsimError(Exception):
@@ -63,3 +68,25 @@ class GateError(AlexsimError):
     """A gate failed: a figure is worse than it may be."""
 
     exit_code = 4
+
+
+def known_as(name: str, known: Iterable[str]) -> str | None:
+    """The known name that was given, in whatever case; None if there is none, or several."""
+    names = tuple(known)
+    if name in names:
+        return name
+    alike = [one for one in names if one.casefold() == name.casefold()]
+    return alike[0] if len(alike) == 1 else None
+
+
+def unknown(what: str, name: str, known: Iterable[str], mark: str = "") -> str:
+    """The message for a name that nobody knows: those that are close, and all of them.
+
+    ``mark`` stands before each name, as the + of a network's variants does.
+    """
+    names = tuple(known)
+    folded = {one.casefold(): one for one in names}
+    near = difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=_NEAR)
+    hint = f"; did you mean {' or '.join(mark + folded[one] for one in near)}?" if near else ""
+    given = mark + name if mark else repr(name)
+    return f"no {what} {given}{hint} (known: {', '.join(mark + one for one in names)})"

@@ -94,7 +94,7 @@ def test_variants_add_up_and_name_what_they_change() -> None:
         ("alexnet-paper+no-lnr", "no variant +no-lnr; did you mean +no-lrn?"),
         ("lenet-5+no-lrn", "+no-lrn changes nothing in lenet-5"),
         ("alexnet-paper+no-lrn+no-lrn", "+no-lrn changes nothing in alexnet-paper+no-lrn"),
-        ("alexnet-papr+tanh", "did you mean alexnet-paper?"),
+        ("alexnet-papr+tanh", "did you mean alexnet-paper"),
     ],
 )
 def test_a_wrong_variant_is_named(name: str, says: str) -> None:

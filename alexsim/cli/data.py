@@ -341,7 +341,7 @@ def _needed(machine: str, batch: int) -> float:
     from alexsim.simulate.simulator import Configuration, on_machine
 
     configuration = Configuration(network=load_network("alexnet-2012"), gpus=2, batch_size=batch)
-    return on_machine(configuration, load_machine(machine)).images_per_s
+    return on_machine(configuration, load_machine(machine), data="none").images_per_s
 
 
 def _workers(given: int | None) -> int:

@@ -78,8 +78,8 @@ def import_(
     from alexsim.interchange.convert import imported
     from alexsim.interchange.mean import mean_of
     from alexsim.network.editions import load_network
+    from alexsim.network.network import square_side
     from alexsim.network.variants import without_head
-    from alexsim.train.images import square_side
     from alexsim.train.weights import Weights, save_weights
 
     found = imported(file, load_network(net), key=key, allow_nan=allow_nan)

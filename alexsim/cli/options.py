@@ -13,15 +13,36 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+
+def edition(net: str) -> str:
+    """A network's name as lists have it: recipes and baselines go by it."""
+    from alexsim.network.editions import as_written
+
+    return as_written(net)
+
+
 Net = Annotated[
     str,
     typer.Option(
         "--net",
         metavar="EDITION",
+        callback=edition,
         help="Network: see `alexsim network list`; or your own, as FILE.py:NAME. Variants are"
         " added with +, as in alexnet-paper+no-lrn+tanh.",
     ),
 ]
+
+
+def given(context: typer.Context, *names: str) -> list[str]:
+    """Those of these parameters that were on the command line, as options are written."""
+    sources = {name: context.get_parameter_source(name) for name in names}
+    return [
+        f"--{name.replace('_', '-')}"
+        for name, source in sources.items()
+        if source is not None and source.name == "COMMANDLINE"
+    ]
+
+
 Batch = Annotated[int, typer.Option("--batch", metavar="N", help="Images per step.")]
 Gpus = Annotated[
     int | None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from alexsim.errors import AlexsimError
+from alexsim.errors import AlexsimError, known_as, unknown
 
 if TYPE_CHECKING:
     from alexsim.network.network import Network
@@ -96,14 +96,22 @@ def trainable(train_only: str, network: Network) -> frozenset[str] | None:
     Raises:
         AlexsimError: no layer with weights is named so.
     """
-    from alexsim.machine.sheet import unknown
-
     if not train_only:
         return None
-    chosen = frozenset(train_only.split(","))
-    for name in sorted(chosen - set(network.weighted_layers)):
-        raise AlexsimError(f"--train-only: {unknown('layer', name, network.weighted_layers)}")
-    return chosen
+    return frozenset(
+        layer("--train-only", name, network.weighted_layers) for name in train_only.split(",")
+    )
+
+
+def layer(option: str, given: str, names: tuple[str, ...]) -> str:
+    """The layer of that name, in whatever case it was given.
+
+    Raises:
+        AlexsimError: there is none.
+    """
+    if (written := known_as(given, names)) is None:
+        raise AlexsimError(f"{option}: {unknown('layer', given, names)}")
+    return written
 
 
 def positive(option: str, value: float) -> None:

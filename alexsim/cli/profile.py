@@ -74,11 +74,11 @@ def profile(
 
     from alexsim.cli.output import print_json
     from alexsim.cli.parse import as_policy, as_schedule, choice, positive, trainable
+    from alexsim.cli.parse import layer as named_layer
     from alexsim.cli.train_settings import ready_for_triton
     from alexsim.errors import AlexsimError
     from alexsim.execute.choices import BACKENDS, DEVICES
     from alexsim.machine.machine import load_machine
-    from alexsim.machine.sheet import unknown
     from alexsim.network.editions import load_network
     from alexsim.plan.planner import plan
     from alexsim.simulate.simulator import Configuration, on_machine
@@ -90,8 +90,8 @@ def profile(
     if threads is not None:
         positive("--threads", threads)
     network = load_network(net)
-    if layer and layer not in (names := tuple(one.name for one in network.layers)):
-        raise AlexsimError(unknown("layer", layer, names))
+    if layer:
+        layer = named_layer("--layer", layer, tuple(one.name for one in network.layers))
     where, by = choice("--device", device, DEVICES), choice("--backend", backend, BACKENDS)
     if by == "triton":
         ready_for_triton(where, Watcher(note=lambda text: typer.echo(f"alexsim: {text}", err=True)))

@@ -10,15 +10,16 @@ from alexsim.cli import options
 from alexsim.simulate.records import ILSVRC_EPOCHS, ILSVRC_IMAGES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
     from alexsim.machine.machine import Machine
     from alexsim.plan.records import Plan
     from alexsim.simulate.correction import Correction
-    from alexsim.simulate.costs.measured import Calibration
+    from alexsim.simulate.costs.records import Precision
     from alexsim.simulate.records import Simulation
     from alexsim.simulate.sensitivity import Sensitivity
+    from alexsim.simulate.simulator import Configuration
     from alexsim.simulate.tasks import Timer
     from alexsim.train.stages import StageTimes
 
@@ -33,15 +34,21 @@ MachineName = Annotated[
     ),
 ]
 LinkName = Annotated[
-    str, typer.Option("--link", metavar="LINK", help="Link of every device, as in pcie3-x16.")
+    str,
+    typer.Option(
+        "--link",
+        metavar="LINK",
+        help="Link of every device to its host, as in pcie3-x16, or a TOML file.",
+    ),
 ]
 NetworkName = Annotated[
     str,
     typer.Option(
         "--network",
         metavar="LINK",
-        help="Link between nodes, as in 10gbe, or a TOML file: then any number of GPUs may be asked"
-        " for; with --library measured every GPU is a machine like this one.",
+        help="Link between machines, as in 10gbe, or a TOML file: then any number of GPUs may be"
+        " asked for. A bare device, or --library measured, is then a machine of one GPU each;"
+        " without, a bare device's GPUs share one host.",
     ),
 ]
 Epochs = Annotated[int, typer.Option("--epochs", metavar="N", help="Passes over the images.")]
@@ -158,6 +165,8 @@ def simulate(
     Example: alexsim simulate --machine k20x8 --gpus 8 --partition replicas --batch 1024
     --net alexnet-owt
     """
+    from functools import partial
+
     from alexsim.cli.output import print_json
     from alexsim.cli.parse import (
         as_data_path,
@@ -167,6 +176,7 @@ def simulate(
         positive,
         trainable,
     )
+    from alexsim.cli.simulated import other_choices, refuse_idle, the_machine, wanted
     from alexsim.network.editions import load_network
     from alexsim.plan.planner import POLICIES
     from alexsim.simulate.costs.libraries import load_library_for
@@ -177,6 +187,7 @@ def simulate(
     )
     from alexsim.simulate.tasks import Timer
     from alexsim.train.recipe import load_recipe
+    from alexsim.train.stages import stage_times, training_of
 
     followed = load_recipe(recipe) if recipe else None
     if epochs is None:
@@ -186,11 +197,12 @@ def simulate(
     positive("--replicas", replicas)
     trained = load_network(net)
     in_precision = as_precision(precision)
-    wanted, chosen, correction, known = _wanted(
+    there, chosen, correction, known, others = wanted(
         machine,
         library,
         network,
-        the_sheet=lambda: the_machine(machine or MACHINE, link, network, settings or []),
+        settings or [],
+        the_sheet=lambda network, given: the_machine(machine or MACHINE, link, network, given),
         changes={
             "--link": link,
             "--set": settings,
@@ -213,101 +225,64 @@ def simulate(
     )
     data = as_data_path(data_path)
 
-    def timer(on: Machine, corrected: Correction) -> Timer:
+    def timer(on: Machine, corrected: Correction, computed: Precision = in_precision) -> Timer:
         return Timer(
             machine=on,
-            library=load_library_for(chosen, on.device, in_precision),
+            library=load_library_for(chosen, on.device, computed),
             correction=corrected,
-            precision=in_precision,
+            precision=computed,
             calibration=known,
         )
 
-    def run(on: Machine, corrected: Correction) -> Simulation:
-        clock = timer(on, corrected)
-        return simulate_network(configuration, clock, data=data, whole_pipeline=True)
+    def step(which: Configuration, clock: Timer) -> Simulation:
+        return simulate_network(which, clock, data=data, whole_pipeline=True)
 
-    result = run(wanted, correction)
+    def run(on: Machine, corrected: Correction) -> Simulation:
+        return step(configuration, timer(on, corrected))
+
+    def elsewhere(on: Callable[[], Machine]) -> Simulation:
+        return run(on(), correction)
+
+    result = run(there, correction)
+    clock = timer(there, correction)
+    rest: dict[str, Callable[[], Simulation]] = {}
+    for option, on in others.items():
+        rest[option] = partial(elsewhere, on)
+    for option, other in other_choices(configuration, transport=transport).items():
+        rest[option] = partial(step, other, clock)
+    if in_precision != "fp32":
+        rest[f"--precision {precision}"] = lambda: step(
+            configuration, timer(there, correction, "fp32")
+        )
+    refuse_idle(result, rest)
     if trace is not None:
-        _write_trace(trace, configuration.plan(wanted, backend="aten" if known else ""), result)
+        _write_trace(trace, configuration.plan(there, backend="aten" if known else ""), result)
     tried: tuple[Sensitivity, ...] = ()
     if sensitivity:
         from alexsim.simulate.sensitivity import sensitivities, traits_of
 
-        tried = sensitivities(run, wanted, correction, traits_of(chosen, wanted))
+        tried = sensitivities(run, there, correction, traits_of(chosen, there))
     stages: tuple[StageTimes, ...] = ()
     if followed:
-        from alexsim.train.stages import stage_times
-
-        clock = timer(wanted, correction)
         stages = stage_times(
             followed,
             configuration,
-            lambda one: simulate_network(one, clock, data=data, whole_pipeline=True),
+            lambda one: step(one, clock),
             images=images,
             epochs=epochs,
         )
+    run_of = training_of(result, images=images, epochs=epochs, recipe=recipe, stages=stages)
     if json:
-        from alexsim.report.documents import sensitivity_rows, simulation_document, stages_rows
+        from alexsim.report.documents import sensitivity_rows, simulation_document
 
-        document = simulation_document(result, images=images, epochs=epochs)
+        document = simulation_document(result, run_of)
         if sensitivity:
             document["sensitivity"] = sensitivity_rows(tried)
-        if stages:
-            document["stages"] = stages_rows(stages)
         print_json(document)
         return
     from alexsim.report.simulation import simulation_tables
 
-    options.console().print(
-        simulation_tables(result, trained, images=images, epochs=epochs, sensitivities=tried)
-    )
-    if stages:
-        from alexsim.report.recipe import stages_table
-
-        options.console().print(stages_table(stages))
-
-
-def _wanted(
-    machine: str,
-    library: str,
-    network: str,
-    *,
-    the_sheet: Callable[[], Machine],
-    changes: Mapping[str, object],
-) -> tuple[Machine, str, Correction, Calibration | None]:
-    """The machine, the library, their correction, and the calibration if that is what it is.
-
-    ``changes``: options that change a data sheet, and whether they were given.
-    """
-    from dataclasses import replace
-
-    from alexsim.errors import AlexsimError
-    from alexsim.machine.machine import load_link
-    from alexsim.simulate.correction import correction_of, scatter
-    from alexsim.simulate.costs.measured import default_path, machine_of, read
-    from alexsim.simulate.simulator import default_library
-
-    if library != "measured" and not machine.endswith(".json"):
-        sheet = the_sheet()
-        chosen = library or default_library(sheet)
-        return sheet, chosen, correction_of(chosen), None
-    if library not in ("", "measured"):
-        raise AlexsimError(f"{machine} is a calibration: its library is measured, not {library}")
-    if machine and not machine.endswith(".json"):
-        raise AlexsimError(
-            f"--library measured needs the .json file of `alexsim calibrate`; got {machine}"
-        )
-    if ignored := [option for option, value in changes.items() if value]:
-        raise AlexsimError(
-            f"{ignored[0]} changes a data sheet; --library measured has none, only this"
-            " machine's own times"
-        )
-    known = read(machine or str(default_path()))
-    here = machine_of(known)
-    if network:
-        # Then every device is such a machine, beyond that link.
-        here = replace(here, network=load_link(network))
-    return here, "measured", scatter(known.scatter), known
+    options.console().print(simulation_tables(result, trained, run_of, sensitivities=tried))
 
 
 def _write_trace(path: Path, planned: Plan, result: Simulation) -> None:
@@ -316,22 +291,3 @@ def _write_trace(path: Path, planned: Plan, result: Simulation) -> None:
 
     name = f"simulated: {result.machine}"
     write_trace(path, [Clock(name=name, plan=planned, trace=result.trace)])
-
-
-def the_machine(name: str, link: str, network: str, settings: list[str]) -> Machine:
-    """The machine that was asked for, with the numbers that were set.
-
-    Raises:
-        AlexsimError: the name, the link or a setting is not allowed.
-    """
-    from alexsim.errors import AlexsimError
-    from alexsim.machine.machine import changed, load_machine
-    from alexsim.simulate.sweep import number
-
-    numbers = {}
-    for text in settings:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise AlexsimError(f"--set must be KEY=NUMBER, got {text!r}")
-        numbers[key] = number(value)
-    return changed(load_machine(name, link, network), numbers)

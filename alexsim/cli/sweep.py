@@ -12,6 +12,7 @@ from alexsim.simulate.records import ILSVRC_EPOCHS, ILSVRC_IMAGES
 
 
 def sweep(
+    context: typer.Context,
     axis: Annotated[
         list[str] | None,
         typer.Option(
@@ -19,7 +20,7 @@ def sweep(
             "-a",
             metavar="NAME=V,V,...",
             help="What varies: net, batch, gpus, machine, link, network, library, partition,"
-            " schedule, transport, policy, precision, data-path, or a number such as"
+            " replicas, schedule, transport, policy, precision, data-path, or a number such as"
             " device.clock_mhz.",
         ),
     ] = None,
@@ -44,7 +45,7 @@ def sweep(
     from alexsim.cli.output import check_rows, print_json, write_rows
     from alexsim.cli.parse import positive
     from alexsim.errors import AlexsimError
-    from alexsim.simulate.sweep import combinations, parse_axes
+    from alexsim.simulate.axes import check_axes, combinations, idle_axis, parse_axes
     from alexsim.simulate.sweep import sweep as run
 
     if not axis:
@@ -52,6 +53,10 @@ def sweep(
     positive("--epochs", epochs)
     positive("--images", images)
     axes = parse_axes(axis)
+    for option in ("net", "machine"):
+        if option in axes and options.given(context, option):
+            raise AlexsimError(f"--{option} and --axis {option}: give one of them")
+    check_axes(axes, machine)
     if output:
         check_rows("-o", output)
     settings = list(combinations(axes, {"net": net, "machine": machine}))
@@ -67,6 +72,10 @@ def sweep(
         points = run(settings, images=images, epochs=epochs, done=done)
     if all(point.error for point in points):
         raise AlexsimError(points[0].error)
+    if idle := idle_axis(points, axes, images=images, epochs=epochs):
+        raise AlexsimError(
+            f"--axis {idle} changes no figure of these {len(points)} configurations; leave it out"
+        )
     if output or json:
         from alexsim.report.documents import sweep_document
         from alexsim.report.sweep import sweep_rows

@@ -27,6 +27,7 @@ def train(
         typer.Option(
             "--net",
             metavar="EDITION",
+            callback=options.edition,
             help="Network: see `alexsim network list`; or FILE.py:NAME; variants with +. Default:"
             " alexnet-2012, or that of --init-from.",
         ),
@@ -373,7 +374,7 @@ def _keep_profile(result: TrainResult, run_dir: Path, simulated: Simulation) -> 
 
 
 def _simulated(settings: TrainSettings, machine: str) -> Simulation:
-    """The run's step on another machine; its data path is left out, as the run's own is.
+    """The run's step on another machine, with that machine's data path beside it.
 
     Where it has fewer GPUs than the run, as many machines of its kind are joined.
     """

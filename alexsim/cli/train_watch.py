@@ -17,6 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from alexsim.report.tables import data_path_text, milliseconds
 from alexsim.simulate.records import Simulation
 from alexsim.train.records import StepReport, TrainSettings, ValidationReport, Watcher
 from alexsim.units import format_bytes
@@ -79,11 +80,12 @@ class TerminalWatch:
             f"{settings.network}, batch {settings.batch_size}, {devices}, {settings.policy},"
             f" {_by(settings)}; run directory {run_dir}"
         )
+        between = simulated.step_interval
         self._say(
-            f"simulated beside: {simulated.machine}, {1e3 * simulated.step_s:.0f} ms per step"
-            f" (90 %: {1e3 * simulated.step_interval.low:.0f} to"
-            f" {1e3 * simulated.step_interval.high:.0f})"
+            f"simulated beside: {simulated.machine}, {milliseconds(simulated.step_s)} ms per step"
+            f" (90 %: {milliseconds(between.low)} to {milliseconds(between.high)})"
         )
+        self._say(f"  {data_path_text(simulated)}")
 
     def _say(self, text: str) -> None:
         if not self._quiet:

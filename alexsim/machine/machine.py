@@ -8,9 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from alexsim.errors import ProfileError
+from alexsim.errors import ProfileError, known_as, unknown
 from alexsim.machine.device import Device, device_from, device_names, load_device
-from alexsim.machine.sheet import Quantity, amiss, check, find, names, unknown
+from alexsim.machine.sheet import Quantity, amiss, check, find, names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,13 +54,15 @@ class Machine:
     devices_per_uplink: Quantity
     decode_workers: Quantity
     decode_images_per_s: Quantity
-    """256 x 256 JPEGs that one worker decodes."""
+    """JPEGs that one worker decodes: 256 x 256, unless ``rates_for`` says otherwise."""
     crop_workers: Quantity
     crop_images_per_s: Quantity
     """Images that one worker crops, mirrors and colours."""
     disk_bytes_per_s: Quantity
     host_staging_bytes_per_s: Quantity
     """What devices can write to and read from the host's memory at once, all together."""
+    rates_for: int = 224
+    """Side of the crops that both rates are for; what is decoded is 256/224 of it."""
 
 
 NUMBERS = tuple(field.name for field in fields(Machine) if field.type == "Quantity")
@@ -103,8 +105,11 @@ def load_link(name: str) -> Link:
 def load_machine(name: str, link: str = "", network: str = "") -> Machine:
     """A machine's sheet, or one device of that name on a bus of its time, or a TOML file.
 
+    A bare device is as many cards as are asked for in one host, each in a slot of its own. With a
+    network it is a machine of one card, and the cards are as many such machines.
+
     Args:
-        name: a machine, a device, or the path of a TOML file of either.
+        name: a machine, a device, or the path of a TOML file of either; in whatever case.
         link: the link of each device; that of the sheet, or of the device's time, by default.
         network: the link that joins nodes; that of the sheet, or none, by default.
 
@@ -114,13 +119,13 @@ def load_machine(name: str, link: str = "", network: str = "") -> Machine:
     if name.endswith(".toml"):
         table, where = find("machines", name, what="machine")
         if "architecture" in table:
-            machine = _around(Path(name).stem, device_from(table, where=where))
+            machine = _around(Path(name).stem, device_from(table, where=where), apart=bool(network))
         else:
             machine = _from_sheet(table, where)
-    elif name in machine_names():
-        machine = _from_sheet(*find("machines", name, what="machine"))
-    elif name in device_names():
-        machine = _around(name, load_device(name))
+    elif written := known_as(name, machine_names()):
+        machine = _from_sheet(*find("machines", written, what="machine"))
+    elif written := known_as(name, device_names()):
+        machine = _around(written, load_device(written), apart=bool(network))
     else:
         raise ProfileError(unknown("machine or device", name, (*machine_names(), *device_names())))
     if link:
@@ -142,11 +147,11 @@ def load_sheet(name: str) -> Machine | Device | Link:
         if "device" in table:
             return load_machine(name)
         return load_device(name) if "architecture" in table else load_link(name)
-    if name in machine_names():
+    if known_as(name, machine_names()):
         return load_machine(name)
-    if name in device_names():
+    if known_as(name, device_names()):
         return load_device(name)
-    if name in link_names():
+    if known_as(name, link_names()):
         return load_link(name)
     known = (*machine_names(), *device_names(), *link_names())
     raise ProfileError(unknown("machine, device or link", name, known))
@@ -154,7 +159,7 @@ def load_sheet(name: str) -> Machine | Device | Link:
 
 def _from_sheet(table: Mapping[str, Any], where: str) -> Machine:
     texts = {**_TEXTS, "peer": bool}
-    numbers = check(table, texts=texts, numbers=NUMBERS, where=where, whole=_WHOLE)
+    numbers: dict[str, Any] = check(table, texts=texts, numbers=NUMBERS, where=where, whole=_WHOLE)
     return Machine(
         name=table["name"],
         device=load_device(table["device"]),
@@ -168,16 +173,17 @@ def _from_sheet(table: Mapping[str, Any], where: str) -> Machine:
     )
 
 
-def _around(name: str, device: Device) -> Machine:
-    """As many of a device as are asked for, in a machine of its time: every card its own slot."""
+def _around(name: str, device: Device, *, apart: bool) -> Machine:
+    """As many of a device as are asked for, each in a slot of a machine of its time; ``apart``:
+    one card in each such machine."""
     year = device.year
     hosts = ((2012, "gtx580x2"), (2016, "titan-blackx4"), (2020, "dgx-1"), (9999, "hgx-h200"))
     base = load_machine(next(name for before, name in hosts if year < before))
     bus = 2 if year < 2012 or name.startswith("k20") else 3 if year < 2020 else 4
     bus = 5 if year >= 2022 and device.architecture.name == "hopper" else bus
     link = load_link(f"pcie{bus}-x16")
-    one = Quantity(value=1, kind="spec", source="every device has a slot of its own")
-    many = Quantity(value=16, kind="spec", source="as many as are asked for")
+    one = Quantity(value=1, kind="spec", source="a slot of its own; beyond a network, a host too")
+    many = Quantity(value=16, kind="spec", source="as many as are asked for, up to 16")
     return replace(
         base,
         name=device.name,
@@ -186,9 +192,17 @@ def _around(name: str, device: Device) -> Machine:
         link=link,
         uplink=link,
         peer_link=None,
-        devices_per_node=many,
+        devices_per_node=one if apart else many,
         devices_per_uplink=one,
     )
+
+
+def number_of(machine: Machine, key: str) -> float | None:
+    """The number that ``changed`` would replace, in the key's unit; None where there is none."""
+    owner, _, name = in_si(key, 1.0)[0].rpartition(".")
+    record = getattr(machine, owner, None) if owner else machine
+    quantity = getattr(record, name, None)
+    return quantity.value / in_si(key, 1.0)[1] if isinstance(quantity, Quantity) else None
 
 
 def changed(machine: Machine, settings: Mapping[str, float]) -> Machine:
@@ -200,11 +214,12 @@ def changed(machine: Machine, settings: Mapping[str, float]) -> Machine:
         ProfileError: there is no such number, or its value is not allowed.
     """
     for key, value in settings.items():
-        machine = _changed(machine, *_in_si(key, value))
+        machine = _changed(machine, *in_si(key, value))
     return machine
 
 
-def _in_si(key: str, value: float) -> tuple[str, float]:
+def in_si(key: str, value: float) -> tuple[str, float]:
+    """A key and its number in the unit of the sheets: ``device.clock_mhz`` is ``..._hz``."""
     for suffix, unit, scale in (
         ("_mhz", "_hz", 1e6),
         ("_ghz", "_hz", 1e9),

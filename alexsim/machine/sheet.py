@@ -6,7 +6,6 @@ A sheet has text keys, numbers as ``{ value, kind, source }`` with the unit in t
 
 from __future__ import annotations
 
-import difflib
 import math
 import tomllib
 from collections.abc import Mapping
@@ -16,9 +15,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from alexsim.errors import ProfileError
+from alexsim.errors import ProfileError, known_as, unknown
 
 KINDS = ("spec", "measured", "fitted")
+UNSOURCED = "unsourced: from common knowledge"
+"""The source of a number that nobody looked up."""
 _TYPES = {str: "text", int: "whole number", bool: "truth value (true or false)"}
 
 
@@ -39,6 +40,7 @@ class Quantity:
             raise ProfileError(f"a quantity must be finite and not negative, got {self.value}")
 
 
+@cache
 def names(folder: str) -> tuple[str, ...]:
     """Names of the sheets in a folder of ``alexsim_profiles``, sorted."""
     entries = (files("alexsim_profiles") / folder).iterdir()
@@ -63,23 +65,15 @@ def find(folder: str, name: str, *, what: str) -> tuple[dict[str, Any], str]:
             return tomllib.loads(text), name
         except tomllib.TOMLDecodeError as error:
             raise ProfileError(f"{name} is not TOML: {error}") from error
-    return dict(_built_in(folder, name, what)), f"{folder}/{name}.toml"
+    if (written := known_as(name, names(folder))) is None:
+        raise ProfileError(unknown(what, name, names(folder)))
+    return dict(_built_in(folder, written)), f"{folder}/{written}.toml"
 
 
 @cache
-def _built_in(folder: str, name: str, what: str) -> dict[str, Any]:
-    # The file is tried first: listing a folder costs more than reading one sheet.
+def _built_in(folder: str, name: str) -> dict[str, Any]:
     sheet = files("alexsim_profiles") / folder / f"{name}.toml"
-    if not name or "/" in name or not sheet.is_file():
-        raise ProfileError(unknown(what, name, names(folder)))
     return tomllib.loads(sheet.read_text(encoding="utf-8"))
-
-
-def unknown(what: str, name: str, known: tuple[str, ...]) -> str:
-    """The message for a name that nobody knows: the near ones, and all of them."""
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    return f"no {what} {name!r}{hint} (known: {', '.join(known)})"
 
 
 def check(
@@ -118,6 +112,8 @@ def check(
     sources = table["sources"]
     if not isinstance(sources, Mapping) or not all(isinstance(s, str) for s in sources.values()):
         raise ProfileError(f"{where}: [sources] must be a table of texts")
+    if empty := [name for name, text in sources.items() if not text.strip()]:
+        raise ProfileError(f"{where}: [sources] {empty[0]} is empty; write {UNSOURCED!r} if so")
     quantities = {}
     for key in numbers:
         if key not in table:

@@ -6,13 +6,12 @@ Computer History Museum released in 2025 (net #145 and its sisters), facts only.
 
 from __future__ import annotations
 
-import difflib
 import runpy
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from alexsim.errors import NetworkError
+from alexsim.errors import NetworkError, known_as, unknown
 from alexsim.network import published
 from alexsim.network.layers import (
     AveragePool,
@@ -28,7 +27,7 @@ from alexsim.network.layers import (
     SpatialResponseNorm,
 )
 from alexsim.network.network import Network
-from alexsim.network.variants import varied
+from alexsim.network.variants import VARIANTS, varied
 
 IMAGENET = (3, 224, 224)
 
@@ -243,11 +242,18 @@ def load_network(name: str) -> Network:
         return varied(load_network(file + colon + rest), tuple(variants))
     if colon:
         return _own(name)
-    if name not in _EDITIONS:
-        near = difflib.get_close_matches(name, _EDITIONS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise NetworkError(f"no network {name!r}{hint} (known: {', '.join(_EDITIONS)})")
-    return _EDITIONS[name]()
+    if (written := known_as(name, _EDITIONS)) is None:
+        raise NetworkError(unknown("network", name, _EDITIONS))
+    return _EDITIONS[written]()
+
+
+def as_written(name: str) -> str:
+    """A network's name as lists have it, in whatever case it was given; what is not known stays."""
+    if ".py:" in name:
+        return name
+    base, *variants = name.split("+")
+    written = [known_as(base, _EDITIONS) or base]
+    return "+".join([*written, *(known_as(one, VARIANTS) or one for one in variants)])
 
 
 def _own(name: str) -> Network:

@@ -208,3 +208,8 @@ def _concatenated(layer: Layer, shapes: list[Shape]) -> Shape:
     if len({shape[1:] for shape in shapes}) > 1:
         raise NetworkError(f"layer {layer.name!r}: columns of different shapes {shapes}")
     return (sum(shape[0] for shape in shapes), *shapes[0][1:])
+
+
+def square_side(crop_side: int) -> int:
+    """Side of the scaled square that crops are taken from: 256 for 224, 32 for 28."""
+    return round(crop_side * 256 / 224)

@@ -6,12 +6,11 @@ choices; what results is planned, simulated and trained like any other network.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable
 from dataclasses import replace
 
-from alexsim.errors import NetworkError
+from alexsim.errors import NetworkError, known_as, unknown
 from alexsim.network.layers import (
     Convolution,
     Dropout,
@@ -38,14 +37,12 @@ def varied(network: Network, variants: tuple[str, ...]) -> Network:
         NetworkError: a variant is unknown, changes nothing, or its layers do not fit.
     """
     for name in variants:
-        if head := _HEAD.fullmatch(name):
-            network = replace(network.with_head(int(head[1])), name=f"{network.name}+{name}")
+        if head := _HEAD.fullmatch(name.casefold()):
+            network = replace(network.with_head(int(head[1])), name=f"{network.name}+{head[0]}")
             continue
-        if name not in VARIANTS:
-            near = difflib.get_close_matches(name, VARIANTS, n=1)
-            hint = f"; did you mean +{near[0]}?" if near else ""
-            known = ", ".join(f"+{one}" for one in (*VARIANTS, "N-classes"))
-            raise NetworkError(f"no variant +{name}{hint} (known: {known})")
+        if (written := known_as(name, VARIANTS)) is None:
+            raise NetworkError(unknown("variant", name, (*VARIANTS, "N-classes"), mark="+"))
+        name = written
         what, change = VARIANTS[name]
         layers = change(network.layers)
         if layers == network.layers:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alexsim.errors import PlanError
+from alexsim.errors import PlanError, unknown
 from alexsim.network.hybrid import hybrid
 from alexsim.network.network import Network
 from alexsim.plan.buffers import pieces
@@ -87,11 +87,8 @@ def plan(  # noqa: PLR0913 - the choices that a plan is made of
     if backend and (why := refused(backend, network)):
         raise PlanError(why)
     trained = frozenset(network.weighted_layers) if trainable is None else trainable
-    if unknown := sorted(trained - set(network.weighted_layers)):
-        raise PlanError(
-            f"no layer with weights is named {unknown[0]!r}"
-            f" (there are {', '.join(network.weighted_layers)})"
-        )
+    if strange := sorted(trained - set(network.weighted_layers)):
+        raise PlanError(unknown("layer with weights", strange[0], network.weighted_layers))
     steps = StepList(
         network=network,
         device_of=_device_of(network, gpus),

@@ -6,19 +6,15 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from alexsim.machine.device import Device
-from alexsim.machine.machine import Machine
 from alexsim.plan.fit import Fit
 from alexsim.plan.records import Plan
 from alexsim.plan.tables import FlopTable, memory_table
-from alexsim.report.hardware import quantities
 from alexsim.simulate.records import ILSVRC_EPOCHS, ILSVRC_IMAGES
 from alexsim.train.recipe import recipe_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from alexsim.machine.machine import Link
     from alexsim.profile.calibrate import Check
     from alexsim.simulate.costs.measured import Calibration
     from alexsim.simulate.judging import Group, Summary
@@ -28,7 +24,7 @@ if TYPE_CHECKING:
     from alexsim.simulate.sweep import Point
     from alexsim.train.recipe import Recipe
     from alexsim.train.records import TrainResult
-    from alexsim.train.stages import StageTimes
+    from alexsim.train.stages import StageTimes, Training
     from alexsim_kernels.code import KernelCode
 
 SCHEMA = 1
@@ -92,84 +88,109 @@ def memory_document(plan: Plan, verdict: Fit, *, context_bytes: int) -> dict[str
     }
 
 
-def simulation_document(simulation: Simulation, *, images: int, epochs: int) -> dict[str, Any]:
-    """``alexsim simulate --json``."""
-    interval = simulation.training_days_interval(images, epochs)
-    return head(simulation.network, simulation.batch_size) | {
-        "machine": simulation.machine,
-        "library": simulation.library,
-        "partition": simulation.partition,
-        "replicas": simulation.replicas,
-        "gpus": simulation.devices_count,
-        "step_s": simulation.step_s,
-        "step_s_interval": [simulation.step_interval.low, simulation.step_interval.high],
-        "images_per_s": simulation.images_per_s,
-        "forward_s": simulation.forward_s,
-        "backward_s": simulation.backward_s,
-        "training_days": simulation.training_days(images, epochs),
-        "training_days_interval": [interval.low, interval.high],
-        "ideal_forward_images_per_s": simulation.ideal_forward_images_per_s,
-        "ideal_training_images_per_s": simulation.ideal_training_images_per_s,
-        "utilisation": simulation.utilisation,
-        "host_s": simulation.host_s,
-        "all_reduce_s": simulation.all_reduce_s,
-        "fits": simulation.fits,
-        "devices": [
-            {
-                "name": device.name,
-                "busy_s": device.busy_s,
-                "idle_s": device.idle_s,
-                "exchange_s": device.exchange_s,
-                "upload_s": device.upload_s,
-                "exposed_exchange_s": device.exposed_exchange_s,
-                "exposed_all_reduce_s": device.exposed_all_reduce_s,
-                "exposed_upload_s": device.exposed_upload_s,
-                "memory_bytes": device.memory_bytes,
-            }
-            for device in simulation.devices
-        ],
-        "exchanges": [
-            {
-                "name": exchange.name,
-                "source": exchange.source,
-                "target": exchange.target,
-                "bytes": exchange.size_bytes,
-                "seconds": exchange.seconds,
-            }
-            for exchange in simulation.exchanges
-        ],
-        "layers": [
-            {
-                "name": layer.name,
-                "device": layer.device,
-                "forward_s": layer.forward_s,
-                "grad_input_s": layer.grad_input_s,
-                "grad_weight_s": layer.grad_weight_s,
-                "update_s": layer.update_s,
-                "limit": layer.limit,
-            }
-            for layer in simulation.layers
-        ],
-        "ops": [
-            {
-                "id": op.name,
-                "device": op.device,
-                "kind": op.kind,
-                "seconds": op.seconds,
-                "limit": op.limit,
-            }
-            for op in simulation.ops
-        ],
-        "critical_path": [
-            {
-                "id": span.op_id,
-                "device": span.device,
-                "queue": span.queue,
-                "start_s": span.start_s,
-                "end_s": span.end_s,
-            }
-            for span in simulation.critical_path
-        ],
+def simulation_document(simulation: Simulation, training: Training) -> dict[str, Any]:
+    """``alexsim simulate --json``; with ``stages`` where the training follows a recipe."""
+    interval = training.days_interval
+    followed = {"recipe": training.recipe, "stages": stages_rows(training.stages)}
+    return (
+        head(simulation.network, simulation.batch_size)
+        | {
+            "machine": simulation.machine,
+            "library": simulation.library,
+            "partition": simulation.partition,
+            "replicas": simulation.replicas,
+            "gpus": simulation.devices_count,
+            "step_s": simulation.step_s,
+            "step_s_interval": [simulation.step_interval.low, simulation.step_interval.high],
+            **step_parts(simulation),
+            "images_per_s": simulation.images_per_s,
+            "forward_s": simulation.forward_s,
+            "backward_s": simulation.backward_s,
+            "training_days": training.days,
+            "training_days_interval": [interval.low, interval.high],
+            "ideal_forward_images_per_s": simulation.ideal_forward_images_per_s,
+            "ideal_training_images_per_s": simulation.ideal_training_images_per_s,
+            "utilisation": simulation.utilisation,
+            "host_s": simulation.host_s,
+            "all_reduce_s": simulation.all_reduce_s,
+            "fits": simulation.fits,
+            "energy_kwh": training.days * 24 * simulation.power_w / 1e3,
+            "price_usd": simulation.price_usd,
+            "devices": [
+                {
+                    "name": device.name,
+                    "busy_s": device.busy_s,
+                    "idle_s": device.idle_s,
+                    "exchange_s": device.exchange_s,
+                    "upload_s": device.upload_s,
+                    "exposed_exchange_s": device.exposed_exchange_s,
+                    "exposed_all_reduce_s": device.exposed_all_reduce_s,
+                    "exposed_upload_s": device.exposed_upload_s,
+                    "memory_bytes": device.memory_bytes,
+                }
+                for device in simulation.devices
+            ],
+            "exchanges": [
+                {
+                    "name": exchange.name,
+                    "source": exchange.source,
+                    "target": exchange.target,
+                    "bytes": exchange.size_bytes,
+                    "seconds": exchange.seconds,
+                }
+                for exchange in simulation.exchanges
+            ],
+            "layers": [
+                {
+                    "name": layer.name,
+                    "device": layer.device,
+                    "forward_s": layer.forward_s,
+                    "grad_input_s": layer.grad_input_s,
+                    "grad_weight_s": layer.grad_weight_s,
+                    "update_s": layer.update_s,
+                    "limit": layer.limit,
+                }
+                for layer in simulation.layers
+            ],
+            "ops": [
+                {
+                    "id": op.name,
+                    "device": op.device,
+                    "kind": op.kind,
+                    "seconds": op.seconds,
+                    "limit": op.limit,
+                }
+                for op in simulation.ops
+            ],
+            "critical_path": [
+                {
+                    "id": span.op_id,
+                    "device": span.device,
+                    "queue": span.queue,
+                    "start_s": span.start_s,
+                    "end_s": span.end_s,
+                }
+                for span in simulation.critical_path
+            ],
+        }
+        | (followed if training.stages else {})
+    )
+
+
+def step_parts(simulation: Simulation) -> dict[str, Any]:
+    """What a simulated step's time is made of: every document that has the step has these."""
+    path = simulation.data_path
+    return {
+        "step_without_data_s": simulation.step_without_data_s,
+        "data_path": None
+        if path is None
+        else {
+            "side": path.side,
+            "images_per_s": path.images_per_s,
+            "seconds": path.seconds,
+            **{f"{stage}_s": seconds for stage, seconds in path.stages.items()},
+        },
+        "bound": "data path" if simulation.data_bound else "GPUs",
     }
 
 
@@ -316,43 +337,6 @@ def stages_rows(stages: Sequence[StageTimes]) -> list[dict[str, Any]]:
     ]
 
 
-def hardware_document(
-    machines: Mapping[str, Machine], devices: Mapping[str, Device], links: Mapping[str, Link]
-) -> dict[str, Any]:
-    """``alexsim hardware list --json``."""
-    return {
-        "schema": SCHEMA,
-        "alexsim": version("alexsim"),
-        "machines": [{"name": key, "title": machine.name} for key, machine in machines.items()],
-        "devices": [{"name": key} | sheet_document(device) for key, device in devices.items()],
-        "links": [{"name": key} | sheet_document(link) for key, link in links.items()],
-    }
-
-
-def sheet_document(sheet: Machine | Device | Link) -> dict[str, Any]:
-    """``alexsim hardware show --json``: numbers with their kind and source."""
-    document: dict[str, Any] = {"title": sheet.name}
-    if isinstance(sheet, Device):
-        document |= {
-            "year": sheet.year,
-            "compute_capability": sheet.compute_capability,
-            "note": sheet.note,
-            "architecture": sheet.architecture.name,
-        }
-    for name, quantity in quantities(sheet):
-        document[name] = {
-            "value": quantity.value,
-            "kind": quantity.kind,
-            "source": quantity.source,
-        }
-    if isinstance(sheet, Machine):
-        document |= {"device": sheet.device_name, "peer": sheet.peer}
-        for name in ("link", "uplink", "peer_link", "network"):
-            link = getattr(sheet, name)
-            document[name] = None if link is None else sheet_document(link)
-    return document
-
-
 def train_document(result: TrainResult, machine: str, simulated: Simulation) -> dict[str, Any]:
     """``alexsim train --json``."""
     settings, held_out = result.settings, result.held_out
@@ -385,6 +369,7 @@ def train_document(result: TrainResult, machine: str, simulated: Simulation) -> 
             "machine": machine,
             "library": simulated.library,
             "step_s": simulated.step_s,
+            **step_parts(simulated),
             "images_per_s": simulated.images_per_s,
             # A full run as the paper did it, whatever data this one had.
             "training_days": simulated.training_days(ILSVRC_IMAGES, ILSVRC_EPOCHS),

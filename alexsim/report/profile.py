@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from alexsim.profile.records import LayerProfile, PassProfile, StepProfile
-from alexsim.report.tables import plain_table, reconciliation
+from alexsim.report.tables import data_path_text, plain_table, reconciliation
 from alexsim.units import MIB
 
 _WIDE = 120
@@ -24,6 +24,7 @@ def profile_tables(found: StepProfile, *, width: int) -> RenderableType:
         f" {batch / step.median_s:,.1f} images/s\n"
         f"there: {1e3 * found.simulation.step_s:,.1f} ms by {found.simulation.library} on"
         f"\n  {found.simulation.machine}\n"
+        f"  {data_path_text(found.simulation)}\n"
         f"ceilings here: {found.ceilings.flop_per_s / 1e9:,.0f} GFLOP/s,"
         f" {found.ceilings.bytes_per_s / 1e9:,.1f} GB/s"
     )

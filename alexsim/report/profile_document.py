@@ -12,7 +12,8 @@ from alexsim.plan.timeline import Moment, holdings, memory_timeline
 from alexsim.profile.breakdown import Rounds, counted_layers, rounds_of
 from alexsim.profile.nvml import Telemetry
 from alexsim.profile.records import Ceilings, LayerCount, LayerProfile, StepProfile
-from alexsim.report.documents import head
+from alexsim.report.documents import head, step_parts
+from alexsim.report.tables import data_path_text
 from alexsim.simulate.records import Simulation
 from alexsim.trace import Span
 
@@ -81,6 +82,7 @@ def _planned(plan: Plan, simulation: Simulation) -> dict[str, Any]:
         "device_memory_bytes": simulation.device_memory_bytes,
         "predicted_step_s": simulation.step_s,
         "predicted_step_s_interval": [simulation.step_interval.low, simulation.step_interval.high],
+        "predicted_parts": step_parts(simulation) | {"text": data_path_text(simulation)},
     }
 
 

@@ -10,10 +10,12 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from alexsim.network.network import Network
-from alexsim.report.tables import plain_table
+from alexsim.report.recipe import stages_table
+from alexsim.report.tables import data_path_text, milliseconds, plain_table
 from alexsim.simulate.records import DeviceTimes, Simulation
 from alexsim.simulate.sensitivity import Sensitivity
 from alexsim.trace import activity
+from alexsim.train.stages import Training
 from alexsim.units import MIB
 
 _KINDS = {
@@ -31,14 +33,14 @@ _LONGEST = 12
 def simulation_tables(
     simulation: Simulation,
     network: Network,
+    training: Training,
     *,
-    images: int,
-    epochs: int,
     sensitivities: Sequence[Sensitivity] = (),
 ) -> RenderableType:
-    """The step, its parts, every device, and a picture of its timeline."""
+    """The training, the step, its parts, every device, and a picture of its timeline."""
     parts: list[RenderableType] = [
-        Text(_head(simulation, images=images, epochs=epochs)),
+        Text(_head(simulation, training)),
+        *([stages_table(training.stages)] if training.stages else ()),
         Text(timeline(simulation)),
         _devices(simulation),
         _parts(simulation, network),
@@ -61,19 +63,23 @@ def _machines(simulation: Simulation) -> str:
     return f"{simulation.devices_count} device(s){split}"
 
 
-def _head(simulation: Simulation, *, images: int, epochs: int) -> str:
-    days = simulation.training_days(images, epochs)
-    bounds = simulation.training_days_interval(images, epochs)
-    between = simulation.step_interval
+def _head(simulation: Simulation, training: Training) -> str:
+    bounds, between = training.days_interval, simulation.step_interval
+    first = " at first" if training.stages else ""
+    # Stages differ in the third digit.
+    days = f"{training.days:.3g}" if training.stages else _days(training.days)
     lines = [
         f"{simulation.network} on {simulation.machine}, {simulation.library}:"
         f" {_machines(simulation)}, {simulation.batch_size} images per step",
-        f"  step {milliseconds(simulation.step_s)} ms (90 %: {milliseconds(between.low)} to"
+        f"  {f'recipe {training.recipe}, ' if training.stages else ''}{training.epochs} epochs of"
+        f" {training.images:,} images: {days} days"
+        f" (90 %: {_days(bounds.low)} to {_days(bounds.high)})",
+        f"  step {milliseconds(simulation.step_s)} ms{first} (90 %: {milliseconds(between.low)} to"
         f" {milliseconds(between.high)}), {simulation.images_per_s:,.0f} images/s,"
         f" {100 * simulation.utilisation:.0f} % of peak",
-        f"  {epochs} epochs of {images:,} images: {_days(days)} days"
-        f" (90 %: {_days(bounds.low)} to {_days(bounds.high)})",
-        f"  forward {milliseconds(simulation.forward_s)} ms,"
+        f"  {data_path_text(simulation)}",
+        f"  forward {milliseconds(simulation.forward_s)} ms"
+        f"{', with the wait for images' if simulation.data_bound else ''},"
         f" backward {milliseconds(simulation.backward_s)} ms",
         f"  forward passes/s under ideal conditions (all cards at peak):"
         f" {simulation.ideal_forward_images_per_s:,.0f}",
@@ -87,10 +93,6 @@ def _head(simulation: Simulation, *, images: int, epochs: int) -> str:
             "\n  net's; and \"395\": 1.581 TFLOP/s over a training step's 4.0 GFLOP, taken for"
             "\n  a forward pass. Both are peaks, which nothing reaches."
         )
-    if simulation.host_s > simulation.step_s * 0.999:
-        lines.append(
-            "  The data path sets the pace: more decoding cores or a faster disk would help."
-        )
     if not simulation.fits:
         lines.append(
             f"  Does not fit: a device has {simulation.device_memory_bytes / MIB:,.0f} MiB;"
@@ -101,11 +103,6 @@ def _head(simulation: Simulation, *, images: int, epochs: int) -> str:
 
 def _days(days: float) -> str:
     return f"{days:,.0f}" if days >= 10 else f"{days:.2g}"
-
-
-def milliseconds(seconds: float) -> str:
-    """Seconds as milliseconds, one decimal below a thousand."""
-    return f"{1e3 * seconds:,.1f}" if seconds < 1 else f"{1e3 * seconds:,.0f}"
 
 
 def _devices(simulation: Simulation) -> RenderableType:

@@ -8,8 +8,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from alexsim.report.simulation import milliseconds
-from alexsim.report.tables import plain_table
+from alexsim.report.tables import milliseconds, plain_table
 from alexsim.simulate.pareto import objectives
 from alexsim.simulate.sweep import Point
 from alexsim.units import MIB

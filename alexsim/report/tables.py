@@ -196,6 +196,28 @@ def _size(layer: object) -> str:
             return ""
 
 
+def milliseconds(seconds: float) -> str:
+    """Seconds as milliseconds, one decimal below a thousand."""
+    return f"{1e3 * seconds:,.1f}" if seconds < 1 else f"{1e3 * seconds:,.0f}"
+
+
+def data_path_text(simulation: Simulation) -> str:
+    """What a step's time is made of, in one line: without data, the data path, which counts."""
+    path, alone = simulation.data_path, milliseconds(simulation.step_without_data_s)
+    if path is None:
+        return "images are ready: the data path is left out"
+    host = (
+        f"data path {milliseconds(path.seconds)} ms ({_STAGES[path.slowest]}"
+        f" {path.images_per_s:,.0f}/s of {path.side} x {path.side})"
+    )
+    if simulation.data_bound:
+        return f"GPUs {alone} ms, {host}, which binds"
+    return f"GPUs {alone} ms, which bind; {host}"
+
+
+_STAGES = {"disk": "reads", "decode": "decodes", "crop": "crops"}
+
+
 def side_by_side(drawings: list[str]) -> RenderableType:
     """Text drawings one beside the other, unwrapped."""
     table = Table.grid(padding=(0, 1))
@@ -216,6 +238,7 @@ def train_summary(result: TrainResult, machine: str, simulated: Simulation) -> R
         f"{machine}, simulated: {simulated.images_per_s:.0f} images/s, these steps in"
         f" {result.steps * simulated.step_s:.1f} s"
     )
+    lines.append(f"  {data_path_text(simulated)}")
     if result.losses:
         lines.append(f"training loss {result.losses[0]:.3f} -> {result.losses[-1]:.3f}")
     if held_out:

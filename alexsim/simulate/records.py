@@ -80,6 +80,39 @@ class LayerTimes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DataPathTimes:
+    """What the hosts do for a step beside it: seconds of each stage, all hosts at a time."""
+
+    side: int
+    """Of the square JPEGs that are read, in pixels."""
+    images: int
+    """Of the step, on all hosts."""
+    disk_s: float
+    decode_s: float
+    crop_s: float
+
+    @property
+    def stages(self) -> dict[str, float]:
+        """Seconds by stage, in order."""
+        return {"disk": self.disk_s, "decode": self.decode_s, "crop": self.crop_s}
+
+    @property
+    def seconds(self) -> float:
+        """The slowest stage: batches follow each other at its pace."""
+        return max(self.stages.values())
+
+    @property
+    def slowest(self) -> str:
+        """The stage that takes so long."""
+        return max(self.stages, key=self.stages.__getitem__)
+
+    @property
+    def images_per_s(self) -> float:
+        """Images that all hosts prepare in a second."""
+        return self.images / self.seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Simulation:
     """A training step on a machine, in seconds of the virtual clock, in steady state.
 
@@ -96,6 +129,8 @@ class Simulation:
     batch_size: int
     step_s: float
     step_interval: Interval
+    step_without_data_s: float
+    """The same step where every image lies ready."""
     forward_s: float
     backward_s: float
     utilisation: float
@@ -103,8 +138,8 @@ class Simulation:
     """Forward passes per second if every device computed at its peak."""
     ideal_training_images_per_s: float
     """Images per second that one device at its peak could train."""
-    host_s: float
-    """The slowest stage of the data path; it sets the pace where it is longer than the step."""
+    data_path: DataPathTimes | None
+    """None where images are ready."""
     all_reduce_s: float
     devices: tuple[DeviceTimes, ...]
     exchanges: tuple[ExchangeTimes, ...]
@@ -115,12 +150,26 @@ class Simulation:
     it ended."""
     device_memory_bytes: int
     """What programs can use of one device's memory."""
+    power_w: float
+    """Of all devices, by their data sheets."""
+    price_usd: float | None
+    """Of all devices when they came out; None where a sheet states none."""
     trace: Trace
 
     @property
     def fits(self) -> bool:
         """Whether every device's plan and context fit its memory; time does not depend on it."""
         return all(d.memory_bytes <= self.device_memory_bytes for d in self.devices)
+
+    @property
+    def host_s(self) -> float:
+        """The slowest stage of the data path; it sets the pace where it is longer than the step."""
+        return self.data_path.seconds if self.data_path else 0.0
+
+    @property
+    def data_bound(self) -> bool:
+        """Whether the data path sets the pace, not the devices."""
+        return self.host_s > self.step_s * 0.999
 
     @property
     def images_per_s(self) -> float:

@@ -16,9 +16,10 @@ from alexsim.plan.records import Plan, Policy, Schedule, TransportName
 from alexsim.simulate.correction import load_correction
 from alexsim.simulate.costs.libraries import load_library
 from alexsim.simulate.engine import run
+from alexsim.simulate.host import data_path_times
 from alexsim.simulate.records import Simulation
 from alexsim.simulate.summary import Run, summarise
-from alexsim.simulate.tasks import DataPath, TaskList, Timer, host_stages
+from alexsim.simulate.tasks import DataPath, TaskList, Timer
 
 Partition = Literal["columns", "replicas", "hybrid"]
 PARTITIONS: tuple[Partition, ...] = ("columns", "replicas", "hybrid")
@@ -132,10 +133,10 @@ def enough_machines(name: str, devices: int) -> Machine:
     """A machine; where it has too few devices and no network, as many of its kind as have enough,
     joined by 10 Gbit/s Ethernet."""
     machine = load_machine(name)
-    count = math.ceil(devices / machine.devices_per_node.value)
-    if count == 1 or machine.network is not None:
+    if devices <= machine.devices_per_node.value or machine.network is not None:
         return machine
     joined = load_machine(name, "", _NETWORK)
+    count = math.ceil(devices / joined.devices_per_node.value)
     return replace(joined, name=f"{count} machines over {_NETWORK}, each: {machine.name}")
 
 
@@ -180,18 +181,20 @@ def simulate(
             plan=plan, timer=timer, data=data, slices=slices, variable_batch=variable_batch
         )
 
-    if plan.schedule == "serial" and not whole_pipeline and not timer.calibration:
-        stages = host_stages(machine, plan, copies).values()
-        alone = _run(tasks("none"), 1, looked_at=0)
-        if data == "none" or max(alone.times.end) >= max(stages):
-            return summarise(alone, data=data)
+    host = data_path_times(machine, plan, copies) if data == "jpeg" else None
     # Where decoding takes the cores' time, all of it must be there.
     whole = whole_pipeline or timer.calibration is not None
     steps, even = (_WHOLE_STEPS, _WHOLE_EVEN) if whole else (_STEPS, _EVEN)
-    return summarise(_run(tasks(data), steps, looked_at=even), data=data)
+    alike = plan.schedule == "serial" and not timer.calibration
+    ready = _run(tasks("none"), 1, looked_at=0) if alike else _run(tasks("none"), steps, even)
+    if host is None or (alike and not whole_pipeline and ready.step_s >= host.seconds):
+        return summarise(ready, data_path=host)
+    return summarise(
+        _run(tasks(data), steps, looked_at=even), data_path=host, without_data_s=ready.step_s
+    )
 
 
-def _run(listed: TaskList, steps: int, *, looked_at: int) -> Run:
+def _run(listed: TaskList, steps: int, looked_at: int) -> Run:
     listed.build(steps)
     return Run(listed=listed, times=run(listed.tasks), steps=steps, looked_at=looked_at)
 
@@ -207,7 +210,7 @@ def simulate_network(
     backend = "aten" if timer.calibration else ""
     if timer.calibration and (configuration.partition != "columns" or configuration.replicas > 1):
         raise PlanError("this machine's calibration predicts one replica of partition columns only")
-    return simulate(
+    found = simulate(
         configuration.plan(timer.machine, backend=backend),
         timer,
         data=data,
@@ -215,16 +218,19 @@ def simulate_network(
         variable_batch=configuration.variable_batch,
         whole_pipeline=whole_pipeline,
     )
+    return replace(found, partition=configuration.partition)
 
 
-def on_machine(configuration: Configuration, machine: Machine) -> Simulation:
-    """A configuration on a machine as everyone would run it: its time's library, images ready."""
+def on_machine(
+    configuration: Configuration, machine: Machine, *, data: DataPath = "jpeg"
+) -> Simulation:
+    """A configuration on a machine as everyone would run it, with the library of its time."""
     timer = Timer(
         machine=machine,
         library=load_library(default_library(machine)),
         correction=load_correction(),
     )
-    return simulate_network(configuration, timer, data="none")
+    return simulate_network(configuration, timer, data=data)
 
 
 def default_library(machine: Machine) -> str:

@@ -11,13 +11,14 @@ from alexsim.simulate.critical import critical_path, interval
 from alexsim.simulate.engine import Task, Times
 from alexsim.simulate.memory import memory_bytes
 from alexsim.simulate.records import (
+    DataPathTimes,
     DeviceTimes,
     ExchangeTimes,
     LayerTimes,
     OpTimes,
     Simulation,
 )
-from alexsim.simulate.tasks import DataPath, TaskList, host_stages, peak_flop_per_s
+from alexsim.simulate.tasks import TaskList, peak_flop_per_s
 from alexsim.trace import Activity, Span, Trace, activity, covered_s
 
 
@@ -31,18 +32,42 @@ class Run:
     looked_at: int
     """The step that stands for all."""
 
+    def closing(self, step: int) -> tuple[int, float]:
+        """The task of the devices that ends a step, and when; the first step begins at 0."""
+        ends = [
+            (finish, index)
+            for index, ((of, op, _), finish) in enumerate(
+                zip(self.listed.ops, self.times.end, strict=True)
+            )
+            if of == step and op is not None
+        ]
+        finish, index = max(ends, default=(0.0, 0))
+        return index, finish
 
-def summarise(run: Run, *, data: DataPath) -> Simulation:
-    """What the step that is looked at says."""
+    @property
+    def step_s(self) -> float:
+        """Length of the step that is looked at, from the end of the one before."""
+        return self.closing(self.looked_at)[1] - self.closing(self.looked_at - 1)[1]
+
+
+def summarise(
+    run: Run, *, data_path: DataPathTimes | None, without_data_s: float | None = None
+) -> Simulation:
+    """What the step that is looked at says.
+
+    Args:
+        run: tasks and their times.
+        data_path: what the hosts do beside it; None where images are ready.
+        without_data_s: the step if they were ready; by default it is this one.
+    """
     listed = run.listed
     start, end = run.times.start, run.times.end
-    ends, closing = [0.0] * (run.steps + 1), [0] * (run.steps + 1)
-    for index, ((step, op, _), finish) in enumerate(zip(listed.ops, end, strict=True)):
-        if op is not None and finish >= ends[step + 1]:
-            ends[step + 1], closing[step + 1] = finish, index
     last = run.looked_at
-    origin, step_s = ends[last], ends[last + 1] - ends[last]
+    origin = run.closing(last - 1)[1]
+    closing, closed = run.closing(last)
+    step_s = closed - origin
     plan, machine, copies = listed.plan, listed.timer.machine, listed.copies
+    host_s, count = data_path.seconds if data_path else 0.0, len(plan.devices) * copies
     mine = [
         (op, task, begin, finish, name)
         for (step, op, name), task, begin, finish in zip(
@@ -62,26 +87,25 @@ def summarise(run: Run, *, data: DataPath) -> Simulation:
     loss_end = next(finish for op, _, _, finish, name in mine if name == loss) - origin
     # A sum of gradients before an update bears its op, under a name of its own.
     update = [b for op, _, b, _, n in mine if op and op.kind == OpKind.UPDATE and n == op.id]
-    backward_end = min(update, default=ends[last + 1]) - origin
-    stages = host_stages(machine, plan, copies)
-    host_s = max(stages.values()) if data == "jpeg" else 0.0
-    path = critical_path(listed, run.times, closing[last + 1], origin)
+    backward_end = min(update, default=closed) - origin
+    path = critical_path(listed, run.times, closing, origin)
     return Simulation(
         network=plan.network.name,
         machine=machine.name,
         library=listed.timer.library.name,
-        partition=_partition(listed),
+        partition="hybrid" if plan.turns > 1 or listed.slices > 1 else "columns",
         replicas=plan.replicas,
-        devices_count=len(plan.devices) * copies,
+        devices_count=count,
         batch_size=plan.images * listed.slices,
         step_s=step_s,
+        step_without_data_s=step_s if without_data_s is None else without_data_s,
         step_interval=interval(listed, step_s, path, devices, host_s=host_s),
         forward_s=loss_end,
         backward_s=backward_end - loss_end,
         utilisation=flop / step_s / peak,
         ideal_forward_images_per_s=peak * copies * images / forward_flop,
         ideal_training_images_per_s=peak_flop_per_s(listed.timer, 1) * images / flop,
-        host_s=host_s,
+        data_path=data_path,
         all_reduce_s=sum(t.seconds for _, t, _, _, n in mine if activity(n) == "all_reduce")
         / len(plan.devices),
         devices=devices,
@@ -90,15 +114,10 @@ def summarise(run: Run, *, data: DataPath) -> Simulation:
         ops=_ops(listed),
         critical_path=path,
         device_memory_bytes=int(machine.device.memory_bytes.value),
+        power_w=count * machine.device.power_w.value,
+        price_usd=count * price.value if (price := machine.device.price_usd) else None,
         trace=Trace(spans=spans),
     )
-
-
-def _partition(listed: TaskList) -> str:
-    if listed.slices > 1 or listed.plan.turns > 1:
-        return "hybrid"
-    alone = len(listed.plan.devices) == 1
-    return "replicas" if alone and listed.plan.replicas > 1 else "columns"
 
 
 def _spans(run: Run, origin: float, step_s: float) -> Iterator[Span]:

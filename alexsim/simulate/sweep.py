@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
+import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import cast
 
-from alexsim.errors import AlexsimError, PlanError
-from alexsim.machine.machine import NUMBERS, Machine, changed, load_machine
+from alexsim.errors import AlexsimError
+from alexsim.machine.machine import Machine, changed, load_machine
 from alexsim.network.editions import load_network
 from alexsim.plan.records import Policy, Schedule, TransportName
 from alexsim.simulate.correction import correction_of
-from alexsim.simulate.costs.libraries import load_library_for
-from alexsim.simulate.costs.records import PRECISIONS, Precision
+from alexsim.simulate.costs.libraries import load_library, load_library_for
+from alexsim.simulate.costs.records import Precision
 from alexsim.simulate.pareto import with_pareto
+from alexsim.simulate.records import Simulation
 from alexsim.simulate.simulator import (
     Configuration,
     Partition,
@@ -55,37 +56,8 @@ class Point:
     pareto: bool = False
     """Whether it fits and no other that fits beats it: see ``alexsim.simulate.pareto``."""
     error: str = ""
-
-
-def parse_axes(given: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """``batch=64,128`` and so on; an axis may also be any number of the machine.
-
-    Raises:
-        AlexsimError: an axis is malformed, unknown or given twice.
-    """
-    axes: dict[str, tuple[str, ...]] = {}
-    for text in given:
-        name, equals, values = text.partition("=")
-        listed = tuple(value.strip() for value in values.split(",") if value.strip())
-        if not equals or not listed:
-            raise AlexsimError(f"--axis must be NAME=VALUE,VALUE,...; got {text!r}")
-        if name in axes:
-            raise AlexsimError(f"--axis {name} is given twice")
-        if name not in AXES and "." not in name and name not in NUMBERS:
-            raise AlexsimError(
-                f"no axis {name!r} (there are {', '.join(AXES)}, and numbers of the machine such"
-                " as device.clock_mhz)"
-            )
-        axes[name] = listed
-    return axes
-
-
-def combinations(
-    axes: Mapping[str, tuple[str, ...]], fixed: Mapping[str, str]
-) -> Iterator[dict[str, str]]:
-    """Every combination of the axes' values, the last axis fastest."""
-    for values in itertools.product(*axes.values()):
-        yield {**fixed, **dict(zip(axes, values, strict=True))}
+    figures: str = ""
+    """Of all that was simulated: equal only where nothing differs."""
 
 
 def sweep(
@@ -106,7 +78,7 @@ def sweep(
     if workers < 2:
         points = []
         for job in jobs:
-            points.append(_point(job))
+            points.append(point_of(*job))
             done(len(points))
         return with_pareto(points)
     points = []
@@ -118,7 +90,11 @@ def sweep(
 
 
 def _point(job: tuple[dict[str, str], int, int]) -> Point:
-    settings, images, epochs = job
+    return point_of(*job)
+
+
+def point_of(settings: dict[str, str], images: int, epochs: int) -> Point:
+    """One configuration simulated, or why it cannot be."""
     try:
         return _simulated(settings, images, epochs)
     except AlexsimError as error:
@@ -135,7 +111,8 @@ def _simulated(settings: dict[str, str], images: int, epochs: int) -> Point:
     machine = _machine(
         settings["machine"], settings.get("link", ""), settings.get("network", ""), own
     )
-    library = settings.get("library") or default_library(machine)
+    named = settings.get("library")
+    library = load_library(named).name if named else default_library(machine)
     gpus = settings.get("gpus")
     configuration = Configuration(
         network=load_network(settings["net"]),
@@ -148,8 +125,7 @@ def _simulated(settings: dict[str, str], images: int, epochs: int) -> Point:
         transport=cast("TransportName", settings.get("transport", "")),
         policy=cast("Policy", settings.get("policy", "as-released")),
     )
-    precision = _one_of("precision", settings.get("precision", "fp32"), PRECISIONS)
-    data = _one_of("data-path", settings.get("data-path", "jpeg"), ("jpeg", "none"))
+    precision, data = settings.get("precision", "fp32"), settings.get("data-path", "jpeg")
     timer = Timer(
         machine=machine,
         library=load_library_for(library, machine.device, cast("Precision", precision)),
@@ -159,7 +135,6 @@ def _simulated(settings: dict[str, str], images: int, epochs: int) -> Point:
     simulation = simulate_network(configuration, timer, data=cast("DataPath", data))
     most = max(device.memory_bytes for device in simulation.devices)
     days = simulation.training_days(images, epochs)
-    price = machine.device.price_usd
     return Point(
         settings=settings,
         step_s=simulation.step_s,
@@ -170,9 +145,22 @@ def _simulated(settings: dict[str, str], images: int, epochs: int) -> Point:
         utilisation=simulation.utilisation,
         memory_bytes=most,
         fits=simulation.fits,
-        energy_kwh=days * 24 * simulation.devices_count * machine.device.power_w.value / 1e3,
-        price_usd=None if price is None else simulation.devices_count * price.value,
+        energy_kwh=days * 24 * simulation.power_w / 1e3,
+        price_usd=simulation.price_usd,
+        figures=_figures(simulation),
     )
+
+
+def _figures(simulation: Simulation) -> str:
+    """Whatever a choice can change, in a few bytes that other processes write alike."""
+    said = [getattr(simulation, name) for name in _SAID]
+    return hashlib.sha1(repr(said).encode(), usedforsecurity=False).hexdigest()
+
+
+_SAID = (
+    "step_interval", "step_without_data_s", "data_path", "all_reduce_s", "devices", "exchanges",
+    "layers", "partition", "device_memory_bytes", "power_w", "price_usd",
+)  # fmt: skip
 
 
 def number(text: str) -> float:
@@ -196,9 +184,3 @@ def whole(name: str, text: str) -> int:
     if not (text.isascii() and text.isdigit()) or int(text) < 1:
         raise AlexsimError(f"{name} must be a positive whole number, got {text!r}")
     return int(text)
-
-
-def _one_of(name: str, given: str, allowed: tuple[str, ...]) -> str:
-    if given not in allowed:
-        raise PlanError(f"{name} must be one of {', '.join(allowed)}; got {given!r}")
-    return given

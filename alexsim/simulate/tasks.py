@@ -18,13 +18,11 @@ from alexsim.simulate.costs.libraries import Library
 from alexsim.simulate.costs.measured import REST, Calibration, signature
 from alexsim.simulate.costs.records import Cost, Precision, Work
 from alexsim.simulate.engine import Task
-from alexsim.simulate.records import ILSVRC_IMAGES
+from alexsim.simulate.host import data_path_times
 
 CORES = ("cores",)
 BARRIER_S = 3e-5
 """Host threads that synchronise their devices and wait for each other: tens of microseconds."""
-JPEG_BYTES = 27 * 1000**3 / ILSVRC_IMAGES
-"""A 256 x 256 JPEG of the 27 GB set."""
 
 DataPath = Literal["jpeg", "none"]
 
@@ -159,9 +157,9 @@ class TaskList:
         """The stages of one host's data path; its last task."""
         decode, crop = f"host.{whose}decode", f"host.{whose}crop"
         previous: tuple[int, ...] = ()
-        stages = host_stages(self.timer.machine, self.plan, self.copies)
+        times = data_path_times(self.timer.machine, self.plan, self.copies)
         for (stage, seconds), takers in zip(
-            stages.items(), ([decode], [crop], uploads), strict=True
+            times.stages.items(), ([decode], [crop], uploads), strict=True
         ):
             after = previous
             if step >= 2:
@@ -350,18 +348,6 @@ class TaskList:
         else:
             path = paths.from_host(machine, target, exchange.size_bytes)
         return path.seconds, path.holds
-
-
-def host_stages(machine: Machine, plan: Plan, copies: int) -> dict[str, float]:
-    """Seconds that each stage of the data path takes for a batch; every node reads its share."""
-    devices = len(plan.devices) * copies
-    nodes = math.ceil(devices / machine.devices_per_node.value)
-    images = math.ceil(plan.batch_size * plan.turns * copies / nodes)
-    return {
-        "disk": images * JPEG_BYTES / machine.disk_bytes_per_s.value,
-        "decode": images / (machine.decode_workers.value * machine.decode_images_per_s.value),
-        "crop": images / (machine.crop_workers.value * machine.crop_images_per_s.value),
-    }
 
 
 def peak_flop_per_s(timer: Timer, devices: int) -> float:

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexsim.errors import DataError
-from alexsim.train.images import Piece, square_side, square_statistics
+from alexsim.network.network import square_side
+from alexsim.train.images import Piece, square_statistics
 from alexsim.train.packing.listing import SourceChoices, list_source
 from alexsim.train.packing.records import Listing, Skipped
 from alexsim.train.packing.splits import SplitRules

@@ -20,9 +20,9 @@ from alexsim.execute.choices import Backend, Device
 from alexsim.execute.executor import Executor
 from alexsim.network.editions import load_network
 from alexsim.network.layers import Dropout, FullyConnected
+from alexsim.network.network import square_side
 from alexsim.plan.planner import plan
 from alexsim.train.dataset import Dataset, Floats, Sample, Statistics
-from alexsim.train.images import square_side
 from alexsim.train.loader import Batch, Loader, Views
 from alexsim.train.packing.workers import workers_for
 from alexsim.train.recipe import load_recipe, recipe_name

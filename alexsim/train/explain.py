@@ -15,11 +15,11 @@ from alexsim.errors import DataError
 from alexsim.names import name_text
 from alexsim.network.editions import load_network
 from alexsim.network.layers import Convolution
-from alexsim.network.network import Network
+from alexsim.network.network import Network, square_side
 from alexsim.plan.records import letter
 from alexsim.train.dataset import Floats, Sample
 from alexsim.train.evaluate import Done, Setup, answers, forward
-from alexsim.train.images import Pixels, load_crops, square_side
+from alexsim.train.images import Pixels, load_crops
 from alexsim.train.loader import Views, crop_of
 from alexsim.train.weights import Weights
 

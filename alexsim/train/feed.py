@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from alexsim.execute.world import World
+from alexsim.network.network import square_side
 from alexsim.train.dataset import Statistics
-from alexsim.train.images import square_side
 from alexsim.train.loader import Batch, Loader
 
 

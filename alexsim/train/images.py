@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from alexsim.names import name_text
+from alexsim.network.network import square_side
 
 Pixels = NDArray[np.uint8]
 
@@ -76,11 +77,6 @@ class Crop(Piece):
     top: int
     left: int
     mirror: bool
-
-
-def square_side(crop_side: int) -> int:
-    """Side of the scaled square that crops are taken from: 256 for 224, 32 for 28."""
-    return round(crop_side * 256 / 224)
 
 
 def load_square(source: str | Path | io.BytesIO, side: int, channels: int) -> Pixels:

@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexsim.errors import DataError
+from alexsim.network.network import square_side
 from alexsim.train.dataset import TASK_IMAGES, Dataset, Floats, Sample, Statistics
-from alexsim.train.images import Crop, Pixels, load_crops, square_side
+from alexsim.train.images import Crop, Pixels, load_crops
 from alexsim.train.recipe import Recipe
 
 Order = Literal["shuffled", "shards", "file"]

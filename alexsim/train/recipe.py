@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from alexsim.errors import NetworkError, ProfileError
+from alexsim.errors import NetworkError, ProfileError, known_as, unknown
 from alexsim.machine.sheet import find, names
 
 Augmentation = Literal["2012", "paper"]
@@ -91,16 +91,17 @@ class Recipe:
         return tuple((stage, count) for stage, count in found if count > 0)
 
     def refuse_strange_layers(self, layers: Sequence[str]) -> None:
-        """Every layer that it freezes must be one of ``layers``, those with weights.
+        """Every layer that it freezes or gives a rate must be one of ``layers``, with weights.
 
         Raises:
             NetworkError: one is not.
         """
         for stage in self.stages:
-            if strange := sorted(set(stage.frozen) - set(layers)):
+            named = {*stage.frozen, *(layer for layer, _ in stage.layer_rates)}
+            for strange in sorted(named - set(layers)):
                 raise NetworkError(
-                    f"the recipe freezes {', '.join(strange)}; layers with weights:"
-                    f" {', '.join(layers)}"
+                    f"the recipe, from epoch {stage.from_epoch}:"
+                    f" {unknown('layer with weights', strange, layers)}"
                 )
 
     def freezing(self, layers: tuple[str, ...]) -> Recipe:
@@ -179,7 +180,7 @@ def recipe_text(name: str) -> str:
     load_recipe(name)
     if name.endswith(".toml"):
         return Path(name).read_text(encoding="utf-8")
-    file = files("alexsim_profiles") / "recipes" / f"{name}.toml"
+    file = files("alexsim_profiles") / "recipes" / f"{known_as(name, recipe_names())}.toml"
     return file.read_text(encoding="utf-8")
 
 

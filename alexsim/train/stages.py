@@ -5,11 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from alexsim.simulate.records import Simulation
+from alexsim.simulate.records import Interval, Simulation
 from alexsim.simulate.simulator import Configuration
 from alexsim.train.recipe import Recipe, Stage
 
 _DAY_S = 86_400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """A whole training run: days of some epochs, at one step's pace or stage by stage."""
+
+    images: int
+    epochs: int
+    days: float
+    days_interval: Interval
+    recipe: str = ""
+    """What it follows; empty for one pace throughout."""
+    stages: tuple[StageTimes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,3 +66,30 @@ def stage_times(
             )
         )
     return tuple(found)
+
+
+def training_of(
+    simulation: Simulation,
+    *,
+    images: int,
+    epochs: int,
+    recipe: str = "",
+    stages: tuple[StageTimes, ...] = (),
+) -> Training:
+    """The run that a step, or the stages of a recipe, make; its bounds are as wide as theirs."""
+    days, bounds = (
+        simulation.training_days(images, epochs),
+        simulation.training_days_interval(images, epochs),
+    )
+    if stages:
+        days = sum(one.days for one in stages)
+        each = [one.simulation.training_days_interval(images, one.epochs) for one in stages]
+        bounds = Interval(low=sum(one.low for one in each), high=sum(one.high for one in each))
+    return Training(
+        images=images,
+        epochs=epochs,
+        days=days,
+        days_interval=bounds,
+        recipe=recipe,
+        stages=stages,
+    )

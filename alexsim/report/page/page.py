@@ -123,7 +123,8 @@ def _facts(subject: Subject) -> Iterator[tuple[str, str, str]]:
         "Step, predicted",
         seconds(document["predicted_step_s"]),
         f"{seconds(low)} to {seconds(high)}, 9 in 10;"
-        f" {digits(batch / document['predicted_step_s'])} images/s",
+        f" {digits(batch / document['predicted_step_s'])} images/s"
+        + (f"; {parts['text']}" if (parts := document.get("predicted_parts")) else ""),
     )
     if subject.metrics:
         last = subject.metrics[-1]

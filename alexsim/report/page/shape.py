@@ -54,6 +54,7 @@ _DOCUMENT = {
     "library": str,
     "predicted_step_s": NUMBER,
     "predicted_step_s_interval": [NUMBER],
+    "predicted_parts": Optional({"text": str}),
     "device_memory_bytes": Optional(int),
     "ceilings": {"flop_per_s": NUMBER, "bytes_per_s": NUMBER},
     "layers": [_LAYER],

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from alexsim.errors import ProfileError
+from alexsim.errors import ProfileError, known_as, unknown
 from alexsim.machine.device import Device
-from alexsim.machine.sheet import unknown
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.network.layers import Convolution
 from alexsim.plan.records import OpKind
@@ -107,12 +106,13 @@ def load_library(name: str, family: str = "") -> Library:
     Raises:
         ProfileError: there is none.
     """
+    if (written := known_as(name, library_names())) is None:
+        raise ProfileError(unknown("library", name, library_names()))
+    name = written
     if name in _FIXED:
         fixed = _FIXED[name]
         return Library(name=name, family=family or fixed.family, algorithms=fixed.algorithms)
     version = name.removeprefix("cudnn-")
-    if version == name or version not in cudnn.VERSIONS:
-        raise ProfileError(unknown("library", name, library_names()))
     return Library(name=name, family=family or "torch7", algorithms=cudnn.algorithms(version))
 
 
@@ -129,8 +129,10 @@ def load_library_for(name: str, device: Device, precision: Precision) -> Library
     library = load_library(name)
     if precision != "fp32":
         able = [other for other, has in _PRECISIONS.items() if precision in has]
-        if name not in able:
-            raise ProfileError(f"{name} has no {precision} kernels (only {', '.join(able)})")
+        if library.name not in able:
+            raise ProfileError(
+                f"{library.name} has no {precision} kernels (only {', '.join(able)})"
+            )
         if tensor_speedup(device, precision) == 1:
             raise ProfileError(f"{device.name} has no tensor cores for {precision}")
     return library

@@ -69,6 +69,13 @@ class Calibration:
         return max(found)
 
     @property
+    def crop_side(self) -> int:
+        """Side of the crops whose loading was timed; 0 if the file does not say."""
+        shapes = [rate.shape for rate in self.rates if rate.what == "image normalise"]
+        side = shapes[0].partition(" ")[0] if shapes else ""
+        return int(side) if side.isdecimal() else 0
+
+    @property
     def flop_per_s(self) -> float:
         """The highest rate that any product or convolution reached."""
         return max(self.rate("gemm"), self.rate("convolution"))
@@ -193,4 +200,5 @@ def machine_of(calibration: Calibration) -> Machine:
         crop_workers=measured(calibration.threads),
         crop_images_per_s=measured(calibration.rate("image normalise")),
         disk_bytes_per_s=measured(calibration.rate("memory read")),
+        rates_for=calibration.crop_side or base.rates_for,
     )

@@ -1,0 +1,182 @@
+"""Axes of a sweep: what they may be, every combination of them, and whether each is of use."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+
+from alexsim.errors import AlexsimError, known_as, unknown
+from alexsim.machine.device import device_names
+from alexsim.machine.machine import (
+    NUMBERS,
+    changed,
+    in_si,
+    load_link,
+    load_machine,
+    machine_names,
+    number_of,
+)
+from alexsim.network.editions import load_network
+from alexsim.plan.planner import POLICIES, SCHEDULES, TRANSPORTS
+from alexsim.simulate.costs.libraries import load_library
+from alexsim.simulate.costs.records import PRECISIONS
+from alexsim.simulate.simulator import PARTITIONS
+from alexsim.simulate.sweep import AXES, Point, number, point_of, whole
+
+
+def parse_axes(given: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """``batch=64,128`` and so on; an axis may also be any number of the machine.
+
+    Raises:
+        AlexsimError: an axis is malformed, unknown or given twice, or one of its values is.
+    """
+    axes: dict[str, tuple[str, ...]] = {}
+    for text in given:
+        name, equals, values = text.partition("=")
+        listed = tuple(value.strip() for value in values.split(","))
+        if not equals or not all(listed):
+            raise AlexsimError(f"--axis must be NAME=VALUE,VALUE,...; got {text!r}")
+        if in_si(name, 1)[0] in {in_si(other, 1)[0] for other in axes}:
+            raise AlexsimError(f"--axis {name} is given twice")
+        if name not in AXES and "." not in name and name not in NUMBERS:
+            known = (*AXES, "device.clock_mhz and other numbers of the machine")
+            raise AlexsimError(f"--axis: {unknown('axis', name, known)}")
+        axes[name] = listed
+    return axes
+
+
+def check_axes(axes: Mapping[str, tuple[str, ...]], machine: str) -> None:
+    """Look at every value before anything is simulated.
+
+    Args:
+        axes: names and values, as ``parse_axes`` has them.
+        machine: the one that is swept where no axis says which.
+
+    Raises:
+        AlexsimError: a value is not allowed, or stands there twice. A number that only some of
+            the machines have is theirs to refuse.
+    """
+    for name, values in axes.items():
+        try:
+            if name in AXES:
+                meant: list[object] = [_VALUES[name](value) for value in values]
+            else:
+                meant = [number(value) for value in values]
+                _settable(name, values, axes, machine)
+        except AlexsimError as error:
+            raise AlexsimError(f"--axis {name}: {error}") from error
+        for earlier, value in itertools.combinations(range(len(values)), 2):
+            if meant[earlier] == meant[value]:
+                raise AlexsimError(f"--axis {name}: {values[value]} is given twice")
+
+
+def _settable(
+    name: str, values: tuple[str, ...], axes: Mapping[str, tuple[str, ...]], machine: str
+) -> None:
+    """Whether one of the machines takes these numbers."""
+    refused: AlexsimError | None = None
+    for each in axes.get("machine", (machine,)):
+        for network in axes.get("network", ("",)):
+            try:
+                for value in values:
+                    changed(load_machine(each, "", network), {name: number(value)})
+            except AlexsimError as error:
+                refused = error
+            else:
+                return
+    if refused:
+        raise refused
+
+
+def combinations(
+    axes: Mapping[str, tuple[str, ...]], fixed: Mapping[str, str]
+) -> Iterator[dict[str, str]]:
+    """Every combination of the axes' values, the last axis fastest."""
+    for values in itertools.product(*axes.values()):
+        yield {**fixed, **dict(zip(axes, values, strict=True))}
+
+
+def idle_axis(
+    points: Sequence[Point], axes: Mapping[str, tuple[str, ...]], *, images: int, epochs: int
+) -> str:
+    """An axis that changes no figure of any combination; empty if there is none.
+
+    Networks, machines and libraries are what is compared: two may well be alike.
+    """
+    for axis in axes:
+        if axis in ("net", "machine", "library"):
+            continue
+        alike: dict[tuple[tuple[str, str], ...], set[str]] = {}
+        for point in points:
+            rest = tuple((k, v) for k, v in point.settings.items() if k != axis)
+            alike.setdefault(rest, set()).add(point.error or point.figures)
+        if any(len(figures) > 1 for figures in alike.values()):
+            continue
+        others = ((point, _without(axis, dict(point.settings))) for point in points)
+        if all(
+            other is not None and point_of(other, images, epochs).figures == point.figures
+            for point, other in others
+        ):
+            return axis
+    return ""
+
+
+_ALWAYS = ("batch", "gpus", "link", "partition", "replicas", "data-path")
+"""Every step depends on these."""
+
+
+def _without(axis: str, settings: dict[str, str]) -> dict[str, str] | None:
+    """The same with the other choice, or with none; None where that says nothing, as
+    what was chosen is the default."""
+    given = settings.pop(axis)
+    if axis == "transport":
+        return settings | {axis: "peer" if given == "host" else "host"}
+    if axis in _ALWAYS or given in ("serial", "as-released", "fp32"):
+        return None
+    if axis not in AXES:
+        network = settings.get("network", "")
+        machine = load_machine(settings["machine"], settings.get("link", ""), network)
+        if number_of(machine, axis) == number(given):
+            return None
+    return settings
+
+
+def _one_of(name: str, *allowed: str) -> Callable[[str], str]:
+    def check(given: str) -> str:
+        if given not in allowed:
+            raise AlexsimError(f"{name} must be one of {', '.join(allowed)}; got {given!r}")
+        return given
+
+    return check
+
+
+def _predictable(name: str) -> str:
+    library = load_library(name).name
+    if library == "measured":
+        raise AlexsimError("measured is this machine's own: `alexsim simulate --library measured`")
+    return library
+
+
+def _written(machine: str) -> str:
+    load_machine(machine)
+    return known_as(machine, (*machine_names(), *device_names())) or machine
+
+
+_VALUES: dict[str, Callable[[str], object]] = {
+    "net": load_network,
+    "batch": partial(whole, "batch"),
+    "gpus": partial(whole, "gpus"),
+    "machine": _written,
+    "link": load_link,
+    "network": load_link,
+    "library": _predictable,
+    "partition": _one_of("partition", *PARTITIONS),
+    "replicas": partial(whole, "replicas"),
+    "schedule": _one_of("schedule", *SCHEDULES),
+    "transport": _one_of("transport", *TRANSPORTS),
+    "policy": _one_of("policy", *POLICIES),
+    "precision": _one_of("precision", *PRECISIONS),
+    "data-path": _one_of("data-path", "jpeg", "none"),
+}
+"""What each axis's values mean; equal values are the same twice."""

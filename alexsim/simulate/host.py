@@ -1,0 +1,52 @@
+"""The data path of a host: files of the size that the network needs are read, decoded, cropped."""
+
+from __future__ import annotations
+
+import math
+
+from alexsim.machine.machine import Machine
+from alexsim.network.network import square_side
+from alexsim.plan.records import Plan
+from alexsim.simulate.records import ILSVRC_IMAGES, DataPathTimes
+
+_SIDE = 256
+JPEG_BYTES = 27 * 1000**3 / ILSVRC_IMAGES
+"""A 256 x 256 JPEG of the 27 GB set."""
+HEADER_BYTES = 620
+"""JFIF, quantisation and Huffman tables, frame and scan headers (ITU T.81, annexes B and K)."""
+DECODE_PER_FILE, CROP_PER_IMAGE = 0.18, 0.07
+"""What a 256 x 256 JPEG, or its 224 x 224 crop, costs however small the picture is; the rest goes
+with its pixels. Measured: docs/data.md, "By size"."""
+
+
+def data_path_times(machine: Machine, plan: Plan, copies: int) -> DataPathTimes:
+    """Seconds that each stage takes for a batch; every node reads its share.
+
+    Args:
+        machine: whose rates are those of the crops that ``rates_for`` says.
+        plan: of one copy; its network says how large its images are.
+        copies: devices, or groups of them, that do what is planned.
+    """
+    devices = len(plan.devices) * copies
+    nodes = math.ceil(devices / machine.devices_per_node.value)
+    whole = plan.batch_size * plan.turns * copies
+    images = math.ceil(whole / nodes)
+    crop = plan.network.input_shape[1]
+    side, rated = square_side(crop), square_side(machine.rates_for)
+    decode = _cost(side, _SIDE, DECODE_PER_FILE) / _cost(rated, _SIDE, DECODE_PER_FILE)
+    cropping = _cost(crop, 224, CROP_PER_IMAGE) / _cost(machine.rates_for, 224, CROP_PER_IMAGE)
+    file_bytes = HEADER_BYTES + (JPEG_BYTES - HEADER_BYTES) * (side / _SIDE) ** 2
+    decoders = machine.decode_workers.value * machine.decode_images_per_s.value
+    croppers = machine.crop_workers.value * machine.crop_images_per_s.value
+    return DataPathTimes(
+        side=side,
+        images=whole,
+        disk_s=images * file_bytes / machine.disk_bytes_per_s.value,
+        decode_s=images * decode / decoders,
+        crop_s=images * cropping / croppers,
+    )
+
+
+def _cost(side: int, whole_side: int, fixed: float) -> float:
+    """Cost of a square image, where one of ``whole_side`` costs 1."""
+    return fixed + (1 - fixed) * (side / whole_side) ** 2
