@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from alexsim.cli.app import main
 from alexsim.machine.machine import load_machine
@@ -31,6 +33,7 @@ from alexsim.report.chrome_trace import (
     rank_traces,
     repeated,
 )
+from alexsim.report.trace_ops import launches
 from alexsim.simulate.simulator import Configuration, on_machine
 from alexsim.trace import Trace
 from alexsim.units import MIB
@@ -161,7 +164,8 @@ def test_slices_of_a_thread_follow_one_another_or_lie_in_their_step(found: Profi
                 if stack:
                     assert end <= ns(stack[-1])[1], (event, stack[-1])
                     # What takes no time may stand where what follows it begins.
-                    assert stack[-1]["name"].startswith("ProfilerStep#") or start == end
+                    in_step = stack[-1].get("cat") in ("user_annotation", "gpu_user_annotation")
+                    assert in_step or start == end
                 stack.append(event)
 
 
@@ -346,21 +350,105 @@ def test_every_rank_has_a_document_of_its_own_ops(two_gpus: Profiled) -> None:
 
 
 def assert_launched(events: list[Event], ops: dict[tuple[str, str, int], Event]) -> None:
-    """Every op has the launch with its number, no other has, and it comes first."""
+    """Every op that readers see has the launch with its number, no other has; it comes first."""
     launches = {e["args"]["correlation"]: e for e in events if e.get("cat") == "cuda_runtime"}
     assert len(launches) == sum(1 for e in events if e.get("cat") == "cuda_runtime")
-    kernels = {event["args"]["correlation"]: event for event in ops.values()}
-    assert len(kernels) == len(ops)
+    unseen = [event for event in ops.values() if "cat" not in event]
+    kernels = {e["args"]["correlation"]: e for e in ops.values() if "cat" in e}
+    assert len(kernels) + len(unseen) == len(ops)
     assert launches.keys() == kernels.keys()
+    for event in unseen:
+        start, end = ns(event)
+        assert start % 1000
+        assert start // 1000 == end // 1000  # no whole microsecond lies in it
     for number, kernel in kernels.items():
         launch = launches[number]
         assert launch["pid"] == kernel["pid"]
         assert launch["tid"] == 1 != kernel["tid"] == kernel["args"]["stream"]
         assert launch["ts"] <= kernel["ts"]
-        copies = kernel["args"]["kind"] in ("upload", "exchange_post", "exchange_wait")
+        kind = kernel["args"]["kind"]
+        exchanged = kind in ("exchange_post", "exchange_wait")
+        copies = exchanged or kind == "upload"
         assert kernel["cat"] == ("gpu_memcpy" if copies else "kernel")
         assert launch["name"] == ("cudaMemcpyAsync" if copies else "cudaLaunchKernel")
-        assert kernel["name"].startswith("Memcpy ") == copies
+        # By these names Holistic Trace Analysis tells memory, communication and waiting.
+        assert kernel["name"].startswith("Memcpy HtoD") == (kind == "upload")
+        assert (kernel["name"] == "ncclKernel_SendRecv") == exchanged
+        assert kernel["name"].startswith("Sync ") == (kind == "barrier")
+
+
+def as_hta_reads(event: Event) -> tuple[int, int]:
+    return math.ceil(event["ts"]), math.floor(round(event["ts"] + event["dur"], 3))
+
+
+@pytest.mark.parametrize("schedule", ["serial", "overlap"])
+def test_rounded_launches_lie_in_their_steps_before_their_ops(schedule: str) -> None:
+    clock = simulated(schedule=schedule)
+    for document in rank_traces(clock):
+        events = [e for e in document["traceEvents"] if e["ph"] == "X" and "cat" in e]
+        assert all(start <= end for start, end in map(as_hta_reads, events))
+        steps = {e["name"]: as_hta_reads(e) for e in events if e["cat"] == "user_annotation"}
+        assert len(steps) == 2
+        launches = {e["args"]["correlation"]: e for e in events if e["cat"] == "cuda_runtime"}
+        for event in events:
+            if "op" not in event.get("args", {}):
+                continue
+            low, high = steps[f"ProfilerStep#{event['args']['step']}"]
+            begin, end = as_hta_reads(launches[event["args"]["correlation"]])
+            assert low <= begin < end <= high
+            assert begin < as_hta_reads(event)[0] or event["ts"] == 0
+        for cat, name in (("user_annotation", "host"), ("gpu_user_annotation", "compute")):
+            threads_of = {
+                (e["pid"], e["tid"])
+                for e in document["traceEvents"]
+                if e["name"] == "thread_name" and e["args"]["name"] == name
+            }
+            assert {(e["pid"], e["tid"]) for e in events if e["cat"] == cat} >= threads_of
+
+
+def test_a_single_simulated_step_is_repeated_for_readers_that_drop_the_first_and_last() -> None:
+    clock = simulated()
+    once = replace(clock, trace=Trace(spans=tuple(s for s in clock.trace.spans if s.step == 0)))
+    (first, _) = rank_traces(once)
+    steps = [e["name"] for e in first["traceEvents"] if e.get("cat") == "user_annotation"]
+    assert steps == [f"ProfilerStep#{n}" for n in range(3)]
+    assert len(rank_traces(clock)) == 2
+
+
+def test_uploads_have_a_bandwidth_and_sums_are_communication() -> None:
+    wanted = Configuration(
+        network=load_network("alexnet-owt"), gpus=2, partition="replicas", batch_size=32
+    )
+    machine = load_machine("gtx580x2")
+    made = wanted.plan(machine)
+    (document,) = rank_traces(
+        Clock(name="there", plan=made, trace=on_machine(wanted, machine).trace)
+    )
+    assert document["distributedInfo"]["world_size"] == made.replicas == 2
+    slices = [e for e in document["traceEvents"] if e["ph"] == "X"]
+    sums = [e for e in slices if e["name"] == "ncclKernel_AllReduce"]
+    assert len(sums) == 3 * 8
+    for event in (e for e in slices if e["name"].startswith("Memcpy HtoD")):
+        rate = event["args"]["bytes"] / event["dur"] / 1e3
+        assert event["args"]["memory bandwidth (GB/s)"] == pytest.approx(rate, abs=0.01)
+
+
+@given(
+    gaps=st.lists(st.integers(0, 5000), max_size=30),
+    first=st.integers(0, 10**7),
+)
+def test_launches_never_overlap_nor_come_late(gaps: list[int], first: int) -> None:
+    starts = [first / 1000]
+    for gap in gaps:
+        starts.append(round(starts[-1] + gap / 1000, 3))
+    begin, end = max(0.0, starts[0] - 2), starts[-1] + 1
+    reached = begin
+    for start, (low, high) in zip(starts, launches(starts, begin, end), strict=True):
+        assert begin <= low <= min(high, start)
+        assert high <= end
+        assert low >= reached or low == high  # what takes no time may lie in another
+        assert low == high or math.floor(high) - math.ceil(low) >= 1 or high == end
+        reached = max(reached, high)
 
 
 def test_torch_s_events_lie_in_the_ops_of_the_last_step(found: Profiled) -> None:

@@ -197,13 +197,13 @@ def _by_prefix(tensors: Iterable[_Leaf], names: Iterable[str]) -> dict[Words, di
     for name in names:
         *_, last = words = tuple(name.split("."))
         ends.setdefault(last, []).append((name, words))
-    found: dict[Words, dict[str, _Leaf]] = {}
+    prefixes: dict[Words, dict[str, _Leaf]] = {}
     for leaf in tensors:
         for name, words in ends.get(leaf.words[-1], ()):
             prefix = _before(leaf.words, words)
             if prefix is not None:
-                found.setdefault(prefix, {}).setdefault(name, leaf)
-    return found
+                prefixes.setdefault(prefix, {}).setdefault(name, leaf)
+    return prefixes
 
 
 def _before(words: Words, ending: Words) -> Words | None:

@@ -189,21 +189,21 @@ def _from_caffe(path: Path, network: Network) -> _Read:
 def _from_state_dict(path: Path, network: Network, key: str | None) -> _Read:
     # Networks without a plain form are refused first.
     schemes = (tuple(plain_shapes(network)), TORCHVISION_NAMES)
-    found = choose(path, network.name, schemes, key)
+    chosen = choose(path, network.name, schemes, key)
     changes: tuple[str, ...] = ()
-    if found.prefix:
-        changes = (f"names were {under(found.prefix)}",)
+    if chosen.prefix:
+        changes = (f"names were {under(chosen.prefix)}",)
     notes: tuple[str, ...] = ()
-    if found.others:
-        others = " and ".join(map(under, found.others))
+    if chosen.others:
+        others = " and ".join(map(under, chosen.others))
         notes = (f"weights that fit are {others}, too: --key takes them",)
-    if found.left_out:
-        notes = (*notes, f"left out: {listed(found.left_out)}")
-    if found.scheme:
+    if chosen.left_out:
+        notes = (*notes, f"left out: {listed(chosen.left_out)}")
+    if chosen.scheme:
         changes = (*changes, "names were torchvision's")
-        return from_torchvision(found.tensors), changes, notes, "channels"
+        return from_torchvision(chosen.tensors), changes, notes, "channels"
     note = "only names and shapes were checked: a state_dict has no norms, pools or order"
-    return found.tensors, changes, (*notes, note), None
+    return chosen.tensors, changes, (*notes, note), None
 
 
 def _changes(network: Network, *, back: bool) -> tuple[str, ...]:

@@ -12,10 +12,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from alexsim.plan.records import Op, OpKind, Plan
+from alexsim.plan.records import OpKind, Plan
 from alexsim.plan.timeline import memory_timeline
 from alexsim.profile.records import StepProfile
-from alexsim.trace import Span, Trace, activity
+from alexsim.report.trace_ops import (
+    AHEAD_US,
+    arguments_of,
+    is_seen,
+    kind_of,
+    launches,
+    profilers_name,
+)
+from alexsim.trace import Span, Trace
 from alexsim.units import MIB
 
 Event = dict[str, Any]
@@ -26,6 +34,7 @@ _OTHER_THREADS = 10
 _FLOW = "exchange"
 _TICK_US = 0.001
 """Times are written in whole nanoseconds."""
+_STEPS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,12 +88,17 @@ def chrome_trace(clocks: Iterable[Clock]) -> Event:
 
 
 def rank_traces(clock: Clock) -> list[Event]:
-    """One document per virtual GPU, as distributed profilers write them."""
+    """One document per virtual GPU, as distributed profilers write them.
+
+    Of replicas, which are all alike, there is the first. A single simulated step is written
+    several times, because readers leave out the first step and the last.
+    """
+    if len(clock.trace.bounds()) == 1:
+        clock = replace(clock, trace=repeated(clock.trace, _STEPS))
     names = [device.name for device in clock.plan.devices]
+    ranks = len(names) * clock.plan.replicas
     return [
-        _document(
-            _Rows(clock, rank + 1, launches=True, only=name).events(), rank=rank, ranks=len(names)
-        )
+        _document(_Rows(clock, rank + 1, launches=True, only=name).events(), rank=rank, ranks=ranks)
         for rank, name in enumerate(names)
     ]
 
@@ -112,7 +126,7 @@ class _Rows:
         self._clock, self._launches = clock, launches
         self._ops = {op.id: op for op in clock.plan.ops()}
         spans = [span for span in clock.trace.spans if only in ("", span.device)]
-        self._shift = _shifts(clock.trace)
+        self._bounds, self._shift = clock.trace.bounds(), _shifts(clock.trace)
         self._spans = sorted(spans, key=lambda span: (span.step, span.start_s, span.end_s))
         devices = dict.fromkeys(device.name for device in clock.plan.devices)
         devices |= dict.fromkeys(span.device for span in spans)
@@ -125,10 +139,12 @@ class _Rows:
             self._threads.setdefault(queue, _OTHER_THREADS + len(self._threads))
 
     def events(self) -> list[Event]:
+        ops = list(map(self._op, range(len(self._spans)), self._spans))
         return [
             *self._names(),
             *self._steps(),
-            *(event for number, span in enumerate(self._spans) for event in self._op(number, span)),
+            *ops,
+            *(self._launched(ops) if self._launches else ()),
             *self._arrows(),
             *self._memory(),
             *self._underlay(),
@@ -147,31 +163,71 @@ class _Rows:
 
     def _steps(self) -> Iterable[Event]:
         """Steps as the host sees them, the same on every device."""
-        for step, (low, high) in self._clock.trace.bounds().items():
+        for step in self._bounds:
+            begin, end = self._host_step(step)
             for device, pid in self.processes.items():
                 if device in {one.name for one in self._clock.plan.devices}:
-                    yield self._complete(
-                        f"ProfilerStep#{step}", "user_annotation", pid, "host", (step, low, high)
-                    )
+                    yield {
+                        "ph": "X",
+                        "cat": "user_annotation",
+                        "name": f"ProfilerStep#{step}",
+                        "pid": pid,
+                        "tid": self._threads["host"],
+                        "ts": begin,
+                        "dur": round(end - begin, 3),
+                    }
 
-    def _op(self, number: int, span: Span) -> Iterable[Event]:
+    def _op(self, number: int, span: Span) -> Event:
         op = self._ops.get(span.op_id)
         pid = self.processes[span.device]
-        category, name = _kind(op, span)
-        arguments = _arguments(op, span)
+        category, name = kind_of(op, span)
+        arguments = arguments_of(op, span)
         when = (span.step, span.start_s, span.end_s)
-        if self._launches:
-            correlation = number + 1
-            arguments |= {
-                "correlation": correlation,
-                "stream": self._threads[span.queue],
-                "device": pid - 1,
-            }
-            launch = "cudaLaunchKernel" if category == "kernel" else "cudaMemcpyAsync"
-            yield self._complete(
-                launch, "cuda_runtime", pid, "host", (span.step, span.start_s, span.start_s)
-            ) | {"args": {"correlation": correlation}}
-        yield self._complete(name, category, pid, span.queue, when) | {"args": arguments}
+        if not self._launches:
+            made = self._complete(name, category, pid, span.queue, when)
+            return made | {"args": arguments}
+        made = self._complete(profilers_name(span) or name, category, pid, span.queue, when)
+        if not is_seen(made["ts"], made["ts"] + made["dur"]):
+            del made["cat"]  # readers of profiles pass over it
+            return made | {"args": arguments}
+        if category == "gpu_memcpy":
+            arguments["memory bandwidth (GB/s)"] = arguments.get("GB/s", 0.0)
+        stream = {"stream": self._threads[span.queue], "device": pid - 1}
+        return made | {"args": arguments | {"correlation": number + 1} | stream}
+
+    def _launched(self, ops: Sequence[Event]) -> Iterable[Event]:
+        """Every op's launch by the host, and every step as each stream sees it."""
+        by_step: dict[int, list[Event]] = {}
+        by_stream: dict[tuple[int, int], list[Event]] = {}
+        for span, event in zip(self._spans, ops, strict=True):
+            if "cat" in event:
+                by_step.setdefault(span.step, []).append(event)
+                by_stream.setdefault((span.step, event["tid"]), []).append(event)
+        for step, events in by_step.items():
+            times = launches((event["ts"] for event in events), *self._host_step(step))
+            for event, (begin, end) in zip(events, times, strict=True):
+                kernel = event["cat"] == "kernel"
+                yield event | {
+                    "cat": "cuda_runtime",
+                    "name": "cudaLaunchKernel" if kernel else "cudaMemcpyAsync",
+                    "tid": self._threads["host"],
+                    "ts": begin,
+                    "dur": round(end - begin, 3),
+                    "args": {"correlation": event["args"]["correlation"]},
+                }
+        for (step, _), events in by_stream.items():
+            begin, end = events[0]["ts"], max(event["ts"] + event["dur"] for event in events)
+            # Not ProfilerStep#: of two steps of a name, a reader takes the later one.
+            name = {"cat": "gpu_user_annotation", "name": f"step {step}"}
+            yield events[0] | name | {"dur": round(end - begin, 3), "args": {}}
+
+    def _host_step(self, step: int) -> tuple[float, float]:
+        """Microseconds of a step as the host sees it, which is ahead where it launches."""
+        low, high = (self._us(step, when) for when in self._bounds[step])
+        if not self._launches:
+            return low, high
+        begin = max(0.0, round(low - AHEAD_US, 3))
+        return begin, high if step == max(self._bounds) else round(high - AHEAD_US, 3)
 
     def _arrows(self) -> Iterable[Event]:
         """From every post into its wait."""
@@ -277,43 +333,6 @@ def _shifts(trace: Trace) -> dict[int, float]:
         shifts[step] = reached - low
         reached += high - low
     return shifts
-
-
-def _kind(op: Op | None, span: Span) -> tuple[str, str]:
-    """Category and name of an op's event, transfers as CUDA's own profilers call them."""
-    name = span.op_id.removeprefix(f"{span.device}.")
-    if op is None:
-        # Waiting for sums, or gathering for slices, belongs to no op of the plan.
-        if activity(span.op_id) == "all_reduce":
-            return "gpu_memcpy", f"Memcpy PtoP ({name})"
-        return "host", name
-    match op.kind:
-        case OpKind.UPLOAD:
-            return "gpu_memcpy", f"Memcpy HtoD ({name})"
-        case OpKind.POST | OpKind.WAIT | OpKind.ALL_REDUCE:
-            return "gpu_memcpy", f"Memcpy PtoP ({name})"
-    return "kernel", name
-
-
-def _arguments(op: Op | None, span: Span) -> Event:
-    if op is None:
-        return {}
-    found: Event = {"op": op.id, "kind": str(op.kind), "step": span.step}
-    if op.layer:
-        found["layer"] = op.layer
-    if op.count.mac:
-        found |= {"mac": op.count.mac, "flop": op.count.flop}
-        if span.duration_s:
-            found["GFLOP/s"] = round(op.count.flop / span.duration_s / 1e9, 1)
-    if op.count.elementwise_flop:
-        found["elementwise_flop"] = op.count.elementwise_flop
-    if op.count.moved_bytes:
-        found["bytes"] = op.count.moved_bytes
-        if span.duration_s:
-            found["GB/s"] = round(op.count.moved_bytes / span.duration_s / 1e9, 2)
-    if op.scratch_bytes:
-        found["scratch_bytes"] = op.scratch_bytes
-    return found
 
 
 def _meta(name: str, pid: int, arguments: Event, tid: int = 0) -> Event:

@@ -1,0 +1,96 @@
+"""What an op's event in a trace says, and what readers of distributed profiles ask beyond that.
+
+Holistic Trace Analysis tells kinds of kernels by their names (``hta/utils/utils.py``), takes an
+op's step from its launch, and rounds starts up and ends down to microseconds
+(``round_down_time_stamps``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from alexsim.plan.records import Op, OpKind
+from alexsim.trace import Span, activity
+
+AHEAD_US = 2.0
+"""The host begins a step's launches so much before the step's first op."""
+
+
+def kind_of(op: Op | None, span: Span) -> tuple[str, str]:
+    """Category and name of an op's event, transfers as CUDA's own profilers call them."""
+    name = span.op_id.removeprefix(f"{span.device}.")
+    if op is None:
+        # Waiting for sums, or gathering for slices, belongs to no op of the plan.
+        if activity(span.op_id) == "all_reduce":
+            return "gpu_memcpy", f"Memcpy PtoP ({name})"
+        return "host", name
+    match op.kind:
+        case OpKind.UPLOAD:
+            return "gpu_memcpy", f"Memcpy HtoD ({name})"
+        case OpKind.POST | OpKind.WAIT | OpKind.ALL_REDUCE:
+            return "gpu_memcpy", f"Memcpy PtoP ({name})"
+    return "kernel", name
+
+
+def arguments_of(op: Op | None, span: Span) -> dict[str, Any]:
+    """Which op it is, what it counts, and at what rate."""
+    if op is None:
+        return {}
+    found: dict[str, Any] = {"op": op.id, "kind": str(op.kind), "step": span.step}
+    if op.layer:
+        found["layer"] = op.layer
+    if op.count.mac:
+        found |= {"mac": op.count.mac, "flop": op.count.flop}
+        if span.duration_s:
+            found["GFLOP/s"] = round(op.count.flop / span.duration_s / 1e9, 1)
+    if op.count.elementwise_flop:
+        found["elementwise_flop"] = op.count.elementwise_flop
+    if op.count.moved_bytes:
+        found["bytes"] = op.count.moved_bytes
+        if span.duration_s:
+            found["GB/s"] = round(op.count.moved_bytes / span.duration_s / 1e9, 2)
+    if op.scratch_bytes:
+        found["scratch_bytes"] = op.scratch_bytes
+    return found
+
+
+def profilers_name(span: Span) -> str:
+    """What profilers call an op that communicates or waits; nothing for others.
+
+    Transfers between ranks have NCCL's names, the same on both ends. ``Sync`` is neither
+    communication nor computation there.
+    """
+    match activity(span.op_id):
+        case "exchange":
+            return "ncclKernel_SendRecv"
+        case "all_reduce":
+            gathers = span.op_id.endswith(".all_gather")
+            return "ncclKernel_AllGather" if gathers else "ncclKernel_AllReduce"
+        case "barrier":
+            return f"Sync {span.op_id.removeprefix(f'{span.device}.')}"
+    return ""
+
+
+def is_seen(start_us: float, end_us: float) -> bool:
+    """Whether a whole microsecond lies in a slice: another one would end before it starts."""
+    return math.ceil(start_us) <= math.floor(end_us)
+
+
+def launches(
+    starts_us: Iterable[float], begin_us: float, end_us: float
+) -> Iterator[tuple[float, float]]:
+    """Start and end of the launches of a step's ops, whose starts are in order.
+
+    The host launches one op after another from the step's begin on, each before its op begins.
+    Neither clock has a time for that: a launch lasts to the next whole microsecond and one more,
+    so that there is something of it left once it is rounded. One takes no time if its op begins
+    before the host is free.
+    """
+    free_us = begin_us
+    for start_us in starts_us:
+        begin = min(free_us, start_us)
+        end = begin if begin < free_us else min(math.ceil(begin) + 1.0, end_us)
+        free_us = max(free_us, end)
+        yield begin, end
