@@ -141,7 +141,7 @@ def _draw(plan: Plan, op: Op, part: Part, memory: Memory, replica: int) -> Run:
     mask = memory.buffer(op.writes[0])
     assert isinstance(part.layer, Dropout)
     rate, name = part.layer.rate, part.layer.name
-    parts = next(ps for ps in plan.network.parts if ps[0].layer.name == name)
+    parts = plan.network.parts_of(name)
     before = 0 if part.copied else sum(units_of(p) for p in parts if p.column < part.column)
     first = replica * plan.batch_size + op.first_image
     units, images = range(before, before + units_of(part)), range(first, first + plan.batch_size)

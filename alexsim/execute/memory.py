@@ -13,7 +13,7 @@ import torch
 from alexsim.errors import MemoryBudgetError
 from alexsim.network.layers import FullyConnected
 from alexsim.plan.fit import fit
-from alexsim.plan.records import Block, Buffer, DevicePlan, Plan, letter
+from alexsim.plan.records import Block, Buffer, Category, DevicePlan, Plan
 from alexsim.units import format_bytes
 
 CPU = torch.device("cpu")
@@ -120,19 +120,23 @@ class Memory:
         return flat.view(shape)
 
 
+_READ = (
+    Category.INPUT, Category.ACTIVATION, Category.REMOTE, Category.ACTIVATION_GRAD,
+    Category.REMOTE_GRAD,
+)  # fmt: skip
+
+
 def _matrix_blocks(plan: Plan, buffers: dict[str, Buffer]) -> set[str]:
     """Blocks that fully connected layers read or write the gradient of."""
-    found = set()
-    for parts in plan.network.parts:
-        for part in parts:
-            if not isinstance(part.layer, FullyConnected):
-                continue
-            for column in part.sources:
-                for device in plan.devices:
-                    for name in ("activation", "remote", "activation_grad", "remote_grad"):
-                        key = f"{device.name}/{part.source}.{letter(column)}.{name}"
-                        if key in buffers:
-                            found.add(buffers[key].block)
-            if not part.sources:
-                found.update(b.block for b in buffers.values() if b.layer == "input")
-    return found
+    read = {
+        output
+        for parts in plan.network.parts
+        for part in parts
+        if isinstance(part.layer, FullyConnected)
+        for output in part.reads
+    }
+    return {
+        buffer.block
+        for buffer in buffers.values()
+        if (buffer.layer, buffer.column) in read and buffer.category in _READ
+    }

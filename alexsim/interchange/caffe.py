@@ -134,7 +134,7 @@ def _new(net: Any, name: str, kind: str, bottom: str, *, top: str | None = None)
 def _add_convolution(net: Any, layer: Convolution, parts: tuple[Part, ...], at: str) -> str:
     first = parts[0]
     over = [layer.end_padding(extent) - layer.padding for extent in first.input_shape[1:]]
-    if any(over) and first.source != INPUT:
+    if any(over) and first.reads[0].layer != INPUT:
         raise InterchangeError(
             f"layer {layer.name!r}: its windows hang over the right and bottom edges; Caffe pads"
             " both sides alike"

@@ -147,7 +147,7 @@ def plain_groups(parts: tuple[Part, ...]) -> int:
     layer, columns = parts[0].layer, len(parts)
     if not isinstance(layer, Convolution):
         return 1
-    if columns > 1 and len(parts[0].sources) == 1:
+    if columns > 1 and len(parts[0].columns_read) == 1:
         return layer.groups * columns
     if columns > 1 and layer.groups > 1:
         raise NetworkError(f"layer {layer.name!r}: groups over all columns are no plain groups")
@@ -161,8 +161,8 @@ def is_grouped_product(network: Network, parts: tuple[Part, ...]) -> bool:
         NetworkError: it has, but columns are not of one size, or one of them is not there.
     """
     layer, first = parts[0].layer, parts[0]
-    before = next((len(ps) for ps in network.parts if ps[0].layer.name == first.source), 1)
-    if not isinstance(layer, FullyConnected) or len(first.sources) in (0, before):
+    before = next((len(ps) for ps in network.parts if ps[0].layer.name == first.reads[0].layer), 1)
+    if not isinstance(layer, FullyConnected) or len(first.columns_read) in (0, before):
         return False
     if len({part.weight_shape for part in parts}) > 1 or len(parts) != before:
         raise NetworkError(

@@ -19,7 +19,7 @@ import math
 from dataclasses import dataclass
 
 from alexsim.network.layers import Convolution
-from alexsim.network.network import Part
+from alexsim.network.network import Part, Read
 
 FLOAT_BYTES = 4
 
@@ -52,14 +52,18 @@ def forward(part: Part, batch_size: int) -> Count:
         batch_size,
         mac=macs(part),
         elementwise=outputs * part.layer.forward_flop,
-        elements=math.prod(part.input_shape) + outputs * (1 + len(part.layer.auxiliary)),
+        elements=part.input_values + outputs * (1 + len(part.layer.auxiliary)),
         parameters=part.parameters,
     )
 
 
-def grad_input(part: Part, batch_size: int) -> Count:
-    """Cost of the gradient with respect to the layer's whole input."""
-    outputs, inputs = math.prod(part.output_shape), math.prod(part.input_shape)
+def grad_input(part: Part, batch_size: int, of: Read | None = None) -> Count:
+    """Cost of the gradient with respect to the layer's whole input, or to one output it reads."""
+    outputs, inputs = math.prod(part.output_shape), part.input_values
+    if of is not None:
+        # A copy of the output's gradient, or of its share.
+        size = math.prod(part.input_shapes[part.reads.index(of)])
+        return _count(batch_size, mac=0, elementwise=0, elements=2 * size, parameters=0)
     return _count(
         batch_size,
         mac=macs(part),

@@ -33,7 +33,7 @@ def rows(network: Network) -> tuple[Row, ...]:
         labels: list[str | None] = [None] * network.columns
         for part in parts:
             labels[part.column] = _label(part)
-        crosses = any(set(part.sources) - {part.column} for part in parts)
+        crosses = any(part.columns_read - {part.column} for part in parts)
         found.append(Row(labels=tuple(labels), crosses=crosses))
     return tuple(found)
 

@@ -24,7 +24,7 @@ denominators of a response norm, the mask of dropout."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer(ABC):
-    """One step of the chain; its input is the output of the layer before.
+    """One node of the graph: what it reads, and what it makes of that.
 
     What a layer computes, counts and keeps is said here and nowhere else: plan, counts, memory,
     drawings and tables read it. FLOP are per output element, one for each addition,
@@ -32,6 +32,12 @@ class Layer(ABC):
     """
 
     name: str
+    inputs: tuple[str, ...] = ()
+    """Layers whose outputs it reads; the layer written before it, if none is named."""
+    several: ClassVar[bool] = False
+    """Whether it reads two or more outputs; else it reads one."""
+    side_by_side: ClassVar[bool] = True
+    """Whether what it reads lies in one block, channels behind channels."""
     backward_reads: ClassVar[tuple[Kept, ...]] = ()
     """What its input's gradient is computed from, beside its output's gradient and its weights."""
     keeps_output: ClassVar[bool] = False
@@ -391,6 +397,41 @@ class FullyConnected(Layer):
     def units_in(self, column: int) -> int:
         """Units of one column; 0 if the column has no part of this layer."""
         return self.units if isinstance(self.units, int) else self.units[column]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Add(Layer):
+    """Sum of two or more outputs of one shape: the shortcut of a residual network."""
+
+    several: ClassVar[bool] = True
+    side_by_side: ClassVar[bool] = False
+
+    @property
+    def forward_flop(self) -> int:
+        """An addition for every input but the first."""
+        return len(self.inputs) - 1
+
+    @property
+    def grad_input_flop(self) -> int:
+        """None: every input's gradient is the output's."""
+        return 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Concat(Layer):
+    """Two or more outputs, channels behind channels."""
+
+    several: ClassVar[bool] = True
+
+    @property
+    def forward_flop(self) -> int:
+        """None: it moves values."""
+        return 0
+
+    @property
+    def grad_input_flop(self) -> int:
+        """None."""
+        return 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,10 +1,11 @@
-"""A network: a chain of layers written in one or more columns, and its parts per column."""
+"""A network: a graph of layers written in one or more columns, and its parts per column."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from alexsim.errors import NetworkError
 from alexsim.network.layers import (
@@ -19,19 +20,25 @@ INPUT = "input"
 """Name of what the first layer reads; every column reads the same images."""
 
 
+class Read(NamedTuple):
+    """An output that a part reads: a layer's, in one column."""
+
+    layer: str
+    column: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     """One layer in one column, with its shapes resolved (batch left out).
 
-    ``sources`` are the columns whose output of ``source`` is read, in column order;
-    ``input_shape`` is their concatenation along channels.
+    ``reads`` are the outputs that it reads, layer by layer in the order of its inputs, columns in
+    order; ``input_shapes`` is the shape of each input, columns side by side.
     """
 
     layer: Layer
     column: int
-    source: str
-    sources: tuple[int, ...]
-    input_shape: Shape
+    reads: tuple[Read, ...]
+    input_shapes: tuple[Shape, ...]
     output_shape: Shape
     weight_shape: Shape
     bias_shape: Shape
@@ -41,9 +48,27 @@ class Part:
     """Reads one column at a time, each with its own images, instead of all side by side."""
 
     @property
+    def input_shape(self) -> Shape:
+        """Shape of what it works on: its inputs side by side, or the one that all have."""
+        first, *others = self.input_shapes
+        if not (self.layer.side_by_side and others):
+            return first
+        return (sum(shape[0] for shape in self.input_shapes), *first[1:])
+
+    @property
+    def input_values(self) -> int:
+        """Values of one image that it reads."""
+        return sum(math.prod(shape) for shape in self.input_shapes)
+
+    @property
+    def columns_read(self) -> frozenset[int]:
+        """Columns whose outputs it reads; none of the image, which every column has."""
+        return frozenset(read.column for read in self.reads if read.layer != INPUT)
+
+    @property
     def joined(self) -> int:
         """Inputs that are read side by side."""
-        return 1 if self.gathers else max(1, len(self.sources))
+        return len(self.reads) if self.layer.side_by_side and not self.gathers else 1
 
     @property
     def parameters(self) -> int:
@@ -58,11 +83,13 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """A chain of layers; the first reads images, the last is the softmax and its cost.
+    """A graph of layers in an order in which each follows what it reads.
+
+    The first reads images; the last is the softmax and its cost.
 
     Raises:
-        NetworkError: two layers have one name, shapes do not fit, or the chain does not end
-            in ``SoftmaxCrossEntropy``.
+        NetworkError: two layers have one name, one reads what does not stand before it, nothing
+            reads its output, shapes do not fit, or the last is not ``SoftmaxCrossEntropy``.
     """
 
     name: str
@@ -74,6 +101,9 @@ class Network:
     """Leading layers of which every column has a copy, on images of its own (see ``hybrid``)."""
     parts: tuple[tuple[Part, ...], ...] = field(init=False, repr=False, compare=False)
     """``parts[i]``: layer ``i`` in each column that has a part of it."""
+    _parts_by_name: Mapping[str, tuple[Part, ...]] = field(init=False, repr=False, compare=False)
+    readers: Mapping[str, tuple[str, ...]] = field(init=False, repr=False, compare=False)
+    """Of each layer, and of the images, the layers that read its output, in order."""
 
     def __post_init__(self) -> None:
         if self.columns < 1:
@@ -92,7 +122,42 @@ class Network:
             raise NetworkError(
                 f"network {self.name!r}: SoftmaxCrossEntropy must be the last layer, and only it"
             )
+        readers: dict[str, tuple[str, ...]] = dict.fromkeys((INPUT, *names), ())
+        for index, layer in enumerate(self.layers):
+            for name in dict.fromkeys(self.inputs_of(index)):
+                if name in readers:
+                    readers[name] = (*readers[name], layer.name)
+        object.__setattr__(self, "readers", readers)
         object.__setattr__(self, "parts", tuple(_resolve(self)))
+        by_name = {parts[0].layer.name: parts for parts in self.parts}
+        object.__setattr__(self, "_parts_by_name", by_name)
+
+    def inputs_of(self, index: int) -> tuple[str, ...]:
+        """Names of what a layer reads: as it says, or the layer before it, or the images."""
+        before = self.layers[index - 1].name if index else INPUT
+        return self.layers[index].inputs or (before,)
+
+    def parts_of(self, layer: str) -> tuple[Part, ...]:
+        """A layer in each column that has a part of it."""
+        return self._parts_by_name[layer]
+
+    def part_of(self, layer: str, column: int) -> Part:
+        """A layer in one column."""
+        return next(part for part in self._parts_by_name[layer] if part.column == column)
+
+    @property
+    def is_chain(self) -> bool:
+        """Whether every layer reads the one before it, and that alone."""
+        before = (INPUT, *(layer.name for layer in self.layers[:-1]))
+        return all(self.inputs_of(i) == (name,) for i, name in enumerate(before))
+
+    def reaches(self, names: Collection[str]) -> frozenset[str]:
+        """These layers, and all whose outputs depend on theirs."""
+        reached = set(names)
+        for index, layer in enumerate(self.layers):
+            if reached.intersection(self.inputs_of(index)):
+                reached.add(layer.name)
+        return frozenset(reached)
 
     @property
     def parameters(self) -> int:
@@ -131,35 +196,52 @@ class Network:
 
 
 def _resolve(network: Network) -> Iterator[tuple[Part, ...]]:
-    source = INPUT
     # Every column reads the whole image, so the input has no columns of its own.
-    shapes: dict[int, Shape] = {}
+    shapes: dict[str, dict[int, Shape]] = {
+        INPUT: dict.fromkeys(range(network.columns), network.input_shape)
+    }
     for index, layer in enumerate(network.layers):
-        parts = tuple(_parts_of(network, index, source, shapes))
+        inputs = network.inputs_of(index)
+        for name in inputs:
+            if name not in shapes:
+                raise NetworkError(f"layer {layer.name!r}: no layer {name!r} stands before it")
+        if layer.several != (len(inputs) > 1) or len(set(inputs)) < len(inputs):
+            count = "two or more different outputs" if layer.several else "one output"
+            raise NetworkError(f"layer {layer.name!r}: it reads {count}, got {', '.join(inputs)}")
+        parts = tuple(_parts_of(network, index, inputs, shapes))
         if not parts:
             raise NetworkError(f"network {network.name!r}: no column has layer {layer.name!r}")
         yield parts
-        source = layer.name
-        shapes = {part.column: part.output_shape for part in parts}
+        shapes[layer.name] = {part.column: part.output_shape for part in parts}
+    for layer in network.layers[:-1]:
+        if not network.readers[layer.name]:
+            raise NetworkError(f"network {network.name!r}: no layer reads {layer.name!r}")
 
 
 def _parts_of(
-    network: Network, index: int, source: str, shapes: dict[int, Shape]
+    network: Network, index: int, inputs: tuple[str, ...], shapes: Mapping[str, dict[int, Shape]]
 ) -> Iterator[Part]:
     layer = network.layers[index]
     copied, gathers = index < network.copied, 0 < index == network.copied
     for column in _columns_of(network, layer):
-        if source == INPUT:
-            yield replace(_part(layer, column, source, (), network.input_shape), copied=copied)
-            continue
-        sources = tuple(sorted(shapes)) if _reads_all(layer) and not copied else (column,)
-        if set(sources) <= set(shapes):
-            read = sources[:1] if gathers else sources
-            input_shape = _concatenated(layer, [shapes[c] for c in read])
-            part = _part(layer, column, source, sources, input_shape)
+        everywhere = _reads_all(layer) and not copied
+        reads = tuple(
+            Read(name, source)
+            for name in inputs
+            for source in (sorted(shapes[name]) if everywhere and name != INPUT else (column,))
+        )
+        if all(source in shapes[name] for name, source in reads):
+            side_by_side = [
+                _concatenated(layer, [shapes[r.layer][r.column] for r in reads if r.layer == name])
+                if not gathers
+                else shapes[name][min(shapes[name])]
+                for name in inputs
+            ]
+            part = _part(layer, column, reads, tuple(side_by_side))
             yield replace(part, copied=copied, gathers=gathers)
         elif isinstance(layer, Convolution | FullyConnected):
-            raise NetworkError(f"layer {layer.name!r}: column {column} has no {source!r} to read")
+            lacking = next(name for name, source in reads if source not in shapes[name])
+            raise NetworkError(f"layer {layer.name!r}: column {column} has no {lacking!r} to read")
 
 
 def _columns_of(network: Network, layer: Layer) -> tuple[int, ...]:
@@ -182,8 +264,13 @@ def _reads_all(layer: Layer) -> bool:
 
 
 def _part(
-    layer: Layer, column: int, source: str, sources: tuple[int, ...], input_shape: Shape
+    layer: Layer, column: int, reads: tuple[Read, ...], input_shapes: tuple[Shape, ...]
 ) -> Part:
+    input_shape = (
+        _concatenated(layer, list(input_shapes)) if layer.side_by_side else input_shapes[0]
+    )
+    if not layer.side_by_side and len(set(input_shapes)) > 1:
+        raise NetworkError(f"layer {layer.name!r}: its inputs differ in shape: {input_shapes}")
     if isinstance(layer, FullyConnected):
         units = layer.units_in(column)
         output_shape: Shape = (units,)
@@ -194,9 +281,8 @@ def _part(
     return Part(
         layer=layer,
         column=column,
-        source=source,
-        sources=sources,
-        input_shape=input_shape,
+        reads=reads,
+        input_shapes=input_shapes,
         output_shape=output_shape,
         weight_shape=weight_shape,
         bias_shape=output_shape[:1] if layer.has_bias else (),

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from alexsim.network.counts import FLOAT_BYTES
-from alexsim.network.layers import Convolution, Layer, Shape
-from alexsim.network.network import INPUT, Network, Part
+from alexsim.network.layers import Convolution, Shape
+from alexsim.network.network import INPUT, Part, Read
 from alexsim.plan.placement import parameter
 from alexsim.plan.records import Category, Policy, letter
 from alexsim.plan.steps import StepList
@@ -55,10 +55,10 @@ def partial_sum_copies(part: Part) -> int:
 def pieces(steps: StepList, policy: Policy) -> list[Piece]:
     """Every buffer of every device under ``policy``, uploads first, then layer by layer."""
     found = [*_inputs(steps)]
-    for index, parts in enumerate(steps.network.parts):
+    for parts in steps.network.parts:
         for part in parts:
-            found += _part_pieces(steps, policy, index, part)
-            found += _remote_pieces(steps, index, part)
+            found += _part_pieces(steps, policy, part)
+            found += _remote_pieces(steps, part)
     found += _landings(steps, found)
     if policy == "reuse":
         touched = {name for ops in steps.steps for op in ops for name in (*op.reads, *op.writes)}
@@ -79,7 +79,7 @@ def _inputs(steps: StepList) -> Iterator[Piece]:
             yield labels
 
 
-def _part_pieces(steps: StepList, policy: Policy, index: int, part: Part) -> Iterator[Piece]:
+def _part_pieces(steps: StepList, policy: Policy, part: Part) -> Iterator[Piece]:
     device, layer = steps.device_of[part.column], part.layer
     shape = (steps.batch_size, *part.output_shape)
     trains = layer.name in steps.trainable
@@ -89,17 +89,17 @@ def _part_pieces(steps: StepList, policy: Policy, index: int, part: Part) -> Ite
         made.name, made.persistent = parameter(device, part, name), persistent
         return made
 
-    before = steps.network.layers[index - 1] if index else None
     output = piece("activation", Category.ACTIVATION, shape)
-    free = before is not None and not before.keeps_output
-    if policy != "as-released" and layer.overwrites_input and free:
+    if policy != "as-released" and layer.overwrites_input and _is_free(steps, part.reads[0]):
         output.shares = steps.inputs(part)[0]
     yield output
-    if steps.needs_output_grad(index):
+    if steps.needs_grad(layer.name):
         grad = piece("activation_grad", Category.ACTIVATION_GRAD, shape)
-        after = _layer_after(steps.network, index)
-        if policy != "as-released" and after is not None and after.overwrites_grad:
-            grad.shares = f"gpu{device}/{after.name}.{letter(part.column)}.activation_grad"
+        readers = steps.network.readers[layer.name]
+        if policy != "as-released" and len(readers) == 1:
+            (after,) = readers
+            if steps.network.parts_of(after)[0].layer.overwrites_grad:
+                grad.shares = f"gpu{device}/{after}.{letter(part.column)}.activation_grad"
         yield grad
     for kept in layer.auxiliary:
         yield piece(kept, Category(kept), shape)
@@ -118,19 +118,18 @@ def _part_pieces(steps: StepList, policy: Policy, index: int, part: Part) -> Ite
         yield piece("partial_sum", Category.PARTIAL_SUM, (partial_sum_copies(part), *one_pass))
 
 
-def _remote_pieces(steps: StepList, index: int, part: Part) -> Iterator[Piece]:
+def _remote_pieces(steps: StepList, part: Part) -> Iterator[Piece]:
     device = steps.device_of[part.column]
-    for column in part.sources:
-        if steps.device_of[column] == device:
+    for read in part.reads:
+        if steps.device_of[read.column] == device:
             continue
-        source = next(p for p in steps.network.parts[index - 1] if p.column == column)
-        shape = (steps.batch_size, *source.output_shape)
-        names = [("remote", Category.REMOTE)]
-        if steps.needs_output_grad(index - 1):
-            names.append(("remote_grad", Category.REMOTE_GRAD))
+        shape = (steps.batch_size, *steps.network.part_of(*read).output_shape)
+        names = [("activation", Category.REMOTE)]
+        if steps.needs_grad(read.layer):
+            names.append(("activation_grad", Category.REMOTE_GRAD))
         for name, category in names:
-            made = _piece(device, "", category, part.source, column, shape)
-            made.name = f"gpu{device}/{part.source}.{letter(column)}.{name}"
+            made = _piece(device, "", category, read.layer, read.column, shape)
+            made.name = steps.local(device, read, name)
             yield made
 
 
@@ -161,5 +160,8 @@ def _piece(
     )
 
 
-def _layer_after(network: Network, index: int) -> Layer | None:
-    return network.layers[index + 1] if index + 1 < len(network.layers) else None
+def _is_free(steps: StepList, read: Read) -> bool:
+    """Whether an output that one layer reads may be overwritten: nothing needs it afterwards."""
+    if read.layer == INPUT or len(steps.network.readers[read.layer]) > 1:
+        return False
+    return not steps.network.part_of(*read).layer.keeps_output

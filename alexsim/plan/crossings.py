@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from alexsim.network.counts import FLOAT_BYTES, Count
-from alexsim.network.network import Part
+from alexsim.network.network import Part, Read
 from alexsim.plan.placement import Placement, Step, activation, elements
 from alexsim.plan.records import Exchange, OpKind, Queue, Schedule, letter
 
@@ -31,18 +31,12 @@ class Crossings(Placement):
         pulls = []
         for part in parts:
             target = self.device_of[part.column]
-            for column in self.sources(part):
-                source = self.device_of[column]
+            for read in self.reads(part):
+                source = self.device_of[read.column]
                 if source != target:
-                    pulls.append(
-                        self._exchange(
-                            "forward",
-                            part.source,
-                            column,
-                            (source, activation(source, part.source, column)),
-                            (target, self.local(target, part.source, column, "activation")),
-                        )
-                    )
+                    sent = (source, activation(source, read.layer, read.column))
+                    lands = (target, self.local(target, read, "activation"))
+                    pulls.append(self._exchange("forward", read, sent, lands))
         for exchange in pulls:
             self._half(exchange, OpKind.POST)
         return pulls
@@ -58,21 +52,17 @@ class Crossings(Placement):
         pushes = []
         for part in parts:
             source = self.device_of[part.column]
-            for column in self.sources(part):
-                owner = self.device_of[column]
+            for read in self.reads(part):
+                owner = self.device_of[read.column]
                 if owner == source:
                     continue
-                grad = self.local(owner, part.source, column, "activation_grad")
-                remote = self.local(source, part.source, column, "activation_grad")
+                grad = self.local(owner, read, "activation_grad")
+                remote = self.local(source, read, "activation_grad")
                 target = grad
                 if grad in self.contributed:
-                    landing = f"gpu{owner}/{part.source}.{letter(column)}.from_gpu{source}"
+                    landing = f"gpu{owner}/{read.layer}.{letter(read.column)}.from_gpu{source}"
                     target = landing if self.staged else remote
-                pushes.append(
-                    self._exchange(
-                        "backward", part.source, column, (source, remote), (owner, target)
-                    )
-                )
+                pushes.append(self._exchange("backward", read, (source, remote), (owner, target)))
                 self.contributed.add(grad)
         for exchange in pushes:
             self._half(exchange, OpKind.POST)
@@ -85,7 +75,8 @@ class Crossings(Placement):
             # One after another: there may be only one place for them to land.
             self._half(exchange, OpKind.WAIT)
             owner = int(exchange.target.removeprefix("gpu"))
-            grad = self.local(owner, exchange.layer, exchange.column, "activation_grad")
+            read = Read(exchange.layer, exchange.column)
+            grad = self.local(owner, read, "activation_grad")
             if exchange.target_buffer == grad:
                 continue
             size = exchange.size_bytes
@@ -94,7 +85,7 @@ class Crossings(Placement):
                     id=f"{exchange.name}.accumulate",
                     kind=OpKind.ACCUMULATE,
                     device=owner,
-                    part=self.part_of(exchange.layer, exchange.column),
+                    part=self.network.part_of(exchange.layer, exchange.column),
                     reads=(exchange.target_buffer, grad),
                     writes=(grad,),
                     count=Count(elementwise_flop=size // FLOAT_BYTES, moved_bytes=3 * size),
@@ -105,12 +96,12 @@ class Crossings(Placement):
     def _exchange(
         self,
         direction: Literal["forward", "backward"],
-        layer: str,
-        column: int,
+        read: Read,
         source: tuple[int, str],
         target: tuple[int, str],
     ) -> Exchange:
-        part = self.part_of(layer, column)
+        layer, column = read
+        part = self.network.part_of(layer, column)
         size = FLOAT_BYTES * self.batch_size * elements(part.output_shape)
         exchange = Exchange(
             name=f"{layer}.{letter(column)}.{self.tag}{direction}.gpu{source[0]}-gpu{target[0]}",
@@ -141,7 +132,7 @@ class Crossings(Placement):
                 id=f"{exchange.name}.{'post' if posts else 'wait'}",
                 kind=kind,
                 device=device,
-                part=self.part_of(exchange.layer, exchange.column),
+                part=self.network.part_of(exchange.layer, exchange.column),
                 queue=self.queue("copy_out" if posts else "copy_in"),
                 reads=(exchange.source_buffer,) if posts else (),
                 writes=(exchange.target_buffer,) if not posts and lands else (),

@@ -203,7 +203,8 @@ def _rooms(device: int, steps: StepList, groups: list[_Group]) -> list[_Room]:
                 ("activation_grad", steps.input_grads(part)),
             ):
                 if all(name in group_of for name in names):
-                    _join(f"{part.source}.{kind}", names, group_of, rooms)
+                    source = "+".join(dict.fromkeys(read.layer for read in part.reads))
+                    _join(f"{source}.{kind}", names, group_of, rooms)
     for group in groups:
         if not group.block:
             largest = max(group.pieces, key=lambda piece: piece.size_bytes)

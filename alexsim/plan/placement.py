@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from alexsim.network.counts import Count
 from alexsim.network.layers import Shape
-from alexsim.network.network import INPUT, Network, Part
+from alexsim.network.network import INPUT, Network, Part, Read
 from alexsim.plan.records import OpKind, Queue, letter
 
 
@@ -55,12 +55,12 @@ class Placement:
         """How often those layers run in a step: once for the images of each column."""
         return self.network.columns if self.network.copied else 1
 
-    def sources(self, part: Part) -> tuple[int, ...]:
-        """Columns whose output a part reads now."""
+    def reads(self, part: Part) -> tuple[Read, ...]:
+        """Outputs that a part reads now."""
         if part.gathers:
             assert self.turn is not None
-            return (self.turn,)
-        return part.sources
+            return (part.reads[0]._replace(column=self.turn),)
+        return part.reads
 
     def first_image(self, part: Part) -> int:
         """Place in the minibatch of the first image that a part works on now."""
@@ -72,29 +72,22 @@ class Placement:
         return "" if self.turn is None else f"turn{self.turn}."
 
     def inputs(self, part: Part) -> tuple[str, ...]:
-        """Buffers that a part reads, in column order, on its own device."""
+        """Buffers that a part reads, in the order of its reads, on its own device."""
         device = self.device_of[part.column]
-        if part.source == INPUT:
-            return (f"gpu{device}/input",)
-        return tuple(self.local(device, part.source, c, "activation") for c in self.sources(part))
+        return tuple(self.local(device, read, "activation") for read in self.reads(part))
 
     def input_grads(self, part: Part) -> tuple[str, ...]:
         """Buffers for the gradient of each input, on the part's own device."""
         device = self.device_of[part.column]
-        return tuple(
-            self.local(device, part.source, c, "activation_grad") for c in self.sources(part)
-        )
+        return tuple(self.local(device, read, "activation_grad") for read in self.reads(part))
 
-    def local(self, device: int, layer: str, column: int, name: str) -> str:
-        """Buffer of a layer's output or its gradient on ``device``: its own, or a remote copy."""
-        if self.device_of[column] != device:
+    def local(self, device: int, read: Read, name: str) -> str:
+        """Buffer of an output or its gradient on ``device``: its own, or a remote copy."""
+        if read.layer == INPUT:
+            return f"gpu{device}/input"
+        if self.device_of[read.column] != device:
             name = {"activation": "remote", "activation_grad": "remote_grad"}[name]
-        return f"gpu{device}/{layer}.{letter(column)}.{name}"
-
-    def part_of(self, layer: str, column: int) -> Part:
-        """The network's part of that name in that column."""
-        parts = next(ps for ps in self.network.parts if ps[0].layer.name == layer)
-        return next(part for part in parts if part.column == column)
+        return f"gpu{device}/{read.layer}.{letter(read.column)}.{name}"
 
 
 def elements(shape: Shape) -> int:

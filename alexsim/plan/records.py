@@ -221,8 +221,7 @@ class Plan:
 
     def part(self, op: Op) -> Part:
         """The network's part that an op belongs to."""
-        parts = next(ps for ps in self.network.parts if ps[0].layer.name == op.layer)
-        return next(part for part in parts if part.column == op.column)
+        return self.network.part_of(op.layer, op.column)
 
 
 def waited_for(update: Op) -> str:

@@ -7,12 +7,12 @@ come first, exchanges run on copy queues and nothing waits before it must.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from alexsim.network import counts
 from alexsim.network.counts import FLOAT_BYTES, Count
 from alexsim.network.layers import FullyConnected, SoftmaxCrossEntropy
-from alexsim.network.network import Part
+from alexsim.network.network import Part, Read
 from alexsim.plan.crossings import Crossings
 from alexsim.plan.placement import Step, activation, elements, parameter
 from alexsim.plan.records import Exchange, OpKind, letter
@@ -27,6 +27,12 @@ class StepList(Crossings):
     """Copies of these devices, whose gradients are summed before the update."""
     variable_batch: bool = False
     """Layers that a hybrid plan splits are updated after every turn."""
+    learning: frozenset[str] = field(init=False)
+    """Layers whose outputs depend on what is trained."""
+
+    def __post_init__(self) -> None:
+        Crossings.__post_init__(self)
+        self.learning = self.network.reaches(self.trainable)
 
     def build(self) -> None:
         """Emit forward, loss, backward and update."""
@@ -88,9 +94,9 @@ class StepList(Crossings):
     def _trains(self, part: Part) -> bool:
         return bool(part.weight_shape) and part.layer.name in self.trainable
 
-    def needs_output_grad(self, index: int) -> bool:
-        """Whether a trained layer stands at or before layer ``index`` of the chain."""
-        return any(self._trains(parts[0]) for parts in self.network.parts[: index + 1])
+    def needs_grad(self, layer: str) -> bool:
+        """Whether a layer is trained, or its output depends on one that is."""
+        return layer in self.learning
 
     # -- ops -----------------------------------------------------------------
 
@@ -104,11 +110,13 @@ class StepList(Crossings):
         count: Count,
         accumulate: bool = False,
         fused: bool = False,
+        of: Read | None = None,
     ) -> None:
         device = self.device_of[part.column]
+        which = f".{of.layer}.{letter(of.column)}" if of else ""
         self.steps[device].append(
             Step(
-                id=f"{part.layer.name}.{letter(part.column)}.{self.tag}{kind}",
+                id=f"{part.layer.name}.{letter(part.column)}.{self.tag}{kind}{which}",
                 kind=kind,
                 device=device,
                 part=part,
@@ -168,9 +176,9 @@ class StepList(Crossings):
         if serial:
             self._grad_weights(parts)
         pushes: list[Exchange] = []
-        if index > 0 and self.needs_output_grad(index - 1):
+        if any(self.needs_grad(name) for name in self.network.inputs_of(index)):
             for part in parts:
-                self._grad_input(part)
+                self._grad_inputs(part)
             pushes = self.push_grads(parts)
         if not serial:
             self._grad_weights(parts)
@@ -209,7 +217,17 @@ class StepList(Crossings):
         size = FLOAT_BYTES * part.parameters
         self._add(OpKind.ALL_REDUCE, part, reads=grads, writes=grads, count=Count(moved_bytes=size))
 
-    def _grad_input(self, part: Part) -> None:
+    def _grad_inputs(self, part: Part) -> None:
+        """The gradient of what a part reads: of all at once, or of each output by itself."""
+        grads = self.input_grads(part)
+        if not part.layer.several:
+            self._grad_input(part, grads)
+            return
+        for read, grad in zip(part.reads, grads, strict=True):
+            if self.needs_grad(read.layer):
+                self._grad_input(part, (grad,), of=read)
+
+    def _grad_input(self, part: Part, writes: tuple[str, ...], of: Read | None = None) -> None:
         device = self.device_of[part.column]
         own = activation(device, part.layer.name, part.column)
         if isinstance(part.layer, SoftmaxCrossEntropy):
@@ -226,7 +244,6 @@ class StepList(Crossings):
                     reads.append(parameter(device, part, kept))
         if part.weight_shape:
             reads.append(parameter(device, part, "weight"))
-        writes = self.input_grads(part)
         before = {name in self.contributed for name in writes}
         assert len(before) == 1, f"{part.layer.name}: mixed first and later contributions"
         accumulate = before == {True}
@@ -236,8 +253,9 @@ class StepList(Crossings):
             part,
             reads=(*reads, *(writes if accumulate else ())),
             writes=writes,
-            count=counts.grad_input(part, self.batch_size),
+            count=counts.grad_input(part, self.batch_size, of),
             accumulate=accumulate,
+            of=of,
         )
 
     def _update(self, part: Part) -> None:

@@ -162,7 +162,9 @@ def network_table(network: Network) -> RenderableType:
     )
     for parts in network.parts:
         part = parts[0]
-        reads = "all" if len(part.sources) > 1 else ""
+        reads = "all" if len(part.columns_read) > 1 else ""
+        if part.layer.inputs:
+            reads = " + ".join(part.layer.inputs)
         shape = "x".join(str(extent) for extent in part.output_shape)
         where = "" if len(parts) == network.columns else "a only: "
         out.add_row(

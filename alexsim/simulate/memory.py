@@ -36,11 +36,11 @@ def _split(listed: TaskList) -> Iterator[int]:
     first = first_split(plan.network)
     split = {part.layer.name for part in layers[first:-1]}
     read = {
-        part.source
+        part.reads[0].layer
         for part in layers[first + 1 :]
         if isinstance(part.layer, FullyConnected | SoftmaxCrossEntropy)
     }
-    features = layers[first].source
+    features = layers[first].reads[0].layer
     yield (slices - 1) * plan.batch_size * LABEL_BYTES
     (device,) = plan.devices
     for buffer in device.buffers:
