@@ -367,7 +367,7 @@ def packs(source: Path, target: Path) -> PackIndex:
         (lambda p: (p.mkdir(), (p / "a.tar").write_bytes(b"x" * 2000)), "not a plain tar"),
         (lambda p: (p.mkdir(), (p / "a.parquet").write_bytes(b"x" * 2000)), "not a parquet"),
         (lambda p: (p.mkdir(), tar_of(p / "val.tar", [("a.JPEG", b"x")])), "--split NAME=train"),
-        (lambda p: (p.mkdir(), tar_of(p / "a.tar", [("a.JPEG", b"x")])), "without classes"),
+        (lambda p: (p.mkdir(), tar_of(p / "a.tar", [("a.JPEG", b"x")])), "in no class folder"),
     ],
 )
 def test_sources_that_cannot_be_used_are_named(make: object, message: str, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import os
 import tarfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from alexsim.errors import DataError
@@ -182,8 +182,7 @@ class _Reader:
         plain = self._plain.setdefault(split, _Plain())
         for name, member in sorted(images.items()) if folder else images.items():
             plain.paths.append(folder + name)
-            shown = folder + (PurePosixPath(name).name if folder else member.name)
-            plain.rows.append(_row(path, shown, member, "", split))
+            plain.rows.append(_row(path, folder + name, member, "", split))
 
     def _add_samples(
         self,
