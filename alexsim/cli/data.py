@@ -31,6 +31,7 @@ Workers = Annotated[
 
 @app.command("pack")
 def pack_data(
+    context: typer.Context,
     source: Annotated[
         Path,
         typer.Argument(
@@ -94,6 +95,8 @@ def pack_data(
         positive(option, value)
     if not 1 <= quality <= 95:
         raise AlexsimError(f"--quality must be 1 to 95, got {quality}")
+    if order == "file":
+        options.refuse(context, "is of --order shuffled; nothing is drawn for `file`", "seed")
     settings = PackSettings(
         side=side,
         quality=quality,
@@ -123,6 +126,7 @@ def pack_data(
 
 @app.command("inspect")
 def inspect_data(
+    context: typer.Context,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A packed set, or a source.")],
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare a packed set with its checksums.")
@@ -146,6 +150,7 @@ def inspect_data(
     """
     from alexsim.cli.parse import positive
     from alexsim.errors import AlexsimError, GateError
+    from alexsim.train.dataset import is_packed
     from alexsim.train.packing.inspect import contact_sheet, inspect
     from alexsim.train.packing.workers import workers_for
 
@@ -154,6 +159,12 @@ def inspect_data(
         raise AlexsimError(f"--sheet must name a .png file, got {sheet}")
     if not folder.exists():
         raise AlexsimError(f"{folder}: no such file or folder")
+    if not is_packed(folder):
+        options.refuse(context, f"needs a packed set; {folder} has no checksums", "verify")
+    else:
+        options.refuse(context, f"is for sources; {folder} is packed", "most")
+        if not verify:
+            options.refuse(context, "does nothing for a packed set without --verify", "workers")
     with ImageProgress() as shown, workers_for(_workers(workers)) as pool:
         found = inspect(
             folder,
@@ -210,7 +221,7 @@ def bench_data(
     from alexsim.simulate.sweep import whole
     from alexsim.train.dataset import discover
     from alexsim.train.images import worker_pool
-    from alexsim.train.loader import ORDERS
+    from alexsim.train.loader import ORDERS, refuse_order
     from alexsim.train.packing.bench import loader_rate
 
     counts = [whole("--workers", text.strip()) for text in workers.split(",") if text.strip()]
@@ -218,6 +229,8 @@ def bench_data(
         positive("--workers", count)
     positive("--seconds", seconds)
     found, side = discover(folder, most_classes=sys.maxsize), 224
+    way = choice("--order", order, ORDERS)
+    refuse_order(way, found)
     measured = found.known(side, 3)
     if measured is None:
         from alexsim.train.dataset import statistics
@@ -226,7 +239,7 @@ def bench_data(
             measured = statistics(found.train, side, 3, pool, lambda _done, _total: None)
     paces = {"this machine": here} | {name: _needed(name, batch) for name in ("gtx580x2", "h200")}
     runs = [(count, 0.0) for count in counts] + [(max(counts), pace) for pace in paces.values()]
-    way, timed = choice("--order", order, ORDERS), []
+    timed = []
     with options.counting("loading", len(runs)) as done:
         for count, pace in runs:
             timed.append(
