@@ -655,6 +655,7 @@ REFUSED = [
     ("sweep -a gpus=1 -a transport=peer,host", "--axis transport changes no figure"),
     ("sweep -a gpus=1 -a transport=host", "--axis transport changes no figure"),
     ("sweep -a network=10gbe,100gbe", "--axis network changes no figure"),
+    ("sweep --net lenet-5 -a policy=as-released,in-place", "--axis policy changes no figure"),
     ("sweep -a network=10gbe", "--axis network changes no figure"),
     ("sweep -a device.l2_bytes=1e5,2e5", "--axis device.l2_bytes changes no figure"),
     ("memory --json --layers", "--json has every layer"),
