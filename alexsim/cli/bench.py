@@ -48,6 +48,7 @@ _TOLERANCE = 5.0
 
 @app.command(name="run")
 def run_command(
+    context: typer.Context,
     net: options.Net = "alexnet-2012",
     batch: BatchSize = _BATCH,
     only: Only = "",
@@ -63,7 +64,7 @@ def run_command(
     from alexsim.cli.output import json_text, print_json, write_text
     from alexsim.report.bench import bench_document, bench_tables
 
-    selection = _selection(net, batch, only, kernels=kernels)
+    selection = _selection(context, net, batch, only, kernels=kernels)
     with _progress() as progress:
         found = run(selection, progress)
     if output is not None:
@@ -76,6 +77,7 @@ def run_command(
 
 @app.command()
 def compare(
+    context: typer.Context,
     net: options.Net = "alexnet-2012",
     batch: BatchSize = _BATCH,
     only: Only = "",
@@ -103,7 +105,7 @@ def compare(
 
     if tolerance < 0:
         raise AlexsimError(f"--tolerance must not be below 0, got {tolerance:g}")
-    selection = _selection(net, batch, only, kernels=kernels)
+    selection = _selection(context, net, batch, only, kernels=kernels)
     stored = load(baseline or default_path(net))
     with _progress() as progress:
         found, verdicts = judge(selection, stored, tolerance=tolerance / 100, progress=progress)
@@ -119,6 +121,7 @@ def compare(
 
 @app.command()
 def update(
+    context: typer.Context,
     net: options.Net = "alexnet-2012",
     batch: BatchSize = _BATCH,
     only: Only = "",
@@ -141,7 +144,7 @@ def update(
     from alexsim.errors import AlexsimError
 
     positive("--runs", runs)
-    selection = _selection(net, batch, only, kernels=kernels)
+    selection = _selection(context, net, batch, only, kernels=kernels)
     path = baseline or default_path(net)
     if not path.parent.is_dir():
         raise AlexsimError(f"cannot write {path}: there is no folder {path.parent}")
@@ -158,7 +161,9 @@ def update(
     )
 
 
-def _selection(net: str, batch: int, only: str, *, kernels: bool) -> Selection:
+def _selection(
+    context: typer.Context, net: str, batch: int, only: str, *, kernels: bool
+) -> Selection:
     from alexsim.bench.runner import Selection
     from alexsim.cli.parse import choice, positive
     from alexsim.network.editions import load_network
@@ -166,6 +171,10 @@ def _selection(net: str, batch: int, only: str, *, kernels: bool) -> Selection:
     positive("--batch", batch)
     if only:
         choice("--only", only, ("counted", "timed"))
+    if only == "counted":
+        options.refuse(context, "is for timed cases", "batch", "tolerance", "runs")
+    if only == "timed":
+        options.refuse(context, "is for counted figures", "kernels")
     load_network(net)
     return Selection(
         network=net,

@@ -110,6 +110,7 @@ def _choices(
 
 @app.command("pack")
 def pack_data(
+    context: typer.Context,
     source: Annotated[
         Path,
         typer.Argument(
@@ -161,6 +162,8 @@ def pack_data(
         positive(option, value)
     if not 1 <= quality <= 95:
         raise AlexsimError(f"--quality must be 1 to 95, got {quality}")
+    if order == "file":
+        options.refuse(context, "is of --order shuffled; nothing is drawn for `file`", "seed")
     settings = PackSettings(
         side=side,
         quality=quality,
@@ -189,6 +192,7 @@ def pack_data(
 
 @app.command("inspect")
 def inspect_data(
+    context: typer.Context,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A packed set, or a source.")],
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare a packed set with its checksums.")
@@ -219,7 +223,6 @@ def inspect_data(
     from alexsim.errors import AlexsimError, GateError
     from alexsim.train.dataset import is_packed
     from alexsim.train.packing.inspect import contact_sheet, inspect
-    from alexsim.train.packing.listing import SourceChoices
     from alexsim.train.packing.workers import workers_for
 
     positive("--most", most)
@@ -228,8 +231,13 @@ def inspect_data(
     if not folder.exists():
         raise AlexsimError(f"{folder}: no such file or folder")
     choices = _choices(names, val_labels, label_scheme, split, image)
-    if choices != SourceChoices() and is_packed(folder):
-        raise AlexsimError(f"{folder} is packed: how its source was read cannot be changed")
+    if not is_packed(folder):
+        options.refuse(context, f"needs a packed set; {folder} has no checksums", "verify")
+    else:
+        of_sources = ("most", "names", "val_labels", "label_scheme", "split", "image")
+        options.refuse(context, f"is for sources; {folder} is packed", *of_sources)
+        if not verify:
+            options.refuse(context, "does nothing for a packed set without --verify", "workers")
     with ImageProgress() as shown, workers_for(_workers(workers)) as pool:
         found = inspect(
             folder,
@@ -287,7 +295,7 @@ def bench_data(
     from alexsim.simulate.sweep import whole
     from alexsim.train.dataset import discover
     from alexsim.train.images import worker_pool
-    from alexsim.train.loader import ORDERS
+    from alexsim.train.loader import ORDERS, refuse_order
     from alexsim.train.packing.bench import loader_rate
 
     counts = [whole("--workers", text.strip()) for text in workers.split(",") if text.strip()]
@@ -295,6 +303,8 @@ def bench_data(
         positive("--workers", count)
     positive("--seconds", seconds)
     found, side = discover(folder, most_classes=sys.maxsize), 224
+    way = choice("--order", order, ORDERS)
+    refuse_order(way, found)
     measured = found.known(side, 3)
     if measured is None:
         from alexsim.train.dataset import statistics
@@ -303,7 +313,7 @@ def bench_data(
             measured = statistics(found.train, side, 3, pool, lambda _done, _total: None)
     paces = {"this machine": here} | {name: _needed(name, batch) for name in ("gtx580x2", "h200")}
     runs = [(count, 0.0) for count in counts] + [(max(counts), pace) for pace in paces.values()]
-    way, timed = choice("--order", order, ORDERS), []
+    timed = []
     with options.counting("loading", len(runs)) as done:
         for count, pace in runs:
             timed.append(

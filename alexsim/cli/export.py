@@ -11,6 +11,7 @@ from alexsim.cli import options
 
 
 def export(
+    context: typer.Context,
     source: Annotated[
         Path,
         typer.Argument(metavar="RUN|FILE", help="A run directory, or a .safetensors of weights."),
@@ -53,6 +54,8 @@ def export(
         raise AlexsimError(
             f"OUT must end in .safetensors, .pt, .pth, .onnx or .caffemodel; got {out}"
         )
+    if out.suffix != ".onnx":
+        options.refuse(context, f"is for .onnx, got {out}", "check")
 
     from alexsim.interchange.convert import Exported, Inputs, exported
     from alexsim.network.editions import load_network

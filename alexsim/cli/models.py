@@ -96,6 +96,7 @@ def setup(batch: int, device: str, backend: str, threads: int | None, workers: i
 
     from alexsim.cli.parse import choice, positive
     from alexsim.cli.train_settings import ready_for_triton
+    from alexsim.errors import AlexsimError
     from alexsim.execute.choices import BACKENDS, DEVICES
     from alexsim.train.evaluate import Setup
     from alexsim.train.records import Watcher
@@ -110,6 +111,8 @@ def setup(batch: int, device: str, backend: str, threads: int | None, workers: i
         positive(option, value)
     torch.set_num_threads(given["--threads"])
     where, by = choice("--device", device, DEVICES), choice("--backend", backend, BACKENDS)
+    if where == "cuda" and threads is not None:
+        raise AlexsimError("--threads are a CPU's; with --device cuda none computes")
     if by == "triton":
         ready_for_triton(where, Watcher(note=lambda text: typer.echo(f"alexsim: {text}", err=True)))
     return Setup(batch_size=batch, workers=given["--workers"], device=where, backend=by)

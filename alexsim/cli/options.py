@@ -43,6 +43,18 @@ def given(context: typer.Context, *names: str) -> list[str]:
     ]
 
 
+def refuse(context: typer.Context, why: str, *names: str) -> None:
+    """Refuse what was given of these options, as it would change nothing.
+
+    Raises:
+        AlexsimError: one was; ``why`` says what it is for.
+    """
+    from alexsim.errors import AlexsimError
+
+    if ignored := given(context, *names):
+        raise AlexsimError(f"{ignored[0]} {why}")
+
+
 Batch = Annotated[int, typer.Option("--batch", metavar="N", help="Images per step.")]
 Gpus = Annotated[
     int | None,

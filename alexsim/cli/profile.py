@@ -89,6 +89,8 @@ def profile(
         raise AlexsimError("--torch-profiler goes under a trace: give --trace FILE too")
     if threads is not None:
         positive("--threads", threads)
+        if device == "cuda":
+            raise AlexsimError("--threads are a CPU's; with --device cuda none computes")
     network = load_network(net)
     if layer:
         layer = named_layer("--layer", layer, tuple(one.name for one in network.layers))

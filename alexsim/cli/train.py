@@ -22,6 +22,7 @@ _DEFAULT_STEPS = 60
 
 
 def train(
+    context: typer.Context,
     net: Annotated[
         str,
         typer.Option(
@@ -247,6 +248,8 @@ def train(
     if not timeout > 0:
         raise AlexsimError(f"--timeout must be positive, got {timeout:g}")
     place = Place.given()
+    if place is None and not processes:
+        options.refuse(context, "is for several processes: --processes, or torchrun", "timeout")
     with contextlib.ExitStack() as stack:
         watch = stack.enter_context(TerminalWatch(quiet=json or bool(place and place.rank)))
         settings: TrainSettings

@@ -127,9 +127,11 @@ def begin(
     )
     copies = _replicas(replicas, made, batch, processes=processes, place=place)
     on_host = place.on_host if place else copies * len(made.devices) if processes else 1
+    if threads is not None and where == "cuda":
+        raise AlexsimError("--threads are a CPU's; with --device cuda none computes")
     if threads is None:
         threads = max(1, (os.cpu_count() or 1) // on_host)
-    way = _transport(transport, where, len(made.devices))
+    way = _transport(transport, where, len(made.devices), apart=bool(place) or processes)
     if by == "triton":
         ready_for_triton(where, watch)
     for option, value in (
@@ -298,12 +300,19 @@ def _replicas(
     return copies
 
 
-def _transport(given: str, device: Device, devices: int) -> TransportName:
+def _transport(given: str, device: Device, devices: int, *, apart: bool) -> TransportName:
     """How exchanges travel: over PCIe where virtual GPUs share a card, as between two."""
+    if given:
+        choice("--transport", given, TRANSPORTS)
+        if device == "cpu":
+            raise AlexsimError(
+                f"--transport {given} needs --device cuda: a CPU's memory is the host's"
+            )
+        if devices == 1 or apart:
+            why = "processes exchange over gloo" if apart else "one GPU exchanges nothing"
+            raise AlexsimError(f"--transport {given} changes nothing: {why}")
     if device == "cpu":
-        if given == "host":
-            raise AlexsimError("--transport host needs --device cuda: a CPU's memory is the host's")
-        return choice("--transport", given or "peer", TRANSPORTS)
+        return "peer"
     from alexsim.execute.cards import places
 
     shared = len(set(places(device, devices))) < devices

@@ -12,6 +12,7 @@ GATE_PERCENT = 20.0
 
 
 def validate(
+    context: typer.Context,
     measurements: Annotated[
         str,
         typer.Option(
@@ -66,6 +67,8 @@ def validate(
     from alexsim.simulate import judging, validation
     from alexsim.simulate.correction import correction_text, load_correction
 
+    if json:
+        options.refuse(context, "is for the tables: -o FILE has every row", "rows")
     if not gate > 0:
         raise AlexsimError(f"--gate must be positive, got {gate:g}")
     found, excluded = validation.all_rows(measurements)
@@ -107,6 +110,7 @@ def validate(
     by_name = {summary.name: summary for summary in summaries}
     ours, roofline = by_name.get("steps, fitted"), by_name.get("steps, roofline")
     if ours is None or roofline is None or not ours.rows:
+        options.refuse(context, f"judges whole-network steps; {measurements} has none", "gate")
         return
     error = 100 * ours.mean_absolute_error
     limit = min(gate, 50 * roofline.mean_absolute_error)

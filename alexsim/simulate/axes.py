@@ -104,7 +104,7 @@ def idle_axis(
 
     Networks, machines and libraries are what is compared: two may well be alike.
     """
-    for axis in axes:
+    for axis, values in axes.items():
         if axis in ("net", "machine", "library"):
             continue
         alike: dict[tuple[tuple[str, str], ...], set[str]] = {}
@@ -113,6 +113,8 @@ def idle_axis(
             alike.setdefault(rest, set()).add(point.error or point.figures)
         if any(len(figures) > 1 for figures in alike.values()):
             continue
+        if len(values) > 1:
+            return axis
         others = ((point, _without(axis, dict(point.settings))) for point in points)
         if all(
             other is not None and point_of(other, images, epochs).figures == point.figures
