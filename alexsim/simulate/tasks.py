@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from alexsim.machine.machine import Machine
-from alexsim.network.counts import FLOAT_BYTES, Count
+from alexsim.network import counts
+from alexsim.network.counts import FLOAT_BYTES
 from alexsim.network.layers import FullyConnected
 from alexsim.network.network import Part
 from alexsim.plan.records import Exchange, Op, OpKind, Plan, letter
@@ -42,9 +43,10 @@ class Timer:
 
     def costs(self, work: Work) -> list[Cost]:
         """Pieces of an op's time, corrected."""
+        device, correction = self.machine.device, self.correction
         return [
-            Cost(cost.seconds * self.correction.factor(cost.traits), cost.limit, cost.traits)
-            for cost in self.library.costs(self.machine.device, work, self.precision)
+            replace(cost, seconds=correction.time(cost))
+            for cost in self.library.costs(device, work, self.precision, correction)
         ]
 
 
@@ -119,18 +121,25 @@ class TaskList:
             return work
         if not isinstance(part.layer, FullyConnected):
             return work
-        units, inputs = part.weight_shape
+        # The device with most units sets the time.
+        units, inputs = math.ceil(part.weight_shape[0] / slices), part.weight_shape[1]
         sliced = replace(
-            part, weight_shape=(max(1, units // slices), inputs), output_shape=(units,)
+            part, weight_shape=(units, inputs), bias_shape=(units,), output_shape=(units,)
         )
-        # A slice is updated once a step, or as often as there are slices.
-        share = 1 if self.variable_batch and work.kind == OpKind.UPDATE else slices
-        count = Count(
-            mac=work.count.mac,
-            elementwise_flop=work.count.elementwise_flop // share,
-            moved_bytes=work.count.moved_bytes // share,
-        )
-        return replace(work, part=sliced, batch_size=work.batch_size * slices, count=count)
+        images = work.batch_size * slices
+        match work.kind:
+            case OpKind.FORWARD:
+                count = counts.forward(sliced, images)
+            case OpKind.GRAD_INPUT:
+                count = counts.grad_input(sliced, images)
+            case OpKind.GRAD_WEIGHT:
+                count = counts.grad_weight(sliced, images, fused=work.fused)
+            case _:
+                once = counts.update(sliced, fused=work.fused)
+                # A slice is updated once a step, or as often as there are slices.
+                times = slices if self.variable_batch else 1
+                count = replace(once, moved_bytes=times * once.moved_bytes)
+        return replace(work, part=sliced, batch_size=images, count=count)
 
     def _add(self, step: int, name: str, op: Op | None, task: Task) -> int:
         self.tasks.append(task)

@@ -187,7 +187,7 @@ def convolution(device: Device, work: Work, library: str) -> list[Cost]:
         f"architecture:{device.architecture.name}:memory",
         "elementwise:cuda-convnet",
     )
-    costs = [Cost(time_s, "memory" if by_memory else "compute", traits)]
+    costs = [Cost(time_s, "memory" if by_memory else "compute", traits, flop=work.count.flop)]
     if work.kind == OpKind.FORWARD:
         costs.append(memory_bound(device, 2 * shape.output_bytes, memory))
     if work.kind == OpKind.GRAD_WEIGHT:
