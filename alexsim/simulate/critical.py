@@ -25,7 +25,7 @@ def critical_path(listed: TaskList, times: Times, last: int, origin: float) -> t
     index = last
     while index >= 0 and times.end[index] > origin:
         if times.end[index] > times.start[index]:
-            device, _, queue = listed.tasks[index].queue.partition(":")[0].partition(".")
+            device, _, queue = listed.tasks[index].queue.partition(".")
             found.append(
                 Span(
                     op_id=listed.ops[index][2],

@@ -108,7 +108,7 @@ def _spans(run: Run, origin: float, step_s: float) -> Iterator[Span]:
     ):
         if finish <= origin or begin >= origin + step_s:
             continue
-        device, _, queue = task.queue.partition(":")[0].partition(".")
+        device, _, queue = task.queue.partition(".")
         yield Span(
             op_id=name,
             device=device,
