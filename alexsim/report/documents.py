@@ -111,6 +111,8 @@ def simulation_document(simulation: Simulation, *, images: int, epochs: int) -> 
         "ideal_forward_images_per_s": simulation.ideal_forward_images_per_s,
         "ideal_training_images_per_s": simulation.ideal_training_images_per_s,
         "utilisation": simulation.utilisation,
+        "utilisation_counts": simulation.utilisation_counts,
+        "multiply_adds_over_direct": simulation.done_share,
         "host_s": simulation.host_s,
         "all_reduce_s": simulation.all_reduce_s,
         "fits": simulation.fits,
@@ -157,6 +159,7 @@ def simulation_document(simulation: Simulation, *, images: int, epochs: int) -> 
                 "kind": op.kind,
                 "seconds": op.seconds,
                 "limit": op.limit,
+                "flop": op.flop,
             }
             for op in simulation.ops
         ],
@@ -197,6 +200,7 @@ def sweep_document(points: Sequence[Point], *, images: int, epochs: int) -> dict
                 "images_per_s": point.images_per_s,
                 "training_days": point.training_days,
                 "utilisation": point.utilisation,
+                "utilisation_counts": point.utilisation_counts,
                 "memory_bytes": point.memory_bytes,
                 "fits": point.fits,
                 "energy_kwh": point.energy_kwh,

@@ -78,6 +78,7 @@ def _planned(plan: Plan, simulation: Simulation) -> dict[str, Any]:
         "schedule": plan.schedule,
         "machine": simulation.machine,
         "library": simulation.library,
+        "flop_counts": "direct",
         "device_memory_bytes": simulation.device_memory_bytes,
         "predicted_step_s": simulation.step_s,
         "predicted_step_s_interval": [simulation.step_interval.low, simulation.step_interval.high],

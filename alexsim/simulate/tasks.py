@@ -12,9 +12,9 @@ from alexsim.network.counts import FLOAT_BYTES
 from alexsim.network.layers import FullyConnected
 from alexsim.network.network import Part
 from alexsim.plan.records import Exchange, Op, OpKind, Plan, letter, waited_for
+from alexsim.plan.scratch import done_flop
 from alexsim.simulate import paths
 from alexsim.simulate.correction import Correction
-from alexsim.simulate.costs.gemm import tensor_speedup
 from alexsim.simulate.costs.libraries import Library
 from alexsim.simulate.costs.measured import REST, Calibration, signature
 from alexsim.simulate.costs.records import Cost, Precision, Work
@@ -94,7 +94,8 @@ class TaskList:
             if op.kind not in COMPUTING:
                 continue
             if self.timer.calibration is not None:
-                self.costs[op.id] = [Cost(self._measured_s(op), "measured", ())]
+                flop = done_flop(op, self._parts[op.layer, op.column])
+                self.costs[op.id] = [Cost(self._measured_s(op), "measured", (), flop=flop)]
                 continue
             # Columns are mostly alike: what one costs, the other does.
             part = self._parts[op.layer, op.column]
@@ -385,13 +386,6 @@ def host_stages(machine: Machine, plan: Plan, copies: int) -> dict[str, float]:
         "decode": images / (machine.decode_workers.value * machine.decode_images_per_s.value),
         "crop": images / (machine.crop_workers.value * machine.crop_images_per_s.value),
     }
-
-
-def peak_flop_per_s(timer: Timer, devices: int) -> float:
-    """Peak of so many of the machine's devices; this machine's virtual GPUs are all one."""
-    device = timer.machine.device
-    one = device.flop_per_s * tensor_speedup(device, timer.precision)
-    return one if timer.calibration else devices * one
 
 
 COMPUTING = frozenset(
