@@ -19,6 +19,8 @@ from typing import Any
 from alexsim.errors import ProfileError
 
 KINDS = ("spec", "measured", "fitted")
+_LEAST, _MOST = 1e-30, 1e30
+"""Beyond these no quantity of a machine lies, and products of some would not be finite."""
 _TYPES = {str: "text", int: "whole number", bool: "truth value (true or false)"}
 
 
@@ -147,6 +149,8 @@ def amiss(value: float, *, zero: bool, whole: bool) -> str:
         return f"finite and not negative, got {value:g}"
     if not zero and not value:
         return f"positive, got {value:g}"
+    if value and not _LEAST <= value <= _MOST:
+        return f"between {_LEAST:g} and {_MOST:g}, got {value:g}"
     if whole and value != int(value):
         return f"a whole number, got {value:g}"
     return ""
