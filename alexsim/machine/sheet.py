@@ -19,8 +19,8 @@ from typing import Any
 from alexsim.errors import ProfileError
 
 KINDS = ("spec", "measured", "fitted")
-_LEAST, _MOST = 1e-30, 1e30
-"""Beyond these no quantity of a machine lies, and products of some would not be finite."""
+_LEAST, _MOST = 1e-12, 1e18
+"""Beyond these no quantity of a machine lies, and sums of times would lose the short ones."""
 _TYPES = {str: "text", int: "whole number", bool: "truth value (true or false)"}
 
 
