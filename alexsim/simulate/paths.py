@@ -119,7 +119,7 @@ def _collective(
     if nodes > 1 and machine.network is not None:
         # The columns of a node share its adapter; each gets there over its own link.
         together = min(columns, in_node)
-        hops = _up(machine, 0, "up", together) + [_Hop("node0.out", machine.network, together)]
+        hops = [*_up(machine, 0, "up", together), _Hop("node0.out", machine.network, together)]
         rate, latency = _slowest(hops)
         seconds += _ring_or_tree(nodes, size_bytes, rate, latency, rounds)
     return seconds

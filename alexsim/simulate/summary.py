@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from alexsim.plan.records import Op, OpKind, Plan
+from alexsim.simulate.costs.gemm import peak_flop_per_s
 from alexsim.simulate.critical import critical_path, interval
 from alexsim.simulate.engine import Task, Times
 from alexsim.simulate.memory import memory_bytes
@@ -17,7 +18,6 @@ from alexsim.simulate.records import (
     OpTimes,
     Simulation,
 )
-from alexsim.simulate.costs.gemm import peak_flop_per_s
 from alexsim.simulate.tasks import DataPath, TaskList, host_stages
 from alexsim.trace import Activity, Span, Trace, activity, covered_s
 

@@ -24,6 +24,7 @@ from alexsim.simulate.costs.records import (
     memory_bound,
 )
 
+
 @dataclass(frozen=True, slots=True)
 class Launch:
     """One kernel launch: its grid, a block's shared memory and sums, and its padded work."""

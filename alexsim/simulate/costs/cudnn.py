@@ -35,6 +35,7 @@ from alexsim.simulate.costs.records import (
 VERSIONS = ("v1", "v2", "v3", "v4", "v5", "v5.1", "v6", "v7", "v8")
 _FFT_FROM, _TILES_FROM, _FUSED_FROM, _WINOGRAD_FROM = 2, 3, 4, 5
 _FFT_LARGEST = 256
+_FFTS = ((False, "fft"), (True, "fft-tiled"))
 
 
 def algorithms(version: str) -> frozenset[str]:
@@ -75,9 +76,8 @@ def convolution(
         seconds, limit = implicit(device, kind, shape, precision)
         ways.append(Way(seconds, limit, work.count.flop))
     if shape.stride == 1 and shape.size > 1 and precision == "fp32":
-        for name in sorted(allowed & {"fft", "fft-tiled"}):
-            if side := _fft_tile(kind, shape, tiled=name == "fft-tiled"):
-                ways.append(fft(device, kind, shape, side))
+        sides = (_fft_tile(kind, shape, tiled=t) for t, n in _FFTS if n in allowed)
+        ways += [fft(device, kind, shape, side) for side in sides if side]
         if shape.size == 3:
             if "winograd-2" in allowed and kind != OpKind.GRAD_WEIGHT:
                 ways.append(winograd(device, kind, shape, 2))
@@ -195,9 +195,8 @@ def winograd(device: Device, kind: OpKind, shape: ConvolutionShape, outputs: int
         channels = shape.groups * (shape.channels + shape.filters)
         moved += FLOAT_BYTES * 2 * points * (tiles * channels + shape.channels * shape.filters)
     moved_s = moved / device.memory_bytes_per_s.value
+    seconds = product_s + moved_s + 2 * LAUNCH_S
     if outputs == 2:
         # Transforms of 32 and 24 additions per tile and channel share the lanes with the products.
         seconds = max(product_s * 1.15, moved_s)
-    else:
-        seconds = product_s + moved_s + 2 * LAUNCH_S
     return Way(seconds, limit if product_s > moved_s else "memory", flop)

@@ -93,7 +93,8 @@ class Library:
         ways = cudnn.convolution(device, work, self.name, self.algorithms, precision)
         # A framework chooses among the library's algorithms, by trial or by rule of thumb.
         chosen = f"family:{self.family}:convolution"
-        return [tuple(replace(c, traits=(*c.traits, chosen, f"{chosen}:{work.kind}")) for c in ways)]
+        traits = (chosen, f"{chosen}:{work.kind}")
+        return [tuple(replace(cost, traits=(*cost.traits, *traits)) for cost in ways)]
 
 
 def _possible(device: Device, work: Work, cost: Cost, precision: Precision) -> Cost:

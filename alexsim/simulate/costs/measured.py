@@ -164,7 +164,7 @@ def _checked(found: Calibration) -> Iterator[tuple[str, bool]]:
         yield f"op {name!r}", bool(points)
         for batch, seconds in points:
             # Nothing may lie between the ops, and an offer of what is there takes no time.
-            least = 0 <= seconds if name in (REST, OpKind.POST) else 0 < seconds
+            least = seconds >= 0 if name in (REST, OpKind.POST) else seconds > 0
             yield f"op {name!r} at {batch} images", batch > 0 and least and seconds < math.inf
 
 
