@@ -341,6 +341,18 @@ def test_without_a_profile_times_are_predicted(run_dir: Path, tmp_path: Path) ->
     assert page.tables["metrics-table"]
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3, 4])
+def test_the_median_step_is_said(steps: int) -> None:
+    times = [1.0, 5.0, 2.0, 9.0][:steps]
+    metrics = [
+        {"step": step, "loss": 1.0, "top1": 0.5, "top5": 0.1, "step_s": time, "data_wait_s": 0.0,
+         "images_per_s": 1.0}
+        for step, time in enumerate(times)
+    ]  # fmt: skip
+    (told,) = (one.text for one in curves(metrics, []) if one.id == "step-times")
+    assert f"Median {milliseconds(float(np.median(times)))} ms" in told
+
+
 def test_telemetry_goes_on_over_a_resumption(run_dir: Path, tmp_path: Path) -> None:
     blank = dict.fromkeys(
         ("utilisation", "memory_bytes", "sm_mhz", "memory_mhz", "pcie_sent_bytes_per_s",
