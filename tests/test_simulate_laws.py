@@ -200,6 +200,8 @@ def test_the_parts_are_the_whole_and_no_rate_is_over_its_peak(
     assert sum(span.duration_s for span in critical) == pytest.approx(found.step_s, rel=1e-6)
     assert all(a.end_s == pytest.approx(b.start_s) for a, b in itertools.pairwise(critical))
     assert 0 < found.utilisation <= ROUND
+    if not timer.library.algorithms - {"implicit"}:
+        assert found.done_share == 1
     assert found.images_per_s <= (found.devices_count * found.ideal_training_images_per_s * ROUND)
     passed = found.batch_size / found.forward_s
     assert passed <= found.ideal_forward_images_per_s * ROUND
@@ -268,24 +270,30 @@ def test_a_fused_op_is_never_dearer_than_its_parts(
         assert spent[0][layer] <= spent[1][layer] * ROUND, layer
 
 
-DEVICES = st.sampled_from([load_device(name) for name in ("gtx580", "k40", "p100", "h200")])
+SIDES = st.sampled_from([1, 9, 64, 130, 400, 4096])
 
 
 @LAWS
-@given(DEVICES, st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 60_000))
+@given(
+    st.sampled_from([load_device(name) for name in ("gtx580", "k40", "p100", "h200")]),
+    SIDES, SIDES, st.integers(1, 500_000), st.floats(-8, 0),
+)  # fmt: skip
 def test_a_product_is_split_as_is_fastest(
-    device: Device, rows: int, columns: int, depth: int
+    device: Device, rows: int, columns: int, depth: int, narrower: float
 ) -> None:
     """Never dearer than unsplit; and each multiprocessor more, or a wider memory, may only help."""
-    seconds = gemm(device, rows, columns, depth, split=True)[0]
-    assert seconds <= gemm(device, rows, columns, depth)[0]
-    for more in (1, 7, 100):
+    bandwidth = device.memory_bytes_per_s.value * 2**narrower
+
+    def seconds(more: int, width: float, *, split: bool = True) -> float:
         count = device.multiprocessors.value + more
-        assert gemm(device.changed(multiprocessors=count), rows, columns, depth, split=True)[0] <= (
-            seconds * ROUND
-        )
-    wider = device.changed(memory_bytes_per_s=1.1 * device.memory_bytes_per_s.value)
-    assert gemm(wider, rows, columns, depth, split=True)[0] <= seconds * ROUND
+        card = device.changed(multiprocessors=count, memory_bytes_per_s=width * bandwidth)
+        return gemm(card, rows, columns, depth, split=split, operands_move=False)[0]
+
+    now = seconds(0, 1)
+    assert now <= seconds(0, 1, split=False)
+    for more in (1, 7, 100):
+        assert seconds(more, 1) <= now * ROUND
+    assert seconds(0, 1.1) <= now * ROUND
 
 
 @LAWS
@@ -304,10 +312,10 @@ def test_no_transfer_is_faster_than_every_link_that_it_crosses(
     least = 2 * (count - 1) / count * size / fastest
     assert least <= whole * ROUND
     assert all_gather_s(machine, count, size, peer=peer) == pytest.approx(whole / 2)
-    nodes = math.ceil(count / machine.devices_per_node.value)
-    if nodes > 1:
-        slowest = min(own, beyond.effective_bytes_per_s)
-        assert 2 * (nodes - 1) / nodes * size <= slowest * whole * ROUND
+    apart = changed(machine, {"devices_per_node": 1})
+    slowest = min(own, beyond.effective_bytes_per_s)
+    between_nodes = all_reduce_s(apart, count, size, peer=peer)
+    assert 2 * (count - 1) / count * size <= slowest * between_nodes * ROUND
 
 
 @LAWS
@@ -346,6 +354,9 @@ def test_no_edition_is_trained_faster_than_the_peak_allows(network: Network) -> 
         assert found.batch_size / found.forward_s < found.ideal_forward_images_per_s * ROUND
         assert found.done_share <= 1
         assert found.utilisation_counts == ("reduced" if found.done_share < 1 else "direct")
+        if network.name == "vgg-a" and library in ("cudnn-v8", "cudnn-v5.1", "nervana-winograd"):
+            # F(4 x 4, 3 x 3) does 36 multiplications for 144; not all that is done is Winograd's.
+            assert 0.25 < found.done_share < 0.6
         if not timer.library.algorithms - {"implicit"}:
             assert found.done_share == 1
 

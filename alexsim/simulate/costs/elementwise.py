@@ -51,10 +51,10 @@ def fully_connected(
 
 def elementwise(device: Device, work: Work, family: str, precision: Precision) -> list[Cost]:
     """Any other op: the bytes that the plan counts for it."""
-    moved, layer = bytes_of(work, precision), type(work.part.layer).__name__
     if work.kind == OpKind.UPDATE:
         traits = _traits(device, "update", OpKind.UPDATE, family)
         return [part_of_update(device, work, traits)]
+    moved, layer = bytes_of(work, precision), type(work.part.layer).__name__
     if family == "cuda-convnet" and layer in _NORMS and work.kind == OpKind.GRAD_INPUT:
         moved *= _NORM_GRADIENT_PASSES / 4
     return [memory_bound(device, moved, _traits(device, layer, work.kind, family))]

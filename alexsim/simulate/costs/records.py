@@ -115,6 +115,5 @@ def memory_bound(device: Device, moved_bytes: float, traits: tuple[str, ...]) ->
 
 
 def bytes_of(work: Work, precision: Precision) -> float:
-    """Bytes that an op moves at least: halves where activations are; an update stays float32."""
-    halved = precision == "fp16" and work.kind != OpKind.UPDATE
-    return work.count.moved_bytes / (2 if halved else 1)
+    """Bytes that an op moves at least; not of an update, which stays float32."""
+    return work.count.moved_bytes / (2 if precision == "fp16" else 1)
