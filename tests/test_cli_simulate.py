@@ -292,6 +292,13 @@ def test_calibrate_predicts_what_it_has_not_seen(
         ('"schema": 2', '"schema": 1', "has another schema"),
         ('"threads": 1', '"threads": 0', "a number is missing or not positive"),
         ('"threads": 1', '"thread": 1', "is not a calibration"),
+        ('"scatter": ', '"scatter": NaN, "x": ', "is not a calibration"),
+        ('"memory_bytes": ', '"memory_bytes": Infinity, "rounds": ', "not positive: memory_bytes"),
+        ('"per_second": ', '"per_second": NaN, "seconds": ', "not positive: rate '"),
+        *(
+            ('"ops": {', f'"ops": {{"x": [[8, {bad}]],', "op 'x' at 8 images")
+            for bad in ("NaN", "Infinity", "0", "-1")
+        ),
     ):
         path.write_text(text.replace(old, new), "utf-8")
         assert run(*arguments) == 2

@@ -22,6 +22,7 @@ from safetensors.numpy import save_file
 
 from alexsim.cli.app import main
 from alexsim.report.page.chart import Scale, rounded_up, smoothed, thinned
+from alexsim.report.page.curves import curves
 from alexsim.report.page.inputs import Wanted
 from alexsim.report.page.passes import PASSES, passes_of
 from alexsim.report.page.text import digits, in_mib, milliseconds, percent, scaled, seconds
@@ -339,6 +340,18 @@ def test_without_a_profile_times_are_predicted(run_dir: Path, tmp_path: Path) ->
     assert "Step, measured" not in page.text
     assert "Step, predicted" in page.text
     assert page.tables["metrics-table"]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4])
+def test_the_median_step_is_said(steps: int) -> None:
+    times = [1.0, 5.0, 2.0, 9.0][:steps]
+    metrics = [
+        {"step": step, "loss": 1.0, "top1": 0.5, "top5": 0.1, "step_s": time, "data_wait_s": 0.0,
+         "images_per_s": 1.0}
+        for step, time in enumerate(times)
+    ]  # fmt: skip
+    said = f"Median {milliseconds(float(np.median(times)))} ms"
+    assert sum(said in one.text for one in curves(metrics, [])) == 1
 
 
 def test_telemetry_goes_on_over_a_resumption(run_dir: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -103,8 +104,8 @@ def compare(
     from alexsim.errors import AlexsimError, GateError
     from alexsim.report.bench import bench_document, verdict_tables
 
-    if tolerance < 0:
-        raise AlexsimError(f"--tolerance must not be below 0, got {tolerance:g}")
+    if not 0 <= tolerance < math.inf:
+        raise AlexsimError(f"--tolerance must not be below 0, nor infinite, got {tolerance:g}")
     selection = _selection(context, net, batch, only, kernels=kernels)
     stored = load(baseline or default_path(net))
     with _progress() as progress:

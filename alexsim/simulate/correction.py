@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -21,7 +21,6 @@ from alexsim.simulate.costs.records import Cost
 PRIOR_WIDTHS = {
     "library": 0.4,
     "architecture": 0.25,
-    "algorithm": 0.4,
     "precision": 0.7,
     "fc": 0.4,
     "memory": 0.3,
@@ -29,7 +28,6 @@ PRIOR_WIDTHS = {
     "im2col": 0.5,
     "family": 0.4,
     "overhead": 0.7,
-    "update": 0.3,
 }
 """Standard deviation of the logarithm that a trait's coefficient has before any measurement."""
 
@@ -61,9 +59,9 @@ class Correction:
         coefficients = self.coefficients
         return math.exp(sum([coefficients.get(trait, 0.0) for trait in traits]))
 
-    def seconds(self, costs: Iterable[Cost]) -> float:
-        """Corrected time of some pieces of cost."""
-        return sum(cost.seconds * self.factor(cost.traits) for cost in costs)
+    def time(self, cost: Cost) -> float:
+        """Corrected seconds of a piece of cost; never faster than the device's peaks allow."""
+        return max(cost.seconds * self.factor(cost.traits), cost.least_s)
 
     def spread(self, gradient: Mapping[str, float]) -> float:
         """Standard deviation of the logarithm of a time.

@@ -167,8 +167,11 @@ def simulate(
             never waits for it.
 
     Raises:
-        PlanError: the machine has fewer devices than the plan.
+        PlanError: the machine has fewer devices than the plan, or nothing is multiplied.
+        ProfileError: the machine's numbers give no finite time.
     """
+    if not any(op.count.mac for op in plan.ops()):
+        raise PlanError(f"{plan.network.name} has no convolution and no fully connected layer")
     machine, copies = timer.machine, slices * plan.replicas
     count = len(plan.devices) * copies
     room = math.inf if machine.network else machine.devices_per_node.value

@@ -47,6 +47,8 @@ class Point:
     images_per_s: float = 0.0
     training_days: float = 0.0
     utilisation: float = 0.0
+    utilisation_counts: str = ""
+    """As of a simulation."""
     memory_bytes: int = 0
     fits: bool = False
     energy_kwh: float = 0.0
@@ -143,6 +145,7 @@ def _simulated(settings: dict[str, str], images: int, epochs: int) -> Point:
         images_per_s=simulation.images_per_s,
         training_days=days,
         utilisation=simulation.utilisation,
+        utilisation_counts=simulation.utilisation_counts,
         memory_bytes=most,
         fits=simulation.fits,
         energy_kwh=days * 24 * simulation.power_w / 1e3,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from statistics import median
 from typing import Any
 
 from alexsim.report.page.chart import LineChart, Series, smoothed
@@ -53,12 +54,12 @@ def curves(metrics: Metrics, held_out: Metrics) -> Iterator[Figure]:
         ),
         None,
     )  # fmt: skip
-    times = sorted(one["step_s"] for one in metrics)
+    times = [one["step_s"] for one in metrics]
     waited = sum(one["data_wait_s"] for one in metrics) / sum(times)
     yield _figure(
         LineChart(
             wide=True, id="step-times", title="Time of each step", x_title="step", y_title="ms",
-            text=f"Median {milliseconds(times[len(times) // 2])} ms; steps waited for data"
+            text=f"Median {milliseconds(median(times))} ms; steps waited for data"
             f" {100 * waited:.1f} % of the time.",
             series=(
                 Series(name="step", points=_line(metrics, "step_s", 1e3), style="forward"),
