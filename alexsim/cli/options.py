@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,6 +22,18 @@ Net = Annotated[
         " added with +, as in alexnet-paper+no-lrn+tanh.",
     ),
 ]
+
+
+def given(context: typer.Context, *names: str) -> list[str]:
+    """Those of these parameters that were given, their default's value or another, as options."""
+    sources = {one: context.get_parameter_source(str(one.name)) for one in context.command.params}
+    return [
+        max(parameter.opts, key=len)
+        for parameter, source in sources.items()
+        if parameter.name in names and source is not None and source.name == "COMMANDLINE"
+    ]
+
+
 Batch = Annotated[int, typer.Option("--batch", metavar="N", help="Images per step.")]
 Gpus = Annotated[
     int | None,
@@ -102,6 +114,12 @@ Trace = Annotated[
         " per virtual GPU, for Holistic Trace Analysis.",
     ),
 ]
+
+
+def listed(options: Iterable[str]) -> str:
+    """Options as a sentence has them: ``--net, --batch and --data``."""
+    *most, last = options
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 @contextmanager

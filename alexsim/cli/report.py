@@ -56,14 +56,10 @@ def report(
 
     if len(inputs) > 2:
         raise AlexsimError(f"one input makes a page, two are compared; got {len(inputs)}")
-    given = [
-        name
-        for name in _FOR_EDITIONS
-        if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
-    ]
+    given = options.given(context, *_FOR_EDITIONS)
     if given and all(Path(one).exists() for one in inputs):
         raise AlexsimError(
-            f"--{given[0]} is for a network's name; {' and '.join(inputs)} have their own"
+            f"{given[0]} is for a network's name; {' and '.join(inputs)} have their own"
         )
     positive("--batch", batch)
     wanted = Wanted(

@@ -333,5 +333,5 @@ def the_machine(name: str, link: str, network: str, settings: list[str]) -> Mach
         key, equals, value = text.partition("=")
         if not equals:
             raise AlexsimError(f"--set must be KEY=NUMBER, got {text!r}")
-        numbers[key] = number(value)
+        numbers[key] = number(key, value)
     return changed(load_machine(name, link, network), numbers)

@@ -7,13 +7,12 @@ Computer History Museum released in 2025 (net #145 and its sisters), facts only.
 from __future__ import annotations
 
 import difflib
-import runpy
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 
 from alexsim.errors import NetworkError
 from alexsim.network import published
+from alexsim.network.file import network_in
 from alexsim.network.layers import (
     AveragePool,
     Convolution,
@@ -242,26 +241,14 @@ def load_network(name: str) -> Network:
     if variants:
         return varied(load_network(file + colon + rest), tuple(variants))
     if colon:
-        return _own(name)
+        return network_in(f"{file}.py", rest)
+    if name.endswith(".py"):
+        return network_in(name, "")
     if name not in _EDITIONS:
         near = difflib.get_close_matches(name, _EDITIONS, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise NetworkError(f"no network {name!r}{hint} (known: {', '.join(_EDITIONS)})")
     return _EDITIONS[name]()
-
-
-def _own(name: str) -> Network:
-    """What a Python file calls ``NAME``; the file is run."""
-    path, _, attribute = name.rpartition(":")
-    if not Path(path).is_file():
-        raise NetworkError(f"no network {name!r}: there is no file {path}")
-    try:
-        found = runpy.run_path(path).get(attribute)
-    except (NetworkError, SyntaxError) as error:
-        raise NetworkError(f"{path}: {error}") from error
-    if not isinstance(found, Network):
-        raise NetworkError(f"{path} has no Network called {attribute!r}")
-    return found
 
 
 def _convolutions_as_run(*, conv5: int = 128) -> tuple[Layer, ...]:

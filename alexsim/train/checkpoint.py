@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,10 @@ class RunDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def create(self, config: Mapping[str, Any]) -> None:
-        """Make the directory and write the config.
+    @contextlib.contextmanager
+    def created(self, config: Mapping[str, Any]) -> Iterator[None]:
+        """Make the directory and write the config; a run that fails before its first step is no
+        run, and leaves nothing.
 
         Raises:
             RunError: there is a run in it already, or it cannot be written.
@@ -38,11 +41,40 @@ class RunDirectory:
             raise RunError(
                 f"{self.path} holds a run already; continue it with --resume {self.path}"
             )
+        made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+        before = set(self.path.iterdir()) if self.path.is_dir() else set()
+        try:
+            self._create(config)
+            yield
+        except BaseException:
+            if not self.metrics():
+                with contextlib.suppress(OSError):
+                    for file in set(self.path.iterdir()) - before:
+                        file.unlink()
+                    for folder in made:
+                        folder.rmdir()
+            raise
+
+    def _create(self, config: Mapping[str, Any]) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._write(CONFIG, (json.dumps(config, indent=2) + "\n").encode())
         except OSError as error:
             raise RunError(f"cannot write {self.path}: {error.strerror}") from error
+        self._write_config(config)
+
+    def ask_for(self, steps: int) -> None:
+        """Keep how many steps are wanted in all, where a run goes on for more than it began for.
+
+        Raises:
+            RunError: the config cannot be written.
+        """
+        config = self.config()
+        if config["settings"]["steps"] != steps:
+            config["settings"]["steps"] = steps
+            self._write_config(config)
+
+    def _write_config(self, config: Mapping[str, Any]) -> None:
+        self._write(CONFIG, (json.dumps(config, indent=2) + "\n").encode())
 
     def config(self) -> dict[str, Any]:
         """The config written by ``create``.
@@ -108,6 +140,11 @@ class RunDirectory:
                 older.unlink()
         return target
 
+    def steps_done(self) -> int:
+        """Steps behind the newest checkpoint; 0 without one."""
+        newest = self.newest_checkpoint()
+        return int(newest.stem.partition("-")[2]) if newest else 0
+
     def newest_checkpoint(self) -> Path | None:
         """The checkpoint with most steps."""
         return max(self._checkpoints(), default=None)
@@ -163,14 +200,25 @@ class RunDirectory:
 
     def _write(self, name: str, content: bytes) -> None:
         temporary = self.path / f".{name}.tmp"
-        temporary.write_bytes(content)
-        settle(temporary, self.path / name)
+        try:
+            temporary.write_bytes(content)
+            settle(temporary, self.path / name)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise RunError(f"cannot write {self.path / name}: {error.strerror}") from error
 
 
 class NoDirectory(RunDirectory):
     """The run directory of a process that is not the first: it keeps nothing, and finds nothing."""
 
-    def create(self, config: Mapping[str, Any]) -> None:
+    @contextlib.contextmanager
+    def created(self, config: Mapping[str, Any]) -> Iterator[None]:
+        """The first process does."""
+        del config
+        yield
+
+    def ask_for(self, steps: int) -> None:
         """The first process does."""
 
     def save_statistics(self, statistics: Statistics) -> None:
