@@ -75,6 +75,19 @@ def _root(
     del version
 
 
+def _refuse_empty(given: Sequence[str]) -> None:
+    """An empty value is a script's variable that was never set: nothing is meant by it.
+
+    Raises:
+        AlexsimError: there is one.
+    """
+    for before, text in zip(["", *given], given, strict=False):
+        if text and not (text.startswith("--") and text.endswith("=")):
+            continue
+        option = text.rstrip("=") or (before if before.startswith("-") else "")
+        raise AlexsimError(f"{option or 'an argument'} is given without a value")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit.
 
@@ -83,6 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command = typer.main.get_command(app)
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
+        _refuse_empty(given)
         code = command.main(given or ["--help"], prog_name="alexsim", standalone_mode=False)
     except AlexsimError as error:
         print(f"alexsim: {error}", file=sys.stderr)

@@ -12,7 +12,7 @@ from alexsim.cli import options
 
 def calibrate(
     net: options.Net = "alexnet-2012",
-    gpus: options.Gpus = None,
+    gpus: options.ColumnGpus = None,
     policy: options.Policy = "as-released",
     batches: Annotated[
         str,

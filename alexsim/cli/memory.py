@@ -35,16 +35,22 @@ def memory(
     Example: alexsim memory --net alexnet-owt --partition hybrid --gpus 4 --batch 512
     """
     from alexsim.cli.output import print_json
-    from alexsim.cli.parse import as_partition, as_policy, as_schedule, images_per_op, trainable
+    from alexsim.cli.parse import (
+        as_partition,
+        as_policy,
+        as_schedule,
+        budget_of,
+        images_per_op,
+        trainable,
+    )
     from alexsim.machine.device import load_device
     from alexsim.network.editions import load_network
     from alexsim.plan.fit import fit
     from alexsim.plan.planner import plan
-    from alexsim.units import parse_bytes
 
     device = load_device(DEVICE)
     context = int(device.context_bytes.value)
-    budget = parse_bytes(mem_cap) if mem_cap is not None else int(device.memory_bytes.value)
+    budget = budget_of(mem_cap, device.memory_bytes.value)
     network, split = load_network(net), as_partition(partition)
     made = plan(
         network,

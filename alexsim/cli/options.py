@@ -43,6 +43,15 @@ Gpus = Annotated[
         help="Virtual GPUs: one per column (the default), or 1 for all; `hybrid`: any number.",
     ),
 ]
+ColumnGpus = Annotated[
+    int | None,
+    typer.Option(
+        "--gpus",
+        metavar="N",
+        help="Virtual GPUs: one per column (the default), or 1 for all.",
+    ),
+]
+"""Where no --partition says otherwise."""
 MemCap = Annotated[
     str | None,
     typer.Option(

@@ -65,6 +65,22 @@ def images_per_op(batch: int, partition: Partition, gpus: int | None) -> int:
     return batch // gpus
 
 
+def budget_of(mem_cap: str | None, usable: float) -> int:
+    """Bytes of a GPU's memory: those given, or what is usable of the device.
+
+    Raises:
+        AlexsimError: it is no size.
+    """
+    from alexsim.units import parse_bytes
+
+    if mem_cap is None:
+        return int(usable)
+    try:
+        return parse_bytes(mem_cap)
+    except AlexsimError as error:
+        raise AlexsimError(f"--mem-cap: {error}") from error
+
+
 def as_precision(given: str) -> Precision:
     """A precision of products."""
     from alexsim.simulate.costs.records import PRECISIONS

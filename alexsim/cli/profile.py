@@ -21,7 +21,7 @@ def profile(
         str, typer.Option("--layer", metavar="LAYER", help="Only this layer, pass by pass.")
     ] = "",
     batch: options.Batch = 128,
-    gpus: options.Gpus = None,
+    gpus: options.ColumnGpus = None,
     policy: options.Policy = "as-released",
     schedule: options.Schedule = "serial",
     train_only: options.TrainOnly = "",

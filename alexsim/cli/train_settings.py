@@ -15,6 +15,7 @@ from alexsim.cli.parse import (
     as_partition,
     as_policy,
     as_schedule,
+    budget_of,
     choice,
     images_per_op,
     positive,
@@ -37,7 +38,6 @@ from alexsim.train.loader import ORDERS, refuse_order
 from alexsim.train.recipe import Recipe, load_recipe, recipe_name
 from alexsim.train.records import TrainSettings, Watcher
 from alexsim.train.weights import Weights, load_weights
-from alexsim.units import parse_bytes
 
 _NET = "alexnet-2012"
 _MOST_CLASSES = 999_999
@@ -106,9 +106,7 @@ def begin(
     if learns := trainable(train_only, network):
         followed = followed.freezing(tuple(n for n in network.weighted_layers if n not in learns))
     followed.refuse_strange_layers(network.weighted_layers)
-    budget = (
-        parse_bytes(mem_cap) if mem_cap is not None else int(load_device(DEVICE).memory_bytes.value)
-    )
+    budget = budget_of(mem_cap, load_device(DEVICE).memory_bytes.value)
     where = choice("--device", device, DEVICES)
     by = choice("--backend", backend, BACKENDS)
     split = as_partition(partition or "columns")

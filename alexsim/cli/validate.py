@@ -17,7 +17,8 @@ def validate(
         typer.Option(
             "--measurements",
             metavar="FILE",
-            help="CSV file of published figures, with or without values. Default: the built-in.",
+            help="CSV file of published figures, with or without values; `published` are those that"
+            " ship with alexsim.",
         ),
     ] = "published",
     rows: Annotated[

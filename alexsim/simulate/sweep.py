@@ -127,7 +127,9 @@ def _point(job: tuple[dict[str, str], int, int]) -> Point:
 
 @lru_cache(maxsize=512)
 def _machine(name: str, link: str, network: str, numbers: tuple[tuple[str, str], ...]) -> Machine:
-    return changed(load_machine(name, link, network), {key: number(key, text) for key, text in numbers})
+    return changed(
+        load_machine(name, link, network), {key: number(key, text) for key, text in numbers}
+    )
 
 
 def _simulated(settings: dict[str, str], images: int, epochs: int) -> Point:
@@ -184,15 +186,22 @@ def number(key: str, text: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        if key.endswith("_bytes"):
-            return float(parse_bytes(text))
-        unit = unit_of(key)
-        raise AlexsimError(
-            f"{key} takes a plain number{f' of {unit}' * bool(unit)}, without a unit; got {text!r}"
-        ) from None
+        value = _size(key, text)
     if not 0 <= value < float("inf"):
         raise AlexsimError(f"{key} must be finite and not negative, got {text}")
     return value
+
+
+def _size(key: str, text: str) -> float:
+    """What is no plain number."""
+    unit = unit_of(key)
+    if unit != "bytes":
+        of = f" of {unit}" if unit else ""
+        raise AlexsimError(f"{key} takes a plain number{of}, without a unit; got {text!r}")
+    try:
+        return float(parse_bytes(text))
+    except AlexsimError as error:
+        raise AlexsimError(f"{key}: {error}") from error
 
 
 def whole(name: str, text: str) -> int:
