@@ -101,8 +101,8 @@ def compare(
     from alexsim.errors import AlexsimError, GateError
     from alexsim.report.bench import bench_document, verdict_tables
 
-    if tolerance < 0:
-        raise AlexsimError(f"--tolerance must not be below 0, got {tolerance:g}")
+    if not 0 <= tolerance < float("inf"):
+        raise AlexsimError(f"--tolerance must be a number >= 0, got {tolerance:g}")
     selection = _selection(net, batch, only, kernels=kernels)
     stored = load(baseline or default_path(net))
     with _progress() as progress:
@@ -127,6 +127,7 @@ def update(
     runs: Annotated[
         int, typer.Option("--runs", metavar="N", help="How often each case is timed.")
     ] = 5,
+    json: options.Json = False,
 ) -> None:
     """Measure, and make that the baseline; other machines' ratios in it stay.
 
@@ -136,9 +137,10 @@ def update(
 
     from alexsim.bench.runner import run
     from alexsim.bench.store import default_path, document, load, updated
-    from alexsim.cli.output import json_text, write_text
+    from alexsim.cli.output import json_text, print_json, write_text
     from alexsim.cli.parse import positive
     from alexsim.errors import AlexsimError
+    from alexsim.report.bench import left_out
 
     positive("--runs", runs)
     selection = _selection(net, batch, only, kernels=kernels)
@@ -152,8 +154,12 @@ def update(
         found += [run(again, progress) for _ in range(runs - 1 if selection.timed else 0)]
     made = updated(before, [*found[:-1], replace(found[-1], counted=found[0].counted)])
     write_text(path, json_text(document(made)))
+    if json:
+        print_json(document(made))
+        return
     options.console().print(
-        f"{path}: {len(made.counted)} counted figures, ratios of {len(made.machines)} machine(s)",
+        f"{path}: {len(made.counted)} counted figures, ratios of {len(made.machines)} machine(s)"
+        f"{left_out(found[0])}",
         soft_wrap=True,
     )
 

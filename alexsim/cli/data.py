@@ -205,18 +205,17 @@ def bench_data(
 
     Example: alexsim data bench packed --workers 1,2,4
     """
-    from alexsim.cli.parse import choice, positive
+    from alexsim.cli.parse import MOST_AT_ONCE, above_zero, choice, positive, whole_numbers
     from alexsim.report.data import loader_document, loader_tables
-    from alexsim.simulate.sweep import whole
     from alexsim.train.dataset import discover
     from alexsim.train.images import worker_pool
     from alexsim.train.loader import ORDERS
     from alexsim.train.packing.bench import loader_rate
 
-    counts = [whole("--workers", text.strip()) for text in workers.split(",") if text.strip()]
-    for count in counts:
-        positive("--workers", count)
-    positive("--seconds", seconds)
+    counts = whole_numbers("--workers", workers)
+    positive("--workers", max(counts), most=MOST_AT_ONCE)
+    above_zero("--seconds", seconds)
+    above_zero("--here", here)
     found, side = discover(folder, most_classes=sys.maxsize), 224
     measured = found.known(side, 3)
     if measured is None:
@@ -268,8 +267,8 @@ def _needed(machine: str, batch: int) -> float:
 
 
 def _workers(given: int | None) -> int:
-    from alexsim.cli.parse import positive
+    from alexsim.cli.parse import MOST_AT_ONCE, positive
 
     count = given if given is not None else os.cpu_count() or 1
-    positive("--workers", count)
+    positive("--workers", count, most=MOST_AT_ONCE)
     return count

@@ -122,11 +122,38 @@ def trainable(train_only: str, network: Network) -> frozenset[str] | None:
     return chosen
 
 
-def positive(option: str, value: float) -> None:
-    """Refuse a number below 1.
+MOST_AT_ONCE = 1024
+"""Threads and processes that may be asked for."""
+
+
+def positive(option: str, value: float, *, most: float = 2**53) -> None:
+    """Refuse a number below 1 or above ``most``, or one that is none.
 
     Raises:
         AlexsimError: it is.
     """
-    if value < 1:
+    if not value >= 1:
         raise AlexsimError(f"{option} must be at least 1, got {value:g}")
+    if value > most:
+        raise AlexsimError(f"{option} must be at most {most:,}, got {value:g}")
+
+
+def whole_numbers(option: str, given: str) -> list[int]:
+    """Positive whole numbers between commas, each once.
+
+    Raises:
+        AlexsimError: one of them is none.
+    """
+    from alexsim.simulate.sweep import whole
+
+    return list(dict.fromkeys(whole(option, text.strip()) for text in given.split(",")))
+
+
+def above_zero(option: str, value: float) -> None:
+    """Refuse what is no finite positive number.
+
+    Raises:
+        AlexsimError: it is none.
+    """
+    if not 0 < value < float("inf"):
+        raise AlexsimError(f"{option} must be positive, got {value:g}")

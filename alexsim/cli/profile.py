@@ -73,7 +73,7 @@ def profile(
     import os
 
     from alexsim.cli.output import print_json
-    from alexsim.cli.parse import as_policy, as_schedule, choice, positive, trainable
+    from alexsim.cli.parse import MOST_AT_ONCE, as_policy, as_schedule, choice, positive, trainable
     from alexsim.cli.train_settings import ready_for_triton
     from alexsim.errors import AlexsimError
     from alexsim.execute.choices import BACKENDS, DEVICES
@@ -88,7 +88,7 @@ def profile(
     if torch_profiler and trace is None:
         raise AlexsimError("--torch-profiler goes under a trace: give --trace FILE too")
     if threads is not None:
-        positive("--threads", threads)
+        positive("--threads", threads, most=MOST_AT_ONCE)
     network = load_network(net)
     if layer and layer not in (names := tuple(one.name for one in network.layers)):
         raise AlexsimError(unknown("layer", layer, names))

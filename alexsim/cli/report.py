@@ -34,6 +34,7 @@ def report(
     policy: options.Policy = "as-released",
     schedule: options.Schedule = "serial",
     machine: MachineName = MACHINE,
+    json: options.Json = False,
 ) -> None:
     """Draw one HTML page that needs no network: times, roofline, memory, timeline, curves, filters.
 
@@ -49,7 +50,7 @@ def report(
     """
     from dataclasses import replace
 
-    from alexsim.cli.output import write_text
+    from alexsim.cli.output import print_json, write_text
     from alexsim.cli.parse import as_policy, as_schedule, positive
     from alexsim.errors import AlexsimError
     from alexsim.report.page.compare import comparison
@@ -84,6 +85,11 @@ def report(
     ]
     made = page(subjects[0]) if len(subjects) == 1 else comparison(*subjects)
     write_text(output, made)
+    if json:
+        from alexsim.report.documents import page_document
+
+        print_json(page_document(subjects, output, len(made.encode())))
+        return
     typer.echo(f"{output}: {format_bytes(len(made.encode()))}, opens in any browser")
 
 

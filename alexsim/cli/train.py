@@ -241,15 +241,14 @@ def train(
 
     Example: alexsim train --init-from runs/a --data DIR --new-head --train-only fc8
     """
+    from alexsim.cli.parse import above_zero
     from alexsim.cli.train_resume import restarted, resumed
     from alexsim.cli.train_settings import begin
     from alexsim.cli.train_watch import TerminalWatch
-    from alexsim.errors import AlexsimError
     from alexsim.execute.world import Place, joined
     from alexsim.train.launch import Others
 
-    if not timeout > 0:
-        raise AlexsimError(f"--timeout must be positive, got {timeout:g}")
+    above_zero("--timeout", timeout)
     place = Place.given()
     with contextlib.ExitStack() as stack:
         watch = stack.enter_context(TerminalWatch(quiet=json or bool(place and place.rank)))
@@ -295,7 +294,7 @@ def train(
                 normalise=normalise,
                 colour_noise=colour_noise,
                 threads=threads,
-                workers=workers or min(4, os.cpu_count() or 1),
+                workers=min(4, os.cpu_count() or 1) if workers is None else workers,
                 checkpoint_every=checkpoint_every,
                 output=output,
                 device=device,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from alexsim.cli.parse import as_partition, images_per_op, positive
+from alexsim.cli.parse import MOST_AT_ONCE, as_partition, images_per_op, positive
 from alexsim.cli.train_settings import (
     builtin_images,
     cache,
@@ -79,7 +79,7 @@ def resumed(
             raise RunError(f"{run_dir}: its data folder {stored.data} is gone")
         builtin_images(watch)
     if threads is not None and threads != stored.threads:
-        positive("--threads", threads)
+        positive("--threads", threads, most=MOST_AT_ONCE)
         watch.note(
             f"{threads} threads instead of {stored.threads}: weights may differ in the last bits"
         )

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from alexsim.cli.memory import DEVICE
 from alexsim.cli.parse import (
+    MOST_AT_ONCE,
+    above_zero,
     as_augmentation,
     as_normalisation,
     as_partition,
@@ -130,12 +132,9 @@ def begin(
     way = _transport(transport, where, len(made.devices))
     if by == "triton":
         ready_for_triton(where, watch)
-    for option, value in (
-        ("--threads", threads),
-        ("--workers", workers),
-        ("--checkpoint-every", checkpoint_every),
-    ):
-        positive(option, value)
+    positive("--threads", threads, most=MOST_AT_ONCE)
+    positive("--workers", workers, most=MOST_AT_ONCE)
+    positive("--checkpoint-every", checkpoint_every)
     chosen = TrainSettings(
         network=net,
         batch_size=batch,
@@ -267,8 +266,7 @@ def steps_wanted(
     if steps is not None and epochs is not None:
         raise AlexsimError("give --steps or --epochs, not both")
     if epochs is not None:
-        if not epochs > 0:
-            raise AlexsimError(f"--epochs must be positive, got {epochs:g}")
+        above_zero("--epochs", epochs)
         return steps_of(epochs, images, settings.batch_size)
     if steps is not None:
         positive("--steps", steps)

@@ -63,12 +63,12 @@ def validate(
     from pathlib import Path
 
     from alexsim.cli.output import print_json, write_text
+    from alexsim.cli.parse import above_zero
     from alexsim.errors import AlexsimError, GateError
     from alexsim.simulate import judging, validation
     from alexsim.simulate.correction import correction_text, load_correction
 
-    if not gate > 0:
-        raise AlexsimError(f"--gate must be positive, got {gate:g}")
+    above_zero("--gate", gate)
     found, excluded = validation.all_rows(measurements)
     if refit:
         correction = validation.fit_to(found, fitted_to=f"{measurements}: one GPU, no GTX 580")

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -110,10 +111,13 @@ class RunDirectory:
         """The mean image of this run; None if it was stopped before there was one."""
         if not (self.path / STATISTICS).exists():
             return None
-        with np.load(self.path / STATISTICS, allow_pickle=False) as stored:
-            return Statistics(
-                mean=stored["mean"], axes=stored["axes"], deviations=stored["deviations"]
-            )
+        try:
+            with np.load(self.path / STATISTICS, allow_pickle=False) as stored:
+                return Statistics(
+                    mean=stored["mean"], axes=stored["axes"], deviations=stored["deviations"]
+                )
+        except (OSError, ValueError, KeyError, EOFError, AttributeError, BadZipFile) as error:
+            raise RunError(f"{self.path / STATISTICS} is damaged: {error}") from error
 
     def save_checkpoint(self, step: int, state: Mapping[str, torch.Tensor]) -> Path:
         """Write the state after ``step`` steps, then drop older checkpoints.
@@ -178,16 +182,26 @@ class RunDirectory:
             raise RunError(f"cannot write {self.path / name}: {error.strerror}") from error
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Every whole line; a run that was killed may have left half of one."""
+        """Every whole line; a run that was killed may have left half of the last one.
+
+        Raises:
+            RunError: the file cannot be read, or another line is none of a run's.
+        """
         path = self.path / METRICS
         if not path.exists():
             return []
+        try:
+            text = path.read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            raise RunError(f"cannot read {path}: {error.strerror}") from error
         records = []
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), 1):
             try:
-                records.append(json.loads(line))
-            except ValueError:
-                break
+                record = json.loads(line)
+                _ = record["step"] + 0
+            except (ValueError, TypeError, KeyError) as error:
+                raise RunError(f"{path}, line {number}, is damaged") from error
+            records.append(record)
         return records
 
     def rewind_metrics(self, steps: int) -> None:
