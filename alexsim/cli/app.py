@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import cache
+from typing import Any
 
 import typer
 from typer.exceptions import Abort, TyperException
@@ -75,6 +77,12 @@ def _root(
     del version
 
 
+@cache
+def the_command() -> Any:
+    """What typer makes of all these functions; that takes longer than many a command."""
+    return typer.main.get_command(app)
+
+
 def _refuse_empty(given: Sequence[str]) -> None:
     """An empty value is a script's variable that was never set: nothing is meant by it.
 
@@ -93,11 +101,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     0 done, 1 failed, 2 the user's mistake, 3 does not fit, 4 a gate failed.
     """
-    command = typer.main.get_command(app)
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
         _refuse_empty(given)
-        code = command.main(given or ["--help"], prog_name="alexsim", standalone_mode=False)
+        code = the_command().main(given or ["--help"], prog_name="alexsim", standalone_mode=False)
     except AlexsimError as error:
         print(f"alexsim: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -112,7 +112,10 @@ class RunDirectory:
         if not (self.path / STATISTICS).exists():
             return None
         try:
-            with np.load(self.path / STATISTICS, allow_pickle=False) as stored:
+            with (
+                (self.path / STATISTICS).open("rb") as file,
+                np.load(file, allow_pickle=False) as stored,
+            ):
                 return Statistics(
                     mean=stored["mean"], axes=stored["axes"], deviations=stored["deviations"]
                 )

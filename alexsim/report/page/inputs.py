@@ -138,6 +138,8 @@ def run_subject(path: Path) -> Subject:
     config = parsed(_text(path / CONFIG), str(path / CONFIG))
     check(config, CONFIG_SHAPE, str(path / CONFIG))
     settings = config["settings"]
+    if settings["budget_bytes"] < 1:
+        raise RunError(f"{path / CONFIG}: a budget of {settings['budget_bytes']} bytes is none")
     notes = []
     if (path / PROFILE).is_file():
         document = _document(path / PROFILE)

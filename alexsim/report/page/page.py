@@ -143,7 +143,7 @@ def _facts(subject: Subject) -> Iterator[tuple[str, str, str]]:
     budget = subject.budget
     share = (
         f"{percent(fullest['planned_bytes'] / budget[0])} of {format_bytes(budget[0])}"
-        if budget and budget[0]
+        if budget
         else "planned"
     )
     yield "Memory of a GPU", format_bytes(fullest["planned_bytes"]), f"{fullest['name']}; {share}"
