@@ -145,6 +145,52 @@ def test_values_say_what_they_may_be(
     assert message in failed(capsys, *arguments)
 
 
+@pytest.mark.parametrize("more", [(), ("--names", "gone"), ("--val-labels", "gone")])
+def test_packing_what_is_not_there_makes_no_folder(
+    more: tuple[str, ...], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = folder if more else tmp_path / "gone"
+    assert "gone: no such file" in failed(capsys, "data", "pack", source, tmp_path / "to", *more)
+    assert not [*tmp_path.iterdir()]
+
+
+WRITES = [
+    (command, one)
+    for command in COMMANDS
+    for one in options_of(command)
+    if one.name in ("output", "predictions", "snapshot", "trace", "sheet", "save_correction")
+    if command != "train"
+]
+
+
+@pytest.mark.parametrize(
+    ("command", "parameter"), WRITES, ids=[f"{c} {option_of(one)}" for c, one in WRITES]
+)
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(
+    command: str,
+    parameter: Any,
+    tmp_path: Path,
+    valid: dict[str, tuple[Any, ...]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("alexsim.cli.output.write_bytes", None)
+    ending = {"sheet": ".png", "output": ".png", "trace": ".json.gz"}.get(
+        str(parameter.name), ".csv"
+    )
+    ending = {"calibrate": ".json", "sweep": ".csv"}.get(command, ending)
+    given = ("lenet-5",) if command in ("network show",) else valid.get(command, ())
+    if command == "filters":
+        given = valid["predict"][:1]
+    if command == "recipe show":
+        given = ("2012",)
+    (tmp_path / f"folder{ending}").mkdir()
+    (tmp_path / "file").touch()
+    for name, why in ((f"file/x{ending}", "cannot write"), (f"folder{ending}", "it is a folder")):
+        line = failed(capsys, *command.split(), *given, option_of(parameter), tmp_path / name)
+        assert why in line
+
+
 # Going on with a run
 
 

@@ -137,16 +137,14 @@ def update(
 
     from alexsim.bench.runner import run
     from alexsim.bench.store import default_path, document, load, updated
-    from alexsim.cli.output import json_text, print_json, write_text
+    from alexsim.cli.output import check_file, json_text, print_json, write_text
     from alexsim.cli.parse import positive
-    from alexsim.errors import AlexsimError
     from alexsim.report.bench import left_out
 
     positive("--runs", runs)
     selection = _selection(net, batch, only, kernels=kernels)
     path = baseline or default_path(net)
-    if not path.parent.is_dir():
-        raise AlexsimError(f"cannot write {path}: there is no folder {path.parent}")
+    check_file(path)
     before = load(path) if path.exists() else None
     with _progress() as progress:
         found = [run(selection, progress)]

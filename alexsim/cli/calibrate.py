@@ -50,7 +50,7 @@ def calibrate(
     """
     import os
 
-    from alexsim.cli.output import print_json, write_text
+    from alexsim.cli.output import check_file, print_json, write_text
     from alexsim.cli.parse import MOST_AT_ONCE, as_policy, positive, whole_numbers
     from alexsim.errors import AlexsimError
     from alexsim.network.editions import load_network
@@ -74,6 +74,7 @@ def calibrate(
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise AlexsimError(f"cannot write {path}: {error.strerror}") from error
+    check_file(path)
 
     import torch
 

@@ -92,6 +92,11 @@ def pack_data(
 
     for option, value in (("--side", side), ("--shard-images", shard_images)):
         positive(option, value)
+    if not source.exists():
+        raise AlexsimError(f"{source}: no such file or folder")
+    for option, file in (("--names", names), ("--val-labels", val_labels)):
+        if file is not None and not file.is_file():
+            raise AlexsimError(f"{option} {file}: no such file")
     if not 1 <= quality <= 95:
         raise AlexsimError(f"--quality must be 1 to 95, got {quality}")
     settings = PackSettings(
@@ -129,7 +134,12 @@ def inspect_data(
     ] = False,
     sheet: Annotated[
         Path | None,
-        typer.Option("--sheet", metavar="FILE.png", help="Write a contact sheet there."),
+        typer.Option(
+            "--sheet",
+            metavar="FILE.png",
+            callback=options.checked_file,
+            help="Write a contact sheet there.",
+        ),
     ] = None,
     most: Annotated[
         int,

@@ -100,8 +100,22 @@ TrainOnly = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
+
+
+def checked_file(path: Path | None) -> Path | None:
+    """Refuse a file that cannot be written, before anything is computed for it."""
+    from alexsim.cli.output import check_file
+
+    if path is not None:
+        check_file(path)
+    return path
+
+
 Output = Annotated[
-    Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write there, not stdout.")
+    Path | None,
+    typer.Option(
+        "-o", "--output", metavar="FILE", callback=checked_file, help="Write there, not stdout."
+    ),
 ]
 
 

@@ -44,6 +44,7 @@ def profile(
         typer.Option(
             "--snapshot",
             metavar="FILE",
+            callback=options.checked_file,
             help="Write the step's memory as a snapshot for pytorch.org/memory_viz (a pickle).",
         ),
     ] = None,
@@ -56,7 +57,11 @@ def profile(
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", metavar="FILE", help="Keep the document, for `alexsim report`."
+            "-o",
+            "--output",
+            metavar="FILE",
+            callback=options.checked_file,
+            help="Keep the document, for `alexsim report`.",
         ),
     ] = None,
     machine: MachineName = MACHINE,

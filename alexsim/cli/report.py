@@ -27,7 +27,14 @@ def report(
         ),
     ],
     output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="FILE", help="Write the page there.")
+        Path,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            callback=options.checked_file,
+            help="Write the page there.",
+        ),
     ] = Path("report.html"),
     batch: options.Batch = 128,
     gpus: options.ColumnGpus = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -36,9 +37,14 @@ def validate(
         bool, typer.Option("--refit", help="Fit again, instead of using the shipped correction.")
     ] = False,
     save_correction: Annotated[
-        str,
-        typer.Option("--save-correction", metavar="FILE", help="Write the correction in use."),
-    ] = "",
+        Path | None,
+        typer.Option(
+            "--save-correction",
+            metavar="FILE",
+            callback=options.checked_file,
+            help="Write the correction in use.",
+        ),
+    ] = None,
     gate: Annotated[
         float,
         typer.Option(
@@ -60,7 +66,6 @@ def validate(
     Example: alexsim validate --leave-out
     """
     from operator import attrgetter
-    from pathlib import Path
 
     from alexsim.cli.output import print_json, write_text
     from alexsim.cli.parse import above_zero
@@ -93,7 +98,7 @@ def validate(
                 left = judging.leave_out(found, key, done=done)
             summaries += judging.by_kind(f"leave-one-{name}-out", left)
     if save_correction:
-        write_text(Path(save_correction), correction_text(correction))
+        write_text(save_correction, correction_text(correction))
     groups_of = judging.by_device_and_library(predictions)
     if json:
         from alexsim.report.documents import validation_document
