@@ -222,7 +222,9 @@ def test_counted_figures_are_the_facts() -> None:
     assert any(name.startswith("kernels/") for name in shipped.counted)
 
 
-def test_without_triton_no_kernel_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_triton_no_kernel_is_missed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("alexsim.bench.counted.util.find_spec", lambda _: None)
     assert kernel_figures() == {}
     shipped = store.load(store.default_path("alexnet-2012"))
@@ -230,6 +232,18 @@ def test_without_triton_no_kernel_is_missed(monkeypatch: pytest.MonkeyPatch) -> 
     _, verdicts = runner.compare(selection, shipped, tolerance=0.05)
     assert verdicts
     assert {v.status for v in verdicts} == {"same"}
+    assert exit_code("bench", "compare", "--only", "counted") == 0
+    out = capsys.readouterr().out
+    assert "left out: kernels (Triton is not installed), ratios (--only counted)" in out
+
+
+def test_what_was_left_out_is_told(own: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("bench", "run", "--net", own, "--only", "counted", "--no-kernels") == 0
+    assert "left out: kernels (--no-kernels), ratios (--only counted)" in capsys.readouterr().out
+    what = ("--net", own, "--only", "counted", "--no-kernels", "--json")
+    assert exit_code("bench", "run", *what) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["left_out"] == {"kernels": "--no-kernels", "ratios": "--only counted"}
 
 
 def test_a_network_of_ones_own_is_gated(
@@ -301,9 +315,9 @@ def test_a_damaged_baseline_is_named(
     ("arguments", "says"),
     [
         (["run", "--only", "some"], "--only must be one of counted, timed"),
-        (["compare", "--tolerance", "-1"], "--tolerance must not be below 0"),
-        (["compare", "--tolerance", "nan"], "--tolerance must not be below 0"),
-        (["compare", "--tolerance", "inf"], "--tolerance must not be below 0"),
+        (["compare", "--tolerance", "-1"], "--tolerance must be a number >= 0"),
+        (["compare", "--tolerance", "nan"], "--tolerance must be a number >= 0"),
+        (["compare", "--tolerance", "inf"], "--tolerance must be a number >= 0"),
         (["update", "--runs", "0"], "--runs"),
         (["update", "--baseline", "no/such/folder/b.json"], "there is no folder"),
         (["run", "--net", "nowhere.py:net"], "there is no file nowhere.py"),

@@ -330,7 +330,7 @@ def test_mistakes_take_one_line_and_leave_nothing(folder: Path, tmp_path: Path) 
     (tmp_path / "one" / "dark").symlink_to(folder / "dark")
     base = ("train", *LENET, "-o", run, "--data", folder)
     for arguments, code, message in (
-        (("--mem-cap", "0"), 2, "not a size|at least one byte"),
+        (("--mem-cap", "0GB"), 2, "at least one byte"),
         (("--mem-cap", "3XB"), 2, "'3XB'"),
         (("--batch", "-1"), 2, "at least 1, got -1"),
         (("--batch", "x"), 2, "'--batch': .* integer"),

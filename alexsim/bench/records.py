@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from alexsim.profile.records import Ratio
 
@@ -49,6 +49,8 @@ class BenchRun:
     counted: Mapping[str, Value]
     """Figures that no machine changes: FLOPs, bytes, simulated times, kernels' resources."""
     timed: tuple[Timed, ...]
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Kinds of figures that were not made, and why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -80,9 +80,22 @@ def _root(
 
 
 @cache
-def _command() -> Any:
-    """What typer makes of the functions' annotations: a quarter of a second, once."""
+def the_command() -> Any:
+    """What typer makes of all these functions; that takes longer than many a command."""
     return typer.main.get_command(app)
+
+
+def _refuse_empty(given: Sequence[str]) -> None:
+    """An empty value is a script's variable that was never set: nothing is meant by it.
+
+    Raises:
+        AlexsimError: there is one.
+    """
+    for before, text in zip(["", *given], given, strict=False):
+        if text and not (text.startswith("--") and text.endswith("=")):
+            continue
+        option = text.rstrip("=") or (before if before.startswith("-") else "")
+        raise AlexsimError(f"{option or 'an argument'} is given without a value")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -96,7 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             stream.reconfigure(errors=STREAM_ERRORS)
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        code = _command().main(given or ["--help"], prog_name="alexsim", standalone_mode=False)
+        _refuse_empty(given)
+        code = the_command().main(given or ["--help"], prog_name="alexsim", standalone_mode=False)
     except AlexsimError as error:
         print(f"alexsim: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -105,7 +105,7 @@ def compare(
     from alexsim.report.bench import bench_document, verdict_tables
 
     if not 0 <= tolerance < math.inf:
-        raise AlexsimError(f"--tolerance must not be below 0, nor infinite, got {tolerance:g}")
+        raise AlexsimError(f"--tolerance must be a number >= 0, got {tolerance:g}")
     selection = _selection(context, net, batch, only, kernels=kernels)
     stored = load(baseline or default_path(net))
     with _progress() as progress:
@@ -131,6 +131,7 @@ def update(
     runs: Annotated[
         int, typer.Option("--runs", metavar="N", help="How often each case is timed.")
     ] = 5,
+    json: options.Json = False,
 ) -> None:
     """Measure, and make that the baseline; other machines' ratios in it stay.
 
@@ -140,15 +141,14 @@ def update(
 
     from alexsim.bench.runner import run
     from alexsim.bench.store import default_path, document, load, updated
-    from alexsim.cli.output import json_text, write_text
+    from alexsim.cli.output import check_file, json_text, print_json, write_text
     from alexsim.cli.parse import positive
-    from alexsim.errors import AlexsimError
+    from alexsim.report.bench import left_out
 
     positive("--runs", runs)
     selection = _selection(context, net, batch, only, kernels=kernels)
     path = baseline or default_path(net)
-    if not path.parent.is_dir():
-        raise AlexsimError(f"cannot write {path}: there is no folder {path.parent}")
+    check_file(path)
     before = load(path) if path.exists() else None
     with _progress() as progress:
         found = [run(selection, progress)]
@@ -156,8 +156,12 @@ def update(
         found += [run(again, progress) for _ in range(runs - 1 if selection.timed else 0)]
     made = updated(before, [*found[:-1], replace(found[-1], counted=found[0].counted)])
     write_text(path, json_text(document(made)))
+    if json:
+        print_json(document(made))
+        return
     options.console().print(
-        f"{path}: {len(made.counted)} counted figures, ratios of {len(made.machines)} machine(s)",
+        f"{path}: {len(made.counted)} counted figures, ratios of {len(made.machines)} machine(s)"
+        f"{left_out(found[0])}",
         soft_wrap=True,
     )
 

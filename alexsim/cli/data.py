@@ -160,6 +160,11 @@ def pack_data(
 
     for option, value in (("--side", side), ("--shard-images", shard_images)):
         positive(option, value)
+    if not source.exists():
+        raise AlexsimError(f"{source}: no such file or folder")
+    for option, file in (("--names", names), ("--val-labels", val_labels)):
+        if file is not None and not file.is_file():
+            raise AlexsimError(f"{option} {file}: no such file")
     if not 1 <= quality <= 95:
         raise AlexsimError(f"--quality must be 1 to 95, got {quality}")
     if order == "file":
@@ -199,7 +204,12 @@ def inspect_data(
     ] = False,
     sheet: Annotated[
         Path | None,
-        typer.Option("--sheet", metavar="FILE.png", help="Write a contact sheet there."),
+        typer.Option(
+            "--sheet",
+            metavar="FILE.png",
+            callback=options.checked_file,
+            help="Write a contact sheet there.",
+        ),
     ] = None,
     most: Annotated[
         int,
@@ -290,18 +300,18 @@ def bench_data(
 
     Example: alexsim data bench packed --workers 1,2,4
     """
-    from alexsim.cli.parse import choice, positive
+    from alexsim.cli.parse import MOST_AT_ONCE, above_zero, choice, positive, whole_numbers
     from alexsim.report.data import loader_document, loader_tables
-    from alexsim.simulate.sweep import whole
     from alexsim.train.dataset import discover
     from alexsim.train.images import worker_pool
     from alexsim.train.loader import ORDERS, refuse_order
     from alexsim.train.packing.bench import loader_rate
 
-    counts = [whole("--workers", text.strip()) for text in workers.split(",") if text.strip()]
-    for count in counts:
-        positive("--workers", count)
-    positive("--seconds", seconds)
+    counts = whole_numbers("--workers", workers)
+    positive("--workers", max(counts), most=MOST_AT_ONCE)
+    above_zero("--seconds", seconds)
+    above_zero("--here", here)
+    positive("--batch", batch)
     found, side = discover(folder, most_classes=sys.maxsize), 224
     way = choice("--order", order, ORDERS)
     refuse_order(way, found)
@@ -355,8 +365,8 @@ def _needed(machine: str, batch: int) -> float:
 
 
 def _workers(given: int | None) -> int:
-    from alexsim.cli.parse import positive
+    from alexsim.cli.parse import MOST_AT_ONCE, positive
 
     count = given if given is not None else os.cpu_count() or 1
-    positive("--workers", count)
+    positive("--workers", count, most=MOST_AT_ONCE)
     return count

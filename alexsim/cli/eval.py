@@ -42,6 +42,7 @@ def evaluate(
         typer.Option(
             "--predictions",
             metavar="FILE",
+            callback=options.checked_file,
             help="Write every image's five best classes, as .csv, .json or .parquet.",
         ),
     ] = None,

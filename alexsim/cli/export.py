@@ -42,11 +42,12 @@ def export(
 
     Example: alexsim export alexnet.safetensors alexnet.caffemodel
     """
-    from alexsim.cli.output import print_json, write_bytes
+    from alexsim.cli.output import check_file, print_json, write_bytes
     from alexsim.cli.parse import choice
     from alexsim.errors import AlexsimError
     from alexsim.report.interchange import conversion_document, conversion_text
 
+    check_file(out)
     choice("--names", names, ("alexsim", "torchvision"))
     if names == "torchvision" and out.suffix not in (".pt", ".pth"):
         raise AlexsimError(f"--names torchvision is for .pt and .pth, got {out}")

@@ -38,20 +38,26 @@ def memory(
     from functools import partial
 
     from alexsim.cli.output import print_json
-    from alexsim.cli.parse import as_partition, as_policy, as_schedule, images_per_op, trainable
+    from alexsim.cli.parse import (
+        as_partition,
+        as_policy,
+        as_schedule,
+        budget_of,
+        images_per_op,
+        trainable,
+    )
     from alexsim.errors import AlexsimError
     from alexsim.machine.device import load_device
     from alexsim.network.editions import load_network
     from alexsim.plan.fit import fit
     from alexsim.plan.planner import plan
     from alexsim.plan.tables import memory_table
-    from alexsim.units import parse_bytes
 
     if json:
         options.refuse(context, "is for the tables: --json has every layer", "layers")
     device = load_device(DEVICE)
     taken = int(device.context_bytes.value)
-    budget = parse_bytes(mem_cap) if mem_cap is not None else int(device.memory_bytes.value)
+    budget = budget_of(mem_cap, device.memory_bytes.value)
     network, split = load_network(net), as_partition(partition)
     planned = partial(
         plan,

@@ -12,7 +12,7 @@ app = typer.Typer(help="Networks: list them, show one.")
 
 
 @app.command("list")
-def list_networks() -> None:
+def list_networks(json: options.Json = False) -> None:
     """List the networks that --net takes.
 
     Example: alexsim network list
@@ -20,6 +20,15 @@ def list_networks() -> None:
     from alexsim.network.editions import edition_names, load_network
     from alexsim.network.variants import VARIANTS
 
+    if json:
+        from alexsim.cli.output import print_json
+        from alexsim.report.networks import networks_document
+
+        networks = [load_network(name) for name in edition_names()]
+        print_json(
+            networks_document(networks, {name: what for name, (what, _) in VARIANTS.items()})
+        )
+        return
     for name in edition_names():
         network = load_network(name)
         print(f"{name:14} {network.parameters:>11,} parameters  {network.title}")
@@ -30,8 +39,11 @@ def list_networks() -> None:
 
 @app.command("show")
 def show(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="One of `network list`.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="One of `network list`, or FILE.py:NAME.")
+    ],
     output: options.Output = None,
+    json: options.Json = False,
 ) -> None:
     """Show a network's layers and draw its columns; AlexNets are drawn beside LeNet-5.
 
@@ -48,6 +60,12 @@ def show(
     beside = () if name == "lenet-5" else (load_network("lenet-5"),)
     if output is not None:
         write_text(output, svg((*beside, network)))
+    if json:
+        from alexsim.cli.output import print_json
+        from alexsim.report.networks import network_document
+
+        print_json(network_document(network))
+    if json or output is not None:
         return
     console = options.console()
     console.print(network_table(network))

@@ -218,6 +218,20 @@ def changed(machine: Machine, settings: Mapping[str, float]) -> Machine:
     return machine
 
 
+_UNITS = {
+    "bytes": "bytes", "mhz": "MHz", "ghz": "GHz", "hz": "Hz", "gb_per_s": "GB/s",
+    "images_per_s": "images/s", "bytes_per_s": "bytes/s", "us": "microseconds",
+    "ms": "milliseconds", "s": "seconds", "w": "watts", "usd": "dollars",
+}  # fmt: skip
+
+
+def unit_of(key: str) -> str:
+    """The unit that a key of ``changed`` names; empty for counts and shares."""
+    name = key.rpartition(".")[2]
+    units = (unit for end, unit in _UNITS.items() if f"_{name}".endswith(f"_{end}"))
+    return next(units, "")
+
+
 def in_si(key: str, value: float) -> tuple[str, float]:
     """A key and its number in the unit of the sheets: ``device.clock_mhz`` is ``..._hz``."""
     for suffix, unit, scale in (

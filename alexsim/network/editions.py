@@ -6,13 +6,12 @@ Computer History Museum released in 2025 (net #145 and its sisters), facts only.
 
 from __future__ import annotations
 
-import runpy
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 
 from alexsim.errors import NetworkError, known_as, unknown
 from alexsim.network import published
+from alexsim.network.file import network_in
 from alexsim.network.layers import (
     AveragePool,
     Convolution,
@@ -241,7 +240,9 @@ def load_network(name: str) -> Network:
     if variants:
         return varied(load_network(file + colon + rest), tuple(variants))
     if colon:
-        return _own(name)
+        return network_in(f"{file}.py", rest)
+    if name.endswith(".py"):
+        return network_in(name, "")
     if (written := known_as(name, _EDITIONS)) is None:
         raise NetworkError(unknown("network", name, _EDITIONS))
     return _EDITIONS[written]()
@@ -254,20 +255,6 @@ def as_written(name: str) -> str:
     base, *variants = name.split("+")
     written = [known_as(base, _EDITIONS) or base]
     return "+".join([*written, *(known_as(one, VARIANTS) or one for one in variants)])
-
-
-def _own(name: str) -> Network:
-    """What a Python file calls ``NAME``; the file is run."""
-    path, _, attribute = name.rpartition(":")
-    if not Path(path).is_file():
-        raise NetworkError(f"no network {name!r}: there is no file {path}")
-    try:
-        found = runpy.run_path(path).get(attribute)
-    except (NetworkError, SyntaxError) as error:
-        raise NetworkError(f"{path}: {error}") from error
-    if not isinstance(found, Network):
-        raise NetworkError(f"{path} has no Network called {attribute!r}")
-    return found
 
 
 def _convolutions_as_run(*, conv5: int = 128) -> tuple[Layer, ...]:

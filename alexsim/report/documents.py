@@ -14,8 +14,10 @@ from alexsim.train.recipe import recipe_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from alexsim.profile.calibrate import Check
+    from alexsim.report.page.inputs import Subject
     from alexsim.simulate.costs.measured import Calibration
     from alexsim.simulate.judging import Group, Summary
     from alexsim.simulate.records import Simulation
@@ -312,6 +314,20 @@ def kernels_document(found: Sequence[KernelCode], *, arch: int) -> dict[str, Any
         "alexsim": version("alexsim"),
         "arch": arch,
         "kernels": [asdict(code) for code in found],
+    }
+
+
+def page_document(subjects: Sequence[Subject], path: Path, size_bytes: int) -> dict[str, Any]:
+    """``alexsim report --json``: what the page is on, and where it is."""
+    return {
+        "schema": SCHEMA,
+        "alexsim": version("alexsim"),
+        "page": str(path),
+        "bytes": size_bytes,
+        "subjects": [
+            {"name": one.name, "kind": one.kind, "network": one.document["network"]}
+            for one in subjects
+        ],
     }
 
 

@@ -62,7 +62,7 @@ def check_axes(axes: Mapping[str, tuple[str, ...]], machine: str) -> None:
             if name in AXES:
                 meant: list[object] = [_VALUES[name](value) for value in values]
             else:
-                meant = [number(value) for value in values]
+                meant = [number(name, value) for value in values]
                 _settable(name, values, axes, machine)
         except AlexsimError as error:
             raise AlexsimError(f"--axis {name}: {error}") from error
@@ -80,7 +80,7 @@ def _settable(
         for network in axes.get("network", ("",)):
             try:
                 for value in values:
-                    changed(load_machine(each, "", network), {name: number(value)})
+                    changed(load_machine(each, "", network), {name: number(name, value)})
             except AlexsimError as error:
                 refused = error
             else:
@@ -139,7 +139,7 @@ def _without(axis: str, settings: dict[str, str]) -> dict[str, str] | None:
     if axis not in AXES:
         network = settings.get("network", "")
         machine = load_machine(settings["machine"], settings.get("link", ""), network)
-        if number_of(machine, axis) == number(given):
+        if number_of(machine, axis) == number(axis, given):
             return None
     return settings
 

@@ -190,6 +190,7 @@ class Simulation:
     def data_bound(self) -> bool:
         """Whether the data path sets the pace, not the devices."""
         return self.host_s > self.step_s * 0.999
+
     @property
     def utilisation_counts(self) -> str:
         """Which multiply-adds ``utilisation`` and the ideal rates count: those of ``direct``

@@ -374,8 +374,6 @@ class TaskList:
         return path.seconds, path.holds
 
 
-
-
 COMPUTING = frozenset(
     {
         OpKind.FORWARD,

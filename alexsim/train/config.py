@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
@@ -87,11 +87,28 @@ def stored_settings(run_dir: Path) -> TrainSettings:
     """
     config = RunDirectory(run_dir).config()
     try:
+        for key, kind in (("data_fingerprint", str), ("classes", list), ("versions", dict)):
+            _checked(key, config[key], kind)
         stored = dict(config["settings"])
-        recipe = recipe_from(stored.pop("recipe"), str(run_dir / CONFIG))
-        return TrainSettings(**stored, recipe=recipe)
-    except (KeyError, TypeError, ProfileError) as error:
-        raise RunError(f"{run_dir}: its config is of another version of alexsim") from error
+        recipe = recipe_from(dict(stored.pop("recipe")), str(run_dir / CONFIG))
+        settings = TrainSettings(**stored, recipe=recipe)
+        for name, kind in get_type_hints(TrainSettings).items():
+            _checked(name, getattr(settings, name), kind)
+    except (KeyError, TypeError, ValueError, ProfileError) as error:
+        raise RunError(
+            f"{run_dir}: its config is of another version of alexsim, or damaged ({error})"
+        ) from error
+    return settings
+
+
+def _checked(name: str, value: Any, kind: Any) -> None:
+    """Refuse a value of another type, a word that is none of a few, and counts below 1."""
+    if get_origin(kind) is Literal:
+        fits = value in get_args(kind)
+    else:
+        fits = type(value) is kind and (kind is not int or name == "seed" or value >= 1)
+    if not fits:
+        raise ValueError(f"{name} is {value!r}")
 
 
 def same_data(directory: RunDirectory, dataset: Dataset, watch: Watcher) -> None:
