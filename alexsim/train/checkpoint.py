@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from alexsim.errors import RunError
+from alexsim.strict_json import json_text, json_value
 from alexsim.train.dataset import Statistics
 from alexsim.train.files import CHECKPOINTS, CONFIG, METRICS, STATISTICS, TELEMETRY
 
@@ -40,7 +40,7 @@ class RunDirectory:
             )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._write(CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+            self._write(CONFIG, (json_text(config, indent=2) + "\n").encode())
         except OSError as error:
             raise RunError(f"cannot write {self.path}: {error.strerror}") from error
 
@@ -51,7 +51,7 @@ class RunDirectory:
             RunError: there is none, or it is not JSON.
         """
         try:
-            loaded = json.loads((self.path / CONFIG).read_text(encoding="utf-8"))
+            loaded = json_value((self.path / CONFIG).read_text(encoding="utf-8"))
         except OSError as error:
             raise RunError(f"{self.path} holds no run: no {CONFIG}") from error
         except ValueError as error:
@@ -136,7 +136,7 @@ class RunDirectory:
     def _append(self, name: str, record: Mapping[str, Any]) -> None:
         try:
             with (self.path / name).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
+                file.write(json_text(record) + "\n")
         except OSError as error:
             raise RunError(f"cannot write {self.path / name}: {error.strerror}") from error
 
@@ -148,7 +148,7 @@ class RunDirectory:
         records = []
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
-                records.append(json.loads(line))
+                records.append(json_value(line))
             except ValueError:
                 break
         return records
@@ -156,7 +156,7 @@ class RunDirectory:
     def rewind_metrics(self, steps: int) -> None:
         """Drop what was logged after ``steps`` steps: those steps will be done again."""
         kept = [record for record in self.metrics() if record["step"] <= steps]
-        self._write(METRICS, "".join(json.dumps(record) + "\n" for record in kept).encode())
+        self._write(METRICS, "".join(json_text(record) + "\n" for record in kept).encode())
 
     def _checkpoints(self) -> list[Path]:
         return sorted(self.path.glob(CHECKPOINTS))

@@ -14,7 +14,8 @@ from alexsim.train.weights import Weights, state_shapes
 
 
 def refuse_other_layers(initial: Weights, network: Network, *, new_head: bool) -> None:
-    """Every layer of ``network`` must be there in the same shape; the last one if it is kept.
+    """Every layer of ``network`` must be there in the same shape, with finite numbers; the last one
+    if it is kept.
 
     Raises:
         RunError: one is not.
@@ -29,6 +30,10 @@ def refuse_other_layers(initial: Weights, network: Network, *, new_head: bool) -
             raise RunError(
                 f"--init-from: {name} of {network.name} is {shape}, of {initial.network}"
                 f" {theirs.get(name) or 'missing'}{hint}"
+            )
+        if not bool(torch.isfinite(initial.state[name]).all()):
+            raise RunError(
+                f"--init-from: {name} holds NaN or an infinity: nothing learns from there"
             )
 
 
