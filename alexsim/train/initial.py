@@ -14,8 +14,7 @@ from alexsim.train.weights import Weights, state_shapes
 
 
 def refuse_other_layers(initial: Weights, network: Network, *, new_head: bool) -> None:
-    """Every layer of ``network`` must be there in the same shape, with finite numbers; the last one
-    if it is kept.
+    """Every layer of ``network`` must be there in the same shape; the last one if it is kept.
 
     Raises:
         RunError: one is not.
@@ -31,10 +30,18 @@ def refuse_other_layers(initial: Weights, network: Network, *, new_head: bool) -
                 f"--init-from: {name} of {network.name} is {shape}, of {initial.network}"
                 f" {theirs.get(name) or 'missing'}{hint}"
             )
-        if not bool(torch.isfinite(initial.state[name]).all()):
-            raise RunError(
-                f"--init-from: {name} holds NaN or an infinity: nothing learns from there"
-            )
+
+
+def refuse_not_finite(initial: Weights, network: Network, *, new_head: bool) -> None:
+    """What is kept of the weights must be numbers.
+
+    Raises:
+        RunError: one is NaN or infinite.
+    """
+    fresh = f"{network.weighted_layers[-1]}." if new_head else None
+    for name, tensor in initial.state.items():
+        if not (fresh and name.startswith(fresh)) and not bool(torch.isfinite(tensor).all()):
+            raise RunError(f"--init-from: {name} holds NaN or an infinity: nothing learns from it")
 
 
 def initialised(
