@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from alexsim.simulate.records import Simulation
     from alexsim.train.records import TrainResult, TrainSettings
 
-_DEFAULT_STEPS = 60
-
 
 def train(
     net: Annotated[
@@ -58,7 +56,11 @@ def train(
     ] = "shuffled",
     steps: Annotated[
         int | None,
-        typer.Option("--steps", metavar="N", help=f"Steps to train. Default: {_DEFAULT_STEPS}."),
+        typer.Option(
+            "--steps",
+            metavar="N",
+            help="Steps to train. Default: the edition's, as `alexsim network list` has it.",
+        ),
     ] = None,
     epochs: Annotated[
         float | None,
@@ -280,7 +282,6 @@ def train(
                 order=order,
                 steps=steps,
                 epochs=epochs,
-                default_steps=_DEFAULT_STEPS,
                 recipe=recipe,
                 seed=seed,
                 learning_rate=learning_rate,

@@ -31,6 +31,7 @@ from alexsim.plan.records import Partition, Plan, TransportName
 from alexsim.train import builtin
 from alexsim.train.config import steps_of, stored_settings
 from alexsim.train.dataset import discover
+from alexsim.train.defaults import training_defaults
 from alexsim.train.engine import refuse_what_does_not_fit
 from alexsim.train.initial import refuse_not_finite, refuse_other_layers
 from alexsim.train.loader import ORDERS, refuse_order
@@ -58,7 +59,6 @@ def begin(
     order: str,
     steps: int | None,
     epochs: float | None,
-    default_steps: int,
     recipe: str,
     seed: int,
     learning_rate: float | None,
@@ -149,7 +149,7 @@ def begin(
         variable_batch=variable_batch,
         budget_bytes=budget,
         data="",
-        steps=default_steps,
+        steps=training_defaults(net).steps,
         seed=seed,
         threads=threads,
         workers=workers,
