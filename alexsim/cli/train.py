@@ -71,8 +71,8 @@ def train(
         typer.Option(
             "--recipe",
             metavar="RECIPE",
-            help="Follow a recipe to its end, stage by stage: `2012`, `paper`, `modern`, or your"
-            " own TOML file (see `alexsim recipe`). Default: the edition's first stage.",
+            help="Follow a recipe to its end, stage by stage: one of `alexsim recipe list`, or your"
+            " own TOML file. Default: the edition's first stage.",
         ),
     ] = "",
     init_from: Annotated[
