@@ -45,8 +45,7 @@ def networks_tables(found: Sequence[Outlook], *, budget_bytes: int, cores: int) 
     notes.append(
         f"Takes: about, with {cores} cores: counted FLOPs at {CORE_FLOP_PER_S / 1e9:.0f} GFLOP/s"
         f" each (AlexNet on Zen 4), or {CORE_IMAGES_PER_S:,.0f} images/s each where reading them"
-        f" takes longer. With: what fits into {format_bytes(budget_bytes)}. All learn the ten"
-        " classes with these; --json has first weights and sources."
+        f" takes longer. With: what else fits them into {format_bytes(budget_bytes)}."
     )
     return Group(what, how, *(Text(note) for note in notes))
 
