@@ -140,7 +140,8 @@ def _timed(case: Timed, machine: Machine | None, tolerance: float) -> Verdict:
         pairs=ratio.pairs,
     )
     status = "ok"
-    if change.low > 1 + tolerance:
+    # Whatever is not surely within: a ratio that is no number is none.
+    if not change.low <= 1 + tolerance:
         status = "slower"
     elif change.high < 1 / (1 + tolerance):
         status = "faster"

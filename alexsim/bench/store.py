@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from importlib.resources import files
@@ -13,6 +12,7 @@ from typing import Any
 
 from alexsim.bench.records import Baseline, BenchRun, Host, Machine, Stored
 from alexsim.errors import ProfileError
+from alexsim.strict_json import json_value
 
 _SCHEMA = 1
 
@@ -30,7 +30,7 @@ def load(path: Path) -> Baseline:
         ProfileError: there is none, or it is not one.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json_value(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ProfileError(
             f"no baseline {path}: make one with `alexsim bench update --baseline FILE`"

@@ -13,25 +13,30 @@ app = typer.Typer(help="Networks: list them, show one.")
 
 @app.command("list")
 def list_networks(json: options.Json = False) -> None:
-    """List the networks that --net takes.
+    """List the networks that --net takes, and how each is trained here by default.
 
     Example: alexsim network list
     """
+    import os
+
+    from alexsim.cli.memory import DEVICE
+    from alexsim.machine.device import load_device
     from alexsim.network.editions import edition_names, load_network
     from alexsim.network.variants import VARIANTS
+    from alexsim.report.networks import networks_document, networks_tables
+    from alexsim.train.outlook import outlook
 
+    budget, cores = int(load_device(DEVICE).memory_bytes.value), os.cpu_count() or 1
+    found = [
+        outlook(load_network(name), budget_bytes=budget, cores=cores) for name in edition_names()
+    ]
     if json:
         from alexsim.cli.output import print_json
-        from alexsim.report.networks import networks_document
 
-        networks = [load_network(name) for name in edition_names()]
-        print_json(
-            networks_document(networks, {name: what for name, (what, _) in VARIANTS.items()})
-        )
+        variants = {name: what for name, (what, _) in VARIANTS.items()}
+        print_json(networks_document(found, variants, budget_bytes=budget, cores=cores))
         return
-    for name in edition_names():
-        network = load_network(name)
-        print(f"{name:14} {network.parameters:>11,} parameters  {network.title}")
+    options.console().print(networks_tables(found, budget_bytes=budget, cores=cores))
     print("\nvariants, as in --net alexnet-paper+no-lrn+tanh:")
     for name, (what, _) in VARIANTS.items():
         print(f"+{name:13} {what}")

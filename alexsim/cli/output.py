@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alexsim import strict_json
 from alexsim.errors import AlexsimError
 from alexsim.names import STREAM_ERRORS
 
@@ -23,8 +23,8 @@ def print_json(document: dict[str, Any]) -> None:
 
 
 def json_text(document: dict[str, Any]) -> str:
-    """A document as text."""
-    return json.dumps(document, indent=2) + "\n"
+    """A document as text; numbers that are not finite as ``strict_json`` has them."""
+    return strict_json.json_text(document, indent=2) + "\n"
 
 
 def write_text(path: Path, text: str) -> None:

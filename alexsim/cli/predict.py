@@ -57,7 +57,7 @@ def predict(
             prediction_document(found, known, weights, broken, model=str(model), views=chosen)
         )
     else:
-        options.console().print(prediction_text(found, known, broken), soft_wrap=True)
+        options.console().print(prediction_text(found, known, weights, broken), soft_wrap=True)
     if output is not None:
         picture = prediction_picture(found, known, weights)
         shared.write_picture(output, picture, said=not json)

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from alexsim.simulate.records import Simulation
     from alexsim.train.records import TrainResult, TrainSettings
 
-_DEFAULT_STEPS = 60
 _CHANGEABLE = ("steps", "epochs", "threads", "gpus", "partition", "replicas", "processes")
 """Parameters that a run which goes on may have anew."""
 _BESIDE = ("resume", "machine", "timeout", "json")
@@ -63,7 +62,11 @@ def train(
     ] = "shuffled",
     steps: Annotated[
         int | None,
-        typer.Option("--steps", metavar="N", help=f"Steps to train. Default: {_DEFAULT_STEPS}."),
+        typer.Option(
+            "--steps",
+            metavar="N",
+            help="Steps to train. Default: the edition's, as `alexsim network list` has it.",
+        ),
     ] = None,
     epochs: Annotated[
         float | None,
@@ -74,8 +77,8 @@ def train(
         typer.Option(
             "--recipe",
             metavar="RECIPE",
-            help="Follow a recipe to its end, stage by stage: `2012`, `paper`, `modern`, or your"
-            " own TOML file (see `alexsim recipe`). Default: the edition's first stage.",
+            help="Follow a recipe to its end, stage by stage: one of `alexsim recipe list`, or your"
+            " own TOML file. Default: the edition's first stage.",
         ),
     ] = "",
     init_from: Annotated[
@@ -288,7 +291,6 @@ def train(
                 order=order,
                 steps=steps,
                 epochs=epochs,
-                default_steps=_DEFAULT_STEPS,
                 recipe=recipe,
                 seed=seed,
                 learning_rate=learning_rate,

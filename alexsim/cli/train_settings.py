@@ -34,8 +34,9 @@ from alexsim.plan.records import Partition, Plan, TransportName
 from alexsim.train import builtin
 from alexsim.train.config import steps_of
 from alexsim.train.dataset import discover
+from alexsim.train.defaults import training_defaults
 from alexsim.train.engine import refuse_what_does_not_fit
-from alexsim.train.initial import refuse_other_layers
+from alexsim.train.initial import refuse_not_finite, refuse_other_layers
 from alexsim.train.loader import ORDERS, refuse_order
 from alexsim.train.recipe import Recipe, load_recipe, recipe_name
 from alexsim.train.records import TrainSettings, Watcher
@@ -60,7 +61,6 @@ def begin(
     order: str,
     steps: int | None,
     epochs: float | None,
-    default_steps: int,
     recipe: str,
     seed: int,
     learning_rate: float | None,
@@ -105,6 +105,7 @@ def begin(
     network = load_network(net)
     if initial is not None:
         refuse_other_layers(initial, network, new_head=new_head)
+        refuse_not_finite(initial, network, new_head=new_head)
     if learns := trainable(train_only, network):
         followed = followed.freezing(tuple(n for n in network.weighted_layers if n not in learns))
     followed.refuse_strange_layers(network.weighted_layers)
@@ -147,7 +148,7 @@ def begin(
         variable_batch=variable_batch,
         budget_bytes=budget,
         data="",
-        steps=default_steps,
+        steps=training_defaults(net).steps,
         seed=seed,
         threads=threads,
         workers=workers,

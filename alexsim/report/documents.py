@@ -366,6 +366,7 @@ def train_document(result: TrainResult, machine: str, simulated: Simulation) -> 
         "held_out_loss": held_out.loss if held_out else None,
         "top1": held_out.top1 if held_out else None,
         "top5": held_out.top5 if held_out else None,
+        "nan_images": held_out.nan_images if held_out else None,
         "validations": [
             {"step": one.step, "epoch": one.epoch, "images": one.images} | asdict(one.found)
             for one in result.validations

@@ -17,6 +17,7 @@ from typing import Any
 
 from alexsim.errors import ProfileError
 from alexsim.simulate.costs.records import Cost
+from alexsim.strict_json import json_text
 
 PRIOR_WIDTHS = {
     "library": 0.4,
@@ -159,6 +160,6 @@ def correction_text(correction: Correction) -> str:
     """As a JSON file with one trait, and one row of the covariance, per line."""
     document = correction_document(correction)
     rows = document.pop("covariance")
-    head = json.dumps(document, indent=1).removesuffix("\n}")
-    lines = ",\n".join(json.dumps(row, separators=(",", ":")) for row in rows)
+    head = json_text(document, indent=1).removesuffix("\n}")
+    lines = ",\n".join(json.dumps(row, separators=(",", ":"), allow_nan=False) for row in rows)
     return f'{head},\n "covariance": [\n{lines}\n]}}\n'

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from alexsim.errors import RunError
+from alexsim.strict_json import json_text, json_value
 from alexsim.train.dataset import Statistics
 from alexsim.train.files import CHECKPOINTS, CONFIG, METRICS, STATISTICS, TELEMETRY
 
@@ -75,7 +75,7 @@ class RunDirectory:
             self._write_config(config)
 
     def _write_config(self, config: Mapping[str, Any]) -> None:
-        self._write(CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+        self._write(CONFIG, (json_text(config, indent=2) + "\n").encode())
 
     def config(self) -> dict[str, Any]:
         """The config written by ``create``.
@@ -84,7 +84,7 @@ class RunDirectory:
             RunError: there is none, or it is not JSON.
         """
         try:
-            loaded = json.loads((self.path / CONFIG).read_text(encoding="utf-8"))
+            loaded = json_value((self.path / CONFIG).read_text(encoding="utf-8"))
         except OSError as error:
             raise RunError(f"{self.path} holds no run: no {CONFIG}") from error
         except ValueError as error:
@@ -180,7 +180,7 @@ class RunDirectory:
     def _append(self, name: str, record: Mapping[str, Any]) -> None:
         try:
             with (self.path / name).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
+                file.write(json_text(record) + "\n")
         except OSError as error:
             raise RunError(f"cannot write {self.path / name}: {error.strerror}") from error
 
@@ -200,7 +200,7 @@ class RunDirectory:
         records = []
         for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), 1):
             try:
-                record = json.loads(line)
+                record = json_value(line)
                 _ = record["step"] + 0
             except (ValueError, TypeError, KeyError) as error:
                 raise RunError(f"{path}, line {number}, is damaged") from error
@@ -210,7 +210,7 @@ class RunDirectory:
     def rewind_metrics(self, steps: int) -> None:
         """Drop what was logged after ``steps`` steps: those steps will be done again."""
         kept = [record for record in self.metrics() if record["step"] <= steps]
-        self._write(METRICS, "".join(json.dumps(record) + "\n" for record in kept).encode())
+        self._write(METRICS, "".join(json_text(record) + "\n" for record in kept).encode())
 
     def _checkpoints(self) -> list[Path]:
         return sorted(self.path.glob(CHECKPOINTS))

@@ -15,6 +15,7 @@ import torch
 
 from alexsim.errors import ProfileError, RunError
 from alexsim.execute.world import launch
+from alexsim.names import name_of, name_text
 from alexsim.train.checkpoint import RunDirectory
 from alexsim.train.dataset import Dataset
 from alexsim.train.files import CONFIG
@@ -26,12 +27,16 @@ _MAY_CHANGE = {
     "replicas", "partition", "variable_batch", "policy", "schedule", "transport", "strict", "graph",
 }  # fmt: skip
 """What a run that goes on may be asked for anew; what it reads is compared by its fingerprint."""
+_PATHS = ("network", "data", "init_from")
+"""Settings that may be paths: bytes, which a document holds as text."""
 
 
 def config_of(settings: TrainSettings, dataset: Dataset) -> dict[str, Any]:
     return {
         "schema": 1,
-        "settings": asdict(settings) | {"recipe": recipe_table(settings.recipe)},
+        "settings": asdict(settings)
+        | {name: name_text(str(getattr(settings, name))) for name in _PATHS}
+        | {"recipe": recipe_table(settings.recipe)},
         "data_fingerprint": dataset.fingerprint(),
         "classes": list(dataset.classes),
         "versions": versions(),
@@ -90,6 +95,7 @@ def stored_settings(run_dir: Path) -> TrainSettings:
         for key, kind in (("data_fingerprint", str), ("classes", list), ("versions", dict)):
             _checked(key, config[key], kind)
         stored = dict(config["settings"])
+        stored |= {name: name_of(stored[name]) for name in _PATHS if name in stored}
         recipe = recipe_from(dict(stored.pop("recipe")), str(run_dir / CONFIG))
         settings = TrainSettings(**stored, recipe=recipe)
         for name, kind in get_type_hints(TrainSettings).items():

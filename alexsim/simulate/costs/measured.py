@@ -20,6 +20,7 @@ from alexsim.machine.machine import Machine, load_machine
 from alexsim.machine.sheet import Quantity
 from alexsim.network.network import Part
 from alexsim.plan.records import Op, OpKind
+from alexsim.strict_json import json_text
 
 SCHEMA = 2
 REST = "rest"
@@ -125,7 +126,7 @@ def default_path() -> Path:
 def write(calibration: Calibration) -> str:
     """As JSON."""
     document = {"schema": SCHEMA} | asdict(calibration)
-    return json.dumps(document, indent=1)
+    return json_text(document, indent=1)
 
 
 def read(path: str) -> Calibration:
