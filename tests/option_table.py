@@ -99,6 +99,7 @@ TABLE: dict[str, tuple[str, dict[str, Line]]] = {
             "policy": "--policy reuse",
             "schedule": "--schedule overlap",
             "machine": "--machine k20x8",
+            "json": "--json",
         },
     ),
     "profile": (
@@ -169,6 +170,7 @@ TABLE: dict[str, tuple[str, dict[str, Line]]] = {
             "classes": "--classes {classes}",
             "normalise": "--normalise mean-image",
             "mean": "--mean 123,117,104",
+            "key": ("import {two} {out}/w.safetensors --net {tiny} --json", "--key state_dict_ema"),
             "allow_nan": ("import {nan} {out}/w.safetensors --net {tiny}", "--allow-nan"),
             "json": ("import {state} {out}/w.safetensors --net {tiny}", "--json"),
         },
@@ -211,7 +213,7 @@ TABLE: dict[str, tuple[str, dict[str, Line]]] = {
             "split": "--split train",
             "count": "-k 2",
             "output": "-o {out}/n.png",
-            "names": ("nearest {weights} {image} --data {flat} --split train --threads 1"
+            "names": ("nearest {weights} {image} --data {flat}/train --split train --threads 1"
                       " --workers 1", "--names {words}"),
             "batch": "--batch 3",
             "device": "--device cuda",
@@ -300,6 +302,7 @@ TABLE: dict[str, tuple[str, dict[str, Line]]] = {
             "kernels": "--no-kernels",
             "baseline": "--baseline {out}/other.json",
             "runs": "--runs 3",
+            "json": "--json",
         },
     ),
     "data pack": (
@@ -312,6 +315,10 @@ TABLE: dict[str, tuple[str, dict[str, Line]]] = {
             "seed": "--seed 5",
             "names": ("data pack {flat}/train {out}/packed --workers 1", "--names {words}"),
             "val_labels": ("data pack {flat} {out}/packed --workers 1", "--val-labels {labels}"),
+            "label_scheme": ("data pack {flat} {out}/packed --workers 1 --val-labels {numbers}",
+                             "--label-scheme 0-based"),
+            "split": "--split val=none",
+            "image": ("data pack {samples} {out}/packed --workers 1", "--image left.jpg"),
             "workers": "--workers 2",
             "json": "--json",
         },
@@ -322,6 +329,12 @@ TABLE: dict[str, tuple[str, dict[str, Line]]] = {
             "verify": ("data inspect {packed}", "--verify"),
             "sheet": "--sheet {out}/sheet.png",
             "most": "--most 3",
+            "names": ("data inspect {flat}/train --workers 1", "--names {words}"),
+            "val_labels": ("data inspect {flat} --workers 1", "--val-labels {labels}"),
+            "label_scheme": ("data inspect {flat} --workers 1 --val-labels {numbers}",
+                             "--label-scheme 0-based"),
+            "split": "--split val=none",
+            "image": ("data inspect {samples} --workers 1", "--image left.jpg"),
             "workers": "--workers 2",
             "json": "--json",
         },
@@ -339,10 +352,13 @@ TABLE: dict[str, tuple[str, dict[str, Line]]] = {
     ),
     "hardware list": ("hardware list", {"json": "--json"}),
     "hardware show": ("hardware show a100", {"json": "--json"}),
-    "network list": ("network list", {}),
-    "network show": ("network show lenet-5", {"output": "-o {out}/net.svg"}),
+    "network list": ("network list", {"json": "--json"}),
+    "network show": ("network show lenet-5", {"output": "-o {out}/net.svg", "json": "--json"}),
     "recipe list": ("recipe list", {"json": "--json"}),
-    "recipe show": ("recipe show 2012", {"output": "-o {out}/mine.toml"}),
+    "recipe show": ("recipe show 2012", {"output": "-o {out}/mine.toml", "json": "--json"}),
 }  # fmt: skip
-FAIL_WITHOUT = {("import", "allow_nan"), ("data pack", "val_labels")}
+FAIL_WITHOUT = {
+    ("import", "allow_nan"), ("data pack", "val_labels"), ("data pack", "label_scheme"),
+    ("data inspect", "val_labels"), ("data inspect", "label_scheme"),
+}  # fmt: skip
 """What such an option permits is refused without it."""

@@ -10,6 +10,7 @@ import csv
 import io
 import itertools
 import json
+import tarfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor as Pool
 from concurrent.futures import Future
@@ -82,6 +83,15 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
             Image.new("RGB", (40, 40), (level, 9, 9)).save(flat / f"{label}{index}.png")
     labels = "\n".join(f"n0000000{n // 4}" for n in range(12))
     (root / "labels.txt").write_text(labels)
+    (root / "numbers.txt").write_text("\n".join(f"{n // 4}" for n in range(12)))
+    with tarfile.open(root / "samples.tar", "w") as samples:
+        for index in range(4):
+            image = root / "images" / "train" / "dark" / f"{index}.png"
+            label = root / f"{index}.cls"
+            label.write_text(str(index % 2))
+            samples.add(label, f"{index}.cls")
+            samples.add(image, f"{index}.png")
+            samples.add(root / "images" / "train" / "bright" / f"{index}.png", f"{index}.left.jpg")
     (root / "words.txt").write_text("".join(f"n0000000{n} number {n}\n" for n in range(3)))
     (root / "classes.txt").write_text("one\ntwo\nthree\n")
     weights = write_weights(root)
@@ -92,6 +102,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "image": root / "images" / "val" / "dark" / "0.png",
         "flat": root / "flat",
         "labels": root / "labels.txt",
+        "numbers": root / "numbers.txt",
+        "samples": root / "samples.tar",
         "words": root / "words.txt",
         "classes": root / "classes.txt",
         "weights": weights,
@@ -99,6 +111,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "tiny": f"{root / 'tiny.py'}:net",
         "state": root / "state.pt",
         "nan": wrong,
+        "two": root / "two.pt",
         "packed": root / "packed",
         "rows": root / "rows.csv",
         "fewer": root / "fewer.csv",
@@ -112,6 +125,9 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     state = torch.load(found["state"], weights_only=True)
     next(iter(state.values())).fill_(float("nan"))
     torch.save(state, wrong)
+    other = {name: tensor + 1 for name, tensor in torch.load(found["state"]).items()}
+    both = {"state_dict": torch.load(found["state"]), "state_dict_ema": other}
+    torch.save(both, found["two"])
     published = files("alexsim_profiles") / "measurements" / "published.csv"
     rows = list(csv.reader(published.read_text("utf-8").splitlines()))
     steps = [row for row in rows[1:] if not row[3] and row[11] == "fwd+bwd"][:20]
@@ -252,7 +268,7 @@ def _train(patch: pytest.MonkeyPatch, calls: list[str], note: Callable[..., None
         _TRAINED.append(settings)
 
     patch.setattr("alexsim.train.launch.Others", Others)
-    patch.setattr("alexsim.cli.train_settings.resumed", resumed)
+    patch.setattr("alexsim.cli.train_resume.resumed", resumed)
     note("alexsim.train.loop.train", train)
     patch.setattr("alexsim.cli.train_settings.refuse_what_does_not_fit", lambda chosen: None)
     note("alexsim.execute.world.joined", lambda place, gpus, timeout, **_: joined(None, 1, timeout))

@@ -69,8 +69,9 @@ def pack(
             raise DataError(f"{source} is packed already; pack what it was packed from")
         if (target / INDEX).is_file():
             return _whole(target, settings, watch)
+        # A source that is refused leaves no trace.
+        listing = _listed(source, choices, watch)
         with _only_one(target):
-            listing = _listed(source, choices, watch)
             _settle_plan(target, _plan(source, listing, settings))
             shards = _shards(target, listing, settings, workers, watch)
             index = _finish(target, listing, settings, shards)
