@@ -132,6 +132,7 @@ def test_numbers_of_every_command_are_tried() -> None:
         (("data", "bench", "x", "--workers", ","), "--workers must be a positive whole number"),
         (("data", "bench", "x", "--workers", "100000"), "--workers must be at most 1,024"),
         (("calibrate", "--check", ","), "--check must be a positive whole number"),
+        (("memory", "--batch", "9" * 400), "--batch must be at most"),
         (("profile", "--threads", "9" * 30), "--threads must be at most 1,024"),
         (("train", "--net", "lenet-5", "--workers", "9" * 30), "--workers must be at most 1,024"),
         (("train", "--data="), "--data is given without a value"),

@@ -96,6 +96,16 @@ def test_a_run_that_was_stopped_before_its_last_test_goes_on(
     assert metrics.read_text().splitlines()[-1] == lines[-1].strip()
 
 
+@pytest.mark.parametrize("name", ["gone", "folder", "file"])
+def test_what_is_no_run_is_named(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    assert train("--resume", tmp_path / name) == 2
+    assert f"{tmp_path / name} holds no run: no config.json" in capsys.readouterr().err
+
+
 OTHER: dict[Any, Any] = {int: "x", str: 5, bool: "x"}
 
 

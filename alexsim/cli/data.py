@@ -311,7 +311,6 @@ def bench_data(
     positive("--workers", max(counts), most=MOST_AT_ONCE)
     above_zero("--seconds", seconds)
     above_zero("--here", here)
-    positive("--batch", batch)
     found, side = discover(folder, most_classes=sys.maxsize), 224
     way = choice("--order", order, ORDERS)
     refuse_order(way, found)

@@ -55,7 +55,17 @@ def refuse(context: typer.Context, why: str, *names: str) -> None:
         raise AlexsimError(f"{ignored[0]} {why}")
 
 
-Batch = Annotated[int, typer.Option("--batch", metavar="N", help="Images per step.")]
+def _checked_batch(size: int) -> int:
+    from alexsim.cli.parse import positive
+
+    positive("--batch", size)
+    return size
+
+
+Batch = Annotated[
+    int,
+    typer.Option("--batch", metavar="N", callback=_checked_batch, help="Images per step."),
+]
 Gpus = Annotated[
     int | None,
     typer.Option(

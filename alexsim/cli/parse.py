@@ -141,9 +141,9 @@ def positive(option: str, value: float, *, most: float = 2**53) -> None:
         AlexsimError: it is.
     """
     if not value >= 1:
-        raise AlexsimError(f"{option} must be at least 1, got {value:g}")
+        raise AlexsimError(f"{option} must be at least 1, got {value}")
     if value > most:
-        raise AlexsimError(f"{option} must be at most {most:,}, got {value:g}")
+        raise AlexsimError(f"{option} must be at most {most:,}, got {value}")
 
 
 def whole_numbers(option: str, given: str) -> list[int]:

@@ -58,7 +58,7 @@ def report(
     from dataclasses import replace
 
     from alexsim.cli.output import print_json, write_text
-    from alexsim.cli.parse import as_policy, as_schedule, positive
+    from alexsim.cli.parse import as_policy, as_schedule
     from alexsim.errors import AlexsimError
     from alexsim.report.page.compare import comparison
     from alexsim.report.page.inputs import Wanted, beside, plan_subject
@@ -72,7 +72,6 @@ def report(
         raise AlexsimError(
             f"{given[0]} is for a network's name; {' and '.join(inputs)} have their own"
         )
-    positive("--batch", batch)
     asked = {
         "batch_size": batch,
         "gpus": gpus,
