@@ -4,22 +4,8 @@ What is counted
 ---------------
 ``mac``: multiply-adds of convolutions and fully connected layers; 1 MAC = 2 FLOP. Windows over
     the zero border count in full, as every published figure of AlexNet does.
-``elementwise_flop``: everything else, one FLOP per addition, multiplication, comparison, division,
-    square root, power or exponential on one element. Per output element of a layer:
-
-    ==========================  =====================  ==============================
-    layer                       forward                grad_input
-    ==========================  =====================  ==============================
-    convolution, fc             1 (bias)               0
-    ReLU, dropout               1                      1
-    sigmoid                     4                      3
-    tanh                        5                      3
-    max-pool, window w*w        w*w - 1                ties all: 2 w*w; first: w*w + 1
-    average pool                w*w                    w*w + 1
-    response norm, window n     n + 4                  n + 7
-    softmax + cross-entropy     5                      2
-    ==========================  =====================  ==============================
-
+``elementwise_flop``: everything else, per output element of a layer what its class says
+    (``Layer.forward_flop``, ``Layer.grad_input_flop``).
     ``grad_weight`` of a weighted layer adds 1 per output element (the bias gradient). ``update`` is
     7 per weight (momentum, decay, gradient, sum) and 4 per bias; where ``grad_weight`` is fused
     into the update, 6 of the 7 move to ``grad_weight``.
@@ -32,20 +18,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from alexsim.network.layers import (
-    AveragePool,
-    Convolution,
-    Dropout,
-    FullyConnected,
-    Layer,
-    LocalResponseNorm,
-    MaxPool,
-    ReLU,
-    Sigmoid,
-    SoftmaxCrossEntropy,
-    SpatialResponseNorm,
-    Tanh,
-)
+from alexsim.network.layers import Convolution
 from alexsim.network.network import Part
 
 FLOAT_BYTES = 4
@@ -75,13 +48,11 @@ def macs(part: Part) -> int:
 def forward(part: Part, batch_size: int) -> Count:
     """Cost of the forward op."""
     outputs = math.prod(part.output_shape)
-    extra = outputs if isinstance(part.layer, LocalResponseNorm | SpatialResponseNorm) else 0
-    masks = outputs if isinstance(part.layer, Dropout) else 0
     return _count(
         batch_size,
         mac=macs(part),
-        elementwise=outputs * _forward_flop(part.layer),
-        elements=math.prod(part.input_shape) + outputs + extra + masks,
+        elementwise=outputs * part.layer.forward_flop,
+        elements=math.prod(part.input_shape) + outputs * (1 + len(part.layer.auxiliary)),
         parameters=part.parameters,
     )
 
@@ -92,7 +63,7 @@ def grad_input(part: Part, batch_size: int) -> Count:
     return _count(
         batch_size,
         mac=macs(part),
-        elementwise=outputs * _grad_input_flop(part.layer),
+        elementwise=outputs * part.layer.grad_input_flop,
         elements=outputs + inputs + _elements_reread(part),
         parameters=part.weight_count,
     )
@@ -145,52 +116,4 @@ def _count(batch_size: int, *, mac: int, elementwise: int, elements: int, parame
 def _elements_reread(part: Part) -> int:
     """Elements per image that the backward op reads beside the output's gradient."""
     outputs, inputs = math.prod(part.output_shape), math.prod(part.input_shape)
-    match part.layer:
-        case MaxPool() | LocalResponseNorm() | SpatialResponseNorm():
-            return inputs + outputs
-        case ReLU() | Sigmoid() | Tanh() | Dropout():
-            return outputs
-        case _:
-            return 0
-
-
-def _forward_flop(layer: Layer) -> int:
-    match layer:
-        case Convolution() | FullyConnected() | ReLU() | Dropout():
-            return 1
-        case Sigmoid():
-            return 4
-        case Tanh():
-            return 5
-        case MaxPool(size=size):
-            return size * size - 1
-        case AveragePool(size=size):
-            return size * size
-        case LocalResponseNorm(size=size):
-            return size + 4
-        case SpatialResponseNorm(size=size):
-            return size * size + 4
-        case SoftmaxCrossEntropy():
-            return 5
-    raise AssertionError(f"no FLOP formula for {type(layer).__name__}")
-
-
-def _grad_input_flop(layer: Layer) -> int:
-    match layer:
-        case Convolution() | FullyConnected():
-            return 0
-        case ReLU() | Dropout():
-            return 1
-        case Sigmoid() | Tanh():
-            return 3
-        case MaxPool(size=size, ties=ties):
-            return 2 * size * size if ties == "all" else size * size + 1
-        case AveragePool(size=size):
-            return size * size + 1
-        case LocalResponseNorm(size=size):
-            return size + 7
-        case SpatialResponseNorm(size=size):
-            return size * size + 7
-        case SoftmaxCrossEntropy():
-            return 2
-    raise AssertionError(f"no FLOP formula for {type(layer).__name__}")
+    return sum(inputs if kept == "input" else outputs for kept in part.layer.backward_reads)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from html import escape
 
-from alexsim.network.layers import AveragePool, Convolution, FullyConnected, MaxPool
+from alexsim.network.layers import AveragePool, MaxPool
 from alexsim.network.network import Network, Part
 
 _BOX, _GAP = 25, 2
@@ -41,18 +41,9 @@ def rows(network: Network) -> tuple[Row, ...]:
 def _label(part: Part) -> str:
     shape = "x".join(str(extent) for extent in part.output_shape)
     layer = part.layer
-    match layer:
-        case Convolution(size=size, stride=stride):
-            what = f"{size}x{size}" + (f"/{stride}" if stride > 1 else "")
-        case MaxPool(size=size, stride=stride):
-            what = f"max {size}x{size}/{stride}"
-        case AveragePool(size=size, stride=stride):
-            what = f"mean {size}x{size}/{stride}"
-        case FullyConnected():
-            what = "dense"
-        case _:
-            what = ""
-    return " ".join(filter(None, (layer.name, what, shape)))
+    what = layer.window.removesuffix("/1") if part.weight_shape else layer.window
+    pooled = {MaxPool: "max", AveragePool: "mean"}.get(type(layer), "")
+    return " ".join(filter(None, (layer.name, pooled, what, shape)))
 
 
 def diagram(network: Network) -> str:

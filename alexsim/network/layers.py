@@ -8,21 +8,59 @@ one column. Shapes leave the batch out: ``(channels, height, width)`` or ``(unit
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from alexsim.errors import NetworkError
 
 Shape = tuple[int, ...]
 Reads = Literal["own", "all"]
 """Which columns' outputs of the layer before are read: this column's, or every column's."""
+Kept = Literal["output", "input", "norm", "mask"]
+"""What is left of a forward pass for the backward pass: the layer's output, its input, the
+denominators of a response norm, the mask of dropout."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Layer:
-    """One step of the chain; its input is the output of the layer before."""
+class Layer(ABC):
+    """One step of the chain; its input is the output of the layer before.
+
+    What a layer computes, counts and keeps is said here and nowhere else: plan, counts, memory,
+    drawings and tables read it. FLOP are per output element, one for each addition,
+    multiplication, comparison, division, square root, power or exponential.
+    """
 
     name: str
+    backward_reads: ClassVar[tuple[Kept, ...]] = ()
+    """What its input's gradient is computed from, beside its output's gradient and its weights."""
+    keeps_output: ClassVar[bool] = False
+    """Whether 2012's backward pass read its output, so that nothing may overwrite that."""
+    overwrites_input: ClassVar[bool] = False
+    """Whether its output may take the memory of its input, unless that is kept."""
+    overwrites_grad: ClassVar[bool] = False
+    """Whether its input's gradient may take the memory of its output's."""
+    has_bias: ClassVar[bool] = False
+
+    @property
+    @abstractmethod
+    def forward_flop(self) -> int:
+        """Arithmetic of the forward pass, multiply-adds of weights left out."""
+
+    @property
+    @abstractmethod
+    def grad_input_flop(self) -> int:
+        """The same of its input's gradient."""
+
+    @property
+    def auxiliary(self) -> tuple[Literal["norm", "mask"], ...]:
+        """Buffers of its output's shape that its forward pass leaves for its backward pass."""
+        return tuple(kept for kept in self.backward_reads if kept in ("norm", "mask"))
+
+    @property
+    def window(self) -> str:
+        """Its kind and window in a table or drawing, as in ``11x11/4``; empty if it has none."""
+        return ""
 
     def output_shape(self, inputs: Shape) -> Shape:
         """Shape of one image's output in one column, given that of its whole input."""
@@ -53,11 +91,27 @@ class Convolution(Layer):
     bias_init: float = 0.0
     groups: int = 1
     """Groups within a column, as one-GPU frameworks write the two columns of 2012."""
+    has_bias: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _positive(self, "filters", "size", "stride", "groups")
         if self.padding < 0:
             raise NetworkError(f"layer {self.name!r}: padding must be >= 0, got {self.padding}")
+
+    @property
+    def forward_flop(self) -> int:
+        """The bias."""
+        return 1
+
+    @property
+    def grad_input_flop(self) -> int:
+        """None: multiply-adds only."""
+        return 0
+
+    @property
+    def window(self) -> str:
+        """Size and stride."""
+        return f"{self.size}x{self.size}/{self.stride}"
 
     def output_shape(self, inputs: Shape) -> Shape:
         _, height, width = _image(self, inputs)
@@ -94,6 +148,11 @@ class _Pool(Layer):
     def __post_init__(self) -> None:
         _positive(self, "size", "stride")
 
+    @property
+    def window(self) -> str:
+        """Size and stride."""
+        return f"{self.size}x{self.size}/{self.stride}"
+
     def output_shape(self, inputs: Shape) -> Shape:
         channels, *extents = _image(self, inputs)
         return (channels, *(self._extent(extent) for extent in extents))
@@ -124,11 +183,33 @@ class MaxPool(_Pool):
     """
 
     ties: Literal["all", "first"] = "first"
+    backward_reads: ClassVar[tuple[Kept, ...]] = ("output", "input")
+    keeps_output: ClassVar[bool] = True
+
+    @property
+    def forward_flop(self) -> int:
+        """Comparisons."""
+        return self.size**2 - 1
+
+    @property
+    def grad_input_flop(self) -> int:
+        """Compares every input with the maximum, and adds."""
+        return 2 * self.size**2 if self.ties == "all" else self.size**2 + 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AveragePool(_Pool):
     """Mean of each window (LeNet's sub-sampling, without its trained scale)."""
+
+    @property
+    def forward_flop(self) -> int:
+        """Additions and a division."""
+        return self.size**2
+
+    @property
+    def grad_input_flop(self) -> int:
+        """A division, and an addition to every input."""
+        return self.size**2 + 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +224,18 @@ class LocalResponseNorm(Layer):
     alpha: float = 1e-4
     beta: float = 0.75
     k: float = 2.0
+    backward_reads: ClassVar[tuple[Kept, ...]] = ("input", "norm")
+    keeps_output: ClassVar[bool] = True
+
+    @property
+    def forward_flop(self) -> int:
+        """Squares' sum, scale, shift, power, product."""
+        return self.size + 4
+
+    @property
+    def grad_input_flop(self) -> int:
+        """The sum again, and the two terms."""
+        return self.size + 7
 
     def __post_init__(self) -> None:
         _odd_window(self, self.size)
@@ -159,6 +252,18 @@ class SpatialResponseNorm(Layer):
     alpha: float = 4e-5
     beta: float = 0.75
     k: float = 1.0
+    backward_reads: ClassVar[tuple[Kept, ...]] = ("input", "norm")
+    keeps_output: ClassVar[bool] = True
+
+    @property
+    def forward_flop(self) -> int:
+        """Squares' sum, scale, shift, power, product."""
+        return self.size**2 + 4
+
+    @property
+    def grad_input_flop(self) -> int:
+        """The sum again, and the two terms."""
+        return self.size**2 + 7
 
     def __post_init__(self) -> None:
         _odd_window(self, self.size)
@@ -171,15 +276,56 @@ class SpatialResponseNorm(Layer):
 class ReLU(Layer):
     """``max(x, 0)``."""
 
+    backward_reads: ClassVar[tuple[Kept, ...]] = ("output",)
+    keeps_output: ClassVar[bool] = True
+    overwrites_input: ClassVar[bool] = True
+    overwrites_grad: ClassVar[bool] = True
+
+    @property
+    def forward_flop(self) -> int:
+        """A comparison."""
+        return 1
+
+    @property
+    def grad_input_flop(self) -> int:
+        """A choice."""
+        return 1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sigmoid(Layer):
     """``1 / (1 + exp(-x))``, LeNet's non-linearity."""
 
+    backward_reads: ClassVar[tuple[Kept, ...]] = ("output",)
+    keeps_output: ClassVar[bool] = True
+
+    @property
+    def forward_flop(self) -> int:
+        """Exponential, sums, division."""
+        return 4
+
+    @property
+    def grad_input_flop(self) -> int:
+        """Two products and a difference."""
+        return 3
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tanh(Layer):
     """``tanh(x)``: what the paper compares ReLU with (section 3.1)."""
+
+    backward_reads: ClassVar[tuple[Kept, ...]] = ("output",)
+    keeps_output: ClassVar[bool] = True
+
+    @property
+    def forward_flop(self) -> int:
+        """Exponential, sums, division."""
+        return 5
+
+    @property
+    def grad_input_flop(self) -> int:
+        """Two products and a difference."""
+        return 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,6 +336,18 @@ class Dropout(Layer):
     """
 
     rate: float = 0.5
+    backward_reads: ClassVar[tuple[Kept, ...]] = ("mask",)
+    overwrites_grad: ClassVar[bool] = True
+
+    @property
+    def forward_flop(self) -> int:
+        """A product with the mask."""
+        return 1
+
+    @property
+    def grad_input_flop(self) -> int:
+        """The same."""
+        return 1
 
     def __post_init__(self) -> None:
         if not 0 < self.rate < 1:
@@ -208,6 +366,22 @@ class FullyConnected(Layer):
     reads: Reads = "own"
     weight_std: float = 0.01
     bias_init: float = 0.0
+    has_bias: ClassVar[bool] = True
+
+    @property
+    def forward_flop(self) -> int:
+        """The bias."""
+        return 1
+
+    @property
+    def grad_input_flop(self) -> int:
+        """None: multiply-adds only."""
+        return 0
+
+    @property
+    def window(self) -> str:
+        """It reads all of its input."""
+        return "dense"
 
     def __post_init__(self) -> None:
         units = (self.units,) if isinstance(self.units, int) else self.units
@@ -222,6 +396,18 @@ class FullyConnected(Layer):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SoftmaxCrossEntropy(Layer):
     """Softmax over every column's outputs, and the cost; it lives in column 0."""
+
+    keeps_output: ClassVar[bool] = True
+
+    @property
+    def forward_flop(self) -> int:
+        """Maximum, difference, exponential, sum, division."""
+        return 5
+
+    @property
+    def grad_input_flop(self) -> int:
+        """A difference and a share."""
+        return 2
 
     def output_shape(self, inputs: Shape) -> Shape:
         return (math.prod(inputs),)

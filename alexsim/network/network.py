@@ -191,7 +191,6 @@ def _part(
     else:
         output_shape = layer.output_shape(input_shape)
         weight_shape = layer.weight_shape(input_shape)
-    has_bias = isinstance(layer, Convolution | FullyConnected)
     return Part(
         layer=layer,
         column=column,
@@ -200,7 +199,7 @@ def _part(
         input_shape=input_shape,
         output_shape=output_shape,
         weight_shape=weight_shape,
-        bias_shape=output_shape[:1] if has_bias else (),
+        bias_shape=output_shape[:1] if layer.has_bias else (),
     )
 
 

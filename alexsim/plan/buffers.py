@@ -13,19 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from alexsim.network.counts import FLOAT_BYTES
-from alexsim.network.layers import (
-    Convolution,
-    Dropout,
-    Layer,
-    LocalResponseNorm,
-    MaxPool,
-    ReLU,
-    Shape,
-    Sigmoid,
-    SoftmaxCrossEntropy,
-    SpatialResponseNorm,
-    Tanh,
-)
+from alexsim.network.layers import Convolution, Layer, Shape
 from alexsim.network.network import INPUT, Network, Part
 from alexsim.plan.placement import parameter
 from alexsim.plan.records import Category, Policy, letter
@@ -105,19 +93,18 @@ def _part_pieces(steps: StepList, policy: Policy, index: int, part: Part) -> Ite
 
     before = steps.network.layers[index - 1] if index else None
     output = piece("activation", Category.ACTIVATION, shape)
-    if policy != "as-released" and isinstance(layer, ReLU) and before and not _keeps(before):
+    free = before is not None and not before.keeps_output
+    if policy != "as-released" and layer.overwrites_input and free:
         output.shares = steps.inputs(part)[0]
     yield output
     if steps.needs_output_grad(index):
         grad = piece("activation_grad", Category.ACTIVATION_GRAD, shape)
         after = _layer_after(steps.network, index)
-        if policy != "as-released" and isinstance(after, ReLU | Dropout):
+        if policy != "as-released" and after is not None and after.overwrites_grad:
             grad.shares = f"gpu{device}/{after.name}.{letter(part.column)}.activation_grad"
         yield grad
-    if isinstance(layer, LocalResponseNorm | SpatialResponseNorm):
-        yield piece("norm", Category.NORM, shape)
-    if isinstance(layer, Dropout):
-        yield piece("mask", Category.MASK, shape)
+    for kept in layer.auxiliary:
+        yield piece(kept, Category(kept), shape)
     for name, size in (("weight", part.weight_shape), ("bias", part.bias_shape)):
         if not size:
             continue
@@ -173,20 +160,6 @@ def _piece(
         layer=layer,
         column=column,
         shape=shape,
-    )
-
-
-def _keeps(layer: Layer) -> bool:
-    """Whether a layer's backward pass needs its own output, so that nothing may overwrite it."""
-    return isinstance(
-        layer,
-        MaxPool
-        | LocalResponseNorm
-        | SpatialResponseNorm
-        | Sigmoid
-        | Tanh
-        | ReLU
-        | SoftmaxCrossEntropy,
     )
 
 

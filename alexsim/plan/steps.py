@@ -11,17 +11,7 @@ from dataclasses import dataclass
 
 from alexsim.network import counts
 from alexsim.network.counts import FLOAT_BYTES, Count
-from alexsim.network.layers import (
-    Dropout,
-    FullyConnected,
-    LocalResponseNorm,
-    MaxPool,
-    ReLU,
-    Sigmoid,
-    SoftmaxCrossEntropy,
-    SpatialResponseNorm,
-    Tanh,
-)
+from alexsim.network.layers import FullyConnected, SoftmaxCrossEntropy
 from alexsim.network.network import Part
 from alexsim.plan.crossings import Crossings
 from alexsim.plan.placement import Step, activation, elements, parameter
@@ -152,14 +142,12 @@ class StepList(Crossings):
         device = self.device_of[part.column]
         own = activation(device, part.layer.name, part.column)
         reads, writes = list(self.inputs(part)), [own]
-        match part.layer:
-            case LocalResponseNorm() | SpatialResponseNorm():
-                writes.append(parameter(device, part, "norm"))
-            case Dropout():
-                mask = parameter(device, part, "mask")
+        for kept in part.layer.auxiliary:
+            buffer = parameter(device, part, kept)
+            if kept == "mask":
                 size = FLOAT_BYTES * self.batch_size * elements(part.output_shape)
-                self._add(OpKind.DRAW, part, writes=(mask,), count=Count(moved_bytes=size))
-                reads.append(mask)
+                self._add(OpKind.DRAW, part, writes=(buffer,), count=Count(moved_bytes=size))
+            (reads if kept == "mask" else writes).append(buffer)
         if part.weight_shape:
             reads += [parameter(device, part, "weight"), parameter(device, part, "bias")]
         count = counts.forward(part, self.batch_size)
@@ -224,22 +212,20 @@ class StepList(Crossings):
     def _grad_input(self, part: Part) -> None:
         device = self.device_of[part.column]
         own = activation(device, part.layer.name, part.column)
-        grad = self._own_grad(part)
-        match part.layer:
-            case SoftmaxCrossEntropy():
-                reads: tuple[str, ...] = (own, f"gpu{device}/labels")
-            case ReLU() | Sigmoid() | Tanh():
-                reads = (grad, own)
-            case Dropout():
-                reads = (grad, parameter(device, part, "mask"))
-            case MaxPool():
-                reads = (grad, own, *self.inputs(part))
-            case LocalResponseNorm() | SpatialResponseNorm():
-                reads = (grad, *self.inputs(part), parameter(device, part, "norm"))
-            case _ if part.weight_shape:
-                reads = (grad, parameter(device, part, "weight"))
-            case _:
-                reads = (grad,)
+        if isinstance(part.layer, SoftmaxCrossEntropy):
+            reads = [own, f"gpu{device}/labels"]
+        else:
+            reads = [self._own_grad(part)]
+        for kept in part.layer.backward_reads:
+            match kept:
+                case "output":
+                    reads.append(own)
+                case "input":
+                    reads += self.inputs(part)
+                case _:
+                    reads.append(parameter(device, part, kept))
+        if part.weight_shape:
+            reads.append(parameter(device, part, "weight"))
         writes = self.input_grads(part)
         before = {name in self.contributed for name in writes}
         assert len(before) == 1, f"{part.layer.name}: mixed first and later contributions"

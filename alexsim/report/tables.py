@@ -12,7 +12,7 @@ from rich.text import Text
 
 from alexsim.network import counts
 from alexsim.network.editions import load_network
-from alexsim.network.layers import AveragePool, Convolution, FullyConnected, MaxPool
+from alexsim.network.layers import Layer
 from alexsim.network.network import Network
 from alexsim.plan.fit import Fit
 from alexsim.plan.records import Category, Plan
@@ -184,16 +184,9 @@ def network_table(network: Network) -> RenderableType:
     return Group(out, Text(text))
 
 
-def _size(layer: object) -> str:
-    match layer:
-        case Convolution(size=size, stride=stride, padding=padding):
-            return f"{size}x{size}/{stride}" + (f" pad {padding}" if padding else "")
-        case MaxPool(size=size, stride=stride) | AveragePool(size=size, stride=stride):
-            return f"{size}x{size}/{stride}"
-        case FullyConnected():
-            return "dense"
-        case _:
-            return ""
+def _size(layer: Layer) -> str:
+    padding = getattr(layer, "padding", 0)
+    return layer.window + (f" pad {padding}" if padding else "")
 
 
 def milliseconds(seconds: float) -> str:
