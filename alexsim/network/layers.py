@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 from alexsim.errors import NetworkError
 
@@ -22,13 +22,20 @@ Kept = Literal["output", "input", "norm", "mask"]
 denominators of a response norm, the mask of dropout."""
 
 
+class Elementwise(NamedTuple):
+    """FLOP per output element: one for each addition, multiplication, comparison, division, square
+    root, power or exponential."""
+
+    forward: int
+    grad_input: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer(ABC):
     """One step of the chain; its input is the output of the layer before.
 
     What a layer computes, counts and keeps is said here and nowhere else: plan, counts, memory,
-    drawings and tables read it. FLOP are per output element, one for each addition,
-    multiplication, comparison, division, square root, power or exponential.
+    drawings and tables read it.
     """
 
     name: str
@@ -42,15 +49,9 @@ class Layer(ABC):
     """Whether its input's gradient may take the memory of its output's."""
     has_bias: ClassVar[bool] = False
 
-    @property
     @abstractmethod
-    def forward_flop(self) -> int:
-        """Arithmetic of the forward pass, multiply-adds of weights left out."""
-
-    @property
-    @abstractmethod
-    def grad_input_flop(self) -> int:
-        """The same of its input's gradient."""
+    def elementwise(self) -> Elementwise:
+        """Arithmetic per output element, multiply-adds of weights left out."""
 
     @property
     def auxiliary(self) -> tuple[Literal["norm", "mask"], ...]:
@@ -98,15 +99,8 @@ class Convolution(Layer):
         if self.padding < 0:
             raise NetworkError(f"layer {self.name!r}: padding must be >= 0, got {self.padding}")
 
-    @property
-    def forward_flop(self) -> int:
-        """The bias."""
-        return 1
-
-    @property
-    def grad_input_flop(self) -> int:
-        """None: multiply-adds only."""
-        return 0
+    def elementwise(self) -> Elementwise:
+        return Elementwise(forward=1, grad_input=0)
 
     @property
     def window(self) -> str:
@@ -186,30 +180,19 @@ class MaxPool(_Pool):
     backward_reads: ClassVar[tuple[Kept, ...]] = ("output", "input")
     keeps_output: ClassVar[bool] = True
 
-    @property
-    def forward_flop(self) -> int:
-        """Comparisons."""
-        return self.size**2 - 1
-
-    @property
-    def grad_input_flop(self) -> int:
-        """Compares every input with the maximum, and adds."""
-        return 2 * self.size**2 if self.ties == "all" else self.size**2 + 1
+    def elementwise(self) -> Elementwise:
+        return Elementwise(
+            forward=self.size**2 - 1,
+            grad_input=2 * self.size**2 if self.ties == "all" else self.size**2 + 1,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AveragePool(_Pool):
     """Mean of each window (LeNet's sub-sampling, without its trained scale)."""
 
-    @property
-    def forward_flop(self) -> int:
-        """Additions and a division."""
-        return self.size**2
-
-    @property
-    def grad_input_flop(self) -> int:
-        """A division, and an addition to every input."""
-        return self.size**2 + 1
+    def elementwise(self) -> Elementwise:
+        return Elementwise(forward=self.size**2, grad_input=self.size**2 + 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,15 +210,8 @@ class LocalResponseNorm(Layer):
     backward_reads: ClassVar[tuple[Kept, ...]] = ("input", "norm")
     keeps_output: ClassVar[bool] = True
 
-    @property
-    def forward_flop(self) -> int:
-        """Squares' sum, scale, shift, power, product."""
-        return self.size + 4
-
-    @property
-    def grad_input_flop(self) -> int:
-        """The sum again, and the two terms."""
-        return self.size + 7
+    def elementwise(self) -> Elementwise:
+        return Elementwise(forward=self.size + 4, grad_input=self.size + 7)
 
     def __post_init__(self) -> None:
         _odd_window(self, self.size)
@@ -255,15 +231,8 @@ class SpatialResponseNorm(Layer):
     backward_reads: ClassVar[tuple[Kept, ...]] = ("input", "norm")
     keeps_output: ClassVar[bool] = True
 
-    @property
-    def forward_flop(self) -> int:
-        """Squares' sum, scale, shift, power, product."""
-        return self.size**2 + 4
-
-    @property
-    def grad_input_flop(self) -> int:
-        """The sum again, and the two terms."""
-        return self.size**2 + 7
+    def elementwise(self) -> Elementwise:
+        return Elementwise(forward=self.size**2 + 4, grad_input=self.size**2 + 7)
 
     def __post_init__(self) -> None:
         _odd_window(self, self.size)
@@ -281,15 +250,8 @@ class ReLU(Layer):
     overwrites_input: ClassVar[bool] = True
     overwrites_grad: ClassVar[bool] = True
 
-    @property
-    def forward_flop(self) -> int:
-        """A comparison."""
-        return 1
-
-    @property
-    def grad_input_flop(self) -> int:
-        """A choice."""
-        return 1
+    def elementwise(self) -> Elementwise:
+        return Elementwise(forward=1, grad_input=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -299,15 +261,8 @@ class Sigmoid(Layer):
     backward_reads: ClassVar[tuple[Kept, ...]] = ("output",)
     keeps_output: ClassVar[bool] = True
 
-    @property
-    def forward_flop(self) -> int:
-        """Exponential, sums, division."""
-        return 4
-
-    @property
-    def grad_input_flop(self) -> int:
-        """Two products and a difference."""
-        return 3
+    def elementwise(self) -> Elementwise:
+        return Elementwise(forward=4, grad_input=3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -317,15 +272,8 @@ class Tanh(Layer):
     backward_reads: ClassVar[tuple[Kept, ...]] = ("output",)
     keeps_output: ClassVar[bool] = True
 
-    @property
-    def forward_flop(self) -> int:
-        """Exponential, sums, division."""
-        return 5
-
-    @property
-    def grad_input_flop(self) -> int:
-        """Two products and a difference."""
-        return 3
+    def elementwise(self) -> Elementwise:
+        return Elementwise(forward=5, grad_input=3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -339,15 +287,8 @@ class Dropout(Layer):
     backward_reads: ClassVar[tuple[Kept, ...]] = ("mask",)
     overwrites_grad: ClassVar[bool] = True
 
-    @property
-    def forward_flop(self) -> int:
-        """A product with the mask."""
-        return 1
-
-    @property
-    def grad_input_flop(self) -> int:
-        """The same."""
-        return 1
+    def elementwise(self) -> Elementwise:
+        return Elementwise(forward=1, grad_input=1)
 
     def __post_init__(self) -> None:
         if not 0 < self.rate < 1:
@@ -368,15 +309,8 @@ class FullyConnected(Layer):
     bias_init: float = 0.0
     has_bias: ClassVar[bool] = True
 
-    @property
-    def forward_flop(self) -> int:
-        """The bias."""
-        return 1
-
-    @property
-    def grad_input_flop(self) -> int:
-        """None: multiply-adds only."""
-        return 0
+    def elementwise(self) -> Elementwise:
+        return Elementwise(forward=1, grad_input=0)
 
     @property
     def window(self) -> str:
@@ -399,15 +333,8 @@ class SoftmaxCrossEntropy(Layer):
 
     keeps_output: ClassVar[bool] = True
 
-    @property
-    def forward_flop(self) -> int:
-        """Maximum, difference, exponential, sum, division."""
-        return 5
-
-    @property
-    def grad_input_flop(self) -> int:
-        """A difference and a share."""
-        return 2
+    def elementwise(self) -> Elementwise:
+        return Elementwise(forward=5, grad_input=2)
 
     def output_shape(self, inputs: Shape) -> Shape:
         return (math.prod(inputs),)
