@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from alexsim.cli import options
+from alexsim.cli import options, sources
 from alexsim.cli.data_watch import ImageProgress
-
-if TYPE_CHECKING:
-    from alexsim.train.packing.listing import SourceChoices
 
 app = typer.Typer(
     rich_markup_mode=None,
@@ -30,82 +27,6 @@ Workers = Annotated[
     int | None,
     typer.Option("--workers", metavar="N", help="Processes. Default: one per core."),
 ]
-Names = Annotated[
-    Path | None,
-    typer.Option(
-        "--names",
-        metavar="FILE",
-        help="What classes are called, a line each, as LOC_synset_mapping.txt has WordNet ids."
-        " Default: such a file beside the data.",
-    ),
-]
-ValLabels = Annotated[
-    Path | None,
-    typer.Option(
-        "--val-labels",
-        metavar="FILE",
-        help="Labels of the validation images, wherever these lie: a line for each, with its name,"
-        " as in LOC_val_solution.csv, or without, in the order of their names. Default: a file"
-        " beside the data, where images lie in no class folder.",
-    ),
-]
-LabelSchemeName = Annotated[
-    str,
-    typer.Option(
-        "--label-scheme",
-        metavar="SCHEME",
-        help="What those labels are: `names` of classes (WordNet ids, say; the default), the"
-        " `words` they are called, `ilsvrc`: ILSVRC's own ids, by its development kit, or places"
-        " among the classes, `0-based` or `1-based`.",
-    ),
-]
-SplitRule = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--split",
-        metavar="NAME=SPLIT",
-        help="Files or folders of this name, as in 'interval-*.tar=train', are `train`, `val`,"
-        " `test` or `none`. Default: by a whole word of the name; else train.",
-    ),
-]
-ImageEnding = Annotated[
-    str,
-    typer.Option(
-        "--image",
-        metavar="ENDING",
-        help="Of WebDataset samples with several images take these, as in left.jpg. Default: jpg,"
-        " jpeg, png, webp, then others; a plain ending before one with a dot.",
-    ),
-]
-
-
-def _choices(
-    names: Path | None, labels: Path | None, scheme: str, split: list[str] | None, image: str
-) -> SourceChoices:
-    """How to read a source.
-
-    Raises:
-        AlexsimError: a scheme or split is none of those there are.
-    """
-    from alexsim.cli.parse import choice
-    from alexsim.errors import AlexsimError
-    from alexsim.train.packing.classes import LABEL_SCHEMES
-    from alexsim.train.packing.listing import SourceChoices
-    from alexsim.train.packing.splits import SOURCE_SPLITS
-
-    rules = []
-    for text in split or ():
-        pattern, equals, named = text.rpartition("=")
-        if not equals or not pattern:
-            raise AlexsimError(f"--split must be NAME=SPLIT, as in val.tar=train; got {text!r}")
-        rules.append((pattern, choice(f"--split {pattern}=", named, SOURCE_SPLITS)))
-    return SourceChoices(
-        names=names,
-        labels=labels,
-        scheme=choice("--label-scheme", scheme, LABEL_SCHEMES) if scheme else None,
-        splits=tuple(rules),
-        image=image.removeprefix("."),
-    )
 
 
 @app.command("pack")
@@ -134,11 +55,11 @@ def pack_data(
         ),
     ] = "shuffled",
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the order.")] = 0,
-    names: Names = None,
-    val_labels: ValLabels = None,
-    label_scheme: LabelSchemeName = "",
-    split: SplitRule = None,
-    image: ImageEnding = "",
+    names: sources.Names = None,
+    val_labels: sources.ValLabels = None,
+    label_scheme: sources.LabelSchemeName = "",
+    split: sources.SplitRule = None,
+    image: sources.ImageEnding = "",
     workers: Workers = None,
     json: options.Json = False,
 ) -> None:
@@ -182,7 +103,7 @@ def pack_data(
             target,
             settings,
             workers=_workers(workers),
-            choices=_choices(names, val_labels, label_scheme, split, image),
+            choices=sources.choices(names, val_labels, label_scheme, split, image),
             watch=PackWatch(note=shown.note, listing=shown.listing, packed=shown.images),
         )
     from alexsim.report.data import pack_document, pack_summary
@@ -217,11 +138,11 @@ def inspect_data(
             "--most", metavar="N", help="Images of a source to decode, evenly spread, at most."
         ),
     ] = 10_000_000,
-    names: Names = None,
-    val_labels: ValLabels = None,
-    label_scheme: LabelSchemeName = "",
-    split: SplitRule = None,
-    image: ImageEnding = "",
+    names: sources.Names = None,
+    val_labels: sources.ValLabels = None,
+    label_scheme: sources.LabelSchemeName = "",
+    split: sources.SplitRule = None,
+    image: sources.ImageEnding = "",
     workers: Workers = None,
     json: options.Json = False,
 ) -> None:
@@ -240,7 +161,7 @@ def inspect_data(
         raise AlexsimError(f"--sheet must name a .png file, got {sheet}")
     if not folder.exists():
         raise AlexsimError(f"{folder}: no such file or folder")
-    choices = _choices(names, val_labels, label_scheme, split, image)
+    choices = sources.choices(names, val_labels, label_scheme, split, image)
     if not is_packed(folder):
         options.refuse(context, f"needs a packed set; {folder} has no checksums", "verify")
     else:
