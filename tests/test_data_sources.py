@@ -234,7 +234,7 @@ def test_label_files_by_hand(text: str, right: str, tmp_path: Path) -> None:
     ("images", "text", "message"),
     [
         ("1 2 10", "cat\ndog\ncat", "10.jpg stands before val/2.jpg"),
-        ("x/1 y/1", "1.jpg,cat", "calls several images '1.jpg'; give their folders"),
+        ("x/1 y/1", "1.jpg,cat", "several images are called '1.jpg'; give folders"),
         ("x/1 y/1", "x/1.jpg,cat", "no label for val/y/1.jpg"),
     ],
 )

@@ -103,7 +103,7 @@ class ValidationLabels:
 
     def _labels(self, names: Sequence[str], meaning: Collection[str]) -> list[str]:
         """Each image's label: of the line that names it, or of its place among all names."""
-        index = _Names(names)
+        index = _Names(names, self.path)
         label_of: dict[int, str] = {}
         for line in self.lines:
             for place, texts in index.pairs(line):
@@ -179,7 +179,8 @@ _SCHEME_WORDS: dict[LabelScheme, str] = {
 class _Names:
     """Images by what a line may call them: a path, a name, a name without its ending."""
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], path: str) -> None:
+        self._path = path
         self._parts = [name.split("/") for name in names]
         self._places: dict[str, list[int]] = {}
         for place, parts in enumerate(self._parts):
@@ -190,7 +191,7 @@ class _Names:
         """The image that a line names, and what may be its label: what stands behind the name,
         all of it or the next field, or else the field before it."""
         for separator in ("\t", ",", ";"):
-            fields = next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])
+            fields = _fields(line, separator)
             for number, text in enumerate(fields if len(fields) > 1 else ()):
                 if (place := self._place(text)) is not None:
                     behind = fields[number + 1 :]
@@ -218,8 +219,16 @@ class _Names:
         exact = [place for place in found if self._parts[place][-1].startswith(name)]
         found = exact if len(found) > 1 else found
         if len(found) > 1:
-            raise DataError(f"a line calls several images {text!r}; give their folders")
+            raise DataError(f"{self._path}: several images are called {text!r}; give folders")
         return found[0] if found else None
+
+
+def _fields(line: str, separator: str) -> list[str]:
+    try:
+        return next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])
+    except csv.Error:
+        # A field beyond the parser's limit is no name.
+        return []
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
