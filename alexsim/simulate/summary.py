@@ -211,19 +211,26 @@ def _exchange_times(plan: Plan, mine: list[_Placed]) -> tuple[ExchangeTimes, ...
 
 
 def _ops(listed: TaskList) -> tuple[OpTimes, ...]:
-    return tuple(
-        OpTimes(
-            name=op.id,
-            device=op.device,
-            kind=str(op.kind),
-            seconds=sum(cost.seconds for cost in costs),
-            limit=max(costs, key=lambda cost: cost.seconds).limit,
-            # A slice of a layer may do its share and a little more: its whole is what counts.
-            flop=min(op.count.flop, sum(cost.flop for cost in costs)),
+    times = []
+    for op in listed.plan.ops():
+        if not (costs := listed.costs.get(op.id)):
+            continue
+        longest, seconds, flop = costs[0], costs[0].seconds, costs[0].flop
+        for cost in costs[1:]:
+            longest = cost if cost.seconds > longest.seconds else longest
+            seconds, flop = seconds + cost.seconds, flop + cost.flop
+        times.append(
+            OpTimes(
+                name=op.id,
+                device=op.device,
+                kind=op.kind.value,
+                seconds=seconds,
+                limit=longest.limit,
+                # A slice of a layer may do its share and a little more: its whole is what counts.
+                flop=min(op.count.flop, flop),
+            )
         )
-        for op in listed.plan.ops()
-        if (costs := listed.costs.get(op.id))
-    )
+    return tuple(times)
 
 
 def _layers(listed: TaskList) -> tuple[LayerTimes, ...]:

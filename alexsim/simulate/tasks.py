@@ -43,7 +43,7 @@ class Timer:
         """Pieces of an op's time, corrected."""
         device, correction = self.machine.device, self.correction
         return [
-            replace(cost, seconds=correction.time(cost))
+            cost.lasting(correction.time(cost))
             for cost in self.library.costs(device, work, self.precision, correction)
         ]
 

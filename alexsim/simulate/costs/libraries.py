@@ -107,9 +107,9 @@ def _possible(device: Device, work: Work, cost: Cost, precision: Precision) -> C
     memory_s = moved / device.memory_bytes_per_s.value
     least_s = max(compute_s, memory_s)
     if cost.seconds >= least_s:
-        return replace(cost, least_s=least_s)
+        return Cost(cost.seconds, cost.limit, cost.traits, least_s, cost.flop)
     limit: Limit = "compute" if compute_s > memory_s else "memory"
-    return replace(cost, seconds=least_s, limit=limit, least_s=least_s)
+    return Cost(least_s, limit, cost.traits, least_s, cost.flop)
 
 
 CHANNELS_LAST = frozenset({"tensorflow-2015", "tensorflow-nhwc"})
