@@ -349,6 +349,7 @@ def test_mistakes_take_one_line_and_leave_nothing(
         (("--mem-cap", "1MB"), 3, "what would fit: --policy reuse --batch"),
         (("--resume", tmp_path / "gone"), 2, "--data, --seed, .* cannot be given with it"),
         (("-o", "/proc/run"), 2, "cannot write /proc/run"),
+        (("-o", tmp_path / "caf\udce9"), 2, r"caf\\xe9: safetensors reads UTF-8"),
     ):
         # In this process: each is refused before anything runs.
         with pytest.raises(SystemExit) as ended:

@@ -27,6 +27,7 @@ from alexsim.errors import AlexsimError
 from alexsim.execute.choices import BACKENDS, DEVICES, PRECISIONS, Backend, Device
 from alexsim.execute.world import Place
 from alexsim.machine.device import load_device
+from alexsim.names import name_text
 from alexsim.network.editions import load_network
 from alexsim.network.variants import without_head
 from alexsim.plan.planner import TRANSPORTS, plan
@@ -176,7 +177,14 @@ def begin(
     chosen = replace(
         chosen, data=str(root), steps=steps_wanted(steps, epochs, chosen, len(images.train))
     )
-    return chosen, output or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
+    run_dir = output or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
+    try:
+        str(run_dir).encode()
+    except UnicodeEncodeError:
+        raise AlexsimError(
+            f"-o {name_text(str(run_dir))}: safetensors reads UTF-8 paths only"
+        ) from None
+    return chosen, run_dir
 
 
 def _with_new_head(net: str, initial: Weights | None, data: Path) -> str:
