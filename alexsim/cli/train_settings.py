@@ -177,6 +177,11 @@ def begin(
     chosen = replace(
         chosen, data=str(root), steps=steps_wanted(steps, epochs, chosen, len(images.train))
     )
+    return chosen, _run_directory(output)
+
+
+def _run_directory(output: Path | None) -> Path:
+    """Where a run goes."""
     run_dir = output or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
     try:
         str(run_dir).encode()
@@ -184,7 +189,7 @@ def begin(
         raise AlexsimError(
             f"-o {name_text(str(run_dir))}: safetensors reads UTF-8 paths only"
         ) from None
-    return chosen, run_dir
+    return run_dir
 
 
 def _with_new_head(net: str, initial: Weights | None, data: Path) -> str:
