@@ -21,6 +21,7 @@ import pytest
 from PIL import Image
 
 from alexsim.errors import DataError
+from alexsim.train.dataset import discover
 from alexsim.train.packing.index import read_index, read_members, verify
 from alexsim.train.packing.pack import pack
 from alexsim.train.packing.records import PackIndex, PackSettings
@@ -309,6 +310,11 @@ def test_what_is_whole_stays_and_what_is_not_ours_too(
         pack(wordnet, tmp_path / "set", PackSettings(), workers=1)
     with pytest.raises(DataError, match="is packed already"):
         pack(packed, tmp_path / "again", SMALL, workers=1)
+    # Without its members it is a damaged set, not one of tars whose classes are numbers.
+    shutil.copytree(packed, tmp_path / "lost")
+    (tmp_path / "lost" / "members.npy").unlink()
+    with pytest.raises(DataError, match=r"members\.npy: cannot be read"):
+        discover(tmp_path / "lost", most_classes=4)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").touch()
     with pytest.raises(DataError, match="is not empty"):

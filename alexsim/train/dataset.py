@@ -27,6 +27,8 @@ STATISTICS_IMAGES = 1024
 """Files, evenly spread over the training set, that the mean image is taken from."""
 INDEX, MEMBERS, PARTS = "index.json", "members.npy", ".parts"
 """What a packed folder has; and what one has that is being packed."""
+_FORMAT = b'"format": "WebDataset'
+"""What an index of a packed set begins with."""
 TASK_IMAGES = 16
 """Files that a worker is given at a time."""
 
@@ -190,9 +192,12 @@ def is_packed(root: Path) -> bool:
     Raises:
         DataError: it has only begun to.
     """
-    # Somebody's own file may be called so.
-    if (root / INDEX).is_file() and (root / MEMBERS).exists():
-        return True
+    index = root / INDEX
+    if index.is_file():
+        # Somebody's own file may be called so; a packed set may have lost its members.
+        with index.open("rb") as file:
+            if _FORMAT in file.read(256) or (root / MEMBERS).exists():
+                return True
     if (root / PARTS).is_dir():
         raise DataError(f"{root}: packing stopped half-way; the same `alexsim data pack` goes on")
     return False
