@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 Activity = Literal["computing", "exchange", "all_reduce", "upload", "barrier", "host"]
 
 
+@lru_cache(maxsize=4096)
 def activity(op_id: str) -> Activity:
     """What a device does while the op of that id runs."""
     last = op_id.rpartition(".")[2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -67,6 +68,11 @@ BASELINE = Baseline(
 )
 
 
+def step_of(document: dict) -> dict:
+    """What a baseline holds of the case ``step``."""
+    return document["machines"][HOST.key]["timed"]["step"]
+
+
 def test_counted_figures_are_compared_exactly() -> None:
     verdicts = judge(found(figures={"flop": 10, "bytes": 21, "more": 1}), BASELINE, tolerance=0.05)
     assert {v.name: v.status for v in verdicts} == {
@@ -98,6 +104,21 @@ def test_a_ratio_fails_only_where_its_whole_interval_is_beyond(
     (verdict,) = judge(found(timed(median, spread)), replace(BASELINE, counted={}), tolerance=0.05)
     assert verdict.status == status
     assert verdict.fails == (status == "slower")
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 0.0, -1.0])
+@pytest.mark.parametrize("known", [True, False])
+def test_what_is_no_number_passes_nothing(bad: float, known: bool) -> None:
+    baseline = replace(BASELINE, counted={}, machines=BASELINE.machines if known else {})
+    case = timed(1.0)
+    for name in ("low", "median", "high"):
+        wrong = replace(case, ratio=replace(case.ratio, **{name: bad}))
+        (verdict,) = judge(found(wrong), baseline, tolerance=0.05)
+        assert verdict.fails
+    (verdict,) = judge(
+        found(figures={"x": math.nan}), replace(baseline, counted={"x": math.nan}), tolerance=0
+    )
+    assert verdict.fails
 
 
 def test_another_machine_is_shown_and_not_judged() -> None:
@@ -201,7 +222,9 @@ def test_counted_figures_are_the_facts() -> None:
     assert any(name.startswith("kernels/") for name in shipped.counted)
 
 
-def test_without_triton_no_kernel_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_triton_no_kernel_is_missed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("alexsim.bench.counted.util.find_spec", lambda _: None)
     assert kernel_figures() == {}
     shipped = store.load(store.default_path("alexnet-2012"))
@@ -209,6 +232,18 @@ def test_without_triton_no_kernel_is_missed(monkeypatch: pytest.MonkeyPatch) -> 
     _, verdicts = runner.compare(selection, shipped, tolerance=0.05)
     assert verdicts
     assert {v.status for v in verdicts} == {"same"}
+    assert exit_code("bench", "compare", "--only", "counted") == 0
+    out = capsys.readouterr().out
+    assert "left out: kernels (Triton is not installed), ratios (--only counted)" in out
+
+
+def test_what_was_left_out_is_told(own: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("bench", "run", "--net", own, "--only", "counted", "--no-kernels") == 0
+    assert "left out: kernels (--no-kernels), ratios (--only counted)" in capsys.readouterr().out
+    what = ("--net", own, "--only", "counted", "--no-kernels", "--json")
+    assert exit_code("bench", "run", *what) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["left_out"] == {"kernels": "--no-kernels", "ratios": "--only counted"}
 
 
 def test_a_network_of_ones_own_is_gated(
@@ -251,6 +286,16 @@ def test_an_update_keeps_what_it_did_not_measure(own: str, tmp_path: Path) -> No
         (lambda d: d.pop("machines"), "is no baseline of this version"),
         (lambda d: d.update(schema=7), "schema 7, not 1"),
         (lambda d: d["host"].update(colour="red"), "is no baseline of this version"),
+        (lambda d: d["counted"].update(flop=math.nan), "flop must be a finite number, got nan"),
+        (lambda d: d["counted"].update(flop=True), "flop must be a finite number, got True"),
+        *(
+            (lambda d, bad=bad: step_of(d).update(ratio=bad), "step: ratio must be a finite number")
+            for bad in (math.nan, math.inf, "1", None)
+        ),
+        *(
+            (lambda d, bad=bad: step_of(d).update(low=bad), "step must have 0 < low <= ratio")
+            for bad in (0, -1.0, 1.01)
+        ),
     ],
 )
 def test_a_damaged_baseline_is_named(
@@ -270,7 +315,9 @@ def test_a_damaged_baseline_is_named(
     ("arguments", "says"),
     [
         (["run", "--only", "some"], "--only must be one of counted, timed"),
-        (["compare", "--tolerance", "-1"], "--tolerance must not be below 0"),
+        (["compare", "--tolerance", "-1"], "--tolerance must be a number >= 0"),
+        (["compare", "--tolerance", "nan"], "--tolerance must be a number >= 0"),
+        (["compare", "--tolerance", "inf"], "--tolerance must be a number >= 0"),
         (["update", "--runs", "0"], "--runs"),
         (["update", "--baseline", "no/such/folder/b.json"], "there is no folder"),
         (["run", "--net", "nowhere.py:net"], "there is no file nowhere.py"),

@@ -99,7 +99,7 @@ def test_options_reach_the_simulator(capsys: pytest.CaptureFixture[str]) -> None
         (("simulate", "--library", "cudann"), "no library 'cudann'"),
         (("simulate", "--link", "pcie9"), "no link 'pcie9'"),
         (("simulate", "--set", "device.clock"), "must be KEY=NUMBER"),
-        (("simulate", "--set", "device.clock_hz=fast"), "not a size: 'fast'"),
+        (("simulate", "--set", "device.clock_hz=fast"), "takes a plain number of Hz"),
         (("simulate", "--partition", "rows"), "--partition must be one of columns"),
         (("simulate", "--precision", "int8"), "--precision must be one of fp32"),
         (("simulate", "--gpus", "2", "--partition", "replicas", "--batch", "3"), "does not divide"),
@@ -292,6 +292,13 @@ def test_calibrate_predicts_what_it_has_not_seen(
         ('"schema": 2', '"schema": 1', "has another schema"),
         ('"threads": 1', '"threads": 0', "a number is missing or not positive"),
         ('"threads": 1', '"thread": 1', "is not a calibration"),
+        ('"scatter": ', '"scatter": NaN, "x": ', "is not a calibration"),
+        ('"memory_bytes": ', '"memory_bytes": Infinity, "rounds": ', "not positive: memory_bytes"),
+        ('"per_second": ', '"per_second": NaN, "seconds": ', "not positive: rate '"),
+        *(
+            ('"ops": {', f'"ops": {{"x": [[8, {bad}]],', "op 'x' at 8 images")
+            for bad in ("NaN", "Infinity", "0", "-1")
+        ),
     ):
         path.write_text(text.replace(old, new), "utf-8")
         assert run(*arguments) == 2

@@ -21,6 +21,7 @@ import pytest
 from PIL import Image
 
 from alexsim.errors import DataError
+from alexsim.train.dataset import discover
 from alexsim.train.packing.index import read_index, read_members, verify
 from alexsim.train.packing.pack import pack
 from alexsim.train.packing.records import PackIndex, PackSettings
@@ -309,6 +310,11 @@ def test_what_is_whole_stays_and_what_is_not_ours_too(
         pack(wordnet, tmp_path / "set", PackSettings(), workers=1)
     with pytest.raises(DataError, match="is packed already"):
         pack(packed, tmp_path / "again", SMALL, workers=1)
+    # Without its members it is a damaged set, not one of tars whose classes are numbers.
+    shutil.copytree(packed, tmp_path / "lost")
+    (tmp_path / "lost" / "members.npy").unlink()
+    with pytest.raises(DataError, match=r"members\.npy: cannot be read"):
+        discover(tmp_path / "lost", most_classes=4)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").touch()
     with pytest.raises(DataError, match="is not empty"):
@@ -367,7 +373,7 @@ def packs(source: Path, target: Path) -> PackIndex:
         (lambda p: (p.mkdir(), (p / "a.tar").write_bytes(b"x" * 2000)), "not a plain tar"),
         (lambda p: (p.mkdir(), (p / "a.parquet").write_bytes(b"x" * 2000)), "not a parquet"),
         (lambda p: (p.mkdir(), tar_of(p / "val.tar", [("a.JPEG", b"x")])), "--split NAME=train"),
-        (lambda p: (p.mkdir(), tar_of(p / "a.tar", [("a.JPEG", b"x")])), "without classes"),
+        (lambda p: (p.mkdir(), tar_of(p / "a.tar", [("a.JPEG", b"x")])), "in no class folder"),
     ],
 )
 def test_sources_that_cannot_be_used_are_named(make: object, message: str, tmp_path: Path) -> None:

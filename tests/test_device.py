@@ -1,9 +1,11 @@
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from alexsim.errors import ProfileError
+from alexsim.errors import AlexsimError, ProfileError
 from alexsim.machine.device import Device, device_from, device_names, load_device
 from alexsim.machine.machine import (
     changed,
@@ -13,8 +15,11 @@ from alexsim.machine.machine import (
     load_sheet,
     machine_names,
 )
-from alexsim.machine.sheet import KINDS
+from alexsim.machine.sheet import KINDS, UNSOURCED, find, names
+from alexsim.network.editions import edition_names, load_network
 from alexsim.report.hardware import quantities
+from alexsim.simulate.costs.libraries import library_names, load_library
+from alexsim.train.recipe import load_recipe, recipe_names
 
 NUMBER = {"value": 1, "kind": "spec", "source": "s"}
 SHEET = {
@@ -98,6 +103,52 @@ def test_unknown_names_list_the_near_and_the_known() -> None:
         load_machine("gtx580x3")
     with pytest.raises(ProfileError, match=re.escape("no machine, device or link 'zzz' (known:")):
         load_sheet("zzz")
+
+
+@pytest.mark.parametrize(
+    ("load", "known"),
+    [
+        (load_device, device_names()),
+        (load_link, link_names()),
+        (load_machine, (*machine_names(), *device_names())),
+        (load_sheet, (*machine_names(), *device_names(), *link_names())),
+        (load_network, edition_names()),
+        (load_library, library_names()),
+        (load_recipe, recipe_names()),
+    ],
+)
+def test_names_are_known_in_any_case_and_proposed_only_where_close(
+    load: Callable[[str], Any], known: tuple[str, ...]
+) -> None:
+    for name in known:
+        assert repr(load(name.upper())) == repr(load(name))
+        with pytest.raises(AlexsimError, match=rf"did you mean .*{re.escape(name)}.*\(known"):
+            load(f"{name.upper()}_")
+    for name in ("zzz", "9", "A" * 40):
+        with pytest.raises(AlexsimError, match=rf"no [a-z, ]+ '{name}' \(known: "):
+            load(name)
+
+
+def test_every_number_of_every_sheet_has_a_source_or_says_that_it_has_none() -> None:
+    for folder in ("devices", "links", "machines", "architectures"):
+        for name in names(folder):
+            sources = find(folder, name, what="sheet")[0]["sources"]
+            used = {q["source"] for q in find(folder, name, what="sheet")[0].values()
+                    if isinstance(q, dict) and "source" in q}  # fmt: skip
+            assert used == set(sources), name
+            for text in sources.values():
+                assert text == UNSOURCED or len(text.split()) > 2, (name, text)
+                assert text == UNSOURCED or "unsourced" not in text, (name, text)
+                assert not re.search(r"\bMEMORY\b|search index", text), (name, text)
+    with pytest.raises(ProfileError, match="x is empty"):
+        device_from(SHEET | {"sources": SHEET["sources"] | {"x": " "}}, where="devices/x.toml")
+
+
+def test_a_bare_device_beyond_a_network_is_a_machine_of_one_card() -> None:
+    together, apart = load_machine("k80"), load_machine("k80", "", "10gbe")
+    assert together.devices_per_node.value == 16
+    assert apart.devices_per_node.value == 1
+    assert load_machine("k20x8", "", "10gbe").devices_per_node.value == 8
 
 
 def test_a_users_own_sheet(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def storages() -> dict[int, int]:
     found = {}
     for thing in gc.get_objects():
         # isinstance would ask lazy modules of torch for their class, and they warn.
-        if issubclass(type(thing), torch.Tensor):
+        if issubclass(type(thing), torch.Tensor) and thing.layout == torch.strided:
             storage = thing.untyped_storage()
             found[storage.data_ptr()] = storage.nbytes()
     return found

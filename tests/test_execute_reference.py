@@ -126,7 +126,7 @@ def choices_of(executor: Executor) -> reference.Masks:
         if isinstance(layer, ReLU):
             found[layer.name] = (whole(layer.name) > 0).float()
         if isinstance(layer, MaxPool):
-            x, y = whole(parts[0].source).contiguous(), whole(layer.name).contiguous()
+            x, y = whole(parts[0].reads[0].layer).contiguous(), whole(layer.name).contiguous()
             windows = F.unfold(x, 3, stride=2).view(*x.shape[:2], 9, -1)
             hit = windows == y.flatten(2).unsqueeze(2)
             if layer.ties == "first":

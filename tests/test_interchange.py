@@ -384,6 +384,9 @@ def test_a_missing_package_takes_one_line(monkeypatch: pytest.MonkeyPatch) -> No
         onnx.onnx_bytes(ONE, plain, {})
     assert onnx.largest_difference(b"", ONE, plain, 1.0) is None
     caffe_messages._classes.cache_clear()
+    # As where nothing of Google's is installed: None in sys.modules stops the import.
+    for name in ("google", "google.protobuf"):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(InterchangeError, match=r'pip install "alexsim\[caffe\]"'):
         caffe_messages.new_message("NetParameter")
 

@@ -150,7 +150,7 @@ def test_a_new_head_lives_on_gpu_0() -> None:
         ({"schedule": "x"}, "serial, overlap; got 'x'"),
         ({"partition": "rows"}, "columns, hybrid; got 'rows'"),
         ({"transport": "x"}, "peer, host; got 'x'"),
-        ({"trainable": frozenset({"conv9"})}, "no layer with weights is named 'conv9'"),
+        ({"trainable": frozenset({"conv9"})}, "no layer with weights 'conv9'"),
     ],
 )
 def test_choices_out_of_range_are_named(choices: dict, message: str) -> None:

@@ -212,6 +212,15 @@ def test_scratch_counts_where_an_op_took_it(
     assert found == dict(zip(("gpu0", "gpu1"), peaks, strict=True))
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 10])
+def test_quantiles_of_even_and_odd_numbers(count: int) -> None:
+    values = [float(7 * n % 11) for n in range(count)]
+    found = spread(values)
+    assert (found.low_s, found.median_s, found.high_s) == pytest.approx(
+        tuple(np.quantile(values, (0.1, 0.5, 0.9)))
+    )
+
+
 def test_spreads_are_quantiles() -> None:
     found = spread([3.0, 1.0, 2.0, 5.0, 4.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0])
     assert (found.median_s, found.low_s, found.high_s) == (6.0, 2.0, 10.0)

@@ -19,9 +19,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import save_file
+from tiny import write_weights
 
 from alexsim.cli.app import main
 from alexsim.report.page.chart import Scale, rounded_up, smoothed, thinned
+from alexsim.report.page.curves import curves
 from alexsim.report.page.inputs import Wanted
 from alexsim.report.page.passes import PASSES, passes_of
 from alexsim.report.page.text import digits, in_mib, milliseconds, percent, scaled, seconds
@@ -341,6 +343,18 @@ def test_without_a_profile_times_are_predicted(run_dir: Path, tmp_path: Path) ->
     assert page.tables["metrics-table"]
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3, 4])
+def test_the_median_step_is_said(steps: int) -> None:
+    times = [1.0, 5.0, 2.0, 9.0][:steps]
+    metrics = [
+        {"step": step, "loss": 1.0, "top1": 0.5, "top5": 0.1, "step_s": time, "data_wait_s": 0.0,
+         "images_per_s": 1.0}
+        for step, time in enumerate(times)
+    ]  # fmt: skip
+    said = f"Median {milliseconds(float(np.median(times)))} ms"
+    assert sum(said in one.text for one in curves(metrics, [])) == 1
+
+
 def test_telemetry_goes_on_over_a_resumption(run_dir: Path, tmp_path: Path) -> None:
     blank = dict.fromkeys(
         ("utilisation", "memory_bytes", "sm_mhz", "memory_mhz", "pcie_sent_bytes_per_s",
@@ -391,6 +405,38 @@ def test_one_subject_twice_has_two_names(trained: Path, tmp_path: Path) -> None:
     assert "three-steps (1st) beside three-steps (2nd)" in page.text
     assert page.tables["layer-table"][-1][3] == "1.00"
     assert "settings-table" not in page.tables
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_plan_beside_a_run_leaves_it_its_measured_time(
+    first: int, trained: Path, tmp_path: Path
+) -> None:
+    """And is planned as the run was, unless it is asked for otherwise."""
+    page = tmp_path / "page.html"
+    both = [trained, "lenet-5"]
+    document = json.loads((trained / "profile.json").read_text())
+    assert run(*(both if first == 0 else both[::-1]), "-o", page) == 0
+    times = (document["step_s"], document["predicted_step_s"])
+    quotient = times[1 - first] / times[first]
+    text = read(page).text
+    assert digits(quotient) in text
+    assert f"{trained.name} was measured" in text
+    assert f"both in batches of {document['batch_size']}" in text
+    layers = read(page).tables["layer-table"]
+    headings = [f"{trained.name}, measured, ms", "lenet-5, predicted, ms"]
+    assert layers[0][1:3] == (headings if first == 0 else headings[::-1])
+    total = sum(layer["predicted"][f"{name}_s"] for layer in document["layers"]
+                for name in ("forward", "grad_input", "grad_weight", "update")
+                if f"{name}_s" in layer["predicted"])  # fmt: skip
+    assert layers[-1][2 - first] == milliseconds(total)
+    assert run(trained, "lenet-5", "--batch", 2, "-o", page) == 0
+    assert f"batches of {document['batch_size']} and of 2" in read(page).text
+
+
+def test_a_network_in_a_file_is_a_subject(tmp_path: Path) -> None:
+    write_weights(tmp_path)
+    assert run(f"{tmp_path / 'tiny.py'}:net", "lenet-5", "-o", tmp_path / "page.html") == 0
+    assert "Not both were measured" in read(tmp_path / "page.html").text
 
 
 HOSTILE = "<script>alert('x')</script>&\"--"

@@ -11,6 +11,7 @@ from alexsim.network.counts import forward
 from alexsim.network.editions import load_network
 from alexsim.plan.planner import plan
 from alexsim.plan.records import Op, OpKind
+from alexsim.simulate.correction import UNFITTED, load_correction
 from alexsim.simulate.costs.cuda_convnet import first_generation, seconds
 from alexsim.simulate.costs.cudnn import VERSIONS, algorithms
 from alexsim.simulate.costs.gemm import gemm
@@ -130,6 +131,26 @@ def test_newer_versions_choose_among_more_algorithms_and_are_never_slower() -> N
         times.append(model.costs(card, work)[0].seconds)
     assert times == sorted(times, reverse=True)
     assert times[-1] < times[0]
+
+
+@pytest.mark.parametrize("library", ["cudnn-v4", "cudnn-v8", "fbfft", "nervana-winograd"])
+def test_the_way_that_is_fastest_after_correction_is_taken(library: str) -> None:
+    model, card = load_library(library), load_device("titan-x-maxwell")
+    low = replace(UNFITTED, coefficients={f"library:{library}": -3.0})
+    several = 0
+    for op in PLAN.devices[0].ops:
+        if not op.count.mac:
+            continue
+        work = work_of(op)
+        for correction in (UNFITTED, load_correction(), low):
+            chosen = model.costs(card, work, "fp32", correction)
+            for cost, ways in zip(chosen, model.pieces(card, work), strict=True):
+                several += len(ways) > 1
+                assert correction.time(cost) == min(map(correction.time, ways))
+                # A correction of one way alone would lead a faster card to a slower way.
+                assert len({way.traits for way in ways}) == 1
+                assert all(correction.time(way) >= way.least_s > 0 for way in ways if way.flop)
+    assert several > 9
 
 
 def test_a_product_takes_at_least_its_flop_and_bytes() -> None:

@@ -204,11 +204,12 @@ def test_killed_at_any_moment_it_resumes_to_the_same_bits(
         process.wait()
         killed_after.append(lines(run))
     done = alexsim("train", "--resume", run, "--json")
-    assert done.returncode == 0, done.stderr
-    document = json.loads(done.stdout)
+    # A fast machine may have come to the end before the last kill.
+    assert done.returncode == 0 or "40 steps are done, 40 were asked for" in done.stderr
     assert len(set(killed_after)) > 1, "every kill hit the same step"
-    assert document["losses"] == undisturbed[1]["losses"]
-    assert document["top1"] == undisturbed[1]["top1"]
+    *steps, test = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    assert [one["loss"] for one in steps] == undisturbed[1]["losses"]
+    assert test["held_out"]["top1"] == undisturbed[1]["top1"]
     assert_same_weights(run, undisturbed[0])
 
 
@@ -324,13 +325,15 @@ def test_a_loss_that_is_no_number_stops_the_run(folder: Path, tmp_path: Path) ->
             assert torch.isfinite(value).all()
 
 
-def test_mistakes_take_one_line_and_leave_nothing(folder: Path, tmp_path: Path) -> None:
+def test_mistakes_take_one_line_and_leave_nothing(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = tmp_path / "run"
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "dark").symlink_to(folder / "dark")
     base = ("train", *LENET, "-o", run, "--data", folder)
     for arguments, code, message in (
-        (("--mem-cap", "0"), 2, "not a size|at least one byte"),
+        (("--mem-cap", "0GB"), 2, "at least one byte"),
         (("--mem-cap", "3XB"), 2, "'3XB'"),
         (("--batch", "-1"), 2, "at least 1, got -1"),
         (("--batch", "x"), 2, "'--batch': .* integer"),
@@ -344,14 +347,17 @@ def test_mistakes_take_one_line_and_leave_nothing(folder: Path, tmp_path: Path) 
         (("--augment", "none"), 2, "2012, paper; got 'none'"),
         (("--learning-rate", "-1"), 2, "--learning-rate must be"),
         (("--mem-cap", "1MB"), 3, "what would fit: --policy reuse --batch"),
-        (("--resume", tmp_path / "gone"), 2, "holds no run"),
+        (("--resume", tmp_path / "gone"), 2, "--data, --seed, .* cannot be given with it"),
         (("-o", "/proc/run"), 2, "cannot write /proc/run"),
+        (("-o", tmp_path / "caf\udce9"), 2, r"caf\\xe9: safetensors reads UTF-8"),
     ):
-        done = alexsim(*base, *arguments)
-        assert done.returncode == code, (arguments, done.stderr)
-        last = [line for line in done.stderr.splitlines() if line.startswith("alexsim: ")]
-        assert len(last) == 1, done.stderr
-        assert "Traceback" not in done.stderr
+        # In this process: each is refused before anything runs.
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in (*base, *arguments)])
+        error = capsys.readouterr().err
+        assert ended.value.code == code, (arguments, error)
+        last = [line for line in error.splitlines() if line.startswith("alexsim: ")]
+        assert len(last) == 1, error
         assert re.search(message, last[0]), (arguments, last[0])
         assert not run.exists(), arguments
 

@@ -11,14 +11,14 @@ from alexsim.units import GIB, format_bytes, parse_bytes
         ("3GiB", 3 * GIB),
         ("1.5g", 3 * GIB // 2),
         ("800 MB", 800 * 2**20),
-        ("7", 7),
+        ("7B", 7),
     ],
 )
 def test_sizes_mean_what_a_card_s_box_means(text: str, size: int) -> None:
     assert parse_bytes(text) == size
 
 
-@pytest.mark.parametrize("text", ["0", "3XB", "GB", "-3GB", "", "3 G B", "0.1"])
+@pytest.mark.parametrize("text", ["0", "3XB", "GB", "-3GB", "", "3 G B", "0.1", "7", "1 "])
 def test_other_texts_are_refused_by_name(text: str) -> None:
     with pytest.raises(AlexsimError, match="size") as caught:
         parse_bytes(text)

@@ -8,10 +8,13 @@ from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from alexsim.cli.app import main
 from alexsim.errors import AlexsimError, ProfileError
 from alexsim.simulate.correction import UNFITTED, correction_document, load_correction
+from alexsim.simulate.fit import nine_in_ten
 from alexsim.simulate.judging import (
     by_device_and_library,
     by_kind,
@@ -22,7 +25,7 @@ from alexsim.simulate.judging import (
     summarise,
 )
 from alexsim.simulate.rows import Case, Excluded, case_of, read_rows
-from alexsim.simulate.validation import all_rows, cases, fit_to, may_fit, predict
+from alexsim.simulate.validation import Prediction, all_rows, cases, fit_to, may_fit, predict
 
 CASES, EXCLUDED = all_rows("published")
 
@@ -171,8 +174,6 @@ def test_blind_rows_are_predicted_without_values(
         writer = csv.DictWriter(out, names, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
-    from alexsim.cli.app import main
-
     with pytest.raises(SystemExit) as caught:
         main(["validate", "--measurements", str(blind), "-o", str(tmp_path / "out.csv")])
     assert not caught.value.code
@@ -181,6 +182,41 @@ def test_blind_rows_are_predicted_without_values(
     assert {row["id"] for row in written} == {row["id"] for row in rows}
     for row in written:
         assert bool(row["predicted"]) != bool(row["reason"])
+
+
+def predicted(errors: list[float]) -> list[Prediction]:
+    one = case("pap-0003")
+    measured = one.row.value
+    assert measured is not None
+    return [Prediction(case=one, value=measured * (1 + e), low=0.0, high=1e9) for e in errors]
+
+
+@pytest.mark.parametrize("errors", [[0.2], [0.1, 0.4], [0.3, 0.1, 0.2], [0.4, 0.1, 0.2, 0.3]])
+def test_medians_of_even_and_odd_numbers(errors: list[float]) -> None:
+    found = summarise("x", predicted([-errors[0], *errors[1:]]))
+    assert found.median_absolute_error == pytest.approx(np.median(errors))
+    assert found.mean_absolute_error == pytest.approx(np.mean(errors))
+
+
+def test_what_holds_nine_in_ten_is_a_quantile() -> None:
+    for misses in ([-3.0], [1.0, -2.0], [0.1, -0.2, 0.3], [float(n) for n in range(10)]):
+        assert nine_in_ten(misses) == np.quantile(np.abs(misses), 0.9) / 1.645
+
+
+@pytest.mark.parametrize("error", [float("nan"), float("inf")])
+def test_the_gate_passes_no_error_that_is_no_number(
+    error: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from alexsim.simulate import judging
+
+    steps, bound = summarise("steps, fitted", predicted([0.1])), summarise("x", predicted([0.9]))
+    summaries = [
+        replace(steps, mean_absolute_error=error), replace(bound, name="steps, roofline"),
+    ]  # fmt: skip
+    monkeypatch.setattr(judging, "judge", lambda *_: summaries)
+    with pytest.raises(SystemExit) as caught:
+        main(["validate", "--summary"])
+    assert caught.value.code == 4
 
 
 def test_the_gate_fails_with_exit_code_4() -> None:
@@ -224,9 +260,18 @@ def test_a_malformed_number_names_its_line(tmp_path: Path) -> None:
     path.write_text("\n".join([lines[0], lines[1].replace("333.51", "fast", 1)]), "utf-8")
     with pytest.raises(ProfileError, match="line 2"):
         read_rows(str(path))
-    for bad in ("0", "-3", "nan"):
+    for bad in ("0", "-3", "nan", "inf", "-inf", "1e999"):
         path.write_text("\n".join([lines[0], lines[1].replace("333.51", bad, 1)]), "utf-8")
-        with pytest.raises(ProfileError, match="line 2: value must be positive"):
+        with pytest.raises(ProfileError, match=r"line 2: value must be positive .*\(row cb-0121\)"):
+            read_rows(str(path))
+    for bad in ("1e-300", "1e300"):
+        path.write_text("\n".join([lines[0], lines[1].replace("333.51", bad, 1)]), "utf-8")
+        with pytest.raises(ProfileError, match="line 2: value must be between"):
+            read_rows(str(path))
+    for column in ("n_gpus", "batch_size"):
+        row = next(csv.DictReader(lines[:2])) | {column: "9" * 5000}
+        path.write_text(f"{lines[0]}\n" + ",".join(f'"{text}"' for text in row.values()), "utf-8")
+        with pytest.raises(ProfileError, match=f"line 2: {column} must have at most 9 digits"):
             read_rows(str(path))
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from alexsim.profile.records import Ratio
 
@@ -48,6 +49,8 @@ class BenchRun:
     counted: Mapping[str, Value]
     """Figures that no machine changes: FLOPs, bytes, simulated times, kernels' resources."""
     timed: tuple[Timed, ...]
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Kinds of figures that were not made, and why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,8 +88,8 @@ class Verdict:
 
     name: str
     status: str
-    """``same``, ``changed``, ``missing`` or ``new`` (counted); ``ok``, ``slower``, ``faster`` or
-    ``no baseline`` (timed)."""
+    """``same``, ``changed``, ``missing`` or ``new`` (counted); ``ok``, ``slower``, ``faster``, ``no
+    number`` or ``no baseline`` (timed)."""
     before: Value | None
     after: Value | None
     change: Ratio | None = None
@@ -95,7 +98,7 @@ class Verdict:
     @property
     def fails(self) -> bool:
         """Whether the gate fails for it: what became faster is told, not refused."""
-        return self.status in ("changed", "missing", "new", "slower")
+        return self.status in ("changed", "missing", "new", "slower", "no number")
 
 
 def judge(run: BenchRun, baseline: Baseline, *, tolerance: float) -> tuple[Verdict, ...]:
@@ -123,17 +126,22 @@ def _counted(after: Mapping[str, Value], before: Mapping[str, Value]) -> list[Ve
 
 def _timed(case: Timed, machine: Machine | None, tolerance: float) -> Verdict:
     stored = machine.timed.get(case.name) if machine else None
+    ratio = case.ratio
+    if not all(0 < one < math.inf for one in (ratio.low, ratio.median, ratio.high)):
+        before = stored.ratio if stored else None
+        return Verdict(name=case.name, status="no number", before=before, after=ratio.median)
     if stored is None:
-        return Verdict(name=case.name, status="no baseline", before=None, after=case.ratio.median)
+        return Verdict(name=case.name, status="no baseline", before=None, after=ratio.median)
     # The baseline's own runs differ: what lies between them is no change.
     change = Ratio(
-        median=case.ratio.median / stored.ratio,
-        low=case.ratio.low / stored.high,
-        high=case.ratio.high / stored.low,
-        pairs=case.ratio.pairs,
+        median=ratio.median / stored.ratio,
+        low=ratio.low / stored.high,
+        high=ratio.high / stored.low,
+        pairs=ratio.pairs,
     )
     status = "ok"
-    if change.low > 1 + tolerance:
+    # Whatever is not surely within: a ratio that is no number is none.
+    if not change.low <= 1 + tolerance:
         status = "slower"
     elif change.high < 1 / (1 + tolerance):
         status = "faster"
@@ -141,6 +149,6 @@ def _timed(case: Timed, machine: Machine | None, tolerance: float) -> Verdict:
         name=case.name,
         status=status,
         before=stored.ratio,
-        after=case.ratio.median,
+        after=ratio.median,
         change=change,
     )

@@ -45,15 +45,26 @@ Progress = Callable[[str, int, int], None]
 def run(selection: Selection, progress: Progress = lambda *_: None) -> BenchRun:
     """Count and time what was selected; ``progress`` is told what, how many, of how many."""
     figures: dict[str, Value] = {}
+    left_out: dict[str, str] = {}
     if selection.counted:
         figures |= counted(load_network(selection.network))
-        if selection.kernels:
-            figures |= kernel_figures(lambda done, ops: progress("compiling", done, ops))
+        if not selection.kernels:
+            left_out["kernels"] = "--no-kernels"
+        elif kernels := kernel_figures(lambda done, ops: progress("compiling", done, ops)):
+            figures |= kernels
+        else:
+            left_out["kernels"] = "Triton is not installed"
+    else:
+        left_out["counted figures"] = "--only timed"
     timed: tuple[Timed, ...] = ()
     if selection.timed:
         names = case_names(selection)
         timed = _timed(selection, names, progress)
-    return BenchRun(network=selection.network, host=host(), counted=figures, timed=timed)
+    else:
+        left_out["ratios"] = "--only counted"
+    return BenchRun(
+        network=selection.network, host=host(), counted=figures, timed=timed, left_out=left_out
+    )
 
 
 def case_names(selection: Selection) -> tuple[str, ...]:
@@ -74,7 +85,7 @@ def compare(
     found = run(selection, progress)
     if not selection.counted:
         baseline = replace(baseline, counted={})
-    elif not selection.kernels or not any(name.startswith("kernels/") for name in found.counted):
+    elif "kernels" in found.left_out:
         kept = {k: v for k, v in baseline.counted.items() if not k.startswith("kernels/")}
         baseline = replace(baseline, counted=kept)
     verdicts = judge(found, baseline, tolerance=tolerance)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from importlib.resources import files
+from math import isfinite
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from alexsim.bench.records import Baseline, BenchRun, Host, Machine, Stored
 from alexsim.errors import ProfileError
+from alexsim.strict_json import json_value
 
 _SCHEMA = 1
 
@@ -29,7 +30,7 @@ def load(path: Path) -> Baseline:
         ProfileError: there is none, or it is not one.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json_value(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ProfileError(
             f"no baseline {path}: make one with `alexsim bench update --baseline FILE`"
@@ -39,7 +40,7 @@ def load(path: Path) -> Baseline:
     try:
         if document["schema"] != _SCHEMA:
             raise ProfileError(f"{path}: schema {document['schema']}, not {_SCHEMA}")
-        return Baseline(
+        baseline = Baseline(
             network=document["network"],
             host=Host(**document["host"]),
             counted=dict(document["counted"]),
@@ -53,6 +54,25 @@ def load(path: Path) -> Baseline:
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ProfileError(f"{path} is no baseline of this version: {error}") from error
+    for name, value in _numbers(baseline):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+            raise ProfileError(f"{path}: {name} must be a finite number, got {value!r}")
+    for key, machine in baseline.machines.items():
+        for name, of in machine.timed.items():
+            if not 0 < of.low <= of.ratio <= of.high:
+                raise ProfileError(
+                    f"{path}: {key}: {name} must have 0 < low <= ratio <= high, got {of.low:g},"
+                    f" {of.ratio:g}, {of.high:g}"
+                )
+    return baseline
+
+
+def _numbers(baseline: Baseline) -> Iterator[tuple[str, object]]:
+    """Everything that must be a number, by name; counted figures may be text."""
+    yield from ((k, v) for k, v in baseline.counted.items() if not isinstance(v, str))
+    for key, machine in baseline.machines.items():
+        for name, of in machine.timed.items():
+            yield from ((f"{key}: {name}: {k}", v) for k, v in asdict(of).items())
 
 
 def document(baseline: Baseline) -> dict[str, Any]:

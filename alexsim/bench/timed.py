@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import torch
@@ -136,8 +137,8 @@ def measure(case: Case) -> Timed:
         ours=case.ours,
         reference=case.reference,
         ratio=found,
-        ours_s=sorted(seconds[0])[len(seconds[0]) // 2],
-        reference_s=sorted(seconds[1])[len(seconds[1]) // 2],
+        ours_s=median(seconds[0]),
+        reference_s=median(seconds[1]),
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Sequence
+from functools import cache
+from typing import Any
 
 import typer
 from typer.exceptions import Abort, TyperException
@@ -77,6 +79,25 @@ def _root(
     del version
 
 
+@cache
+def the_command() -> Any:
+    """What typer makes of all these functions; that takes longer than many a command."""
+    return typer.main.get_command(app)
+
+
+def _refuse_empty(given: Sequence[str]) -> None:
+    """An empty value is a script's variable that was never set: nothing is meant by it.
+
+    Raises:
+        AlexsimError: there is one.
+    """
+    for before, text in zip(["", *given], given, strict=False):
+        if text and not (text.startswith("--") and text.endswith("=")):
+            continue
+        option = text.rstrip("=") or (before if before.startswith("-") else "")
+        raise AlexsimError(f"{option or 'an argument'} is given without a value")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit.
 
@@ -86,10 +107,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             # Names of files are bytes, and need not be UTF-8.
             stream.reconfigure(errors=STREAM_ERRORS)
-    command = typer.main.get_command(app)
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        code = command.main(given or ["--help"], prog_name="alexsim", standalone_mode=False)
+        _refuse_empty(given)
+        code = the_command().main(given or ["--help"], prog_name="alexsim", standalone_mode=False)
     except AlexsimError as error:
         print(f"alexsim: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

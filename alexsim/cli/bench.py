@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,6 +49,7 @@ _TOLERANCE = 5.0
 
 @app.command(name="run")
 def run_command(
+    context: typer.Context,
     net: options.Net = "alexnet-2012",
     batch: BatchSize = _BATCH,
     only: Only = "",
@@ -63,7 +65,7 @@ def run_command(
     from alexsim.cli.output import json_text, print_json, write_text
     from alexsim.report.bench import bench_document, bench_tables
 
-    selection = _selection(net, batch, only, kernels=kernels)
+    selection = _selection(context, net, batch, only, kernels=kernels)
     with _progress() as progress:
         found = run(selection, progress)
     if output is not None:
@@ -76,6 +78,7 @@ def run_command(
 
 @app.command()
 def compare(
+    context: typer.Context,
     net: options.Net = "alexnet-2012",
     batch: BatchSize = _BATCH,
     only: Only = "",
@@ -101,9 +104,9 @@ def compare(
     from alexsim.errors import AlexsimError, GateError
     from alexsim.report.bench import bench_document, verdict_tables
 
-    if tolerance < 0:
-        raise AlexsimError(f"--tolerance must not be below 0, got {tolerance:g}")
-    selection = _selection(net, batch, only, kernels=kernels)
+    if not 0 <= tolerance < math.inf:
+        raise AlexsimError(f"--tolerance must be a number >= 0, got {tolerance:g}")
+    selection = _selection(context, net, batch, only, kernels=kernels)
     stored = load(baseline or default_path(net))
     with _progress() as progress:
         found, verdicts = judge(selection, stored, tolerance=tolerance / 100, progress=progress)
@@ -119,6 +122,7 @@ def compare(
 
 @app.command()
 def update(
+    context: typer.Context,
     net: options.Net = "alexnet-2012",
     batch: BatchSize = _BATCH,
     only: Only = "",
@@ -127,6 +131,7 @@ def update(
     runs: Annotated[
         int, typer.Option("--runs", metavar="N", help="How often each case is timed.")
     ] = 5,
+    json: options.Json = False,
 ) -> None:
     """Measure, and make that the baseline; other machines' ratios in it stay.
 
@@ -136,15 +141,14 @@ def update(
 
     from alexsim.bench.runner import run
     from alexsim.bench.store import default_path, document, load, updated
-    from alexsim.cli.output import json_text, write_text
+    from alexsim.cli.output import check_file, json_text, print_json, write_text
     from alexsim.cli.parse import positive
-    from alexsim.errors import AlexsimError
+    from alexsim.report.bench import left_out
 
     positive("--runs", runs)
-    selection = _selection(net, batch, only, kernels=kernels)
+    selection = _selection(context, net, batch, only, kernels=kernels)
     path = baseline or default_path(net)
-    if not path.parent.is_dir():
-        raise AlexsimError(f"cannot write {path}: there is no folder {path.parent}")
+    check_file(path)
     before = load(path) if path.exists() else None
     with _progress() as progress:
         found = [run(selection, progress)]
@@ -152,13 +156,19 @@ def update(
         found += [run(again, progress) for _ in range(runs - 1 if selection.timed else 0)]
     made = updated(before, [*found[:-1], replace(found[-1], counted=found[0].counted)])
     write_text(path, json_text(document(made)))
+    if json:
+        print_json(document(made))
+        return
     options.console().print(
-        f"{path}: {len(made.counted)} counted figures, ratios of {len(made.machines)} machine(s)",
+        f"{path}: {len(made.counted)} counted figures, ratios of {len(made.machines)} machine(s)"
+        f"{left_out(found[0])}",
         soft_wrap=True,
     )
 
 
-def _selection(net: str, batch: int, only: str, *, kernels: bool) -> Selection:
+def _selection(
+    context: typer.Context, net: str, batch: int, only: str, *, kernels: bool
+) -> Selection:
     from alexsim.bench.runner import Selection
     from alexsim.cli.parse import choice, positive
     from alexsim.network.editions import load_network
@@ -166,6 +176,10 @@ def _selection(net: str, batch: int, only: str, *, kernels: bool) -> Selection:
     positive("--batch", batch)
     if only:
         choice("--only", only, ("counted", "timed"))
+    if only == "counted":
+        options.refuse(context, "is for timed cases", "batch", "tolerance", "runs")
+    if only == "timed":
+        options.refuse(context, "is for counted figures", "kernels")
     load_network(net)
     return Selection(
         network=net,

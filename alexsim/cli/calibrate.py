@@ -12,7 +12,7 @@ from alexsim.cli import options
 
 def calibrate(
     net: options.Net = "alexnet-2012",
-    gpus: options.Gpus = None,
+    gpus: options.ColumnGpus = None,
     policy: options.Policy = "as-released",
     batches: Annotated[
         str,
@@ -50,20 +50,17 @@ def calibrate(
     """
     import os
 
-    from alexsim.cli.output import print_json, write_text
-    from alexsim.cli.parse import as_policy, positive
+    from alexsim.cli.output import check_file, print_json, write_text
+    from alexsim.cli.parse import MOST_AT_ONCE, as_policy, positive, whole_numbers
     from alexsim.errors import AlexsimError
     from alexsim.network.editions import load_network
     from alexsim.simulate.costs.measured import default_path, machine_of, write
-    from alexsim.simulate.sweep import whole
 
     positive("--rounds", rounds)
     if threads is not None:
-        positive("--threads", threads)
-    taught, asked = (
-        list(dict.fromkeys(whole(name, text.strip()) for text in given.split(",") if text.strip()))
-        for name, given in (("--batches", batches), ("--check", check))
-    )
+        positive("--threads", threads, most=MOST_AT_ONCE)
+    taught = whole_numbers("--batches", batches)
+    asked = whole_numbers("--check", check) if check else []
     if len(set(taught)) < 2:
         raise AlexsimError(f"--batches needs at least two batch sizes, got {batches!r}")
     if both := sorted(set(taught) & set(asked)):
@@ -77,6 +74,7 @@ def calibrate(
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise AlexsimError(f"cannot write {path}: {error.strerror}") from error
+    check_file(path)
 
     import torch
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from alexsim.cli import options
+from alexsim.cli import options, sources
 from alexsim.cli.data_watch import ImageProgress
-
-if TYPE_CHECKING:
-    from alexsim.train.packing.listing import SourceChoices
 
 app = typer.Typer(
     rich_markup_mode=None,
@@ -30,86 +27,11 @@ Workers = Annotated[
     int | None,
     typer.Option("--workers", metavar="N", help="Processes. Default: one per core."),
 ]
-Names = Annotated[
-    Path | None,
-    typer.Option(
-        "--names",
-        metavar="FILE",
-        help="What classes are called, a line each, as LOC_synset_mapping.txt has WordNet ids."
-        " Default: such a file beside the data.",
-    ),
-]
-ValLabels = Annotated[
-    Path | None,
-    typer.Option(
-        "--val-labels",
-        metavar="FILE",
-        help="Labels of the validation images, wherever these lie: a line for each, with its name,"
-        " as in LOC_val_solution.csv, or without, in the order of their names. Default: a file"
-        " beside the data, where images lie in no class folder.",
-    ),
-]
-LabelSchemeName = Annotated[
-    str,
-    typer.Option(
-        "--label-scheme",
-        metavar="SCHEME",
-        help="What those labels are: `names` of classes (WordNet ids, say; the default), the"
-        " `words` they are called, `ilsvrc`: ILSVRC's own ids, by its development kit, or places"
-        " among the classes, `0-based` or `1-based`.",
-    ),
-]
-SplitRule = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--split",
-        metavar="NAME=SPLIT",
-        help="Files or folders of this name, as in 'interval-*.tar=train', are `train`, `val`,"
-        " `test` or `none`. Default: by a whole word of the name; else train.",
-    ),
-]
-ImageEnding = Annotated[
-    str,
-    typer.Option(
-        "--image",
-        metavar="ENDING",
-        help="Of WebDataset samples with several images take these, as in left.jpg. Default: jpg,"
-        " jpeg, png, webp, then others; a plain ending before one with a dot.",
-    ),
-]
-
-
-def _choices(
-    names: Path | None, labels: Path | None, scheme: str, split: list[str] | None, image: str
-) -> SourceChoices:
-    """How to read a source.
-
-    Raises:
-        AlexsimError: a scheme or split is none of those there are.
-    """
-    from alexsim.cli.parse import choice
-    from alexsim.errors import AlexsimError
-    from alexsim.train.packing.classes import LABEL_SCHEMES
-    from alexsim.train.packing.listing import SourceChoices
-    from alexsim.train.packing.splits import SOURCE_SPLITS
-
-    rules = []
-    for text in split or ():
-        pattern, equals, named = text.rpartition("=")
-        if not equals or not pattern:
-            raise AlexsimError(f"--split must be NAME=SPLIT, as in val.tar=train; got {text!r}")
-        rules.append((pattern, choice(f"--split {pattern}=", named, SOURCE_SPLITS)))
-    return SourceChoices(
-        names=names,
-        labels=labels,
-        scheme=choice("--label-scheme", scheme, LABEL_SCHEMES) if scheme else None,
-        splits=tuple(rules),
-        image=image.removeprefix("."),
-    )
 
 
 @app.command("pack")
 def pack_data(
+    context: typer.Context,
     source: Annotated[
         Path,
         typer.Argument(
@@ -133,11 +55,11 @@ def pack_data(
         ),
     ] = "shuffled",
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the order.")] = 0,
-    names: Names = None,
-    val_labels: ValLabels = None,
-    label_scheme: LabelSchemeName = "",
-    split: SplitRule = None,
-    image: ImageEnding = "",
+    names: sources.Names = None,
+    val_labels: sources.ValLabels = None,
+    label_scheme: sources.LabelSchemeName = "",
+    split: sources.SplitRule = None,
+    image: sources.ImageEnding = "",
     workers: Workers = None,
     json: options.Json = False,
 ) -> None:
@@ -159,8 +81,15 @@ def pack_data(
 
     for option, value in (("--side", side), ("--shard-images", shard_images)):
         positive(option, value)
+    if not source.exists():
+        raise AlexsimError(f"{source}: no such file or folder")
+    for option, file in (("--names", names), ("--val-labels", val_labels)):
+        if file is not None and not file.is_file():
+            raise AlexsimError(f"{option} {file}: no such file")
     if not 1 <= quality <= 95:
         raise AlexsimError(f"--quality must be 1 to 95, got {quality}")
+    if order == "file":
+        options.refuse(context, "is of --order shuffled; nothing is drawn for `file`", "seed")
     settings = PackSettings(
         side=side,
         quality=quality,
@@ -174,7 +103,7 @@ def pack_data(
             target,
             settings,
             workers=_workers(workers),
-            choices=_choices(names, val_labels, label_scheme, split, image),
+            choices=sources.choices(names, val_labels, label_scheme, split, image),
             watch=PackWatch(note=shown.note, listing=shown.listing, packed=shown.images),
         )
     from alexsim.report.data import pack_document, pack_summary
@@ -189,13 +118,19 @@ def pack_data(
 
 @app.command("inspect")
 def inspect_data(
+    context: typer.Context,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A packed set, or a source.")],
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare a packed set with its checksums.")
     ] = False,
     sheet: Annotated[
         Path | None,
-        typer.Option("--sheet", metavar="FILE.png", help="Write a contact sheet there."),
+        typer.Option(
+            "--sheet",
+            metavar="FILE.png",
+            callback=options.checked_file,
+            help="Write a contact sheet there.",
+        ),
     ] = None,
     most: Annotated[
         int,
@@ -203,11 +138,11 @@ def inspect_data(
             "--most", metavar="N", help="Images of a source to decode, evenly spread, at most."
         ),
     ] = 10_000_000,
-    names: Names = None,
-    val_labels: ValLabels = None,
-    label_scheme: LabelSchemeName = "",
-    split: SplitRule = None,
-    image: ImageEnding = "",
+    names: sources.Names = None,
+    val_labels: sources.ValLabels = None,
+    label_scheme: sources.LabelSchemeName = "",
+    split: sources.SplitRule = None,
+    image: sources.ImageEnding = "",
     workers: Workers = None,
     json: options.Json = False,
 ) -> None:
@@ -219,7 +154,6 @@ def inspect_data(
     from alexsim.errors import AlexsimError, GateError
     from alexsim.train.dataset import is_packed
     from alexsim.train.packing.inspect import contact_sheet, inspect
-    from alexsim.train.packing.listing import SourceChoices
     from alexsim.train.packing.workers import workers_for
 
     positive("--most", most)
@@ -227,9 +161,14 @@ def inspect_data(
         raise AlexsimError(f"--sheet must name a .png file, got {sheet}")
     if not folder.exists():
         raise AlexsimError(f"{folder}: no such file or folder")
-    choices = _choices(names, val_labels, label_scheme, split, image)
-    if choices != SourceChoices() and is_packed(folder):
-        raise AlexsimError(f"{folder} is packed: how its source was read cannot be changed")
+    choices = sources.choices(names, val_labels, label_scheme, split, image)
+    if not is_packed(folder):
+        options.refuse(context, f"needs a packed set; {folder} has no checksums", "verify")
+    else:
+        of_sources = ("most", "names", "val_labels", "label_scheme", "split", "image")
+        options.refuse(context, f"is for sources; {folder} is packed", *of_sources)
+        if not verify:
+            options.refuse(context, "does nothing for a packed set without --verify", "workers")
     with ImageProgress() as shown, workers_for(_workers(workers)) as pool:
         found = inspect(
             folder,
@@ -282,19 +221,20 @@ def bench_data(
 
     Example: alexsim data bench packed --workers 1,2,4
     """
-    from alexsim.cli.parse import choice, positive
+    from alexsim.cli.parse import MOST_AT_ONCE, above_zero, choice, positive, whole_numbers
     from alexsim.report.data import loader_document, loader_tables
-    from alexsim.simulate.sweep import whole
     from alexsim.train.dataset import discover
     from alexsim.train.images import worker_pool
-    from alexsim.train.loader import ORDERS
+    from alexsim.train.loader import ORDERS, refuse_order
     from alexsim.train.packing.bench import loader_rate
 
-    counts = [whole("--workers", text.strip()) for text in workers.split(",") if text.strip()]
-    for count in counts:
-        positive("--workers", count)
-    positive("--seconds", seconds)
+    counts = whole_numbers("--workers", workers)
+    positive("--workers", max(counts), most=MOST_AT_ONCE)
+    above_zero("--seconds", seconds)
+    above_zero("--here", here)
     found, side = discover(folder, most_classes=sys.maxsize), 224
+    way = choice("--order", order, ORDERS)
+    refuse_order(way, found)
     measured = found.known(side, 3)
     if measured is None:
         from alexsim.train.dataset import statistics
@@ -303,7 +243,7 @@ def bench_data(
             measured = statistics(found.train, side, 3, pool, lambda _done, _total: None)
     paces = {"this machine": here} | {name: _needed(name, batch) for name in ("gtx580x2", "h200")}
     runs = [(count, 0.0) for count in counts] + [(max(counts), pace) for pace in paces.values()]
-    way, timed = choice("--order", order, ORDERS), []
+    timed = []
     with options.counting("loading", len(runs)) as done:
         for count, pace in runs:
             timed.append(
@@ -345,8 +285,8 @@ def _needed(machine: str, batch: int) -> float:
 
 
 def _workers(given: int | None) -> int:
-    from alexsim.cli.parse import positive
+    from alexsim.cli.parse import MOST_AT_ONCE, positive
 
     count = given if given is not None else os.cpu_count() or 1
-    positive("--workers", count)
+    positive("--workers", count, most=MOST_AT_ONCE)
     return count

@@ -42,6 +42,7 @@ def evaluate(
         typer.Option(
             "--predictions",
             metavar="FILE",
+            callback=options.checked_file,
             help="Write every image's five best classes, as .csv, .json or .parquet.",
         ),
     ] = None,
@@ -61,6 +62,8 @@ def evaluate(
 
     Example: alexsim eval runs/a runs/b runs/c --data DIR --tune train
     """
+    from dataclasses import replace
+
     from alexsim.cli.output import check_rows, print_json, write_rows
     from alexsim.errors import AlexsimError
     from alexsim.report.evaluation import evaluation_document, evaluation_tables, prediction_rows
@@ -94,12 +97,15 @@ def evaluate(
         for model, one in zip(models, loaded, strict=True):
             with options.counting(f"{which} images, {model.name}", len(samples)) as done:
                 each.append(
-                    answers(
-                        one,
-                        found.renumbered(samples, names),
-                        setup,
-                        views=chosen,
-                        done=done,
+                    replace(
+                        answers(
+                            one,
+                            found.renumbered(samples, names),
+                            setup,
+                            views=chosen,
+                            done=done,
+                        ),
+                        classes=len(names),
                     )
                 )
         return each

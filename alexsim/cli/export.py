@@ -11,6 +11,7 @@ from alexsim.cli import options
 
 
 def export(
+    context: typer.Context,
     source: Annotated[
         Path,
         typer.Argument(metavar="RUN|FILE", help="A run directory, or a .safetensors of weights."),
@@ -41,11 +42,12 @@ def export(
 
     Example: alexsim export alexnet.safetensors alexnet.caffemodel
     """
-    from alexsim.cli.output import print_json, write_bytes
+    from alexsim.cli.output import check_file, print_json, write_bytes
     from alexsim.cli.parse import choice
     from alexsim.errors import AlexsimError
     from alexsim.report.interchange import conversion_document, conversion_text
 
+    check_file(out)
     choice("--names", names, ("alexsim", "torchvision"))
     if names == "torchvision" and out.suffix not in (".pt", ".pth"):
         raise AlexsimError(f"--names torchvision is for .pt and .pth, got {out}")
@@ -53,6 +55,8 @@ def export(
         raise AlexsimError(
             f"OUT must end in .safetensors, .pt, .pth, .onnx or .caffemodel; got {out}"
         )
+    if out.suffix != ".onnx":
+        options.refuse(context, f"is for .onnx, got {out}", "check")
 
     from alexsim.interchange.convert import Exported, Inputs, exported
     from alexsim.network.editions import load_network

@@ -30,11 +30,18 @@ def filters(
     Example: alexsim filters runs/a -o filters.png
     """
     from alexsim.cli.output import print_json
-    from alexsim.report.filters import filters_document, filters_picture, first_filters
+    from alexsim.report.filters import (
+        filters_document,
+        filters_note,
+        filters_picture,
+        first_filters,
+    )
     from alexsim.train.weights import load_weights
 
     weights = load_weights(model)
     found = first_filters(weights)
     shared.write_picture(output, filters_picture(found, weights.network), said=not json)
+    if not json and (note := filters_note(found)):
+        typer.echo(note)
     if json:
         print_json(filters_document(found, weights.network, model=str(model)))

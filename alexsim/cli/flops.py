@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 def flops(
+    context: typer.Context,
     net: options.Net = "alexnet-2012",
     batch: options.Batch = 128,
     train_only: options.TrainOnly = "",
@@ -36,7 +37,7 @@ def flops(
     """Count multiply-adds, FLOPs and parameters, layer by layer.
 
     MAC and FLOP are those of convolutions and fully connected layers, per image; everything else
-    is counted apart as elementwise. --batch only matters to the bytes in --json. --compare needs
+    is counted apart as elementwise. --batch is for the bytes in --json. --compare needs
     PyTorch alone; pip install "alexsim[counters]" adds other people's counters.
 
     Example: alexsim flops --net alexnet-owt
@@ -51,6 +52,8 @@ def flops(
 
     if strict and not compare:
         raise AlexsimError("--strict needs --compare")
+    if not json:
+        options.refuse(context, "changes only the bytes that --json has", "batch")
     network = load_network(net)
     if train_only and compare:
         raise AlexsimError("--compare counts whole training steps: leave --train-only out")

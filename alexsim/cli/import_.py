@@ -64,13 +64,14 @@ def import_(
 
     Example: alexsim import bvlc_alexnet.caffemodel caffe.safetensors --net alexnet-caffe
     """
-    from alexsim.cli.output import print_json
+    from alexsim.cli.output import check_file, print_json
     from alexsim.cli.parse import as_normalisation
     from alexsim.errors import AlexsimError
     from alexsim.report.interchange import conversion_document, conversion_text
 
     if out.suffix != ".safetensors":
         raise AlexsimError(f"OUT must end in .safetensors, got {out}")
+    check_file(out)
     asked = None if normalise is None else as_normalisation(normalise)
     if mean is not None and asked == "channels":
         raise AlexsimError("--mean is for --normalise mean-image")

@@ -12,6 +12,7 @@ DEVICE = "gtx580"
 
 
 def memory(
+    context: typer.Context,
     net: options.Net = "alexnet-2012",
     batch: options.Batch = 128,
     gpus: options.Gpus = None,
@@ -34,36 +35,56 @@ def memory(
 
     Example: alexsim memory --net alexnet-owt --partition hybrid --gpus 4 --batch 512
     """
+    from functools import partial
+
     from alexsim.cli.output import print_json
-    from alexsim.cli.parse import as_partition, as_policy, as_schedule, images_per_op, trainable
+    from alexsim.cli.parse import (
+        as_partition,
+        as_policy,
+        as_schedule,
+        budget_of,
+        images_per_op,
+        trainable,
+    )
+    from alexsim.errors import AlexsimError
     from alexsim.machine.device import load_device
     from alexsim.network.editions import load_network
     from alexsim.plan.fit import fit
     from alexsim.plan.planner import plan
-    from alexsim.units import parse_bytes
+    from alexsim.plan.tables import memory_table
 
+    if json:
+        options.refuse(context, "is for the tables: --json has every layer", "layers")
     device = load_device(DEVICE)
-    context = int(device.context_bytes.value)
-    budget = parse_bytes(mem_cap) if mem_cap is not None else int(device.memory_bytes.value)
+    taken = int(device.context_bytes.value)
+    budget = budget_of(mem_cap, device.memory_bytes.value)
     network, split = load_network(net), as_partition(partition)
-    made = plan(
+    planned = partial(
+        plan,
         network,
         gpus=gpus,
         partition=split,
-        variable_batch=variable_batch,
         batch_size=images_per_op(batch, split, gpus),
         policy=as_policy(policy),
-        schedule=as_schedule(schedule),
         trainable=trainable(train_only, network),
     )
-    verdict = fit(made, budget, context_bytes=context)
+    order = as_schedule(schedule)
+    made = planned(schedule=order, variable_batch=variable_batch)
+    table = memory_table(made, context_bytes=taken)
+    for given, option, other in (
+        (order != "serial", f"--schedule {order}", {"variable_batch": variable_batch}),
+        (variable_batch, "--variable-batch", {"schedule": order}),
+    ):
+        if given and memory_table(planned(**other), context_bytes=taken) == table:
+            raise AlexsimError(f"{option} changes no byte here, with --policy {policy}")
+    verdict = fit(made, budget, context_bytes=taken)
     if json:
         from alexsim.report.documents import memory_document
 
-        print_json(memory_document(made, verdict, context_bytes=context))
+        print_json(memory_document(made, verdict, context_bytes=taken))
     else:
         from alexsim.report.tables import memory_tables
 
-        options.console().print(memory_tables(made, verdict, context_bytes=context, layers=layers))
+        options.console().print(memory_tables(made, verdict, context_bytes=taken, layers=layers))
     if not verdict.fits:
         raise verdict.error()

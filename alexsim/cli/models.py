@@ -94,25 +94,26 @@ def setup(batch: int, device: str, backend: str, threads: int | None, workers: i
     """
     import torch
 
-    from alexsim.cli.parse import choice, positive
+    from alexsim.cli.parse import MOST_AT_ONCE, choice, positive
     from alexsim.cli.train_settings import ready_for_triton
+    from alexsim.errors import AlexsimError
     from alexsim.execute.choices import BACKENDS, DEVICES
     from alexsim.train.evaluate import Setup
     from alexsim.train.records import Watcher
 
     cores = os.cpu_count() or 1
-    given = {
-        "--batch": batch,
-        "--threads": cores if threads is None else threads,
-        "--workers": min(4, cores) if workers is None else workers,
-    }
-    for option, value in given.items():
-        positive(option, value)
-    torch.set_num_threads(given["--threads"])
+    threads = cores if threads is None else threads
+    workers = min(4, cores) if workers is None else workers
+    positive("--batch", batch)
+    positive("--threads", threads, most=MOST_AT_ONCE)
+    positive("--workers", workers, most=MOST_AT_ONCE)
+    torch.set_num_threads(threads)
     where, by = choice("--device", device, DEVICES), choice("--backend", backend, BACKENDS)
+    if where == "cuda" and threads is not None:
+        raise AlexsimError("--threads are a CPU's; with --device cuda none computes")
     if by == "triton":
         ready_for_triton(where, Watcher(note=lambda text: typer.echo(f"alexsim: {text}", err=True)))
-    return Setup(batch_size=batch, workers=given["--workers"], device=where, backend=by)
+    return Setup(batch_size=batch, workers=workers, device=where, backend=by)
 
 
 def view_count(given: int) -> Views:

@@ -12,17 +12,31 @@ app = typer.Typer(help="Networks: list them, show one.")
 
 
 @app.command("list")
-def list_networks() -> None:
-    """List the networks that --net takes.
+def list_networks(json: options.Json = False) -> None:
+    """List the networks that --net takes, and how each is trained here by default.
 
     Example: alexsim network list
     """
+    import os
+
+    from alexsim.cli.memory import DEVICE
+    from alexsim.machine.device import load_device
     from alexsim.network.editions import edition_names, load_network
     from alexsim.network.variants import VARIANTS
+    from alexsim.report.networks import networks_document, networks_tables
+    from alexsim.train.outlook import outlook
 
-    for name in edition_names():
-        network = load_network(name)
-        print(f"{name:14} {network.parameters:>11,} parameters  {network.title}")
+    budget, cores = int(load_device(DEVICE).memory_bytes.value), os.cpu_count() or 1
+    found = [
+        outlook(load_network(name), budget_bytes=budget, cores=cores) for name in edition_names()
+    ]
+    if json:
+        from alexsim.cli.output import print_json
+
+        variants = {name: what for name, (what, _) in VARIANTS.items()}
+        print_json(networks_document(found, variants, budget_bytes=budget, cores=cores))
+        return
+    options.console().print(networks_tables(found, budget_bytes=budget, cores=cores))
     print("\nvariants, as in --net alexnet-paper+no-lrn+tanh:")
     for name, (what, _) in VARIANTS.items():
         print(f"+{name:13} {what}")
@@ -30,8 +44,11 @@ def list_networks() -> None:
 
 @app.command("show")
 def show(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="One of `network list`.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="One of `network list`, or FILE.py:NAME.")
+    ],
     output: options.Output = None,
+    json: options.Json = False,
 ) -> None:
     """Show a network's layers and draw its columns; AlexNets are drawn beside LeNet-5.
 
@@ -48,6 +65,12 @@ def show(
     beside = () if name == "lenet-5" else (load_network("lenet-5"),)
     if output is not None:
         write_text(output, svg((*beside, network)))
+    if json:
+        from alexsim.cli.output import print_json
+        from alexsim.report.networks import network_document
+
+        print_json(network_document(network))
+    if json or output is not None:
         return
     console = options.console()
     console.print(network_table(network))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -34,16 +34,38 @@ Net = Annotated[
 
 
 def given(context: typer.Context, *names: str) -> list[str]:
-    """Those of these parameters that were on the command line, as options are written."""
-    sources = {name: context.get_parameter_source(name) for name in names}
+    """Those of these parameters that were given, their default's value or another, as options."""
+    sources = {one: context.get_parameter_source(str(one.name)) for one in context.command.params}
     return [
-        f"--{name.replace('_', '-')}"
-        for name, source in sources.items()
-        if source is not None and source.name == "COMMANDLINE"
+        max(parameter.opts, key=len)
+        for parameter, source in sources.items()
+        if parameter.name in names and source is not None and source.name == "COMMANDLINE"
     ]
 
 
-Batch = Annotated[int, typer.Option("--batch", metavar="N", help="Images per step.")]
+def refuse(context: typer.Context, why: str, *names: str) -> None:
+    """Refuse what was given of these options, as it would change nothing.
+
+    Raises:
+        AlexsimError: one was; ``why`` says what it is for.
+    """
+    from alexsim.errors import AlexsimError
+
+    if ignored := given(context, *names):
+        raise AlexsimError(f"{ignored[0]} {why}")
+
+
+def _checked_batch(size: int) -> int:
+    from alexsim.cli.parse import positive
+
+    positive("--batch", size)
+    return size
+
+
+Batch = Annotated[
+    int,
+    typer.Option("--batch", metavar="N", callback=_checked_batch, help="Images per step."),
+]
 Gpus = Annotated[
     int | None,
     typer.Option(
@@ -52,6 +74,15 @@ Gpus = Annotated[
         help="Virtual GPUs: one per column (the default), or 1 for all; `hybrid`: any number.",
     ),
 ]
+ColumnGpus = Annotated[
+    int | None,
+    typer.Option(
+        "--gpus",
+        metavar="N",
+        help="Virtual GPUs: one per column (the default), or 1 for all.",
+    ),
+]
+"""Where no --partition says otherwise."""
 MemCap = Annotated[
     str | None,
     typer.Option(
@@ -100,8 +131,22 @@ TrainOnly = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
+
+
+def checked_file(path: Path | None) -> Path | None:
+    """Refuse a file that cannot be written, before anything is computed for it."""
+    from alexsim.cli.output import check_file
+
+    if path is not None:
+        check_file(path)
+    return path
+
+
 Output = Annotated[
-    Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write there, not stdout.")
+    Path | None,
+    typer.Option(
+        "-o", "--output", metavar="FILE", callback=checked_file, help="Write there, not stdout."
+    ),
 ]
 
 
@@ -123,6 +168,12 @@ Trace = Annotated[
         " per virtual GPU, for Holistic Trace Analysis.",
     ),
 ]
+
+
+def listed(options: Iterable[str]) -> str:
+    """Options as a sentence has them: ``--net, --batch and --data``."""
+    *most, last = options
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 @contextmanager

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alexsim import strict_json
 from alexsim.errors import AlexsimError
 from alexsim.names import STREAM_ERRORS
 
@@ -23,8 +23,8 @@ def print_json(document: dict[str, Any]) -> None:
 
 
 def json_text(document: dict[str, Any]) -> str:
-    """A document as text."""
-    return json.dumps(document, indent=2) + "\n"
+    """A document as text; numbers that are not finite as ``strict_json`` has them."""
+    return strict_json.json_text(document, indent=2) + "\n"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -66,6 +66,18 @@ def _write_into(path: Path, data: bytes) -> None:
         raise AlexsimError(f"cannot write {path}: {error.strerror}") from error
 
 
+def check_file(path: Path) -> None:
+    """Look at where a file is to be written before anything is computed for it.
+
+    Raises:
+        AlexsimError: its folder is not there, or it is a folder.
+    """
+    if path.is_dir():
+        raise AlexsimError(f"cannot write {path}: it is a folder")
+    if not path.absolute().parent.is_dir():
+        raise AlexsimError(f"cannot write {path}: there is no folder {path.parent}")
+
+
 _TABLES = (".csv", ".json", ".parquet")
 
 
@@ -101,18 +113,19 @@ def check_picture(path: Path) -> None:
     """
     if path.suffix != ".png":
         raise AlexsimError(f"pictures go into a file that ends in .png; got {path}")
-    if not path.absolute().parent.is_dir():
-        raise AlexsimError(f"cannot write {path}: there is no folder {path.parent}")
+    check_file(path)
 
 
 def check_trace(path: Path) -> None:
     """Look at the name before anything is measured for it.
 
     Raises:
-        AlexsimError: it says neither a file nor a folder.
+        AlexsimError: it says neither a file nor a folder, or the file cannot be written.
     """
     if path.suffix and not path.name.endswith(".json.gz") and not path.is_dir():
         raise AlexsimError(f"--trace must end in .json.gz, or name a folder; got {path}")
+    if path.name.endswith(".json.gz"):
+        check_file(path)
 
 
 def write_trace(path: Path, clocks: Sequence[Clock]) -> None:

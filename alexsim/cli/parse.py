@@ -65,6 +65,22 @@ def images_per_op(batch: int, partition: Partition, gpus: int | None) -> int:
     return batch // gpus
 
 
+def budget_of(mem_cap: str | None, usable: float) -> int:
+    """Bytes of a GPU's memory: those given, or what is usable of the device.
+
+    Raises:
+        AlexsimError: it is no size.
+    """
+    from alexsim.units import parse_bytes
+
+    if mem_cap is None:
+        return int(usable)
+    try:
+        return parse_bytes(mem_cap)
+    except AlexsimError as error:
+        raise AlexsimError(f"--mem-cap: {error}") from error
+
+
 def as_precision(given: str) -> Precision:
     """A precision of products."""
     from alexsim.simulate.costs.records import PRECISIONS
@@ -114,11 +130,38 @@ def layer(option: str, given: str, names: tuple[str, ...]) -> str:
     return written
 
 
-def positive(option: str, value: float) -> None:
-    """Refuse a number below 1.
+MOST_AT_ONCE = 1024
+"""Threads and processes that may be asked for."""
+
+
+def positive(option: str, value: float, *, most: float = 2**53) -> None:
+    """Refuse a number below 1 or above ``most``, or one that is none.
 
     Raises:
         AlexsimError: it is.
     """
-    if value < 1:
-        raise AlexsimError(f"{option} must be at least 1, got {value:g}")
+    if not value >= 1:
+        raise AlexsimError(f"{option} must be at least 1, got {value}")
+    if value > most:
+        raise AlexsimError(f"{option} must be at most {most:,}, got {value}")
+
+
+def whole_numbers(option: str, given: str) -> list[int]:
+    """Positive whole numbers between commas, each once.
+
+    Raises:
+        AlexsimError: one of them is none.
+    """
+    from alexsim.simulate.sweep import whole
+
+    return list(dict.fromkeys(whole(option, text.strip()) for text in given.split(",")))
+
+
+def above_zero(option: str, value: float) -> None:
+    """Refuse what is no finite positive number.
+
+    Raises:
+        AlexsimError: it is none.
+    """
+    if not 0 < value < float("inf"):
+        raise AlexsimError(f"{option} must be positive, got {value:g}")

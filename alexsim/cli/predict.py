@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from alexsim.cli import models as shared
 from alexsim.cli import options
 
@@ -16,7 +20,7 @@ def predict(
     device: shared.Device = "cpu",
     backend: shared.Backend = "aten",
     threads: shared.Threads = None,
-    workers: shared.Workers = 1,
+    workers: Annotated[int, typer.Option("--workers", metavar="N", help="Decoding processes.")] = 1,
     json: options.Json = False,
 ) -> None:
     """Name the five likeliest classes of images, with the filters that each excites most.
@@ -53,7 +57,7 @@ def predict(
             prediction_document(found, known, weights, broken, model=str(model), views=chosen)
         )
     else:
-        options.console().print(prediction_text(found, known, broken), soft_wrap=True)
+        options.console().print(prediction_text(found, known, weights, broken), soft_wrap=True)
     if output is not None:
         picture = prediction_picture(found, known, weights)
         shared.write_picture(output, picture, said=not json)

@@ -21,7 +21,7 @@ def profile(
         str, typer.Option("--layer", metavar="LAYER", help="Only this layer, pass by pass.")
     ] = "",
     batch: options.Batch = 128,
-    gpus: options.Gpus = None,
+    gpus: options.ColumnGpus = None,
     policy: options.Policy = "as-released",
     schedule: options.Schedule = "serial",
     train_only: options.TrainOnly = "",
@@ -44,6 +44,7 @@ def profile(
         typer.Option(
             "--snapshot",
             metavar="FILE",
+            callback=options.checked_file,
             help="Write the step's memory as a snapshot for pytorch.org/memory_viz (a pickle).",
         ),
     ] = None,
@@ -56,7 +57,11 @@ def profile(
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", metavar="FILE", help="Keep the document, for `alexsim report`."
+            "-o",
+            "--output",
+            metavar="FILE",
+            callback=options.checked_file,
+            help="Keep the document, for `alexsim report`.",
         ),
     ] = None,
     machine: MachineName = MACHINE,
@@ -73,7 +78,7 @@ def profile(
     import os
 
     from alexsim.cli.output import print_json
-    from alexsim.cli.parse import as_policy, as_schedule, choice, positive, trainable
+    from alexsim.cli.parse import MOST_AT_ONCE, as_policy, as_schedule, choice, positive, trainable
     from alexsim.cli.parse import layer as named_layer
     from alexsim.cli.train_settings import ready_for_triton
     from alexsim.errors import AlexsimError
@@ -88,7 +93,9 @@ def profile(
     if torch_profiler and trace is None:
         raise AlexsimError("--torch-profiler goes under a trace: give --trace FILE too")
     if threads is not None:
-        positive("--threads", threads)
+        positive("--threads", threads, most=MOST_AT_ONCE)
+        if device == "cuda":
+            raise AlexsimError("--threads are a CPU's; with --device cuda none computes")
     network = load_network(net)
     if layer:
         layer = named_layer("--layer", layer, tuple(one.name for one in network.layers))

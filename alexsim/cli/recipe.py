@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from alexsim.cli import options
@@ -35,7 +37,13 @@ def list_recipes(json: options.Json = False) -> None:
 
 
 @app.command()
-def show(name: str, output: options.Output = None) -> None:
+def show(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="One of `recipe list`, or a TOML file.")
+    ],
+    output: options.Output = None,
+    json: options.Json = False,
+) -> None:
     """Print a recipe's file, to be copied and changed.
 
     Example: alexsim recipe show 2012 -o mine.toml
@@ -46,5 +54,11 @@ def show(name: str, output: options.Output = None) -> None:
     text = recipe_text(name)
     if output is not None:
         write_text(output, text)
-    else:
+    if json:
+        from alexsim.cli.output import print_json
+        from alexsim.report.documents import recipes_document
+        from alexsim.train.recipe import load_recipe
+
+        print_json(recipes_document({name: load_recipe(name)}))
+    elif output is None:
         typer.echo(text, nl=False)

@@ -243,18 +243,20 @@ def simulate(
     def elsewhere(on: Callable[[], Machine]) -> Simulation:
         return run(on(), correction)
 
+    def plain() -> Simulation:
+        return step(configuration, timer(there, correction, "fp32"))
+
     result = run(there, correction)
     clock = timer(there, correction)
-    rest: dict[str, Callable[[], Simulation]] = {}
-    for option, on in others.items():
-        rest[option] = partial(elsewhere, on)
-    for option, other in other_choices(configuration, transport=transport).items():
-        rest[option] = partial(step, other, clock)
-    if in_precision != "fp32":
-        rest[f"--precision {precision}"] = lambda: step(
-            configuration, timer(there, correction, "fp32")
-        )
-    refuse_idle(result, rest)
+    refuse_idle(
+        result,
+        {option: partial(elsewhere, on) for option, on in others.items()}
+        | {
+            option: partial(step, other, clock)
+            for option, other in other_choices(configuration, transport=transport).items()
+        }
+        | ({f"--precision {precision}": plain} if in_precision != "fp32" else {}),
+    )
     if trace is not None:
         _write_trace(trace, configuration.plan(there, backend="aten" if known else ""), result)
     tried: tuple[Sensitivity, ...] = ()

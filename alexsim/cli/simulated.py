@@ -133,5 +133,5 @@ def the_machine(name: str, link: str, network: str, settings: list[str]) -> Mach
             raise AlexsimError(f"--set must be KEY=NUMBER, got {text!r}")
         if in_si(key, 1)[0] in {in_si(other, 1)[0] for other in numbers}:
             raise AlexsimError(f"--set {key} is given twice")
-        numbers[key] = number(value)
+        numbers[key] = number(key, value)
     return changed(load_machine(name, link, network), numbers)

@@ -14,14 +14,17 @@ from alexsim.cli import options
 from alexsim.cli.simulate import MACHINE, MachineName
 
 if TYPE_CHECKING:
-    from alexsim.execute.world import World
     from alexsim.simulate.records import Simulation
     from alexsim.train.records import TrainResult, TrainSettings
 
-_DEFAULT_STEPS = 60
+_CHANGEABLE = ("steps", "epochs", "threads", "gpus", "partition", "replicas", "processes")
+"""Parameters that a run which goes on may have anew."""
+_BESIDE = ("resume", "machine", "timeout", "json")
+"""And those that are no settings of a run."""
 
 
 def train(
+    context: typer.Context,
     net: Annotated[
         str,
         typer.Option(
@@ -59,7 +62,11 @@ def train(
     ] = "shuffled",
     steps: Annotated[
         int | None,
-        typer.Option("--steps", metavar="N", help=f"Steps to train. Default: {_DEFAULT_STEPS}."),
+        typer.Option(
+            "--steps",
+            metavar="N",
+            help="Steps to train. Default: the edition's, as `alexsim network list` has it.",
+        ),
     ] = None,
     epochs: Annotated[
         float | None,
@@ -70,8 +77,8 @@ def train(
         typer.Option(
             "--recipe",
             metavar="RECIPE",
-            help="Follow a recipe to its end, stage by stage: `2012`, `paper`, `modern`, or your"
-            " own TOML file (see `alexsim recipe`). Default: the edition's first stage.",
+            help="Follow a recipe to its end, stage by stage: one of `alexsim recipe list`, or your"
+            " own TOML file. Default: the edition's first stage.",
         ),
     ] = "",
     init_from: Annotated[
@@ -143,8 +150,8 @@ def train(
         typer.Option(
             "--resume",
             metavar="DIR",
-            help="Go on with a stopped run; only --steps, --epochs, --threads, --gpus, --partition,"
-            " --replicas and --processes may be changed.",
+            help="Go on with a stopped run; only"
+            f" {options.listed(f'--{name}' for name in _CHANGEABLE)} may be changed.",
         ),
     ] = None,
     device: Annotated[
@@ -238,19 +245,22 @@ def train(
 
     Example: alexsim train --init-from runs/a --data DIR --new-head --train-only fc8
     """
-    from alexsim.cli.train_settings import begin, resumed
+    from alexsim.cli.parse import above_zero
+    from alexsim.cli.train_resume import restarted, resumed
+    from alexsim.cli.train_settings import begin
     from alexsim.cli.train_watch import TerminalWatch
-    from alexsim.errors import AlexsimError
     from alexsim.execute.world import Place, joined
     from alexsim.train.launch import Others
 
-    if not timeout > 0:
-        raise AlexsimError(f"--timeout must be positive, got {timeout:g}")
+    above_zero("--timeout", timeout)
     place = Place.given()
+    if place is None and not processes:
+        options.refuse(context, "is for several processes: --processes, or torchrun", "timeout")
     with contextlib.ExitStack() as stack:
         watch = stack.enter_context(TerminalWatch(quiet=json or bool(place and place.rank)))
         settings: TrainSettings
         if resume is not None:
+            _refuse_what_stays(context)
             settings, run_dir = (
                 resumed(
                     resume,
@@ -281,7 +291,6 @@ def train(
                 order=order,
                 steps=steps,
                 epochs=epochs,
-                default_steps=_DEFAULT_STEPS,
                 recipe=recipe,
                 seed=seed,
                 learning_rate=learning_rate,
@@ -290,7 +299,7 @@ def train(
                 normalise=normalise,
                 colour_noise=colour_noise,
                 threads=threads,
-                workers=workers or min(4, os.cpu_count() or 1),
+                workers=min(4, os.cpu_count() or 1) if workers is None else workers,
                 checkpoint_every=checkpoint_every,
                 output=output,
                 device=device,
@@ -315,7 +324,7 @@ def train(
             others.wait()
         world = joined(place, settings.gpus, timeout, hybrid=settings.partition == "hybrid")
         stack.callback(world.close)
-        again = resume is not None or _restarted(settings, run_dir, world)
+        again = resume is not None or restarted(settings, run_dir, world)
         watch.begin(settings, run_dir, machine, simulated)
         result = run(settings, run_dir, resume=again, watch=watch.watcher(), world=world)
         if result is None:
@@ -333,40 +342,32 @@ def train(
     options.console().print(train_summary(result, machine, simulated), soft_wrap=True)
 
 
-def _restarted(settings: TrainSettings, run_dir: Path, world: World) -> bool:
-    """Whether torchrun began the processes again: then they go on.
+def _refuse_what_stays(context: typer.Context) -> None:
+    """Refuse every option but those named above, whatever its value: nothing is ignored."""
+    from alexsim.errors import AlexsimError
 
-    An agent counts only the failures of its own processes, so any of them may know; after another
-    agent's, a run is known by what torchrun calls it.
-    """
-    from alexsim.errors import RunError
-    from alexsim.execute.world import attempt, launch
-    from alexsim.train.config import launched_as, refuse_other_run
-
-    failed = world.any(attempt() > 0)
-    stored = launched_as(run_dir) if world.first else None
-    again = stored is not None and (failed or (bool(launch()) and stored == launch()))
-    why = ""
-    if again:
-        try:
-            refuse_other_run(run_dir, settings)
-        except RunError as error:
-            why = str(error)
-    told = world.each({"again": again, "why": why})[0]
-    if told["why"]:
-        raise RunError(told["why"])
-    return bool(told["again"])
+    names = [str(one.name) for one in context.command.params]
+    stays = options.given(context, *(set(names) - {*_CHANGEABLE, *_BESIDE}))
+    if stays:
+        may = options.listed(f"--{name}" for name in _CHANGEABLE)
+        raise AlexsimError(
+            f"--resume goes on with the run's own settings: {options.listed(stays)} cannot be"
+            f" given with it; only {may} may be changed"
+        )
 
 
 def _keep_profile(result: TrainResult, run_dir: Path, simulated: Simulation) -> None:
-    """Leave what the timed steps say in the run directory, for `alexsim report` and Perfetto."""
+    """Leave what the timed steps say in the run directory, for `alexsim report` and Perfetto.
+
+    A profile of more steps, which the run left before it was resumed, stays.
+    """
     from alexsim.cli.output import json_text, write_text, write_trace
     from alexsim.report.chrome_trace import both_clocks
     from alexsim.report.profile_document import profile_document
     from alexsim.train.files import PROFILE, TRACE
-    from alexsim.train.run_profile import run_profile
+    from alexsim.train.run_profile import rounds_in, run_profile
 
-    found = run_profile(result, simulated)
+    found = run_profile(result, simulated, at_least=rounds_in(run_dir / PROFILE))
     if found is None:
         return
     write_text(run_dir / PROFILE, json_text(profile_document(found)))

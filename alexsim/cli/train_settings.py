@@ -10,34 +10,38 @@ from pathlib import Path
 
 from alexsim.cli.memory import DEVICE
 from alexsim.cli.parse import (
+    MOST_AT_ONCE,
+    above_zero,
     as_augmentation,
     as_normalisation,
     as_partition,
     as_policy,
     as_schedule,
+    budget_of,
     choice,
     images_per_op,
     positive,
     trainable,
 )
-from alexsim.errors import AlexsimError, RunError
+from alexsim.errors import AlexsimError
 from alexsim.execute.choices import BACKENDS, DEVICES, PRECISIONS, Backend, Device
 from alexsim.execute.world import Place
 from alexsim.machine.device import load_device
+from alexsim.names import name_text
 from alexsim.network.editions import load_network
 from alexsim.network.variants import without_head
 from alexsim.plan.planner import TRANSPORTS, plan
 from alexsim.plan.records import Partition, Plan, TransportName
 from alexsim.train import builtin
-from alexsim.train.config import steps_of, stored_settings
+from alexsim.train.config import steps_of
 from alexsim.train.dataset import discover
+from alexsim.train.defaults import training_defaults
 from alexsim.train.engine import refuse_what_does_not_fit
-from alexsim.train.initial import refuse_other_layers
+from alexsim.train.initial import refuse_not_finite, refuse_other_layers
 from alexsim.train.loader import ORDERS, refuse_order
 from alexsim.train.recipe import Recipe, load_recipe, recipe_name
 from alexsim.train.records import TrainSettings, Watcher
 from alexsim.train.weights import Weights, load_weights
-from alexsim.units import parse_bytes
 
 _NET = "alexnet-2012"
 _MOST_CLASSES = 999_999
@@ -58,7 +62,6 @@ def begin(
     order: str,
     steps: int | None,
     epochs: float | None,
-    default_steps: int,
     recipe: str,
     seed: int,
     learning_rate: float | None,
@@ -99,16 +102,15 @@ def begin(
         normalise = initial.normalisation
     followed = _changed(followed, learning_rate, bias_rate, augment, normalise, colour_noise)
     if new_head:
-        net = _with_new_head(net, initial, data or _builtin(watch))
+        net = _with_new_head(net, initial, data or builtin_images(watch))
     network = load_network(net)
     if initial is not None:
         refuse_other_layers(initial, network, new_head=new_head)
+        refuse_not_finite(initial, network, new_head=new_head)
     if learns := trainable(train_only, network):
         followed = followed.freezing(tuple(n for n in network.weighted_layers if n not in learns))
     followed.refuse_strange_layers(network.weighted_layers)
-    budget = (
-        parse_bytes(mem_cap) if mem_cap is not None else int(load_device(DEVICE).memory_bytes.value)
-    )
+    budget = budget_of(mem_cap, load_device(DEVICE).memory_bytes.value)
     where = choice("--device", device, DEVICES)
     by = choice("--backend", backend, BACKENDS)
     split = as_partition(partition or "columns")
@@ -125,19 +127,18 @@ def begin(
         batch_size=images_per_op(batch, split, gpus),
         backend=by,
     )
-    copies = _replicas(replicas, made, batch, processes=processes, place=place)
+    copies = replicas_of(replicas, made, batch, processes=processes, place=place)
     on_host = place.on_host if place else copies * len(made.devices) if processes else 1
+    if threads is not None and where == "cuda":
+        raise AlexsimError("--threads are a CPU's; with --device cuda none computes")
     if threads is None:
         threads = max(1, (os.cpu_count() or 1) // on_host)
-    way = _transport(transport, where, len(made.devices))
+    way = _transport(transport, where, len(made.devices), apart=bool(place) or processes)
     if by == "triton":
         ready_for_triton(where, watch)
-    for option, value in (
-        ("--threads", threads),
-        ("--workers", workers),
-        ("--checkpoint-every", checkpoint_every),
-    ):
-        positive(option, value)
+    positive("--threads", threads, most=MOST_AT_ONCE)
+    positive("--workers", workers, most=MOST_AT_ONCE)
+    positive("--checkpoint-every", checkpoint_every)
     chosen = TrainSettings(
         network=net,
         batch_size=batch,
@@ -148,7 +149,7 @@ def begin(
         variable_batch=variable_batch,
         budget_bytes=budget,
         data="",
-        steps=default_steps,
+        steps=training_defaults(net).steps,
         seed=seed,
         threads=threads,
         workers=workers,
@@ -168,13 +169,27 @@ def begin(
         replicas=copies,
     )
     refuse_what_does_not_fit(chosen)
-    root = (data or _builtin(watch)).absolute()
+    root = (data or builtin_images(watch)).absolute()
     images = discover(root, most_classes=network.classes)
     refuse_order(chosen.order, images)
     if recipe and steps is None and epochs is None:
         epochs = followed.epochs
-    chosen = replace(chosen, data=str(root), steps=_steps(steps, epochs, chosen, len(images.train)))
-    return chosen, output or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
+    chosen = replace(
+        chosen, data=str(root), steps=steps_wanted(steps, epochs, chosen, len(images.train))
+    )
+    return chosen, _run_directory(output)
+
+
+def _run_directory(output: Path | None) -> Path:
+    """Where a run goes."""
+    run_dir = output or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
+    try:
+        str(run_dir).encode()
+    except UnicodeEncodeError:
+        raise AlexsimError(
+            f"-o {name_text(str(run_dir))}: safetensors reads UTF-8 paths only"
+        ) from None
+    return run_dir
 
 
 def _with_new_head(net: str, initial: Weights | None, data: Path) -> str:
@@ -183,69 +198,6 @@ def _with_new_head(net: str, initial: Weights | None, data: Path) -> str:
         raise AlexsimError("--new-head goes with --init-from: without it every layer is new")
     classes = discover(data, most_classes=_MOST_CLASSES).classes
     return f"{without_head(net)}+{len(classes)}-classes"
-
-
-def resumed(
-    run_dir: Path,
-    watch: Watcher,
-    *,
-    steps: int | None,
-    epochs: float | None,
-    threads: int | None,
-    gpus: int | None,
-    partition: str,
-    processes: bool,
-    replicas: int | None,
-    place: Place | None,
-) -> TrainSettings:
-    """Settings of a stopped run, with more steps or other processes if asked for."""
-    stored = stored_settings(run_dir)
-    split = as_partition(partition or stored.partition)
-    columns = gpus or stored.gpus
-    if gpus is None and split == "hybrid" and place:
-        columns = place.size
-    elif gpus is None and split == "columns" != stored.partition:
-        columns = load_network(stored.network).columns
-    made = plan(
-        load_network(stored.network),
-        gpus=columns,
-        partition=split,
-        batch_size=images_per_op(stored.batch_size, split, columns),
-    )
-    copies = _replicas(replicas, made, stored.batch_size, processes=processes, place=place)
-    if (split, columns, copies) != (stored.partition, stored.gpus, stored.replicas):
-        watch.note(
-            f"{copies} x {columns} GPUs ({split}) instead of {stored.replicas} x {stored.gpus}"
-            f" ({stored.partition}): weights may differ in the last bits"
-        )
-        variable = stored.variable_batch and split == "hybrid"
-        if variable != stored.variable_batch:
-            watch.note("no variable batch from here on: it needs --partition hybrid")
-        stored = replace(
-            stored, gpus=columns, replicas=copies, partition=split, variable_batch=variable
-        )
-    if (stored.strict and split == "hybrid") or (
-        (stored.strict or stored.graph) and (place or processes)
-    ):
-        watch.note("without --strict and --graph from here on: they are for one process of columns")
-        stored = replace(stored, strict=False, graph=False)
-    if stored.backend == "triton":
-        ready_for_triton(stored.device, watch)
-    if not Path(stored.data).is_dir():
-        if Path(stored.data).parent != _cache():
-            raise RunError(f"{run_dir}: its data folder {stored.data} is gone")
-        _builtin(watch)
-    if threads is not None and threads != stored.threads:
-        positive("--threads", threads)
-        watch.note(
-            f"{threads} threads instead of {stored.threads}: weights may differ in the last bits"
-        )
-        stored = replace(stored, threads=threads)
-    if steps is None and epochs is None:
-        return stored
-    network = load_network(stored.network)
-    images = discover(Path(stored.data), most_classes=network.classes)
-    return replace(stored, steps=_steps(steps, epochs, stored, len(images.train)))
 
 
 def _refuse_together(
@@ -271,7 +223,7 @@ def _refuse_together(
         raise AlexsimError("--strict runs --partition columns only; --processes runs hybrid")
 
 
-def _replicas(
+def replicas_of(
     given: int | None, made: Plan, batch: int, *, processes: bool, place: Place | None
 ) -> int:
     """Copies of all columns: as many as the processes make, or as were asked for."""
@@ -298,12 +250,19 @@ def _replicas(
     return copies
 
 
-def _transport(given: str, device: Device, devices: int) -> TransportName:
+def _transport(given: str, device: Device, devices: int, *, apart: bool) -> TransportName:
     """How exchanges travel: over PCIe where virtual GPUs share a card, as between two."""
+    if given:
+        choice("--transport", given, TRANSPORTS)
+        if device == "cpu":
+            raise AlexsimError(
+                f"--transport {given} needs --device cuda: a CPU's memory is the host's"
+            )
+        if devices == 1 or apart:
+            why = "processes exchange over gloo" if apart else "one GPU exchanges nothing"
+            raise AlexsimError(f"--transport {given} changes nothing: {why}")
     if device == "cpu":
-        if given == "host":
-            raise AlexsimError("--transport host needs --device cuda: a CPU's memory is the host's")
-        return choice("--transport", given or "peer", TRANSPORTS)
+        return "peer"
     from alexsim.execute.cards import places
 
     shared = len(set(places(device, devices))) < devices
@@ -324,12 +283,13 @@ def ready_for_triton(device: str, watch: Watcher) -> None:
         )
 
 
-def _steps(steps: int | None, epochs: float | None, settings: TrainSettings, images: int) -> int:
+def steps_wanted(
+    steps: int | None, epochs: float | None, settings: TrainSettings, images: int
+) -> int:
     if steps is not None and epochs is not None:
         raise AlexsimError("give --steps or --epochs, not both")
     if epochs is not None:
-        if not epochs > 0:
-            raise AlexsimError(f"--epochs must be positive, got {epochs:g}")
+        above_zero("--epochs", epochs)
         return steps_of(epochs, images, settings.batch_size)
     if steps is not None:
         positive("--steps", steps)
@@ -376,17 +336,17 @@ def _rate(option: str, value: float) -> float:
     return value
 
 
-def _cache() -> Path:
+def cache() -> Path:
     from platformdirs import user_cache_path
 
     return user_cache_path("alexsim")
 
 
-def _builtin(watch: Watcher) -> Path:
+def builtin_images(watch: Watcher) -> Path:
     def progress(done: int, total: int) -> None:
         watch.preparing("Drawing the built-in images", done, total)
 
     try:
-        return builtin.ensure(_cache(), progress)
+        return builtin.ensure(cache(), progress)
     except OSError as error:
         raise AlexsimError(f"cannot write the built-in images: {error}") from error

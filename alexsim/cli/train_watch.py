@@ -139,6 +139,7 @@ class TerminalWatch:
         self._say(
             f"validation after step {report.step} (epoch {report.epoch}), {report.images} images:"
             f" loss {found.loss:.3f}  top-1 {found.top1:.3f}  top-5 {found.top5:.3f}"
+            + (f"  NaN for {found.nan_images} images" if found.nan_images else "")
         )
         sizes = "  ".join(
             f"{one.layer} {one.weight:.1e}/{one.increment:.1e}" for one in report.layers

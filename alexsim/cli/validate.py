@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,12 +13,14 @@ GATE_PERCENT = 20.0
 
 
 def validate(
+    context: typer.Context,
     measurements: Annotated[
         str,
         typer.Option(
             "--measurements",
             metavar="FILE",
-            help="CSV file of published figures, with or without values. Default: the built-in.",
+            help="CSV file of published figures, with or without values; `published` are those that"
+            " ship with alexsim.",
         ),
     ] = "published",
     rows: Annotated[
@@ -35,9 +38,14 @@ def validate(
         bool, typer.Option("--refit", help="Fit again, instead of using the shipped correction.")
     ] = False,
     save_correction: Annotated[
-        str,
-        typer.Option("--save-correction", metavar="FILE", help="Write the correction in use."),
-    ] = "",
+        Path | None,
+        typer.Option(
+            "--save-correction",
+            metavar="FILE",
+            callback=options.checked_file,
+            help="Write the correction in use.",
+        ),
+    ] = None,
     gate: Annotated[
         float,
         typer.Option(
@@ -59,15 +67,16 @@ def validate(
     Example: alexsim validate --leave-out
     """
     from operator import attrgetter
-    from pathlib import Path
 
     from alexsim.cli.output import print_json, write_text
+    from alexsim.cli.parse import above_zero
     from alexsim.errors import AlexsimError, GateError
     from alexsim.simulate import judging, validation
     from alexsim.simulate.correction import correction_text, load_correction
 
-    if not gate > 0:
-        raise AlexsimError(f"--gate must be positive, got {gate:g}")
+    if json:
+        options.refuse(context, "is for the tables: -o FILE has every row", "rows")
+    above_zero("--gate", gate)
     found, excluded = validation.all_rows(measurements)
     if refit:
         correction = validation.fit_to(found, fitted_to=f"{measurements}: one GPU, no GTX 580")
@@ -92,7 +101,7 @@ def validate(
                 left = judging.leave_out(found, key, done=done)
             summaries += judging.by_kind(f"leave-one-{name}-out", left)
     if save_correction:
-        write_text(Path(save_correction), correction_text(correction))
+        write_text(save_correction, correction_text(correction))
     groups_of = judging.by_device_and_library(predictions)
     if json:
         from alexsim.report.documents import validation_document
@@ -107,10 +116,12 @@ def validate(
     by_name = {summary.name: summary for summary in summaries}
     ours, roofline = by_name.get("steps, fitted"), by_name.get("steps, roofline")
     if ours is None or roofline is None or not ours.rows:
+        options.refuse(context, f"judges whole-network steps; {measurements} has none", "gate")
         return
     error = 100 * ours.mean_absolute_error
     limit = min(gate, 50 * roofline.mean_absolute_error)
-    if error > limit:
+    # Not `error > limit`: an error that is no number passes nothing.
+    if not error <= limit:
         raise GateError(
             f"mean error of {ours.rows} whole-network steps is {error:.1f} %,"
             f" the gate is {limit:.1f} %"

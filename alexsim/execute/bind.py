@@ -218,8 +218,8 @@ def _loss(plan: Plan, op: Op, memory: Memory) -> Run:
         # Among equal guesses, each is as likely to be named first.
         top1 = 1 - ((1 - above) / level).clamp_(0, 1)
         top5 = 1 - ((5 - above) / level).clamp_(0, 1)
-        # Comparisons with NaN are all false: no guess is right.
-        unknown = own.squeeze(1).isnan()
+        # Comparisons with NaN are all false: where a probability is none, no guess is right.
+        unknown = ~probabilities.sum(1).isfinite()
         losses.masked_fill_(unknown, torch.nan)
         top1.masked_fill_(unknown, 1)
         top5.masked_fill_(unknown, 1)

@@ -105,7 +105,7 @@ class Binder:
         mask = self._memory.buffer(op.writes[0])
         layer = part.layer
         assert isinstance(layer, Dropout)
-        parts = next(ps for ps in self._plan.network.parts if ps[0].layer.name == layer.name)
+        parts = self._plan.network.parts_of(layer.name)
         before = sum(units_of(p) for p in parts if p.column < part.column)
         key = key_of(self._seed, "dropout", layer.name)
         step = self._constants.step

@@ -178,7 +178,7 @@ class Executor:
         It is there as long as the plan keeps it: with policy ``as-released``, to the next step. Of
         layers that a hybrid plan splits, it is that of the last turn's images.
         """
-        parts = next(ps for ps in self.plan.network.parts if ps[0].layer.name == layer)
+        parts = self.plan.network.parts_of(layer)
         found = [
             memory.buffer(name).cpu()
             for part in parts
@@ -214,19 +214,23 @@ class Executor:
         return Trace(spans=tuple(spans))
 
     def first_not_finite(self) -> str:
-        """The first weight, bias or activation, in order, that is not finite; or nothing."""
-        for parts in self.plan.network.parts:
-            for part in parts:
-                for runner in self.runners:
-                    if part.column not in runner.device.columns:
-                        continue
-                    prefix = f"{runner.device.name}/{part.layer.name}.{letter(part.column)}"
-                    for name in ("weight", "bias", "activation"):
-                        key = f"{prefix}.{name}"
-                        if runner.memory.has(key) and not bool(
-                            torch.isfinite(runner.memory.buffer(key)).all()
-                        ):
-                            return f"{key.partition('/')[2]} on {runner.device.name}"
+        """The first activation, in order, that is not finite; or weight or bias; or nothing.
+
+        A step that puts out NaN has updated every weight with it: activations tell where it began.
+        """
+        places = (
+            (runner, f"{runner.device.name}/{part.layer.name}.{letter(part.column)}.{name}")
+            for names in (("activation",), ("weight", "bias"))
+            for parts in self.plan.network.parts
+            for part in parts
+            for runner in self.runners
+            if part.column in runner.device.columns
+            for name in names
+        )
+        for runner, key in places:
+            memory = runner.memory
+            if memory.has(key) and not bool(torch.isfinite(memory.buffer(key)).all()):
+                return f"{key.partition('/')[2]} on {runner.device.name}"
         return ""
 
     def close(self) -> None:

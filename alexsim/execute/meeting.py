@@ -12,6 +12,8 @@ import time
 import uuid
 from typing import Any
 
+from alexsim.strict_json import json_text
+
 _LOOK_S = 0.02
 
 
@@ -44,7 +46,7 @@ def _first(store: Any, size: int, until: float) -> str:
         found = [_read(store, f"sign/{rank}") for rank in range(size)]
         if found != signs:
             signs, name = found, uuid.uuid4().hex
-            store.set("proposal", json.dumps({"name": name, "signs": signs}))
+            store.set("proposal", json_text({"name": name, "signs": signs}))
         missing = [r for r in range(1, size) if not _read(store, f"{name}/agreed/{r}")]
         if not missing:
             store.set(f"{name}/go", "1")

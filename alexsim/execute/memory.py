@@ -63,7 +63,14 @@ class Memory:
         self.ledger = Ledger(device.name, budget_bytes)
         self._scale = dtype.itemsize // torch.float32.itemsize
         self._reserve(plan, budget_bytes)
-        self.arena = torch.empty(device.arena_bytes * self._scale, dtype=torch.uint8, device=place)
+        size = device.arena_bytes * self._scale
+        try:
+            self.arena = torch.empty(size, dtype=torch.uint8, device=place)
+        except (RuntimeError, TypeError) as error:
+            # Torch has no kind of its own for memory of the host, nor for sizes beyond 64 bits.
+            raise MemoryBudgetError(
+                f"{device.name} needs {format_bytes(size)}, more than can be had here on {place}"
+            ) from error
         self._blocks = {block.name: block for block in device.blocks}
         self._buffers = {buffer.name: buffer for buffer in device.buffers}
         self._channels_first = _matrix_blocks(plan, self._buffers)

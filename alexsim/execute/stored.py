@@ -95,5 +95,5 @@ def rows_before(network: Network, part: Part) -> int:
     """Units of a hybrid network's split layer that columns before this part's have."""
     if not network.copied or part.copied:
         return 0
-    parts = next(ps for ps in network.parts if ps[0].layer.name == part.layer.name)
+    parts = network.parts_of(part.layer.name)
     return sum(p.output_shape[0] for p in parts if p.column < part.column)

@@ -7,7 +7,6 @@ those of the second, and so on. ``torch.distributed`` connects them over gloo.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from alexsim.errors import AlexsimError, RunError, TrainingError
 from alexsim.execute.meeting import agreed_name
+from alexsim.strict_json import json_text, json_value
 
 RENDEZVOUS = "ALEXSIM_RENDEZVOUS"
 """Variable that names where processes meet; without it, they meet as torchrun says."""
@@ -246,13 +246,14 @@ class Connected(World):
         return torch.stack(found)
 
     def each(self, record: Mapping[str, Any]) -> list[dict[str, Any]]:
-        own = torch.frombuffer(bytearray(json.dumps(record).encode()), dtype=torch.uint8)
+        own = torch.frombuffer(bytearray(json_text(record).encode()), dtype=torch.uint8)
         sizes = self.gathered(torch.tensor([len(own)])).flatten().tolist()
         padded = torch.zeros(max(sizes), dtype=torch.uint8)
         padded[: len(own)] = own
         rows = self.gathered(padded)
         return [
-            json.loads(row[:size].numpy().tobytes()) for row, size in zip(rows, sizes, strict=True)
+            json_value(row[:size].numpy().tobytes().decode())
+            for row, size in zip(rows, sizes, strict=True)
         ]
 
     def wait(self, work: dist.Work | None) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from importlib import util
 from typing import Any
 
 import numpy as np
@@ -52,9 +51,11 @@ _ENUMS = {"PoolMethod": ("MAX", "AVE"), "NormRegion": ("ACROSS_CHANNELS", "WITHI
 
 @cache
 def _classes() -> dict[str, Any]:
-    if util.find_spec("google.protobuf") is None:
-        raise InterchangeError('Caffe\'s files need a package: pip install "alexsim[caffe]"')
-    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+    try:
+        from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+    except ImportError:
+        need = 'Caffe\'s files need a package: pip install "alexsim[caffe]"'
+        raise InterchangeError(need) from None
 
     file = descriptor_pb2.FileDescriptorProto(name="caffe.proto", package="caffe", syntax="proto2")
     for name, words in _ENUMS.items():

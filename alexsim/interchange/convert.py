@@ -140,7 +140,7 @@ def _to_onnx(
 ) -> Exported:
     notes = {
         "network": network.name,
-        "classes": json.dumps(inputs.classes),
+        "classes": json.dumps(inputs.classes, allow_nan=False),
         "normalisation": inputs.normalisation,
         "images": inputs.text,
     }

@@ -218,6 +218,20 @@ def changed(machine: Machine, settings: Mapping[str, float]) -> Machine:
     return machine
 
 
+_UNITS = {
+    "bytes": "bytes", "mhz": "MHz", "ghz": "GHz", "hz": "Hz", "gb_per_s": "GB/s",
+    "images_per_s": "images/s", "bytes_per_s": "bytes/s", "us": "microseconds",
+    "ms": "milliseconds", "s": "seconds", "w": "watts", "usd": "dollars",
+}  # fmt: skip
+
+
+def unit_of(key: str) -> str:
+    """The unit that a key of ``changed`` names; empty for counts and shares."""
+    name = key.rpartition(".")[2]
+    units = (unit for end, unit in _UNITS.items() if f"_{name}".endswith(f"_{end}"))
+    return next(units, "")
+
+
 def in_si(key: str, value: float) -> tuple[str, float]:
     """A key and its number in the unit of the sheets: ``device.clock_mhz`` is ``..._hz``."""
     for suffix, unit, scale in (
@@ -238,7 +252,6 @@ def _changed(machine: Machine, key: str, value: float) -> Machine:
     owner, _, number = key.rpartition(".")
     if owner == "device":
         return replace(machine, device=machine.device.changed(**{number: value}))
-    quantity = Quantity(value=value, kind="spec", source="set by the user")
     links = {name: getattr(machine, name) for name in ("link", "uplink", "peer_link", "network")}
     if owner in links and number in _LINK_NUMBERS:
         link = links[owner]
@@ -248,12 +261,16 @@ def _changed(machine: Machine, key: str, value: float) -> Machine:
             raise ProfileError(f"{key} must be {fault}")
         if number == "efficiency" and value > 1:
             raise ProfileError(f"{key} must be at most 1, got {value:g}")
-        return replace(machine, **{owner: replace(link, **{number: quantity})})
+        return replace(machine, **{owner: replace(link, **{number: _set(value)})})
     if owner == "" and number in NUMBERS:
         if fault := amiss(value, zero=False, whole=number in _WHOLE):
             raise ProfileError(f"{key} must be {fault}")
-        own: dict[str, Any] = {number: quantity}
+        own: dict[str, Any] = {number: _set(value)}
         return replace(machine, **own)
     allowed = [f"device.{name}" for name in ("clock_hz", "memory_bytes_per_s", "multiprocessors")]
     allowed += [f"link.{name}" for name in _LINK_NUMBERS] + list(NUMBERS)
     raise ProfileError(f"nothing is named {key!r} to set (for example {', '.join(allowed)})")
+
+
+def _set(value: float) -> Quantity:
+    return Quantity(value=value, kind="spec", source="set by the user")

@@ -20,6 +20,8 @@ from alexsim.errors import ProfileError, known_as, unknown
 KINDS = ("spec", "measured", "fitted")
 UNSOURCED = "unsourced: from common knowledge"
 """The source of a number that nobody looked up."""
+_LEAST, _MOST = 1e-12, 1e18
+"""Beyond these no quantity of a machine lies, and sums of times would lose the short ones."""
 _TYPES = {str: "text", int: "whole number", bool: "truth value (true or false)"}
 
 
@@ -143,6 +145,8 @@ def amiss(value: float, *, zero: bool, whole: bool) -> str:
         return f"finite and not negative, got {value:g}"
     if not zero and not value:
         return f"positive, got {value:g}"
+    if value and not _LEAST <= value <= _MOST:
+        return f"between {_LEAST:g} and {_MOST:g}, got {value:g}"
     if whole and value != int(value):
         return f"a whole number, got {value:g}"
     return ""

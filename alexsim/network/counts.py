@@ -5,7 +5,7 @@ What is counted
 ``mac``: multiply-adds of convolutions and fully connected layers; 1 MAC = 2 FLOP. Windows over
     the zero border count in full, as every published figure of AlexNet does.
 ``elementwise_flop``: everything else, per output element of a layer what its class says
-    (``Layer.forward_flop``, ``Layer.grad_input_flop``).
+    (``Layer.elementwise``).
     ``grad_weight`` of a weighted layer adds 1 per output element (the bias gradient). ``update`` is
     7 per weight (momentum, decay, gradient, sum) and 4 per bias; where ``grad_weight`` is fused
     into the update, 6 of the 7 move to ``grad_weight``.
@@ -51,7 +51,7 @@ def forward(part: Part, batch_size: int) -> Count:
     return _count(
         batch_size,
         mac=macs(part),
-        elementwise=outputs * part.layer.forward_flop,
+        elementwise=outputs * part.layer.elementwise().forward,
         elements=part.input_values + outputs * (1 + len(part.layer.auxiliary)),
         parameters=part.parameters,
     )
@@ -67,7 +67,7 @@ def grad_input(part: Part, batch_size: int, of: Read | None = None) -> Count:
     return _count(
         batch_size,
         mac=macs(part),
-        elementwise=outputs * part.layer.grad_input_flop,
+        elementwise=outputs * part.layer.elementwise().grad_input,
         elements=outputs + inputs + _elements_reread(part),
         parameters=part.weight_count,
     )

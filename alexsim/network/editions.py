@@ -6,13 +6,12 @@ Computer History Museum released in 2025 (net #145 and its sisters), facts only.
 
 from __future__ import annotations
 
-import runpy
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 
 from alexsim.errors import NetworkError, known_as, unknown
 from alexsim.network import published
+from alexsim.network.file import network_in
 from alexsim.network.layers import (
     AveragePool,
     Convolution,
@@ -176,23 +175,30 @@ def alexnet_owt() -> Network:
 def lenet_5() -> Network:
     """LeNet-5 as the articles draw it beside AlexNet: 28 x 28 grey images, sigmoid, mean pools.
 
-    Weights start at deviation ``fan_in ** -0.5``, as LeCun et al. 1998 ("Efficient BackProp").
+    LeCun et al. 1998 ("Efficient BackProp") start weights at deviation ``fan_in ** -0.5``, for a
+    tanh whose slope at 0 is about 1. A sigmoid's is 1/4: with weights four times as large (after
+    Glorot & Bengio 2010) signals and gradients keep their size through the layers. Otherwise the
+    output is the same for every image, and nothing is learnt.
     """
+
+    def std(fan_in: int) -> float:
+        return float(4 * fan_in**-0.5)
+
     return Network(
         name="lenet-5",
         title="LeNet-5, one column",
         input_shape=(1, 28, 28),
         columns=1,
         layers=(
-            Convolution(name="conv1", filters=6, size=5, padding=2, weight_std=25**-0.5),
+            Convolution(name="conv1", filters=6, size=5, padding=2, weight_std=std(25)),
             Sigmoid(name="sigmoid1"),
             AveragePool(name="pool1", size=2, stride=2),
-            Convolution(name="conv2", filters=16, size=5, weight_std=150**-0.5),
+            Convolution(name="conv2", filters=16, size=5, weight_std=std(150)),
             Sigmoid(name="sigmoid2"),
             AveragePool(name="pool2", size=2, stride=2),
-            FullyConnected(name="fc3", units=120, weight_std=400**-0.5),
+            FullyConnected(name="fc3", units=120, weight_std=std(400)),
             Sigmoid(name="sigmoid3"),
-            FullyConnected(name="fc4", units=84, weight_std=120**-0.5),
+            FullyConnected(name="fc4", units=84, weight_std=std(120)),
             Sigmoid(name="sigmoid4"),
             FullyConnected(name="fc5", units=10, weight_std=84**-0.5),
             SoftmaxCrossEntropy(name="softmax"),
@@ -241,7 +247,9 @@ def load_network(name: str) -> Network:
     if variants:
         return varied(load_network(file + colon + rest), tuple(variants))
     if colon:
-        return _own(name)
+        return network_in(f"{file}.py", rest)
+    if name.endswith(".py"):
+        return network_in(name, "")
     if (written := known_as(name, _EDITIONS)) is None:
         raise NetworkError(unknown("network", name, _EDITIONS))
     return _EDITIONS[written]()
@@ -254,20 +262,6 @@ def as_written(name: str) -> str:
     base, *variants = name.split("+")
     written = [known_as(base, _EDITIONS) or base]
     return "+".join([*written, *(known_as(one, VARIANTS) or one for one in variants)])
-
-
-def _own(name: str) -> Network:
-    """What a Python file calls ``NAME``; the file is run."""
-    path, _, attribute = name.rpartition(":")
-    if not Path(path).is_file():
-        raise NetworkError(f"no network {name!r}: there is no file {path}")
-    try:
-        found = runpy.run_path(path).get(attribute)
-    except (NetworkError, SyntaxError) as error:
-        raise NetworkError(f"{path}: {error}") from error
-    if not isinstance(found, Network):
-        raise NetworkError(f"{path} has no Network called {attribute!r}")
-    return found
 
 
 def _convolutions_as_run(*, conv5: int = 128) -> tuple[Layer, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 from alexsim.errors import NetworkError
 
@@ -22,13 +22,20 @@ Kept = Literal["output", "input", "norm", "mask"]
 denominators of a response norm, the mask of dropout."""
 
 
+class Elementwise(NamedTuple):
+    """FLOP per output element: one for each addition, multiplication, comparison, division, square
+    root, power or exponential."""
+
+    forward: int
+    grad_input: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer(ABC):
     """One node of the graph: what it reads, and what it makes of that.
 
     What a layer computes, counts and keeps is said here and nowhere else: plan, counts, memory,
-    drawings and tables read it. FLOP are per output element, one for each addition,
-    multiplication, comparison, division, square root, power or exponential.
+    drawings and tables read it.
     """
 
     name: str
@@ -48,15 +55,9 @@ class Layer(ABC):
     """Whether its input's gradient may take the memory of its output's."""
     has_bias: ClassVar[bool] = False
 
-    @property
     @abstractmethod
-    def forward_flop(self) -> int:
-        """Arithmetic of the forward pass, multiply-adds of weights left out."""
-
-    @property
-    @abstractmethod
-    def grad_input_flop(self) -> int:
-        """The same of its input's gradient."""
+    def elementwise(self) -> Elementwise:
+        """Arithmetic per output element, multiply-adds of weights left out."""
 
     @property
     def auxiliary(self) -> tuple[Literal["norm", "mask"], ...]:
@@ -104,15 +105,8 @@ class Convolution(Layer):
         if self.padding < 0:
             raise NetworkError(f"layer {self.name!r}: padding must be >= 0, got {self.padding}")
 
-    @property
-    def forward_flop(self) -> int:
-        """The bias."""
-        return 1
-
-    @property
-    def grad_input_flop(self) -> int:
-        """None: multiply-adds only."""
-        return 0
+    def elementwise(self) -> Elementwise:
+        return Elementwise(forward=1, grad_input=0)
 
     @property
     def window(self) -> str:
@@ -192,30 +186,19 @@ class MaxPool(_Pool):
     backward_reads: ClassVar[tuple[Kept, ...]] = ("output", "input")
     keeps_output: ClassVar[bool] = True
 
-    @property
-    def forward_flop(self) -> int:
-        """Comparisons."""
-        return self.size**2 - 1
-
-    @property
-    def grad_input_flop(self) -> int:
-        """Compares every input with the maximum, and adds."""
-        return 2 * self.size**2 if self.ties == "all" else self.size**2 + 1
+    def elementwise(self) -> Elementwise:
+        return Elementwise(
+            forward=self.size**2 - 1,
+            grad_input=2 * self.size**2 if self.ties == "all" else self.size**2 + 1,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AveragePool(_Pool):
     """Mean of each window (LeNet's sub-sampling, without its trained scale)."""
 
-    @property
-    def forward_flop(self) -> int:
-        """Additions and a division."""
-        return self.size**2
-
-    @property
-    def grad_input_flop(self) -> int:
-        """A division, and an addition to every input."""
-        return self.size**2 + 1
+    def elementwise(self) -> Elementwise:
+        return Elementwise(forward=self.size**2, grad_input=self.size**2 + 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,15 +216,8 @@ class LocalResponseNorm(Layer):
     backward_reads: ClassVar[tuple[Kept, ...]] = ("input", "norm")
     keeps_output: ClassVar[bool] = True
 
-    @property
-    def forward_flop(self) -> int:
-        """Squares' sum, scale, shift, power, product."""
-        return self.size + 4
-
-    @property
-    def grad_input_flop(self) -> int:
-        """The sum again, and the two terms."""
-        return self.size + 7
+    def elementwise(self) -> Elementwise:
+        return Elementwise(forward=self.size + 4, grad_input=self.size + 7)
 
     def __post_init__(self) -> None:
         _odd_window(self, self.size)
@@ -261,15 +237,8 @@ class SpatialResponseNorm(Layer):
     backward_reads: ClassVar[tuple[Kept, ...]] = ("input", "norm")
     keeps_output: ClassVar[bool] = True
 
-    @property
-    def forward_flop(self) -> int:
-        """Squares' sum, scale, shift, power, product."""
-        return self.size**2 + 4
-
-    @property
-    def grad_input_flop(self) -> int:
-        """The sum again, and the two terms."""
-        return self.size**2 + 7
+    def elementwise(self) -> Elementwise:
+        return Elementwise(forward=self.size**2 + 4, grad_input=self.size**2 + 7)
 
     def __post_init__(self) -> None:
         _odd_window(self, self.size)
@@ -287,15 +256,8 @@ class ReLU(Layer):
     overwrites_input: ClassVar[bool] = True
     overwrites_grad: ClassVar[bool] = True
 
-    @property
-    def forward_flop(self) -> int:
-        """A comparison."""
-        return 1
-
-    @property
-    def grad_input_flop(self) -> int:
-        """A choice."""
-        return 1
+    def elementwise(self) -> Elementwise:
+        return Elementwise(forward=1, grad_input=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -305,15 +267,8 @@ class Sigmoid(Layer):
     backward_reads: ClassVar[tuple[Kept, ...]] = ("output",)
     keeps_output: ClassVar[bool] = True
 
-    @property
-    def forward_flop(self) -> int:
-        """Exponential, sums, division."""
-        return 4
-
-    @property
-    def grad_input_flop(self) -> int:
-        """Two products and a difference."""
-        return 3
+    def elementwise(self) -> Elementwise:
+        return Elementwise(forward=4, grad_input=3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -323,15 +278,8 @@ class Tanh(Layer):
     backward_reads: ClassVar[tuple[Kept, ...]] = ("output",)
     keeps_output: ClassVar[bool] = True
 
-    @property
-    def forward_flop(self) -> int:
-        """Exponential, sums, division."""
-        return 5
-
-    @property
-    def grad_input_flop(self) -> int:
-        """Two products and a difference."""
-        return 3
+    def elementwise(self) -> Elementwise:
+        return Elementwise(forward=5, grad_input=3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -345,15 +293,8 @@ class Dropout(Layer):
     backward_reads: ClassVar[tuple[Kept, ...]] = ("mask",)
     overwrites_grad: ClassVar[bool] = True
 
-    @property
-    def forward_flop(self) -> int:
-        """A product with the mask."""
-        return 1
-
-    @property
-    def grad_input_flop(self) -> int:
-        """The same."""
-        return 1
+    def elementwise(self) -> Elementwise:
+        return Elementwise(forward=1, grad_input=1)
 
     def __post_init__(self) -> None:
         if not 0 < self.rate < 1:
@@ -374,15 +315,8 @@ class FullyConnected(Layer):
     bias_init: float = 0.0
     has_bias: ClassVar[bool] = True
 
-    @property
-    def forward_flop(self) -> int:
-        """The bias."""
-        return 1
-
-    @property
-    def grad_input_flop(self) -> int:
-        """None: multiply-adds only."""
-        return 0
+    def elementwise(self) -> Elementwise:
+        return Elementwise(forward=1, grad_input=0)
 
     @property
     def window(self) -> str:
@@ -406,15 +340,8 @@ class Add(Layer):
     several: ClassVar[bool] = True
     side_by_side: ClassVar[bool] = False
 
-    @property
-    def forward_flop(self) -> int:
-        """An addition for every input but the first."""
-        return len(self.inputs) - 1
-
-    @property
-    def grad_input_flop(self) -> int:
-        """None: every input's gradient is the output's."""
-        return 0
+    def elementwise(self) -> Elementwise:
+        return Elementwise(forward=len(self.inputs) - 1, grad_input=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -423,15 +350,8 @@ class Concat(Layer):
 
     several: ClassVar[bool] = True
 
-    @property
-    def forward_flop(self) -> int:
-        """None: it moves values."""
-        return 0
-
-    @property
-    def grad_input_flop(self) -> int:
-        """None."""
-        return 0
+    def elementwise(self) -> Elementwise:
+        return Elementwise(forward=0, grad_input=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -440,15 +360,8 @@ class SoftmaxCrossEntropy(Layer):
 
     keeps_output: ClassVar[bool] = True
 
-    @property
-    def forward_flop(self) -> int:
-        """Maximum, difference, exponential, sum, division."""
-        return 5
-
-    @property
-    def grad_input_flop(self) -> int:
-        """A difference and a share."""
-        return 2
+    def elementwise(self) -> Elementwise:
+        return Elementwise(forward=5, grad_input=2)
 
     def output_shape(self, inputs: Shape) -> Shape:
         return (math.prod(inputs),)

@@ -44,8 +44,10 @@ class Piece:
 def partial_sum_copies(part: Part) -> int:
     """Copies of a convolution's weights in which the 2012 kernels gathered partial sums.
 
-    ``ceil(modules / partialSum)``, with partialSum 5 for 11 x 11 filters, 3 for 5 x 5 and 13 for
-    3 x 3 (conv1, conv2, conv3-conv5 of the released layer files).
+    ``ceil(modules / partialSum)``. The released layer files have partialSum 5 for conv1, 3 for
+    conv2 and 13 for conv3-conv5. Whoever wrote another network had to choose it; here it goes by
+    the filter as it does there: 5 for 11 x 11, 3 for 5 x 5, 13 for all others. What memory holds
+    and what time the sums take both come from here.
     """
     assert isinstance(part.layer, Convolution)
     per_copy = {11: 5, 5: 3}.get(part.layer.size, 13)

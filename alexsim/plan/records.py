@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from typing import Literal
 
 from alexsim.network.counts import FLOAT_BYTES, Count
@@ -229,6 +230,7 @@ def waited_for(update: Op) -> str:
     return f"{update.id}.{OpKind.ALL_REDUCE}"
 
 
+@cache
 def letter(column: int) -> str:
     """Name of a column: a, b, ... z, aa, ab ..."""
     before, last = divmod(column, 26)

@@ -22,7 +22,7 @@ from alexsim.network.layers import (
     SpatialResponseNorm,
 )
 from alexsim.network.network import Network, Part
-from alexsim.plan.records import OpKind
+from alexsim.plan.records import Op, OpKind
 from alexsim.units import MIB
 
 _CONVOLUTION_BYTES = 16 * MIB
@@ -124,6 +124,16 @@ def uses_winograd(kind: OpKind, part: Part) -> bool:
     enough = 128 if kind == OpKind.GRAD_WEIGHT else 192
     covered = [extent / (WINOGRAD_OUTPUTS * _tiles(extent)) for extent in extents]
     return min(channels, layer.filters) >= enough and min(covered) >= 0.8
+
+
+def done_flop(op: Op, part: Part) -> int:
+    """FLOP of the multiply-adds that the aten backend does for an op: Winograd's are fewer."""
+    if not uses_winograd(op.kind, part):
+        return op.count.flop
+    extents = part.input_shape[1:]
+    tiles = math.prod(_tiles(extent) for extent in extents)
+    products = tiles * (WINOGRAD_OUTPUTS + WINOGRAD_TAPS - 1) ** 2
+    return op.count.flop * products // (math.prod(extents) * WINOGRAD_TAPS**2)
 
 
 def _tiles(extent: int) -> int:

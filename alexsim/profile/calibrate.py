@@ -20,6 +20,7 @@ from alexsim.network.network import Network
 from alexsim.plan.planner import plan
 from alexsim.plan.records import OpKind, Plan, Policy, Schedule
 from alexsim.profile.microbench import METHOD, rates
+from alexsim.profile.records import quantile
 from alexsim.simulate.costs.measured import REST, Calibration, Rate, signature
 from alexsim.simulate.records import NINE_IN_TEN, Simulation
 from alexsim.simulate.tasks import COMPUTING
@@ -153,7 +154,7 @@ def _scatter(measured: Mapping[int, Sequence[Round]]) -> float:
     for rounds in measured.values():
         middle = statistics.median(one.step_s for one in rounds)
         away += [abs(math.log(one.step_s / middle)) for one in rounds]
-    return max(_quantile(away, 0.9) / NINE_IN_TEN, LEAST_SCATTER)
+    return max(quantile(away, 0.9) / NINE_IN_TEN, LEAST_SCATTER)
 
 
 LEAST_SCATTER = 0.02
@@ -199,16 +200,11 @@ def check(plan: Plan, simulation: Simulation, rounds: Sequence[Round]) -> list[C
             name=name,
             predicted_s=predicted,
             measured_s=statistics.median(measured),
-            low=predicted / _quantile(measured, 0.95),
-            high=predicted / _quantile(measured, 0.05),
+            low=predicted / quantile(measured, 0.95),
+            high=predicted / quantile(measured, 0.05),
         )
         for name, predicted, measured in rows
     ]
-
-
-def _quantile(values: Sequence[float], share: float) -> float:
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
 def _machine_name() -> str:

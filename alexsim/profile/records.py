@@ -160,9 +160,18 @@ class StepProfile:
 
 def spread(values: Sequence[float]) -> Spread:
     """Median and quantiles."""
-    ordered = sorted(values)
-    low, high = (ordered[round(share * (len(ordered) - 1))] for share in (0.1, 0.9))
-    return Spread(median_s=statistics.median(ordered), low_s=low, high_s=high)
+    return Spread(
+        median_s=statistics.median(values),
+        low_s=quantile(values, 0.1),
+        high_s=quantile(values, 0.9),
+    )
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """What a ``share`` of the values lies below, on the line between its two neighbours."""
+    import numpy as np
+
+    return float(np.quantile(values, share))
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Ratio:

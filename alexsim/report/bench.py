@@ -27,6 +27,7 @@ def bench_document(run: BenchRun, verdicts: Sequence[Verdict] = ()) -> dict[str,
         "host": asdict(run.host),
         "counted": dict(run.counted),
         "timed": [asdict(case) for case in run.timed],
+        "left_out": dict(run.left_out),
         "verdicts": [asdict(verdict) | {"fails": verdict.fails} for verdict in verdicts],
     }
 
@@ -101,7 +102,13 @@ def verdict_tables(
 
 def _head(run: BenchRun) -> str:
     at = f", commit {run.host.commit}" if run.host.commit else ""
-    return f"{run.network} on {run.host.key}{at}"
+    return f"{run.network} on {run.host.key}{at}{left_out(run)}"
+
+
+def left_out(run: BenchRun) -> str:
+    """A line on the figures that were not made, behind a line break; empty if all were."""
+    left = ", ".join(f"{what} ({why})" for what, why in run.left_out.items())
+    return f"\nleft out: {left}" if left else ""
 
 
 def _interval(case: Timed) -> str:

@@ -7,7 +7,6 @@ wait, memory by category as a counter, counts and rates as arguments of every op
 from __future__ import annotations
 
 import gzip
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,6 +22,7 @@ from alexsim.report.trace_ops import (
     launches,
     profilers_name,
 )
+from alexsim.strict_json import json_text
 from alexsim.trace import Span, Trace
 from alexsim.units import MIB
 
@@ -106,7 +106,7 @@ def rank_traces(clock: Clock) -> list[Event]:
 def packed(document: Event) -> bytes:
     """The document as gzip'd JSON; the same bytes every time."""
     # A blank after every colon: readers look for `"rank": 0` as text.
-    text = json.dumps(document, separators=(",", ": "))
+    text = json_text(document, separators=(",", ": "))
     return gzip.compress(text.encode(), mtime=0)
 
 

@@ -164,7 +164,8 @@ def _classes(found: Inspection) -> RenderableType:
 
 def _skipped_lines(skipped: Sequence[Skipped], others: int, other: str) -> list[str]:
     """Every image that is left out, many of one reason together; and what claims to be none."""
-    lines = [f"left out: {image.file}: {image.reason}" for image in skipped]
+    # A name may hold a line's end.
+    lines = [" ".join(f"left out: {s.file}: {s.reason}".splitlines()) for s in skipped]
     if len(lines) > _MOST_LINES:
         lines = left_out_lines(skipped)
     if len(lines) > _MOST_LINES:

@@ -14,8 +14,10 @@ from alexsim.train.recipe import recipe_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from alexsim.profile.calibrate import Check
+    from alexsim.report.page.inputs import Subject
     from alexsim.simulate.costs.measured import Calibration
     from alexsim.simulate.judging import Group, Summary
     from alexsim.simulate.records import Simulation
@@ -111,6 +113,8 @@ def simulation_document(simulation: Simulation, training: Training) -> dict[str,
             "ideal_forward_images_per_s": simulation.ideal_forward_images_per_s,
             "ideal_training_images_per_s": simulation.ideal_training_images_per_s,
             "utilisation": simulation.utilisation,
+            "utilisation_counts": simulation.utilisation_counts,
+            "multiply_adds_over_direct": simulation.done_share,
             "host_s": simulation.host_s,
             "all_reduce_s": simulation.all_reduce_s,
             "fits": simulation.fits,
@@ -159,6 +163,7 @@ def simulation_document(simulation: Simulation, training: Training) -> dict[str,
                     "kind": op.kind,
                     "seconds": op.seconds,
                     "limit": op.limit,
+                    "flop": op.flop,
                 }
                 for op in simulation.ops
             ],
@@ -218,6 +223,7 @@ def sweep_document(points: Sequence[Point], *, images: int, epochs: int) -> dict
                 "images_per_s": point.images_per_s,
                 "training_days": point.training_days,
                 "utilisation": point.utilisation,
+                "utilisation_counts": point.utilisation_counts,
                 "memory_bytes": point.memory_bytes,
                 "fits": point.fits,
                 "energy_kwh": point.energy_kwh,
@@ -311,6 +317,20 @@ def kernels_document(found: Sequence[KernelCode], *, arch: int) -> dict[str, Any
     }
 
 
+def page_document(subjects: Sequence[Subject], path: Path, size_bytes: int) -> dict[str, Any]:
+    """``alexsim report --json``: what the page is on, and where it is."""
+    return {
+        "schema": SCHEMA,
+        "alexsim": version("alexsim"),
+        "page": str(path),
+        "bytes": size_bytes,
+        "subjects": [
+            {"name": one.name, "kind": one.kind, "network": one.document["network"]}
+            for one in subjects
+        ],
+    }
+
+
 def recipes_document(recipes: Mapping[str, Recipe]) -> dict[str, Any]:
     """``alexsim recipe list --json``."""
     return {
@@ -346,6 +366,7 @@ def train_document(result: TrainResult, machine: str, simulated: Simulation) -> 
         "held_out_loss": held_out.loss if held_out else None,
         "top1": held_out.top1 if held_out else None,
         "top5": held_out.top5 if held_out else None,
+        "nan_images": held_out.nan_images if held_out else None,
         "validations": [
             {"step": one.step, "epoch": one.epoch, "images": one.images} | asdict(one.found)
             for one in result.validations

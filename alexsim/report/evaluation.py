@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -37,13 +38,45 @@ def evaluation_tables(
     if several:
         how = "tuned average" if found.tuned else "average"
         out.add_row(how, f"of {len(models)}", *_cells(errors(found.together)), "1.000")
-    broken = found.together.broken
-    notes = [Text(f"not read: {reason}") for reason in broken]
-    return Group(out, *notes)
+    notes = [
+        note
+        for model, one, own in zip(models, loaded, found.each, strict=True)
+        for note in (
+            nan_note(model.name, int((~own.finite).sum()), images),
+            unnamed_note(f"{model.name}: ", one, float(_mean(own.elsewhere))),
+        )
+    ]
+    if several:
+        notes.append(nan_note("the average", int((~found.together.finite).sum()), images))
+    notes += [f"not read: {reason}" for reason in found.together.broken]
+    return Group(out, *(Text(note) for note in notes if note))
+
+
+def nan_note(whose: str, count: int, images: int) -> str:
+    """A line on images for which a network puts out NaN; empty where there are none."""
+    if not count:
+        return ""
+    return f"{whose} puts out NaN for {count} of {images} images: wrong, and without a loss"
+
+
+def unnamed_note(whose: str, weights: Weights, probability: float) -> str:
+    """A line on outputs that have no class, and are no guess; empty where every output has one."""
+    count = weights.outputs - weights.named
+    if not count:
+        return ""
+    share = f"{100 * probability:.2f} %"
+    return f"{whose}{share} of probability on {count} of {weights.outputs} outputs without a class"
+
+
+def _mean(of: np.ndarray) -> float:
+    """Of those that are numbers; NaN where none is."""
+    known = of[np.isfinite(of)]
+    return float(known.mean()) if len(known) else math.nan
 
 
 def _cells(found: Evaluation) -> tuple[str, ...]:
-    return f"{100 * found.top1:.2f} %", f"{100 * found.top5:.2f} %", f"{found.loss:.4f}"
+    loss = "NaN" if math.isnan(found.loss) else f"{found.loss:.4f}"
+    return f"{100 * found.top1:.2f} %", f"{100 * found.top5:.2f} %", loss
 
 
 def evaluation_document(
@@ -65,7 +98,12 @@ def evaluation_document(
         | {
             "tuned": found.tuned,
             "models": [
-                {"model": str(model), "network": one.network, "share": share} | asdict(errors(own))
+                {"model": str(model), "network": one.network, "share": share}
+                | asdict(errors(own))
+                | {
+                    "unnamed_outputs": one.outputs - one.named,
+                    "unnamed_probability": _mean(own.elsewhere) if one.outputs > one.named else 0.0,
+                }
                 for model, one, own, share in zip(
                     models, loaded, found.each, found.shares, strict=True
                 )
@@ -76,20 +114,33 @@ def evaluation_document(
 
 
 def prediction_rows(of: Answers, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Every image with its class, and the best guesses with their probabilities."""
+    """Every image with its class, and the best guesses with their probabilities.
+
+    Every row has as many: behind the classes come outputs without one. They are None for an image
+    for which the network puts out NaN.
+    """
     rows = []
+    count = min(_GUESSES, of.probabilities.shape[1])
     for sample, own in zip(of.samples, of.probabilities, strict=True):
         row: dict[str, Any] = {
             "file": sample.place,
             "class": names[sample.label],
         }
-        for place, (name, probability) in enumerate(best(own, names), start=1):
+        guesses: Sequence[tuple[str, float] | tuple[None, None]] = best(own[: len(names)], names)
+        if guesses:
+            left_out = best(own[len(names) :], [f"output {n}" for n in range(len(names), len(own))])
+            guesses = [*guesses, *left_out][:count]
+        else:
+            guesses = [(None, None)] * count
+        for place, (name, probability) in enumerate(guesses, start=1):
             row |= {f"guess{place}": name, f"probability{place}": probability}
         rows.append(row)
     return rows
 
 
 def best(probabilities: np.ndarray, names: Sequence[str]) -> list[tuple[str, float]]:
-    """The five likeliest classes; of equal ones, the first."""
+    """The five likeliest classes; of equal ones, the first. None where one is not a number."""
+    if not np.isfinite(probabilities).all():
+        return []
     order = np.argsort(-probabilities, kind="stable")[:_GUESSES]
     return [(names[i] if i < len(names) else f"output {i}", float(probabilities[i])) for i in order]

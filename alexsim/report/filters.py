@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from alexsim.errors import AlexsimError
@@ -62,10 +63,22 @@ def filters_picture(found: Sequence[Filters], network: str) -> Image.Image:
         canvas.paste(block, left, top)
         left += block.width + _GAP
     foot = top + blocks[0].height + _FOOT // 2
-    canvas.text(
-        _GAP, foot, "Each on its own scale; mid-grey is zero.", size=22, room=room, fill=FAINT
-    )
+    scale = "Each on its own scale; mid-grey is zero."
+    if sum(not_finite(one) for one in found):
+        scale += " Magenta is NaN or infinite."
+    canvas.text(_GAP, foot, scale, size=22, room=room, fill=FAINT)
     return canvas.image
+
+
+def not_finite(one: Filters) -> int:
+    """Filters of a column that have a weight which is not finite."""
+    return int((~np.isfinite(one.weights).all(axis=(1, 2, 3))).sum())
+
+
+def filters_note(found: Sequence[Filters]) -> str:
+    """A line on filters that are not finite; empty where all are."""
+    count, every = sum(map(not_finite, found)), sum(len(one.weights) for one in found)
+    return f"{count} of {every} filters are not finite: magenta is NaN or infinite" * bool(count)
 
 
 def filters_document(found: Sequence[Filters], network: str, *, model: str) -> dict[str, Any]:
@@ -82,6 +95,7 @@ def filters_document(found: Sequence[Filters], network: str, *, model: str) -> d
                 "mean": float(one.weights.mean()),
                 "highest": float(one.weights.max()),
                 "deviation": float(one.weights.std()),
+                "not_finite_filters": not_finite(one),
             }
             for one in found
         ],

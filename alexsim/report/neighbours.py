@@ -23,6 +23,7 @@ from alexsim.train.neighbours import Neighbours
 _ROOM, _GAP, _MARGIN, _APART = 224, 12, 30, 60
 """Pixels: an image, between images, around all, between a query and the others."""
 _HEADING, _CAPTION = 44, 40
+_NONE = "no image is near: the network puts out NaN for this one, or for all of the others"
 _OTHER = (178, 34, 34)
 """Of a class that is not the query's."""
 
@@ -48,7 +49,9 @@ def neighbour_tables(
                 Text(names.whole(own) if own else "", style="bold" if own == right else ""),
                 Text(sample.place.removeprefix(f"{data}/")),
             )
-        parts.append(table)
+        parts.append(table if row.nearest else Text(_NONE))
+    if found.nan_images:
+        parts.append(Text(f"{layer} puts out NaN for {found.nan_images} {split} images: left out"))
     return Group(*parts, *(Text(f"not read: {reason}") for reason in found.broken))
 
 
@@ -83,6 +86,7 @@ def neighbour_document(
             }
             for row in found.rows
         ],
+        "nan_images": found.nan_images,
         "broken": list(found.broken),
     }
 
@@ -95,7 +99,7 @@ def neighbour_picture(
     A class that is not the query's is red.
     """
     side = enlarged(found.rows[0].query.crop, _ROOM).width
-    count = max(len(row.nearest) for row in found.rows)
+    count = max(1, *(len(row.nearest) for row in found.rows))
     step, height = side + _GAP, side + _CAPTION + _GAP
     first = _MARGIN + side + _APART
     canvas = Canvas(

@@ -18,18 +18,24 @@ Colour = tuple[int, int, int]
 INK, FAINT, PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
 """Of text, of text that matters less, and behind all."""
 _FRAME = (205, 205, 205)
+_NOT_FINITE = (255, 0, 255)
+"""Of a filter's pixel that is no number."""
 
 
 def levels(weights: NDArray[np.float32]) -> Pixels:
     """Filters as pixels, ``[filters, channels, h, w]`` to ``[filters, h, w, 3]``.
 
     Each on its own scale; mid-grey is zero. One channel is grey; of more than three, the first
-    three are shown.
+    three are shown. A pixel with a weight that is not finite is magenta.
     """
     shown = weights[:, :3] if weights.shape[1] >= 3 else np.repeat(weights[:, :1], 3, axis=1)
+    finite = np.isfinite(shown)
+    shown = np.where(finite, shown, 0)
     largest = np.abs(shown).max(axis=(1, 2, 3), keepdims=True)
     scaled = 127.5 + 127.5 * shown / np.where(largest == 0, 1, largest)
-    return scaled.transpose(0, 2, 3, 1).round().astype(np.uint8)
+    pixels = scaled.transpose(0, 2, 3, 1).round().astype(np.uint8)
+    pixels[~finite.all(1)] = _NOT_FINITE
+    return pixels
 
 
 def grid(weights: NDArray[np.float32]) -> Pixels:

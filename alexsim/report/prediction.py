@@ -13,17 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from alexsim.report.documents import head
-from alexsim.report.evaluation import best
+from alexsim.report.evaluation import best, unnamed_note
 from alexsim.report.pictures import FAINT, INK, Canvas, Pixels, enlarged, levels
 from alexsim.train.explain import NO_CLASS, STRONGEST, Prediction, Response
 from alexsim.train.weights import Weights
 
+_NO_GUESS = "no guess: the network puts out NaN for this image"
 _BAR = 28
 """Letters of a bar of 100 %."""
 _NAME = 32
@@ -59,14 +61,21 @@ class ClassNames:
 
 
 def prediction_text(
-    found: Sequence[Prediction], names: ClassNames, broken: Sequence[str]
+    found: Sequence[Prediction], names: ClassNames, weights: Weights, broken: Sequence[str]
 ) -> RenderableType:
     """Every image's five best classes with their probabilities as bars, within 80 columns."""
     parts: list[RenderableType] = []
     for one in found:
         right = names.right(one.picture.sample.label)
         known = f" ({names.whole(right)})" if right else ""
-        parts += [Text(f"{one.picture.sample.place}{known}"), _bars(one, names, right), Text()]
+        parts.append(Text(f"{one.picture.sample.place}{known}"))
+        if best(one.probabilities, names.ids):
+            parts.append(_bars(one, names, right))
+            note = unnamed_note("", weights, one.elsewhere)
+            parts += [Text(f" {note}")] if note else []
+        else:
+            parts.append(Text(f" {_NO_GUESS}"))
+        parts.append(Text())
     return Group(*parts, *(Text(f"not read: {reason}") for reason in broken))
 
 
@@ -115,10 +124,13 @@ def prediction_document(
     return head(weights.network, len(found)) | {
         "model": model,
         "views": views,
+        "unnamed_outputs": weights.outputs - weights.named,
+        "nan_images": sum(not np.isfinite(one.probabilities).all() for one in found),
         "images": [
             {
                 "file": one.picture.sample.place,
                 "class": names.right(one.picture.sample.label),
+                "unnamed_probability": one.elsewhere if weights.outputs > weights.named else 0.0,
                 "guesses": [
                     {
                         "class": name,
@@ -150,7 +162,7 @@ def prediction_picture(
 ) -> Image.Image:
     """A tile per image, up to four in a row."""
     side = enlarged(found[0].picture.crop, _ROOM).width
-    filters = bool(found[0].strongest)
+    filters = any(one.strongest for one in found)
     width = side + (2 * (_cell(side) + _PAIR) + _PAIR if filters else 0)
     height = _HEADING + side + _CAPTION + 5 * _ROW
     across = min(_ACROSS, len(found))
@@ -210,6 +222,8 @@ def _draw_guesses(
 ) -> None:
     right = names.right(one.picture.sample.label)
     x, room = left + _PAIR, width - 2 * _PAIR
+    if not best(one.probabilities, names.ids):
+        canvas.text(x, top + _ROW // 2, _NO_GUESS, size=22, room=room, fill=FAINT)
     for place, (name, probability) in enumerate(best(one.probabilities, names.ids)):
         y = top + place * _ROW
         colour = _RIGHT if name == right else _PLAIN

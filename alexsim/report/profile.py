@@ -89,8 +89,9 @@ def _sums(found: StepProfile) -> list[str]:
     return [
         f"timed step {1e3 * whole:,.1f} ms{', summed over GPUs that ran together' * beside}:",
         f"  {text}",
-        "ceil.: what arithmetic or memory needs at the ceilings, over the time taken;",
-        "  above 100 % where Winograd multiplies less or data stays in the cache",
+        "GFLOP/s count direct convolution. ceil.: what arithmetic or memory needs at the",
+        "  ceilings, over the time taken; above 100 % where Winograd multiplies less or data",
+        "  stays in the cache",
     ]
 
 

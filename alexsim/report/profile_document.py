@@ -79,6 +79,7 @@ def _planned(plan: Plan, simulation: Simulation) -> dict[str, Any]:
         "schedule": plan.schedule,
         "machine": simulation.machine,
         "library": simulation.library,
+        "flop_counts": "direct",
         "device_memory_bytes": simulation.device_memory_bytes,
         "predicted_step_s": simulation.step_s,
         "predicted_step_s_interval": [simulation.step_interval.low, simulation.step_interval.high],
@@ -205,13 +206,13 @@ def _middle(values: list[float]) -> float | None:
 
 
 def _typical_step(found: StepProfile) -> list[Span]:
-    """The spans of the step whose length is the median."""
+    """The spans of the step whose length is nearest to the median."""
     # A step with torch.profiler under it may follow: it is slower.
     lengths = dict(list(found.trace.step_s().items())[: found.rounds])
     if not lengths:
         return []
-    ordered = sorted(lengths, key=lambda step: lengths[step])
-    chosen = ordered[len(ordered) // 2]
+    middle = median(lengths.values())
+    chosen = min(lengths, key=lambda step: abs(lengths[step] - middle))
     return [span for span in found.trace.spans if span.step == chosen]
 
 

@@ -77,14 +77,14 @@ def _head(simulation: Simulation, training: Training) -> str:
         f"  step {milliseconds(simulation.step_s)} ms{first} (90 %: {milliseconds(between.low)} to"
         f" {milliseconds(between.high)}), {simulation.images_per_s:,.0f} images/s,"
         f" {100 * simulation.utilisation:.0f} % of peak",
+        *_counted(simulation),
         f"  {data_path_text(simulation)}",
         f"  forward {milliseconds(simulation.forward_s)} ms"
         f"{', with the wait for images' if simulation.data_bound else ''},"
         f" backward {milliseconds(simulation.backward_s)} ms",
         f"  forward passes/s under ideal conditions (all cards at peak):"
         f" {simulation.ideal_forward_images_per_s:,.0f}",
-        f"  images/s that one card at peak could train:"
-        f" {simulation.ideal_training_images_per_s:,.0f}",
+        _ideal_training(simulation),
     ]
     if "GTX 580" in simulation.machine and simulation.network.startswith("alexnet"):
         # Articles give both as speeds; see the notes on what they say and what is true.
@@ -99,6 +99,25 @@ def _head(simulation: Simulation, training: Training) -> str:
             " `alexsim memory` says what would."
         )
     return "\n".join(lines)
+
+
+def _counted(simulation: Simulation) -> list[str]:
+    """What rates over peak count, where that is not a direct convolution's multiply-adds."""
+    if simulation.utilisation_counts == "direct":
+        return []
+    share = 100 * simulation.done_share
+    return [
+        f"  Winograd or FFT do {share:.0f} % of the multiply-adds of direct convolution; these",
+        "  count against the peak, here and below.",
+    ]
+
+
+def _ideal_training(simulation: Simulation) -> str:
+    """The rate of all cards, as the predicted one is; then of one."""
+    one, count = simulation.ideal_training_images_per_s, simulation.devices_count
+    if count == 1:
+        return f"  images/s that one card at peak could train: {one:,.0f}"
+    return f"  images/s that all cards at peak could train: {count * one:,.0f} (one: {one:,.0f})"
 
 
 def _days(days: float) -> str:

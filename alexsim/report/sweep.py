@@ -14,8 +14,8 @@ from alexsim.simulate.sweep import Point
 from alexsim.units import MIB
 
 _FIGURES = (
-    "step_s", "low_s", "high_s", "images_per_s", "training_days", "utilisation", "memory_bytes",
-    "fits", "energy_kwh", "price_usd", "pareto",
+    "step_s", "low_s", "high_s", "images_per_s", "training_days", "utilisation",
+    "utilisation_counts", "memory_bytes", "fits", "energy_kwh", "price_usd", "pareto",
 )  # fmt: skip
 
 

@@ -241,6 +241,8 @@ def train_summary(result: TrainResult, machine: str, simulated: Simulation) -> R
             f"held out: loss {held_out.loss:.3f}, top-1 error {held_out.top1:.1%},"
             f" top-5 error {held_out.top5:.1%}"
         )
+        if held_out.nan_images:
+            lines.append(f"the network puts out NaN for {held_out.nan_images} held-out images")
     lines += [
         f"{name}: peak {format_bytes(peak)} of {format_bytes(budget)}"
         for name, budget, peak in result.devices

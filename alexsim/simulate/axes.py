@@ -62,7 +62,7 @@ def check_axes(axes: Mapping[str, tuple[str, ...]], machine: str) -> None:
             if name in AXES:
                 meant: list[object] = [_VALUES[name](value) for value in values]
             else:
-                meant = [number(value) for value in values]
+                meant = [number(name, value) for value in values]
                 _settable(name, values, axes, machine)
         except AlexsimError as error:
             raise AlexsimError(f"--axis {name}: {error}") from error
@@ -80,7 +80,7 @@ def _settable(
         for network in axes.get("network", ("",)):
             try:
                 for value in values:
-                    changed(load_machine(each, "", network), {name: number(value)})
+                    changed(load_machine(each, "", network), {name: number(name, value)})
             except AlexsimError as error:
                 refused = error
             else:
@@ -104,7 +104,7 @@ def idle_axis(
 
     Networks, machines and libraries are what is compared: two may well be alike.
     """
-    for axis in axes:
+    for axis, values in axes.items():
         if axis in ("net", "machine", "library"):
             continue
         alike: dict[tuple[tuple[str, str], ...], set[str]] = {}
@@ -113,6 +113,8 @@ def idle_axis(
             alike.setdefault(rest, set()).add(point.error or point.figures)
         if any(len(figures) > 1 for figures in alike.values()):
             continue
+        if len(values) > 1:
+            return axis
         others = ((point, _without(axis, dict(point.settings))) for point in points)
         if all(
             other is not None and point_of(other, images, epochs).figures == point.figures
@@ -137,7 +139,7 @@ def _without(axis: str, settings: dict[str, str]) -> dict[str, str] | None:
     if axis not in AXES:
         network = settings.get("network", "")
         machine = load_machine(settings["machine"], settings.get("link", ""), network)
-        if number_of(machine, axis) == number(given):
+        if number_of(machine, axis) == number(axis, given):
             return None
     return settings
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -17,11 +17,11 @@ from typing import Any
 
 from alexsim.errors import ProfileError
 from alexsim.simulate.costs.records import Cost
+from alexsim.strict_json import json_text
 
 PRIOR_WIDTHS = {
     "library": 0.4,
     "architecture": 0.25,
-    "algorithm": 0.4,
     "precision": 0.7,
     "fc": 0.4,
     "memory": 0.3,
@@ -29,7 +29,6 @@ PRIOR_WIDTHS = {
     "im2col": 0.5,
     "family": 0.4,
     "overhead": 0.7,
-    "update": 0.3,
 }
 """Standard deviation of the logarithm that a trait's coefficient has before any measurement."""
 
@@ -61,9 +60,9 @@ class Correction:
         coefficients = self.coefficients
         return math.exp(sum([coefficients.get(trait, 0.0) for trait in traits]))
 
-    def seconds(self, costs: Iterable[Cost]) -> float:
-        """Corrected time of some pieces of cost."""
-        return sum(cost.seconds * self.factor(cost.traits) for cost in costs)
+    def time(self, cost: Cost) -> float:
+        """Corrected seconds of a piece of cost; never faster than the device's peaks allow."""
+        return max(cost.seconds * self.factor(cost.traits), cost.least_s)
 
     def spread(self, gradient: Mapping[str, float]) -> float:
         """Standard deviation of the logarithm of a time.
@@ -161,6 +160,6 @@ def correction_text(correction: Correction) -> str:
     """As a JSON file with one trait, and one row of the covariance, per line."""
     document = correction_document(correction)
     rows = document.pop("covariance")
-    head = json.dumps(document, indent=1).removesuffix("\n}")
-    lines = ",\n".join(json.dumps(row, separators=(",", ":")) for row in rows)
+    head = json_text(document, indent=1).removesuffix("\n}")
+    lines = ",\n".join(json.dumps(row, separators=(",", ":"), allow_nan=False) for row in rows)
     return f'{head},\n "covariance": [\n{lines}\n]}}\n'

@@ -25,7 +25,7 @@ def critical_path(listed: TaskList, times: Times, last: int, origin: float) -> t
     index = last
     while index >= 0 and times.end[index] > origin:
         if times.end[index] > times.start[index]:
-            device, _, queue = listed.tasks[index].queue.partition(":")[0].partition(".")
+            device, _, queue = listed.tasks[index].queue.partition(".")
             found.append(
                 Span(
                     op_id=listed.ops[index][2],
@@ -62,7 +62,8 @@ def interval(
     else:
         computing = sum(s.duration_s for s in path if activity(s.op_id) == "computing")
         alone_s = step_s
-    share = computing / alone_s
+    # Beside a data path that takes years, what the devices take is lost in rounding.
+    share = computing / alone_s if alone_s else 0.0
     spread = math.hypot(share * _spread(listed), (1 - share) * TRANSFER_SPREAD)
     low, high = math.exp(-NINE_IN_TEN * spread), math.exp(NINE_IN_TEN * spread)
     slow = math.exp(NINE_IN_TEN * HOST_SPREAD)

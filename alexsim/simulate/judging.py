@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ class Group:
 
 def summarise(name: str, predictions: Sequence[Prediction]) -> Summary:
     """Errors and coverage of some predictions whose rows have values."""
-    errors = sorted(abs(p.error) for p in predictions)
+    errors = [abs(p.error) for p in predictions]
     if not errors:
         return Summary(
             name=name,
@@ -56,7 +57,7 @@ def summarise(name: str, predictions: Sequence[Prediction]) -> Summary:
         name=name,
         rows=len(errors),
         mean_absolute_error=sum(errors) / len(errors),
-        median_absolute_error=errors[len(errors) // 2],
+        median_absolute_error=statistics.median(errors),
         worst=max((p.error for p in predictions), key=abs),
         bias=sum(math.log1p(p.error) for p in predictions) / len(errors),
         coverage=sum(p.covered for p in predictions) / len(errors),

@@ -30,9 +30,14 @@ class _Hop:
 
 
 def _path(hops: list[_Hop], size_bytes: int) -> Path:
-    rate = min(hop.link.effective_bytes_per_s / hop.shared_by for hop in hops)
-    latency = max(hop.link.latency_s.value for hop in hops)
+    rate, latency = _slowest(hops)
     return Path(tuple(hop.resource for hop in hops), latency + size_bytes / rate)
+
+
+def _slowest(hops: list[_Hop]) -> tuple[float, float]:
+    """Bytes per second of the slowest hop, and the longest latency."""
+    rate = min(hop.link.effective_bytes_per_s / hop.shared_by for hop in hops)
+    return rate, max(hop.link.latency_s.value for hop in hops)
 
 
 def _up(machine: Machine, device: int, way: str, alike: int = 1) -> list[_Hop]:
@@ -112,9 +117,10 @@ def _collective(
     rate, latency = _inside(machine, inside, peer=peer)
     seconds = _ring_or_tree(inside, size_bytes, rate, latency, rounds)
     if nodes > 1 and machine.network is not None:
-        # The columns of a node share its adapter.
-        rate = machine.network.effective_bytes_per_s / min(columns, in_node)
-        latency = machine.network.latency_s.value
+        # The columns of a node share its adapter; each gets there over its own link.
+        together = min(columns, in_node)
+        hops = [*_up(machine, 0, "up", together), _Hop("node0.out", machine.network, together)]
+        rate, latency = _slowest(hops)
         seconds += _ring_or_tree(nodes, size_bytes, rate, latency, rounds)
     return seconds
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+from alexsim.errors import ProfileError
 from alexsim.trace import Span, Trace
 
 ILSVRC_IMAGES, ILSVRC_EPOCHS = 1_281_167, 90
@@ -59,6 +61,9 @@ class OpTimes:
     kind: str
     seconds: float
     limit: str
+    flop: float
+    """FLOP of the multiply-adds that it does: Winograd and FFT do fewer than a direct
+    convolution, which the plan counts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,8 +139,11 @@ class Simulation:
     forward_s: float
     backward_s: float
     utilisation: float
+    """FLOP of the multiply-adds that are done, over those that the peak allows in a step."""
+    done_share: float
+    """Multiply-adds that are done over those of direct convolution: 1 without Winograd or FFT."""
     ideal_forward_images_per_s: float
-    """Forward passes per second if every device computed at its peak."""
+    """Forward passes per second if every device did its multiply-adds at its peak."""
     ideal_training_images_per_s: float
     """Images per second that one device at its peak could train."""
     data_path: DataPathTimes | None
@@ -156,6 +164,18 @@ class Simulation:
     """Of all devices when they came out; None where a sheet states none."""
     trace: Trace
 
+    def __post_init__(self) -> None:
+        figures = (
+            self.step_s, self.step_interval.low, self.step_interval.high, self.forward_s,
+            self.backward_s, self.utilisation, self.ideal_forward_images_per_s,
+            self.ideal_training_images_per_s, self.host_s, self.all_reduce_s,
+        )  # fmt: skip
+        if not (all(math.isfinite(figure) for figure in figures) and self.step_s > 0):
+            raise ProfileError(
+                f"{self.network} on {self.machine} has no finite time: a number of the machine is"
+                " too large or too small"
+            )
+
     @property
     def fits(self) -> bool:
         """Whether every device's plan and context fit its memory; time does not depend on it."""
@@ -170,6 +190,12 @@ class Simulation:
     def data_bound(self) -> bool:
         """Whether the data path sets the pace, not the devices."""
         return self.host_s > self.step_s * 0.999
+
+    @property
+    def utilisation_counts(self) -> str:
+        """Which multiply-adds ``utilisation`` and the ideal rates count: those of ``direct``
+        convolution, or the ``reduced`` number that Winograd or FFT leave."""
+        return "reduced" if self.done_share < 1 else "direct"
 
     @property
     def images_per_s(self) -> float:

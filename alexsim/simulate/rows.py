@@ -31,6 +31,8 @@ COLUMNS = (
     "library", "precision", "batch_size", "pass", "input_size", "value", "unit", "notes",
 )  # fmt: skip
 TIMES = ("ms per batch", "ms per image", "images/s", "hours")
+_LEAST, _MOST, _DIGITS = 1e-9, 1e12, 9
+"""Bounds of figures, and digits of counts: nothing that anyone measured lies beyond."""
 PASSES = ("fwd", "bwd", "bwd-data", "bwd-weight", "fwd+bwd", "train-step", "total")
 
 
@@ -124,7 +126,7 @@ def _rows(reader: csv.DictReader[str], path: str) -> Iterable[Row]:
                 interconnect=entry["interconnect"],
                 library=entry["library"],
                 precision=entry["precision"],
-                batch_size=entry["batch_size"],
+                batch_size=_digits(entry, "batch_size"),
                 passes=entry["pass"],
                 input_size=entry["input_size"],
                 value=_value(entry.get("value")),
@@ -133,11 +135,19 @@ def _rows(reader: csv.DictReader[str], path: str) -> Iterable[Row]:
                 trust=trust[1] if trust else "",
             )
         except ValueError as error:
-            raise ProfileError(f"{path}, line {line}: {error}") from error
+            raise ProfileError(f"{path}, line {line}: {error} (row {entry['id']})") from error
+
+
+def _digits(entry: dict[str, str], column: str) -> str:
+    """As printed: what is a number at all has few digits."""
+    text = entry[column]
+    if text.isascii() and text.isdigit() and len(text) > _DIGITS:
+        raise ValueError(f"{column} must have at most {_DIGITS} digits, got {len(text)}")
+    return text
 
 
 def _whole(entry: dict[str, str], column: str) -> int:
-    text = entry[column]
+    text = _digits(entry, column)
     if not (text.isascii() and text.isdigit() and int(text)):
         raise ValueError(f"{column} must be a positive whole number, got {text!r}")
     return int(text)
@@ -149,6 +159,8 @@ def _value(text: str | None) -> float | None:
     value = float(text)
     if not 0 < value < float("inf"):
         raise ValueError(f"value must be positive and finite, got {text!r}")
+    if not _LEAST <= value <= _MOST:
+        raise ValueError(f"value must be between {_LEAST:g} and {_MOST:g}, got {text!r}")
     return value
 
 

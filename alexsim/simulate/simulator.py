@@ -20,6 +20,7 @@ from alexsim.simulate.host import data_path_times
 from alexsim.simulate.records import Simulation
 from alexsim.simulate.summary import Run, summarise
 from alexsim.simulate.tasks import DataPath, TaskList, Timer
+from alexsim.trace import Trace
 
 Partition = Literal["columns", "replicas", "hybrid"]
 PARTITIONS: tuple[Partition, ...] = ("columns", "replicas", "hybrid")
@@ -166,8 +167,11 @@ def simulate(
             never waits for it.
 
     Raises:
-        PlanError: the machine has fewer devices than the plan.
+        PlanError: the machine has fewer devices than the plan, or nothing is multiplied.
+        ProfileError: the machine's numbers give no finite time.
     """
+    if not any(op.count.mac for op in plan.ops()):
+        raise PlanError(f"{plan.network.name} has no convolution and no fully connected layer")
     machine, copies = timer.machine, slices * plan.replicas
     count = len(plan.devices) * copies
     room = math.inf if machine.network else machine.devices_per_node.value
@@ -224,13 +228,18 @@ def simulate_network(
 def on_machine(
     configuration: Configuration, machine: Machine, *, data: DataPath = "jpeg"
 ) -> Simulation:
-    """A configuration on a machine as everyone would run it, with the library of its time."""
+    """A configuration on a machine as everyone would run it, with the library of its time.
+
+    Its trace is the devices' alone: it is laid beside what was measured of them.
+    """
     timer = Timer(
         machine=machine,
         library=load_library(default_library(machine)),
         correction=load_correction(),
     )
-    return simulate_network(configuration, timer, data=data)
+    found = simulate_network(configuration, timer, data=data)
+    spans = tuple(span for span in found.trace.spans if span.device != "host")
+    return replace(found, trace=Trace(spans=spans))
 
 
 def default_library(machine: Machine) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from alexsim.plan.records import Op, OpKind, Plan
+from alexsim.simulate.costs.gemm import peak_flop_per_s
 from alexsim.simulate.critical import critical_path, interval
 from alexsim.simulate.engine import Task, Times
 from alexsim.simulate.memory import memory_bytes
@@ -18,7 +19,7 @@ from alexsim.simulate.records import (
     OpTimes,
     Simulation,
 )
-from alexsim.simulate.tasks import TaskList, peak_flop_per_s
+from alexsim.simulate.tasks import TaskList
 from alexsim.trace import Activity, Span, Trace, activity, covered_s
 
 
@@ -80,9 +81,10 @@ def summarise(
         _device(listed, index, mine, spans, step_s) for index in range(len(plan.devices))
     )
     images = plan.images // plan.replicas
-    flop = sum(op.count.flop for op in plan.ops())
-    forward_flop = sum(op.count.flop for op in plan.ops() if op.kind == OpKind.FORWARD)
-    peak = peak_flop_per_s(listed.timer, len(plan.devices))
+    ops = _ops(listed)
+    flop = sum(op.flop for op in ops)
+    forward_flop = sum(op.flop for op in ops if op.kind == OpKind.FORWARD)
+    one_peak, peak = (_peak_flop_per_s(listed, ops, n) for n in (1, len(plan.devices)))
     loss = next(op.id for op in plan.ops() if op.kind == OpKind.LOSS)
     loss_end = next(finish for op, _, _, finish, name in mine if name == loss) - origin
     # A sum of gradients before an update bears its op, under a name of its own.
@@ -104,20 +106,33 @@ def summarise(
         backward_s=backward_end - loss_end,
         utilisation=flop / step_s / peak,
         ideal_forward_images_per_s=peak * copies * images / forward_flop,
-        ideal_training_images_per_s=peak_flop_per_s(listed.timer, 1) * images / flop,
+        done_share=flop / sum(op.count.flop for op in plan.ops()),
+        ideal_training_images_per_s=one_peak * images / flop,
         data_path=data_path,
         all_reduce_s=sum(t.seconds for _, t, _, _, n in mine if activity(n) == "all_reduce")
         / len(plan.devices),
         devices=devices,
         exchanges=_exchange_times(plan, mine),
         layers=_layers(listed),
-        ops=_ops(listed),
+        ops=ops,
         critical_path=path,
         device_memory_bytes=int(machine.device.memory_bytes.value),
         power_w=count * machine.device.power_w.value,
         price_usd=count * price.value if (price := machine.device.price_usd) else None,
         trace=Trace(spans=spans),
     )
+
+
+def _peak_flop_per_s(listed: TaskList, ops: tuple[OpTimes, ...], devices: int) -> float:
+    """Peak of so many of the machine's devices.
+
+    This machine's virtual GPUs are all one, and its peak is the best rate that was measured.
+    """
+    timer = listed.timer
+    one = peak_flop_per_s(timer.machine.device, timer.precision)
+    if timer.calibration is None:
+        return devices * one
+    return max(one, *(op.flop / op.seconds for op in ops if op.seconds))
 
 
 def _spans(run: Run, origin: float, step_s: float) -> Iterator[Span]:
@@ -127,7 +142,7 @@ def _spans(run: Run, origin: float, step_s: float) -> Iterator[Span]:
     ):
         if finish <= origin or begin >= origin + step_s:
             continue
-        device, _, queue = task.queue.partition(":")[0].partition(".")
+        device, _, queue = task.queue.partition(".")
         yield Span(
             op_id=name,
             device=device,
@@ -196,17 +211,26 @@ def _exchange_times(plan: Plan, mine: list[_Placed]) -> tuple[ExchangeTimes, ...
 
 
 def _ops(listed: TaskList) -> tuple[OpTimes, ...]:
-    return tuple(
-        OpTimes(
-            name=op.id,
-            device=op.device,
-            kind=str(op.kind),
-            seconds=sum(cost.seconds for cost in costs),
-            limit=max(costs, key=lambda cost: cost.seconds).limit,
+    times = []
+    for op in listed.plan.ops():
+        if not (costs := listed.costs.get(op.id)):
+            continue
+        longest, seconds, flop = costs[0], costs[0].seconds, costs[0].flop
+        for cost in costs[1:]:
+            longest = cost if cost.seconds > longest.seconds else longest
+            seconds, flop = seconds + cost.seconds, flop + cost.flop
+        times.append(
+            OpTimes(
+                name=op.id,
+                device=op.device,
+                kind=op.kind.value,
+                seconds=seconds,
+                limit=longest.limit,
+                # A slice of a layer may do its share and a little more: its whole is what counts.
+                flop=min(op.count.flop, flop),
+            )
         )
-        for op in listed.plan.ops()
-        if (costs := listed.costs.get(op.id))
-    )
+    return tuple(times)
 
 
 def _layers(listed: TaskList) -> tuple[LayerTimes, ...]:

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import cast
 
 from alexsim.errors import AlexsimError
-from alexsim.machine.machine import Machine, changed, load_machine
+from alexsim.machine.machine import Machine, changed, load_machine, unit_of
 from alexsim.network.editions import load_network
 from alexsim.plan.records import Policy, Schedule, TransportName
 from alexsim.simulate.correction import correction_of
@@ -47,6 +47,8 @@ class Point:
     images_per_s: float = 0.0
     training_days: float = 0.0
     utilisation: float = 0.0
+    utilisation_counts: str = ""
+    """As of a simulation."""
     memory_bytes: int = 0
     fits: bool = False
     energy_kwh: float = 0.0
@@ -103,7 +105,9 @@ def point_of(settings: dict[str, str], images: int, epochs: int) -> Point:
 
 @lru_cache(maxsize=512)
 def _machine(name: str, link: str, network: str, numbers: tuple[tuple[str, str], ...]) -> Machine:
-    return changed(load_machine(name, link, network), {key: number(text) for key, text in numbers})
+    return changed(
+        load_machine(name, link, network), {key: number(key, text) for key, text in numbers}
+    )
 
 
 def _simulated(settings: dict[str, str], images: int, epochs: int) -> Point:
@@ -143,6 +147,7 @@ def _simulated(settings: dict[str, str], images: int, epochs: int) -> Point:
         images_per_s=simulation.images_per_s,
         training_days=days,
         utilisation=simulation.utilisation,
+        utilisation_counts=simulation.utilisation_counts,
         memory_bytes=most,
         fits=simulation.fits,
         energy_kwh=days * 24 * simulation.power_w / 1e3,
@@ -163,16 +168,31 @@ _SAID = (
 )  # fmt: skip
 
 
-def number(text: str) -> float:
-    """A number of a machine: plain, or a size such as 3GB.
+def number(key: str, text: str) -> float:
+    """A number of a machine: plain, in the unit that its key names; of bytes also ``3GB``.
 
     Raises:
-        AlexsimError: it is neither.
+        AlexsimError: it is neither, or it is not finite or negative.
     """
     try:
-        return float(text)
+        value = float(text)
     except ValueError:
+        value = _size(key, text)
+    if not 0 <= value < float("inf"):
+        raise AlexsimError(f"{key} must be finite and not negative, got {text}")
+    return value
+
+
+def _size(key: str, text: str) -> float:
+    """What is no plain number."""
+    unit = unit_of(key)
+    if unit != "bytes":
+        of = f" of {unit}" if unit else ""
+        raise AlexsimError(f"{key} takes a plain number{of}, without a unit; got {text!r}")
+    try:
         return float(parse_bytes(text))
+    except AlexsimError as error:
+        raise AlexsimError(f"{key}: {error}") from error
 
 
 def whole(name: str, text: str) -> int:

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from alexsim.machine.machine import Machine
-from alexsim.network.counts import FLOAT_BYTES, Count
+from alexsim.network import counts
+from alexsim.network.counts import FLOAT_BYTES
 from alexsim.network.layers import FullyConnected
 from alexsim.network.network import Part
-from alexsim.plan.records import Exchange, Op, OpKind, Plan, letter
+from alexsim.plan.records import Exchange, Op, OpKind, Plan, letter, waited_for
+from alexsim.plan.scratch import done_flop
 from alexsim.simulate import paths
 from alexsim.simulate.correction import Correction
-from alexsim.simulate.costs.gemm import tensor_speedup
 from alexsim.simulate.costs.libraries import Library
 from alexsim.simulate.costs.measured import REST, Calibration, signature
 from alexsim.simulate.costs.records import Cost, Precision, Work
@@ -40,9 +41,10 @@ class Timer:
 
     def costs(self, work: Work) -> list[Cost]:
         """Pieces of an op's time, corrected."""
+        device, correction = self.machine.device, self.correction
         return [
-            Cost(cost.seconds * self.correction.factor(cost.traits), cost.limit, cost.traits)
-            for cost in self.library.costs(self.machine.device, work, self.precision)
+            cost.lasting(correction.time(cost))
+            for cost in self.library.costs(device, work, self.precision, correction)
         ]
 
 
@@ -64,14 +66,19 @@ class TaskList:
     """Step, op and name of each task; no op on the host."""
     costs: dict[str, list[Cost]] = field(default_factory=dict)
     _of_step: list[dict[str, int]] = field(default_factory=list)
+    _crossed: dict[str, int] = field(default_factory=dict)
+    """The last transfer over each link."""
     _exchanges: dict[str, Exchange] = field(init=False)
     _parts: dict[tuple[str, int], Part] = field(init=False)
     _waits: dict[str, Op] = field(init=False)
+    _updates: dict[tuple[str, int], Op] = field(init=False)
 
     def __post_init__(self) -> None:
         self._parts = {(p.layer.name, p.column): p for ps in self.plan.network.parts for p in ps}
         self._exchanges = {exchange.name: exchange for exchange in self.plan.exchanges}
         self._waits = {op.exchange: op for op in self.plan.ops() if op.kind == OpKind.WAIT}
+        updates = [op for op in self.plan.ops() if op.kind == OpKind.UPDATE]
+        self._updates = {(op.layer, op.column): op for op in updates}
 
     @property
     def copies(self) -> int:
@@ -85,7 +92,8 @@ class TaskList:
             if op.kind not in COMPUTING:
                 continue
             if self.timer.calibration is not None:
-                self.costs[op.id] = [Cost(self._measured_s(op), "measured", ())]
+                flop = done_flop(op, self._parts[op.layer, op.column])
+                self.costs[op.id] = [Cost(self._measured_s(op), "measured", (), flop=flop)]
                 continue
             # Columns are mostly alike: what one costs, the other does.
             part = self._parts[op.layer, op.column]
@@ -117,18 +125,25 @@ class TaskList:
             return work
         if not isinstance(part.layer, FullyConnected):
             return work
-        units, inputs = part.weight_shape
+        # The device with most units sets the time.
+        units, inputs = math.ceil(part.weight_shape[0] / slices), part.weight_shape[1]
         sliced = replace(
-            part, weight_shape=(max(1, units // slices), inputs), output_shape=(units,)
+            part, weight_shape=(units, inputs), bias_shape=(units,), output_shape=(units,)
         )
-        # A slice is updated once a step, or as often as there are slices.
-        share = 1 if self.variable_batch and work.kind == OpKind.UPDATE else slices
-        count = Count(
-            mac=work.count.mac,
-            elementwise_flop=work.count.elementwise_flop // share,
-            moved_bytes=work.count.moved_bytes // share,
-        )
-        return replace(work, part=sliced, batch_size=work.batch_size * slices, count=count)
+        images = work.batch_size * slices
+        match work.kind:
+            case OpKind.FORWARD:
+                count = counts.forward(sliced, images)
+            case OpKind.GRAD_INPUT:
+                count = counts.grad_input(sliced, images)
+            case OpKind.GRAD_WEIGHT:
+                count = counts.grad_weight(sliced, images, fused=work.fused)
+            case _:
+                once = counts.update(sliced, fused=work.fused)
+                # A slice is updated once a step, or as often as there are slices.
+                times = slices if self.variable_batch else 1
+                count = replace(once, moved_bytes=times * once.moved_bytes)
+        return replace(work, part=sliced, batch_size=images, count=count)
 
     def _add(self, step: int, name: str, op: Op | None, task: Task) -> int:
         self.tasks.append(task)
@@ -230,7 +245,7 @@ class TaskList:
         after = tuple([known[need] for need in self._needs(op)])
         after = (*after, *self._collectives(step, op, after))
         seconds = 0.0
-        holds: tuple[str, ...] = ()
+        links: tuple[str, ...] = ()
         if self.timer.calibration is not None:
             seconds = self._measured_s(op)
             if op.kind == OpKind.UPLOAD and device == 0:
@@ -244,24 +259,30 @@ class TaskList:
         machine, size = self.timer.machine, op.count.moved_bytes
         if op.kind == OpKind.UPLOAD:
             path = paths.from_host(machine, device, size, alike=self.copies)
-            seconds, holds = path.seconds, path.holds
+            seconds, links = path.seconds, path.holds
             after = (*after, *crop)
             if step >= 2 and op.queue != "compute":
                 # Two input buffers: this one is free when the step before the last has ended.
                 last = self.plan.devices[device].ops[-1].id
                 after = (*after, self._of_step[step - 2][last])
         elif op.kind in (OpKind.POST, OpKind.WAIT):
-            seconds, holds = self._exchange(op)
+            seconds, links = self._exchange(op)
         elif op.kind == OpKind.ALL_REDUCE:
             part = self._parts[op.layer, op.column]
             seconds = self._all_reduce_s(part, self.plan.turns * self.plan.replicas)
-            self._add(step, op.id, op, self._collective(op, op.id, seconds, after))
+            self._add(step, op.id, op, self._collective(op, seconds, after))
             return
         elif op.id in self.costs:
             seconds = sum([cost.seconds for cost in self.costs[op.id]])
         elif size:
             seconds = size / machine.device.memory_bytes_per_s.value
-        self._add(step, op.id, op, Task(seconds, f"{op.device}.{op.queue}", after, holds))
+        # Transfers cross a link in the order in which they are issued, whichever is ready first: so
+        # nothing that is faster ever lets another one in before what more depends on.
+        after = (*after, *[self._crossed[link] for link in links if link in self._crossed])
+        index = self._add(step, op.id, op, Task(seconds, f"{op.device}.{op.queue}", after))
+        self._crossed |= dict.fromkeys(links, index)
+        if op.kind == OpKind.GRAD_WEIGHT and self.plan.schedule == "overlap":
+            self._reduce(step, self._updates[op.layer, op.column])
 
     def _apart(self, step: int, op: Op, seconds: float, after: tuple[int, ...]) -> None:
         """An op of a device that is a machine of this kind, others being beyond a network.
@@ -279,7 +300,7 @@ class TaskList:
             sent = (self._add(step, op.id, op, Task(copied, queue, after, cores)),)
             rate = link.bytes_per_s.value * link.efficiency.value
             wire = f"{exchange.source}>{exchange.target}"
-            crossing = Task(exchange.size_bytes / rate, wire, sent, (wire,))
+            crossing = Task(exchange.size_bytes / rate, wire, sent)
             arrived = (self._add(step, f"{exchange.name}.wire", None, crossing),)
             on_the_way = Task(hop, f"{exchange.name}.hop", arrived)
             self._add(step, f"{exchange.name}.arrived", None, on_the_way)
@@ -291,38 +312,41 @@ class TaskList:
     def _collectives(self, step: int, op: Op, after: tuple[int, ...]) -> tuple[int, ...]:
         """What slices of a hybrid partition must tell each other before ``op``: the activations
         that they split, and the gradients of copies."""
-        seconds = self._collective_s(op)
+        if op.kind == OpKind.UPDATE:
+            return self._reduce(step, op)
+        seconds = self._gather_s(op)
         if not seconds:
             return ()
-        reduces = op.kind == OpKind.UPDATE
-        name = f"{op.id}.{'all_reduce' if reduces else 'all_gather'}"
-        if reduces:
-            # Gradients leave as soon as they are there, whoever is first: not in update order.
-            gradient = op.id.replace(str(op.kind), str(OpKind.GRAD_WEIGHT))
-            after = (self._of_step[step][gradient],)
-        return (self._add(step, name, op, self._collective(op, name, seconds, after)),)
+        name = f"{op.id}.all_gather"
+        return (self._add(step, name, op, self._collective(op, seconds, after)),)
 
-    def _collective(self, op: Op, name: str, seconds: float, after: tuple[int, ...]) -> Task:
-        """In the overlap schedule on the network, where one follows the other in any order."""
-        if self.plan.schedule == "serial":
-            return Task(seconds, f"{op.device}.compute", after)
-        network = f"{op.device}.network"
-        return Task(seconds, f"{network}:{name}", after, (network,))
+    def _reduce(self, step: int, update: Op) -> tuple[int, ...]:
+        """The sum of the copies' gradients that an update waits for; it leaves as soon as they are
+        there."""
+        part, name = self._parts[update.layer, update.column], waited_for(update)
+        if self.slices == 1 or isinstance(part.layer, FullyConnected):
+            return ()
+        known = self._of_step[step]
+        if name not in known:
+            gradient = update.id.replace(str(OpKind.UPDATE), str(OpKind.GRAD_WEIGHT))
+            seconds = self._all_reduce_s(part, self.slices)
+            self._add(step, name, update, self._collective(update, seconds, (known[gradient],)))
+        return (known[name],)
 
-    def _collective_s(self, op: Op) -> float:
-        if self.slices == 1 or (part := self._parts.get((op.layer, op.column))) is None:
+    def _collective(self, op: Op, seconds: float, after: tuple[int, ...]) -> Task:
+        """In the overlap schedule on the network, where one follows the other."""
+        queue = "compute" if self.plan.schedule == "serial" else "network"
+        return Task(seconds, f"{op.device}.{queue}", after)
+
+    def _gather_s(self, op: Op) -> float:
+        if self.slices == 1 or op.kind not in (OpKind.FORWARD, OpKind.GRAD_INPUT):
             return 0.0
-        if not part.weight_shape:
+        part = self._parts[op.layer, op.column]
+        if not isinstance(part.layer, FullyConnected):
             return 0.0
-        split = isinstance(part.layer, FullyConnected)
-        if op.kind == OpKind.UPDATE and not split:
-            return self._all_reduce_s(part, self.slices)
-        if split and op.kind in (OpKind.FORWARD, OpKind.GRAD_INPUT):
-            images = self.plan.batch_size * self.slices
-            size = FLOAT_BYTES * images * math.prod(part.input_shape)
-            peer = self.plan.transport == "peer"
-            return paths.all_gather_s(self.timer.machine, self.slices, size, peer=peer)
-        return 0.0
+        size = FLOAT_BYTES * self.plan.batch_size * self.slices * math.prod(part.input_shape)
+        peer = self.plan.transport == "peer"
+        return paths.all_gather_s(self.timer.machine, self.slices, size, peer=peer)
 
     def _all_reduce_s(self, part: Part, devices: int) -> float:
         item = 2 if self.timer.precision == "fp16" else FLOAT_BYTES
@@ -348,13 +372,6 @@ class TaskList:
         else:
             path = paths.from_host(machine, target, exchange.size_bytes)
         return path.seconds, path.holds
-
-
-def peak_flop_per_s(timer: Timer, devices: int) -> float:
-    """Peak of so many of the machine's devices; this machine's virtual GPUs are all one."""
-    device = timer.machine.device
-    one = device.flop_per_s * tensor_speedup(device, timer.precision)
-    return one if timer.calibration else devices * one
 
 
 COMPUTING = frozenset(

@@ -17,9 +17,9 @@ from alexsim.machine.device import load_device
 from alexsim.machine.machine import Machine, load_link, load_machine
 from alexsim.network import counts
 from alexsim.plan.records import OpKind
-from alexsim.simulate.correction import Correction
+from alexsim.simulate.correction import UNFITTED, Correction
 from alexsim.simulate.costs.libraries import load_library
-from alexsim.simulate.costs.records import Work
+from alexsim.simulate.costs.records import Cost, Work
 from alexsim.simulate.records import ILSVRC_EPOCHS, ILSVRC_IMAGES, NINE_IN_TEN
 from alexsim.simulate.rows import Case, Excluded, Row, case_of, read_rows
 from alexsim.simulate.simulator import Configuration, Partition, simulate_network
@@ -103,15 +103,14 @@ def _works(case: Case) -> list[Work]:
 _device = cache(load_device)
 
 
-def pieces(case: Case, library: str = "") -> dict[tuple[str, ...], float]:
-    """Uncorrected seconds of a one-GPU row's pass, by traits."""
+@cache
+def pieces(case: Case, library: str = "") -> tuple[tuple[Cost, ...], ...]:
+    """Pieces of the time of a one-GPU row's pass, and the ways in which each can be done."""
     model = load_library(library or case.library, case.family)
     device = _device(case.device)
-    total: dict[tuple[str, ...], float] = defaultdict(float)
-    for work in _works(case):
-        for cost in model.costs(device, work, case.precision):
-            total[cost.traits] += cost.seconds
-    return dict(total)
+    return tuple(
+        ways for work in _works(case) for ways in model.pieces(device, work, case.precision)
+    )
 
 
 def measured_s(case: Case) -> float:
@@ -148,7 +147,7 @@ def fit_to(chosen: Sequence[Case], *, fitted_to: str) -> Correction:
     Raises:
         AlexsimError: none of them may.
     """
-    from alexsim.simulate.fit import Observation, fit
+    from alexsim.simulate.fit import Observation, fit, nine_in_ten
 
     observations = []
     for case in chosen:
@@ -160,7 +159,10 @@ def fit_to(chosen: Sequence[Case], *, fitted_to: str) -> Correction:
             noise = math.hypot(noise, 0.29 / value)  # rounded to whole milliseconds
         observations.append(
             Observation(
-                id=case.row.id, pieces=pieces(case), measured_s=measured_s(case), noise=noise
+                id=case.row.id,
+                costs=[min(ways, key=UNFITTED.time) for ways in pieces(case)],
+                measured_s=measured_s(case),
+                noise=noise,
             )
         )
     if not observations:
@@ -168,13 +170,12 @@ def fit_to(chosen: Sequence[Case], *, fitted_to: str) -> Correction:
             f"nothing to fit to ({fitted_to}): no row of one GPU with a value, GTX 580 left out"
         )
     found = fit(observations, fitted_to=fitted_to)
-    bound = load_library("roofline")
-    misses = sorted(
-        abs(math.log(sum(pieces(case, bound.name).values()) / measured_s(case)))
+    misses = [
+        math.log(_on_one(case, UNFITTED, "roofline")[0] / measured_s(case))
         for case in chosen
         if may_fit(case)
-    )
-    return replace(found, roofline_noise=misses[int(0.9 * len(misses))] / NINE_IN_TEN)
+    ]
+    return replace(found, roofline_noise=nine_in_ten(misses))
 
 
 def predict(case: Case, correction: Correction, *, library: str = "") -> Prediction:
@@ -196,14 +197,14 @@ def predict(case: Case, correction: Correction, *, library: str = "") -> Predict
 
 
 def _on_one(case: Case, correction: Correction, library: str) -> tuple[float, float]:
-    parts = pieces(case, library)
-    corrected = {traits: s * correction.factor(traits) for traits, s in parts.items()}
-    total = sum(corrected.values())
     shares: dict[str, float] = defaultdict(float)
-    for traits, seconds in corrected.items():
+    total = 0.0
+    for ways in pieces(case, library):
+        seconds, traits = min((correction.time(cost), cost.traits) for cost in ways)
+        total += seconds
         for trait in traits:
-            shares[trait] += seconds / total
-    return total, correction.spread(shares)
+            shares[trait] += seconds
+    return total, correction.spread({trait: share / total for trait, share in shares.items()})
 
 
 def _on_many(case: Case, correction: Correction, library: str) -> tuple[float, float]:

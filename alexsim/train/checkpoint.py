@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from alexsim.errors import RunError
+from alexsim.strict_json import json_text, json_value
 from alexsim.train.dataset import Statistics
 from alexsim.train.files import CHECKPOINTS, CONFIG, METRICS, STATISTICS, TELEMETRY
 
@@ -28,8 +30,10 @@ class RunDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def create(self, config: Mapping[str, Any]) -> None:
-        """Make the directory and write the config.
+    @contextlib.contextmanager
+    def created(self, config: Mapping[str, Any]) -> Iterator[None]:
+        """Make the directory and write the config; a run that fails before its first step is no
+        run, and leaves nothing.
 
         Raises:
             RunError: there is a run in it already, or it cannot be written.
@@ -38,11 +42,40 @@ class RunDirectory:
             raise RunError(
                 f"{self.path} holds a run already; continue it with --resume {self.path}"
             )
+        made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+        before = set(self.path.iterdir()) if self.path.is_dir() else set()
+        try:
+            self._create(config)
+            yield
+        except BaseException:
+            if not self.metrics():
+                with contextlib.suppress(OSError):
+                    for file in set(self.path.iterdir()) - before:
+                        file.unlink()
+                    for folder in made:
+                        folder.rmdir()
+            raise
+
+    def _create(self, config: Mapping[str, Any]) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._write(CONFIG, (json.dumps(config, indent=2) + "\n").encode())
         except OSError as error:
             raise RunError(f"cannot write {self.path}: {error.strerror}") from error
+        self._write_config(config)
+
+    def ask_for(self, steps: int) -> None:
+        """Keep how many steps are wanted in all, where a run goes on for more than it began for.
+
+        Raises:
+            RunError: the config cannot be written.
+        """
+        config = self.config()
+        if config["settings"]["steps"] != steps:
+            config["settings"]["steps"] = steps
+            self._write_config(config)
+
+    def _write_config(self, config: Mapping[str, Any]) -> None:
+        self._write(CONFIG, (json_text(config, indent=2) + "\n").encode())
 
     def config(self) -> dict[str, Any]:
         """The config written by ``create``.
@@ -51,7 +84,7 @@ class RunDirectory:
             RunError: there is none, or it is not JSON.
         """
         try:
-            loaded = json.loads((self.path / CONFIG).read_text(encoding="utf-8"))
+            loaded = json_value((self.path / CONFIG).read_text(encoding="utf-8"))
         except OSError as error:
             raise RunError(f"{self.path} holds no run: no {CONFIG}") from error
         except ValueError as error:
@@ -78,10 +111,16 @@ class RunDirectory:
         """The mean image of this run; None if it was stopped before there was one."""
         if not (self.path / STATISTICS).exists():
             return None
-        with np.load(self.path / STATISTICS, allow_pickle=False) as stored:
-            return Statistics(
-                mean=stored["mean"], axes=stored["axes"], deviations=stored["deviations"]
-            )
+        try:
+            with (
+                (self.path / STATISTICS).open("rb") as file,
+                np.load(file, allow_pickle=False) as stored,
+            ):
+                return Statistics(
+                    mean=stored["mean"], axes=stored["axes"], deviations=stored["deviations"]
+                )
+        except (OSError, ValueError, KeyError, EOFError, AttributeError, BadZipFile) as error:
+            raise RunError(f"{self.path / STATISTICS} is damaged: {error}") from error
 
     def save_checkpoint(self, step: int, state: Mapping[str, torch.Tensor]) -> Path:
         """Write the state after ``step`` steps, then drop older checkpoints.
@@ -107,6 +146,11 @@ class RunDirectory:
             if older != target:
                 older.unlink()
         return target
+
+    def steps_done(self) -> int:
+        """Steps behind the newest checkpoint; 0 without one."""
+        newest = self.newest_checkpoint()
+        return int(newest.stem.partition("-")[2]) if newest else 0
 
     def newest_checkpoint(self) -> Path | None:
         """The checkpoint with most steps."""
@@ -136,41 +180,62 @@ class RunDirectory:
     def _append(self, name: str, record: Mapping[str, Any]) -> None:
         try:
             with (self.path / name).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
+                file.write(json_text(record) + "\n")
         except OSError as error:
             raise RunError(f"cannot write {self.path / name}: {error.strerror}") from error
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Every whole line; a run that was killed may have left half of one."""
+        """Every whole line; a run that was killed may have left half of the last one.
+
+        Raises:
+            RunError: the file cannot be read, or another line is none of a run's.
+        """
         path = self.path / METRICS
         if not path.exists():
             return []
+        try:
+            text = path.read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            raise RunError(f"cannot read {path}: {error.strerror}") from error
         records = []
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), 1):
             try:
-                records.append(json.loads(line))
-            except ValueError:
-                break
+                record = json_value(line)
+                _ = record["step"] + 0
+            except (ValueError, TypeError, KeyError) as error:
+                raise RunError(f"{path}, line {number}, is damaged") from error
+            records.append(record)
         return records
 
     def rewind_metrics(self, steps: int) -> None:
         """Drop what was logged after ``steps`` steps: those steps will be done again."""
         kept = [record for record in self.metrics() if record["step"] <= steps]
-        self._write(METRICS, "".join(json.dumps(record) + "\n" for record in kept).encode())
+        self._write(METRICS, "".join(json_text(record) + "\n" for record in kept).encode())
 
     def _checkpoints(self) -> list[Path]:
         return sorted(self.path.glob(CHECKPOINTS))
 
     def _write(self, name: str, content: bytes) -> None:
         temporary = self.path / f".{name}.tmp"
-        temporary.write_bytes(content)
-        settle(temporary, self.path / name)
+        try:
+            temporary.write_bytes(content)
+            settle(temporary, self.path / name)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise RunError(f"cannot write {self.path / name}: {error.strerror}") from error
 
 
 class NoDirectory(RunDirectory):
     """The run directory of a process that is not the first: it keeps nothing, and finds nothing."""
 
-    def create(self, config: Mapping[str, Any]) -> None:
+    @contextlib.contextmanager
+    def created(self, config: Mapping[str, Any]) -> Iterator[None]:
+        """The first process does."""
+        del config
+        yield
+
+    def ask_for(self, steps: int) -> None:
         """The first process does."""
 
     def save_statistics(self, statistics: Statistics) -> None:

@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
 
 from alexsim.errors import ProfileError, RunError
 from alexsim.execute.world import launch
+from alexsim.names import name_of, name_text
 from alexsim.train.checkpoint import RunDirectory
 from alexsim.train.dataset import Dataset
 from alexsim.train.files import CONFIG
@@ -26,12 +27,16 @@ _MAY_CHANGE = {
     "replicas", "partition", "variable_batch", "policy", "schedule", "transport", "strict", "graph",
 }  # fmt: skip
 """What a run that goes on may be asked for anew; what it reads is compared by its fingerprint."""
+_PATHS = ("network", "data", "init_from")
+"""Settings that may be paths: bytes, which a document holds as text."""
 
 
 def config_of(settings: TrainSettings, dataset: Dataset) -> dict[str, Any]:
     return {
         "schema": 1,
-        "settings": asdict(settings) | {"recipe": recipe_table(settings.recipe)},
+        "settings": asdict(settings)
+        | {name: name_text(str(getattr(settings, name))) for name in _PATHS}
+        | {"recipe": recipe_table(settings.recipe)},
         "data_fingerprint": dataset.fingerprint(),
         "classes": list(dataset.classes),
         "versions": versions(),
@@ -87,11 +92,29 @@ def stored_settings(run_dir: Path) -> TrainSettings:
     """
     config = RunDirectory(run_dir).config()
     try:
+        for key, kind in (("data_fingerprint", str), ("classes", list), ("versions", dict)):
+            _checked(key, config[key], kind)
         stored = dict(config["settings"])
-        recipe = recipe_from(stored.pop("recipe"), str(run_dir / CONFIG))
-        return TrainSettings(**stored, recipe=recipe)
-    except (KeyError, TypeError, ProfileError) as error:
-        raise RunError(f"{run_dir}: its config is of another version of alexsim") from error
+        stored |= {name: name_of(stored[name]) for name in _PATHS if name in stored}
+        recipe = recipe_from(dict(stored.pop("recipe")), str(run_dir / CONFIG))
+        settings = TrainSettings(**stored, recipe=recipe)
+        for name, kind in get_type_hints(TrainSettings).items():
+            _checked(name, getattr(settings, name), kind)
+    except (KeyError, TypeError, ValueError, ProfileError) as error:
+        raise RunError(
+            f"{run_dir}: its config is of another version of alexsim, or damaged ({error})"
+        ) from error
+    return settings
+
+
+def _checked(name: str, value: Any, kind: Any) -> None:
+    """Refuse a value of another type, a word that is none of a few, and counts below 1."""
+    if get_origin(kind) is Literal:
+        fits = value in get_args(kind)
+    else:
+        fits = type(value) is kind and (kind is not int or name == "seed" or value >= 1)
+    if not fits:
+        raise ValueError(f"{name} is {value!r}")
 
 
 def same_data(directory: RunDirectory, dataset: Dataset, watch: Watcher) -> None:

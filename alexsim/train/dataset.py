@@ -16,16 +16,19 @@ from numpy.typing import NDArray
 from alexsim.errors import DataError
 from alexsim.network.network import square_side
 from alexsim.train.images import Piece, square_statistics
+from alexsim.train.packing.entries import entries
 from alexsim.train.packing.listing import SourceChoices, list_source
 from alexsim.train.packing.records import Listing, Skipped
-from alexsim.train.packing.splits import SplitRules
+from alexsim.train.packing.splits import SplitRules, split_words
 
 Floats = NDArray[np.float32]
 
 STATISTICS_IMAGES = 1024
 """Files, evenly spread over the training set, that the mean image is taken from."""
-INDEX, PARTS = "index.json", ".parts"
+INDEX, MEMBERS, PARTS = "index.json", "members.npy", ".parts"
 """What a packed folder has; and what one has that is being packed."""
+_FORMAT = b'"format": "WebDataset'
+"""What an index of a packed set begins with."""
 TASK_IMAGES = 16
 """Files that a worker is given at a time."""
 
@@ -155,19 +158,31 @@ def split_of(dataset: Dataset, name: str) -> SplitImages:
 
 
 def _beside_training(dataset: Dataset, name: str) -> SplitImages:
-    root = Path(dataset.root)
-    training, *_ = Path(dataset.train[0].path).relative_to(root).parts
-    if dataset.shards or training in dataset.classes or not (root / name).is_dir():
-        raise DataError(
-            f"{root} has no split {name!r}: give train, held-out, or the name of a folder beside"
-            " train/"
-        )
-    rules: SplitRules = ((escape(training), "train"), (escape(name), "val"), ("*", "none"))
+    """A folder beside those of the training images, its classes numbered as theirs."""
+    root, name = Path(dataset.root), name.rstrip("/")
+    places = [] if dataset.shards else [root / name, *root.glob(f"*/{escape(name)}")]
+    folder = next((path for path in places if path.is_dir()), None)
+    # A folder of training images is a class, or their own split.
+    training = folder and any(s.path.startswith(f"{folder}/") for s in dataset.train)
+    if folder is None or training or not any(True for _ in entries(folder, lambda _: None)):
+        raise _no_split(dataset, name)
+    others = (p.name for p in folder.parent.iterdir() if p.is_dir() and p.name != name)
+    rules: SplitRules = (
+        (escape(name), "val"),
+        *((escape(other), "none") for other in others if split_words(other) - {"train"}),
+    )
     listing = list_source(root, SourceChoices(splits=rules))
-    return SplitImages(
-        # Without an image in it, others would have been held out.
-        [s for s in _samples(listing)[1] if s.path.startswith(f"{root}/{name}/")],
-        tuple(skipped for skipped in listing.skipped if skipped.file.startswith(f"{name}/")),
+    samples = [s for s in _samples(listing)[1] if s.path.startswith(f"{folder}/")]
+    if not samples or tuple(c.wnid for c in listing.classes) != dataset.classes:
+        raise _no_split(dataset, name)
+    inside = f"{folder.relative_to(root).as_posix()}/"
+    return SplitImages(samples, tuple(s for s in listing.skipped if s.file.startswith(inside)))
+
+
+def _no_split(dataset: Dataset, name: str) -> DataError:
+    return DataError(
+        f"{dataset.root} has no split {name!r} with images: give train, held-out, or the name of a"
+        " folder beside train/"
     )
 
 
@@ -177,8 +192,12 @@ def is_packed(root: Path) -> bool:
     Raises:
         DataError: it has only begun to.
     """
-    if (root / INDEX).is_file():
-        return True
+    index = root / INDEX
+    if index.is_file():
+        # Somebody's own file may be called so; a packed set may have lost its members.
+        with index.open("rb") as file:
+            if _FORMAT in file.read(256) or (root / MEMBERS).exists():
+                return True
     if (root / PARTS).is_dir():
         raise DataError(f"{root}: packing stopped half-way; the same `alexsim data pack` goes on")
     return False

@@ -41,14 +41,32 @@ class Answers:
     samples: tuple[Sample, ...]
     """Images that could be read."""
     probabilities: Floats
-    """``[images, classes]``."""
+    """``[images, outputs]``. A row is NaN where any output is not finite."""
     broken: tuple[str, ...]
     """Why the others could not."""
+    classes: int = 0
+    """Outputs that have a class, the first ones; 0: all. Only they are guesses."""
 
     @property
     def labels(self) -> NDArray[np.int64]:
         """Of each image, the class it has."""
         return np.array([sample.label for sample in self.samples], dtype=np.int64)
+
+    @property
+    def finite(self) -> NDArray[np.bool_]:
+        """Of each image, whether every probability is a number."""
+        return np.asarray(np.isfinite(self.probabilities).all(1))
+
+    @property
+    def guesses(self) -> Floats:
+        """Probabilities of the outputs that have a class, as they are: ``[images, classes]``."""
+        return self.probabilities[:, : self.classes or None]
+
+    @property
+    def elsewhere(self) -> NDArray[np.float64]:
+        """Of each image, the probability on outputs without a class."""
+        left_out = self.probabilities[:, self.classes or self.probabilities.shape[1] :]
+        return np.asarray(left_out.sum(1, dtype=np.float64))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +109,7 @@ def answers(
     read = np.flatnonzero(seen)
     if not len(read):
         raise DataError(f"none of {len(samples)} images can be read, such as {samples[0].place}")
+    sums[~np.isfinite(sums).all(1)] = np.nan
     return Answers(
         samples=tuple(samples[int(i)] for i in read),
         probabilities=(sums[read] / views).astype(np.float32),
@@ -118,6 +137,9 @@ def feature_layer(name: str) -> str:
 def averaged(of: Sequence[Answers], shares: Sequence[float]) -> Answers:
     """Several networks' answers to the same images as one, summed in order in float64.
 
+    A network of share 0 is left out, even where it puts out NaN. Of networks with different
+    numbers of outputs, those that have a class are averaged.
+
     Raises:
         DataError: they are not of the same images.
     """
@@ -125,9 +147,12 @@ def averaged(of: Sequence[Answers], shares: Sequence[float]) -> Answers:
     for other in of[1:]:
         if [s.path for s in other.samples] != [s.path for s in first.samples]:
             raise DataError("the networks could not read the same images")
-    total = np.zeros(first.probabilities.shape)
-    for one, share in zip(of, shares, strict=True):
-        total += share * one.probabilities.astype(np.float64)
+    alike = len({one.probabilities.shape for one in of}) == 1
+    parts = [one.probabilities if alike else one.guesses for one in of]
+    total = np.zeros(parts[0].shape)
+    for part, share in zip(parts, shares, strict=True):
+        if share:
+            total += share * part.astype(np.float64)
     return replace(first, probabilities=total.astype(np.float32))
 
 
@@ -135,12 +160,16 @@ def tuned(of: Sequence[Answers]) -> tuple[float, ...]:
     """Shares, summing to 1, under which the answers' average has the least mean loss.
 
     Expectation maximisation for a mixture of fixed parts: every step lowers the loss, which is
-    convex in the shares (Dempster, Laird, Rubin 1977).
+    convex in the shares (Dempster, Laird, Rubin 1977). A network that puts out NaN for an image
+    gets none: with any share of it there is no loss. Where all do, they share alike.
     """
     rows = np.arange(len(of[0].labels))
+    sound = np.array([bool(one.finite.all()) for one in of])
+    if not sound.any():
+        return (1 / len(of),) * len(of)
     own = np.stack([one.probabilities.astype(np.float64)[rows, one.labels] for one in of])
-    own = np.maximum(own, np.finfo(np.float32).tiny)
-    shares = np.full(len(of), 1 / len(of))
+    own = np.maximum(np.where(sound[:, None], own, 0), np.finfo(np.float32).tiny)
+    shares = sound / sound.sum()
     for _ in range(_TUNING_STEPS):
         parts = shares[:, None] * own
         new = (parts / parts.sum(0)).mean(1)
@@ -152,13 +181,23 @@ def tuned(of: Sequence[Answers]) -> tuple[float, ...]:
 
 
 def errors(of: Answers) -> Evaluation:
-    """Mean loss, top-1 and top-5 error; guesses that tie share the credit."""
-    own = of.probabilities[np.arange(len(of.labels)), of.labels].astype(np.float64)
-    above = (of.probabilities > own[:, None]).sum(1)
-    level = np.maximum((of.probabilities == own[:, None]).sum(1), 1)
-    tiny = np.finfo(np.float32).tiny
-    top1, top5 = (float(np.mean(1 - np.clip((first - above) / level, 0, 1))) for first in (1, 5))
-    return Evaluation(loss=float(-np.log(np.maximum(own, tiny)).mean()), top1=top1, top5=top5)
+    """Mean loss, top-1 and top-5 error; guesses that tie share the credit.
+
+    Outputs without a class are no guesses. An image that has a probability which is not finite
+    counts as wrong, and makes the loss NaN.
+    """
+    finite = of.finite
+    own = of.guesses[np.arange(len(of.labels)), of.labels].astype(np.float64)
+    above = (of.guesses > own[:, None]).sum(1)
+    level = np.maximum((of.guesses == own[:, None]).sum(1), 1)
+    top1, top5 = (
+        float(np.mean(1 - np.where(finite, np.clip((first - above) / level, 0, 1), 0)))
+        for first in (1, 5)
+    )
+    losses = -np.log(np.maximum(np.where(finite, own, np.nan), np.finfo(np.float32).tiny))
+    return Evaluation(
+        loss=float(losses.mean()), top1=top1, top5=top5, nan_images=int((~finite).sum())
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ Images are files of the user's own: one that cannot be read is named, and the ot
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +63,9 @@ class Prediction:
 
     picture: Picture
     probabilities: Floats
-    """Of every class, averaged over the views."""
+    """Of every class that the network knows, averaged over the views; perhaps NaN."""
+    elsewhere: float
+    """Probability of the outputs that have no class."""
     strongest: tuple[Response, ...]
     """The filters that respond most; empty if nobody asked, or there are none to draw."""
 
@@ -117,13 +119,15 @@ def predictions(
         PlanError: the backend cannot run this network.
     """
     samples = [one.sample for one in shown]
-    found = answers(weights, samples, setup, views=views, done=done)
+    found = replace(answers(weights, samples, setup, views=views, done=done), classes=weights.named)
     if len(found.samples) < len(samples):
         raise DataError(f"cannot be read any more: {found.broken[0]}")
     strongest = responses(weights, shown, setup) if filters else ((),) * len(shown)
     return tuple(
-        Prediction(picture=picture, probabilities=own, strongest=excited)
-        for picture, own, excited in zip(shown, found.probabilities, strongest, strict=True)
+        Prediction(picture=picture, probabilities=own, elsewhere=float(rest), strongest=excited)
+        for picture, own, rest, excited in zip(
+            shown, found.guesses, found.elsewhere, strongest, strict=True
+        )
     )
 
 
@@ -141,7 +145,8 @@ def responses(
     """Of each image the filters of the first convolution that respond most, the strongest first.
 
     A filter's response is its largest output anywhere in the normalised centre crop. Of equal
-    ones the first counts, filter or place. Empty where the filters are no pictures.
+    ones the first counts, filter or place. A filter that puts out a number that is not finite
+    responds to nothing. Empty where the filters are no pictures.
     """
     first = drawable(load_network(weights.network))
     if first is None:
@@ -161,7 +166,9 @@ def _strongest(output: Floats, layer: Convolution, crop: Pixels) -> tuple[Respon
     places = output.reshape(len(output), -1)
     peaks = places.max(1)
     made = []
-    for index in np.argsort(-peaks, kind="stable")[:STRONGEST].tolist():
+    order = np.argsort(-peaks, kind="stable")
+    sound = np.asarray(np.isfinite(places).all(1))
+    for index in order[sound[order]][:STRONGEST].tolist():
         y, x = divmod(int(places[index].argmax()), output.shape[2])
         column, number = divmod(index, layer.filters)
         top, left = y * layer.stride - layer.padding, x * layer.stride - layer.padding

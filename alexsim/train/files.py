@@ -3,5 +3,5 @@
 CONFIG, METRICS, STATISTICS = "config.json", "metrics.jsonl", "statistics.npz"
 TELEMETRY = "telemetry.jsonl"
 PROFILE, TRACE = "profile.json", "trace.json.gz"
-CHECKPOINTS = "checkpoint-*.safetensors"
+CHECKPOINTS = f"checkpoint-{8 * '[0-9]'}.safetensors"
 """All of them; by name, the last one has most steps."""

@@ -32,6 +32,18 @@ def refuse_other_layers(initial: Weights, network: Network, *, new_head: bool) -
             )
 
 
+def refuse_not_finite(initial: Weights, network: Network, *, new_head: bool) -> None:
+    """What is kept of the weights must be numbers.
+
+    Raises:
+        RunError: one is NaN or infinite.
+    """
+    fresh = f"{network.weighted_layers[-1]}." if new_head else None
+    for name, tensor in initial.state.items():
+        if not (fresh and name.startswith(fresh)) and not bool(torch.isfinite(tensor).all()):
+            raise RunError(f"--init-from: {name} holds NaN or an infinity: nothing learns from it")
+
+
 def initialised(
     drawn: Mapping[str, torch.Tensor], initial: Weights, settings: TrainSettings
 ) -> dict[str, torch.Tensor]:

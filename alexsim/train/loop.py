@@ -59,10 +59,22 @@ def train(
     world.refuse_differences(common(config))
     directory = RunDirectory(run_dir) if world.first else NoDirectory(run_dir)
     if not resume:
-        directory.create(config)
-    elif world.first:
+        with directory.created(config):
+            return _trained(settings, dataset, directory, watch, world)
+    if world.first:
         same_data(directory, dataset, watch)
-    recipe = settings.recipe
+    return _trained(settings, dataset, directory, watch, world)
+
+
+def _trained(
+    settings: TrainSettings,
+    dataset: Dataset,
+    directory: RunDirectory,
+    watch: Watcher,
+    world: World,
+) -> TrainResult | None:
+    """Train in a directory that is there."""
+    network, recipe = load_network(settings.network), settings.recipe
     with (
         contextlib.closing(Engine(settings, world)) as engine,
         _pool(settings.workers) as pool,
@@ -90,6 +102,7 @@ def train(
             directory.save_statistics(measured)
         measured = told_statistics(world, measured, crop_side, channels)
         done = _restore(engine, directory, progress, initial)
+        directory.ask_for(settings.steps)
         loader = Loader(
             dataset,
             measured,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,10 @@ class Neighbours:
     """A row for every query, and why images of the set could not be read."""
 
     rows: tuple[Row, ...]
+    """Without neighbours where the query's features are not finite."""
     broken: tuple[str, ...]
+    nan_images: int = 0
+    """Images of the set whose features are not finite: nobody's neighbours."""
 
 
 _Near = tuple[float, Sample]
@@ -60,7 +64,8 @@ def neighbours(
 
     Features are the last hidden layer's output for the centre crop. Distances are Euclidean, in
     float64; of equal ones the earlier image is nearer. A query that is itself among the images is
-    left out of its own. No more than a minibatch of features is kept at a time.
+    left out of its own, an image whose features are not finite of all. No more than a minibatch of
+    features is kept at a time.
 
     Args:
         done: is told how many images have been seen, queries first.
@@ -74,6 +79,7 @@ def neighbours(
     own = [one.sample for one in queries]
     broken: dict[str, None] = {}
     best: list[list[_Near]] = [[] for _ in queries]
+    nan_images = 0
     with forward(weights, setup) as asked:
         features = np.concatenate(
             [_features(found) for found in asked.activations(own, layer, done=done)]
@@ -83,13 +89,14 @@ def neighbours(
         for found in asked.activations(samples, layer, done=lambda seen: done(len(own) + seen)):
             broken |= dict.fromkeys(found.broken)
             values = _features(found)
+            nan_images += int((~np.isfinite(values).all(1)).sum())
             for row, (query, feature) in enumerate(zip(own, features, strict=True)):
                 near = _without(query, found.samples, _distances(feature, values))
                 # Sorting keeps equal ones in order, and those found before are the earlier.
                 best[row] = sorted((*best[row], *near), key=lambda one: one[0])[:count]
     network = load_network(weights.network)
     rows = (_row(query, near, network) for query, near in zip(queries, best, strict=True))
-    return Neighbours(rows=tuple(rows), broken=tuple(broken))
+    return Neighbours(rows=tuple(rows), broken=tuple(broken), nan_images=nan_images)
 
 
 def _row(query: Picture, near: Sequence[_Near], network: Network) -> Row:
@@ -120,11 +127,11 @@ def _distances(query: NDArray[np.float64], of: NDArray[np.float64]) -> NDArray[n
 def _without(
     query: Sample, samples: Sequence[Sample], distances: NDArray[np.float64]
 ) -> Iterator[_Near]:
-    """Images and their distances, less the query itself."""
+    """Images and their distances, less the query itself and those at no known distance."""
     return (
         (distance, sample)
         for distance, sample in zip(distances.tolist(), samples, strict=True)
-        if not _same_file(sample, query)
+        if math.isfinite(distance) and not _same_file(sample, query)
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from alexsim.errors import NetworkError, ProfileError, known_as, unknown
 from alexsim.machine.sheet import find, names
+from alexsim.train.defaults import training_defaults
 
 Augmentation = Literal["2012", "paper"]
 Normalisation = Literal["mean-image", "channels"]
@@ -143,17 +144,9 @@ def reductions(errors: Sequence[float], plateau: Plateau) -> int:
     return fallen
 
 
-_RECIPES = {
-    "alexnet-2012": "2012",
-    "alexnet-1gpu": "2012",
-    "alexnet-6conv": "2012",
-    "alexnet-paper": "paper",
-}
-
-
 def recipe_name(network: str) -> str:
-    """The recipe that an edition and its variants were trained with; ``modern`` for others."""
-    return _RECIPES.get(network.partition("+")[0], "modern")
+    """The recipe that an edition and its variants are trained with."""
+    return training_defaults(network).recipe
 
 
 def recipe_names() -> tuple[str, ...]:

@@ -61,8 +61,11 @@ class Evaluation:
     """Means over images: negative log-likelihood, top-1 and top-5 error (0...1)."""
 
     loss: float
+    """NaN where a probability is."""
     top1: float
     top5: float
+    nan_images: int = 0
+    """Images for which the network puts out NaN: they count as wrong."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

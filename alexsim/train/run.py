@@ -184,10 +184,12 @@ class Run:
             ):
                 assert found is not None
                 values.append(found[: batch.valid])
+        each = torch.cat(losses)
         return Evaluation(
-            loss=torch.cat(losses).mean().item(),
+            loss=each.mean().item(),
             top1=torch.cat(top1).mean().item(),
             top5=torch.cat(top5).mean().item(),
+            nan_images=int(each.isnan().sum()),
         )
 
     def result(self, held_out: Evaluation | None) -> TrainResult | None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 from alexsim.profile.breakdown import layers_of, rounds_of, transfers_s
 from alexsim.profile.profiler import ceilings
 from alexsim.profile.records import StepProfile, spread
@@ -9,13 +12,23 @@ from alexsim.simulate.records import Simulation
 from alexsim.train.records import TrainResult
 
 
-def run_profile(result: TrainResult, simulation: Simulation) -> StepProfile | None:
-    """What the timed steps of a run say; None where none was timed.
+def rounds_in(path: Path) -> int:
+    """Steps that were timed for a profile document; 0 where there is none that can be read."""
+    try:
+        return int(json.loads(path.read_text(encoding="utf-8"))["rounds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+
+
+def run_profile(
+    result: TrainResult, simulation: Simulation, *, at_least: int = 0
+) -> StepProfile | None:
+    """What the timed steps of a run say; None where none was timed, or fewer than ``at_least``.
 
     Measures this machine's ceilings: a second or two.
     """
     made = result.timed_plan
-    if made is None or not (rounds := rounds_of(result.trace, made)):
+    if made is None or not (rounds := rounds_of(result.trace, made)) or len(rounds) < at_least:
         return None
     settings = result.settings
     found = ceilings(settings.device)

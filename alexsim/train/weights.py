@@ -47,6 +47,11 @@ class Weights:
         """How many classes it tells apart."""
         return load_network(self.network).classes
 
+    @property
+    def named(self) -> int:
+        """Outputs that have a class: all where nobody knows their names."""
+        return len(self.classes) or self.outputs
+
 
 def load_weights(path: Path) -> Weights:
     """Weights of a run's newest checkpoint, or of a file that ``save_weights`` wrote.
@@ -87,7 +92,7 @@ def save_weights(path: Path, weights: Weights) -> None:
             metadata={
                 "format": _FORMAT,
                 "network": weights.network,
-                "classes": json.dumps(weights.classes),
+                "classes": json.dumps(weights.classes, allow_nan=False),
                 "normalisation": weights.normalisation,
             },
         )

@@ -105,7 +105,9 @@ def _read(code: bytes) -> tuple[int, int, str]:
         registers, spills, products = _disassembled(code)
         kept.parent.mkdir(parents=True, exist_ok=True)
         beside = kept.with_name(f"{kept.name}.{os.getpid()}")
-        beside.write_text(json.dumps([registers, spills, products]), encoding="utf-8")
+        beside.write_text(
+            json.dumps([registers, spills, products], allow_nan=False), encoding="utf-8"
+        )
         beside.replace(kept)
     return registers, spills, products
 
@@ -307,7 +309,7 @@ def main() -> None:
     given = parser.parse_args()
     precisions = tuple(given.precision or PRECISIONS)
     for record, done, every in compile_all(given.arch, precisions):
-        line = json.dumps(asdict(record) | {"done": done, "all": every})
+        line = json.dumps(asdict(record) | {"done": done, "all": every}, allow_nan=False)
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
         if given.no_spills and record.spills:

@@ -3,7 +3,8 @@
 ``p = softmax(x)``, ``loss = -log p[label]``, ``dx = (p - onehot(label)) / N``: the gradient of the
 mean. Among equal probabilities each is as likely to be named first, so ties share the credit: with
 ``above`` larger and ``level`` equal ones (the label's among them), the error of the best ``b``
-guesses is ``1 - clamp((b - above) / level, 0, 1)``.
+guesses is ``1 - clamp((b - above) / level, 0, 1)``. Where a probability is NaN or infinite, the
+loss is NaN and both errors are 1.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ def _cross_entropy(p, labels, losses, top1, top5, classes, p_row, BLOCK: tl.cons
     loss = -tl.log(tl.maximum(own, smallest))
     above = tl.sum((inside & (value > own)).to(tl.float32), axis=0)
     level = tl.maximum(tl.sum((inside & (value == own)).to(tl.float32), axis=0), 1.0)
-    # Comparisons with NaN are all false: no guess is right.
-    known = own == own
+    # Comparisons with NaN are all false: where a probability is none, no guess is right.
+    known = tl.sum((inside & ~(tl.abs(value) < float("inf"))).to(tl.int32), axis=0) == 0
     credit1 = tl.minimum(tl.maximum((1 - above) / level, 0.0), 1.0)
     credit5 = tl.minimum(tl.maximum((5 - above) / level, 0.0), 1.0)
     tl.store(losses + n, tl.where(known, loss, float("nan")))

@@ -91,7 +91,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, relu: bool = False
 
 
 def errors(p: Tensor, labels: Tensor, best: int) -> Tensor:
-    """Error of the ``best`` guesses of each row, ties sharing the credit."""
+    """Error of the ``best`` guesses of each row, ties sharing the credit, 1 beside NaN."""
     own = p.gather(1, labels[:, None])
     above, level = (p > own).sum(1), (p == own).sum(1)
-    return 1 - ((best - above) / level).clamp(0, 1)
+    error = 1 - ((best - above) / level).clamp(0, 1)
+    return error.masked_fill(~p.isfinite().all(1), 1)

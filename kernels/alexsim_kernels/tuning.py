@@ -233,7 +233,9 @@ def _keep(device: str, key: Key, config: Config) -> None:
     known = {name: dict(of) for name, of in _cached(str(path)).items()}
     known.setdefault(device, {})[key.name()] = config
     text = json.dumps(
-        {name: {k: asdict(c) for k, c in of.items()} for name, of in known.items()}, indent=1
+        {name: {k: asdict(c) for k, c in of.items()} for name, of in known.items()},
+        indent=1,
+        allow_nan=False,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")

@@ -401,7 +401,7 @@ def main() -> None:
         rows.extend(more)
         document["rows"] += [asdict(row) for row in more]
         if given.out:
-            given.out.write_text(json.dumps(document, indent=1), encoding="utf-8")
+            given.out.write_text(json.dumps(document, indent=1, allow_nan=False), encoding="utf-8")
         for row in more:
             print(_line(row, timed=known is not None), flush=True)
 

@@ -181,7 +181,7 @@ def main() -> None:
 
     def keep() -> None:
         if given.out:
-            given.out.write_text(json.dumps(document, indent=1), encoding="utf-8")
+            given.out.write_text(json.dumps(document, indent=1, allow_nan=False), encoding="utf-8")
 
     for size in given.batch or (128, 1024):
         for precision in given.precision or ("fp32", "tf32", "fp32x3", "bf16"):

@@ -146,8 +146,8 @@ def _line_chart(chart: LineChart) -> Markup:
     room = 12 + max((text_width(one.name) for one in named), default=0.0)
     width, height, bottom = (1120.0, 240.0, 190.0) if chart.wide else (560.0, 280.0, 230.0)
     left, right, top = 56.0, width - room, 34.0
-    xs = [x for one in chart.series for x, _ in one.points]
-    ys = [y for one in chart.series for _, y in one.points]
+    xs = [x for one in chart.series for x, _ in one.points] or [0.0]
+    ys = [y for one in chart.series for _, y in one.points] or [0.0]
     x = Scale(low=min(xs), high=max(xs), start=left, end=right)
     high = chart.top if chart.top is not None else rounded_up(max(ys))
     y = Scale(low=min(0.0, *ys) if len(ys) > 1 else 0.0, high=high, start=bottom, end=top)

@@ -45,7 +45,7 @@ def comparison(first: Subject, second: Subject) -> str:
     """Two subjects as one HTML text."""
     both = (first, second)
     names = _names(both)
-    which = "measured" if first.measured and second.measured else "predicted"
+    which = _which(first, second), _which(second, first)
     sections = [
         _summary(both, names, which),
         _settings(both, names),
@@ -63,17 +63,28 @@ def _names(both: tuple[Subject, Subject]) -> tuple[str, str]:
     return (first, second) if first != second else (f"{first} (1st)", f"{second} (2nd)")
 
 
+def _which(subject: Subject, other: Subject) -> str:
+    """Whose times are compared: measured ones with measured ones or with a plan's predicted ones.
+
+    A run that left no profile is no plan: both are predicted then.
+    """
+    alike = other.measured or other.kind == "plan"
+    return "measured" if subject.measured and alike else "predicted"
+
+
 def _step_s(subject: Subject, which: str) -> float:
     value: float = subject.document["step_s" if which == "measured" else "predicted_step_s"]
     return value
 
 
-def _summary(both: tuple[Subject, Subject], names: tuple[str, str], which: str) -> Section:
-    times = [_step_s(one, which) for one in both]
+def _summary(
+    both: tuple[Subject, Subject], names: tuple[str, str], which: tuple[str, str]
+) -> Section:
+    times = [_step_s(one, how) for one, how in zip(both, which, strict=True)]
     rates = [one.document["batch_size"] / s for one, s in zip(both, times, strict=True)]
     facts = [
-        (f"Step of {name}, {which}", seconds(s), f"{digits(rate)} images/s")
-        for name, s, rate in zip(names, times, rates, strict=True)
+        (f"Step of {name}, {how}", seconds(s), f"{digits(rate)} images/s")
+        for name, how, s, rate in zip(names, which, times, rates, strict=True)
     ]
     faster = names[0] if times[0] < times[1] else names[1]
     sizes = [one.document["batch_size"] for one in both]
@@ -89,11 +100,18 @@ def _summary(both: tuple[Subject, Subject], names: tuple[str, str], which: str) 
     notes = tuple(f"{name}: {note}" for one, name in zip(both, names, strict=True)
                   for note in one.notes)  # fmt: skip
     text = "Ratios are the second over the first. "
-    if which == "measured":
+    if which == ("measured", "measured"):
         text += "Both were measured."
         wheres = [one.document["where"] for one in both]
         if wheres[0] != wheres[1]:
             text += f" They did not run alike: {wheres[0]}, and {wheres[1]}."
+    elif "measured" in which:
+        side = which.index("measured")
+        plan = both[1 - side].document
+        text += (
+            f"{names[side]} was measured ({both[side].document['where']}), {names[1 - side]} is"
+            f" predicted for {plan['machine']} with {plan['library']}."
+        )
     else:
         text += (
             "Not both were measured, so predicted times are compared: "
@@ -138,15 +156,19 @@ def _by_layer(subject: Subject, which: str) -> dict[str, float]:
     return {layer["name"]: seconds_of(layer, which) for layer in subject.document["layers"]}
 
 
-def _layers(both: tuple[Subject, Subject], names: tuple[str, str], which: str) -> Section:
-    first, second = (_by_layer(one, which) for one in both)
+def _layers(
+    both: tuple[Subject, Subject], names: tuple[str, str], which: tuple[str, str]
+) -> Section:
+    first, second = (_by_layer(one, how) for one, how in zip(both, which, strict=True))
+    same = which[0] == which[1]
+    shown = names if same else tuple(map(", ".join, zip(names, which, strict=True)))
     layers = [*first, *(name for name in second if name not in first)]
     rows = [_row(name, first.get(name), second.get(name)) for name in layers]
     table = Table(
         id="layer-table",
-        caption=f"Layers, {which} milliseconds per step",
+        caption=f"Layers, {which[0] + ' ' if same else ''}milliseconds per step",
         columns=text_columns("layer")
-        + number_columns(*(f"{name}, ms" for name in names), "ratio", "difference, ms"),
+        + number_columns(*(f"{name}, ms" for name in shown), "ratio", "difference, ms"),
         rows=tuple(rows),
         foot=(_row("all layers", sum(first.values()), sum(second.values())),),
         sortable=True,

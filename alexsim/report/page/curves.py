@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
+from statistics import median
 from typing import Any
 
 from alexsim.report.page.chart import LineChart, Series, smoothed
@@ -53,12 +55,12 @@ def curves(metrics: Metrics, held_out: Metrics) -> Iterator[Figure]:
         ),
         None,
     )  # fmt: skip
-    times = sorted(one["step_s"] for one in metrics)
+    times = [one["step_s"] for one in metrics]
     waited = sum(one["data_wait_s"] for one in metrics) / sum(times)
     yield _figure(
         LineChart(
             wide=True, id="step-times", title="Time of each step", x_title="step", y_title="ms",
-            text=f"Median {milliseconds(times[len(times) // 2])} ms; steps waited for data"
+            text=f"Median {milliseconds(median(times))} ms; steps waited for data"
             f" {100 * waited:.1f} % of the time.",
             series=(
                 Series(name="step", points=_line(metrics, "step_s", 1e3), style="forward"),
@@ -85,10 +87,8 @@ def _told(checked: Metrics) -> tuple[str, str]:
 
 def _marks(checked: Metrics, key: str, scale: float = 1.0) -> tuple[Series, ...]:
     """Held-out figures as dots."""
-    if not checked:
-        return ()
-    name = "held out" if key == "loss" else "held-out top-1"
-    return (Series(name=name, points=_line(checked, key, scale), style="exchange", dashed=True),)
+    name, points = "held out" if key == "loss" else "held-out top-1", _line(checked, key, scale)
+    return (Series(name=name, points=points, style="exchange", dashed=True),) if points else ()
 
 
 def overlaid(names: tuple[str, str], both: tuple[Metrics, Metrics]) -> Iterator[Figure]:
@@ -110,8 +110,9 @@ def overlaid(names: tuple[str, str], both: tuple[Metrics, Metrics]) -> Iterator[
             points = _line(metrics, key, scale)
             series += _noisy(name, points, style, window, dashed=style == STYLES[1])
             unit = " %" if scale == 100 else ""
+            last = metrics[-1]
             said.append(
-                f"{name} ends at {digits(points[-1][1])}{unit} after {points[-1][0]:,g} steps"
+                f"{name} ends at {digits(scale * last[key])}{unit} after {last['step']:,} steps"
             )
         yield _figure(
             LineChart(
@@ -124,14 +125,17 @@ def overlaid(names: tuple[str, str], both: tuple[Metrics, Metrics]) -> Iterator[
 
 
 def _line(metrics: Metrics, key: str, scale: float = 1.0) -> tuple[tuple[float, float], ...]:
-    return tuple((one["step"], scale * one[key]) for one in metrics)
+    """A point per step; none where the number is not finite."""
+    return tuple((one["step"], scale * one[key]) for one in metrics if math.isfinite(one[key]))
 
 
 def _noisy(
     name: str, points: tuple[tuple[float, float], ...], style: str, window: int, *,
     dashed: bool = False,
 ) -> tuple[Series, ...]:  # fmt: skip
-    """The line; with many points a mean, and the steps faint behind it."""
+    """The line; with many points a mean, and the steps faint behind it; nothing without any."""
+    if not points:
+        return ()
     if len(points) < _NOISY:
         return (Series(name=name, points=points, style=style, dashed=dashed),)
     return (
@@ -152,6 +156,10 @@ def _figure(chart: LineChart, table: Table | None) -> Figure:
     )
 
 
+def _sorted_by(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
 def metric_table(metrics: Metrics, id_: str = "metrics-table", name: str = "") -> Table:
     """Steps of a run; of many, every n-th and the last."""
     stride = -(-len(metrics) // _MOST_ROWS)
@@ -168,7 +176,7 @@ def metric_table(metrics: Metrics, id_: str = "metrics-table", name: str = "") -
         rows=tuple(
             (
                 Cell(text=f"{one['step']:,}", value=one["step"]),
-                Cell(text=f"{one['loss']:.4f}", value=one["loss"]),
+                Cell(text=f"{one['loss']:.4f}", value=_sorted_by(one["loss"])),
                 Cell(text=f"{100 * one['top1']:.1f}", value=one["top1"]),
                 Cell(text=f"{100 * one['top5']:.1f}", value=one["top5"]),
                 Cell(text=milliseconds(one["step_s"]), value=one["step_s"]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -138,11 +138,13 @@ def run_subject(path: Path) -> Subject:
     config = parsed(_text(path / CONFIG), str(path / CONFIG))
     check(config, CONFIG_SHAPE, str(path / CONFIG))
     settings = config["settings"]
+    if settings["budget_bytes"] < 1:
+        raise RunError(f"{path / CONFIG}: a budget of {settings['budget_bytes']} bytes is none")
     notes = []
     if (path / PROFILE).is_file():
         document = _document(path / PROFILE)
     else:
-        document = _planned(settings)
+        document = _as_run(settings).document()
         notes.append(
             f"This run left no {PROFILE} (its steps were replayed as a graph, or it was stopped"
             " early, or an older version trained it): times below are predicted, not measured."
@@ -168,7 +170,20 @@ def run_subject(path: Path) -> Subject:
     )
 
 
-def _planned(settings: dict[str, Any]) -> dict[str, Any]:
+def beside(subject: Subject, network: str) -> Wanted:
+    """A network to be planned as what it is compared with ran: the same one on the same GPUs."""
+    document = subject.document
+    if subject.config is not None and document["network"] == load_network(network).name:
+        return replace(_as_run(subject.config["settings"]), network=network)
+    return Wanted(
+        network=network,
+        batch_size=document["batch_size"],
+        policy=document["policy"],
+        schedule=document["schedule"],
+    )
+
+
+def _as_run(settings: dict[str, Any]) -> Wanted:
     return Wanted(
         network=settings["network"],
         batch_size=settings["batch_size"],
@@ -179,7 +194,7 @@ def _planned(settings: dict[str, Any]) -> dict[str, Any]:
         variable_batch=settings.get("variable_batch", False),
         policy=cast(Policy, settings["policy"]),
         schedule=cast(Schedule, settings["schedule"]),
-    ).document()
+    )
 
 
 def _document(path: Path) -> dict[str, Any]:

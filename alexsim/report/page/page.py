@@ -189,6 +189,9 @@ def described(subject: Subject) -> dict[str, str]:
             "steps timed": str(document["rounds"]),
         }
     found |= {"predicted machine": document["machine"], "predicted library": document["library"]}
+    if subject.metrics:
+        # Those of a run that was resumed too; "steps" is what was asked for.
+        found["steps done"] = f"{subject.metrics[-1]['step']:,}"
     if subject.config is None:
         return found
     shown = {"network", "batch_size", "gpus", "policy", "schedule"}

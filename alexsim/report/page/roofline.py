@@ -87,9 +87,11 @@ def roofline(document: dict[str, Any]) -> Figure | None:
         f" they meet at {digits(flop_per_s / bytes_per_s)} FLOP per byte. A dot is a pass of a"
         " layer; its area grows with its time."
     )
-    if measured:
+    roofs = (min(flop_per_s, dot.intensity * bytes_per_s) for dot in dots)
+    if measured or any(dot.flop_per_s > roof for dot, roof in zip(dots, roofs, strict=True)):
         text += (
-            " Above the roof: Winograd multiplies less than is counted, or data stayed in a cache."
+            " FLOP are those of direct convolution. Above the roof: Winograd or FFT multiply less"
+            + (", or data stayed in a cache." if measured else ".")
         )
     if each > 1:
         text += " Rates are those of one GPU."

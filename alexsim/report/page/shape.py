@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from alexsim.errors import RunError
+from alexsim.strict_json import json_value
 
 NUMBER = (int, float)
 MAYBE = (int, float, type(None))
 """A number, or null."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What a test on held-out images says: NaN where the network puts that out. A training step's
+    loss is never NaN: there a run ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,23 +148,19 @@ METRIC = {
 }
 CHECKS = ("validation", "held_out")
 """Keys of lines that tell of images the run never trained on: on the way, and at its end."""
-CHECK = {"loss": NUMBER, "top1": NUMBER, "top5": NUMBER}
+CHECK = {"loss": Score(), "top1": Score(), "top5": Score()}
 
 
 def parsed(text: str, where: str) -> Any:
     """A JSON text.
 
     Raises:
-        RunError: it is damaged, or holds numbers that are none.
+        RunError: it is damaged.
     """
     try:
-        return json.loads(text, parse_constant=_no_number)
+        return json_value(text)
     except ValueError as error:
         raise RunError(f"{where} is damaged: {error}") from error
-
-
-def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no number")
 
 
 def check_document(document: Any, where: str) -> None:
@@ -173,7 +176,10 @@ def check(found: Any, shape: Any, where: str, at: str = "") -> None:
     Raises:
         RunError: something is missing or of another kind.
     """
-    if isinstance(shape, Optional):
+    if isinstance(shape, Score):
+        right = isinstance(found, int | float) and not isinstance(found, bool)
+        _expect(right, where, at, "a number")
+    elif isinstance(shape, Optional):
         if found is not None:
             check(found, shape.shape, where, at)
     elif isinstance(shape, Each):
@@ -194,6 +200,9 @@ def check(found: Any, shape: Any, where: str, at: str = "") -> None:
         kinds = shape if isinstance(shape, tuple) else (shape,)
         # JSON's true is a Python int.
         right = isinstance(found, kinds) and not isinstance(found, bool)
+        if isinstance(found, float) and not math.isfinite(found):
+            name = "NaN" if math.isnan(found) else "an infinity"
+            raise RunError(f"{where} is damaged: {at.removeprefix('.')}: {name} is no number")
         _expect(right, where, at, " or ".join(kind.__name__ for kind in kinds))
 
 

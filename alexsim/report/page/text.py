@@ -11,7 +11,9 @@ _SHORT = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
 
 
 def digits(value: float, count: int = 3) -> str:
-    """``count`` significant digits, thousands apart: 1,235  81.5  0.0023."""
+    """``count`` significant digits, thousands apart: 1,235  81.5  0.0023; NaN is named."""
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else f"{'-' if value < 0 else ''}infinite"
     if not value:
         return "0"
     # Rounded first: 0.9996 has as many places as 1.00.
@@ -51,8 +53,10 @@ def scaled(value: float, unit: str) -> str:
 
 
 def percent(share: float) -> str:
-    """A share of one: 12 %, 3.4 %, 0.2 %."""
+    """A share of one: 12 %, 3.4 %, 0.2 %; NaN is named."""
     value = 100 * share
+    if not math.isfinite(value):
+        return digits(value)
     if 0 < value < 0.05:
         return "<0.1 %"
     return f"{value:.0f} %" if abs(value) >= 9.95 else f"{value:.1f} %"

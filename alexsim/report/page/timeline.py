@@ -48,8 +48,6 @@ def spent_of(document: dict[str, Any]) -> tuple[Spent, ...]:
     for clock, spans in document["spans"].items():
         step_s = max((span["end_s"] for span in spans), default=0.0)
         for device in dict.fromkeys(span["device"] for span in spans):
-            if device == "host":
-                continue
             mine = [span for span in spans if span["device"] == device]
             busy = [span for span in mine if activity(span["id"]) != "barrier"]
             found.append(

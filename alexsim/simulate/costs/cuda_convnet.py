@@ -12,6 +12,7 @@ from math import ceil
 
 from alexsim.machine.device import Device
 from alexsim.network.counts import FLOAT_BYTES
+from alexsim.plan.buffers import partial_sum_copies
 from alexsim.plan.records import OpKind
 from alexsim.simulate.costs.gemm import issue_bound
 from alexsim.simulate.costs.records import (
@@ -22,8 +23,6 @@ from alexsim.simulate.costs.records import (
     convolution_shape,
     memory_bound,
 )
-
-THREADS = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +97,7 @@ def first_generation(work: Work) -> Launch:
             padding=whole * _valid_share(shape) * _up(shape.channels, colours) / shape.channels,
             traffic_bytes=_input_traffic(shape, colours),
         )
-    pieces = partial_sums(shape)
+    pieces = partial_sum_copies(work.part)
     whole = _up(shape.batch_size, 32) / shape.batch_size
     if few:
         return Launch(
@@ -160,24 +159,11 @@ def second_generation(work: Work) -> Launch:
 def seconds(device: Device, work: Work, launch: Launch) -> tuple[float, bool]:
     """Time at the kernel's own limits, and whether memory is the limit.
 
-    Blocks run in waves of as many as fit on the card: shared memory, registers (an estimate of
-    24 beside the sums), threads and the architecture's limit.
+    Multiprocessors share the blocks out whole: the one that gets most of them sets the time.
     """
-    architecture = device.architecture
-    bound = issue_bound(architecture, launch.sums, launch.loads, launch.passes)
-    registers = min(architecture.registers_per_thread.value, launch.sums + 24) * THREADS
-    resident = min(
-        architecture.blocks_per_sm.value,
-        device.shared_bytes_per_sm.value // launch.shared_bytes,
-        device.registers_per_sm.value // registers,
-        device.threads_per_sm.value // THREADS,
-    )
-    slots = device.multiprocessors.value * max(1, resident)
-    # The last wave may leave multiprocessors idle: time counts whole blocks per multiprocessor.
+    bound = issue_bound(device.architecture, launch.sums, launch.loads, launch.passes)
     per_sm = ceil(launch.blocks / device.multiprocessors.value)
     balance = per_sm * device.multiprocessors.value / launch.blocks
-    if launch.blocks > 4 * slots:
-        balance = min(balance, 1 + 1 / (launch.blocks / slots))
     compute_s = work.count.flop * launch.padding * balance / (device.flop_per_s * bound)
     memory_s = launch.traffic_bytes / (2.0 * device.memory_bytes_per_s.value)
     return max(compute_s, memory_s, LAUNCH_S), memory_s > compute_s
@@ -202,21 +188,15 @@ def convolution(device: Device, work: Work, library: str) -> list[Cost]:
         f"architecture:{device.architecture.name}:memory",
         "elementwise:cuda-convnet",
     )
-    costs = [Cost(time_s, "memory" if by_memory else "compute", traits)]
+    costs = [Cost(time_s, "memory" if by_memory else "compute", traits, flop=work.count.flop)]
     if work.kind == OpKind.FORWARD:
         costs.append(memory_bound(device, 2 * shape.output_bytes, memory))
     if work.kind == OpKind.GRAD_WEIGHT:
         # Partial sums are written, then read and added; the bias gradient sums the outputs'.
-        partial = FLOAT_BYTES * shape.groups * shape.filters * shape.depth * partial_sums(shape)
+        weights = shape.groups * shape.filters * shape.depth
+        partial = FLOAT_BYTES * weights * partial_sum_copies(work.part)
         costs.append(memory_bound(device, 2 * partial + shape.output_bytes, memory))
     return costs
-
-
-def partial_sums(shape: ConvolutionShape) -> int:
-    """Copies of the weight gradient: windows over ``partialSum``, which was 5, 3 and 13."""
-    if shape.channels <= 3:
-        return ceil(shape.outputs / 5)
-    return ceil(shape.outputs / (3 if shape.outputs > 400 else 13))
 
 
 def _up(value: int, multiple: int) -> int:

@@ -15,6 +15,7 @@ v7       tensor cores for FP16; v8: TF32
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import ceil, log2
 
 from alexsim.machine.device import Device
@@ -34,6 +35,7 @@ from alexsim.simulate.costs.records import (
 VERSIONS = ("v1", "v2", "v3", "v4", "v5", "v5.1", "v6", "v7", "v8")
 _FFT_FROM, _TILES_FROM, _FUSED_FROM, _WINOGRAD_FROM = 2, 3, 4, 5
 _FFT_LARGEST = 256
+_FFTS = ((False, "fft"), (True, "fft-tiled"))
 
 
 def algorithms(version: str) -> frozenset[str]:
@@ -51,40 +53,43 @@ def algorithms(version: str) -> frozenset[str]:
     return frozenset(found)
 
 
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One algorithm's time, what limits it, and the FLOP of the multiply-adds that it does."""
+
+    seconds: float
+    limit: Limit
+    flop: float
+
+
 def convolution(
     device: Device,
     work: Work,
     library: str,
     allowed: frozenset[str],
     precision: Precision = "fp32",
-) -> list[Cost]:
-    """A convolution op by the fastest of the allowed algorithms."""
-    shape = convolution_shape(work)
-    choices: list[tuple[float, Limit, str]] = []
+) -> tuple[Cost, ...]:
+    """A convolution op by each of the allowed algorithms that can do it."""
+    shape, kind = convolution_shape(work), work.kind
+    ways = []
     if "implicit" in allowed:
-        choices.append((*implicit(device, work.kind, shape, precision), "implicit"))
+        seconds, limit = implicit(device, kind, shape, precision)
+        ways.append(Way(seconds, limit, work.count.flop))
     if shape.stride == 1 and shape.size > 1 and precision == "fp32":
-        tiles = [
-            _fft_tile(work.kind, shape, tiled=name == "fft-tiled")
-            for name in sorted(allowed & {"fft", "fft-tiled"})
-        ]
-        choices += [(*fft(device, work.kind, shape, t), f"fft-{t}") for t in tiles if t]
+        sides = (_fft_tile(kind, shape, tiled=t) for t, n in _FFTS if n in allowed)
+        ways += [fft(device, kind, shape, side) for side in sides if side]
         if shape.size == 3:
-            if "winograd-2" in allowed and work.kind != OpKind.GRAD_WEIGHT:
-                choices.append((*winograd(device, work.kind, shape, 2), "winograd-2"))
+            if "winograd-2" in allowed and kind != OpKind.GRAD_WEIGHT:
+                ways.append(winograd(device, kind, shape, 2))
             if "winograd-4" in allowed:
-                choices.append((*winograd(device, work.kind, shape, 4), "winograd-4"))
-    seconds, limit, name = min(choices)
-    kind = str(work.kind)
+                ways.append(winograd(device, kind, shape, 4))
     few = ":few" if shape.channels <= 3 else ""
     architecture = device.architecture.name
+    # All ways have the same: a correction of one alone would change which is the fastest, and a
+    # faster card could then be led to a slower one.
     traits: tuple[str, ...] = (
         f"library:{library}",
         f"library:{library}:{kind}{few}",
-        f"library:{library}:{name.partition('-')[0]}",
-        f"algorithm:{name.partition('-')[0]}",
-        f"algorithm:{name}",
-        f"algorithm:{name}:{kind}",
         f"architecture:{architecture}",
         f"architecture:{architecture}:cudnn",
     )
@@ -92,13 +97,13 @@ def convolution(
         # What keeps tensor cores waiting is much the same for every precision.
         tensor = ("precision:tensor", f"precision:{precision}:{architecture}")
         traits = (*traits, *tensor, f"precision:{precision}:conv")
-    return [Cost(seconds, limit, traits)]
+    return tuple(Cost(way.seconds, way.limit, traits, flop=way.flop) for way in ways)
 
 
 def implicit(
     device: Device, kind: OpKind, shape: ConvolutionShape, precision: Precision = "fp32"
 ) -> tuple[float, Limit]:
-    """One matrix product over all images; the matrix of windows is never written out.
+    """One matrix product over all images; the matrix of windows is never in memory.
 
     The input gradient is the product of the turned filters with the output's gradient, or, for
     few channels, one product whose results are added into the input (cuDNN's algorithm 0).
@@ -121,11 +126,7 @@ def implicit(
         gather = product(shape.channels, images * shape.inputs, depth)
         scatter_s, scatter_limit = product(shape.depth, pixels, shape.filters)
         seconds, limit = min(gather, (scatter_s, scatter_limit))
-    # The matrix of windows is never in memory: inputs, filters and outputs cross it once.
-    item = 0.5 if precision == "fp16" else 1.0
-    moved = item * (shape.input_bytes + shape.output_bytes)
-    least = moved / device.memory_bytes_per_s.value
-    return (least, "memory") if least > seconds else (seconds, limit)
+    return seconds, limit
 
 
 def _fft_tile(kind: OpKind, shape: ConvolutionShape, *, tiled: bool) -> int | None:
@@ -139,7 +140,7 @@ def _fft_tile(kind: OpKind, shape: ConvolutionShape, *, tiled: bool) -> int | No
     return side if side <= _FFT_LARGEST else None
 
 
-def fft(device: Device, kind: OpKind, shape: ConvolutionShape, side: int) -> tuple[float, Limit]:
+def fft(device: Device, kind: OpKind, shape: ConvolutionShape, side: int) -> Way:
     """Transform, multiply per frequency, transform back (Mathieu et al. 2013).
 
     A complex multiply-add is four real ones; a real transform of n^2 points takes 2.5 n^2 log2 n^2
@@ -159,18 +160,19 @@ def fft(device: Device, kind: OpKind, shape: ConvolutionShape, side: int) -> tup
         OpKind.GRAD_INPUT: (shape.channels, images, shape.filters),
         OpKind.GRAD_WEIGHT: (shape.filters, shape.channels, images),
     }[kind]
-    product_s, limit = gemm(
-        device, rows, columns, 4 * depth, batches=shape.groups * frequencies, split=False
-    )
+    batches = shape.groups * frequencies
+    product_s, limit = gemm(device, rows, columns, 4 * depth, batches=batches)
     transform_s = max(
         transform_flop / (0.3 * device.flop_per_s), moved / device.memory_bytes_per_s.value
     )
-    return product_s + transform_s, limit if product_s > transform_s else "memory"
+    return Way(
+        product_s + transform_s,
+        limit if product_s > transform_s else "memory",
+        2 * batches * rows * columns * 4 * depth,
+    )
 
 
-def winograd(
-    device: Device, kind: OpKind, shape: ConvolutionShape, outputs: int
-) -> tuple[float, Limit]:
+def winograd(device: Device, kind: OpKind, shape: ConvolutionShape, outputs: int) -> Way:
     """F(m x m, 3 x 3): (m + 2)^2 products over tiles of m x m outputs (Lavin & Gray 2015).
 
     F(2x2) keeps its transforms in registers; F(4x4) writes them to memory and reads them back.
@@ -185,20 +187,16 @@ def winograd(
         OpKind.GRAD_INPUT: (shape.channels, tiles, shape.filters),
         OpKind.GRAD_WEIGHT: (shape.filters, shape.channels, tiles),
     }[kind]
-    product_s, limit = gemm(
-        device,
-        rows,
-        columns,
-        depth,
-        batches=shape.groups * points,
-        split=kind == OpKind.GRAD_WEIGHT,
-    )
+    batches, split = shape.groups * points, kind == OpKind.GRAD_WEIGHT
+    product_s, limit = gemm(device, rows, columns, depth, batches=batches, split=split)
+    flop = 2 * batches * rows * columns * depth
     moved = shape.input_bytes + shape.output_bytes
     if outputs > 2:
         channels = shape.groups * (shape.channels + shape.filters)
         moved += FLOAT_BYTES * 2 * points * (tiles * channels + shape.channels * shape.filters)
     moved_s = moved / device.memory_bytes_per_s.value
+    seconds = product_s + moved_s + 2 * LAUNCH_S
     if outputs == 2:
         # Transforms of 32 and 24 additions per tile and channel share the lanes with the products.
-        return max(product_s * 1.15, moved_s), limit if product_s > moved_s else "memory"
-    return product_s + moved_s + 2 * LAUNCH_S, limit if product_s > moved_s else "memory"
+        seconds = max(product_s * 1.15, moved_s)
+    return Way(seconds, limit if product_s > moved_s else "memory", flop)

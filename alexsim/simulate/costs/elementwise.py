@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
 
 from alexsim.machine.device import Device
+from alexsim.network import counts
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.network.layers import FullyConnected
 from alexsim.plan.records import OpKind
 from alexsim.simulate.costs.gemm import gemm, tensor_speedup
-from alexsim.simulate.costs.records import Cost, Precision, Work, memory_bound
+from alexsim.simulate.costs.records import Cost, Precision, Work, bytes_of, memory_bound
 
 _NORMS = ("LocalResponseNorm", "SpatialResponseNorm")
 _NORM_GRADIENT_PASSES = 9
@@ -17,8 +18,10 @@ _NORM_GRADIENT_PASSES = 9
 each operand once, is 4): a product of gradient, output and denominator, then its windowed sum."""
 
 
-def fully_connected(device: Device, work: Work, precision: Precision = "fp32") -> list[Cost]:
-    """A cuBLAS product; the weight gradient reads and writes what it is added to."""
+def fully_connected(
+    device: Device, work: Work, family: str, precision: Precision = "fp32"
+) -> list[Cost]:
+    """A cuBLAS product; one that goes straight into the momentum does a part of the update."""
     part = work.part
     units, inputs = part.weight_shape
     images = work.batch_size
@@ -37,10 +40,9 @@ def fully_connected(device: Device, work: Work, precision: Precision = "fp32") -
     )
     if tensor_speedup(device, precision) > 1:
         traits = (*traits, f"precision:{precision}:fc")
-    costs = [Cost(seconds, limit, traits)]
+    costs = [Cost(seconds, limit, traits, flop=work.count.flop)]
     if work.fused:
-        moved = 2 * FLOAT_BYTES * math.prod(part.weight_shape)
-        costs.append(memory_bound(device, moved, (*_by_memory(device), "update")))
+        costs.append(part_of_update(device, work, _traits(device, "update", OpKind.UPDATE, family)))
     if work.kind == OpKind.FORWARD:
         moved = 2 * FLOAT_BYTES * images * units
         costs.append(memory_bound(device, moved, (*_by_memory(device), "elementwise:bias")))
@@ -49,20 +51,34 @@ def fully_connected(device: Device, work: Work, precision: Precision = "fp32") -
 
 def elementwise(device: Device, work: Work, family: str, precision: Precision) -> list[Cost]:
     """Any other op: the bytes that the plan counts for it."""
-    layer = "update" if work.kind == OpKind.UPDATE else type(work.part.layer).__name__
-    kind = str(work.kind)
-    moved = float(work.count.moved_bytes)
-    if precision == "fp16" and work.kind != OpKind.UPDATE:
-        moved /= 2
+    if work.kind == OpKind.UPDATE:
+        traits = _traits(device, "update", OpKind.UPDATE, family)
+        return [part_of_update(device, work, traits)]
+    moved, layer = bytes_of(work, precision), type(work.part.layer).__name__
     if family == "cuda-convnet" and layer in _NORMS and work.kind == OpKind.GRAD_INPUT:
         moved *= _NORM_GRADIENT_PASSES / 4
-    traits: tuple[str, ...] = (*_by_memory(device), f"elementwise:{layer}:{kind}")
+    return [memory_bound(device, moved, _traits(device, layer, work.kind, family))]
+
+
+def part_of_update(device: Device, work: Work, traits: tuple[str, ...]) -> Cost:
+    """What an update op does of an update, or a weight gradient that is fused with it.
+
+    Fused or not, an update takes as long as its bytes in one kernel: what the weight gradient does
+    of it is not done again, so both together never cost more than the two apart.
+    """
+    whole_bytes = counts.update(work.part, fused=False).moved_bytes
+    moved_bytes = work.count.moved_bytes
+    if work.kind == OpKind.GRAD_WEIGHT:
+        moved_bytes = whole_bytes - counts.update(work.part, fused=True).moved_bytes
+    whole, share = memory_bound(device, whole_bytes, traits), moved_bytes / whole_bytes
+    return replace(whole, seconds=whole.seconds * share, least_s=whole.least_s * share)
+
+
+def _traits(device: Device, layer: str, kind: OpKind, family: str) -> tuple[str, ...]:
     if family == "cuda-convnet":
         # Its kernels' passes over memory are known; nobody else's figures speak for them.
-        traits = (*_by_memory(device), "elementwise:cuda-convnet")
-    else:
-        traits = (*traits, f"family:{family}:elementwise")
-    return [memory_bound(device, moved, traits)]
+        return (*_by_memory(device), "elementwise:cuda-convnet")
+    return (*_by_memory(device), f"elementwise:{layer}:{kind}", f"family:{family}:elementwise")
 
 
 def is_product(work: Work) -> bool:

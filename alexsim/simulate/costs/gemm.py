@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from math import ceil
+from math import ceil, sqrt
 
 from alexsim.machine.device import Architecture, Device
 from alexsim.network.counts import FLOAT_BYTES
@@ -23,7 +23,8 @@ from alexsim.simulate.costs.records import LAUNCH_S, Limit, Precision
 _WARP = 32
 _PROLOGUE = 24
 """Steps of the depth that loading the first tiles and storing the last sums cost."""
-
+_SHORTEST = 256
+"""Steps of the depth in the shortest part."""
 
 _VECTORS = 8
 """Columns up to which matrix-vector kernels are used."""
@@ -110,8 +111,8 @@ def gemm(  # noqa: PLR0913 - a product has that many sides
 ) -> tuple[float, Limit]:
     """Seconds of ``batches`` products of (rows x depth) by (depth x columns), and what limits.
 
-    The fastest of the library's tiles is taken; ``split`` lets the depth be split over blocks
-    when there are too few tiles, at the price of adding the partial sums; ``vectors`` lets products
+    The fastest of the library's tiles is taken; ``split`` lets the depth be split over as many
+    blocks as is fastest, at the price of adding the partial sums; ``vectors`` lets products
     with a few columns go by matrix-vector kernels; ``operands_move=False`` leaves the operands'
     memory traffic out, where they are made on the fly and the caller counts what moves.
     """
@@ -127,19 +128,51 @@ def gemm(  # noqa: PLR0913 - a product has that many sides
         best = 2 * batches * rows * columns * depth / (_DOT * device.flop_per_s)
     for tile, rate in _tiles(device):
         tiles = ceil(rows / tile.rows) * ceil(columns / tile.columns) * batches
-        parts = 1
+        step_s = tile.rows * tile.columns / (rate * speedup)
+        waves = ceil(tiles / multiprocessors)
+        best = min(best, _waves(waves) * step_s * (depth + _PROLOGUE))
         if split:
-            parts = max(1, min(int(2 * multiprocessors / tiles), depth // 256))
-        waves = ceil(tiles * parts / multiprocessors)
-        # One block alone on a multiprocessor leaves it waiting for loads about a third of the time.
-        waves_s = max(waves, 1.5) * tile.rows * tile.columns * (depth / parts + _PROLOGUE) / rate
-        seconds = waves_s / speedup
-        if parts > 1:
-            seconds += FLOAT_BYTES * batches * rows * columns * (parts + 1) / bandwidth + LAUNCH_S
-        best = min(best, seconds)
+            sum_s = FLOAT_BYTES * batches * rows * columns / bandwidth
+            best = min(best, _split(depth, multiprocessors / tiles, step_s, sum_s))
     if memory_s > best:
         return max(memory_s, LAUNCH_S), "memory" if memory_s > LAUNCH_S else "launch"
     return max(best, LAUNCH_S), "compute" if best > LAUNCH_S else "launch"
+
+
+def _waves(waves: int) -> float:
+    """One block alone on a multiprocessor leaves it waiting for loads about a third of the time."""
+    return max(waves, 1.5)
+
+
+def _split(depth: int, room: float, step_s: float, sum_s: float) -> float:
+    """Seconds with the depth in the best number of parts, of two waves of blocks at most.
+
+    Of all numbers that there is room for the best is taken, so more multiprocessors never cost
+    time.
+
+    Args:
+        depth: of the whole product.
+        room: multiprocessors per tile.
+        step_s: seconds of one block for one step of the depth.
+        sum_s: seconds in which one part's sums cross memory.
+    """
+    best = float("inf")
+    for waves in (1, 2):
+        most = min(int(waves * room), depth // _SHORTEST)
+        if most < 2:
+            continue
+        block_s = _waves(waves) * step_s
+        # Shorter parts against more sums: the best number is next to where both slopes are equal.
+        even = int(min(most, sqrt(block_s * depth / sum_s)))
+        for parts in (max(2, even), min(most, max(2, even + 1))):
+            seconds = block_s * (depth / parts + _PROLOGUE) + sum_s * (parts + 1) + LAUNCH_S
+            best = min(best, seconds)
+    return best
+
+
+def peak_flop_per_s(device: Device, precision: Precision) -> float:
+    """Peak of the units that multiply in a precision."""
+    return device.flop_per_s * tensor_speedup(device, precision)
 
 
 @lru_cache(maxsize=256)

@@ -35,6 +35,7 @@ def convolution(device: Device, work: Work, library: str) -> list[Cost]:
                 f"architecture:{architecture}",
                 f"architecture:{architecture}:{library}",
             ),
+            flop=work.count.flop,
         )
     ]
     if shape.taps > 1 or shape.stride > 1:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from alexsim.errors import ProfileError, known_as, unknown
 from alexsim.machine.device import Device
-from alexsim.network.counts import FLOAT_BYTES
+from alexsim.network import counts
 from alexsim.network.layers import Convolution
 from alexsim.plan.records import OpKind
+from alexsim.simulate.correction import UNFITTED, Correction
 from alexsim.simulate.costs import cuda_convnet, cudnn, elementwise, im2col
-from alexsim.simulate.costs.gemm import tensor_speedup
+from alexsim.simulate.costs.gemm import peak_flop_per_s, tensor_speedup
 from alexsim.simulate.costs.records import (
     LAUNCH_S,
     Cost,
+    Limit,
     Precision,
     Work,
+    bytes_of,
     convolution_shape,
     memory_bound,
 )
@@ -35,39 +38,78 @@ class Library:
     family: str
     algorithms: frozenset[str] = frozenset()
 
-    def costs(self, device: Device, work: Work, precision: Precision = "fp32") -> list[Cost]:
-        """Pieces of one op's time."""
+    def costs(
+        self,
+        device: Device,
+        work: Work,
+        precision: Precision = "fp32",
+        correction: Correction = UNFITTED,
+    ) -> list[Cost]:
+        """Pieces of one op's time, before correction; of each the way that is fastest after it."""
+        return [
+            ways[0] if len(ways) == 1 else min(ways, key=correction.time)
+            for ways in self.pieces(device, work, precision)
+        ]
+
+    def pieces(
+        self, device: Device, work: Work, precision: Precision = "fp32"
+    ) -> list[tuple[Cost, ...]]:
+        """Pieces of one op's time, and the ways in which the library can do each."""
         if self.name == "measured":
             raise ProfileError(
                 "library measured is this machine's own: alexsim simulate --library measured"
             )
         if self.name == "roofline":
-            return [_roofline(device, work, precision)]
+            return [(cost,) for cost in _roofline(device, work, precision)]
         if isinstance(work.part.layer, Convolution) and work.kind in _PRODUCTS:
-            costs = self._convolution(device, work, precision)
+            found = self._convolution(device, work, precision)
             if self.family in CHANNELS_LAST:
                 shape = convolution_shape(work)
                 moved = 2 * (shape.input_bytes + shape.output_bytes)
-                costs.append(memory_bound(device, moved, ("memory", "elementwise:transpose")))
+                found.append((memory_bound(device, moved, ("memory", "elementwise:transpose")),))
         elif elementwise.is_product(work):
-            costs = elementwise.fully_connected(device, work, precision)
+            costs = elementwise.fully_connected(device, work, self.family, precision)
+            found = [(cost,) for cost in costs]
         else:
             costs = elementwise.elementwise(device, work, self.family, precision)
+            found = [(cost,) for cost in costs]
         if self.family != "cuda-convnet":
-            costs.append(Cost(OVERHEAD_S, "launch", ("overhead", f"family:{self.family}:overhead")))
-        return costs
+            traits = ("overhead", f"family:{self.family}:overhead")
+            found.append((Cost(OVERHEAD_S, "launch", traits),))
+        return [
+            tuple(_possible(device, work, cost, precision) if cost.flop else cost for cost in ways)
+            for ways in found
+        ]
 
-    def _convolution(self, device: Device, work: Work, precision: Precision) -> list[Cost]:
+    def _convolution(
+        self, device: Device, work: Work, precision: Precision
+    ) -> list[tuple[Cost, ...]]:
         if self.name.startswith("cuda-convnet"):
-            return cuda_convnet.convolution(device, work, self.name)
+            return [(cost,) for cost in cuda_convnet.convolution(device, work, self.name)]
         if self.name == "im2col-gemm":
-            return im2col.convolution(device, work, f"{self.name}:{self.family}")
-        costs = cudnn.convolution(device, work, self.name, self.algorithms, precision)
+            name = f"{self.name}:{self.family}"
+            return [(cost,) for cost in im2col.convolution(device, work, name)]
+        ways = cudnn.convolution(device, work, self.name, self.algorithms, precision)
         # A framework chooses among the library's algorithms, by trial or by rule of thumb.
         chosen = f"family:{self.family}:convolution"
-        return [
-            Cost(c.seconds, c.limit, (*c.traits, chosen, f"{chosen}:{work.kind}")) for c in costs
-        ]
+        traits = (chosen, f"{chosen}:{work.kind}")
+        return [tuple(replace(cost, traits=(*cost.traits, *traits)) for cost in ways)]
+
+
+def _possible(device: Device, work: Work, cost: Cost, precision: Precision) -> Cost:
+    """A product, at its peaks at best: of the multiply-adds that it does, of bytes moved once."""
+    moved = bytes_of(work, precision)
+    if work.fused:
+        # A piece of its own moves the rest.
+        plain = counts.grad_weight(work.part, work.batch_size, fused=False)
+        moved = bytes_of(replace(work, count=plain), precision)
+    compute_s = cost.flop / peak_flop_per_s(device, precision)
+    memory_s = moved / device.memory_bytes_per_s.value
+    least_s = max(compute_s, memory_s)
+    if cost.seconds >= least_s:
+        return Cost(cost.seconds, cost.limit, cost.traits, least_s, cost.flop)
+    limit: Limit = "compute" if compute_s > memory_s else "memory"
+    return Cost(least_s, limit, cost.traits, least_s, cost.flop)
 
 
 CHANNELS_LAST = frozenset({"tensorflow-2015", "tensorflow-nhwc"})
@@ -138,13 +180,12 @@ def load_library_for(name: str, device: Device, precision: Precision) -> Library
     return library
 
 
-def _roofline(device: Device, work: Work, precision: Precision) -> Cost:
+def _roofline(device: Device, work: Work, precision: Precision) -> list[Cost]:
     """The larger of FLOP over peak and bytes over bandwidth: what no correction touches."""
-    item = 2 if precision == "fp16" else FLOAT_BYTES
-    moved = work.count.moved_bytes * item / FLOAT_BYTES
-    flop = work.count.flop / tensor_speedup(device, precision)
-    compute_s = flop / device.flop_per_s
-    memory_s = moved / device.memory_bytes_per_s.value
-    if max(compute_s, memory_s) < LAUNCH_S:
-        return Cost(LAUNCH_S, "launch", ())
-    return Cost(max(compute_s, memory_s), "compute" if compute_s > memory_s else "memory", ())
+    if work.kind == OpKind.UPDATE:
+        return [elementwise.part_of_update(device, work, ())]
+    launch = Cost(LAUNCH_S, "launch", (), flop=work.count.flop)
+    costs = [_possible(device, work, launch, precision)]
+    if work.fused:
+        costs.append(elementwise.part_of_update(device, work, ()))
+    return costs

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -19,7 +19,8 @@ from alexsim.machine.device import load_device
 from alexsim.machine.machine import Machine, load_machine
 from alexsim.machine.sheet import Quantity
 from alexsim.network.network import Part
-from alexsim.plan.records import Op
+from alexsim.plan.records import Op, OpKind
+from alexsim.strict_json import json_text
 
 SCHEMA = 2
 REST = "rest"
@@ -125,7 +126,7 @@ def default_path() -> Path:
 def write(calibration: Calibration) -> str:
     """As JSON."""
     document = {"schema": SCHEMA} | asdict(calibration)
-    return json.dumps(document, indent=1)
+    return json_text(document, indent=1)
 
 
 def read(path: str) -> Calibration:
@@ -151,22 +152,28 @@ def read(path: str) -> Calibration:
         }
         rates = tuple(Rate(**rate) for rate in document.pop("rates"))
         found = Calibration(ops=ops, rates=rates, **document)
-        sound = (
-            all(value > 0 for value in (found.threads, found.rounds, found.memory_bytes))
-            and 0 < found.scatter < 1
-            and all(0 < rate.per_second < math.inf for rate in rates)
-            and all(
-                batch > 0 and 0 <= seconds < math.inf
-                for of in ops.values()
-                for batch, seconds in of
-            )
-            and all(ops.values())
-        )
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        wrong = next((name for name, right in _checked(found) if not right), "")
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise ProfileError(f"{path} is not a calibration: {error!r}") from error
-    if not sound:
-        raise ProfileError(f"{path} is not a calibration: a number is missing or not positive")
+    if wrong:
+        raise ProfileError(
+            f"{path} is not a calibration: a number is missing or not positive: {wrong}"
+        )
     return found
+
+
+def _checked(found: Calibration) -> Iterator[tuple[str, bool]]:
+    """Every number by name, and whether it can be one that was measured."""
+    for name in ("threads", "rounds", "memory_bytes", "scatter"):
+        yield name, 0 < getattr(found, name) < (1 if name == "scatter" else math.inf)
+    for rate in found.rates:
+        yield f"rate {rate.what!r}", 0 < rate.per_second < math.inf and 0 < rate.seconds < math.inf
+    for name, points in found.ops.items():
+        yield f"op {name!r}", bool(points)
+        for batch, seconds in points:
+            # Nothing may lie between the ops, and an offer of what is there takes no time.
+            least = seconds >= 0 if name in (REST, OpKind.POST) else seconds > 0
+            yield f"op {name!r} at {batch} images", batch > 0 and least and seconds < math.inf
 
 
 def machine_of(calibration: Calibration) -> Machine:

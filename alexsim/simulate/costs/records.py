@@ -33,12 +33,20 @@ class Cost:
     """A piece of an op's time, before correction.
 
     ``traits`` name what the piece has in common with others (its library, pass, architecture,
-    algorithm): a fitted correction multiplies by the exponential of its traits' sum.
+    algorithm): a fitted correction multiplies by the exponential of its traits' sum, but never goes
+    below ``least_s``, the time at the device's peaks: no rate is over a peak. ``flop`` are those of
+    the multiply-adds that are done: Winograd and FFT do fewer than a direct convolution.
     """
 
     seconds: float
     limit: Limit
     traits: tuple[str, ...]
+    least_s: float = 0.0
+    flop: float = 0.0
+
+    def lasting(self, seconds: float) -> Cost:
+        """The same piece with another time; ``replace`` takes four times as long."""
+        return Cost(seconds, self.limit, self.traits, self.least_s, self.flop)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,5 +114,10 @@ def memory_bound(device: Device, moved_bytes: float, traits: tuple[str, ...]) ->
     """A piece that only moves bytes, at the data sheet's rate."""
     seconds = moved_bytes / device.memory_bytes_per_s.value
     if seconds < LAUNCH_S:
-        return Cost(LAUNCH_S, "launch", traits)
-    return Cost(seconds, "memory", traits)
+        return Cost(LAUNCH_S, "launch", traits, seconds)
+    return Cost(seconds, "memory", traits, seconds)
+
+
+def bytes_of(work: Work, precision: Precision) -> float:
+    """Bytes that an op moves at least; not of an update, which stays float32."""
+    return work.count.moved_bytes / (2 if precision == "fp16" else 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,8 +28,12 @@ _MAGIC = re.compile(
 """First bytes of JPEG, PNG, GIF, WebP, TIFF, PSD, QOI, JPEG 2000, JPEG XL, AVIF and HEIF, BMP."""
 HEAD_BYTES = 16
 
-_SYSTEM_FOLDERS = frozenset({"__macosx", "@eadir", "$recycle.bin", "lost+found"})
-"""What systems leave beside people's files: macOS's archives, Synology's, Windows's, ext4's."""
+_SYSTEM_FOLDERS = frozenset({
+    "__macosx", "@eadir", "#recycle", "@recycle", "#snapshot", "$recycle.bin",
+    "system volume information", "lost+found",
+})  # fmt: skip
+"""What systems leave beside people's files: macOS's archives, Synology's and QNAP's servers,
+Windows, ext4."""
 
 
 class Entry(NamedTuple):
@@ -62,21 +66,18 @@ def is_image(name: str, head: Callable[[], bytes]) -> bool:
     return ending(name) in IMAGE_ENDINGS or _MAGIC.match(head()) is not None
 
 
-def entries(
-    folder: Path, others: Callable[[Path], None], without: Collection[str] = ()
-) -> Iterator[Entry]:
+def entries(folder: Path, others: Callable[[Path], None]) -> Iterator[Entry]:
     """Whatever claims to be an image below a folder, however deep, in the order of their paths.
 
     A hidden folder is one entry. Links are followed, but never in circles.
 
     Args:
         others: is told of every file that claims to be none.
-        without: names of folders in it that are not looked into.
 
     Raises:
         DataError: a folder cannot be read.
     """
-    yield from _below(folder, "", (), others, without)
+    yield from _below(folder, "", (), others)
 
 
 def _below(
@@ -84,7 +85,6 @@ def _below(
     prefix: str,
     above: tuple[str, ...],
     others: Callable[[Path], None],
-    without: Collection[str] = (),
 ) -> Iterator[Entry]:
     try:
         here = sorted(os.scandir(root / prefix), key=lambda entry: entry.name)
@@ -95,23 +95,40 @@ def _below(
         return
     for entry in here:
         name = f"{prefix}{entry.name}"
-        if entry.is_dir() and entry.name in without:
-            continue
-        if entry.is_dir():
+        kind = _kind(entry)
+        if kind == "folder":
             inner = list(_below(root, f"{name}/", (*above, real), others))
             if is_hidden(entry.name):
-                if images := sum(one.images for one in inner):
+                if images := sum(image.images for image in inner):
                     yield Entry(name, "in a hidden folder", images)
             else:
                 yield from inner
-        elif not entry.is_file():
-            if ending(name) in IMAGE_ENDINGS:
-                nowhere = entry.is_symlink()
-                yield Entry(name, "a link that leads nowhere" if nowhere else "not a file")
+        elif kind != "file":
+            # A link may have led to a folder of any number of images.
+            claims = ending(name) in IMAGE_ENDINGS
+            if claims or kind == _NOWHERE:
+                yield Entry(name, kind, int(claims))
         elif is_image(name, lambda path=entry.path: _head(path)):  # type: ignore[misc]
             yield Entry(name, "a hidden file" if is_hidden(entry.name) else "")
         else:
             others(root / name)
+
+
+_NOWHERE = "a link that leads nowhere"
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    """``folder`` or ``file``, through links; else why it is neither."""
+    try:
+        if entry.is_dir():
+            return "folder"
+        if entry.is_file():
+            return "file"
+        nowhere = entry.is_symlink() and not Path(entry.path).exists()
+    except OSError:
+        # A link to itself.
+        nowhere = True
+    return _NOWHERE if nowhere else "not a file"
 
 
 def _head(path: str) -> bytes:

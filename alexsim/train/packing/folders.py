@@ -5,88 +5,42 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from alexsim.errors import DataError
-from alexsim.train.packing.entries import IMAGE_ENDINGS, Entry, ending, entries, is_hidden
+from alexsim.train.packing.entries import Entry, entries, is_hidden
 from alexsim.train.packing.rows import Row, Rows
-from alexsim.train.packing.splits import (
-    SourceSplit,
-    SplitRules,
-    refuse_idle_rules,
-    split_of_folder,
-    told,
-)
+from alexsim.train.packing.splits import SplitRules, refuse_idle_rules, told
+from alexsim.train.packing.tree import BESIDE, by_folders
 
 
 def list_folders(root: Path, rules: SplitRules, found: Callable[[int], None]) -> Rows:
-    """Every image below a folder; its class is the first folder below that of its split.
+    """Every image below a folder.
 
     Raises:
-        DataError: a folder cannot be read, or a rule is of none.
+        DataError: a folder cannot be read, its split is not clear, or a rule is of none.
     """
     rows = Rows(kind="files", source=root)
-    folders = _folders(root)
-    refuse_idle_rules(rules, root, folders)
-    splits = _splits(root, folders, rules)
-    for folder in folders:
-        if folder in splits:
-            for entry in entries(folder, rows.other):
-                _add(rows, root, folder, entry, splits[folder])
-                found(len(rows))
-    beside = "train" in splits.values()
-    for entry in entries(root, rows.other, without={folder.name for folder in splits}):
-        if beside and not entry.reason:
-            rows.skip(entry.name.partition("/")[0], "beside the folders of the splits")
+    images: list[Entry] = []
+    for entry in entries(root, rows.other):
+        if entry.reason:
+            rows.skip(entry.name, entry.reason, entry.images)
         else:
-            _add(rows, root, root, entry, "train")
-        found(len(rows))
+            images.append(entry)
+        if len(images) % 1000 == 0:
+            found(len(images))
+    paths = [entry.name for entry in images]
+    folders = dict.fromkeys(
+        root / "/".join(parts[: depth + 1])
+        for place in dict.fromkeys(path.rpartition("/")[0] for path in paths)
+        for parts in [place.split("/") if place else []]
+        for depth in range(min(len(parts), 3))
+        if not is_hidden(place)
+    )
+    refuse_idle_rules(rules, root, list(folders))
+    said = {folder.name: split for folder in folders if (split := told(rules, root, folder))}
+    for path, (split, image_class, reason) in zip(
+        paths, by_folders(paths, said, str(root)), strict=True
+    ):
+        if reason:
+            rows.skip(path.partition("/")[0] if reason == BESIDE else path, reason)
+        else:
+            rows.add(Row(str(root), path, image_class, split=split))
     return rows
-
-
-def _folders(root: Path) -> list[Path]:
-    try:
-        return sorted(path for path in root.iterdir() if path.is_dir())
-    except OSError as error:
-        raise DataError(f"cannot read {root}: {error.strerror}") from error
-
-
-def _splits(root: Path, folders: list[Path], rules: SplitRules) -> dict[Path, SourceSplit]:
-    """Folders that are splits. One that is called so may be a class, too: trains, say."""
-    said = {folder: split for folder in folders if (split := told(rules, root, folder))}
-    named = {
-        folder: split
-        for folder in folders
-        if folder not in said and (split := split_of_folder(folder.name))
-    }
-    classes = [
-        folder
-        for folder in folders
-        if folder not in named and folder not in said and not is_hidden(folder.name)
-    ]
-    # A split has folders of classes; a class among classes has images.
-    training = {
-        folder
-        for folder, split in named.items()
-        if split == "train" and not (classes and _has_images(folder))
-    }
-    has_training = bool(training) or "train" in said.values()
-    others = {
-        folder
-        for folder, split in named.items()
-        if split != "train" and (has_training or not _has_images(folder))
-    }
-    return said | {folder: named[folder] for folder in sorted(training | others)}
-
-
-def _has_images(folder: Path) -> bool:
-    return any(ending(path.name) in IMAGE_ENDINGS and path.is_file() for path in folder.iterdir())
-
-
-def _add(rows: Rows, root: Path, folder: Path, entry: Entry, split: SourceSplit) -> None:
-    top, inside, _ = entry.name.partition("/")
-    reason = entry.reason
-    if not inside and split == "train":
-        reason = reason or "in no class folder"
-    if reason:
-        rows.skip((folder / entry.name).relative_to(root).as_posix(), reason, entry.images)
-    else:
-        rows.add(Row(str(folder), entry.name, top if inside else "", split=split))

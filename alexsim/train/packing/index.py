@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexsim.errors import DataError
-from alexsim.train.dataset import INDEX, Statistics, from_sums
+from alexsim.train.dataset import INDEX, MEMBERS, Statistics, from_sums
 from alexsim.train.packing.disk import sha256_of, write_whole
 from alexsim.train.packing.records import (
     MEMBER,
@@ -29,7 +29,7 @@ from alexsim.train.packing.records import (
 )
 from alexsim.train.packing.shard import Sums
 
-MEMBERS, STATISTICS = "members.npy", "statistics.npz"
+STATISTICS = "statistics.npz"
 _FORMAT = "WebDataset: tars of <key>.cls and <key>.jpg"
 
 

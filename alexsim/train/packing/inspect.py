@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from alexsim.names import name_text
 from alexsim.train.dataset import is_packed
 from alexsim.train.images import MOST_PIXELS, UNREADABLE, Pixels, load_square, reason
 from alexsim.train.packed import packed_dataset
@@ -172,7 +171,7 @@ def _source(root: Path, listing: Listing, seen: Sequence[_Seen]) -> Inspection:
         formats=dict(Counter(one.format for one in whole).most_common()),
         skipped=(
             *listing.skipped,
-            *(Skipped(file=name_text(s.name), reason=s.broken) for s in seen if s.broken),
+            *(Skipped(file=s.name, reason=s.broken) for s in seen if s.broken),
         ),
         others=listing.others,
         other=listing.other,
@@ -204,6 +203,7 @@ def _task(listing: Listing, chosen: Integers) -> ShardTask:
         kind=listing.kind,
         sources=tuple(source_of(listing, int(index)) for index in chosen),
         folder="",
+        root=listing.root,
         side=_DRAFT,
         quality=0,
     )
@@ -215,7 +215,7 @@ def _look(task: ShardTask) -> list[_Seen]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for place, data in bytes_of(task):
-            seen.append(_look_at(task.sources[place].name, data or b""))
+            seen.append(_look_at(task.sources[place].place(task.root), data or b""))
     return seen
 
 

@@ -14,7 +14,7 @@ from alexsim.train.packing.folders import list_folders
 from alexsim.train.packing.names import names_beside, validation_labels
 from alexsim.train.packing.records import Listing
 from alexsim.train.packing.rows import Rows
-from alexsim.train.packing.splits import SplitRules, split_of_folder
+from alexsim.train.packing.splits import SplitRules
 from alexsim.train.packing.tars import list_tars
 
 _FORMS = (
@@ -87,36 +87,59 @@ def _rows(source: Path, choices: SourceChoices, found: Callable[[int], None]) ->
         if not parquet and not tars:
             raise DataError(f"{source}: not a .tar or .parquet file; expected {_FORMS}")
     else:
-        parquet, tars = sorted(source.rglob("*.parquet")), _tars(source)
-        packed = sorted(p for p in source.iterdir() if _COMPRESSED.search(p.name))
-        if packed and (tars or not any(p.is_dir() for p in source.iterdir())):
-            raise DataError(f"{packed[0]}: compressed tars cannot be read in place; unpack it")
+        parquet, tars = _containers(source, ".parquet"), _containers(source, ".tar")
     if parquet and tars:
         raise DataError(f"{source}: both {parquet[0].name} and {tars[0].name}; give one form")
     if choices.image and not tars:
         raise DataError(f"--image {choices.image}: only WebDataset samples have several images")
-    if parquet:
-        # Folders and tars need no pyarrow.
-        from alexsim.train.packing.parquet import list_parquet
-
-        rows = list_parquet(parquet, source, choices.splits, found)
-    elif tars:
-        rows = list_tars(tars, source, choices.splits, found, image=choices.image)
+    loose = [] if source.is_file() else list(entries(source, lambda _: None))
+    rows = _of_containers(source, parquet, tars, choices, found, alone=not loose)
+    if rows is None:
+        rows = list_folders(source, choices.splits, found)
     else:
-        return list_folders(source, choices.splits, found)
-    if source.is_dir():
-        form = "parquet files" if parquet else "tars"
-        for entry in entries(source, lambda _: None):
-            rows.skip(entry.name, entry.reason or f"beside the {form}", entry.images)
+        for entry in loose:
+            form = "parquet files" if parquet else "tars"
+            top = entry.name.partition("/")[0]
+            rows.skip(top, entry.reason or f"beside the {form}", entry.images)
+    packed = [] if source.is_file() else sorted(source.iterdir())
+    for path in packed:
+        if _COMPRESSED.search(path.name) and not len(rows):
+            raise DataError(f"{path}: compressed tars cannot be read in place; unpack it")
     return rows
 
 
-def _tars(source: Path) -> list[Path]:
-    """Tars of a folder, and of its folders that are called as splits."""
-    splits = [path for path in source.iterdir() if path.is_dir() and split_of_folder(path.name)]
+def _of_containers(
+    source: Path,
+    parquet: list[Path],
+    tars: list[Path],
+    choices: SourceChoices,
+    found: Callable[[int], None],
+    *,
+    alone: bool,
+) -> Rows | None:
+    """Rows of tars or parquet files; None where class folders have just other tables beside them.
+
+    ``alone``: there is no image outside of them, so they must hold some.
+    """
+    if parquet:
+        # Folders and tars need no pyarrow.
+        from alexsim.train.packing.parquet import holds_images, list_parquet
+
+        if not alone and not any(map(holds_images, parquet)):
+            return None
+        return list_parquet(parquet, source, choices.splits, found)
+    if not tars:
+        return None
+    rows = list_tars(tars, source, choices.splits, found, image=choices.image)
+    return rows if alone or len(rows) or rows.left_out else None
+
+
+def _containers(source: Path, suffix: str) -> list[Path]:
+    """Files of a kind, however deep, that are not hidden."""
     return sorted(
         path
-        for folder in (source, *splits)
-        for path in folder.iterdir()
-        if path.suffix.lower() == ".tar" and path.is_file() and not is_hidden(path.name)
+        for path in source.rglob("*.*")
+        if path.suffix.lower() == suffix
+        and path.is_file()
+        and not is_hidden(path.relative_to(source).as_posix())
     )

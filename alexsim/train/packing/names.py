@@ -70,7 +70,7 @@ def validation_labels(
                 f"{meta}: SciPy reads it (pip install scipy), or give --val-labels FILE"
             )
         ilsvrc = {str(number): wnid for number, (wnid, _) in _meta(meta).items()}
-    lines = [line for line in _lines(path) if not line.startswith("ImageId")]
+    lines = _lines(path)
     if not lines:
         raise DataError(
             f"{path}: it is empty; expected a label per line, or an image and its label"

@@ -69,8 +69,9 @@ def pack(
             raise DataError(f"{source} is packed already; pack what it was packed from")
         if (target / INDEX).is_file():
             return _whole(target, settings, watch)
+        # A source that is refused leaves no trace.
+        listing = _listed(source, choices, watch)
         with _only_one(target):
-            listing = list_source(source, choices, found=watch.listing)
             _settle_plan(target, _plan(source, listing, settings))
             shards = _shards(target, listing, settings, workers, watch)
             index = _finish(target, listing, settings, shards)
@@ -80,6 +81,14 @@ def pack(
         raise DataError(
             f"cannot write {target}: {error.strerror or error}; the same command goes on"
         ) from error
+
+
+def _listed(source: Path, choices: SourceChoices | None, watch: PackWatch) -> Listing:
+    try:
+        return list_source(source, choices, found=watch.listing)
+    except OSError as error:
+        where = error.filename or source
+        raise DataError(f"cannot read {where}: {error.strerror or error}") from error
 
 
 def _whole(target: Path, settings: PackSettings, watch: PackWatch) -> PackIndex:
@@ -195,6 +204,7 @@ def _tasks(target: Path, listing: Listing, settings: PackSettings) -> Iterator[S
                 kind=listing.kind,
                 sources=tuple(source_of(listing, int(index)) for index in chosen),
                 folder=str(target.absolute()),
+                root=listing.root,
                 side=settings.side,
                 quality=settings.quality,
             )

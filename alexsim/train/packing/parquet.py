@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alexsim.errors import DataError
+from alexsim.train.packing.classes import class_of_label
 from alexsim.train.packing.rows import Row, Rows
-from alexsim.train.packing.splits import SplitRules, refuse_idle_rules, split_of_file
+from alexsim.train.packing.splits import SplitRules, refuse_idle_rules, split_of_file, told
 
 _IMAGES, _LABELS = ("image", "img", "jpg"), ("label", "labels", "cls", "fine_label")
 
@@ -27,19 +28,23 @@ def list_parquet(
     """
     refuse_idle_rules(rules, source, paths)
     rows = Rows(kind="parquet", source=source)
+    first: Path | None = None
     for path in paths:
+        if told(rules, source, path) == "none":
+            rows.skip(path.relative_to(source).as_posix(), "left out by --split", 0)
+            continue
         split = split_of_file(rules, source, path)
         file, image, label = _open(path)
         names = _class_names(file, label)
-        if rows.declared and names and names != rows.declared:
-            raise DataError(f"{path}: its list of class names is not that of {paths[0]}")
-        rows.declared = rows.declared or names
+        if first is not None and names != rows.declared:
+            raise DataError(f"{path}: its list of class names is not that of {first}")
+        rows.declared, first = names, first or path
         for group in range(file.num_row_groups):
             table = file.read_row_group(group, columns=[f"{image}.path", label])
             labels = table.column(label).to_pylist()
             for place, (value, name) in enumerate(zip(labels, _paths(table, image), strict=True)):
-                where = f"{path.stem}/{name or f'{group}-{place}'}"
                 image_class = _class_of(path, label, value, names)
+                where = name or f"{group}-{place}"
                 rows.add(Row(str(path), where, image_class, group, place, split))
             found(len(rows))
     return rows
@@ -50,7 +55,7 @@ def _class_of(path: Path, column: str, value: object, names: Sequence[str]) -> s
     if value is None:
         return ""
     if isinstance(value, str):
-        return value.strip()
+        return class_of_label(value)
     if isinstance(value, bool) or not isinstance(value, int):
         kind = type(value).__name__
         raise DataError(f"{path}: column {column!r} has {kind}s; expected whole numbers or text")
@@ -59,6 +64,15 @@ def _class_of(path: Path, column: str, value: object, names: Sequence[str]) -> s
     if names and value >= len(names):
         raise DataError(f"{path}: class {value}, but its list has {len(names)} names")
     return names[value] if names else str(value)
+
+
+def holds_images(path: Path) -> bool:
+    """Whether a parquet file has a column of images; other tables may lie beside a set."""
+    try:
+        _open(path)
+    except DataError:
+        return False
+    return True
 
 
 def read_rows(path: str, group: int) -> Iterator[bytes | None]:
@@ -104,7 +118,11 @@ def _class_names(file: pq.ParquetFile, label: str) -> tuple[str, ...]:
     metadata = file.schema_arrow.metadata or {}
     try:
         features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
-        names = tuple(str(name).strip() for name in features[label]["names"])
+        listed = features[label]["names"]
+        if isinstance(listed, dict):
+            # By number, as in {"0": "cat"}.
+            listed = [listed[number] for number in sorted(listed, key=int)]
+        names = tuple(str(name).strip() for name in listed)
     except (KeyError, TypeError, ValueError):
         return ()
     return names if len(set(names)) == len(names) and all(names) else ()

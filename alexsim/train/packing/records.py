@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+
+from alexsim.names import name_text
 
 Integers = NDArray[np.int64]
 Kind = Literal["files", "tar", "parquet"]
@@ -76,6 +79,8 @@ class Listing:
     """
 
     kind: Kind
+    root: str
+    """The source."""
     containers: tuple[str, ...]
     """Folders of files, tars, or parquet files."""
     container: Integers
@@ -112,6 +117,11 @@ class Source:
     label: int
     name: str
 
+    def place(self, root: str) -> str:
+        """What an image is called in messages: its path below the source."""
+        inside = os.path.relpath(self.path, root)
+        return name_text(self.name if inside == "." else f"{inside}/{self.name}")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardTask:
@@ -122,6 +132,9 @@ class ShardTask:
     kind: Kind
     sources: tuple[Source, ...]
     folder: str
+    """Where the shard goes; empty if none is written."""
+    root: str
+    """The source, which names of left-out images begin at."""
     side: int
     quality: int
 

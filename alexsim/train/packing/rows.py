@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from array import array
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,9 +14,10 @@ from numpy.typing import NDArray
 
 from alexsim.errors import DataError
 from alexsim.names import name_text
-from alexsim.train.packing.classes import ValidationLabels, ordered, some
+from alexsim.train.packing.classes import ValidationLabels, class_of_label, ordered, some
 from alexsim.train.packing.records import ImageClass, Integers, Kind, Listing, Skipped
 from alexsim.train.packing.splits import SOURCE_SPLITS, SourceSplit
+from alexsim.train.packing.tree import NO_FOLDER
 
 HELD_OUT_EVERY = 10
 _NO_CLASS = "it has no class"
@@ -67,7 +69,8 @@ class Rows:
         """Append an image."""
         container = self._containers.setdefault(row.container, len(self._containers))
         # Names of classes go into documents: they are text from here on.
-        image_class = self._classes.setdefault(name_text(row.image_class), len(self._classes))
+        name = name_text(row.image_class) if class_of_label(row.image_class) else ""
+        image_class = self._classes.setdefault(name, len(self._classes))
         values = (container, row.first, row.second, image_class, SOURCE_SPLITS.index(row.split))
         for column, value in zip(self._columns, values, strict=True):
             column.append(value)
@@ -105,7 +108,7 @@ class Rows:
             raise DataError(self._without_training(train.any(), split))
         place = {name: number for number, name in enumerate(classes)}
         label = np.array([place.get(name, -1) for name in known], dtype=np.int64)[own]
-        held = self._held_out(split, own, labels(needed=False) is not None)
+        held = self._held_out(split, label, labels(needed=False) is not None)
         strange = not (label[held] >= 0).any()
         given = labels(needed=bool(held.any() and (strange or (own[held] == 0).any())))
         if given is not None:
@@ -118,15 +121,23 @@ class Rows:
         if held.any() and not (label[held] >= 0).any():
             others = {known[i] for i in np.unique(own[held])} - {""}
             raise DataError(
-                f"{self._containers_of(container[held])}: none of its classes ({some(others)}) is"
-                f" one of the training images ({some(classes)})"
+                f"{self._containers_of(container[held])}: none of the held-out images' classes"
+                f" ({some(others)}) is one of the training images ({some(classes)}); `alexsim data"
+                " pack` takes their labels from a file (--val-labels), or leaves them out (--split)"
             )
+        alike = {_alike(name): name for name in classes}
         for row in np.flatnonzero((train | held) & (label < 0)):
-            why = f"class {known[own[row]]!r} has no training images" if own[row] else _NO_CLASS
+            why = _NO_CLASS
+            if own[row]:
+                name = known[own[row]]
+                why = f"class {name!r} has no training images"
+                if other := alike.get(_alike(name)):
+                    why += f"; {other!r} differs in case, or in how letters are written"
             self.skip(self._place(container[row], self._names[row]), why)
         kept = np.flatnonzero((train | held) & (label >= 0))
         return Listing(
             kind=self.kind,
+            root=str(self.source),
             containers=tuple(self._containers),
             container=container[kept],
             first=first[kept],
@@ -140,11 +151,11 @@ class Rows:
             other=self._other,
         )
 
-    def _held_out(self, split: Integers, own: Integers, labels_given: bool) -> NDArray[np.bool_]:
-        """The validation split; without one, a test split with classes."""
+    def _held_out(self, split: Integers, label: Integers, labels_given: bool) -> NDArray[np.bool_]:
+        """The validation split; without one, a test split with classes of the training images."""
         validation: NDArray[np.bool_] = split == SOURCE_SPLITS.index("val")
         test: NDArray[np.bool_] = split == SOURCE_SPLITS.index("test")
-        if validation.any() or not (labels_given or own[test].any()):
+        if validation.any() or not (labels_given or (label[test] >= 0).any()):
             return validation
         return test
 
@@ -178,9 +189,13 @@ class Rows:
         )
 
     def _without_training(self, some_train: bool, split: Integers) -> str:
-        if not len(split):
-            (file, reason), *_ = self._skipped
-            return f"{self.source}: none of {self.left_out} images can be taken; {file}: {reason}"
+        strays = {file: reason for file, reason in self._skipped if reason == NO_FOLDER}
+        if strays or not len(split):
+            (file, reason), *_ = strays.items() or self._skipped
+            return (
+                f"{self.source}: no training images; {self.left_out} images are left out, such as"
+                f" {file}: {reason}"
+            )
         if some_train:
             return (
                 f"{self.source}: training images without classes; they are told by folders, .cls"
@@ -200,6 +215,11 @@ class Rows:
     def _containers_of(self, numbers: Integers) -> str:
         paths = tuple(self._containers)
         return some([paths[number] for number in np.unique(numbers)])
+
+
+def _alike(name: str) -> str:
+    """What names share that look alike."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _every_tenth(label: Integers) -> NDArray[np.bool_]:

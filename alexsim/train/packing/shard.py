@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from alexsim.errors import DataError
-from alexsim.names import name_text
 from alexsim.train.images import UNREADABLE, load_square, reason
 from alexsim.train.packing.disk import sha256_of, sha256_of_parts, write_whole
 from alexsim.train.packing.records import MEMBER, ShardDone, ShardTask, Skipped, Source
@@ -171,7 +170,7 @@ class _Squares:
             parts += blocks
         parts.append(END)
         skipped = (
-            Skipped(file=name_text(self._task.sources[place].name), reason=why)
+            Skipped(file=self._task.sources[place].place(self._task.root), reason=why)
             for place, why in sorted(self._skipped.items())
         )
         done = ShardDone(

@@ -27,15 +27,23 @@ def told(rules: SplitRules, source: Path, path: Path) -> SourceSplit | None:
     """What the user said of a file or folder, by its name or its path below the source."""
     names = (path.name, path.relative_to(source).as_posix() if path != source else path.name)
     for pattern, split in rules:
-        if any(fnmatchcase(name, pattern) for name in names):
+        if any(fnmatchcase(name, pattern.rstrip("/")) for name in names):
             return split
     return None
+
+
+def split_words(name: str) -> frozenset[SourceSplit]:
+    """The splits whose words a name has between separators or digits."""
+    words = _WORDS.findall(name.lower())
+    return frozenset(_SPLIT_OF_WORD[word] for word in words if word in _SPLIT_OF_WORD)
 
 
 def split_of_folder(name: str) -> SourceSplit | None:
     """The split of a folder whose whole name is such a word, as in ``train``, ``val2017``."""
     words = _WORDS.findall(name.lower())
-    return _SPLIT_OF_WORD.get(words[0]) if len(words) == 1 else None
+    if len(words) != 1 or name.startswith("."):
+        return None
+    return _SPLIT_OF_WORD.get(words[0])
 
 
 def split_of_file(rules: SplitRules, source: Path, path: Path) -> SourceSplit:
@@ -48,17 +56,19 @@ def split_of_file(rules: SplitRules, source: Path, path: Path) -> SourceSplit:
     """
     if (said := told(rules, source, path)) is not None:
         return said
-    splits = {_SPLIT_OF_WORD[w] for w in _WORDS.findall(path.stem.lower()) if w in _SPLIT_OF_WORD}
+    splits = split_words(path.stem)
     if len(splits) > 1:
         raise DataError(
             f"{path}: {' and '.join(sorted(splits))} are both in its name; --split"
             f" {path.name}=train (or val, test, none) says which it is"
         )
     if splits:
-        return splits.pop()
+        return next(iter(splits))
     inner = path.relative_to(source).parts[:-1] if path != source else ()
-    folders = (split_of_folder(part) for part in reversed(inner))
-    return next((split for split in folders if split), "train")
+    for part in reversed(inner):
+        if split := split_of_folder(part):
+            return split
+    return "train"
 
 
 def refuse_idle_rules(rules: SplitRules, source: Path, paths: Sequence[Path]) -> None:

@@ -8,24 +8,29 @@ from __future__ import annotations
 
 import os
 import tarfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from alexsim.errors import DataError
+from alexsim.train.packing.classes import MOST_LABEL_CHARACTERS, class_of_label
 from alexsim.train.packing.entries import HEAD_BYTES, ending, is_hidden, is_image
 from alexsim.train.packing.rows import Row, Rows
 from alexsim.train.packing.splits import (
+    SOURCE_SPLITS,
     SourceSplit,
     SplitRules,
     refuse_idle_rules,
     split_of_file,
-    split_of_folder,
+    told,
 )
+from alexsim.train.packing.tree import BESIDE, by_folders
 
 BLOCK = 512
 _LABELS = ("cls", "label")
-_MOST_LABEL_BYTES = 256
+_MOST_LABEL_BYTES = 4 * MOST_LABEL_CHARACTERS + 1
+_CHUNK = 1 << 20
 _PREFERRED = ("jpg", "jpeg", "png", "webp")
 """Endings of a sample's image, the first before the others."""
 
@@ -40,17 +45,22 @@ class Member(NamedTuple):
     """Why it has no bytes of its own."""
 
 
-def members(file: BinaryIO, path: Path, start: int = 0, end: int | None = None) -> Iterator[Member]:
-    """The files and links of a tar that begins at ``start``.
+def members(file: BinaryIO, where: str, start: int = 0, end: int | None = None) -> Iterator[Member]:
+    """The files and links of a tar that begins at ``start`` and lies before ``end``.
+
+    Args:
+        where: what the tar is called, for messages.
 
     Raises:
-        DataError: it is no plain tar, or a damaged one.
+        DataError: it is no plain tar, a damaged one, or cut off.
     """
     end = os.fstat(file.fileno()).st_size if end is None else end
     file.seek(start)
+    at = start
     try:
         with tarfile.open(fileobj=file, mode="r:") as archive:
-            while (found := archive.next()) is not None:
+            while (found := archive.next()) is not None and found.offset < end:
+                at = archive.offset
                 # Its own list would hold every member.
                 archive.members = []  # type: ignore[attr-defined]
                 if found.isdir():
@@ -60,10 +70,32 @@ def members(file: BinaryIO, path: Path, start: int = 0, end: int | None = None) 
                     yield Member(found.name, found.offset_data, 0, what)
                     continue
                 if found.offset_data + found.size > end:
-                    raise DataError(f"{path}: cut off in {found.name!r}")
+                    raise DataError(f"{where}: cut off in {found.name!r}")
                 yield Member(found.name, found.offset_data, found.size)
     except tarfile.TarError as error:
-        raise DataError(f"{path}: not a plain tar, or a damaged one: {error}") from error
+        raise DataError(f"{where}: not a plain tar, or a damaged one: {error}") from error
+    _refuse_no_end(file, where, start, at, end)
+
+
+def _refuse_no_end(file: BinaryIO, where: str, start: int, at: int, end: int) -> None:
+    """A tar ends with blocks of zeros: behind a damaged header, Python's reader just stops."""
+    if end - at < BLOCK:
+        raise DataError(
+            f"{where}: cut off at byte {at - start:,}: a tar ends with a block of zeros"
+        )
+    for place in range(at, end, _CHUNK):
+        data = os.pread(file.fileno(), min(_CHUNK, end - place), place)
+        if data.count(0) != len(data):
+            what = "not a plain tar" if at == start else f"damaged at byte {at - start:,}"
+            raise DataError(f"{where}: {what}, or another file stands there")
+
+
+@dataclass(slots=True, kw_only=True)
+class _Plain:
+    """Images that no label tells of: their folders do, those of all tars of a split together."""
+
+    rows: list[Row] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
 
 
 def list_tars(
@@ -76,6 +108,8 @@ def list_tars(
 ) -> Rows:
     """Images of ILSVRC's tar of tars and flat validation tar, of class folders, of WebDataset.
 
+    A tar in a tar is a folder that is called as it is.
+
     Args:
         image: of samples with several images, the ending of the one to take, as in ``left.jpg``.
 
@@ -83,101 +117,142 @@ def list_tars(
         DataError: a tar is damaged, its name is of two splits, or a rule is of none.
     """
     refuse_idle_rules(rules, source, paths)
-    rows = Rows(kind="tar", source=source)
-    inner: list[Row] = []
-    flat: list[Row] = []
-    endings: set[str] = set()
+    reader = _Reader(source, image)
     for path in paths:
+        if told(rules, source, path) == "none":
+            reader.rows.skip(path.relative_to(source).as_posix(), "left out by --split", 0)
+            continue
         split = split_of_file(rules, source, path)
         with path.open("rb") as file:
-            images: dict[str, Member] = {}
-            labels: dict[str, Member] = {}
-            for member in members(file, path):
-                if ending(member.name) == "tar" and not is_hidden(member.name):
-                    inner += _inner(rows, file, path, member, split)
-                    found(len(inner))
-                    file.seek(member.offset)
-                    continue
-                kind = _kind(rows, file, path, member)
-                if kind == "image" and member.name in images:
-                    rows.skip(_place(source, path, member.name), "a second file of this name")
-                elif kind == "image":
-                    images[member.name] = member
-                elif kind == "label":
-                    labels.setdefault(_stem(member.name), member)
-            if not labels:
-                flat += _by_folder([_row(path, m, "", split) for m in images.values()])
-                continue
-            for sample, chosen, others in _samples(images, labels, image):
-                endings.update(_endings(sample, [*chosen, *others]))
-                for name in others:
-                    why = "another image of its sample; --image ENDING takes it"
-                    rows.skip(_place(source, path, name), why)
-                for name in chosen:
-                    text = _label(file, labels[sample]) if sample in labels else ""
-                    rows.add(_row(path, images[name], text, split))
-        found(len(rows) + len(inner) + len(flat))
-    if image and image not in endings:
-        raise DataError(f"--image {image}: images of samples end in {', '.join(sorted(endings))}")
-    for row in sorted(inner, key=lambda row: (row.split, row.image_class, row.name)):
-        rows.add(row)
-    for row in sorted(flat, key=lambda row: row.name):
-        rows.add(row)
-    return rows
+            reader.read(file, path, split)
+        found(reader.images)
+    return reader.finished()
 
 
-def _by_folder(rows: Sequence[Row]) -> Iterator[Row]:
-    """Images of a tar without labels; class and split are told by folders, as outside of tars.
+class _Reader:
+    """Images of tars, as they are come upon."""
 
-    Folders around all of them tell nothing.
-    """
-    folders = [[p for p in PurePosixPath(r.name).parts[:-1] if p not in "/.."] for r in rows]
-    around = 0
-    for level in zip(*(parts[:-1] for parts in folders), strict=False):
-        if len(set(level)) > 1 or split_of_folder(level[0]):
-            break
-        around += 1
-    for row, parts in zip(rows, folders, strict=True):
-        split, inner = row.split, parts[around:]
-        if inner and (named := split_of_folder(inner[0])):
-            split, inner = named, inner[1:]
-        yield row._replace(split=split, image_class=inner[0] if inner else "")
+    def __init__(self, source: Path, image: str) -> None:
+        self.rows = Rows(kind="tar", source=source)
+        self._source, self._wanted = source, image
+        self._plain: dict[SourceSplit, _Plain] = {}
+        self._endings: set[str] = set()
+
+    @property
+    def images(self) -> int:
+        """So far."""
+        return len(self.rows) + sum(len(plain.rows) for plain in self._plain.values())
+
+    def read(self, file: BinaryIO, path: Path, split: SourceSplit) -> None:
+        """A tar of the source."""
+        self._read(file, path, split, "", members(file, str(path)))
+
+    def _read(
+        self, file: BinaryIO, path: Path, split: SourceSplit, folder: str, of: Iterable[Member]
+    ) -> None:
+        """``folder``: what the tar is called in those around it, ending in a slash."""
+        images: dict[str, Member] = {}
+        labels: dict[str, Member] = {}
+        inside: list[Member] = []
+        for member in of:
+            kind = self._kind(file, path, member, folder)
+            name = _clean(member.name)
+            if kind == "image" and name in images:
+                self._skip(path, folder + name, "a second file of this name")
+            elif kind == "image":
+                images[name] = member
+            elif kind == "label":
+                labels.setdefault(_stem(name), member)
+            elif kind == "tar":
+                inside.append(member)
+        seen: set[str] = set()
+        for inner in sorted(inside, key=lambda member: member.name):
+            end = inner.offset + inner.length
+            name = f"{folder}{_stem(_clean(inner.name))}/"
+            of_inner = members(file, f"{path}: {inner.name}", inner.offset, end)
+            if name not in seen:
+                self._read(file, path, split, name, of_inner)
+            for member in of_inner if name in seen else ():
+                if self._kind(file, path, member, name) == "image":
+                    self._skip(path, name + _clean(member.name), "in a second tar of this name")
+            seen.add(name)
+        if labels:
+            self._add_samples(file, path, split, folder, images, labels)
+            return
+        plain = self._plain.setdefault(split, _Plain())
+        for name, member in sorted(images.items()) if folder else images.items():
+            plain.paths.append(folder + name)
+            plain.rows.append(_row(path, folder + name, member, "", split))
+
+    def _add_samples(
+        self,
+        file: BinaryIO,
+        path: Path,
+        split: SourceSplit,
+        folder: str,
+        images: Mapping[str, Member],
+        labels: Mapping[str, Member],
+    ) -> None:
+        for sample, chosen, others in _samples(images, labels, self._wanted):
+            self._endings.update(name[len(sample) + 1 :].lower() for name in (*chosen, *others))
+            for name in others:
+                why = "another image of its sample; --image ENDING takes it"
+                self._skip(path, folder + name, why)
+            for name in chosen:
+                text = _label(file, labels[sample]) if sample in labels else ""
+                self.rows.add(_row(path, folder + name, images[name], text, split))
+
+    def finished(self) -> Rows:
+        """All of them, those without labels in the order of their names."""
+        if self._wanted and self._wanted.lower() not in self._endings:
+            there = ", ".join(sorted(self._endings))
+            raise DataError(f"--image {self._wanted}: images of samples end in {there}")
+        for split in SOURCE_SPLITS:
+            plain = self._plain.get(split, _Plain())
+            rows = []
+            folders = by_folders(plain.paths, {}, str(self._source))
+            for row, (inner, image_class, reason) in zip(plain.rows, folders, strict=True):
+                # The name of a tar goes before the folders in it, and its images may be flat.
+                if reason == BESIDE or (reason and split == "train"):
+                    self._skip(Path(row.container), row.name, reason)
+                else:
+                    at = inner if split == "train" else split
+                    rows.append(row._replace(split=at, image_class=image_class))
+            for row in sorted(rows, key=lambda row: (row.split, row.image_class, row.name)):
+                self.rows.add(row)
+        return self.rows
+
+    def _skip(self, path: Path, name: str, reason: str) -> None:
+        inside = path == self._source
+        place = "" if inside else f"{path.relative_to(self._source).as_posix()}/"
+        self.rows.skip(f"{place}{name}", reason)
+
+    def _kind(self, file: BinaryIO, path: Path, member: Member, folder: str) -> str:
+        """``image``, ``label``, ``tar``, or nothing that counts; what is hidden is noted."""
+
+        def head() -> bytes:
+            return os.pread(file.fileno(), min(member.length, HEAD_BYTES), member.offset)
+
+        what = ending(member.name)
+        if what in (*_LABELS, "tar"):
+            hidden = is_hidden(member.name) or bool(member.reason)
+            return "" if hidden else "tar" if what == "tar" else "label"
+        if not is_image(member.name, head):
+            self.rows.other(path / member.name)
+            return ""
+        reason = member.reason or ("a hidden file" if is_hidden(member.name) else "")
+        if reason:
+            self._skip(path, folder + _clean(member.name), reason)
+        return "" if reason else "image"
 
 
-def _row(path: Path, member: Member, image_class: str, split: SourceSplit) -> Row:
-    return Row(str(path), member.name, image_class, member.offset, member.length, split)
+def _clean(name: str) -> str:
+    """A member's path without what leads nowhere: ``./a//0.jpg`` and ``/a/0.jpg`` are one."""
+    return "/".join(part for part in name.split("/") if part not in ("", ".", ".."))
 
 
-def _place(source: Path, path: Path, name: str) -> str:
-    return name if path == source else f"{path.relative_to(source).as_posix()}/{name}"
-
-
-def _kind(rows: Rows, file: BinaryIO, path: Path, member: Member) -> str:
-    """``image``, ``label``, or nothing that counts; what is hidden is noted."""
-
-    def head() -> bytes:
-        return os.pread(file.fileno(), min(member.length, HEAD_BYTES), member.offset)
-
-    if ending(member.name) in _LABELS:
-        return "" if is_hidden(member.name) else "label"
-    if not is_image(member.name, head):
-        rows.other(path / member.name)
-        return ""
-    if reason := member.reason or ("a hidden file" if is_hidden(member.name) else ""):
-        rows.skip(_place(rows.source, path, member.name), reason)
-        return ""
-    return "image"
-
-
-def _inner(
-    rows: Rows, file: BinaryIO, path: Path, outer: Member, split: SourceSplit
-) -> Iterator[Row]:
-    """Images of one class: a tar in a tar, named after its WordNet id."""
-    wnid = PurePosixPath(outer.name).stem
-    for member in members(file, path, outer.offset, outer.offset + outer.length):
-        if _kind(rows, file, path, member) == "image":
-            name = f"{wnid}/{PurePosixPath(member.name).name}"
-            yield _row(path, member._replace(name=name), wnid, split)
+def _row(path: Path, name: str, member: Member, image_class: str, split: SourceSplit) -> Row:
+    return Row(str(path), name, image_class, member.offset, member.length, split)
 
 
 def _stem(name: str) -> str:
@@ -216,15 +291,10 @@ def _samples(
             yield sample, in_order[:1], in_order[1:]
 
 
-def _endings(sample: str, names: Iterable[str]) -> Iterator[str]:
-    return (name[len(sample) + 1 :].lower() for name in names)
-
-
 def _label(file: BinaryIO, member: Member) -> str:
-    """A label's text; one that is no single line of some characters is none."""
-    data = os.pread(file.fileno(), min(member.length, _MOST_LABEL_BYTES + 1), member.offset)
-    text = data.decode("utf-8", errors="surrogateescape").strip()
-    return "" if len(data) > _MOST_LABEL_BYTES or len(text.splitlines()) != 1 else text
+    """A label's class; empty if it is none."""
+    data = os.pread(file.fileno(), min(member.length, _MOST_LABEL_BYTES), member.offset)
+    return class_of_label(data.decode("utf-8", errors="surrogateescape"))
 
 
 def header(name: str, length: int) -> bytes:

@@ -1,0 +1,130 @@
+"""From a run's directory to the settings with which it goes on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from alexsim.cli.parse import MOST_AT_ONCE, as_partition, images_per_op, positive
+from alexsim.cli.train_settings import (
+    builtin_images,
+    cache,
+    ready_for_triton,
+    replicas_of,
+    steps_wanted,
+)
+from alexsim.errors import RunError
+from alexsim.execute.world import Place, World, attempt, launch
+from alexsim.network.editions import load_network
+from alexsim.plan.planner import plan
+from alexsim.train.checkpoint import RunDirectory
+from alexsim.train.config import launched_as, refuse_other_run, stored_settings
+from alexsim.train.dataset import Dataset, discover
+from alexsim.train.records import TrainSettings, Watcher
+
+
+def resumed(
+    run_dir: Path,
+    watch: Watcher,
+    *,
+    steps: int | None,
+    epochs: float | None,
+    threads: int | None,
+    gpus: int | None,
+    partition: str,
+    processes: bool,
+    replicas: int | None,
+    place: Place | None,
+) -> TrainSettings:
+    """Settings of a stopped run, with more steps or other processes if asked for.
+
+    Raises:
+        AlexsimError: an option is out of range.
+        RunError: the directory holds no run, or one that is finished.
+    """
+    stored = stored_settings(run_dir)
+    split = as_partition(partition or stored.partition)
+    columns = gpus or stored.gpus
+    if gpus is None and split == "hybrid" and place:
+        columns = place.size
+    elif gpus is None and split == "columns" != stored.partition:
+        columns = load_network(stored.network).columns
+    made = plan(
+        load_network(stored.network),
+        gpus=columns,
+        partition=split,
+        batch_size=images_per_op(stored.batch_size, split, columns),
+    )
+    copies = replicas_of(replicas, made, stored.batch_size, processes=processes, place=place)
+    if (split, columns, copies) != (stored.partition, stored.gpus, stored.replicas):
+        watch.note(
+            f"{copies} x {columns} GPUs ({split}) instead of {stored.replicas} x {stored.gpus}"
+            f" ({stored.partition}): weights may differ in the last bits"
+        )
+        variable = stored.variable_batch and split == "hybrid"
+        if variable != stored.variable_batch:
+            watch.note("no variable batch from here on: it needs --partition hybrid")
+        stored = replace(
+            stored, gpus=columns, replicas=copies, partition=split, variable_batch=variable
+        )
+    if (stored.strict and split == "hybrid") or (
+        (stored.strict or stored.graph) and (place or processes)
+    ):
+        watch.note("without --strict and --graph from here on: they are for one process of columns")
+        stored = replace(stored, strict=False, graph=False)
+    if stored.backend == "triton":
+        ready_for_triton(stored.device, watch)
+    if not Path(stored.data).is_dir():
+        if Path(stored.data).parent != cache():
+            raise RunError(f"{run_dir}: its data folder {stored.data} is gone")
+        builtin_images(watch)
+    if threads is not None and threads != stored.threads:
+        positive("--threads", threads, most=MOST_AT_ONCE)
+        watch.note(
+            f"{threads} threads instead of {stored.threads}: weights may differ in the last bits"
+        )
+        stored = replace(stored, threads=threads)
+    if steps is not None or epochs is not None:
+        stored = replace(
+            stored, steps=steps_wanted(steps, epochs, stored, len(_images(stored).train))
+        )
+    _refuse_what_is_done(run_dir, stored)
+    return stored
+
+
+def _refuse_what_is_done(run_dir: Path, settings: TrainSettings) -> None:
+    """Refuse to go on with what is at its end; a run that was stopped before its last test may."""
+    directory = RunDirectory(run_dir)
+    done, wanted = directory.steps_done(), settings.steps
+    tested = any("held_out" in one and one["step"] == done for one in directory.metrics())
+    if done > wanted or (done == wanted and (tested or not _images(settings).held_out)):
+        raise RunError(
+            f"{run_dir}: {done} steps are done, {wanted} were asked for; it goes on for more than"
+            f" {done} (--steps N or --epochs N)"
+        )
+
+
+def _images(settings: TrainSettings) -> Dataset:
+    network = load_network(settings.network)
+    return discover(Path(settings.data), most_classes=network.classes)
+
+
+def restarted(settings: TrainSettings, run_dir: Path, world: World) -> bool:
+    """Whether torchrun began the processes again: then they go on.
+
+    An agent counts only the failures of its own processes, so any of them may know; after another
+    agent's, a run is known by what torchrun calls it.
+    """
+    failed = world.any(attempt() > 0)
+    stored = launched_as(run_dir) if world.first else None
+    again = stored is not None and (failed or (bool(launch()) and stored == launch()))
+    why = ""
+    if again:
+        try:
+            refuse_other_run(run_dir, settings)
+        except RunError as error:
+            why = str(error)
+    told = world.each({"again": again, "why": why})[0]
+    if told["why"]:
+        raise RunError(told["why"])
+    return bool(told["again"])

@@ -1,0 +1,41 @@
+"""What ``alexsim train`` does with an edition unless it is told otherwise. No torch in here.
+
+The numbers are in ``alexsim_profiles/training/editions.toml``, each with its source.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+from alexsim.errors import ProfileError
+from alexsim.machine.sheet import find
+
+_OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Defaults:
+    """How an edition is trained."""
+
+    recipe: str
+    """Its first stage is followed."""
+    steps: int
+    weights: str
+    """Deviations of its first weights, in words; the network has them layer by layer."""
+    source: str
+
+
+def training_defaults(network: str) -> Defaults:
+    """Of an edition and its variants; of others, what most editions have."""
+    known = _editions()
+    return known.get(network.partition("+")[0], known[_OTHER])
+
+
+@cache
+def _editions() -> dict[str, Defaults]:
+    tables, where = find("training", "editions", what="table")
+    try:
+        return {name: Defaults(**table) for name, table in tables.items()}
+    except TypeError as error:
+        raise ProfileError(f"{where}: {error}") from error

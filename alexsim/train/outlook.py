@@ -1,0 +1,95 @@
+"""Which editions `alexsim train` can train here on the built-in images, and in about how long.
+
+No torch in here, and nothing is run: memory and FLOPs are counted.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from alexsim.network.network import Network
+from alexsim.plan.fit import fit
+from alexsim.plan.planner import plan
+from alexsim.plan.scratch import refused
+from alexsim.plan.tables import flop_table
+from alexsim.train.defaults import Defaults, training_defaults
+from alexsim.train.recipe import load_recipe
+from alexsim.units import format_bytes
+
+BATCH = 128
+CORE_FLOP_PER_S = 90e9
+"""Of one core, in the README's step of AlexNet on two of Zen 4; float32."""
+CORE_IMAGES_PER_S = 1000.0
+"""Built-in images that one core decodes and crops, about; those for small inputs come faster."""
+_MOST_WORKERS = 4
+_START_S = 15.0
+"""Imports, the mean image, the test on held-out images, about."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """A network's default run, `alexsim train --net NAME`, on the built-in images."""
+
+    network: Network
+    defaults: Defaults
+    weight_rate: float
+    refused: str
+    """Why the backend aten cannot train it; empty if it can."""
+    batch_size: int
+    """0 if it cannot be trained."""
+    options: str
+    """What else must be given for it to fit into the default budget; empty where nothing."""
+    seconds: float | None
+    """With this machine's cores, about; None if it cannot be trained."""
+
+
+def outlook(network: Network, *, budget_bytes: int, cores: int | None = None) -> Outlook:
+    """What the default run of a network needs, and takes.
+
+    Args:
+        budget_bytes: of each virtual GPU.
+        cores: of this machine; all of them by default.
+
+    Raises:
+        ProfileError: its recipe is damaged.
+    """
+    defaults = training_defaults(network.name)
+    why = refused("aten", network).partition(": ")[2].partition(";")[0]
+    batch, options = (0, "") if why else _fitting(network, budget_bytes)
+    if not batch:
+        why = why or f"one image does not fit into {format_bytes(budget_bytes)}"
+    seconds = None
+    if not why:
+        seconds = _seconds(network, defaults.steps * batch, cores or os.cpu_count() or 1)
+    return Outlook(
+        network=network,
+        defaults=defaults,
+        weight_rate=load_recipe(defaults.recipe).stages[0].weight_rate,
+        refused=why,
+        batch_size=batch,
+        options=options,
+        seconds=seconds,
+    )
+
+
+def _fitting(network: Network, budget_bytes: int) -> tuple[int, str]:
+    """The default batch and no option, or what would fit: rather the same batch than a smaller one.
+
+    A batch of 0 where nothing does.
+    """
+    made = plan(network, batch_size=BATCH, backend="aten")
+    if all(device.total_bytes <= budget_bytes for device in made.devices):
+        return BATCH, ""
+    suggestions = fit(made, budget_bytes).suggestions
+    if not suggestions:
+        return 0, ""
+    chosen = next((one for one in suggestions if "--batch" not in one), suggestions[0])
+    batch = chosen.partition("--batch ")[2]
+    return int(batch or BATCH), chosen
+
+
+def _seconds(network: Network, images: int, cores: int) -> float:
+    computing = images * flop_table(network).training_flop / (cores * CORE_FLOP_PER_S)
+    reading = images / (min(cores, _MOST_WORKERS) * CORE_IMAGES_PER_S)
+    return _START_S + max(computing, reading)

@@ -1,0 +1,350 @@
+"""Every option of every command changes what the command does; where it cannot, it is refused.
+
+The commands run in this process. Where one would train or measure for seconds, what it was asked
+for is compared instead: the settings that reach the loop, the profiler, the benchmarks.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import tarfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor as Pool
+from concurrent.futures import Future
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import typer
+from option_refusals import REFUSED
+from option_table import FAIL_WITHOUT, TABLE
+from PIL import Image
+from tiny import write_weights
+
+from alexsim.bench.records import BenchRun, Host
+from alexsim.cli import models
+from alexsim.cli.app import app, main
+from alexsim.execute.world import Place
+from alexsim.interchange.convert import Exported
+from alexsim.simulate.costs.measured import read
+from alexsim.train.packing.bench import LoaderRate
+from alexsim.train.records import TrainSettings
+
+CALIBRATION = str(files("alexsim_profiles") / "baselines" / "cpu-2-cores" / "calibration.json")
+HOST = Host(cpu="", cores=1, python="", torch="", commit="", date="")
+_RUNS = itertools.count()
+_BEFORE: dict[str, Answer] = {}
+"""Answers to lines without the option in question, which many options share."""
+_TRAINED: list[TrainSettings] = []
+
+
+@dataclass(frozen=True)
+class Answer:
+    """All that a command line did."""
+
+    code: int
+    out: str
+    err: str
+    files: dict[str, bytes]
+    calls: list[str]
+
+
+class Inline(Pool):
+    """Works where it is asked to, so that no process must start."""
+
+    def submit(self, work: Any, /, *given: Any, **named: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(work(*given, **named))
+        return future
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Images, weights, a packed set and small tables, by the names that command lines use."""
+    root = tmp_path_factory.mktemp("inputs")
+    for split, label in itertools.product(("train", "val"), range(3)):
+        folder = root / "images" / split / ("bright", "dark", "middle")[label]
+        folder.mkdir(parents=True)
+        for index in range(4):
+            level = (220, 30, 120)[label] + 5 * index
+            Image.new("RGB", (40, 30 + index), (level, 90, 60 * label)).save(
+                folder / f"{index}.png"
+            )
+            flat = root / "flat" / split / ("" if split == "val" else f"n0000000{label}")
+            flat.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (40, 40), (level, 9, 9)).save(flat / f"{label}{index}.png")
+    labels = "\n".join(f"n0000000{n // 4}" for n in range(12))
+    (root / "labels.txt").write_text(labels)
+    (root / "numbers.txt").write_text("\n".join(f"{n // 4}" for n in range(12)))
+    with tarfile.open(root / "samples.tar", "w") as samples:
+        for index in range(4):
+            image = root / "images" / "train" / "dark" / f"{index}.png"
+            label = root / f"{index}.cls"
+            label.write_text(str(index % 2))
+            samples.add(label, f"{index}.cls")
+            samples.add(image, f"{index}.png")
+            samples.add(root / "images" / "train" / "bright" / f"{index}.png", f"{index}.left.jpg")
+    (root / "words.txt").write_text("".join(f"n0000000{n} number {n}\n" for n in range(3)))
+    (root / "classes.txt").write_text("one\ntwo\nthree\n")
+    weights = write_weights(root)
+    wnids = write_weights(_made(root / "wnids"), classes=("n00000000", "n00000001", "n00000002"))
+    wrong = root / "nan.pt"
+    found = {
+        "images": root / "images",
+        "image": root / "images" / "val" / "dark" / "0.png",
+        "flat": root / "flat",
+        "labels": root / "labels.txt",
+        "numbers": root / "numbers.txt",
+        "samples": root / "samples.tar",
+        "words": root / "words.txt",
+        "classes": root / "classes.txt",
+        "weights": weights,
+        "wnids": wnids,
+        "tiny": f"{root / 'tiny.py'}:net",
+        "state": root / "state.pt",
+        "nan": wrong,
+        "two": root / "two.pt",
+        "packed": root / "packed",
+        "rows": root / "rows.csv",
+        "fewer": root / "fewer.csv",
+        "calibration": CALIBRATION,
+    }
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        for line in (("export", weights, found["state"]), ("data", "pack", root / "images",
+                     found["packed"], "--side", 40, "--workers", 1)):  # fmt: skip
+            with pytest.raises(SystemExit):
+                main([str(word) for word in line])
+    state = torch.load(found["state"], weights_only=True)
+    next(iter(state.values())).fill_(float("nan"))
+    torch.save(state, wrong)
+    other = {name: tensor + 1 for name, tensor in torch.load(found["state"]).items()}
+    both = {"state_dict": torch.load(found["state"]), "state_dict_ema": other}
+    torch.save(both, found["two"])
+    published = files("alexsim_profiles") / "measurements" / "published.csv"
+    rows = list(csv.reader(published.read_text("utf-8").splitlines()))
+    steps = [row for row in rows[1:] if not row[3] and row[11] == "fwd+bwd"][:20]
+    for name, chosen in (("rows", steps), ("fewer", steps[:5])):
+        with Path(str(found[name])).open("w", newline="") as file:
+            csv.writer(file).writerows([rows[0], *chosen])
+    return {name: str(path) for name, path in found.items()}
+
+
+def _content(path: Path) -> bytes:
+    """A file's bytes; safetensors writes what it says of a file in any order."""
+    data = path.read_bytes()
+    if path.suffix != ".safetensors":
+        return data
+    size = 8 + int.from_bytes(data[:8], "little")
+    return json.dumps(json.loads(data[8:size]), sort_keys=True).encode() + data[size:]
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def ask(
+    inputs: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> Callable[[str], Answer]:
+    """Run a command line; ``{out}`` in it is a new folder of its own."""
+    calls: list[str] = []
+    _instead_of_work(monkeypatch, calls, request)
+
+    def run(line: str) -> Answer:
+        calls.clear()
+        out = tmp_path / f"out{next(_RUNS)}"
+        out.mkdir()
+        words = [word.format(out=out, **inputs) for word in line.split()]
+        said, told = io.StringIO(), io.StringIO()
+        with redirect_stdout(said), redirect_stderr(told), pytest.raises(SystemExit) as ended:
+            main(words)
+        written = {
+            str(path.relative_to(out)): _content(path)
+            for path in sorted(out.rglob("*"))
+            if path.is_file()
+        }
+        return Answer(
+            code=int(ended.value.code or 0),
+            out=said.getvalue().replace(str(out), "OUT"),
+            err=told.getvalue().replace(str(out), "OUT"),
+            files=written,
+            calls=[call.replace(str(out), "OUT") for call in calls],
+        )
+
+    return run
+
+
+def _instead_of_work(
+    patch: pytest.MonkeyPatch, calls: list[str], request: pytest.FixtureRequest
+) -> None:
+    """What trains, measures or compiles notes what it was asked for."""
+
+    def note(target: str, answer: Any = None) -> None:
+        """Replace a function by one that notes its arguments."""
+
+        def noted(*given: Any, **named: Any) -> Any:
+            shown = {k: v for k, v in named.items() if k not in ("watch", "world", "progress")}
+            calls.append(f"{target} {[_plain(one) for one in given]} {_plain(shown)}")
+            return answer(*given, **named) if callable(answer) else answer
+
+        patch.setattr(target, noted)
+
+    @contextmanager
+    def inline(count: int) -> Iterator[Pool]:
+        calls.append(f"{count} workers")
+        yield Inline()
+
+    for module in ("packing.workers", "packing.pack", "evaluate"):
+        patch.setattr(f"alexsim.train.{module}.workers_for", inline)
+    patch.setattr("alexsim.train.images.worker_pool", inline)
+    note("torch.set_num_threads")
+    _train(patch, calls, note)
+    asked = models.setup
+
+    def setup(batch: int, device: str, backend: str, threads: Any, workers: Any) -> Any:
+        calls.append(repr(asked(batch, device, backend, threads, workers)))
+        return asked(batch, "cpu", "aten", threads, workers)
+
+    patch.setattr(models, "setup", setup)
+    step = request.getfixturevalue("lenet")[0]
+    note("alexsim.profile.profiler.profile", step)
+    known = read(CALIBRATION)
+    note("alexsim.profile.calibrate.calibrate", lambda *_, **__: (known, dict.fromkeys((3, 5))))
+    note("alexsim.profile.calibrate.check", [])
+    note("alexsim.train.throughput.data_rates", ())
+    run = BenchRun(network="", host=HOST, counted={}, timed=())
+    note("alexsim.bench.runner.run", run)
+    note("alexsim.bench.runner.compare", (run, ()))
+    note("alexsim.profile.kernels.compile_kernels", ())
+    made = Exported(network=step.plan.network, files={".pt": b"", ".onnx": b""}, changes=())
+    note("alexsim.interchange.convert.exported", made)
+    note("alexsim.simulate.judging.leave_out", [])
+    fitted = "alexsim.simulate.validation.fit_to"
+    note(fitted, lambda *_, **__: replace(_correction(), noise=0.5))
+    note("alexsim.cli.flops._compared", SimpleNamespace(complaints=("a difference",)))
+    note("alexsim.report.counters.counters_document", {"counters": []})
+    note("alexsim.report.counters.counters_tables", "counters")
+    rate = LoaderRate(
+        workers=1, images=10, seconds=1.0, waited_s=0.0, worker_cpu_s=1.0, loader_cpu_s=1.0,
+        worker_bytes=1, loader_bytes=1,
+    )  # fmt: skip
+    note("alexsim.train.packing.bench.loader_rate", lambda *_, **named: replace(
+        rate, workers=named["workers"]))  # fmt: skip
+
+
+def _train(patch: pytest.MonkeyPatch, calls: list[str], note: Callable[..., None]) -> None:
+    from alexsim.execute.world import joined
+
+    class Others:
+        def __init__(self, size: int, command: object) -> None:
+            calls.append(f"{size} processes")
+            self.place = Place(rank=0, size=size, host=0, local=0, on_host=size)
+
+        def __enter__(self) -> Place:
+            return self.place
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def wait(self) -> None:
+            pass
+
+    def resumed(*_: object, **__: object) -> TrainSettings:
+        return replace(_TRAINED[0], seed=77)
+
+    def train(settings: TrainSettings, *_: object, **__: object) -> None:
+        _TRAINED.append(settings)
+
+    patch.setattr("alexsim.train.launch.Others", Others)
+    patch.setattr("alexsim.cli.train_resume.resumed", resumed)
+    note("alexsim.train.loop.train", train)
+    patch.setattr("alexsim.cli.train_settings.refuse_what_does_not_fit", lambda chosen: None)
+    note("alexsim.execute.world.joined", lambda place, gpus, timeout, **_: joined(None, 1, timeout))
+    patch.setattr("alexsim.execute.cards.places", lambda device, count: tuple(range(count)))
+
+
+def _correction() -> Any:
+    from alexsim.simulate.correction import load_correction
+
+    return load_correction()
+
+
+def _plain(value: object) -> str:
+    """What does not differ from run to run."""
+    network = getattr(value, "network", None)
+    if hasattr(value, "devices") and network is not None:
+        ops = getattr(value, "ops", ())
+        listed = [op.id for op in ops()] if callable(ops) else len(ops)
+        sizes = [
+            getattr(one, "memory_bytes", getattr(one, "total_bytes", 0)) for one in value.devices
+        ]
+        shown = f"{getattr(network, 'name', network)} {listed} {sizes}"
+        return f"{shown} {getattr(value, 'machine', '')} {getattr(value, 'policy', '')}"
+    if hasattr(value, "plans"):
+        return str([_plain(made) for made in value.plans.values()])
+    if isinstance(value, dict):
+        return str({k: _plain(v) for k, v in value.items() if not callable(v)})
+    text = repr(value)
+    return type(value).__name__ if " at 0x" in text else text
+
+
+def commands() -> Iterator[tuple[str, set[str]]]:
+    """Every command, and the names of its options."""
+
+    def below(command: Any, name: str) -> Iterator[tuple[str, set[str]]]:
+        named = {one.name for one in command.params if one.param_type_name == "option"}
+        if named or not hasattr(command, "commands"):
+            yield name, named - {"install_completion", "show_completion", "help"}
+        for word, one in getattr(command, "commands", {}).items():
+            yield from below(one, f"{name} {word}".strip())
+
+    yield from below(typer.main.get_command(app), "")
+
+
+def test_every_option_of_every_command_is_in_the_table() -> None:
+    assert dict(commands()) == {name: set(options) for name, (_, options) in TABLE.items()}
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [(command, option) for command, (_, options) in TABLE.items() for option in options],
+)
+def test_an_option_changes_something(
+    command: str, option: str, ask: Callable[[str], Answer]
+) -> None:
+    line, options = TABLE[command]
+    given = options[option]
+    line, more = given if isinstance(given, tuple) else (line, given)
+    before = _BEFORE[line] = _BEFORE.get(line) or ask(line)
+    assert (before.code == 0) != ((command, option) in FAIL_WITHOUT), before.err
+    assert ask(f"{line} {more}") != before
+
+
+@pytest.mark.parametrize("command", TABLE)
+def test_a_command_says_the_same_twice(command: str, ask: Callable[[str], Answer]) -> None:
+    line = TABLE[command][0]
+    assert ask(line) == (_BEFORE.get(line) or ask(line))
+
+
+@pytest.mark.parametrize(("line", "why"), REFUSED)
+def test_an_option_that_would_change_nothing_is_refused(
+    line: str, why: str, ask: Callable[[str], Answer]
+) -> None:
+    found = ask(line)
+    assert found.code == 2, found.out
+    assert why in found.err
+    assert found.err.count("\n") == 1
+    assert not found.out
+    assert not found.files
