@@ -84,7 +84,7 @@ def test_convolution(shape: tuple[int, ...], fields: dict, size: int) -> None:
     x = images(*shape)
     weight = images(layer.filters, shape[1], layer.size, layer.size, seed=2)
     bias = torch.randn(layer.filters, generator=torch.Generator().manual_seed(3))
-    pad, bottom, right = layer.padding, *(layer.end_padding(extent) for extent in shape[2:])
+    pad, (bottom, right) = layer.padding, layer.end_paddings(shape[1:])
 
     def exact(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         y = F.conv2d(F.pad(x, (pad, right, pad, bottom)), weight, bias, layer.stride)
@@ -181,7 +181,7 @@ def test_max_pool(
     exact = first if ties == "first" else all_ties(x.double(), dy.double(), size, stride)
     y, dx = poisoned(tuple(expected.shape), sliced=True), poisoned(shape)
     max_pool_forward(layer, x, y, chunk)
-    max_pool_grad_input(layer, x, y, dy, dx, chunk)
+    max_pool_grad_input(layer, x, y, dy, dx, chunk, add=False)
     assert torch.equal(y.double(), expected)
     torch.testing.assert_close(dx.double(), exact, **FLOAT32)
 
@@ -192,7 +192,7 @@ def test_average_pool() -> None:
     expected, dy, (dx,) = gradients(lambda x: F.avg_pool2d(x, 3, 2), x)
     y, got = poisoned(tuple(expected.shape)), poisoned(tuple(x.shape))
     average_pool_forward(layer, x, y)
-    average_pool_grad_input(layer, dy, got)
+    average_pool_grad_input(layer, dy, got, add=False)
     torch.testing.assert_close(y.double(), expected, **FLOAT32)
     torch.testing.assert_close(got.double(), dx, **FLOAT32)
 

@@ -9,8 +9,8 @@ from alexsim.execute.executor import Executor
 from alexsim.network.editions import load_network
 from alexsim.network.layers import Convolution, FullyConnected, SoftmaxCrossEntropy
 from alexsim.network.network import Network
+from alexsim.plan.backends.triton import MOST_SPLITS, SPLIT_BYTES
 from alexsim.plan.planner import plan
-from alexsim.plan.scratch import MOST_SPLITS, SPLIT_BYTES
 from alexsim_kernels import convolution
 
 RATES = Hyperparameters(weight_rate=0.01, bias_rate=0.02)

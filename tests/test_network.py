@@ -103,7 +103,7 @@ def test_a_unit_of_rounding_decides_between_54_and_55() -> None:
     for rounding, expected in (("ceil", 55), ("floor", 54)):
         layer = Convolution(name="c", filters=1, size=11, stride=4, rounding=rounding)
         assert layer.output_shape((3, 224, 224)) == (1, expected, expected)
-    assert Convolution(name="c", filters=1, size=11, stride=4).end_padding(224) == 3
+    assert Convolution(name="c", filters=1, size=11, stride=4).end_paddings((3, 224, 224)) == (3, 3)
 
 
 def chain(*layers: object, **fields: object) -> Network:
@@ -126,7 +126,7 @@ def test_a_user_s_chain_resolves() -> None:
         ((Convolution(name="c", filters=2, size=12),), "larger than its input"),
         ((MaxPool(name="p", size=2, stride=2),), "do not tile 9 pixels"),
         ((FullyConnected(name="f", units=3), MaxPool(name="p", size=2, stride=2)), "reads images"),
-        ((SoftmaxCrossEntropy(name="s"),), "must be the last layer"),
+        ((SoftmaxCrossEntropy(name="s"),), "reads the cost 's'"),
     ],
 )
 def test_layers_that_do_not_fit_are_named(layers: tuple, message: str) -> None:

@@ -12,7 +12,6 @@ from alexsim.network.network import Network
 from alexsim.plan.fit import fit
 from alexsim.plan.planner import plan
 from alexsim.plan.records import Plan
-from alexsim.plan.scratch import refused
 from alexsim.plan.tables import memory_table
 from alexsim.units import MIB
 
@@ -163,7 +162,7 @@ def assert_sound(made: Plan) -> None:
 @pytest.mark.parametrize("batch", [1, 100, 128, 256])
 @pytest.mark.parametrize("schedule", ["serial", "overlap"])
 @pytest.mark.parametrize(
-    "name", [n for n in edition_names() if not refused("aten", load_network(n))]
+    "name", edition_names()
 )
 def test_reuse_needs_at_most_two_percent_over_what_is_alive(
     name: str, schedule: str, batch: int

@@ -264,7 +264,7 @@ def _pool(made: Plan, part: Part) -> tuple[Run, Run]:
     def ours() -> None:
         with torch.no_grad():
             max_pool_forward(layer, x, y, forward)
-            max_pool_grad_input(layer, x, y, dy, dx, backward)
+            max_pool_grad_input(layer, x, y, dy, dx, backward, add=False)
 
     plain = x.contiguous().requires_grad_()
     plain_dy = dy.contiguous()

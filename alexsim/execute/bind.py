@@ -7,14 +7,29 @@ from dataclasses import dataclass
 
 import torch
 
+from alexsim.execute.aten.batch_norm import (
+    BatchNormTensors,
+    batch_norm_forward,
+    batch_norm_grad_input,
+    batch_norm_sums,
+    layer_norm_forward,
+    layer_norm_grad_input,
+    layer_norm_sums,
+)
 from alexsim.execute.aten.convolution import (
     convolution_forward,
     convolution_grad_input,
     convolution_grad_weight,
+    product_forward,
+    product_grad_input,
+    product_grad_weight,
 )
+from alexsim.execute.aten.elementwise import BACKWARD, FORWARD, factor_grad_input, in_chunks
 from alexsim.execute.aten.linear import linear_grad_weight_into_momentum
 from alexsim.execute.aten.norm import norm_forward, norm_grad_input
 from alexsim.execute.aten.pool import (
+    adaptive_average_pool_forward,
+    adaptive_average_pool_grad_input,
     average_pool_forward,
     average_pool_grad_input,
     max_pool_forward,
@@ -28,22 +43,24 @@ from alexsim.execute.aten.winograd import (
 from alexsim.execute.memory import Memory
 from alexsim.execute.random import dropout_keep
 from alexsim.network.layers import (
+    AdaptiveAveragePool,
+    Add,
     AveragePool,
+    BatchNorm,
+    Concat,
     Convolution,
     Dropout,
     FullyConnected,
+    LayerNorm,
     LocalResponseNorm,
     MaxPool,
-    ReLU,
-    Sigmoid,
+    Multiply,
+    Role,
     SoftmaxCrossEntropy,
     SpatialResponseNorm,
-    Tanh,
 )
 from alexsim.network.network import Part
-from alexsim.plan.placement import parameter
 from alexsim.plan.records import Op, OpKind, Plan
-from alexsim.plan.scratch import uses_winograd
 
 Tensor = torch.Tensor
 
@@ -96,25 +113,53 @@ def bind(plan: Plan, op: Op, memory: Memory, replica: int = 0) -> Run:
     """The function that runs ``op`` on its device's buffers, in one of the plan's replicas."""
     if op.kind == OpKind.UPLOAD:
         return _upload(op, memory)
-    part = plan.part(op)
+    bound = _Bound(plan=plan, op=op, part=plan.part(op), memory=memory)
     match op.kind:
         case OpKind.DRAW:
-            return _draw(plan, op, part, memory, replica)
+            return _draw(bound, replica)
         case OpKind.FORWARD:
-            return _forward(op, part, memory)
+            return _forward(bound)
         case OpKind.LOSS:
-            return _loss(plan, op, memory)
+            return _loss(bound)
         case OpKind.GRAD_INPUT:
-            return _grad_input(plan, op, part, memory)
+            return _grad_input(bound)
         case OpKind.GRAD_WEIGHT:
-            return _grad_weight(op, part, memory)
+            return _grad_weight(bound)
         case OpKind.UPDATE:
-            return _update(plan, op, part, memory)
+            return _update(bound)
+        case OpKind.CLEAR:
+            grad = memory.operand(op, "dx")
+            return lambda _: _discard(grad.zero_())
         case OpKind.ACCUMULATE:
-            landed, total = (memory.buffer(name) for name in op.reads)
+            landed, total = memory.operand(op, "x"), memory.operand(op, "total")
             return lambda _: _discard(total.add_(landed))
         case _:
             raise AssertionError(f"{op.id}: no function runs a {op.kind}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Bound:
+    """An op, and the tensors that it calls by role."""
+
+    plan: Plan
+    op: Op
+    part: Part
+    memory: Memory
+
+    def __getitem__(self, role: str) -> Tensor:
+        return self.memory.operand(self.op, role)
+
+    def get(self, role: str) -> Tensor | None:
+        """An operand that not every such op has."""
+        return self[role] if role in self.op.operands else None
+
+    def numbered(self, role: str) -> list[Tensor]:
+        """``x0``, ``x1`` ... of a layer that reads several outputs."""
+        return [
+            self[name]
+            for index in range(len(self.part.inputs))
+            if (name := f"{role}{index}") in self.op.operands
+        ]
 
 
 def _discard(_: object) -> None:
@@ -122,8 +167,8 @@ def _discard(_: object) -> None:
 
 
 def _upload(op: Op, memory: Memory) -> Run:
-    images = memory.buffer(op.writes[0])
-    labels = memory.buffer(op.writes[1]) if len(op.writes) > 1 else None
+    images = memory.operand(op, "images")
+    labels = memory.operand(op, "labels") if "labels" in op.operands else None
 
     first, count = op.first_image, len(images)
 
@@ -137,78 +182,121 @@ def _upload(op: Op, memory: Memory) -> Run:
     return run
 
 
-def _draw(plan: Plan, op: Op, part: Part, memory: Memory, replica: int) -> Run:
-    mask = memory.buffer(op.writes[0])
-    assert isinstance(part.layer, Dropout)
-    rate, name = part.layer.rate, part.layer.name
-    parts = plan.network.parts_of(name)
-    before = 0 if part.copied else sum(units_of(p) for p in parts if p.column < part.column)
-    first = replica * plan.batch_size + op.first_image
-    units, images = range(before, before + units_of(part)), range(first, first + plan.batch_size)
+def units_before(plan: Plan, part: Part) -> int:
+    """Random values per image that the columns before a dropout's part draw."""
+    if part.copied:
+        return 0
+    layer = part.layer
+    assert isinstance(layer, Dropout)
+    parts = plan.network.parts_of(layer.name)
+    return sum(layer.draws(p.output_shape) for p in parts if p.column < part.column)
+
+
+def _draw(bound: _Bound, replica: int) -> Run:
+    plan, part, mask = bound.plan, bound.part, bound["mask"]
+    layer = part.layer
+    assert isinstance(layer, Dropout)
+    before, count = units_before(plan, part), layer.draws(part.output_shape)
+    first = replica * plan.batch_size + bound.op.first_image
+    units, images = range(before, before + count), range(first, first + plan.batch_size)
 
     def run(context: StepContext) -> None:
         keep = dropout_keep(
-            seed=context.seed, layer=name, step=context.step, images=images, units=units, rate=rate
+            seed=context.seed,
+            layer=layer.name,
+            step=context.step,
+            images=images,
+            units=units,
+            rate=layer.rate,
         )
         mask.copy_(torch.from_numpy(keep).view(mask.shape))
+        if layer.rescaled:
+            mask.mul_(1 / (1 - layer.rate))
 
     return run
 
 
-def units_of(part: Part) -> int:
-    """Values of one image that a part puts out."""
-    product = 1
-    for extent in part.output_shape:
-        product *= extent
-    return product
+def _forward(bound: _Bound) -> Run:
+    layer, size, y = bound.part.layer, bound.op.chunk_images, bound["y"]
+    match layer:
+        case Add():
+            first, second, *others = bound.numbered("x")
 
+            def add(_: StepContext) -> None:
+                torch.add(first, second, out=y)
+                for other in others:
+                    y.add_(other)
 
-def _forward(op: Op, part: Part, memory: Memory) -> Run:
-    layer, size = part.layer, op.chunk_images
-    x = memory.block_of(op.reads[: part.joined])
-    y = memory.buffer(op.writes[0])
+            return add
+        case Multiply():
+            first, second = bound.numbered("x")
+            return lambda _: _discard(torch.mul(first, second, out=y))
+        case Concat():
+            pairs = list(zip(_slices(bound, y), bound.numbered("x"), strict=True))
+            return lambda _: _discard([out.copy_(x) for out, x in pairs])
+    x = bound["x"]
     match layer:
         case Convolution():
-            weight, bias = (memory.buffer(name) for name in op.reads[-2:])
-            if uses_winograd(op.kind, part):
-                return lambda _: winograd_forward(x, weight, bias, y, size)
+            weight, bias = bound["weight"], bound.get("bias")
+            match bound.op.algorithm:
+                case "winograd":
+                    return lambda _: winograd_forward(x, weight, bound["bias"], y, size)
+                case "product":
+                    return lambda _: product_forward(x, weight, bias, y)
             return lambda _: convolution_forward(layer, x, weight, bias, y, size)
         case FullyConnected():
-            weight, bias = (memory.buffer(name) for name in op.reads[-2:])
-            flat, transposed = x.flatten(1), weight.t()
-            return lambda _: _discard(torch.addmm(bias, flat, transposed, out=y))
+            flat, transposed, shift = x.flatten(1), bound["weight"].t(), bound["bias"]
+            return lambda _: _discard(torch.addmm(shift, flat, transposed, out=y))
         case MaxPool():
             return lambda _: max_pool_forward(layer, x, y, size)
         case AveragePool():
             return lambda _: average_pool_forward(layer, x, y)
+        case AdaptiveAveragePool():
+            return lambda _: adaptive_average_pool_forward(layer, x, y)
         case LocalResponseNorm() | SpatialResponseNorm():
-            denominators = memory.buffer(op.writes[1])
+            denominators = bound["norm"]
             return lambda _: norm_forward(layer, x, y, denominators, size)
-        case ReLU():
-            return lambda _: _discard(torch.clamp_min(x, 0, out=y))
-        case Sigmoid():
-            return lambda _: _discard(torch.sigmoid(x, out=y))
-        case Tanh():
-            return lambda _: _discard(torch.tanh(x, out=y))
-        case Dropout(rate=rate):
-            mask = memory.buffer(op.reads[-1])
+        case BatchNorm():
+            norm, shift = _batch_norm(bound), bound["bias"]
+            running = (bound["running_mean"], bound["running_var"])
+            return lambda context: batch_norm_forward(
+                layer, norm, shift, running, y, training=context.training
+            )
+        case LayerNorm():
+            weight, shift, kept = bound["weight"], bound["bias"], (bound["mean"], bound["rstd"])
+            return lambda _: layer_norm_forward(layer, x, weight, shift, y, kept, size)
+        case Dropout(rate=rate, rescaled=rescaled):
+            mask = bound["mask"]
 
             def drop(context: StepContext) -> None:
                 # At test every unit stays and counts for its share (paper, section 4.2).
-                torch.mul(x, mask if context.training else 1 - rate, out=y)
+                at_test = 1 if rescaled else 1 - rate
+                torch.mul(x, mask if context.training else at_test, out=y)
 
             return drop
         case SoftmaxCrossEntropy():
             flat = x.flatten(1)
             return lambda _: _discard(torch.softmax(flat, 1, out=y))
-    raise AssertionError(layer)
+    forward = FORWARD[type(layer)]
+    return lambda _: _discard(forward(layer, x, y))
 
 
-def _loss(plan: Plan, op: Op, memory: Memory) -> Run:
-    probabilities, labels = (memory.buffer(name) for name in op.reads)
+def _slices(bound: _Bound, whole: Tensor) -> list[Tensor]:
+    """The channels of each input of a concatenation."""
+    return list(whole.split([shape[0] for shape in bound.part.input_shapes], 1))
+
+
+def _batch_norm(bound: _Bound) -> BatchNormTensors:
+    return BatchNormTensors(bound["x"], bound["mean"], bound["rstd"], bound["weight"])
+
+
+def _loss(bound: _Bound) -> Run:
+    plan, op = bound.plan, bound.op
+    probabilities, labels = bound["y"], bound["labels"]
     turn = slice(op.first_image, op.first_image + plan.batch_size)
     index = labels[turn].unsqueeze(1)
     tiny = torch.finfo(probabilities.dtype).tiny
+    answers = bound.part.layer is plan.network.layers[-1]
 
     def run(context: StepContext) -> None:
         own = probabilities.gather(1, index)
@@ -232,120 +320,174 @@ def _loss(plan: Plan, op: Op, memory: Memory) -> Run:
         context.top1 = torch.cat([context.top1, top1])
         context.top5 = torch.cat([context.top5, top5])
 
-    return run
+    # What is reported is the last head's: the others only help it to learn.
+    return run if answers else _nothing
 
 
-def _grad_input(plan: Plan, op: Op, part: Part, memory: Memory) -> Run:
-    layer, size, add = part.layer, op.chunk_images, op.accumulate
-    dx = memory.block_of(op.writes)
-    first = memory.buffer(op.reads[0])
-    second = memory.buffer(op.reads[1]) if len(op.reads) > 1 else first
+def _nothing(_: StepContext) -> None:
+    return None
+
+
+def _grad_input(bound: _Bound) -> Run:
+    plan, op, layer = bound.plan, bound.op, bound.part.layer
+    size, add = op.chunk_images, op.accumulate
+    if bound.part.layer.several:
+        return _grad_of_one(bound)
+    dx = bound["dx"]
     if isinstance(layer, SoftmaxCrossEntropy):
         images = plan.batch_size if plan.variable_batch else plan.images
-        labels = second[op.first_image : op.first_image + plan.batch_size]
-        return _grad_softmax(first, labels, dx.flatten(1), images)
+        labels = bound["labels"][op.first_image : op.first_image + plan.batch_size]
+        share = layer.weight / images
+        return _grad_softmax(bound["y"], labels, dx.flatten(1), share, add=add)
+    dy = bound["dy"]
     match layer:
         case Convolution():
-            if uses_winograd(op.kind, part):
-                return lambda _: winograd_grad_input(second, first, dx, size, add=add)
-            return lambda _: convolution_grad_input(layer, second, first, dx, size, add=add)
+            weight = bound["weight"]
+            match op.algorithm:
+                case "winograd":
+                    return lambda _: winograd_grad_input(weight, dy, dx, size, add=add)
+                case "product":
+                    return lambda _: product_grad_input(weight, dy, dx, add=add)
+            return lambda _: convolution_grad_input(layer, weight, dy, dx, size, add=add)
         case FullyConnected():
-            flat = dx.flatten(1)
+            flat, weight = dx.flatten(1), bound["weight"]
             if add:
-                return lambda _: _discard(flat.add_(torch.mm(first, second)))
-            return lambda _: _discard(torch.mm(first, second, out=flat))
-    assert not add, f"{op.id}: only weighted layers have several consumers"
-    match layer:
+                return lambda _: _discard(flat.add_(torch.mm(dy, weight)))
+            return lambda _: _discard(torch.mm(dy, weight, out=flat))
         case MaxPool():
-            x = memory.buffer(op.reads[2])
-            return lambda _: max_pool_grad_input(layer, x, second, first, dx, size)
+            x, y = bound["x"], bound["y"]
+            return lambda _: max_pool_grad_input(layer, x, y, dy, dx, size, add=add)
         case AveragePool():
-            return lambda _: average_pool_grad_input(layer, first, dx)
+            return lambda _: average_pool_grad_input(layer, dy, dx, add=add)
+        case AdaptiveAveragePool():
+            return lambda _: adaptive_average_pool_grad_input(layer, dy, dx, add=add)
         case LocalResponseNorm() | SpatialResponseNorm():
-            denominators = memory.buffer(op.reads[2])
-            return lambda _: norm_grad_input(layer, second, denominators, first, dx, size)
-        case ReLU():
-            backward = torch.ops.aten.threshold_backward.grad_input
-            return lambda _: _discard(backward(first, second, 0, grad_input=dx))
-        case Sigmoid():
-            backward = torch.ops.aten.sigmoid_backward.grad_input
-            return lambda _: _discard(backward(first, second, grad_input=dx))
-        case Tanh():
-            backward = torch.ops.aten.tanh_backward.grad_input
-            return lambda _: _discard(backward(first, second, grad_input=dx))
+            x, norm = bound["x"], bound["norm"]
+            if not add:
+                return lambda _: norm_grad_input(layer, x, norm, dy, dx, size)
+            return lambda _: in_chunks(
+                lambda part, out: norm_grad_input(layer, x[part], norm[part], dy[part], out, size),
+                dx,
+                size,
+                add=True,
+            )
+        case BatchNorm():
+            sums = (bound["dweight"], bound["dbias"]) if "dweight" in op.operands else None
+            of = _batch_norm(bound)
+            return lambda _: batch_norm_grad_input(of, dy, sums, dx, size, add=add)
+        case LayerNorm():
+            x, kept, weight = bound["x"], (bound["mean"], bound["rstd"]), bound["weight"]
+            return lambda _: layer_norm_grad_input(x, kept, weight, dy, dx, size, add=add)
         case Dropout():
-            return lambda _: _discard(torch.mul(first, second, out=dx))
-    raise AssertionError(layer)
+            mask = bound["mask"]
+            if add:
+                return lambda _: _discard(dx.addcmul_(dy, mask))
+            return lambda _: _discard(torch.mul(dy, mask, out=dx))
+    (kept_role,) = ("y" if kept == "output" else "x" for kept in layer.backward_reads)
+    read, backward = bound[kept_role], BACKWARD[type(layer)]
+    return lambda _: in_chunks(
+        lambda part, out: backward(layer, dy[part], read[part], out), dx, size, add=add
+    )
 
 
-def _grad_softmax(probabilities: Tensor, labels: Tensor, dx: Tensor, images: int) -> Run:
+def _grad_of_one(bound: _Bound) -> Run:
+    """The gradient of one of a layer's several inputs."""
+    size, add, dy = bound.op.chunk_images, bound.op.accumulate, bound["dy"]
+    (index,) = (i for i in range(len(bound.part.inputs)) if f"dx{i}" in bound.op.operands)
+    dx = bound[f"dx{index}"]
+    match bound.part.layer:
+        case Add():
+            return lambda _: _discard((dx.add_ if add else dx.copy_)(dy))
+        case Concat():
+            own = _slices(bound, dy)[index]
+            return lambda _: _discard((dx.add_ if add else dx.copy_)(own))
+        case Multiply():
+            other = bound[f"x{1 - index}"]
+            return lambda _: factor_grad_input(dy, other, dx, size, add=add)
+    raise AssertionError(bound.part.layer)
+
+
+def _grad_softmax(
+    probabilities: Tensor, labels: Tensor, dx: Tensor, share: float, *, add: bool
+) -> Run:
     index = labels.unsqueeze(1)
     minus_one = torch.full((len(dx), 1), -1.0, dtype=dx.dtype, device=dx.device)
 
     def run(_: StepContext) -> None:
-        dx.copy_(probabilities)
-        dx.scatter_add_(1, index, minus_one)
+        out = torch.empty_like(dx) if add else dx
+        out.copy_(probabilities)
+        out.scatter_add_(1, index, minus_one)
         # The gradient of the mean: every later gradient is a mean over the minibatch too.
-        dx.mul_(1 / images)
+        out.mul_(share)
+        if add:
+            dx.add_(out)
 
     return run
 
 
-def _grad_weight(op: Op, part: Part, memory: Memory) -> Run:
-    layer, size = part.layer, op.chunk_images
-    dy = memory.buffer(op.reads[0])
-    x = memory.block_of(op.reads[1 : 1 + part.joined])
-    target, dbias = (memory.buffer(name) for name in op.writes)
+def _grad_weight(bound: _Bound) -> Run:
+    op, layer, size = bound.op, bound.part.layer, bound.op.chunk_images
+    dy, x = bound["dy"], bound["x"]
+    if isinstance(layer, BatchNorm):
+        of, dweight, dbias = _batch_norm(bound), bound["dweight"], bound["dbias"]
+        return lambda _: batch_norm_sums(of, dy, dweight, dbias, size)
+    if isinstance(layer, LayerNorm):
+        kept, dweight, dbias = (bound["mean"], bound["rstd"]), bound["dweight"], bound["dbias"]
+        return lambda _: layer_norm_sums(x, kept, dy, dweight, dbias, size)
     if isinstance(layer, Convolution):
-        if uses_winograd(op.kind, part):
-            return lambda _: winograd_grad_weight(layer, x, dy, target, dbias, size)
-        return lambda _: convolution_grad_weight(layer, x, dy, target, dbias, size)
-    flat = x.flatten(1)
+        target, bias = bound["dweight"], bound.get("dbias")
+        match op.algorithm:
+            case "winograd":
+                assert bias is not None
+                return lambda _: winograd_grad_weight(layer, x, dy, target, bias, size)
+            case "product":
+                return lambda _: product_grad_weight(x, dy, target, bias)
+        return lambda _: convolution_grad_weight(layer, x, dy, target, bias, size)
+    flat, dbias = x.flatten(1), bound["dbias"]
     if not op.fused:
+        dweight = bound["dweight"]
 
         def store(_: StepContext) -> None:
-            torch.mm(dy.t(), flat, out=target)
+            torch.mm(dy.t(), flat, out=dweight)
             torch.sum(dy, 0, out=dbias)
 
         return store
-    weight = memory.buffer(op.reads[-2])
+    weight, momentum = bound["weight"], bound["momentum"]
 
     def run(context: StepContext) -> None:
         h = context.hyperparameters
         rate = h.weight_rate_of(layer.name)
         if op.accumulate:
             # An earlier turn of this step has done the rest.
-            target.addmm_(dy.t(), flat, alpha=-rate)
+            momentum.addmm_(dy.t(), flat, alpha=-rate)
             dbias.add_(dy.sum(0))
             return
         linear_grad_weight_into_momentum(
-            flat, dy, weight, target, momentum=h.momentum, decay=h.weight_decay, rate=rate
+            flat, dy, weight, momentum, momentum=h.momentum, decay=h.weight_decay, rate=rate
         )
         torch.sum(dy, 0, out=dbias)
 
     return run
 
 
-def _update(plan: Plan, op: Op, part: Part, memory: Memory) -> Run:
-    device = int(op.device.removeprefix("gpu"))
-
-    def own(name: str) -> Tensor:
-        return memory.buffer(parameter(device, part, name))
-
-    weight, inc = own("weight"), own("weight.momentum")
-    bias, bias_inc, bias_grad = own("bias"), own("bias.momentum"), own("bias.grad")
-    grad = None if op.fused else own("weight.grad")
+def _update(bound: _Bound) -> Run:
+    plan, part = bound.plan, bound.part
     # Of a variable batch, each turn's gradient is a mean; their sum is not.
     share = 1 / plan.turns if plan.variable_batch and part.copied else 1
+    tensors = [
+        (bound[p.name], bound[f"{p.name}.momentum"], bound.get(f"d{p.name}"), p.role == Role.WEIGHT)
+        for p in part.trained
+    ]
 
     def run(context: StepContext) -> None:
         h = context.hyperparameters
-        rate = h.weight_rate_of(part.layer.name)
-        if grad is not None:
-            inc.mul_(h.momentum).add_(weight, alpha=-h.weight_decay * rate)
-            inc.add_(grad, alpha=-rate * share)
-        weight.add_(inc)
-        bias_inc.mul_(h.momentum).add_(bias_grad, alpha=-h.bias_rate * share)
-        bias.add_(bias_inc)
+        for value, inc, grad, is_weight in tensors:
+            rate = h.weight_rate_of(part.layer.name) if is_weight else h.bias_rate
+            if grad is not None:
+                inc.mul_(h.momentum)
+                if is_weight:
+                    inc.add_(value, alpha=-h.weight_decay * rate)
+                inc.add_(grad, alpha=-rate * share)
+            value.add_(inc)
 
     return run

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from alexsim.execute.bind import Hyperparameters, Run, StepContext, units_of
+from alexsim.execute.bind import Hyperparameters, Run, StepContext, units_before
 from alexsim.execute.bind import bind as bind_aten
 from alexsim.execute.memory import Memory
 from alexsim.execute.random import key_of
@@ -19,9 +19,9 @@ from alexsim.network.layers import (
     MaxPool,
     SoftmaxCrossEntropy,
     SpatialResponseNorm,
+    pair,
 )
 from alexsim.network.network import Part
-from alexsim.plan.placement import parameter
 from alexsim.plan.records import Op, OpKind, Plan
 from alexsim_kernels import convolution, dropout, linear, loss, norm, pool, update
 from alexsim_kernels.common import Precision
@@ -77,7 +77,7 @@ class Binder:
     def __call__(self, op: Op) -> Run:
         """The function that runs ``op``."""
         run = None
-        if op.kind != OpKind.UPLOAD:
+        if op.backend == "triton":
             part = self._plan.part(op)
             match op.kind:
                 case OpKind.DRAW:
@@ -96,17 +96,16 @@ class Binder:
             return bind_aten(self._plan, op, self._memory, self._replica)
         return lambda _: run()
 
-    def _buffers(self, names: tuple[str, ...]) -> list[Tensor]:
-        return [self._memory.buffer(name) for name in names]
+    def _operands(self, op: Op, *roles: str) -> list[Tensor]:
+        return [self._memory.operand(op, role) for role in roles]
 
     def _draw(self, op: Op, part: Part) -> Callable[[], None] | None:
         if self._replica:
             return None  # the kernel counts images from the first
-        mask = self._memory.buffer(op.writes[0])
+        mask = self._memory.operand(op, "mask")
         layer = part.layer
         assert isinstance(layer, Dropout)
-        parts = self._plan.network.parts_of(layer.name)
-        before = sum(units_of(p) for p in parts if p.column < part.column)
+        before = units_before(self._plan, part)
         key = key_of(self._seed, "dropout", layer.name)
         step = self._constants.step
         flat = mask.flatten(1)
@@ -114,21 +113,20 @@ class Binder:
 
     def _forward(self, op: Op, part: Part) -> Callable[[], None] | None:
         layer = part.layer
-        x = self._memory.block_of(op.reads[: part.joined])
-        y = self._memory.buffer(op.writes[0])
+        x, y = self._operands(op, "x", "y")
         match layer:
             case Convolution():
-                weight, bias = self._buffers(op.reads[-2:])
+                weight, bias = self._operands(op, "weight", "bias")
                 options = self._window(layer)
                 return lambda: convolution.forward(x, weight, bias, y, **options)
             case FullyConnected():
-                weight, bias = self._buffers(op.reads[-2:])
+                weight, bias = self._operands(op, "weight", "bias")
                 flat = x.flatten(1)
                 return lambda: linear.forward(flat, weight, bias, y, precision=self._precision)
-            case MaxPool(size=size, stride=stride):
+            case MaxPool(size=int(size), stride=int(stride)):
                 return lambda: pool.forward(x, y, size=size, stride=stride)
             case LocalResponseNorm() | SpatialResponseNorm():
-                d = self._memory.buffer(op.writes[1])
+                d = self._memory.operand(op, "norm")
                 across = isinstance(layer, LocalResponseNorm)
                 run = norm.across_channels_forward if across else norm.over_pixels_forward
                 size, k, alpha, beta = layer.size, layer.k, layer.alpha, layer.beta
@@ -141,83 +139,80 @@ class Binder:
     def _window(self, layer: Convolution) -> dict[str, Any]:
         return {
             "stride": layer.stride,
-            "padding": (layer.padding, layer.padding),
+            "padding": pair(layer.padding),
             "groups": layer.groups,
             "precision": self._precision,
         }
 
     def _loss(self, op: Op) -> Run:
-        probabilities, labels = self._buffers(op.reads)
+        probabilities, labels = self._operands(op, "y", "labels")
         losses, top1, top5 = (torch.empty(len(labels), device=self._memory.place) for _ in range(3))
 
         def run(context: StepContext) -> None:
             loss.cross_entropy(probabilities, labels, losses, top1, top5)
             context.losses, context.top1, context.top5 = losses, top1, top5
 
-        return run
+        # What is reported is the last head's: the others only help it to learn.
+        return run if op.layer == self._plan.network.layers[-1].name else lambda _: None
 
     def _grad_input(self, op: Op, part: Part) -> Callable[[], None] | None:
         layer = part.layer
-        dx = self._memory.block_of(op.writes)
-        first, *others = self._buffers(op.reads)
+        dx = self._memory.operand(op, "dx")
+        if isinstance(layer, SoftmaxCrossEntropy):
+            if self._plan.replicas > 1 or layer.weight != 1:
+                return None  # the kernel's mean is that of its own images
+            flat, (y, labels) = dx.flatten(1), self._operands(op, "y", "labels")
+            return lambda: loss.backward(y, labels, flat)
+        dy = self._memory.operand(op, "dy")
         match layer:
-            case SoftmaxCrossEntropy():
-                if self._plan.replicas > 1:
-                    return None  # the kernel's mean is that of its own images
-                flat = dx.flatten(1)
-                return lambda: loss.backward(first, others[0], flat)
             case Convolution():
+                weight = self._memory.operand(op, "weight")
                 options = self._window(layer) | {"accumulate": op.accumulate}
-                return lambda: convolution.grad_input(first, others[0], dx, **options)
+                return lambda: convolution.grad_input(dy, weight, dx, **options)
             case FullyConnected():
-                flat = dx.flatten(1)
+                flat, weight = dx.flatten(1), self._memory.operand(op, "weight")
                 return lambda: linear.grad_input(
-                    first, others[0], flat, accumulate=op.accumulate, precision=self._precision
+                    dy, weight, flat, accumulate=op.accumulate, precision=self._precision
                 )
-            case MaxPool(size=size, stride=stride, ties=ties):
-                y, x = others[:2]
-                return lambda: pool.backward(x, y, first, dx, size=size, stride=stride, ties=ties)
-            case LocalResponseNorm(size=size, k=k, alpha=alpha, beta=beta):
-                x, d = others[:2]
+            case MaxPool(size=int(size), stride=int(stride), ties=ties):
+                x, y = self._operands(op, "x", "y")
+                return lambda: pool.backward(x, y, dy, dx, size=size, stride=stride, ties=ties)
+            case LocalResponseNorm() | SpatialResponseNorm():
+                x, d = self._operands(op, "x", "norm")
+                size, alpha, beta = layer.size, layer.alpha, layer.beta
+                if isinstance(layer, SpatialResponseNorm):
+                    return lambda: norm.over_pixels_backward(
+                        x, d, dy, dx, size=size, alpha=alpha, beta=beta
+                    )
+                k = layer.k
                 return lambda: norm.across_channels_backward(
-                    x, d, first, dx, size=size, k=k, alpha=alpha, beta=beta
-                )
-            case SpatialResponseNorm(size=size, alpha=alpha, beta=beta):
-                x, d = others[:2]
-                return lambda: norm.over_pixels_backward(
-                    x, d, first, dx, size=size, alpha=alpha, beta=beta
+                    x, d, dy, dx, size=size, k=k, alpha=alpha, beta=beta
                 )
         return None
 
     def _grad_weight(self, op: Op, part: Part) -> Callable[[], None] | None:
         layer = part.layer
-        dy = self._memory.buffer(op.reads[0])
-        x = self._memory.block_of(op.reads[1 : 1 + part.joined])
-        target, dbias = self._buffers(op.writes)
+        dy, x, dbias = self._operands(op, "dy", "x", "dbias")
         if isinstance(layer, Convolution):
-            options = self._window(layer)
+            options, target = self._window(layer), self._memory.operand(op, "dweight")
             return lambda: convolution.grad_weight(x, dy, target, dbias, **options)
         if not op.fused:
             return None
-        weight, flat = self._memory.buffer(op.reads[-2]), x.flatten(1)
-        momentum_of = (weight, self._constants.weight(layer.name))
+        weight, momentum = self._operands(op, "weight", "momentum")
+        flat, momentum_of = x.flatten(1), (weight, self._constants.weight(layer.name))
         return lambda: linear.grad_weight(
-            flat, dy, target, dbias, momentum_of=momentum_of, precision=self._precision
+            flat, dy, momentum, dbias, momentum_of=momentum_of, precision=self._precision
         )
 
     def _update(self, op: Op, part: Part) -> Callable[[], None]:
-        device = int(op.device.removeprefix("gpu"))
-
-        def own(name: str) -> Tensor:
-            return self._memory.buffer(parameter(device, part, name))
-
-        weight, speed = own("weight"), own("weight.momentum")
-        bias, bias_speed, bias_grad = own("bias"), own("bias.momentum"), own("bias.grad")
-        grad = None if op.fused else own("weight.grad")
         of_weight, of_bias = self._constants.weight(part.layer.name), self._constants.bias
+        weight, speed, bias, bias_speed, dbias = self._operands(
+            op, "weight", "weight.momentum", "bias", "bias.momentum", "dbias"
+        )
+        dweight = None if op.fused else self._memory.operand(op, "dweight")
 
         def run() -> None:
-            update.sgd(weight, speed, grad, of_weight)
-            update.sgd(bias, bias_speed, bias_grad, of_bias)
+            update.sgd(weight, speed, dweight, of_weight)
+            update.sgd(bias, bias_speed, dbias, of_bias)
 
         return run

@@ -17,7 +17,6 @@ from alexsim.execute.random import normal
 from alexsim.execute.runner import Choices, DeviceRunner
 from alexsim.execute.stored import rows_before, stored_parameters
 from alexsim.execute.transport import InProcess, Transport
-from alexsim.network.layers import Convolution, FullyConnected
 from alexsim.network.network import Part
 from alexsim.plan.placement import activation, parameter
 from alexsim.plan.records import Plan, letter
@@ -80,13 +79,15 @@ class Executor:
         for runner in self.runners:
             for parts in self.plan.network.parts:
                 for part in parts:
-                    layer = part.layer
-                    mine = part.column in runner.device.columns
-                    if mine and isinstance(layer, Convolution | FullyConnected):
-                        device = int(runner.device.name.removeprefix("gpu"))
-                        weight = runner.memory.buffer(parameter(device, part, "weight"))
-                        weight.copy_(torch.from_numpy(self._first_weights(part, layer.weight_std)))
-                        runner.memory.buffer(parameter(device, part, "bias")).fill_(layer.bias_init)
+                    if part.column not in runner.device.columns:
+                        continue
+                    device = int(runner.device.name.removeprefix("gpu"))
+                    for held in part.parameters_by_name.values():
+                        tensor = runner.memory.buffer(parameter(device, part, held.name))
+                        tensor.fill_(held.mean)
+                        if held.std:
+                            drawn = self._first_weights(part, held.std)
+                            tensor.add_(torch.from_numpy(drawn))
         for name, tensor in self.parameters().items():
             if name.endswith(".momentum"):
                 tensor.zero_()

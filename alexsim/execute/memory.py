@@ -13,7 +13,7 @@ import torch
 from alexsim.errors import MemoryBudgetError
 from alexsim.network.layers import FullyConnected
 from alexsim.plan.fit import fit
-from alexsim.plan.records import Block, Buffer, Category, DevicePlan, Plan
+from alexsim.plan.records import Block, Buffer, Category, DevicePlan, Op, Plan
 from alexsim.units import format_bytes
 
 CPU = torch.device("cpu")
@@ -102,8 +102,15 @@ class Memory:
         """Buffers that lie side by side, as one tensor; a single one as itself."""
         if len(names) == 1:
             return self.buffer(names[0])
-        (block,) = {self._buffers[name].block for name in names}
-        return self._tensor(self._blocks[block], self._blocks[block].shape)
+        first, *_, last = (self._buffers[name] for name in names)
+        block = self._blocks[first.block]
+        whole = self._tensor(block, block.shape)
+        channels = last.channel + last.shape[1] - first.channel
+        return whole if channels == block.shape[1] else whole.narrow(1, first.channel, channels)
+
+    def operand(self, op: Op, role: str) -> torch.Tensor:
+        """What an op calls ``x``, ``dy``, ``weight`` ..., as one tensor."""
+        return self.block_of(op.operands[role])
 
     def _view(self, buffer: Buffer) -> torch.Tensor:
         block = self._blocks[buffer.block]

@@ -15,8 +15,6 @@ from alexsim.network.network import Network, Part
 from alexsim.plan.placement import parameter
 from alexsim.plan.records import Plan, letter
 
-_NAMES = ("weight", "bias", "weight.momentum", "bias.momentum")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
@@ -59,26 +57,28 @@ def stored_parameters(plan: Plan) -> dict[str, Stored]:
     device_of = {column: device.name for device in plan.devices for column in device.columns}
     found = {}
     for parts in plan.network.parts:
-        if not parts[0].weight_shape:
+        if not parts[0].parameters_by_name:
             continue
         layer = parts[0].layer.name
-        names = _NAMES if layer in plan.trainable else _NAMES[:2]
+        names = {name: name for name in parts[0].parameters_by_name}
+        if layer in plan.trainable:
+            names |= {f"{p.name}.momentum": p.name for p in parts[0].trained}
         # Columns have weights of their own, unless they are parts of a network of one column.
         for one in [parts] if plan.partition == "hybrid" else [(part,) for part in parts]:
-            for name in names:
+            for name, parameter_name in names.items():
                 found[f"{layer}.{letter(one[0].column)}.{name}"] = _stored(
-                    one, name, plan.network, device_of
+                    one, name, parameter_name, plan.network, device_of
                 )
     return found
 
 
 def _stored(
-    parts: tuple[Part, ...], name: str, network: Network, device_of: Mapping[int, str]
+    parts: tuple[Part, ...], name: str, of: str, network: Network, device_of: Mapping[int, str]
 ) -> Stored:
     places = []
     for part in parts:
         device = device_of[part.column]
-        shape = part.bias_shape if name.startswith("bias") else part.weight_shape
+        shape = part.parameters_by_name[of].shape
         places.append(
             Held(
                 device=device,

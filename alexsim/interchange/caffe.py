@@ -45,6 +45,7 @@ from alexsim.network.layers import (
     SoftmaxCrossEntropy,
     SpatialResponseNorm,
     Tanh,
+    pair,
 )
 from alexsim.network.network import INPUT, Network, Part
 
@@ -107,7 +108,8 @@ def _add(net: Any, network: Network, parts: tuple[Part, ...], at: str) -> str:
             _refuse_leftover(layer, first)
             made = _new(net, name, "Pooling", at)
             made.pooling_param.pool = int(isinstance(layer, AveragePool))
-            made.pooling_param.kernel_size, made.pooling_param.stride = layer.size, layer.stride
+            size, stride = pair(layer.size)[0], pair(layer.stride)[0]
+            made.pooling_param.kernel_size, made.pooling_param.stride = size, stride
         case LocalResponseNorm() as layer:
             _add_norms(net, layer, len(parts), at)
         case SpatialResponseNorm() as layer:
@@ -133,15 +135,16 @@ def _new(net: Any, name: str, kind: str, bottom: str, *, top: str | None = None)
 
 def _add_convolution(net: Any, layer: Convolution, parts: tuple[Part, ...], at: str) -> str:
     first = parts[0]
-    over = [layer.end_padding(extent) - layer.padding for extent in first.input_shape[1:]]
-    if any(over) and first.reads[0].layer != INPUT:
+    over = layer.end_paddings(first.input_shape) != pair(layer.padding)
+    if over and first.reads[0].layer != INPUT:
         raise InterchangeError(
             f"layer {layer.name!r}: its windows hang over the right and bottom edges; Caffe pads"
             " both sides alike"
         )
     made = _new(net, layer.name, "Convolution", at).convolution_param
-    made.num_output, made.kernel_size = layer.filters * len(parts), layer.size
-    made.pad, made.stride, made.group = layer.padding, layer.stride, plain_groups(parts)
+    made.num_output, made.kernel_size = layer.filters * len(parts), pair(layer.size)[0]
+    made.pad, made.stride = pair(layer.padding)[0], pair(layer.stride)[0]
+    made.group = plain_groups(parts)
     return layer.name
 
 
@@ -188,7 +191,7 @@ def _add_scale(net: Any, layer: LocalResponseNorm | SpatialResponseNorm) -> None
 
 def _refuse_leftover(layer: MaxPool | AveragePool, part: Part) -> None:
     for extent, out in zip(part.input_shape[1:], part.output_shape[1:], strict=True):
-        theirs = -(-(extent - layer.size) // layer.stride) + 1
+        theirs = -(-(extent - pair(layer.size)[0]) // pair(layer.stride)[0]) + 1
         if theirs != out:
             raise InterchangeError(
                 f"layer {layer.name!r}: leaves out what is left of {extent} pixels; Caffe's pools"
@@ -201,7 +204,8 @@ def caffe_input_shape(network: Network) -> Shape:
     channels, *extents = network.input_shape
     layer = network.layers[0]
     if isinstance(layer, Convolution):
-        extents = [extent + layer.end_padding(extent) - layer.padding for extent in extents]
+        more = zip(layer.end_paddings(network.input_shape), pair(layer.padding), strict=True)
+        extents = [extent + end - begin for extent, (end, begin) in zip(extents, more, strict=True)]
     return (channels, *extents)
 
 

@@ -20,9 +20,16 @@ from alexsim.network.layers import (
     Convolution,
     Dropout,
     FullyConnected,
+    Layer,
+    LocalResponseNorm,
     MaxPool,
+    Pool,
     ReLU,
     Shape,
+    Sigmoid,
+    SoftmaxCrossEntropy,
+    SpatialResponseNorm,
+    Tanh,
 )
 from alexsim.network.network import Network, Part
 
@@ -30,6 +37,10 @@ Tensor = torch.Tensor
 State = Mapping[str, Tensor]
 
 KINDS = ("weight", "bias")
+_PLAIN = (
+    Convolution, FullyConnected, MaxPool, AveragePool, LocalResponseNorm, SpatialResponseNorm,
+    ReLU, Sigmoid, Tanh, Dropout, SoftmaxCrossEntropy,
+)  # fmt: skip
 _SCALES_PASS = ReLU | MaxPool | AveragePool | Dropout
 """What computes the same of a scaled input, scaled."""
 
@@ -130,12 +141,30 @@ def weighted(network: Network) -> tuple[tuple[Part, ...], ...]:
     Raises:
         NetworkError: columns begin with something else, which each does to the same images.
     """
+    for layer in network.layers:
+        if not isinstance(layer, _PLAIN) or layer.inputs or not _is_plain(layer):
+            raise NetworkError(
+                f"layer {layer.name!r}: networks that are no chain of AlexNet's layers are not"
+                " written in other formats, nor read from them"
+            )
     first = network.parts[0]
     if len(first) > 1 and not first[0].weight_shape:
         raise NetworkError(
             f"layer {first[0].layer.name!r}: columns that begin without weights have no plain form"
         )
     return tuple(parts for parts in network.parts if parts[0].weight_shape)
+
+
+def _is_plain(layer: Layer) -> bool:
+    """Whether formats of AlexNet's time know such a layer."""
+    if isinstance(layer, Dropout):
+        return not (layer.rescaled or layer.whole_images)
+    if isinstance(layer, Convolution):
+        square = all(isinstance(v, int) for v in (layer.size, layer.stride, layer.padding))
+        return square and layer.bias and layer.dilation == 1
+    if isinstance(layer, Pool):
+        return isinstance(layer.size, int) and isinstance(layer.stride, int) and not layer.padding
+    return True
 
 
 def plain_groups(parts: tuple[Part, ...]) -> int:

@@ -41,6 +41,7 @@ from alexsim.network.layers import (
     Sigmoid,
     SpatialResponseNorm,
     Tanh,
+    pair,
 )
 from alexsim.network.network import Network, Part
 
@@ -176,10 +177,11 @@ def _module(network: Network, parts: tuple[Part, ...]) -> nn.Module:
             return ColumnNorm(len(parts), layer)
         case SpatialResponseNorm() as layer:
             return SpatialNorm(layer)
-        case MaxPool(size=size, stride=stride, rounding=rounding):
-            return nn.MaxPool2d(size, stride, ceil_mode=rounding == "ceil")
-        case AveragePool(size=size, stride=stride, rounding=rounding):
-            return nn.AvgPool2d(size, stride, ceil_mode=rounding == "ceil")
+        case MaxPool(size=size, stride=stride, padding=padding, rounding=rounding):
+            return nn.MaxPool2d(size, stride, padding, ceil_mode=rounding == "ceil")
+        case AveragePool(size=size, stride=stride, padding=padding, rounding=rounding) as layer:
+            ceil, counts = rounding == "ceil", layer.count_padding
+            return nn.AvgPool2d(size, stride, padding, ceil, counts)
         case ReLU():
             return nn.ReLU()
         case Sigmoid():
@@ -195,8 +197,8 @@ def _module(network: Network, parts: tuple[Part, ...]) -> nn.Module:
 def _convolution(layer: Convolution, parts: tuple[Part, ...]) -> nn.Module:
     first = parts[0]
     groups = plain_groups(parts)
-    ends = [layer.end_padding(extent) for extent in first.input_shape[1:]]
-    uneven = any(end != layer.padding for end in ends)
+    ends, (top, left) = layer.end_paddings(first.input_shape), pair(layer.padding)
+    uneven = ends != (top, left)
     made = nn.Conv2d(
         first.input_shape[0] * (groups // layer.groups),
         layer.filters * len(parts),
@@ -206,7 +208,7 @@ def _convolution(layer: Convolution, parts: tuple[Part, ...]) -> nn.Module:
         groups=groups,
     )
     if uneven:
-        border = (layer.padding, ends[1], layer.padding, ends[0])
+        border = (left, ends[1], top, ends[0])
         made.register_forward_pre_hook(partial(_pad, border))
     return made
 

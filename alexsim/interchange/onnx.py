@@ -31,11 +31,13 @@ from alexsim.network.layers import (
     FullyConnected,
     LocalResponseNorm,
     MaxPool,
+    Pair,
     ReLU,
     Sigmoid,
     SoftmaxCrossEntropy,
     SpatialResponseNorm,
     Tanh,
+    pair,
 )
 from alexsim.network.network import Network, Part
 
@@ -142,9 +144,8 @@ class _Graph:
                 self._spatial_norm(layer)
             case MaxPool() | AveragePool() as layer:
                 # Not ceil_mode: runtimes differ in whether a window past the edge counts.
-                ends = [layer.end_padding(extent) for extent in first.input_shape[1:]]
-                kind = type(layer).__name__
-                self._pool(kind, name, layer.size, layer.stride, pads=[0, 0, *ends])
+                pads = [*pair(layer.padding), *layer.overhangs(first.input_shape)]
+                self._pool(type(layer).__name__, name, layer.size, layer.stride, pads=pads)
             case Dropout():
                 pass
             case SoftmaxCrossEntropy():
@@ -153,14 +154,14 @@ class _Graph:
                 self._node(_SIMPLE[type(other)], name)
 
     def _convolution(self, layer: Convolution, parts: tuple[Part, ...]) -> None:
-        ends = [layer.end_padding(extent) for extent in parts[0].input_shape[1:]]
+        ends = layer.end_paddings(parts[0].input_shape)
         self._node(
             "Conv",
             layer.name,
             *self._weights(layer.name, self._plain[f"{layer.name}.weight"]),
-            kernel_shape=[layer.size] * 2,
-            strides=[layer.stride] * 2,
-            pads=[layer.padding, layer.padding, *ends],
+            kernel_shape=pair(layer.size),
+            strides=pair(layer.stride),
+            pads=[*pair(layer.padding), *ends],
             group=plain_groups(parts),
         )
 
@@ -198,8 +199,8 @@ class _Graph:
         self._node("Pow", f"{name}.factor", self._number(f"{name}.power", -layer.beta))
         self._node("Mul", name, x)
 
-    def _pool(self, op: str, name: str, size: int, stride: int, **attributes: Any) -> None:
-        self._node(op, name, kernel_shape=[size] * 2, strides=[stride] * 2, **attributes)
+    def _pool(self, op: str, name: str, size: Pair, stride: Pair, **attributes: Any) -> None:
+        self._node(op, name, kernel_shape=pair(size), strides=pair(stride), **attributes)
 
     def _finish(self, softmax: Part) -> None:
         self._flatten(softmax, softmax.layer.name)

@@ -5,10 +5,9 @@ What is counted
 ``mac``: multiply-adds of convolutions and fully connected layers; 1 MAC = 2 FLOP. Windows over
     the zero border count in full, as every published figure of AlexNet does.
 ``elementwise_flop``: everything else, per output element of a layer what its class says
-    (``Layer.elementwise``).
-    ``grad_weight`` of a weighted layer adds 1 per output element (the bias gradient). ``update`` is
-    7 per weight (momentum, decay, gradient, sum) and 4 per bias; where ``grad_weight`` is fused
-    into the update, 6 of the 7 move to ``grad_weight``.
+    (``Layer.elementwise``; the gradient of a bias is 1). ``update`` is 7 per weight (momentum,
+    decay, gradient, sum) and 4 per other parameter; where ``grad_weight`` is fused into the update,
+    6 of the 7 move to ``grad_weight``.
 ``moved_bytes``: each operand read once and each result written once, 4 bytes per element: the
     least traffic any kernel has, not what a given kernel does.
 """
@@ -18,8 +17,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from alexsim.network.layers import Convolution
-from alexsim.network.network import Part, Read
+from alexsim.network.layers import Concat, Elementwise
+from alexsim.network.network import Part
 
 FLOAT_BYTES = 4
 
@@ -40,9 +39,7 @@ class Count:
 
 def macs(part: Part) -> int:
     """Multiply-adds of one image's forward pass; its two gradients cost the same each."""
-    if isinstance(part.layer, Convolution):
-        return part.weight_count * math.prod(part.output_shape[1:])
-    return part.weight_count
+    return part.layer.multiply_adds(part.input_shape, part.output_shape)
 
 
 def forward(part: Part, batch_size: int) -> Count:
@@ -51,25 +48,24 @@ def forward(part: Part, batch_size: int) -> Count:
     return _count(
         batch_size,
         mac=macs(part),
-        elementwise=outputs * part.layer.elementwise().forward,
-        elements=part.input_values + outputs * (1 + len(part.layer.auxiliary)),
-        parameters=part.parameters,
+        elementwise=_arithmetic(part).forward,
+        elements=part.input_values + outputs + _auxiliary(part, batch=False),
+        parameters=part.parameters + _auxiliary(part, batch=True),
     )
 
 
-def grad_input(part: Part, batch_size: int, of: Read | None = None) -> Count:
-    """Cost of the gradient with respect to the layer's whole input, or to one output it reads."""
-    outputs, inputs = math.prod(part.output_shape), part.input_values
-    if of is not None:
-        # A copy of the output's gradient, or of its share.
-        size = math.prod(part.input_shapes[part.reads.index(of)])
-        return _count(batch_size, mac=0, elementwise=0, elements=2 * size, parameters=0)
+def grad_input(part: Part, batch_size: int, of: int | None = None) -> Count:
+    """Cost of the gradient with respect to the layer's whole input, or to one of its inputs."""
+    outputs = math.prod(part.output_shape)
+    inputs = part.input_values if of is None else math.prod(part.input_shapes[of])
+    if isinstance(part.layer, Concat):
+        outputs = inputs  # a slice of it
     return _count(
         batch_size,
         mac=macs(part),
-        elementwise=outputs * part.layer.elementwise().grad_input,
-        elements=outputs + inputs + _elements_reread(part),
-        parameters=part.weight_count,
+        elementwise=_arithmetic(part).grad_input,
+        elements=outputs + inputs + _elements_reread(part, of),
+        parameters=_backward_parameters(part) + _auxiliary(part, batch=True),
     )
 
 
@@ -82,9 +78,9 @@ def grad_weight(part: Part, batch_size: int, *, fused: bool, later: bool = False
     count = _count(
         batch_size,
         mac=macs(part),
-        elementwise=outputs,
+        elementwise=_arithmetic(part).grad_weight,
         elements=outputs + inputs,
-        parameters=part.parameters,
+        parameters=part.parameters + _auxiliary(part, batch=True),
     )
     if not fused:
         return count
@@ -117,7 +113,28 @@ def _count(batch_size: int, *, mac: int, elementwise: int, elements: int, parame
     )
 
 
-def _elements_reread(part: Part) -> int:
+def _arithmetic(part: Part) -> Elementwise:
+    return part.layer.arithmetic(part.input_shape, part.output_shape)
+
+
+def _auxiliary(part: Part, *, batch: bool) -> int:
+    """Values of auxiliary buffers: those that every image has, or those of the minibatch."""
+    return sum(math.prod(kept.shape) for kept in part.auxiliary if kept.per_image != batch)
+
+
+def _backward_parameters(part: Part) -> int:
+    """Parameters that the input's gradient is computed from."""
+    weight = part.parameters_by_name.get("weight")
+    return math.prod(weight.shape) if weight else 0
+
+
+def _elements_reread(part: Part, of: int | None = None) -> int:
     """Elements per image that the backward op reads beside the output's gradient."""
-    outputs, inputs = math.prod(part.output_shape), math.prod(part.input_shape)
-    return sum(inputs if kept == "input" else outputs for kept in part.layer.backward_reads)
+    sizes = {
+        "output": math.prod(part.output_shape),
+        "input": part.input_values
+        if of is None
+        else part.input_values - math.prod(part.input_shapes[of]),
+    }
+    kept = sum(sizes[kept] for kept in part.layer.backward_reads)
+    return kept + _auxiliary(part, batch=False)

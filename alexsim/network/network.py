@@ -5,55 +5,53 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 from alexsim.errors import NetworkError
 from alexsim.network.layers import (
+    Auxiliary,
+    Concat,
     Convolution,
     FullyConnected,
     Layer,
+    Parameter,
+    Role,
     Shape,
     SoftmaxCrossEntropy,
 )
+from alexsim.network.layers.base import side_by_side
+from alexsim.network.views import Places, Read
 
 INPUT = "input"
 """Name of what the first layer reads; every column reads the same images."""
-
-
-class Read(NamedTuple):
-    """An output that a part reads: a layer's, in one column."""
-
-    layer: str
-    column: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     """One layer in one column, with its shapes resolved (batch left out).
 
-    ``reads`` are the outputs that it reads, layer by layer in the order of its inputs, columns in
-    order; ``input_shapes`` is the shape of each input, columns side by side.
+    ``inputs`` are its inputs, each the outputs that it is made of: one, or several that lie side
+    by side (columns in order, or what a concatenation puts together).
     """
 
     layer: Layer
     column: int
-    reads: tuple[Read, ...]
+    inputs: tuple[tuple[Read, ...], ...]
     input_shapes: tuple[Shape, ...]
+    input_shape: Shape
     output_shape: Shape
-    weight_shape: Shape
-    bias_shape: Shape
+    parameters_by_name: Mapping[str, Parameter]
+    auxiliary: tuple[Auxiliary, ...]
     copied: bool = False
     """One of the copies that all columns have of this layer, on images of its own."""
     gathers: bool = False
     """Reads one column at a time, each with its own images, instead of all side by side."""
+    view: bool = False
+    """A concatenation of outputs that lie side by side: nothing is done for it."""
 
     @property
-    def input_shape(self) -> Shape:
-        """Shape of what it works on: its inputs side by side, or the one that all have."""
-        first, *others = self.input_shapes
-        if not (self.layer.side_by_side and others):
-            return first
-        return (sum(shape[0] for shape in self.input_shapes), *first[1:])
+    def reads(self) -> tuple[Read, ...]:
+        """Every output that it reads, input by input."""
+        return tuple(read for group in self.inputs for read in group)
 
     @property
     def input_values(self) -> int:
@@ -67,25 +65,43 @@ class Part:
 
     @property
     def joined(self) -> int:
-        """Inputs that are read side by side."""
-        return len(self.reads) if self.layer.side_by_side and not self.gathers else 1
+        """Outputs that its first input is made of."""
+        return 1 if self.gathers else len(self.inputs[0])
+
+    @property
+    def weight_shape(self) -> Shape:
+        """Shape of its ``weight``; empty if it has none."""
+        weight = self.parameters_by_name.get("weight")
+        return weight.shape if weight else ()
+
+    @property
+    def bias_shape(self) -> Shape:
+        """Shape of its ``bias``; empty if it has none."""
+        bias = self.parameters_by_name.get("bias")
+        return bias.shape if bias else ()
+
+    @property
+    def trained(self) -> tuple[Parameter, ...]:
+        """Parameters with a gradient."""
+        return tuple(p for p in self.parameters_by_name.values() if p.trained)
 
     @property
     def parameters(self) -> int:
-        """Weights and biases of this part."""
-        return self.weight_count + math.prod(self.bias_shape) * bool(self.bias_shape)
+        """Values of all parameters with a gradient."""
+        return sum(math.prod(parameter.shape) for parameter in self.trained)
 
     @property
     def weight_count(self) -> int:
-        """Weights of this part, biases left out."""
-        return math.prod(self.weight_shape) if self.weight_shape else 0
+        """Those of them that are weights of multiply-adds."""
+        return sum(math.prod(p.shape) for p in self.trained if p.role == Role.WEIGHT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
     """A graph of layers in an order in which each follows what it reads.
 
-    The first reads images; the last is the softmax and its cost.
+    The first reads images; the last is the softmax and its cost. Others may stand before it, each
+    with its share of the cost.
 
     Raises:
         NetworkError: two layers have one name, one reads what does not stand before it, nothing
@@ -117,11 +133,8 @@ class Network:
         for name in names:
             if names.count(name) > 1 or name == INPUT:
                 raise NetworkError(f"network {self.name!r}: the layer name {name!r} is taken")
-        costs = [isinstance(layer, SoftmaxCrossEntropy) for layer in self.layers]
-        if not costs or not costs[-1] or any(costs[:-1]):
-            raise NetworkError(
-                f"network {self.name!r}: SoftmaxCrossEntropy must be the last layer, and only it"
-            )
+        if not self.layers or not isinstance(self.layers[-1], SoftmaxCrossEntropy):
+            raise NetworkError(f"network {self.name!r}: the last layer must be SoftmaxCrossEntropy")
         readers: dict[str, tuple[str, ...]] = dict.fromkeys((INPUT, *names), ())
         for index, layer in enumerate(self.layers):
             for name in dict.fromkeys(self.inputs_of(index)):
@@ -130,6 +143,8 @@ class Network:
         object.__setattr__(self, "readers", readers)
         object.__setattr__(self, "parts", tuple(_resolve(self)))
         by_name = {parts[0].layer.name: parts for parts in self.parts}
+        if self.copied and not self.is_chain:
+            raise NetworkError(f"network {self.name!r}: only a chain of layers can be copied")
         object.__setattr__(self, "_parts_by_name", by_name)
 
     def inputs_of(self, index: int) -> tuple[str, ...]:
@@ -151,6 +166,20 @@ class Network:
         before = (INPUT, *(layer.name for layer in self.layers[:-1]))
         return all(self.inputs_of(i) == (name,) for i, name in enumerate(before))
 
+    @property
+    def heads(self) -> tuple[SoftmaxCrossEntropy, ...]:
+        """The layers that have a cost; the last is the network's answer."""
+        return tuple(layer for layer in self.layers if isinstance(layer, SoftmaxCrossEntropy))
+
+    @property
+    def answering(self) -> frozenset[str]:
+        """The last layer, and all that its output depends on."""
+        needed = {self.layers[-1].name}
+        for index in range(len(self.layers) - 1, -1, -1):
+            if self.layers[index].name in needed:
+                needed.update(self.inputs_of(index))
+        return frozenset(needed - {INPUT})
+
     def reaches(self, names: Collection[str]) -> frozenset[str]:
         """These layers, and all whose outputs depend on theirs."""
         reached = set(names)
@@ -167,7 +196,7 @@ class Network:
     @property
     def neurons(self) -> int:
         """Outputs of convolutions and fully connected layers, one image, input left out."""
-        return sum(math.prod(part.output_shape) for part in self._own_parts() if part.weight_shape)
+        return sum(math.prod(part.output_shape) for part in self._own_parts() if part.weight_count)
 
     def _own_parts(self) -> Iterator[Part]:
         return (p for parts in self.parts for p in parts if not (p.copied and p.column))
@@ -179,20 +208,41 @@ class Network:
 
     @property
     def weighted_layers(self) -> tuple[str, ...]:
-        """Names of the layers that have parameters, in order."""
-        return tuple(parts[0].layer.name for parts in self.parts if parts[0].weight_shape)
+        """Names of the layers that have parameters to train, in order."""
+        return tuple(parts[0].layer.name for parts in self.parts if parts[0].trained)
 
     def with_head(self, classes: int) -> Network:
-        """The same network with its last fully connected layer replaced by one of ``classes``.
+        """The same network with the last fully connected layer of every head made one of
+        ``classes``.
 
         The new layer lives in column 0, as the 2012 network's last layer did.
+
+        Raises:
+            NetworkError: a head has no fully connected layer.
         """
-        last = max(i for i, layer in enumerate(self.layers) if isinstance(layer, FullyConnected))
-        head = self.layers[last]
-        assert isinstance(head, FullyConnected)
         units = classes if self.columns == 1 else (classes, *([0] * (self.columns - 1)))
-        layers = (*self.layers[:last], replace(head, units=units), *self.layers[last + 1 :])
-        return replace(self, layers=layers)
+        replaced = {layer.name: replace(layer, units=units) for layer in self.last_layers()}
+        return replace(self, layers=tuple(replaced.get(la.name, la) for la in self.layers))
+
+    def last_layers(self) -> tuple[FullyConnected, ...]:
+        """Of each head, the last fully connected layer before it.
+
+        Raises:
+            NetworkError: a head has none.
+        """
+        places = {layer.name: index for index, layer in enumerate(self.layers)}
+        found = []
+        for head in self.heads:
+            layer: Layer = head
+            while not isinstance(layer, FullyConnected):
+                before = self.inputs_of(places[layer.name])
+                if len(before) > 1 or before[0] == INPUT:
+                    raise NetworkError(
+                        f"network {self.name!r}: no fully connected layer leads to {head.name!r}"
+                    )
+                layer = self.layers[places[before[0]]]
+            found.append(layer)
+        return tuple(found)
 
 
 def _resolve(network: Network) -> Iterator[tuple[Part, ...]]:
@@ -200,99 +250,117 @@ def _resolve(network: Network) -> Iterator[tuple[Part, ...]]:
     shapes: dict[str, dict[int, Shape]] = {
         INPUT: dict.fromkeys(range(network.columns), network.input_shape)
     }
+    views = _views(network)
+    made_of: dict[Read, tuple[Read, ...]] = {}
     for index, layer in enumerate(network.layers):
         inputs = network.inputs_of(index)
         for name in inputs:
             if name not in shapes:
                 raise NetworkError(f"layer {layer.name!r}: no layer {name!r} stands before it")
+            if any(name == head.name for head in network.heads):
+                raise NetworkError(f"layer {layer.name!r} reads the cost {name!r}: nothing can")
         if layer.several != (len(inputs) > 1) or len(set(inputs)) < len(inputs):
             count = "two or more different outputs" if layer.several else "one output"
             raise NetworkError(f"layer {layer.name!r}: it reads {count}, got {', '.join(inputs)}")
-        parts = tuple(_parts_of(network, index, inputs, shapes))
+        units = layer.units if isinstance(layer, FullyConnected) else 0
+        if isinstance(units, tuple) and len(units) != network.columns:
+            raise NetworkError(
+                f"layer {layer.name!r}: units {units} must name {network.columns} column(s)"
+            )
+        parts = tuple(_parts_of(network, index, inputs, shapes, made_of))
         if not parts:
             raise NetworkError(f"network {network.name!r}: no column has layer {layer.name!r}")
+        if layer.name in views:
+            parts = tuple(replace(part, view=True) for part in parts)
+            made_of.update({Read(layer.name, part.column): part.reads for part in parts})
         yield parts
         shapes[layer.name] = {part.column: part.output_shape for part in parts}
-    for layer in network.layers[:-1]:
-        if not network.readers[layer.name]:
+    for layer in network.layers:
+        if not (network.readers[layer.name] or isinstance(layer, SoftmaxCrossEntropy)):
             raise NetworkError(f"network {network.name!r}: no layer reads {layer.name!r}")
 
 
+def _views(network: Network) -> frozenset[str]:
+    """Names of the concatenations whose inputs lie side by side."""
+    concats = {
+        layer.name: network.inputs_of(index)
+        for index, layer in enumerate(network.layers)
+        if isinstance(layer, Concat)
+    }
+    if not concats:
+        return frozenset()
+    places = Places()
+    for index, layer in enumerate(network.layers):
+        # What is read of all columns has its block already.
+        if layer.reads_all and network.columns > 1:
+            names = network.inputs_of(index)
+            if names[0] not in concats:
+                places.take(
+                    [Read(name, c) for name in names for c in range(network.columns)],
+                    lambda _: True,
+                )
+    views: set[str] = set()
+
+    def outputs(name: str, column: int) -> tuple[Read, ...]:
+        if name not in concats:
+            return (Read(name, column),)
+        return tuple(read for inner in concats[name] for read in outputs(inner, column))
+
+    for name in reversed(concats):
+        # One rule for all columns, so that a layer is the same thing in each of them.
+        if all(
+            places.take(outputs(name, column), lambda read: read.layer != INPUT)
+            for column in range(network.columns)
+        ):
+            views.add(name)
+    return frozenset(views)
+
+
 def _parts_of(
-    network: Network, index: int, inputs: tuple[str, ...], shapes: Mapping[str, dict[int, Shape]]
+    network: Network,
+    index: int,
+    inputs: tuple[str, ...],
+    shapes: Mapping[str, dict[int, Shape]],
+    made_of: Mapping[Read, tuple[Read, ...]],
 ) -> Iterator[Part]:
     layer = network.layers[index]
     copied, gathers = index < network.copied, 0 < index == network.copied
-    for column in _columns_of(network, layer):
-        everywhere = _reads_all(layer) and not copied
-        reads = tuple(
-            Read(name, source)
+    for column in filter(layer.stands_in, range(network.columns)):
+        everywhere = layer.reads_all and not copied
+        read = {
+            name: sorted(shapes[name]) if everywhere and name != INPUT else [column]
             for name in inputs
-            for source in (sorted(shapes[name]) if everywhere and name != INPUT else (column,))
-        )
-        if all(source in shapes[name] for name, source in reads):
-            side_by_side = [
-                _concatenated(layer, [shapes[r.layer][r.column] for r in reads if r.layer == name])
-                if not gathers
-                else shapes[name][min(shapes[name])]
-                for name in inputs
-            ]
-            part = _part(layer, column, reads, tuple(side_by_side))
-            yield replace(part, copied=copied, gathers=gathers)
-        elif isinstance(layer, Convolution | FullyConnected):
-            lacking = next(name for name, source in reads if source not in shapes[name])
+        }
+        lacking = next((n for n, columns in read.items() if not set(columns) <= set(shapes[n])), "")
+        if lacking and isinstance(layer, Convolution | FullyConnected):
             raise NetworkError(f"layer {layer.name!r}: column {column} has no {lacking!r} to read")
-
-
-def _columns_of(network: Network, layer: Layer) -> tuple[int, ...]:
-    if isinstance(layer, SoftmaxCrossEntropy):
-        return (0,)
-    columns = tuple(range(network.columns))
-    if not isinstance(layer, FullyConnected):
-        return columns
-    if isinstance(layer.units, tuple) and len(layer.units) != network.columns:
-        raise NetworkError(
-            f"layer {layer.name!r}: units {layer.units} must name {network.columns} column(s)"
+        if lacking:
+            continue
+        input_shapes = tuple(
+            shapes[name][columns[0]]
+            if gathers
+            else side_by_side(layer, [shapes[name][c] for c in columns])
+            for name, columns in read.items()
         )
-    return tuple(column for column in columns if layer.units_in(column))
-
-
-def _reads_all(layer: Layer) -> bool:
-    if isinstance(layer, Convolution | FullyConnected):
-        return layer.reads == "all"
-    return isinstance(layer, SoftmaxCrossEntropy)
-
-
-def _part(
-    layer: Layer, column: int, reads: tuple[Read, ...], input_shapes: tuple[Shape, ...]
-) -> Part:
-    input_shape = (
-        _concatenated(layer, list(input_shapes)) if layer.side_by_side else input_shapes[0]
-    )
-    if not layer.side_by_side and len(set(input_shapes)) > 1:
-        raise NetworkError(f"layer {layer.name!r}: its inputs differ in shape: {input_shapes}")
-    if isinstance(layer, FullyConnected):
-        units = layer.units_in(column)
-        output_shape: Shape = (units,)
-        weight_shape: Shape = (units, math.prod(input_shape))
-    else:
-        output_shape = layer.output_shape(input_shape)
-        weight_shape = layer.weight_shape(input_shape)
-    return Part(
-        layer=layer,
-        column=column,
-        reads=reads,
-        input_shapes=input_shapes,
-        output_shape=output_shape,
-        weight_shape=weight_shape,
-        bias_shape=output_shape[:1] if layer.has_bias else (),
-    )
-
-
-def _concatenated(layer: Layer, shapes: list[Shape]) -> Shape:
-    if len({shape[1:] for shape in shapes}) > 1:
-        raise NetworkError(f"layer {layer.name!r}: columns of different shapes {shapes}")
-    return (sum(shape[0] for shape in shapes), *shapes[0][1:])
+        input_shape = layer.input_shape(input_shapes)
+        output_shape = layer.output_shape(input_shape, column)
+        yield Part(
+            layer=layer,
+            column=column,
+            inputs=tuple(
+                tuple(
+                    leaf for c in columns for leaf in made_of.get(Read(name, c), (Read(name, c),))
+                )
+                for name, columns in read.items()
+            ),
+            input_shapes=input_shapes,
+            input_shape=input_shape,
+            output_shape=output_shape,
+            parameters_by_name={p.name: p for p in layer.parameters(input_shape, column)},
+            auxiliary=layer.auxiliary(input_shape, output_shape),
+            copied=copied,
+            gathers=gathers,
+        )
 
 
 def square_side(crop_side: int) -> int:

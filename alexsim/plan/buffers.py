@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from alexsim.network.counts import FLOAT_BYTES
-from alexsim.network.layers import Convolution, Shape
-from alexsim.network.network import INPUT, Part, Read
+from alexsim.network.layers import Convolution, Role, Shape, pair
+from alexsim.network.network import INPUT, Part
+from alexsim.network.views import Read
 from alexsim.plan.placement import parameter
 from alexsim.plan.records import Category, Policy, letter
 from alexsim.plan.steps import StepList
@@ -50,7 +51,7 @@ def partial_sum_copies(part: Part) -> int:
     and what time the sums take both come from here.
     """
     assert isinstance(part.layer, Convolution)
-    per_copy = {11: 5, 5: 3}.get(part.layer.size, 13)
+    per_copy = {11: 5, 5: 3}.get(max(pair(part.layer.size)), 13)
     return -(-math.prod(part.output_shape[1:]) // per_copy)
 
 
@@ -62,6 +63,8 @@ def pieces(steps: StepList, policy: Policy) -> list[Piece]:
             found += _part_pieces(steps, policy, part)
             found += _remote_pieces(steps, part)
     found += _landings(steps, found)
+    # What several layers read of another device has one copy here.
+    found = list({piece.name: piece for piece in found}.values())
     if policy == "reuse":
         touched = {name for ops in steps.steps for op in ops for name in (*op.reads, *op.writes)}
         found = [piece for piece in found if piece.name in touched]
@@ -91,27 +94,30 @@ def _part_pieces(steps: StepList, policy: Policy, part: Part) -> Iterator[Piece]
         made.name, made.persistent = parameter(device, part, name), persistent
         return made
 
+    if part.view:
+        return
     output = piece("activation", Category.ACTIVATION, shape)
-    if policy != "as-released" and layer.overwrites_input and _is_free(steps, part.reads[0]):
-        output.shares = steps.inputs(part)[0]
+    if policy != "as-released" and layer.overwrites_input and _is_free(steps, part.reads):
+        output.shares = steps.inputs(part)[0][0]
     yield output
-    if steps.needs_grad(layer.name):
+    if steps.has_grad(layer.name):
         grad = piece("activation_grad", Category.ACTIVATION_GRAD, shape)
+        grad.shares = steps.shared.get(grad.name, "")
         readers = steps.network.readers[layer.name]
         if policy != "as-released" and len(readers) == 1:
             (after,) = readers
             if steps.network.parts_of(after)[0].layer.overwrites_grad:
                 grad.shares = f"gpu{device}/{after}.{letter(part.column)}.activation_grad"
         yield grad
-    for kept in layer.auxiliary:
-        yield piece(kept, Category(kept), shape)
-    for name, size in (("weight", part.weight_shape), ("bias", part.bias_shape)):
-        if not size:
-            continue
+    for kept in part.auxiliary:
+        images = (steps.batch_size,) if kept.per_image else ()
+        yield piece(kept.name, Category(kept.category), (*images, *kept.shape))
+    for name, size, role, *_ in part.parameters_by_name.values():
         yield piece(name, Category.WEIGHT, size, persistent=True)
-        if trains:
-            yield piece(f"{name}.momentum", Category.MOMENTUM, size, persistent=True)
-        if trains and not (name == "weight" and steps.fuses(part)):
+        if not (trains and role != Role.RUNNING):
+            continue
+        yield piece(f"{name}.momentum", Category.MOMENTUM, size, persistent=True)
+        if not (role == Role.WEIGHT and steps.fuses(part)):
             yield piece(f"{name}.grad", Category.WEIGHT_GRAD, size)
     if trains and isinstance(layer, Convolution):
         # One such buffer per convolution, reused over the columns it reads.
@@ -123,11 +129,11 @@ def _part_pieces(steps: StepList, policy: Policy, part: Part) -> Iterator[Piece]
 def _remote_pieces(steps: StepList, part: Part) -> Iterator[Piece]:
     device = steps.device_of[part.column]
     for read in part.reads:
-        if steps.device_of[read.column] == device:
+        if read.layer == INPUT or steps.device_of[read.column] == device:
             continue
         shape = (steps.batch_size, *steps.network.part_of(*read).output_shape)
         names = [("activation", Category.REMOTE)]
-        if steps.needs_grad(read.layer):
+        if steps.has_grad(read.layer):
             names.append(("activation_grad", Category.REMOTE_GRAD))
         for name, category in names:
             made = _piece(device, "", category, read.layer, read.column, shape)
@@ -162,8 +168,8 @@ def _piece(
     )
 
 
-def _is_free(steps: StepList, read: Read) -> bool:
+def _is_free(steps: StepList, reads: tuple[Read, ...]) -> bool:
     """Whether an output that one layer reads may be overwritten: nothing needs it afterwards."""
-    if read.layer == INPUT or len(steps.network.readers[read.layer]) > 1:
+    if len(reads) > 1 or reads[0].layer == INPUT or len(steps.network.readers[reads[0].layer]) > 1:
         return False
-    return not steps.network.part_of(*read).layer.keeps_output
+    return not steps.network.part_of(*reads[0]).layer.keeps_output

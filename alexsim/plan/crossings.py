@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from alexsim.network.counts import FLOAT_BYTES, Count
-from alexsim.network.network import Part, Read
+from alexsim.network.network import INPUT, Part
+from alexsim.network.views import Read
 from alexsim.plan.placement import Placement, Step, activation, elements
 from alexsim.plan.records import Exchange, OpKind, Queue, Schedule, letter
 
@@ -22,9 +23,20 @@ class Crossings(Placement):
     exchanges: list[Exchange] = field(default_factory=list)
     contributed: set[str] = field(default_factory=set)
     """Gradients of activations that have been written, if only in part."""
+    fetched: set[tuple[int, Read]] = field(default_factory=set)
+    """What a device has of another's outputs, for the images that are worked on now."""
+    _last: dict[tuple[int, Read], str] = field(init=False)
+    """Of another device's output, the first layer here that reads it: the last to add to its
+    gradient."""
 
     def __post_init__(self) -> None:
         self.steps = [[] for _ in range(max(self.device_of) + 1)]
+        self._last = {}
+        for parts in self.network.parts:
+            for part in parts:
+                for read in part.reads:
+                    key = (self.device_of[part.column], read)
+                    self._last.setdefault(key, part.layer.name)
 
     def offer_inputs(self, parts: tuple[Part, ...]) -> list[Exchange]:
         """Offer what these parts read of other devices."""
@@ -33,7 +45,8 @@ class Crossings(Placement):
             target = self.device_of[part.column]
             for read in self.reads(part):
                 source = self.device_of[read.column]
-                if source != target:
+                if self._comes_from_afar(read, target) and (target, read) not in self.fetched:
+                    self.fetched.add((target, read))
                     sent = (source, activation(source, read.layer, read.column))
                     lands = (target, self.local(target, read, "activation"))
                     pulls.append(self._exchange("forward", read, sent, lands))
@@ -54,7 +67,9 @@ class Crossings(Placement):
             source = self.device_of[part.column]
             for read in self.reads(part):
                 owner = self.device_of[read.column]
-                if owner == source:
+                if not self._comes_from_afar(read, source):
+                    continue
+                if not part.gathers and self._last[source, read] != part.layer.name:
                     continue
                 grad = self.local(owner, read, "activation_grad")
                 remote = self.local(source, read, "activation_grad")
@@ -86,12 +101,16 @@ class Crossings(Placement):
                     kind=OpKind.ACCUMULATE,
                     device=owner,
                     part=self.network.part_of(exchange.layer, exchange.column),
+                    operands={"x": (exchange.target_buffer,), "total": (grad,)},
                     reads=(exchange.target_buffer, grad),
                     writes=(grad,),
                     count=Count(elementwise_flop=size // FLOAT_BYTES, moved_bytes=3 * size),
                     accumulate=True,
                 )
             )
+
+    def _comes_from_afar(self, read: Read, device: int) -> bool:
+        return read.layer != INPUT and self.device_of[read.column] != device
 
     def _exchange(
         self,

@@ -191,20 +191,22 @@ def _groups(pieces: list[Piece], lives: dict[str, tuple[int, int]], policy: Poli
 
 
 def _rooms(device: int, steps: StepList, groups: list[_Group]) -> list[_Room]:
-    """Blocks: the inputs that a part reads from several columns lie side by side in one."""
+    """Blocks: the outputs that an input is made of lie side by side in one."""
     group_of = {piece.name: group for group in groups for piece in group.pieces}
     rooms: dict[str, _Room] = {}
+    joined: dict[tuple[str, ...], str] = {}
     for parts in steps.network.parts:
         for part in parts:
-            if steps.device_of[part.column] != device or part.joined < 2:
+            if steps.device_of[part.column] != device or part.gathers:
                 continue
-            for kind, names in (
-                ("activation", steps.inputs(part)),
-                ("activation_grad", steps.input_grads(part)),
-            ):
-                if all(name in group_of for name in names):
-                    source = "+".join(dict.fromkeys(read.layer for read in part.reads))
-                    _join(f"{source}.{kind}", names, group_of, rooms)
+            for kind in ("activation", "activation_grad"):
+                for reads, names in zip(part.inputs, steps.inputs(part, kind), strict=True):
+                    if len(names) > 1 and all(name in group_of for name in names):
+                        ends = dict.fromkeys((reads[0].layer, reads[-1].layer))
+                        joined[names] = f"{'-'.join(ends)}.{kind}"
+    # The longest first: others are their beginnings.
+    for names in sorted(joined, key=len, reverse=True):
+        _join(joined[names], names, group_of, rooms)
     for group in groups:
         if not group.block:
             largest = max(group.pieces, key=lambda piece: piece.size_bytes)
@@ -221,9 +223,10 @@ def _rooms(device: int, steps: StepList, groups: list[_Group]) -> list[_Room]:
 def _join(
     block: str, names: tuple[str, ...], group_of: dict[str, _Group], rooms: dict[str, _Room]
 ) -> None:
-    if block in rooms:
-        return
     members = [group_of[name] for name in names]
+    if members[0].block:
+        assert {member.block for member in members} == {members[0].block}, f"{block}: in two blocks"
+        return
     shapes = [next(p.shape for p in group_of[n].pieces if p.name == n) for n in names]
     channel = 0
     for group, shape in zip(members, shapes, strict=True):

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 from alexsim.network.counts import Count
 from alexsim.network.layers import Shape
-from alexsim.network.network import INPUT, Network, Part, Read
-from alexsim.plan.records import OpKind, Queue, letter
+from alexsim.network.network import INPUT, Network, Part
+from alexsim.network.views import Read
+from alexsim.plan.records import Operands, OpKind, Queue, letter
 
 
 @dataclass(slots=True, kw_only=True)
@@ -20,6 +21,7 @@ class Step:
     device: int
     part: Part | None = None
     queue: Queue = "compute"
+    operands: Operands = field(default_factory=dict)
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
     count: Count = field(default_factory=Count)
@@ -55,12 +57,16 @@ class Placement:
         """How often those layers run in a step: once for the images of each column."""
         return self.network.columns if self.network.copied else 1
 
-    def reads(self, part: Part) -> tuple[Read, ...]:
-        """Outputs that a part reads now."""
+    def inputs_now(self, part: Part) -> tuple[tuple[Read, ...], ...]:
+        """Outputs that a part reads now, input by input."""
         if part.gathers:
             assert self.turn is not None
-            return (part.reads[0]._replace(column=self.turn),)
-        return part.reads
+            return ((part.reads[0]._replace(column=self.turn),),)
+        return part.inputs
+
+    def reads(self, part: Part) -> tuple[Read, ...]:
+        """Outputs that a part reads now."""
+        return tuple(read for group in self.inputs_now(part) for read in group)
 
     def first_image(self, part: Part) -> int:
         """Place in the minibatch of the first image that a part works on now."""
@@ -71,15 +77,13 @@ class Placement:
         """What tells ids of one turn from those of another."""
         return "" if self.turn is None else f"turn{self.turn}."
 
-    def inputs(self, part: Part) -> tuple[str, ...]:
-        """Buffers that a part reads, in the order of its reads, on its own device."""
+    def inputs(self, part: Part, name: str = "activation") -> tuple[tuple[str, ...], ...]:
+        """Buffers that a part reads, input by input, on its own device; or their gradients'."""
         device = self.device_of[part.column]
-        return tuple(self.local(device, read, "activation") for read in self.reads(part))
-
-    def input_grads(self, part: Part) -> tuple[str, ...]:
-        """Buffers for the gradient of each input, on the part's own device."""
-        device = self.device_of[part.column]
-        return tuple(self.local(device, read, "activation_grad") for read in self.reads(part))
+        return tuple(
+            tuple(self.local(device, read, name) for read in group)
+            for group in self.inputs_now(part)
+        )
 
     def local(self, device: int, read: Read, name: str) -> str:
         """Buffer of an output or its gradient on ``device``: its own, or a remote copy."""

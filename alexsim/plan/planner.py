@@ -5,6 +5,7 @@ from __future__ import annotations
 from alexsim.errors import PlanError, unknown
 from alexsim.network.hybrid import hybrid
 from alexsim.network.network import Network
+from alexsim.plan.backends import BACKENDS, Choice
 from alexsim.plan.buffers import pieces
 from alexsim.plan.layout import Layout, lay_out
 from alexsim.plan.placement import Step
@@ -18,14 +19,12 @@ from alexsim.plan.records import (
     Schedule,
     TransportName,
 )
-from alexsim.plan.scratch import chunk_and_scratch, refused
 from alexsim.plan.steps import StepList
 
 POLICIES: tuple[Policy, ...] = ("as-released", "in-place", "reuse")
 SCHEDULES: tuple[Schedule, ...] = ("serial", "overlap")
 PARTITIONS: tuple[Partition, ...] = ("columns", "hybrid")
 TRANSPORTS: tuple[TransportName, ...] = ("peer", "host")
-BACKENDS = ("", "aten", "triton")
 
 
 def plan(  # noqa: PLR0913 - the choices that a plan is made of
@@ -72,7 +71,7 @@ def plan(  # noqa: PLR0913 - the choices that a plan is made of
     _choice("policy", policy, POLICIES)
     _choice("schedule", schedule, SCHEDULES)
     _choice("transport", transport, TRANSPORTS)
-    _choice("backend", backend, BACKENDS)
+    _choice("backend", backend, tuple(BACKENDS))
     if batch_size < 1:
         raise PlanError(f"batch size must be at least 1, got {batch_size}")
     if replicas < 1:
@@ -84,7 +83,7 @@ def plan(  # noqa: PLR0913 - the choices that a plan is made of
         network = network if network.copied else hybrid(network, gpus or 1)
     elif variable_batch:
         raise PlanError("a variable batch needs partition hybrid")
-    if backend and (why := refused(backend, network)):
+    if why := BACKENDS[backend].refused(network):
         raise PlanError(why)
     trained = frozenset(network.weighted_layers) if trainable is None else trainable
     if strange := sorted(trained - set(network.weighted_layers)):
@@ -153,6 +152,7 @@ def _device_plan(steps: StepList, device: int, layout: Layout, backend: str) -> 
 
 def _ops(steps: StepList, device: int, layout: Layout, backend: str) -> tuple[Op, ...]:
     hazards = _Hazards(layout)
+    choose = BACKENDS[backend].choose
     ops = []
     barrier = ""
     previous: list[str] = []
@@ -165,17 +165,15 @@ def _ops(steps: StepList, device: int, layout: Layout, backend: str) -> tuple[Op
             previous.clear()
         elif barrier:
             depends_on.add(barrier)
-        chunk, scratch = chunk_and_scratch(
-            backend, step.kind, step.part, steps.batch_size, accumulate=step.accumulate
-        )
-        ops.append(_op(step, device, tuple(sorted(depends_on)), chunk, scratch))
+        choice = choose(step.kind, step.part, steps.batch_size, accumulate=step.accumulate)
+        ops.append(_op(step, device, tuple(sorted(depends_on)), choice))
         previous.append(step.id)
         if step.kind == OpKind.BARRIER:
             barrier = step.id
     return tuple(ops)
 
 
-def _op(step: Step, device: int, depends_on: tuple[str, ...], chunk: int, scratch: int) -> Op:
+def _op(step: Step, device: int, depends_on: tuple[str, ...], choice: Choice) -> Op:
     part = step.part
     return Op(
         id=step.id,
@@ -184,12 +182,15 @@ def _op(step: Step, device: int, depends_on: tuple[str, ...], chunk: int, scratc
         layer=part.layer.name if part else "",
         column=part.column if part else 0,
         queue=step.queue,
+        operands=step.operands,
         reads=step.reads,
         writes=step.writes,
         depends_on=depends_on,
         count=step.count,
-        scratch_bytes=scratch,
-        chunk_images=chunk,
+        backend=choice.backend,
+        algorithm=choice.algorithm,
+        scratch_bytes=choice.scratch_bytes,
+        chunk_images=choice.chunk_images,
         first_image=step.first_image,
         accumulate=step.accumulate,
         fused=step.fused,

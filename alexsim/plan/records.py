@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -18,6 +18,11 @@ Schedule = Literal["serial", "overlap"]
 TransportName = Literal["peer", "host"]
 Queue = Literal["compute", "copy_in", "copy_out"]
 Partition = Literal["columns", "hybrid"]
+Algorithm = Literal["", "direct", "winograd", "product"]
+"""How a convolution is computed: by the library's own choice, Winograd's method, or as one product
+of matrices; empty where there is nothing to choose."""
+Operands = Mapping[str, tuple[str, ...]]
+"""Role -> buffers."""
 
 
 class OpKind(StrEnum):
@@ -37,6 +42,7 @@ class OpKind(StrEnum):
     POST = "exchange_post"
     WAIT = "exchange_wait"
     ACCUMULATE = "accumulate"
+    CLEAR = "clear"
     ALL_REDUCE = "all_reduce"
     BARRIER = "barrier"
 
@@ -103,7 +109,12 @@ class Block:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Op:
-    """One unit of device work. ``reads``, ``writes``: buffers; ``depends_on``: op ids."""
+    """One unit of device work. ``reads``, ``writes``: buffers; ``depends_on``: op ids.
+
+    ``operands`` says what each buffer is to the op: ``x`` (``x0``, ``x1`` ... of a layer with
+    several inputs), ``y``, a parameter's or an auxiliary buffer's name, and with a ``d`` before it
+    a gradient. An operand of several buffers lies side by side in one block.
+    """
 
     id: str
     kind: OpKind
@@ -111,10 +122,14 @@ class Op:
     layer: str
     column: int
     queue: Queue
+    operands: Operands
     reads: tuple[str, ...]
     writes: tuple[str, ...]
     depends_on: tuple[str, ...]
     count: Count
+    backend: str = ""
+    """Whose kernel runs it: another's, where the plan's backend has none."""
+    algorithm: Algorithm = ""
     scratch_bytes: int = 0
     chunk_images: int = 0
     """Images that the backend works on at a time, so that scratch stays small."""

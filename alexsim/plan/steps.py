@@ -8,14 +8,16 @@ come first, exchanges run on copy queues and nothing waits before it must.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from alexsim.network import counts
 from alexsim.network.counts import FLOAT_BYTES, Count
-from alexsim.network.layers import FullyConnected, SoftmaxCrossEntropy
-from alexsim.network.network import Part, Read
+from alexsim.network.layers import FullyConnected, Role, SoftmaxCrossEntropy
+from alexsim.network.network import INPUT, Part
+from alexsim.network.views import Read
 from alexsim.plan.crossings import Crossings
-from alexsim.plan.placement import Step, activation, elements, parameter
-from alexsim.plan.records import Exchange, OpKind, letter
+from alexsim.plan.placement import Step, elements, parameter
+from alexsim.plan.records import Exchange, Operands, OpKind, letter
 
 
 @dataclass(slots=True, kw_only=True)
@@ -29,10 +31,30 @@ class StepList(Crossings):
     """Layers that a hybrid plan splits are updated after every turn."""
     learning: frozenset[str] = field(init=False)
     """Layers whose outputs depend on what is trained."""
+    beside: frozenset[str] = field(init=False)
+    """Layers whose outputs lie in one block with those of layers that learn."""
+    joined: frozenset[Read] = field(init=False)
+    """Outputs that lie side by side with others."""
+    shared: dict[str, str] = field(default_factory=dict)
+    """Gradients that are another's buffer: those that a sum passes on."""
 
     def __post_init__(self) -> None:
         Crossings.__post_init__(self)
         self.learning = self.network.reaches(self.trainable)
+        groups = {
+            group
+            for parts in self.network.parts
+            for part in parts
+            for group in part.inputs
+            if len(group) > 1 and not part.gathers
+        }
+        self.joined = frozenset(read for group in groups for read in group)
+        self.beside = frozenset(
+            read.layer
+            for group in groups
+            if any(read.layer in self.learning for read in group)
+            for read in group
+        )
 
     def build(self) -> None:
         """Emit forward, loss, backward and update."""
@@ -46,11 +68,14 @@ class StepList(Crossings):
         for turn in range(self.turns):
             self.turn = turn if copied else None
             self.contributed.clear()
+            self.fetched.clear()
             for parts in layers[copied:]:
                 self.fetch_inputs(early.pop(turn, []) or self.offer_inputs(parts))
                 for part in parts:
                     self._forward(part)
-            self._loss(layers[-1][0])
+            for head in self.network.heads:
+                self._loss(self.network.part_of(head.name, 0))
+            self.barrier("cost")
             for index in range(len(layers) - 1, copied - 1, -1):
                 self._backward(index)
             if copied and self.variable_batch:
@@ -92,11 +117,15 @@ class StepList(Crossings):
         return isinstance(part.layer, FullyConnected) and self.replicas == 1
 
     def _trains(self, part: Part) -> bool:
-        return bool(part.weight_shape) and part.layer.name in self.trainable
+        return bool(part.trained) and part.layer.name in self.trainable
 
     def needs_grad(self, layer: str) -> bool:
         """Whether a layer is trained, or its output depends on one that is."""
         return layer in self.learning
+
+    def has_grad(self, layer: str) -> bool:
+        """Whether a layer's output has a gradient: it needs one, or lies beside one that does."""
+        return layer in self.learning or layer in self.beside
 
     # -- ops -----------------------------------------------------------------
 
@@ -105,23 +134,22 @@ class StepList(Crossings):
         kind: OpKind,
         part: Part,
         *,
-        reads: tuple[str, ...] = (),
-        writes: tuple[str, ...] = (),
+        reads: Operands = MappingProxyType({}),
+        writes: Operands = MappingProxyType({}),
         count: Count,
         accumulate: bool = False,
         fused: bool = False,
-        of: Read | None = None,
+        of: str = "",
     ) -> None:
-        device = self.device_of[part.column]
-        which = f".{of.layer}.{letter(of.column)}" if of else ""
-        self.steps[device].append(
+        self.steps[self.device_of[part.column]].append(
             Step(
-                id=f"{part.layer.name}.{letter(part.column)}.{self.tag}{kind}{which}",
+                id=f"{part.layer.name}.{letter(part.column)}.{self.tag}{kind}{of}",
                 kind=kind,
-                device=device,
+                device=self.device_of[part.column],
                 part=part,
-                reads=reads,
-                writes=writes,
+                operands={**reads, **writes},
+                reads=tuple(name for names in reads.values() for name in names),
+                writes=tuple(name for names in writes.values() for name in names),
                 count=count,
                 first_image=self.first_image(part),
                 accumulate=accumulate,
@@ -130,9 +158,9 @@ class StepList(Crossings):
         )
 
     def _upload(self, device: int) -> None:
-        writes = [f"gpu{device}/input"]
+        operands = {"images": (f"gpu{device}/input",)}
         if self.device_of[0] == device:
-            writes.append(f"gpu{device}/labels")
+            operands["labels"] = (f"gpu{device}/labels",)
         pixels = self.batch_size * elements(self.network.input_shape)
         self.steps[device].append(
             Step(
@@ -140,140 +168,231 @@ class StepList(Crossings):
                 kind=OpKind.UPLOAD,
                 device=device,
                 queue=self.queue("copy_in"),
-                writes=tuple(writes),
+                operands=operands,
+                writes=tuple(name for names in operands.values() for name in names),
                 count=Count(moved_bytes=FLOAT_BYTES * pixels),
                 first_image=device * self.batch_size if self.network.copied else 0,
             )
         )
 
     def _forward(self, part: Part) -> None:
-        device = self.device_of[part.column]
-        own = activation(device, part.layer.name, part.column)
-        reads, writes = list(self.inputs(part)), [own]
-        for kept in part.layer.auxiliary:
-            buffer = parameter(device, part, kept)
-            if kept == "mask":
-                size = FLOAT_BYTES * self.batch_size * elements(part.output_shape)
-                self._add(OpKind.DRAW, part, writes=(buffer,), count=Count(moved_bytes=size))
-            (reads if kept == "mask" else writes).append(buffer)
-        if part.weight_shape:
-            reads += [parameter(device, part, "weight"), parameter(device, part, "bias")]
+        if part.view:
+            return
+        reads = self._named("x", self.inputs(part))
+        writes: dict[str, tuple[str, ...]] = {"y": (self._own(part, "activation"),)}
+        for kept in part.auxiliary:
+            buffer = (self._own(part, kept.name),)
+            if kept.category == "mask":
+                size = FLOAT_BYTES * self.batch_size * elements(kept.shape)
+                self._add(
+                    OpKind.DRAW, part, writes={kept.name: buffer}, count=Count(moved_bytes=size)
+                )
+            (reads if kept.category == "mask" else writes)[kept.name] = buffer
+        for name, held in part.parameters_by_name.items():
+            reads[name] = (self._own(part, name),)
+            if not held.trained:
+                writes[name] = reads[name]
         count = counts.forward(part, self.batch_size)
-        self._add(OpKind.FORWARD, part, reads=tuple(reads), writes=tuple(writes), count=count)
+        self._add(OpKind.FORWARD, part, reads=reads, writes=writes, count=count)
 
     def _loss(self, part: Part) -> None:
-        device = self.device_of[part.column]
-        own = activation(device, part.layer.name, part.column)
         size = FLOAT_BYTES * self.batch_size * elements(part.output_shape)
-        self._add(
-            OpKind.LOSS, part, reads=(own, f"gpu{device}/labels"), count=Count(moved_bytes=size)
-        )
-        self.barrier("cost")
+        reads = {"y": (self._own(part, "activation"),), "labels": self._labels(part)}
+        self._add(OpKind.LOSS, part, reads=reads, count=Count(moved_bytes=size))
 
     def _backward(self, index: int) -> None:
         parts = self.network.parts[index]
+        if parts[0].view:
+            return
+        sums_first = parts[0].layer.sums_for_grad
         serial = self.schedule == "serial"
-        if serial:
+        if serial or sums_first:
             self._grad_weights(parts)
         pushes: list[Exchange] = []
-        if any(self.needs_grad(name) for name in self.network.inputs_of(index)):
+        if any(self.has_grad(read.layer) for read in parts[0].reads):
             for part in parts:
                 self._grad_inputs(part)
             pushes = self.push_grads(parts)
-        if not serial:
+        if not (serial or sums_first):
             self._grad_weights(parts)
+        if sums_first:
+            # Replicas' sums would overwrite what the input's gradient is computed from.
+            self._all_reduce(parts)
         self.pull_grads(pushes)
 
     def _grad_weights(self, parts: tuple[Part, ...]) -> None:
         for part in parts:
             if not self._trains(part):
                 continue
-            device = self.device_of[part.column]
             fused = self.fuses(part)
             # Turns of one update add up.
             later = bool(self.turn) and not self.variable_batch
-            reads = [self._own_grad(part), *self.inputs(part)]
-            momentum = parameter(device, part, "weight.momentum")
+            reads: dict[str, tuple[str, ...]] = {"dy": (self._own(part, "activation_grad"),)}
+            reads |= self._named("x", self.inputs(part))
+            for kept in part.auxiliary:
+                reads[kept.name] = (self._own(part, kept.name),)
+            writes = {
+                f"d{p.name}": (self._own(part, f"{p.name}.grad"),)
+                for p in part.trained
+                if not (fused and p.role == Role.WEIGHT)
+            }
             if later:
-                reads.append(parameter(device, part, "bias.grad"))
+                reads |= writes
             if fused:
-                reads += [parameter(device, part, "weight"), momentum]
-            target = momentum if fused else parameter(device, part, "weight.grad")
+                reads["weight"] = (self._own(part, "weight"),)
+                writes["momentum"] = (self._own(part, "weight.momentum"),)
+                reads["momentum"] = writes["momentum"]
             self._add(
                 OpKind.GRAD_WEIGHT,
                 part,
-                reads=tuple(reads),
-                writes=(target, parameter(device, part, "bias.grad")),
+                reads=reads,
+                writes=writes,
                 count=counts.grad_weight(part, self.batch_size, fused=fused, later=later),
                 accumulate=later,
                 fused=fused,
             )
-            if self.replicas > 1 or (part.copied and self.turns > 1):
-                self._all_reduce(part)
+        if not parts[0].layer.sums_for_grad:
+            self._all_reduce(parts)
 
-    def _all_reduce(self, part: Part) -> None:
-        device = self.device_of[part.column]
-        grads = tuple(parameter(device, part, name) for name in ("weight.grad", "bias.grad"))
-        size = FLOAT_BYTES * part.parameters
-        self._add(OpKind.ALL_REDUCE, part, reads=grads, writes=grads, count=Count(moved_bytes=size))
+    def _all_reduce(self, parts: tuple[Part, ...]) -> None:
+        for part in parts:
+            if self._trains(part) and (self.replicas > 1 or (part.copied and self.turns > 1)):
+                grads = {f"d{p.name}": (self._own(part, f"{p.name}.grad"),) for p in part.trained}
+                size = FLOAT_BYTES * part.parameters
+                self._add(
+                    OpKind.ALL_REDUCE,
+                    part,
+                    reads=grads,
+                    writes=grads,
+                    count=Count(moved_bytes=size),
+                )
 
     def _grad_inputs(self, part: Part) -> None:
-        """The gradient of what a part reads: of all at once, or of each output by itself."""
-        grads = self.input_grads(part)
-        if not part.layer.several:
-            self._grad_input(part, grads)
-            return
-        for read, grad in zip(part.reads, grads, strict=True):
-            if self.needs_grad(read.layer):
-                self._grad_input(part, (grad,), of=read)
+        """The gradient of what a part reads, input by input."""
+        inputs = self.inputs_now(part)
+        grads = self.inputs(part, "activation_grad")
+        passed = self._passed(part) if part.layer.passes_grad else set()
+        for index, (group, names) in enumerate(zip(inputs, grads, strict=True)):
+            if not any(self.has_grad(read.layer) for read in group):
+                continue
+            if index in passed:
+                self.shared[names[0]] = self._own(part, "activation_grad")
+                self.contributed.add(names[0])
+            else:
+                self._grad_input(part, names, index if part.layer.several else None)
 
-    def _grad_input(self, part: Part, writes: tuple[str, ...], of: Read | None = None) -> None:
-        device = self.device_of[part.column]
-        own = activation(device, part.layer.name, part.column)
+    def _grad_input(self, part: Part, grads: tuple[str, ...], of: int | None) -> None:
+        reads: dict[str, tuple[str, ...]] = {}
         if isinstance(part.layer, SoftmaxCrossEntropy):
-            reads = [own, f"gpu{device}/labels"]
+            reads["y"], reads["labels"] = (self._own(part, "activation"),), self._labels(part)
         else:
-            reads = [self._own_grad(part)]
-        for kept in part.layer.backward_reads:
-            match kept:
-                case "output":
-                    reads.append(own)
-                case "input":
-                    reads += self.inputs(part)
-                case _:
-                    reads.append(parameter(device, part, kept))
-        if part.weight_shape:
-            reads.append(parameter(device, part, "weight"))
-        before = {name in self.contributed for name in writes}
-        assert len(before) == 1, f"{part.layer.name}: mixed first and later contributions"
-        accumulate = before == {True}
-        self.contributed.update(writes)
+            reads = {"dy": (self._own(part, "activation_grad"),)}
+        inputs = self.inputs(part)
+        if "output" in part.layer.backward_reads:
+            reads["y"] = (self._own(part, "activation"),)
+        if "input" in part.layer.backward_reads:
+            reads |= self._named("x", inputs)
+            if of is not None:
+                del reads[f"x{of}"]
+        for kept in part.auxiliary:
+            reads[kept.name] = (self._own(part, kept.name),)
+        if "weight" in part.parameters_by_name:
+            reads["weight"] = (self._own(part, "weight"),)
+        if part.layer.sums_for_grad and self._trains(part):
+            reads |= {f"d{p.name}": (self._own(part, f"{p.name}.grad"),) for p in part.trained}
+        before = {name for name in grads if name in self.contributed}
+        for name in grads if before else ():
+            if name not in before:
+                self._clear(part, name)
+        accumulate = bool(before)
+        self.contributed.update(grads)
+        writes = {"dx" if of is None else f"dx{of}": grads}
         self._add(
             OpKind.GRAD_INPUT,
             part,
-            reads=(*reads, *(writes if accumulate else ())),
+            reads=reads | (writes if accumulate else {}),
             writes=writes,
             count=counts.grad_input(part, self.batch_size, of),
             accumulate=accumulate,
-            of=of,
+            of="" if of is None else str(of),
         )
 
+    def _clear(self, part: Part, grad: str) -> None:
+        """What lies beside a gradient that has been begun begins with zeros."""
+        read = next(
+            read
+            for group, names in zip(
+                self.inputs_now(part), self.inputs(part, "activation_grad"), strict=True
+            )
+            for read, name in zip(group, names, strict=True)
+            if name == grad
+        )
+        size = FLOAT_BYTES * self.batch_size * elements(self.network.part_of(*read).output_shape)
+        self._add(
+            OpKind.CLEAR,
+            part,
+            writes={"dx": (grad,)},
+            count=Count(moved_bytes=size),
+            of=f".{read.layer}.{letter(read.column)}",
+        )
+
+    def _passed(self, part: Part) -> set[int]:
+        """Inputs whose gradient is the very buffer of the output's, which nobody copies.
+
+        It may be added to, or overwritten, only when all that share it have been read: by the
+        layers that made them, in backward order.
+        """
+        place = {layer.name: index for index, layer in enumerate(self.network.layers)}
+        mine = place[part.layer.name]
+        passed: dict[int, tuple[int, int]] = {}
+        for index, group in enumerate(self.inputs_now(part)):
+            name = self.inputs(part, "activation_grad")[index][0]
+            if len(group) > 1 or name in self.contributed or group[0] in self.joined:
+                continue
+            if group[0].layer == INPUT or self._comes_from_afar(
+                group[0], self.device_of[part.column]
+            ):
+                continue
+            maker = place[group[0].layer]
+            writers = [place[reader] for reader in self.network.readers[group[0].layer]]
+            changed = [writer for writer in writers if writer < mine]
+            made_by = self.network.layers[maker]
+            if made_by.overwrites_grad or made_by.passes_grad:
+                changed.append(maker)
+            first_write = max(changed, default=-1)
+            if all(first_write < other and write < maker for other, write in passed.values()):
+                passed[index] = (maker, first_write)
+        return set(passed)
+
     def _update(self, part: Part) -> None:
-        device = self.device_of[part.column]
         fused = self.fuses(part)
-        names = ["weight", "weight.momentum", "bias", "bias.momentum", "bias.grad"]
-        if not fused:
-            names.append("weight.grad")
-        written = ["weight", "bias", "bias.momentum"] + ["weight.momentum"] * (not fused)
+        reads, writes = {}, {}
+        for held in part.trained:
+            name, in_momentum = held.name, fused and held.role == Role.WEIGHT
+            state = {name: name, f"{name}.momentum": f"{name}.momentum"}
+            if not in_momentum:
+                reads[f"d{name}"] = (self._own(part, f"{name}.grad"),)
+            for role, buffer in state.items():
+                reads[role] = (self._own(part, buffer),)
+                if role == name or not in_momentum:
+                    writes[role] = reads[role]
         self._add(
             OpKind.UPDATE,
             part,
-            reads=tuple(parameter(device, part, name) for name in names),
-            writes=tuple(parameter(device, part, name) for name in written),
+            reads=reads,
+            writes=writes,
             count=counts.update(part, fused=fused),
             fused=fused,
         )
 
-    def _own_grad(self, part: Part) -> str:
-        device = self.device_of[part.column]
-        return parameter(device, part, "activation_grad")
+    def _own(self, part: Part, name: str) -> str:
+        return parameter(self.device_of[part.column], part, name)
+
+    def _labels(self, part: Part) -> tuple[str, ...]:
+        return (f"gpu{self.device_of[part.column]}/labels",)
+
+    @staticmethod
+    def _named(role: str, inputs: tuple[tuple[str, ...], ...]) -> dict[str, tuple[str, ...]]:
+        if len(inputs) == 1:
+            return {role: inputs[0]}
+        return {f"{role}{index}": names for index, names in enumerate(inputs)}

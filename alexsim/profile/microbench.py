@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from alexsim.network.layers import Convolution
+from alexsim.network.layers import Convolution, pair
 from alexsim.network.network import Network
 from alexsim.simulate.costs.measured import Rate
 
@@ -79,13 +79,15 @@ def _product(rows: int, depth: int, columns: int) -> Rate:
 def _convolution(shape: tuple[int, ...], filters: int, layer: Convolution) -> Iterator[Rate]:
     channels = shape[0]
     images = torch.randn(_BATCH, *shape).to(memory_format=torch.channels_last)
-    weights = torch.randn(filters, channels // layer.groups, layer.size, layer.size)
+    size, stride, padding, dilation = (
+        list(pair(v)) for v in (layer.size, layer.stride, layer.padding, layer.dilation)
+    )
+    weights = torch.randn(filters, channels // layer.groups, *size)
     weights = weights.to(memory_format=torch.channels_last)
-    stride, padding = [layer.stride] * 2, [layer.padding] * 2
 
     def forward() -> torch.Tensor:
         return torch.nn.functional.conv2d(
-            images, weights, None, stride, padding, groups=layer.groups
+            images, weights, None, stride, padding, dilation, layer.groups
         )
 
     out = forward()
@@ -93,13 +95,12 @@ def _convolution(shape: tuple[int, ...], filters: int, layer: Convolution) -> It
 
     def backward(*wanted: bool) -> object:
         return torch.ops.aten.convolution_backward(
-            gradient, images, weights, None, stride, padding, [1, 1], False, [0, 0], layer.groups,
+            gradient, images, weights, None, stride, padding, dilation, False, [0, 0], layer.groups,
             [*wanted, False],
         )  # fmt: skip
 
     flop = 2 * out.numel() * weights[0].numel()
-    name = f"{channels}x{shape[1]}x{shape[2]} -> {filters}, {layer.size}x{layer.size}"
-    name += f"/{layer.stride}" if layer.stride > 1 else ""
+    name = f"{channels}x{shape[1]}x{shape[2]} -> {filters}, {layer.window.removesuffix('/1')}"
     for what, run in (
         ("forward", forward),
         ("grad_input", lambda: backward(True, False)),

@@ -11,8 +11,8 @@ from alexsim.network import counts
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.network.layers import FullyConnected
 from alexsim.network.network import Part
+from alexsim.plan.backends.aten import done_flop
 from alexsim.plan.records import Exchange, Op, OpKind, Plan, letter, waited_for
-from alexsim.plan.scratch import done_flop
 from alexsim.simulate import paths
 from alexsim.simulate.correction import Correction
 from alexsim.simulate.costs.libraries import Library
@@ -126,9 +126,13 @@ class TaskList:
         if not isinstance(part.layer, FullyConnected):
             return work
         # The device with most units sets the time.
-        units, inputs = math.ceil(part.weight_shape[0] / slices), part.weight_shape[1]
+        units = math.ceil(part.weight_shape[0] / slices)
+        layer = replace(part.layer, units=units)
         sliced = replace(
-            part, weight_shape=(units, inputs), bias_shape=(units,), output_shape=(units,)
+            part,
+            layer=layer,
+            output_shape=(units,),
+            parameters_by_name={p.name: p for p in layer.parameters(part.input_shape)},
         )
         images = work.batch_size * slices
         match work.kind:

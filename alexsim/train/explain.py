@@ -14,7 +14,7 @@ import numpy as np
 from alexsim.errors import DataError
 from alexsim.names import name_text
 from alexsim.network.editions import load_network
-from alexsim.network.layers import Convolution
+from alexsim.network.layers import Convolution, pair
 from alexsim.network.network import Network, square_side
 from alexsim.plan.records import letter
 from alexsim.train.dataset import Floats, Sample
@@ -134,9 +134,9 @@ def predictions(
 def drawable(network: Network) -> Convolution | None:
     """The first layer, if it is a convolution whose filters are grey or colour pictures."""
     first = network.layers[0]
-    if isinstance(first, Convolution) and first.groups == 1 and network.input_shape[0] in (1, 3):
-        return first
-    return None
+    if not isinstance(first, Convolution) or first.groups > 1 or not isinstance(first.size, int):
+        return None
+    return first if network.input_shape[0] in (1, 3) else None
 
 
 def responses(
@@ -171,7 +171,8 @@ def _strongest(output: Floats, layer: Convolution, crop: Pixels) -> tuple[Respon
     for index in order[sound[order]][:STRONGEST].tolist():
         y, x = divmod(int(places[index].argmax()), output.shape[2])
         column, number = divmod(index, layer.filters)
-        top, left = y * layer.stride - layer.padding, x * layer.stride - layer.padding
+        (down, right), (above, before) = pair(layer.stride), pair(layer.padding)
+        top, left = y * down - above, x * right - before
         made.append(
             Response(
                 layer=layer.name,
@@ -180,7 +181,7 @@ def _strongest(output: Floats, layer: Convolution, crop: Pixels) -> tuple[Respon
                 activation=float(peaks[index]),
                 top=top,
                 left=left,
-                patch=_patch(crop, top, left, layer.size),
+                patch=_patch(crop, top, left, pair(layer.size)[0]),
             )
         )
     return tuple(made)

@@ -9,9 +9,9 @@ import os
 from dataclasses import dataclass
 
 from alexsim.network.network import Network
+from alexsim.plan.backends import BACKENDS
 from alexsim.plan.fit import fit
 from alexsim.plan.planner import plan
-from alexsim.plan.scratch import refused
 from alexsim.plan.tables import flop_table
 from alexsim.train.defaults import Defaults, training_defaults
 from alexsim.train.recipe import load_recipe
@@ -55,7 +55,7 @@ def outlook(network: Network, *, budget_bytes: int, cores: int | None = None) ->
         ProfileError: its recipe is damaged.
     """
     defaults = training_defaults(network.name)
-    why = refused("aten", network).partition(": ")[2].partition(";")[0]
+    why = BACKENDS["aten"].refused(network).partition(": ")[2].partition(";")[0]
     batch, options = (0, "") if why else _fitting(network, budget_bytes)
     if not batch:
         why = why or f"one image does not fit into {format_bytes(budget_bytes)}"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from alexsim.execute.aten.chunks import chunks
-from alexsim.network.layers import Convolution
+from alexsim.execute.aten.chunks import chunks, pixels
+from alexsim.network.layers import Convolution, pair
 
 Tensor = torch.Tensor
 _aten = torch.ops.aten
@@ -20,15 +20,16 @@ class PaddedInput:
 
     def __init__(self, layer: Convolution, x: Tensor, size: int) -> None:
         height, width = x.shape[2:]
-        self._before = layer.padding
-        bottom, right = layer.end_padding(height), layer.end_padding(width)
+        self._before = pair(layer.padding)
+        bottom, right = layer.end_paddings(tuple(x.shape[1:]))
         self._x = x
         self._scratch: Tensor | None = None
-        if (bottom, right) == (layer.padding, layer.padding):
-            self.padding = layer.padding
+        if (bottom, right) == self._before:
+            self.padding = list(self._before)
             return
-        self.padding = 0
-        shape = (size, height + layer.padding + bottom, width + layer.padding + right, x.shape[1])
+        self.padding = [0, 0]
+        tall, wide = height + self._before[0] + bottom, width + self._before[1] + right
+        shape = (size, tall, wide, x.shape[1])
         self._scratch = (
             torch.empty(shape, dtype=x.dtype, device=x.device).zero_().permute(0, 3, 1, 2)
         )
@@ -47,21 +48,23 @@ class PaddedInput:
         if self._scratch is None:
             return padded
         height, width = self._x.shape[2:]
-        return padded.narrow(2, self._before, height).narrow(3, self._before, width)
+        top, left = self._before
+        return padded.narrow(2, top, height).narrow(3, left, width)
+
+    def window(self, layer: Convolution) -> tuple[object, ...]:
+        """Stride, padding, dilation, and what follows them in ATen's arguments."""
+        stride, dilation = list(pair(layer.stride)), list(pair(layer.dilation))
+        return (stride, self.padding, dilation, False, [0, 0], layer.groups)
 
 
 def convolution_forward(
-    layer: Convolution, x: Tensor, weight: Tensor, bias: Tensor, y: Tensor, size: int
+    layer: Convolution, x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor, size: int
 ) -> None:
     """Write the convolution of ``x`` into ``y``."""
     padded = PaddedInput(layer, x, size)
-    stride, padding = [layer.stride] * 2, [padded.padding] * 2
+    window = padded.window(layer)
     for part in chunks(x.shape[0], size):
-        y[part].copy_(
-            _aten.convolution(
-                padded(part), weight, bias, stride, padding, [1, 1], False, [0, 0], layer.groups
-            )
-        )
+        y[part].copy_(_aten.convolution(padded(part), weight, bias, *window))
 
 
 def convolution_grad_input(
@@ -70,44 +73,49 @@ def convolution_grad_input(
     """Write the gradient of the input into ``dx``, or add it."""
     # ATen takes no more than the shape from the input.
     padded = PaddedInput(layer, dx, size)
-    stride, padding = [layer.stride] * 2, [padded.padding] * 2
+    window, wanted = padded.window(layer), [True, False, False]
     for part in chunks(dx.shape[0], size):
-        grad = _aten.convolution_backward(
-            dy[part],
-            padded(part),
-            weight,
-            None,
-            stride,
-            padding,
-            [1, 1],
-            False,
-            [0, 0],
-            layer.groups,
-            [True, False, False],
-        )[0]
+        grad = _aten.convolution_backward(dy[part], padded(part), weight, None, *window, wanted)[0]
         target = dx[part]
         (target.add_ if add else target.copy_)(padded.inside(grad))
 
 
 def convolution_grad_weight(
-    layer: Convolution, x: Tensor, dy: Tensor, dweight: Tensor, dbias: Tensor, size: int
+    layer: Convolution, x: Tensor, dy: Tensor, dweight: Tensor, dbias: Tensor | None, size: int
 ) -> None:
     """Write the gradients of weights and biases, summed over the images."""
     padded = PaddedInput(layer, x, size)
-    stride, padding = [layer.stride] * 2, [padded.padding] * 2
+    window, wanted = padded.window(layer), [False, True, dbias is not None]
+    biases = None if dbias is None else [dbias.shape[0]]
     for part in chunks(x.shape[0], size):
         _, weight, bias = _aten.convolution_backward(
-            dy[part],
-            padded(part),
-            dweight,
-            [dbias.shape[0]],
-            stride,
-            padding,
-            [1, 1],
-            False,
-            [0, 0],
-            layer.groups,
-            [False, True, True],
+            dy[part], padded(part), dweight, biases, *window, wanted
         )
         for total, partial in ((dweight, weight), (dbias, bias)):
-            (total.add_ if part.start else total.copy_)(partial)
+            if total is not None:
+                (total.add_ if part.start else total.copy_)(partial)
+
+
+def product_forward(x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor) -> None:
+    """A convolution of single pixels is a product: ``y = x W'`` over all pixels."""
+    taps = weight.flatten(1).t()
+    if bias is None:
+        torch.mm(pixels(x), taps, out=pixels(y))
+    else:
+        torch.addmm(bias, pixels(x), taps, out=pixels(y))
+
+
+def product_grad_input(weight: Tensor, dy: Tensor, dx: Tensor, *, add: bool) -> None:
+    """``dx (+)= dy W``."""
+    rows, taps = pixels(dx), weight.flatten(1)
+    if add:
+        rows.addmm_(pixels(dy), taps)
+    else:
+        torch.mm(pixels(dy), taps, out=rows)
+
+
+def product_grad_weight(x: Tensor, dy: Tensor, dweight: Tensor, dbias: Tensor | None) -> None:
+    """``dW = dy' x``."""
+    torch.mm(pixels(dy).t(), pixels(x), out=dweight.flatten(1))
+    if dbias is not None:
+        torch.sum(pixels(dy), 0, out=dbias)

@@ -1,34 +1,59 @@
-"""Pools as maxima and sums of shifted views, rows first."""
+"""Pools as maxima and sums of shifted views, rows first.
+
+A tap is one position in a window: which outputs have an input there, and which inputs those are. A
+window that hangs over an edge has no input at some taps.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import NamedTuple
 
 import torch
 
 from alexsim.execute.aten.chunks import channels_last, chunks
-from alexsim.network.layers import AveragePool, MaxPool
+from alexsim.network.layers import AdaptiveAveragePool, AveragePool, MaxPool, Pool, pair
 
 Tensor = torch.Tensor
 
 
-def _taps(size: int, stride: int, outputs: int) -> list[slice]:
-    """For each position in a window: the inputs that stand there, over all windows."""
-    return [slice(tap, tap + stride * (outputs - 1) + 1, stride) for tap in range(size)]
+class _Tap(NamedTuple):
+    outputs: slice
+    inputs: slice
+    whole: bool
+    """Whether every output has an input here."""
+
+
+def _taps(layer: Pool, axis: int, extent: int, outputs: int) -> list[_Tap]:
+    size, stride, padding = (pair(v)[axis] for v in (layer.size, layer.stride, layer.padding))
+    found = []
+    for tap in range(size):
+        offset = tap - padding
+        first = max(0, -(offset // stride)) if offset < 0 else 0
+        last = min(outputs - 1, (extent - 1 - offset) // stride)
+        if first <= last:
+            start = first * stride + offset
+            end = last * stride + offset + 1
+            whole = last - first == outputs - 1
+            found.append(_Tap(slice(first, last + 1), slice(start, end, stride), whole))
+    return found
 
 
 def max_pool_forward(layer: MaxPool, x: Tensor, y: Tensor, size: int) -> None:
     """Row maxima first, then maxima of those: ``2 w`` comparisons per output for ``w * w``."""
-    rows = _taps(layer.size, layer.stride, y.shape[2])
-    columns = _taps(layer.size, layer.stride, y.shape[3])
+    rows = _taps(layer, 0, x.shape[2], y.shape[2])
+    columns = _taps(layer, 1, x.shape[3], y.shape[3])
     x, y = channels_last(x), channels_last(y)
     scratch = _row_scratch(x, y, size)
     for part in chunks(x.shape[0], size):
         wide = scratch[: part.stop - part.start]
         _row_maxima(x[part], columns, wide)
-        _maxima([wide[:, row] for row in rows], y[part])
+        _maxima([(tap, wide[:, tap.inputs]) for tap in rows], y[part], axis=1)
 
 
 def max_pool_grad_input(
-    layer: MaxPool, x: Tensor, y: Tensor, dy: Tensor, dx: Tensor, size: int
+    layer: MaxPool, x: Tensor, y: Tensor, dy: Tensor, dx: Tensor, size: int, *, add: bool
 ) -> None:
     """Route each output's gradient to its maximum, through the maxima of the rows.
 
@@ -36,8 +61,8 @@ def max_pool_grad_input(
     window's. So both tie rules split into rows, then columns: all equal inputs, or the first row
     that attains the maximum and the first input in it.
     """
-    rows = _taps(layer.size, layer.stride, y.shape[2])
-    columns = _taps(layer.size, layer.stride, y.shape[3])
+    rows = _taps(layer, 0, x.shape[2], y.shape[2])
+    columns = _taps(layer, 1, x.shape[3], y.shape[3])
     x, y, dy, dx = channels_last(x), channels_last(y), channels_last(dy), channels_last(dx)
     wide, dwide, mask, left = (_row_scratch(x, y, size) for _ in range(4))
     for part in chunks(x.shape[0], size):
@@ -47,65 +72,143 @@ def max_pool_grad_input(
         route = _route_first if layer.ties == "first" else _route_all
         height = y.shape[1]
         small = (mask[:count, :height], left[:count, :height])
-        route([(row_max[:, row], drow[:, row]) for row in rows], y[part], dy[part], *small)
-        xs, dxs = x[part], dx[part].zero_()
-        taps = [(xs[:, :, column], dxs[:, :, column]) for column in columns]
+        if height > mask.shape[1]:  # more windows than rows: padded pools of very small maps
+            small = (torch.empty_like(y[part]), torch.empty_like(y[part]))
+        route(
+            [(row_max[:, t.inputs], drow[:, t.inputs], (slice(None), t.outputs)) for t in rows],
+            y[part],
+            dy[part],
+            *small,
+        )
+        xs, dxs = x[part], dx[part]
+        if not add:
+            dxs.zero_()
+        every = slice(None)
+        taps = [
+            (xs[:, :, t.inputs], dxs[:, :, t.inputs], (every, every, t.outputs)) for t in columns
+        ]
         route(taps, row_max, drow, mask[:count], left[:count])
 
 
-def _row_maxima(x: Tensor, columns: list[slice], out: Tensor) -> None:
-    _maxima([x[:, :, column] for column in columns], out)
+def _row_maxima(x: Tensor, columns: list[_Tap], out: Tensor) -> None:
+    _maxima([(tap, x[:, :, tap.inputs]) for tap in columns], out, axis=2)
 
 
-def _maxima(views: list[Tensor], out: Tensor) -> None:
-    if len(views) == 1:
-        out.copy_(views[0])
-        return
-    torch.maximum(views[0], views[1], out=out)
-    for view in views[2:]:
-        torch.maximum(out, view, out=out)
+def _maxima(views: list[tuple[_Tap, Tensor]], out: Tensor, axis: int) -> None:
+    # Those that every output has an input at first: they fill it.
+    views = sorted(views, key=lambda view: not view[0].whole)
+    (tap, first), *others = views
+    if not tap.whole:
+        out.fill_(-torch.inf)
+        others = views
+    elif len(others) == 0 or not others[0][0].whole:
+        out.copy_(first)
+    else:
+        torch.maximum(first, others.pop(0)[1], out=out)
+    for tap, view in others:
+        here = out.narrow(axis, tap.outputs.start, tap.outputs.stop - tap.outputs.start)
+        torch.maximum(here, view, out=here)
 
 
-def _route_all(
-    taps: list[tuple[Tensor, Tensor]], top: Tensor, dtop: Tensor, mask: Tensor, left: Tensor
-) -> None:
+_Taps = Sequence[tuple[Tensor, Tensor, tuple[slice, ...]]]
+"""Inputs, their gradients, and the outputs that have them."""
+
+
+def _route_all(taps: _Taps, top: Tensor, dtop: Tensor, mask: Tensor, left: Tensor) -> None:
     del left
-    for x, dx in taps:
-        torch.eq(x, top, out=mask)
-        dx.addcmul_(mask, dtop)
+    for x, dx, outputs in taps:
+        hit = mask[outputs]
+        torch.eq(x, top[outputs], out=hit)
+        dx.addcmul_(hit, dtop[outputs])
 
 
-def _route_first(
-    taps: list[tuple[Tensor, Tensor]], top: Tensor, dtop: Tensor, mask: Tensor, left: Tensor
-) -> None:
+def _route_first(taps: _Taps, top: Tensor, dtop: Tensor, mask: Tensor, left: Tensor) -> None:
     left.copy_(dtop)
-    for x, dx in taps:
-        torch.eq(x, top, out=mask).mul_(left)
-        dx.add_(mask)
+    for x, dx, outputs in taps:
+        hit, rest = mask[outputs], left[outputs]
+        torch.eq(x, top[outputs], out=hit).mul_(rest)
+        dx.add_(hit)
         # The mask is 0 or 1: what went to this tap is taken away exactly.
-        left.sub_(mask)
+        rest.sub_(hit)
 
 
 def average_pool_forward(layer: AveragePool, x: Tensor, y: Tensor) -> None:
     """Mean of each window."""
-    views = _windows(layer, x, y)
-    y.copy_(views[0])
-    for view in views[1:]:
-        y.add_(view)
-    y.mul_(1 / layer.size**2)
+    first = True
+    for row, column in _windows(layer, x, y):
+        view = x[:, :, row.inputs, column.inputs]
+        if first and row.whole and column.whole:
+            y.copy_(view)
+        else:
+            if first:
+                y.zero_()
+            y[:, :, row.outputs, column.outputs].add_(view)
+        first = False
+    share = _shares(layer, tuple(x.shape[2:]), tuple(y.shape[2:]))
+    y.mul_(share if isinstance(share, float) else share.to(y))
 
 
-def average_pool_grad_input(layer: AveragePool, dy: Tensor, dx: Tensor) -> None:
+def average_pool_grad_input(layer: AveragePool, dy: Tensor, dx: Tensor, *, add: bool) -> None:
     """Spread each output's gradient evenly over its window."""
-    dx.zero_()
-    for view in _windows(layer, dx, dy):
-        view.add_(dy, alpha=1 / layer.size**2)
+    if not add:
+        dx.zero_()
+    share = _shares(layer, tuple(dx.shape[2:]), tuple(dy.shape[2:]))
+    for row, column in _windows(layer, dx, dy):
+        view, grad = dx[:, :, row.inputs, column.inputs], dy[:, :, row.outputs, column.outputs]
+        if isinstance(share, float):
+            view.add_(grad, alpha=share)
+        else:
+            view.addcmul_(grad, share.to(dy)[row.outputs, column.outputs])
 
 
-def _windows(layer: AveragePool, x: Tensor, y: Tensor) -> list[Tensor]:
-    rows = _taps(layer.size, layer.stride, y.shape[2])
-    columns = _taps(layer.size, layer.stride, y.shape[3])
-    return [x[:, :, row, column] for row in rows for column in columns]
+def _windows(layer: AveragePool, x: Tensor, y: Tensor) -> list[tuple[_Tap, _Tap]]:
+    rows = _taps(layer, 0, x.shape[2], y.shape[2])
+    columns = _taps(layer, 1, x.shape[3], y.shape[3])
+    return [(row, column) for row in rows for column in columns]
+
+
+@cache
+def _shares(
+    layer: AveragePool, inputs: tuple[int, ...], outputs: tuple[int, ...]
+) -> float | Tensor:
+    """One divided by the pixels that count in each window, ``[H, W]``; a number if all are alike.
+
+    With ``count_padding`` they end at the padding's edge: what a window hangs over by rounding up
+    never counts, as in PyTorch.
+    """
+    counts = []
+    for axis in (0, 1):
+        size, stride, padding = (pair(v)[axis] for v in (layer.size, layer.stride, layer.padding))
+        border = padding if layer.count_padding else 0
+        starts = torch.arange(outputs[axis]) * stride - padding
+        ends = (starts + size).clamp(max=inputs[axis] + border)
+        counts.append(ends - starts.clamp(min=-border))
+    pixels = counts[0][:, None] * counts[1]
+    if pixels.min() == pixels.max():
+        return 1 / int(pixels[0, 0])
+    return 1 / pixels.double()
+
+
+def adaptive_average_pool_forward(layer: AdaptiveAveragePool, x: Tensor, y: Tensor) -> None:
+    """Mean of each of the windows that tile the image."""
+    rows, columns = layer.spans(tuple(x.shape[1:]))
+    for i, row in enumerate(rows):
+        for j, column in enumerate(columns):
+            torch.mean(x[:, :, row, column], (2, 3), out=y[:, :, i, j])
+
+
+def adaptive_average_pool_grad_input(
+    layer: AdaptiveAveragePool, dy: Tensor, dx: Tensor, *, add: bool
+) -> None:
+    """Spread each output's gradient evenly over its window."""
+    if not add:
+        dx.zero_()
+    rows, columns = layer.spans(tuple(dx.shape[1:]))
+    for i, row in enumerate(rows):
+        for j, column in enumerate(columns):
+            window = dx[:, :, row, column]
+            share = 1 / (window.shape[2] * window.shape[3])
+            window.add_(dy[:, :, i : i + 1, j : j + 1], alpha=share)
 
 
 def _row_scratch(x: Tensor, y: Tensor, size: int) -> Tensor:

@@ -18,7 +18,7 @@ import torch
 
 from alexsim.execute.aten.chunks import chunks
 from alexsim.network.layers import Convolution
-from alexsim.plan.scratch import WINOGRAD_OUTPUTS, WINOGRAD_TAPS
+from alexsim.plan.backends.aten import WINOGRAD_OUTPUTS, WINOGRAD_TAPS
 
 Tensor = torch.Tensor
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from alexsim.machine.device import Device
 from alexsim.network.counts import FLOAT_BYTES, Count
-from alexsim.network.layers import Convolution
+from alexsim.network.layers import Convolution, pair
 from alexsim.network.network import Part
 from alexsim.plan.records import OpKind
 
@@ -91,17 +91,18 @@ def convolution_shape(work: Work) -> ConvolutionShape:
     assert isinstance(layer, Convolution)
     channels, *inputs = part.input_shape
     filters, *outputs = part.output_shape
+    size, stride = pair(layer.size), pair(layer.stride)
     return ConvolutionShape(
         batch_size=work.batch_size,
         groups=layer.groups,
         channels=channels // layer.groups,
         filters=filters // layer.groups,
-        taps=layer.size**2,
-        size=layer.size,
-        stride=layer.stride,
+        taps=math.prod(size),
+        size=max(size),
+        stride=max(stride),
         inputs=math.prod(inputs),
         outputs=math.prod(outputs),
-        extent=inputs[0] + 2 * layer.padding,
+        extent=inputs[0] + 2 * pair(layer.padding)[0],
         out_extent=outputs[0],
     )
 

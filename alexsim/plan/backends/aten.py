@@ -1,28 +1,37 @@
-"""Scratch memory of a backend, and the images that it works on at a time.
+"""ATen's functions: how each op runs, the scratch it takes, and the images it takes at a time.
 
-``triton``: parts of a convolution's weight gradient, before they are added. ``aten``: ATen's
-convolutions allocate their results, and our pools and norms keep a few rows beside them. Working on
-few images at a time bounds both, and keeps elementwise passes inside the cache. The backends follow
-these numbers, a test watches that they allocate nothing beyond them.
+ATen's convolutions allocate their results, and our pools and norms keep a few rows beside them.
+Working on few images at a time bounds both, and keeps elementwise passes inside the cache. The
+functions of ``alexsim.execute.aten`` follow these numbers; a test watches that they allocate
+nothing beyond them.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.network.layers import (
+    AdaptiveAveragePool,
+    Add,
     AveragePool,
+    BatchNorm,
+    Concat,
     Convolution,
+    Dropout,
     FullyConnected,
+    HardSwish,
+    LayerNorm,
     LocalResponseNorm,
     MaxPool,
+    Multiply,
     SoftmaxCrossEntropy,
     SpatialResponseNorm,
+    pair,
 )
 from alexsim.network.network import Network, Part
-from alexsim.plan.records import Op, OpKind
+from alexsim.plan.backends.base import Choice
+from alexsim.plan.records import Algorithm, Op, OpKind
 from alexsim.units import MIB
 
 _CONVOLUTION_BYTES = 16 * MIB
@@ -30,83 +39,91 @@ _CACHED_BYTES = 4 * MIB
 """Elementwise passes over this much scratch stay in a core's share of the cache."""
 _MOST_IMAGES = 32
 _WINOGRAD_IMAGES = 16
-SPLIT_BYTES, MOST_SPLITS = 16 * MIB, 512
-"""Most bytes and parts of a weight gradient in Triton's kernels."""
 WINOGRAD_OUTPUTS, WINOGRAD_TAPS = 5, 3
 """Winograd's F(5, 3): tiles of 5 x 5 outputs for 3 x 3 filters."""
+_PASSES = (OpKind.FORWARD, OpKind.GRAD_INPUT, OpKind.GRAD_WEIGHT, OpKind.LOSS)
 
 
-def chunk_and_scratch(
-    backend: str, kind: OpKind, part: Part | None, batch_size: int, *, accumulate: bool
-) -> tuple[int, int]:
-    """Images per chunk and scratch bytes of one op; ``(batch_size, 0)`` if it needs none."""
-    if backend == "aten":
-        return _aten(kind, part, batch_size, accumulate=accumulate)
-    if backend == "triton" and kind == OpKind.GRAD_WEIGHT and part is not None:
-        return batch_size, _splits(part)
-    return batch_size, 0
+class Aten:
+    """PyTorch's functions on the CPU or a card; they run every layer."""
+
+    def refused(self, network: Network) -> str:
+        """Nothing."""
+        del network
+        return ""
+
+    def choose(
+        self, kind: OpKind, part: Part | None, batch_size: int, *, accumulate: bool
+    ) -> Choice:
+        """Algorithm, chunk and scratch of one op."""
+        if part is None or kind not in _PASSES:
+            return Choice(backend="aten", chunk_images=batch_size)
+        algorithm = _algorithm(kind, part)
+        per_image, fixed, limit = _needs(kind, part, algorithm, batch_size, accumulate=accumulate)
+        images = batch_size
+        if per_image:
+            images = min(_MOST_IMAGES, batch_size, max(1, limit // per_image))
+            images = 1 << (images.bit_length() - 1)
+        return Choice(
+            backend="aten",
+            algorithm=algorithm,
+            chunk_images=images,
+            scratch_bytes=images * per_image + fixed if per_image else fixed,
+        )
 
 
-def _splits(part: Part) -> int:
-    """Bytes that the parts of a convolution's weight gradient may take."""
-    if not isinstance(part.layer, Convolution) or 2 * FLOAT_BYTES * part.weight_count > SPLIT_BYTES:
-        return 0
-    return SPLIT_BYTES + FLOAT_BYTES * MOST_SPLITS * part.layer.filters
+def _algorithm(kind: OpKind, part: Part) -> Algorithm:
+    layer = part.layer
+    if not isinstance(layer, Convolution):
+        return ""
+    if _wins_by_winograd(kind, part):
+        return "winograd"
+    one_pixel = pair(layer.size) == pair(layer.stride) == (1, 1)
+    if one_pixel and pair(layer.padding) == (0, 0) and layer.groups == 1:
+        return "product"
+    return "direct"
 
 
-def _aten(kind: OpKind, part: Part | None, batch_size: int, *, accumulate: bool) -> tuple[int, int]:
-    if part is None or kind not in (
-        OpKind.FORWARD,
-        OpKind.GRAD_INPUT,
-        OpKind.GRAD_WEIGHT,
-        OpKind.LOSS,
-    ):
-        return batch_size, 0
+def _needs(
+    kind: OpKind, part: Part, algorithm: Algorithm, batch_size: int, *, accumulate: bool
+) -> tuple[int, int, int]:
+    """Scratch bytes per image at a time, and beside them; and the most that images should take."""
+    inputs = FLOAT_BYTES * math.prod(part.input_shape)
     match part.layer:
-        case Convolution() if uses_winograd(kind, part):
-            per_image, fixed = _winograd(kind, part)
-            limit = _WINOGRAD_IMAGES * per_image
         case Convolution():
-            per_image, fixed = _convolution(kind, part)
-            limit = _CONVOLUTION_BYTES
+            match algorithm:
+                case "winograd":
+                    per_image, fixed = _winograd(kind, part)
+                    return per_image, fixed, _WINOGRAD_IMAGES * per_image
+                case "product":
+                    return 0, 0, 0
+            return *_convolution(kind, part), _CONVOLUTION_BYTES
         case MaxPool() | LocalResponseNorm() | SpatialResponseNorm():
-            per_image, fixed, limit = _rows(kind, part), 0, _CACHED_BYTES
-        case FullyConnected() if accumulate:
+            # Pools add what they send back anyway.
+            more = inputs if accumulate and not isinstance(part.layer, MaxPool) else 0
+            return _rows(kind, part) + more, 0, _CACHED_BYTES
+        case FullyConnected():
             # Added after the product, as on two devices, so that both round alike.
-            return batch_size, FLOAT_BYTES * batch_size * math.prod(part.input_shape)
+            return 0, batch_size * inputs if accumulate else 0, 0
         case SoftmaxCrossEntropy() if kind == OpKind.LOSS:
             # Which probabilities exceed, and which equal, the label's: one byte each.
-            return batch_size, 2 * batch_size * math.prod(part.output_shape)
-        case _:
-            return batch_size, 0
-    images = min(_MOST_IMAGES, batch_size, max(1, limit // per_image)) if per_image else batch_size
-    images = 1 << (images.bit_length() - 1)
-    return images, images * per_image + fixed
+            return 0, 2 * batch_size * math.prod(part.output_shape), 0
+        case SoftmaxCrossEntropy() if accumulate:
+            return 0, batch_size * inputs, 0
+        case Add() | Concat() | AveragePool() | AdaptiveAveragePool() | Dropout():
+            return 0, 0, 0
+        case BatchNorm() if kind != OpKind.FORWARD:
+            return inputs, 16 * FLOAT_BYTES * part.input_shape[0], _CACHED_BYTES
+        case LayerNorm():
+            return 4 * inputs, 0, _CACHED_BYTES
+        case Multiply() if kind == OpKind.GRAD_INPUT:
+            return inputs, 0, _CACHED_BYTES
+        case HardSwish() if kind == OpKind.GRAD_INPUT:
+            return inputs, 0, _CACHED_BYTES
+    return inputs if accumulate else 0, 0, _CACHED_BYTES
 
 
-def refused(backend: str, network: Network) -> str:
-    """Why a backend cannot run a network, or nothing."""
-    if backend == "triton":
-        for before, after in itertools.pairwise(network.parts):
-            windows = isinstance(before[0].layer, Convolution | LocalResponseNorm)
-            if windows and isinstance(after[0].layer, FullyConnected):
-                return (
-                    f"the triton backend cannot run {network.name}: {before[0].layer.name} leads"
-                    f" into {after[0].layer.name} without a pool or activation between"
-                )
-    # Triton has no kernel for average pools and takes ATen's.
-    unable = MaxPool | AveragePool if backend == "aten" else AveragePool
-    for part, *_ in network.parts:
-        layer = part.layer
-        if isinstance(layer, unable) and any(map(layer.end_padding, part.input_shape[1:])):
-            return (
-                f"the {backend} backend cannot run {network.name}: windows of {layer.name} hang"
-                " over the edge; it can be planned and simulated, not trained"
-            )
-    return ""
-
-
-def uses_winograd(kind: OpKind, part: Part) -> bool:
+def _wins_by_winograd(kind: OpKind, part: Part) -> bool:
     """Whether an op of a convolution takes Winograd's method.
 
     It pays for 3 x 3 filters at stride 1 on maps that its tiles cover with little waste, and with
@@ -116,9 +133,10 @@ def uses_winograd(kind: OpKind, part: Part) -> bool:
     layer = part.layer
     if not isinstance(layer, Convolution):
         return False
-    if (layer.size, layer.stride, layer.padding) != (WINOGRAD_TAPS, 1, WINOGRAD_TAPS // 2):
+    plain = {layer.size: WINOGRAD_TAPS, layer.stride: 1, layer.padding: WINOGRAD_TAPS // 2}
+    if any(pair(given) != (wanted, wanted) for given, wanted in plain.items()):
         return False
-    if layer.groups > 1:
+    if layer.groups > 1 or pair(layer.dilation) != (1, 1) or not layer.bias:
         return False
     channels, *extents = part.input_shape
     enough = 128 if kind == OpKind.GRAD_WEIGHT else 192
@@ -127,8 +145,8 @@ def uses_winograd(kind: OpKind, part: Part) -> bool:
 
 
 def done_flop(op: Op, part: Part) -> int:
-    """FLOP of the multiply-adds that the aten backend does for an op: Winograd's are fewer."""
-    if not uses_winograd(op.kind, part):
+    """FLOP of the multiply-adds that are done for an op: Winograd's are fewer."""
+    if op.algorithm != "winograd":
         return op.count.flop
     extents = part.input_shape[1:]
     tiles = math.prod(_tiles(extent) for extent in extents)
@@ -161,11 +179,10 @@ def padded_image_bytes(part: Part) -> int:
     layer = part.layer
     assert isinstance(layer, Convolution)
     channels, height, width = part.input_shape
-    bottom, right = layer.end_padding(height), layer.end_padding(width)
-    if (bottom, right) == (layer.padding, layer.padding):
+    before, (bottom, right) = pair(layer.padding), layer.end_paddings(part.input_shape)
+    if (bottom, right) == before:
         return 0
-    padded = (height + layer.padding + bottom) * (width + layer.padding + right)
-    return FLOAT_BYTES * channels * padded
+    return FLOAT_BYTES * channels * (height + before[0] + bottom) * (width + before[1] + right)
 
 
 def _convolution(kind: OpKind, part: Part) -> tuple[int, int]:

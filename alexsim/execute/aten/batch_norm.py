@@ -1,0 +1,168 @@
+"""Batch and layer normalisation: sums over a few images at a time, then one pass that writes."""
+
+from __future__ import annotations
+
+import torch
+
+from alexsim.execute.aten.chunks import chunks, per_channel
+from alexsim.network.layers import BatchNorm, LayerNorm
+
+Tensor = torch.Tensor
+
+
+class BatchNormTensors:
+    """What the passes of a batch norm share.
+
+    Args:
+        x: input, ``[N, C, ...]``.
+        mean: ``[C]``, of the minibatch.
+        rstd: ``[C]``, one divided by the square root of its variance and epsilon.
+        weight: ``[C]``, the scale.
+    """
+
+    def __init__(self, x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor) -> None:
+        self.x, self.mean, self.rstd, self.weight = x, mean, rstd, weight
+        self.axes = (0, *range(2, x.ndim))
+        self.count = x.numel() // x.shape[1]
+
+
+def batch_norm_forward(
+    layer: BatchNorm,
+    of: BatchNormTensors,
+    bias: Tensor,
+    running: tuple[Tensor, Tensor],
+    y: Tensor,
+    *,
+    training: bool,
+) -> None:
+    """Normalise by the minibatch, and gather running statistics; or by those, at test."""
+    # At test ATen would take the memory of the minibatch's statistics away.
+    kept = (of.mean, of.rstd) if training else (y.new_empty(0), y.new_empty(0))
+    torch.ops.aten.native_batch_norm.out(
+        of.x,
+        of.weight,
+        bias,
+        *running,
+        training,
+        layer.momentum,
+        layer.epsilon,
+        out=y,
+        save_mean=kept[0],
+        save_invstd=kept[1],
+    )
+
+
+def batch_norm_sums(
+    of: BatchNormTensors, dy: Tensor, dweight: Tensor, dbias: Tensor, size: int
+) -> None:
+    """``dbias = sum dy``, ``dweight = sum dy (x - mean) rstd``, over images and pixels."""
+    mean = per_channel(of.mean, of.x)
+    scratch = _scratch(of.x, size)
+    for part in chunks(of.x.shape[0], size):
+        product = scratch[: part.stop - part.start]
+        torch.sub(of.x[part], mean, out=product)
+        product.mul_(dy[part])
+        for total, values in ((dweight, product), (dbias, dy[part])):
+            if part.start:
+                total.add_(values.sum(of.axes))
+            else:
+                torch.sum(values, of.axes, out=total)
+    dweight.mul_(of.rstd)
+
+
+def batch_norm_grad_input(
+    of: BatchNormTensors,
+    dy: Tensor,
+    sums: tuple[Tensor, Tensor] | None,
+    dx: Tensor,
+    size: int,
+    *,
+    add: bool,
+) -> None:
+    """``dx = scale rstd (dy - dbias / M - (x - mean) rstd dweight / M)``, M values per channel.
+
+    ``sums`` are ``dweight`` and ``dbias``, where they have been computed.
+    """
+    if sums is None:
+        sums = (torch.empty_like(of.mean), torch.empty_like(of.mean))
+        batch_norm_sums(of, dy, *sums, size)
+    dweight, dbias = sums
+    of_dy = of.weight * of.rstd
+    of_x = -of_dy * of.rstd * dweight / of.count
+    rest = -of_dy * dbias / of.count
+    mean, of_x, of_dy, rest = (per_channel(v, of.x) for v in (of.mean, of_x, of_dy, rest))
+    scratch = _scratch(of.x, size)
+    for part in chunks(of.x.shape[0], size):
+        out = scratch[: part.stop - part.start]
+        torch.sub(of.x[part], mean, out=out)
+        torch.addcmul(rest, out, of_x, out=out)
+        if add:
+            dx[part].add_(out.addcmul_(dy[part], of_dy))
+        else:
+            torch.addcmul(out, dy[part], of_dy, out=dx[part])
+
+
+def layer_norm_forward(
+    layer: LayerNorm,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    y: Tensor,
+    kept: tuple[Tensor, Tensor],
+    size: int,
+) -> None:
+    """Normalise over the channels of each pixel; keep mean and ``rstd``."""
+    scale, shift = per_channel(weight, x), per_channel(bias, x)
+    for part in chunks(x.shape[0], size):
+        mean, rstd = (own[part] for own in kept)
+        torch.mean(x[part], 1, keepdim=True, out=mean)
+        away = x[part] - mean
+        torch.mean(away * away, 1, keepdim=True, out=rstd)
+        rstd.add_(layer.epsilon).rsqrt_()
+        torch.addcmul(shift, away.mul_(rstd), scale, out=y[part])
+
+
+def layer_norm_sums(
+    x: Tensor, kept: tuple[Tensor, Tensor], dy: Tensor, dweight: Tensor, dbias: Tensor, size: int
+) -> None:
+    """``dbias = sum dy``, ``dweight = sum dy (x - mean) rstd``, over images and pixels."""
+    axes = (0, *range(2, x.ndim))
+    dweight.zero_()
+    dbias.zero_()
+    for part in chunks(x.shape[0], size):
+        mean, rstd = (own[part] for own in kept)
+        dweight.add_((x[part] - mean).mul_(rstd).mul_(dy[part]).sum(axes))
+        dbias.add_(dy[part].sum(axes))
+
+
+def layer_norm_grad_input(
+    x: Tensor,
+    kept: tuple[Tensor, Tensor],
+    weight: Tensor,
+    dy: Tensor,
+    dx: Tensor,
+    size: int,
+    *,
+    add: bool,
+) -> None:
+    """``dx = rstd (g - mean(g) - n mean(g n))``: ``g = scale dy``, ``n`` the normalised input."""
+    scale = per_channel(weight, x)
+    for part in chunks(x.shape[0], size):
+        mean, rstd = (own[part] for own in kept)
+        normal = (x[part] - mean).mul_(rstd)
+        grad = dy[part] * scale
+        product = grad * normal
+        grad.sub_(grad.mean(1, keepdim=True)).sub_(normal.mul_(product.mean(1, keepdim=True)))
+        if add:
+            dx[part].addcmul_(grad, rstd)
+        else:
+            torch.mul(grad, rstd, out=dx[part])
+
+
+def _scratch(x: Tensor, size: int) -> Tensor:
+    """Room for a few images, lying as ``x`` does."""
+    images, channels, *pixels = x.shape
+    size = min(size, images)
+    if not pixels:
+        return x.new_empty(size, channels)
+    return x.new_empty(size, *pixels, channels).movedim(-1, 1)

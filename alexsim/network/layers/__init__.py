@@ -1,0 +1,45 @@
+"""Layers as frozen records; a layer's numbers (``filters``, ``units``) are those of one column."""
+
+from alexsim.network.layers.base import (
+    Auxiliary,
+    Elementwise,
+    Kept,
+    Layer,
+    Pair,
+    Parameter,
+    Reads,
+    Role,
+    Shape,
+    SoftmaxCrossEntropy,
+    pair,
+)
+from alexsim.network.layers.elementwise import (
+    GELU,
+    Dropout,
+    HardSigmoid,
+    HardSwish,
+    LeakyReLU,
+    ReLU,
+    ReLU6,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Tanh,
+)
+from alexsim.network.layers.joins import Add, Concat, Multiply
+from alexsim.network.layers.norms import (
+    BatchNorm,
+    LayerNorm,
+    LocalResponseNorm,
+    SpatialResponseNorm,
+)
+from alexsim.network.layers.pools import AdaptiveAveragePool, AveragePool, MaxPool, Pool
+from alexsim.network.layers.weighted import Convolution, FullyConnected
+
+__all__ = [
+    "GELU", "AdaptiveAveragePool", "Add", "Auxiliary", "AveragePool", "BatchNorm", "Concat",
+    "Convolution", "Dropout", "Elementwise", "FullyConnected", "HardSigmoid", "HardSwish", "Kept",
+    "Layer", "LayerNorm", "LeakyReLU", "LocalResponseNorm", "MaxPool", "Multiply", "Pair",
+    "Parameter", "Pool", "ReLU", "ReLU6", "Reads", "Role", "Shape", "SiLU", "Sigmoid", "Softmax",
+    "SoftmaxCrossEntropy", "SpatialResponseNorm", "Tanh", "pair",
+]  # fmt: skip

@@ -1,0 +1,160 @@
+"""Layers that make each value of one: non-linearities, and dropout."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from alexsim.errors import NetworkError
+from alexsim.network.layers.base import Auxiliary, Elementwise, Kept, Layer, Shape
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReLU(Layer):
+    """``max(x, 0)``."""
+
+    backward_reads: ClassVar[tuple[Kept, ...]] = ("output",)
+    keeps_output: ClassVar[bool] = True
+    overwrites_input: ClassVar[bool] = True
+    overwrites_grad: ClassVar[bool] = True
+
+    def elementwise(self) -> Elementwise:
+        return Elementwise(forward=1, grad_input=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReLU6(Layer):
+    """``min(max(x, 0), 6)``, of MobileNet."""
+
+    backward_reads: ClassVar[tuple[Kept, ...]] = ("output",)
+    keeps_output: ClassVar[bool] = True
+    overwrites_input: ClassVar[bool] = True
+    overwrites_grad: ClassVar[bool] = True
+
+    def elementwise(self) -> Elementwise:
+        return Elementwise(forward=2, grad_input=2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeakyReLU(Layer):
+    """``x`` where it is positive, else ``slope * x``."""
+
+    slope: float = 0.01
+    backward_reads: ClassVar[tuple[Kept, ...]] = ("output",)
+    keeps_output: ClassVar[bool] = True
+    overwrites_input: ClassVar[bool] = True
+    overwrites_grad: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        # With a positive slope the output has the input's sign, so it tells the gradient.
+        if not 0 < self.slope < 1:
+            raise NetworkError(f"layer {self.name!r}: slope must be in (0, 1), got {self.slope}")
+
+    def elementwise(self) -> Elementwise:
+        return Elementwise(forward=2, grad_input=2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sigmoid(Layer):
+    """``1 / (1 + exp(-x))``, LeNet's non-linearity."""
+
+    backward_reads: ClassVar[tuple[Kept, ...]] = ("output",)
+    keeps_output: ClassVar[bool] = True
+
+    def elementwise(self) -> Elementwise:
+        return Elementwise(forward=4, grad_input=3)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tanh(Layer):
+    """``tanh(x)``: what the paper compares ReLU with (section 3.1)."""
+
+    backward_reads: ClassVar[tuple[Kept, ...]] = ("output",)
+    keeps_output: ClassVar[bool] = True
+
+    def elementwise(self) -> Elementwise:
+        return Elementwise(forward=5, grad_input=3)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiLU(Layer):
+    """``x * sigmoid(x)``, of EfficientNet."""
+
+    backward_reads: ClassVar[tuple[Kept, ...]] = ("input",)
+
+    def elementwise(self) -> Elementwise:
+        return Elementwise(forward=5, grad_input=9)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GELU(Layer):
+    """``x * Phi(x)`` with the normal distribution's ``Phi``, exact (by ``erf``)."""
+
+    backward_reads: ClassVar[tuple[Kept, ...]] = ("input",)
+
+    def elementwise(self) -> Elementwise:
+        """``erf`` counts as one exponential."""
+        return Elementwise(forward=5, grad_input=10)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HardSwish(Layer):
+    """``x * min(max(x + 3, 0), 6) / 6``, of MobileNetV3."""
+
+    backward_reads: ClassVar[tuple[Kept, ...]] = ("input",)
+
+    def elementwise(self) -> Elementwise:
+        return Elementwise(forward=5, grad_input=5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HardSigmoid(Layer):
+    """``min(max(x + 3, 0), 6) / 6``."""
+
+    backward_reads: ClassVar[tuple[Kept, ...]] = ("input",)
+
+    def elementwise(self) -> Elementwise:
+        return Elementwise(forward=4, grad_input=3)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Softmax(Layer):
+    """Softmax over the channels of each pixel, or the units."""
+
+    backward_reads: ClassVar[tuple[Kept, ...]] = ("output",)
+    keeps_output: ClassVar[bool] = True
+
+    def elementwise(self) -> Elementwise:
+        return Elementwise(forward=5, grad_input=4)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dropout(Layer):
+    """Zero each unit with probability ``rate`` in training; multiply by ``1 - rate`` at test.
+
+    Training does not rescale, as in 2012. ``rescaled`` divides by ``1 - rate`` in training and
+    changes nothing at test, as ``torch.nn.Dropout`` does; ``whole_images`` zeroes all of an image
+    or nothing (stochastic depth, Huang et al. 2016).
+    """
+
+    rate: float = 0.5
+    rescaled: bool = False
+    whole_images: bool = False
+    overwrites_grad: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate < 1:
+            raise NetworkError(f"layer {self.name!r}: rate must be in (0, 1), got {self.rate}")
+
+    def elementwise(self) -> Elementwise:
+        return Elementwise(forward=1, grad_input=1)
+
+    def auxiliary(self, inputs: Shape, outputs: Shape) -> tuple[Auxiliary, ...]:
+        del inputs
+        shape = (1,) * len(outputs) if self.whole_images else outputs
+        return (Auxiliary("mask", shape, "mask"),)
+
+    def draws(self, outputs: Shape) -> int:
+        """Random values of one image."""
+        return 1 if self.whole_images else math.prod(outputs)

@@ -1,0 +1,72 @@
+"""Layers that read several outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from alexsim.errors import NetworkError
+from alexsim.network.layers.base import Elementwise, Kept, Layer, Shape, side_by_side
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Add(Layer):
+    """Sum of two or more outputs of one shape: the shortcut of a residual network."""
+
+    several: ClassVar[bool] = True
+    passes_grad: ClassVar[bool] = True
+
+    def elementwise(self) -> Elementwise:
+        return Elementwise(forward=len(self.inputs) - 1, grad_input=0)
+
+    def input_shape(self, shapes: Sequence[Shape]) -> Shape:
+        if len(set(shapes)) > 1:
+            raise NetworkError(
+                f"layer {self.name!r}: its inputs differ in shape: {', '.join(map(str, shapes))}"
+            )
+        return shapes[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Multiply(Layer):
+    """Product of two outputs; the second may have one value per channel, for all pixels: the
+    excitation of a squeeze-and-excitation block (Hu et al. 2018)."""
+
+    several: ClassVar[bool] = True
+    backward_reads: ClassVar[tuple[Kept, ...]] = ("input",)
+
+    def __post_init__(self) -> None:
+        if len(self.inputs) != 2:
+            raise NetworkError(
+                f"layer {self.name!r}: it multiplies two outputs, got {', '.join(self.inputs)}"
+            )
+
+    def elementwise(self) -> Elementwise:
+        return Elementwise(forward=1, grad_input=1)
+
+    def input_shape(self, shapes: Sequence[Shape]) -> Shape:
+        first, second = shapes
+        if second not in (first, (first[0], *[1] * (len(first) - 1))):
+            raise NetworkError(
+                f"layer {self.name!r}: {second} is neither the shape {first} of its first input"
+                " nor one value per channel of it"
+            )
+        return first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Concat(Layer):
+    """Two or more outputs, channels behind channels.
+
+    Where the outputs can lie in one block of memory it costs nothing: whoever reads it reads
+    them (see ``alexsim.network.views``).
+    """
+
+    several: ClassVar[bool] = True
+
+    def elementwise(self) -> Elementwise:
+        return Elementwise(forward=0, grad_input=0)
+
+    def input_shape(self, shapes: Sequence[Shape]) -> Shape:
+        return side_by_side(self, shapes, "inputs")

@@ -1,0 +1,51 @@
+"""What a backend says about an op before it runs: the torch-free half of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from alexsim.network.network import Network, Part
+from alexsim.plan.records import Algorithm, OpKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """How an op is run: decided once, recorded on the op, followed by whoever runs or times it."""
+
+    backend: str
+    """Whose kernel runs it."""
+    algorithm: Algorithm = ""
+    chunk_images: int
+    """Images that it works on at a time, so that scratch stays small."""
+    scratch_bytes: int = 0
+
+
+class Backend(Protocol):
+    """Who runs ops here, and what that takes."""
+
+    def refused(self, network: Network) -> str:
+        """Why it cannot run a network, or nothing."""
+        ...
+
+    def choose(
+        self, kind: OpKind, part: Part | None, batch_size: int, *, accumulate: bool
+    ) -> Choice:
+        """How it runs one op."""
+        ...
+
+
+class Counted:
+    """No backend: the 2012 kernels, which are counted and simulated, and need no scratch."""
+
+    def refused(self, network: Network) -> str:
+        """Everything can be counted."""
+        del network
+        return ""
+
+    def choose(
+        self, kind: OpKind, part: Part | None, batch_size: int, *, accumulate: bool
+    ) -> Choice:
+        """Nothing to choose."""
+        del kind, part, accumulate
+        return Choice(backend="", chunk_images=batch_size)
