@@ -161,9 +161,7 @@ def assert_sound(made: Plan) -> None:
 
 @pytest.mark.parametrize("batch", [1, 100, 128, 256])
 @pytest.mark.parametrize("schedule", ["serial", "overlap"])
-@pytest.mark.parametrize(
-    "name", edition_names()
-)
+@pytest.mark.parametrize("name", edition_names())
 def test_reuse_needs_at_most_two_percent_over_what_is_alive(
     name: str, schedule: str, batch: int
 ) -> None:

@@ -257,10 +257,10 @@ def _forward(bound: _Bound) -> Run:
             denominators = bound["norm"]
             return lambda _: norm_forward(layer, x, y, denominators, size)
         case BatchNorm():
-            norm, shift = _batch_norm(bound), bound["bias"]
+            norm, scale, shift = _batch_norm(bound), bound["weight"], bound["bias"]
             running = (bound["running_mean"], bound["running_var"])
             return lambda context: batch_norm_forward(
-                layer, norm, shift, running, y, training=context.training
+                layer, norm, scale, shift, running, y, size, training=context.training
             )
         case LayerNorm():
             weight, shift, kept = bound["weight"], bound["bias"], (bound["mean"], bound["rstd"])
@@ -287,7 +287,7 @@ def _slices(bound: _Bound, whole: Tensor) -> list[Tensor]:
 
 
 def _batch_norm(bound: _Bound) -> BatchNormTensors:
-    return BatchNormTensors(bound["x"], bound["mean"], bound["rstd"], bound["weight"])
+    return BatchNormTensors(bound["x"], bound["mean"], bound["rstd"])
 
 
 def _loss(bound: _Bound) -> Run:
@@ -373,8 +373,8 @@ def _grad_input(bound: _Bound) -> Run:
             )
         case BatchNorm():
             sums = (bound["dweight"], bound["dbias"]) if "dweight" in op.operands else None
-            of = _batch_norm(bound)
-            return lambda _: batch_norm_grad_input(of, dy, sums, dx, size, add=add)
+            of, scale = _batch_norm(bound), bound["weight"]
+            return lambda _: batch_norm_grad_input(of, scale, dy, sums, dx, size, add=add)
         case LayerNorm():
             x, kept, weight = bound["x"], (bound["mean"], bound["rstd"]), bound["weight"]
             return lambda _: layer_norm_grad_input(x, kept, weight, dy, dx, size, add=add)

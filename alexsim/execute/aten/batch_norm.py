@@ -17,11 +17,10 @@ class BatchNormTensors:
         x: input, ``[N, C, ...]``.
         mean: ``[C]``, of the minibatch.
         rstd: ``[C]``, one divided by the square root of its variance and epsilon.
-        weight: ``[C]``, the scale.
     """
 
-    def __init__(self, x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor) -> None:
-        self.x, self.mean, self.rstd, self.weight = x, mean, rstd, weight
+    def __init__(self, x: Tensor, mean: Tensor, rstd: Tensor) -> None:
+        self.x, self.mean, self.rstd = x, mean, rstd
         self.axes = (0, *range(2, x.ndim))
         self.count = x.numel() // x.shape[1]
 
@@ -29,27 +28,56 @@ class BatchNormTensors:
 def batch_norm_forward(
     layer: BatchNorm,
     of: BatchNormTensors,
+    weight: Tensor,
     bias: Tensor,
     running: tuple[Tensor, Tensor],
     y: Tensor,
+    size: int,
     *,
     training: bool,
 ) -> None:
     """Normalise by the minibatch, and gather running statistics; or by those, at test."""
-    # At test ATen would take the memory of the minibatch's statistics away.
-    kept = (of.mean, of.rstd) if training else (y.new_empty(0), y.new_empty(0))
-    torch.ops.aten.native_batch_norm.out(
-        of.x,
-        of.weight,
-        bias,
-        *running,
-        training,
-        layer.momentum,
-        layer.epsilon,
-        out=y,
-        save_mean=kept[0],
-        save_invstd=kept[1],
-    )
+    dense = torch.channels_last if of.x.ndim == 4 else torch.contiguous_format
+    if of.x.is_contiguous(memory_format=dense) and y.is_contiguous(memory_format=dense):
+        # At test ATen would take the memory of the minibatch's statistics away.
+        kept = (of.mean, of.rstd) if training else (y.new_empty(0), y.new_empty(0))
+        torch.ops.aten.native_batch_norm.out(
+            of.x,
+            weight,
+            bias,
+            *running,
+            training,
+            layer.momentum,
+            layer.epsilon,
+            out=y,
+            save_mean=kept[0],
+            save_invstd=kept[1],
+        )
+        return
+    # ATen's function gives wrong statistics of a slice of channels.
+    mean, rstd = of.mean, of.rstd
+    if training:
+        _statistics(layer, of, running, size)
+    else:
+        mean, rstd = running[0], torch.rsqrt(running[1] + layer.epsilon)
+    scale, shift = (per_channel(v, of.x) for v in (weight * rstd, bias - mean * weight * rstd))
+    torch.addcmul(shift, of.x, scale, out=y)
+
+
+def _statistics(
+    layer: BatchNorm, of: BatchNormTensors, running: tuple[Tensor, Tensor], size: int
+) -> None:
+    """Mean and ``rstd`` of the minibatch, in two passes; and their share of the running ones."""
+    torch.mean(of.x, of.axes, out=of.mean)
+    mean, scratch, squares = per_channel(of.mean, of.x), _scratch(of.x, size), of.rstd.zero_()
+    for part in chunks(of.x.shape[0], size):
+        away = scratch[: part.stop - part.start]
+        torch.sub(of.x[part], mean, out=away)
+        squares.add_(away.square_().sum(of.axes))
+    unbiased = squares / max(of.count - 1, 1)
+    for own, new in zip(running, (of.mean, unbiased), strict=True):
+        own.lerp_(new, layer.momentum)
+    squares.div_(of.count).add_(layer.epsilon).rsqrt_()
 
 
 def batch_norm_sums(
@@ -72,6 +100,7 @@ def batch_norm_sums(
 
 def batch_norm_grad_input(
     of: BatchNormTensors,
+    weight: Tensor,
     dy: Tensor,
     sums: tuple[Tensor, Tensor] | None,
     dx: Tensor,
@@ -87,7 +116,7 @@ def batch_norm_grad_input(
         sums = (torch.empty_like(of.mean), torch.empty_like(of.mean))
         batch_norm_sums(of, dy, *sums, size)
     dweight, dbias = sums
-    of_dy = of.weight * of.rstd
+    of_dy = weight * of.rstd
     of_x = -of_dy * of.rstd * dweight / of.count
     rest = -of_dy * dbias / of.count
     mean, of_x, of_dy, rest = (per_channel(v, of.x) for v in (of.mean, of_x, of_dy, rest))

@@ -54,9 +54,8 @@ BACKWARD: dict[type[Layer], Callable[[Any, Tensor, Tensor, Tensor], object]] = {
     GELU: lambda _, dy, x, dx: _aten.gelu_backward.grad_input(dy, x, grad_input=dx),
     HardSwish: lambda _, dy, x, dx: dx.copy_(_aten.hardswish_backward(dy, x)),
     HardSigmoid: lambda _, dy, x, dx: _aten.hardsigmoid_backward.grad_input(dy, x, grad_input=dx),
-    Softmax: lambda _, dy, y, dx: _aten._softmax_backward_data.out(
-        dy, y, 1, y.dtype, grad_input=dx
-    ),
+    # ATen's own writes into a gradient that lies channels-last as if it did not.
+    Softmax: lambda _, dy, y, dx: torch.mul(y, dy - (dy * y).sum(1, keepdim=True), out=dx),
 }
 
 

@@ -25,6 +25,7 @@ from alexsim.network.layers import (
     LocalResponseNorm,
     MaxPool,
     Multiply,
+    Softmax,
     SoftmaxCrossEntropy,
     SpatialResponseNorm,
     pair,
@@ -112,14 +113,14 @@ def _needs(
             return 0, batch_size * inputs, 0
         case Add() | Concat() | AveragePool() | AdaptiveAveragePool() | Dropout():
             return 0, 0, 0
-        case BatchNorm() if kind != OpKind.FORWARD:
+        case BatchNorm():
             return inputs, 16 * FLOAT_BYTES * part.input_shape[0], _CACHED_BYTES
         case LayerNorm():
             return 4 * inputs, 0, _CACHED_BYTES
         case Multiply() if kind == OpKind.GRAD_INPUT:
             return inputs, 0, _CACHED_BYTES
-        case HardSwish() if kind == OpKind.GRAD_INPUT:
-            return inputs, 0, _CACHED_BYTES
+        case HardSwish() | Softmax() if kind == OpKind.GRAD_INPUT:
+            return 2 * inputs, 0, _CACHED_BYTES
     return inputs if accumulate else 0, 0, _CACHED_BYTES
 
 

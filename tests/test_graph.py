@@ -1,0 +1,256 @@
+"""Networks that are graphs: a training step against autograd, in float64."""
+
+from __future__ import annotations
+
+import graph_reference
+import pytest
+import torch
+
+from alexsim.execute.bind import Hyperparameters
+from alexsim.execute.executor import Executor
+from alexsim.execute.random import dropout_keep
+from alexsim.network.layers import (
+    GELU,
+    AdaptiveAveragePool,
+    Add,
+    AveragePool,
+    BatchNorm,
+    Concat,
+    Convolution,
+    Dropout,
+    FullyConnected,
+    HardSigmoid,
+    HardSwish,
+    Layer,
+    LayerNorm,
+    LeakyReLU,
+    LocalResponseNorm,
+    MaxPool,
+    Multiply,
+    ReLU,
+    ReLU6,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    SoftmaxCrossEntropy,
+    SpatialResponseNorm,
+    Tanh,
+)
+from alexsim.network.network import Network
+from alexsim.plan.planner import plan
+
+SEED, BATCH, STEPS = 7, 4, 3
+RATES = Hyperparameters(weight_rate=0.01, bias_rate=0.02)
+
+
+def conv(name: str, filters: int, size: object = 3, **fields: object) -> Convolution:
+    fields = {"padding": 1, "rounding": "floor", "weight_std": 0.3, "bias_init": 0.1} | fields
+    return Convolution(name=name, filters=filters, size=size, **fields)
+
+
+def network(*layers: Layer, side: tuple[int, int] = (9, 7)) -> Network:
+    end = (
+        FullyConnected(name="fc", units=5, weight_std=0.3),
+        SoftmaxCrossEntropy(name="softmax"),
+    )
+    return Network(name="drawn", input_shape=(3, *side), layers=(*layers, *end))
+
+
+def around(layer: Layer, *, added: bool) -> Network:
+    """The layer behind a convolution; its input may be read by another as well, so that its
+    gradient is added to what that gave."""
+    side = (
+        AdaptiveAveragePool(name="side", size=2, inputs=("first",)),
+        Add(name="sum", inputs=("small", "side")),
+    )
+    small = AdaptiveAveragePool(name="small", size=2)
+    return network(conv("first", 6), layer, small, *(side if added else ()))
+
+
+SINGLE = [
+    conv("x", 6, 1, padding=0),
+    conv("x", 6, 1, padding=0, bias=False),
+    conv("x", 6, (1, 3), padding=(0, 1), stride=(2, 1)),
+    conv("x", 6, 3, dilation=2, padding=2, groups=3, bias=False),
+    conv("x", 6, (5, 2), dilation=(1, 2), rounding="ceil", stride=2),
+    conv("x", 6, 3, groups=6),
+    MaxPool(name="x", size=3, stride=2, padding=1, rounding="floor"),
+    MaxPool(name="x", size=(3, 2), stride=(2, 3), rounding="ceil"),
+    MaxPool(name="x", size=3, stride=1, padding=1, rounding="floor"),
+    AveragePool(name="x", size=3, stride=2, padding=1, rounding="ceil"),
+    AveragePool(name="x", size=(2, 3), stride=2, padding=1, rounding="floor", count_padding=False),
+    AveragePool(name="x", size=2, stride=2, rounding="floor"),
+    AdaptiveAveragePool(name="x", size=(4, 3)),
+    LocalResponseNorm(name="x", alpha=0.1),
+    SpatialResponseNorm(name="x", alpha=0.1),
+    BatchNorm(name="x"),
+    LayerNorm(name="x"),
+    ReLU(name="x"),
+    ReLU6(name="x"),
+    LeakyReLU(name="x", slope=0.2),
+    Sigmoid(name="x"),
+    Tanh(name="x"),
+    SiLU(name="x"),
+    GELU(name="x"),
+    HardSwish(name="x"),
+    HardSigmoid(name="x"),
+    Softmax(name="x"),
+    Dropout(name="x", rate=0.3),
+    Dropout(name="x", rate=0.3, rescaled=True),
+    Dropout(name="x", rate=0.3, rescaled=True, whole_images=True),
+]
+
+GRAPHS = {
+    "shortcut": network(
+        conv("c0", 6), BatchNorm(name="n0"), ReLU(name="r0"),
+        conv("c1", 6), BatchNorm(name="n1"), ReLU(name="r1"),
+        conv("c2", 6, bias=False), BatchNorm(name="n2"),
+        Add(name="a2", inputs=("n2", "r0")), ReLU(name="r2"),
+        conv("c3", 8, stride=2), BatchNorm(name="n3"),
+        conv("d3", 8, 1, stride=2, padding=0, inputs=("r2",)), BatchNorm(name="m3"),
+        Add(name="a3", inputs=("n3", "m3")), ReLU(name="r3"),
+        conv("c4", 8), Add(name="a4", inputs=("c4", "r3")),
+        conv("c5", 8), Add(name="a5", inputs=("c5", "a4", "r3")),
+    ),
+    "branches": network(
+        conv("c0", 6), ReLU(name="r0"),
+        conv("b1", 4, 1, padding=0, inputs=("r0",)), ReLU(name="br1"),
+        conv("b3", 5, 3, inputs=("r0",)), ReLU(name="br3"),
+        MaxPool(name="bp", size=3, stride=1, padding=1, rounding="floor", inputs=("r0",)),
+        conv("bc", 3, 1, padding=0),
+        Concat(name="cat", inputs=("br1", "br3", "bc")),
+        MaxPool(name="p", size=3, stride=2, rounding="ceil"),
+    ),
+    "dense": network(
+        conv("c0", 6), MaxPool(name="p0", size=2, stride=2, rounding="ceil"),
+        BatchNorm(name="n1"), ReLU(name="r1"), conv("c1", 4),
+        Concat(name="cat1", inputs=("p0", "c1")),
+        BatchNorm(name="n2"), ReLU(name="r2"), conv("c2", 4),
+        Concat(name="cat2", inputs=("p0", "c1", "c2")),
+        BatchNorm(name="n3"), ReLU(name="r3"), conv("c3", 4),
+        Concat(name="cat3", inputs=("cat2", "c3")),
+        BatchNorm(name="n4"), ReLU(name="r4"),
+    ),
+    "copied concatenations": network(
+        conv("c0", 4), conv("c1", 5),
+        Concat(name="cat1", inputs=("c0", "c1")),
+        conv("c2", 4),
+        Concat(name="cat2", inputs=("c1", "c2", "c0")),
+        ReLU(name="r2"), conv("c3", 4),
+        Concat(name="cat3", inputs=("c3", "cat1")),
+        BatchNorm(name="n3"), conv("c4", 3),
+        conv("c5", 3, inputs=("c1",)),
+        Add(name="a", inputs=("c4", "c5")),
+    ),
+    "excitation": network(
+        conv("c0", 6), SiLU(name="s0"),
+        AdaptiveAveragePool(name="squeeze", size=1),
+        conv("f1", 2, 1, padding=0), SiLU(name="f1s"),
+        conv("f2", 6, 1, padding=0), Sigmoid(name="f2s"),
+        Multiply(name="excite", inputs=("s0", "f2s")),
+        conv("c1", 6), Multiply(name="square", inputs=("c1", "excite")),
+        Dropout(name="depth", rate=0.4, rescaled=True, whole_images=True),
+        Add(name="a", inputs=("depth", "excite")),
+    ),
+    "heads": network(
+        conv("c0", 6), ReLU(name="r0"),
+        AveragePool(name="ap", size=3, stride=2, rounding="floor"),
+        FullyConnected(name="aux", units=5, weight_std=0.3),
+        SoftmaxCrossEntropy(name="aux_softmax", weight=0.3),
+        conv("c1", 6, inputs=("r0",)), ReLU(name="r1"),
+        FullyConnected(name="late", units=5, weight_std=0.3),
+        SoftmaxCrossEntropy(name="late_softmax", weight=0.7),
+        MaxPool(name="p", size=2, stride=2, rounding="floor", inputs=("r1",)),
+    ),
+}  # fmt: skip
+
+
+def masks_of(net: Network, step: int) -> dict[str, torch.Tensor]:
+    masks = {}
+    for parts in net.parts:
+        layer = parts[0].layer
+        if isinstance(layer, Dropout):
+            shape = parts[0].auxiliary[0].shape
+            keep = dropout_keep(
+                seed=SEED, layer=layer.name, step=step, images=range(BATCH),
+                units=range(layer.draws(parts[0].output_shape)), rate=layer.rate,
+            )  # fmt: skip
+            masks[layer.name] = torch.from_numpy(keep).double().view(BATCH, *shape)
+    return masks
+
+
+def minibatch(net: Network, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(step)
+    images = torch.randn(BATCH, *net.input_shape, generator=generator, dtype=torch.float64)
+    return images, torch.randint(0, net.classes, (BATCH,), generator=generator)
+
+
+def ours(net: Network, steps: int = STEPS, **choices: object) -> tuple[list, dict, dict]:
+    executor = Executor(
+        plan(net, batch_size=BATCH, backend="aten", **choices), dtype=torch.float64, seed=SEED
+    )
+    executor.initialise()
+    first = {name: tensor.clone() for name, tensor in executor.state().items()}
+    losses = [
+        executor.step(*minibatch(net, step), step=step, hyperparameters=RATES).losses.mean()
+        for step in range(steps)
+    ]
+    losses.append(executor.evaluate(*minibatch(net, 99)).losses.mean())
+    return losses, first, executor.state()
+
+
+def theirs(net: Network, first: dict, steps: int = STEPS) -> tuple[list, dict]:
+    state = {name: tensor.clone() for name, tensor in first.items()}
+    trained = [name.removesuffix(".momentum") for name in state if name.endswith(".momentum")]
+    for name in trained:
+        state[name].requires_grad_()
+    losses = []
+    for step in range(steps):
+        images, labels = minibatch(net, step)
+        made = graph_reference.forward(net, state, images, masks_of(net, step), training=True)
+        cost = graph_reference.cost(net, made, labels)
+        grads = torch.autograd.grad(cost, [state[name] for name in trained])
+        answer = made[net.layers[-1].name]
+        losses.append(-answer[range(BATCH), labels].mean().detach())
+        with torch.no_grad():
+            for name, grad in zip(trained, grads, strict=True):
+                value, inc = state[name], state[f"{name}.momentum"].mul_(RATES.momentum)
+                layer, _, kind = name.split(".")
+                if kind == "weight" and not isinstance(
+                    net.parts_of(layer)[0].layer, BatchNorm | LayerNorm
+                ):
+                    inc.sub_(RATES.weight_rate * (RATES.weight_decay * value + grad))
+                else:
+                    inc.sub_(RATES.bias_rate * grad)
+                value.add_(inc)
+    images, labels = minibatch(net, 99)
+    with torch.no_grad():
+        made = graph_reference.forward(net, state, images, {}, training=False)
+    losses.append(-made[net.layers[-1].name][range(BATCH), labels].mean())
+    return losses, {name: tensor.detach() for name, tensor in state.items()}
+
+
+def assert_trains_as_autograd_does(net: Network, **choices: object) -> None:
+    losses, first, last = ours(net, **choices)
+    expected_losses, expected = theirs(net, first)
+    torch.testing.assert_close(
+        torch.stack(losses), torch.stack(expected_losses), rtol=1e-10, atol=0
+    )
+    for name, tensor in last.items():
+        change, exact = tensor - first[name], expected[name] - first[name]
+        # What a batch norm takes away again does not learn.
+        assert exact.norm() > 0 or ".bias" in name, f"{name} did not learn"
+        assert (change - exact).norm() <= 1e-10 * exact.norm() + 1e-15, name
+
+
+@pytest.mark.parametrize("added", [False, True], ids=["written", "added"])
+@pytest.mark.parametrize("layer", SINGLE, ids=lambda layer: type(layer).__name__)
+def test_a_layer_trains_as_autograd_does(layer: Layer, added: bool) -> None:
+    assert_trains_as_autograd_does(around(layer, added=added))
+
+
+@pytest.mark.parametrize("policy", ["as-released", "in-place", "reuse"])
+@pytest.mark.parametrize("schedule", ["serial", "overlap"])
+@pytest.mark.parametrize("name", GRAPHS)
+def test_a_graph_trains_as_autograd_does(name: str, policy: str, schedule: str) -> None:
+    assert_trains_as_autograd_does(GRAPHS[name], policy=policy, schedule=schedule)
