@@ -17,7 +17,8 @@ from alexsim.network.layers import Convolution, Role, Shape, pair
 from alexsim.network.network import INPUT, Part
 from alexsim.network.views import Read
 from alexsim.plan.placement import parameter
-from alexsim.plan.records import Category, Policy, letter
+from alexsim.plan.records import Category, letter
+from alexsim.plan.spec import Policy
 from alexsim.plan.steps import StepList
 
 LABEL_BYTES = 8

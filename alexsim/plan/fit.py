@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from alexsim.errors import MemoryBudgetError
-from alexsim.plan.planner import POLICIES, plan
-from alexsim.plan.records import Buffer, Plan, Policy
+from alexsim.plan.planner import plan
+from alexsim.plan.records import Buffer, Plan
+from alexsim.plan.spec import POLICIES, Policy
 from alexsim.units import format_bytes
 
 _MOST_BATCH = 1 << 16
@@ -64,7 +65,7 @@ def fit(of: Plan, budget_bytes: int, *, context_bytes: int = 0) -> Fit:
         if device.total_bytes + context_bytes > budget_bytes
     )
     room = budget_bytes - context_bytes
-    largest = _largest_batch(of, room, of.policy, len(of.devices)) * _copies(of)
+    largest = _largest_batch(of, room, of.policy, len(of.devices))
     return Fit(
         budget_bytes=budget_bytes,
         fits=not shortages,
@@ -81,50 +82,35 @@ def _suggestions(of: Plan, room: int, largest: int) -> list[str]:
     devices = len(of.devices)
     tighter = POLICIES[POLICIES.index(of.policy) + 1 :]
     for policy in tighter:
-        if _fits(of, room, of.batch_size, policy, devices):
+        if _fits(of, room, of.images, policy, devices):
             found.append(f"--policy {policy}")
             break
     columns = of.network.columns
-    if devices < columns and _fits(of, room, of.batch_size, of.policy, columns):
+    if devices < columns and _fits(of, room, of.images, of.policy, columns):
         found.append(f"--gpus {columns}")
     if not found and tighter:
-        batch = _largest_batch(of, room, tighter[-1], devices) * _copies(of)
+        batch = _largest_batch(of, room, tighter[-1], devices)
         if batch:
             found.append(f"--policy {tighter[-1]} --batch {batch}")
     return found
 
 
-def _copies(of: Plan) -> int:
-    """Parts into which a minibatch is divided."""
-    return of.turns * of.replicas
-
-
 def _largest_batch(of: Plan, room: int, policy: Policy, devices: int) -> int:
-    """Largest batch of an op that fits: memory never shrinks as the batch grows, so bisect."""
+    """Largest minibatch that fits: memory never shrinks as the batch grows, so bisect."""
+    shares = of.spec.shares
     low, high = 0, 1
-    while high <= _MOST_BATCH and _fits(of, room, high, policy, devices):
+    while high <= _MOST_BATCH and _fits(of, room, high * shares, policy, devices):
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
-        if _fits(of, room, middle, policy, devices):
+        if _fits(of, room, middle * shares, policy, devices):
             low = middle
         else:
             high = middle
-    return low
+    return low * shares
 
 
 def _fits(of: Plan, room: int, batch_size: int, policy: Policy, devices: int) -> bool:
-    other = plan(
-        of.network,
-        gpus=devices,
-        batch_size=batch_size,
-        policy=policy,
-        schedule=of.schedule,
-        transport=of.transport,
-        trainable=of.trainable,
-        backend=of.backend,
-        replicas=of.replicas,
-        partition=of.partition,
-        variable_batch=of.variable_batch,
-    )
+    gpus = of.spec.gpus if of.partition == "replicas" else devices
+    other = plan(replace(of.spec, gpus=gpus, batch_size=batch_size, policy=policy))
     return all(device.total_bytes <= room for device in other.devices)

@@ -9,7 +9,8 @@ from typing import TypeVar
 from alexsim.network.layers import Shape
 from alexsim.plan.buffers import Piece
 from alexsim.plan.placement import Step
-from alexsim.plan.records import Block, Buffer, Category, Exchange, OpKind, Policy
+from alexsim.plan.records import Block, Buffer, Category, Exchange, OpKind
+from alexsim.plan.spec import Policy
 from alexsim.plan.steps import StepList
 
 _PACKING_ROUNDS = 12
