@@ -9,15 +9,17 @@ What is counted
     decay, gradient, sum) and 4 per other parameter; where ``grad_weight`` is fused into the update,
     6 of the 7 move to ``grad_weight``.
 ``moved_bytes``: each operand read once and each result written once, 4 bytes per element: the
-    least traffic any kernel has, not what a given kernel does.
+    least traffic any kernel has, not what a given kernel does. Of two layers that one kernel does,
+    all arithmetic, and the operands of both but what lies between them.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from alexsim.network.layers import Concat
+from alexsim.network.layers import Auxiliary, Concat
 from alexsim.network.network import Part
 
 FLOAT_BYTES = 4
@@ -93,6 +95,53 @@ def grad_weight(part: Part, batch_size: int, *, fused: bool, later: bool = False
     )
 
 
+def forward_of_both(first: Part, second: Part, batch_size: int) -> Count:
+    """Cost of two layers' forward passes as one op."""
+    values = first.input_values + math.prod(second.output_shape)
+    return _of_both(
+        first,
+        second,
+        batch_size,
+        elementwise=first.arithmetic.forward + second.arithmetic.forward,
+        values=values,
+        parameters=first.parameters,
+    )
+
+
+def grad_input_of_both(first: Part, second: Part, batch_size: int, *, counted: bool) -> Count:
+    """Cost of the gradient of the first's input from that of the second's output.
+
+    ``counted``: the second's arithmetic is counted with another op that does it too.
+    """
+    values = first.input_values + math.prod(second.output_shape)
+    if "input" in first.layer.backward_reads:
+        values += first.input_values
+    second_flop = 0 if counted else second.arithmetic.grad_input
+    return _of_both(
+        first,
+        second,
+        batch_size,
+        elementwise=first.arithmetic.grad_input + second_flop,
+        values=values + _output_reread(second),
+        parameters=_backward_parameters(first),
+    )
+
+
+def grad_weight_of_both(
+    first: Part, second: Part, batch_size: int, *, fused: bool, later: bool = False
+) -> Count:
+    """Cost of the first's weight gradients from that of the second's output."""
+    plain = grad_weight(first, batch_size, fused=fused, later=later)
+    reread = batch_size * FLOAT_BYTES * _output_reread(second)
+    return Count(
+        mac=plain.mac,
+        elementwise_flop=plain.elementwise_flop + second.arithmetic.grad_input * batch_size,
+        moved_bytes=plain.moved_bytes
+        + reread
+        + batch_size * _bytes_of(second.layer.kept_fused(second.output_shape)),
+    )
+
+
 def update(part: Part, *, fused: bool) -> Count:
     """Cost of one SGD step on the part's parameters."""
     biases = part.parameters - part.weight_count
@@ -103,6 +152,30 @@ def update(part: Part, *, fused: bool) -> Count:
         elementwise_flop=per_weight * part.weight_count + 4 * biases,
         moved_bytes=FLOAT_BYTES * (accesses * part.weight_count + 5 * biases),
     )
+
+
+def _of_both(
+    first: Part, second: Part, batch_size: int, *, elementwise: int, values: int, parameters: int
+) -> Count:
+    plain = _count(
+        batch_size,
+        mac=macs(first),
+        elementwise=elementwise,
+        elements=values,
+        parameters=parameters,
+    )
+    kept = batch_size * _bytes_of(second.layer.kept_fused(second.output_shape))
+    return replace(plain, moved_bytes=plain.moved_bytes + kept)
+
+
+def _output_reread(second: Part) -> int:
+    """Values per image of the second's output, where its gradient is told by that."""
+    kept = second.layer.kept_fused(second.output_shape)
+    return 0 if kept else math.prod(second.output_shape)
+
+
+def _bytes_of(kept: Sequence[Auxiliary]) -> int:
+    return sum(math.prod(one.shape) * one.item_bytes for one in kept)
 
 
 def _count(batch_size: int, *, mac: int, elementwise: int, elements: int, parameters: int) -> Count:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.network.layers import Convolution, Role, Shape, pair
@@ -95,11 +95,15 @@ def _part_pieces(steps: StepList, policy: Policy, part: Part) -> Iterator[Piece]
 
     if part.view:
         return
+    # Between two layers that are one op, nothing is in memory.
+    begins, ends = layer.name in steps.fusions, layer.name in steps.ends
     output = piece("activation", Category.ACTIVATION, shape)
-    if policy != "as-released" and layer.overwrites_input and _is_free(steps, part.reads):
+    overwrites = policy != "as-released" and layer.overwrites_input and not ends
+    if overwrites and _is_free(steps, part.reads):
         output.shares = steps.inputs(part)[0][0]
-    yield output
-    if steps.has_grad(layer.name):
+    if not begins:
+        yield output
+    if steps.has_grad(layer.name) and steps.end_of(part, backward=True) is None:
         grad = piece("activation_grad", Category.ACTIVATION_GRAD, shape)
         grad.shares = steps.shared.get(grad.name, "")
         readers = steps.network.readers[layer.name]
@@ -108,9 +112,13 @@ def _part_pieces(steps: StepList, policy: Policy, part: Part) -> Iterator[Piece]
             if steps.network.parts_of(after)[0].layer.overwrites_grad:
                 grad.shares = f"gpu{device}/{after}.{letter(part.column)}.activation_grad"
         yield grad
-    for kept in part.auxiliary:
+    auxiliary = () if begins else part.auxiliary
+    if ends:
+        auxiliary = layer.kept_fused(part.output_shape)
+    for kept in auxiliary:
         images = (steps.batch_size,) if kept.per_image else ()
-        yield piece(kept.name, Category(kept.category), (*images, *kept.shape))
+        made = piece(kept.name, Category(kept.category), (*images, *kept.shape))
+        yield replace(made, item_bytes=kept.item_bytes)
     for name, size, role, *_ in part.parameters_by_name.values():
         yield piece(name, Category.WEIGHT, size, persistent=True)
         if not (trains and role != Role.RUNNING):

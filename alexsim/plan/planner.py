@@ -41,6 +41,7 @@ def plan(of: PlanSpec | Network, **choices: Any) -> Plan:
         trainable=spec.trained,
         staged=spec.backend != "",
         replicas=spec.copies,
+        kernels=BACKENDS[spec.backend] if spec.fusion == "kernels" else None,
     )
     steps.build()
     found = pieces(steps, spec.policy)
@@ -108,6 +109,7 @@ def _op(step: Step, device: int, depends_on: tuple[str, ...], choice: Choice) ->
         first_image=step.first_image,
         accumulate=step.accumulate,
         fused=step.fused,
+        epilogue=step.epilogue,
         exchange=step.exchange,
     )
 

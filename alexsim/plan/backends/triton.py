@@ -15,7 +15,7 @@ from alexsim.network.layers import (
 )
 from alexsim.network.network import Network, Part
 from alexsim.plan.backends.aten import Aten
-from alexsim.plan.backends.base import Choice
+from alexsim.plan.backends.base import Choice, Passes
 from alexsim.plan.records import OpKind
 from alexsim.units import MIB
 
@@ -53,6 +53,15 @@ class Triton:
         scratch = _splits(part) if kind == OpKind.GRAD_WEIGHT else 0
         return Choice(backend="triton", chunk_images=batch_size, scratch_bytes=scratch)
 
+    def fuses(self, first: Part, second: Part, *, flat: bool, adds: bool) -> Passes:
+        """Both passes, where the kernel is ours; it writes images channels last, and that of a norm
+        adds to no gradient."""
+        if not has_kernel(OpKind.FORWARD, first, accumulate=False):
+            return self._aten.fuses(first, second, flat=flat, adds=adds)
+        if flat or (adds and not has_kernel(OpKind.GRAD_INPUT, first, accumulate=True)):
+            return "none"
+        return "forward and backward"
+
 
 def has_kernel(kind: OpKind, part: Part, *, accumulate: bool) -> bool:
     """Whether there is a kernel of ours for an op."""
@@ -73,7 +82,9 @@ def has_kernel(kind: OpKind, part: Part, *, accumulate: bool) -> bool:
         case MaxPool():
             plain = isinstance(layer.size, int) and isinstance(layer.stride, int)
             return plain and pair(layer.padding) == (0, 0) and not accumulate
-        case LocalResponseNorm() | SpatialResponseNorm() | SoftmaxCrossEntropy():
+        case SoftmaxCrossEntropy(weight=weight):
+            return not accumulate and (kind == OpKind.FORWARD or weight == 1)
+        case LocalResponseNorm() | SpatialResponseNorm():
             return not accumulate
     return False
 
