@@ -21,6 +21,7 @@ def memory(
     schedule: options.Schedule = "serial",
     partition: options.Partition = "columns",
     variable_batch: options.VariableBatch = False,
+    fuse: options.Fuse = False,
     train_only: options.TrainOnly = "",
     layers: Annotated[bool, typer.Option("--layers", help="Also list every layer.")] = False,
     json: options.Json = False,
@@ -33,16 +34,17 @@ def memory(
 
     Example: alexsim memory --train-only fc8
 
+    Example: alexsim memory --policy reuse --fuse
+
     Example: alexsim memory --net alexnet-owt --partition hybrid --gpus 4 --batch 512
     """
-    from functools import partial
-
     from alexsim.cli.output import print_json
     from alexsim.cli.parse import (
         as_partition,
         as_policy,
         as_schedule,
         budget_of,
+        fused,
         trainable,
     )
     from alexsim.errors import AlexsimError
@@ -50,6 +52,7 @@ def memory(
     from alexsim.network.editions import load_network
     from alexsim.plan.fit import fit
     from alexsim.plan.planner import plan
+    from alexsim.plan.spec import PlanSpec
     from alexsim.plan.tables import memory_table
 
     if json:
@@ -58,23 +61,25 @@ def memory(
     taken = int(device.context_bytes.value)
     budget = budget_of(mem_cap, device.memory_bytes.value)
     network, split = load_network(net), as_partition(partition)
-    planned = partial(
-        plan,
-        network,
+    order = as_schedule(schedule)
+    spec = PlanSpec(
+        network=network,
         gpus=gpus,
         partition=split,
+        variable_batch=variable_batch,
         batch_size=batch,
         policy=as_policy(policy),
+        schedule=order,
         trainable=trainable(train_only, network),
     )
-    order = as_schedule(schedule)
-    made = planned(schedule=order, variable_batch=variable_batch)
+    made = plan(fused(fuse or None, spec))
     table = memory_table(made, context_bytes=taken)
     for given, option, other in (
-        (order != "serial", f"--schedule {order}", {"variable_batch": variable_batch}),
-        (variable_batch, "--variable-batch", {"schedule": order}),
+        (order != "serial", f"--schedule {order}", {"schedule": "serial"}),
+        (variable_batch, "--variable-batch", {"variable_batch": False}),
+        (fuse, "--fuse", {"fusion": "none"}),
     ):
-        if given and memory_table(planned(**other), context_bytes=taken) == table:
+        if given and memory_table(plan(made.spec, **other), context_bytes=taken) == table:
             raise AlexsimError(f"{option} changes no byte here, with --policy {policy}")
     verdict = fit(made, budget, context_bytes=taken)
     if json:

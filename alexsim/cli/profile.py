@@ -11,6 +11,7 @@ from alexsim.cli import options
 from alexsim.cli.simulate import MACHINE, MachineName
 
 if TYPE_CHECKING:
+    from alexsim.plan.records import Plan
     from alexsim.profile.profiler import Underlay
     from alexsim.profile.records import StepProfile
 
@@ -24,6 +25,7 @@ def profile(
     gpus: options.ColumnGpus = None,
     policy: options.Policy = "as-released",
     schedule: options.Schedule = "serial",
+    fuse: options.RunFuse = None,
     train_only: options.TrainOnly = "",
     device: Annotated[
         str, typer.Option("--device", metavar="DEVICE", help="`cpu` or `cuda`.")
@@ -78,7 +80,15 @@ def profile(
     import os
 
     from alexsim.cli.output import print_json
-    from alexsim.cli.parse import MOST_AT_ONCE, as_policy, as_schedule, choice, positive, trainable
+    from alexsim.cli.parse import (
+        MOST_AT_ONCE,
+        as_policy,
+        as_schedule,
+        choice,
+        fused,
+        positive,
+        trainable,
+    )
     from alexsim.cli.parse import layer as named_layer
     from alexsim.cli.train_settings import ready_for_triton
     from alexsim.errors import AlexsimError
@@ -114,8 +124,8 @@ def profile(
         ),
         load_machine(machine),
     )
-    made = plan(
-        network,
+    spec = PlanSpec(
+        network=network,
         gpus=gpus,
         batch_size=batch,
         policy=as_policy(policy),
@@ -123,6 +133,8 @@ def profile(
         backend=by,
         trainable=learns,
     )
+    made = plan(fused(fuse, spec))
+    _say_who_else(made)
     # torch.profiler's library writes to stderr that it started and stopped.
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")
     import torch
@@ -147,6 +159,14 @@ def profile(
         console.print(layer_tables(found, next(la for la in found.layers if la.name == layer)))
     else:
         console.print(profile_tables(found, width=console.width))
+
+
+def _say_who_else(made: Plan) -> None:
+    """Whose kernels run what the backend has none for."""
+    from alexsim.report.tables import lent_text
+
+    if made.lent:
+        typer.echo(f"alexsim: {lent_text(made)}", err=True)
 
 
 def _write(

@@ -117,6 +117,7 @@ def simulate(
         ),
     ] = "",
     policy: options.Policy = "as-released",
+    fuse: options.Fuse = False,
     data_path: Annotated[
         str,
         typer.Option(
@@ -173,6 +174,7 @@ def simulate(
         as_precision,
         as_schedule,
         choice,
+        fused,
         positive,
         trainable,
     )
@@ -219,6 +221,7 @@ def simulate(
         policy=choice("--policy", policy, POLICIES),
         trainable=trainable(train_only, trained),
     )
+    configuration = fused(fuse or None, configuration)
     data = as_data_path(data_path)
 
     def timer(on: Machine, corrected: Correction, computed: Precision = in_precision) -> Timer:

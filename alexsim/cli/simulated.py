@@ -88,6 +88,8 @@ def other_choices(configuration: PlanSpec, *, transport: str) -> dict[str, PlanS
         others[f"--schedule {configuration.schedule}"] = replace(configuration, schedule="serial")
     if configuration.policy != "as-released":
         others[f"--policy {configuration.policy}"] = replace(configuration, policy="as-released")
+    if configuration.fusion != "none":
+        others["--fuse"] = replace(configuration, fusion="none")
     if configuration.variable_batch:
         others["--variable-batch"] = replace(configuration, variable_batch=False)
     return others

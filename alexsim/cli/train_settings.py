@@ -19,6 +19,7 @@ from alexsim.cli.parse import (
     as_schedule,
     budget_of,
     choice,
+    fused,
     positive,
     trainable,
 )
@@ -58,6 +59,7 @@ def begin(
     schedule: str,
     partition: str,
     variable_batch: bool,
+    fuse: bool | None,
     data: Path | None,
     order: str,
     steps: int | None,
@@ -125,6 +127,7 @@ def begin(
         partition=split,
         variable_batch=variable_batch,
         batch_size=batch,
+        policy=as_policy(policy),
         backend=by,
     )
     copies = replicas_of(replicas, made, batch, processes=processes, place=place)
@@ -147,6 +150,7 @@ def begin(
         schedule=as_schedule(schedule),
         partition=split,
         variable_batch=variable_batch,
+        fusion=fused(fuse, made.spec).fusion,
         budget_bytes=budget,
         data="",
         steps=training_defaults(net).steps,

@@ -16,10 +16,9 @@ What is counted
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from alexsim.network.layers import Auxiliary, Concat
+from alexsim.network.layers import Concat
 from alexsim.network.network import Part
 
 FLOAT_BYTES = 4
@@ -97,15 +96,14 @@ def grad_weight(part: Part, batch_size: int, *, fused: bool, later: bool = False
 
 def forward_of_both(first: Part, second: Part, batch_size: int) -> Count:
     """Cost of two layers' forward passes as one op."""
-    values = first.input_values + math.prod(second.output_shape)
-    return _of_both(
-        first,
-        second,
+    count = _count(
         batch_size,
+        mac=macs(first),
         elementwise=first.arithmetic.forward + second.arithmetic.forward,
-        values=values,
+        elements=first.input_values + math.prod(second.output_shape),
         parameters=first.parameters,
     )
+    return replace(count, moved_bytes=count.moved_bytes + _bytes_kept(second, batch_size))
 
 
 def grad_input_of_both(first: Part, second: Part, batch_size: int, *, counted: bool) -> Count:
@@ -113,18 +111,15 @@ def grad_input_of_both(first: Part, second: Part, batch_size: int, *, counted: b
 
     ``counted``: the second's arithmetic is counted with another op that does it too.
     """
-    values = first.input_values + math.prod(second.output_shape)
-    if "input" in first.layer.backward_reads:
-        values += first.input_values
-    second_flop = 0 if counted else second.arithmetic.grad_input
-    return _of_both(
-        first,
-        second,
+    again = first.input_values if "input" in first.layer.backward_reads else 0
+    count = _count(
         batch_size,
-        elementwise=first.arithmetic.grad_input + second_flop,
-        values=values + _output_reread(second),
+        mac=macs(first),
+        elementwise=first.arithmetic.grad_input + (0 if counted else second.arithmetic.grad_input),
+        elements=math.prod(second.output_shape) + first.input_values + again,
         parameters=_backward_parameters(first),
     )
+    return replace(count, moved_bytes=count.moved_bytes + bytes_told(second, batch_size))
 
 
 def grad_weight_of_both(
@@ -132,14 +127,17 @@ def grad_weight_of_both(
 ) -> Count:
     """Cost of the first's weight gradients from that of the second's output."""
     plain = grad_weight(first, batch_size, fused=fused, later=later)
-    reread = batch_size * FLOAT_BYTES * _output_reread(second)
     return Count(
         mac=plain.mac,
         elementwise_flop=plain.elementwise_flop + second.arithmetic.grad_input * batch_size,
-        moved_bytes=plain.moved_bytes
-        + reread
-        + batch_size * _bytes_of(second.layer.kept_fused(second.output_shape)),
+        moved_bytes=plain.moved_bytes + bytes_told(second, batch_size),
     )
+
+
+def bytes_told(second: Part, batch_size: int) -> int:
+    """Bytes beside its output's gradient that a backward op through the second layer reads."""
+    told = FLOAT_BYTES * batch_size * math.prod(second.output_shape)
+    return _bytes_kept(second, batch_size) or told
 
 
 def update(part: Part, *, fused: bool) -> Count:
@@ -154,28 +152,10 @@ def update(part: Part, *, fused: bool) -> Count:
     )
 
 
-def _of_both(
-    first: Part, second: Part, batch_size: int, *, elementwise: int, values: int, parameters: int
-) -> Count:
-    plain = _count(
-        batch_size,
-        mac=macs(first),
-        elementwise=elementwise,
-        elements=values,
-        parameters=parameters,
-    )
-    kept = batch_size * _bytes_of(second.layer.kept_fused(second.output_shape))
-    return replace(plain, moved_bytes=plain.moved_bytes + kept)
-
-
-def _output_reread(second: Part) -> int:
-    """Values per image of the second's output, where its gradient is told by that."""
+def _bytes_kept(second: Part, batch_size: int) -> int:
+    """Bytes that the second of two layers leaves for backward passes beside its output."""
     kept = second.layer.kept_fused(second.output_shape)
-    return 0 if kept else math.prod(second.output_shape)
-
-
-def _bytes_of(kept: Sequence[Auxiliary]) -> int:
-    return sum(math.prod(one.shape) * one.item_bytes for one in kept)
+    return batch_size * sum(math.prod(one.shape) * one.item_bytes for one in kept)
 
 
 def _count(batch_size: int, *, mac: int, elementwise: int, elements: int, parameters: int) -> Count:

@@ -73,6 +73,7 @@ def memory_document(plan: Plan, verdict: Fit, *, context_bytes: int) -> dict[str
     return head(plan.network.name, plan.images) | {
         "policy": plan.policy,
         "partition": plan.partition,
+        "fusion": plan.spec.fusion,
         "budget_bytes": verdict.budget_bytes,
         "fits": verdict.fits,
         "devices": [
