@@ -78,11 +78,13 @@ def _side_by_side(network: Network) -> frozenset[Read]:
 
 
 def _rows(network: Network) -> frozenset[Read]:
-    """Images that lie channels first, as a matrix product reads them."""
-    return frozenset(
-        read
-        for parts in network.parts
-        for part in parts
-        if isinstance(part.layer, FullyConnected) and len(part.input_shape) > 1
-        for read in part.reads
-    )
+    """Images that lie channels first, or their gradients do, as a matrix product reads them."""
+    rows: set[Read] = set()
+    for parts in reversed(network.parts):
+        for part in parts:
+            product = isinstance(part.layer, FullyConnected) and len(part.input_shape) > 1
+            # The gradient of what a sum reads may be the very one of its output.
+            passed = part.layer.passes_grad and Read(part.layer.name, part.column) in rows
+            if product or passed:
+                rows.update(part.reads)
+    return frozenset(rows)
