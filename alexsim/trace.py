@@ -16,7 +16,7 @@ def activity(op_id: str) -> Activity:
     last = op_id.rpartition(".")[2]
     if last in ("post", "wait"):
         return "exchange"
-    if last in ("all_reduce", "all_gather"):
+    if last in ("all_reduce", "all_gather", "reduce_scatter"):
         return "all_reduce"
     if last == "upload":
         return "upload"

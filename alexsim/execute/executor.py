@@ -71,7 +71,10 @@ class Executor:
         )
         self._memory = {runner.device.name: runner.memory for runner in self.runners}
         self._stored = stored_parameters(plan)
-        self._pulled = [e for e in plan.exchanges if e.target in self._memory]
+        self._pulled = [e for e in plan.posted if e.target in self._memory]
+        for collective in plan.collectives:
+            for runner in self.runners:
+                self._pulled += collective.received_by(runner.device.index)
         self._captured: _Captured | None = None
 
     def initialise(self) -> None:
@@ -81,9 +84,9 @@ class Executor:
                 for part in parts:
                     if part.column not in runner.device.columns:
                         continue
-                    device = int(runner.device.name.removeprefix("gpu"))
                     for held in part.parameters_by_name.values():
-                        tensor = runner.memory.buffer(parameter(device, part, held.name))
+                        name = parameter(runner.device.index, part, held.name)
+                        tensor = runner.memory.buffer(name)
                         tensor.fill_(held.mean)
                         if held.std:
                             drawn = self._first_weights(part, held.std)
@@ -181,10 +184,10 @@ class Executor:
         """
         parts = self.plan.network.parts_of(layer)
         found = [
-            memory.buffer(name).cpu()
+            runner.memory.buffer(name).cpu()
             for part in parts
-            for device, memory in self._memory.items()
-            if memory.has(name := activation(int(device.removeprefix("gpu")), layer, part.column))
+            for runner in self.runners
+            if runner.memory.has(name := activation(runner.device.index, layer, part.column))
         ]
         return torch.cat(found, 0 if parts[0].copied else 1)
 

@@ -62,7 +62,7 @@ class Ranks:
         world, held = self.world, self._own.parameters()
         places = [one for _, stored in sorted(self._stored.items()) for one in stored.needed]
         for tag, one in enumerate(places):
-            rank = int(one.device.removeprefix("gpu"))
+            rank = one.index
             if world.replica or not rank:
                 continue
             if world.first:

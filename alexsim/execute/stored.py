@@ -13,7 +13,7 @@ import torch
 
 from alexsim.network.network import Network, Part
 from alexsim.plan.placement import parameter
-from alexsim.plan.records import Plan, letter
+from alexsim.plan.records import DevicePlan, Plan, letter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +21,8 @@ class Held:
     """A buffer that holds a tensor, or rows of it from ``first`` on."""
 
     device: str
+    index: int
+    """Place of the device among the plan's."""
     buffer: str
     shape: tuple[int, ...]
     first: int = 0
@@ -54,7 +56,7 @@ class Stored:
 
 def stored_parameters(plan: Plan) -> dict[str, Stored]:
     """By saved name: ``conv1.a.weight``, ``conv1.a.weight.momentum`` ..."""
-    device_of = {column: device.name for device in plan.devices for column in device.columns}
+    device_of = {column: device for device in plan.devices for column in device.columns}
     found = {}
     for parts in plan.network.parts:
         if not parts[0].parameters_by_name:
@@ -73,7 +75,11 @@ def stored_parameters(plan: Plan) -> dict[str, Stored]:
 
 
 def _stored(
-    parts: tuple[Part, ...], name: str, of: str, network: Network, device_of: Mapping[int, str]
+    parts: tuple[Part, ...],
+    name: str,
+    of: str,
+    network: Network,
+    device_of: Mapping[int, DevicePlan],
 ) -> Stored:
     places = []
     for part in parts:
@@ -81,8 +87,9 @@ def _stored(
         shape = part.parameters_by_name[of].shape
         places.append(
             Held(
-                device=device,
-                buffer=parameter(int(device.removeprefix("gpu")), part, name),
+                device=device.name,
+                index=device.index,
+                buffer=parameter(device.index, part, name),
                 shape=shape,
                 first=rows_before(network, part),
             )

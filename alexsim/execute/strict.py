@@ -72,7 +72,7 @@ class _Shared:
     def begin(self, exchanges: Sequence[Exchange], barriers: Sequence[str]) -> None:
         """Nothing to prepare."""
 
-    def reduce(self, device: str, layer: str, gradients: Sequence[torch.Tensor]) -> None:
+    def reduce(self, device: int, layer: str, gradients: Sequence[torch.Tensor]) -> None:
         """Nothing is summed here.
 
         Raises:
@@ -81,7 +81,7 @@ class _Shared:
         del device, gradients
         raise AssertionError(f"{layer}: no sums between these processes")
 
-    def reduced(self, device: str) -> bool:
+    def reduced(self, device: int) -> bool:
         """Nothing was begun."""
         del device
         return True
@@ -102,7 +102,7 @@ class _Shared:
         self.exchanged_bytes += target.numel() * target.element_size()
         return True
 
-    def arrive(self, device: str, barrier: str) -> None:
+    def arrive(self, device: int, barrier: str) -> None:
         """Tell every other device; all come to the same barriers in the same order."""
         del device, barrier
         for token in self._to:

@@ -59,7 +59,7 @@ def partial_sum_copies(part: Part) -> int:
 def pieces(steps: StepList, policy: Policy) -> list[Piece]:
     """Every buffer of every device under ``policy``, uploads first, then layer by layer."""
     found = [*_inputs(steps)]
-    for parts in steps.network.parts:
+    for parts in steps.layers:
         for part in parts:
             found += _part_pieces(steps, policy, part)
             found += _remote_pieces(steps, part)
@@ -142,16 +142,26 @@ def _remote_pieces(steps: StepList, part: Part) -> Iterator[Piece]:
 
 def _landings(steps: StepList, found: list[Piece]) -> Iterator[Piece]:
     """Where another device's gradient arrives before it is added, if the backend needs that."""
+
+    def landing(device: int, of: Piece, name: str) -> Piece:
+        made = _piece(device, "", Category.WORKSPACE, of.layer, of.column, of.shape)
+        made.name = name
+        return made
+
     known = {piece.name for piece in found}
     grads = {(p.layer, p.column): p for p in found if p.category == Category.ACTIVATION_GRAD}
     for exchange in steps.exchanges:
-        device = int(exchange.target.removeprefix("gpu"))
+        # A gradient that is added straight from the other device's memory has no place here.
         lands = exchange.target_buffer.startswith(f"{exchange.target}/")
         if lands and exchange.target_buffer not in known:
-            shape = grads[exchange.layer, exchange.column].shape
-            made = _piece(device, "", Category.WORKSPACE, exchange.layer, exchange.column, shape)
-            made.name = exchange.target_buffer
-            yield made
+            yield landing(
+                exchange.target_index,
+                grads[exchange.layer, exchange.column],
+                exchange.target_buffer,
+            )
+    for op in (op for ops in steps.steps for op in ops if "landing" in op.operands):
+        (name,) = op.operands["landing"]
+        yield landing(op.device, grads[op.layer, op.column], name)
 
 
 def _piece(

@@ -45,7 +45,7 @@ class StepList(Crossings):
         self.learning = self.network.reaches(self.trainable)
         self.joining = tuple(
             part
-            for parts in self.network.parts
+            for parts in self.layers
             for part in parts
             if len(part.reads) > len(part.inputs) and not part.gathers
         )
@@ -62,29 +62,26 @@ class StepList(Crossings):
         """Emit forward, loss, backward and update."""
         for device in range(len(self.steps)):
             self._upload(device)
-        copied, layers = self.network.copied, self.network.parts
+        copied, layers = self.network.copied, self.layers
         for parts in layers[:copied]:
             for part in parts:
                 self._forward(part)
-        early = self._gathered_early()
         for turn in range(self.turns):
             self.turn = turn if copied else None
             self.contributed.clear()
             self.fetched.clear()
-            for parts in layers[copied:]:
-                self.fetch_inputs(early.pop(turn, []) or self.offer_inputs(parts))
-                for part in parts:
+            for index in range(copied, len(layers)):
+                self._bring_inputs(index)
+                for part in layers[index]:
                     self._forward(part)
             for head in self.network.heads:
                 self._loss(self.network.part_of(head.name, 0))
-            self.barrier("cost")
+            if not copied:
+                self.barrier("cost")
             for index in range(len(layers) - 1, copied - 1, -1):
                 self._backward(index)
             if copied and self.variable_batch:
                 self._updates(layers[copied:])
-            if copied:
-                # The next turn overwrites what others may still read.
-                self.barrier("next")
         self.turn = None
         for index in range(copied - 1, -1, -1):
             self._backward(index)
@@ -92,18 +89,21 @@ class StepList(Crossings):
         self._updates(layers[:copied] if self.variable_batch else layers)
         self.barrier("end")
 
-    def _gathered_early(self) -> dict[int, list[Exchange]]:
-        """By turn, what the overlap schedule sends before the first of them.
-
-        One device's activations travel while those of another are worked on (Krizhevsky 2014,
-        section 4, scheme b).
-        """
-        found: dict[int, list[Exchange]] = {}
-        if self.network.copied and self.schedule == "overlap":
-            for turn in range(self.turns):
+    def _bring_inputs(self, index: int) -> None:
+        """What a layer reads of other devices."""
+        parts = self.network.parts[index]
+        if self.turn is None:
+            self.fetch_inputs(self.offer_inputs(parts))
+        elif not parts[0].gathers or self.schedule == "serial":
+            self.gather(parts)
+        else:
+            # One device's activations travel while those of another are worked on (Krizhevsky
+            # 2014, section 4, scheme b).
+            now = self.turn
+            for turn in range(now + 1 if now else 0, min(now + 2, self.turns)):
                 self.turn = turn
-                found[turn] = self.offer_inputs(self.network.parts[self.network.copied])
-        return found
+                self.gather(parts)
+            self.turn = now
 
     def _updates(self, layers: tuple[tuple[Part, ...], ...]) -> None:
         for parts in layers:
@@ -156,6 +156,7 @@ class StepList(Crossings):
                 first_image=self.first_image(part),
                 accumulate=accumulate,
                 fused=fused,
+                turn=None if part.copied else self.turn,
             )
         )
 
@@ -203,7 +204,7 @@ class StepList(Crossings):
         self._add(OpKind.LOSS, part, reads=reads, count=Count(moved_bytes=size))
 
     def _backward(self, index: int) -> None:
-        parts = self.network.parts[index]
+        parts = self.layers[index]
         if parts[0].view:
             return
         sums_first = parts[0].layer.sums_for_grad
@@ -211,9 +212,16 @@ class StepList(Crossings):
         if serial or sums_first:
             self._grad_weights(parts)
         pushes: list[Exchange] = []
-        if any(self.has_grad(read.layer) for read in parts[0].reads):
+        passes_on = any(self.has_grad(read.layer) for read in parts[0].reads)
+        if passes_on:
             for part in parts:
                 self._grad_inputs(part)
+        if parts[0].gathers:
+            # The next turn overwrites what others may still read; what comes now, it does not.
+            self.barrier("next")
+        if passes_on and self.turn is not None:
+            self.scatter(self.network.parts[index])
+        elif passes_on:
             pushes = self.push_grads(parts)
         if not (serial or sums_first):
             self._grad_weights(parts)
