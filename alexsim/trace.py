@@ -25,6 +25,11 @@ def activity(op_id: str) -> Activity:
     return "barrier" if ".barrier." in op_id else "computing"
 
 
+def device_number(name: str) -> int:
+    """Which device a span is of; replicas' devices are numbered through."""
+    return int(name.removeprefix("gpu"))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
     """One run of one op; times in seconds since the trace began."""

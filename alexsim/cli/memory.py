@@ -49,7 +49,7 @@ def memory(
     from alexsim.machine.device import load_device
     from alexsim.network.editions import load_network
     from alexsim.plan.fit import fit
-    from alexsim.plan.planner import plan
+    from alexsim.plan.planner import representative
     from alexsim.plan.tables import memory_table
 
     if json:
@@ -59,7 +59,7 @@ def memory(
     budget = budget_of(mem_cap, device.memory_bytes.value)
     network, split = load_network(net), as_partition(partition)
     planned = partial(
-        plan,
+        representative,
         network,
         gpus=gpus,
         partition=split,

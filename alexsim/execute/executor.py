@@ -50,6 +50,8 @@ class Executor:
     ) -> None:
         if plan.backend not in ("aten", "triton"):
             raise ValueError(f"the plan's backend must be aten or triton, got {plan.backend!r}")
+        if plan.alike > 1:
+            raise ValueError("the plan has one of the devices that it needs")
         if plan.replicas > 1 and transport is None:
             raise ValueError("replicas need a transport to each other")
         self.choices = replace(choices or Choices(), **given)  # type: ignore[arg-type]

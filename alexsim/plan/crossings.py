@@ -25,7 +25,8 @@ class _Crossing(NamedTuple):
     readers: tuple[int, ...]
 
 
-class _End(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _End:
     """One device's part of a collective: the buffers that it touches, and what it does."""
 
     operands: dict[str, tuple[str, ...]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from alexsim.errors import MemoryBudgetError
-from alexsim.plan.planner import plan
+from alexsim.plan.planner import representative
 from alexsim.plan.records import Buffer, Plan
 from alexsim.plan.spec import POLICIES, Policy
 from alexsim.units import format_bytes
@@ -65,7 +65,7 @@ def fit(of: Plan, budget_bytes: int, *, context_bytes: int = 0) -> Fit:
         if device.total_bytes + context_bytes > budget_bytes
     )
     room = budget_bytes - context_bytes
-    largest = _largest_batch(of, room, of.policy, len(of.devices))
+    largest = _largest_batch(of, room, of.policy, len(of.devices) * of.alike)
     return Fit(
         budget_bytes=budget_bytes,
         fits=not shortages,
@@ -79,7 +79,7 @@ def _suggestions(of: Plan, room: int, largest: int) -> list[str]:
     found = []
     if largest:
         found.append(f"--batch {largest}")
-    devices = len(of.devices)
+    devices = len(of.devices) * of.alike
     tighter = POLICIES[POLICIES.index(of.policy) + 1 :]
     for policy in tighter:
         if _fits(of, room, of.images, policy, devices):
@@ -112,5 +112,5 @@ def _largest_batch(of: Plan, room: int, policy: Policy, devices: int) -> int:
 
 def _fits(of: Plan, room: int, batch_size: int, policy: Policy, devices: int) -> bool:
     gpus = of.spec.gpus if of.partition == "replicas" else devices
-    other = plan(replace(of.spec, gpus=gpus, batch_size=batch_size, policy=policy))
+    other = representative(replace(of.spec, gpus=gpus, batch_size=batch_size, policy=policy))
     return all(device.total_bytes <= room for device in other.devices)

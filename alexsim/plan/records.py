@@ -166,6 +166,12 @@ class Exchange:
     source_buffer: str
     target_buffer: str
     size_bytes: int
+    turn: int | None = None
+
+    @property
+    def exchanged_bytes(self) -> int:
+        """Bytes that cross between devices."""
+        return self.size_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,6 +278,7 @@ class Collective:
             source_buffer=f"gpu{sends}/{what}.{there}",
             target_buffer=f"gpu{receives}/{what}.{here}",
             size_bytes=size_bytes,
+            turn=self.turn,
         )
 
 
@@ -394,6 +401,11 @@ class Plan:
         return self.turns // len(self.devices) if self.partition == "hybrid" else 1
 
     @property
+    def transfers(self) -> tuple[Exchange | Collective, ...]:
+        """Whatever brings values from device to device in one step, collectives as one each."""
+        return (*self.posted, *self.collectives)
+
+    @property
     def exchanges(self) -> tuple[Exchange, ...]:
         """Every transfer between two devices in one step."""
         of_many = (exchange for one in self.collectives for exchange in one.exchanges())
@@ -402,8 +414,7 @@ class Plan:
     @property
     def exchanged_bytes(self) -> int:
         """Bytes that cross between devices in one step, all directions added."""
-        posted = sum(exchange.size_bytes for exchange in self.posted)
-        return posted + sum(one.exchanged_bytes for one in self.collectives)
+        return sum(one.exchanged_bytes for one in self.transfers)
 
     @property
     def reduced_bytes(self) -> int:

@@ -137,13 +137,15 @@ def memory_tables(plan: Plan, verdict: Fit, *, context_bytes: int, layers: bool)
             if any(values):
                 by_layer.add_row(name, *(f"{value / 1024**2:,.2f}" for value in values))
         parts.append(by_layer)
-    if plan.exchanges:
+    if exchanges := len(plan.transfers):
         parts.append(
             Text(
                 f"{format_bytes(plan.exchanged_bytes)} cross between the GPUs per step,"
-                f" in {len(plan.exchanges)} exchanges"
+                f" in {exchanges} exchanges"
             )
         )
+    if plan.alike > 1:
+        parts.append(Text(f"{devices[0].name} holds as much as any of {plan.alike} GPUs"))
     if verdict.fits:
         parts.append(Text(f"fits; the largest batch that does is {verdict.largest_batch_size}"))
     return Group(*parts)

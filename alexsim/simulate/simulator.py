@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from alexsim.errors import PlanError
 from alexsim.machine.machine import Machine, load_machine
+from alexsim.plan.planner import plan as make_plan
 from alexsim.plan.planner import representative
 from alexsim.plan.records import Plan
 from alexsim.plan.spec import PlanSpec, TransportName
@@ -27,16 +28,17 @@ _WHOLE_STEPS, _WHOLE_EVEN = 12, 5
 """While the sixth step runs, the data path works on images of up to the twelfth."""
 
 
-def planned(spec: PlanSpec, machine: Machine, *, backend: str = "") -> Plan:
-    """The plan that is simulated, of devices that do alike the first: exchanges travel as they do on
-    that machine, if the spec does not say how.
+def planned(spec: PlanSpec, machine: Machine, *, backend: str = "", whole: bool = False) -> Plan:
+    """The plan that is simulated: exchanges travel as they do on that machine, if the spec does
+    not say how. Of devices that do alike it has the first, or, if ``whole``, all.
 
     Raises:
         PlanError: two choices do not go together.
         NetworkError: the partition cannot split the network.
     """
     way: TransportName = "peer" if machine.peer else "host"
-    return _plan(replace(spec, transport=spec.transport or way, backend=backend))
+    spec = replace(spec, transport=spec.transport or way, backend=backend)
+    return make_plan(spec) if whole else _plan(spec)
 
 
 def enough_machines(name: str, devices: int) -> Machine:

@@ -204,27 +204,18 @@ def _exchange_times(plan: Plan, mine: list[_Placed]) -> tuple[ExchangeTimes, ...
         elif op is not None and op.collective:
             # All who take part are at it at the same time.
             seconds[op.collective] = task.seconds
-    return (
-        *(
-            ExchangeTimes(
-                name=exchange.name,
-                source=exchange.source,
-                target=exchange.target,
-                size_bytes=exchange.size_bytes,
-                seconds=seconds[exchange.name],
-            )
-            for exchange in plan.posted
-        ),
-        *(
-            ExchangeTimes(
-                name=one.name,
-                source=one.source,
-                target=one.target,
-                size_bytes=one.exchanged_bytes,
-                seconds=seconds[one.name],
-            )
-            for one in plan.collectives
-        ),
+    return tuple(
+        ExchangeTimes(
+            name=one.name,
+            layer=one.layer,
+            direction=one.direction,
+            turn=one.turn,
+            source=one.source,
+            target=one.target,
+            size_bytes=one.exchanged_bytes,
+            seconds=seconds[one.name],
+        )
+        for one in plan.transfers
     )
 
 

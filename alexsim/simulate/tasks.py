@@ -156,7 +156,7 @@ class TaskList:
     def _devices(self, step: int, crop: tuple[int, ...]) -> None:
         known = self._of_step[step]
         pending: list[list[Op]] = [list(device.ops) for device in self.plan.devices]
-        # Devices take turns up to where they meet, so that whatever an op waits for is there before.
+        # Devices take turns up to where they meet: so whatever an op waits for is there before.
         position = [0] * len(pending)
         while any(at < len(ops) for at, ops in zip(position, pending, strict=True)):
             moved = False

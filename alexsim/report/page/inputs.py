@@ -99,7 +99,7 @@ class Wanted:
         device = machine.device
         sheet = Ceilings(flop_per_s=device.flop_per_s, bytes_per_s=device.memory_bytes_per_s.value)
         simulation = on_machine(spec, machine)
-        made = plan_document(planned(spec, machine), simulation, sheet)
+        made = plan_document(planned(spec, machine, whole=True), simulation, sheet)
         check_document(made, self.network)
         return made
 
