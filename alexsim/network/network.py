@@ -299,14 +299,11 @@ def _views(network: Network) -> frozenset[str]:
         return frozenset()
     places = Places()
     for index, layer in enumerate(network.layers):
-        # What is read of all columns has its block already.
         if layer.reads_all and network.columns > 1:
-            names = network.inputs_of(index)
-            if names[0] not in concats:
-                places.take(
-                    [Read(name, c) for name in names for c in range(network.columns)],
-                    lambda _: True,
-                )
+            # What is read of all columns has its block already.
+            (name,) = network.inputs_of(index)
+            concats.pop(name, None)
+            places.take([Read(name, c) for c in range(network.columns)], lambda _: True)
     views: set[str] = set()
 
     def outputs(name: str, column: int) -> tuple[Read, ...]:
