@@ -42,10 +42,16 @@ _NAMES = {
 
 
 def plain_table(title: str, *columns: str) -> Table:
-    """A table without frame; the first column to the left, the others to the right."""
+    """A table without frame; the first column to the left, the others to the right.
+
+    Where they do not fit, the names in the first are folded: figures stay whole.
+    """
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
     for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index else "left", no_wrap=True)
+        if index:
+            table.add_column(column, justify="right", no_wrap=True)
+        else:
+            table.add_column(column, overflow="fold")
     return table
 
 
