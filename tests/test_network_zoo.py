@@ -10,11 +10,12 @@ import pytest
 from chains import ZOO
 from test_graph import GRAPHS
 
+from alexsim.errors import NetworkError
 from alexsim.network import counts, zoo
 from alexsim.network.branches import Fork, Tangle, blocks, layers_of, shown_reads
 from alexsim.network.diagram import diagram, repeats, svg
 from alexsim.network.editions import load_network
-from alexsim.network.layers import BatchNorm, Dropout, MaxPool
+from alexsim.network.layers import BatchNorm, Dropout, MaxPool, ReLU
 from alexsim.network.network import Network
 from alexsim.report.networks import network_document
 
@@ -82,10 +83,12 @@ def test_concatenations_are_views() -> None:
 
 
 def test_the_largest_is_built_in_a_moment() -> None:
-    zoo.densenet121()
-    began = time.perf_counter()
-    zoo.densenet121()
-    assert time.perf_counter() - began < 0.25  # 9 ms, on a machine that is left alone
+    def seconds() -> float:
+        began = time.process_time()
+        zoo.densenet121()
+        return time.process_time() - began
+
+    assert min(seconds() for _ in range(5)) < 0.05
 
 
 def test_normalisation_dropout_and_pools_are_as_there() -> None:
@@ -153,3 +156,21 @@ def test_the_document_tells_what_every_layer_reads() -> None:
     layers = {la["name"]: la for la in network_document(load_network("resnet18"))["layers"]}
     assert layers["conv1"]["inputs"] == ["input"]
     assert layers["layer2_0_add"]["inputs"] == ["layer2_0_bn2", "layer2_0_downsample_1"]
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_variants_keep_the_graph(name: str) -> None:
+    network = load_network(name)
+    assert load_network(f"{name}+10-classes").classes == 10
+    shapes = {parts[0].layer.name: parts[0].output_shape for parts in network.parts}
+    for variant, gone in (("no-dropout", Dropout), ("tanh", ReLU), ("pool2", None)):
+        try:
+            other = load_network(f"{name}+{variant}")
+        except NetworkError as error:
+            assert "changes nothing" in str(error)  # noqa: PT017
+            continue
+        assert other.parameters == network.parameters
+        for parts in other.parts:
+            layer = parts[0].layer
+            assert gone is None or not isinstance(layer, gone)
+            assert parts[0].output_shape == shapes[layer.name.replace("tanh", "relu")]
