@@ -1,4 +1,4 @@
-"""Update rules: five steps of each beside ``torch.optim``, and what each holds, moves and computes."""
+"""Update rules: five steps of each beside ``torch.optim``; what each holds, moves and computes."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ def test_a_state_that_is_put_back_goes_on_to_the_same_bits(optimizer: str) -> No
 
 @pytest.mark.parametrize("partition", ["columns", "hybrid"])
 def test_each_rule_holds_what_its_row_says(partition: str) -> None:
-    """As released every gradient of 2012's convolutions has a buffer; others' fc layers' have too."""
+    """Of 2012's gradients those of fc layers have no buffer; other rules' all have one."""
     gpus = 1 if partition == "columns" else 2
     held = {}
     for optimizer in OPTIMIZERS:
@@ -273,5 +273,5 @@ def test_what_a_rule_keeps_is_no_part_of_the_network() -> None:
 
 
 def test_an_unknown_rule_is_one_line() -> None:
-    with pytest.raises(PlanError, match="optimizer must be one of sgd-2012, sgd, adamw; got 'adam'"):
+    with pytest.raises(PlanError, match="must be one of sgd-2012, sgd, adamw; got 'adam'"):
         PlanSpec(network=NET, optimizer="adam")  # type: ignore[arg-type]

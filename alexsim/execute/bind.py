@@ -35,7 +35,7 @@ from alexsim.execute.aten.pool import (
     max_pool_forward,
     max_pool_grad_input,
 )
-from alexsim.execute.aten.update import adamw, adamw_corrections, sgd, sgd_2012
+from alexsim.execute.aten.update import Constants, adamw, adamw_corrections, sgd, sgd_2012
 from alexsim.execute.aten.winograd import (
     winograd_forward,
     winograd_grad_input,
@@ -61,7 +61,7 @@ from alexsim.network.layers import (
     SpatialResponseNorm,
 )
 from alexsim.network.network import Part
-from alexsim.network.update_rules import UPDATES, Optimizer
+from alexsim.network.update_rules import BETA2, EPSILON, UPDATES, Optimizer
 from alexsim.plan.records import Op, OpKind, Plan
 
 Tensor = torch.Tensor
@@ -86,9 +86,9 @@ class Hyperparameters:
     """Of ``sgd``."""
     decay_all: bool = False
     """Whether biases, scales and shifts decay too, with ``sgd`` and ``adamw``."""
-    beta2: float = 0.999
+    beta2: float = BETA2
     """Of ``adamw``, as ``epsilon``."""
-    epsilon: float = 1e-8
+    epsilon: float = EPSILON
 
     def weight_rate_of(self, layer: str) -> float:
         """The rate of a layer's weights."""
@@ -505,25 +505,20 @@ def _update(bound: _Bound) -> Run:
 
     def run(context: StepContext) -> None:
         h = context.hyperparameters
-        corrections = adamw_corrections(updates, h.momentum, h.beta2) if updates is not None else ()
+        corrections = None
+        if updates is not None:
+            corrections = adamw_corrections(updates, h.momentum, h.beta2)
         for (role, value, speed), grad, square in zip(values, grads, squares, strict=True):
             rate, decay = h.of(optimizer, layer, role)
+            c = Constants(rate, decay, h.momentum, h.nesterov, h.beta2, h.epsilon, share)
             if optimizer == "sgd-2012":
-                sgd_2012(
-                    value, speed, grad, rate=rate, decay=decay, momentum=h.momentum, share=share
-                )
+                sgd_2012(value, speed, grad, c)
                 continue
             assert grad is not None
-            if not corrections:
-                sgd(
-                    value, speed, grad, rate=rate, decay=decay, momentum=h.momentum,
-                    nesterov=h.nesterov, share=share,
-                )  # fmt: skip
-                continue
-            assert square is not None
-            adamw(
-                value, speed, square, grad, rate=rate, decay=decay, beta1=h.momentum,
-                beta2=h.beta2, epsilon=h.epsilon, corrections=corrections, share=share,
-            )  # fmt: skip
+            if corrections is None:
+                sgd(value, speed, grad, c)
+            else:
+                assert square is not None
+                adamw(value, speed, square, grad, corrections, c)
 
     return run

@@ -108,7 +108,7 @@ class Executor:
         return values[first : first + part.weight_shape[0]]
 
     def parameters(self) -> dict[str, torch.Tensor]:
-        """Weights, biases and the update rule's state, of this process's devices, by buffer; views."""
+        """What training changes on this process's devices, by buffer, as views."""
         return {
             held.buffer: self._memory[held.device].buffer(held.buffer)
             for stored in self._stored.values()

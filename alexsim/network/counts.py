@@ -5,8 +5,8 @@ What is counted
 ``mac``: multiply-adds of convolutions and fully connected layers; 1 MAC = 2 FLOP. Windows over
     the zero border count in full, as every published figure of AlexNet does.
 ``elementwise_flop``: everything else, per output element of a layer what its class says
-    (``Layer.elementwise``; the gradient of a bias is 1). ``update`` is what the update rule's row of
-    ``alexsim.network.update_rules`` says, as in 2012 7 per weight and 4 per other parameter; where
+    (``Layer.elementwise``; the gradient of a bias is 1). ``update`` is what the rule's row in
+    ``alexsim.network.update_rules`` says: in 2012 7 per weight and 4 per other parameter; where
     ``grad_weight`` is fused into the update, 6 of the 7 move to ``grad_weight``.
 ``moved_bytes``: each operand read once and each result written once, 4 bytes per element: the
     least traffic any kernel has, not what a given kernel does.

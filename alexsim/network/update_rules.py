@@ -24,6 +24,8 @@ from typing import Literal
 Optimizer = Literal["sgd-2012", "sgd", "adamw"]
 OPTIMIZERS: tuple[Optimizer, ...] = ("sgd-2012", "sgd", "adamw")
 
+BETA2, EPSILON = 0.999, 1e-8
+"""Of ``adamw``, where nobody says otherwise; PyTorch's, as in Kingma & Ba 2014."""
 UPDATES = "updates"
 """Of a layer: how many updates it has had, where its rule corrects for that. One number, in
 float32, which counts to 16,777,216 exactly; by then nothing is left to correct."""

@@ -116,8 +116,8 @@ def _part_pieces(steps: StepList, policy: Policy, part: Part) -> Iterator[Piece]
         yield piece(name, Category.WEIGHT, size, persistent=True)
         if not (trains and role != Role.RUNNING):
             continue
-        for kept in RULES[steps.optimizer].state:
-            yield piece(f"{name}.{kept}", Category.MOMENTUM, size, persistent=True)
+        for state in RULES[steps.optimizer].state:
+            yield piece(f"{name}.{state}", Category.MOMENTUM, size, persistent=True)
         if not (role == Role.WEIGHT and steps.fuses(part)):
             yield piece(f"{name}.grad", Category.WEIGHT_GRAD, size)
     if trains and part.trained and RULES[steps.optimizer].counts_updates:

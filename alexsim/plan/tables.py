@@ -97,7 +97,8 @@ def _elementwise(
     total = sum(op.count.elementwise_flop for op in ops if op.kind in work)
     # A fused weight gradient carries FLOP per weight that belong to the update.
     fused = any(op.fused and op.kind == OpKind.GRAD_WEIGHT for op in ops)
-    return (total - RULES["sgd-2012"].fused_flop * fused * sum(part.weight_count for part in parts)) // batch_size
+    carried = RULES["sgd-2012"].fused_flop * sum(part.weight_count for part in parts)
+    return (total - carried * fused) // batch_size
 
 
 def without_formula(network: Network) -> tuple[tuple[str, OpKind], ...]:

@@ -14,7 +14,7 @@ from alexsim.plan.fit import fit
 from alexsim.plan.planner import plan
 from alexsim.plan.tables import flop_table
 from alexsim.train.defaults import Defaults, training_defaults
-from alexsim.train.recipe import load_recipe
+from alexsim.train.recipe import Recipe, load_recipe
 from alexsim.units import format_bytes
 
 BATCH = 128
@@ -55,8 +55,9 @@ def outlook(network: Network, *, budget_bytes: int, cores: int | None = None) ->
         ProfileError: its recipe is damaged.
     """
     defaults = training_defaults(network.name)
+    recipe = load_recipe(defaults.recipe)
     why = BACKENDS["aten"].refused(network).partition(": ")[2].partition(";")[0]
-    batch, options = (0, "") if why else _fitting(network, budget_bytes)
+    batch, options = (0, "") if why else _fitting(network, recipe, budget_bytes)
     if not batch:
         why = why or f"one image does not fit into {format_bytes(budget_bytes)}"
     seconds = None
@@ -65,7 +66,7 @@ def outlook(network: Network, *, budget_bytes: int, cores: int | None = None) ->
     return Outlook(
         network=network,
         defaults=defaults,
-        weight_rate=load_recipe(defaults.recipe).stages[0].weight_rate,
+        weight_rate=recipe.stages[0].weight_rate,
         refused=why,
         batch_size=batch,
         options=options,
@@ -73,12 +74,12 @@ def outlook(network: Network, *, budget_bytes: int, cores: int | None = None) ->
     )
 
 
-def _fitting(network: Network, budget_bytes: int) -> tuple[int, str]:
+def _fitting(network: Network, recipe: Recipe, budget_bytes: int) -> tuple[int, str]:
     """The default batch and no option, or what would fit: rather the same batch than a smaller one.
 
     A batch of 0 where nothing does.
     """
-    made = plan(network, batch_size=BATCH, backend="aten")
+    made = plan(network, batch_size=BATCH, backend="aten", optimizer=recipe.optimizer)
     if all(device.total_bytes <= budget_bytes for device in made.devices):
         return BATCH, ""
     suggestions = fit(made, budget_bytes).suggestions

@@ -1,56 +1,53 @@
 """Update rules, in place and without scratch: see ``alexsim.network.update_rules``.
 
-``share`` is what a gradient must be multiplied with to be a mean over the minibatch. Decay is taken
-off as a small number of its own: a factor just below 1 would be rounded, and decay with it.
+Decay is taken off as a small number of its own: a factor just below 1 would be rounded, and decay
+with it.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 
 Tensor = torch.Tensor
 
 
-def sgd_2012(
-    value: Tensor,
-    inc: Tensor,
-    grad: Tensor | None,
-    *,
-    rate: float,
-    decay: float,
-    momentum: float,
-    share: float,
-) -> None:
+class Constants(NamedTuple):
+    """Of one parameter in one step."""
+
+    rate: float
+    decay: float
+    momentum: float
+    """Of ``adamw``: beta1."""
+    nesterov: bool
+    beta2: float
+    epsilon: float
+    share: float
+    """What a gradient must be multiplied with to be a mean over the minibatch."""
+
+
+def sgd_2012(value: Tensor, inc: Tensor, grad: Tensor | None, c: Constants) -> None:
     """The rule of 2012; without a gradient, that and all before it are in ``inc`` already."""
     if grad is not None:
-        inc.mul_(momentum)
-        if decay:
-            inc.add_(value, alpha=-decay * rate)
-        inc.add_(grad, alpha=-rate * share)
+        inc.mul_(c.momentum)
+        if c.decay:
+            inc.add_(value, alpha=-c.decay * c.rate)
+        inc.add_(grad, alpha=-c.rate * c.share)
     value.add_(inc)
 
 
-def sgd(
-    value: Tensor,
-    speed: Tensor,
-    grad: Tensor,
-    *,
-    rate: float,
-    decay: float,
-    momentum: float,
-    nesterov: bool,
-    share: float,
-) -> None:
+def sgd(value: Tensor, speed: Tensor, grad: Tensor, c: Constants) -> None:
     """``torch.optim.SGD``'s rule, dampening 0."""
-    speed.mul_(momentum).add_(grad, alpha=share)
-    if decay:
-        speed.add_(value, alpha=decay)
-    if not nesterov:
-        value.add_(speed, alpha=-rate)
+    speed.mul_(c.momentum).add_(grad, alpha=c.share)
+    if c.decay:
+        speed.add_(value, alpha=c.decay)
+    if not c.nesterov:
+        value.add_(speed, alpha=-c.rate)
         return
-    if decay:
-        value.add_(value, alpha=-rate * decay)
-    value.add_(grad, alpha=-rate * share).add_(speed, alpha=-rate * momentum)
+    if c.decay:
+        value.add_(value, alpha=-c.rate * c.decay)
+    value.add_(grad, alpha=-c.rate * c.share).add_(speed, alpha=-c.rate * c.momentum)
 
 
 def adamw_corrections(updates: Tensor, beta1: float, beta2: float) -> tuple[Tensor, Tensor]:
@@ -67,23 +64,17 @@ def adamw(
     mean: Tensor,
     square: Tensor,
     grad: Tensor,
-    *,
-    rate: float,
-    decay: float,
-    beta1: float,
-    beta2: float,
-    epsilon: float,
     corrections: tuple[Tensor, Tensor],
-    share: float,
+    c: Constants,
 ) -> None:
     """``torch.optim.AdamW``'s rule; uses the gradient up."""
-    if share != 1:
-        grad.mul_(share)
-    if decay:
-        value.add_(value, alpha=-rate * decay)
-    mean.lerp_(grad, 1 - beta1)
-    square.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+    if c.share != 1:
+        grad.mul_(c.share)
+    if c.decay:
+        value.add_(value, alpha=-c.rate * c.decay)
+    mean.lerp_(grad, 1 - c.momentum)
+    square.mul_(c.beta2).addcmul_(grad, grad, value=1 - c.beta2)
     of_mean, of_square = corrections
     torch.sqrt(square, out=grad)
-    grad.div_(of_square.sqrt()).add_(epsilon).mul_(of_mean)
-    value.addcdiv_(mean, grad, value=-rate)
+    grad.div_(of_square.sqrt()).add_(c.epsilon).mul_(of_mean)
+    value.addcdiv_(mean, grad, value=-c.rate)
