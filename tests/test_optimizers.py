@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import graph_reference
@@ -169,6 +171,19 @@ def test_five_steps_are_those_of_torch_optim(case: str, policy: str) -> None:
         assert counts == {f"{n}.a.updates": [STEPS] for n in ("c0", "n0", "c1", "n1", "fc1", "fc2")}
 
 
+def test_at_one_constant_rate_2012_s_rule_and_sgd_are_the_same() -> None:
+    """As the recipe `modern` says: what differs is whether biases decay."""
+    h = Hyperparameters(weight_rate=0.05, bias_rate=0.05, weight_decay=0.03)
+    one, other, decays = (executor(optimizer=rule) for rule in ("sgd-2012", "sgd", "sgd"))
+    train(one, h)
+    train(other, h)
+    train(decays, replace(h, decay_all=True))
+    weights = {name: value for name, value in one.state().items() if not is_state(name)}
+    assert_alike(other.state(), weights)
+    with pytest.raises(AssertionError):
+        assert_alike(decays.state(), weights)
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_turns_of_a_hybrid_plan_add_up_to_the_same(optimizer: str) -> None:
     """Fully connected layers' gradients of each turn meet in a buffer before the one update."""
@@ -270,6 +285,15 @@ def test_what_a_rule_keeps_is_no_part_of_the_network() -> None:
             f"{part.layer.name}.a.{name}" for parts in NET.parts for part in parts
             for name in part.parameters_by_name
         }  # fmt: skip
+
+
+def test_the_documented_table_is_the_one_that_counts() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "optimizers.md").read_text(encoding="utf-8")
+    for name, rule in RULES.items():
+        kept = ", ".join(f"`{state}`" for state in rule.state)
+        written, read = rule.written_values, rule.read_values
+        row = f"| `{name}` | {kept} | {read} | {written} | {rule.weight_flop} | {rule.other_flop} |"
+        assert row in text
 
 
 def test_an_unknown_rule_is_one_line() -> None:

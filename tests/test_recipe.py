@@ -36,6 +36,7 @@ from alexsim.train.recipe import (
     recipe_text,
     reductions,
 )
+from alexsim.train.weights import load_weights
 
 SHORT = """
 title = "three stages of one epoch"
@@ -126,6 +127,7 @@ def test_a_wrong_recipe_is_named(
 
 SGD = 'optimizer = "sgd"\n'
 ADAMW = 'optimizer = "adamw"\n'
+LAYERS = ("conv1", "conv2", "fc3", "fc4", "fc5")
 ONE_RATE = SHORT.replace("bias_rate = 0.1\n", "")
 
 
@@ -456,12 +458,14 @@ def test_a_run_stopped_after_three_of_six_steps_goes_on_to_the_same_bits(
     assert runs["whole"].keys() == runs["stopped"].keys()
     for name, tensor in runs["whole"].items():
         assert torch.equal(tensor, runs["stopped"][name]), name
+    # What others begin with is the network alone.
+    plain = load_weights(tmp_path / "whole").state
+    assert plain.keys() == {f"{one}.a.{what}" for one in LAYERS for what in ("weight", "bias")}
     config = json.loads((tmp_path / "whole" / "config.json").read_text())
     assert config["settings"]["recipe"]["optimizer"] == optimizer
     counts = {name: int(value) for name, value in runs["whole"].items() if "updates" in name}
     # 54 images in steps of 16: the fifth is the first of epoch 2.
-    layers = ("conv1", "conv2", "fc3", "fc4", "fc5")
-    expected = {f"{one}.a.updates": 2 if one == "fc3" else 6 for one in layers}
+    expected = {f"{one}.a.updates": 2 if one == "fc3" else 6 for one in LAYERS}
     assert counts == (expected if optimizer == "adamw" else {})
 
 
