@@ -22,7 +22,6 @@ from alexsim.execute.aten.convolution import (
     convolution_grad_weight,
     product_forward,
     product_grad_input,
-    product_grad_weight,
 )
 from alexsim.execute.aten.elementwise import BACKWARD, FORWARD, factor_grad_input, in_chunks
 from alexsim.execute.aten.linear import linear_grad_weight_into_momentum
@@ -455,12 +454,8 @@ def _grad_weight(bound: _Bound) -> Run:
         return lambda _: layer_norm_sums(x, kept, dy, dweight, dbias, size)
     if isinstance(layer, Convolution):
         target, bias = bound["dweight"], bound.get("dbias")
-        match op.algorithm:
-            case "winograd":
-                assert bias is not None
-                return lambda _: winograd_grad_weight(layer, x, dy, target, bias, size)
-            case "product":
-                return lambda _: product_grad_weight(x, dy, target, bias)
+        if op.algorithm == "winograd":
+            return lambda _: winograd_grad_weight(layer, x, dy, target, bound["dbias"], size)
         return lambda _: convolution_grad_weight(layer, x, dy, target, bias, size)
     flat, dbias = x.flatten(1), bound["dbias"]
     if not op.fused:

@@ -138,9 +138,11 @@ class Network:
                 f" got {self.input_shape}"
             )
         names = [layer.name for layer in self.layers]
+        taken = {INPUT}
         for name in names:
-            if names.count(name) > 1 or name == INPUT:
+            if name in taken:
                 raise NetworkError(f"network {self.name!r}: the layer name {name!r} is taken")
+            taken.add(name)
         if not self.layers or not isinstance(self.layers[-1], SoftmaxCrossEntropy):
             raise NetworkError(f"network {self.name!r}: the last layer must be SoftmaxCrossEntropy")
         readers: dict[str, tuple[str, ...]] = dict.fromkeys((INPUT, *names), ())
@@ -259,13 +261,14 @@ def _resolve(network: Network) -> Iterator[tuple[Part, ...]]:
         INPUT: dict.fromkeys(range(network.columns), network.input_shape)
     }
     views = _views(network)
+    heads = {head.name for head in network.heads}
     made_of: dict[Read, tuple[Read, ...]] = {}
     for index, layer in enumerate(network.layers):
         inputs = network.inputs_of(index)
         for name in inputs:
             if name not in shapes:
                 raise NetworkError(f"layer {layer.name!r}: no layer {name!r} stands before it")
-            if any(name == head.name for head in network.heads):
+            if name in heads:
                 raise NetworkError(f"layer {layer.name!r} reads the cost {name!r}: nothing can")
         if layer.several != (len(inputs) > 1) or len(set(inputs)) < len(inputs):
             count = "two or more different outputs" if layer.several else "one output"
@@ -299,14 +302,11 @@ def _views(network: Network) -> frozenset[str]:
         return frozenset()
     places = Places()
     for index, layer in enumerate(network.layers):
-        # What is read of all columns has its block already.
         if layer.reads_all and network.columns > 1:
-            names = network.inputs_of(index)
-            if names[0] not in concats:
-                places.take(
-                    [Read(name, c) for name in names for c in range(network.columns)],
-                    lambda _: True,
-                )
+            # What is read of all columns has its block already.
+            (name,) = network.inputs_of(index)
+            concats.pop(name, None)
+            places.take([Read(name, c) for c in range(network.columns)], lambda _: True)
     views: set[str] = set()
 
     def outputs(name: str, column: int) -> tuple[Read, ...]:

@@ -15,6 +15,7 @@ from alexsim.plan.steps import StepList
 
 _PACKING_ROUNDS = 12
 _GOOD_ENOUGH = 1.005
+_FEW_BLOCKS = 96
 _ALIGNMENT_BYTES = 64
 """A cache line, so that vector loads of a block never straddle two."""
 
@@ -85,6 +86,7 @@ def lay_out(device: int, steps: StepList, pieces: list[Piece], policy: Policy) -
             offset_bytes=room.offset,
             first=room.first,
             last=room.last,
+            joined=len(room.groups) > 1,
         )
         for room in rooms
     )
@@ -259,7 +261,7 @@ def _pack(rooms: list[_Room], ops: int) -> int:
     """
     lasting = [room for room in rooms if (room.first, room.last) == (0, ops - 1)]
     base = _side_by_side(lasting)
-    passing = [room for room in rooms if room not in lasting]
+    passing = [room for room in rooms if (room.first, room.last) != (0, ops - 1)]
     bound = _aligned(_live_peak(passing, ops)[0])
     orders = (
         sorted(passing, key=lambda r: (-r.size_bytes, r.first)),
@@ -280,8 +282,10 @@ def _pack(rooms: list[_Room], ops: int) -> int:
 
 def _improved(order: list[_Room], bound: int) -> tuple[int, dict[str, int]]:
     best, best_offsets = _first_fit(order)
+    # A round costs the square of the blocks: of many, what is good enough is not improved on.
+    enough = bound if len(order) <= _FEW_BLOCKS else _GOOD_ENOUGH * bound
     for _ in range(_PACKING_ROUNDS):
-        if best <= bound:
+        if best <= enough:
             break
         arena, offsets = _first_fit(order)
         if arena < best:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ from alexsim.plan.backends import BACKENDS, Choice
 from alexsim.plan.buffers import pieces
 from alexsim.plan.layout import Layout, lay_out
 from alexsim.plan.placement import Step
-from alexsim.plan.records import DevicePlan, Op, OpKind, Plan
+from alexsim.plan.records import Block, DevicePlan, Op, OpKind, Plan
 from alexsim.plan.spec import PlanSpec
 from alexsim.plan.steps import StepList
 
@@ -126,18 +127,9 @@ class _Hazards:
         self._place = {b.name: (b.block, b.channel) for b in layout.buffers}
         self._writer: dict[tuple[str, int], str] = {}
         self._readers: dict[tuple[str, int], set[str]] = {}
-        self._earlier: dict[str, list[str]] = {}
         blocks = layout.blocks
         packed = sum(block.size_bytes for block in blocks) > layout.arena_bytes
-        for block in blocks if packed else ():
-            end = block.offset_bytes + block.size_bytes
-            self._earlier[block.name] = [
-                other.name
-                for other in blocks
-                if other.last < block.first
-                and other.offset_bytes < end
-                and block.offset_bytes < other.offset_bytes + other.size_bytes
-            ]
+        self._earlier = _tenants_before(blocks) if packed else {}
         self._touched: dict[str, set[str]] = {}
 
     def of(self, step: Step) -> set[str]:
@@ -164,3 +156,22 @@ class _Hazards:
             self._touched.setdefault(place[0], set()).add(step.id)
         depends_on.discard(step.id)
         return depends_on
+
+
+def _tenants_before(blocks: tuple[Block, ...]) -> dict[str, set[str]]:
+    """Of each block, those that had its memory last; they waited for whoever had it before."""
+    before: dict[str, set[str]] = {}
+    held: list[tuple[int, int, str]] = []
+    """Start, end and last tenant of each piece of memory, by address."""
+    for block in sorted(blocks, key=lambda block: block.first):
+        start, end = block.offset_bytes, block.offset_bytes + block.size_bytes
+        low = bisect_left(held, (start,))
+        if low and held[low - 1][1] > start:
+            low -= 1
+        high = bisect_left(held, (end,))
+        others = held[low:high]
+        before[block.name] = {name for _, _, name in others}
+        left = [(s, start, name) for s, _, name in others[:1] if s < start]
+        right = [(end, e, name) for _, e, name in others[-1:] if e > end]
+        held[low:high] = [*left, (start, end, block.name), *right]
+    return before

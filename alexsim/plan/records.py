@@ -103,6 +103,8 @@ class Block:
     offset_bytes: int
     first: int
     last: int
+    joined: bool = False
+    """Whether its buffers lie side by side in it; else each of them begins where it does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
