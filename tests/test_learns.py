@@ -100,6 +100,7 @@ def test_what_cannot_be_trained_is_refused_and_the_others_are_not() -> None:
             assert one.batch_size == int(given.get("--batch", BATCH))
             made = plan(
                 one.network,
+                optimizer=load_recipe(one.defaults.recipe).optimizer,
                 batch_size=one.batch_size,
                 policy=given.get("--policy", "as-released"),  # type: ignore[arg-type]
                 backend="aten",

@@ -98,6 +98,7 @@ def train(
         ),
     ] = False,
     train_only: options.TrainOnly = "",
+    optimizer: options.Optimizer = "",
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of everything random.")] = 0,
     learning_rate: Annotated[
         float | None,
@@ -243,6 +244,8 @@ def train(
 
     Example: alexsim train --recipe 2012 --data DIR --epochs 30
 
+    Example: alexsim train --optimizer adamw --learning-rate 0.001
+
     Example: alexsim train --init-from runs/a --data DIR --new-head --train-only fc8
     """
     from alexsim.cli.parse import above_zero
@@ -314,6 +317,7 @@ def train(
                 init_from=init_from,
                 new_head=new_head,
                 train_only=train_only,
+                optimizer=optimizer,
             )
         from alexsim.train.loop import train as run
 

@@ -33,7 +33,7 @@ _NAMES = {
     Category.REMOTE_GRAD: "their gradients",
     Category.WEIGHT: "weights",
     Category.MOMENTUM: "momentum",
-    Category.WEIGHT_GRAD: "conv weight and bias gradients",
+    Category.WEIGHT_GRAD: "weight and bias gradients",
     Category.PARTIAL_SUM: "weight-gradient partial sums",
     Category.WORKSPACE: "workspace",
     Category.PADDING: "alignment and packing gaps",

@@ -13,6 +13,7 @@ from alexsim.execute.runner import Choices
 from alexsim.execute.stored import stored_parameters
 from alexsim.execute.strict import Strict
 from alexsim.execute.world import Connected, World
+from alexsim.network.update_rules import is_state
 from alexsim.plan.fit import fit
 from alexsim.plan.planner import plan
 from alexsim.plan.records import Plan
@@ -91,16 +92,17 @@ class Engine:
             self.load(state)
 
     def load(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Take a state over from whatever stage: frozen layers keep no momentum, thawed ones begin
-        with none. Of several processes, the first one's counts."""
+        """Take a state over from whatever stage: frozen layers keep none of their update rule,
+        neither momentum nor a count of updates, and thawed ones begin anew. Of several processes,
+        the first one's counts."""
         if not self.world.first:
             self.executor.load_state({})
             return
         stored = stored_parameters(self.executor.plan)
         own = {name: one.shape for name, one in stored.items()}
-        momenta = {name for name in (*own, *state) if name.endswith(".momentum")}
-        missing = sorted(own.keys() - state.keys() - momenta)
-        unknown = sorted(state.keys() - own.keys() - momenta)
+        rules = {name for name in (*own, *state) if is_state(name)}
+        missing = sorted(own.keys() - state.keys() - rules)
+        unknown = sorted(state.keys() - own.keys() - rules)
         if missing or unknown:
             raise RunError(f"the checkpoint is of another network: lacks {missing}, has {unknown}")
         self.executor.load_state(

@@ -15,7 +15,7 @@ from alexsim.plan.planner import plan
 from alexsim.plan.spec import POLICIES
 from alexsim.plan.tables import flop_table
 from alexsim.train.defaults import Defaults, training_defaults
-from alexsim.train.recipe import load_recipe
+from alexsim.train.recipe import Recipe, load_recipe
 from alexsim.units import format_bytes
 
 BATCH = 128
@@ -56,8 +56,9 @@ def outlook(network: Network, *, budget_bytes: int, cores: int | None = None) ->
         ProfileError: its recipe is damaged.
     """
     defaults = training_defaults(network.name)
+    recipe = load_recipe(defaults.recipe)
     why = BACKENDS["aten"].refused(network).partition(": ")[2].partition(";")[0]
-    batch, options = (0, "") if why else _fitting(network, budget_bytes)
+    batch, options = (0, "") if why else _fitting(network, recipe, budget_bytes)
     if not batch:
         why = why or f"one image does not fit into {format_bytes(budget_bytes)}"
     seconds = None
@@ -66,7 +67,7 @@ def outlook(network: Network, *, budget_bytes: int, cores: int | None = None) ->
     return Outlook(
         network=network,
         defaults=defaults,
-        weight_rate=load_recipe(defaults.recipe).stages[0].weight_rate,
+        weight_rate=recipe.stages[0].weight_rate,
         refused=why,
         batch_size=batch,
         options=options,
@@ -74,13 +75,19 @@ def outlook(network: Network, *, budget_bytes: int, cores: int | None = None) ->
     )
 
 
-def _fitting(network: Network, budget_bytes: int) -> tuple[int, str]:
+def _fitting(network: Network, recipe: Recipe, budget_bytes: int) -> tuple[int, str]:
     """The default batch and the first policy that holds it, or the largest batch of the last one.
 
     A batch of 0 where no image fits.
     """
     for policy in POLICIES:
-        made = plan(network, batch_size=BATCH, policy=policy, backend="aten")
+        made = plan(
+            network,
+            batch_size=BATCH,
+            policy=policy,
+            backend="aten",
+            optimizer=recipe.optimizer,
+        )
         if all(device.total_bytes <= budget_bytes for device in made.devices):
             return BATCH, "" if policy == POLICIES[0] else f"--policy {policy}"
     batch = fit(made, budget_bytes).largest_batch_size

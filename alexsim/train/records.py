@@ -66,6 +66,7 @@ class TrainSettings:
             schedule=self.schedule,
             transport=self.transport,
             trainable=frozenset(network.weighted_layers) - set(stage.frozen),
+            optimizer=self.recipe.optimizer,
             backend=self.backend,
         )
 

@@ -119,7 +119,9 @@ class Run:
             epoch=self._progress.epoch(done - 1),
             images=count,
             found=found,
-            layers=sizes_of(state) if self._world.first else (),
+            layers=sizes_of(state, self._progress.recipe.optimizer, self._hyper)
+            if self._world.first
+            else (),
         )
         self._directory.append_metrics(
             {

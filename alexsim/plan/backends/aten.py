@@ -32,6 +32,7 @@ from alexsim.network.layers import (
     pair,
 )
 from alexsim.network.network import Network, Part
+from alexsim.network.update_rules import Optimizer
 from alexsim.plan.backends.base import Choice
 from alexsim.plan.records import Algorithm, Op, OpKind
 from alexsim.units import MIB
@@ -55,9 +56,17 @@ class Aten:
         return ""
 
     def choose(
-        self, kind: OpKind, part: Part | None, batch_size: int, *, accumulate: bool
+        self,
+        kind: OpKind,
+        part: Part | None,
+        batch_size: int,
+        *,
+        accumulate: bool,
+        fused: bool = False,
+        optimizer: Optimizer = "sgd-2012",
     ) -> Choice:
         """Algorithm, chunk and scratch of one op."""
+        del fused, optimizer
         if part is None or kind not in _PASSES:
             return _whole(batch_size)
         algorithm = _algorithm(kind, part)
