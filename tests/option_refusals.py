@@ -74,6 +74,8 @@ REFUSED = [
     (f"{TRAIN} --transport peer", "needs --device cuda"),
     (f"{TRAIN.replace('--threads 1', '')} --device cuda --transport peer", "exchanges nothing"),
     (f"{CUDA} --processes --transport host", "exchange over gloo"),
+    (f"{CUDA} --strict --transport host", "exchange over gloo"),
+    (f"{TRAIN} --strict --replicas 2", "needs a process per GPU"),
     (f"{CUDA} --threads 1", "--threads are a CPU's"),
     (f"{TRAIN} --precision tf32", "needs --backend triton"),
     (f"{TRAIN} --graph", "needs --device cuda"),

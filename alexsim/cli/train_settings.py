@@ -118,9 +118,8 @@ def begin(
     where = choice("--device", device, DEVICES)
     by = choice("--backend", backend, BACKENDS)
     split = as_partition(partition or "columns")
-    _refuse_together(
-        precision, where, by, split, graph=graph, strict=strict, apart=bool(place) or processes
-    )
+    apart = apart_anyway(place, processes=processes)
+    _refuse_together(precision, where, by, split, graph=graph, strict=strict, apart=apart)
     if split == "hybrid" and gpus is None and place:
         gpus = place.size
     made = plan(
@@ -134,11 +133,14 @@ def begin(
     )
     copies = replicas_of(replicas, made, batch, processes=processes, place=place)
     on_host = place.on_host if place else copies * len(made.devices) if processes else 1
+    if strict:
+        # To the bits of one process, each has as many threads as that would.
+        on_host = 1
     if threads is not None and where == "cuda":
         raise AlexsimError("--threads are a CPU's; with --device cuda none computes")
     if threads is None:
         threads = max(1, (os.cpu_count() or 1) // on_host)
-    way = _transport(transport, where, len(made.devices), apart=bool(place) or processes)
+    way = _transport(transport, where, len(made.devices), apart=apart or strict)
     if by == "triton":
         ready_for_triton(where, watch)
     positive("--threads", threads, most=MOST_AT_ONCE)
@@ -220,8 +222,12 @@ def _refuse_together(
         raise AlexsimError("--graph needs --device cuda and --backend triton")
     if graph and strict:
         raise AlexsimError("--graph cannot hold the exchanges between processes of --strict")
-    if apart and (strict or graph):
-        raise AlexsimError("--strict and --graph are for one process that has all devices")
+    if apart and strict:
+        raise AlexsimError(
+            "--strict goes without --processes and torchrun: they begin a process per GPU as well"
+        )
+    if apart and graph:
+        raise AlexsimError("--graph is for one process that has all devices")
     if strict and partition == "hybrid":
         raise AlexsimError("--strict runs --partition columns only; --processes runs hybrid")
 
@@ -238,6 +244,11 @@ def _captured(given: bool | None, made: Plan, device: Device, *, apart: bool) ->
     if given is None:
         return (device, made.backend) == ("cuda", "triton") and not (apart or left)
     return given
+
+
+def apart_anyway(place: Place | None, *, processes: bool) -> bool:
+    """Whether every GPU has a process of its own for another reason than ``--strict``."""
+    return processes or (place is not None and not place.launcher)
 
 
 def replicas_of(

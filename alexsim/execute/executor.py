@@ -238,6 +238,10 @@ class Executor:
     def close(self) -> None:
         """Nothing to end: all devices live in this process."""
 
+    def crossed_bytes_per_step(self) -> tuple[int, int]:
+        """What the plan's exchanges and sums move: in one process nothing else crosses."""
+        return self.plan.exchanged_bytes, self.plan.reduced_bytes
+
     @property
     def process_bytes(self) -> dict[str, int]:
         """What the driver counts per device: known only where each has a process of its own."""
