@@ -483,7 +483,9 @@ def test_sums_over_gpus_are_transfers() -> None:
         network=load_network("alexnet-owt"), gpus=2, partition="replicas", batch_size=32
     )
     machine = load_machine("gtx580x2")
-    clock = Clock(name="there", plan=planned(wanted, machine), trace=on_machine(wanted, machine).trace)
+    clock = Clock(
+        name="there", plan=planned(wanted, machine), trace=on_machine(wanted, machine).trace
+    )
     events = chrome_trace([clock])["traceEvents"]
     sums = [e for e in events if e["ph"] == "X" and "all_reduce" in e["name"]]
     updates = [op for op in clock.plan.ops() if op.kind == OpKind.UPDATE]

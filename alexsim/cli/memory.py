@@ -22,6 +22,7 @@ def memory(
     partition: options.Partition = "columns",
     variable_batch: options.VariableBatch = False,
     train_only: options.TrainOnly = "",
+    optimizer: options.PlannedOptimizer = "sgd-2012",
     layers: Annotated[bool, typer.Option("--layers", help="Also list every layer.")] = False,
     json: options.Json = False,
 ) -> None:
@@ -33,12 +34,15 @@ def memory(
 
     Example: alexsim memory --train-only fc8
 
+    Example: alexsim memory --net resnet50 --batch 32 --optimizer adamw
+
     Example: alexsim memory --net alexnet-owt --partition hybrid --gpus 4 --batch 512
     """
     from functools import partial
 
     from alexsim.cli.output import print_json
     from alexsim.cli.parse import (
+        as_optimizer,
         as_partition,
         as_policy,
         as_schedule,
@@ -67,14 +71,16 @@ def memory(
         policy=as_policy(policy),
         trainable=trainable(train_only, network),
     )
-    order = as_schedule(schedule)
-    made = planned(schedule=order, variable_batch=variable_batch)
+    order, rule = as_schedule(schedule), as_optimizer(optimizer)
+    choices = {"schedule": order, "variable_batch": variable_batch, "optimizer": rule}
+    made = planned(**choices)
     table = memory_table(made, context_bytes=taken)
     for given, option, other in (
-        (order != "serial", f"--schedule {order}", {"variable_batch": variable_batch}),
-        (variable_batch, "--variable-batch", {"schedule": order}),
+        (order != "serial", f"--schedule {order}", {"schedule": "serial"}),
+        (variable_batch, "--variable-batch", {"variable_batch": False}),
+        (rule != "sgd-2012", f"--optimizer {rule}", {"optimizer": "sgd-2012"}),
     ):
-        if given and memory_table(planned(**other), context_bytes=taken) == table:
+        if given and memory_table(planned(**choices | other), context_bytes=taken) == table:
             raise AlexsimError(f"{option} changes no byte here, with --policy {policy}")
     verdict = fit(made, budget, context_bytes=taken)
     if json:

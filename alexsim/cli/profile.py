@@ -25,6 +25,7 @@ def profile(
     policy: options.Policy = "as-released",
     schedule: options.Schedule = "serial",
     train_only: options.TrainOnly = "",
+    optimizer: options.PlannedOptimizer = "sgd-2012",
     device: Annotated[
         str, typer.Option("--device", metavar="DEVICE", help="`cpu` or `cuda`.")
     ] = "cpu",
@@ -78,7 +79,15 @@ def profile(
     import os
 
     from alexsim.cli.output import print_json
-    from alexsim.cli.parse import MOST_AT_ONCE, as_policy, as_schedule, choice, positive, trainable
+    from alexsim.cli.parse import (
+        MOST_AT_ONCE,
+        as_optimizer,
+        as_policy,
+        as_schedule,
+        choice,
+        positive,
+        trainable,
+    )
     from alexsim.cli.parse import layer as named_layer
     from alexsim.cli.train_settings import ready_for_triton
     from alexsim.errors import AlexsimError
@@ -103,7 +112,7 @@ def profile(
     where, by = choice("--device", device, DEVICES), choice("--backend", backend, BACKENDS)
     if by == "triton":
         ready_for_triton(where, Watcher(note=lambda text: typer.echo(f"alexsim: {text}", err=True)))
-    learns = trainable(train_only, network)
+    learns, rule = trainable(train_only, network), as_optimizer(optimizer)
     simulation = on_machine(
         PlanSpec(
             network=network,
@@ -111,6 +120,7 @@ def profile(
             batch_size=batch,
             schedule=as_schedule(schedule),
             trainable=learns,
+            optimizer=rule,
         ),
         load_machine(machine),
     )
@@ -122,6 +132,7 @@ def profile(
         schedule=as_schedule(schedule),
         backend=by,
         trainable=learns,
+        optimizer=rule,
     )
     # torch.profiler's library writes to stderr that it started and stopped.
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")

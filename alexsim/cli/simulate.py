@@ -146,6 +146,7 @@ def simulate(
         ),
     ] = "",
     train_only: options.TrainOnly = "",
+    optimizer: options.Optimizer = "",
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="Also show which assumptions matter most.")
     ] = False,
@@ -170,6 +171,7 @@ def simulate(
     from alexsim.cli.output import print_json
     from alexsim.cli.parse import (
         as_data_path,
+        as_optimizer,
         as_precision,
         as_schedule,
         choice,
@@ -192,6 +194,7 @@ def simulate(
     positive("--images", images)
     positive("--replicas", replicas)
     trained = load_network(net)
+    usual = followed.optimizer if followed else "sgd-2012"
     in_precision = as_precision(precision)
     there, chosen, correction, known, others = wanted(
         machine,
@@ -218,6 +221,7 @@ def simulate(
         transport=choice("--transport", transport, ("", "peer", "host")),
         policy=choice("--policy", policy, POLICIES),
         trainable=trainable(train_only, trained),
+        optimizer=as_optimizer(optimizer or usual),
     )
     data = as_data_path(data_path)
 
@@ -249,7 +253,9 @@ def simulate(
         {option: partial(elsewhere, on) for option, on in others.items()}
         | {
             option: partial(step, other, clock)
-            for option, other in other_choices(configuration, transport=transport).items()
+            for option, other in other_choices(
+                configuration, transport=transport, optimizer=usual
+            ).items()
         }
         | ({f"--precision {precision}": plain} if in_precision != "fp32" else {}),
     )

@@ -17,6 +17,7 @@ from alexsim.network.layers import (
     FullyConnected,
     LocalResponseNorm,
     MaxPool,
+    Role,
     SoftmaxCrossEntropy,
     SpatialResponseNorm,
     pair,
@@ -55,8 +56,10 @@ class Constants:
         h = hyperparameters
         if h != self._set:
             for layer, own in self._weights.items():
-                _fill(own, h.momentum, h.weight_decay, h.weight_rate_of(layer))
-            _fill(self.bias, h.momentum, 0.0, h.bias_rate)
+                rate, decay = h.of("sgd-2012", layer, Role.WEIGHT)
+                _fill(own, h.momentum, decay, rate)
+            rate, decay = h.of("sgd-2012", "", Role.BIAS)
+            _fill(self.bias, h.momentum, decay, rate)
             self._set = h
         self.step.fill_(step)
 
@@ -196,8 +199,6 @@ class Binder:
         if isinstance(layer, Convolution):
             options, target = self._window(layer), self._memory.operand(op, "dweight")
             return lambda: convolution.grad_weight(x, dy, target, dbias, **options)
-        if not op.fused:
-            return None
         weight, momentum = self._operands(op, "weight", "momentum")
         flat, momentum_of = x.flatten(1), (weight, self._constants.weight(layer.name))
         return lambda: linear.grad_weight(

@@ -6,6 +6,8 @@ device must not do before another has done something is said by events, which st
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,10 +35,28 @@ def places(device: str, count: int) -> list[torch.device]:
 
 
 def cap(place: torch.device, budget_bytes: int | None) -> None:
-    """Let PyTorch's allocator refuse what goes beyond this process's budget on a card."""
+    """Let PyTorch's allocator refuse what goes beyond this process's budget on a card, scratch of
+    libraries included. A context, and what bypasses the allocator, still escape it:
+    ``process_bytes`` tells them."""
     if place.type == "cuda" and budget_bytes is not None:
         total = torch.cuda.get_device_properties(place).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, budget_bytes / total), place)
+
+
+def process_bytes() -> int | None:
+    """What the driver counts for this process, its context included; None without NVML."""
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    with contextlib.suppress(pynvml.NVMLError):
+        pynvml.nvmlInit()
+        for card in range(pynvml.nvmlDeviceGetCount()):
+            handle = pynvml.nvmlDeviceGetHandleByIndex(card)
+            for process in pynvml.nvmlDeviceGetComputeRunningProcesses(handle):
+                if process.pid == os.getpid():
+                    return int(process.usedGpuMemory or 0)
+    return None
 
 
 @dataclass(slots=True)

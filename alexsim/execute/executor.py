@@ -18,6 +18,7 @@ from alexsim.execute.runner import Choices, DeviceRunner
 from alexsim.execute.stored import rows_before, stored_parameters
 from alexsim.execute.transport import InProcess, Transport
 from alexsim.network.network import Part
+from alexsim.network.update_rules import is_state
 from alexsim.plan.placement import activation, parameter
 from alexsim.plan.records import Plan, letter
 from alexsim.trace import Trace
@@ -80,7 +81,7 @@ class Executor:
         self._captured: _Captured | None = None
 
     def initialise(self) -> None:
-        """Draw the first weights, set the first biases, clear the momentum."""
+        """Draw the first weights, set the first biases, clear the update rule's state."""
         for runner in self.runners:
             for parts in self.plan.network.parts:
                 for part in parts:
@@ -94,7 +95,7 @@ class Executor:
                             drawn = self._first_weights(part, held.std)
                             tensor.add_(torch.from_numpy(drawn))
         for name, tensor in self.parameters().items():
-            if name.endswith(".momentum"):
+            if is_state(name):
                 tensor.zero_()
 
     def _first_weights(self, part: Part, deviation: float) -> NDArray[np.float32]:
@@ -112,7 +113,7 @@ class Executor:
         return values[first : first + part.weight_shape[0]]
 
     def parameters(self) -> dict[str, torch.Tensor]:
-        """Weights, biases and momenta of this process's devices by buffer, as views."""
+        """What training changes on this process's devices, by buffer, as views."""
         return {
             held.buffer: self._memory[held.device].buffer(held.buffer)
             for stored in self._stored.values()
@@ -241,6 +242,10 @@ class Executor:
 
     def close(self) -> None:
         """Nothing to end: all devices live in this process."""
+
+    def crossed_bytes_per_step(self) -> tuple[int, int]:
+        """What the plan's exchanges and sums move: in one process nothing else crosses."""
+        return self.plan.exchanged_bytes, self.plan.reduced_bytes
 
     @property
     def process_bytes(self) -> dict[str, int]:

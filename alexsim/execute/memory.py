@@ -118,7 +118,7 @@ class Memory:
             start = block.offset_bytes * self._scale
             flat = self.arena[start : start + buffer.size_bytes]
             return flat.view(torch.int64).view(buffer.shape)
-        if buffer.shape[1:2] == block.shape[1:2] or len(buffer.shape) != len(block.shape):
+        if not block.joined or buffer.shape[1:2] == block.shape[1:2]:
             return self._tensor(block, buffer.shape)
         return self._tensor(block, block.shape).narrow(1, buffer.channel, buffer.shape[1])
 

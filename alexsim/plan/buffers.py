@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.network.layers import Convolution, Role, Shape, pair
 from alexsim.network.network import INPUT, Part
+from alexsim.network.update_rules import RULES, UPDATES
 from alexsim.network.views import Read
 from alexsim.plan.placement import parameter
 from alexsim.plan.records import Category, letter
@@ -115,9 +116,12 @@ def _part_pieces(steps: StepList, policy: Policy, part: Part) -> Iterator[Piece]
         yield piece(name, Category.WEIGHT, size, persistent=True)
         if not (trains and role != Role.RUNNING):
             continue
-        yield piece(f"{name}.momentum", Category.MOMENTUM, size, persistent=True)
+        for state in RULES[steps.optimizer].state:
+            yield piece(f"{name}.{state}", Category.MOMENTUM, size, persistent=True)
         if not (role == Role.WEIGHT and steps.fuses(part)):
             yield piece(f"{name}.grad", Category.WEIGHT_GRAD, size)
+    if trains and part.trained and RULES[steps.optimizer].counts_updates:
+        yield piece(UPDATES, Category.MOMENTUM, (1,), persistent=True)
     if trains and isinstance(layer, Convolution):
         # One such buffer per convolution, reused over the columns it reads.
         passes = part.joined

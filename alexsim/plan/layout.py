@@ -87,6 +87,7 @@ def lay_out(device: int, steps: StepList, pieces: list[Piece], policy: Policy) -
             offset_bytes=room.offset,
             first=room.first,
             last=room.last,
+            joined=len(room.groups) > 1,
         )
         for room in rooms
     )

@@ -57,6 +57,7 @@ def _plan(spec: PlanSpec, *, first_only: bool) -> Plan:
         variable_batch=spec.variable_batch,
         schedule=spec.schedule,
         trainable=spec.trained,
+        optimizer=spec.optimizer,
         staged=spec.backend != "",
         replicas=spec.copies,
         first_only=first_only and spec.partition == "hybrid",
@@ -105,7 +106,14 @@ def _ops(steps: StepList, device: int, layout: Layout, backend: str) -> tuple[Op
             previous.clear()
         elif barrier:
             depends_on.add(barrier)
-        choice = choose(step.kind, step.part, steps.batch_size, accumulate=step.accumulate)
+        choice = choose(
+            step.kind,
+            step.part,
+            steps.batch_size,
+            accumulate=step.accumulate,
+            fused=step.fused,
+            optimizer=steps.optimizer,
+        )
         ops.append(_op(step, device, tuple(sorted(depends_on)), choice))
         previous.append(step.id)
         if step.kind == OpKind.BARRIER:

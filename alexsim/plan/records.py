@@ -12,6 +12,7 @@ from typing import Literal
 from alexsim.network.counts import FLOAT_BYTES, Count
 from alexsim.network.layers import Shape
 from alexsim.network.network import Network, Part
+from alexsim.network.update_rules import Optimizer
 from alexsim.plan.spec import Partition, PlanSpec, Policy, Schedule, TransportName
 
 Queue = Literal["compute", "copy_in", "copy_out"]
@@ -105,6 +106,8 @@ class Block:
     offset_bytes: int
     first: int
     last: int
+    joined: bool = False
+    """Whether its buffers lie side by side in it; else each of them begins where it does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -362,6 +365,11 @@ class Plan:
     def trainable(self) -> frozenset[str]:
         """Layers that learn."""
         return self.spec.trained
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """By which rule weights are updated."""
+        return self.spec.optimizer
 
     @property
     def backend(self) -> str:

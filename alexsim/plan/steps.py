@@ -14,6 +14,7 @@ from alexsim.network import counts
 from alexsim.network.counts import FLOAT_BYTES, Count
 from alexsim.network.layers import FullyConnected, Role, SoftmaxCrossEntropy
 from alexsim.network.network import INPUT, Part
+from alexsim.network.update_rules import RULES, UPDATES, Optimizer
 from alexsim.network.views import Read
 from alexsim.plan.crossings import Crossings
 from alexsim.plan.placement import Step, elements, parameter
@@ -25,6 +26,7 @@ class StepList(Crossings):
     """Builds the step: per device its ops, and the exchanges between devices."""
 
     trainable: frozenset[str]
+    optimizer: Optimizer = "sgd-2012"
     replicas: int = 1
     """Copies of these devices, whose gradients are summed before the update."""
     variable_batch: bool = False
@@ -114,9 +116,11 @@ class StepList(Crossings):
     def fuses(self, part: Part) -> bool:
         """Whether a weight gradient goes straight into the momentum, as 2012's fc layers' did.
 
-        Gradients of replicas are summed first: then each has a buffer.
+        Gradients of replicas are summed first: then each has a buffer. So it has where a rule needs
+        the gradient itself.
         """
-        return isinstance(part.layer, FullyConnected) and self.replicas == 1
+        fusing = RULES[self.optimizer].fused_flop > 0 and self.replicas == 1
+        return fusing and isinstance(part.layer, FullyConnected)
 
     def _trains(self, part: Part) -> bool:
         return bool(part.trained) and part.layer.name in self.trainable
@@ -375,23 +379,27 @@ class StepList(Crossings):
         return set(passed)
 
     def _update(self, part: Part) -> None:
-        fused = self.fuses(part)
-        reads, writes = {}, {}
+        fused, rule = self.fuses(part), RULES[self.optimizer]
+        reads: dict[str, tuple[str, ...]] = {}
+        writes: dict[str, tuple[str, ...]] = {}
         for held in part.trained:
             name, in_momentum = held.name, fused and held.role == Role.WEIGHT
-            state = {name: name, f"{name}.momentum": f"{name}.momentum"}
             if not in_momentum:
                 reads[f"d{name}"] = (self._own(part, f"{name}.grad"),)
-            for role, buffer in state.items():
-                reads[role] = (self._own(part, buffer),)
+                if rule.uses_up_gradient:
+                    writes[f"d{name}"] = reads[f"d{name}"]
+            for role in (name, *(f"{name}.{kept}" for kept in rule.state)):
+                reads[role] = (self._own(part, role),)
                 if role == name or not in_momentum:
                     writes[role] = reads[role]
+        if rule.counts_updates:
+            reads[UPDATES] = writes[UPDATES] = (self._own(part, UPDATES),)
         self._add(
             OpKind.UPDATE,
             part,
             reads=reads,
             writes=writes,
-            count=counts.update(part, fused=fused),
+            count=counts.update(part, fused=fused, optimizer=self.optimizer),
             fused=fused,
         )
 

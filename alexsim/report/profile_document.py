@@ -77,6 +77,7 @@ def _planned(plan: Plan, simulation: Simulation) -> dict[str, Any]:
     return head(plan.network.name, plan.images) | {
         "policy": plan.policy,
         "schedule": plan.schedule,
+        "optimizer": plan.optimizer,
         "machine": simulation.machine,
         "library": simulation.library,
         "flop_counts": "direct",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from alexsim.network.network import Network, Part
+from alexsim.network.update_rules import Optimizer
 from alexsim.plan.records import Algorithm, OpKind
 
 
@@ -29,7 +30,14 @@ class Backend(Protocol):
         ...
 
     def choose(
-        self, kind: OpKind, part: Part | None, batch_size: int, *, accumulate: bool
+        self,
+        kind: OpKind,
+        part: Part | None,
+        batch_size: int,
+        *,
+        accumulate: bool,
+        fused: bool = False,
+        optimizer: Optimizer = "sgd-2012",
     ) -> Choice:
         """How it runs one op."""
         ...
@@ -44,8 +52,15 @@ class Counted:
         return ""
 
     def choose(
-        self, kind: OpKind, part: Part | None, batch_size: int, *, accumulate: bool
+        self,
+        kind: OpKind,
+        part: Part | None,
+        batch_size: int,
+        *,
+        accumulate: bool,
+        fused: bool = False,
+        optimizer: Optimizer = "sgd-2012",
     ) -> Choice:
         """Nothing to choose."""
-        del kind, part, accumulate
+        del kind, part, accumulate, fused, optimizer
         return Choice(backend="", chunk_images=batch_size)
