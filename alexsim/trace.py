@@ -16,13 +16,18 @@ def activity(op_id: str) -> Activity:
     last = op_id.rpartition(".")[2]
     if last in ("post", "wait"):
         return "exchange"
-    if last in ("all_reduce", "all_gather"):
+    if last in ("all_reduce", "all_gather", "reduce_scatter"):
         return "all_reduce"
     if last == "upload":
         return "upload"
     if op_id.startswith("host."):
         return "host"
     return "barrier" if ".barrier." in op_id else "computing"
+
+
+def device_number(name: str) -> int:
+    """Which device a span is of; replicas' devices are numbered through."""
+    return int(name.removeprefix("gpu"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from alexsim.network import layers as la
 from alexsim.network.layers import pair
 from alexsim.network.network import INPUT, Network
+from alexsim.plan.records import letter
 
 Tensor = torch.Tensor
 Values = dict[str, Tensor]
@@ -93,23 +94,35 @@ MEANINGS: dict[type, Callable[..., Tensor]] = {
 def forward(
     network: Network, state: dict[str, Tensor], images: Tensor, masks: Values, *, training: bool
 ) -> Values:
-    """Every layer's output; of a head, log-probabilities. ``state`` as executors name it, of
-    networks of one column; running statistics are updated in place."""
-    made = {INPUT: images}
-    for index, layer in enumerate(network.layers):
-        w = {
-            name.split(".", 2)[2]: tensor
-            for name, tensor in state.items()
-            if name.split(".", 2)[0] == layer.name and name.count(".") == 2
-        }
-        w["training"] = training
-        if layer.name in masks:
-            w["mask"] = masks[layer.name]
-        inputs = (made[name] for name in network.inputs_of(index))
-        made[layer.name] = MEANINGS[type(layer)](layer, w, *inputs)
+    """Every layer's output, column by column (``fc.a``); of a head, log-probabilities. ``state`` as
+    executors name it; running statistics are updated in place."""
+    made = {f"{INPUT}.{letter(column)}": images for column in range(network.columns)}
+    for index, parts in enumerate(network.parts):
+        for part in parts:
+            layer, column = part.layer, letter(part.column)
+            prefix = f"{layer.name}.{column}."
+            w = {
+                name.removeprefix(prefix): tensor
+                for name, tensor in state.items()
+                if name.startswith(prefix) and not name.endswith(".momentum")
+            }
+            w["training"] = training
+            if layer.name in masks:
+                w["mask"] = masks[layer.name]
+            columns = (
+                [letter(p.column) for p in network.parts_of(name)]
+                if layer.reads_all and name != INPUT
+                else [column]
+                for name in network.inputs_of(index)
+            )
+            inputs = (
+                torch.cat([made[f"{name}.{c}"] for c in read], 1)
+                for name, read in zip(network.inputs_of(index), columns, strict=True)
+            )
+            made[prefix[:-1]] = MEANINGS[type(layer)](layer, w, *inputs)
     return made
 
 
 def cost(network: Network, made: Values, labels: Tensor) -> Tensor:
     """The weighted sum of all heads' cross-entropies, means over the minibatch."""
-    return sum(head.weight * F.nll_loss(made[head.name], labels) for head in network.heads)
+    return sum(head.weight * F.nll_loss(made[f"{head.name}.a"], labels) for head in network.heads)

@@ -6,6 +6,7 @@ import graph_reference
 import pytest
 import torch
 
+from alexsim.errors import NetworkError
 from alexsim.execute.bind import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.execute.random import dropout_keep
@@ -48,12 +49,13 @@ def conv(name: str, filters: int, size: object = 3, **fields: object) -> Convolu
     return Convolution(name=name, filters=filters, size=size, **fields)
 
 
-def network(*layers: Layer, side: tuple[int, int] = (9, 7)) -> Network:
+def network(*layers: Layer, columns: int = 1) -> Network:
+    units, reads = (5, "own") if columns == 1 else ((5, *[0] * (columns - 1)), "all")
     end = (
-        FullyConnected(name="fc", units=5, weight_std=0.3),
+        FullyConnected(name="fc", units=units, reads=reads, weight_std=0.3),
         SoftmaxCrossEntropy(name="softmax"),
     )
-    return Network(name="drawn", input_shape=(3, *side), layers=(*layers, *end))
+    return Network(name="drawn", input_shape=(3, 9, 7), columns=columns, layers=(*layers, *end))
 
 
 def around(layer: Layer, *, added: bool) -> Network:
@@ -164,6 +166,35 @@ GRAPHS = {
     ),
 }  # fmt: skip
 
+COLUMNS = {
+    "what two layers read of all columns crosses once": network(
+        conv("c0", 4), ReLU(name="r0"),
+        conv("c1", 4, reads="all"), BatchNorm(name="n1"),
+        conv("c2", 4, reads="all", inputs=("r0",)),
+        Add(name="a", inputs=("n1", "c2")), ReLU(name="r"),
+        MaxPool(name="p", size=2, stride=2, rounding="ceil"),
+        columns=2,
+    ),
+    "branches of columns": network(
+        conv("c0", 4), SiLU(name="s0"),
+        conv("b1", 2, 1, padding=0, inputs=("s0",)),
+        conv("b3", 3, inputs=("s0",)),
+        Concat(name="cat", inputs=("b1", "b3")),
+        conv("c1", 4, reads="all"),
+        AdaptiveAveragePool(name="squeeze", size=1),
+        conv("e", 4, 1, padding=0, reads="all"), Sigmoid(name="es"),
+        Multiply(name="excite", inputs=("c1", "es")),
+        columns=3,
+    ),
+    "a concatenation that all columns read": network(
+        conv("c0", 4), conv("c1", 4, reads="all"),
+        Concat(name="cat", inputs=("c0", "c1")),
+        conv("c2", 4, reads="all"),
+        Add(name="a", inputs=("c2", "c1")),
+        columns=2,
+    ),
+}  # fmt: skip
+
 
 def masks_of(net: Network, step: int) -> dict[str, torch.Tensor]:
     masks = {}
@@ -210,7 +241,7 @@ def theirs(net: Network, first: dict, steps: int = STEPS) -> tuple[list, dict]:
         made = graph_reference.forward(net, state, images, masks_of(net, step), training=True)
         cost = graph_reference.cost(net, made, labels)
         grads = torch.autograd.grad(cost, [state[name] for name in trained])
-        answer = made[net.layers[-1].name]
+        answer = made[f"{net.layers[-1].name}.a"]
         losses.append(-answer[range(BATCH), labels].mean().detach())
         with torch.no_grad():
             for name, grad in zip(trained, grads, strict=True):
@@ -226,7 +257,7 @@ def theirs(net: Network, first: dict, steps: int = STEPS) -> tuple[list, dict]:
     images, labels = minibatch(net, 99)
     with torch.no_grad():
         made = graph_reference.forward(net, state, images, {}, training=False)
-    losses.append(-made[net.layers[-1].name][range(BATCH), labels].mean())
+    losses.append(-made[f"{net.layers[-1].name}.a"][range(BATCH), labels].mean())
     return losses, {name: tensor.detach() for name, tensor in state.items()}
 
 
@@ -254,3 +285,47 @@ def test_a_layer_trains_as_autograd_does(layer: Layer, added: bool) -> None:
 @pytest.mark.parametrize("name", GRAPHS)
 def test_a_graph_trains_as_autograd_does(name: str, policy: str, schedule: str) -> None:
     assert_trains_as_autograd_does(GRAPHS[name], policy=policy, schedule=schedule)
+
+
+@pytest.mark.parametrize("policy", ["as-released", "in-place", "reuse"])
+@pytest.mark.parametrize("schedule", ["serial", "overlap"])
+@pytest.mark.parametrize("name", COLUMNS)
+def test_columns_of_a_graph_train_as_autograd_does(name: str, policy: str, schedule: str) -> None:
+    net = COLUMNS[name]
+    assert_trains_as_autograd_does(net, policy=policy, schedule=schedule)
+    apart, _, several = ours(net, policy=policy, schedule=schedule)
+    together, _, alone = ours(net, gpus=1, policy=policy, schedule=schedule)
+    # Not to the bit: a device adds what its layers give back before it sends the sum.
+    torch.testing.assert_close(apart, together, rtol=1e-12, atol=0)
+    torch.testing.assert_close(several, alone, rtol=1e-10, atol=1e-15)
+
+
+def test_what_several_layers_read_of_another_device_crosses_once_each_way() -> None:
+    made = plan(COLUMNS["what two layers read of all columns crosses once"], batch_size=BATCH)
+    of_r0 = [(e.source, e.direction) for e in made.exchanges if e.layer == "r0"]
+    assert sorted(of_r0) == sorted(
+        (f"gpu{device}", direction) for device in (0, 1) for direction in ("forward", "backward")
+    )
+
+
+@pytest.mark.parametrize(
+    ("layers", "says"),
+    [
+        ((conv("c", 4), Add(name="a", inputs=("c", "d"))), "no layer 'd' stands before it"),
+        ((conv("c", 4), Add(name="a", inputs=("c",))), "it reads two or more different outputs"),
+        ((conv("c", 4), Add(name="a", inputs=("c", "c"))), "two or more different outputs"),
+        ((conv("c", 4), conv("d", 5), Add(name="a", inputs=("c", "d"))), "differ in shape"),
+        ((conv("c", 4), conv("d", 4, inputs=("input",))), "no layer reads 'c'"),
+        (
+            (conv("c", 4), conv("d", 4, stride=2), Concat(name="a", inputs=("c", "d"))),
+            "inputs of different shapes",
+        ),
+        (
+            (conv("c", 4), conv("d", 5), Multiply(name="a", inputs=("c", "d"))),
+            "neither the shape .* nor one value per channel",
+        ),
+    ],
+)
+def test_graphs_that_cannot_be_are_named(layers: tuple[Layer, ...], says: str) -> None:
+    with pytest.raises(NetworkError, match=says):
+        network(*layers)

@@ -29,11 +29,14 @@ from alexsim.network.layers import (
 )
 from alexsim.network.network import Network
 from alexsim.plan.fit import fit
-from alexsim.plan.planner import plan
+from alexsim.plan.planner import plan, representative
 from alexsim.plan.records import OpKind, Plan, letter
 from alexsim.plan.spec import PlanSpec
+from alexsim.simulate.correction import load_correction
+from alexsim.simulate.costs.libraries import load_library
 from alexsim.simulate.records import Simulation
-from alexsim.simulate.simulator import on_machine
+from alexsim.simulate.simulator import default_library, on_machine, simulate
+from alexsim.simulate.tasks import Timer
 
 NET = Network(
     name="small",
@@ -233,8 +236,8 @@ def test_flop_are_those_of_one_device() -> None:
     made = plan(network, gpus=4, partition="hybrid", batch_size=12)
     assert sum(op.count.mac for op in made.ops()) == sum(op.count.mac for op in one.ops())
     # But for what is added on arrival, elementwise work is the same too.
-    own = [op for op in made.ops() if op.kind not in (OpKind.ACCUMULATE, OpKind.UPDATE)]
-    theirs = [op for op in one.ops() if op.kind not in (OpKind.ACCUMULATE, OpKind.UPDATE)]
+    own = [op for op in made.ops() if op.kind not in (OpKind.REDUCE_SCATTER, OpKind.UPDATE)]
+    theirs = [op for op in one.ops() if op.kind != OpKind.UPDATE]
     # A later turn multiplies by the rate and adds once more.
     split = [p for ps in network.parts for p in ps if isinstance(p.layer, FullyConnected)]
     again = 2 * 3 * sum(part.weight_count for part in split)
@@ -394,7 +397,97 @@ def test_what_is_simulated_is_the_plan_that_is_trained(gpus: int, policy: str) -
     found = hybrid_on(machine, gpus, policy)
     assert (found.batch_size, found.partition) == (96 * gpus, "hybrid")
     context = int(machine.device.context_bytes.value)
-    assert [device.memory_bytes for device in found.devices] == [
-        device.total_bytes + context for device in made.devices
-    ]
+    held = [device.total_bytes + context for device in made.devices]
+    assert [device.memory_bytes for device in found.devices] == [held[0]] == [max(held)]
     assert sum(exchange.size_bytes for exchange in found.exchanges) == made.exchanged_bytes
+
+
+@pytest.mark.parametrize("variable_batch", [False, True])
+@pytest.mark.parametrize("schedule", ["serial", "overlap"])
+@pytest.mark.parametrize("gpus", [2, 3, 4, 8])
+def test_one_simulated_device_stands_for_all(
+    gpus: int, schedule: str, variable_batch: bool
+) -> None:
+    """The first device alone against every op of every device."""
+    machine = load_machine("k20x8")
+    timer = Timer(
+        machine=machine,
+        library=load_library(default_library(machine)),
+        correction=load_correction(),
+    )
+    made = plan(
+        load_network("alexnet-owt"), gpus=gpus, partition="hybrid", batch_size=96 * gpus,
+        schedule=schedule, variable_batch=variable_batch,
+    )  # fmt: skip
+    first = representative(made.spec)
+    assert (made.stands_for, first.stands_for) == (1, gpus)
+    whole, one = (simulate(each, timer, data="none") for each in (made, first))
+    # Of uploads over one uplink, each has a latency of its own.
+    assert whole.step_s == pytest.approx(one.step_s, rel=2e-4)
+    assert whole.devices_count == one.devices_count == gpus
+    for name in ("all_reduce_s", "utilisation", "ideal_training_images_per_s"):
+        assert getattr(whole, name) == pytest.approx(getattr(one, name), rel=1e-3), name
+    assert [(e.name, e.size_bytes) for e in whole.exchanges] == [
+        (e.name, e.size_bytes) for e in one.exchanges
+    ]
+
+
+@pytest.mark.parametrize("schedule", ["serial", "overlap"])
+@pytest.mark.parametrize("policy", ["as-released", "in-place", "reuse"])
+@pytest.mark.parametrize("gpus", [1, 2, 3, 5])
+def test_the_first_device_is_planned_alone_as_among_the_others(
+    gpus: int, policy: str, schedule: str
+) -> None:
+    made = plan(
+        NET, gpus=gpus, partition="hybrid", batch_size=BATCH * 5, policy=policy,
+        schedule=schedule, backend="aten",
+    )  # fmt: skip
+    alone = representative(made.spec)
+    (device,) = alone.devices
+    first = made.devices[0]
+    assert device.buffers == first.buffers
+    assert device.blocks == first.blocks
+    assert len(device.ops) == len(first.ops)
+    for one, other in zip(device.ops, first.ops, strict=True):
+        # It waits for what others wait for, too.
+        assert replace(one, depends_on=()) == replace(other, depends_on=())
+    assert alone.collectives == made.collectives
+    assert alone.reduced_bytes == made.reduced_bytes
+
+
+@pytest.mark.parametrize("schedule", ["serial", "overlap"])
+def test_a_device_has_as_many_more_ops_as_there_are_more_devices(schedule: str) -> None:
+    counts = [
+        len(
+            representative(
+                NET, gpus=gpus, partition="hybrid", batch_size=gpus, schedule=schedule
+            ).devices[0].ops
+        )
+        for gpus in (4, 5, 6, 32, 33)
+    ]  # fmt: skip
+    assert counts[1] - counts[0] == counts[2] - counts[1] == counts[4] - counts[3] < 40
+
+
+def test_what_devices_send_in_a_collective_is_what_others_receive() -> None:
+    """Also where a layer has fewer units than there are devices, and some take no part."""
+    made = plan(NET, gpus=4, partition="hybrid", batch_size=BATCH)
+    for one in made.collectives:
+        pairs = list(one.exchanges())
+        for ends in (one.sent_by, one.received_by):
+            assert sorted(e.name for i in range(4) for e in ends(i)) == sorted(
+                e.name for e in pairs
+            )
+        assert sum(e.size_bytes for e in pairs) == one.exchanged_bytes
+        ops = [op for op in made.ops() if op.collective == one.name]
+        taking = {e.source for e in pairs} | {e.target for e in pairs}
+        assert sorted(op.device for op in ops) == sorted(taking)
+    names = {(one.layer, one.direction) for one in made.collectives}
+    assert names == {
+        (layer, way) for layer in ("dropout2", "dropout3", "fc4") for way in ("forward", "backward")
+    }
+
+
+def test_a_plan_of_one_device_for_many_is_not_run() -> None:
+    made = representative(NET, gpus=2, partition="hybrid", batch_size=BATCH, backend="aten")
+    with pytest.raises(ValueError, match="one of the devices"):
+        Executor(made)

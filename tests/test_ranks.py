@@ -439,7 +439,8 @@ def test_sigterm_of_any_process_saves_and_stops_all(net: str, folder: Path, tmp_
         (("--replicas", 2), {}, "--replicas 2 needs a process per GPU: --processes, or torchrun"),
         (("--processes", "--replicas", 5), {}, "--batch 12 does not divide over 5 replicas"),
         (("--processes", "--replicas", 0), {}, "--replicas must be at least 1, got 0"),
-        (("--processes", "--strict"), {}, "--strict and --graph are for one process"),
+        (("--processes", "--strict"), {}, "--strict goes without --processes and torchrun"),
+        (("--strict",), {"RANK": "0", "WORLD_SIZE": "2"}, "--strict goes without --processes"),
         (("--processes", "--timeout", 0), {}, "--timeout must be positive, got 0"),
         ((), {"RANK": "0", "WORLD_SIZE": "3"}, "3 processes do not make whole replicas of 2 GPU"),
         (

@@ -36,6 +36,7 @@ from alexsim.train.recipe import (
     recipe_text,
     reductions,
 )
+from alexsim.train.weights import load_weights
 
 SHORT = """
 title = "three stages of one epoch"
@@ -122,6 +123,88 @@ def test_a_wrong_recipe_is_named(
         main(["train", "--recipe", str(path)])
     assert ended.value.code == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+SGD = 'optimizer = "sgd"\n'
+ADAMW = 'optimizer = "adamw"\n'
+LAYERS = ("conv1", "conv2", "fc3", "fc4", "fc5")
+ONE_RATE = SHORT.replace("bias_rate = 0.1\n", "")
+
+
+@pytest.mark.parametrize(
+    ("top", "stages", "says"),
+    [
+        ('optimizer = "adam"\n', SHORT, "optimizer must be one of sgd-2012, sgd, adamw"),
+        ("nesterov = true\n", SHORT, "nesterov is a constant of optimizer sgd, not of sgd-2012"),
+        ("decay_all = true\n", SHORT, "decay_all is a constant of optimizer sgd, not of sgd-2012"),
+        (SGD + "beta2 = 0.9\n", ONE_RATE, "beta2 is a constant of optimizer adamw, not of sgd"),
+        (ADAMW + "nesterov = true\n", ONE_RATE, "nesterov is a constant of optimizer sgd, not of"),
+        (SGD, SHORT, "stage 2: optimizer sgd has one rate for everything: leave bias_rate out"),
+        (SGD + "nesterov = 1\n", ONE_RATE, "nesterov must be true or false"),
+        (
+            SGD + "nesterov = true\n",
+            ONE_RATE.replace("momentum = 0.9", "momentum = 0"),
+            "nesterov looks ahead along the momentum, which is 0",
+        ),
+        (ADAMW + "beta2 = 1.0\n", ONE_RATE, "beta2 must be a number >= 0 and < 1"),
+        (ADAMW + "epsilon = 0\n", ONE_RATE, "epsilon must be above 0"),
+        ("", ONE_RATE, "stage 1: missing keys ['bias_rate']"),
+    ],
+)
+def test_what_is_not_a_rule_s_is_named(top: str, stages: str, says: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(top + stages)
+    with pytest.raises(ProfileError) as caught:
+        load_recipe(str(path))
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_recipe_names_its_rule_and_what_it_leaves_out_is_pytorch_s(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    for top, wanted in (
+        ("", ("sgd-2012", False, False, 0.999, 1e-8)),
+        (SGD, ("sgd", False, True, 0.999, 1e-8)),
+        (SGD + "nesterov = true\ndecay_all = false\n", ("sgd", True, False, 0.999, 1e-8)),
+        (ADAMW, ("adamw", False, True, 0.999, 1e-8)),
+        (ADAMW + "beta2 = 0.99\nepsilon = 1e-6\n", ("adamw", False, True, 0.99, 1e-6)),
+    ):
+        path.write_text(top + (ONE_RATE if top else SHORT))
+        recipe = load_recipe(str(path))
+        found = Progress(recipe=recipe, batch_size=1, images=1, held_out=0).hyperparameters(0, [])
+        rule = (found.nesterov, found.decay_all, found.beta2, found.epsilon)
+        assert (recipe.optimizer, *rule) == wanted
+        assert found.bias_rate == found.weight_rate
+        again = recipe_from(json.loads(json.dumps(recipe_table(recipe))), "again")
+        assert again == recipe
+    # With another rule a recipe has that rule's constants, and one rate.
+    short = recipe_from(tomllib.loads(SHORT), "short")
+    other = short.updated_by("adamw")
+    assert recipe_from(recipe_table(other), "again") == other
+    assert [stage.bias_rate for stage in other.stages] == [0.1, 0.05, 0.05]
+    assert other.decay_all
+    assert not other.updated_by("sgd-2012").decay_all
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_increments_are_what_rules_add_to_weights(nesterov: bool) -> None:
+    for optimizer in ("sgd-2012", "sgd", "adamw"):
+        made = executor(optimizer=optimizer, gpus=1)
+        rates = Hyperparameters(
+            weight_rate=0.001,
+            weight_decay=0.0,
+            nesterov=nesterov,
+            momentum=0.0 if nesterov else 0.9,
+        )
+        before = one_step(rates, made)
+        after = one_step(rates, made)
+        for size in sizes_of(after, optimizer, rates):
+            added = [
+                (after[name] - before[name]).abs().flatten()
+                for name in after
+                if name.startswith(f"{size.layer}.") and name.endswith(".weight")
+            ]
+            assert size.increment == pytest.approx(torch.cat(added).mean().item(), rel=1e-3)
 
 
 def test_rates_fall_when_errors_stop_falling() -> None:
@@ -349,6 +432,41 @@ def test_a_recipe_resumes_to_the_same_bits_in_any_stage(
     for name, tensor in ours.items():
         assert torch.equal(tensor, theirs[name]), name
     assert json.loads(done.stdout)["losses"] == whole[1]["losses"]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_run_stopped_after_three_of_six_steps_goes_on_to_the_same_bits(
+    folder: Path, tmp_path: Path, optimizer: str
+) -> None:
+    """By a rule that a recipe names, in two stages; a layer that thaws counts from there on."""
+    path = tmp_path / "mine.toml"
+    stages = ONE_RATE.split("[[stages]]")
+    first = f"{stages[1]}frozen = ['fc3']\n".replace("0.1", "0.003")
+    second = stages[2].replace("0.05", "0.002")
+    path.write_text("[[stages]]".join([f'optimizer = "{optimizer}"\n{stages[0]}', first, second]))
+    for name, steps in (("whole", 6), ("stopped", 3)):
+        run(folder, path, tmp_path / name, "--steps", steps, "--checkpoint-every", 1)
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "alexsim", "train", "--resume", str(tmp_path / "stopped"),
+            "--steps", "6", "--json",
+        ],
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    runs = {name: checkpoint(tmp_path / name) for name in ("whole", "stopped")}
+    assert runs["whole"].keys() == runs["stopped"].keys()
+    for name, tensor in runs["whole"].items():
+        assert torch.equal(tensor, runs["stopped"][name]), name
+    # What others begin with is the network alone.
+    plain = load_weights(tmp_path / "whole").state
+    assert plain.keys() == {f"{one}.a.{what}" for one in LAYERS for what in ("weight", "bias")}
+    config = json.loads((tmp_path / "whole" / "config.json").read_text())
+    assert config["settings"]["recipe"]["optimizer"] == optimizer
+    counts = {name: int(value) for name, value in runs["whole"].items() if "updates" in name}
+    # 54 images in steps of 16: the fifth is the first of epoch 2.
+    expected = {f"{one}.a.updates": 2 if one == "fc3" else 6 for one in LAYERS}
+    assert counts == (expected if optimizer == "adamw" else {})
 
 
 def test_what_a_recipe_freezes_must_be_there(

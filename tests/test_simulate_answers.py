@@ -90,7 +90,7 @@ def test_smaller_images_are_read_and_decoded_faster_but_not_for_nothing() -> Non
     times = []
     for side in (28, 56, 112, 224):
         network = replace(made.network, input_shape=(1, side, side))
-        times.append(data_path_times(load_machine("gtx580x1"), replace(made, network=network), 1))
+        times.append(data_path_times(load_machine("gtx580x1"), replace(made, network=network)))
     for before, after in itertools.pairwise(times):
         for stage, seconds in before.stages.items():
             assert seconds < after.stages[stage] < 4 * seconds

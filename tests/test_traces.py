@@ -35,7 +35,7 @@ from alexsim.report.chrome_trace import (
     repeated,
 )
 from alexsim.report.trace_ops import launches
-from alexsim.simulate.simulator import on_machine
+from alexsim.simulate.simulator import on_machine, planned
 from alexsim.trace import Trace
 from alexsim.units import MIB
 
@@ -70,7 +70,7 @@ def simulated(**choices: Any) -> Clock:
     wanted = PlanSpec(network=load_network("alexnet-2012"), gpus=None, **choices)
     machine = load_machine("gtx580x2")
     trace = on_machine(wanted, machine).trace
-    return Clock(name="simulated", plan=wanted.plan(machine), trace=repeated(trace, 2))
+    return Clock(name="simulated", plan=planned(wanted, machine), trace=repeated(trace, 2))
 
 
 def ns(event: Event) -> tuple[int, int]:
@@ -421,7 +421,7 @@ def test_uploads_have_a_bandwidth_and_sums_are_communication() -> None:
         network=load_network("alexnet-owt"), gpus=2, partition="replicas", batch_size=32
     )
     machine = load_machine("gtx580x2")
-    made = wanted.plan(machine)
+    made = planned(wanted, machine)
     (document,) = rank_traces(
         Clock(name="there", plan=made, trace=on_machine(wanted, machine).trace)
     )
@@ -483,7 +483,9 @@ def test_sums_over_gpus_are_transfers() -> None:
         network=load_network("alexnet-owt"), gpus=2, partition="replicas", batch_size=32
     )
     machine = load_machine("gtx580x2")
-    clock = Clock(name="there", plan=wanted.plan(machine), trace=on_machine(wanted, machine).trace)
+    clock = Clock(
+        name="there", plan=planned(wanted, machine), trace=on_machine(wanted, machine).trace
+    )
     events = chrome_trace([clock])["traceEvents"]
     sums = [e for e in events if e["ph"] == "X" and "all_reduce" in e["name"]]
     updates = [op for op in clock.plan.ops() if op.kind == OpKind.UPDATE]
@@ -494,7 +496,7 @@ def test_sums_over_gpus_are_transfers() -> None:
 def test_steps_follow_one_another_whatever_lay_between() -> None:
     wanted = PlanSpec(network=load_network("lenet-5"), gpus=None, batch_size=2)
     machine = load_machine("gtx580")
-    made, once = wanted.plan(machine), on_machine(wanted, machine).trace
+    made, once = planned(wanted, machine), on_machine(wanted, machine).trace
     late = Trace(
         spans=tuple(
             replace(span, step=n, start_s=1e3 * n + span.start_s, end_s=1e3 * n + span.end_s)

@@ -110,7 +110,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
         _refuse_empty(given)
-        code = the_command().main(given or ["--help"], prog_name="alexsim", standalone_mode=False)
+        code = the_command().main(
+            given or ["--help"], prog_name="alexsim", standalone_mode=False, obj=given
+        )
     except AlexsimError as error:
         print(f"alexsim: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

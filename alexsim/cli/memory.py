@@ -23,6 +23,7 @@ def memory(
     variable_batch: options.VariableBatch = False,
     fuse: options.Fuse = False,
     train_only: options.TrainOnly = "",
+    optimizer: options.PlannedOptimizer = "sgd-2012",
     layers: Annotated[bool, typer.Option("--layers", help="Also list every layer.")] = False,
     json: options.Json = False,
 ) -> None:
@@ -36,10 +37,13 @@ def memory(
 
     Example: alexsim memory --policy reuse --fuse
 
+    Example: alexsim memory --net resnet50 --batch 32 --optimizer adamw
+
     Example: alexsim memory --net alexnet-owt --partition hybrid --gpus 4 --batch 512
     """
     from alexsim.cli.output import print_json
     from alexsim.cli.parse import (
+        as_optimizer,
         as_partition,
         as_policy,
         as_schedule,
@@ -51,7 +55,7 @@ def memory(
     from alexsim.machine.device import load_device
     from alexsim.network.editions import load_network
     from alexsim.plan.fit import fit
-    from alexsim.plan.planner import plan
+    from alexsim.plan.planner import representative
     from alexsim.plan.spec import PlanSpec
     from alexsim.plan.tables import memory_table
 
@@ -61,7 +65,7 @@ def memory(
     taken = int(device.context_bytes.value)
     budget = budget_of(mem_cap, device.memory_bytes.value)
     network, split = load_network(net), as_partition(partition)
-    order = as_schedule(schedule)
+    order, rule = as_schedule(schedule), as_optimizer(optimizer)
     spec = PlanSpec(
         network=network,
         gpus=gpus,
@@ -71,15 +75,17 @@ def memory(
         policy=as_policy(policy),
         schedule=order,
         trainable=trainable(train_only, network),
+        optimizer=rule,
     )
-    made = plan(fused(fuse or None, spec))
+    made = representative(fused(fuse or None, spec))
     table = memory_table(made, context_bytes=taken)
     for given, option, other in (
         (order != "serial", f"--schedule {order}", {"schedule": "serial"}),
         (variable_batch, "--variable-batch", {"variable_batch": False}),
+        (rule != "sgd-2012", f"--optimizer {rule}", {"optimizer": "sgd-2012"}),
         (fuse, "--fuse", {"fusion": "none"}),
     ):
-        if given and memory_table(plan(made.spec, **other), context_bytes=taken) == table:
+        if given and memory_table(representative(made.spec, **other), context_bytes=taken) == table:
             raise AlexsimError(f"{option} changes no byte here, with --policy {policy}")
     verdict = fit(made, budget, context_bytes=taken)
     if json:

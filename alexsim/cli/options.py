@@ -148,6 +148,24 @@ TrainOnly = Annotated[
         " is computed or kept.",
     ),
 ]
+Optimizer = Annotated[
+    str,
+    typer.Option(
+        "--optimizer",
+        metavar="RULE",
+        help="By which weights are updated: `sgd-2012`, or `sgd` or `adamw` as PyTorch has them."
+        " Default: sgd-2012, or that of --recipe.",
+    ),
+]
+PlannedOptimizer = Annotated[
+    str,
+    typer.Option(
+        "--optimizer",
+        metavar="RULE",
+        help="By which weights are updated: `sgd-2012`, or `sgd` or `adamw` as PyTorch has them.",
+    ),
+]
+"""Where there is no --recipe."""
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
 
 

@@ -8,6 +8,7 @@ from alexsim.errors import AlexsimError, known_as, unknown
 
 if TYPE_CHECKING:
     from alexsim.network.network import Network
+    from alexsim.network.update_rules import Optimizer
     from alexsim.plan.spec import Partition, PlanSpec, Policy, Schedule
     from alexsim.simulate.costs.records import Precision
     from alexsim.simulate.tasks import DataPath
@@ -40,6 +41,13 @@ def as_schedule(given: str) -> Schedule:
     from alexsim.plan.spec import SCHEDULES
 
     return choice("--schedule", given, SCHEDULES)
+
+
+def as_optimizer(given: str) -> Optimizer:
+    """An update rule."""
+    from alexsim.network.update_rules import OPTIMIZERS
+
+    return choice("--optimizer", given, OPTIMIZERS)
 
 
 def as_partition(given: str) -> Partition:

@@ -27,6 +27,7 @@ def profile(
     schedule: options.Schedule = "serial",
     fuse: options.RunFuse = None,
     train_only: options.TrainOnly = "",
+    optimizer: options.PlannedOptimizer = "sgd-2012",
     device: Annotated[
         str, typer.Option("--device", metavar="DEVICE", help="`cpu` or `cuda`.")
     ] = "cpu",
@@ -82,6 +83,7 @@ def profile(
     from alexsim.cli.output import print_json
     from alexsim.cli.parse import (
         MOST_AT_ONCE,
+        as_optimizer,
         as_policy,
         as_schedule,
         choice,
@@ -113,7 +115,7 @@ def profile(
     where, by = choice("--device", device, DEVICES), choice("--backend", backend, BACKENDS)
     if by == "triton":
         ready_for_triton(where, Watcher(note=lambda text: typer.echo(f"alexsim: {text}", err=True)))
-    learns = trainable(train_only, network)
+    learns, rule = trainable(train_only, network), as_optimizer(optimizer)
     simulation = on_machine(
         PlanSpec(
             network=network,
@@ -121,6 +123,7 @@ def profile(
             batch_size=batch,
             schedule=as_schedule(schedule),
             trainable=learns,
+            optimizer=rule,
         ),
         load_machine(machine),
     )
@@ -132,6 +135,7 @@ def profile(
         schedule=as_schedule(schedule),
         backend=by,
         trainable=learns,
+        optimizer=rule,
     )
     made = plan(fused(fuse, spec))
     _say_who_else(made)

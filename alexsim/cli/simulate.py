@@ -147,6 +147,7 @@ def simulate(
         ),
     ] = "",
     train_only: options.TrainOnly = "",
+    optimizer: options.Optimizer = "",
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="Also show which assumptions matter most.")
     ] = False,
@@ -171,6 +172,7 @@ def simulate(
     from alexsim.cli.output import print_json
     from alexsim.cli.parse import (
         as_data_path,
+        as_optimizer,
         as_precision,
         as_schedule,
         choice,
@@ -194,6 +196,7 @@ def simulate(
     positive("--images", images)
     positive("--replicas", replicas)
     trained = load_network(net)
+    usual = followed.optimizer if followed else "sgd-2012"
     in_precision = as_precision(precision)
     there, chosen, correction, known, others = wanted(
         machine,
@@ -209,19 +212,22 @@ def simulate(
             "--sensitivity": sensitivity,
         },
     )
-    configuration = PlanSpec(
-        network=trained,
-        gpus=gpus,
-        partition=choice("--partition", partition, PARTITIONS),
-        replicas=replicas,
-        variable_batch=variable_batch,
-        batch_size=batch,
-        schedule=as_schedule(schedule),
-        transport=choice("--transport", transport, ("", "peer", "host")),
-        policy=choice("--policy", policy, POLICIES),
-        trainable=trainable(train_only, trained),
+    configuration = fused(
+        fuse or None,
+        PlanSpec(
+            network=trained,
+            gpus=gpus,
+            partition=choice("--partition", partition, PARTITIONS),
+            replicas=replicas,
+            variable_batch=variable_batch,
+            batch_size=batch,
+            schedule=as_schedule(schedule),
+            transport=choice("--transport", transport, ("", "peer", "host")),
+            policy=choice("--policy", policy, POLICIES),
+            trainable=trainable(train_only, trained),
+            optimizer=as_optimizer(optimizer or usual),
+        ),
     )
-    configuration = fused(fuse or None, configuration)
     data = as_data_path(data_path)
 
     def timer(on: Machine, corrected: Correction, computed: Precision = in_precision) -> Timer:
@@ -252,7 +258,9 @@ def simulate(
         {option: partial(elsewhere, on) for option, on in others.items()}
         | {
             option: partial(step, other, clock)
-            for option, other in other_choices(configuration, transport=transport).items()
+            for option, other in other_choices(
+                configuration, transport=transport, optimizer=usual
+            ).items()
         }
         | ({f"--precision {precision}": plain} if in_precision != "fp32" else {}),
     )

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from alexsim.machine.machine import Machine
+    from alexsim.network.update_rules import Optimizer
     from alexsim.plan.spec import PlanSpec, TransportName
     from alexsim.simulate.correction import Correction
     from alexsim.simulate.costs.measured import Calibration
@@ -76,8 +77,16 @@ def wanted(
     return here, "measured", scatter(known.scatter), known, others
 
 
-def other_choices(configuration: PlanSpec, *, transport: str) -> dict[str, PlanSpec]:
-    """The configuration with the other choice, for each that was made."""
+def other_choices(
+    configuration: PlanSpec, *, transport: str, optimizer: Optimizer
+) -> dict[str, PlanSpec]:
+    """The configuration with the other choice, for each that was made.
+
+    Args:
+        configuration: what was asked for.
+        transport: as it was given.
+        optimizer: what is used unless another is given.
+    """
     from dataclasses import replace
 
     others: dict[str, PlanSpec] = {}
@@ -90,6 +99,9 @@ def other_choices(configuration: PlanSpec, *, transport: str) -> dict[str, PlanS
         others[f"--policy {configuration.policy}"] = replace(configuration, policy="as-released")
     if configuration.fusion != "none":
         others["--fuse"] = replace(configuration, fusion="none")
+    if configuration.optimizer != optimizer:
+        option = f"--optimizer {configuration.optimizer}"
+        others[option] = replace(configuration, optimizer=optimizer)
     if configuration.variable_batch:
         others["--variable-batch"] = replace(configuration, variable_batch=False)
     return others

@@ -20,8 +20,8 @@ def sweep(
             "-a",
             metavar="NAME=V,V,...",
             help="What varies: net, batch, gpus, machine, link, network, library, partition,"
-            " replicas, schedule, transport, policy, precision, data-path, or a number such as"
-            " device.clock_mhz.",
+            " replicas, schedule, transport, policy, optimizer, precision, data-path, or a number"
+            " such as device.clock_mhz.",
         ),
     ] = None,
     net: options.Net = "alexnet-2012",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -99,6 +98,7 @@ def train(
         ),
     ] = False,
     train_only: options.TrainOnly = "",
+    optimizer: options.Optimizer = "",
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of everything random.")] = 0,
     learning_rate: Annotated[
         float | None,
@@ -244,6 +244,8 @@ def train(
 
     Example: alexsim train --recipe 2012 --data DIR --epochs 30
 
+    Example: alexsim train --optimizer adamw --learning-rate 0.001
+
     Example: alexsim train --init-from runs/a --data DIR --new-head --train-only fc8
     """
     from alexsim.cli.parse import above_zero
@@ -251,12 +253,14 @@ def train(
     from alexsim.cli.train_settings import begin
     from alexsim.cli.train_watch import TerminalWatch
     from alexsim.execute.world import Place, joined
-    from alexsim.train.launch import Others
+    from alexsim.train.launch import Others, leave_with
 
     above_zero("--timeout", timeout)
     place = Place.given()
-    if place is None and not processes:
-        options.refuse(context, "is for several processes: --processes, or torchrun", "timeout")
+    if place is not None and place.launcher:
+        leave_with(place.launcher)
+    if resume is None:
+        _refuse_timeout(context, alone=not (place or processes or strict))
     with contextlib.ExitStack() as stack:
         watch = stack.enter_context(TerminalWatch(quiet=json or bool(place and place.rank)))
         settings: TrainSettings
@@ -277,6 +281,7 @@ def train(
                 ),
                 resume,
             )
+            _refuse_timeout(context, alone=not (place or processes or settings.strict))
         else:
             settings, run_dir = begin(
                 watch.watcher(),
@@ -316,12 +321,13 @@ def train(
                 init_from=init_from,
                 new_head=new_head,
                 train_only=train_only,
+                optimizer=optimizer,
             )
         from alexsim.train.loop import train as run
 
         simulated = _simulated(settings, machine)
-        if processes and place is None:
-            others = Others(settings.gpus * settings.replicas, sys.argv[1:])
+        if (processes or settings.strict) and place is None:
+            others = Others(settings.gpus * settings.replicas, context.obj)
             place = stack.enter_context(others)
             others.wait()
         world = joined(place, settings.gpus, timeout, hybrid=settings.partition == "hybrid")
@@ -342,6 +348,13 @@ def train(
 
     # Not wrapped: the run directory is there to be copied.
     options.console().print(train_summary(result, machine, simulated), soft_wrap=True)
+
+
+def _refuse_timeout(context: typer.Context, *, alone: bool) -> None:
+    """Refuse to wait for others where there are none."""
+    if alone:
+        why = "is for several processes: --processes, --strict, or torchrun"
+        options.refuse(context, why, "timeout")
 
 
 def _refuse_what_stays(context: typer.Context) -> None:

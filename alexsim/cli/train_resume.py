@@ -7,6 +7,7 @@ from pathlib import Path
 
 from alexsim.cli.parse import MOST_AT_ONCE, as_partition, positive
 from alexsim.cli.train_settings import (
+    apart_anyway,
     builtin_images,
     cache,
     ready_for_triton,
@@ -67,10 +68,12 @@ def resumed(
         stored = replace(
             stored, gpus=columns, replicas=copies, partition=split, variable_batch=variable
         )
-    if (stored.strict and split == "hybrid") or (
-        (stored.strict or stored.graph) and (place or processes)
-    ):
-        watch.note("without --strict and --graph from here on: they are for one process of columns")
+    apart = apart_anyway(place, processes=processes)
+    if (stored.strict and (apart or split == "hybrid")) or (stored.graph and apart):
+        watch.note(
+            "without --strict and --graph from here on: neither goes with other processes, nor"
+            " --strict with a hybrid plan"
+        )
         stored = replace(stored, strict=False, graph=False)
     if stored.backend == "triton":
         ready_for_triton(stored.device, watch)

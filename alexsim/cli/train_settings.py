@@ -14,6 +14,7 @@ from alexsim.cli.parse import (
     above_zero,
     as_augmentation,
     as_normalisation,
+    as_optimizer,
     as_partition,
     as_policy,
     as_schedule,
@@ -31,7 +32,7 @@ from alexsim.names import name_text
 from alexsim.network.editions import load_network
 from alexsim.network.variants import without_head
 from alexsim.plan.planner import plan
-from alexsim.plan.records import Plan
+from alexsim.plan.records import OpKind, Plan
 from alexsim.plan.spec import TRANSPORTS, Partition, TransportName
 from alexsim.train import builtin
 from alexsim.train.config import steps_of
@@ -87,6 +88,7 @@ def begin(
     init_from: Path | None,
     new_head: bool,
     train_only: str,
+    optimizer: str,
 ) -> tuple[TrainSettings, Path]:
     """Settings and directory of a new run; everything that can be wrong is wrong here.
 
@@ -102,6 +104,8 @@ def begin(
     if initial is not None and normalise is None:
         # Its layers have learnt from images like that.
         normalise = initial.normalisation
+    if optimizer:
+        followed = followed.updated_by(as_optimizer(optimizer))
     followed = _changed(followed, learning_rate, bias_rate, augment, normalise, colour_noise)
     if new_head:
         net = _with_new_head(net, initial, data or builtin_images(watch))
@@ -116,9 +120,8 @@ def begin(
     where = choice("--device", device, DEVICES)
     by = choice("--backend", backend, BACKENDS)
     split = as_partition(partition or "columns")
-    _refuse_together(
-        precision, where, by, split, graph=graph, strict=strict, apart=bool(place) or processes
-    )
+    apart = apart_anyway(place, processes=processes)
+    _refuse_together(precision, where, by, split, graph=graph, strict=strict, apart=apart)
     if split == "hybrid" and gpus is None and place:
         gpus = place.size
     made = plan(
@@ -129,14 +132,18 @@ def begin(
         batch_size=batch,
         policy=as_policy(policy),
         backend=by,
+        optimizer=followed.optimizer,
     )
     copies = replicas_of(replicas, made, batch, processes=processes, place=place)
     on_host = place.on_host if place else copies * len(made.devices) if processes else 1
+    if strict:
+        # To the bits of one process, each has as many threads as that would.
+        on_host = 1
     if threads is not None and where == "cuda":
         raise AlexsimError("--threads are a CPU's; with --device cuda none computes")
     if threads is None:
         threads = max(1, (os.cpu_count() or 1) // on_host)
-    way = _transport(transport, where, len(made.devices), apart=bool(place) or processes)
+    way = _transport(transport, where, len(made.devices), apart=apart or strict)
     if by == "triton":
         ready_for_triton(where, watch)
     positive("--threads", threads, most=MOST_AT_ONCE)
@@ -163,9 +170,7 @@ def begin(
         backend=by,
         transport=way,
         precision=choice("--precision", precision, PRECISIONS),
-        graph=(where, by) == ("cuda", "triton") and not (strict or place or processes)
-        if graph is None
-        else graph,
+        graph=_captured(graph, made, where, apart=strict or bool(place) or processes),
         strict=strict,
         order=choice("--order", order, ORDERS),
         init_from=str(init_from.absolute()) if init_from else "",
@@ -221,10 +226,33 @@ def _refuse_together(
         raise AlexsimError("--graph needs --device cuda and --backend triton")
     if graph and strict:
         raise AlexsimError("--graph cannot hold the exchanges between processes of --strict")
-    if apart and (strict or graph):
-        raise AlexsimError("--strict and --graph are for one process that has all devices")
+    if apart and strict:
+        raise AlexsimError(
+            "--strict goes without --processes and torchrun: they begin a process per GPU as well"
+        )
+    if apart and graph:
+        raise AlexsimError("--graph is for one process that has all devices")
     if strict and partition == "hybrid":
         raise AlexsimError("--strict runs --partition columns only; --processes runs hybrid")
+
+
+def _captured(given: bool | None, made: Plan, device: Device, *, apart: bool) -> bool:
+    """Whether steps are replayed as a graph, which keeps the rates that it was captured with where
+    no kernel of ours updates weights."""
+    left = any(op.kind == OpKind.UPDATE and op.backend != "triton" for op in made.ops())
+    if given and left:
+        raise AlexsimError(
+            f"--graph: {made.network.name} has updates by {made.optimizer} that no Triton kernel"
+            " does"
+        )
+    if given is None:
+        return (device, made.backend) == ("cuda", "triton") and not (apart or left)
+    return given
+
+
+def apart_anyway(place: Place | None, *, processes: bool) -> bool:
+    """Whether every GPU has a process of its own for another reason than ``--strict``."""
+    return processes or (place is not None and not place.launcher)
 
 
 def replicas_of(
@@ -310,6 +338,11 @@ def _changed(
     colour_noise: bool | None,
 ) -> Recipe:
     """A recipe with what was given on the command line; rates scale all of its stages."""
+    if bias_rate is not None and recipe.optimizer != "sgd-2012":
+        raise AlexsimError(
+            f"--bias-rate is for --optimizer sgd-2012; {recipe.optimizer} has one rate for"
+            " everything, --learning-rate"
+        )
     first = recipe.stages[0]
     weights = 1.0
     if learning_rate is not None:

@@ -22,7 +22,6 @@ from alexsim.execute.aten.convolution import (
     convolution_grad_weight,
     product_forward,
     product_grad_input,
-    product_grad_weight,
 )
 from alexsim.execute.aten.elementwise import BACKWARD, FORWARD, factor_grad_input, in_chunks
 from alexsim.execute.aten.linear import linear_grad_weight_into_momentum
@@ -35,6 +34,7 @@ from alexsim.execute.aten.pool import (
     max_pool_forward,
     max_pool_grad_input,
 )
+from alexsim.execute.aten.update import Constants, adamw, adamw_corrections, sgd, sgd_2012
 from alexsim.execute.aten.winograd import (
     winograd_forward,
     winograd_grad_input,
@@ -60,6 +60,7 @@ from alexsim.network.layers import (
     SpatialResponseNorm,
 )
 from alexsim.network.network import Part
+from alexsim.network.update_rules import BETA2, EPSILON, UPDATES, Optimizer
 from alexsim.plan.records import Op, OpKind, Plan
 
 Tensor = torch.Tensor
@@ -69,20 +70,37 @@ Tensor = torch.Tensor
 class Hyperparameters:
     """The update rule's constants for one step (facts of the 2012 recipe are the defaults).
 
-    ``inc = momentum * inc - weight_decay * rate * w - rate * mean gradient``, then ``w += inc``;
-    biases have a rate of their own and no decay.
+    What each rule makes of them is in ``alexsim.network.update_rules``.
     """
 
     weight_rate: float = 0.01
     bias_rate: float = 0.01
+    """Of all that is no weight, with ``sgd-2012``; the other rules have one rate for everything."""
     momentum: float = 0.9
+    """Of ``adamw``: beta1."""
     weight_decay: float = 0.0005
     layer_rates: tuple[tuple[str, float], ...] = ()
     """Weight rates of single layers, by name, instead of ``weight_rate``."""
+    nesterov: bool = False
+    """Of ``sgd``."""
+    decay_all: bool = False
+    """Whether biases, scales and shifts decay too, with ``sgd`` and ``adamw``."""
+    beta2: float = BETA2
+    """Of ``adamw``, as ``epsilon``."""
+    epsilon: float = EPSILON
 
     def weight_rate_of(self, layer: str) -> float:
         """The rate of a layer's weights."""
         return dict(self.layer_rates).get(layer, self.weight_rate)
+
+    def of(self, optimizer: Optimizer, layer: str, role: Role) -> tuple[float, float]:
+        """Rate and decay of a layer's parameter: the one place that tells weights from others."""
+        of_weight = self.weight_rate_of(layer), self.weight_decay
+        if role == Role.WEIGHT:
+            return of_weight
+        if optimizer == "sgd-2012":
+            return self.bias_rate, 0.0
+        return of_weight if self.decay_all else (of_weight[0], 0.0)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -459,18 +477,18 @@ def _grad_weight(bound: _Bound) -> Run:
         return lambda _: layer_norm_sums(x, kept, dy, dweight, dbias, size)
     if isinstance(layer, Convolution):
         target, bias = bound["dweight"], bound.get("dbias")
-        match op.algorithm:
-            case "winograd":
-                assert bias is not None
-                return lambda _: winograd_grad_weight(layer, x, dy, target, bias, size)
-            case "product":
-                return lambda _: product_grad_weight(x, dy, target, bias)
+        if op.algorithm == "winograd":
+            return lambda _: winograd_grad_weight(layer, x, dy, target, bound["dbias"], size)
         return lambda _: convolution_grad_weight(layer, x, dy, target, bias, size)
     flat, dbias = x.flatten(1), bound["dbias"]
     if not op.fused:
         dweight = bound["dweight"]
 
         def store(_: StepContext) -> None:
+            if op.accumulate:
+                dweight.addmm_(dy.t(), flat)
+                dbias.add_(dy.sum(0))
+                return
             torch.mm(dy.t(), flat, out=dweight)
             torch.sum(dy, 0, out=dbias)
 
@@ -495,22 +513,30 @@ def _grad_weight(bound: _Bound) -> Run:
 
 def _update(bound: _Bound) -> Run:
     plan, part = bound.plan, bound.part
+    optimizer, layer = plan.optimizer, part.layer.name
     # Of a variable batch, each turn's gradient is a mean; their sum is not.
     share = 1 / plan.turns if plan.variable_batch and part.copied else 1
-    tensors = [
-        (bound[p.name], bound[f"{p.name}.momentum"], bound.get(f"d{p.name}"), p.role == Role.WEIGHT)
-        for p in part.trained
-    ]
+    values = [(p.role, bound[p.name], bound[f"{p.name}.momentum"]) for p in part.trained]
+    grads = [bound.get(f"d{p.name}") for p in part.trained]
+    squares = [bound.get(f"{p.name}.variance") for p in part.trained]
+    updates = bound.get(UPDATES)
 
     def run(context: StepContext) -> None:
         h = context.hyperparameters
-        for value, inc, grad, is_weight in tensors:
-            rate = h.weight_rate_of(part.layer.name) if is_weight else h.bias_rate
-            if grad is not None:
-                inc.mul_(h.momentum)
-                if is_weight:
-                    inc.add_(value, alpha=-h.weight_decay * rate)
-                inc.add_(grad, alpha=-rate * share)
-            value.add_(inc)
+        corrections = None
+        if updates is not None:
+            corrections = adamw_corrections(updates, h.momentum, h.beta2)
+        for (role, value, speed), grad, square in zip(values, grads, squares, strict=True):
+            rate, decay = h.of(optimizer, layer, role)
+            c = Constants(rate, decay, h.momentum, h.nesterov, h.beta2, h.epsilon, share)
+            if optimizer == "sgd-2012":
+                sgd_2012(value, speed, grad, c)
+                continue
+            assert grad is not None
+            if corrections is None:
+                sgd(value, speed, grad, c)
+            else:
+                assert square is not None
+                adamw(value, speed, square, grad, corrections, c)
 
     return run

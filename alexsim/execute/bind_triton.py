@@ -18,6 +18,7 @@ from alexsim.network.layers import (
     Layer,
     LocalResponseNorm,
     MaxPool,
+    Role,
     SoftmaxCrossEntropy,
     SpatialResponseNorm,
     pair,
@@ -56,8 +57,10 @@ class Constants:
         h = hyperparameters
         if h != self._set:
             for layer, own in self._weights.items():
-                _fill(own, h.momentum, h.weight_decay, h.weight_rate_of(layer))
-            _fill(self.bias, h.momentum, 0.0, h.bias_rate)
+                rate, decay = h.of("sgd-2012", layer, Role.WEIGHT)
+                _fill(own, h.momentum, decay, rate)
+            rate, decay = h.of("sgd-2012", "", Role.BIAS)
+            _fill(self.bias, h.momentum, decay, rate)
             self._set = h
         self.step.fill_(step)
 

@@ -6,6 +6,8 @@ device must not do before another has done something is said by events, which st
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,10 +35,28 @@ def places(device: str, count: int) -> list[torch.device]:
 
 
 def cap(place: torch.device, budget_bytes: int | None) -> None:
-    """Let PyTorch's allocator refuse what goes beyond this process's budget on a card."""
+    """Let PyTorch's allocator refuse what goes beyond this process's budget on a card, scratch of
+    libraries included. A context, and what bypasses the allocator, still escape it:
+    ``process_bytes`` tells them."""
     if place.type == "cuda" and budget_bytes is not None:
         total = torch.cuda.get_device_properties(place).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, budget_bytes / total), place)
+
+
+def process_bytes() -> int | None:
+    """What the driver counts for this process, its context included; None without NVML."""
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    with contextlib.suppress(pynvml.NVMLError):
+        pynvml.nvmlInit()
+        for card in range(pynvml.nvmlDeviceGetCount()):
+            handle = pynvml.nvmlDeviceGetHandleByIndex(card)
+            for process in pynvml.nvmlDeviceGetComputeRunningProcesses(handle):
+                if process.pid == os.getpid():
+                    return int(process.usedGpuMemory or 0)
+    return None
 
 
 @dataclass(slots=True)
@@ -49,7 +69,7 @@ class _Posted:
 class _Begun:
     """A device's part of a sum, from the event ``ready`` on."""
 
-    device: str
+    device: int
     gradients: Sequence[torch.Tensor]
     ready: torch.cuda.Event
 
@@ -67,9 +87,9 @@ class Cards:
         self._devices, self._staged = devices, transport == "host"
         self._posted: dict[str, _Posted] = {}
         self._pinned: dict[str, torch.Tensor] = {}
-        self._arrived: dict[str, dict[str, torch.cuda.Event]] = {}
+        self._arrived: dict[str, dict[int, torch.cuda.Event]] = {}
         self._begun: dict[str, list[_Begun]] = {}
-        self._summed: dict[str, list[torch.cuda.Event]] = {}
+        self._summed: dict[int, list[torch.cuda.Event]] = {}
 
     def begin(self, exchanges: Sequence[Exchange], barriers: Sequence[str]) -> None:
         """Nothing to prepare."""
@@ -103,7 +123,7 @@ class Cards:
         self.exchanged_bytes += target.numel() * target.element_size()
         return True
 
-    def arrive(self, device: str, barrier: str) -> None:
+    def arrive(self, device: int, barrier: str) -> None:
         """Note how far the device's stream is."""
         arrived = self._arrived.setdefault(barrier, {})
         if len(arrived) == self._devices:
@@ -119,14 +139,14 @@ class Cards:
             torch.cuda.current_stream().wait_event(event)
         return True
 
-    def reduce(self, device: str, layer: str, gradients: Sequence[torch.Tensor]) -> None:
+    def reduce(self, device: int, layer: str, gradients: Sequence[torch.Tensor]) -> None:
         """Note how far the device's stream is; the last device's sums all gradients."""
         begun = self._begun.setdefault(layer, [])
         begun.append(_Begun(device, gradients, _event()))
         if len(begun) < self._devices:
             return
         del self._begun[layer]
-        first, *others = sorted(begun, key=lambda one: int(one.device.removeprefix("gpu")))
+        first, *others = sorted(begun, key=lambda one: one.device)
         # What crosses between two cards runs on a stream of either.
         places = {one.gradients[0].device for one in begun}
         streams = [torch.cuda.current_stream(place) for place in places]
@@ -142,7 +162,7 @@ class Cards:
         for one in begun:
             self._summed.setdefault(one.device, []).extend(done)
 
-    def reduced(self, device: str) -> bool:
+    def reduced(self, device: int) -> bool:
         """Whether all devices have begun what this one has; then its stream waits for the sums."""
         if any(one.device == device for begun in self._begun.values() for one in begun):
             return False

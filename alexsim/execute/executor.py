@@ -18,6 +18,7 @@ from alexsim.execute.runner import Choices, DeviceRunner
 from alexsim.execute.stored import rows_before, stored_parameters
 from alexsim.execute.transport import InProcess, Transport
 from alexsim.network.network import Part
+from alexsim.network.update_rules import is_state
 from alexsim.plan.placement import activation, parameter
 from alexsim.plan.records import Plan, letter
 from alexsim.trace import Trace
@@ -50,6 +51,8 @@ class Executor:
     ) -> None:
         if plan.backend not in ("aten", "triton"):
             raise ValueError(f"the plan's backend must be aten or triton, got {plan.backend!r}")
+        if plan.alike > 1:
+            raise ValueError("the plan has one of the devices that it needs")
         if plan.replicas > 1 and transport is None:
             raise ValueError("replicas need a transport to each other")
         self.choices = replace(choices or Choices(), **given)  # type: ignore[arg-type]
@@ -71,25 +74,28 @@ class Executor:
         )
         self._memory = {runner.device.name: runner.memory for runner in self.runners}
         self._stored = stored_parameters(plan)
-        self._pulled = [e for e in plan.exchanges if e.target in self._memory]
+        self._pulled = [e for e in plan.posted if e.target in self._memory]
+        for collective in plan.collectives:
+            for runner in self.runners:
+                self._pulled += collective.received_by(runner.device.index)
         self._captured: _Captured | None = None
 
     def initialise(self) -> None:
-        """Draw the first weights, set the first biases, clear the momentum."""
+        """Draw the first weights, set the first biases, clear the update rule's state."""
         for runner in self.runners:
             for parts in self.plan.network.parts:
                 for part in parts:
                     if part.column not in runner.device.columns:
                         continue
-                    device = int(runner.device.name.removeprefix("gpu"))
                     for held in part.parameters_by_name.values():
-                        tensor = runner.memory.buffer(parameter(device, part, held.name))
+                        name = parameter(runner.device.index, part, held.name)
+                        tensor = runner.memory.buffer(name)
                         tensor.fill_(held.mean)
                         if held.std:
                             drawn = self._first_weights(part, held.std)
                             tensor.add_(torch.from_numpy(drawn))
         for name, tensor in self.parameters().items():
-            if name.endswith(".momentum"):
+            if is_state(name):
                 tensor.zero_()
 
     def _first_weights(self, part: Part, deviation: float) -> NDArray[np.float32]:
@@ -107,7 +113,7 @@ class Executor:
         return values[first : first + part.weight_shape[0]]
 
     def parameters(self) -> dict[str, torch.Tensor]:
-        """Weights, biases and momenta of this process's devices by buffer, as views."""
+        """What training changes on this process's devices, by buffer, as views."""
         return {
             held.buffer: self._memory[held.device].buffer(held.buffer)
             for stored in self._stored.values()
@@ -181,10 +187,10 @@ class Executor:
         """
         parts = self.plan.network.parts_of(layer)
         found = [
-            memory.buffer(name).cpu()
+            runner.memory.buffer(name).cpu()
             for part in parts
-            for device, memory in self._memory.items()
-            if memory.has(name := activation(int(device.removeprefix("gpu")), layer, part.column))
+            for runner in self.runners
+            if runner.memory.has(name := activation(runner.device.index, layer, part.column))
         ]
         return torch.cat(found, 0 if parts[0].copied else 1)
 
@@ -236,6 +242,10 @@ class Executor:
 
     def close(self) -> None:
         """Nothing to end: all devices live in this process."""
+
+    def crossed_bytes_per_step(self) -> tuple[int, int]:
+        """What the plan's exchanges and sums move: in one process nothing else crosses."""
+        return self.plan.exchanged_bytes, self.plan.reduced_bytes
 
     @property
     def process_bytes(self) -> dict[str, int]:

@@ -118,7 +118,7 @@ class Memory:
         block = self._blocks[buffer.block]
         if buffer.item_bytes != torch.float32.itemsize:
             return self._tensor(block, buffer.shape, _INTEGERS[buffer.item_bytes])
-        if buffer.shape[1:2] == block.shape[1:2] or len(buffer.shape) != len(block.shape):
+        if not block.joined or buffer.shape[1:2] == block.shape[1:2]:
             return self._tensor(block, buffer.shape)
         return self._tensor(block, block.shape).narrow(1, buffer.channel, buffer.shape[1])
 

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from alexsim.execute.bind import Hyperparameters, StepContext
-from alexsim.execute.cards import cap, places
+from alexsim.execute.cards import cap, places, process_bytes
 from alexsim.execute.executor import Executor
 from alexsim.execute.runner import Choices
 from alexsim.execute.stored import stored_parameters
@@ -62,7 +62,7 @@ class Ranks:
         world, held = self.world, self._own.parameters()
         places = [one for _, stored in sorted(self._stored.items()) for one in stored.needed]
         for tag, one in enumerate(places):
-            rank = int(one.device.removeprefix("gpu"))
+            rank = one.index
             if world.replica or not rank:
                 continue
             if world.first:
@@ -176,8 +176,11 @@ class Ranks:
 
     def crossed_bytes_per_step(self) -> tuple[int, int]:
         """What all processes have received of each other's activations and their gradients, and
-        the weights' gradients that they have summed, on average over the steps trained here."""
+        the weights' gradients that they have summed, on average over the steps trained here; of
+        none, what the plan says."""
         found = self.world.each({"exchanged": self._exchanged, "reduced": self._reduced})
+        if not self._steps:
+            return self.plan.exchanged_bytes, self.plan.reduced_bytes
         exchanged, reduced = (
             sum(int(one[key]) for one in found) // max(1, self._steps)
             for key in ("exchanged", "reduced")
@@ -192,8 +195,10 @@ class Ranks:
 
     @property
     def process_bytes(self) -> dict[str, int]:
-        """What the driver counts: not asked."""
-        return {}
+        """What the driver counts for each device's process on a card; {} without."""
+        own = process_bytes() if self._place.type == "cuda" else None
+        found = (one["bytes"] for one in self.world.each({"bytes": own}))
+        return {f"gpu{rank}": held for rank, held in enumerate(found) if held is not None}
 
     def close(self) -> None:
         """Lift the cap; the processes go on, and so do their connections."""

@@ -16,15 +16,16 @@ from alexsim.execute.cards import Timeline
 from alexsim.execute.choices import Device, Precision
 from alexsim.execute.memory import Memory
 from alexsim.execute.transport import Transport
-from alexsim.plan.records import DevicePlan, Op, OpKind, Plan, waited_for
+from alexsim.plan.records import DevicePlan, Exchange, Op, OpKind, Plan, waited_for
 from alexsim.trace import Span
 
 if TYPE_CHECKING:
     from alexsim.execute.bind_triton import Constants
 
-_FORWARD = (OpKind.UPLOAD, OpKind.FORWARD, OpKind.LOSS)
+_FORWARD = (OpKind.UPLOAD, OpKind.FORWARD, OpKind.LOSS, OpKind.ALL_GATHER)
 _TRANSFER = (OpKind.POST, OpKind.WAIT)
-_BETWEEN = (*_TRANSFER, OpKind.BARRIER, OpKind.ALL_REDUCE)
+_COLLECTIVE = (OpKind.ALL_GATHER, OpKind.REDUCE_SCATTER)
+_BETWEEN = (*_TRANSFER, *_COLLECTIVE, OpKind.BARRIER, OpKind.ALL_REDUCE)
 """What the transport does."""
 _EVENTS = 2000
 """Ops that are timed to learn what timing costs."""
@@ -48,6 +49,18 @@ class Choices:
     """Which of the plan's replicas this is; it has images of its own."""
 
 
+@dataclass(slots=True, kw_only=True)
+class _Joint:
+    """A device's part of a collective: what it sends, and what it has still to receive."""
+
+    op: Op
+    sent: tuple[Exchange, ...]
+    received: tuple[Exchange, ...]
+    arrived: int = 0
+    worked_s: float = 0.0
+    """What sending and receiving took before it was found that another device must go first."""
+
+
 class DeviceRunner:
     """One device: its memory, its stream, and its op list bound to functions."""
 
@@ -69,7 +82,18 @@ class DeviceRunner:
 
             self.constants = Constants(place)
             binder = Binder(plan, self.memory, self.constants, choices)
-        self._exchanges = {exchange.name: exchange for exchange in plan.exchanges}
+        self._exchanges = {exchange.name: exchange for exchange in plan.posted}
+        collectives = {one.name: one for one in plan.collectives}
+        self._joint = {
+            op.id: _Joint(
+                op=op,
+                sent=collectives[op.collective].sent_by(device.index),
+                received=collectives[op.collective].received_by(device.index),
+            )
+            for op in device.ops
+            if op.kind in _COLLECTIVE
+        }
+        self._overlaps = plan.schedule == "overlap"
         self._ops: list[tuple[Op, Run | None]] = [
             (op, None if op.kind in _BETWEEN else binder(op)) for op in device.ops
         ]
@@ -78,21 +102,68 @@ class DeviceRunner:
 
     def turns(self, context: StepContext, transport: Transport) -> Iterator[bool]:
         """Run the ops in order; yields whether it got on, whenever another device must go first."""
-        got_on = True
+        begun: Op | None = None
         for op, run in self._ops:
             if not (context.training or self._in_test(op)):
                 continue
             if context.uploaded and op.kind == OpKind.UPLOAD:
                 continue
-            while not self._timed(op, run, context, transport):
-                yield got_on
-                got_on = False
-            got_on = True
+            if op.kind in _COLLECTIVE:
+                # Whoever begins the next has ended the last: then what was sent there is free.
+                yield from self._until_done(begun, None, context, transport)
+                self._begin(op, transport)
+                begun = op
+                if self._overlaps:
+                    continue
+            elif begun and (begun.id in op.depends_on or op.kind == OpKind.BARRIER):
+                yield from self._until_done(begun, None, context, transport)
+                begun = None
+            yield from self._until_done(op, run, context, transport)
+            begun = None if begun is op else begun
+        yield from self._until_done(begun, None, context, transport)
+
+    def _until_done(
+        self, op: Op | None, run: Run | None, context: StepContext, transport: Transport
+    ) -> Iterator[bool]:
+        got_on = True
+        while op and not self._timed(op, run, context, transport):
+            yield got_on
+            got_on = False
+
+    def _begin(self, op: Op, transport: Transport) -> None:
+        """Send this device's part of a collective."""
+        joint = self._joint[op.id]
+        started = time.perf_counter()
+        with self.on_stream():
+            for exchange in joint.sent:
+                transport.post(exchange, self.memory.buffer(exchange.source_buffer))
+        joint.arrived, joint.worked_s = 0, time.perf_counter() - started
+
+    def _end(self, joint: _Joint, transport: Transport) -> bool:
+        """Receive what others sent, or say that another must go first.
+
+        Gradients are added in the order in which devices are counted, whichever comes first.
+        """
+        started = time.perf_counter()
+        operands = joint.op.operands
+        adds = joint.op.kind == OpKind.REDUCE_SCATTER
+        for exchange in joint.received[joint.arrived :]:
+            # A sum that the device has no part of itself begins with the first that comes.
+            lands = adds and (joint.arrived > 0 or operands["total"][0] in joint.op.reads)
+            name = operands["landing"][0] if lands else exchange.target_buffer
+            target = self.memory.buffer(name)
+            if not transport.pull(exchange, target):
+                joint.worked_s += time.perf_counter() - started
+                return False
+            if lands:
+                self.memory.buffer(exchange.target_buffer).add_(target)
+            joint.arrived += 1
+        return True
 
     def barriers(self, *, training: bool) -> list[str]:
         """Names of the barriers that a step or a test passes, in order."""
         return [
-            _barrier(op)
+            op.barrier
             for op, _ in self._ops
             if op.kind == OpKind.BARRIER and (training or self._in_test(op))
         ]
@@ -120,13 +191,14 @@ class DeviceRunner:
             if done and self.timeline is not None and start is not None:
                 self.timeline.add(op, context.step, start)
             elif done and timed:
-                self._note(op.id, op, context, started)
+                before_s = self._joint[op.id].worked_s if op.id in self._joint else 0.0
+                self._note(op.id, op, context, started - before_s)
             return done
 
     def _summed(self, op: Op, context: StepContext, transport: Transport) -> bool:
         """Wait for the sums of gradients; that is no part of the update."""
         started = time.perf_counter()
-        if not transport.reduced(self.device.name):
+        if not transport.reduced(self.device.index):
             return False
         if self._reduces and context.training:
             self._note(waited_for(op), op, context, started)
@@ -154,14 +226,15 @@ class DeviceRunner:
             return True
         if op.kind == OpKind.ALL_REDUCE:
             gradients = [self.memory.buffer(name) for name in op.writes]
-            transport.reduce(self.device.name, op.layer, gradients)
+            transport.reduce(self.device.index, op.layer, gradients)
             return True
+        if op.kind in _COLLECTIVE:
+            return self._end(self._joint[op.id], transport)
         if op.kind == OpKind.BARRIER:
-            name = _barrier(op)
-            if self._arrived_at != name:
-                transport.arrive(self.device.name, name)
-                self._arrived_at = name
-            if not transport.passed(name):
+            if self._arrived_at != op.barrier:
+                transport.arrive(self.device.index, op.barrier)
+                self._arrived_at = op.barrier
+            if not transport.passed(op.barrier):
                 return False
             self._arrived_at = ""
             return True
@@ -175,7 +248,7 @@ class DeviceRunner:
         if op.kind in _TRANSFER:
             return self._exchanges[op.exchange].direction == "forward"
         # Devices meet before an exchange, and between the turns of a hybrid plan.
-        met = op.kind == OpKind.BARRIER and op.id.endswith((".forward", ".next"))
+        met = op.kind == OpKind.BARRIER and op.barrier.endswith((".forward", ".next"))
         return met or op.kind in _FORWARD
 
     def idle_s(self, transport: Transport) -> float:
@@ -193,11 +266,6 @@ class DeviceRunner:
         for _ in range(_EVENTS):
             self._timed(op, _nothing, context, transport)
         return (time.perf_counter() - started) / _EVENTS
-
-
-def _barrier(op: Op) -> str:
-    """What a barrier is called on every device."""
-    return op.id.partition(".")[2]
 
 
 def _nothing(_: StepContext) -> None:

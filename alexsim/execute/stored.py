@@ -1,4 +1,4 @@
-"""Weights, biases and momenta as checkpoints know them, and the buffers that hold them.
+"""Weights, biases and an update rule's state as checkpoints know them, and what holds them.
 
 Several buffers are copies of one tensor, or, where it is split, its rows one after another. So a
 hybrid plan's checkpoint is that of the network before it was split.
@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import torch
 
 from alexsim.network.network import Network, Part
+from alexsim.network.update_rules import RULES, UPDATES
 from alexsim.plan.placement import parameter
-from alexsim.plan.records import Plan, letter
+from alexsim.plan.records import DevicePlan, Plan, letter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +22,8 @@ class Held:
     """A buffer that holds a tensor, or rows of it from ``first`` on."""
 
     device: str
+    index: int
+    """Place of the device among the plan's."""
     buffer: str
     shape: tuple[int, ...]
     first: int = 0
@@ -54,7 +57,8 @@ class Stored:
 
 def stored_parameters(plan: Plan) -> dict[str, Stored]:
     """By saved name: ``conv1.a.weight``, ``conv1.a.weight.momentum`` ..."""
-    device_of = {column: device.name for device in plan.devices for column in device.columns}
+    rule = RULES[plan.optimizer]
+    device_of = {column: device for device in plan.devices for column in device.columns}
     found = {}
     for parts in plan.network.parts:
         if not parts[0].parameters_by_name:
@@ -62,7 +66,9 @@ def stored_parameters(plan: Plan) -> dict[str, Stored]:
         layer = parts[0].layer.name
         names = {name: name for name in parts[0].parameters_by_name}
         if layer in plan.trainable:
-            names |= {f"{p.name}.momentum": p.name for p in parts[0].trained}
+            names |= {f"{p.name}.{kept}": p.name for p in parts[0].trained for kept in rule.state}
+            if rule.counts_updates and parts[0].trained:
+                names[UPDATES] = ""
         # Columns have weights of their own, unless they are parts of a network of one column.
         for one in [parts] if plan.partition == "hybrid" else [(part,) for part in parts]:
             for name, parameter_name in names.items():
@@ -73,21 +79,28 @@ def stored_parameters(plan: Plan) -> dict[str, Stored]:
 
 
 def _stored(
-    parts: tuple[Part, ...], name: str, of: str, network: Network, device_of: Mapping[int, str]
+    parts: tuple[Part, ...],
+    name: str,
+    of: str,
+    network: Network,
+    device_of: Mapping[int, DevicePlan],
 ) -> Stored:
     places = []
     for part in parts:
         device = device_of[part.column]
-        shape = part.parameters_by_name[of].shape
+        shape = part.parameters_by_name[of].shape if of else (1,)
         places.append(
             Held(
-                device=device,
-                buffer=parameter(int(device.removeprefix("gpu")), part, name),
+                device=device.name,
+                index=device.index,
+                buffer=parameter(device.index, part, name),
                 shape=shape,
-                first=rows_before(network, part),
+                first=rows_before(network, part) if of else 0,
             )
         )
-    rows = places[0].shape[0] if parts[0].copied else sum(held.shape[0] for held in places)
+    # Where a layer is split, its parts' counts of updates are copies all the same.
+    alike = parts[0].copied or not of
+    rows = places[0].shape[0] if alike else sum(held.shape[0] for held in places)
     return Stored(shape=(rows, *places[0].shape[1:]), places=tuple(places))
 
 

@@ -29,17 +29,17 @@ class Transport(Protocol):
     def pull(self, exchange: Exchange, target: torch.Tensor) -> bool:
         """Copy what was posted into ``target``; False if it is not there yet."""
 
-    def arrive(self, device: str, barrier: str) -> None:
+    def arrive(self, device: int, barrier: str) -> None:
         """Say that ``device`` has reached ``barrier``."""
 
     def passed(self, barrier: str) -> bool:
         """Whether every device has reached ``barrier``."""
 
-    def reduce(self, device: str, layer: str, gradients: Sequence[torch.Tensor]) -> None:
+    def reduce(self, device: int, layer: str, gradients: Sequence[torch.Tensor]) -> None:
         """Begin to sum a layer's gradients over all replicas, or all of a hybrid plan's devices, in
         place."""
 
-    def reduced(self, device: str) -> bool:
+    def reduced(self, device: int) -> bool:
         """Whether every sum that ``device`` began is there; False if others must begin theirs."""
 
 
@@ -50,8 +50,8 @@ class InProcess:
         self.exchanged_bytes = 0
         self._devices = devices
         self._posted: dict[str, torch.Tensor] = {}
-        self._arrived: dict[str, set[str]] = {}
-        self._sums: dict[str, dict[str, Sequence[torch.Tensor]]] = {}
+        self._arrived: dict[str, set[int]] = {}
+        self._sums: dict[str, dict[int, Sequence[torch.Tensor]]] = {}
         """By layer, the gradients of the devices that have begun."""
 
     def begin(self, exchanges: Sequence[Exchange], barriers: Sequence[str]) -> None:
@@ -70,7 +70,7 @@ class InProcess:
         self.exchanged_bytes += source.numel() * source.element_size()
         return True
 
-    def arrive(self, device: str, barrier: str) -> None:
+    def arrive(self, device: int, barrier: str) -> None:
         """Note an arrival; the first arrival after all had passed begins the next round."""
         arrived = self._arrived.setdefault(barrier, set())
         if len(arrived) == self._devices:
@@ -81,24 +81,20 @@ class InProcess:
         """Whether all have arrived."""
         return len(self._arrived.get(barrier, ())) == self._devices
 
-    def reduce(self, device: str, layer: str, gradients: Sequence[torch.Tensor]) -> None:
+    def reduce(self, device: int, layer: str, gradients: Sequence[torch.Tensor]) -> None:
         """Note a device's gradients; the last device's sums them, in order of devices."""
         begun = self._sums.setdefault(layer, {})
         begun[device] = gradients
         if len(begun) < self._devices:
             return
         del self._sums[layer]
-        first, *others = (begun[name] for name in sorted(begun, key=_number))
+        first, *others = (begun[name] for name in sorted(begun))
         for index, total in enumerate(first):
             for other in others:
                 total.add_(other[index])
             for other in others:
                 other[index].copy_(total)
 
-    def reduced(self, device: str) -> bool:
+    def reduced(self, device: int) -> bool:
         """Whether all devices have begun what this one has."""
         return not any(device in begun for begun in self._sums.values())
-
-
-def _number(device: str) -> int:
-    return int(device.removeprefix("gpu"))

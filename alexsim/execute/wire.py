@@ -8,7 +8,7 @@ device may go on. On CUDA both ends are pinned memory of the host.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +20,7 @@ from alexsim.plan.records import Exchange, Plan
 _BUCKET = 1 << 20
 """Values: larger gradients are summed by themselves, smaller ones together."""
 _BARRIERS = 1 << 24
-"""Tags of barriers begin here; those of exchanges are their places in the plan."""
+"""Tags of barriers begin here; those of exchanges and collectives are their places in the plan."""
 
 
 @dataclass(slots=True)
@@ -41,22 +41,24 @@ class Wire:
         """Received here since the transport was made."""
         self.reduced_bytes = 0
         """Of gradients that were summed with others'."""
-        self._world, self._device = world, plan.devices[world.rank % world.columns].name
+        self._world = world
+        own = plan.devices[world.rank % world.columns].index
         shapes = {b.name: b.shape for device in plan.devices for b in device.buffers}
         first = world.replica * world.columns
-        self._rank_of = {d.name: first + i for i, d in enumerate(plan.devices)}
         self._ends = {
             exchange.name: _End(
                 host=_nhwc(shapes[exchange.source_buffer], pinned=pinned),
-                rank=self._rank_of[
-                    exchange.target if exchange.source == self._device else exchange.source
-                ],
+                rank=first
+                + (
+                    exchange.target_index if exchange.source_index == own else exchange.source_index
+                ),
                 tag=tag,
             )
-            for tag, exchange in enumerate(plan.exchanges)
-            if self._device in (exchange.source, exchange.target)
+            for tag, exchanges in enumerate(_exchanges_of(plan, own))
+            for exchange in exchanges
         }
-        self._others = [rank for rank in self._rank_of.values() if rank != world.rank]
+        ranks = range(first, first + world.columns)
+        self._others = [rank for rank in ranks if rank != world.rank]
         self._barriers: dict[str, int] = {}
         self._tokens: list[dist.Work] = []
         self._token = torch.zeros(1, dtype=torch.int32)
@@ -102,7 +104,7 @@ class Wire:
         self.exchanged_bytes += target.numel() * target.element_size()
         return True
 
-    def arrive(self, device: str, barrier: str) -> None:
+    def arrive(self, device: int, barrier: str) -> None:
         """Tell the replica's other devices."""
         del device
         tag = self._barrier_tag(barrier)
@@ -126,7 +128,7 @@ class Wire:
         """The same in every process: all come to barriers in the same order."""
         return _BARRIERS + self._barriers.setdefault(barrier, len(self._barriers))
 
-    def reduce(self, device: str, layer: str, gradients: Sequence[torch.Tensor]) -> None:
+    def reduce(self, device: int, layer: str, gradients: Sequence[torch.Tensor]) -> None:
         """Begin to sum large gradients at once, small ones when there are enough of them."""
         del device
         for gradient in gradients:
@@ -137,7 +139,7 @@ class Wire:
         if sum(one.numel() for one in self._small) >= _BUCKET:
             self._flush(layer)
 
-    def reduced(self, device: str) -> bool:
+    def reduced(self, device: int) -> bool:
         """Wait for all sums."""
         del device
         if self._small:
@@ -170,8 +172,17 @@ class Wire:
         return self._world.named(f"exchange {exchange.name}", (end.rank,))
 
 
+def _exchanges_of(plan: Plan, device: int) -> Iterator[tuple[Exchange, ...]]:
+    """A device's exchanges, by tag: of a collective, there is one from any device to another."""
+    for exchange in plan.posted:
+        own = device in (exchange.source_index, exchange.target_index)
+        yield (exchange,) if own else ()
+    for collective in plan.collectives:
+        yield (*collective.sent_by(device), *collective.received_by(device))
+
+
 def _named(barrier: str) -> str:
-    return f"barrier {barrier.removeprefix('barrier.')}"
+    return f"barrier {barrier}"
 
 
 def _nhwc(shape: tuple[int, ...], *, pinned: bool) -> torch.Tensor:

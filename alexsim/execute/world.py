@@ -24,6 +24,8 @@ from alexsim.strict_json import json_text, json_value
 
 RENDEZVOUS = "ALEXSIM_RENDEZVOUS"
 """Variable that names where processes meet; without it, they meet as torchrun says."""
+LAUNCHER = "ALEXSIM_LAUNCHER"
+"""Variable with the id of the process that began this one."""
 _LONG = timedelta(hours=24)
 """Of the group in which the first process is waited for while it prepares the run."""
 _JOINING = timedelta(minutes=5)
@@ -32,7 +34,7 @@ _JOINING = timedelta(minutes=5)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a process stands, as ``torchrun`` or ``--processes`` said it."""
+    """Where a process stands, as ``torchrun``, ``--processes`` or ``--strict`` said it."""
 
     rank: int
     size: int
@@ -42,6 +44,8 @@ class Place:
     """Which of its processes this one is."""
     on_host: int
     """How many it has."""
+    launcher: int = 0
+    """The run's first process, where it began the others; 0 where ``torchrun`` began them all."""
 
     @staticmethod
     def given() -> Place | None:
@@ -55,6 +59,7 @@ class Place:
                 host=int(os.environ.get("GROUP_RANK", "0")),
                 local=int(os.environ.get("LOCAL_RANK", "0")),
                 on_host=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+                launcher=int(os.environ.get(LAUNCHER, "0")),
             )
         except ValueError as error:
             raise AlexsimError(
@@ -311,6 +316,7 @@ def joined(place: Place | None, columns: int, timeout_s: float, *, hybrid: bool 
         AlexsimError: the columns do not divide them.
         RunError: they cannot be connected.
     """
-    if place is None or place.size == 1:
+    # One process that alexsim began as such is held to its budget as several are.
+    if place is None or (place.size == 1 and not place.launcher):
         return World()
     return Connected(place, columns=columns, hybrid=hybrid, timeout_s=timeout_s)

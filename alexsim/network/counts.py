@@ -5,9 +5,9 @@ What is counted
 ``mac``: multiply-adds of convolutions and fully connected layers; 1 MAC = 2 FLOP. Windows over
     the zero border count in full, as every published figure of AlexNet does.
 ``elementwise_flop``: everything else, per output element of a layer what its class says
-    (``Layer.elementwise``; the gradient of a bias is 1). ``update`` is 7 per weight (momentum,
-    decay, gradient, sum) and 4 per other parameter; where ``grad_weight`` is fused into the update,
-    6 of the 7 move to ``grad_weight``.
+    (``Layer.elementwise``; the gradient of a bias is 1). ``update`` is what the rule's row in
+    ``alexsim.network.update_rules`` says: in 2012 7 per weight and 4 per other parameter; where
+    ``grad_weight`` is fused into the update, 6 of the 7 move to ``grad_weight``.
 ``moved_bytes``: each operand read once and each result written once, 4 bytes per element: the
     least traffic any kernel has, not what a given kernel does. Of two layers that one kernel does,
     all arithmetic, and the operands of both but what lies between them.
@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 
 from alexsim.network.layers import Concat
 from alexsim.network.network import Part
+from alexsim.network.update_rules import RULES, Optimizer
 
 FLOAT_BYTES = 4
 
@@ -73,7 +74,8 @@ def grad_input(part: Part, batch_size: int, of: int | None = None) -> Count:
 def grad_weight(part: Part, batch_size: int, *, fused: bool, later: bool = False) -> Count:
     """Cost of the weight and bias gradients; ``fused``: added into the momentum at once.
 
-    ``later``: into a momentum that earlier images of the same step have gone into already.
+    ``later``: into a momentum, or a gradient, that earlier images of the same step have gone into
+    already.
     """
     outputs, inputs = math.prod(part.output_shape), math.prod(part.input_shape)
     count = _count(
@@ -84,9 +86,14 @@ def grad_weight(part: Part, batch_size: int, *, fused: bool, later: bool = False
         parameters=part.parameters + _auxiliary(part, batch=True),
     )
     if not fused:
-        return count
+        added = part.parameters if later else 0
+        return Count(
+            mac=count.mac,
+            elementwise_flop=count.elementwise_flop + added,
+            moved_bytes=count.moved_bytes + FLOAT_BYTES * added,
+        )
     # Reads the weight (decay) and the momentum beside writing the momentum.
-    per_weight, reads = (2, 1) if later else (6, 2)
+    per_weight, reads = (2, 1) if later else (RULES["sgd-2012"].fused_flop, 2)
     return Count(
         mac=count.mac,
         elementwise_flop=count.elementwise_flop + per_weight * part.weight_count,
@@ -140,15 +147,19 @@ def bytes_told(second: Part, batch_size: int) -> int:
     return _bytes_kept(second, batch_size) or told
 
 
-def update(part: Part, *, fused: bool) -> Count:
-    """Cost of one SGD step on the part's parameters."""
+def update(part: Part, *, fused: bool, optimizer: Optimizer = "sgd-2012") -> Count:
+    """Cost of one update of the part's parameters; ``fused``: of what is left of it."""
+    rule = RULES[optimizer]
     biases = part.parameters - part.weight_count
-    per_weight = 1 if fused else 7
-    # Fused: read momentum, read and write weight. Else also read gradient, write momentum.
-    accesses = 3 if fused else 5
+    per_weight = rule.weight_flop - (rule.fused_flop if fused else 0)
+    accesses = rule.read_values + rule.written_values
+    # Fused: read momentum, read and write weight, and neither read gradient nor write momentum.
+    moved = (accesses - (2 if fused else 0)) * part.weight_count + accesses * biases
+    if rule.counts_updates:
+        moved += 2
     return Count(
-        elementwise_flop=per_weight * part.weight_count + 4 * biases,
-        moved_bytes=FLOAT_BYTES * (accesses * part.weight_count + 5 * biases),
+        elementwise_flop=per_weight * part.weight_count + rule.other_flop * biases,
+        moved_bytes=FLOAT_BYTES * moved,
     )
 
 

@@ -138,9 +138,11 @@ class Network:
                 f" got {self.input_shape}"
             )
         names = [layer.name for layer in self.layers]
+        taken = {INPUT}
         for name in names:
-            if names.count(name) > 1 or name == INPUT:
+            if name in taken:
                 raise NetworkError(f"network {self.name!r}: the layer name {name!r} is taken")
+            taken.add(name)
         if not self.layers or not isinstance(self.layers[-1], SoftmaxCrossEntropy):
             raise NetworkError(f"network {self.name!r}: the last layer must be SoftmaxCrossEntropy")
         readers: dict[str, tuple[str, ...]] = dict.fromkeys((INPUT, *names), ())
@@ -220,20 +222,24 @@ class Network:
         return tuple(parts[0].layer.name for parts in self.parts if parts[0].trained)
 
     def with_head(self, classes: int) -> Network:
-        """The same network with the last fully connected layer of every head made one of
-        ``classes``.
+        """The same network with the last weighted layer of every head made one of ``classes``.
 
         The new layer lives in column 0, as the 2012 network's last layer did.
 
         Raises:
-            NetworkError: a head has no fully connected layer.
+            NetworkError: a head has no such layer.
         """
         units = classes if self.columns == 1 else (classes, *([0] * (self.columns - 1)))
-        replaced = {layer.name: replace(layer, units=units) for layer in self.last_layers()}
+        replaced = {
+            layer.name: replace(layer, units=units)
+            if isinstance(layer, FullyConnected)
+            else replace(layer, filters=classes)
+            for layer in self.last_layers()
+        }
         return replace(self, layers=tuple(replaced.get(la.name, la) for la in self.layers))
 
-    def last_layers(self) -> tuple[FullyConnected, ...]:
-        """Of each head, the last fully connected layer before it.
+    def last_layers(self) -> tuple[FullyConnected | Convolution, ...]:
+        """Of each head, the last fully connected layer before it, or convolution of one pixel.
 
         Raises:
             NetworkError: a head has none.
@@ -242,7 +248,11 @@ class Network:
         found = []
         for head in self.heads:
             layer: Layer = head
-            while not isinstance(layer, FullyConnected):
+            while not (
+                isinstance(layer, FullyConnected)
+                # SqueezeNet's: every pixel has its own scores, of which the mean is taken.
+                or (isinstance(layer, Convolution) and layer.size == 1 and self.columns == 1)
+            ):
                 before = self.inputs_of(places[layer.name])
                 if len(before) > 1 or before[0] == INPUT:
                     raise NetworkError(
@@ -259,13 +269,14 @@ def _resolve(network: Network) -> Iterator[tuple[Part, ...]]:
         INPUT: dict.fromkeys(range(network.columns), network.input_shape)
     }
     views = _views(network)
+    heads = {head.name for head in network.heads}
     made_of: dict[Read, tuple[Read, ...]] = {}
     for index, layer in enumerate(network.layers):
         inputs = network.inputs_of(index)
         for name in inputs:
             if name not in shapes:
                 raise NetworkError(f"layer {layer.name!r}: no layer {name!r} stands before it")
-            if any(name == head.name for head in network.heads):
+            if name in heads:
                 raise NetworkError(f"layer {layer.name!r} reads the cost {name!r}: nothing can")
         if layer.several != (len(inputs) > 1) or len(set(inputs)) < len(inputs):
             count = "two or more different outputs" if layer.several else "one output"
@@ -299,14 +310,11 @@ def _views(network: Network) -> frozenset[str]:
         return frozenset()
     places = Places()
     for index, layer in enumerate(network.layers):
-        # What is read of all columns has its block already.
         if layer.reads_all and network.columns > 1:
-            names = network.inputs_of(index)
-            if names[0] not in concats:
-                places.take(
-                    [Read(name, c) for name in names for c in range(network.columns)],
-                    lambda _: True,
-                )
+            # What is read of all columns has its block already.
+            (name,) = network.inputs_of(index)
+            concats.pop(name, None)
+            places.take([Read(name, c) for c in range(network.columns)], lambda _: True)
     views: set[str] = set()
 
     def outputs(name: str, column: int) -> tuple[Read, ...]:

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from alexsim.network.counts import FLOAT_BYTES
-from alexsim.network.layers import Convolution, Role, Shape, pair
+from alexsim.network.layers import Auxiliary, Convolution, Role, Shape, pair
 from alexsim.network.network import INPUT, Part
-from alexsim.network.views import Read
+from alexsim.network.update_rules import RULES, UPDATES
 from alexsim.plan.placement import parameter
 from alexsim.plan.records import Category, letter
 from alexsim.plan.spec import Policy
@@ -59,7 +59,7 @@ def partial_sum_copies(part: Part) -> int:
 def pieces(steps: StepList, policy: Policy) -> list[Piece]:
     """Every buffer of every device under ``policy``, uploads first, then layer by layer."""
     found = [*_inputs(steps)]
-    for parts in steps.network.parts:
+    for parts in steps.layers:
         for part in parts:
             found += _part_pieces(steps, policy, part)
             found += _remote_pieces(steps, part)
@@ -96,12 +96,10 @@ def _part_pieces(steps: StepList, policy: Policy, part: Part) -> Iterator[Piece]
     if part.view:
         return
     # Between two layers that are one op, nothing is in memory.
-    begins, ends = layer.name in steps.fusions, layer.name in steps.ends
-    output = piece("activation", Category.ACTIVATION, shape)
-    overwrites = policy != "as-released" and layer.overwrites_input and not ends
-    if overwrites and _is_free(steps, part.reads):
-        output.shares = steps.inputs(part)[0][0]
-    if not begins:
+    if layer.name not in steps.fusions:
+        output = piece("activation", Category.ACTIVATION, shape)
+        if policy != "as-released" and layer.overwrites_input and _is_free(steps, part):
+            output.shares = steps.inputs(part)[0][0]
         yield output
     if steps.has_grad(layer.name) and steps.end_of(part, backward=True) is None:
         grad = piece("activation_grad", Category.ACTIVATION_GRAD, shape)
@@ -112,10 +110,7 @@ def _part_pieces(steps: StepList, policy: Policy, part: Part) -> Iterator[Piece]
             if steps.network.parts_of(after)[0].layer.overwrites_grad:
                 grad.shares = f"gpu{device}/{after}.{letter(part.column)}.activation_grad"
         yield grad
-    auxiliary = () if begins else part.auxiliary
-    if ends:
-        auxiliary = layer.kept_fused(part.output_shape)
-    for kept in auxiliary:
+    for kept in _left_behind(steps, part):
         images = (steps.batch_size,) if kept.per_image else ()
         made = piece(kept.name, Category(kept.category), (*images, *kept.shape))
         yield replace(made, item_bytes=kept.item_bytes)
@@ -123,14 +118,24 @@ def _part_pieces(steps: StepList, policy: Policy, part: Part) -> Iterator[Piece]
         yield piece(name, Category.WEIGHT, size, persistent=True)
         if not (trains and role != Role.RUNNING):
             continue
-        yield piece(f"{name}.momentum", Category.MOMENTUM, size, persistent=True)
+        for state in RULES[steps.optimizer].state:
+            yield piece(f"{name}.{state}", Category.MOMENTUM, size, persistent=True)
         if not (role == Role.WEIGHT and steps.fuses(part)):
             yield piece(f"{name}.grad", Category.WEIGHT_GRAD, size)
+    if trains and part.trained and RULES[steps.optimizer].counts_updates:
+        yield piece(UPDATES, Category.MOMENTUM, (1,), persistent=True)
     if trains and isinstance(layer, Convolution):
         # One such buffer per convolution, reused over the columns it reads.
         passes = part.joined
         one_pass = (part.weight_shape[0], part.weight_shape[1] // passes, *part.weight_shape[2:])
         yield piece("partial_sum", Category.PARTIAL_SUM, (partial_sum_copies(part), *one_pass))
+
+
+def _left_behind(steps: StepList, part: Part) -> tuple[Auxiliary, ...]:
+    """What a part leaves for the backward pass; of a fused op, its last part does."""
+    if part.layer.name in steps.ends:
+        return part.layer.kept_fused(part.output_shape)
+    return () if part.layer.name in steps.fusions else part.auxiliary
 
 
 def _remote_pieces(steps: StepList, part: Part) -> Iterator[Piece]:
@@ -150,16 +155,26 @@ def _remote_pieces(steps: StepList, part: Part) -> Iterator[Piece]:
 
 def _landings(steps: StepList, found: list[Piece]) -> Iterator[Piece]:
     """Where another device's gradient arrives before it is added, if the backend needs that."""
+
+    def landing(device: int, of: Piece, name: str) -> Piece:
+        made = _piece(device, "", Category.WORKSPACE, of.layer, of.column, of.shape)
+        made.name = name
+        return made
+
     known = {piece.name for piece in found}
     grads = {(p.layer, p.column): p for p in found if p.category == Category.ACTIVATION_GRAD}
     for exchange in steps.exchanges:
-        device = int(exchange.target.removeprefix("gpu"))
+        # A gradient that is added straight from the other device's memory has no place here.
         lands = exchange.target_buffer.startswith(f"{exchange.target}/")
         if lands and exchange.target_buffer not in known:
-            shape = grads[exchange.layer, exchange.column].shape
-            made = _piece(device, "", Category.WORKSPACE, exchange.layer, exchange.column, shape)
-            made.name = exchange.target_buffer
-            yield made
+            yield landing(
+                exchange.target_index,
+                grads[exchange.layer, exchange.column],
+                exchange.target_buffer,
+            )
+    for op in (op for ops in steps.steps for op in ops if "landing" in op.operands):
+        (name,) = op.operands["landing"]
+        yield landing(op.device, grads[op.layer, op.column], name)
 
 
 def _piece(
@@ -182,8 +197,12 @@ def _piece(
     )
 
 
-def _is_free(steps: StepList, reads: tuple[Read, ...]) -> bool:
-    """Whether an output that one layer reads may be overwritten: nothing needs it afterwards."""
+def _is_free(steps: StepList, part: Part) -> bool:
+    """Whether an output that a part reads may be overwritten: it is there, and nothing needs it
+    afterwards."""
+    reads = part.reads
+    if part.layer.name in steps.ends:
+        return False
     if len(reads) > 1 or reads[0].layer == INPUT or len(steps.network.readers[reads[0].layer]) > 1:
         return False
     return not steps.network.part_of(*reads[0]).layer.keeps_output

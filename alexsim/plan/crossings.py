@@ -1,16 +1,38 @@
-"""Exchanges between devices, and the barriers around them, as they enter the op lists."""
+"""Exchanges between devices, and the barriers around them, as they enter the op lists.
+
+Columns exchange as in 2012: a post and a wait for every pair of devices, between barriers. Devices
+of a hybrid plan exchange with all others at a time, in one op each: a collective.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from alexsim.network.counts import FLOAT_BYTES, Count
 from alexsim.network.network import INPUT, Part
 from alexsim.network.views import Read
 from alexsim.plan.placement import Placement, Step, activation, elements
-from alexsim.plan.records import Exchange, OpKind, Queue, letter
+from alexsim.plan.records import Collective, Exchange, OpKind, Queue, letter
 from alexsim.plan.spec import Schedule
+
+
+class _Crossing(NamedTuple):
+    """Columns whose values cross, the bytes of each, and the devices that read them."""
+
+    columns: tuple[int, ...]
+    sizes: tuple[int, ...]
+    readers: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """One device's part of a collective: the buffers that it touches, and what it does."""
+
+    operands: dict[str, tuple[str, ...]]
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    count: Count
 
 
 @dataclass(slots=True, kw_only=True)
@@ -20,8 +42,13 @@ class Crossings(Placement):
     schedule: Schedule
     staged: bool
     """Gradients land in a buffer of the owner before they are added (2012 added over PCIe)."""
+    first_only: bool = False
+    """Build the first device's ops only: the others do alike."""
     steps: list[list[Step]] = field(init=False)
+    layers: tuple[tuple[Part, ...], ...] = field(init=False)
+    """The network's parts on the devices that are built."""
     exchanges: list[Exchange] = field(default_factory=list)
+    collectives: list[Collective] = field(default_factory=list)
     contributed: set[str] = field(default_factory=set)
     """Gradients of activations that have been written, if only in part."""
     fetched: set[tuple[int, Read]] = field(default_factory=set)
@@ -30,14 +57,28 @@ class Crossings(Placement):
     """Of another device's output, the first layer here that reads it: the last to add to its
     gradient."""
 
+    _crossing: dict[str, _Crossing | None] = field(default_factory=dict)
+    """By layer, what of another layer its parts read of each other's devices."""
+    _ends: dict[tuple[object, ...], _End] = field(default_factory=dict)
+
     def __post_init__(self) -> None:
-        self.steps = [[] for _ in range(max(self.device_of) + 1)]
+        self.steps = [[] for _ in range(1 if self.first_only else self.devices)]
+        built = range(len(self.steps))
+        self.layers = tuple(
+            tuple(part for part in parts if self.device_of[part.column] in built)
+            for parts in self.network.parts
+        )
         self._last = {}
-        for parts in self.network.parts:
+        for parts in () if self.network.copied else self.network.parts:
             for part in parts:
                 for read in part.reads:
                     key = (self.device_of[part.column], read)
                     self._last.setdefault(key, part.layer.name)
+
+    @property
+    def devices(self) -> int:
+        """How many there are, built or not."""
+        return max(self.device_of) + 1
 
     def offer_inputs(self, parts: tuple[Part, ...]) -> list[Exchange]:
         """Offer what these parts read of other devices."""
@@ -90,7 +131,7 @@ class Crossings(Placement):
         for exchange in pushes:
             # One after another: there may be only one place for them to land.
             self._half(exchange, OpKind.WAIT)
-            owner = int(exchange.target.removeprefix("gpu"))
+            owner = self.device_of[exchange.column]
             read = Read(exchange.layer, exchange.column)
             grad = self.local(owner, read, "activation_grad")
             if exchange.target_buffer == grad:
@@ -130,6 +171,8 @@ class Crossings(Placement):
             direction=direction,
             source=f"gpu{source[0]}",
             target=f"gpu{target[0]}",
+            source_index=source[0],
+            target_index=target[0],
             source_buffer=source[1],
             target_buffer=target[1],
             size_bytes=size,
@@ -144,7 +187,7 @@ class Crossings(Placement):
 
     def _half(self, exchange: Exchange, kind: OpKind) -> None:
         posts = kind == OpKind.POST
-        device = int((exchange.source if posts else exchange.target).removeprefix("gpu"))
+        device = exchange.source_index if posts else exchange.target_index
         # A gradient that is added straight from the other device's memory has no target here.
         lands = exchange.target_buffer.startswith(f"gpu{device}/")
         self.steps[device].append(
@@ -161,13 +204,123 @@ class Crossings(Placement):
             )
         )
 
+    def gather(self, parts: tuple[Part, ...]) -> None:
+        """Bring what these parts of a split layer read to all devices that read it."""
+        if crossing := self._crossing_of(parts):
+            self._collective("forward", crossing, parts[0])
+
+    def scatter(self, parts: tuple[Part, ...]) -> None:
+        """Bring the gradients of what they read to the columns that they are of, and add them."""
+        if crossing := self._crossing_of(parts):
+            self._collective("backward", crossing, parts[0])
+
+    def _crossing_of(self, parts: tuple[Part, ...]) -> _Crossing | None:
+        """What all of them read, and who they are; None if each has its own column only."""
+        first = parts[0]
+        name = first.layer.name
+        if name not in self._crossing:
+            columns = tuple(read.column for read in first.reads)
+            readers = tuple(self.device_of[part.column] for part in parts)
+            alone = len(columns) == 1 and readers == columns
+            own = parts[-1].reads != first.reads
+            sizes = (
+                FLOAT_BYTES * self.batch_size * elements(part.output_shape)
+                for part in self.network.parts_of(first.reads[0].layer)
+            )
+            self._crossing[name] = (
+                None if own or alone else _Crossing(columns, tuple(sizes), readers)
+            )
+        found = self._crossing[name]
+        if found is not None and first.gathers:
+            assert self.turn is not None
+            return _Crossing((self.turn,), (found.sizes[self.turn],), found.readers)
+        return found
+
+    def _collective(
+        self, direction: Literal["forward", "backward"], crossing: _Crossing, part: Part
+    ) -> None:
+        assert self.turn is not None
+        layer = part.reads[0].layer
+        forward = direction == "forward"
+        kind = OpKind.ALL_GATHER if forward else OpKind.REDUCE_SCATTER
+        made = Collective(
+            name=f"{layer}.{self.tag}{direction}",
+            layer=layer,
+            turn=self.turn,
+            direction=direction,
+            columns=crossing.columns,
+            column_bytes=crossing.sizes,
+            readers=crossing.readers,
+        )
+        self.collectives.append(made)
+        for device, steps in enumerate(self.steps):
+            key = (layer, direction, device, self.turn if part.gathers else 0)
+            if key not in self._ends:
+                self._ends[key] = self._end(made, device)
+            end = self._ends[key]
+            if not end.operands:
+                continue
+            if total := end.operands.get("total"):
+                self.contributed.update(total)
+            steps.append(
+                Step(
+                    id=f"{layer}.{letter(device)}.{self.tag}{kind}",
+                    kind=kind,
+                    device=device,
+                    layer=layer,
+                    column=device,
+                    operands=end.operands,
+                    reads=end.reads,
+                    writes=end.writes,
+                    count=end.count,
+                    collective=made.name,
+                    turn=self.turn,
+                    waits=self._alike(made, device),
+                )
+            )
+
+    def _alike(self, of: Collective, device: int) -> tuple[str, ...]:
+        """What others wait for in a collective, and the device that stands for them has itself."""
+        if not self.first_only:
+            return ()
+        backward = of.direction == "backward"
+        # The gradients of what one device after another has put out have come after the last turn.
+        if device not in of.columns and not (backward and len(of.columns) == 1):
+            return ()
+        name = "activation_grad" if backward else "activation"
+        return (self.local(device, Read(of.layer, device), name),)
+
+    def _end(self, of: Collective, device: int) -> _End:
+        """What a device has to do with a collective; nothing if it takes no part in it."""
+        sent = tuple(dict.fromkeys(one.source_buffer for one in of.sent_by(device)))
+        received = of.received_by(device)
+        size = sum(one.size_bytes for one in received)
+        operands = {"sent": sent} if sent else {}
+        if not received:
+            return _End(operands, sent, (), Count())
+        if of.direction == "forward":
+            targets = tuple(one.target_buffer for one in received)
+            return _End(operands | {"received": targets}, sent, targets, Count(moved_bytes=size))
+        total = (received[0].target_buffer,)
+        operands["total"] = total
+        # What a device has no part of itself begins with the first part that comes.
+        begun = device in of.readers
+        added = received if begun else received[1:]
+        landing: tuple[str, ...] = ()
+        if added and self.staged:
+            landing = operands["landing"] = (f"gpu{device}/{of.layer}.{letter(device)}.landing",)
+        sums = sum(one.size_bytes for one in added)
+        count = Count(elementwise_flop=sums // FLOAT_BYTES, moved_bytes=size + 3 * sums)
+        return _End(operands, (*sent, *total) if begun else sent, (*total, *landing), count)
+
     def barrier(self, name: str) -> None:
         """All devices wait for each other; in the overlap schedule only where they must."""
-        if len(self.steps) == 1 or (self.schedule == "overlap" and name not in ("end", "next")):
+        if self.devices == 1 or (self.schedule == "overlap" and name not in ("end", "next")):
             return
+        name = f"{self.tag}{name}"
         for device, steps in enumerate(self.steps):
-            name_here = f"gpu{device}.barrier.{self.tag}{name}"
-            steps.append(Step(id=name_here, kind=OpKind.BARRIER, device=device))
+            met = f"gpu{device}.barrier.{name}"
+            steps.append(Step(id=met, kind=OpKind.BARRIER, device=device, barrier=name))
 
     def queue(self, queue: Queue) -> Queue:
         """That of a copy engine, where there is more than one queue."""

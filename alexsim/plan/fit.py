@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from alexsim.errors import MemoryBudgetError
-from alexsim.plan.planner import plan
+from alexsim.plan.planner import representative
 from alexsim.plan.records import Buffer, Plan
 from alexsim.plan.spec import POLICIES, Policy
 from alexsim.units import format_bytes
@@ -65,7 +65,7 @@ def fit(of: Plan, budget_bytes: int, *, context_bytes: int = 0) -> Fit:
         if device.total_bytes + context_bytes > budget_bytes
     )
     room = budget_bytes - context_bytes
-    largest = _largest_batch(of, room, of.policy, len(of.devices))
+    largest = _largest_batch(of, room, of.policy, len(of.devices) * of.alike)
     return Fit(
         budget_bytes=budget_bytes,
         fits=not shortages,
@@ -79,7 +79,7 @@ def _suggestions(of: Plan, room: int, largest: int) -> list[str]:
     found = []
     if largest:
         found.append(f"--batch {largest}")
-    devices = len(of.devices)
+    devices = len(of.devices) * of.alike
     tighter = POLICIES[POLICIES.index(of.policy) + 1 :]
     for policy in tighter:
         if _fits(of, room, of.images, policy, devices):
@@ -96,21 +96,33 @@ def _suggestions(of: Plan, room: int, largest: int) -> list[str]:
 
 
 def _largest_batch(of: Plan, room: int, policy: Policy, devices: int) -> int:
-    """Largest minibatch that fits: memory never shrinks as the batch grows, so bisect."""
+    """Largest minibatch that fits.
+
+    Memory never shrinks as the batch grows, and grows nearly in proportion: a few straight lines
+    through what is known lead there; where they do not, halves do.
+    """
     shares = of.spec.shares
-    low, high = 0, 1
-    while high <= _MOST_BATCH and _fits(of, room, high * shares, policy, devices):
-        low, high = high, 2 * high
+    one = _need(of, shares, policy, devices)
+    if one > room:
+        return 0
+    known, images = max(device.total_bytes for device in of.devices), of.images // shares
+    guess = 1 + (room - one) * (images - 1) // max(known - one, 1)
+    low, high, tried = 1, 2 * _MOST_BATCH, 0
     while high - low > 1:
-        middle = (low + high) // 2
-        if _fits(of, room, middle * shares, policy, devices):
-            low = middle
-        else:
-            high = middle
+        tried += 1
+        probe = (low + high) // 2 if tried > 8 else min(max(guess, low + 1), high - 1)
+        need = _need(of, probe * shares, policy, devices)
+        low, high = (probe, high) if need <= room else (low, probe)
+        guess = 1 + (room - one) * (probe - 1) // max(need - one, 1)
     return low * shares
 
 
 def _fits(of: Plan, room: int, batch_size: int, policy: Policy, devices: int) -> bool:
+    return _need(of, batch_size, policy, devices) <= room
+
+
+def _need(of: Plan, batch_size: int, policy: Policy, devices: int) -> int:
+    """Bytes of the fullest device."""
     gpus = of.spec.gpus if of.partition == "replicas" else devices
-    other = plan(replace(of.spec, gpus=gpus, batch_size=batch_size, policy=policy))
-    return all(device.total_bytes <= room for device in other.devices)
+    other = representative(replace(of.spec, gpus=gpus, batch_size=batch_size, policy=policy))
+    return max(device.total_bytes for device in other.devices)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TypeVar
 
 from alexsim.network.layers import Shape
 from alexsim.plan.buffers import Piece
 from alexsim.plan.placement import Step
-from alexsim.plan.records import Block, Buffer, Category, Exchange, OpKind
+from alexsim.plan.records import Block, Buffer, Category, Collective, Exchange, OpKind
 from alexsim.plan.spec import Policy
 from alexsim.plan.steps import StepList
 
@@ -86,6 +87,7 @@ def lay_out(device: int, steps: StepList, pieces: list[Piece], policy: Policy) -
             offset_bytes=room.offset,
             first=room.first,
             last=room.last,
+            joined=len(room.groups) > 1,
         )
         for room in rooms
     )
@@ -131,12 +133,17 @@ def _lifetimes(
     if whole_step:
         return {piece.name: (0, end) for piece in pieces}
     touched: dict[str, list[int]] = {}
+    collectives = {one.name: one for one in steps.collectives}
     for position, op in enumerate(ops):
         for name in (*op.reads, *op.writes):
             touched.setdefault(name, []).append(position)
         if op.kind == OpKind.POST:
             # The other device may pull until the barrier after its wait, or the end of the step.
             touched[op.reads[0]].append(_pulled_by(steps, op, device))
+        if sent := op.operands.get("sent"):
+            until = _taken_by(ops, position, collectives)
+            for name in sent:
+                touched[name].append(until)
     lives = {}
     for piece in pieces:
         whole = piece.persistent or piece.name not in touched
@@ -155,19 +162,38 @@ def _pulled_by(steps: StepList, post: Step, device: int) -> int:
     computed from what it pulled.
     """
     exchange = next(e for e in steps.exchanges if e.name == post.exchange)
-    target = steps.steps[int(exchange.target.removeprefix("gpu"))]
+    target = steps.steps[exchange.target_index]
     pulled = next(
         i for i, op in enumerate(target) if op.exchange == post.exchange and op is not post
     )
     # A gradient is added after it is pulled; until then 2012's kernels read the source's memory.
     pulled = max(i for i, op in enumerate(target) if i == pulled or _adds(op, exchange))
     posted = {op.exchange for op in target[pulled:] if op.kind == OpKind.POST}
-    barriers = {op.id.partition(".")[2] for op in target[pulled:] if op.kind == OpKind.BARRIER}
+    barriers = {op.barrier for op in target[pulled:] if op.kind == OpKind.BARRIER}
     return next(
         i
         for i, op in enumerate(steps.steps[device])
         if (op.kind == OpKind.WAIT and op.exchange in posted)
-        or (op.kind == OpKind.BARRIER and op.id.partition(".")[2] in barriers)
+        or (op.kind == OpKind.BARRIER and op.barrier in barriers)
+    )
+
+
+def _taken_by(ops: list[Step], sends: int, collectives: Mapping[str, Collective]) -> int:
+    """First position that a device reaches only after all others have taken what it sent.
+
+    That is a barrier, or a collective in which it receives from every one of them: whoever sends
+    there has ended all collectives before.
+    """
+    device = ops[sends].device
+    takers = set(collectives[ops[sends].collective].receivers) - {device}
+    return next(
+        index
+        for index, op in enumerate(islice(ops, sends + 1, None), sends + 1)
+        if op.kind == OpKind.BARRIER
+        or (
+            ("received" in op.operands or "total" in op.operands)
+            and takers.issubset(collectives[op.collective].senders)
+        )
     )
 
 

@@ -30,6 +30,19 @@ class Step:
     fused: bool = False
     epilogue: str = ""
     exchange: str = ""
+    collective: str = ""
+    layer: str = ""
+    """As ``part`` says, if there is one."""
+    column: int = 0
+    turn: int | None = None
+    barrier: str = ""
+    waits: tuple[str, ...] = ()
+    """Buffers like those that other devices send or receive here, where this one stands for them:
+    it sends when it has them, and uses them no sooner than they do."""
+
+    def __post_init__(self) -> None:
+        if self.part is not None:
+            self.layer, self.column = self.part.layer.name, self.part.column
 
 
 def activation(device: int, layer: str, column: int) -> str:
@@ -52,6 +65,9 @@ class Placement:
     batch_size: int
     turn: int | None = None
     """Whose images the fully connected layers of a hybrid plan are working on now."""
+    _inputs: dict[tuple[str, int, int, str], tuple[tuple[str, ...], ...]] = field(
+        default_factory=dict
+    )
 
     @property
     def turns(self) -> int:
@@ -80,11 +96,16 @@ class Placement:
 
     def inputs(self, part: Part, name: str = "activation") -> tuple[tuple[str, ...], ...]:
         """Buffers that a part reads, input by input, on its own device; or their gradients'."""
-        device = self.device_of[part.column]
-        return tuple(
-            tuple(self.local(device, read, name) for read in group)
-            for group in self.inputs_now(part)
-        )
+        # Of many columns, in many turns, the same names are asked for again and again.
+        turn = self.turn or 0 if part.gathers else 0
+        key = (part.layer.name, part.column, turn, name)
+        if key not in self._inputs:
+            device = self.device_of[part.column]
+            self._inputs[key] = tuple(
+                tuple(self.local(device, read, name) for read in group)
+                for group in self.inputs_now(part)
+            )
+        return self._inputs[key]
 
     def local(self, device: int, read: Read, name: str) -> str:
         """Buffer of an output or its gradient on ``device``: its own, or a remote copy."""

@@ -28,7 +28,25 @@ def plan(of: PlanSpec | Network, **choices: Any) -> Plan:
         PlanError: a choice is not one of those allowed.
         NetworkError: the network cannot be split so.
     """
-    spec = replace(of, **choices) if isinstance(of, PlanSpec) else PlanSpec(network=of, **choices)
+    return _plan(_spec(of, choices), first_only=False)
+
+
+def representative(of: PlanSpec | Network, **choices: Any) -> Plan:
+    """``plan``, but of devices that do alike only the first: for whoever needs no more than times
+    and bytes.
+
+    Columns differ, and all stay. Devices of a hybrid plan differ by one unit of a layer more or
+    less, and by the cost, which the first has. It stands for the others (``Plan.stands_for``), so
+    that the work grows with their number, not with its square.
+    """
+    return _plan(_spec(of, choices), first_only=True)
+
+
+def _spec(of: PlanSpec | Network, choices: dict[str, Any]) -> PlanSpec:
+    return replace(of, **choices) if isinstance(of, PlanSpec) else PlanSpec(network=of, **choices)
+
+
+def _plan(spec: PlanSpec, *, first_only: bool) -> Plan:
     network = spec.written
     if why := BACKENDS[spec.backend].refused(network):
         raise PlanError(why)
@@ -39,9 +57,11 @@ def plan(of: PlanSpec | Network, **choices: Any) -> Plan:
         variable_batch=spec.variable_batch,
         schedule=spec.schedule,
         trainable=spec.trained,
+        optimizer=spec.optimizer,
         staged=spec.backend != "",
         replicas=spec.copies,
         kernels=BACKENDS[spec.backend] if spec.fusion == "kernels" else None,
+        first_only=first_only and spec.partition == "hybrid",
     )
     steps.build()
     found = pieces(steps, spec.policy)
@@ -49,12 +69,19 @@ def plan(of: PlanSpec | Network, **choices: Any) -> Plan:
         _device_plan(steps, device, lay_out(device, steps, found, spec.policy), spec.backend)
         for device in range(len(steps.steps))
     )
-    return Plan(spec=spec, network=network, devices=devices, exchanges=tuple(steps.exchanges))
+    return Plan(
+        spec=spec,
+        network=network,
+        devices=devices,
+        posted=tuple(steps.exchanges),
+        collectives=tuple(steps.collectives),
+    )
 
 
 def _device_plan(steps: StepList, device: int, layout: Layout, backend: str) -> DevicePlan:
     return DevicePlan(
         name=f"gpu{device}",
+        index=device,
         columns=tuple(c for c, at in enumerate(steps.device_of) if at == device),
         ops=_ops(steps, device, layout, backend),
         buffers=layout.buffers,
@@ -80,7 +107,14 @@ def _ops(steps: StepList, device: int, layout: Layout, backend: str) -> tuple[Op
             previous.clear()
         elif barrier:
             depends_on.add(barrier)
-        choice = choose(step.kind, step.part, steps.batch_size, accumulate=step.accumulate)
+        choice = choose(
+            step.kind,
+            step.part,
+            steps.batch_size,
+            accumulate=step.accumulate,
+            fused=step.fused,
+            optimizer=steps.optimizer,
+        )
         ops.append(_op(step, device, tuple(sorted(depends_on)), choice))
         previous.append(step.id)
         if step.kind == OpKind.BARRIER:
@@ -89,13 +123,12 @@ def _ops(steps: StepList, device: int, layout: Layout, backend: str) -> tuple[Op
 
 
 def _op(step: Step, device: int, depends_on: tuple[str, ...], choice: Choice) -> Op:
-    part = step.part
     return Op(
         id=step.id,
         kind=step.kind,
         device=f"gpu{device}",
-        layer=part.layer.name if part else "",
-        column=part.column if part else 0,
+        layer=step.layer,
+        column=step.column,
         queue=step.queue,
         operands=step.operands,
         reads=step.reads,
@@ -111,6 +144,9 @@ def _op(step: Step, device: int, depends_on: tuple[str, ...], choice: Choice) ->
         fused=step.fused,
         epilogue=step.epilogue,
         exchange=step.exchange,
+        collective=step.collective,
+        turn=step.turn,
+        barrier=step.barrier,
     )
 
 
@@ -129,7 +165,7 @@ class _Hazards:
     def of(self, step: Step) -> set[str]:
         """Ids that ``step`` depends on; remembers what it touches."""
         depends_on: set[str] = set()
-        for name in step.reads:
+        for name in (*step.reads, *step.waits):
             place = self._place.get(name)
             if place and place in self._writer:
                 depends_on.add(self._writer[place])
@@ -144,7 +180,7 @@ class _Hazards:
             if place := self._place.get(name):
                 self._readers.setdefault(place, set()).add(step.id)
                 self._touched.setdefault(place[0], set()).add(step.id)
-        for name in step.writes:
+        for name in (*step.writes, *step.waits):
             place = self._place[name]
             self._writer[place], self._readers[place] = step.id, set()
             self._touched.setdefault(place[0], set()).add(step.id)

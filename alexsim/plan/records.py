@@ -12,6 +12,7 @@ from typing import Literal
 from alexsim.network.counts import FLOAT_BYTES, Count
 from alexsim.network.layers import Shape
 from alexsim.network.network import Network, Part
+from alexsim.network.update_rules import Optimizer
 from alexsim.plan.spec import Partition, PlanSpec, Policy, Schedule, TransportName
 
 Queue = Literal["compute", "copy_in", "copy_out"]
@@ -26,7 +27,8 @@ class OpKind(StrEnum):
     """What an op does. An exchange is a post on its source and a wait on its target.
 
     An ``all_reduce`` begins to sum a layer's gradients over replicas, or over a hybrid plan's
-    devices; the layer's ``update`` waits for the sum.
+    devices; the layer's ``update`` waits for the sum. ``all_gather`` and ``reduce_scatter`` are a
+    device's part of a ``Collective``, which is over when they end.
     """
 
     UPLOAD = "upload"
@@ -41,6 +43,8 @@ class OpKind(StrEnum):
     ACCUMULATE = "accumulate"
     CLEAR = "clear"
     ALL_REDUCE = "all_reduce"
+    ALL_GATHER = "all_gather"
+    REDUCE_SCATTER = "reduce_scatter"
     BARRIER = "barrier"
 
 
@@ -102,6 +106,8 @@ class Block:
     offset_bytes: int
     first: int
     last: int
+    joined: bool = False
+    """Whether its buffers lie side by side in it; else each of them begins where it does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,11 +145,19 @@ class Op:
     epilogue: str = ""
     """The layer that the same kernel does too: it follows this one, in the same column."""
     exchange: str = ""
+    collective: str = ""
+    turn: int | None = None
+    """Whose images a layer that a hybrid plan splits works on."""
+    barrier: str = ""
+    """What a barrier is called on every device that meets there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
-    """One transfer of an activation or its gradient between two devices."""
+    """One transfer of an activation or its gradient between two devices.
+
+    Of a gradient that a collective brings, ``target_buffer`` is the sum that it is added to.
+    """
 
     name: str
     layer: str
@@ -151,9 +165,130 @@ class Exchange:
     direction: Literal["forward", "backward"]
     source: str
     target: str
+    source_index: int
+    target_index: int
+    """Places of these devices among the plan's."""
     source_buffer: str
     target_buffer: str
     size_bytes: int
+    turn: int | None = None
+
+    @property
+    def exchanged_bytes(self) -> int:
+        """Bytes that cross between devices."""
+        return self.size_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collective:
+    """What devices exchange of one layer in one turn of a hybrid plan.
+
+    Forward, a device with one of ``columns`` sends its output to all ``readers``. Backward, every
+    reader sends its part of the output's gradient to the column that it is of, where the parts are
+    added in order of devices, after the device's own. Column ``i`` of such a plan is on device
+    ``i``.
+    """
+
+    name: str
+    layer: str
+    turn: int
+    direction: Literal["forward", "backward"]
+    columns: tuple[int, ...]
+    """Those whose values travel."""
+    column_bytes: tuple[int, ...]
+    """Bytes of each."""
+    readers: tuple[int, ...]
+    """Devices that read them, or have a part of their gradients."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all columns together."""
+        return sum(self.column_bytes)
+
+    @property
+    def exchanged_bytes(self) -> int:
+        """Bytes that cross between devices, every pair of them counted."""
+        readers = frozenset(self.readers)
+        return sum(
+            size * (len(readers) - (column in readers))
+            for column, size in zip(self.columns, self.column_bytes, strict=True)
+        )
+
+    @property
+    def senders(self) -> tuple[int, ...]:
+        """Devices that have something for others, or for themselves."""
+        return self.columns if self.direction == "forward" else self.readers
+
+    @property
+    def receivers(self) -> tuple[int, ...]:
+        """Devices for which it is."""
+        return self.readers if self.direction == "forward" else self.columns
+
+    @property
+    def source(self) -> str:
+        """Who sends, in words."""
+        return _who(self.senders)
+
+    @property
+    def target(self) -> str:
+        """Who receives, in words."""
+        return _who(self.receivers)
+
+    def exchanges(self) -> Iterator[Exchange]:
+        """All transfers between two devices that it is made of."""
+        for column, size in zip(self.columns, self.column_bytes, strict=True):
+            for reader in self.readers:
+                if reader != column:
+                    yield self._exchange(column, reader, size)
+
+    def sent_by(self, device: int) -> tuple[Exchange, ...]:
+        """Transfers from one device, by target."""
+        forward = self.direction == "forward"
+        return self._to_readers(device) if forward else self._of_columns(device)
+
+    def received_by(self, device: int) -> tuple[Exchange, ...]:
+        """Transfers to one device, by source."""
+        forward = self.direction == "forward"
+        return self._of_columns(device) if forward else self._to_readers(device)
+
+    def _to_readers(self, column: int) -> tuple[Exchange, ...]:
+        if column not in self.columns:
+            return ()
+        size = self.column_bytes[self.columns.index(column)]
+        return tuple(self._exchange(column, one, size) for one in self.readers if one != column)
+
+    def _of_columns(self, reader: int) -> tuple[Exchange, ...]:
+        if reader not in self.readers:
+            return ()
+        return tuple(
+            self._exchange(column, reader, size)
+            for column, size in zip(self.columns, self.column_bytes, strict=True)
+            if column != reader
+        )
+
+    def _exchange(self, column: int, reader: int, size_bytes: int) -> Exchange:
+        forward = self.direction == "forward"
+        what = f"{self.layer}.{letter(column)}"
+        sends, receives = (column, reader) if forward else (reader, column)
+        there, here = ("activation", "remote") if forward else ("remote_grad", "activation_grad")
+        return Exchange(
+            name=f"{what}.turn{self.turn}.{self.direction}.gpu{sends}-gpu{receives}",
+            layer=self.layer,
+            column=column,
+            direction=self.direction,
+            source=f"gpu{sends}",
+            target=f"gpu{receives}",
+            source_index=sends,
+            target_index=receives,
+            source_buffer=f"gpu{sends}/{what}.{there}",
+            target_buffer=f"gpu{receives}/{what}.{here}",
+            size_bytes=size_bytes,
+            turn=self.turn,
+        )
+
+
+def _who(devices: tuple[int, ...]) -> str:
+    return f"gpu{devices[0]}" if len(devices) == 1 else "all"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +296,8 @@ class DevicePlan:
     """What one device holds and does in a step, ops in issue order."""
 
     name: str
+    index: int
+    """Place among the plan's devices."""
     columns: tuple[int, ...]
     ops: tuple[Op, ...]
     buffers: tuple[Buffer, ...]
@@ -195,7 +332,11 @@ class Plan:
     network: Network
     """Written in as many columns as it is split into."""
     devices: tuple[DevicePlan, ...]
-    exchanges: tuple[Exchange, ...]
+    """All; or, made by ``representative``, the first of those that are alike."""
+    posted: tuple[Exchange, ...]
+    """Exchanges that are a post and a wait each."""
+    collectives: tuple[Collective, ...]
+    """All others, many at a time."""
 
     @property
     def batch_size(self) -> int:
@@ -228,6 +369,11 @@ class Plan:
         return self.spec.trained
 
     @property
+    def optimizer(self) -> Optimizer:
+        """By which rule weights are updated."""
+        return self.spec.optimizer
+
+    @property
     def backend(self) -> str:
         """Who runs it."""
         return self.spec.backend
@@ -254,14 +400,37 @@ class Plan:
         return self.spec.turns
 
     @property
+    def stands_for(self) -> int:
+        """Devices that each of ``devices`` stands for, itself included: all replicas do the same,
+        and the first device of a hybrid plan does as much as any."""
+        return self.replicas * self.alike
+
+    @property
+    def alike(self) -> int:
+        """Of these, those of one replica."""
+        return self.turns // len(self.devices) if self.partition == "hybrid" else 1
+
+    @property
+    def transfers(self) -> tuple[Exchange | Collective, ...]:
+        """Whatever brings values from device to device in one step, collectives as one each."""
+        return (*self.posted, *self.collectives)
+
+    @property
+    def exchanges(self) -> tuple[Exchange, ...]:
+        """Every transfer between two devices in one step."""
+        of_many = (exchange for one in self.collectives for exchange in one.exchanges())
+        return (*self.posted, *of_many)
+
+    @property
     def exchanged_bytes(self) -> int:
         """Bytes that cross between devices in one step, all directions added."""
-        return sum(exchange.size_bytes for exchange in self.exchanges)
+        return sum(one.exchanged_bytes for one in self.transfers)
 
     @property
     def reduced_bytes(self) -> int:
         """Bytes of gradients that are summed in one step, over all devices of a replica."""
-        return sum(op.count.moved_bytes for op in self.ops() if op.kind == OpKind.ALL_REDUCE)
+        sums = (op.count.moved_bytes for op in self.ops() if op.kind == OpKind.ALL_REDUCE)
+        return self.alike * sum(sums)
 
     def ops(self) -> Iterator[Op]:
         """Every op of every device."""

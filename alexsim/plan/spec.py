@@ -8,6 +8,7 @@ from typing import Literal
 from alexsim.errors import PlanError, unknown
 from alexsim.network.hybrid import first_split, hybrid
 from alexsim.network.network import Network
+from alexsim.network.update_rules import OPTIMIZERS, Optimizer
 
 Policy = Literal["as-released", "in-place", "reuse"]
 Schedule = Literal["serial", "overlap"]
@@ -61,6 +62,8 @@ class PlanSpec:
     trainable: frozenset[str] | None = None
     """Layers that learn; every layer with parameters by default. Gradients that no trained layer
     needs are left out, with their buffers."""
+    optimizer: Optimizer = "sgd-2012"
+    """By which rule weights are updated: see ``alexsim.network.update_rules``."""
     backend: str = ""
     """Who runs it: ``aten``, ``triton``, or nobody (``""``: the 2012 kernels, without scratch)."""
     fusion: Fusion = "none"
@@ -75,6 +78,7 @@ class PlanSpec:
             ("policy", POLICIES),
             ("schedule", SCHEDULES),
             ("transport", ("", *TRANSPORTS)),
+            ("optimizer", OPTIMIZERS),
             ("backend", BACKENDS),
             ("fusion", FUSIONS),
         ):

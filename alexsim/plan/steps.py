@@ -14,6 +14,7 @@ from alexsim.network import counts
 from alexsim.network.counts import FLOAT_BYTES, Count
 from alexsim.network.layers import FullyConnected, Role, SoftmaxCrossEntropy
 from alexsim.network.network import INPUT, Part
+from alexsim.network.update_rules import RULES, UPDATES, Optimizer
 from alexsim.network.views import Read
 from alexsim.plan.backends.base import Backend
 from alexsim.plan.crossings import Crossings
@@ -30,6 +31,7 @@ class StepList(Crossings):
     """Builds the step: per device its ops, and the exchanges between devices."""
 
     trainable: frozenset[str]
+    optimizer: Optimizer = "sgd-2012"
     replicas: int = 1
     """Copies of these devices, whose gradients are summed before the update."""
     variable_batch: bool = False
@@ -58,7 +60,7 @@ class StepList(Crossings):
         self.learning = self.network.reaches(self.trainable)
         self.joining = tuple(
             part
-            for parts in self.network.parts
+            for parts in self.layers
             for part in parts
             if len(part.reads) > len(part.inputs) and not part.gathers
         )
@@ -75,29 +77,26 @@ class StepList(Crossings):
         """Emit forward, loss, backward and update."""
         for device in range(len(self.steps)):
             self._upload(device)
-        copied, layers = self.network.copied, self.network.parts
+        copied, layers = self.network.copied, self.layers
         for parts in layers[:copied]:
             for part in parts:
                 self._forward(part)
-        early = self._gathered_early()
         for turn in range(self.turns):
             self.turn = turn if copied else None
             self.contributed.clear()
             self.fetched.clear()
-            for parts in layers[copied:]:
-                self.fetch_inputs(early.pop(turn, []) or self.offer_inputs(parts))
-                for part in parts:
+            for index in range(copied, len(layers)):
+                self._bring_inputs(index)
+                for part in layers[index]:
                     self._forward(part)
             for head in self.network.heads:
                 self._loss(self.network.part_of(head.name, 0))
-            self.barrier("cost")
+            if not copied:
+                self.barrier("cost")
             for index in range(len(layers) - 1, copied - 1, -1):
                 self._backward(index)
             if copied and self.variable_batch:
                 self._updates(layers[copied:])
-            if copied:
-                # The next turn overwrites what others may still read.
-                self.barrier("next")
         self.turn = None
         for index in range(copied - 1, -1, -1):
             self._backward(index)
@@ -105,18 +104,21 @@ class StepList(Crossings):
         self._updates(layers[:copied] if self.variable_batch else layers)
         self.barrier("end")
 
-    def _gathered_early(self) -> dict[int, list[Exchange]]:
-        """By turn, what the overlap schedule sends before the first of them.
-
-        One device's activations travel while those of another are worked on (Krizhevsky 2014,
-        section 4, scheme b).
-        """
-        found: dict[int, list[Exchange]] = {}
-        if self.network.copied and self.schedule == "overlap":
-            for turn in range(self.turns):
+    def _bring_inputs(self, index: int) -> None:
+        """What a layer reads of other devices."""
+        parts = self.network.parts[index]
+        if self.turn is None:
+            self.fetch_inputs(self.offer_inputs(parts))
+        elif not parts[0].gathers or self.schedule == "serial":
+            self.gather(parts)
+        else:
+            # One device's activations travel while those of another are worked on (Krizhevsky
+            # 2014, section 4, scheme b).
+            now = self.turn
+            for turn in range(now + 1 if now else 0, min(now + 2, self.turns)):
                 self.turn = turn
-                found[turn] = self.offer_inputs(self.network.parts[self.network.copied])
-        return found
+                self.gather(parts)
+            self.turn = now
 
     def _updates(self, layers: tuple[tuple[Part, ...], ...]) -> None:
         for parts in layers:
@@ -127,9 +129,11 @@ class StepList(Crossings):
     def fuses(self, part: Part) -> bool:
         """Whether a weight gradient goes straight into the momentum, as 2012's fc layers' did.
 
-        Gradients of replicas are summed first: then each has a buffer.
+        Gradients of replicas are summed first: then each has a buffer. So it has where a rule needs
+        the gradient itself.
         """
-        return isinstance(part.layer, FullyConnected) and self.replicas == 1
+        fusing = RULES[self.optimizer].fused_flop > 0 and self.replicas == 1
+        return fusing and isinstance(part.layer, FullyConnected)
 
     def end_of(self, part: Part, *, backward: bool = False) -> Part | None:
         """What the kernel of a part does too, in the forward or in the backward pass."""
@@ -178,6 +182,7 @@ class StepList(Crossings):
                 accumulate=accumulate,
                 fused=fused,
                 epilogue=end.layer.name if end else "",
+                turn=None if part.copied else self.turn,
             )
         )
 
@@ -243,7 +248,7 @@ class StepList(Crossings):
         self._add(OpKind.LOSS, part, reads=reads, count=Count(moved_bytes=size))
 
     def _backward(self, index: int) -> None:
-        parts = self.network.parts[index]
+        parts = self.layers[index]
         after = self.ends.get(parts[0].layer.name)
         if parts[0].view or (after and after.backward):
             return
@@ -252,9 +257,16 @@ class StepList(Crossings):
         if serial or sums_first:
             self._grad_weights(parts)
         pushes: list[Exchange] = []
-        if any(self.has_grad(read.layer) for read in parts[0].reads):
+        passes_on = any(self.has_grad(read.layer) for read in parts[0].reads)
+        if passes_on:
             for part in parts:
                 self._grad_inputs(part)
+        if parts[0].gathers:
+            # The next turn overwrites what others may still read; what comes now, it does not.
+            self.barrier("next")
+        if passes_on and self.turn is not None:
+            self.scatter(self.network.parts[index])
+        elif passes_on:
             pushes = self.push_grads(parts)
         if not (serial or sums_first):
             self._grad_weights(parts)
@@ -424,23 +436,27 @@ class StepList(Crossings):
         return set(passed)
 
     def _update(self, part: Part) -> None:
-        fused = self.fuses(part)
-        reads, writes = {}, {}
+        fused, rule = self.fuses(part), RULES[self.optimizer]
+        reads: dict[str, tuple[str, ...]] = {}
+        writes: dict[str, tuple[str, ...]] = {}
         for held in part.trained:
             name, in_momentum = held.name, fused and held.role == Role.WEIGHT
-            state = {name: name, f"{name}.momentum": f"{name}.momentum"}
             if not in_momentum:
                 reads[f"d{name}"] = (self._own(part, f"{name}.grad"),)
-            for role, buffer in state.items():
-                reads[role] = (self._own(part, buffer),)
+                if rule.uses_up_gradient:
+                    writes[f"d{name}"] = reads[f"d{name}"]
+            for role in (name, *(f"{name}.{kept}" for kept in rule.state)):
+                reads[role] = (self._own(part, role),)
                 if role == name or not in_momentum:
                     writes[role] = reads[role]
+        if rule.counts_updates:
+            reads[UPDATES] = writes[UPDATES] = (self._own(part, UPDATES),)
         self._add(
             OpKind.UPDATE,
             part,
             reads=reads,
             writes=writes,
-            count=counts.update(part, fused=fused),
+            count=counts.update(part, fused=fused, optimizer=self.optimizer),
             fused=fused,
         )
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from alexsim.network import counts
-from alexsim.network.layers import MaxPool
+from alexsim.network.layers import Concat, MaxPool
 from alexsim.network.network import Network, Part
+from alexsim.network.update_rules import RULES
 from alexsim.plan.planner import plan
 from alexsim.plan.records import Category, DevicePlan, Op, OpKind, Plan
 
@@ -77,7 +78,10 @@ def flop_table(
                 flop=2 * mac[OpKind.FORWARD],
                 grad_input_flop=2 * mac[OpKind.GRAD_INPUT],
                 grad_weight_flop=2 * mac[OpKind.GRAD_WEIGHT],
-                update_flop=sum(counts.update(part, fused=False).elementwise_flop for part in parts)
+                update_flop=sum(
+                    counts.update(part, fused=False, optimizer=made.optimizer).elementwise_flop
+                    for part in parts
+                )
                 if name in made.trainable
                 else 0,
                 elementwise_flop=_elementwise(mine, work, parts, batch_size),
@@ -91,19 +95,24 @@ def _elementwise(
     ops: list[Op], work: tuple[OpKind, ...], parts: tuple[Part, ...], batch_size: int
 ) -> int:
     total = sum(op.count.elementwise_flop for op in ops if op.kind in work)
-    # A fused weight gradient carries six FLOP per weight that belong to the update.
+    # A fused weight gradient carries FLOP per weight that belong to the update.
     fused = any(op.fused and op.kind == OpKind.GRAD_WEIGHT for op in ops)
-    return (total - 6 * fused * sum(part.weight_count for part in parts)) // batch_size
+    carried = RULES["sgd-2012"].fused_flop * sum(part.weight_count for part in parts)
+    return (total - carried * fused) // batch_size
 
 
 def without_formula(network: Network) -> tuple[tuple[str, OpKind], ...]:
     """Layers and passes that a plan runs and for which ``counts`` gives no FLOP at all."""
     kinds = (OpKind.FORWARD, OpKind.GRAD_INPUT, OpKind.GRAD_WEIGHT, OpKind.UPDATE)
-    # The largest of a single pixel takes no comparison.
+    # The largest of a single pixel takes no comparison; what is passed on as it is, is copied.
     free = {
-        (la.name, OpKind.FORWARD)
+        (la.name, kind)
         for la in network.layers
-        if isinstance(la, MaxPool) and la.size == 1
+        for kind, is_free in (
+            (OpKind.FORWARD, isinstance(la, Concat) or (isinstance(la, MaxPool) and la.size == 1)),
+            (OpKind.GRAD_INPUT, isinstance(la, Concat) or la.passes_grad),
+        )
+        if is_free
     }
     found = (
         (op.layer, op.kind)

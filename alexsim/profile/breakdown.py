@@ -51,7 +51,10 @@ def rounds_of(trace: Trace, plan: Plan) -> list[dict[str, float]]:
 
 def transfers_s(plan: Plan, rounds: Rounds) -> float:
     """Uploads, exchanges and sums of a step, and waiting for sums, all devices."""
-    moves = (OpKind.UPLOAD, OpKind.POST, OpKind.WAIT, OpKind.ALL_REDUCE)
+    moves = (
+        OpKind.UPLOAD, OpKind.POST, OpKind.WAIT, OpKind.ALL_REDUCE, OpKind.ALL_GATHER,
+        OpKind.REDUCE_SCATTER,
+    )  # fmt: skip
     ids = [op.id for op in plan.ops() if op.kind in moves]
     ids += [waited_for(op) for op in plan.ops() if op.kind == OpKind.UPDATE]
     return sum(statistics.median(ops.get(one, 0.0) for ops in rounds) for one in ids)

@@ -23,7 +23,7 @@ from alexsim.report.trace_ops import (
     profilers_name,
 )
 from alexsim.strict_json import json_text
-from alexsim.trace import Span, Trace
+from alexsim.trace import Span, Trace, device_number
 from alexsim.units import MIB
 
 Event = dict[str, Any]
@@ -90,13 +90,13 @@ def chrome_trace(clocks: Iterable[Clock]) -> Event:
 def rank_traces(clock: Clock) -> list[Event]:
     """One document per virtual GPU, as distributed profilers write them.
 
-    Of replicas, which are all alike, there is the first. A single simulated step is written
+    Of devices that are all alike, there is the first. A single simulated step is written
     several times, because readers leave out the first step and the last.
     """
     if len(clock.trace.bounds()) == 1:
         clock = replace(clock, trace=repeated(clock.trace, _STEPS))
     names = [device.name for device in clock.plan.devices]
-    ranks = len(names) * clock.plan.replicas
+    ranks = len(names) * clock.plan.stands_for
     return [
         _document(_Rows(clock, rank + 1, launches=True, only=name).events(), rank=rank, ranks=ranks)
         for rank, name in enumerate(names)
@@ -128,7 +128,11 @@ class _Rows:
         spans = [span for span in clock.trace.spans if only in ("", span.device)]
         self._bounds, self._shift = clock.trace.bounds(), _shifts(clock.trace)
         self._spans = sorted(spans, key=lambda span: (span.step, span.start_s, span.end_s))
-        devices = dict.fromkeys(device.name for device in clock.plan.devices)
+        seen = {span.device for span in spans}
+        # A prediction has one device where all are alike.
+        devices = dict.fromkeys(
+            device.name for device in clock.plan.devices if not seen or device.name in seen
+        )
         devices |= dict.fromkeys(span.device for span in spans)
         self.processes = {
             name: base + index
@@ -238,10 +242,10 @@ class _Rows:
             op = self._ops.get(span.op_id)
             if op is not None and op.kind in (OpKind.POST, OpKind.WAIT):
                 # Replicas' devices are numbered through.
-                replica = int(span.device.removeprefix("gpu")) // columns
+                replica = device_number(span.device) // columns
                 ends = posts if op.kind == OpKind.POST else waits
                 ends[span.step, replica, op.exchange] = span
-        ids = {exchange.name: n for n, exchange in enumerate(self._clock.plan.exchanges, start=1)}
+        ids = {exchange.name: n for n, exchange in enumerate(self._clock.plan.posted, start=1)}
         for key, post in posts.items():
             wait = waits.get(key)
             if wait is None:

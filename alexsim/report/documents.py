@@ -72,6 +72,7 @@ def memory_document(plan: Plan, verdict: Fit, *, context_bytes: int) -> dict[str
     """``alexsim memory --json``."""
     return head(plan.network.name, plan.images) | {
         "policy": plan.policy,
+        "optimizer": plan.optimizer,
         "partition": plan.partition,
         "fusion": plan.spec.fusion,
         "budget_bytes": verdict.budget_bytes,

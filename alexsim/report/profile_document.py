@@ -81,6 +81,7 @@ def _planned(plan: Plan, simulation: Simulation) -> dict[str, Any]:
         "fusion": plan.spec.fusion,
         "fused": {op.layer: op.epilogue for op in plan.ops() if op.epilogue},
         "layers_by_others": list(plan.lent),
+        "optimizer": plan.optimizer,
         "machine": simulation.machine,
         "library": simulation.library,
         "flop_counts": "direct",
@@ -183,25 +184,32 @@ def _exchanges(plan: Plan, simulation: Simulation) -> list[dict[str, Any]]:
     predicted = {one.name: one.seconds for one in simulation.exchanges}
     return [
         {
-            "name": exchange.name,
-            "source": exchange.source,
-            "target": exchange.target,
-            "bytes": exchange.size_bytes,
-            "predicted_s": predicted.get(exchange.name),
+            "name": one.name,
+            "source": one.source,
+            "target": one.target,
+            "bytes": one.exchanged_bytes,
+            "predicted_s": predicted.get(one.name),
         }
-        for exchange in plan.exchanges
+        for one in plan.transfers
     ]
 
 
 def _exchanges_s(plan: Plan, rounds: Rounds) -> dict[str, float | None]:
-    """Measured seconds of every exchange, its post and its wait."""
+    """Measured seconds of every exchange: its post and its wait, or the longest of those that
+    took part in it at a time."""
     ops: dict[str, list[str]] = {}
     for op in plan.ops():
-        if op.exchange:
-            ops.setdefault(op.exchange, []).append(op.id)
+        if name := op.exchange or op.collective:
+            ops.setdefault(name, []).append(op.id)
+    together = {one.name for one in plan.collectives}
     return {
-        name: _middle([sum(times.get(op, 0.0) for op in both) for times in rounds])
-        for name, both in ops.items()
+        name: _middle(
+            [
+                (max if name in together else sum)([times.get(op, 0.0) for op in ids])
+                for times in rounds
+            ]
+        )
+        for name, ids in ops.items()
     }
 
 

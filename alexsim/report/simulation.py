@@ -12,7 +12,7 @@ from rich.text import Text
 from alexsim.network.network import Network
 from alexsim.report.recipe import stages_table
 from alexsim.report.tables import data_path_text, milliseconds, plain_table
-from alexsim.simulate.records import DeviceTimes, Simulation
+from alexsim.simulate.records import DeviceTimes, ExchangeTimes, Simulation
 from alexsim.simulate.sensitivity import Sensitivity
 from alexsim.trace import activity
 from alexsim.train.stages import Training
@@ -260,14 +260,20 @@ def _longest(simulation: Simulation) -> RenderableType:
 
 def _exchanges(simulation: Simulation) -> RenderableType:
     out = plain_table("Exchanges", "what", "from", "to", "MiB", "ms")
-    for exchange in simulation.exchanges:
-        out.add_row(
-            ".".join(exchange.name.split(".")[:3]),
-            exchange.source,
-            exchange.target,
-            f"{exchange.size_bytes / MIB:.2f}",
-            f"{1e3 * exchange.seconds:.2f}",
-        )
+    in_turns: dict[str, list[ExchangeTimes]] = defaultdict(list)
+    rows = []
+    for one in simulation.exchanges:
+        name = ".".join(one.name.split(".")[:3])
+        if one.turn is None:
+            rows.append((name, one.source, one.target, [one]))
+        else:
+            in_turns[f"{one.layer} {one.direction}"].append(one)
+    rows += [
+        (f"{name}, {len(all_of)} turns", "all", "all", all_of) for name, all_of in in_turns.items()
+    ]
+    for name, source, target, all_of in rows:
+        size, taken = sum(one.size_bytes for one in all_of), sum(one.seconds for one in all_of)
+        out.add_row(name, source, target, f"{size / MIB:.2f}", f"{1e3 * taken:.2f}")
     return out
 
 

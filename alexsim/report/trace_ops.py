@@ -22,14 +22,20 @@ def kind_of(op: Op | None, span: Span) -> tuple[str, str]:
     """Category and name of an op's event, transfers as CUDA's own profilers call them."""
     name = span.op_id.removeprefix(f"{span.device}.")
     if op is None:
-        # Waiting for sums, or gathering for slices, belongs to no op of the plan.
+        # Waiting for sums belongs to no op of the plan.
         if activity(span.op_id) == "all_reduce":
             return "gpu_memcpy", f"Memcpy PtoP ({name})"
         return "host", name
     match op.kind:
         case OpKind.UPLOAD:
             return "gpu_memcpy", f"Memcpy HtoD ({name})"
-        case OpKind.POST | OpKind.WAIT | OpKind.ALL_REDUCE:
+        case (
+            OpKind.POST
+            | OpKind.WAIT
+            | OpKind.ALL_REDUCE
+            | OpKind.ALL_GATHER
+            | OpKind.REDUCE_SCATTER
+        ):
             return "gpu_memcpy", f"Memcpy PtoP ({name})"
     return "kernel", name
 
@@ -68,11 +74,17 @@ def profilers_name(span: Span) -> str:
         case "exchange":
             return "ncclKernel_SendRecv"
         case "all_reduce":
-            gathers = span.op_id.endswith(".all_gather")
-            return "ncclKernel_AllGather" if gathers else "ncclKernel_AllReduce"
+            return _COLLECTIVES[span.op_id.rpartition(".")[2]]
         case "barrier":
             return f"Sync {span.op_id.removeprefix(f'{span.device}.')}"
     return ""
+
+
+_COLLECTIVES = {
+    "all_reduce": "ncclKernel_AllReduce",
+    "all_gather": "ncclKernel_AllGather",
+    "reduce_scatter": "ncclKernel_ReduceScatter",
+}
 
 
 def is_seen(start_us: float, end_us: float) -> bool:

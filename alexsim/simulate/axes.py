@@ -18,6 +18,7 @@ from alexsim.machine.machine import (
     number_of,
 )
 from alexsim.network.editions import load_network
+from alexsim.network.update_rules import OPTIMIZERS
 from alexsim.plan.spec import PARTITIONS, POLICIES, SCHEDULES, TRANSPORTS
 from alexsim.simulate.costs.libraries import load_library
 from alexsim.simulate.costs.records import PRECISIONS
@@ -177,6 +178,7 @@ _VALUES: dict[str, Callable[[str], object]] = {
     "schedule": _one_of("schedule", *SCHEDULES),
     "transport": _one_of("transport", *TRANSPORTS),
     "policy": _one_of("policy", *POLICIES),
+    "optimizer": _one_of("optimizer", *OPTIMIZERS),
     "precision": _one_of("precision", *PRECISIONS),
     "data-path": _one_of("data-path", "jpeg", "none"),
 }

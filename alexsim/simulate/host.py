@@ -19,18 +19,16 @@ DECODE_PER_FILE, CROP_PER_IMAGE = 0.18, 0.07
 with its pixels. Measured: docs/data.md, "By size"."""
 
 
-def data_path_times(machine: Machine, plan: Plan, copies: int) -> DataPathTimes:
+def data_path_times(machine: Machine, plan: Plan) -> DataPathTimes:
     """Seconds that each stage takes for a batch; every node reads its share.
 
     Args:
         machine: whose rates are those of the crops that ``rates_for`` says.
-        plan: of one copy; its network says how large its images are.
-        copies: devices, or groups of them, that do what is planned.
+        plan: what is done in a step, by how many devices, on how many images of which size.
     """
-    devices = len(plan.devices) * copies
+    devices = len(plan.devices) * plan.stands_for
     nodes = math.ceil(devices / machine.devices_per_node.value)
-    whole = plan.batch_size * plan.turns * copies
-    images = math.ceil(whole / nodes)
+    images = math.ceil(plan.images / nodes)
     crop = plan.network.input_shape[1]
     side, rated = square_side(crop), square_side(machine.rates_for)
     decode = _cost(side, _SIDE, DECODE_PER_FILE) / _cost(rated, _SIDE, DECODE_PER_FILE)
@@ -40,7 +38,7 @@ def data_path_times(machine: Machine, plan: Plan, copies: int) -> DataPathTimes:
     croppers = machine.crop_workers.value * machine.crop_images_per_s.value
     return DataPathTimes(
         side=side,
-        images=whole,
+        images=plan.images,
         disk_s=images * file_bytes / machine.disk_bytes_per_s.value,
         decode_s=images * decode / decoders,
         crop_s=images * cropping / croppers,

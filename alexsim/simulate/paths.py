@@ -7,8 +7,9 @@ transfer holds every link it crosses until it is over, at the rate of the slowes
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from math import ceil, log2
+from math import ceil, log2, sqrt
 
 from alexsim.machine.machine import Link, Machine
 
@@ -106,23 +107,44 @@ def all_gather_s(machine: Machine, devices: int, size_bytes: int, *, peer: bool)
     return _collective(machine, devices, size_bytes, rounds=1, peer=peer, columns=1)
 
 
+def broadcast_s(machine: Machine, devices: int, size_bytes: int, *, peer: bool) -> float:
+    """Every device gets one device's buffer, or that one gets the sum of everybody's: the faster of
+    a chain and a tree.
+
+    Down a chain the buffer goes in pieces, so that all links carry something at a time; of how many
+    pieces, is the best compromise between latency and waiting for the first one (the pipelined
+    linear tree of Thakur et al. 2005 and Patarasuk et al. 2008).
+    """
+    return sum(
+        _chain_or_tree(count, size_bytes, rate, latency)
+        for count, rate, latency in _levels(machine, devices, peer=peer, columns=1)
+    )
+
+
 def _collective(
     machine: Machine, devices: int, size_bytes: int, *, rounds: int, peer: bool, columns: int
 ) -> float:
+    return sum(
+        _ring_or_tree(count, size_bytes, rate, latency, rounds)
+        for count, rate, latency in _levels(machine, devices, peer=peer, columns=columns)
+    )
+
+
+def _levels(
+    machine: Machine, devices: int, *, peer: bool, columns: int
+) -> Iterator[tuple[int, float, float]]:
+    """Members, bytes per second and latency of the collective inside a node, and over nodes."""
     if devices < 2:
-        return 0.0
+        return
     in_node = int(machine.devices_per_node.value)
     inside = min(devices, max(1, in_node // columns))
     nodes = ceil(devices / inside)
-    rate, latency = _inside(machine, inside, peer=peer)
-    seconds = _ring_or_tree(inside, size_bytes, rate, latency, rounds)
+    yield (inside, *_inside(machine, inside, peer=peer))
     if nodes > 1 and machine.network is not None:
         # The columns of a node share its adapter; each gets there over its own link.
         together = min(columns, in_node)
         hops = [*_up(machine, 0, "up", together), _Hop("node0.out", machine.network, together)]
-        rate, latency = _slowest(hops)
-        seconds += _ring_or_tree(nodes, size_bytes, rate, latency, rounds)
-    return seconds
+        yield (nodes, *_slowest(hops))
 
 
 def _inside(machine: Machine, devices: int, *, peer: bool) -> tuple[float, float]:
@@ -144,3 +166,11 @@ def _ring_or_tree(count: int, size_bytes: int, rate: float, latency: float, roun
     ring = rounds * (count - 1) * (latency + size_bytes / count / rate)
     tree = rounds * ceil(log2(count)) * (latency + size_bytes / rate)
     return min(ring, tree)
+
+
+def _chain_or_tree(count: int, size_bytes: int, rate: float, latency: float) -> float:
+    if count < 2:
+        return 0.0
+    whole, further = size_bytes / rate, count - 2
+    chain = latency + whole + further * latency + 2 * sqrt(further * latency * whole)
+    return min(chain, ceil(log2(count)) * (latency + whole))

@@ -43,9 +43,13 @@ class DeviceTimes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExchangeTimes:
-    """One transfer between devices."""
+    """One transfer between devices, or one that all take part in at a time."""
 
     name: str
+    layer: str
+    direction: str
+    turn: int | None
+    """Of a hybrid plan; None elsewhere."""
     source: str
     target: str
     size_bytes: int

@@ -224,7 +224,7 @@ def _network_of(row: Row) -> tuple[Network, frozenset[str], bool] | str:
         return _single(row)
     named = _match("network", f"{row.network}:{row.variant}")
     if named is None:
-        return f"{row.network} is not a chain of layers that we have"
+        return f"{row.network} is not among our editions as it was measured"
     network = load_network(named["name"])
     if row.library.startswith("matconvnet") and row.network == "AlexNet":
         network = load_network("alexnet-caffe")

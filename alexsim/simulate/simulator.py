@@ -9,6 +9,7 @@ from functools import lru_cache
 from alexsim.errors import PlanError
 from alexsim.machine.machine import Machine, load_machine
 from alexsim.plan.planner import plan as make_plan
+from alexsim.plan.planner import representative
 from alexsim.plan.records import Plan
 from alexsim.plan.spec import PlanSpec, TransportName
 from alexsim.simulate.correction import load_correction
@@ -27,16 +28,17 @@ _WHOLE_STEPS, _WHOLE_EVEN = 12, 5
 """While the sixth step runs, the data path works on images of up to the twelfth."""
 
 
-def planned(spec: PlanSpec, machine: Machine, *, backend: str = "") -> Plan:
+def planned(spec: PlanSpec, machine: Machine, *, backend: str = "", whole: bool = False) -> Plan:
     """The plan that is simulated: exchanges travel as they do on that machine, if the spec does
-    not say how.
+    not say how. Of devices that do alike it has the first, or, if ``whole``, all.
 
     Raises:
         PlanError: two choices do not go together.
         NetworkError: the partition cannot split the network.
     """
     way: TransportName = "peer" if machine.peer else "host"
-    return _plan(replace(spec, transport=spec.transport or way, backend=backend))
+    spec = replace(spec, transport=spec.transport or way, backend=backend)
+    return make_plan(spec) if whole else _plan(spec)
 
 
 def enough_machines(name: str, devices: int) -> Machine:
@@ -50,7 +52,7 @@ def enough_machines(name: str, devices: int) -> Machine:
     return replace(joined, name=f"{count} machines over {_NETWORK}, each: {machine.name}")
 
 
-_plan = lru_cache(maxsize=32)(make_plan)
+_plan = lru_cache(maxsize=32)(representative)
 """Sweeps ask for the same plan on many machines."""
 
 
@@ -64,7 +66,7 @@ def simulate(
     """Run a plan on a machine's virtual clock until its steps repeat.
 
     Args:
-        plan: what every device does in a step; of replicas, one of them.
+        plan: what every device does in a step, or of devices that do alike, one of them.
         timer: the machine, and whose speed its ops have.
         data: ``jpeg`` reads, decodes and crops images beside the step; ``none`` has them ready.
         whole_pipeline: run several steps with the data path beside them even where one step alone
@@ -78,7 +80,7 @@ def simulate(
     if not any(op.count.mac for op in plan.ops()):
         raise PlanError(f"{plan.network.name} has no convolution and no fully connected layer")
     machine = timer.machine
-    count = len(plan.devices) * plan.replicas
+    count = len(plan.devices) * plan.stands_for
     room = math.inf if machine.network else machine.devices_per_node.value
     if count > room:
         raise PlanError(
@@ -88,7 +90,7 @@ def simulate(
     def tasks(data: DataPath) -> TaskList:
         return TaskList(plan=plan, timer=timer, data=data)
 
-    host = data_path_times(machine, plan, plan.replicas) if data == "jpeg" else None
+    host = data_path_times(machine, plan) if data == "jpeg" else None
     # Where decoding takes the cores' time, all of it must be there.
     whole = whole_pipeline or timer.calibration is not None
     steps, even = (_WHOLE_STEPS, _WHOLE_EVEN) if whole else (_STEPS, _EVEN)

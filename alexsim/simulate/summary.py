@@ -68,7 +68,7 @@ def summarise(
     closing, closed = run.closing(last)
     step_s = closed - origin
     plan, machine = listed.plan, listed.timer.machine
-    copies = plan.replicas
+    copies = plan.stands_for
     host_s, count = data_path.seconds if data_path else 0.0, len(plan.devices) * copies
     mine = [
         (op, task, begin, finish, name)
@@ -81,7 +81,7 @@ def summarise(
     devices = tuple(
         _device(listed, index, mine, spans, step_s) for index in range(len(plan.devices))
     )
-    images = plan.images // plan.replicas
+    images = plan.images // copies
     ops = _ops(listed)
     flop = sum(op.flop for op in ops)
     forward_flop = sum(op.flop for op in ops if op.kind == OpKind.FORWARD)
@@ -201,15 +201,21 @@ def _exchange_times(plan: Plan, mine: list[_Placed]) -> tuple[ExchangeTimes, ...
     for op, task, _, _, _ in mine:
         if op is not None and op.exchange:
             seconds[op.exchange] += task.seconds
+        elif op is not None and op.collective:
+            # All who take part are at it at the same time.
+            seconds[op.collective] = task.seconds
     return tuple(
         ExchangeTimes(
-            name=exchange.name,
-            source=exchange.source,
-            target=exchange.target,
-            size_bytes=exchange.size_bytes,
-            seconds=seconds[exchange.name],
+            name=one.name,
+            layer=one.layer,
+            direction=one.direction,
+            turn=one.turn,
+            source=one.source,
+            target=one.target,
+            size_bytes=one.exchanged_bytes,
+            seconds=seconds[one.name],
         )
-        for exchange in plan.exchanges
+        for one in plan.transfers
     )
 
 

@@ -13,6 +13,7 @@ from typing import cast
 from alexsim.errors import AlexsimError
 from alexsim.machine.machine import Machine, changed, load_machine, unit_of
 from alexsim.network.editions import load_network
+from alexsim.network.update_rules import Optimizer
 from alexsim.plan.spec import Partition, PlanSpec, Policy, Schedule, TransportName
 from alexsim.simulate.correction import correction_of
 from alexsim.simulate.costs.libraries import load_library, load_library_for
@@ -25,7 +26,7 @@ from alexsim.units import parse_bytes
 
 AXES = (
     "net", "batch", "gpus", "machine", "link", "network", "library", "partition", "replicas",
-    "schedule", "transport", "policy", "precision", "data-path",
+    "schedule", "transport", "policy", "optimizer", "precision", "data-path",
 )  # fmt: skip
 _ALONE = 200
 """So few configurations are simulated faster than workers start."""
@@ -123,6 +124,7 @@ def _simulated(settings: dict[str, str], images: int, epochs: int) -> Point:
         schedule=cast("Schedule", settings.get("schedule", "serial")),
         transport=cast("TransportName", settings.get("transport", "")),
         policy=cast("Policy", settings.get("policy", "as-released")),
+        optimizer=cast("Optimizer", settings.get("optimizer", "sgd-2012")),
     )
     precision, data = settings.get("precision", "fp32"), settings.get("data-path", "jpeg")
     timer = Timer(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -9,7 +10,7 @@ from alexsim.machine.machine import Machine
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.network.network import Part
 from alexsim.plan.backends.aten import done_flop
-from alexsim.plan.records import Exchange, Op, OpKind, Plan, letter
+from alexsim.plan.records import Collective, Exchange, Op, OpKind, Plan, letter
 from alexsim.simulate import paths
 from alexsim.simulate.correction import Correction
 from alexsim.simulate.costs.libraries import Library
@@ -59,13 +60,20 @@ class TaskList:
     _of_step: list[dict[str, int]] = field(default_factory=list)
     _crossed: dict[str, int] = field(default_factory=dict)
     """The last transfer over each link."""
+    _last: dict[str, int] = field(default_factory=dict)
+    """The last task of each queue."""
     _exchanges: dict[str, Exchange] = field(init=False)
+    _collectives: dict[str, Collective] = field(init=False)
+    _members: dict[str, int] = field(init=False)
+    """Of each collective, how many of the plan's devices take part."""
     _parts: dict[tuple[str, int], Part] = field(init=False)
     _waits: dict[str, Op] = field(init=False)
 
     def __post_init__(self) -> None:
         self._parts = {(p.layer.name, p.column): p for ps in self.plan.network.parts for p in ps}
-        self._exchanges = {exchange.name: exchange for exchange in self.plan.exchanges}
+        self._exchanges = {exchange.name: exchange for exchange in self.plan.posted}
+        self._collectives = {one.name: one for one in self.plan.collectives}
+        self._members = Counter(op.collective for op in self.plan.ops() if op.collective)
         self._waits = {op.exchange: op for op in self.plan.ops() if op.kind == OpKind.WAIT}
 
     def build(self, steps: int) -> None:
@@ -109,6 +117,7 @@ class TaskList:
     def _add(self, step: int, name: str, op: Op | None, task: Task) -> int:
         self.tasks.append(task)
         self.ops.append((step, op, name))
+        self._last[task.queue] = len(self.tasks) - 1
         self._of_step[step][name] = len(self.tasks) - 1
         return len(self.tasks) - 1
 
@@ -133,7 +142,7 @@ class TaskList:
         """The stages of one host's data path; its last task."""
         decode, crop = f"host.{whose}decode", f"host.{whose}crop"
         previous: tuple[int, ...] = ()
-        times = data_path_times(self.timer.machine, self.plan, self.plan.replicas)
+        times = data_path_times(self.timer.machine, self.plan)
         for (stage, seconds), takers in zip(
             times.stages.items(), ([decode], [crop], uploads), strict=True
         ):
@@ -149,14 +158,14 @@ class TaskList:
     def _devices(self, step: int, crop: tuple[int, ...]) -> None:
         known = self._of_step[step]
         pending: list[list[Op]] = [list(device.ops) for device in self.plan.devices]
-        # Devices take turns up to each barrier, so that whatever an op waits for is there before.
+        # Devices take turns up to where they meet: so whatever an op waits for is there before.
         position = [0] * len(pending)
         while any(at < len(ops) for at, ops in zip(position, pending, strict=True)):
             moved = False
             for device, ops in enumerate(pending):
                 while position[device] < len(ops):
                     op = ops[position[device]]
-                    if op.kind == OpKind.BARRIER:
+                    if op.kind == OpKind.BARRIER or op.collective:
                         break
                     if any(need not in known for need in self._needs(op)):
                         break
@@ -164,7 +173,7 @@ class TaskList:
                     position[device] += 1
                     moved = True
             if not moved:
-                self._barriers(step, pending, position)
+                self._meet(step, pending, position)
 
     def _needs(self, op: Op) -> tuple[str, ...]:
         """Ids of what must be over before ``op``: a sum waits for every device's part."""
@@ -176,19 +185,58 @@ class TaskList:
         ]
         return (*op.depends_on, *gradients)
 
-    def _barriers(self, step: int, pending: list[list[Op]], position: list[int]) -> None:
-        """Every device stands at a barrier: each goes on when all have come."""
-        ops = [queue[at] for queue, at in zip(pending, position, strict=True)]
-        assert all(op.kind == OpKind.BARRIER for op in ops), [op.id for op in ops]
+    def _meet(self, step: int, pending: list[list[Op]], position: list[int]) -> None:
+        """Every device stands at a barrier or a collective, or is through: those go on that all
+        who take part have come to."""
+        standing = {
+            device: queue[at]
+            for device, (queue, at) in enumerate(zip(pending, position, strict=True))
+            if at < len(queue)
+        }
+        met: dict[str, list[int]] = {}
+        for device, op in standing.items():
+            met.setdefault(op.collective, []).append(device)
+        if len(waiting := met.pop("", [])) == len(pending):
+            ops = [standing[device] for device in waiting]
+            self._barriers(
+                step, ops, [q[at - 1] for q, at in zip(pending, position, strict=True) if at]
+            )
+            come = waiting
+        else:
+            come = []
+            for name, devices in met.items():
+                if len(devices) == self._members[name]:
+                    self._together(step, name, [standing[device] for device in devices])
+                    come += devices
+        assert come, [op.id for op in standing.values()]
+        for device in come:
+            position[device] += 1
+
+    def _barriers(self, step: int, ops: list[Op], last: list[Op]) -> None:
+        """All go on when all have come."""
+        assert {op.kind for op in ops} == {OpKind.BARRIER}, [op.id for op in ops]
         known = self._of_step[step]
         seconds = BARRIER_S if self.timer.calibration is None else self._heard_s(ops[0])
         before = {known[need] for op in ops for need in op.depends_on if need in known}
-        before |= {
-            known[queue[at - 1].id] for queue, at in zip(pending, position, strict=True) if at
-        }
-        for device, op in enumerate(ops):
+        before |= {known[op.id] for op in last}
+        for op in ops:
             self._add(step, op.id, op, Task(seconds, f"{op.device}.compute", tuple(before)))
-            position[device] += 1
+
+    def _together(self, step: int, name: str, ops: list[Op]) -> None:
+        """All take part in a collective at a time, when all have what they need for it."""
+        known = self._of_step[step]
+        queues = [self._collective_queue(op) for op in ops]
+        before = {known[need] for op in ops for need in op.depends_on}
+        before |= {self._last[queue] for queue in queues if queue in self._last}
+        seconds = self._collective_s(self._collectives[name])
+        for op, queue in zip(ops, queues, strict=True):
+            self._add(step, op.id, op, Task(seconds, queue, tuple(before)))
+
+    def _collective_s(self, of: Collective) -> float:
+        """One column's values go to all devices, or their gradients come back; or all columns'."""
+        way = paths.broadcast_s if len(of.columns) == 1 else paths.all_gather_s
+        devices = self.plan.turns
+        return way(self.timer.machine, devices, of.size_bytes, peer=self.plan.transport == "peer")
 
     def _heard_s(self, barrier: Op) -> float:
         """How long processes take to hear of each other at a barrier; threads of one do not.
@@ -198,7 +246,7 @@ class TaskList:
         these only when it has heard that they are awaited, two journeys each.
         """
         link = self.timer.machine.network
-        journeys = 7 if barrier.id.endswith(".end") else 1
+        journeys = 7 if barrier.barrier == "end" else 1
         return journeys * link.latency_s.value if link else 0.0
 
     def _op(self, step: int, device: int, op: Op, crop: tuple[int, ...]) -> None:
@@ -218,7 +266,7 @@ class TaskList:
             return
         machine, size = self.timer.machine, op.count.moved_bytes
         if op.kind == OpKind.UPLOAD:
-            path = paths.from_host(machine, device, size, alike=self.plan.replicas)
+            path = paths.from_host(machine, device, size, alike=self.plan.stands_for)
             seconds, links = path.seconds, path.holds
             after = (*after, *crop)
             if step >= 2 and op.queue != "compute":
@@ -230,7 +278,7 @@ class TaskList:
         elif op.kind == OpKind.ALL_REDUCE:
             part = self._parts[op.layer, op.column]
             seconds = self._all_reduce_s(part, self.plan.turns * self.plan.replicas)
-            self._add(step, op.id, op, self._collective(op, seconds, after))
+            self._add(step, op.id, op, Task(seconds, self._collective_queue(op), after))
             return
         elif op.id in self.costs:
             seconds = sum([cost.seconds for cost in self.costs[op.id]])
@@ -267,10 +315,9 @@ class TaskList:
             after = (*after, self._of_step[step][f"{op.exchange}.arrived"])
         self._add(step, op.id, op, Task(seconds, queue, after, cores))
 
-    def _collective(self, op: Op, seconds: float, after: tuple[int, ...]) -> Task:
-        """In the overlap schedule on the network, where one follows the other."""
-        queue = "compute" if self.plan.schedule == "serial" else "network"
-        return Task(seconds, f"{op.device}.{queue}", after)
+    def _collective_queue(self, op: Op) -> str:
+        """In the overlap schedule the network, where one follows the other."""
+        return f"{op.device}.{'compute' if self.plan.schedule == 'serial' else 'network'}"
 
     def _all_reduce_s(self, part: Part, devices: int) -> float:
         item = 2 if self.timer.precision == "fp16" else FLOAT_BYTES
@@ -286,7 +333,7 @@ class TaskList:
         """Peer: the consumer pulls. Host: the producer stages, the consumer fetches."""
         machine = self.timer.machine
         exchange = self._exchanges[op.exchange]
-        source, target = int(exchange.source[3:]), int(exchange.target[3:])
+        source, target = exchange.source_index, exchange.target_index
         if self.plan.transport == "peer":
             if op.kind == OpKind.POST:
                 return 0.0, ()

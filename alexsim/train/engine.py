@@ -6,13 +6,14 @@ from collections.abc import Mapping
 
 import torch
 
-from alexsim.errors import RunError
+from alexsim.errors import AlexsimError, RunError
 from alexsim.execute.executor import Executor
+from alexsim.execute.plan_executor import PlanExecutor
 from alexsim.execute.ranks import Ranks
 from alexsim.execute.runner import Choices
 from alexsim.execute.stored import stored_parameters
-from alexsim.execute.strict import Strict
 from alexsim.execute.world import Connected, World
+from alexsim.network.update_rules import is_state
 from alexsim.plan.fit import fit
 from alexsim.plan.planner import plan
 from alexsim.plan.records import Plan
@@ -37,7 +38,7 @@ def refuse_what_does_not_fit(settings: TrainSettings) -> None:
             raise verdict.error()
 
 
-def _executor(made: Plan, settings: TrainSettings, world: World) -> Executor | Strict | Ranks:
+def _executor(made: Plan, settings: TrainSettings, world: World) -> PlanExecutor:
     choices = Choices(
         budget_bytes=settings.budget_bytes,
         seed=settings.seed,
@@ -48,7 +49,7 @@ def _executor(made: Plan, settings: TrainSettings, world: World) -> Executor | S
     if isinstance(world, Connected):
         return Ranks(made, choices, world)
     if settings.strict:
-        return Strict(made, choices, threads=settings.threads)
+        raise AlexsimError("strict needs a process per GPU: `alexsim train --strict` begins them")
     return Executor(made, choices)
 
 
@@ -58,10 +59,10 @@ class Engine:
     def __init__(self, settings: TrainSettings, world: World) -> None:
         self.settings, self.world = settings, world
         self._frozen: tuple[str, ...] | None = None
-        self._executor: Executor | Strict | Ranks | None = None
+        self._executor: PlanExecutor | None = None
 
     @property
-    def executor(self) -> Executor | Strict | Ranks:
+    def executor(self) -> PlanExecutor:
         """That of the stage entered last."""
         assert self._executor is not None
         return self._executor
@@ -91,16 +92,17 @@ class Engine:
             self.load(state)
 
     def load(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Take a state over from whatever stage: frozen layers keep no momentum, thawed ones begin
-        with none. Of several processes, the first one's counts."""
+        """Take a state over from whatever stage: frozen layers keep none of their update rule,
+        neither momentum nor a count of updates, and thawed ones begin anew. Of several processes,
+        the first one's counts."""
         if not self.world.first:
             self.executor.load_state({})
             return
         stored = stored_parameters(self.executor.plan)
         own = {name: one.shape for name, one in stored.items()}
-        momenta = {name for name in (*own, *state) if name.endswith(".momentum")}
-        missing = sorted(own.keys() - state.keys() - momenta)
-        unknown = sorted(state.keys() - own.keys() - momenta)
+        rules = {name for name in (*own, *state) if is_state(name)}
+        missing = sorted(own.keys() - state.keys() - rules)
+        unknown = sorted(state.keys() - own.keys() - rules)
         if missing or unknown:
             raise RunError(f"the checkpoint is of another network: lacks {missing}, has {unknown}")
         self.executor.load_state(

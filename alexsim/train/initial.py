@@ -9,6 +9,7 @@ import torch
 from alexsim.errors import RunError
 from alexsim.network.editions import load_network
 from alexsim.network.network import Network
+from alexsim.network.update_rules import is_state
 from alexsim.train.records import TrainSettings
 from alexsim.train.weights import Weights, state_shapes
 
@@ -53,7 +54,7 @@ def initialised(
     fresh = f"{network.weighted_layers[-1]}." if settings.new_head else None
     return {
         name: tensor
-        if name.endswith(".momentum") or (fresh and name.startswith(fresh))
+        if is_state(name) or (fresh and name.startswith(fresh))
         else initial.state[name]
         for name, tensor in drawn.items()
     }

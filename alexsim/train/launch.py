@@ -6,17 +6,20 @@ interface: nothing listens on any other.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from types import TracebackType
+from typing import IO
 
 from alexsim.errors import TrainingError
-from alexsim.execute.world import RENDEZVOUS, Place, here
+from alexsim.execute.world import LAUNCHER, RENDEZVOUS, Place, here
 
 _ENDING_S = 10.0
 _LOOK_S = 0.05
@@ -34,6 +37,9 @@ class Others:
         self._size, self._command = size, command
         self._folder = ""
         self._running: list[subprocess.Popen[bytes]] = []
+        self._files = contextlib.ExitStack()
+        self._said: list[IO[bytes]] = []
+        """What each of them has written to its stderr."""
 
     def __enter__(self) -> Place:
         self._folder = tempfile.mkdtemp(prefix="alexsim-")
@@ -42,18 +48,25 @@ class Others:
             "WORLD_SIZE": str(self._size),
             "LOCAL_WORLD_SIZE": str(self._size),
             "GLOO_SOCKET_IFNAME": "lo",
+            LAUNCHER: str(os.getpid()),
         }
         os.environ.update(shared)
         for rank in range(1, self._size):
+            # A file without a name: whoever clears old ones away does not see it.
+            said = self._files.enter_context(tempfile.TemporaryFile())
+            self._said.append(said)
             self._running.append(
                 subprocess.Popen(
                     [sys.executable, "-m", "alexsim", *self._command],
                     env={**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank)},
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
+                    stderr=said,
                 )
             )
-        return Place(rank=0, size=self._size, host=0, local=0, on_host=self._size)
+        return Place(
+            rank=0, size=self._size, host=0, local=0, on_host=self._size, launcher=os.getpid()
+        )
 
     def wait(self) -> None:
         """Until all have come to where they meet.
@@ -89,4 +102,30 @@ class Others:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        with self._files:
+            self._pass_on(error)
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _pass_on(self, error: BaseException | None) -> None:
+        """Show what the others said, but for an error that this process has as well, and for that
+        this one is gone."""
+        own = f"alexsim: {error}"
+        for rank, said in enumerate(self._said, start=1):
+            said.seek(0)
+            for line in said.read().decode(errors="backslashreplace").splitlines():
+                follows = line.startswith(f"alexsim: rank {rank}: ") and line.endswith("0 is gone")
+                # Only the first process knows the checkpoint that it names behind it.
+                if not (follows or own.startswith(line)):
+                    sys.stderr.write(f"{line}\n")
+
+
+def leave_with(launcher: int) -> None:
+    """End this process soon after the one that began it, also where that was killed and this one
+    waits for something else."""
+
+    def watch() -> None:
+        while os.getppid() == launcher:
+            time.sleep(_LOOK_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

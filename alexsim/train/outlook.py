@@ -12,9 +12,10 @@ from alexsim.network.network import Network
 from alexsim.plan.backends import BACKENDS
 from alexsim.plan.fit import fit
 from alexsim.plan.planner import plan
+from alexsim.plan.spec import POLICIES
 from alexsim.plan.tables import flop_table
 from alexsim.train.defaults import Defaults, training_defaults
-from alexsim.train.recipe import load_recipe
+from alexsim.train.recipe import Recipe, load_recipe
 from alexsim.units import format_bytes
 
 BATCH = 128
@@ -55,8 +56,9 @@ def outlook(network: Network, *, budget_bytes: int, cores: int | None = None) ->
         ProfileError: its recipe is damaged.
     """
     defaults = training_defaults(network.name)
+    recipe = load_recipe(defaults.recipe)
     why = BACKENDS["aten"].refused(network).partition(": ")[2].partition(";")[0]
-    batch, options = (0, "") if why else _fitting(network, budget_bytes)
+    batch, options = (0, "") if why else _fitting(network, recipe, budget_bytes)
     if not batch:
         why = why or f"one image does not fit into {format_bytes(budget_bytes)}"
     seconds = None
@@ -65,7 +67,7 @@ def outlook(network: Network, *, budget_bytes: int, cores: int | None = None) ->
     return Outlook(
         network=network,
         defaults=defaults,
-        weight_rate=load_recipe(defaults.recipe).stages[0].weight_rate,
+        weight_rate=recipe.stages[0].weight_rate,
         refused=why,
         batch_size=batch,
         options=options,
@@ -73,20 +75,23 @@ def outlook(network: Network, *, budget_bytes: int, cores: int | None = None) ->
     )
 
 
-def _fitting(network: Network, budget_bytes: int) -> tuple[int, str]:
-    """The default batch and no option, or what would fit: rather the same batch than a smaller one.
+def _fitting(network: Network, recipe: Recipe, budget_bytes: int) -> tuple[int, str]:
+    """The default batch and the first policy that holds it, or the largest batch of the last one.
 
-    A batch of 0 where nothing does.
+    A batch of 0 where no image fits.
     """
-    made = plan(network, batch_size=BATCH, backend="aten")
-    if all(device.total_bytes <= budget_bytes for device in made.devices):
-        return BATCH, ""
-    suggestions = fit(made, budget_bytes).suggestions
-    if not suggestions:
-        return 0, ""
-    chosen = next((one for one in suggestions if "--batch" not in one), suggestions[0])
-    batch = chosen.partition("--batch ")[2]
-    return int(batch or BATCH), chosen
+    for policy in POLICIES:
+        made = plan(
+            network,
+            batch_size=BATCH,
+            policy=policy,
+            backend="aten",
+            optimizer=recipe.optimizer,
+        )
+        if all(device.total_bytes <= budget_bytes for device in made.devices):
+            return BATCH, "" if policy == POLICIES[0] else f"--policy {policy}"
+    batch = fit(made, budget_bytes).largest_batch_size
+    return batch, f"--policy {policy} --batch {batch}" if batch else ""
 
 
 def _seconds(network: Network, images: int, cores: int) -> float:

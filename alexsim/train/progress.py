@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from alexsim.execute.bind import Hyperparameters
+from alexsim.network.update_rules import UPDATES, Optimizer
 from alexsim.train.recipe import Recipe, Stage, reductions
 from alexsim.train.records import LayerSize
 
@@ -42,6 +43,10 @@ class Progress:
             momentum=recipe.momentum,
             weight_decay=recipe.weight_decay,
             layer_rates=tuple((layer, rate / divisor) for layer, rate in stage.layer_rates),
+            nesterov=recipe.nesterov,
+            decay_all=recipe.decay_all,
+            beta2=recipe.beta2,
+            epsilon=recipe.epsilon,
         )
 
     def tests_after(self, done: int) -> bool:
@@ -63,14 +68,27 @@ class Progress:
         return done * self.batch_size // every
 
 
-def sizes_of(state: Mapping[str, torch.Tensor]) -> tuple[LayerSize, ...]:
-    """Mean magnitude of every layer's weights and momentum, all columns together."""
+def sizes_of(
+    state: Mapping[str, torch.Tensor],
+    optimizer: Optimizer = "sgd-2012",
+    rates: Hyperparameters | None = None,
+) -> tuple[LayerSize, ...]:
+    """Mean magnitude of every layer's weights and of their last increment, columns together.
+
+    The increment is what the rule's state says of it: Nesterov's look ahead and AdamW's decay leave
+    nothing behind there.
+    """
     sums: dict[str, dict[str, tuple[float, int]]] = {}
     for name, tensor in state.items():
-        layer, _, what = name.split(".", 2)
-        if what in ("weight", "weight.momentum"):
+        layer, column, what = name.split(".", 2)
+        found = None
+        if what == "weight":
+            found = tensor
+        elif what == "weight.momentum":
+            found = _increment(state, f"{layer}.{column}", optimizer, rates or Hyperparameters())
+        if found is not None:
             total, count = sums.setdefault(layer, {}).get(what, (0.0, 0))
-            total += tensor.abs().sum(dtype=torch.float64).item()
+            total += found.abs().sum(dtype=torch.float64).item()
             sums[layer][what] = (total, count + tensor.numel())
     return tuple(
         LayerSize(
@@ -80,6 +98,21 @@ def sizes_of(state: Mapping[str, torch.Tensor]) -> tuple[LayerSize, ...]:
         )
         for layer, found in sums.items()
     )
+
+
+def _increment(
+    state: Mapping[str, torch.Tensor], part: str, optimizer: Optimizer, rates: Hyperparameters
+) -> torch.Tensor:
+    """What the last update added to a part's weights."""
+    momentum = state[f"{part}.weight.momentum"]
+    if optimizer == "sgd-2012":
+        return momentum
+    rate = rates.weight_rate_of(part.partition(".")[0])
+    if optimizer == "sgd":
+        return momentum * -rate
+    done = max(1.0, state[f"{part}.{UPDATES}"].item())
+    square = state[f"{part}.weight.variance"] / (1 - rates.beta2**done)
+    return momentum * (-rate / (1 - rates.momentum**done)) / (square.sqrt() + rates.epsilon)
 
 
 def _mean(found: tuple[float, int]) -> float:

@@ -14,12 +14,20 @@ from typing import Any, Literal
 
 from alexsim.errors import NetworkError, ProfileError, known_as, unknown
 from alexsim.machine.sheet import find, names
+from alexsim.network.update_rules import BETA2, EPSILON, OPTIMIZERS, Optimizer
 from alexsim.train.defaults import training_defaults
 
 Augmentation = Literal["2012", "paper"]
 Normalisation = Literal["mean-image", "channels"]
 _AUGMENTATIONS: tuple[Augmentation, ...] = ("2012", "paper")
 _NORMALISATIONS: tuple[Normalisation, ...] = ("mean-image", "channels")
+_CONSTANTS: dict[Optimizer, tuple[str, ...]] = {
+    "sgd-2012": (),
+    "sgd": ("decay_all", "nesterov"),
+    "adamw": ("beta2", "decay_all", "epsilon"),
+}
+"""What a rule may be given beside momentum, which every one has, and weight decay."""
+_ALL_CONSTANTS = tuple(dict.fromkeys(name for own in _CONSTANTS.values() for name in own))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,9 +37,11 @@ class Stage:
     from_epoch: int
     weight_rate: float
     bias_rate: float
+    """Only ``sgd-2012`` has one; it is the weights' with the other rules."""
     colour_noise: bool
     layer_rates: tuple[tuple[str, float], ...] = ()
-    """Weight rates of single layers, by name."""
+    """Rates of single layers, by name: of their weights, or with one rate for everything, of all
+    their parameters."""
     frozen: tuple[str, ...] = ()
     """Layers whose weights stay: the plan drops their gradients, and what only led to them."""
 
@@ -71,12 +81,23 @@ class Recipe:
     title: str
     epochs: int
     momentum: float
+    """``adamw``'s beta1."""
     weight_decay: float
     augmentation: Augmentation
     normalisation: Normalisation
     validation: Validation | None
     stages: tuple[Stage, ...]
     plateau: Plateau | None = None
+    optimizer: Optimizer = "sgd-2012"
+    """By which rule weights are updated: see ``alexsim.network.update_rules``."""
+    nesterov: bool = False
+    """Of ``sgd``."""
+    decay_all: bool = False
+    """Whether biases, scales and shifts decay as weights do: true in a file that does not say, with
+    ``sgd`` and ``adamw``, as PyTorch has it; never with ``sgd-2012``."""
+    beta2: float = BETA2
+    """Of ``adamw``, as ``epsilon``."""
+    epsilon: float = EPSILON
 
     def stage(self, epoch: int) -> Stage:
         """The stage of an epoch; the first epoch is 1."""
@@ -112,6 +133,26 @@ class Recipe:
             for stage in self.stages
         )
         return replace(self, stages=stages)
+
+    def updated_by(self, optimizer: Optimizer) -> Recipe:
+        """The same with another update rule, whose own constants are those that PyTorch gives it.
+
+        Rates stay: what a rule makes of a rate is for whoever chooses it to know.
+        """
+        if optimizer == self.optimizer:
+            return self
+        stages = self.stages
+        if optimizer != "sgd-2012":
+            stages = tuple(replace(stage, bias_rate=stage.weight_rate) for stage in stages)
+        return replace(
+            self,
+            optimizer=optimizer,
+            stages=stages,
+            nesterov=False,
+            decay_all=optimizer != "sgd-2012",
+            beta2=BETA2,
+            epsilon=EPSILON,
+        )
 
     @property
     def only_first_stage(self) -> Recipe:
@@ -182,13 +223,19 @@ def recipe_from(table: Mapping[str, Any], where: str) -> Recipe:
     _keys(
         table,
         needed=("title", "epochs", "momentum", "weight_decay", "augmentation", "normalisation"),
-        allowed=("validation", "stages", "plateau"),
+        allowed=(
+            "validation", "stages", "plateau", "optimizer",
+            *_ALL_CONSTANTS,
+        ),
         where=where,
-    )
+    )  # fmt: skip
+    optimizer = _optimizer(table, where)
     stages = table.get("stages")
     if not isinstance(stages, Sequence) or not stages:
         raise ProfileError(f"{where}: it needs at least one [[stages]]")
-    made = tuple(_stage(one, f"{where}: stage {n}") for n, one in enumerate(stages, start=1))
+    made = tuple(
+        _stage(one, f"{where}: stage {n}", optimizer) for n, one in enumerate(stages, start=1)
+    )
     starts = [one.from_epoch for one in made]
     if starts[0] != 1 or sorted(set(starts)) != starts:
         raise ProfileError(f"{where}: stages must begin at epoch 1 and go on in order: {starts}")
@@ -202,7 +249,38 @@ def recipe_from(table: Mapping[str, Any], where: str) -> Recipe:
         validation=_validation(table.get("validation"), f"{where}: validation"),
         stages=made,
         plateau=_plateau(table.get("plateau"), f"{where}: plateau"),
+        optimizer=optimizer,
+        **_constants(table, optimizer, where),
     )
+
+
+def _optimizer(table: Mapping[str, Any], where: str) -> Optimizer:
+    """The rule that is named, or that of 2012; and no constant of another."""
+    optimizer: Optimizer = "sgd-2012"
+    if "optimizer" in table:
+        optimizer = _word(table, "optimizer", OPTIMIZERS, where)
+    for other, constants in _CONSTANTS.items():
+        for name in constants:
+            if name in table and name not in _CONSTANTS[optimizer]:
+                raise ProfileError(
+                    f"{where}: {name} is a constant of optimizer {other}, not of {optimizer}"
+                )
+    return optimizer
+
+
+def _constants(table: Mapping[str, Any], optimizer: Optimizer, where: str) -> dict[str, Any]:
+    """The rule's own constants, those that are not given as PyTorch has them."""
+    found: dict[str, Any] = {}
+    for name in _CONSTANTS[optimizer]:
+        if name in ("nesterov", "decay_all"):
+            found[name] = _truth(table, name, where, default=name == "decay_all")
+        elif name in table:
+            found[name] = _number(table, name, where, below=1.0)
+    if found.get("nesterov") and not table["momentum"]:
+        raise ProfileError(f"{where}: nesterov looks ahead along the momentum, which is 0")
+    if found.get("epsilon") == 0:
+        raise ProfileError(f"{where}: epsilon must be above 0: it keeps quotients finite")
+    return found
 
 
 def recipe_table(recipe: Recipe) -> dict[str, Any]:
@@ -212,31 +290,39 @@ def recipe_table(recipe: Recipe) -> dict[str, Any]:
         stage["layer_rates"] = dict(stage["layer_rates"])
         stage["frozen"] = list(stage["frozen"])
     table["stages"] = list(table["stages"])
+    for name in _ALL_CONSTANTS:
+        if name not in _CONSTANTS[recipe.optimizer]:
+            del table[name]
     if recipe.validation:
         table["validation"] = {key: value for key, value in table["validation"].items() if value}
         table["validation"].setdefault("images", 0)
     return {key: value for key, value in table.items() if value is not None}
 
 
-def _stage(table: object, where: str) -> Stage:
+def _stage(table: object, where: str, optimizer: Optimizer) -> Stage:
     given = _table(table, where)
+    one_rate = optimizer != "sgd-2012"
+    if one_rate and "weight_rate" in given:
+        given = {"bias_rate": given["weight_rate"]} | dict(given)
     _keys(
         given,
         needed=("from_epoch", "weight_rate", "bias_rate", "colour_noise"),
         allowed=("layer_rates", "frozen"),
         where=where,
     )
+    if one_rate and given["bias_rate"] != given["weight_rate"]:
+        raise ProfileError(
+            f"{where}: optimizer {optimizer} has one rate for everything: leave bias_rate out"
+        )
     rates = _table(given.get("layer_rates", {}), f"{where}: layer_rates")
     frozen = given.get("frozen", [])
     if not isinstance(frozen, list) or not all(isinstance(name, str) for name in frozen):
         raise ProfileError(f"{where}: frozen must be a list of layers, got {frozen!r}")
-    if not isinstance(given["colour_noise"], bool):
-        raise ProfileError(f"{where}: colour_noise must be true or false")
     return Stage(
         from_epoch=_whole(given, "from_epoch", where, least=1),
         weight_rate=_number(given, "weight_rate", where),
         bias_rate=_number(given, "bias_rate", where),
-        colour_noise=given["colour_noise"],
+        colour_noise=_truth(given, "colour_noise", where),
         layer_rates=tuple((name, _number(rates, name, where)) for name in rates),
         frozen=tuple(frozen),
     )
@@ -292,6 +378,13 @@ def _number(table: Mapping[str, Any], key: str, where: str, below: float = float
         limit = f" and < {below:g}" if below != float("inf") else ""
         raise ProfileError(f"{where}: {key} must be a number >= 0{limit}, got {value!r}")
     return float(value)
+
+
+def _truth(table: Mapping[str, Any], key: str, where: str, default: bool | None = None) -> bool:
+    value = table.get(key, default)
+    if not isinstance(value, bool):
+        raise ProfileError(f"{where}: {key} must be true or false")
+    return value
 
 
 def _whole(table: Mapping[str, Any], key: str, where: str, *, least: int) -> int:

@@ -68,6 +68,7 @@ class TrainSettings:
             schedule=self.schedule,
             transport=self.transport,
             trainable=frozenset(network.weighted_layers) - set(stage.frozen),
+            optimizer=self.recipe.optimizer,
             backend=self.backend,
             fusion=self.fusion,
         )
@@ -136,7 +137,7 @@ class TrainResult:
     devices: tuple[tuple[str, int, int], ...]
     """Name, budget and peak bytes of each device."""
     process_bytes: Mapping[str, int]
-    """In strict mode on CUDA: what the driver counts for each device's process, context and all."""
+    """On CUDA with a process per device: what the driver counts for each, context and all."""
     exchanged_bytes_per_step: int
     """Activations and their gradients, over all replicas."""
     reduced_bytes_per_step: int

@@ -13,9 +13,7 @@ import torch
 
 from alexsim.errors import RunError, TrainingError
 from alexsim.execute.bind import Hyperparameters, StepContext
-from alexsim.execute.executor import Executor
-from alexsim.execute.ranks import Ranks
-from alexsim.execute.strict import Strict
+from alexsim.execute.plan_executor import PlanExecutor
 from alexsim.plan.records import Plan
 from alexsim.profile.nvml import Sample, Sampler
 from alexsim.trace import Trace
@@ -106,7 +104,7 @@ class Run:
         self._engine.enter(stage)
 
     @property
-    def _executor(self) -> Executor | Strict | Ranks:
+    def _executor(self) -> PlanExecutor:
         return self._engine.executor
 
     def _validate(self, done: int) -> None:
@@ -119,7 +117,9 @@ class Run:
             epoch=self._progress.epoch(done - 1),
             images=count,
             found=found,
-            layers=sizes_of(state) if self._world.first else (),
+            layers=sizes_of(state, self._progress.recipe.optimizer, self._hyper)
+            if self._world.first
+            else (),
         )
         self._directory.append_metrics(
             {
@@ -195,12 +195,8 @@ class Run:
     def result(self, held_out: Evaluation | None) -> TrainResult | None:
         """Everything the run directory and the devices know; in the first process."""
         executor = self._executor
-        peaks = executor.peak_bytes
-        # Between processes what has crossed is counted; in one, it is copied by the plan.
-        made = executor.plan
-        exchanged, reduced = made.exchanged_bytes, made.reduced_bytes
-        if isinstance(executor, Ranks) and self._images:
-            exchanged, reduced = executor.crossed_bytes_per_step()
+        peaks, process_bytes = executor.peak_bytes, executor.process_bytes
+        exchanged, reduced = executor.crossed_bytes_per_step()
         if not self._world.first:
             return None
         records = [r for r in self._directory.metrics() if "loss" in r]
@@ -221,7 +217,7 @@ class Run:
             devices=tuple(
                 (name, self._settings.budget_bytes, peak) for name, peak in peaks.items()
             ),
-            process_bytes=self._executor.process_bytes,
+            process_bytes=process_bytes,
             exchanged_bytes_per_step=exchanged,
             reduced_bytes_per_step=reduced,
             trace=self._trace,

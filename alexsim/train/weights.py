@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from alexsim.errors import RunError
 from alexsim.network.editions import load_network
 from alexsim.network.network import Network
+from alexsim.network.update_rules import is_state
 from alexsim.plan.records import letter
 from alexsim.train.checkpoint import RunDirectory, settle
 from alexsim.train.config import stored_settings
@@ -128,7 +129,7 @@ def _of_run(path: Path) -> Weights:
         raise RunError(f"{path}: the run's mean image is gone")
     return Weights(
         network=settings.network,
-        state={name: value for name, value in state.items() if not name.endswith(".momentum")},
+        state={name: value for name, value in state.items() if not is_state(name)},
         classes=tuple(config["classes"]),
         normalisation=normalisation,
         mean=measured.mean if measured else None,

@@ -193,19 +193,20 @@ def main() -> None:
             rows.append(row | {"ours_apart_s": apart})
             keep()
             print(
-                f"batch {size} {precision:7s} {1e3 * mine:8.2f} ms (not fused {1e3 * apart:.2f}), compiled {1e3 * other:8.2f},"
+                f"batch {size} {precision:7s} {1e3 * mine:8.2f} ms ({1e3 * apart:.2f} not fused),"
+                f" compiled {1e3 * other:8.2f},"
                 f" {other / mine:.2f} x, {size / mine:,.0f} images/s,"
                 f" {flop * size / mine / 1e12:.1f} TFLOP/s",
                 flush=True,
             )
-    pairs = [two_devices("peer"), two_devices("host")]
-    for pair in pairs:
+    transports = [two_devices("peer"), two_devices("host")]
+    for found in transports:
         print(
-            f"two devices, {pair['transport']}: {1e3 * pair['step_s']:.2f} ms, exchanges"
-            f" {pair['exchange_bytes_per_s'] / 1e9:.1f} GB/s, peak"
-            f" {pair['peak_bytes'] / 2**20:.0f} MiB of {pair['planned_bytes'] / 2**20:.0f} planned"
+            f"two devices, {found['transport']}: {1e3 * found['step_s']:.2f} ms, exchanges"
+            f" {found['exchange_bytes_per_s'] / 1e9:.1f} GB/s, peak"
+            f" {found['peak_bytes'] / 2**20:.0f} MiB of {found['planned_bytes'] / 2**20:.0f} planned"
         )
-    document["two_devices"] = pairs
+    document["two_devices"] = transports
     keep()
 
 

@@ -38,7 +38,7 @@ def configurations(gpus: int, images: int, schedule: str) -> tuple[PlanSpec, ...
 
 def cell(configuration: PlanSpec, machine: Machine) -> str:
     """Images/s, what collectives take, and whether it fits."""
-    found = on_machine(configuration, machine)
+    found = on_machine(configuration, machine, data="none")
     fits = "" if found.fits else ", too large"
     return f"{found.images_per_s:,.0f} ({100 * found.all_reduce_s / found.step_s:.0f} %{fits})"
 

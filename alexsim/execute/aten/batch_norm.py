@@ -118,17 +118,15 @@ def batch_norm_grad_input(
     dweight, dbias = sums
     of_dy = weight * of.rstd
     of_x = -of_dy * of.rstd * dweight / of.count
-    rest = -of_dy * dbias / of.count
-    mean, of_x, of_dy, rest = (per_channel(v, of.x) for v in (of.mean, of_x, of_dy, rest))
-    scratch = _scratch(of.x, size)
+    rest = -of_dy * dbias / of.count - of_x * of.mean
+    of_x, of_dy, rest = (per_channel(v, of.x) for v in (of_x, of_dy, rest))
     for part in chunks(of.x.shape[0], size):
-        out = scratch[: part.stop - part.start]
-        torch.sub(of.x[part], mean, out=out)
-        torch.addcmul(rest, out, of_x, out=out)
+        out = dx[part]
         if add:
-            dx[part].add_(out.addcmul_(dy[part], of_dy))
+            out.add_(rest).addcmul_(of.x[part], of_x)
         else:
-            torch.addcmul(out, dy[part], of_dy, out=dx[part])
+            torch.addcmul(rest, of.x[part], of_x, out=out)
+        out.addcmul_(dy[part], of_dy)
 
 
 def layer_norm_forward(

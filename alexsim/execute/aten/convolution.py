@@ -122,10 +122,3 @@ def product_grad_input(weight: Tensor, dy: Tensor, dx: Tensor, *, add: bool) -> 
         rows.addmm_(pixels(dy), taps)
     else:
         torch.mm(pixels(dy), taps, out=rows)
-
-
-def product_grad_weight(x: Tensor, dy: Tensor, dweight: Tensor, dbias: Tensor | None) -> None:
-    """``dW = dy' x``."""
-    torch.mm(pixels(dy).t(), pixels(x), out=dweight.flatten(1))
-    if dbias is not None:
-        torch.sum(pixels(dy), 0, out=dbias)

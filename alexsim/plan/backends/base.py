@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from alexsim.network.network import Network, Part
+from alexsim.network.update_rules import Optimizer
 from alexsim.plan.records import Algorithm, OpKind
 
 Passes = Literal["none", "forward", "forward and backward"]
@@ -32,7 +33,14 @@ class Backend(Protocol):
         ...
 
     def choose(
-        self, kind: OpKind, part: Part | None, batch_size: int, *, accumulate: bool
+        self,
+        kind: OpKind,
+        part: Part | None,
+        batch_size: int,
+        *,
+        accumulate: bool,
+        fused: bool = False,
+        optimizer: Optimizer = "sgd-2012",
     ) -> Choice:
         """How it runs one op."""
         ...
@@ -58,10 +66,17 @@ class Counted:
         return ""
 
     def choose(
-        self, kind: OpKind, part: Part | None, batch_size: int, *, accumulate: bool
+        self,
+        kind: OpKind,
+        part: Part | None,
+        batch_size: int,
+        *,
+        accumulate: bool,
+        fused: bool = False,
+        optimizer: Optimizer = "sgd-2012",
     ) -> Choice:
         """Nothing to choose."""
-        del kind, part, accumulate
+        del kind, part, accumulate, fused, optimizer
         return Choice(backend="", chunk_images=batch_size)
 
     def fuses(self, first: Part, second: Part, *, flat: bool, adds: bool) -> Passes:

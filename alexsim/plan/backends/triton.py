@@ -14,6 +14,7 @@ from alexsim.network.layers import (
     pair,
 )
 from alexsim.network.network import Network, Part
+from alexsim.network.update_rules import Optimizer
 from alexsim.plan.backends.aten import Aten
 from alexsim.plan.backends.base import Choice, Passes
 from alexsim.plan.records import OpKind
@@ -45,10 +46,18 @@ class Triton:
         return ""
 
     def choose(
-        self, kind: OpKind, part: Part | None, batch_size: int, *, accumulate: bool
+        self,
+        kind: OpKind,
+        part: Part | None,
+        batch_size: int,
+        *,
+        accumulate: bool,
+        fused: bool = False,
+        optimizer: Optimizer = "sgd-2012",
     ) -> Choice:
         """Our kernel, or what ATen would do."""
-        if part is None or not has_kernel(kind, part, accumulate=accumulate):
+        del fused
+        if part is None or not has_kernel(kind, part, accumulate=accumulate, optimizer=optimizer):
             return self._aten.choose(kind, part, batch_size, accumulate=accumulate)
         scratch = _splits(part) if kind == OpKind.GRAD_WEIGHT else 0
         return Choice(backend="triton", chunk_images=batch_size, scratch_bytes=scratch)
@@ -63,11 +72,18 @@ class Triton:
         return "forward and backward"
 
 
-def has_kernel(kind: OpKind, part: Part, *, accumulate: bool) -> bool:
+def has_kernel(
+    kind: OpKind,
+    part: Part,
+    *,
+    accumulate: bool,
+    optimizer: Optimizer = "sgd-2012",
+) -> bool:
     """Whether there is a kernel of ours for an op."""
     layer = part.layer
     if kind == OpKind.UPDATE:
-        return isinstance(layer, Convolution | FullyConnected)
+        # The kernel computes 2012's rule, of a weight and a bias.
+        return optimizer == "sgd-2012" and isinstance(layer, Convolution | FullyConnected)
     if kind == OpKind.DRAW:
         return isinstance(layer, Dropout) and not (layer.rescaled or layer.whole_images)
     if kind == OpKind.LOSS:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from alexsim.errors import RunError
 from alexsim.network.editions import load_network
 from alexsim.network.layers import Convolution
+from alexsim.network.update_rules import Optimizer
 from alexsim.plan.records import letter
 from alexsim.plan.spec import Partition, PlanSpec, Policy, Schedule
 from alexsim.profile.records import Ceilings
@@ -81,6 +82,7 @@ class Wanted:
     variable_batch: bool = False
     policy: Policy = "as-released"
     schedule: Schedule = "serial"
+    optimizer: Optimizer = "sgd-2012"
     machine: str = MACHINE
 
     def document(self) -> dict[str, Any]:
@@ -95,11 +97,12 @@ class Wanted:
             batch_size=self.batch_size,
             schedule=self.schedule,
             policy=self.policy,
+            optimizer=self.optimizer,
         )
         device = machine.device
         sheet = Ceilings(flop_per_s=device.flop_per_s, bytes_per_s=device.memory_bytes_per_s.value)
         simulation = on_machine(spec, machine)
-        made = plan_document(planned(spec, machine), simulation, sheet)
+        made = plan_document(planned(spec, machine, whole=True), simulation, sheet)
         check_document(made, self.network)
         return made
 
@@ -181,6 +184,7 @@ def beside(subject: Subject, network: str) -> Wanted:
         batch_size=document["batch_size"],
         policy=document["policy"],
         schedule=document["schedule"],
+        optimizer=document.get("optimizer", "sgd-2012"),
     )
 
 
@@ -195,6 +199,7 @@ def _as_run(settings: dict[str, Any]) -> Wanted:
         variable_batch=settings.get("variable_batch", False),
         policy=cast(Policy, settings["policy"]),
         schedule=cast(Schedule, settings["schedule"]),
+        optimizer=(settings.get("recipe") or {}).get("optimizer", "sgd-2012"),
     )
 
 

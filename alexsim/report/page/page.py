@@ -211,15 +211,20 @@ def _recipe(recipe: dict[str, Any]) -> dict[str, str]:
     """A recipe's numbers, its stages in one line."""
     stages = []
     for stage in recipe.get("stages", ()):
-        parts = [f"rate {stage['weight_rate']:g}, biases {stage['bias_rate']:g}"]
+        parts = [f"rate {stage['weight_rate']:g}"]
+        if recipe.get("optimizer", "sgd-2012") == "sgd-2012":
+            parts = [f"{parts[0]}, biases {stage['bias_rate']:g}"]
         parts += [f"{layer} {rate:g}" for layer, rate in stage.get("layer_rates", {}).items()]
         parts += ["colour noise"] if stage.get("colour_noise") else []
         parts += [f"{', '.join(stage['frozen'])} frozen"] if stage.get("frozen") else []
         stages.append(f"from epoch {stage['from_epoch']}: {', '.join(parts)}")
-    plain = ("momentum", "weight_decay", "augmentation", "normalisation")
+    plain = (
+        "optimizer", "momentum", "weight_decay", "nesterov", "decay_all", "beta2", "epsilon",
+        "augmentation", "normalisation",
+    )  # fmt: skip
     return {
         "recipe": str(recipe.get("title", "")),
-        **{key.replace("_", " "): str(recipe[key]) for key in plain if key in recipe},
+        **{key.replace("_", " "): _told(key, recipe[key]) for key in plain if key in recipe},
         "stages": "; ".join(stages),
     }
 

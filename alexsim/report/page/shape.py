@@ -57,6 +57,7 @@ _DOCUMENT = {
     "batch_size": int,
     "policy": str,
     "schedule": str,
+    "optimizer": Optional(str),
     "machine": str,
     "library": str,
     "predicted_step_s": NUMBER,
@@ -132,6 +133,7 @@ CONFIG = {
         "recipe": Optional(
             {
                 "title": str,
+                "optimizer": Optional(str),
                 "stages": [{"from_epoch": int, "weight_rate": NUMBER, "bias_rate": NUMBER}],
             }
         ),

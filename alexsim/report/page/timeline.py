@@ -22,7 +22,7 @@ from alexsim.report.page.elements import (
 )
 from alexsim.report.page.passes import HATCHED, pass_keys
 from alexsim.report.page.text import digits, milliseconds, percent, seconds, shortened
-from alexsim.trace import activity, covered_s
+from alexsim.trace import activity, covered_s, device_number
 
 _WIDTH, _LEFT, _RIGHT = 1120.0, 128.0, 1112.0
 _ROW, _GAP = 30.0, 30.0
@@ -209,7 +209,7 @@ class _Clock:
             name, _, what = span["id"].rpartition(".")
             if what in ("post", "wait"):
                 # Replicas' devices are numbered through.
-                replica = int(span["device"].removeprefix("gpu")) // self.columns
+                replica = device_number(span["device"]) // self.columns
                 ends.setdefault((replica, name), {})[what] = span
         for (_, name), both in ends.items():
             if len(both) < 2:
@@ -305,7 +305,7 @@ def traffic(document: dict[str, Any]) -> Table | None:
         columns=text_columns("exchange", "way") + number_columns(*heads),
         rows=tuple(
             cells(
-                one["name"].rpartition(".")[0] or one["name"],
+                one["name"].removesuffix(f".{one['source']}-{one['target']}"),
                 f"{one['source']} → {one['target']}",
                 one["bytes"],
                 one,

@@ -66,8 +66,9 @@ def part_of_update(device: Device, work: Work, traits: tuple[str, ...]) -> Cost:
     Fused or not, an update takes as long as its bytes in one kernel: what the weight gradient does
     of it is not done again, so both together never cost more than the two apart.
     """
-    whole_bytes = counts.update(work.part, fused=False).moved_bytes
-    moved_bytes = work.count.moved_bytes
+    moved_bytes = whole_bytes = work.count.moved_bytes
+    if work.fused:
+        whole_bytes = counts.update(work.part, fused=False).moved_bytes
     if work.kind == OpKind.GRAD_WEIGHT:
         moved_bytes = whole_bytes - counts.update(work.part, fused=True).moved_bytes
     return share(memory_bound(device, whole_bytes, traits), moved_bytes / whole_bytes)
