@@ -20,6 +20,7 @@ from alexsim.cli.parse import (
     as_schedule,
     budget_of,
     choice,
+    fused,
     positive,
     trainable,
 )
@@ -59,6 +60,7 @@ def begin(
     schedule: str,
     partition: str,
     variable_batch: bool,
+    fuse: bool | None,
     data: Path | None,
     order: str,
     steps: int | None,
@@ -128,6 +130,7 @@ def begin(
         partition=split,
         variable_batch=variable_batch,
         batch_size=batch,
+        policy=as_policy(policy),
         backend=by,
         optimizer=followed.optimizer,
     )
@@ -154,6 +157,7 @@ def begin(
         schedule=as_schedule(schedule),
         partition=split,
         variable_batch=variable_batch,
+        fusion=fused(fuse, made.spec).fusion,
         budget_bytes=budget,
         data="",
         steps=training_defaults(net).steps,

@@ -136,7 +136,7 @@ def bind(plan: Plan, op: Op, memory: Memory, replica: int = 0) -> Run:
         case OpKind.DRAW:
             return _draw(bound, replica)
         case OpKind.FORWARD:
-            return _forward(bound)
+            return _forward(bound) if not op.epilogue else _forward_of_both(bound)
         case OpKind.LOSS:
             return _loss(bound)
         case OpKind.GRAD_INPUT:
@@ -232,6 +232,29 @@ def _draw(bound: _Bound, replica: int) -> Run:
             mask.mul_(1 / (1 - layer.rate))
 
     return run
+
+
+def _forward_of_both(bound: _Bound) -> Run:
+    """A product, and what follows it, in place: its values are still in the cache."""
+    second, y = bound.plan.epilogue(bound.op), bound["y"]
+    assert second is not None
+    last = second.layer
+    function = FORWARD[type(last)]
+
+    def end(values: Tensor) -> None:
+        function(last, values, values)
+
+    layer, op = bound.part.layer, bound.op
+    if isinstance(layer, Convolution) and op.algorithm == "direct":
+        x, weight, bias, size = bound["x"], bound["weight"], bound.get("bias"), op.chunk_images
+        return lambda _: convolution_forward(layer, x, weight, bias, y, size, end)
+    run = _forward(bound)
+
+    def both(context: StepContext) -> None:
+        run(context)
+        end(y)
+
+    return both
 
 
 def _forward(bound: _Bound) -> Run:
