@@ -127,6 +127,9 @@ class StepContext:
 Run = Callable[[StepContext], None]
 
 
+_NORMS = (LocalResponseNorm, SpatialResponseNorm, BatchNorm, LayerNorm)
+
+
 def bind(plan: Plan, op: Op, memory: Memory, replica: int = 0) -> Run:
     """The function that runs ``op`` on its device's buffers, in one of the plan's replicas."""
     if op.kind == OpKind.UPLOAD:
@@ -257,9 +260,10 @@ def _forward_of_both(bound: _Bound) -> Run:
     return both
 
 
-def _forward(bound: _Bound) -> Run:
-    layer, size, y = bound.part.layer, bound.op.chunk_images, bound["y"]
-    match layer:
+def _forward_of_several(bound: _Bound) -> Run:
+    """A layer that joins outputs."""
+    y = bound["y"]
+    match bound.part.layer:
         case Add():
             first, second, *others = bound.numbered("x")
 
@@ -275,6 +279,16 @@ def _forward(bound: _Bound) -> Run:
         case Concat():
             pairs = list(zip(_slices(bound, y), bound.numbered("x"), strict=True))
             return lambda _: _discard([out.copy_(x) for out, x in pairs])
+    raise AssertionError(bound.part.layer)
+
+
+def _forward(bound: _Bound) -> Run:
+    layer, size = bound.part.layer, bound.op.chunk_images
+    if layer.several:
+        return _forward_of_several(bound)
+    if isinstance(layer, _NORMS):
+        return _forward_norm(bound)
+    y = bound["y"]
     x = bound["x"]
     match layer:
         case Convolution():
@@ -294,18 +308,6 @@ def _forward(bound: _Bound) -> Run:
             return lambda _: average_pool_forward(layer, x, y)
         case AdaptiveAveragePool():
             return lambda _: adaptive_average_pool_forward(layer, x, y)
-        case LocalResponseNorm() | SpatialResponseNorm():
-            denominators = bound["norm"]
-            return lambda _: norm_forward(layer, x, y, denominators, size)
-        case BatchNorm():
-            norm, scale, shift = _batch_norm(bound), bound["weight"], bound["bias"]
-            running = (bound["running_mean"], bound["running_var"])
-            return lambda context: batch_norm_forward(
-                layer, norm, scale, shift, running, y, size, training=context.training
-            )
-        case LayerNorm():
-            weight, shift, kept = bound["weight"], bound["bias"], (bound["mean"], bound["rstd"])
-            return lambda _: layer_norm_forward(layer, x, weight, shift, y, kept, size)
         case Dropout(rate=rate, rescaled=rescaled):
             mask = bound["mask"]
 
@@ -320,6 +322,24 @@ def _forward(bound: _Bound) -> Run:
             return lambda _: _discard(torch.softmax(flat, 1, out=y))
     forward = FORWARD[type(layer)]
     return lambda _: _discard(forward(layer, x, y))
+
+
+def _forward_norm(bound: _Bound) -> Run:
+    layer, size, x, y = bound.part.layer, bound.op.chunk_images, bound["x"], bound["y"]
+    match layer:
+        case LocalResponseNorm() | SpatialResponseNorm():
+            denominators = bound["norm"]
+            return lambda _: norm_forward(layer, x, y, denominators, size)
+        case BatchNorm():
+            norm, scale, shift = _batch_norm(bound), bound["weight"], bound["bias"]
+            running = (bound["running_mean"], bound["running_var"])
+            return lambda context: batch_norm_forward(
+                layer, norm, scale, shift, running, y, size, training=context.training
+            )
+        case LayerNorm():
+            weight, shift, kept = bound["weight"], bound["bias"], (bound["mean"], bound["rstd"])
+            return lambda _: layer_norm_forward(layer, x, weight, shift, y, kept, size)
+    raise AssertionError(layer)
 
 
 def _slices(bound: _Bound, whole: Tensor) -> list[Tensor]:
@@ -372,8 +392,10 @@ def _nothing(_: StepContext) -> None:
 def _grad_input(bound: _Bound) -> Run:
     plan, op, layer = bound.plan, bound.op, bound.part.layer
     size, add = op.chunk_images, op.accumulate
-    if bound.part.layer.several:
+    if layer.several:
         return _grad_of_one(bound)
+    if isinstance(layer, _NORMS):
+        return _grad_norm(bound)
     dx = bound["dx"]
     if isinstance(layer, SoftmaxCrossEntropy):
         images = plan.batch_size if plan.variable_batch else plan.images
@@ -402,6 +424,23 @@ def _grad_input(bound: _Bound) -> Run:
             return lambda _: average_pool_grad_input(layer, dy, dx, add=add)
         case AdaptiveAveragePool():
             return lambda _: adaptive_average_pool_grad_input(layer, dy, dx, add=add)
+        case Dropout():
+            mask = bound["mask"]
+            if add:
+                return lambda _: _discard(dx.addcmul_(dy, mask))
+            return lambda _: _discard(torch.mul(dy, mask, out=dx))
+    (kept_role,) = ("y" if kept == "output" else "x" for kept in layer.backward_reads)
+    read, backward = bound[kept_role], BACKWARD[type(layer)]
+    return lambda _: in_chunks(
+        lambda part, out: backward(layer, dy[part], read[part], out), dx, size, add=add
+    )
+
+
+def _grad_norm(bound: _Bound) -> Run:
+    """The gradient of a norm's input."""
+    layer, size, add = bound.part.layer, bound.op.chunk_images, bound.op.accumulate
+    op, dx, dy = bound.op, bound["dx"], bound["dy"]
+    match layer:
         case LocalResponseNorm() | SpatialResponseNorm():
             x, norm = bound["x"], bound["norm"]
             if not add:
@@ -419,16 +458,7 @@ def _grad_input(bound: _Bound) -> Run:
         case LayerNorm():
             x, kept, weight = bound["x"], (bound["mean"], bound["rstd"]), bound["weight"]
             return lambda _: layer_norm_grad_input(x, kept, weight, dy, dx, size, add=add)
-        case Dropout():
-            mask = bound["mask"]
-            if add:
-                return lambda _: _discard(dx.addcmul_(dy, mask))
-            return lambda _: _discard(torch.mul(dy, mask, out=dx))
-    (kept_role,) = ("y" if kept == "output" else "x" for kept in layer.backward_reads)
-    read, backward = bound[kept_role], BACKWARD[type(layer)]
-    return lambda _: in_chunks(
-        lambda part, out: backward(layer, dy[part], read[part], out), dx, size, add=add
-    )
+    raise AssertionError(layer)
 
 
 def _grad_of_one(bound: _Bound) -> Run:
