@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from alexsim.errors import MemoryBudgetError
-from alexsim.execute.bind import Hyperparameters
+from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.execute.memory import Ledger
 from alexsim.network.editions import load_network

@@ -103,12 +103,7 @@ def _part_pieces(steps: StepList, policy: Policy, part: Part) -> Iterator[Piece]
         yield output
     if steps.has_grad(layer.name) and steps.end_of(part, backward=True) is None:
         grad = piece("activation_grad", Category.ACTIVATION_GRAD, shape)
-        grad.shares = steps.shared.get(grad.name, "")
-        readers = steps.network.readers[layer.name]
-        if policy != "as-released" and len(readers) == 1:
-            (after,) = readers
-            if steps.network.parts_of(after)[0].layer.overwrites_grad:
-                grad.shares = f"gpu{device}/{after}.{letter(part.column)}.activation_grad"
+        grad.shares = _overwritten(steps, policy, part, grad.name)
         yield grad
     for kept in _left_behind(steps, part):
         images = (steps.batch_size,) if kept.per_image else ()
@@ -129,6 +124,17 @@ def _part_pieces(steps: StepList, policy: Policy, part: Part) -> Iterator[Piece]
         passes = part.joined
         one_pass = (part.weight_shape[0], part.weight_shape[1] // passes, *part.weight_shape[2:])
         yield piece("partial_sum", Category.PARTIAL_SUM, (partial_sum_copies(part), *one_pass))
+
+
+def _overwritten(steps: StepList, policy: Policy, part: Part, grad: str) -> str:
+    """The buffer that the gradient of a part's output lies in, if it has none of its own."""
+    readers = steps.network.readers[part.layer.name]
+    if policy != "as-released" and len(readers) == 1:
+        (after,) = readers
+        if steps.network.parts_of(after)[0].layer.overwrites_grad:
+            device = steps.device_of[part.column]
+            return f"gpu{device}/{after}.{letter(part.column)}.activation_grad"
+    return steps.shared.get(grad, "")
 
 
 def _left_behind(steps: StepList, part: Part) -> tuple[Auxiliary, ...]:

@@ -21,8 +21,8 @@ import torch
 from layers import where
 from torch import nn
 
-from alexsim.execute.bind import Hyperparameters
 from alexsim.execute.choices import Precision
+from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.network.editions import load_network
 from alexsim.network.layers import (
@@ -200,11 +200,11 @@ def main() -> None:
                 flush=True,
             )
     transports = [two_devices("peer"), two_devices("host")]
-    for found in transports:
+    for way in transports:
         print(
-            f"two devices, {found['transport']}: {1e3 * found['step_s']:.2f} ms, exchanges"
-            f" {found['exchange_bytes_per_s'] / 1e9:.1f} GB/s, peak"
-            f" {found['peak_bytes'] / 2**20:.0f} MiB of {found['planned_bytes'] / 2**20:.0f} planned"
+            f"two devices, {way['transport']}: {1e3 * way['step_s']:.2f} ms, exchanges"
+            f" {way['exchange_bytes_per_s'] / 1e9:.1f} GB/s, peak"
+            f" {way['peak_bytes'] / 2**20:.0f} MiB of {way['planned_bytes'] / 2**20:.0f} planned"
         )
     document["two_devices"] = transports
     keep()
