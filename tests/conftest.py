@@ -16,9 +16,10 @@ from PIL import Image
 from alexsim.machine.machine import load_machine
 from alexsim.network.editions import load_network
 from alexsim.plan.planner import plan
+from alexsim.plan.spec import PlanSpec
 from alexsim.profile.profiler import Underlay, profile
 from alexsim.profile.records import StepProfile
-from alexsim.simulate.simulator import Configuration, on_machine
+from alexsim.simulate.simulator import on_machine
 from alexsim.train.images import worker_pool
 
 # The tests' own helpers (reference.py) stand beside them.
@@ -70,7 +71,7 @@ def profiled(name: str, batch_size: int) -> tuple[StepProfile, Underlay]:
     # Threads of two cores that others use as well wait for one another.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    there = Configuration(network=network, gpus=None, batch_size=batch_size)
+    there = PlanSpec(network=network, gpus=None, batch_size=batch_size)
     found = profile(
         plan(network, batch_size=batch_size, backend="aten"),
         on_machine(there, load_machine("gtx580x2")),

@@ -21,8 +21,9 @@ from alexsim.network.editions import load_network
 from alexsim.network.network import Network
 from alexsim.plan.planner import plan
 from alexsim.plan.records import Category, OpKind, Plan
+from alexsim.plan.spec import PlanSpec
 from alexsim.plan.tables import flop_table
-from alexsim.simulate.simulator import Configuration, on_machine
+from alexsim.simulate.simulator import on_machine
 from alexsim.train.initial import refuse_other_layers
 from alexsim.train.weights import Weights, load_weights, state_shapes
 
@@ -185,7 +186,7 @@ def alike(network: Network, made: Plan, learns: frozenset[str]) -> tuple[Any, An
     executor.step(images, labels, step=0, hyperparameters=Hyperparameters())
     executor.record()
     executor.step(images, labels, step=1, hyperparameters=Hyperparameters())
-    configuration = Configuration(network=network, batch_size=made.batch_size, trainable=learns)
+    configuration = PlanSpec(network=network, batch_size=made.batch_size, trainable=learns)
     return executor, on_machine(configuration, load_machine("gtx580x2"))
 
 

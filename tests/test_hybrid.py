@@ -31,11 +31,9 @@ from alexsim.network.network import Network
 from alexsim.plan.fit import fit
 from alexsim.plan.planner import plan
 from alexsim.plan.records import OpKind, Plan, letter
-from alexsim.simulate.correction import load_correction
-from alexsim.simulate.costs.libraries import load_library
+from alexsim.plan.spec import PlanSpec
 from alexsim.simulate.records import Simulation
-from alexsim.simulate.simulator import Configuration, default_library, on_machine, simulate
-from alexsim.simulate.tasks import Timer
+from alexsim.simulate.simulator import on_machine
 
 NET = Network(
     name="small",
@@ -96,7 +94,7 @@ def test_any_number_of_devices_trains_as_one(
     gpus: int, schedule: str, policy: str, alone: tuple[dict[str, torch.Tensor], torch.Tensor]
 ) -> None:
     made = plan(
-        NET, gpus=gpus, partition="hybrid", batch_size=BATCH // gpus, schedule=schedule,
+        NET, gpus=gpus, partition="hybrid", batch_size=BATCH, schedule=schedule,
         policy=policy, backend="aten",
     )  # fmt: skip
     assert (made.turns, made.images) == (gpus, BATCH)
@@ -162,7 +160,7 @@ def test_a_variable_batch_updates_split_layers_after_every_turn(gpus: int, sched
     """Against section 4.2 of Krizhevsky 2014 by hand: autograd, turn by turn."""
     network = replace(NET, layers=tuple(la for la in NET.layers if not isinstance(la, Dropout)))
     made = plan(
-        network, gpus=gpus, partition="hybrid", variable_batch=True, batch_size=BATCH // gpus,
+        network, gpus=gpus, partition="hybrid", variable_batch=True, batch_size=BATCH,
         schedule=schedule, backend="aten",
     )  # fmt: skip
     executor = Executor(made, dtype=torch.float64, seed=3)
@@ -200,9 +198,9 @@ def test_a_variable_batch_updates_split_layers_after_every_turn(gpus: int, sched
 def test_what_crosses_is_what_2014_says() -> None:
     """Features of every image to all other devices and their gradients back, outputs of split
     layers likewise, those of the last layer to column a only."""
-    gpus, batch = 4, 32
-    made = plan(load_network("alexnet-owt"), gpus=gpus, partition="hybrid", batch_size=batch)
-    images, others = gpus * batch, gpus - 1
+    gpus, images = 4, 128
+    made = plan(load_network("alexnet-owt"), gpus=gpus, partition="hybrid", batch_size=images)
+    others = gpus - 1
     gathered = others * images * 9216
     hidden = 2 * others * images * 4096
     outputs = images * (1000 - 250)
@@ -217,7 +215,7 @@ def test_what_crosses_is_what_2014_says() -> None:
 
 def test_every_device_holds_a_slice_of_the_split_layers_and_a_copy_of_the_rest() -> None:
     network = load_network("alexnet-owt")
-    made = plan(network, gpus=3, partition="hybrid", batch_size=32)
+    made = plan(network, gpus=3, partition="hybrid", batch_size=96)
     rows = dict.fromkeys(("fc6", "fc7", "fc8"), 0)
     for index, device in enumerate(made.devices):
         shapes = {b.name.partition("/")[2]: b.shape for b in device.buffers}
@@ -232,7 +230,7 @@ def test_every_device_holds_a_slice_of_the_split_layers_and_a_copy_of_the_rest()
 def test_flop_are_those_of_one_device() -> None:
     network = load_network("alexnet-owt")
     one = plan(network, batch_size=12)
-    made = plan(network, gpus=4, partition="hybrid", batch_size=3)
+    made = plan(network, gpus=4, partition="hybrid", batch_size=12)
     assert sum(op.count.mac for op in made.ops()) == sum(op.count.mac for op in one.ops())
     # But for what is added on arrival, elementwise work is the same too.
     own = [op for op in made.ops() if op.kind not in (OpKind.ACCUMULATE, OpKind.UPDATE)]
@@ -247,7 +245,7 @@ def test_flop_are_those_of_one_device() -> None:
 
 def test_frozen_convolutions_need_no_gradient_from_the_split_layers() -> None:
     made = plan(
-        NET, gpus=2, partition="hybrid", batch_size=4, trainable=frozenset({"fc3", "fc4"}),
+        NET, gpus=2, partition="hybrid", batch_size=8, trainable=frozenset({"fc3", "fc4"}),
         backend="aten",
     )  # fmt: skip
     assert not any(op.kind == OpKind.ALL_REDUCE for op in made.ops())
@@ -261,7 +259,7 @@ def test_frozen_convolutions_need_no_gradient_from_the_split_layers() -> None:
 
 
 def test_the_largest_batch_is_that_of_the_whole_minibatch() -> None:
-    made = plan(load_network("alexnet-owt"), gpus=2, partition="hybrid", batch_size=64)
+    made = plan(load_network("alexnet-owt"), gpus=2, partition="hybrid", batch_size=128)
     budget = made.devices[0].total_bytes
     found = fit(made, budget)
     assert found.fits
@@ -272,7 +270,7 @@ def test_the_largest_batch_is_that_of_the_whole_minibatch() -> None:
     ("net", "choices", "says"),
     [
         ("alexnet-2012", {"gpus": 2}, "splits a network of one column, alexnet-2012 is written in"),
-        ("alexnet-owt", {"gpus": 2, "replicas": 2}, "does not go with replicas"),
+        ("alexnet-owt", {"gpus": 2, "replicas": 2}, "replicas are of partition columns"),
         ("alexnet-owt", {"gpus": 2, "backend": "triton"}, "does not go with backend triton"),
     ],
 )
@@ -327,8 +325,8 @@ def test_more_processes_are_one_within_rounding_and_go_on_as_columns(folder, tmp
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--partition", "hybrid"), "--partition hybrid needs a number of GPUs (--gpus N)"),
-        (("--partition", "hybrid", "--gpus", 5), "--batch 12 does not divide over 5 GPUs"),
+        (("--partition", "hybrid"), "partition hybrid needs a number of GPUs (--gpus N)"),
+        (("--partition", "hybrid", "--gpus", 5), "batch of 12 images does not divide over 5 GPUs"),
         (("--partition", "rows"), "--partition must be one of columns, hybrid; got 'rows'"),
         (("--variable-batch",), "a variable batch needs partition hybrid"),
         (("--partition", "hybrid", "--gpus", 2, "--strict"), "--strict runs --partition columns"),
@@ -378,41 +376,25 @@ def test_a_report_of_a_stopped_run_plans_it_as_it_ran(folder, tmp_path) -> None:
 
 
 def hybrid_on(machine: Machine, gpus: int, policy: str = "as-released") -> Simulation:
-    configuration = Configuration(
+    configuration = PlanSpec(
         network=load_network("alexnet-owt"), gpus=gpus, partition="hybrid", batch_size=96 * gpus,
         policy=policy,
     )  # fmt: skip
     return on_machine(configuration, machine)
 
 
-@pytest.mark.parametrize("gpus", [2, 3, 4])
-def test_one_simulated_device_stands_for_all(gpus: int) -> None:
-    """The simulator's short cut against every op of every device."""
-    machine, network = load_machine("k20x8"), load_network("alexnet-owt")
-    timer = Timer(
-        machine=machine,
-        library=load_library(default_library(machine)),
-        correction=load_correction(),
-    )
-    made = plan(network, gpus=gpus, partition="hybrid", batch_size=96)
-    whole, one = simulate(made, timer, data="none"), hybrid_on(machine, gpus)
-    assert whole.batch_size == one.batch_size == 96 * gpus
-    assert whole.partition == one.partition == "hybrid"
-    assert whole.step_s == pytest.approx(one.step_s, rel=0.04)
-    assert whole.ideal_training_images_per_s == pytest.approx(
-        one.ideal_training_images_per_s, rel=1e-3
-    )
-
-
-@pytest.mark.parametrize(
-    ("policy", "most"), [("as-released", 1e-6), ("in-place", 1e-6), ("reuse", 0.02)]
-)
+@pytest.mark.parametrize("policy", ["as-released", "in-place", "reuse"])
 @pytest.mark.parametrize("gpus", [2, 3, 8])
-def test_its_memory_is_the_plan_s(gpus: int, policy: str, most: float) -> None:
+def test_what_is_simulated_is_the_plan_that_is_trained(gpus: int, policy: str) -> None:
     machine = load_machine("k20x8")
     made = plan(
-        load_network("alexnet-owt"), gpus=gpus, partition="hybrid", batch_size=96, policy=policy
-    )
-    planned = made.devices[0].total_bytes + int(machine.device.context_bytes.value)
-    (device,) = hybrid_on(machine, gpus, policy).devices
-    assert device.memory_bytes == pytest.approx(planned, rel=most)
+        load_network("alexnet-owt"), gpus=gpus, partition="hybrid", batch_size=96 * gpus,
+        policy=policy,
+    )  # fmt: skip
+    found = hybrid_on(machine, gpus, policy)
+    assert (found.batch_size, found.partition) == (96 * gpus, "hybrid")
+    context = int(machine.device.context_bytes.value)
+    assert [device.memory_bytes for device in found.devices] == [
+        device.total_bytes + context for device in made.devices
+    ]
+    assert sum(exchange.size_bytes for exchange in found.exchanges) == made.exchanged_bytes

@@ -17,7 +17,7 @@ EXCHANGES = {
     "dropout7": (1_048_576, "b"),
 }
 
-HYBRID = {"partition": "hybrid", "gpus": 3, "batch_size": 32}
+HYBRID = {"partition": "hybrid", "gpus": 3, "batch_size": 96}
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +148,7 @@ def test_a_new_head_lives_on_gpu_0() -> None:
         ({"batch_size": 0}, "batch size must be at least 1, got 0"),
         ({"policy": "none"}, "as-released, in-place, reuse; got 'none'"),
         ({"schedule": "x"}, "serial, overlap; got 'x'"),
-        ({"partition": "rows"}, "columns, hybrid; got 'rows'"),
+        ({"partition": "rows"}, "columns, replicas, hybrid; got 'rows'"),
         ({"transport": "x"}, "peer, host; got 'x'"),
         ({"trainable": frozenset({"conv9"})}, "no layer with weights 'conv9'"),
     ],

@@ -88,7 +88,7 @@ def whole(
 
 def test_replicas_sum_their_gradients_before_the_update() -> None:
     network = load_network("alexnet-2012")
-    alone, made = plan(network, batch_size=4), plan(network, batch_size=4, replicas=2)
+    alone, made = plan(network, batch_size=4), plan(network, batch_size=8, replicas=2)
     assert not any(op.kind == OpKind.ALL_REDUCE for op in alone.ops())
     for device in made.devices:
         place = {op.id: index for index, op in enumerate(device.ops)}
@@ -177,7 +177,7 @@ def test_replicas_are_one_process_within_rounding(
     assert_near(state_of(tmp_path / "run"), state_of(to))
     # Every device of every replica is shown, and what they told each other.
     made = plan(
-        load_network(net), gpus=gpus, batch_size=12 // replicas, backend="aten", replicas=replicas
+        load_network(net), gpus=gpus, batch_size=12, backend="aten", replicas=replicas
     )
     names = [f"gpu{index}" for index in range(replicas * gpus)]
     assert [one["name"] for one in apart["devices"]] == names

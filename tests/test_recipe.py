@@ -24,7 +24,8 @@ from alexsim.execute.executor import Executor
 from alexsim.machine.machine import load_machine
 from alexsim.network.editions import load_network
 from alexsim.plan.planner import plan
-from alexsim.simulate.simulator import Configuration, on_machine
+from alexsim.plan.spec import PlanSpec
+from alexsim.simulate.simulator import on_machine
 from alexsim.train.progress import Progress, sizes_of
 from alexsim.train.recipe import (
     Plateau,
@@ -255,9 +256,7 @@ def test_freezing_conv1_saves_what_led_to_it_only() -> None:
     machine = load_machine("gtx580x2")
     slow, fast = (
         on_machine(
-            Configuration(
-                network=network, trainable=frozenset(network.weighted_layers) - set(names)
-            ),
+            PlanSpec(network=network, trainable=frozenset(network.weighted_layers) - set(names)),
             machine,
         )
         for names in ((), ("conv1",))

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from alexsim.errors import PlanError, ProfileError
 from alexsim.machine.machine import Machine, changed, load_machine
 from alexsim.network.editions import load_network
+from alexsim.plan.spec import PlanSpec
 from alexsim.report.documents import simulation_document
 from alexsim.simulate.correction import UNFITTED, load_correction
 from alexsim.simulate.costs.libraries import load_library
 from alexsim.simulate.paths import all_reduce_s, between, from_host, to_host
 from alexsim.simulate.records import Simulation
-from alexsim.simulate.simulator import Configuration, simulate_network
+from alexsim.simulate.simulator import simulate_network
 from alexsim.simulate.tasks import DataPath, Timer
 from alexsim.train.stages import training_of
 
@@ -27,7 +28,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 def simulated(
-    configuration: Configuration,
+    configuration: PlanSpec,
     machine: Machine = PAIR,
     library: str = "cuda-convnet",
     data: DataPath = "jpeg",
@@ -41,7 +42,7 @@ def simulated(
     return simulate_network(configuration, timer, data=data, whole_pipeline=whole_pipeline)
 
 
-TWO = Configuration(network=ALEXNET)
+TWO = PlanSpec(network=ALEXNET)
 
 
 GOLDENS = {
@@ -52,13 +53,11 @@ GOLDENS = {
         "cuda-convnet",
     ),
     "k20x8-hybrid": (
-        Configuration(
-            network=load_network("alexnet-owt"), gpus=8, partition="hybrid", batch_size=1024
-        ),
+        PlanSpec(network=load_network("alexnet-owt"), gpus=8, partition="hybrid", batch_size=1024),
         "k20x8",
         "cuda-convnet2",
     ),
-    "p100-caffenet": (Configuration(network=load_network("caffenet")), "p100", "cudnn-v5.1"),
+    "p100-caffenet": (PlanSpec(network=load_network("caffenet")), "p100", "cudnn-v5.1"),
 }
 
 
@@ -78,7 +77,7 @@ def test_the_prediction_of_2012_is_not_far_from_five_to_six_days() -> None:
     assert days.low < 5 < days.high
     assert 0.4 < result.step_s < 0.6
     one = simulated(
-        Configuration(network=load_network("alexnet-1gpu"), gpus=1), load_machine("gtx580x1")
+        PlanSpec(network=load_network("alexnet-1gpu"), gpus=1), load_machine("gtx580x1")
     )
     # Paper, section 3.5: the two-GPU net takes slightly less time than the one-GPU net.
     assert 1.0 < one.step_s / result.step_s < 1.15
@@ -195,7 +194,7 @@ def test_critical_path_and_devices_add_up_to_the_step(
     batch: int, partition: str, schedule: str, transport: str, data: str, decode: int
 ) -> None:
     result = simulated(
-        Configuration(
+        PlanSpec(
             network=ALEXNET, gpus=2, partition=partition, batch_size=2 * batch, schedule=schedule,
             transport=transport,
         ),
@@ -245,13 +244,9 @@ def test_spans_of_a_queue_never_overlap_and_fill_no_more_than_the_step(
 def test_replicas_share_the_images_and_sum_their_gradients() -> None:
     net = load_network("alexnet-owt")
     machine = load_machine("k20x8")
-    one = simulated(Configuration(network=net, gpus=1, partition="replicas"), machine)
-    eight = simulated(
-        Configuration(network=net, gpus=8, partition="replicas", batch_size=1024), machine
-    )
-    hybrid = simulated(
-        Configuration(network=net, gpus=8, partition="hybrid", batch_size=1024), machine
-    )
+    one = simulated(PlanSpec(network=net, gpus=1, partition="replicas"), machine)
+    eight = simulated(PlanSpec(network=net, gpus=8, partition="replicas", batch_size=1024), machine)
+    hybrid = simulated(PlanSpec(network=net, gpus=8, partition="hybrid", batch_size=1024), machine)
     assert one.all_reduce_s == 0.0
     assert eight.all_reduce_s > hybrid.all_reduce_s > 0.0
     # Krizhevsky 2014: the hybrid wins, because fully connected gradients stay where they are.
@@ -266,7 +261,7 @@ def test_replicas_share_the_images_and_sum_their_gradients() -> None:
 
 
 def test_the_transport_of_gradients_matters() -> None:
-    configuration = Configuration(
+    configuration = PlanSpec(
         network=load_network("alexnet-owt"), gpus=8, partition="replicas", batch_size=1024
     )
     for name in ("k20x8", "dgx-1"):
@@ -300,7 +295,7 @@ def test_replicas_of_two_columns_sum_over_the_network() -> None:
 
 
 def test_replicas_that_share_an_uplink_upload_slower() -> None:
-    configuration = Configuration(
+    configuration = PlanSpec(
         network=load_network("alexnet-owt"), gpus=4, partition="replicas", batch_size=512
     )
     machine = load_machine("k20x8")
@@ -340,7 +335,7 @@ def test_a_step_bound_by_the_data_path_is_as_sure_as_the_data_path() -> None:
 
 
 def test_gradients_are_summed_while_the_backward_pass_goes_on() -> None:
-    configuration = Configuration(
+    configuration = PlanSpec(
         network=load_network("alexnet-owt"), gpus=8, partition="replicas", batch_size=1024
     )
     serial = simulated(configuration, load_machine("k20x8"), data="none")
@@ -363,7 +358,7 @@ def test_hundreds_of_gpus_wait_for_their_network() -> None:
     for network in ("10gbe", "100gbe"):
         machine = changed(load_machine("p100", "", network), {"devices_per_node": 16})
         for count in (16, 256):
-            configuration = Configuration(
+            configuration = PlanSpec(
                 network=net, gpus=count, partition="replicas", batch_size=images * count
             )
             steps[network, count] = simulated(configuration, machine, "cudnn-v5.1", "none")
@@ -380,7 +375,7 @@ def test_every_node_reads_and_decodes_its_own_images() -> None:
     net, machine = load_network("alexnet-owt"), load_machine("dgx-1", "", "100gbe")
     hosts = [
         simulated(
-            Configuration(network=net, gpus=count, partition="replicas", batch_size=1024),
+            PlanSpec(network=net, gpus=count, partition="replicas", batch_size=1024),
             machine,
             "cudnn-v5.1",
         ).host_s
@@ -402,18 +397,18 @@ def test_an_all_reduce_is_at_least_its_bytes_over_the_link() -> None:
 
 
 @pytest.mark.parametrize(
-    ("configuration", "message"),
+    ("choices", "message"),
     [
-        (Configuration(network=ALEXNET, gpus=3), "gpus must be 1 or 2"),
-        (replace(TWO, partition="replicas", gpus=3), "does not divide over 3"),
-        (replace(TWO, partition="replicas", gpus=4), "has 2 device"),
-        (replace(TWO, partition="rows"), "partition must be one of columns"),
-        (replace(TWO, partition="replicas"), "partition replicas needs a number of GPUs"),
+        ({"gpus": 3}, "gpus must be 1 or 2"),
+        ({"partition": "replicas", "gpus": 3}, "does not divide over 3"),
+        ({"partition": "replicas", "gpus": 4}, "has 2 device"),
+        ({"partition": "rows"}, "partition must be one of columns"),
+        ({"partition": "replicas"}, "partition replicas needs a number of GPUs"),
     ],
 )
-def test_impossible_configurations_are_named(configuration: Configuration, message: str) -> None:
+def test_impossible_configurations_are_named(choices: dict, message: str) -> None:
     with pytest.raises(PlanError, match=message):
-        simulated(configuration)
+        simulated(replace(TWO, **choices))
 
 
 def test_unknown_libraries_list_the_near_ones() -> None:

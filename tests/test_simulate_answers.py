@@ -11,10 +11,11 @@ from alexsim.cli.app import main
 from alexsim.machine.machine import load_machine
 from alexsim.network.editions import load_network
 from alexsim.plan.planner import plan
+from alexsim.plan.spec import PlanSpec
 from alexsim.report.documents import step_parts
 from alexsim.report.tables import data_path_text
 from alexsim.simulate.host import data_path_times
-from alexsim.simulate.simulator import Configuration, on_machine
+from alexsim.simulate.simulator import on_machine
 
 
 def run(*arguments: str) -> int:
@@ -72,7 +73,7 @@ def test_a_step_is_one_figure_whose_parts_are_named(
     assert found["bound"] == ("GPUs" if net == "alexnet-2012" else "data path")
     assert ready["data_path"] is None
     # The same in what training, profiles and reports say.
-    there = on_machine(Configuration(network=load_network(net)), load_machine("gtx580x2"))
+    there = on_machine(PlanSpec(network=load_network(net)), load_machine("gtx580x2"))
     assert there.step_s == pytest.approx(found["step_s"])
     parts = step_parts(there)
     assert parts["step_without_data_s"] == pytest.approx(found["step_without_data_s"])

@@ -22,6 +22,7 @@ from alexsim.network.network import Network
 from alexsim.plan.buffers import partial_sum_copies
 from alexsim.plan.planner import plan
 from alexsim.plan.records import Category, OpKind, Plan
+from alexsim.plan.spec import PlanSpec
 from alexsim.simulate.correction import UNFITTED, correction_of, load_correction
 from alexsim.simulate.costs import cuda_convnet
 from alexsim.simulate.costs.gemm import gemm, peak_flop_per_s
@@ -30,7 +31,7 @@ from alexsim.simulate.costs.records import PRECISIONS, Work, convolution_shape
 from alexsim.simulate.engine import Task, run
 from alexsim.simulate.paths import all_gather_s, all_reduce_s, between, from_host, to_host
 from alexsim.simulate.records import Simulation
-from alexsim.simulate.simulator import Configuration, default_library, simulate_network
+from alexsim.simulate.simulator import default_library, simulate_network
 from alexsim.simulate.tasks import DataPath, TaskList, Timer
 
 LAWS = settings(deadline=None, derandomize=True, max_examples=60)
@@ -98,16 +99,14 @@ SIMULATED = [
 
 
 @st.composite
-def configurations(
-    draw: st.DrawFn, networks: Sequence[Network] = tuple(SIMULATED)
-) -> Configuration:
+def configurations(draw: st.DrawFn, networks: Sequence[Network] = tuple(SIMULATED)) -> PlanSpec:
     network = draw(st.sampled_from(networks))
     split_by = ("columns", "replicas", "hybrid")[: 2 + (network.columns == 1)]
     partition = draw(st.sampled_from(split_by))
     images = draw(st.sampled_from([1, 3, 16, 31, 64, 100, 128, 256]))
     copies = draw(st.sampled_from([1, 2, 4, 8]))
     split = {"replicas": copies} if partition == "columns" else {"gpus": copies}
-    return Configuration(
+    return PlanSpec(
         network=network,
         partition=partition,
         variable_batch=partition == "hybrid" and draw(st.booleans()),
@@ -119,7 +118,7 @@ def configurations(
     )
 
 
-def simulated(configuration: Configuration, timer: Timer, data: DataPath) -> Simulation:
+def simulated(configuration: PlanSpec, timer: Timer, data: DataPath) -> Simulation:
     machine, columns = timer.machine, configuration.network.columns
     devices = configuration.copies * (columns if configuration.partition == "columns" else 1)
     assume(machine.network is not None or devices <= machine.devices_per_node.value)
@@ -132,7 +131,7 @@ PATHS = st.sampled_from(["jpeg", "none"])
 @LAWS
 @given(st.data(), machines(), configurations(), st.sampled_from(sorted(MORE)), PATHS)
 def test_more_of_any_resource_is_never_slower(
-    data: st.DataObject, machine: Machine, configuration: Configuration, key: str, path: DataPath
+    data: st.DataObject, machine: Machine, configuration: PlanSpec, key: str, path: DataPath
 ) -> None:
     timer = data.draw(timers(machine))
     faster = scaled(machine, key, data.draw(st.sampled_from([1.01, 1.3, 2, 5])))
@@ -144,7 +143,7 @@ def test_more_of_any_resource_is_never_slower(
 @LAWS
 @given(st.data(), machines("10gbe"), configurations(), PATHS)
 def test_links_twice_as_fast_are_never_slower_nor_more_than_twice_as_fast(
-    data: st.DataObject, machine: Machine, configuration: Configuration, path: DataPath
+    data: st.DataObject, machine: Machine, configuration: PlanSpec, path: DataPath
 ) -> None:
     timer = data.draw(timers(machine))
     chosen = data.draw(st.sets(st.sampled_from(["link", "uplink", "peer_link", "network"])))
@@ -159,7 +158,7 @@ def test_links_twice_as_fast_are_never_slower_nor_more_than_twice_as_fast(
 @LAWS
 @given(st.data(), machines("100gbe"), configurations(), st.sampled_from([2, 3, 8, 16]), PATHS)
 def test_each_of_n_gpus_is_never_faster_than_one_alone(
-    data: st.DataObject, machine: Machine, alone: Configuration, count: int, path: DataPath
+    data: st.DataObject, machine: Machine, alone: PlanSpec, count: int, path: DataPath
 ) -> None:
     timer = data.draw(timers(machine))
     partition = data.draw(st.sampled_from(["columns", "replicas"]))
@@ -178,7 +177,7 @@ def test_each_of_n_gpus_is_never_faster_than_one_alone(
 @LAWS
 @given(st.data(), machines(), configurations(), PATHS)
 def test_the_parts_are_the_whole_and_no_rate_is_over_its_peak(
-    data: st.DataObject, machine: Machine, configuration: Configuration, path: DataPath
+    data: st.DataObject, machine: Machine, configuration: PlanSpec, path: DataPath
 ) -> None:
     timer = data.draw(timers(machine))
     found = simulated(configuration, timer, path)
@@ -348,7 +347,7 @@ def test_no_edition_is_trained_faster_than_the_peak_allows(network: Network) -> 
             library=load_library(library),
             correction=correction_of(library),
         )
-        found = simulate_network(Configuration(network=network, gpus=1), timer, data="none")
+        found = simulate_network(PlanSpec(network=network, gpus=1), timer, data="none")
         assert 0 < found.utilisation <= ROUND
         assert found.images_per_s < found.ideal_training_images_per_s * ROUND
         assert found.batch_size / found.forward_s < found.ideal_forward_images_per_s * ROUND
@@ -400,7 +399,7 @@ def test_no_number_of_a_machine_makes_a_figure_that_is_none(key: str, factor: fl
         library=load_library(default_library(machine)),
         correction=load_correction(),
     )
-    lenet = Configuration(network=load_network("lenet-5"), gpus=16, partition="replicas")
+    lenet = PlanSpec(network=load_network("lenet-5"), gpus=16, partition="replicas")
     found = simulate_network(replace(lenet, batch_size=160), timer)
     assert 0 < found.step_s < math.inf
     for beyond in (1e-13, 1e19, math.nan, math.inf, -1.0):

@@ -21,6 +21,7 @@ from alexsim.cli.app import main
 from alexsim.machine.machine import load_machine
 from alexsim.network.editions import load_network
 from alexsim.plan.records import OpKind, Plan
+from alexsim.plan.spec import PlanSpec
 from alexsim.plan.timeline import memory_timeline
 from alexsim.profile import profiler
 from alexsim.profile.profiler import Underlay
@@ -34,7 +35,7 @@ from alexsim.report.chrome_trace import (
     repeated,
 )
 from alexsim.report.trace_ops import launches
-from alexsim.simulate.simulator import Configuration, on_machine
+from alexsim.simulate.simulator import on_machine
 from alexsim.trace import Trace
 from alexsim.units import MIB
 
@@ -66,7 +67,7 @@ def whole(found: Profiled) -> list[Event]:
 
 
 def simulated(**choices: Any) -> Clock:
-    wanted = Configuration(network=load_network("alexnet-2012"), gpus=None, **choices)
+    wanted = PlanSpec(network=load_network("alexnet-2012"), gpus=None, **choices)
     machine = load_machine("gtx580x2")
     trace = on_machine(wanted, machine).trace
     return Clock(name="simulated", plan=wanted.plan(machine), trace=repeated(trace, 2))
@@ -416,7 +417,7 @@ def test_a_single_simulated_step_is_repeated_for_readers_that_drop_the_first_and
 
 
 def test_uploads_have_a_bandwidth_and_sums_are_communication() -> None:
-    wanted = Configuration(
+    wanted = PlanSpec(
         network=load_network("alexnet-owt"), gpus=2, partition="replicas", batch_size=32
     )
     machine = load_machine("gtx580x2")
@@ -478,7 +479,7 @@ def test_torch_s_events_lie_in_the_ops_of_the_last_step(found: Profiled) -> None
 
 
 def test_sums_over_gpus_are_transfers() -> None:
-    wanted = Configuration(
+    wanted = PlanSpec(
         network=load_network("alexnet-owt"), gpus=2, partition="replicas", batch_size=32
     )
     machine = load_machine("gtx580x2")
@@ -491,7 +492,7 @@ def test_sums_over_gpus_are_transfers() -> None:
 
 
 def test_steps_follow_one_another_whatever_lay_between() -> None:
-    wanted = Configuration(network=load_network("lenet-5"), gpus=None, batch_size=2)
+    wanted = PlanSpec(network=load_network("lenet-5"), gpus=None, batch_size=2)
     machine = load_machine("gtx580")
     made, once = wanted.plan(machine), on_machine(wanted, machine).trace
     late = Trace(

@@ -27,7 +27,8 @@ from alexsim.network.layers import (
 from alexsim.network.network import Network
 from alexsim.network.variants import VARIANTS, varied
 from alexsim.plan.planner import plan
-from alexsim.simulate.simulator import Configuration, on_machine
+from alexsim.plan.spec import PlanSpec
+from alexsim.simulate.simulator import on_machine
 from alexsim.train.recipe import recipe_name
 
 SMALL = Network(
@@ -81,7 +82,7 @@ def test_variants_add_up_and_name_what_they_change() -> None:
     assert names[:3] == ["conv1", "tanh1", "pool1"]
     machine = load_machine("gtx580x2")
     steps = {
-        name: on_machine(Configuration(network=load_network(name)), machine).step_s
+        name: on_machine(PlanSpec(network=load_network(name)), machine).step_s
         for name in ("alexnet-paper", "alexnet-paper+no-lrn", "alexnet-paper+no-exchange")
     }
     assert steps["alexnet-paper+no-lrn"] < steps["alexnet-paper"]

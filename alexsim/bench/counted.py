@@ -10,10 +10,11 @@ from importlib import metadata, util
 from alexsim.bench.records import Value
 from alexsim.machine.machine import load_machine
 from alexsim.network.network import Network
-from alexsim.plan.planner import POLICIES, plan
+from alexsim.plan.planner import plan
+from alexsim.plan.spec import POLICIES, PlanSpec
 from alexsim.plan.tables import flop_table
 from alexsim.profile.kernels import compile_kernels
-from alexsim.simulate.simulator import Configuration, on_machine
+from alexsim.simulate.simulator import on_machine
 
 _BATCH = 128
 _MACHINES = (("gtx580x2", None), ("titan-x-maxwell", 1), ("h200", 1))
@@ -81,7 +82,7 @@ def _memory(network: Network) -> Iterator[tuple[str, Value]]:
 
 def _simulated(network: Network) -> Iterator[tuple[str, Value]]:
     for name, gpus in _MACHINES:
-        configuration = Configuration(network=network, gpus=gpus, batch_size=_BATCH)
+        configuration = PlanSpec(network=network, gpus=gpus, batch_size=_BATCH)
         found = on_machine(configuration, load_machine(name))
         for what, seconds in (
             ("step", found.step_s),

@@ -31,8 +31,9 @@ from alexsim.network.layers import LocalResponseNorm, MaxPool
 from alexsim.network.network import Network, Part
 from alexsim.plan.planner import plan
 from alexsim.plan.records import OpKind, Plan
+from alexsim.plan.spec import PlanSpec
 from alexsim.profile.records import ratio
-from alexsim.simulate.simulator import Configuration, on_machine
+from alexsim.simulate.simulator import on_machine
 from alexsim.train import builtin
 from alexsim.train.images import Crop, load_crops
 
@@ -186,7 +187,7 @@ def _pure_python() -> int:
 
 def _simulate(network: Network, batch_size: int) -> tuple[Run, Run]:
     machine = load_machine("gtx580x2")
-    configuration = Configuration(network=network, batch_size=batch_size)
+    configuration = PlanSpec(network=network, batch_size=batch_size)
     return lambda: on_machine(configuration, machine), _pure_python
 
 

@@ -278,9 +278,10 @@ def _needed(machine: str, batch: int) -> float:
     """Images/s of AlexNet of 2012 on a machine, as the simulator has it, data left out."""
     from alexsim.machine.machine import load_machine
     from alexsim.network.editions import load_network
-    from alexsim.simulate.simulator import Configuration, on_machine
+    from alexsim.plan.spec import PlanSpec
+    from alexsim.simulate.simulator import on_machine
 
-    configuration = Configuration(network=load_network("alexnet-2012"), gpus=2, batch_size=batch)
+    configuration = PlanSpec(network=load_network("alexnet-2012"), gpus=2, batch_size=batch)
     return on_machine(configuration, load_machine(machine), data="none").images_per_s
 
 

@@ -43,7 +43,6 @@ def memory(
         as_policy,
         as_schedule,
         budget_of,
-        images_per_op,
         trainable,
     )
     from alexsim.errors import AlexsimError
@@ -64,7 +63,7 @@ def memory(
         network,
         gpus=gpus,
         partition=split,
-        batch_size=images_per_op(batch, split, gpus),
+        batch_size=batch,
         policy=as_policy(policy),
         trainable=trainable(train_only, network),
     )

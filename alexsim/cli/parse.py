@@ -8,7 +8,7 @@ from alexsim.errors import AlexsimError, known_as, unknown
 
 if TYPE_CHECKING:
     from alexsim.network.network import Network
-    from alexsim.plan.records import Partition, Policy, Schedule
+    from alexsim.plan.spec import Partition, Policy, Schedule
     from alexsim.simulate.costs.records import Precision
     from alexsim.simulate.tasks import DataPath
     from alexsim.train.recipe import Augmentation, Normalisation
@@ -30,39 +30,22 @@ def choice(option: str, given: str, allowed: tuple[_Choice, ...]) -> _Choice:
 
 def as_policy(given: str) -> Policy:
     """A memory policy."""
-    from alexsim.plan.planner import POLICIES
+    from alexsim.plan.spec import POLICIES
 
     return choice("--policy", given, POLICIES)
 
 
 def as_schedule(given: str) -> Schedule:
     """A schedule."""
-    from alexsim.plan.planner import SCHEDULES
+    from alexsim.plan.spec import SCHEDULES
 
     return choice("--schedule", given, SCHEDULES)
 
 
 def as_partition(given: str) -> Partition:
-    """A partition that can be planned."""
-    from alexsim.plan.planner import PARTITIONS
-
-    return choice("--partition", given, PARTITIONS)
-
-
-def images_per_op(batch: int, partition: Partition, gpus: int | None) -> int:
-    """Images that an op of such a plan works on.
-
-    Raises:
-        AlexsimError: a hybrid plan's GPUs are not given, or do not divide the minibatch.
-    """
-    if partition != "hybrid":
-        return batch
-    if gpus is None:
-        raise AlexsimError("--partition hybrid needs a number of GPUs (--gpus N)")
-    positive("--gpus", gpus)
-    if batch % gpus:
-        raise AlexsimError(f"--batch {batch} does not divide over {gpus} GPUs")
-    return batch // gpus
+    """A partition that can be run; replicas of it have an option of their own."""
+    allowed: tuple[Partition, ...] = ("columns", "hybrid")
+    return choice("--partition", given, allowed)
 
 
 def budget_of(mem_cap: str | None, usable: float) -> int:

@@ -86,7 +86,8 @@ def profile(
     from alexsim.machine.machine import load_machine
     from alexsim.network.editions import load_network
     from alexsim.plan.planner import plan
-    from alexsim.simulate.simulator import Configuration, on_machine
+    from alexsim.plan.spec import PlanSpec
+    from alexsim.simulate.simulator import on_machine
     from alexsim.train.records import Watcher
 
     positive("--rounds", rounds)
@@ -104,7 +105,7 @@ def profile(
         ready_for_triton(where, Watcher(note=lambda text: typer.echo(f"alexsim: {text}", err=True)))
     learns = trainable(train_only, network)
     simulation = on_machine(
-        Configuration(
+        PlanSpec(
             network=network,
             gpus=gpus,
             batch_size=batch,

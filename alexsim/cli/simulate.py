@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
     from alexsim.machine.machine import Machine
     from alexsim.plan.records import Plan
+    from alexsim.plan.spec import PlanSpec
     from alexsim.simulate.correction import Correction
     from alexsim.simulate.costs.records import Precision
     from alexsim.simulate.records import Simulation
     from alexsim.simulate.sensitivity import Sensitivity
-    from alexsim.simulate.simulator import Configuration
     from alexsim.simulate.tasks import Timer
     from alexsim.train.stages import StageTimes
 
@@ -178,13 +178,9 @@ def simulate(
     )
     from alexsim.cli.simulated import other_choices, refuse_idle, the_machine, wanted
     from alexsim.network.editions import load_network
-    from alexsim.plan.planner import POLICIES
+    from alexsim.plan.spec import PARTITIONS, POLICIES, PlanSpec
     from alexsim.simulate.costs.libraries import load_library_for
-    from alexsim.simulate.simulator import (
-        PARTITIONS,
-        Configuration,
-        simulate_network,
-    )
+    from alexsim.simulate.simulator import planned, simulate_network
     from alexsim.simulate.tasks import Timer
     from alexsim.train.recipe import load_recipe
     from alexsim.train.stages import stage_times, training_of
@@ -211,7 +207,7 @@ def simulate(
             "--sensitivity": sensitivity,
         },
     )
-    configuration = Configuration(
+    configuration = PlanSpec(
         network=trained,
         gpus=gpus,
         partition=choice("--partition", partition, PARTITIONS),
@@ -234,7 +230,7 @@ def simulate(
             calibration=known,
         )
 
-    def step(which: Configuration, clock: Timer) -> Simulation:
+    def step(which: PlanSpec, clock: Timer) -> Simulation:
         return simulate_network(which, clock, data=data, whole_pipeline=True)
 
     def run(on: Machine, corrected: Correction) -> Simulation:
@@ -258,7 +254,7 @@ def simulate(
         | ({f"--precision {precision}": plain} if in_precision != "fp32" else {}),
     )
     if trace is not None:
-        _write_trace(trace, configuration.plan(there, backend="aten" if known else ""), result)
+        _write_trace(trace, planned(configuration, there, backend="aten" if known else ""), result)
     tried: tuple[Sensitivity, ...] = ()
     if sensitivity:
         from alexsim.simulate.sensitivity import sensitivities, traits_of

@@ -8,11 +8,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from alexsim.machine.machine import Machine
-    from alexsim.plan.records import TransportName
+    from alexsim.plan.spec import PlanSpec, TransportName
     from alexsim.simulate.correction import Correction
     from alexsim.simulate.costs.measured import Calibration
     from alexsim.simulate.records import Simulation
-    from alexsim.simulate.simulator import Configuration
 
 
 def wanted(
@@ -77,11 +76,11 @@ def wanted(
     return here, "measured", scatter(known.scatter), known, others
 
 
-def other_choices(configuration: Configuration, *, transport: str) -> dict[str, Configuration]:
+def other_choices(configuration: PlanSpec, *, transport: str) -> dict[str, PlanSpec]:
     """The configuration with the other choice, for each that was made."""
     from dataclasses import replace
 
-    others: dict[str, Configuration] = {}
+    others: dict[str, PlanSpec] = {}
     if transport:
         way: TransportName = "peer" if transport == "host" else "host"
         others[f"--transport {transport}"] = replace(configuration, transport=way)

@@ -379,20 +379,11 @@ def _simulated(settings: TrainSettings, machine: str) -> Simulation:
 
     Where it has fewer GPUs than the run, as many machines of its kind are joined.
     """
-    from alexsim.network.editions import load_network
-    from alexsim.simulate.simulator import Configuration, enough_machines, on_machine
+    from dataclasses import replace
 
-    network = load_network(settings.network)
-    configuration = Configuration(
-        network=network,
-        gpus=settings.gpus,
-        partition=settings.partition,
-        replicas=settings.replicas,
-        variable_batch=settings.variable_batch,
-        batch_size=settings.batch_size,
-        schedule=settings.schedule,
-        policy=settings.policy,
-        trainable=frozenset(network.weighted_layers) - set(settings.recipe.stages[0].frozen),
-    )
+    from alexsim.simulate.simulator import enough_machines, on_machine
+
+    # The machine has a way of its own for exchanges, and kernels of its own.
+    spec = replace(settings.spec(settings.recipe.stages[0]), transport="", backend="")
     devices = settings.gpus * settings.replicas
-    return on_machine(configuration, enough_machines(machine, devices))
+    return on_machine(spec, enough_machines(machine, devices))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from alexsim.cli.parse import MOST_AT_ONCE, as_partition, images_per_op, positive
+from alexsim.cli.parse import MOST_AT_ONCE, as_partition, positive
 from alexsim.cli.train_settings import (
     builtin_images,
     cache,
@@ -53,7 +53,7 @@ def resumed(
         load_network(stored.network),
         gpus=columns,
         partition=split,
-        batch_size=images_per_op(stored.batch_size, split, columns),
+        batch_size=stored.batch_size,
     )
     copies = replicas_of(replicas, made, stored.batch_size, processes=processes, place=place)
     if (split, columns, copies) != (stored.partition, stored.gpus, stored.replicas):

@@ -19,7 +19,6 @@ from alexsim.cli.parse import (
     as_schedule,
     budget_of,
     choice,
-    images_per_op,
     positive,
     trainable,
 )
@@ -30,8 +29,9 @@ from alexsim.machine.device import load_device
 from alexsim.names import name_text
 from alexsim.network.editions import load_network
 from alexsim.network.variants import without_head
-from alexsim.plan.planner import TRANSPORTS, plan
-from alexsim.plan.records import Partition, Plan, TransportName
+from alexsim.plan.planner import plan
+from alexsim.plan.records import Plan
+from alexsim.plan.spec import TRANSPORTS, Partition, TransportName
 from alexsim.train import builtin
 from alexsim.train.config import steps_of
 from alexsim.train.dataset import discover
@@ -124,7 +124,7 @@ def begin(
         gpus=gpus,
         partition=split,
         variable_batch=variable_batch,
-        batch_size=images_per_op(batch, split, gpus),
+        batch_size=batch,
         backend=by,
     )
     copies = replicas_of(replicas, made, batch, processes=processes, place=place)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 
 from alexsim.errors import AlexsimError
-from alexsim.plan.records import Exchange, Op, TransportName
+from alexsim.plan.records import Exchange, Op
+from alexsim.plan.spec import TransportName
 from alexsim.trace import Span
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from alexsim.network.layers import Concat, Elementwise
+from alexsim.network.layers import Concat
 from alexsim.network.network import Part
 
 FLOAT_BYTES = 4
@@ -39,7 +39,7 @@ class Count:
 
 def macs(part: Part) -> int:
     """Multiply-adds of one image's forward pass; its two gradients cost the same each."""
-    return part.layer.multiply_adds(part.input_shape, part.output_shape)
+    return part.multiply_adds
 
 
 def forward(part: Part, batch_size: int) -> Count:
@@ -48,7 +48,7 @@ def forward(part: Part, batch_size: int) -> Count:
     return _count(
         batch_size,
         mac=macs(part),
-        elementwise=_arithmetic(part).forward,
+        elementwise=part.arithmetic.forward,
         elements=part.input_values + outputs + _auxiliary(part, batch=False),
         parameters=part.parameters + _auxiliary(part, batch=True),
     )
@@ -63,7 +63,7 @@ def grad_input(part: Part, batch_size: int, of: int | None = None) -> Count:
     return _count(
         batch_size,
         mac=macs(part),
-        elementwise=_arithmetic(part).grad_input,
+        elementwise=part.arithmetic.grad_input,
         elements=outputs + inputs + _elements_reread(part, of),
         parameters=_backward_parameters(part) + _auxiliary(part, batch=True),
     )
@@ -78,7 +78,7 @@ def grad_weight(part: Part, batch_size: int, *, fused: bool, later: bool = False
     count = _count(
         batch_size,
         mac=macs(part),
-        elementwise=_arithmetic(part).grad_weight,
+        elementwise=part.arithmetic.grad_weight,
         elements=outputs + inputs,
         parameters=part.parameters + _auxiliary(part, batch=True),
     )
@@ -111,10 +111,6 @@ def _count(batch_size: int, *, mac: int, elementwise: int, elements: int, parame
         elementwise_flop=elementwise * batch_size,
         moved_bytes=FLOAT_BYTES * (elements * batch_size + parameters),
     )
-
-
-def _arithmetic(part: Part) -> Elementwise:
-    return part.layer.arithmetic(part.input_shape, part.output_shape)
 
 
 def _auxiliary(part: Part, *, batch: bool) -> int:

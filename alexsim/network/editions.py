@@ -1,4 +1,5 @@
-"""The editions: AlexNet as it was run, as it was written up, its relatives, and LeNet-5.
+"""The editions: AlexNet as it was run, as it was written up, its relatives, LeNet-5, and what came
+after (``zoo``).
 
 Sources: *paper* is Krizhevsky, Sutskever, Hinton, NIPS 2012; *as run* is the source that the
 Computer History Museum released in 2025 (net #145 and its sisters), facts only.
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from functools import cache
 
 from alexsim.errors import NetworkError, known_as, unknown
-from alexsim.network import published
+from alexsim.network import published, zoo
 from alexsim.network.file import network_in
 from alexsim.network.layers import (
     AveragePool,
@@ -224,6 +225,16 @@ _EDITIONS: dict[str, Callable[[], Network]] = {
     "vgg-m": published.vgg_m,
     "vgg-s": published.vgg_s,
     "cifar10-quick": published.cifar10_quick,
+    "vgg16": zoo.vgg16,
+    "googlenet": zoo.googlenet,
+    "googlenet-heads": zoo.googlenet_heads,
+    "inception_v3": zoo.inception_v3,
+    "resnet18": zoo.resnet18,
+    "resnet50": zoo.resnet50,
+    "densenet121": zoo.densenet121,
+    "squeezenet1_1": zoo.squeezenet1_1,
+    "mobilenet_v2": zoo.mobilenet_v2,
+    "efficientnet_b0": zoo.efficientnet_b0,
 }
 
 

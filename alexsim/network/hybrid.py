@@ -38,6 +38,15 @@ def first_split(network: Network) -> int:
             f"partition hybrid splits a network of one column, {network.name} is written in"
             f" {network.columns} (alexnet-owt and alexnet-1gpu are in one)"
         )
+    if not network.is_chain:
+        raise NetworkError(
+            f"partition hybrid splits a chain of layers, {network.name} is a graph (replicas take"
+            " any network)"
+        )
+    if any(layer.sums_for_grad for layer in network.layers):
+        raise NetworkError(
+            f"partition hybrid does not go with batch norms, {network.name} has some (replicas do)"
+        )
     first = next((i for i, la in enumerate(network.layers) if isinstance(la, FullyConnected)), 0)
     if not first:
         raise NetworkError(

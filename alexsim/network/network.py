@@ -11,6 +11,7 @@ from alexsim.network.layers import (
     Auxiliary,
     Concat,
     Convolution,
+    Elementwise,
     FullyConnected,
     Layer,
     Parameter,
@@ -48,15 +49,37 @@ class Part:
     view: bool = False
     """A concatenation of outputs that lie side by side: nothing is done for it."""
 
-    @property
-    def reads(self) -> tuple[Read, ...]:
-        """Every output that it reads, input by input."""
-        return tuple(read for group in self.inputs for read in group)
+    reads: tuple[Read, ...] = field(init=False)
+    """Every output that it reads, input by input."""
+    trained: tuple[Parameter, ...] = field(init=False)
+    """Parameters with a gradient."""
+    parameters: int = field(init=False)
+    """Values of all parameters with a gradient."""
+    weight_count: int = field(init=False)
+    """Those of them that are weights of multiply-adds."""
+    multiply_adds: int = field(init=False)
+    """Of one image's forward pass."""
+    arithmetic: Elementwise = field(init=False)
+    """Other arithmetic of one image."""
+    input_values: int = field(init=False)
+    """Values of one image that it reads."""
 
-    @property
-    def input_values(self) -> int:
-        """Values of one image that it reads."""
-        return sum(math.prod(shape) for shape in self.input_shapes)
+    def __post_init__(self) -> None:
+        # Planning asks for these again and again.
+        trained = tuple(p for p in self.parameters_by_name.values() if p.trained)
+        sizes = [math.prod(parameter.shape) for parameter in trained]
+        weights = (size for size, p in zip(sizes, trained, strict=True) if p.role == Role.WEIGHT)
+        layer, shapes = self.layer, (self.input_shape, self.output_shape)
+        for name, value in (
+            ("reads", tuple(read for group in self.inputs for read in group)),
+            ("trained", trained),
+            ("parameters", sum(sizes)),
+            ("weight_count", sum(weights)),
+            ("multiply_adds", layer.multiply_adds(*shapes)),
+            ("arithmetic", layer.arithmetic(*shapes)),
+            ("input_values", sum(math.prod(shape) for shape in self.input_shapes)),
+        ):
+            object.__setattr__(self, name, value)
 
     @property
     def columns_read(self) -> frozenset[int]:
@@ -79,21 +102,6 @@ class Part:
         """Shape of its ``bias``; empty if it has none."""
         bias = self.parameters_by_name.get("bias")
         return bias.shape if bias else ()
-
-    @property
-    def trained(self) -> tuple[Parameter, ...]:
-        """Parameters with a gradient."""
-        return tuple(p for p in self.parameters_by_name.values() if p.trained)
-
-    @property
-    def parameters(self) -> int:
-        """Values of all parameters with a gradient."""
-        return sum(math.prod(parameter.shape) for parameter in self.trained)
-
-    @property
-    def weight_count(self) -> int:
-        """Those of them that are weights of multiply-adds."""
-        return sum(math.prod(p.shape) for p in self.trained if p.role == Role.WEIGHT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,9 +138,11 @@ class Network:
                 f" got {self.input_shape}"
             )
         names = [layer.name for layer in self.layers]
+        taken = {INPUT}
         for name in names:
-            if names.count(name) > 1 or name == INPUT:
+            if name in taken:
                 raise NetworkError(f"network {self.name!r}: the layer name {name!r} is taken")
+            taken.add(name)
         if not self.layers or not isinstance(self.layers[-1], SoftmaxCrossEntropy):
             raise NetworkError(f"network {self.name!r}: the last layer must be SoftmaxCrossEntropy")
         readers: dict[str, tuple[str, ...]] = dict.fromkeys((INPUT, *names), ())
@@ -251,13 +261,14 @@ def _resolve(network: Network) -> Iterator[tuple[Part, ...]]:
         INPUT: dict.fromkeys(range(network.columns), network.input_shape)
     }
     views = _views(network)
+    heads = {head.name for head in network.heads}
     made_of: dict[Read, tuple[Read, ...]] = {}
     for index, layer in enumerate(network.layers):
         inputs = network.inputs_of(index)
         for name in inputs:
             if name not in shapes:
                 raise NetworkError(f"layer {layer.name!r}: no layer {name!r} stands before it")
-            if any(name == head.name for head in network.heads):
+            if name in heads:
                 raise NetworkError(f"layer {layer.name!r} reads the cost {name!r}: nothing can")
         if layer.several != (len(inputs) > 1) or len(set(inputs)) < len(inputs):
             count = "two or more different outputs" if layer.several else "one output"

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.network.layers import Convolution, Role, Shape, pair
 from alexsim.network.network import INPUT, Part
 from alexsim.network.views import Read
 from alexsim.plan.placement import parameter
-from alexsim.plan.records import Category, Policy, letter
+from alexsim.plan.records import Category, letter
+from alexsim.plan.spec import Policy
 from alexsim.plan.steps import StepList
 
 LABEL_BYTES = 8
@@ -36,10 +37,10 @@ class Piece:
     item_bytes: int = FLOAT_BYTES
     shares: str = ""
     persistent: bool = False
+    size_bytes: int = field(init=False)
 
-    @property
-    def size_bytes(self) -> int:
-        return math.prod(self.shape) * self.item_bytes
+    def __post_init__(self) -> None:
+        self.size_bytes = math.prod(self.shape) * self.item_bytes
 
 
 def partial_sum_copies(part: Part) -> int:
@@ -79,9 +80,7 @@ def _inputs(steps: StepList) -> Iterator[Piece]:
             yield _piece(device, name, Category.INPUT, INPUT, 0, shape)
         if steps.device_of[0] == device:
             images = steps.batch_size * steps.turns
-            labels = _piece(device, "labels", Category.INPUT, INPUT, 0, (images,))
-            labels.item_bytes = LABEL_BYTES
-            yield labels
+            yield _piece(device, "labels", Category.INPUT, INPUT, 0, (images,), LABEL_BYTES)
 
 
 def _part_pieces(steps: StepList, policy: Policy, part: Part) -> Iterator[Piece]:
@@ -156,7 +155,13 @@ def _landings(steps: StepList, found: list[Piece]) -> Iterator[Piece]:
 
 
 def _piece(
-    device: int, name: str, category: Category, layer: str, column: int, shape: Shape
+    device: int,
+    name: str,
+    category: Category,
+    layer: str,
+    column: int,
+    shape: Shape,
+    item_bytes: int = FLOAT_BYTES,
 ) -> Piece:
     return Piece(
         name=f"gpu{device}/{name}",
@@ -165,6 +170,7 @@ def _piece(
         layer=layer,
         column=column,
         shape=shape,
+        item_bytes=item_bytes,
     )
 
 

@@ -9,7 +9,8 @@ from alexsim.network.counts import FLOAT_BYTES, Count
 from alexsim.network.network import INPUT, Part
 from alexsim.network.views import Read
 from alexsim.plan.placement import Placement, Step, activation, elements
-from alexsim.plan.records import Exchange, OpKind, Queue, Schedule, letter
+from alexsim.plan.records import Exchange, OpKind, Queue, letter
+from alexsim.plan.spec import Schedule
 
 
 @dataclass(slots=True, kw_only=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from alexsim.errors import MemoryBudgetError
-from alexsim.plan.planner import POLICIES, plan
-from alexsim.plan.records import Buffer, Plan, Policy
+from alexsim.plan.planner import plan
+from alexsim.plan.records import Buffer, Plan
+from alexsim.plan.spec import POLICIES, Policy
 from alexsim.units import format_bytes
 
 _MOST_BATCH = 1 << 16
@@ -64,7 +65,7 @@ def fit(of: Plan, budget_bytes: int, *, context_bytes: int = 0) -> Fit:
         if device.total_bytes + context_bytes > budget_bytes
     )
     room = budget_bytes - context_bytes
-    largest = _largest_batch(of, room, of.policy, len(of.devices)) * _copies(of)
+    largest = _largest_batch(of, room, of.policy, len(of.devices))
     return Fit(
         budget_bytes=budget_bytes,
         fits=not shortages,
@@ -81,50 +82,45 @@ def _suggestions(of: Plan, room: int, largest: int) -> list[str]:
     devices = len(of.devices)
     tighter = POLICIES[POLICIES.index(of.policy) + 1 :]
     for policy in tighter:
-        if _fits(of, room, of.batch_size, policy, devices):
+        if _fits(of, room, of.images, policy, devices):
             found.append(f"--policy {policy}")
             break
     columns = of.network.columns
-    if devices < columns and _fits(of, room, of.batch_size, of.policy, columns):
+    if devices < columns and _fits(of, room, of.images, of.policy, columns):
         found.append(f"--gpus {columns}")
     if not found and tighter:
-        batch = _largest_batch(of, room, tighter[-1], devices) * _copies(of)
+        batch = _largest_batch(of, room, tighter[-1], devices)
         if batch:
             found.append(f"--policy {tighter[-1]} --batch {batch}")
     return found
 
 
-def _copies(of: Plan) -> int:
-    """Parts into which a minibatch is divided."""
-    return of.turns * of.replicas
-
-
 def _largest_batch(of: Plan, room: int, policy: Policy, devices: int) -> int:
-    """Largest batch of an op that fits: memory never shrinks as the batch grows, so bisect."""
-    low, high = 0, 1
-    while high <= _MOST_BATCH and _fits(of, room, high, policy, devices):
-        low, high = high, 2 * high
+    """Largest minibatch that fits.
+
+    Memory never shrinks as the batch grows, and grows nearly in proportion: a few straight lines
+    through what is known lead there; where they do not, halves do.
+    """
+    shares = of.spec.shares
+    one = _need(of, shares, policy, devices)
+    if one > room:
+        return 0
+    low, high, tried, guess = 1, 2 * _MOST_BATCH, 0, 1 + (room - one) // one
     while high - low > 1:
-        middle = (low + high) // 2
-        if _fits(of, room, middle, policy, devices):
-            low = middle
-        else:
-            high = middle
-    return low
+        tried += 1
+        probe = (low + high) // 2 if tried > 8 else min(max(guess, low + 1), high - 1)
+        need = _need(of, probe * shares, policy, devices)
+        low, high = (probe, high) if need <= room else (low, probe)
+        guess = 1 + (room - one) * (probe - 1) // max(need - one, 1)
+    return low * shares
 
 
 def _fits(of: Plan, room: int, batch_size: int, policy: Policy, devices: int) -> bool:
-    other = plan(
-        of.network,
-        gpus=devices,
-        batch_size=batch_size,
-        policy=policy,
-        schedule=of.schedule,
-        transport=of.transport,
-        trainable=of.trainable,
-        backend=of.backend,
-        replicas=of.replicas,
-        partition=of.partition,
-        variable_batch=of.variable_batch,
-    )
-    return all(device.total_bytes <= room for device in other.devices)
+    return _need(of, batch_size, policy, devices) <= room
+
+
+def _need(of: Plan, batch_size: int, policy: Policy, devices: int) -> int:
+    """Bytes of the fullest device."""
+    gpus = of.spec.gpus if of.partition == "replicas" else devices
+    other = plan(replace(of.spec, gpus=gpus, batch_size=batch_size, policy=policy))
+    return max(device.total_bytes for device in other.devices)

@@ -9,11 +9,13 @@ from typing import TypeVar
 from alexsim.network.layers import Shape
 from alexsim.plan.buffers import Piece
 from alexsim.plan.placement import Step
-from alexsim.plan.records import Block, Buffer, Category, Exchange, OpKind, Policy
+from alexsim.plan.records import Block, Buffer, Category, Exchange, OpKind
+from alexsim.plan.spec import Policy
 from alexsim.plan.steps import StepList
 
 _PACKING_ROUNDS = 12
 _GOOD_ENOUGH = 1.005
+_FEW_BLOCKS = 96
 _ALIGNMENT_BYTES = 64
 """A cache line, so that vector loads of a block never straddle two."""
 
@@ -38,10 +40,8 @@ class _Group:
     last: int
     block: str = ""
     channel: int = 0
-
-    @property
-    def size_bytes(self) -> int:
-        return max(piece.size_bytes for piece in self.pieces)
+    size_bytes: int = 0
+    """Of the largest piece."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -51,16 +51,14 @@ class _Room:
     name: str
     shape: Shape
     size_bytes: int
-    groups: list[_Group] = field(default_factory=list)
+    groups: list[_Group]
     offset: int = 0
+    first: int = field(init=False)
+    last: int = field(init=False)
 
-    @property
-    def first(self) -> int:
-        return min(group.first for group in self.groups)
-
-    @property
-    def last(self) -> int:
-        return max(group.last for group in self.groups)
+    def __post_init__(self) -> None:
+        self.first = min(group.first for group in self.groups)
+        self.last = max(group.last for group in self.groups)
 
 
 _Lives = TypeVar("_Lives", _Group, _Room)
@@ -110,7 +108,12 @@ def lay_out(device: int, steps: StepList, pieces: list[Piece], policy: Policy) -
         for piece in group.pieces
     )
     # Of pieces that share bytes, the largest stands for them in the memory table.
-    resident = tuple(max(g.pieces, key=lambda p: (p.size_bytes, not p.shares)).name for g in alive)
+    resident = tuple(
+        max(g.pieces, key=lambda p: (p.size_bytes, not p.shares)).name
+        if len(g.pieces) > 1
+        else g.pieces[0].name
+        for g in alive
+    )
     return Layout(
         buffers=buffers,
         blocks=blocks,
@@ -186,6 +189,7 @@ def _groups(pieces: list[Piece], lives: dict[str, tuple[int, int]], policy: Poli
         first, last = lives[piece.name]
         group = groups.setdefault(key, _Group(pieces=[], first=first, last=last))
         group.pieces.append(piece)
+        group.size_bytes = max(group.size_bytes, piece.size_bytes)
         group.first, group.last = min(group.first, first), max(group.last, last)
     return list(groups.values())
 
@@ -195,21 +199,20 @@ def _rooms(device: int, steps: StepList, groups: list[_Group]) -> list[_Room]:
     group_of = {piece.name: group for group in groups for piece in group.pieces}
     rooms: dict[str, _Room] = {}
     joined: dict[tuple[str, ...], str] = {}
-    for parts in steps.network.parts:
-        for part in parts:
-            if steps.device_of[part.column] != device or part.gathers:
-                continue
-            for kind in ("activation", "activation_grad"):
-                for reads, names in zip(part.inputs, steps.inputs(part, kind), strict=True):
-                    if len(names) > 1 and all(name in group_of for name in names):
-                        ends = dict.fromkeys((reads[0].layer, reads[-1].layer))
-                        joined[names] = f"{'-'.join(ends)}.{kind}"
+    for part in steps.joining:
+        if steps.device_of[part.column] != device:
+            continue
+        for kind in ("activation", "activation_grad"):
+            for reads, names in zip(part.inputs, steps.inputs(part, kind), strict=True):
+                if len(names) > 1 and all(name in group_of for name in names):
+                    ends = dict.fromkeys((reads[0].layer, reads[-1].layer))
+                    joined[names] = f"{'-'.join(ends)}.{kind}"
     # The longest first: others are their beginnings.
     for names in sorted(joined, key=len, reverse=True):
         _join(joined[names], names, group_of, rooms)
     for group in groups:
         if not group.block:
-            largest = max(group.pieces, key=lambda piece: piece.size_bytes)
+            largest = next(p for p in group.pieces if p.size_bytes == group.size_bytes)
             group.block = group.pieces[0].name
             rooms[group.block] = _Room(
                 name=group.block,
@@ -257,7 +260,7 @@ def _pack(rooms: list[_Room], ops: int) -> int:
     """
     lasting = [room for room in rooms if (room.first, room.last) == (0, ops - 1)]
     base = _side_by_side(lasting)
-    passing = [room for room in rooms if room not in lasting]
+    passing = [room for room in rooms if (room.first, room.last) != (0, ops - 1)]
     bound = _aligned(_live_peak(passing, ops)[0])
     orders = (
         sorted(passing, key=lambda r: (-r.size_bytes, r.first)),
@@ -278,8 +281,10 @@ def _pack(rooms: list[_Room], ops: int) -> int:
 
 def _improved(order: list[_Room], bound: int) -> tuple[int, dict[str, int]]:
     best, best_offsets = _first_fit(order)
+    # A round costs the square of the blocks: of many, what is good enough is not improved on.
+    enough = bound if len(order) <= _FEW_BLOCKS else _GOOD_ENOUGH * bound
     for _ in range(_PACKING_ROUNDS):
-        if best <= bound:
+        if best <= enough:
             break
         arena, offsets = _first_fit(order)
         if arena < best:

@@ -2,139 +2,53 @@
 
 from __future__ import annotations
 
-from alexsim.errors import PlanError, unknown
-from alexsim.network.hybrid import hybrid
+from bisect import bisect_left
+from dataclasses import replace
+from typing import Any
+
+from alexsim.errors import PlanError
 from alexsim.network.network import Network
 from alexsim.plan.backends import BACKENDS, Choice
 from alexsim.plan.buffers import pieces
 from alexsim.plan.layout import Layout, lay_out
 from alexsim.plan.placement import Step
-from alexsim.plan.records import (
-    DevicePlan,
-    Op,
-    OpKind,
-    Partition,
-    Plan,
-    Policy,
-    Schedule,
-    TransportName,
-)
+from alexsim.plan.records import Block, DevicePlan, Op, OpKind, Plan
+from alexsim.plan.spec import PlanSpec
 from alexsim.plan.steps import StepList
 
-POLICIES: tuple[Policy, ...] = ("as-released", "in-place", "reuse")
-SCHEDULES: tuple[Schedule, ...] = ("serial", "overlap")
-PARTITIONS: tuple[Partition, ...] = ("columns", "hybrid")
-TRANSPORTS: tuple[TransportName, ...] = ("peer", "host")
 
-
-def plan(  # noqa: PLR0913 - the choices that a plan is made of
-    network: Network,
-    *,
-    gpus: int | None = None,
-    partition: Partition = "columns",
-    variable_batch: bool = False,
-    batch_size: int = 128,
-    policy: Policy = "as-released",
-    schedule: Schedule = "serial",
-    transport: TransportName = "peer",
-    trainable: frozenset[str] | None = None,
-    backend: str = "",
-    replicas: int = 1,
-) -> Plan:
+def plan(of: PlanSpec | Network, **choices: Any) -> Plan:
     """Lay out one training step.
 
     Args:
-        network: what is trained.
-        gpus: devices. With ``columns``: one per column (the default), or 1 for all columns on one;
-            with ``hybrid``: any number.
-        partition: ``columns``, or ``hybrid``: a copy of the convolutions on every device, and a
-            share of the fully connected layers' units (see ``alexsim.network.hybrid``).
-        variable_batch: with ``hybrid``, update the layers that are split after each device's
-            images (Krizhevsky 2014, section 4.2), instead of once a step.
-        batch_size: images that an op works on: those of a step, with ``hybrid`` of each device.
-        policy: ``as-released`` and ``in-place`` hold the 2012 system's buffers, ``reuse`` the
-            fewest bytes that this op order needs.
-        schedule: ``serial`` as in 2012, or ``overlap``.
-        transport: how exchanges travel; recorded for whoever times or runs the plan.
-        trainable: layers that learn; every layer with weights by default. Gradients that no
-            trained layer needs are left out, with their buffers.
-        backend: whose scratch is counted: ``""`` for the 2012 kernels (none), ``aten`` or
-            ``triton``.
-        replicas: copies of these devices that train together, each on images of its own;
-            ``columns`` only.
+        of: a spec; or a network, ``choices`` being the fields of its spec.
+        choices: what is to be other than in the spec.
 
     Raises:
         PlanError: a choice is not one of those allowed.
         NetworkError: the network cannot be split so.
     """
-    _choice("partition", partition, PARTITIONS)
-    _choice("policy", policy, POLICIES)
-    _choice("schedule", schedule, SCHEDULES)
-    _choice("transport", transport, TRANSPORTS)
-    _choice("backend", backend, tuple(BACKENDS))
-    if batch_size < 1:
-        raise PlanError(f"batch size must be at least 1, got {batch_size}")
-    if replicas < 1:
-        raise PlanError(f"replicas must be at least 1, got {replicas}")
-    if partition == "hybrid":
-        if replicas > 1 or backend == "triton":
-            what = "replicas" if replicas > 1 else "backend triton"
-            raise PlanError(f"partition hybrid does not go with {what}")
-        network = network if network.copied else hybrid(network, gpus or 1)
-    elif variable_batch:
-        raise PlanError("a variable batch needs partition hybrid")
-    if why := BACKENDS[backend].refused(network):
+    spec = replace(of, **choices) if isinstance(of, PlanSpec) else PlanSpec(network=of, **choices)
+    network = spec.written
+    if why := BACKENDS[spec.backend].refused(network):
         raise PlanError(why)
-    trained = frozenset(network.weighted_layers) if trainable is None else trainable
-    if strange := sorted(trained - set(network.weighted_layers)):
-        raise PlanError(unknown("layer with weights", strange[0], network.weighted_layers))
     steps = StepList(
         network=network,
-        device_of=_device_of(network, gpus),
-        batch_size=batch_size,
-        variable_batch=variable_batch,
-        schedule=schedule,
-        trainable=trained,
-        staged=backend != "",
-        replicas=replicas,
+        device_of=spec.device_of,
+        batch_size=spec.op_images,
+        variable_batch=spec.variable_batch,
+        schedule=spec.schedule,
+        trainable=spec.trained,
+        staged=spec.backend != "",
+        replicas=spec.copies,
     )
     steps.build()
-    found = pieces(steps, policy)
+    found = pieces(steps, spec.policy)
     devices = tuple(
-        _device_plan(steps, device, lay_out(device, steps, found, policy), backend)
+        _device_plan(steps, device, lay_out(device, steps, found, spec.policy), spec.backend)
         for device in range(len(steps.steps))
     )
-    return Plan(
-        network=network,
-        batch_size=batch_size,
-        policy=policy,
-        schedule=schedule,
-        transport=transport,
-        trainable=trained,
-        backend=backend,
-        devices=devices,
-        exchanges=tuple(steps.exchanges),
-        replicas=replicas,
-        partition=partition,
-        variable_batch=variable_batch,
-    )
-
-
-def _choice(name: str, given: str, allowed: tuple[str, ...]) -> None:
-    if given not in allowed:
-        raise PlanError(f"{name} must be one of {', '.join(filter(None, allowed))}; got {given!r}")
-
-
-def _device_of(network: Network, gpus: int | None) -> tuple[int, ...]:
-    columns = network.columns
-    if gpus in (None, columns):
-        return tuple(range(columns))
-    if gpus == 1:
-        return (0,) * columns
-    allowed = "1" if columns == 1 else f"1 or {columns}"
-    raise PlanError(
-        f"{network.name} is written in {columns} column(s): gpus must be {allowed}, got {gpus}"
-    )
+    return Plan(spec=spec, network=network, devices=devices, exchanges=tuple(steps.exchanges))
 
 
 def _device_plan(steps: StepList, device: int, layout: Layout, backend: str) -> DevicePlan:
@@ -205,18 +119,9 @@ class _Hazards:
         self._place = {b.name: (b.block, b.channel) for b in layout.buffers}
         self._writer: dict[tuple[str, int], str] = {}
         self._readers: dict[tuple[str, int], set[str]] = {}
-        self._earlier: dict[str, list[str]] = {}
         blocks = layout.blocks
         packed = sum(block.size_bytes for block in blocks) > layout.arena_bytes
-        for block in blocks if packed else ():
-            end = block.offset_bytes + block.size_bytes
-            self._earlier[block.name] = [
-                other.name
-                for other in blocks
-                if other.last < block.first
-                and other.offset_bytes < end
-                and block.offset_bytes < other.offset_bytes + other.size_bytes
-            ]
+        self._earlier = _tenants_before(blocks) if packed else {}
         self._touched: dict[str, set[str]] = {}
 
     def of(self, step: Step) -> set[str]:
@@ -243,3 +148,22 @@ class _Hazards:
             self._touched.setdefault(place[0], set()).add(step.id)
         depends_on.discard(step.id)
         return depends_on
+
+
+def _tenants_before(blocks: tuple[Block, ...]) -> dict[str, set[str]]:
+    """Of each block, those that had its memory last; they waited for whoever had it before."""
+    before: dict[str, set[str]] = {}
+    held: list[tuple[int, int, str]] = []
+    """Start, end and last tenant of each piece of memory, by address."""
+    for block in sorted(blocks, key=lambda block: block.first):
+        start, end = block.offset_bytes, block.offset_bytes + block.size_bytes
+        low = bisect_left(held, (start,))
+        if low and held[low - 1][1] > start:
+            low -= 1
+        high = bisect_left(held, (end,))
+        others = held[low:high]
+        before[block.name] = {name for _, _, name in others}
+        left = [(s, start, name) for s, _, name in others[:1] if s < start]
+        right = [(end, e, name) for _, e, name in others[-1:] if e > end]
+        held[low:high] = [*left, (start, end, block.name), *right]
+    return before

@@ -12,12 +12,9 @@ from typing import Literal
 from alexsim.network.counts import FLOAT_BYTES, Count
 from alexsim.network.layers import Shape
 from alexsim.network.network import Network, Part
+from alexsim.plan.spec import Partition, PlanSpec, Policy, Schedule, TransportName
 
-Policy = Literal["as-released", "in-place", "reuse"]
-Schedule = Literal["serial", "overlap"]
-TransportName = Literal["peer", "host"]
 Queue = Literal["compute", "copy_in", "copy_out"]
-Partition = Literal["columns", "hybrid"]
 Algorithm = Literal["", "direct", "winograd", "product"]
 """How a convolution is computed: by the library's own choice, Winograd's method, or as one product
 of matrices; empty where there is nothing to choose."""
@@ -192,33 +189,67 @@ class Plan:
     device's after another's.
     """
 
+    spec: PlanSpec
     network: Network
     """Written in as many columns as it is split into."""
-    batch_size: int
-    """Images that one op works on."""
-    policy: Policy
-    schedule: Schedule
-    transport: TransportName
-    trainable: frozenset[str]
-    backend: str
     devices: tuple[DevicePlan, ...]
     exchanges: tuple[Exchange, ...]
-    replicas: int = 1
-    """Copies of all devices, each on its own images; their gradients are summed."""
-    partition: Partition = "columns"
-    variable_batch: bool = False
-    """Of a hybrid plan: the layers that are split are updated after each turn, on ``batch_size``
-    images, and the others once a step, on all of them."""
 
     @property
-    def turns(self) -> int:
-        """How often the layers that a hybrid plan splits run in a step."""
-        return len(self.devices) if self.partition == "hybrid" else 1
+    def batch_size(self) -> int:
+        """Images that one op works on."""
+        return self.spec.op_images
 
     @property
     def images(self) -> int:
         """Images of a step, those of all replicas."""
-        return self.batch_size * self.turns * self.replicas
+        return self.spec.batch_size
+
+    @property
+    def policy(self) -> Policy:
+        """Of memory."""
+        return self.spec.policy
+
+    @property
+    def schedule(self) -> Schedule:
+        """Order of the ops, and what waits for what."""
+        return self.spec.schedule
+
+    @property
+    def transport(self) -> TransportName:
+        """How exchanges travel."""
+        return self.spec.transport or "peer"
+
+    @property
+    def trainable(self) -> frozenset[str]:
+        """Layers that learn."""
+        return self.spec.trained
+
+    @property
+    def backend(self) -> str:
+        """Who runs it."""
+        return self.spec.backend
+
+    @property
+    def replicas(self) -> int:
+        """Copies of all devices, each on its own images; their gradients are summed."""
+        return self.spec.copies
+
+    @property
+    def partition(self) -> Partition:
+        """How it is split over devices."""
+        return self.spec.partition
+
+    @property
+    def variable_batch(self) -> bool:
+        """Whether the layers that a hybrid plan splits are updated after each turn, on
+        ``batch_size`` images, and the others once a step, on all of them."""
+        return self.spec.variable_batch
+
+    @property
+    def turns(self) -> int:
+        """How often the layers that a hybrid plan splits run in a step."""
+        return self.spec.turns
 
     @property
     def exchanged_bytes(self) -> int:

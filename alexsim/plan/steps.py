@@ -33,6 +33,8 @@ class StepList(Crossings):
     """Layers whose outputs depend on what is trained."""
     beside: frozenset[str] = field(init=False)
     """Layers whose outputs lie in one block with those of layers that learn."""
+    joining: tuple[Part, ...] = field(init=False)
+    """Parts that read outputs which lie side by side."""
     joined: frozenset[Read] = field(init=False)
     """Outputs that lie side by side with others."""
     shared: dict[str, str] = field(default_factory=dict)
@@ -41,13 +43,13 @@ class StepList(Crossings):
     def __post_init__(self) -> None:
         Crossings.__post_init__(self)
         self.learning = self.network.reaches(self.trainable)
-        groups = {
-            group
+        self.joining = tuple(
+            part
             for parts in self.network.parts
             for part in parts
-            for group in part.inputs
-            if len(group) > 1 and not part.gathers
-        }
+            if len(part.reads) > len(part.inputs) and not part.gathers
+        )
+        groups = {group for part in self.joining for group in part.inputs if len(group) > 1}
         self.joined = frozenset(read for group in groups for read in group)
         self.beside = frozenset(
             read.layer

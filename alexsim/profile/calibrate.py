@@ -18,7 +18,8 @@ from alexsim.execute.bind import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.network.network import Network
 from alexsim.plan.planner import plan
-from alexsim.plan.records import OpKind, Plan, Policy, Schedule
+from alexsim.plan.records import OpKind, Plan
+from alexsim.plan.spec import Policy, Schedule
 from alexsim.profile.microbench import METHOD, rates
 from alexsim.profile.records import quantile
 from alexsim.simulate.costs.measured import REST, Calibration, Rate, signature

@@ -18,10 +18,9 @@ from alexsim.machine.machine import (
     number_of,
 )
 from alexsim.network.editions import load_network
-from alexsim.plan.planner import POLICIES, SCHEDULES, TRANSPORTS
+from alexsim.plan.spec import PARTITIONS, POLICIES, SCHEDULES, TRANSPORTS
 from alexsim.simulate.costs.libraries import load_library
 from alexsim.simulate.costs.records import PRECISIONS
-from alexsim.simulate.simulator import PARTITIONS
 from alexsim.simulate.sweep import AXES, Point, number, point_of, whole
 
 

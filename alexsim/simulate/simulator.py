@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
-from typing import Literal
 
 from alexsim.errors import PlanError
 from alexsim.machine.machine import Machine, load_machine
-from alexsim.network.hybrid import first_split
-from alexsim.network.network import Network
 from alexsim.plan.planner import plan as make_plan
-from alexsim.plan.records import Plan, Policy, Schedule, TransportName
+from alexsim.plan.records import Plan
+from alexsim.plan.spec import PlanSpec, TransportName
 from alexsim.simulate.correction import load_correction
 from alexsim.simulate.costs.libraries import load_library
 from alexsim.simulate.engine import run
@@ -22,8 +20,6 @@ from alexsim.simulate.summary import Run, summarise
 from alexsim.simulate.tasks import DataPath, TaskList, Timer
 from alexsim.trace import Trace
 
-Partition = Literal["columns", "replicas", "hybrid"]
-PARTITIONS: tuple[Partition, ...] = ("columns", "replicas", "hybrid")
 _NETWORK = "10gbe"
 _STEPS, _EVEN = 6, 3
 """A pipeline with two buffers per stage runs evenly from the fourth step."""
@@ -31,103 +27,16 @@ _WHOLE_STEPS, _WHOLE_EVEN = 12, 5
 """While the sixth step runs, the data path works on images of up to the twelfth."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Configuration:
-    """What is trained, and how it is split over how many GPUs.
+def planned(spec: PlanSpec, machine: Machine, *, backend: str = "") -> Plan:
+    """The plan that is simulated: exchanges travel as they do on that machine, if the spec does
+    not say how.
 
-    ``columns``: one plan over its devices, and ``replicas`` copies of them all. ``replicas``: a
-    copy of a one-device plan per GPU. ``hybrid``: that, with the fully connected layers split over
-    the GPUs instead. Every copy has an equal share of the images.
+    Raises:
+        PlanError: two choices do not go together.
+        NetworkError: the partition cannot split the network.
     """
-
-    network: Network
-    gpus: int | None = None
-    partition: Partition = "columns"
-    replicas: int = 1
-    variable_batch: bool = False
-    """With ``hybrid``: the split layers are updated after each device's images."""
-    batch_size: int = 128
-    schedule: Schedule = "serial"
-    transport: TransportName | Literal[""] = ""
-    """The machine's own if empty."""
-    policy: Policy = "as-released"
-    trainable: frozenset[str] | None = None
-    """Layers that learn; all by default."""
-
-    @property
-    def copies(self) -> int:
-        """Shares into which the images are divided."""
-        if self.partition == "columns" or self.gpus is None:
-            return self.replicas
-        return self.gpus
-
-    @property
-    def slices(self) -> int:
-        """Devices that a hybrid partition splits the fully connected layers over."""
-        return self.copies if self.partition == "hybrid" else 1
-
-    def plan(self, machine: Machine, *, backend: str = "") -> Plan:
-        """The plan of one copy.
-
-        Raises:
-            PlanError: a choice is not allowed, or the images do not divide over the copies.
-            NetworkError: a hybrid partition cannot split the network.
-        """
-        if self.partition not in PARTITIONS:
-            raise PlanError(
-                f"partition must be one of {', '.join(PARTITIONS)}; got {self.partition!r}"
-            )
-        if self.gpus is None and self.partition != "columns":
-            raise PlanError(f"partition {self.partition} needs a number of GPUs (--gpus N)")
-        if self.gpus is not None and self.gpus < 1:
-            raise PlanError(f"gpus must be at least 1, got {self.gpus}")
-        if self.replicas > 1 and self.partition != "columns":
-            raise PlanError(
-                f"partition {self.partition} has as many copies as GPUs (--gpus); replicas are of"
-                " partition columns"
-            )
-        if self.batch_size % self.copies:
-            what = "GPUs" if self.partition != "columns" else "replicas"
-            raise PlanError(
-                f"a batch of {self.batch_size} images does not divide over {self.copies} {what}"
-            )
-        if self.partition == "hybrid":
-            first_split(self.network)
-        elif self.variable_batch:
-            raise PlanError("a variable batch needs partition hybrid")
-        return _plan(
-            self.network,
-            gpus=self.gpus if self.partition == "columns" else 1,
-            batch_size=self.batch_size // self.copies,
-            replicas=self.copies if self.slices == 1 else 1,
-            policy=self.policy,
-            schedule=self.schedule,
-            transport=self.transport or ("peer" if machine.peer else "host"),
-            backend=backend,
-            trainable=self.trainable,
-        )
-
-    def whole_plan(self, machine: Machine) -> Plan:
-        """The plan of every device: of a hybrid partition, as it is trained.
-
-        Raises:
-            PlanError: as ``plan``.
-            NetworkError: as ``plan``.
-        """
-        alike = self.plan(machine)
-        if self.slices == 1:
-            return alike
-        return _plan(
-            self.network,
-            gpus=self.slices,
-            partition="hybrid",
-            variable_batch=self.variable_batch,
-            batch_size=alike.batch_size,
-            policy=self.policy,
-            schedule=self.schedule,
-            transport=alike.transport,
-            trainable=self.trainable,
-        )
+    way: TransportName = "peer" if machine.peer else "host"
+    return _plan(replace(spec, transport=spec.transport or way, backend=backend))
 
 
 def enough_machines(name: str, devices: int) -> Machine:
@@ -150,18 +59,14 @@ def simulate(
     timer: Timer,
     *,
     data: DataPath = "jpeg",
-    slices: int = 1,
-    variable_batch: bool = False,
     whole_pipeline: bool = False,
 ) -> Simulation:
     """Run a plan on a machine's virtual clock until its steps repeat.
 
     Args:
-        plan: what every device does in a step; one copy of it.
+        plan: what every device does in a step; of replicas, one of them.
         timer: the machine, and whose speed its ops have.
         data: ``jpeg`` reads, decodes and crops images beside the step; ``none`` has them ready.
-        slices: devices of a hybrid partition, of which the plan is one whole copy.
-        variable_batch: whether their fully connected layers are updated after each one's images.
         whole_pipeline: run several steps with the data path beside them even where one step alone
             takes the same time: a serial step that is longer than every stage of the data path
             never waits for it.
@@ -172,8 +77,8 @@ def simulate(
     """
     if not any(op.count.mac for op in plan.ops()):
         raise PlanError(f"{plan.network.name} has no convolution and no fully connected layer")
-    machine, copies = timer.machine, slices * plan.replicas
-    count = len(plan.devices) * copies
+    machine = timer.machine
+    count = len(plan.devices) * plan.replicas
     room = math.inf if machine.network else machine.devices_per_node.value
     if count > room:
         raise PlanError(
@@ -181,11 +86,9 @@ def simulate(
         )
 
     def tasks(data: DataPath) -> TaskList:
-        return TaskList(
-            plan=plan, timer=timer, data=data, slices=slices, variable_batch=variable_batch
-        )
+        return TaskList(plan=plan, timer=timer, data=data)
 
-    host = data_path_times(machine, plan, copies) if data == "jpeg" else None
+    host = data_path_times(machine, plan, plan.replicas) if data == "jpeg" else None
     # Where decoding takes the cores' time, all of it must be there.
     whole = whole_pipeline or timer.calibration is not None
     steps, even = (_WHOLE_STEPS, _WHOLE_EVEN) if whole else (_STEPS, _EVEN)
@@ -204,31 +107,17 @@ def _run(listed: TaskList, steps: int, looked_at: int) -> Run:
 
 
 def simulate_network(
-    configuration: Configuration,
-    timer: Timer,
-    *,
-    data: DataPath = "jpeg",
-    whole_pipeline: bool = False,
+    spec: PlanSpec, timer: Timer, *, data: DataPath = "jpeg", whole_pipeline: bool = False
 ) -> Simulation:
     """Plan and simulate: what commands and sweeps call."""
-    backend = "aten" if timer.calibration else ""
-    if timer.calibration and (configuration.partition != "columns" or configuration.replicas > 1):
+    if timer.calibration and (spec.partition != "columns" or spec.replicas > 1):
         raise PlanError("this machine's calibration predicts one replica of partition columns only")
-    found = simulate(
-        configuration.plan(timer.machine, backend=backend),
-        timer,
-        data=data,
-        slices=configuration.slices,
-        variable_batch=configuration.variable_batch,
-        whole_pipeline=whole_pipeline,
-    )
-    return replace(found, partition=configuration.partition)
+    made = planned(spec, timer.machine, backend="aten" if timer.calibration else "")
+    return simulate(made, timer, data=data, whole_pipeline=whole_pipeline)
 
 
-def on_machine(
-    configuration: Configuration, machine: Machine, *, data: DataPath = "jpeg"
-) -> Simulation:
-    """A configuration on a machine as everyone would run it, with the library of its time.
+def on_machine(spec: PlanSpec, machine: Machine, *, data: DataPath = "jpeg") -> Simulation:
+    """A spec on a machine as everyone would run it, with the library of its time.
 
     Its trace is the devices' alone: it is laid beside what was measured of them.
     """
@@ -237,7 +126,7 @@ def on_machine(
         library=load_library(default_library(machine)),
         correction=load_correction(),
     )
-    found = simulate_network(configuration, timer, data=data)
+    found = simulate_network(spec, timer, data=data)
     spans = tuple(span for span in found.trace.spans if span.device != "host")
     return replace(found, trace=Trace(spans=spans))
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 
 from alexsim.plan.records import Op, OpKind, Plan
 from alexsim.simulate.costs.gemm import peak_flop_per_s
 from alexsim.simulate.critical import critical_path, interval
 from alexsim.simulate.engine import Task, Times
-from alexsim.simulate.memory import memory_bytes
 from alexsim.simulate.records import (
     DataPathTimes,
     DeviceTimes,
@@ -67,7 +67,8 @@ def summarise(
     origin = run.closing(last - 1)[1]
     closing, closed = run.closing(last)
     step_s = closed - origin
-    plan, machine, copies = listed.plan, listed.timer.machine, listed.copies
+    plan, machine = listed.plan, listed.timer.machine
+    copies = plan.replicas
     host_s, count = data_path.seconds if data_path else 0.0, len(plan.devices) * copies
     mine = [
         (op, task, begin, finish, name)
@@ -85,7 +86,9 @@ def summarise(
     flop = sum(op.flop for op in ops)
     forward_flop = sum(op.flop for op in ops if op.kind == OpKind.FORWARD)
     one_peak, peak = (_peak_flop_per_s(listed, ops, n) for n in (1, len(plan.devices)))
-    loss = next(op.id for op in plan.ops() if op.kind == OpKind.LOSS)
+    # Of several heads, or turns, the last cost before anything goes back.
+    first = [op for op in plan.devices[0].ops if op.kind in (OpKind.LOSS, OpKind.GRAD_INPUT)]
+    loss = [op.id for op in takewhile(lambda op: op.kind == OpKind.LOSS, first)][-1]
     loss_end = next(finish for op, _, _, finish, name in mine if name == loss) - origin
     # A sum of gradients before an update bears its op, under a name of its own.
     update = [b for op, _, b, _, n in mine if op and op.kind == OpKind.UPDATE and n == op.id]
@@ -95,10 +98,10 @@ def summarise(
         network=plan.network.name,
         machine=machine.name,
         library=listed.timer.library.name,
-        partition="hybrid" if plan.turns > 1 or listed.slices > 1 else "columns",
+        partition=plan.partition,
         replicas=plan.replicas,
         devices_count=count,
-        batch_size=plan.images * listed.slices,
+        batch_size=plan.images,
         step_s=step_s,
         step_without_data_s=step_s if without_data_s is None else without_data_s,
         step_interval=interval(listed, step_s, path, devices, host_s=host_s),
@@ -185,7 +188,7 @@ def _device(
         exposed_exchange_s=exposed["exchange"],
         exposed_all_reduce_s=exposed["all_reduce"],
         exposed_upload_s=exposed["upload"],
-        memory_bytes=memory_bytes(listed, index),
+        memory_bytes=device.total_bytes + int(listed.timer.machine.device.context_bytes.value),
     )
 
 

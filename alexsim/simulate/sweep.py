@@ -13,18 +13,13 @@ from typing import cast
 from alexsim.errors import AlexsimError
 from alexsim.machine.machine import Machine, changed, load_machine, unit_of
 from alexsim.network.editions import load_network
-from alexsim.plan.records import Policy, Schedule, TransportName
+from alexsim.plan.spec import Partition, PlanSpec, Policy, Schedule, TransportName
 from alexsim.simulate.correction import correction_of
 from alexsim.simulate.costs.libraries import load_library, load_library_for
 from alexsim.simulate.costs.records import Precision
 from alexsim.simulate.pareto import with_pareto
 from alexsim.simulate.records import Simulation
-from alexsim.simulate.simulator import (
-    Configuration,
-    Partition,
-    default_library,
-    simulate_network,
-)
+from alexsim.simulate.simulator import default_library, simulate_network
 from alexsim.simulate.tasks import DataPath, Timer
 from alexsim.units import parse_bytes
 
@@ -118,7 +113,7 @@ def _simulated(settings: dict[str, str], images: int, epochs: int) -> Point:
     named = settings.get("library")
     library = load_library(named).name if named else default_library(machine)
     gpus = settings.get("gpus")
-    configuration = Configuration(
+    configuration = PlanSpec(
         network=load_network(settings["net"]),
         gpus=whole("gpus", gpus) if gpus else None,
         # Planning refuses words that are not among these types' values.

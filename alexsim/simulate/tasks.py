@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 from alexsim.machine.machine import Machine
-from alexsim.network import counts
 from alexsim.network.counts import FLOAT_BYTES
-from alexsim.network.layers import FullyConnected
 from alexsim.network.network import Part
 from alexsim.plan.backends.aten import done_flop
-from alexsim.plan.records import Exchange, Op, OpKind, Plan, letter, waited_for
+from alexsim.plan.records import Exchange, Op, OpKind, Plan, letter
 from alexsim.simulate import paths
 from alexsim.simulate.correction import Correction
 from alexsim.simulate.costs.libraries import Library
@@ -55,12 +52,6 @@ class TaskList:
     plan: Plan
     timer: Timer
     data: DataPath
-    slices: int = 1
-    """Devices of a hybrid partition, of which the plan is one whole copy. They are alike, so one is
-    simulated: fully connected layers have a slice of the units for the images of all (Krizhevsky
-    2014), for which activations are gathered, and only convolutions' gradients are summed."""
-    variable_batch: bool = False
-    """Whether these layers are updated after each device's images."""
     tasks: list[Task] = field(default_factory=list)
     ops: list[tuple[int, Op | None, str]] = field(default_factory=list)
     """Step, op and name of each task; no op on the host."""
@@ -71,19 +62,11 @@ class TaskList:
     _exchanges: dict[str, Exchange] = field(init=False)
     _parts: dict[tuple[str, int], Part] = field(init=False)
     _waits: dict[str, Op] = field(init=False)
-    _updates: dict[tuple[str, int], Op] = field(init=False)
 
     def __post_init__(self) -> None:
         self._parts = {(p.layer.name, p.column): p for ps in self.plan.network.parts for p in ps}
         self._exchanges = {exchange.name: exchange for exchange in self.plan.exchanges}
         self._waits = {op.exchange: op for op in self.plan.ops() if op.kind == OpKind.WAIT}
-        updates = [op for op in self.plan.ops() if op.kind == OpKind.UPDATE]
-        self._updates = {(op.layer, op.column): op for op in updates}
-
-    @property
-    def copies(self) -> int:
-        """Devices, or groups of them, that do what is simulated."""
-        return self.slices * self.plan.replicas
 
     def build(self, steps: int) -> None:
         """Emit ``steps`` steps: the host's work, then every device's ops."""
@@ -113,41 +96,13 @@ class TaskList:
         return calibration.seconds(signature(op, part), self.plan.batch_size)
 
     def _work(self, op: Op) -> Work:
-        work = Work(
+        return Work(
             kind=op.kind,
             part=self._parts[op.layer, op.column],
             batch_size=self.plan.batch_size,
             count=op.count,
             fused=op.fused,
         )
-        slices, part = self.slices, work.part
-        if slices == 1 or not part.weight_shape:
-            return work
-        if not isinstance(part.layer, FullyConnected):
-            return work
-        # The device with most units sets the time.
-        units = math.ceil(part.weight_shape[0] / slices)
-        layer = replace(part.layer, units=units)
-        sliced = replace(
-            part,
-            layer=layer,
-            output_shape=(units,),
-            parameters_by_name={p.name: p for p in layer.parameters(part.input_shape)},
-        )
-        images = work.batch_size * slices
-        match work.kind:
-            case OpKind.FORWARD:
-                count = counts.forward(sliced, images)
-            case OpKind.GRAD_INPUT:
-                count = counts.grad_input(sliced, images)
-            case OpKind.GRAD_WEIGHT:
-                count = counts.grad_weight(sliced, images, fused=work.fused)
-            case _:
-                once = counts.update(sliced, fused=work.fused)
-                # A slice is updated once a step, or as often as there are slices.
-                times = slices if self.variable_batch else 1
-                count = replace(once, moved_bytes=times * once.moved_bytes)
-        return replace(work, part=sliced, batch_size=images, count=count)
 
     def _add(self, step: int, name: str, op: Op | None, task: Task) -> int:
         self.tasks.append(task)
@@ -176,7 +131,7 @@ class TaskList:
         """The stages of one host's data path; its last task."""
         decode, crop = f"host.{whose}decode", f"host.{whose}crop"
         previous: tuple[int, ...] = ()
-        times = data_path_times(self.timer.machine, self.plan, self.copies)
+        times = data_path_times(self.timer.machine, self.plan, self.plan.replicas)
         for (stage, seconds), takers in zip(
             times.stages.items(), ([decode], [crop], uploads), strict=True
         ):
@@ -247,7 +202,6 @@ class TaskList:
     def _op(self, step: int, device: int, op: Op, crop: tuple[int, ...]) -> None:
         known = self._of_step[step]
         after = tuple([known[need] for need in self._needs(op)])
-        after = (*after, *self._collectives(step, op, after))
         seconds = 0.0
         links: tuple[str, ...] = ()
         if self.timer.calibration is not None:
@@ -262,7 +216,7 @@ class TaskList:
             return
         machine, size = self.timer.machine, op.count.moved_bytes
         if op.kind == OpKind.UPLOAD:
-            path = paths.from_host(machine, device, size, alike=self.copies)
+            path = paths.from_host(machine, device, size, alike=self.plan.replicas)
             seconds, links = path.seconds, path.holds
             after = (*after, *crop)
             if step >= 2 and op.queue != "compute":
@@ -285,8 +239,6 @@ class TaskList:
         after = (*after, *[self._crossed[link] for link in links if link in self._crossed])
         index = self._add(step, op.id, op, Task(seconds, f"{op.device}.{op.queue}", after))
         self._crossed |= dict.fromkeys(links, index)
-        if op.kind == OpKind.GRAD_WEIGHT and self.plan.schedule == "overlap":
-            self._reduce(step, self._updates[op.layer, op.column])
 
     def _apart(self, step: int, op: Op, seconds: float, after: tuple[int, ...]) -> None:
         """An op of a device that is a machine of this kind, others being beyond a network.
@@ -313,44 +265,10 @@ class TaskList:
             after = (*after, self._of_step[step][f"{op.exchange}.arrived"])
         self._add(step, op.id, op, Task(seconds, queue, after, cores))
 
-    def _collectives(self, step: int, op: Op, after: tuple[int, ...]) -> tuple[int, ...]:
-        """What slices of a hybrid partition must tell each other before ``op``: the activations
-        that they split, and the gradients of copies."""
-        if op.kind == OpKind.UPDATE:
-            return self._reduce(step, op)
-        seconds = self._gather_s(op)
-        if not seconds:
-            return ()
-        name = f"{op.id}.all_gather"
-        return (self._add(step, name, op, self._collective(op, seconds, after)),)
-
-    def _reduce(self, step: int, update: Op) -> tuple[int, ...]:
-        """The sum of the copies' gradients that an update waits for; it leaves as soon as they are
-        there."""
-        part, name = self._parts[update.layer, update.column], waited_for(update)
-        if self.slices == 1 or isinstance(part.layer, FullyConnected):
-            return ()
-        known = self._of_step[step]
-        if name not in known:
-            gradient = update.id.replace(str(OpKind.UPDATE), str(OpKind.GRAD_WEIGHT))
-            seconds = self._all_reduce_s(part, self.slices)
-            self._add(step, name, update, self._collective(update, seconds, (known[gradient],)))
-        return (known[name],)
-
     def _collective(self, op: Op, seconds: float, after: tuple[int, ...]) -> Task:
         """In the overlap schedule on the network, where one follows the other."""
         queue = "compute" if self.plan.schedule == "serial" else "network"
         return Task(seconds, f"{op.device}.{queue}", after)
-
-    def _gather_s(self, op: Op) -> float:
-        if self.slices == 1 or op.kind not in (OpKind.FORWARD, OpKind.GRAD_INPUT):
-            return 0.0
-        part = self._parts[op.layer, op.column]
-        if not isinstance(part.layer, FullyConnected):
-            return 0.0
-        size = FLOAT_BYTES * self.plan.batch_size * self.slices * math.prod(part.input_shape)
-        peer = self.plan.transport == "peer"
-        return paths.all_gather_s(self.timer.machine, self.slices, size, peer=peer)
 
     def _all_reduce_s(self, part: Part, devices: int) -> float:
         item = 2 if self.timer.precision == "fp16" else FLOAT_BYTES
@@ -387,5 +305,6 @@ COMPUTING = frozenset(
         OpKind.DRAW,
         OpKind.LOSS,
         OpKind.ACCUMULATE,
+        OpKind.CLEAR,
     }
 )

@@ -17,12 +17,13 @@ from alexsim.machine.device import load_device
 from alexsim.machine.machine import Machine, load_link, load_machine
 from alexsim.network import counts
 from alexsim.plan.records import OpKind
+from alexsim.plan.spec import Partition, PlanSpec
 from alexsim.simulate.correction import UNFITTED, Correction
 from alexsim.simulate.costs.libraries import load_library
 from alexsim.simulate.costs.records import Cost, Work
 from alexsim.simulate.records import ILSVRC_EPOCHS, ILSVRC_IMAGES, NINE_IN_TEN
 from alexsim.simulate.rows import Case, Excluded, Row, case_of, read_rows
-from alexsim.simulate.simulator import Configuration, Partition, simulate_network
+from alexsim.simulate.simulator import simulate_network
 from alexsim.simulate.tasks import DataPath, Timer
 
 _NOISE = {"A": 0.07, "B": 0.10, "C": 0.25, "": 0.25}
@@ -224,7 +225,7 @@ def _on_many(case: Case, correction: Correction, library: str) -> tuple[float, f
         correction=correction,
         precision=case.precision,
     )
-    configuration = Configuration(
+    configuration = PlanSpec(
         network=case.network,
         gpus=row.n_gpus,
         partition=partition,

@@ -13,7 +13,6 @@ from alexsim.execute.runner import Choices
 from alexsim.execute.stored import stored_parameters
 from alexsim.execute.strict import Strict
 from alexsim.execute.world import Connected, World
-from alexsim.network.editions import load_network
 from alexsim.plan.fit import fit
 from alexsim.plan.planner import plan
 from alexsim.plan.records import Plan
@@ -23,20 +22,7 @@ from alexsim.train.records import TrainSettings
 
 def stage_plan(settings: TrainSettings, stage: Stage) -> Plan:
     """The plan of a step in a stage, in which some layers may be frozen."""
-    network = load_network(settings.network)
-    return plan(
-        network,
-        gpus=settings.gpus,
-        partition=settings.partition,
-        variable_batch=settings.variable_batch,
-        batch_size=settings.batch_size // settings.shares,
-        policy=settings.policy,
-        schedule=settings.schedule,
-        backend=settings.backend,
-        transport=settings.transport,
-        trainable=frozenset(network.weighted_layers) - set(stage.frozen),
-        replicas=settings.replicas,
-    )
+    return plan(settings.spec(stage))
 
 
 def refuse_what_does_not_fit(settings: TrainSettings) -> None:

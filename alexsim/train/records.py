@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from alexsim.execute.choices import Backend, Device, Precision
-from alexsim.plan.records import Partition, Plan, Policy, Schedule, TransportName
+from alexsim.network.editions import load_network
+from alexsim.plan.records import Plan
+from alexsim.plan.spec import Partition, PlanSpec, Policy, Schedule, TransportName
 from alexsim.trace import Trace
 from alexsim.train.loader import Order
-from alexsim.train.recipe import Recipe
+from alexsim.train.recipe import Recipe, Stage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,10 +52,22 @@ class TrainSettings:
     new_head: bool = False
     """The last projection is drawn anew all the same."""
 
-    @property
-    def shares(self) -> int:
-        """Parts into which a minibatch is divided: replicas', or a hybrid plan's GPUs'."""
-        return self.gpus if self.partition == "hybrid" else self.replicas
+    def spec(self, stage: Stage) -> PlanSpec:
+        """The plan of a step in a stage, in which some layers may be frozen."""
+        network = load_network(self.network)
+        return PlanSpec(
+            network=network,
+            gpus=self.gpus,
+            partition=self.partition,
+            replicas=self.replicas,
+            variable_batch=self.variable_batch,
+            batch_size=self.batch_size,
+            policy=self.policy,
+            schedule=self.schedule,
+            transport=self.transport,
+            trainable=frozenset(network.weighted_layers) - set(stage.frozen),
+            backend=self.backend,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

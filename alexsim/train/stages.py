@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from alexsim.plan.spec import PlanSpec
 from alexsim.simulate.records import Interval, Simulation
-from alexsim.simulate.simulator import Configuration
 from alexsim.train.recipe import Recipe, Stage
 
 _DAY_S = 86_400
@@ -37,8 +37,8 @@ class StageTimes:
 
 def stage_times(
     recipe: Recipe,
-    configuration: Configuration,
-    simulate: Callable[[Configuration], Simulation],
+    configuration: PlanSpec,
+    simulate: Callable[[PlanSpec], Simulation],
     *,
     images: int,
     epochs: int,

@@ -17,15 +17,16 @@ from dataclasses import replace
 from alexsim.cli.parse import as_schedule
 from alexsim.machine.machine import Machine, load_machine
 from alexsim.network.editions import load_network
-from alexsim.simulate.simulator import Configuration, on_machine
+from alexsim.plan.spec import PlanSpec
+from alexsim.simulate.simulator import on_machine
 
 MACHINES = (("gtx580x2", "10gbe"), ("k20x8", "10gbe"), ("hgx-h200", "100gbe"))
 COUNTS = (1, 2, 4, 8, 16, 32, 64)
 
 
-def configurations(gpus: int, images: int, schedule: str) -> tuple[Configuration, ...]:
+def configurations(gpus: int, images: int, schedule: str) -> tuple[PlanSpec, ...]:
     """The three partitions over so many GPUs."""
-    columns = Configuration(
+    columns = PlanSpec(
         network=load_network("alexnet-2012"), gpus=2, replicas=gpus // 2,
         batch_size=gpus * images, schedule=as_schedule(schedule),
     )  # fmt: skip
@@ -35,7 +36,7 @@ def configurations(gpus: int, images: int, schedule: str) -> tuple[Configuration
     return columns, replicas, replace(replicas, partition="hybrid")
 
 
-def cell(configuration: Configuration, machine: Machine) -> str:
+def cell(configuration: PlanSpec, machine: Machine) -> str:
     """Images/s, what collectives take, and whether it fits."""
     found = on_machine(configuration, machine)
     fits = "" if found.fits else ", too large"

@@ -13,9 +13,10 @@ from collections.abc import Callable
 
 from alexsim.machine.machine import load_machine
 from alexsim.network.editions import load_network
+from alexsim.plan.spec import PlanSpec
 from alexsim.simulate.correction import load_correction
 from alexsim.simulate.costs.libraries import load_library
-from alexsim.simulate.simulator import Configuration, simulate_network
+from alexsim.simulate.simulator import simulate_network
 from alexsim.simulate.sweep import combinations, sweep
 from alexsim.simulate.tasks import Timer
 
@@ -40,7 +41,7 @@ def main() -> None:
     )
 
     def one(batch: int) -> object:
-        return simulate_network(Configuration(network=network, batch_size=batch), timer)
+        return simulate_network(PlanSpec(network=network, batch_size=batch), timer)
 
     one(1)
     print(f"one configuration, plan made anew: {milliseconds(lambda i: one(100 + i), 50):.1f} ms")

@@ -9,6 +9,7 @@ nothing beyond them.
 from __future__ import annotations
 
 import math
+from functools import cache
 
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.network.layers import (
@@ -58,10 +59,12 @@ class Aten:
     ) -> Choice:
         """Algorithm, chunk and scratch of one op."""
         if part is None or kind not in _PASSES:
-            return Choice(backend="aten", chunk_images=batch_size)
+            return _whole(batch_size)
         algorithm = _algorithm(kind, part)
         per_image, fixed, limit = _needs(kind, part, algorithm, batch_size, accumulate=accumulate)
         images = batch_size
+        if not (per_image or fixed or algorithm):
+            return _whole(batch_size)
         if per_image:
             images = min(_MOST_IMAGES, batch_size, max(1, limit // per_image))
             images = 1 << (images.bit_length() - 1)
@@ -71,6 +74,12 @@ class Aten:
             chunk_images=images,
             scratch_bytes=images * per_image + fixed if per_image else fixed,
         )
+
+
+@cache
+def _whole(batch_size: int) -> Choice:
+    """Nothing to choose: the minibatch at once, no scratch."""
+    return Choice(backend="aten", chunk_images=batch_size)
 
 
 def _algorithm(kind: OpKind, part: Part) -> Algorithm:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from alexsim.errors import RunError
 from alexsim.network.editions import load_network
 from alexsim.network.layers import Convolution
-from alexsim.plan.records import Partition, Policy, Schedule, letter
+from alexsim.plan.records import letter
+from alexsim.plan.spec import Partition, PlanSpec, Policy, Schedule
 from alexsim.profile.records import Ceilings
 from alexsim.report.page.shape import CHECK, CHECKS, METRIC, SAMPLE, check, check_document, parsed
 from alexsim.report.page.shape import CONFIG as CONFIG_SHAPE
 from alexsim.report.profile_document import plan_document
-from alexsim.simulate.simulator import Configuration, enough_machines, on_machine
+from alexsim.simulate.simulator import enough_machines, on_machine, planned
 from alexsim.train.files import CHECKPOINTS, CONFIG, METRICS, PROFILE, TELEMETRY
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class Wanted:
     def document(self) -> dict[str, Any]:
         """Its plan, and the prediction."""
         machine = enough_machines(self.machine, (self.gpus or 1) * self.replicas)
-        configuration = Configuration(
+        spec = PlanSpec(
             network=load_network(self.network),
             gpus=self.gpus,
             partition=self.partition,
@@ -97,8 +98,8 @@ class Wanted:
         )
         device = machine.device
         sheet = Ceilings(flop_per_s=device.flop_per_s, bytes_per_s=device.memory_bytes_per_s.value)
-        simulation = on_machine(configuration, machine)
-        made = plan_document(configuration.whole_plan(machine), simulation, sheet)
+        simulation = on_machine(spec, machine)
+        made = plan_document(planned(spec, machine), simulation, sheet)
         check_document(made, self.network)
         return made
 

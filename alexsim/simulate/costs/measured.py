@@ -18,6 +18,7 @@ from alexsim.errors import ProfileError
 from alexsim.machine.device import load_device
 from alexsim.machine.machine import Machine, load_machine
 from alexsim.machine.sheet import Quantity
+from alexsim.network.layers import Pool
 from alexsim.network.network import Part
 from alexsim.plan.records import Op, OpKind
 from alexsim.strict_json import json_text
@@ -110,7 +111,18 @@ def signature(op: Op, part: Part | None) -> str:
         return str(op.kind)
     layer = part.layer
     names = ("size", "stride", "padding", "ties")
-    options = "x".join(str(getattr(layer, name)) for name in names if hasattr(layer, name))
+    options = "x".join(
+        str(getattr(layer, name))
+        for name in names
+        if hasattr(layer, name) and not (name == "padding" and isinstance(layer, Pool))
+    )
+    # What few layers have stands there only where they have it.
+    usual = {"dilation": 1, "groups": 1, "bias": True}
+    if isinstance(layer, Pool):
+        usual["padding"] = 0
+    for name, value in usual.items():
+        if getattr(layer, name, value) != value:
+            options += f" {name}={getattr(layer, name)}"
     marks = f"{'+' if op.accumulate else ''}{'*' if op.fused else ''}"
     shapes = f"{part.input_shape}->{part.output_shape}".replace(" ", "")
     return f"{op.kind}{marks} {type(layer).__name__} {options} {shapes}"

@@ -1,0 +1,72 @@
+"""Residual networks.
+
+Sources: He et al. 2016, as in torchvision's ``resnet.py``: bottlenecks have their stride in the
+3x3 convolution ("ResNet v1.5"), not in the first 1x1 one as in the paper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from alexsim.network.layers import AdaptiveAveragePool, Add, MaxPool, ReLU
+from alexsim.network.network import Network
+from alexsim.network.zoo.graph import CLASSES, IMAGENET, Graph, he_fan_out
+
+_Block = Callable[[Graph, str, int, int], None]
+
+
+def resnet18() -> Network:
+    """Eight blocks of two 3x3 convolutions."""
+    return _resnet("resnet18", "ResNet-18: residual, of basic blocks", _basic, (2, 2, 2, 2))
+
+
+def resnet50() -> Network:
+    """Sixteen bottlenecks of 1x1, 3x3 and 1x1 convolutions."""
+    return _resnet("resnet50", "ResNet-50: residual, of bottlenecks", _bottleneck, (3, 4, 6, 3))
+
+
+def _resnet(name: str, title: str, block: _Block, counts: tuple[int, ...]) -> Network:
+    graph = Graph(IMAGENET, he_fan_out)
+    graph.conv("conv1", 64, 7, stride=2, padding=3)
+    graph.batch_norm("bn1")
+    graph.add(
+        ReLU(name="relu"), MaxPool(name="maxpool", size=3, stride=2, padding=1, rounding="floor")
+    )
+    for stage, count in enumerate(counts, start=1):
+        for index in range(count):
+            stride = 2 if stage > 1 and index == 0 else 1
+            block(graph, f"layer{stage}_{index}", 32 * 2**stage, stride)
+    graph.add(AdaptiveAveragePool(name="avgpool"))
+    graph.fully_connected("fc", CLASSES)
+    return graph.network(name, title)
+
+
+def _basic(graph: Graph, name: str, filters: int, stride: int) -> None:
+    before = graph.last
+    graph.conv(f"{name}_conv1", filters, 3, stride=stride, padding=1)
+    graph.batch_norm(f"{name}_bn1")
+    graph.add(ReLU(name=f"{name}_relu1"))
+    graph.conv(f"{name}_conv2", filters, 3, padding=1)
+    _join(graph, name, before, graph.batch_norm(f"{name}_bn2"), stride)
+
+
+def _bottleneck(graph: Graph, name: str, filters: int, stride: int) -> None:
+    before = graph.last
+    graph.conv(f"{name}_conv1", filters, 1)
+    graph.batch_norm(f"{name}_bn1")
+    graph.add(ReLU(name=f"{name}_relu1"))
+    graph.conv(f"{name}_conv2", filters, 3, stride=stride, padding=1)
+    graph.batch_norm(f"{name}_bn2")
+    graph.add(ReLU(name=f"{name}_relu2"))
+    graph.conv(f"{name}_conv3", 4 * filters, 1)
+    _join(graph, name, before, graph.batch_norm(f"{name}_bn3"), stride)
+
+
+def _join(graph: Graph, name: str, shortcut: str, residual: str, stride: int) -> None:
+    """The sum with what the block read, projected where its shape is another one."""
+    if stride > 1 or graph.channels(shortcut) != graph.channels(residual):
+        graph.conv(
+            f"{name}_downsample_0", graph.channels(residual), 1, after=shortcut, stride=stride
+        )
+        shortcut = graph.batch_norm(f"{name}_downsample_1")
+    graph.add(Add(name=f"{name}_add", inputs=(residual, shortcut)), ReLU(name=f"{name}_relu"))

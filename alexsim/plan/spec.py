@@ -1,0 +1,165 @@
+"""``PlanSpec``: every choice that a plan is made of, once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from alexsim.errors import PlanError, unknown
+from alexsim.network.hybrid import first_split, hybrid
+from alexsim.network.network import Network
+
+Policy = Literal["as-released", "in-place", "reuse"]
+Schedule = Literal["serial", "overlap"]
+TransportName = Literal["peer", "host"]
+Partition = Literal["columns", "replicas", "hybrid"]
+
+POLICIES: tuple[Policy, ...] = ("as-released", "in-place", "reuse")
+SCHEDULES: tuple[Schedule, ...] = ("serial", "overlap")
+TRANSPORTS: tuple[TransportName, ...] = ("peer", "host")
+PARTITIONS: tuple[Partition, ...] = ("columns", "replicas", "hybrid")
+BACKENDS = ("", "aten", "triton")
+"""Nobody, and those of ``alexsim.plan.backends``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanSpec:
+    """What is trained, and how: a network, and every choice of its plan.
+
+    Another choice is another spec: ``dataclasses.replace(spec, policy="reuse")``.
+
+    Raises:
+        PlanError: a choice is not one of those allowed, or two do not go together.
+    """
+
+    network: Network
+    gpus: int | None = None
+    """Devices of one replica. With ``columns`` one per column (the default), or 1 for all of them;
+    with ``replicas`` and ``hybrid`` any number."""
+    partition: Partition = "columns"
+    """``columns``: each device has columns of the network. ``replicas``: each has all of it, on
+    images of its own, and gradients are summed. ``hybrid``: a copy of the convolutions on every
+    device, and a share of the fully connected layers' units (see ``alexsim.network.hybrid``)."""
+    replicas: int = 1
+    """Copies of all these devices that train together, each on images of its own; ``columns``
+    only."""
+    variable_batch: bool = False
+    """With ``hybrid``: the layers that are split are updated after each device's images
+    (Krizhevsky 2014, section 4.2), instead of once a step."""
+    batch_size: int = 128
+    """Images of a step, over all devices."""
+    policy: Policy = "as-released"
+    """``as-released`` and ``in-place`` hold the 2012 system's buffers, ``reuse`` the fewest bytes
+    that this op order needs."""
+    schedule: Schedule = "serial"
+    """``serial`` as in 2012, or ``overlap``."""
+    transport: TransportName | Literal[""] = ""
+    """How exchanges travel, for whoever times or runs the plan: the machine's own way if empty, or
+    ``peer`` where there is no machine."""
+    trainable: frozenset[str] | None = None
+    """Layers that learn; every layer with parameters by default. Gradients that no trained layer
+    needs are left out, with their buffers."""
+    backend: str = ""
+    """Who runs it: ``aten``, ``triton``, or nobody (``""``: the 2012 kernels, without scratch)."""
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("partition", PARTITIONS),
+            ("policy", POLICIES),
+            ("schedule", SCHEDULES),
+            ("transport", ("", *TRANSPORTS)),
+            ("backend", BACKENDS),
+        ):
+            given = getattr(self, name)
+            if given not in allowed:
+                words = ", ".join(filter(None, allowed))
+                raise PlanError(f"{name} must be one of {words}; got {given!r}")
+        for name in ("batch_size", "replicas", "gpus"):
+            given = getattr(self, name)
+            if given is not None and given < 1:
+                words = name.replace("_", " ")
+                raise PlanError(f"{words} must be at least 1, got {given}")
+        self._refuse_what_does_not_go_together()
+        if self.trainable is not None:
+            known = self.network.weighted_layers
+            if strange := sorted(self.trainable - set(known)):
+                raise PlanError(unknown("layer with weights", strange[0], known))
+
+    def _refuse_what_does_not_go_together(self) -> None:
+        if self.partition != "columns":
+            if self.gpus is None and not self.network.copied:
+                raise PlanError(f"partition {self.partition} needs a number of GPUs (--gpus N)")
+            if self.replicas > 1:
+                raise PlanError(
+                    f"partition {self.partition} has as many copies as GPUs (--gpus); replicas are"
+                    " of partition columns"
+                )
+        if self.partition == "hybrid":
+            if self.backend == "triton":
+                raise PlanError("partition hybrid does not go with backend triton")
+            if not self.network.copied:
+                first_split(self.network)
+        elif self.variable_batch:
+            raise PlanError("a variable batch needs partition hybrid")
+        if self.batch_size % self.shares:
+            what = "GPUs" if self.partition != "columns" else "replicas"
+            raise PlanError(
+                f"a batch of {self.batch_size} images does not divide over {self.shares} {what}"
+            )
+
+    @property
+    def shares(self) -> int:
+        """Parts into which the images of a step are divided."""
+        if self.partition == "columns":
+            return self.replicas
+        return self.gpus or self.network.columns
+
+    @property
+    def copies(self) -> int:
+        """Equal replicas whose gradients are summed; of one of them is the plan."""
+        return 1 if self.partition == "hybrid" else self.shares
+
+    @property
+    def turns(self) -> int:
+        """How often the layers that a hybrid plan splits run in a step."""
+        return self.shares if self.partition == "hybrid" else 1
+
+    @property
+    def op_images(self) -> int:
+        """Images that one op works on."""
+        return self.batch_size // self.shares
+
+    @property
+    def trained(self) -> frozenset[str]:
+        """Layers that learn."""
+        return frozenset(self.network.weighted_layers) if self.trainable is None else self.trainable
+
+    @property
+    def written(self) -> Network:
+        """The network in as many columns as the plan splits it into.
+
+        Raises:
+            NetworkError: it cannot be split so.
+        """
+        if self.partition == "hybrid" and not self.network.copied:
+            return hybrid(self.network, self.shares)
+        return self.network
+
+    @property
+    def device_of(self) -> tuple[int, ...]:
+        """Device of each column of ``written``.
+
+        Raises:
+            PlanError: there are neither one device nor one per column.
+        """
+        columns = self.shares if self.partition == "hybrid" else self.network.columns
+        gpus = 1 if self.partition == "replicas" else self.gpus
+        if gpus in (None, columns):
+            return tuple(range(columns))
+        if gpus == 1:
+            return (0,) * columns
+        allowed = "1" if columns == 1 else f"1 or {columns}"
+        raise PlanError(
+            f"{self.network.name} is written in {columns} column(s): gpus must be {allowed}, got"
+            f" {gpus}"
+        )
