@@ -18,7 +18,10 @@ Masks = dict[str, Tensor]
 
 
 class Drop(nn.Module):
-    """Dropout, or stochastic depth, by a mask that is given; without one it changes nothing."""
+    """Dropout, or stochastic depth, by a mask that is given; without one it changes nothing.
+
+    The mask has one value per value of an image, or one per image.
+    """
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -26,7 +29,11 @@ class Drop(nn.Module):
         self.mask: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        return x if self.mask is None else x * self.mask / (1 - self.rate)
+        if self.mask is None:
+            return x
+        per_image = (len(x), *[1] * (x.ndim - 1))
+        mask = self.mask.view(x.shape if self.mask.numel() == x.numel() else per_image)
+        return x * mask / (1 - self.rate)
 
 
 def give_masks(model: nn.Module, masks: Masks) -> None:
