@@ -12,6 +12,7 @@ from importlib import util
 
 import pytest
 import torch
+from chains import CHAINS
 from reference import REFERENCES
 from test_cli import run
 from torch.nn import functional as F
@@ -97,7 +98,7 @@ def training_terms(one: CounterResult) -> dict[str, int]:
     return {term.term: term.flop for term in one.training_account.terms}
 
 
-@pytest.mark.parametrize("edition", edition_names())
+@pytest.mark.parametrize("edition", CHAINS)
 def test_plain_module_has_the_networks_parameters_and_shapes(edition: str) -> None:
     network = load_network(edition)
     module = plain_module(network, "meta")

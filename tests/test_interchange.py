@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from chains import CHAINS
 from drawn import networks
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -43,7 +44,7 @@ from alexsim.interchange.state_dict import (
     state_dict_bytes,
     to_torchvision,
 )
-from alexsim.network.editions import edition_names, load_network
+from alexsim.network.editions import load_network
 from alexsim.network.layers import (
     Convolution,
     Dropout,
@@ -102,7 +103,7 @@ def test_any_network_there_and_back_to_the_bit(data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [*edition_names(), "alexnet-paper+no-exchange", "alexnet-6conv+no-exchange"]
+    "name", [*CHAINS, "alexnet-paper+no-exchange", "alexnet-6conv+no-exchange"]
 )
 def test_names_and_shapes_are_those_of_the_modules(name: str) -> None:
     network = load_network(name)

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chains import CHAINS
 from drawn import networks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.cuda import _memory_viz
 
 from alexsim.cli.app import main
-from alexsim.network.editions import edition_names, load_network
+from alexsim.network.editions import load_network
 from alexsim.network.network import Network
 from alexsim.plan.planner import plan
 from alexsim.plan.records import DevicePlan, Plan
@@ -117,7 +118,7 @@ def assert_device_replays(
         assert segment[key] == heap.live
 
 
-@pytest.mark.parametrize("name", edition_names())
+@pytest.mark.parametrize("name", CHAINS)
 def test_every_edition_replays(name: str) -> None:
     network = load_network(name)
     for policy in POLICIES:

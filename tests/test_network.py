@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from chains import CHAINS
 
 from alexsim.errors import NetworkError
 from alexsim.network import counts
 from alexsim.network.diagram import diagram, rows, svg
-from alexsim.network.editions import edition_names, load_network
+from alexsim.network.editions import load_network
 from alexsim.network.layers import (
     Convolution,
     Dropout,
@@ -164,7 +165,7 @@ def test_unknown_names_list_the_near_ones() -> None:
         load_network("alexnet-2021")
 
 
-@pytest.mark.parametrize("name", edition_names())
+@pytest.mark.parametrize("name", CHAINS)
 def test_drawings_show_every_weighted_layer_and_fit_a_terminal(name: str) -> None:
     network = load_network(name)
     text, picture = diagram(network), svg((load_network("lenet-5"), network))

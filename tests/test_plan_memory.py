@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from chains import CHAINS
 from drawn import networks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alexsim.network.editions import edition_names, load_network
+from alexsim.network.editions import load_network
 from alexsim.network.network import Network
 from alexsim.plan.fit import fit
 from alexsim.plan.planner import plan
@@ -161,7 +162,7 @@ def assert_sound(made: Plan) -> None:
 
 @pytest.mark.parametrize("batch", [1, 100, 128, 256])
 @pytest.mark.parametrize("schedule", ["serial", "overlap"])
-@pytest.mark.parametrize("name", edition_names())
+@pytest.mark.parametrize("name", CHAINS)
 def test_reuse_needs_at_most_two_percent_over_what_is_alive(
     name: str, schedule: str, batch: int
 ) -> None:

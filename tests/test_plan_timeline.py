@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from chains import CHAINS
 from drawn import networks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alexsim.network.editions import edition_names, load_network
+from alexsim.network.editions import load_network
 from alexsim.network.network import Network
 from alexsim.plan.backends import BACKENDS
 from alexsim.plan.planner import plan
@@ -99,7 +100,7 @@ def assert_peak_is_the_plan_s(
     assert {k: v for k, v in by_category.items() if v} == {k: v for k, v in planned.items() if v}
 
 
-@pytest.mark.parametrize("name", edition_names())
+@pytest.mark.parametrize("name", CHAINS)
 def test_every_edition_holds_what_its_buffers_say(name: str) -> None:
     network = load_network(name)
     for backend in ("", "aten"):

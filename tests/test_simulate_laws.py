@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
+from chains import CHAINS
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from alexsim.errors import AlexsimError, ProfileError
 from alexsim.machine.device import Device, device_names, load_device
 from alexsim.machine.machine import Machine, changed, load_machine, machine_names
-from alexsim.network.editions import edition_names, load_network
+from alexsim.network.editions import load_network
 from alexsim.network.layers import Convolution
 from alexsim.network.network import Network
 from alexsim.plan.buffers import partial_sum_copies
@@ -211,7 +212,7 @@ def test_the_parts_are_the_whole_and_no_rate_is_over_its_peak(
         assert exchange.size_bytes <= link * exchange.seconds * ROUND
 
 
-EVERY = [load_network(name) for name in edition_names()]
+EVERY = [load_network(name) for name in CHAINS]
 
 
 def ops_of(made: Plan, timer: Timer) -> TaskList:

@@ -1,4 +1,4 @@
-"""``alexsim network``: the editions, their layers and a drawing of their columns."""
+"""``alexsim network``: the editions, their layers and a drawing of their columns or branches."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def show(
     output: options.Output = None,
     json: options.Json = False,
 ) -> None:
-    """Show a network's layers and draw its columns; AlexNets are drawn beside LeNet-5.
+    """Show a network's layers and draw its columns or branches; chains are drawn beside LeNet-5.
 
     With -o FILE.svg the drawing is written as a picture.
 
@@ -62,7 +62,8 @@ def show(
     from alexsim.report.tables import network_table, side_by_side
 
     network = load_network(name)
-    beside = () if name == "lenet-5" else (load_network("lenet-5"),)
+    alone = name == "lenet-5" or not network.is_chain
+    beside = () if alone else (load_network("lenet-5"),)
     if output is not None:
         write_text(output, svg((*beside, network)))
     if json:

@@ -1,11 +1,21 @@
-"""The columns of a network and what crosses between them, as text and as SVG."""
+"""A network as text and as SVG: columns and what crosses between them, or branches and joins."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from html import escape
 
-from alexsim.network.layers import AveragePool, MaxPool
+from alexsim.network.branches import Block, Fork, Tangle, blocks, prefix_of, shown_reads
+from alexsim.network.branches import Row as Members
+from alexsim.network.layers import (
+    AdaptiveAveragePool,
+    AveragePool,
+    Convolution,
+    FullyConnected,
+    Layer,
+    MaxPool,
+    SoftmaxCrossEntropy,
+)
 from alexsim.network.network import Network, Part
 
 _BOX, _GAP = 25, 2
@@ -21,7 +31,7 @@ class Row:
 
 
 def rows(network: Network) -> tuple[Row, ...]:
-    """The layers that change shape or have weights, in order."""
+    """Of a chain, the layers that change shape or have weights, in order."""
     found = []
     for parts in network.parts:
         if not (
@@ -39,15 +49,28 @@ def rows(network: Network) -> tuple[Row, ...]:
 
 
 def _label(part: Part) -> str:
-    shape = "x".join(str(extent) for extent in part.output_shape)
+    return " ".join(filter(None, (part.layer.name, _what(part), _extents(part))))
+
+
+def _what(part: Part) -> str:
+    """What a layer does, as in ``3x3/2`` or ``max 2x2/2``."""
     layer = part.layer
-    what = layer.window.removesuffix("/1") if part.weight_shape else layer.window
-    pooled = {MaxPool: "max", AveragePool: "mean"}.get(type(layer), "")
-    return " ".join(filter(None, (layer.name, pooled, what, shape)))
+    window = layer.window.removesuffix("/1") if part.weight_shape else layer.window
+    pooled = {MaxPool: "max", AveragePool: "mean", AdaptiveAveragePool: "mean"}
+    return f"{pooled[type(layer)]} {window}" if type(layer) in pooled else window
+
+
+def _extents(part: Part) -> str:
+    return "x".join(str(extent) for extent in part.output_shape)
 
 
 def diagram(network: Network) -> str:
-    """A text drawing: a line per layer, a stem per column, an arrow where columns exchange."""
+    """A text drawing: a line per layer, a stem per column, an arrow where columns exchange.
+
+    Of a graph: a line per layer that all others stand before or behind, and one per branch.
+    """
+    if not network.is_chain:
+        return "\n".join(_graph_lines(network))
     image = "image " + "x".join(str(extent) for extent in network.input_shape)
     heads = [f"{network.name}, column {chr(97 + c)}" for c in range(network.columns)]
     if network.columns == 1:
@@ -72,11 +95,142 @@ def _crossing(columns: int) -> str:
     return " " * (_BOX // 2) + "|" + (arrow + "|") * (columns - 1)
 
 
+_WIDTH = 78
+"""Characters of a line of a graph's drawing."""
+
+
+def _graph_lines(network: Network) -> list[str]:
+    """Blocks one below the other; equal ones that follow one another are drawn once."""
+    columns = f", each of {network.columns} columns" if network.columns > 1 else ""
+    image = "x".join(str(extent) for extent in network.input_shape)
+    lines = [network.name, f"o  image {image}{columns}"]
+    for group in repeats(network):
+        lines += _block_lines(network, group)
+    return lines
+
+
+def repeats(network: Network) -> list[tuple[Block, ...]]:
+    """The blocks; those that follow one another and differ in names only are put together."""
+    groups: list[tuple[Block, ...]] = []
+    before = ""
+    for block in blocks(network):
+        text = _row_text(network, block.row, block.prefix)
+        if block.prefix and text == before and not (block.heads or groups[-1][0].heads):
+            groups[-1] = (*groups[-1], block)
+        else:
+            groups.append((block,))
+        before = text
+    return groups
+
+
+def _block_lines(network: Network, group: tuple[Block, ...]) -> list[str]:
+    first, last = group[0], group[-1]
+    lines = [f"|  {_title(group)}"] if first.prefix else []
+    branches: list[str] = []
+    for item, final in zip(first.row, last.row, strict=True):
+        if not (isinstance(item, str) and isinstance(final, str)):
+            assert not isinstance(item, str)
+            branches = _branch_texts(network, item, first.prefix)
+            continue
+        line = "o  " + _short(network.parts_of(item)[0], first.prefix, extents=True)
+        made, end = (_extents(network.parts_of(name)[0]) for name in (item, final))
+        line += f" to {end}" if end != made else ""
+        if branches:
+            drawn, rail = _railed(branches, least=len(line) + 3)
+            lines += drawn
+            line = f"{line} <".ljust(rail, "-") + "+"
+        lines.append(line)
+        branches = []
+    for head in first.heads:
+        prefix = prefix_of(head)
+        title = prefix.rstrip("_") or head[-1]
+        lines.append(f"|  {title}, with a cost of its own")
+        lines += _wrapped(_row_text(network, head, prefix))
+    return lines
+
+
+def _title(group: tuple[Block, ...]) -> str:
+    first, last = (block.prefix.rstrip("_") for block in (group[0], group[-1]))
+    if len(group) == 1:
+        return first
+    return f"{first} {'and' if len(group) == 2 else 'to'} {last}, {len(group)} blocks alike"
+
+
+def _branch_texts(network: Network, item: Fork | Tangle, prefix: str) -> list[str]:
+    if isinstance(item, Fork):
+        return [_row_text(network, branch, prefix) for branch in item.branches]
+    reads = shown_reads(network)
+    return [
+        f"{_short(network.parts_of(name)[0], prefix)} of {', '.join(reads[name])}"
+        for name in item.layers
+    ]
+
+
+def _railed(branches: list[str], least: int) -> tuple[list[str], int]:
+    """Branches one below the other, and the column of the line at their right that joins them."""
+    drawn = [_wrapped(text) for text in branches]
+    rail = max(least, *(len(line) + 3 for lines in drawn for line in lines))
+    found: list[str] = []
+    for index, (*lines, end) in enumerate(drawn):
+        found += [line.ljust(rail) + "|" if index else line for line in lines]
+        found.append((f"{end} " if branches[index] else "+").ljust(rail, "-") + "+")
+    return found, rail
+
+
+def _wrapped(text: str) -> list[str]:
+    """A branch on as many lines as it takes, broken before its arrows."""
+    start, further = "+--> ", "|      "
+    lines, line = [], start
+    for step in text.replace(" > ", "\n> ").split("\n"):
+        if len(line) > len(start) and len(line) + 1 + len(step) > _WIDTH - 4:
+            lines.append(line)
+            line = further + step
+        else:
+            line = f"{line} {step}" if len(line) > len(start) else line + step
+    return [*lines, line.rstrip()]
+
+
+def _row_text(network: Network, row: Members, prefix: str) -> str:
+    words = []
+    for item in row:
+        if isinstance(item, str):
+            words.append(_short(network.parts_of(item)[0], prefix))
+        else:
+            inner = _branch_texts(network, item, prefix)
+            words.append("[" + " | ".join(text or "unchanged" for text in inner) + "]")
+    return " > ".join(words)
+
+
+def _short(part: Part, prefix: str, *, extents: bool = False) -> str:
+    """A layer without the words that its block has in its title."""
+    layer = part.layer
+    made = _extents(part) if extents else _made(layer)
+    name = layer.name.removeprefix(prefix)
+    kind = type(layer).__name__.lower() if layer.several else ""
+    if isinstance(layer, SoftmaxCrossEntropy) and layer.weight != 1:
+        made = f"x {layer.weight:g}"
+    return " ".join(filter(None, (name, "" if kind in name else kind, _what(part), made)))
+
+
+def _made(layer: Layer) -> str:
+    if isinstance(layer, Convolution):
+        return str(layer.filters)
+    return str(layer.units) if isinstance(layer, FullyConnected) else ""
+
+
 def svg(networks: tuple[Network, ...]) -> str:
-    """The same as a picture, networks side by side; crossings in colour."""
+    """The same as a picture, networks side by side; crossings in colour, graphs as their text."""
     box_width, box_height, gap_x, gap_y, head = 190, 26, 36, 20, 64
     parts, x0, bottom = [], 20, 0
     for network in networks:
+        if not network.is_chain:
+            lines = _graph_lines(network)
+            for place, line in enumerate(lines):
+                y = 22 + 16 * place
+                parts.append(f'<text x="{x0}" y="{y}" class="line">{escape(line)}</text>')
+            bottom = max(bottom, 22 + 16 * len(lines))
+            x0 += 8 * max(map(len, lines)) + 60
+            continue
         step = box_width + gap_x
         width = network.columns * step - gap_x
         parts.append(_text(x0 + width / 2, 22, network.name, "title"))
@@ -106,7 +260,7 @@ def svg(networks: tuple[Network, ...]) -> str:
     style = (
         "text{font:12px sans-serif;text-anchor:middle;fill:#1b2733}.title{font-size:16px;"
         "font-weight:bold}.head{font-size:13px;fill:#51606e}rect{stroke:#51606e;fill:#eef3f8}"
-        ".image{fill:#fff}.own{stroke:#51606e;stroke-width:1.5}"
+        ".line{font-family:monospace;text-anchor:start;white-space:pre}.image{fill:#fff}.own{stroke:#51606e;stroke-width:1.5}"
         ".cross{stroke:#c2410c;stroke-width:2}"
     )
     description = "; ".join(f"{n.name} in {n.columns} column(s)" for n in networks)

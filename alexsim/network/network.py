@@ -222,20 +222,24 @@ class Network:
         return tuple(parts[0].layer.name for parts in self.parts if parts[0].trained)
 
     def with_head(self, classes: int) -> Network:
-        """The same network with the last fully connected layer of every head made one of
-        ``classes``.
+        """The same network with the last weighted layer of every head made one of ``classes``.
 
         The new layer lives in column 0, as the 2012 network's last layer did.
 
         Raises:
-            NetworkError: a head has no fully connected layer.
+            NetworkError: a head has no such layer.
         """
         units = classes if self.columns == 1 else (classes, *([0] * (self.columns - 1)))
-        replaced = {layer.name: replace(layer, units=units) for layer in self.last_layers()}
+        replaced = {
+            layer.name: replace(layer, units=units)
+            if isinstance(layer, FullyConnected)
+            else replace(layer, filters=classes)
+            for layer in self.last_layers()
+        }
         return replace(self, layers=tuple(replaced.get(la.name, la) for la in self.layers))
 
-    def last_layers(self) -> tuple[FullyConnected, ...]:
-        """Of each head, the last fully connected layer before it.
+    def last_layers(self) -> tuple[FullyConnected | Convolution, ...]:
+        """Of each head, the last fully connected layer before it, or convolution of one pixel.
 
         Raises:
             NetworkError: a head has none.
@@ -244,7 +248,11 @@ class Network:
         found = []
         for head in self.heads:
             layer: Layer = head
-            while not isinstance(layer, FullyConnected):
+            while not (
+                isinstance(layer, FullyConnected)
+                # SqueezeNet's: every pixel has its own scores, of which the mean is taken.
+                or (isinstance(layer, Convolution) and layer.size == 1 and self.columns == 1)
+            ):
                 before = self.inputs_of(places[layer.name])
                 if len(before) > 1 or before[0] == INPUT:
                     raise NetworkError(

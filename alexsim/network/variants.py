@@ -23,7 +23,7 @@ from alexsim.network.layers import (
     SpatialResponseNorm,
     Tanh,
 )
-from alexsim.network.network import Network
+from alexsim.network.network import INPUT, Network
 
 Layers = tuple[Layer, ...]
 _HEAD = re.compile(r"([1-9][0-9]{0,5})-classes")
@@ -58,18 +58,33 @@ def without_head(name: str) -> str:
 
 
 def _no_lrn(layers: Layers) -> Layers:
-    norms = LocalResponseNorm | SpatialResponseNorm
-    return tuple(layer for layer in layers if not isinstance(layer, norms))
+    return _without(layers, LocalResponseNorm, SpatialResponseNorm)
 
 
 def _no_dropout(layers: Layers) -> Layers:
-    return tuple(layer for layer in layers if not isinstance(layer, Dropout))
+    return _without(layers, Dropout)
+
+
+def _without(layers: Layers, *kinds: type[Layer]) -> Layers:
+    """Who reads a layer of these kinds reads what that read."""
+    kept: list[Layer] = []
+    instead: dict[str, str] = {}
+    before = INPUT
+    for layer in layers:
+        reads = tuple(instead.get(name, name) for name in layer.inputs or (before,))
+        before = layer.name
+        if isinstance(layer, kinds):
+            instead[layer.name] = reads[0]
+            continue
+        last = kept[-1].name if kept else INPUT
+        kept.append(replace(layer, inputs=() if reads == (last,) else reads))
+    return tuple(kept)
 
 
 def _apart(layers: Layers) -> Layers:
     """Windows of 2 x 2 at stride 2: outputs as large as of 3 x 3 at stride 2 (section 3.4)."""
     return tuple(
-        replace(layer, size=2, stride=2, rounding="floor")
+        replace(layer, size=2, stride=2, padding=0, rounding="floor")
         if isinstance(layer, MaxPool) and (layer.size, layer.stride) == (3, 2)
         else layer
         for layer in layers
@@ -89,9 +104,17 @@ def _no_exchange(layers: Layers) -> Layers:
 
 def _instead_of_relu(kind: Callable[..., Layer], word: str) -> Callable[[Layers], Layers]:
     def change(layers: Layers) -> Layers:
-        return tuple(
-            kind(name=layer.name.replace("relu", word)) if isinstance(layer, ReLU) else layer
+        names = {
+            layer.name: layer.name.replace("relu", word)
             for layer in layers
+            if isinstance(layer, ReLU)
+        }
+        inputs = [tuple(names.get(name, name) for name in layer.inputs) for layer in layers]
+        return tuple(
+            kind(name=names[layer.name], inputs=reads)
+            if isinstance(layer, ReLU)
+            else replace(layer, inputs=reads)
+            for layer, reads in zip(layers, inputs, strict=True)
         )
 
     return change

@@ -105,7 +105,9 @@ def _largest_batch(of: Plan, room: int, policy: Policy, devices: int) -> int:
     one = _need(of, shares, policy, devices)
     if one > room:
         return 0
-    low, high, tried, guess = 1, 2 * _MOST_BATCH, 0, 1 + (room - one) // one
+    known, images = max(device.total_bytes for device in of.devices), of.images // shares
+    guess = 1 + (room - one) * (images - 1) // max(known - one, 1)
+    low, high, tried = 1, 2 * _MOST_BATCH, 0
     while high - low > 1:
         tried += 1
         probe = (low + high) // 2 if tried > 8 else min(max(guess, low + 1), high - 1)

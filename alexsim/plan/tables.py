@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from alexsim.network import counts
-from alexsim.network.layers import MaxPool
+from alexsim.network.layers import Concat, MaxPool
 from alexsim.network.network import Network, Part
 from alexsim.plan.planner import plan
 from alexsim.plan.records import Category, DevicePlan, Op, OpKind, Plan
@@ -99,11 +99,15 @@ def _elementwise(
 def without_formula(network: Network) -> tuple[tuple[str, OpKind], ...]:
     """Layers and passes that a plan runs and for which ``counts`` gives no FLOP at all."""
     kinds = (OpKind.FORWARD, OpKind.GRAD_INPUT, OpKind.GRAD_WEIGHT, OpKind.UPDATE)
-    # The largest of a single pixel takes no comparison.
+    # The largest of a single pixel takes no comparison; what is passed on as it is, is copied.
     free = {
-        (la.name, OpKind.FORWARD)
+        (la.name, kind)
         for la in network.layers
-        if isinstance(la, MaxPool) and la.size == 1
+        for kind, is_free in (
+            (OpKind.FORWARD, isinstance(la, Concat) or (isinstance(la, MaxPool) and la.size == 1)),
+            (OpKind.GRAD_INPUT, isinstance(la, Concat) or la.passes_grad),
+        )
+        if is_free
     }
     found = (
         (op.layer, op.kind)

@@ -108,12 +108,13 @@ def network_document(network: Network) -> dict[str, Any]:
                 "name": parts[0].layer.name,
                 "kind": type(parts[0].layer).__name__,
                 "columns": len(parts),
+                "inputs": list(network.inputs_of(index)),
                 "reads_columns": len({read.column for read in parts[0].reads}),
                 "output_shape": list(parts[0].output_shape),
                 "parameters": sum(part.parameters for part in parts),
                 "mac": sum(counts.macs(part) for part in parts),
             }
-            for parts in network.parts
+            for index, parts in enumerate(network.parts)
         ],
     }
 

@@ -42,10 +42,16 @@ _NAMES = {
 
 
 def plain_table(title: str, *columns: str) -> Table:
-    """A table without frame; the first column to the left, the others to the right."""
+    """A table without frame; the first column to the left, the others to the right.
+
+    Where they do not fit, the names in the first are folded: figures stay whole.
+    """
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
     for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index else "left", no_wrap=True)
+        if index:
+            table.add_column(column, justify="right", no_wrap=True)
+        else:
+            table.add_column(column, overflow="fold")
     return table
 
 
@@ -150,34 +156,39 @@ def memory_tables(plan: Plan, verdict: Fit, *, context_bytes: int, layers: bool)
 
 
 def network_table(network: Network) -> RenderableType:
-    """Layers with shapes, parameters and multiply-adds, per column."""
+    """Layers with shapes, parameters and multiply-adds, per column.
+
+    What the layers of a graph read is left to its drawing, so that names of any length have room.
+    """
+    graph = not network.is_chain
+    reads_column = () if graph else ("reads",)
     out = plain_table(
         f"{network.name}: {network.title or network.name}",
         "layer",
         "window",
-        "reads",
-        "out per column",
+        *reads_column,
+        "output" if graph else "out per column",
         "parameters",
         "MMAC",
     )
     for parts in network.parts:
         part = parts[0]
-        reads = "all" if len(part.columns_read) > 1 else ""
-        if part.layer.inputs:
-            reads = " + ".join(part.layer.inputs)
+        reads = () if graph else ("all" if len(part.columns_read) > 1 else "",)
         shape = "x".join(str(extent) for extent in part.output_shape)
         where = "" if len(parts) == network.columns else "a only: "
+        macs = sum(counts.macs(p) for p in parts)
         out.add_row(
             part.layer.name,
-            _size(part.layer),
-            reads,
+            part.layer.window if graph else _size(part.layer),
+            *reads,
             where + shape,
             f"{sum(p.parameters for p in parts):,}" if part.weight_shape else "",
-            f"{sum(counts.macs(p) for p in parts) / 1e6:,.2f}" if part.weight_shape else "",
+            f"{macs / 1e6:,.2f}" if macs else "",
         )
     out.add_section()
     macs = sum(counts.macs(p) for parts in network.parts for p in parts)
-    out.add_row("total", "", "", "", f"{network.parameters:,}", f"{macs / 1e6:,.2f}")
+    blanks = [""] * len(reads_column)
+    out.add_row("total", "", *blanks, "", f"{network.parameters:,}", f"{macs / 1e6:,.2f}")
     pixels = "x".join(str(extent) for extent in network.input_shape)
     text = (
         f"input {pixels} = {math.prod(network.input_shape):,} values;"

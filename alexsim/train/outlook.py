@@ -12,6 +12,7 @@ from alexsim.network.network import Network
 from alexsim.plan.backends import BACKENDS
 from alexsim.plan.fit import fit
 from alexsim.plan.planner import plan
+from alexsim.plan.spec import POLICIES
 from alexsim.plan.tables import flop_table
 from alexsim.train.defaults import Defaults, training_defaults
 from alexsim.train.recipe import load_recipe
@@ -74,19 +75,16 @@ def outlook(network: Network, *, budget_bytes: int, cores: int | None = None) ->
 
 
 def _fitting(network: Network, budget_bytes: int) -> tuple[int, str]:
-    """The default batch and no option, or what would fit: rather the same batch than a smaller one.
+    """The default batch and the first policy that holds it, or the largest batch of the last one.
 
-    A batch of 0 where nothing does.
+    A batch of 0 where no image fits.
     """
-    made = plan(network, batch_size=BATCH, backend="aten")
-    if all(device.total_bytes <= budget_bytes for device in made.devices):
-        return BATCH, ""
-    suggestions = fit(made, budget_bytes).suggestions
-    if not suggestions:
-        return 0, ""
-    chosen = next((one for one in suggestions if "--batch" not in one), suggestions[0])
-    batch = chosen.partition("--batch ")[2]
-    return int(batch or BATCH), chosen
+    for policy in POLICIES:
+        made = plan(network, batch_size=BATCH, policy=policy, backend="aten")
+        if all(device.total_bytes <= budget_bytes for device in made.devices):
+            return BATCH, "" if policy == POLICIES[0] else f"--policy {policy}"
+    batch = fit(made, budget_bytes).largest_batch_size
+    return batch, f"--policy {policy} --batch {batch}" if batch else ""
 
 
 def _seconds(network: Network, images: int, cores: int) -> float:

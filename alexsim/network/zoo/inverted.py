@@ -71,7 +71,7 @@ def efficientnet_b0() -> Network:
             name, first = f"features_{stage}_{index}", stride if index == 0 else 1
             squeezed = max(1, graph.channels() // 4)
             _filter(graph, name, expansion, size=size, stride=first, activation=SiLU)
-            _excite(graph, f"{name}_se", squeezed)
+            _excite(graph, name, squeezed)
             left_out = _STOCHASTIC_DEPTH * number / blocks
             _project(graph, name, channels, before, stride=first, left_out=left_out)
             number += 1
@@ -97,11 +97,11 @@ def _filter(
 def _excite(graph: Graph, name: str, squeezed: int) -> None:
     """Each channel times a factor that is computed from all channels' means."""
     before, channels = graph.last, graph.channels()
-    graph.add(AdaptiveAveragePool(name=f"{name}_avgpool"))
-    graph.conv(f"{name}_fc1", squeezed, 1, bias=True)
-    graph.add(SiLU(name=f"{name}_silu"))
-    graph.conv(f"{name}_fc2", channels, 1, bias=True)
-    factors = graph.add(Sigmoid(name=f"{name}_sigmoid"))
+    graph.add(AdaptiveAveragePool(name=f"{name}_se_avgpool"))
+    graph.conv(f"{name}_se_fc1", squeezed, 1, bias=True)
+    graph.add(SiLU(name=f"{name}_se_silu"))
+    graph.conv(f"{name}_se_fc2", channels, 1, bias=True)
+    factors = graph.add(Sigmoid(name=f"{name}_se_sigmoid"))
     graph.add(Multiply(name=f"{name}_multiply", inputs=(before, factors)))
 
 

@@ -1,0 +1,176 @@
+"""The networks after AlexNet against torchvision's integers, and how graphs are drawn."""
+
+from __future__ import annotations
+
+import re
+import time
+from html import unescape
+
+import pytest
+from chains import ZOO
+from test_graph import GRAPHS
+
+from alexsim.errors import NetworkError
+from alexsim.network import counts, zoo
+from alexsim.network.branches import Fork, Tangle, blocks, layers_of, shown_reads
+from alexsim.network.diagram import diagram, repeats, svg
+from alexsim.network.editions import load_network
+from alexsim.network.layers import BatchNorm, Dropout, MaxPool, ReLU
+from alexsim.network.network import Network
+from alexsim.report.networks import network_document
+
+# Parameters as torchvision counts them, multiply-adds as torch.utils.flop_counter does.
+PUBLISHED = {
+    "vgg16": (138_357_544, 15_470_264_320),
+    "googlenet": (6_624_904, 1_498_376_192),
+    "googlenet-heads": (13_004_888, None),
+    "inception_v3": (23_834_568, 5_713_216_096),
+    "resnet18": (11_689_512, 1_814_073_344),
+    "resnet50": (25_557_032, 4_089_184_256),
+    "densenet121": (7_978_856, 2_834_161_664),
+    "squeezenet1_1": (1_235_496, 349_151_936),
+    "mobilenet_v2": (3_504_872, 300_774_272),
+    "efficientnet_b0": (5_288_548, 385_814_752),
+}
+LANDMARKS = {
+    "vgg16": {"pool5": (512, 7, 7), "avgpool": (512, 7, 7), "fc6": (4096,)},
+    "googlenet": {
+        "maxpool1": (64, 56, 56), "inception3a_concat": (256, 28, 28),
+        "inception4a_concat": (512, 14, 14), "inception5b_concat": (1024, 7, 7),
+    },
+    "googlenet-heads": {"aux1_avgpool": (512, 4, 4), "aux2_avgpool": (528, 4, 4)},
+    "inception_v3": {
+        "Mixed_5b_concat": (256, 35, 35), "Mixed_6a_concat": (768, 17, 17),
+        "Mixed_7a_concat": (1280, 8, 8), "Mixed_7c_concat": (2048, 8, 8),
+    },
+    "resnet18": {"layer1_1_relu": (64, 56, 56), "layer4_1_relu": (512, 7, 7)},
+    "resnet50": {"layer1_0_add": (256, 56, 56), "layer4_2_relu": (2048, 7, 7)},
+    "densenet121": {
+        "denseblock1_denselayer6_concat": (256, 56, 56), "transition1_pool": (128, 28, 28),
+        "denseblock4_denselayer16_concat": (1024, 7, 7),
+    },
+    "squeezenet1_1": {"features_2": (64, 55, 55), "features_12_concat": (512, 13, 13)},
+    "mobilenet_v2": {"features_1_project_bn": (16, 112, 112), "features_18_relu6": (1280, 7, 7)},
+    "efficientnet_b0": {"features_5_2_add": (112, 14, 14), "features_8_silu": (1280, 7, 7)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_parameters_multiply_adds_and_shapes_are_torchvisions(name: str) -> None:
+    network = load_network(name)
+    parameters, mac = PUBLISHED[name]
+    assert network.parameters == parameters
+    if mac:
+        assert sum(counts.macs(part) for parts in network.parts for part in parts) == mac
+    for layer, shape in LANDMARKS[name].items():
+        assert network.parts_of(layer)[0].output_shape == shape
+    assert network.classes == 1000
+
+
+def test_every_network_of_the_zoo_is_published_and_has_plain_names() -> None:
+    assert set(ZOO) == set(PUBLISHED) == set(LANDMARKS)
+    for name in ZOO:
+        names = [layer.name for layer in load_network(name).layers]
+        assert len(set(names)) == len(names)
+        # A dot separates a layer from its column and its parameter.
+        assert all(re.fullmatch(r"\w+", one) for one in names)
+
+
+def test_concatenations_are_views() -> None:
+    for name in ZOO:
+        network = load_network(name)
+        assert all(p[0].view for p in network.parts if type(p[0].layer).__name__ == "Concat")
+
+
+def test_the_largest_is_built_in_a_moment() -> None:
+    def seconds() -> float:
+        began = time.process_time()
+        zoo.densenet121()
+        return time.process_time() - began
+
+    assert min(seconds() for _ in range(5)) < 0.05
+
+
+def test_normalisation_dropout_and_pools_are_as_there() -> None:
+    def of(name: str, kind: type) -> list:
+        return [layer for layer in load_network(name).layers if isinstance(layer, kind)]
+
+    assert {one.epsilon for one in of("googlenet", BatchNorm)} == {1e-3}
+    assert {one.epsilon for one in of("inception_v3", BatchNorm)} == {1e-3}
+    assert {one.epsilon for one in of("resnet50", BatchNorm)} == {1e-5}
+    assert {one.rounding for one in of("googlenet", MaxPool)} == {"ceil"}
+    assert {one.rounding for one in of("squeezenet1_1", MaxPool)} == {"ceil"}
+    depths = [one.rate for one in of("efficientnet_b0", Dropout) if one.whole_images]
+    # Blocks without a shortcut are never left out: the first of each stage.
+    assert depths == [0.2 * block / 16 for block in (2, 4, 6, 7, 9, 10, 12, 13, 14)]
+    assert all(one.rescaled for name in ZOO for one in of(name, Dropout))
+    heads = load_network("googlenet-heads").heads
+    assert [head.weight for head in heads] == [0.3, 0.3, 1.0]
+
+
+@pytest.mark.parametrize("network", [*map(load_network, ZOO), *GRAPHS.values()])
+def test_a_drawing_has_every_layer_that_is_shown_once_and_fits_a_terminal(network: Network) -> None:
+    drawn = [
+        name
+        for block in blocks(network)
+        for row in (block.row, *block.heads)
+        for name in layers_of(row)
+    ]
+    assert sorted(drawn) == sorted(shown_reads(network))
+    lines = diagram(network).splitlines()
+    assert max(map(len, lines)) <= 80
+    picture = unescape(svg((network,)))
+    assert all(line.strip() in picture for line in lines if network.name in line)
+    assert network.is_chain or all(f">{line}</text>" in picture for line in lines)
+
+
+def test_blocks_that_are_alike_are_drawn_once() -> None:
+    text = diagram(load_network("resnet50"))
+    assert "layer3_1 to layer3_5, 5 blocks alike\n" in text
+    assert text.count("alike") == 4
+    assert len(text.splitlines()) < 45
+    assert [len(group) for group in repeats(load_network("densenet121")) if len(group) > 1] == [
+        6, 12, 24, 16,
+    ]  # fmt: skip
+
+
+def test_branches_are_told_from_tangles() -> None:
+    row = blocks(load_network("inception_v3"))[-4].row
+    fork = row[0]
+    assert isinstance(fork, Fork)
+    assert [len(branch) for branch in fork.branches] == [1, 3, 4, 2]
+    assert isinstance(fork.branches[1][1], Fork)
+    found = [one for b in blocks(GRAPHS["copied concatenations"]) for one in b.row]
+    assert any(isinstance(one, Tangle) for one in found)
+    assert "+--> cat2 concat of c1, c2, c0 " in diagram(GRAPHS["copied concatenations"])
+
+
+def test_heads_stand_where_they_begin() -> None:
+    lines = diagram(load_network("googlenet-heads")).splitlines()
+    at = lines.index("|  aux1, with a cost of its own")
+    assert lines[at - 1].startswith("o  concat 512x14x14 <")
+    assert lines[at + 2].endswith("> softmax x 0.3")
+
+
+def test_the_document_tells_what_every_layer_reads() -> None:
+    layers = {la["name"]: la for la in network_document(load_network("resnet18"))["layers"]}
+    assert layers["conv1"]["inputs"] == ["input"]
+    assert layers["layer2_0_add"]["inputs"] == ["layer2_0_bn2", "layer2_0_downsample_1"]
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_variants_keep_the_graph(name: str) -> None:
+    network = load_network(name)
+    assert load_network(f"{name}+10-classes").classes == 10
+    shapes = {parts[0].layer.name: parts[0].output_shape for parts in network.parts}
+    for variant, gone in (("no-dropout", Dropout), ("tanh", ReLU), ("pool2", None)):
+        try:
+            other = load_network(f"{name}+{variant}")
+        except NetworkError as error:
+            assert "changes nothing" in str(error)  # noqa: PT017
+            continue
+        assert other.parameters == network.parameters
+        for parts in other.parts:
+            layer = parts[0].layer
+            assert gone is None or not isinstance(layer, gone)
+            assert parts[0].output_shape == shapes[layer.name.replace("tanh", "relu")]
