@@ -176,9 +176,7 @@ def test_replicas_are_one_process_within_rounding(
     assert apart["top1"] == pytest.approx(document["top1"])
     assert_near(state_of(tmp_path / "run"), state_of(to))
     # Every device of every replica is shown, and what they told each other.
-    made = plan(
-        load_network(net), gpus=gpus, batch_size=12, backend="aten", replicas=replicas
-    )
+    made = plan(load_network(net), gpus=gpus, batch_size=12, backend="aten", replicas=replicas)
     names = [f"gpu{index}" for index in range(replicas * gpus)]
     assert [one["name"] for one in apart["devices"]] == names
     assert apart["exchanged_bytes_per_step"] == replicas * made.exchanged_bytes
