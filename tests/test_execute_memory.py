@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from alexsim.errors import MemoryBudgetError
-from alexsim.execute.bind import Hyperparameters
+from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.execute.memory import Ledger
 from alexsim.network.editions import load_network
@@ -64,6 +64,8 @@ def executor_and_batch(batch: int, **choices: Any) -> tuple[Executor, torch.Tens
         ("alexnet-paper", {"policy": "in-place"}),
         ("alexnet-6conv", {}),
         ("alexnet-owt", {"policy": "reuse"}),
+        ("alexnet-2012", {"fusion": "kernels"}),
+        ("alexnet-owt", {"policy": "reuse", "fusion": "kernels"}),
         ("lenet-5", {}),
     ],
 )
@@ -100,11 +102,12 @@ def storages() -> dict[int, int]:
     return found
 
 
+@pytest.mark.parametrize("fusion", ["none", "kernels"])
 @pytest.mark.parametrize("policy", ["as-released", "reuse"])
-def test_measured_memory_is_the_plan_s(policy: str) -> None:
+def test_measured_memory_is_the_plan_s(policy: str, fusion: str) -> None:
     """Live storages and the allocations seen in a step, against the plan: within one percent."""
     before = storages()
-    executor, images, labels = executor_and_batch(128, policy=policy)
+    executor, images, labels = executor_and_batch(128, policy=policy, fusion=fusion)
     held = {key: size for key, size in storages().items() if key not in before}
     for tensor in (images, labels):
         held.pop(tensor.untyped_storage().data_ptr())

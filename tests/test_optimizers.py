@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from alexsim.errors import PlanError
-from alexsim.execute.bind import Hyperparameters
+from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.network.layers import (
     AdaptiveAveragePool,

@@ -20,6 +20,7 @@ from alexsim.machine.machine import Machine, changed, load_machine, machine_name
 from alexsim.network.editions import load_network
 from alexsim.network.layers import Convolution
 from alexsim.network.network import Network
+from alexsim.plan.backends import BACKENDS
 from alexsim.plan.buffers import partial_sum_copies
 from alexsim.plan.planner import plan
 from alexsim.plan.records import Category, OpKind, Plan
@@ -232,7 +233,9 @@ def test_no_op_is_over_a_peak_nor_slower_on_a_faster_device(
     data: st.DataObject, machine: Machine, network: Network, images: int, key: str
 ) -> None:
     timer = data.draw(timers(machine))
-    made = plan(network, batch_size=images, replicas=data.draw(st.sampled_from([1, 2])))
+    fusion = data.draw(st.sampled_from(["none", "kernels"]))
+    replicas = data.draw(st.sampled_from([1, 2]))
+    made = plan(network, batch_size=replicas * images, replicas=replicas, fusion=fusion)
     faster = replace(
         timer, machine=scaled(machine, key, data.draw(st.sampled_from([1.01, 1.3, 5])))
     )
@@ -259,10 +262,11 @@ def test_a_fused_op_is_never_dearer_than_its_parts(
 ) -> None:
     timer = data.draw(timers(machine))
     fused, apart = (
-        ops_of(plan(network, batch_size=images, replicas=replicas), timer) for replicas in (1, 2)
+        ops_of(plan(network, batch_size=replicas * images, replicas=replicas), timer)
+        for replicas in (1, 2)
     )
     some = {op.layer for op in fused.plan.ops() if op.fused}
-    assert some
+    assume(some)
     spent: tuple[dict[str, float], ...] = (defaultdict(float), defaultdict(float))
     for total, listed in zip(spent, (fused, apart), strict=True):
         for op in listed.plan.ops():
@@ -270,6 +274,33 @@ def test_a_fused_op_is_never_dearer_than_its_parts(
                 total[op.layer] += sum(cost.seconds for cost in listed.costs[op.id])
     for layer in some:
         assert spent[0][layer] <= spent[1][layer] * ROUND, layer
+
+
+@LAWS
+@given(
+    st.data(), machines(), st.sampled_from(EVERY), st.sampled_from([1, 8, 50, 128, 4096]),
+    st.sampled_from(["", "aten", "triton"]),
+)  # fmt: skip
+def test_two_layers_in_one_kernel_are_never_dearer_than_apart(
+    data: st.DataObject, machine: Machine, network: Network, images: int, backend: str
+) -> None:
+    timer = data.draw(timers(machine))
+    assume(not BACKENDS[backend].refused(network))
+    made, apart = (
+        plan(network, batch_size=images, backend=backend, fusion=fusion)
+        for fusion in ("kernels", "none")
+    )
+    first_of = {op.epilogue: op.layer for op in made.ops() if op.epilogue}
+    spent: tuple[dict[str, float], ...] = (defaultdict(float), defaultdict(float))
+    for total, listed in zip(spent, (ops_of(made, timer), ops_of(apart, timer)), strict=True):
+        for op in listed.plan.ops():
+            if op.id in listed.costs:
+                layer = first_of.get(op.layer, op.layer)
+                total[layer] += sum(cost.seconds for cost in listed.costs[op.id])
+    assert spent[0].keys() == spent[1].keys()
+    for layer, seconds in spent[0].items():
+        assert seconds <= spent[1][layer] * ROUND, layer
+        assert layer in first_of.values() or seconds == spent[1][layer]
 
 
 SIDES = st.sampled_from([1, 9, 64, 130, 400, 4096])

@@ -21,6 +21,7 @@ def memory(
     schedule: options.Schedule = "serial",
     partition: options.Partition = "columns",
     variable_batch: options.VariableBatch = False,
+    fuse: options.Fuse = False,
     train_only: options.TrainOnly = "",
     optimizer: options.PlannedOptimizer = "sgd-2012",
     layers: Annotated[bool, typer.Option("--layers", help="Also list every layer.")] = False,
@@ -34,12 +35,12 @@ def memory(
 
     Example: alexsim memory --train-only fc8
 
+    Example: alexsim memory --policy reuse --fuse
+
     Example: alexsim memory --net resnet50 --batch 32 --optimizer adamw
 
     Example: alexsim memory --net alexnet-owt --partition hybrid --gpus 4 --batch 512
     """
-    from functools import partial
-
     from alexsim.cli.output import print_json
     from alexsim.cli.parse import (
         as_optimizer,
@@ -47,6 +48,7 @@ def memory(
         as_policy,
         as_schedule,
         budget_of,
+        fused,
         trainable,
     )
     from alexsim.errors import AlexsimError
@@ -54,6 +56,7 @@ def memory(
     from alexsim.network.editions import load_network
     from alexsim.plan.fit import fit
     from alexsim.plan.planner import representative
+    from alexsim.plan.spec import PlanSpec
     from alexsim.plan.tables import memory_table
 
     if json:
@@ -62,25 +65,27 @@ def memory(
     taken = int(device.context_bytes.value)
     budget = budget_of(mem_cap, device.memory_bytes.value)
     network, split = load_network(net), as_partition(partition)
-    planned = partial(
-        representative,
-        network,
+    order, rule = as_schedule(schedule), as_optimizer(optimizer)
+    spec = PlanSpec(
+        network=network,
         gpus=gpus,
         partition=split,
+        variable_batch=variable_batch,
         batch_size=batch,
         policy=as_policy(policy),
+        schedule=order,
         trainable=trainable(train_only, network),
+        optimizer=rule,
     )
-    order, rule = as_schedule(schedule), as_optimizer(optimizer)
-    choices = {"schedule": order, "variable_batch": variable_batch, "optimizer": rule}
-    made = planned(**choices)
+    made = representative(fused(fuse or None, spec))
     table = memory_table(made, context_bytes=taken)
     for given, option, other in (
         (order != "serial", f"--schedule {order}", {"schedule": "serial"}),
         (variable_batch, "--variable-batch", {"variable_batch": False}),
         (rule != "sgd-2012", f"--optimizer {rule}", {"optimizer": "sgd-2012"}),
+        (fuse, "--fuse", {"fusion": "none"}),
     ):
-        if given and memory_table(planned(**choices | other), context_bytes=taken) == table:
+        if given and memory_table(representative(made.spec, **other), context_bytes=taken) == table:
             raise AlexsimError(f"{option} changes no byte here, with --policy {policy}")
     verdict = fit(made, budget, context_bytes=taken)
     if json:

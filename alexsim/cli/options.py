@@ -121,6 +121,24 @@ VariableBatch = Annotated[
         help="With --partition hybrid: update fully connected layers after each GPU's images.",
     ),
 ]
+Fuse = Annotated[
+    bool,
+    typer.Option(
+        "--fuse",
+        help="As if one kernel did two layers: a product and its ReLU, a response norm and its"
+        " max-pool. 2012's kernels did not.",
+    ),
+]
+RunFuse = Annotated[
+    bool | None,
+    typer.Option(
+        "--fuse/--no-fuse",
+        help="One kernel for two layers, where --backend has one: a product and its ReLU; with"
+        " `triton` also a response norm and its max-pool. Default: with --backend triton --policy"
+        " reuse.",
+    ),
+]
+"""Where something runs."""
 TrainOnly = Annotated[
     str,
     typer.Option(

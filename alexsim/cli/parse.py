@@ -9,7 +9,7 @@ from alexsim.errors import AlexsimError, known_as, unknown
 if TYPE_CHECKING:
     from alexsim.network.network import Network
     from alexsim.network.update_rules import Optimizer
-    from alexsim.plan.spec import Partition, Policy, Schedule
+    from alexsim.plan.spec import Partition, PlanSpec, Policy, Schedule
     from alexsim.simulate.costs.records import Precision
     from alexsim.simulate.tasks import DataPath
     from alexsim.train.recipe import Augmentation, Normalisation
@@ -54,6 +54,27 @@ def as_partition(given: str) -> Partition:
     """A partition that can be run; replicas of it have an option of their own."""
     allowed: tuple[Partition, ...] = ("columns", "hybrid")
     return choice("--partition", given, allowed)
+
+
+def fused(given: bool | None, spec: PlanSpec) -> PlanSpec:
+    """The spec with its layers fused, if that was asked for, or is usual with its other choices.
+
+    Raises:
+        AlexsimError: it was asked for, and there is nothing to fuse; or not to, and nothing is.
+    """
+    from dataclasses import replace
+
+    from alexsim.plan.planner import plan
+
+    usual = spec.backend == "triton" and spec.policy == "reuse"
+    if given is False and not usual:
+        raise AlexsimError(
+            "--no-fuse is for --backend triton with --policy reuse: elsewhere no layers are fused"
+        )
+    if given and not any(op.epilogue for op in plan(replace(spec, fusion="kernels")).ops()):
+        kernels = f"of backend {spec.backend} " if spec.backend else ""
+        raise AlexsimError(f"--fuse: no kernel {kernels}does two layers of {spec.network.name}")
+    return replace(spec, fusion="kernels") if given or (usual and given is None) else spec
 
 
 def budget_of(mem_cap: str | None, usable: float) -> int:

@@ -11,6 +11,7 @@ from alexsim.cli import options
 from alexsim.cli.simulate import MACHINE, MachineName
 
 if TYPE_CHECKING:
+    from alexsim.plan.records import Plan
     from alexsim.profile.profiler import Underlay
     from alexsim.profile.records import StepProfile
 
@@ -24,6 +25,7 @@ def profile(
     gpus: options.ColumnGpus = None,
     policy: options.Policy = "as-released",
     schedule: options.Schedule = "serial",
+    fuse: options.RunFuse = None,
     train_only: options.TrainOnly = "",
     optimizer: options.PlannedOptimizer = "sgd-2012",
     device: Annotated[
@@ -85,6 +87,7 @@ def profile(
         as_policy,
         as_schedule,
         choice,
+        fused,
         positive,
         trainable,
     )
@@ -124,8 +127,8 @@ def profile(
         ),
         load_machine(machine),
     )
-    made = plan(
-        network,
+    spec = PlanSpec(
+        network=network,
         gpus=gpus,
         batch_size=batch,
         policy=as_policy(policy),
@@ -134,6 +137,8 @@ def profile(
         trainable=learns,
         optimizer=rule,
     )
+    made = plan(fused(fuse, spec))
+    _say_who_else(made)
     # torch.profiler's library writes to stderr that it started and stopped.
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")
     import torch
@@ -158,6 +163,14 @@ def profile(
         console.print(layer_tables(found, next(la for la in found.layers if la.name == layer)))
     else:
         console.print(profile_tables(found, width=console.width))
+
+
+def _say_who_else(made: Plan) -> None:
+    """Whose kernels run what the backend has none for."""
+    from alexsim.report.tables import lent_text
+
+    if made.lent:
+        typer.echo(f"alexsim: {lent_text(made)}", err=True)
 
 
 def _write(

@@ -117,6 +117,7 @@ def simulate(
         ),
     ] = "",
     policy: options.Policy = "as-released",
+    fuse: options.Fuse = False,
     data_path: Annotated[
         str,
         typer.Option(
@@ -175,6 +176,7 @@ def simulate(
         as_precision,
         as_schedule,
         choice,
+        fused,
         positive,
         trainable,
     )
@@ -210,18 +212,21 @@ def simulate(
             "--sensitivity": sensitivity,
         },
     )
-    configuration = PlanSpec(
-        network=trained,
-        gpus=gpus,
-        partition=choice("--partition", partition, PARTITIONS),
-        replicas=replicas,
-        variable_batch=variable_batch,
-        batch_size=batch,
-        schedule=as_schedule(schedule),
-        transport=choice("--transport", transport, ("", "peer", "host")),
-        policy=choice("--policy", policy, POLICIES),
-        trainable=trainable(train_only, trained),
-        optimizer=as_optimizer(optimizer or usual),
+    configuration = fused(
+        fuse or None,
+        PlanSpec(
+            network=trained,
+            gpus=gpus,
+            partition=choice("--partition", partition, PARTITIONS),
+            replicas=replicas,
+            variable_batch=variable_batch,
+            batch_size=batch,
+            schedule=as_schedule(schedule),
+            transport=choice("--transport", transport, ("", "peer", "host")),
+            policy=choice("--policy", policy, POLICIES),
+            trainable=trainable(train_only, trained),
+            optimizer=as_optimizer(optimizer or usual),
+        ),
     )
     data = as_data_path(data_path)
 

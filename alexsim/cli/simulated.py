@@ -97,6 +97,8 @@ def other_choices(
         others[f"--schedule {configuration.schedule}"] = replace(configuration, schedule="serial")
     if configuration.policy != "as-released":
         others[f"--policy {configuration.policy}"] = replace(configuration, policy="as-released")
+    if configuration.fusion != "none":
+        others["--fuse"] = replace(configuration, fusion="none")
     if configuration.optimizer != optimizer:
         option = f"--optimizer {configuration.optimizer}"
         others[option] = replace(configuration, optimizer=optimizer)

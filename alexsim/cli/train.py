@@ -41,6 +41,7 @@ def train(
     schedule: options.Schedule = "serial",
     partition: options.Partition = "",
     variable_batch: options.VariableBatch = False,
+    fuse: options.RunFuse = None,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -292,6 +293,7 @@ def train(
                 schedule=schedule,
                 partition=partition,
                 variable_batch=variable_batch,
+                fuse=fuse,
                 data=data,
                 order=order,
                 steps=steps,
@@ -397,6 +399,7 @@ def _simulated(settings: TrainSettings, machine: str) -> Simulation:
     from alexsim.simulate.simulator import enough_machines, on_machine
 
     # The machine has a way of its own for exchanges, and kernels of its own.
-    spec = replace(settings.spec(settings.recipe.stages[0]), transport="", backend="")
+    stage = settings.recipe.stages[0]
+    spec = replace(settings.spec(stage), transport="", backend="", fusion="none")
     devices = settings.gpus * settings.replicas
     return on_machine(spec, enough_machines(machine, devices))

@@ -20,6 +20,7 @@ from alexsim.cli.parse import (
     as_schedule,
     budget_of,
     choice,
+    fused,
     positive,
     trainable,
 )
@@ -59,6 +60,7 @@ def begin(
     schedule: str,
     partition: str,
     variable_batch: bool,
+    fuse: bool | None,
     data: Path | None,
     order: str,
     steps: int | None,
@@ -128,18 +130,14 @@ def begin(
         partition=split,
         variable_batch=variable_batch,
         batch_size=batch,
+        policy=as_policy(policy),
         backend=by,
         optimizer=followed.optimizer,
     )
     copies = replicas_of(replicas, made, batch, processes=processes, place=place)
     on_host = place.on_host if place else copies * len(made.devices) if processes else 1
-    if strict:
-        # To the bits of one process, each has as many threads as that would.
-        on_host = 1
-    if threads is not None and where == "cuda":
-        raise AlexsimError("--threads are a CPU's; with --device cuda none computes")
-    if threads is None:
-        threads = max(1, (os.cpu_count() or 1) // on_host)
+    # To the bits of one process, each of a strict run has as many threads as that would.
+    threads = _threads(threads, where, 1 if strict else on_host)
     way = _transport(transport, where, len(made.devices), apart=apart or strict)
     if by == "triton":
         ready_for_triton(where, watch)
@@ -154,6 +152,7 @@ def begin(
         schedule=as_schedule(schedule),
         partition=split,
         variable_batch=variable_batch,
+        fusion=fused(fuse, made.spec).fusion,
         budget_bytes=budget,
         data="",
         steps=training_defaults(net).steps,
@@ -249,6 +248,15 @@ def _captured(given: bool | None, made: Plan, device: Device, *, apart: bool) ->
 def apart_anyway(place: Place | None, *, processes: bool) -> bool:
     """Whether every GPU has a process of its own for another reason than ``--strict``."""
     return processes or (place is not None and not place.launcher)
+
+
+def _threads(given: int | None, device: Device, processes: int) -> int:
+    """Threads of each process."""
+    if given is None:
+        return max(1, (os.cpu_count() or 1) // processes)
+    if device == "cuda":
+        raise AlexsimError("--threads are a CPU's; with --device cuda none computes")
+    return given
 
 
 def replicas_of(

@@ -17,7 +17,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from alexsim.report.tables import data_path_text, milliseconds
+from alexsim.plan.planner import plan
+from alexsim.plan.records import OpKind
+from alexsim.report.tables import data_path_text, lent_text, milliseconds
 from alexsim.simulate.records import Simulation
 from alexsim.train.records import StepReport, TrainSettings, ValidationReport, Watcher
 from alexsim.units import format_bytes
@@ -80,6 +82,11 @@ class TerminalWatch:
             f"{settings.network}, batch {settings.batch_size}, {devices}, {settings.policy},"
             f" {_by(settings)}; run directory {run_dir}"
         )
+        made = plan(settings.spec(settings.recipe.stages[0]))
+        if fused := sum(op.kind == OpKind.FORWARD and bool(op.epilogue) for op in made.ops()):
+            self._say(f"  {fused} ops are two layers each, done by one kernel")
+        if made.lent:
+            self._say(f"  {lent_text(made)}")
         between = simulated.step_interval
         self._say(
             f"simulated beside: {simulated.machine}, {milliseconds(simulated.step_s)} ms per step"

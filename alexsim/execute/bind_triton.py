@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from alexsim.execute.bind import Hyperparameters, Run, StepContext, units_before
 from alexsim.execute.bind import bind as bind_aten
+from alexsim.execute.bind import units_before
+from alexsim.execute.context import Hyperparameters, Run, StepContext
 from alexsim.execute.memory import Memory
 from alexsim.execute.random import key_of
 from alexsim.network.layers import (
     Convolution,
     Dropout,
     FullyConnected,
+    Layer,
     LocalResponseNorm,
     MaxPool,
     Role,
@@ -24,7 +26,7 @@ from alexsim.network.layers import (
 )
 from alexsim.network.network import Part
 from alexsim.plan.records import Op, OpKind, Plan
-from alexsim_kernels import convolution, dropout, linear, loss, norm, pool, update
+from alexsim_kernels import convolution, dropout, linear, loss, norm, norm_pool, pool, update
 from alexsim_kernels.common import Precision
 
 if TYPE_CHECKING:
@@ -117,15 +119,20 @@ class Binder:
     def _forward(self, op: Op, part: Part) -> Callable[[], None] | None:
         layer = part.layer
         x, y = self._operands(op, "x", "y")
+        second = self._plan.epilogue(op)
+        if second and isinstance(second.layer, MaxPool):
+            return self._norm_pool(op, layer, second.layer)
         match layer:
             case Convolution():
                 weight, bias = self._operands(op, "weight", "bias")
-                options = self._window(layer)
+                options = self._window(layer) | {"relu": second is not None}
                 return lambda: convolution.forward(x, weight, bias, y, **options)
             case FullyConnected():
                 weight, bias = self._operands(op, "weight", "bias")
-                flat = x.flatten(1)
-                return lambda: linear.forward(flat, weight, bias, y, precision=self._precision)
+                flat, relu = x.flatten(1), second is not None
+                return lambda: linear.forward(
+                    flat, weight, bias, y, relu=relu, precision=self._precision
+                )
             case MaxPool(size=int(size), stride=int(stride)):
                 return lambda: pool.forward(x, y, size=size, stride=stride)
             case LocalResponseNorm() | SpatialResponseNorm():
@@ -138,6 +145,28 @@ class Binder:
                 flat = x.flatten(1)
                 return lambda: loss.softmax(flat, y)
         return None
+
+    def _norm_pool(self, op: Op, layer: Layer, last: MaxPool) -> Callable[[], None]:
+        """A response norm across channels and its max-pool, forward or backward."""
+        assert isinstance(layer, LocalResponseNorm)
+        x, bits = self._operands(op, "x", "winners")
+        options: dict[str, Any] = {
+            "size": layer.size,
+            "k": layer.k,
+            "alpha": layer.alpha,
+            "beta": layer.beta,
+            "window": pair(last.size)[0],
+            "stride": pair(last.stride)[0],
+        }
+        if op.kind == OpKind.GRAD_INPUT:
+            dy, dx = self._operands(op, "dy", "dx")
+            return lambda: norm_pool.backward(x, bits, dy, dx, **options)
+        y, ties = self._memory.operand(op, "y"), last.ties
+        return lambda: norm_pool.forward(x, y, bits, ties=ties, **options)
+
+    def _masked(self, op: Op) -> dict[str, Any]:
+        """Where a ReLU is done too, its output says which gradients count."""
+        return {"relu_output": self._memory.operand(op, "y")} if op.epilogue else {}
 
     def _window(self, layer: Convolution) -> dict[str, Any]:
         return {
@@ -167,15 +196,19 @@ class Binder:
             flat, (y, labels) = dx.flatten(1), self._operands(op, "y", "labels")
             return lambda: loss.backward(y, labels, flat)
         dy = self._memory.operand(op, "dy")
+        second = self._plan.epilogue(op)
+        if second and isinstance(second.layer, MaxPool):
+            return self._norm_pool(op, layer, second.layer)
         match layer:
             case Convolution():
                 weight = self._memory.operand(op, "weight")
-                options = self._window(layer) | {"accumulate": op.accumulate}
+                options = self._window(layer) | self._masked(op) | {"accumulate": op.accumulate}
                 return lambda: convolution.grad_input(dy, weight, dx, **options)
             case FullyConnected():
                 flat, weight = dx.flatten(1), self._memory.operand(op, "weight")
+                options = self._masked(op) | {"accumulate": op.accumulate}
                 return lambda: linear.grad_input(
-                    dy, weight, flat, accumulate=op.accumulate, precision=self._precision
+                    dy, weight, flat, precision=self._precision, **options
                 )
             case MaxPool(size=int(size), stride=int(stride), ties=ties):
                 x, y = self._operands(op, "x", "y")
@@ -193,16 +226,20 @@ class Binder:
                 )
         return None
 
-    def _grad_weight(self, op: Op, part: Part) -> Callable[[], None] | None:
+    def _grad_weight(self, op: Op, part: Part) -> Callable[[], None]:
         layer = part.layer
         dy, x, dbias = self._operands(op, "dy", "x", "dbias")
+        masked = self._masked(op)
         if isinstance(layer, Convolution):
-            options, target = self._window(layer), self._memory.operand(op, "dweight")
+            options, target = self._window(layer) | masked, self._memory.operand(op, "dweight")
             return lambda: convolution.grad_weight(x, dy, target, dbias, **options)
-        weight, momentum = self._operands(op, "weight", "momentum")
-        flat, momentum_of = x.flatten(1), (weight, self._constants.weight(layer.name))
+        flat, target = x.flatten(1), self._memory.operand(op, "momentum" if op.fused else "dweight")
+        momentum_of = None
+        if op.fused:
+            weight = self._memory.operand(op, "weight")
+            momentum_of = (weight, self._constants.weight(layer.name))
         return lambda: linear.grad_weight(
-            flat, dy, momentum, dbias, momentum_of=momentum_of, precision=self._precision
+            flat, dy, target, dbias, momentum_of=momentum_of, precision=self._precision, **masked
         )
 
     def _update(self, op: Op, part: Part) -> Callable[[], None]:

@@ -17,6 +17,8 @@ from alexsim.plan.records import Block, Buffer, Category, DevicePlan, Op, Plan
 from alexsim.units import format_bytes
 
 CPU = torch.device("cpu")
+_INTEGERS = {2: torch.int16, 8: torch.int64}
+"""What is no float: bits of pooling windows, and labels."""
 
 
 class Ledger:
@@ -115,19 +117,20 @@ class Memory:
     def _view(self, buffer: Buffer) -> torch.Tensor:
         block = self._blocks[buffer.block]
         if buffer.item_bytes != torch.float32.itemsize:
-            start = block.offset_bytes * self._scale
-            flat = self.arena[start : start + buffer.size_bytes]
-            return flat.view(torch.int64).view(buffer.shape)
+            return self._tensor(block, buffer.shape, _INTEGERS[buffer.item_bytes])
         if not block.joined or buffer.shape[1:2] == block.shape[1:2]:
             return self._tensor(block, buffer.shape)
         return self._tensor(block, block.shape).narrow(1, buffer.channel, buffer.shape[1])
 
-    def _tensor(self, block: Block, shape: tuple[int, ...]) -> torch.Tensor:
+    def _tensor(
+        self, block: Block, shape: tuple[int, ...], dtype: torch.dtype | None = None
+    ) -> torch.Tensor:
+        dtype = dtype or self.dtype
         start = block.offset_bytes * self._scale
         elements = 1
         for extent in shape:
             elements *= extent
-        flat = self.arena[start : start + elements * self.dtype.itemsize].view(self.dtype)
+        flat = self.arena[start : start + elements * dtype.itemsize].view(dtype)
         if len(shape) == 4 and block.name not in self._channels_first:
             images, channels, height, width = shape
             return flat.view(images, height, width, channels).permute(0, 3, 1, 2)

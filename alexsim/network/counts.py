@@ -9,13 +9,14 @@ What is counted
     ``alexsim.network.update_rules`` says: in 2012 7 per weight and 4 per other parameter; where
     ``grad_weight`` is fused into the update, 6 of the 7 move to ``grad_weight``.
 ``moved_bytes``: each operand read once and each result written once, 4 bytes per element: the
-    least traffic any kernel has, not what a given kernel does.
+    least traffic any kernel has, not what a given kernel does. Of two layers that one kernel does,
+    all arithmetic, and the operands of both but what lies between them.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from alexsim.network.layers import Concat
 from alexsim.network.network import Part
@@ -100,6 +101,52 @@ def grad_weight(part: Part, batch_size: int, *, fused: bool, later: bool = False
     )
 
 
+def forward_of_both(first: Part, second: Part, batch_size: int) -> Count:
+    """Cost of two layers' forward passes as one op."""
+    count = _count(
+        batch_size,
+        mac=macs(first),
+        elementwise=first.arithmetic.forward + second.arithmetic.forward,
+        elements=first.input_values + math.prod(second.output_shape),
+        parameters=first.parameters,
+    )
+    return replace(count, moved_bytes=count.moved_bytes + _bytes_kept(second, batch_size))
+
+
+def grad_input_of_both(first: Part, second: Part, batch_size: int, *, counted: bool) -> Count:
+    """Cost of the gradient of the first's input from that of the second's output.
+
+    ``counted``: the second's arithmetic is counted with another op that does it too.
+    """
+    again = first.input_values if "input" in first.layer.backward_reads else 0
+    count = _count(
+        batch_size,
+        mac=macs(first),
+        elementwise=first.arithmetic.grad_input + (0 if counted else second.arithmetic.grad_input),
+        elements=math.prod(second.output_shape) + first.input_values + again,
+        parameters=_backward_parameters(first),
+    )
+    return replace(count, moved_bytes=count.moved_bytes + bytes_told(second, batch_size))
+
+
+def grad_weight_of_both(
+    first: Part, second: Part, batch_size: int, *, fused: bool, later: bool = False
+) -> Count:
+    """Cost of the first's weight gradients from that of the second's output."""
+    plain = grad_weight(first, batch_size, fused=fused, later=later)
+    return Count(
+        mac=plain.mac,
+        elementwise_flop=plain.elementwise_flop + second.arithmetic.grad_input * batch_size,
+        moved_bytes=plain.moved_bytes + bytes_told(second, batch_size),
+    )
+
+
+def bytes_told(second: Part, batch_size: int) -> int:
+    """Bytes beside its output's gradient that a backward op through the second layer reads."""
+    told = FLOAT_BYTES * batch_size * math.prod(second.output_shape)
+    return _bytes_kept(second, batch_size) or told
+
+
 def update(part: Part, *, fused: bool, optimizer: Optimizer = "sgd-2012") -> Count:
     """Cost of one update of the part's parameters; ``fused``: of what is left of it."""
     rule = RULES[optimizer]
@@ -114,6 +161,12 @@ def update(part: Part, *, fused: bool, optimizer: Optimizer = "sgd-2012") -> Cou
         elementwise_flop=per_weight * part.weight_count + rule.other_flop * biases,
         moved_bytes=FLOAT_BYTES * moved,
     )
+
+
+def _bytes_kept(second: Part, batch_size: int) -> int:
+    """Bytes that the second of two layers leaves for backward passes beside its output."""
+    kept = second.layer.kept_fused(second.output_shape)
+    return batch_size * sum(math.prod(one.shape) * one.item_bytes for one in kept)
 
 
 def _count(batch_size: int, *, mac: int, elementwise: int, elements: int, parameters: int) -> Count:

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from alexsim.network.counts import FLOAT_BYTES
-from alexsim.network.layers import Convolution, Role, Shape, pair
+from alexsim.network.layers import Auxiliary, Convolution, Role, Shape, pair
 from alexsim.network.network import INPUT, Part
 from alexsim.network.update_rules import RULES, UPDATES
-from alexsim.network.views import Read
 from alexsim.plan.placement import parameter
 from alexsim.plan.records import Category, letter
 from alexsim.plan.spec import Policy
@@ -96,22 +95,20 @@ def _part_pieces(steps: StepList, policy: Policy, part: Part) -> Iterator[Piece]
 
     if part.view:
         return
-    output = piece("activation", Category.ACTIVATION, shape)
-    if policy != "as-released" and layer.overwrites_input and _is_free(steps, part.reads):
-        output.shares = steps.inputs(part)[0][0]
-    yield output
-    if steps.has_grad(layer.name):
+    # Between two layers that are one op, nothing is in memory.
+    if layer.name not in steps.fusions:
+        output = piece("activation", Category.ACTIVATION, shape)
+        if policy != "as-released" and layer.overwrites_input and _is_free(steps, part):
+            output.shares = steps.inputs(part)[0][0]
+        yield output
+    if steps.has_grad(layer.name) and steps.end_of(part, backward=True) is None:
         grad = piece("activation_grad", Category.ACTIVATION_GRAD, shape)
-        grad.shares = steps.shared.get(grad.name, "")
-        readers = steps.network.readers[layer.name]
-        if policy != "as-released" and len(readers) == 1:
-            (after,) = readers
-            if steps.network.parts_of(after)[0].layer.overwrites_grad:
-                grad.shares = f"gpu{device}/{after}.{letter(part.column)}.activation_grad"
+        grad.shares = _overwritten(steps, policy, part, grad.name)
         yield grad
-    for kept in part.auxiliary:
+    for kept in _left_behind(steps, part):
         images = (steps.batch_size,) if kept.per_image else ()
-        yield piece(kept.name, Category(kept.category), (*images, *kept.shape))
+        made = piece(kept.name, Category(kept.category), (*images, *kept.shape))
+        yield replace(made, item_bytes=kept.item_bytes)
     for name, size, role, *_ in part.parameters_by_name.values():
         yield piece(name, Category.WEIGHT, size, persistent=True)
         if not (trains and role != Role.RUNNING):
@@ -127,6 +124,24 @@ def _part_pieces(steps: StepList, policy: Policy, part: Part) -> Iterator[Piece]
         passes = part.joined
         one_pass = (part.weight_shape[0], part.weight_shape[1] // passes, *part.weight_shape[2:])
         yield piece("partial_sum", Category.PARTIAL_SUM, (partial_sum_copies(part), *one_pass))
+
+
+def _overwritten(steps: StepList, policy: Policy, part: Part, grad: str) -> str:
+    """The buffer that the gradient of a part's output lies in, if it has none of its own."""
+    readers = steps.network.readers[part.layer.name]
+    if policy != "as-released" and len(readers) == 1:
+        (after,) = readers
+        if steps.network.parts_of(after)[0].layer.overwrites_grad:
+            device = steps.device_of[part.column]
+            return f"gpu{device}/{after}.{letter(part.column)}.activation_grad"
+    return steps.shared.get(grad, "")
+
+
+def _left_behind(steps: StepList, part: Part) -> tuple[Auxiliary, ...]:
+    """What a part leaves for the backward pass; of a fused op, its last part does."""
+    if part.layer.name in steps.ends:
+        return part.layer.kept_fused(part.output_shape)
+    return () if part.layer.name in steps.fusions else part.auxiliary
 
 
 def _remote_pieces(steps: StepList, part: Part) -> Iterator[Piece]:
@@ -188,8 +203,12 @@ def _piece(
     )
 
 
-def _is_free(steps: StepList, reads: tuple[Read, ...]) -> bool:
-    """Whether an output that one layer reads may be overwritten: nothing needs it afterwards."""
+def _is_free(steps: StepList, part: Part) -> bool:
+    """Whether an output that a part reads may be overwritten: it is there, and nothing needs it
+    afterwards."""
+    reads = part.reads
+    if part.layer.name in steps.ends:
+        return False
     if len(reads) > 1 or reads[0].layer == INPUT or len(steps.network.readers[reads[0].layer]) > 1:
         return False
     return not steps.network.part_of(*reads[0]).layer.keeps_output

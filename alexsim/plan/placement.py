@@ -28,6 +28,7 @@ class Step:
     first_image: int = 0
     accumulate: bool = False
     fused: bool = False
+    epilogue: str = ""
     exchange: str = ""
     collective: str = ""
     layer: str = ""

@@ -60,6 +60,7 @@ def _plan(spec: PlanSpec, *, first_only: bool) -> Plan:
         optimizer=spec.optimizer,
         staged=spec.backend != "",
         replicas=spec.copies,
+        kernels=BACKENDS[spec.backend] if spec.fusion == "kernels" else None,
         first_only=first_only and spec.partition == "hybrid",
     )
     steps.build()
@@ -141,6 +142,7 @@ def _op(step: Step, device: int, depends_on: tuple[str, ...], choice: Choice) ->
         first_image=step.first_image,
         accumulate=step.accumulate,
         fused=step.fused,
+        epilogue=step.epilogue,
         exchange=step.exchange,
         collective=step.collective,
         turn=step.turn,

@@ -142,6 +142,8 @@ class Op:
     """Add to what is written instead of overwriting it."""
     fused: bool = False
     """The weight gradient goes straight into the momentum."""
+    epilogue: str = ""
+    """The layer that the same kernel does too: it follows this one, in the same column."""
     exchange: str = ""
     collective: str = ""
     turn: int | None = None
@@ -438,6 +440,32 @@ class Plan:
     def part(self, op: Op) -> Part:
         """The network's part that an op belongs to."""
         return self.network.part_of(op.layer, op.column)
+
+    def epilogue(self, op: Op) -> Part | None:
+        """The part that an op's kernel does too."""
+        return self.network.part_of(op.epilogue, op.column) if op.epilogue else None
+
+    @property
+    def lent(self) -> tuple[str, ...]:
+        """Layers of which another backend's kernels run an op, in order."""
+        found = {
+            op.layer for op in self.ops() if op.kind in _COMPUTED and op.backend != self.backend
+        }
+        names = (parts[0].layer.name for parts in self.network.parts)
+        return tuple(name for name in names if name in found)
+
+
+_COMPUTED = frozenset(
+    {
+        OpKind.DRAW,
+        OpKind.FORWARD,
+        OpKind.LOSS,
+        OpKind.GRAD_INPUT,
+        OpKind.GRAD_WEIGHT,
+        OpKind.UPDATE,
+    }
+)
+"""What a backend has kernels for; copies and sums are everyone's."""
 
 
 def waited_for(update: Op) -> str:

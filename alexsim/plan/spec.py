@@ -14,11 +14,13 @@ Policy = Literal["as-released", "in-place", "reuse"]
 Schedule = Literal["serial", "overlap"]
 TransportName = Literal["peer", "host"]
 Partition = Literal["columns", "replicas", "hybrid"]
+Fusion = Literal["none", "kernels"]
 
 POLICIES: tuple[Policy, ...] = ("as-released", "in-place", "reuse")
 SCHEDULES: tuple[Schedule, ...] = ("serial", "overlap")
 TRANSPORTS: tuple[TransportName, ...] = ("peer", "host")
 PARTITIONS: tuple[Partition, ...] = ("columns", "replicas", "hybrid")
+FUSIONS: tuple[Fusion, ...] = ("none", "kernels")
 BACKENDS = ("", "aten", "triton")
 """Nobody, and those of ``alexsim.plan.backends``."""
 
@@ -64,6 +66,11 @@ class PlanSpec:
     """By which rule weights are updated: see ``alexsim.network.update_rules``."""
     backend: str = ""
     """Who runs it: ``aten``, ``triton``, or nobody (``""``: the 2012 kernels, without scratch)."""
+    fusion: Fusion = "none"
+    """``kernels``: two layers are one op where the backend has a kernel that does both: a
+    convolution or fully connected layer and its ReLU, a response norm across channels and its
+    max-pool (see ``alexsim.plan.fusion``). What lies between them is not in the plan. The 2012
+    kernels did no such thing: with backend ``""`` it is the what-if of kernels that do."""
 
     def __post_init__(self) -> None:
         for name, allowed in (
@@ -73,6 +80,7 @@ class PlanSpec:
             ("transport", ("", *TRANSPORTS)),
             ("optimizer", OPTIMIZERS),
             ("backend", BACKENDS),
+            ("fusion", FUSIONS),
         ):
             given = getattr(self, name)
             if given not in allowed:

@@ -16,9 +16,14 @@ from alexsim.network.layers import FullyConnected, Role, SoftmaxCrossEntropy
 from alexsim.network.network import INPUT, Part
 from alexsim.network.update_rules import RULES, UPDATES, Optimizer
 from alexsim.network.views import Read
+from alexsim.plan.backends.base import Backend
 from alexsim.plan.crossings import Crossings
+from alexsim.plan.fusion import Fusion, fusions
 from alexsim.plan.placement import Step, elements, parameter
 from alexsim.plan.records import Exchange, Operands, OpKind, letter
+
+_OF_BOTH = (OpKind.FORWARD, OpKind.GRAD_INPUT, OpKind.GRAD_WEIGHT)
+"""Ops that one kernel may do for two layers."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -31,6 +36,12 @@ class StepList(Crossings):
     """Copies of these devices, whose gradients are summed before the update."""
     variable_batch: bool = False
     """Layers that a hybrid plan splits are updated after every turn."""
+    kernels: Backend | None = None
+    """Whose kernels do two layers as one op; None where each layer is one."""
+    fusions: dict[str, Fusion] = field(init=False)
+    """Layers that are one op with what follows them."""
+    ends: dict[str, Fusion] = field(init=False)
+    """The same by the layer that follows."""
     learning: frozenset[str] = field(init=False)
     """Layers whose outputs depend on what is trained."""
     beside: frozenset[str] = field(init=False)
@@ -44,6 +55,8 @@ class StepList(Crossings):
 
     def __post_init__(self) -> None:
         Crossings.__post_init__(self)
+        self.fusions = fusions(self.network, self.kernels) if self.kernels else {}
+        self.ends = {fusion.second: fusion for fusion in self.fusions.values()}
         self.learning = self.network.reaches(self.trainable)
         self.joining = tuple(
             part
@@ -122,6 +135,13 @@ class StepList(Crossings):
         fusing = RULES[self.optimizer].fused_flop > 0 and self.replicas == 1
         return fusing and isinstance(part.layer, FullyConnected)
 
+    def end_of(self, part: Part, *, backward: bool = False) -> Part | None:
+        """What the kernel of a part does too, in the forward or in the backward pass."""
+        fusion = self.fusions.get(part.layer.name)
+        if fusion is None or (backward and not fusion.backward):
+            return None
+        return self.network.part_of(fusion.second, part.column)
+
     def _trains(self, part: Part) -> bool:
         return bool(part.trained) and part.layer.name in self.trainable
 
@@ -147,6 +167,7 @@ class StepList(Crossings):
         fused: bool = False,
         of: str = "",
     ) -> None:
+        end = self.end_of(part, backward=kind != OpKind.FORWARD) if kind in _OF_BOTH else None
         self.steps[self.device_of[part.column]].append(
             Step(
                 id=f"{part.layer.name}.{letter(part.column)}.{self.tag}{kind}{of}",
@@ -160,6 +181,7 @@ class StepList(Crossings):
                 first_image=self.first_image(part),
                 accumulate=accumulate,
                 fused=fused,
+                epilogue=end.layer.name if end else "",
                 turn=None if part.copied else self.turn,
             )
         )
@@ -183,11 +205,14 @@ class StepList(Crossings):
         )
 
     def _forward(self, part: Part) -> None:
-        if part.view:
+        if part.view or part.layer.name in self.ends:
             return
+        end = self.end_of(part)
         reads = self._named("x", self.inputs(part))
-        writes: dict[str, tuple[str, ...]] = {"y": (self._own(part, "activation"),)}
-        for kept in part.auxiliary:
+        writes: dict[str, tuple[str, ...]] = {"y": (self._own(end or part, "activation"),)}
+        if end:
+            writes |= self._kept_by(end)
+        for kept in () if end else part.auxiliary:
             buffer = (self._own(part, kept.name),)
             if kept.category == "mask":
                 size = FLOAT_BYTES * self.batch_size * elements(kept.shape)
@@ -199,8 +224,23 @@ class StepList(Crossings):
             reads[name] = (self._own(part, name),)
             if not held.trained:
                 writes[name] = reads[name]
-        count = counts.forward(part, self.batch_size)
+        if end:
+            count = counts.forward_of_both(part, end, self.batch_size)
+        else:
+            count = counts.forward(part, self.batch_size)
         self._add(OpKind.FORWARD, part, reads=reads, writes=writes, count=count)
+
+    def _kept_by(self, end: Part) -> dict[str, tuple[str, ...]]:
+        """What the last part of a fused op leaves for the backward pass beside its output."""
+        kept = end.layer.kept_fused(end.output_shape)
+        return {one.name: (self._own(end, one.name),) for one in kept}
+
+    def _grads_after(self, part: Part, end: Part | None) -> dict[str, tuple[str, ...]]:
+        """The gradient that a backward op begins with; with a fused one's, what tells through."""
+        if end is None:
+            return {"dy": (self._own(part, "activation_grad"),)}
+        told = self._kept_by(end) or {"y": (self._own(end, "activation"),)}
+        return {"dy": (self._own(end, "activation_grad"),)} | told
 
     def _loss(self, part: Part) -> None:
         size = FLOAT_BYTES * self.batch_size * elements(part.output_shape)
@@ -209,7 +249,8 @@ class StepList(Crossings):
 
     def _backward(self, index: int) -> None:
         parts = self.layers[index]
-        if parts[0].view:
+        after = self.ends.get(parts[0].layer.name)
+        if parts[0].view or (after and after.backward):
             return
         sums_first = parts[0].layer.sums_for_grad
         serial = self.schedule == "serial"
@@ -241,9 +282,10 @@ class StepList(Crossings):
             fused = self.fuses(part)
             # Turns of one update add up.
             later = bool(self.turn) and not self.variable_batch
-            reads: dict[str, tuple[str, ...]] = {"dy": (self._own(part, "activation_grad"),)}
+            end = self.end_of(part, backward=True)
+            reads = self._grads_after(part, end)
             reads |= self._named("x", self.inputs(part))
-            for kept in part.auxiliary:
+            for kept in () if end else part.auxiliary:
                 reads[kept.name] = (self._own(part, kept.name),)
             writes = {
                 f"d{p.name}": (self._own(part, f"{p.name}.grad"),)
@@ -256,12 +298,18 @@ class StepList(Crossings):
                 reads["weight"] = (self._own(part, "weight"),)
                 writes["momentum"] = (self._own(part, "weight.momentum"),)
                 reads["momentum"] = writes["momentum"]
+            if end:
+                count = counts.grad_weight_of_both(
+                    part, end, self.batch_size, fused=fused, later=later
+                )
+            else:
+                count = counts.grad_weight(part, self.batch_size, fused=fused, later=later)
             self._add(
                 OpKind.GRAD_WEIGHT,
                 part,
                 reads=reads,
                 writes=writes,
-                count=counts.grad_weight(part, self.batch_size, fused=fused, later=later),
+                count=count,
                 accumulate=later,
                 fused=fused,
             )
@@ -297,10 +345,11 @@ class StepList(Crossings):
 
     def _grad_input(self, part: Part, grads: tuple[str, ...], of: int | None) -> None:
         reads: dict[str, tuple[str, ...]] = {}
+        end = self.end_of(part, backward=True)
         if isinstance(part.layer, SoftmaxCrossEntropy):
             reads["y"], reads["labels"] = (self._own(part, "activation"),), self._labels(part)
         else:
-            reads = {"dy": (self._own(part, "activation_grad"),)}
+            reads = self._grads_after(part, end)
         inputs = self.inputs(part)
         if "output" in part.layer.backward_reads:
             reads["y"] = (self._own(part, "activation"),)
@@ -308,7 +357,7 @@ class StepList(Crossings):
             reads |= self._named("x", inputs)
             if of is not None:
                 del reads[f"x{of}"]
-        for kept in part.auxiliary:
+        for kept in () if end else part.auxiliary:
             reads[kept.name] = (self._own(part, kept.name),)
         if "weight" in part.parameters_by_name:
             reads["weight"] = (self._own(part, "weight"),)
@@ -321,12 +370,18 @@ class StepList(Crossings):
         accumulate = bool(before)
         self.contributed.update(grads)
         writes = {"dx" if of is None else f"dx{of}": grads}
+        if end:
+            # Both gradients of a layer pass through what follows it; that is counted once.
+            counted = self._trains(part)
+            count = counts.grad_input_of_both(part, end, self.batch_size, counted=counted)
+        else:
+            count = counts.grad_input(part, self.batch_size, of)
         self._add(
             OpKind.GRAD_INPUT,
             part,
             reads=reads | (writes if accumulate else {}),
             writes=writes,
-            count=counts.grad_input(part, self.batch_size, of),
+            count=count,
             accumulate=accumulate,
             of="" if of is None else str(of),
         )
@@ -367,7 +422,9 @@ class StepList(Crossings):
                 group[0], self.device_of[part.column]
             ):
                 continue
-            maker = place[group[0].layer]
+            # Where it is one op with what stands before it, that reads the gradient.
+            after = self.ends.get(group[0].layer)
+            maker = place[after.first if after and after.backward else group[0].layer]
             writers = [place[reader] for reader in self.network.readers[group[0].layer]]
             changed = [writer for writer in writers if writer < mine]
             made_by = self.network.layers[maker]

@@ -74,6 +74,7 @@ def memory_document(plan: Plan, verdict: Fit, *, context_bytes: int) -> dict[str
         "policy": plan.policy,
         "optimizer": plan.optimizer,
         "partition": plan.partition,
+        "fusion": plan.spec.fusion,
         "budget_bytes": verdict.budget_bytes,
         "fits": verdict.fits,
         "devices": [

@@ -77,6 +77,10 @@ def _planned(plan: Plan, simulation: Simulation) -> dict[str, Any]:
     return head(plan.network.name, plan.images) | {
         "policy": plan.policy,
         "schedule": plan.schedule,
+        "backend": plan.backend,
+        "fusion": plan.spec.fusion,
+        "fused": {op.layer: op.epilogue for op in plan.ops() if op.epilogue},
+        "layers_by_others": list(plan.lent),
         "optimizer": plan.optimizer,
         "machine": simulation.machine,
         "library": simulation.library,

@@ -124,6 +124,7 @@ def memory_tables(plan: Plan, verdict: Fit, *, context_bytes: int, layers: bool)
     """Bytes per device by category (and by layer), against the budget."""
     devices = memory_table(plan, context_bytes=context_bytes)
     split = "" if plan.partition == "columns" else f", {plan.partition}"
+    split += ", fused" if plan.spec.fusion != "none" else ""
     title = f"{plan.network.name}, batch {plan.images}, {plan.policy}{split}: MiB per device"
     out = plain_table(title, "", *(device.name for device in devices))
     for category, name in _NAMES.items():
@@ -202,6 +203,14 @@ def network_table(network: Network) -> RenderableType:
 def _size(layer: Layer) -> str:
     padding = getattr(layer, "padding", 0)
     return layer.window + (f" pad {padding}" if padding else "")
+
+
+def lent_text(plan: Plan) -> str:
+    """Which layers another backend runs, if only in part."""
+    others = sorted({op.backend for op in plan.ops() if op.layer in plan.lent} - {plan.backend})
+    count = f"{len(plan.lent)} of {len(plan.network.layers)} layers"
+    named = ", ".join(plan.lent[:8]) + (", ..." if len(plan.lent) > 8 else "")
+    return f"{count} by {' and '.join(others)}: {named}"
 
 
 def milliseconds(seconds: float) -> str:

@@ -47,6 +47,8 @@ def arguments_of(op: Op | None, span: Span) -> dict[str, Any]:
     found: dict[str, Any] = {"op": op.id, "kind": str(op.kind), "step": span.step}
     if op.layer:
         found["layer"] = op.layer
+    if op.epilogue:
+        found["and"] = op.epilogue
     if op.count.mac:
         found |= {"mac": op.count.mac, "flop": op.count.flop}
         if span.duration_s:

@@ -114,6 +114,8 @@ def simulate_network(
     """Plan and simulate: what commands and sweeps call."""
     if timer.calibration and (spec.partition != "columns" or spec.replicas > 1):
         raise PlanError("this machine's calibration predicts one replica of partition columns only")
+    if timer.calibration and spec.fusion != "none":
+        raise PlanError("this machine's calibration has no times of layers that are fused")
     made = planned(spec, timer.machine, backend="aten" if timer.calibration else "")
     return simulate(made, timer, data=data, whole_pipeline=whole_pipeline)
 

@@ -88,7 +88,8 @@ class TaskList:
                 continue
             # Columns are mostly alike: what one costs, the other does.
             part = self._parts[op.layer, op.column]
-            key = (op.kind, op.layer, op.fused, op.count, part.input_shape, part.output_shape)
+            shapes = (part.input_shape, part.output_shape)
+            key = (op.kind, op.layer, op.fused, op.epilogue, op.count, *shapes)
             if key not in alike:
                 alike[key] = self.timer.costs(self._work(op))
             self.costs[op.id] = alike[key]
@@ -110,6 +111,7 @@ class TaskList:
             batch_size=self.plan.batch_size,
             count=op.count,
             fused=op.fused,
+            epilogue=self._parts[op.epilogue, op.column] if op.epilogue else None,
         )
 
     def _add(self, step: int, name: str, op: Op | None, task: Task) -> int:

@@ -25,6 +25,7 @@ from alexsim.train.records import TrainSettings, Watcher
 _MAY_CHANGE = {
     "steps", "threads", "workers", "checkpoint_every", "data", "init_from", "budget_bytes", "gpus",
     "replicas", "partition", "variable_batch", "policy", "schedule", "transport", "strict", "graph",
+    "fusion",
 }  # fmt: skip
 """What a run that goes on may be asked for anew; what it reads is compared by its fingerprint."""
 _PATHS = ("network", "data", "init_from")

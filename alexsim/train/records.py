@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from alexsim.execute.choices import Backend, Device, Precision
 from alexsim.network.editions import load_network
 from alexsim.plan.records import Plan
-from alexsim.plan.spec import Partition, PlanSpec, Policy, Schedule, TransportName
+from alexsim.plan.spec import Fusion, Partition, PlanSpec, Policy, Schedule, TransportName
 from alexsim.trace import Trace
 from alexsim.train.loader import Order
 from alexsim.train.recipe import Recipe, Stage
@@ -47,6 +47,8 @@ class TrainSettings:
     partition: Partition = "columns"
     variable_batch: bool = False
     """The layers that a hybrid plan splits are updated after each GPU's images."""
+    fusion: Fusion = "none"
+    """Whether two layers are one op, where the backend has a kernel that does both."""
     init_from: str = ""
     """Run or file whose weights it begins with."""
     new_head: bool = False
@@ -68,6 +70,7 @@ class TrainSettings:
             trainable=frozenset(network.weighted_layers) - set(stage.frozen),
             optimizer=self.recipe.optimizer,
             backend=self.backend,
+            fusion=self.fusion,
         )
 
 

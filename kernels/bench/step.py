@@ -21,8 +21,8 @@ import torch
 from layers import where
 from torch import nn
 
-from alexsim.execute.bind import Hyperparameters
 from alexsim.execute.choices import Precision
+from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.network.editions import load_network
 from alexsim.network.layers import (
@@ -32,10 +32,11 @@ from alexsim.network.layers import (
     LocalResponseNorm,
     MaxPool,
     ReLU,
+    pair,
 )
 from alexsim.network.network import Network
 from alexsim.plan.planner import plan
-from alexsim.plan.records import TransportName
+from alexsim.plan.spec import Fusion, TransportName
 
 RATES = Hyperparameters()
 _WARM_UPS, _STEPS, _IN_A_ROW = 5, 5, 5
@@ -48,13 +49,13 @@ def model_of(network: Network) -> nn.Module:
         layer, shape = part.layer, part.input_shape
         match layer:
             case Convolution():
-                end = layer.end_padding(shape[1])
-                if end != layer.padding:
-                    made.append(nn.ZeroPad2d((layer.padding, end, layer.padding, end)))
+                before, end = pair(layer.padding), layer.end_paddings(shape)
+                if end != before:
+                    made.append(nn.ZeroPad2d((before[1], end[1], before[0], end[0])))
                 made.append(
                     nn.Conv2d(
                         shape[0], layer.filters, layer.size, layer.stride,
-                        padding=0 if end != layer.padding else layer.padding, groups=layer.groups,
+                        padding=0 if end != before else before, groups=layer.groups,
                     )
                 )  # fmt: skip
             case ReLU():
@@ -97,9 +98,10 @@ def timed(step: Any) -> float:
     return statistics.median(seconds)
 
 
-def ours(network: Network, size: int, precision: Precision) -> float:
-    """Seconds of a step of the plan."""
-    made = plan(network, batch_size=size, policy="reuse", backend="triton")
+def ours(network: Network, size: int, precision: Precision, *, fused: bool) -> float:
+    """Seconds of a step of the plan, each layer an op of its own or two in one kernel."""
+    fusion: Fusion = "kernels" if fused else "none"
+    made = plan(network, batch_size=size, policy="reuse", backend="triton", fusion=fusion)
     executor = Executor(made, device="cuda", precision=precision, graph=True)
     executor.initialise()
     images, labels = batch_of(network, size)
@@ -185,23 +187,26 @@ def main() -> None:
 
     for size in given.batch or (128, 1024):
         for precision in given.precision or ("fp32", "tf32", "fp32x3", "bf16"):
-            mine, other = ours(network, size, precision), theirs(network, size, precision)
-            rows.append({"batch": size, "precision": precision, "ours_s": mine, "theirs_s": other})
+            mine, apart = (ours(network, size, precision, fused=fused) for fused in (True, False))
+            other = theirs(network, size, precision)
+            row = {"batch": size, "precision": precision, "ours_s": mine, "theirs_s": other}
+            rows.append(row | {"ours_apart_s": apart})
             keep()
             print(
-                f"batch {size} {precision:7s} {1e3 * mine:8.2f} ms, compiled {1e3 * other:8.2f},"
+                f"batch {size} {precision:7s} {1e3 * mine:8.2f} ms ({1e3 * apart:.2f} not fused),"
+                f" compiled {1e3 * other:8.2f},"
                 f" {other / mine:.2f} x, {size / mine:,.0f} images/s,"
                 f" {flop * size / mine / 1e12:.1f} TFLOP/s",
                 flush=True,
             )
-    pairs = [two_devices("peer"), two_devices("host")]
-    for pair in pairs:
+    transports = [two_devices("peer"), two_devices("host")]
+    for way in transports:
         print(
-            f"two devices, {pair['transport']}: {1e3 * pair['step_s']:.2f} ms, exchanges"
-            f" {pair['exchange_bytes_per_s'] / 1e9:.1f} GB/s, peak"
-            f" {pair['peak_bytes'] / 2**20:.0f} MiB of {pair['planned_bytes'] / 2**20:.0f} planned"
+            f"two devices, {way['transport']}: {1e3 * way['step_s']:.2f} ms, exchanges"
+            f" {way['exchange_bytes_per_s'] / 1e9:.1f} GB/s, peak"
+            f" {way['peak_bytes'] / 2**20:.0f} MiB of {way['planned_bytes'] / 2**20:.0f} planned"
         )
-    document["two_devices"] = pairs
+    document["two_devices"] = transports
     keep()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from alexsim.execute.aten.chunks import chunks, pixels
@@ -58,13 +60,21 @@ class PaddedInput:
 
 
 def convolution_forward(
-    layer: Convolution, x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor, size: int
+    layer: Convolution,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    y: Tensor,
+    size: int,
+    end: Callable[[Tensor], object] | None = None,
 ) -> None:
-    """Write the convolution of ``x`` into ``y``."""
+    """Write the convolution of ``x`` into ``y``; ``end`` changes each chunk in place."""
     padded = PaddedInput(layer, x, size)
     window = padded.window(layer)
     for part in chunks(x.shape[0], size):
         y[part].copy_(_aten.convolution(padded(part), weight, bias, *window))
+        if end:
+            end(y[part])
 
 
 def convolution_grad_input(

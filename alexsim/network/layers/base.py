@@ -25,6 +25,10 @@ Kept = Literal["output", "input"]
 """What backward passes read of a forward pass, beside the layer's auxiliary buffers."""
 
 
+Kernel = Literal["", "product", "norm"]
+"""A kind of kernel at whose end another layer can be done, before its result is written."""
+
+
 class Role(StrEnum):
     """What a parameter is; update rules treat weights unlike the others."""
 
@@ -60,6 +64,7 @@ class Auxiliary(NamedTuple):
     """A ``mask`` is drawn before the forward pass; what is a ``norm`` is computed in it."""
     per_image: bool = True
     """Whether every image has such values; else the minibatch has them once."""
+    item_bytes: int = 4
 
 
 class Elementwise(NamedTuple):
@@ -94,6 +99,20 @@ class Layer(ABC):
     """Whether the gradient of each of its inputs *is* that of its output."""
     sums_for_grad: ClassVar[bool] = False
     """Whether its input's gradient needs those of its parameters, which then come first."""
+
+    kernel: ClassVar[Kernel] = ""
+    """The kind of kernel that runs it, if such a kernel can end with another layer."""
+
+    @property
+    def epilogue_of(self) -> Kernel:
+        """The kind of kernel at whose end it can be done."""
+        return ""
+
+    def kept_fused(self, outputs: Shape) -> tuple[Auxiliary, ...]:
+        """What it leaves for its backward pass at the end of another's kernel, where its input is
+        never in memory; its output, if this is empty."""
+        del outputs
+        return ()
 
     @abstractmethod
     def elementwise(self) -> Elementwise:

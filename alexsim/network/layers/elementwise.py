@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from alexsim.errors import NetworkError
-from alexsim.network.layers.base import Auxiliary, Elementwise, Kept, Layer, Shape
+from alexsim.network.layers.base import Auxiliary, Elementwise, Kept, Kernel, Layer, Shape
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +18,11 @@ class ReLU(Layer):
     keeps_output: ClassVar[bool] = True
     overwrites_input: ClassVar[bool] = True
     overwrites_grad: ClassVar[bool] = True
+
+    @property
+    def epilogue_of(self) -> Kernel:
+        """Its output's sign tells the gradient, so its input need not be kept."""
+        return "product"
 
     def elementwise(self) -> Elementwise:
         return Elementwise(forward=1, grad_input=1)

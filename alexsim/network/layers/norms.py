@@ -10,6 +10,7 @@ from alexsim.network.layers.base import (
     Auxiliary,
     Elementwise,
     Kept,
+    Kernel,
     Layer,
     Parameter,
     Role,
@@ -52,6 +53,8 @@ class LocalResponseNorm(_ResponseNorm):
     ``alpha`` multiplies the *sum* over ``size`` channels of this column, clipped at the ends;
     ``torch.nn.LocalResponseNorm`` multiplies the mean.
     """
+
+    kernel: ClassVar[Kernel] = "norm"
 
     def elementwise(self) -> Elementwise:
         return Elementwise(forward=self.size + 4, grad_input=self.size + 7)

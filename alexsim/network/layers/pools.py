@@ -8,8 +8,10 @@ from typing import ClassVar, Literal
 
 from alexsim.errors import NetworkError
 from alexsim.network.layers.base import (
+    Auxiliary,
     Elementwise,
     Kept,
+    Kernel,
     Layer,
     Pair,
     Shape,
@@ -19,6 +21,9 @@ from alexsim.network.layers.base import (
     positive,
 )
 from alexsim.network.layers.windows import end_paddings, windows
+
+_BITS_SIDE = 3
+"""Side of the largest window whose pixels have a bit each in 16."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +84,17 @@ class MaxPool(Pool):
             forward=self.taps - 1,
             grad_input=2 * self.taps if self.ties == "all" else self.taps + 1,
         )
+
+    @property
+    def epilogue_of(self) -> Kernel:
+        """That of a norm, where a word has a bit for each pixel of a window."""
+        height, width = pair(self.size)
+        square = height == width <= _BITS_SIDE and len(set(pair(self.stride))) == 1
+        return "norm" if square and pair(self.padding) == (0, 0) else ""
+
+    def kept_fused(self, outputs: Shape) -> tuple[Auxiliary, ...]:
+        """Of each window, a bit for each pixel that is the largest."""
+        return (Auxiliary("winners", outputs, "norm", item_bytes=2),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

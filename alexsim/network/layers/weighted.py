@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from alexsim.errors import NetworkError
 from alexsim.network.layers.base import (
     Elementwise,
+    Kernel,
     Layer,
     Pair,
     Parameter,
@@ -44,6 +45,7 @@ class Convolution(Layer):
     groups: int = 1
     """Groups within a column, as one-GPU frameworks write the two columns of 2012."""
     bias: bool = True
+    kernel: ClassVar[Kernel] = "product"
 
     def __post_init__(self) -> None:
         positive(self, "filters", "size", "stride", "dilation", "groups")
@@ -106,6 +108,7 @@ class FullyConnected(Layer):
     reads: Reads = "own"
     weight_std: float = 0.01
     bias_init: float = 0.0
+    kernel: ClassVar[Kernel] = "product"
 
     def __post_init__(self) -> None:
         units = (self.units,) if isinstance(self.units, int) else self.units

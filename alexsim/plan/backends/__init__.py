@@ -1,9 +1,9 @@
 """Backends by name; each file has what is decided before anything runs, without torch."""
 
 from alexsim.plan.backends.aten import Aten
-from alexsim.plan.backends.base import Backend, Choice, Counted
+from alexsim.plan.backends.base import Backend, Choice, Counted, Passes
 from alexsim.plan.backends.triton import Triton
 
 BACKENDS: dict[str, Backend] = {"": Counted(), "aten": Aten(), "triton": Triton()}
 
-__all__ = ["BACKENDS", "Backend", "Choice"]
+__all__ = ["BACKENDS", "Backend", "Choice", "Passes"]

@@ -33,7 +33,7 @@ from alexsim.network.layers import (
 )
 from alexsim.network.network import Network, Part
 from alexsim.network.update_rules import Optimizer
-from alexsim.plan.backends.base import Choice
+from alexsim.plan.backends.base import Choice, Passes
 from alexsim.plan.records import Algorithm, Op, OpKind
 from alexsim.units import MIB
 
@@ -83,6 +83,18 @@ class Aten:
             chunk_images=images,
             scratch_bytes=images * per_image + fixed if per_image else fixed,
         )
+
+    def fuses(self, first: Part, second: Part, *, flat: bool, adds: bool) -> Passes:
+        """What ends a product is done where that has just been written, still in the cache.
+
+        Gradients are separate: ATen's take no mask. A norm and a pool gain nothing, as each is
+        several of ATen's functions.
+        """
+        del second, adds
+        if first.layer.kernel != "product":
+            return "none"
+        rows_needed = flat and _algorithm(OpKind.FORWARD, first) == "product"
+        return "none" if rows_needed else "forward"
 
 
 @cache

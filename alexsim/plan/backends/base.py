@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from alexsim.network.network import Network, Part
 from alexsim.network.update_rules import Optimizer
 from alexsim.plan.records import Algorithm, OpKind
+
+Passes = Literal["none", "forward", "forward and backward"]
+"""Passes in which one kernel does two layers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +45,17 @@ class Backend(Protocol):
         """How it runs one op."""
         ...
 
+    def fuses(self, first: Part, second: Part, *, flat: bool, adds: bool) -> Passes:
+        """What its kernels do of two layers at once, if the second can end the first's kernel.
+
+        Args:
+            first: has the kernel.
+            second: the only one that reads its output.
+            flat: the second's output lies channels first.
+            adds: the gradient of what the first reads may have to be added to another's.
+        """
+        ...
+
 
 class Counted:
     """No backend: the 2012 kernels, which are counted and simulated, and need no scratch."""
@@ -64,3 +78,8 @@ class Counted:
         """Nothing to choose."""
         del kind, part, accumulate, fused, optimizer
         return Choice(backend="", chunk_images=batch_size)
+
+    def fuses(self, first: Part, second: Part, *, flat: bool, adds: bool) -> Passes:
+        """All that a kernel could: cuda-convnet had no such kernels, so this is a what-if."""
+        del first, second, flat, adds
+        return "forward and backward"

@@ -16,7 +16,7 @@ from alexsim.network.layers import (
 from alexsim.network.network import Network, Part
 from alexsim.network.update_rules import Optimizer
 from alexsim.plan.backends.aten import Aten
-from alexsim.plan.backends.base import Choice
+from alexsim.plan.backends.base import Choice, Passes
 from alexsim.plan.records import OpKind
 from alexsim.units import MIB
 
@@ -56,12 +56,20 @@ class Triton:
         optimizer: Optimizer = "sgd-2012",
     ) -> Choice:
         """Our kernel, or what ATen would do."""
-        if part is None or not has_kernel(
-            kind, part, accumulate=accumulate, fused=fused, optimizer=optimizer
-        ):
+        del fused
+        if part is None or not has_kernel(kind, part, accumulate=accumulate, optimizer=optimizer):
             return self._aten.choose(kind, part, batch_size, accumulate=accumulate)
         scratch = _splits(part) if kind == OpKind.GRAD_WEIGHT else 0
         return Choice(backend="triton", chunk_images=batch_size, scratch_bytes=scratch)
+
+    def fuses(self, first: Part, second: Part, *, flat: bool, adds: bool) -> Passes:
+        """Both passes, where the kernel is ours; it writes images channels last, and that of a norm
+        adds to no gradient."""
+        if not has_kernel(OpKind.FORWARD, first, accumulate=False):
+            return self._aten.fuses(first, second, flat=flat, adds=adds)
+        if flat or (adds and not has_kernel(OpKind.GRAD_INPUT, first, accumulate=True)):
+            return "none"
+        return "forward and backward"
 
 
 def has_kernel(
@@ -69,7 +77,6 @@ def has_kernel(
     part: Part,
     *,
     accumulate: bool,
-    fused: bool = False,
     optimizer: Optimizer = "sgd-2012",
 ) -> bool:
     """Whether there is a kernel of ours for an op."""
@@ -87,12 +94,13 @@ def has_kernel(
             plain = square and isinstance(layer.padding, int) and pair(layer.dilation) == (1, 1)
             return plain and layer.bias
         case FullyConnected():
-            # The kernel of weight gradients is the one that goes straight into the momentum.
-            return fused or kind != OpKind.GRAD_WEIGHT
+            return True
         case MaxPool():
             plain = isinstance(layer.size, int) and isinstance(layer.stride, int)
             return plain and pair(layer.padding) == (0, 0) and not accumulate
-        case LocalResponseNorm() | SpatialResponseNorm() | SoftmaxCrossEntropy():
+        case SoftmaxCrossEntropy(weight=weight):
+            return not accumulate and (kind == OpKind.FORWARD or weight == 1)
+        case LocalResponseNorm() | SpatialResponseNorm():
             return not accumulate
     return False
 

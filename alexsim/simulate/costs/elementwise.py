@@ -71,8 +71,12 @@ def part_of_update(device: Device, work: Work, traits: tuple[str, ...]) -> Cost:
         whole_bytes = counts.update(work.part, fused=False).moved_bytes
     if work.kind == OpKind.GRAD_WEIGHT:
         moved_bytes = whole_bytes - counts.update(work.part, fused=True).moved_bytes
-    whole, share = memory_bound(device, whole_bytes, traits), moved_bytes / whole_bytes
-    return replace(whole, seconds=whole.seconds * share, least_s=whole.least_s * share)
+    return share(memory_bound(device, whole_bytes, traits), moved_bytes / whole_bytes)
+
+
+def share(whole: Cost, part: float) -> Cost:
+    """What is left of a piece where another kernel does the rest of it."""
+    return replace(whole, seconds=whole.seconds * part, least_s=whole.least_s * part)
 
 
 def _traits(device: Device, layer: str, kind: OpKind, family: str) -> tuple[str, ...]:

@@ -61,6 +61,8 @@ class Library:
             )
         if self.name == "roofline":
             return [(cost,) for cost in _roofline(device, work, precision)]
+        if work.epilogue is not None:
+            return self._of_both(device, work, precision)
         if isinstance(work.part.layer, Convolution) and work.kind in _PRODUCTS:
             found = self._convolution(device, work, precision)
             if self.family in CHANNELS_LAST:
@@ -80,6 +82,26 @@ class Library:
             tuple(_possible(device, work, cost, precision) if cost.flop else cost for cost in ways)
             for ways in found
         ]
+
+    def _of_both(self, device: Device, work: Work, precision: Precision) -> list[tuple[Cost, ...]]:
+        """One kernel for two layers: of what each takes alone, the bytes that still move.
+
+        A product is as long as it was, whoever's output it writes; what its epilogue reads beside
+        (a mask of the gradients) comes on top. A norm and its pool both only move bytes, and there
+        is one launch for what is left of these. The library's overhead is that of one op.
+        """
+        own, other = work.apart()
+        first = self.pieces(device, own, precision)
+        second = elementwise.elementwise(device, other, self.family, precision)
+        if work.part.layer.kernel == "product":
+            left = (work.count.moved_bytes - own.count.moved_bytes) / other.count.moved_bytes
+            return [*first, *((elementwise.share(cost, left),) for cost in second if left)]
+        overhead = first[1:]
+        both = [first[0][0], *second]
+        moved = own.count.moved_bytes + other.count.moved_bytes
+        whole_s = sum(cost.seconds for cost in both)
+        left = max(work.count.moved_bytes / moved, LAUNCH_S / whole_s)
+        return [*((elementwise.share(cost, left),) for cost in both), *overhead]
 
     def _convolution(
         self, device: Device, work: Work, precision: Precision
@@ -102,6 +124,9 @@ def _possible(device: Device, work: Work, cost: Cost, precision: Precision) -> C
     if work.fused:
         # A piece of its own moves the rest.
         plain = counts.grad_weight(work.part, work.batch_size, fused=False)
+        if work.epilogue is not None:
+            told = counts.bytes_told(work.epilogue, work.batch_size)
+            plain = replace(plain, moved_bytes=plain.moved_bytes + told)
         moved = bytes_of(replace(work, count=plain), precision)
     compute_s = cost.flop / peak_flop_per_s(device, precision)
     memory_s = moved / device.memory_bytes_per_s.value

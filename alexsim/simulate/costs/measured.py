@@ -123,7 +123,7 @@ def signature(op: Op, part: Part | None) -> str:
     for name, value in usual.items():
         if getattr(layer, name, value) != value:
             options += f" {name}={getattr(layer, name)}"
-    marks = f"{'+' if op.accumulate else ''}{'*' if op.fused else ''}"
+    marks = f"{'+' if op.accumulate else ''}{'*' if op.fused else ''}{'&' if op.epilogue else ''}"
     shapes = f"{part.input_shape}->{part.output_shape}".replace(" ", "")
     return f"{op.kind}{marks} {type(layer).__name__} {options} {shapes}"
 

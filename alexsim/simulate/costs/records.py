@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from alexsim.machine.device import Device
+from alexsim.network import counts
 from alexsim.network.counts import FLOAT_BYTES, Count
 from alexsim.network.layers import Convolution, pair
 from alexsim.network.network import Part
@@ -26,6 +27,32 @@ class Work:
     batch_size: int
     count: Count
     fused: bool = False
+    epilogue: Part | None = None
+    """The part that the same kernel does too."""
+
+    def apart(self) -> tuple[Work, Work]:
+        """Its own part's op, and the one that the other's would be: forward, or backward.
+
+        That one is done once, where the gradients of weights and of the input both pass through the
+        layer here.
+        """
+        assert self.epilogue is not None
+        goes_on = self.kind == OpKind.FORWARD
+        of = counts.forward if goes_on else counts.grad_input
+        other = replace(
+            self,
+            kind=OpKind.FORWARD if goes_on else OpKind.GRAD_INPUT,
+            part=self.epilogue,
+            count=of(self.epilogue, self.batch_size),
+            fused=False,
+            epilogue=None,
+        )
+        if self.part.layer.kernel == "product":
+            beside = 0 if goes_on else counts.bytes_told(self.epilogue, self.batch_size)
+            own = replace(self.count, moved_bytes=self.count.moved_bytes - beside)
+        else:
+            own = of(self.part, self.batch_size)
+        return replace(self, count=own, epilogue=None), other
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,90 @@
+"""Which layers one kernel does together: decided here, for everyone who reads the plan.
+
+A layer says which kind of kernel runs it (``kernel``), or at the end of which it can be done
+(``epilogue_of``); a backend says which of its kernels do so, and in which passes. What lies between
+the two layers is then never in memory, so nobody else may want it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from alexsim.network.layers import FullyConnected
+from alexsim.network.network import Network, Part
+from alexsim.network.views import Read
+from alexsim.plan.backends.base import Backend
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fusion:
+    """Two layers whose forward pass is one op, named after the first."""
+
+    first: str
+    second: str
+    backward: bool
+    """Whether the first's gradients are computed from that of the second's output: then the second
+    has no backward op, and what lies between them no gradient in memory."""
+
+
+def fusions(network: Network, backend: Backend) -> dict[str, Fusion]:
+    """What ``backend`` fuses in a network, by the first layer's name."""
+    beside, flat = _side_by_side(network), _rows(network)
+    found = {}
+    for firsts in network.parts:
+        name = firsts[0].layer.name
+        if not firsts[0].layer.kernel or len(network.readers[name]) != 1:
+            continue
+        seconds = network.parts_of(network.readers[name][0])
+        if len(firsts) != len(seconds):
+            continue
+        # One rule for all columns, so that a layer is the same thing in each of them.
+        passes = {
+            backend.fuses(
+                first,
+                second,
+                flat=Read(second.layer.name, second.column) in flat,
+                adds=any(len(network.readers[read.layer]) > 1 for read in first.reads),
+            )
+            if _follows(first, second) and Read(name, first.column) not in beside
+            else "none"
+            for first, second in zip(firsts, seconds, strict=True)
+        }
+        if "none" in passes:
+            continue
+        found[name] = Fusion(
+            first=name, second=seconds[0].layer.name, backward=passes == {"forward and backward"}
+        )
+    return found
+
+
+def _follows(first: Part, second: Part) -> bool:
+    """Whether the second can be done at the end of the first's kernel: it reads that output only,
+    in the same column, hence on the same device."""
+    own = ((Read(first.layer.name, first.column),),)
+    alike = (second.copied, second.gathers) == (first.copied, False)
+    return second.layer.epilogue_of == first.layer.kernel and alike and second.inputs == own
+
+
+def _side_by_side(network: Network) -> frozenset[Read]:
+    """Outputs that lie in one block with others, as somebody reads them together."""
+    return frozenset(
+        read
+        for parts in network.parts
+        for part in parts
+        for group in part.inputs
+        if len(group) > 1
+        for read in group
+    )
+
+
+def _rows(network: Network) -> frozenset[Read]:
+    """Images that lie channels first, or their gradients do, as a matrix product reads them."""
+    rows: set[Read] = set()
+    for parts in reversed(network.parts):
+        for part in parts:
+            product = isinstance(part.layer, FullyConnected) and len(part.input_shape) > 1
+            # The gradient of what a sum reads may be the very one of its output.
+            passed = part.layer.passes_grad and Read(part.layer.name, part.column) in rows
+            if product or passed:
+                rows.update(part.reads)
+    return frozenset(rows)
