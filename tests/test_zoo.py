@@ -272,7 +272,7 @@ def test_no_op_allocates_more_than_it_declares(name: str) -> None:
 
 
 # Rounding decides between maxima that are close, and on which side of zero some of the values lie
-# that batch norms put around it. SqueezeNet has no batch norm, EfficientNet neither ReLU nor maxima.
+# that batch norms put around it. SqueezeNet has no batch norm, EfficientNet no ReLU and no maxima.
 @pytest.mark.parametrize(
     ("name", "tolerance"),
     [
