@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from alexsim.cli.app import main
-from alexsim.execute.bind import Hyperparameters
 from alexsim.execute.cards import Cards, packed, places, unpacked
+from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.network.editions import load_network
 from alexsim.plan.planner import plan

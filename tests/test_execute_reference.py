@@ -7,7 +7,7 @@ import reference
 import torch
 from torch.nn import functional as F
 
-from alexsim.execute.bind import Hyperparameters
+from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.execute.random import dropout_keep
 from alexsim.network.editions import load_network

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from alexsim.errors import AlexsimError, MemoryBudgetError
 from alexsim.execute import cards, ranks
-from alexsim.execute.bind import Hyperparameters
+from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.execute.plan_executor import PlanExecutor
 from alexsim.execute.runner import Choices

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from alexsim.errors import PlanError
-from alexsim.execute.bind import Hyperparameters
+from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.network.editions import load_network
 from alexsim.network.layers import Convolution, FullyConnected, SoftmaxCrossEntropy

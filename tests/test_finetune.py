@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from alexsim.cli.app import main
 from alexsim.errors import NetworkError, RunError
-from alexsim.execute.bind import Hyperparameters
+from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.machine.machine import load_machine
 from alexsim.network.editions import load_network

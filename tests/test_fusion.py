@@ -18,7 +18,7 @@ from test_graph import (
 from test_graph import theirs as by_autograd
 
 from alexsim.errors import PlanError
-from alexsim.execute.bind import Hyperparameters
+from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.network.editions import load_network
 from alexsim.network.layers import (

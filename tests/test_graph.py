@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from alexsim.errors import NetworkError
-from alexsim.execute.bind import Hyperparameters
+from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.execute.random import dropout_keep
 from alexsim.network.layers import (

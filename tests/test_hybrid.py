@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from alexsim.errors import NetworkError, PlanError
-from alexsim.execute.bind import Hyperparameters
+from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.machine.machine import Machine, load_machine
 from alexsim.network.editions import load_network

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 import alexsim
 from alexsim.errors import InterchangeError, NetworkError
-from alexsim.execute.bind import Hyperparameters
+from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.execute.random import dropout_keep
 from alexsim.interchange.caffemodel import read_caffemodel

@@ -12,7 +12,7 @@ from chains import CHAINS
 from rich.console import Console
 
 from alexsim.errors import PlanError
-from alexsim.execute.bind import Hyperparameters
+from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.network.editions import edition_names, load_network
 from alexsim.network.layers import Convolution, FullyConnected, ReLU, Sigmoid

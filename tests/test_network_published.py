@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from alexsim.errors import NetworkError, PlanError
-from alexsim.execute.bind import Hyperparameters
+from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.network.editions import load_network
 from alexsim.network.layers import (

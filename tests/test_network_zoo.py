@@ -19,7 +19,7 @@ from alexsim.network.layers import BatchNorm, Dropout, MaxPool, ReLU
 from alexsim.network.network import Network
 from alexsim.report.networks import network_document
 
-# Parameters as torchvision counts them, multiply-adds as tests/test_zoo.py holds against torch.utils.flop_counter.
+# Parameters as torchvision counts them; tests/test_zoo.py holds the multiply-adds against PyTorch.
 PUBLISHED = {
     "vgg16": (138_357_544, 15_470_264_320),
     "googlenet": (6_624_904, 1_498_376_192),

@@ -21,7 +21,7 @@ from tiny import CLASSES, write_weights
 from alexsim.bench.records import Host, Machine, Stored, Timed, _timed
 from alexsim.cli.app import main
 from alexsim.cli.output import json_text as document_text
-from alexsim.execute.bind import Hyperparameters
+from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.network.layers import FullyConnected, SoftmaxCrossEntropy
 from alexsim.network.network import Network

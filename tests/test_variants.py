@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from alexsim.cli.app import main
 from alexsim.errors import NetworkError
-from alexsim.execute.bind import Hyperparameters
+from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.interchange.module import plain_module
 from alexsim.machine.machine import load_machine

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from alexsim.bench.records import Timed
 from alexsim.execute.aten.norm import norm_forward, norm_grad_input
 from alexsim.execute.aten.pool import max_pool_forward, max_pool_grad_input
-from alexsim.execute.bind import Hyperparameters
+from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.interchange.module import plain_module
 from alexsim.machine.machine import load_machine

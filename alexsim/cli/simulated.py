@@ -124,7 +124,6 @@ def refuse_idle(result: Simulation, others: Mapping[str, Callable[[], Simulation
 _WHY_IDLE = {
     "--network": ": all GPUs are in one machine",
     "--transport": ": no GPU exchanges anything with another of its machine",
-    "--variable-batch": ": one GPU has all images",
     "--set": ": nothing in this step depends on it",
 }
 

@@ -136,13 +136,8 @@ def begin(
     )
     copies = replicas_of(replicas, made, batch, processes=processes, place=place)
     on_host = place.on_host if place else copies * len(made.devices) if processes else 1
-    if strict:
-        # To the bits of one process, each has as many threads as that would.
-        on_host = 1
-    if threads is not None and where == "cuda":
-        raise AlexsimError("--threads are a CPU's; with --device cuda none computes")
-    if threads is None:
-        threads = max(1, (os.cpu_count() or 1) // on_host)
+    # To the bits of one process, each of a strict run has as many threads as that would.
+    threads = _threads(threads, where, 1 if strict else on_host)
     way = _transport(transport, where, len(made.devices), apart=apart or strict)
     if by == "triton":
         ready_for_triton(where, watch)
@@ -253,6 +248,15 @@ def _captured(given: bool | None, made: Plan, device: Device, *, apart: bool) ->
 def apart_anyway(place: Place | None, *, processes: bool) -> bool:
     """Whether every GPU has a process of its own for another reason than ``--strict``."""
     return processes or (place is not None and not place.launcher)
+
+
+def _threads(given: int | None, device: Device, processes: int) -> int:
+    """Threads of each process."""
+    if given is None:
+        return max(1, (os.cpu_count() or 1) // processes)
+    if device == "cuda":
+        raise AlexsimError("--threads are a CPU's; with --device cuda none computes")
+    return given
 
 
 def replicas_of(

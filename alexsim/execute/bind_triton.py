@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from alexsim.execute.bind import Hyperparameters, Run, StepContext, units_before
 from alexsim.execute.bind import bind as bind_aten
+from alexsim.execute.bind import units_before
+from alexsim.execute.context import Hyperparameters, Run, StepContext
 from alexsim.execute.memory import Memory
 from alexsim.execute.random import key_of
 from alexsim.network.layers import (

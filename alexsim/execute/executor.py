@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from alexsim.execute.bind import Hyperparameters, StepContext
 from alexsim.execute.cards import Cards, Timeline, places
+from alexsim.execute.context import Hyperparameters, StepContext
 from alexsim.execute.malloc import keep_freed_memory
 from alexsim.execute.random import normal
 from alexsim.execute.runner import Choices, DeviceRunner

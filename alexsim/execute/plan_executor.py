@@ -7,7 +7,7 @@ from typing import Protocol
 
 import torch
 
-from alexsim.execute.bind import Hyperparameters, StepContext
+from alexsim.execute.context import Hyperparameters, StepContext
 from alexsim.plan.records import Plan
 from alexsim.trace import Trace
 

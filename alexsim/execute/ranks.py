@@ -9,8 +9,8 @@ from dataclasses import asdict, replace
 import torch
 import torch.distributed as dist
 
-from alexsim.execute.bind import Hyperparameters, StepContext
 from alexsim.execute.cards import cap, places, process_bytes
+from alexsim.execute.context import Hyperparameters, StepContext
 from alexsim.execute.executor import Executor
 from alexsim.execute.runner import Choices
 from alexsim.execute.stored import stored_parameters

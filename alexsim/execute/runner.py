@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from alexsim.execute.bind import Hyperparameters, Run, StepContext, bind
+from alexsim.execute.bind import bind
 from alexsim.execute.cards import Timeline
 from alexsim.execute.choices import Device, Precision
+from alexsim.execute.context import Hyperparameters, Run, StepContext
 from alexsim.execute.memory import Memory
 from alexsim.execute.transport import Transport
 from alexsim.plan.records import DevicePlan, Exchange, Op, OpKind, Plan, waited_for

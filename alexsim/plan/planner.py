@@ -112,7 +112,6 @@ def _ops(steps: StepList, device: int, layout: Layout, backend: str) -> tuple[Op
             step.part,
             steps.batch_size,
             accumulate=step.accumulate,
-            fused=step.fused,
             optimizer=steps.optimizer,
         )
         ops.append(_op(step, device, tuple(sorted(depends_on)), choice))

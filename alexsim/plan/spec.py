@@ -113,6 +113,8 @@ class PlanSpec:
                 first_split(self.network)
         elif self.variable_batch:
             raise PlanError("a variable batch needs partition hybrid")
+        if self.variable_batch and self.shares == 1:
+            raise PlanError("a variable batch changes nothing where one GPU has all images")
         if self.batch_size % self.shares:
             what = "GPUs" if self.partition != "columns" else "replicas"
             raise PlanError(

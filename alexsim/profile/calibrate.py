@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 import torch
 
-from alexsim.execute.bind import Hyperparameters
+from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.network.network import Network
 from alexsim.plan.planner import plan

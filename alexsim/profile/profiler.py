@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity
 
-from alexsim.execute.bind import Hyperparameters
 from alexsim.execute.choices import Device, Precision
+from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.execute.runner import Choices
 from alexsim.network.counts import FLOAT_BYTES

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from alexsim.execute.bind import Hyperparameters
+from alexsim.execute.context import Hyperparameters
 from alexsim.network.update_rules import UPDATES, Optimizer
 from alexsim.train.recipe import Recipe, Stage, reductions
 from alexsim.train.records import LayerSize

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from alexsim.errors import RunError, TrainingError
-from alexsim.execute.bind import Hyperparameters, StepContext
+from alexsim.execute.context import Hyperparameters, StepContext
 from alexsim.execute.plan_executor import PlanExecutor
 from alexsim.plan.records import Plan
 from alexsim.profile.nvml import Sample, Sampler

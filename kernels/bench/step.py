@@ -21,8 +21,8 @@ import torch
 from layers import where
 from torch import nn
 
-from alexsim.execute.bind import Hyperparameters
 from alexsim.execute.choices import Precision
+from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.network.editions import load_network
 from alexsim.network.layers import (

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from alexsim.execute.bind import Hyperparameters
+from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.network.layers import (
     Convolution,

@@ -125,7 +125,7 @@ def plain_child(size: int, steps: int) -> dict[str, Any]:
 
 
 def alexsim_child(size: int, steps: int) -> dict[str, Any]:
-    from alexsim.execute.bind import Hyperparameters
+    from alexsim.execute.context import Hyperparameters
     from alexsim.execute.executor import Executor
     from alexsim.network.editions import load_network
     from alexsim.plan.planner import plan

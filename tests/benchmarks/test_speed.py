@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from alexsim.bench.timed import cases
-from alexsim.execute.bind import Hyperparameters
+from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.network.editions import load_network
 from alexsim.plan.planner import plan

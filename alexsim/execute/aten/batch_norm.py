@@ -37,24 +37,6 @@ def batch_norm_forward(
     training: bool,
 ) -> None:
     """Normalise by the minibatch, and gather running statistics; or by those, at test."""
-    dense = torch.channels_last if of.x.ndim == 4 else torch.contiguous_format
-    if of.x.is_contiguous(memory_format=dense) and y.is_contiguous(memory_format=dense):
-        # At test ATen would take the memory of the minibatch's statistics away.
-        kept = (of.mean, of.rstd) if training else (y.new_empty(0), y.new_empty(0))
-        torch.ops.aten.native_batch_norm.out(
-            of.x,
-            weight,
-            bias,
-            *running,
-            training,
-            layer.momentum,
-            layer.epsilon,
-            out=y,
-            save_mean=kept[0],
-            save_invstd=kept[1],
-        )
-        return
-    # ATen's function gives wrong statistics of a slice of channels.
     mean, rstd = of.mean, of.rstd
     if training:
         _statistics(layer, of, running, size)
@@ -67,7 +49,16 @@ def batch_norm_forward(
 def _statistics(
     layer: BatchNorm, of: BatchNormTensors, running: tuple[Tensor, Tensor], size: int
 ) -> None:
-    """Mean and ``rstd`` of the minibatch, in two passes; and their share of the running ones."""
+    """Mean and ``rstd`` of the minibatch; and their share of the running ones."""
+    dense = torch.channels_last if of.x.ndim == 4 else torch.contiguous_format
+    if of.x.is_contiguous(memory_format=dense):
+        # Not its whole batch norm, which rounds otherwise where the output is a slice of channels:
+        # whether it is one depends on the policy, and that may change no bit.
+        found, variance = torch.ops.aten.batch_norm_update_stats(of.x, *running, layer.momentum)
+        of.mean.copy_(found)
+        torch.rsqrt(variance.add_(layer.epsilon), out=of.rstd)
+        return
+    # ATen's function gives wrong statistics of a slice of channels.
     torch.mean(of.x, of.axes, out=of.mean)
     mean, scratch, squares = per_channel(of.mean, of.x), _scratch(of.x, size), of.rstd.zero_()
     for part in chunks(of.x.shape[0], size):
@@ -90,12 +81,20 @@ def batch_norm_sums(
         product = scratch[: part.stop - part.start]
         torch.sub(of.x[part], mean, out=product)
         product.mul_(dy[part])
-        for total, values in ((dweight, product), (dbias, dy[part])):
-            if part.start:
-                total.add_(values.sum(of.axes))
-            else:
-                torch.sum(values, of.axes, out=total)
+        _add_sum(dweight, product, of, part)
+        # Sums round as the values lie. A gradient lies channels-first if it takes the memory of
+        # one that a fully connected layer writes: that depends on the policy.
+        alike = dy.stride(1) == of.x.stride(1)
+        _add_sum(dbias, dy[part] if alike else product.copy_(dy[part]), of, part)
     dweight.mul_(of.rstd)
+
+
+def _add_sum(total: Tensor, values: Tensor, of: BatchNormTensors, part: slice) -> None:
+    """Add those of a chunk; the first one's begin the total."""
+    if part.start:
+        total.add_(values.sum(of.axes))
+    else:
+        torch.sum(values, of.axes, out=total)
 
 
 def batch_norm_grad_input(

@@ -62,11 +62,10 @@ class Aten:
         batch_size: int,
         *,
         accumulate: bool,
-        fused: bool = False,
         optimizer: Optimizer = "sgd-2012",
     ) -> Choice:
         """Algorithm, chunk and scratch of one op."""
-        del fused, optimizer
+        del optimizer
         if part is None or kind not in _PASSES:
             return _whole(batch_size)
         algorithm = _algorithm(kind, part)

@@ -39,7 +39,6 @@ class Backend(Protocol):
         batch_size: int,
         *,
         accumulate: bool,
-        fused: bool = False,
         optimizer: Optimizer = "sgd-2012",
     ) -> Choice:
         """How it runs one op."""
@@ -72,11 +71,10 @@ class Counted:
         batch_size: int,
         *,
         accumulate: bool,
-        fused: bool = False,
         optimizer: Optimizer = "sgd-2012",
     ) -> Choice:
         """Nothing to choose."""
-        del kind, part, accumulate, fused, optimizer
+        del kind, part, accumulate, optimizer
         return Choice(backend="", chunk_images=batch_size)
 
     def fuses(self, first: Part, second: Part, *, flat: bool, adds: bool) -> Passes:

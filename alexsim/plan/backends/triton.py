@@ -52,11 +52,9 @@ class Triton:
         batch_size: int,
         *,
         accumulate: bool,
-        fused: bool = False,
         optimizer: Optimizer = "sgd-2012",
     ) -> Choice:
         """Our kernel, or what ATen would do."""
-        del fused
         if part is None or not has_kernel(kind, part, accumulate=accumulate, optimizer=optimizer):
             return self._aten.choose(kind, part, batch_size, accumulate=accumulate)
         scratch = _splits(part) if kind == OpKind.GRAD_WEIGHT else 0

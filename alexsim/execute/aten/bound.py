@@ -1,0 +1,62 @@
+"""An op of the plan with the tensors that it calls by role."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from alexsim.execute.aten.batch_norm import (
+    BatchNormTensors,
+)
+from alexsim.execute.memory import Memory
+from alexsim.network.layers import (
+    BatchNorm,
+    LayerNorm,
+    LocalResponseNorm,
+    SpatialResponseNorm,
+)
+from alexsim.network.network import Part
+from alexsim.plan.records import Op, Plan
+
+Tensor = torch.Tensor
+
+NORMS = (LocalResponseNorm, SpatialResponseNorm, BatchNorm, LayerNorm)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bound:
+    """An op, and the tensors that it calls by role."""
+
+    plan: Plan
+    op: Op
+    part: Part
+    memory: Memory
+
+    def __getitem__(self, role: str) -> Tensor:
+        return self.memory.operand(self.op, role)
+
+    def get(self, role: str) -> Tensor | None:
+        """An operand that not every such op has."""
+        return self[role] if role in self.op.operands else None
+
+    def numbered(self, role: str) -> list[Tensor]:
+        """``x0``, ``x1`` ... of a layer that reads several outputs."""
+        return [
+            self[name]
+            for index in range(len(self.part.inputs))
+            if (name := f"{role}{index}") in self.op.operands
+        ]
+
+
+def discard(_: object) -> None:
+    return None
+
+
+def slices(bound: Bound, whole: Tensor) -> list[Tensor]:
+    """The channels of each input of a concatenation."""
+    return list(whole.split([shape[0] for shape in bound.part.input_shapes], 1))
+
+
+def batch_norm_of(bound: Bound) -> BatchNormTensors:
+    return BatchNormTensors(bound["x"], bound["mean"], bound["rstd"])
