@@ -18,7 +18,6 @@ from rich.progress import (
 )
 
 from alexsim.plan.planner import plan
-from alexsim.plan.records import OpKind
 from alexsim.report.tables import data_path_text, lent_text, milliseconds
 from alexsim.simulate.records import Simulation
 from alexsim.train.records import StepReport, TrainSettings, ValidationReport, Watcher
@@ -83,8 +82,8 @@ class TerminalWatch:
             f" {_by(settings)}; run directory {run_dir}"
         )
         made = plan(settings.spec(settings.recipe.stages[0]))
-        if fused := sum(op.kind == OpKind.FORWARD and bool(op.epilogue) for op in made.ops()):
-            self._say(f"  {fused} ops are two layers each, done by one kernel")
+        if fused := dict.fromkeys(f"{op.layer}+{op.epilogue}" for op in made.ops() if op.epilogue):
+            self._say(f"  two layers in one kernel: {', '.join(fused)}")
         if made.lent:
             self._say(f"  {lent_text(made)}")
         between = simulated.step_interval

@@ -83,8 +83,9 @@ def _rows(network: Network) -> frozenset[Read]:
     for parts in reversed(network.parts):
         for part in parts:
             product = isinstance(part.layer, FullyConnected) and len(part.input_shape) > 1
-            # The gradient of what a sum reads may be the very one of its output.
-            passed = part.layer.passes_grad and Read(part.layer.name, part.column) in rows
-            if product or passed:
+            # Of a layer that passes its gradient on, or overwrites, what it reads may lie there too.
+            layer = part.layer
+            shares = layer.passes_grad or layer.overwrites_grad or layer.overwrites_input
+            if product or (shares and Read(layer.name, part.column) in rows):
                 rows.update(part.reads)
     return frozenset(rows)
