@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from importlib.resources import files
+
 import pytest
 import torch
 from test_graph import (
@@ -20,6 +23,7 @@ from test_graph import theirs as by_autograd
 from alexsim.errors import PlanError
 from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
+from alexsim.machine.machine import load_machine
 from alexsim.network.editions import load_network
 from alexsim.network.layers import (
     Add,
@@ -34,8 +38,16 @@ from alexsim.network.layers import (
 from alexsim.network.network import Network
 from alexsim.plan.planner import plan
 from alexsim.plan.records import Category, OpKind, Plan
-from alexsim.plan.spec import POLICIES
+from alexsim.plan.spec import POLICIES, PlanSpec
+from alexsim.profile.records import Ceilings
+from alexsim.report.page.layers import layer_table
+from alexsim.report.profile_document import plan_document
 from alexsim.report.tables import lent_text
+from alexsim.simulate.correction import UNFITTED
+from alexsim.simulate.costs.libraries import load_library
+from alexsim.simulate.costs.measured import machine_of, read
+from alexsim.simulate.simulator import on_machine, planned, simulate_network
+from alexsim.simulate.tasks import Timer
 
 PRODUCTS_2012 = {
     "conv2": "relu2", "conv3": "relu3", "conv4": "relu4", "fc6": "relu6", "fc7": "relu7",
@@ -259,3 +271,31 @@ def test_triton_s_fused_kernels_train_as_autograd_does(net: Network, choices: di
 def test_another_word_is_refused() -> None:
     with pytest.raises(PlanError, match="fusion must be one of none, kernels"):
         plan(load_network("lenet-5"), fusion="all")
+
+
+def test_a_fused_step_is_predicted_shorter_and_stands_on_a_page() -> None:
+    spec = PlanSpec(network=load_network("alexnet-2012"), fusion="kernels")
+    machine = load_machine("gtx580x2")
+    found = on_machine(spec, machine)
+    assert found.step_s < on_machine(replace(spec, fusion="none"), machine).step_s
+    names = {layer.name for layer in found.layers}
+    assert not names & {*PRODUCTS_2012.values(), "pool1"}
+    document = plan_document(planned(spec, machine), found, Ceilings(flop_per_s=1, bytes_per_s=1))
+    assert document["fused"] == PRODUCTS_2012 | {"norm1": "pool1"}
+    rows = {row[0].text: row[1].text for row in layer_table(document).rows}
+    assert rows["relu2"] == rows["pool1"] == ""
+    assert rows["norm1"] == "memory"
+
+
+def test_a_calibration_has_no_times_of_fused_layers() -> None:
+    path = files("alexsim_profiles") / "baselines" / "cpu-2-cores" / "calibration.json"
+    known = read(str(path))
+    timer = Timer(
+        machine=machine_of(known),
+        library=load_library("measured"),
+        correction=UNFITTED,
+        calibration=known,
+    )
+    spec = PlanSpec(network=load_network("alexnet-2012"), fusion="kernels")
+    with pytest.raises(PlanError, match="no times of layers that are fused"):
+        simulate_network(spec, timer)

@@ -83,8 +83,8 @@ def _rows(network: Network) -> frozenset[Read]:
     for parts in reversed(network.parts):
         for part in parts:
             product = isinstance(part.layer, FullyConnected) and len(part.input_shape) > 1
-            # Of a layer that passes its gradient on, or overwrites, what it reads may lie there too.
             layer = part.layer
+            # What such a layer reads, or its gradient, may lie in the memory of its output.
             shares = layer.passes_grad or layer.overwrites_grad or layer.overwrites_input
             if product or (shares and Read(layer.name, part.column) in rows):
                 rows.update(part.reads)

@@ -63,10 +63,11 @@ def layer_table(document: dict[str, Any]) -> Table:
 
 
 def _bound(layer: dict[str, Any]) -> str:
-    """What limits the pass that takes longest."""
+    """What limits the pass that takes longest; nothing, where another layer's op does it too."""
     which = "measured" if "measured" in layer else "predicted"
     limits = layer["limit" if which == "measured" else "predicted_limit"]
-    return str(limits[max(limits, key=lambda name: layer[which].get(f"{name}_s") or 0.0)])
+    longest = max(limits, key=lambda name: layer[which].get(f"{name}_s") or 0.0, default="")
+    return str(limits.get(longest, ""))
 
 
 def _flop(layers: list[dict[str, Any]]) -> int:
