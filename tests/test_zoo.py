@@ -272,12 +272,7 @@ def test_no_op_allocates_more_than_it_declares(name: str) -> None:
 
 
 # Rounding decides between maxima that are close, and on which side of zero some of the values lie
-<<<<<<< HEAD
 # that batch norms put around it. SqueezeNet has no batch norm, EfficientNet no ReLU and no maxima.
-=======
-# that batch norms put around it. SqueezeNet has no batch norm; EfficientNet, neither ReLU nor
-# maxima.
->>>>>>> zoo-tests
 @pytest.mark.parametrize(
     ("name", "tolerance"),
     [
