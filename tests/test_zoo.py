@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from alexsim.execute.bind import Hyperparameters
+from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.execute.random import dropout_keep
 from alexsim.network import counts
