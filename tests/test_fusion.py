@@ -268,6 +268,24 @@ def test_triton_s_fused_kernels_train_as_autograd_does(net: Network, choices: di
         assert (change - exact).norm() <= 1e-4 * exact.norm() + 1e-6, name
 
 
+def test_gradients_that_go_into_no_momentum_are_masked_too() -> None:
+    """Another rule needs the gradient of a fully connected layer itself."""
+    states = []
+    for backend, fusion in (("triton", "kernels"), ("aten", "none")):
+        made = plan(MIXED, batch_size=BATCH, backend=backend, fusion=fusion, optimizer="sgd")
+        (op,) = (op for op in made.ops() if op.id == "f4.a.grad_weight")
+        assert (op.backend, op.fused) == (backend, False)
+        executor = Executor(made, seed=SEED, device=DEVICE if backend == "triton" else "cpu")
+        executor.initialise()
+        first = {name: tensor.clone().cpu() for name, tensor in executor.state().items()}
+        images, labels = minibatch(MIXED, 0)
+        executor.step(images.float(), labels, step=0, hyperparameters=RATES)
+        states.append({name: tensor.cpu() for name, tensor in executor.state().items()})
+    for name, start in first.items():
+        change = (states[1][name] - start).norm()
+        assert (states[0][name] - states[1][name]).norm() <= 1e-4 * change + 1e-6, name
+
+
 def test_another_word_is_refused() -> None:
     with pytest.raises(PlanError, match="fusion must be one of none, kernels"):
         plan(load_network("lenet-5"), fusion="all")
