@@ -111,7 +111,7 @@ def configurations(draw: st.DrawFn, networks: Sequence[Network] = tuple(SIMULATE
     return PlanSpec(
         network=network,
         partition=partition,
-        variable_batch=partition == "hybrid" and draw(st.booleans()),
+        variable_batch=partition == "hybrid" and copies > 1 and draw(st.booleans()),
         batch_size=images * copies,
         schedule=draw(st.sampled_from(["serial", "overlap"])),
         transport=draw(st.sampled_from(["", "peer", "host"])),
