@@ -41,7 +41,7 @@ class _Group:
     last: int
     block: str = ""
     channel: int = 0
-    size_bytes: int = 0
+    size_bytes: int
     """Of the largest piece."""
 
 
@@ -58,8 +58,10 @@ class _Room:
     last: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.first = min(group.first for group in self.groups)
-        self.last = max(group.last for group in self.groups)
+        first, *others = self.groups
+        self.first, self.last = first.first, first.last
+        for group in others:
+            self.first, self.last = min(self.first, group.first), max(self.last, group.last)
 
 
 _Lives = TypeVar("_Lives", _Group, _Room)
@@ -213,7 +215,11 @@ def _groups(pieces: list[Piece], lives: dict[str, tuple[int, int]], policy: Poli
             # Only one gradient lands at a time.
             key = "landing"
         first, last = lives[piece.name]
-        group = groups.setdefault(key, _Group(pieces=[], first=first, last=last))
+        group = groups.get(key)
+        if group is None:
+            size = piece.size_bytes
+            groups[key] = _Group(pieces=[piece], first=first, last=last, size_bytes=size)
+            continue
         group.pieces.append(piece)
         group.size_bytes = max(group.size_bytes, piece.size_bytes)
         group.first, group.last = min(group.first, first), max(group.last, last)

@@ -164,25 +164,30 @@ class _Hazards:
     def of(self, step: Step) -> set[str]:
         """Ids that ``step`` depends on; remembers what it touches."""
         depends_on: set[str] = set()
-        for name in (*step.reads, *step.waits):
-            place = self._place.get(name)
-            if place and place in self._writer:
-                depends_on.add(self._writer[place])
-        for name in step.writes:
-            place = self._place[name]
-            depends_on |= self._readers.get(place, set())
-            if place in self._writer:
-                depends_on.add(self._writer[place])
+        place_of, writers, readers, touched = (
+            self._place,
+            self._writer,
+            self._readers,
+            self._touched,
+        )
+        read = [place for name in step.reads if (place := place_of.get(name))]
+        waits = [place_of[name] for name in step.waits]
+        written = [place_of[name] for name in step.writes]
+        for place in (*read, *waits, *written):
+            if place in writers:
+                depends_on.add(writers[place])
+        for place in written:
+            if place in readers:
+                depends_on |= readers[place]
             for other in self._earlier.get(place[0], ()):
-                depends_on |= self._touched.get(other, set())
-        for name in step.reads:
-            if place := self._place.get(name):
-                self._readers.setdefault(place, set()).add(step.id)
-                self._touched.setdefault(place[0], set()).add(step.id)
-        for name in (*step.writes, *step.waits):
-            place = self._place[name]
-            self._writer[place], self._readers[place] = step.id, set()
-            self._touched.setdefault(place[0], set()).add(step.id)
+                depends_on |= touched.get(other, set())
+        for place in read:
+            readers.setdefault(place, set()).add(step.id)
+        for place in (*written, *waits):
+            writers[place], readers[place] = step.id, set()
+        if self._earlier:
+            for place in (*read, *written, *waits):
+                touched.setdefault(place[0], set()).add(step.id)
         depends_on.discard(step.id)
         return depends_on
 

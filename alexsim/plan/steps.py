@@ -8,6 +8,7 @@ come first, exchanges run on copy queues and nothing waits before it must.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import chain
 from types import MappingProxyType
 
 from alexsim.network import counts
@@ -175,8 +176,8 @@ class StepList(Crossings):
                 device=self.device_of[part.column],
                 part=part,
                 operands={**reads, **writes},
-                reads=tuple(name for names in reads.values() for name in names),
-                writes=tuple(name for names in writes.values() for name in names),
+                reads=tuple(chain.from_iterable(reads.values())),
+                writes=tuple(chain.from_iterable(writes.values())),
                 count=count,
                 first_image=self.first_image(part),
                 accumulate=accumulate,

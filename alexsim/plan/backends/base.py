@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, Protocol
 
 from alexsim.network.network import Network, Part
@@ -56,6 +57,11 @@ class Backend(Protocol):
         ...
 
 
+@cache
+def _counted(batch_size: int) -> Choice:
+    return Choice(backend="", chunk_images=batch_size)
+
+
 class Counted:
     """No backend: the 2012 kernels, which are counted and simulated, and need no scratch."""
 
@@ -75,7 +81,7 @@ class Counted:
     ) -> Choice:
         """Nothing to choose."""
         del kind, part, accumulate, optimizer
-        return Choice(backend="", chunk_images=batch_size)
+        return _counted(batch_size)
 
     def fuses(self, first: Part, second: Part, *, flat: bool, adds: bool) -> Passes:
         """All that a kernel could: cuda-convnet had no such kernels, so this is a what-if."""
