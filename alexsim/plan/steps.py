@@ -168,14 +168,17 @@ class StepList(Crossings):
         fused: bool = False,
         of: str = "",
     ) -> None:
-        end = self.end_of(part, backward=kind != OpKind.FORWARD) if kind in _OF_BOTH else None
-        self.steps[self.device_of[part.column]].append(
+        end = None
+        if self.fusions and kind in _OF_BOTH:
+            end = self.end_of(part, backward=kind != OpKind.FORWARD)
+        device = self.device_of[part.column]
+        self.steps[device].append(
             Step(
                 id=f"{part.layer.name}.{letter(part.column)}.{self.tag}{kind}{of}",
                 kind=kind,
-                device=self.device_of[part.column],
+                device=device,
                 part=part,
-                operands={**reads, **writes},
+                operands={**reads, **writes} if writes else reads,
                 reads=tuple(chain.from_iterable(reads.values())),
                 writes=tuple(chain.from_iterable(writes.values())),
                 count=count,
