@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from alexsim.errors import NetworkError
+from alexsim.execute.aten.elementwise import FORWARD
 from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.execute.random import dropout_keep
 from alexsim.network.layers import (
-    GELU,
     AdaptiveAveragePool,
     Add,
     AveragePool,
@@ -20,8 +20,6 @@ from alexsim.network.layers import (
     Convolution,
     Dropout,
     FullyConnected,
-    HardSigmoid,
-    HardSwish,
     Layer,
     LayerNorm,
     LeakyReLU,
@@ -29,13 +27,10 @@ from alexsim.network.layers import (
     MaxPool,
     Multiply,
     ReLU,
-    ReLU6,
     Sigmoid,
     SiLU,
-    Softmax,
     SoftmaxCrossEntropy,
     SpatialResponseNorm,
-    Tanh,
 )
 from alexsim.network.network import Network
 from alexsim.plan.planner import plan
@@ -87,16 +82,8 @@ SINGLE = [
     SpatialResponseNorm(name="x", alpha=0.1),
     BatchNorm(name="x"),
     LayerNorm(name="x"),
-    ReLU(name="x"),
-    ReLU6(name="x"),
     LeakyReLU(name="x", slope=0.2),
-    Sigmoid(name="x"),
-    Tanh(name="x"),
-    SiLU(name="x"),
-    GELU(name="x"),
-    HardSwish(name="x"),
-    HardSigmoid(name="x"),
-    Softmax(name="x"),
+    *(kind(name="x") for kind in FORWARD),
     Dropout(name="x", rate=0.3),
     Dropout(name="x", rate=0.3, rescaled=True),
     Dropout(name="x", rate=0.3, rescaled=True, whole_images=True),
