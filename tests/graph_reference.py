@@ -75,6 +75,7 @@ MEANINGS: dict[type, Callable[..., Tensor]] = {
     la.ReLU: lambda _, __, x: F.relu(x),
     la.ReLU6: lambda _, __, x: F.relu6(x),
     la.LeakyReLU: lambda layer, _, x: F.leaky_relu(x, layer.slope),
+    la.ELU: lambda _, __, x: F.elu(x),
     la.Sigmoid: lambda _, __, x: torch.sigmoid(x),
     la.Tanh: lambda _, __, x: torch.tanh(x),
     la.SiLU: lambda _, __, x: F.silu(x),

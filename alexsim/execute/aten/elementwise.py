@@ -13,6 +13,7 @@ import torch
 
 from alexsim.execute.aten.chunks import chunks
 from alexsim.network.layers import (
+    ELU,
     GELU,
     HardSigmoid,
     HardSwish,
@@ -33,6 +34,7 @@ FORWARD: dict[type[Layer], Callable[[Any, Tensor, Tensor], object]] = {
     ReLU: lambda _, x, y: torch.clamp_min(x, 0, out=y),
     ReLU6: lambda _, x, y: torch.clamp(x, 0, 6, out=y),
     LeakyReLU: lambda la, x, y: _aten.leaky_relu.out(x, la.slope, out=y),
+    ELU: lambda _, x, y: _aten.elu.out(x, out=y),
     Sigmoid: lambda _, x, y: torch.sigmoid(x, out=y),
     Tanh: lambda _, x, y: torch.tanh(x, out=y),
     SiLU: lambda _, x, y: _aten.silu.out(x, out=y),
@@ -48,6 +50,7 @@ BACKWARD: dict[type[Layer], Callable[[Any, Tensor, Tensor, Tensor], object]] = {
     LeakyReLU: lambda la, dy, y, dx: _aten.leaky_relu_backward.grad_input(
         dy, y, la.slope, True, grad_input=dx
     ),
+    ELU: lambda _, dy, y, dx: _aten.elu_backward.grad_input(dy, 1, 1, 1, True, y, grad_input=dx),
     Sigmoid: lambda _, dy, y, dx: _aten.sigmoid_backward.grad_input(dy, y, grad_input=dx),
     Tanh: lambda _, dy, y, dx: _aten.tanh_backward.grad_input(dy, y, grad_input=dx),
     SiLU: lambda _, dy, x, dx: _aten.silu_backward.grad_input(dy, x, grad_input=dx),

@@ -14,6 +14,7 @@ from alexsim.network.layers.base import (
     pair,
 )
 from alexsim.network.layers.elementwise import (
+    ELU,
     GELU,
     Dropout,
     HardSigmoid,
@@ -37,7 +38,7 @@ from alexsim.network.layers.pools import AdaptiveAveragePool, AveragePool, MaxPo
 from alexsim.network.layers.weighted import Convolution, FullyConnected
 
 __all__ = [
-    "GELU", "AdaptiveAveragePool", "Add", "Auxiliary", "AveragePool", "BatchNorm", "Concat",
+    "ELU", "GELU", "AdaptiveAveragePool", "Add", "Auxiliary", "AveragePool", "BatchNorm", "Concat",
     "Convolution", "Dropout", "Elementwise", "FullyConnected", "HardSigmoid", "HardSwish", "Kept",
     "Layer", "LayerNorm", "LeakyReLU", "LocalResponseNorm", "MaxPool", "Multiply", "Pair",
     "Parameter", "Pool", "ReLU", "ReLU6", "Reads", "Role", "Shape", "SiLU", "Sigmoid", "Softmax",

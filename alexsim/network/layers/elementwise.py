@@ -61,6 +61,17 @@ class LeakyReLU(Layer):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ELU(Layer):
+    """``x`` where it is positive, else ``exp(x) - 1`` (Clevert et al. 2016)."""
+
+    backward_reads: ClassVar[tuple[Kept, ...]] = ("output",)
+    keeps_output: ClassVar[bool] = True
+
+    def elementwise(self) -> Elementwise:
+        return Elementwise(forward=3, grad_input=3)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sigmoid(Layer):
     """``1 / (1 + exp(-x))``, LeNet's non-linearity."""
 
