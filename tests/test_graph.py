@@ -33,7 +33,9 @@ from alexsim.network.layers import (
     SpatialResponseNorm,
 )
 from alexsim.network.network import Network
+from alexsim.network.update_rules import is_state
 from alexsim.plan.planner import plan
+from alexsim.train.weights import state_shapes
 
 SEED, BATCH, STEPS = 7, 4, 3
 RATES = Hyperparameters(weight_rate=0.01, bias_rate=0.02)
@@ -316,3 +318,15 @@ def test_what_several_layers_read_of_another_device_crosses_once_each_way() -> N
 def test_graphs_that_cannot_be_are_named(layers: tuple[Layer, ...], says: str) -> None:
     with pytest.raises(NetworkError, match=says):
         network(*layers)
+
+
+def test_saved_weights_have_every_parameter_of_every_layer() -> None:
+    """What a run saves beside its update rule's state is what `eval` and `--init-from` expect."""
+    for net in (*GRAPHS.values(), *COLUMNS.values()):
+        executor = Executor(plan(net, batch_size=BATCH, backend="aten"))
+        saved = {
+            name: tuple(tensor.shape)
+            for name, tensor in executor.state().items()
+            if not is_state(name)
+        }
+        assert saved == state_shapes(net)

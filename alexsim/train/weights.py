@@ -105,15 +105,13 @@ def save_weights(path: Path, weights: Weights) -> None:
 
 
 def state_shapes(network: Network) -> dict[str, tuple[int, ...]]:
-    """Shape of every weight and bias by name."""
-    shapes = {}
-    for parts in network.parts:
-        for part in parts:
-            if part.weight_shape:
-                prefix = f"{part.layer.name}.{letter(part.column)}"
-                shapes[f"{prefix}.weight"] = part.weight_shape
-                shapes[f"{prefix}.bias"] = part.bias_shape
-    return shapes
+    """Shape of every parameter by name, running statistics among them."""
+    return {
+        f"{part.layer.name}.{letter(part.column)}.{held.name}": held.shape
+        for parts in network.parts
+        for part in parts
+        for held in part.parameters_by_name.values()
+    }
 
 
 def _of_run(path: Path) -> Weights:
