@@ -146,10 +146,6 @@ class StepList(Crossings):
     def _trains(self, part: Part) -> bool:
         return bool(part.trained) and part.layer.name in self.trainable
 
-    def needs_grad(self, layer: str) -> bool:
-        """Whether a layer is trained, or its output depends on one that is."""
-        return layer in self.learning
-
     def has_grad(self, layer: str) -> bool:
         """Whether a layer's output has a gradient: it needs one, or lies beside one that does."""
         return layer in self.learning or layer in self.beside

@@ -9,7 +9,6 @@ import os
 from dataclasses import dataclass
 
 from alexsim.network.network import Network
-from alexsim.plan.backends import BACKENDS
 from alexsim.plan.fit import fit
 from alexsim.plan.planner import plan
 from alexsim.plan.spec import POLICIES
@@ -57,12 +56,10 @@ def outlook(network: Network, *, budget_bytes: int, cores: int | None = None) ->
     """
     defaults = training_defaults(network.name)
     recipe = load_recipe(defaults.recipe)
-    why = BACKENDS["aten"].refused(network).partition(": ")[2].partition(";")[0]
-    batch, options = (0, "") if why else _fitting(network, recipe, budget_bytes)
-    if not batch:
-        why = why or f"one image does not fit into {format_bytes(budget_bytes)}"
+    batch, options = _fitting(network, recipe, budget_bytes)
+    why = "" if batch else f"one image does not fit into {format_bytes(budget_bytes)}"
     seconds = None
-    if not why:
+    if batch:
         seconds = _seconds(network, defaults.steps * batch, cores or os.cpu_count() or 1)
     return Outlook(
         network=network,
