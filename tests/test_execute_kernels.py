@@ -139,6 +139,11 @@ def test_winograd(shape: tuple[int, ...], size: int) -> None:
         torch.testing.assert_close(got_dbias.double(), dbias, **close)
         winograd_grad_input(w, d, got_dx, size, add=True)
         torch.testing.assert_close(got_dx.double(), 2 * dx, rtol=2 * tolerance, atol=2 * tolerance)
+        # Without a bias.
+        winograd_forward(a, w, None, y, size)
+        winograd_grad_weight(layer, a, d, got_dweight.fill_(torch.nan), None, size)
+        torch.testing.assert_close(y.double(), expected - bias[:, None, None], **close)
+        torch.testing.assert_close(got_dweight.double(), dweight, **close)
 
 
 def all_ties(x: torch.Tensor, dy: torch.Tensor, size: int, stride: int) -> torch.Tensor:

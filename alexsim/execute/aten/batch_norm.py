@@ -50,8 +50,7 @@ def _statistics(
     layer: BatchNorm, of: BatchNormTensors, running: tuple[Tensor, Tensor], size: int
 ) -> None:
     """Mean and ``rstd`` of the minibatch; and their share of the running ones."""
-    dense = torch.channels_last if of.x.ndim == 4 else torch.contiguous_format
-    if of.x.is_contiguous(memory_format=dense):
+    if _is_dense(of.x):
         # Not its whole batch norm, which rounds otherwise where the output is a slice of channels:
         # whether it is one depends on the policy, and that may change no bit.
         found, variance = torch.ops.aten.batch_norm_update_stats(of.x, *running, layer.momentum)
@@ -75,26 +74,16 @@ def batch_norm_sums(
     of: BatchNormTensors, dy: Tensor, dweight: Tensor, dbias: Tensor, size: int
 ) -> None:
     """``dbias = sum dy``, ``dweight = sum dy (x - mean) rstd``, over images and pixels."""
-    mean = per_channel(of.mean, of.x)
-    scratch = _scratch(of.x, size)
+    wanted = [False, True, True]
+    x_room, dy_room = (None if _is_dense(v) else _scratch(of.x, size) for v in (of.x, dy))
     for part in chunks(of.x.shape[0], size):
-        product = scratch[: part.stop - part.start]
-        torch.sub(of.x[part], mean, out=product)
-        product.mul_(dy[part])
-        _add_sum(dweight, product, of, part)
-        # Sums round as the values lie. A gradient lies channels-first if it takes the memory of
-        # one that a fully connected layer writes: that depends on the policy.
-        alike = dy.stride(1) == of.x.stride(1)
-        _add_sum(dbias, dy[part] if alike else product.copy_(dy[part]), of, part)
-    dweight.mul_(of.rstd)
-
-
-def _add_sum(total: Tensor, values: Tensor, of: BatchNormTensors, part: slice) -> None:
-    """Add those of a chunk; the first one's begin the total."""
-    if part.start:
-        total.add_(values.sum(of.axes))
-    else:
-        torch.sum(values, of.axes, out=total)
+        # Of dense tensors only, so that sums round alike however a policy lays them out.
+        x, grad = _dense(of.x[part], x_room), _dense(dy[part], dy_room)
+        _, *sums = torch.ops.aten.native_batch_norm_backward(
+            grad, x, None, None, None, of.mean, of.rstd, True, 0.0, wanted
+        )
+        for total, partial in zip((dweight, dbias), sums, strict=True):
+            (total.add_ if part.start else total.copy_)(partial)
 
 
 def batch_norm_grad_input(
@@ -192,3 +181,15 @@ def _scratch(x: Tensor, size: int) -> Tensor:
     if not pixels:
         return x.new_empty(size, channels)
     return x.new_empty(size, *pixels, channels).movedim(-1, 1)
+
+
+def _is_dense(x: Tensor) -> bool:
+    """Whether it is no slice of channels, and its channels lie last."""
+    return x.is_contiguous(
+        memory_format=torch.channels_last if x.ndim == 4 else torch.contiguous_format
+    )
+
+
+def _dense(x: Tensor, scratch: Tensor | None) -> Tensor:
+    """``x``, or a copy in scratch."""
+    return x if scratch is None else scratch[: len(x)].copy_(x)

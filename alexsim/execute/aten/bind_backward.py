@@ -168,7 +168,7 @@ def grad_weight(bound: Bound) -> Run:
     if isinstance(layer, Convolution):
         target, bias = bound["dweight"], bound.get("dbias")
         if op.algorithm == "winograd":
-            return lambda _: winograd_grad_weight(layer, x, dy, target, bound["dbias"], size)
+            return lambda _: winograd_grad_weight(layer, x, dy, target, bias, size)
         return lambda _: convolution_grad_weight(layer, x, dy, target, bias, size)
     flat, dbias = x.flatten(1), bound["dbias"]
     if not op.fused:

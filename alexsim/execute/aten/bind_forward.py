@@ -102,7 +102,7 @@ def forward(bound: Bound) -> Run:
             weight, bias = bound["weight"], bound.get("bias")
             match bound.op.algorithm:
                 case "winograd":
-                    return lambda _: winograd_forward(x, weight, bound["bias"], y, size)
+                    return lambda _: winograd_forward(x, weight, bias, y, size)
                 case "product":
                     return lambda _: product_forward(x, weight, bias, y)
             return lambda _: convolution_forward(layer, x, weight, bias, y, size)

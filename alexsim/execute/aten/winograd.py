@@ -184,7 +184,9 @@ def _correlate(
             (target.add_ if add else target.copy_)(maps[: tiles.height])
 
 
-def winograd_forward(x: Tensor, weight: Tensor, bias: Tensor, y: Tensor, size: int) -> None:
+def winograd_forward(
+    x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor, size: int
+) -> None:
     """Write the convolution of ``x`` into ``y``."""
     _correlate(x, weight.permute(2, 3, 1, 0), bias, y, size, add=False)
 
@@ -195,7 +197,7 @@ def winograd_grad_input(weight: Tensor, dy: Tensor, dx: Tensor, size: int, *, ad
 
 
 def winograd_grad_weight(
-    layer: Convolution, x: Tensor, dy: Tensor, dweight: Tensor, dbias: Tensor, size: int
+    layer: Convolution, x: Tensor, dy: Tensor, dweight: Tensor, dbias: Tensor | None, size: int
 ) -> None:
     """Write the gradients of weights and biases, summed over the images."""
     tiles = _Tiles(x, layer.filters, size)
@@ -211,4 +213,5 @@ def winograd_grad_weight(
             total.baddbmm_(tiles.input_tiles(padded, row).transpose(1, 2), products)
     taps = torch.mm(tiles.c["gg_t"], total.view(_PRODUCTS**2, -1))
     dweight.permute(2, 3, 1, 0).copy_(taps.view(3, 3, x.shape[1], layer.filters))
-    torch.sum(dy, (0, 2, 3), out=dbias)
+    if dbias is not None:
+        torch.sum(dy, (0, 2, 3), out=dbias)

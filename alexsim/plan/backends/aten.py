@@ -41,7 +41,7 @@ _CONVOLUTION_BYTES = 16 * MIB
 _CACHED_BYTES = 4 * MIB
 """Elementwise passes over this much scratch stay in a core's share of the cache."""
 _MOST_IMAGES = 32
-_WINOGRAD_IMAGES = 16
+_WINOGRAD_IMAGES, _WINOGRAD_ROWS = 16, 48
 WINOGRAD_OUTPUTS, WINOGRAD_TAPS = 5, 3
 """Winograd's F(5, 3): tiles of 5 x 5 outputs for 3 x 3 filters."""
 _PASSES = (OpKind.FORWARD, OpKind.GRAD_INPUT, OpKind.GRAD_WEIGHT, OpKind.LOSS)
@@ -68,7 +68,7 @@ class Aten:
         del optimizer
         if part is None or kind not in _PASSES:
             return _whole(batch_size)
-        algorithm = _algorithm(kind, part)
+        algorithm = _algorithm(kind, part, batch_size)
         per_image, fixed, limit = _needs(kind, part, algorithm, batch_size, accumulate=accumulate)
         images = batch_size
         if not (per_image or fixed or algorithm):
@@ -92,7 +92,7 @@ class Aten:
         del second, adds
         if first.layer.kernel != "product":
             return "none"
-        rows_needed = flat and _algorithm(OpKind.FORWARD, first) == "product"
+        rows_needed = flat and _is_product(OpKind.FORWARD, first)
         return "none" if rows_needed else "forward"
 
 
@@ -102,20 +102,29 @@ def _whole(batch_size: int) -> Choice:
     return Choice(backend="aten", chunk_images=batch_size)
 
 
-def _algorithm(kind: OpKind, part: Part) -> Algorithm:
+def _algorithm(kind: OpKind, part: Part, batch_size: int) -> Algorithm:
     layer = part.layer
     if not isinstance(layer, Convolution):
         return ""
-    if _wins_by_winograd(kind, part):
+    if _wins_by_winograd(kind, part, batch_size):
         return "winograd"
+    return "product" if _is_product(kind, part) else "direct"
+
+
+def _is_product(kind: OpKind, part: Part) -> bool:
+    """Whether an op of a layer is a convolution of single pixels that is faster as a product.
+
+    ATen's function allocates its result, which is then copied; where that is the smaller side, it
+    is faster all the same (measured on ResNet-50's layers).
+    """
+    layer = part.layer
+    if not isinstance(layer, Convolution) or kind == OpKind.GRAD_WEIGHT:
+        return False
     one_pixel = pair(layer.size) == pair(layer.stride) == (1, 1)
     if not one_pixel or pair(layer.padding) != (0, 0) or layer.groups > 1:
-        return "direct"
-    # ATen's function allocates its result, which is then copied; where that is the smaller side,
-    # it is faster all the same (measured on ResNet-50's layers).
+        return False
     channels, filters = part.input_shape[0], layer.filters
-    grows = filters >= channels if kind == OpKind.FORWARD else channels >= filters
-    return "product" if grows and kind != OpKind.GRAD_WEIGHT else "direct"
+    return filters >= channels if kind == OpKind.FORWARD else channels >= filters
 
 
 def _needs(
@@ -147,7 +156,13 @@ def _needs(
         case Add() | Concat() | AveragePool() | AdaptiveAveragePool() | Dropout():
             return 0, 0, 0
         case BatchNorm():
-            return inputs, 16 * FLOAT_BYTES * part.input_shape[0], _CACHED_BYTES
+            fixed = 16 * FLOAT_BYTES * part.input_shape[0]
+            if kind == OpKind.FORWARD:
+                return inputs, fixed, _CACHED_BYTES
+            # Copies of what is a slice of channels: the input, and the output's gradient. ATen's
+            # own function needs no cache, and fewer, larger calls are faster.
+            limit = 2 * _CACHED_BYTES if kind == OpKind.GRAD_INPUT else _CONVOLUTION_BYTES
+            return 2 * inputs, fixed, limit
         case LayerNorm():
             return 4 * inputs, 0, _CACHED_BYTES
         case Multiply() if kind == OpKind.GRAD_INPUT:
@@ -157,12 +172,13 @@ def _needs(
     return inputs if accumulate else 0, 0, _CACHED_BYTES
 
 
-def _wins_by_winograd(kind: OpKind, part: Part) -> bool:
+def _wins_by_winograd(kind: OpKind, part: Part, batch_size: int) -> bool:
     """Whether an op of a convolution takes Winograd's method.
 
-    It pays for 3 x 3 filters at stride 1 on maps that its tiles cover with little waste, and with
-    so many channels that the transforms are small beside the products: 192 and more, or 128 for
-    weight gradients, where direct kernels are slower (measured on conv3, conv4 and conv5).
+    It pays for 3 x 3 filters at stride 1 on maps that its tiles cover with little waste, with so
+    many tiles at a time that the products have many rows, and with so many channels that the
+    transforms are small beside the products: 192 and more, or 128 for weight gradients, where
+    direct kernels are slower (measured on conv3, conv4 and conv5, and on ResNet-50's).
     """
     layer = part.layer
     if not isinstance(layer, Convolution):
@@ -170,9 +186,11 @@ def _wins_by_winograd(kind: OpKind, part: Part) -> bool:
     plain = {layer.size: WINOGRAD_TAPS, layer.stride: 1, layer.padding: WINOGRAD_TAPS // 2}
     if any(pair(given) != (wanted, wanted) for given, wanted in plain.items()):
         return False
-    if layer.groups > 1 or pair(layer.dilation) != (1, 1) or not layer.bias:
+    if layer.groups > 1 or pair(layer.dilation) != (1, 1):
         return False
     channels, *extents = part.input_shape
+    if _tiles(extents[1]) * min(batch_size, _WINOGRAD_IMAGES) < _WINOGRAD_ROWS:
+        return False
     enough = 128 if kind == OpKind.GRAD_WEIGHT else 192
     covered = [extent / (WINOGRAD_OUTPUTS * _tiles(extent)) for extent in extents]
     return min(channels, layer.filters) >= enough and min(covered) >= 0.8
