@@ -204,11 +204,11 @@ def _piece(
 
 
 def _is_free(steps: StepList, part: Part) -> bool:
-    """Whether an output that a part reads may be overwritten: it is there, and nothing needs it
-    afterwards."""
-    reads = part.reads
-    if part.layer.name in steps.ends:
+    """Whether the first output that a part reads may be overwritten: it is there, and nothing else
+    needs it."""
+    read, *others = part.inputs[0]
+    if others or part.reads.count(read) > 1 or part.layer.name in steps.ends:
         return False
-    if len(reads) > 1 or reads[0].layer == INPUT or len(steps.network.readers[reads[0].layer]) > 1:
+    if read.layer == INPUT or len(steps.network.readers[read.layer]) > 1:
         return False
-    return not steps.network.part_of(*reads[0]).layer.keeps_output
+    return not steps.network.part_of(*read).layer.keeps_output

@@ -92,7 +92,7 @@ class Layer(ABC):
     keeps_output: ClassVar[bool] = False
     """Whether 2012's backward pass read its output, so that nothing may overwrite that."""
     overwrites_input: ClassVar[bool] = False
-    """Whether its output may take the memory of its input, unless that is kept."""
+    """Whether its output may take the memory of its first input, unless that is kept."""
     overwrites_grad: ClassVar[bool] = False
     """Whether its input's gradient may take the memory of its output's."""
     passes_grad: ClassVar[bool] = False

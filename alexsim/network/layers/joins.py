@@ -15,6 +15,7 @@ class Add(Layer):
     """Sum of two or more outputs of one shape: the shortcut of a residual network."""
 
     several: ClassVar[bool] = True
+    overwrites_input: ClassVar[bool] = True
     passes_grad: ClassVar[bool] = True
 
     def elementwise(self) -> Elementwise:
