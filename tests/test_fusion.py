@@ -130,8 +130,6 @@ def test_images_that_a_product_reads_as_rows_are_written_by_their_own_kernel() -
     summed = network(conv("c0", 6), conv("c1", 6), ReLU(name="r1"),
                      Add(name="a", inputs=("r1", "c0")))  # fmt: skip
     assert not fused_in(fused(summed, backend="triton"))
-    by_pixels = network(conv("c0", 6, 1, padding=0), ReLU(name="r0"))
-    assert not fused_in(fused(by_pixels, backend="aten"))
     assert_trains_as_autograd_does(net, fusion="kernels")
 
 

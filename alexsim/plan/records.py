@@ -16,9 +16,9 @@ from alexsim.network.update_rules import Optimizer
 from alexsim.plan.spec import Partition, PlanSpec, Policy, Schedule, TransportName
 
 Queue = Literal["compute", "copy_in", "copy_out"]
-Algorithm = Literal["", "direct", "winograd", "product"]
-"""How a convolution is computed: by the library's own choice, Winograd's method, or as one product
-of matrices; empty where there is nothing to choose."""
+Algorithm = Literal["", "direct", "winograd"]
+"""How a convolution is computed: by the library's own choice, or by Winograd's method; empty where
+there is nothing to choose."""
 Operands = Mapping[str, tuple[str, ...]]
 """Role -> buffers."""
 

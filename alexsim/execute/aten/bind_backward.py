@@ -14,7 +14,6 @@ from alexsim.execute.aten.bound import NORMS, Bound, batch_norm_of, discard, sli
 from alexsim.execute.aten.convolution import (
     convolution_grad_input,
     convolution_grad_weight,
-    product_grad_input,
 )
 from alexsim.execute.aten.elementwise import BACKWARD, factor_grad_input, in_chunks
 from alexsim.execute.aten.linear import linear_grad_weight_into_momentum
@@ -66,11 +65,8 @@ def grad_input(bound: Bound) -> Run:
     match layer:
         case Convolution():
             weight = bound["weight"]
-            match op.algorithm:
-                case "winograd":
-                    return lambda _: winograd_grad_input(weight, dy, dx, size, add=add)
-                case "product":
-                    return lambda _: product_grad_input(weight, dy, dx, add=add)
+            if op.algorithm == "winograd":
+                return lambda _: winograd_grad_input(weight, dy, dx, size, add=add)
             return lambda _: convolution_grad_input(layer, weight, dy, dx, size, add=add)
         case FullyConnected():
             flat, weight = dx.flatten(1), bound["weight"]

@@ -11,7 +11,6 @@ from alexsim.execute.aten.batch_norm import (
 from alexsim.execute.aten.bound import NORMS, Bound, batch_norm_of, discard, slices
 from alexsim.execute.aten.convolution import (
     convolution_forward,
-    product_forward,
 )
 from alexsim.execute.aten.elementwise import FORWARD
 from alexsim.execute.aten.norm import norm_forward
@@ -100,11 +99,8 @@ def forward(bound: Bound) -> Run:
     match layer:
         case Convolution():
             weight, bias = bound["weight"], bound.get("bias")
-            match bound.op.algorithm:
-                case "winograd":
-                    return lambda _: winograd_forward(x, weight, bias, y, size)
-                case "product":
-                    return lambda _: product_forward(x, weight, bias, y)
+            if bound.op.algorithm == "winograd":
+                return lambda _: winograd_forward(x, weight, bias, y, size)
             return lambda _: convolution_forward(layer, x, weight, bias, y, size)
         case FullyConnected():
             flat, transposed, shift = x.flatten(1), bound["weight"].t(), bound["bias"]

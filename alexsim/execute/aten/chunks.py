@@ -18,17 +18,6 @@ def channels_last(x: torch.Tensor) -> torch.Tensor:
     return x.permute(0, 2, 3, 1)
 
 
-def pixels(x: torch.Tensor) -> torch.Tensor:
-    """``[N, C, H, W]``, channels last or a slice of them, as a matrix ``[N H W, C]``: a view.
-
-    Raises:
-        RuntimeError: channels do not lie last.
-    """
-    if x.shape[2] * x.shape[3] == 1:
-        return x[:, :, 0, 0]
-    return channels_last(x).view(-1, x.shape[1])
-
-
 def per_channel(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """``[C]`` so that it broadcasts over ``[N, C, ...]``."""
     return values.view(-1, *(1,) * (like.ndim - 2))

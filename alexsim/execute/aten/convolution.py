@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from alexsim.execute.aten.chunks import chunks, pixels
+from alexsim.execute.aten.chunks import chunks
 from alexsim.network.layers import Convolution, pair
 
 Tensor = torch.Tensor
@@ -104,21 +104,3 @@ def convolution_grad_weight(
         for total, partial in ((dweight, weight), (dbias, bias)):
             if total is not None:
                 (total.add_ if part.start else total.copy_)(partial)
-
-
-def product_forward(x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor) -> None:
-    """A convolution of single pixels is a product: ``y = x W'`` over all pixels."""
-    taps = weight.flatten(1).t()
-    if bias is None:
-        torch.mm(pixels(x), taps, out=pixels(y))
-    else:
-        torch.addmm(bias, pixels(x), taps, out=pixels(y))
-
-
-def product_grad_input(weight: Tensor, dy: Tensor, dx: Tensor, *, add: bool) -> None:
-    """``dx (+)= dy W``."""
-    rows, taps = pixels(dx), weight.flatten(1)
-    if add:
-        rows.addmm_(pixels(dy), taps)
-    else:
-        torch.mm(pixels(dy), taps, out=rows)

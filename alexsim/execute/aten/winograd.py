@@ -184,9 +184,7 @@ def _correlate(
             (target.add_ if add else target.copy_)(maps[: tiles.height])
 
 
-def winograd_forward(
-    x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor, size: int
-) -> None:
+def winograd_forward(x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor, size: int) -> None:
     """Write the convolution of ``x`` into ``y``."""
     _correlate(x, weight.permute(2, 3, 1, 0), bias, y, size, add=False)
 

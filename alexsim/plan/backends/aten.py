@@ -89,11 +89,8 @@ class Aten:
         Gradients are separate: ATen's take no mask. A norm and a pool gain nothing, as each is
         several of ATen's functions.
         """
-        del second, adds
-        if first.layer.kernel != "product":
-            return "none"
-        rows_needed = flat and _is_product(OpKind.FORWARD, first)
-        return "none" if rows_needed else "forward"
+        del second, flat, adds
+        return "forward" if first.layer.kernel == "product" else "none"
 
 
 @cache
@@ -108,23 +105,7 @@ def _algorithm(kind: OpKind, part: Part, batch_size: int) -> Algorithm:
         return ""
     if _wins_by_winograd(kind, part, batch_size):
         return "winograd"
-    return "product" if _is_product(kind, part) else "direct"
-
-
-def _is_product(kind: OpKind, part: Part) -> bool:
-    """Whether an op of a layer is a convolution of single pixels that is faster as a product.
-
-    ATen's function allocates its result, which is then copied; where that is the smaller side, it
-    is faster all the same (measured on ResNet-50's layers).
-    """
-    layer = part.layer
-    if not isinstance(layer, Convolution) or kind == OpKind.GRAD_WEIGHT:
-        return False
-    one_pixel = pair(layer.size) == pair(layer.stride) == (1, 1)
-    if not one_pixel or pair(layer.padding) != (0, 0) or layer.groups > 1:
-        return False
-    channels, filters = part.input_shape[0], layer.filters
-    return filters >= channels if kind == OpKind.FORWARD else channels >= filters
+    return "direct"
 
 
 def _needs(
@@ -134,12 +115,9 @@ def _needs(
     inputs = FLOAT_BYTES * math.prod(part.input_shape)
     match part.layer:
         case Convolution():
-            match algorithm:
-                case "winograd":
-                    per_image, fixed = _winograd(kind, part)
-                    return per_image, fixed, _WINOGRAD_IMAGES * per_image
-                case "product":
-                    return 0, 0, 0
+            if algorithm == "winograd":
+                per_image, fixed = _winograd(kind, part)
+                return per_image, fixed, _WINOGRAD_IMAGES * per_image
             return *_convolution(kind, part), _CONVOLUTION_BYTES
         case MaxPool() | LocalResponseNorm() | SpatialResponseNorm():
             # Pools add what they send back anyway.
