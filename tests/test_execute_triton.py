@@ -3,11 +3,20 @@
 import pytest
 import torch
 
-from alexsim.errors import PlanError
 from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.network.editions import load_network
-from alexsim.network.layers import Convolution, FullyConnected, SoftmaxCrossEntropy
+from alexsim.network.layers import (
+    Add,
+    Convolution,
+    Dropout,
+    FullyConnected,
+    LocalResponseNorm,
+    MaxPool,
+    ReLU,
+    SoftmaxCrossEntropy,
+    SpatialResponseNorm,
+)
 from alexsim.network.network import Network
 from alexsim.plan.backends.triton import MOST_SPLITS, SPLIT_BYTES
 from alexsim.plan.planner import plan
@@ -18,15 +27,14 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def trained(
-    name: str, backend: str, batch: int, steps: int, device: str, **choices: object
+    network: Network, backend: str, batch: int, steps: int, device: str, **choices: object
 ) -> tuple[list[torch.Tensor], dict[str, torch.Tensor], torch.Tensor]:
     """Losses of each step, the state after them, and the errors of a test pass."""
-    network = load_network(name)
     made = plan(network, batch_size=batch, backend=backend, **choices)
     executor = Executor(made, seed=3, device=device)
     executor.initialise()
     generator = torch.Generator().manual_seed(1)
-    scale = 1 if name == "lenet-5" else 60
+    scale = 1 if network.input_shape[1] < 100 else 60
     losses = []
     for step in range(steps):
         images = scale * torch.randn(batch, *network.input_shape, generator=generator)
@@ -38,14 +46,15 @@ def trained(
     return losses, {k: v.cpu() for k, v in executor.state().items()}, test.losses.cpu()
 
 
-def assert_alike(name: str, batch: int, steps: int, **choices: object) -> None:
-    wanted, state, test = trained(name, "aten", batch, steps, "cpu", **choices)
-    found, other, other_test = trained(name, "triton", batch, steps, DEVICE, **choices)
+def assert_alike(of: Network | str, batch: int, steps: int, **choices: object) -> None:
+    network = load_network(of) if isinstance(of, str) else of
+    wanted, state, test = trained(network, "aten", batch, steps, "cpu", **choices)
+    found, other, other_test = trained(network, "triton", batch, steps, DEVICE, **choices)
     for a, b in zip(wanted, found, strict=True):
         assert torch.allclose(a, b, rtol=1e-4, atol=1e-5)
     assert torch.allclose(test, other_test, rtol=1e-3, atol=1e-4)
     assert state.keys() == other.keys()
-    first = Executor(plan(load_network(name), batch_size=batch, backend="aten", **choices), seed=3)
+    first = Executor(plan(network, batch_size=batch, backend="aten", **choices), seed=3)
     first.initialise()
     for key, start in first.state().items():
         change = (state[key] - start).norm()
@@ -74,16 +83,41 @@ def test_parts_of_a_gradient_fit_the_scratch_that_is_planned() -> None:
     }
 
 
-def test_what_the_kernels_cannot_lay_out_is_refused() -> None:
+CONV = Convolution(name="conv", filters=4, size=3, padding=1)
+LEADS_INTO_A_PRODUCT = {
+    "convolution": (CONV,),
+    "relu": (CONV, ReLU(name="relu")),
+    "dropout": (CONV, Dropout(name="dropout")),
+    "norm": (CONV, LocalResponseNorm(name="norm"), ReLU(name="relu")),
+    "norm-over-pixels": (CONV, SpatialResponseNorm(name="norm", size=3), ReLU(name="relu")),
+    "sum": (
+        CONV,
+        Convolution(name="other", filters=4, size=1),
+        ReLU(name="relu"),
+        Add(name="sum", inputs=("relu", "conv")),
+    ),
+    "dropout-of-images": (Dropout(name="dropout"), MaxPool(name="pool", size=2, stride=2)),
+    "pool-that-a-convolution-reads": (
+        MaxPool(name="pool", size=2, stride=2),
+        FullyConnected(name="fc0", units=5),
+        SoftmaxCrossEntropy(name="early"),
+        Convolution(name="conv", filters=4, size=3, padding=1, inputs=("pool",)),
+        MaxPool(name="last", size=2, stride=2),
+    ),
+}
+
+
+@pytest.mark.parametrize("policy", ["as-released", "in-place", "reuse"])
+@pytest.mark.parametrize("name", LEADS_INTO_A_PRODUCT)
+def test_what_the_kernels_cannot_lay_out_aten_runs(name: str, policy: str) -> None:
     network = Network(
-        name="bare",
+        name=name,
         input_shape=(3, 8, 8),
         layers=(
-            Convolution(name="conv1", filters=4, size=3),
-            FullyConnected(name="fc2", units=5),
+            *LEADS_INTO_A_PRODUCT[name],
+            FullyConnected(name="fc", units=5),
             SoftmaxCrossEntropy(name="softmax"),
         ),
     )
-    with pytest.raises(PlanError, match="conv1 leads into fc2 without a pool or activation"):
-        plan(network, batch_size=1, backend="triton")
-    plan(network, batch_size=1, backend="aten")
+    for fusion in ("none", "kernels"):
+        assert_alike(network, 3, 2, policy=policy, fusion=fusion)

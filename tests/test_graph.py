@@ -103,6 +103,10 @@ GRAPHS = {
         conv("c4", 8), Add(name="a4", inputs=("c4", "r3")),
         conv("c5", 8), Add(name="a5", inputs=("c5", "a4", "r3")),
     ),
+    "softmax-of-images": Network(
+        name="softmax-of-images", input_shape=(3, 6, 6),
+        layers=(conv("c0", 4), ReLU(name="r0"), SoftmaxCrossEntropy(name="softmax")),
+    ),
     "branches": network(
         conv("c0", 6), ReLU(name="r0"),
         conv("b1", 4, 1, padding=0, inputs=("r0",)), ReLU(name="br1"),

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from alexsim.network.editions import load_network
 from alexsim.network.network import Network
-from alexsim.plan.backends import BACKENDS
 from alexsim.plan.planner import plan
 from alexsim.plan.records import Buffer, DevicePlan, Plan
 from alexsim.plan.tables import memory_table
@@ -104,8 +103,6 @@ def assert_peak_is_the_plan_s(
 def test_every_edition_holds_what_its_buffers_say(name: str) -> None:
     network = load_network(name)
     for backend in ("", "aten"):
-        if BACKENDS[backend].refused(network):
-            continue
         for policy in POLICIES:
             for gpus in {1, network.columns}:
                 assert_agrees(

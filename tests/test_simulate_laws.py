@@ -20,7 +20,6 @@ from alexsim.machine.machine import Machine, changed, load_machine, machine_name
 from alexsim.network.editions import load_network
 from alexsim.network.layers import Convolution
 from alexsim.network.network import Network
-from alexsim.plan.backends import BACKENDS
 from alexsim.plan.buffers import partial_sum_copies
 from alexsim.plan.planner import plan
 from alexsim.plan.records import Category, OpKind, Plan
@@ -285,7 +284,6 @@ def test_two_layers_in_one_kernel_are_never_dearer_than_apart(
     data: st.DataObject, machine: Machine, network: Network, images: int, backend: str
 ) -> None:
     timer = data.draw(timers(machine))
-    assume(not BACKENDS[backend].refused(network))
     made, apart = (
         plan(network, batch_size=images, backend=backend, fusion=fusion)
         for fusion in ("kernels", "none")

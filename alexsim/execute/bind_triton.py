@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from alexsim.execute.aten.chunks import rows
 from alexsim.execute.bind import bind as bind_aten
 from alexsim.execute.bind import units_before
 from alexsim.execute.context import Hyperparameters, Run, StepContext
@@ -104,16 +105,14 @@ class Binder:
     def _operands(self, op: Op, *roles: str) -> list[Tensor]:
         return [self._memory.operand(op, role) for role in roles]
 
-    def _draw(self, op: Op, part: Part) -> Callable[[], None] | None:
-        if self._replica:
-            return None  # the kernel counts images from the first
+    def _draw(self, op: Op, part: Part) -> Callable[[], None]:
         mask = self._memory.operand(op, "mask")
         layer = part.layer
         assert isinstance(layer, Dropout)
         before = units_before(self._plan, part)
         key = key_of(self._seed, "dropout", layer.name)
         step = self._constants.step
-        flat = mask.flatten(1)
+        flat = rows(mask)
         return lambda: dropout.keep(flat, step, key, first_unit=before, rate=layer.rate)
 
     def _forward(self, op: Op, part: Part) -> Callable[[], None] | None:
@@ -129,7 +128,7 @@ class Binder:
                 return lambda: convolution.forward(x, weight, bias, y, **options)
             case FullyConnected():
                 weight, bias = self._operands(op, "weight", "bias")
-                flat, relu = x.flatten(1), second is not None
+                flat, relu = rows(x), second is not None
                 return lambda: linear.forward(
                     flat, weight, bias, y, relu=relu, precision=self._precision
                 )
@@ -142,7 +141,7 @@ class Binder:
                 size, k, alpha, beta = layer.size, layer.k, layer.alpha, layer.beta
                 return lambda: run(x, y, d, size=size, k=k, alpha=alpha, beta=beta)
             case SoftmaxCrossEntropy():
-                flat = x.flatten(1)
+                flat = rows(x)
                 return lambda: loss.softmax(flat, y)
         return None
 
@@ -191,9 +190,7 @@ class Binder:
         layer = part.layer
         dx = self._memory.operand(op, "dx")
         if isinstance(layer, SoftmaxCrossEntropy):
-            if self._plan.replicas > 1 or layer.weight != 1:
-                return None  # the kernel's mean is that of its own images
-            flat, (y, labels) = dx.flatten(1), self._operands(op, "y", "labels")
+            flat, (y, labels) = rows(dx), self._operands(op, "y", "labels")
             return lambda: loss.backward(y, labels, flat)
         dy = self._memory.operand(op, "dy")
         second = self._plan.epilogue(op)
@@ -205,7 +202,7 @@ class Binder:
                 options = self._window(layer) | self._masked(op) | {"accumulate": op.accumulate}
                 return lambda: convolution.grad_input(dy, weight, dx, **options)
             case FullyConnected():
-                flat, weight = dx.flatten(1), self._memory.operand(op, "weight")
+                flat, weight = rows(dx), self._memory.operand(op, "weight")
                 options = self._masked(op) | {"accumulate": op.accumulate}
                 return lambda: linear.grad_input(
                     dy, weight, flat, precision=self._precision, **options
@@ -233,7 +230,7 @@ class Binder:
         if isinstance(layer, Convolution):
             options, target = self._window(layer) | masked, self._memory.operand(op, "dweight")
             return lambda: convolution.grad_weight(x, dy, target, dbias, **options)
-        flat, target = x.flatten(1), self._memory.operand(op, "momentum" if op.fused else "dweight")
+        flat, target = rows(x), self._memory.operand(op, "momentum" if op.fused else "dweight")
         momentum_of = None
         if op.fused:
             weight = self._memory.operand(op, "weight")

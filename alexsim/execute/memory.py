@@ -11,7 +11,6 @@ from __future__ import annotations
 import torch
 
 from alexsim.errors import MemoryBudgetError
-from alexsim.network.layers import FullyConnected
 from alexsim.plan.fit import fit
 from alexsim.plan.records import Block, Buffer, Category, DevicePlan, Op, Plan
 from alexsim.units import format_bytes
@@ -144,12 +143,12 @@ _READ = (
 
 
 def _matrix_blocks(plan: Plan, buffers: dict[str, Buffer]) -> set[str]:
-    """Blocks that fully connected layers read or write the gradient of."""
+    """Blocks that layers read as rows of values, or write the gradient of."""
     read = {
         output
         for parts in plan.network.parts
         for part in parts
-        if isinstance(part.layer, FullyConnected)
+        if part.layer.flattens
         for output in part.reads
     }
     return {

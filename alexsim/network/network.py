@@ -49,6 +49,8 @@ class Part:
     view: bool = False
     """A concatenation of outputs that lie side by side: nothing is done for it."""
 
+    output: Read = field(init=False)
+    """Its output, as others name it."""
     reads: tuple[Read, ...] = field(init=False)
     """Every output that it reads, input by input."""
     trained: tuple[Parameter, ...] = field(init=False)
@@ -71,6 +73,7 @@ class Part:
         weights = (size for size, p in zip(sizes, trained, strict=True) if p.role == Role.WEIGHT)
         layer, shapes = self.layer, (self.input_shape, self.output_shape)
         for name, value in (
+            ("output", Read(self.layer.name, self.column)),
             ("reads", tuple(read for group in self.inputs for read in group)),
             ("trained", trained),
             ("parameters", sum(sizes)),

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from alexsim.network.layers import FullyConnected
 from alexsim.network.network import Network, Part
 from alexsim.network.views import Read
-from alexsim.plan.backends.base import Backend
+from alexsim.plan.backends.base import Backend, read_as_rows
+from alexsim.plan.spec import Policy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,9 +26,9 @@ class Fusion:
     has no backward op, and what lies between them no gradient in memory."""
 
 
-def fusions(network: Network, backend: Backend) -> dict[str, Fusion]:
+def fusions(network: Network, backend: Backend, policy: Policy) -> dict[str, Fusion]:
     """What ``backend`` fuses in a network, by the first layer's name."""
-    beside, flat = _side_by_side(network), _rows(network)
+    beside, rows = _side_by_side(network), read_as_rows(network, policy)
     found = {}
     for firsts in network.parts:
         name = firsts[0].layer.name
@@ -42,10 +42,10 @@ def fusions(network: Network, backend: Backend) -> dict[str, Fusion]:
             backend.fuses(
                 first,
                 second,
-                flat=Read(second.layer.name, second.column) in flat,
+                rows=second.output in rows,
                 adds=any(len(network.readers[read.layer]) > 1 for read in first.reads),
             )
-            if _follows(first, second) and Read(name, first.column) not in beside
+            if _follows(first, second) and first.output not in beside
             else "none"
             for first, second in zip(firsts, seconds, strict=True)
         }
@@ -60,7 +60,7 @@ def fusions(network: Network, backend: Backend) -> dict[str, Fusion]:
 def _follows(first: Part, second: Part) -> bool:
     """Whether the second can be done at the end of the first's kernel: it reads that output only,
     in the same column, hence on the same device."""
-    own = ((Read(first.layer.name, first.column),),)
+    own = ((first.output,),)
     alike = (second.copied, second.gathers) == (first.copied, False)
     return second.layer.epilogue_of == first.layer.kernel and alike and second.inputs == own
 
@@ -75,17 +75,3 @@ def _side_by_side(network: Network) -> frozenset[Read]:
         if len(group) > 1
         for read in group
     )
-
-
-def _rows(network: Network) -> frozenset[Read]:
-    """Images that lie channels first, or their gradients do, as a matrix product reads them."""
-    rows: set[Read] = set()
-    for parts in reversed(network.parts):
-        for part in parts:
-            product = isinstance(part.layer, FullyConnected) and len(part.input_shape) > 1
-            layer = part.layer
-            # What such a layer reads, or its gradient, may lie in the memory of its output.
-            shares = layer.passes_grad or layer.overwrites_grad or layer.overwrites_input
-            if product or (shares and Read(layer.name, part.column) in rows):
-                rows.update(part.reads)
-    return frozenset(rows)

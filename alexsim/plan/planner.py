@@ -6,9 +6,8 @@ from bisect import bisect_left
 from dataclasses import replace
 from typing import Any
 
-from alexsim.errors import PlanError
 from alexsim.network.network import Network
-from alexsim.plan.backends import BACKENDS, Choice
+from alexsim.plan.backends import BACKENDS, Asked, Choice, read_as_rows
 from alexsim.plan.buffers import pieces
 from alexsim.plan.layout import Layout, lay_out
 from alexsim.plan.placement import Step
@@ -48,8 +47,6 @@ def _spec(of: PlanSpec | Network, choices: dict[str, Any]) -> PlanSpec:
 
 def _plan(spec: PlanSpec, *, first_only: bool) -> Plan:
     network = spec.written
-    if why := BACKENDS[spec.backend].refused(network):
-        raise PlanError(why)
     steps = StepList(
         network=network,
         device_of=spec.device_of,
@@ -60,13 +57,14 @@ def _plan(spec: PlanSpec, *, first_only: bool) -> Plan:
         optimizer=spec.optimizer,
         staged=spec.backend != "",
         replicas=spec.copies,
+        policy=spec.policy,
         kernels=BACKENDS[spec.backend] if spec.fusion == "kernels" else None,
         first_only=first_only and spec.partition == "hybrid",
     )
     steps.build()
     found = pieces(steps, spec.policy)
     devices = tuple(
-        _device_plan(steps, device, lay_out(device, steps, found, spec.policy), spec.backend)
+        _device_plan(steps, device, lay_out(device, steps, found, spec.policy), spec)
         for device in range(len(steps.steps))
     )
     return Plan(
@@ -78,12 +76,12 @@ def _plan(spec: PlanSpec, *, first_only: bool) -> Plan:
     )
 
 
-def _device_plan(steps: StepList, device: int, layout: Layout, backend: str) -> DevicePlan:
+def _device_plan(steps: StepList, device: int, layout: Layout, spec: PlanSpec) -> DevicePlan:
     return DevicePlan(
         name=f"gpu{device}",
         index=device,
         columns=tuple(c for c, at in enumerate(steps.device_of) if at == device),
-        ops=_ops(steps, device, layout, backend),
+        ops=_ops(steps, device, layout, spec),
         buffers=layout.buffers,
         blocks=layout.blocks,
         arena_bytes=layout.arena_bytes,
@@ -92,9 +90,10 @@ def _device_plan(steps: StepList, device: int, layout: Layout, backend: str) -> 
     )
 
 
-def _ops(steps: StepList, device: int, layout: Layout, backend: str) -> tuple[Op, ...]:
+def _ops(steps: StepList, device: int, layout: Layout, spec: PlanSpec) -> tuple[Op, ...]:
     hazards = _Hazards(layout)
-    choose = BACKENDS[backend].choose
+    choose = BACKENDS[spec.backend].choose
+    rows = read_as_rows(steps.network, spec.policy)
     ops = []
     barrier = ""
     previous: list[str] = []
@@ -107,13 +106,17 @@ def _ops(steps: StepList, device: int, layout: Layout, backend: str) -> tuple[Op
             previous.clear()
         elif barrier:
             depends_on.add(barrier)
-        choice = choose(
+        part = step.part
+        asked = Asked(
             step.kind,
-            step.part,
+            part,
             steps.batch_size,
-            accumulate=step.accumulate,
-            optimizer=steps.optimizer,
+            step.accumulate,
+            spec.optimizer,
+            spec.copies,
+            rows=part is not None and not rows.isdisjoint((part.output, *part.reads)),
         )
+        choice = choose(asked)
         ops.append(_op(step, device, tuple(sorted(depends_on)), choice))
         previous.append(step.id)
         if step.kind == OpKind.BARRIER:

@@ -22,6 +22,7 @@ from alexsim.plan.crossings import Crossings
 from alexsim.plan.fusion import Fusion, fusions
 from alexsim.plan.placement import Step, elements, parameter
 from alexsim.plan.records import Exchange, Operands, OpKind, letter
+from alexsim.plan.spec import Policy
 
 _OF_BOTH = (OpKind.FORWARD, OpKind.GRAD_INPUT, OpKind.GRAD_WEIGHT)
 """Ops that one kernel may do for two layers."""
@@ -37,6 +38,7 @@ class StepList(Crossings):
     """Copies of these devices, whose gradients are summed before the update."""
     variable_batch: bool = False
     """Layers that a hybrid plan splits are updated after every turn."""
+    policy: Policy = "as-released"
     kernels: Backend | None = None
     """Whose kernels do two layers as one op; None where each layer is one."""
     fusions: dict[str, Fusion] = field(init=False)
@@ -56,7 +58,7 @@ class StepList(Crossings):
 
     def __post_init__(self) -> None:
         Crossings.__post_init__(self)
-        self.fusions = fusions(self.network, self.kernels) if self.kernels else {}
+        self.fusions = fusions(self.network, self.kernels, self.policy) if self.kernels else {}
         self.ends = {fusion.second: fusion for fusion in self.fusions.values()}
         self.learning = self.network.reaches(self.trainable)
         self.joining = tuple(

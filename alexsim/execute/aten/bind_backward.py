@@ -11,6 +11,7 @@ from alexsim.execute.aten.batch_norm import (
     layer_norm_sums,
 )
 from alexsim.execute.aten.bound import NORMS, Bound, batch_norm_of, discard, slices
+from alexsim.execute.aten.chunks import rows
 from alexsim.execute.aten.convolution import (
     convolution_grad_input,
     convolution_grad_weight,
@@ -60,7 +61,7 @@ def grad_input(bound: Bound) -> Run:
         images = plan.batch_size if plan.variable_batch else plan.images
         labels = bound["labels"][op.first_image : op.first_image + plan.batch_size]
         share = layer.weight / images
-        return _grad_softmax(bound["y"], labels, dx.flatten(1), share, add=add)
+        return _grad_softmax(bound["y"], labels, rows(dx), share, add=add)
     dy = bound["dy"]
     match layer:
         case Convolution():
@@ -69,7 +70,7 @@ def grad_input(bound: Bound) -> Run:
                 return lambda _: winograd_grad_input(weight, dy, dx, size, add=add)
             return lambda _: convolution_grad_input(layer, weight, dy, dx, size, add=add)
         case FullyConnected():
-            flat, weight = dx.flatten(1), bound["weight"]
+            flat, weight = rows(dx), bound["weight"]
             if add:
                 return lambda _: discard(flat.add_(torch.mm(dy, weight)))
             return lambda _: discard(torch.mm(dy, weight, out=flat))
@@ -166,7 +167,7 @@ def grad_weight(bound: Bound) -> Run:
         if op.algorithm == "winograd":
             return lambda _: winograd_grad_weight(layer, x, dy, target, bias, size)
         return lambda _: convolution_grad_weight(layer, x, dy, target, bias, size)
-    flat, dbias = x.flatten(1), bound["dbias"]
+    flat, dbias = rows(x), bound["dbias"]
     if not op.fused:
         dweight = bound["dweight"]
 

@@ -9,6 +9,7 @@ from alexsim.execute.aten.batch_norm import (
     layer_norm_forward,
 )
 from alexsim.execute.aten.bound import NORMS, Bound, batch_norm_of, discard, slices
+from alexsim.execute.aten.chunks import rows
 from alexsim.execute.aten.convolution import (
     convolution_forward,
 )
@@ -103,7 +104,7 @@ def forward(bound: Bound) -> Run:
                 return lambda _: winograd_forward(x, weight, bias, y, size)
             return lambda _: convolution_forward(layer, x, weight, bias, y, size)
         case FullyConnected():
-            flat, transposed, shift = x.flatten(1), bound["weight"].t(), bound["bias"]
+            flat, transposed, shift = rows(x), bound["weight"].t(), bound["bias"]
             return lambda _: discard(torch.addmm(shift, flat, transposed, out=y))
         case MaxPool():
             return lambda _: max_pool_forward(layer, x, y, size)
@@ -121,7 +122,7 @@ def forward(bound: Bound) -> Run:
 
             return drop
         case SoftmaxCrossEntropy():
-            flat = x.flatten(1)
+            flat = rows(x)
             return lambda _: discard(torch.softmax(flat, 1, out=y))
     forward = FORWARD[type(layer)]
     return lambda _: discard(forward(layer, x, y))

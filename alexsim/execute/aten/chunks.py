@@ -18,6 +18,15 @@ def channels_last(x: torch.Tensor) -> torch.Tensor:
     return x.permute(0, 2, 3, 1)
 
 
+def rows(x: torch.Tensor) -> torch.Tensor:
+    """``[N, ...]`` as a matrix of one row per image: a view.
+
+    Raises:
+        RuntimeError: values do not lie so, and a copy would not be what is read or written later.
+    """
+    return x.view(len(x), -1)
+
+
 def per_channel(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """``[C]`` so that it broadcasts over ``[N, C, ...]``."""
     return values.view(-1, *(1,) * (like.ndim - 2))

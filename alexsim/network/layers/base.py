@@ -89,6 +89,8 @@ class Layer(ABC):
     backward_reads: ClassVar[tuple[Kept, ...]] = ()
     """What its input's gradient is computed from, beside its output's gradient, its weights and
     its auxiliary buffers."""
+    flattens: ClassVar[bool] = False
+    """Whether it reads each image as one row of values, channels first."""
     keeps_output: ClassVar[bool] = False
     """Whether 2012's backward pass read its output, so that nothing may overwrite that."""
     overwrites_input: ClassVar[bool] = False
@@ -224,6 +226,7 @@ class SoftmaxCrossEntropy(Layer):
     """
 
     weight: float = 1.0
+    flattens: ClassVar[bool] = True
     keeps_output: ClassVar[bool] = True
 
     def elementwise(self) -> Elementwise:

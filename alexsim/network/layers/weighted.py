@@ -109,6 +109,7 @@ class FullyConnected(Layer):
     weight_std: float = 0.01
     bias_init: float = 0.0
     kernel: ClassVar[Kernel] = "product"
+    flattens: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         units = (self.units,) if isinstance(self.units, int) else self.units

@@ -31,9 +31,8 @@ from alexsim.network.layers import (
     SpatialResponseNorm,
     pair,
 )
-from alexsim.network.network import Network, Part
-from alexsim.network.update_rules import Optimizer
-from alexsim.plan.backends.base import Choice, Passes
+from alexsim.network.network import Part
+from alexsim.plan.backends.base import Asked, Choice, Passes
 from alexsim.plan.records import Algorithm, Op, OpKind
 from alexsim.units import MIB
 
@@ -50,31 +49,17 @@ _PASSES = (OpKind.FORWARD, OpKind.GRAD_INPUT, OpKind.GRAD_WEIGHT, OpKind.LOSS)
 class Aten:
     """PyTorch's functions on the CPU or a card; they run every layer."""
 
-    def refused(self, network: Network) -> str:
-        """Nothing."""
-        del network
-        return ""
-
-    def choose(
-        self,
-        kind: OpKind,
-        part: Part | None,
-        batch_size: int,
-        *,
-        accumulate: bool,
-        optimizer: Optimizer = "sgd-2012",
-    ) -> Choice:
+    def choose(self, asked: Asked) -> Choice:
         """Algorithm, chunk and scratch of one op."""
-        del optimizer
-        if part is None or kind not in _PASSES:
-            return _whole(batch_size)
-        algorithm = _algorithm(kind, part, batch_size)
-        per_image, fixed, limit = _needs(kind, part, algorithm, batch_size, accumulate=accumulate)
-        images = batch_size
+        part, images = asked.part, asked.images
+        if part is None or asked.kind not in _PASSES:
+            return _whole(images)
+        algorithm = _algorithm(asked.kind, part, images)
+        per_image, fixed, limit = _needs(asked, part, algorithm)
         if not (per_image or fixed or algorithm):
-            return _whole(batch_size)
+            return _whole(images)
         if per_image:
-            images = min(_MOST_IMAGES, batch_size, max(1, limit // per_image))
+            images = min(_MOST_IMAGES, images, max(1, limit // per_image))
             images = 1 << (images.bit_length() - 1)
         return Choice(
             backend="aten",
@@ -83,20 +68,20 @@ class Aten:
             scratch_bytes=images * per_image + fixed if per_image else fixed,
         )
 
-    def fuses(self, first: Part, second: Part, *, flat: bool, adds: bool) -> Passes:
+    def fuses(self, first: Part, second: Part, *, rows: bool, adds: bool) -> Passes:
         """What ends a product is done where that has just been written, still in the cache.
 
         Gradients are separate: ATen's take no mask. A norm and a pool gain nothing, as each is
         several of ATen's functions.
         """
-        del second, flat, adds
+        del second, rows, adds
         return "forward" if first.layer.kernel == "product" else "none"
 
 
 @cache
-def _whole(batch_size: int) -> Choice:
+def _whole(images: int) -> Choice:
     """Nothing to choose: the minibatch at once, no scratch."""
-    return Choice(backend="aten", chunk_images=batch_size)
+    return Choice(backend="aten", chunk_images=images)
 
 
 def _algorithm(kind: OpKind, part: Part, batch_size: int) -> Algorithm:
@@ -108,10 +93,9 @@ def _algorithm(kind: OpKind, part: Part, batch_size: int) -> Algorithm:
     return "direct"
 
 
-def _needs(
-    kind: OpKind, part: Part, algorithm: Algorithm, batch_size: int, *, accumulate: bool
-) -> tuple[int, int, int]:
+def _needs(asked: Asked, part: Part, algorithm: Algorithm) -> tuple[int, int, int]:
     """Scratch bytes per image at a time, and beside them; and the most that images should take."""
+    kind, batch_size, accumulate = asked.kind, asked.images, asked.accumulate
     inputs = FLOAT_BYTES * math.prod(part.input_shape)
     match part.layer:
         case Convolution():

@@ -4,14 +4,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from alexsim.network.network import Network, Part
 from alexsim.network.update_rules import Optimizer
+from alexsim.network.views import Read
 from alexsim.plan.records import Algorithm, OpKind
+from alexsim.plan.spec import Policy
 
 Passes = Literal["none", "forward", "forward and backward"]
 """Passes in which one kernel does two layers."""
+
+
+class Asked(NamedTuple):
+    """An op that a backend has to choose for."""
+
+    kind: OpKind
+    part: Part | None
+    images: int
+    """That it works on."""
+    accumulate: bool = False
+    """Add to what is written instead of overwriting it."""
+    optimizer: Optimizer = "sgd-2012"
+    replicas: int = 1
+    rows: bool = False
+    """Images that it reads or writes, or their gradients, may lie channels first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,61 +46,51 @@ class Choice:
 class Backend(Protocol):
     """Who runs ops here, and what that takes."""
 
-    def refused(self, network: Network) -> str:
-        """Why it cannot run a network, or nothing."""
-        ...
-
-    def choose(
-        self,
-        kind: OpKind,
-        part: Part | None,
-        batch_size: int,
-        *,
-        accumulate: bool,
-        optimizer: Optimizer = "sgd-2012",
-    ) -> Choice:
+    def choose(self, asked: Asked) -> Choice:
         """How it runs one op."""
         ...
 
-    def fuses(self, first: Part, second: Part, *, flat: bool, adds: bool) -> Passes:
+    def fuses(self, first: Part, second: Part, *, rows: bool, adds: bool) -> Passes:
         """What its kernels do of two layers at once, if the second can end the first's kernel.
 
         Args:
             first: has the kernel.
             second: the only one that reads its output.
-            flat: the second's output lies channels first.
+            rows: the second's output lies channels first.
             adds: the gradient of what the first reads may have to be added to another's.
         """
         ...
 
 
 @cache
-def _counted(batch_size: int) -> Choice:
-    return Choice(backend="", chunk_images=batch_size)
+def _counted(images: int) -> Choice:
+    return Choice(backend="", chunk_images=images)
 
 
 class Counted:
     """No backend: the 2012 kernels, which are counted and simulated, and need no scratch."""
 
-    def refused(self, network: Network) -> str:
-        """Everything can be counted."""
-        del network
-        return ""
-
-    def choose(
-        self,
-        kind: OpKind,
-        part: Part | None,
-        batch_size: int,
-        *,
-        accumulate: bool,
-        optimizer: Optimizer = "sgd-2012",
-    ) -> Choice:
+    def choose(self, asked: Asked) -> Choice:
         """Nothing to choose."""
-        del kind, part, accumulate, optimizer
-        return _counted(batch_size)
+        return _counted(asked.images)
 
-    def fuses(self, first: Part, second: Part, *, flat: bool, adds: bool) -> Passes:
+    def fuses(self, first: Part, second: Part, *, rows: bool, adds: bool) -> Passes:
         """All that a kernel could: cuda-convnet had no such kernels, so this is a what-if."""
-        del first, second, flat, adds
+        del first, second, rows, adds
         return "forward and backward"
+
+
+def read_as_rows(network: Network, policy: Policy) -> frozenset[Read]:
+    """Images that lie channels first, or their gradients do, as a matrix product reads them."""
+    rows: set[Read] = set()
+    for parts in reversed(network.parts):
+        for part in parts:
+            layer = part.layer
+            flattens = layer.flattens and len(part.input_shape) > 1
+            # What such a layer reads, or its gradient, may lie in the memory of its output.
+            shares = layer.passes_grad or (
+                policy != "as-released" and (layer.overwrites_grad or layer.overwrites_input)
+            )
+            if flattens or (shares and part.output in rows):
+                rows.update(part.reads)
+    return frozenset(rows)
