@@ -82,24 +82,18 @@ class Binder:
 
     def __call__(self, op: Op) -> Run:
         """The function that runs ``op``."""
-        run = None
-        if op.backend == "triton":
-            part = self._plan.part(op)
-            match op.kind:
-                case OpKind.DRAW:
-                    run = self._draw(op, part)
-                case OpKind.FORWARD:
-                    run = self._forward(op, part)
-                case OpKind.LOSS:
-                    return self._loss(op)
-                case OpKind.GRAD_INPUT:
-                    run = self._grad_input(op, part)
-                case OpKind.GRAD_WEIGHT:
-                    run = self._grad_weight(op, part)
-                case OpKind.UPDATE:
-                    run = self._update(op, part)
-        if run is None:
+        if op.backend != "triton":
             return bind_aten(self._plan, op, self._memory, self._replica)
+        if op.kind == OpKind.LOSS:
+            return self._loss(op)
+        bind = {
+            OpKind.DRAW: self._draw,
+            OpKind.FORWARD: self._forward,
+            OpKind.GRAD_INPUT: self._grad_input,
+            OpKind.GRAD_WEIGHT: self._grad_weight,
+            OpKind.UPDATE: self._update,
+        }[op.kind]
+        run = bind(op, self._plan.part(op))
         return lambda _: run()
 
     def _operands(self, op: Op, *roles: str) -> list[Tensor]:
@@ -115,7 +109,7 @@ class Binder:
         flat = rows(mask)
         return lambda: dropout.keep(flat, step, key, first_unit=before, rate=layer.rate)
 
-    def _forward(self, op: Op, part: Part) -> Callable[[], None] | None:
+    def _forward(self, op: Op, part: Part) -> Callable[[], None]:
         layer = part.layer
         x, y = self._operands(op, "x", "y")
         second = self._plan.epilogue(op)
@@ -143,7 +137,7 @@ class Binder:
             case SoftmaxCrossEntropy():
                 flat = rows(x)
                 return lambda: loss.softmax(flat, y)
-        return None
+        raise AssertionError(layer)
 
     def _norm_pool(self, op: Op, layer: Layer, last: MaxPool) -> Callable[[], None]:
         """A response norm across channels and its max-pool, forward or backward."""
@@ -186,7 +180,7 @@ class Binder:
         # What is reported is the last head's: the others only help it to learn.
         return run if op.layer == self._plan.network.layers[-1].name else lambda _: None
 
-    def _grad_input(self, op: Op, part: Part) -> Callable[[], None] | None:
+    def _grad_input(self, op: Op, part: Part) -> Callable[[], None]:
         layer = part.layer
         dx = self._memory.operand(op, "dx")
         if isinstance(layer, SoftmaxCrossEntropy):
@@ -221,7 +215,7 @@ class Binder:
                 return lambda: norm.across_channels_backward(
                     x, d, dy, dx, size=size, k=k, alpha=alpha, beta=beta
                 )
-        return None
+        raise AssertionError(layer)
 
     def _grad_weight(self, op: Op, part: Part) -> Callable[[], None]:
         layer = part.layer
