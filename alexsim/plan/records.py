@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cache
-from typing import Any, Literal
+from typing import Literal
 
 from alexsim.network.counts import FLOAT_BYTES, Count
 from alexsim.network.layers import Shape
@@ -169,9 +169,10 @@ class Op:
     in_test: bool = False
     """Whether it runs without a backward pass too."""
 
-    def span(self, *, queue: str = "", **when: Any) -> Span:
-        """One run, as a trace has it, with the step, times and source that are given; on the op's
-        own queue, if on no other."""
+    def span(
+        self, *, step: int, start_s: float, end_s: float, source: str, queue: str = ""
+    ) -> Span:
+        """One run, as a trace has it; on the op's own queue, if on no other."""
         return Span(
             op_id=self.id,
             activity=self.kind.activity,
@@ -181,7 +182,10 @@ class Op:
             device=self.device,
             device_index=self.device_index,
             queue=queue or self.queue,
-            **when,
+            step=step,
+            start_s=start_s,
+            end_s=end_s,
+            source=source,
         )
 
 

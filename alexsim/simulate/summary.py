@@ -235,7 +235,7 @@ def _ops(listed: TaskList) -> tuple[OpTimes, ...]:
                 label=op.label,
                 device=op.device,
                 layer=op.layer,
-                kind=op.kind.value,
+                kind=op.kind,
                 seconds=seconds,
                 limit=longest.limit,
                 # A slice of a layer may do its share and a little more: its whole is what counts.
