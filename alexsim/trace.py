@@ -4,38 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
 
 Activity = Literal["computing", "exchange", "all_reduce", "upload", "barrier", "host"]
-
-
-@lru_cache(maxsize=4096)
-def activity(op_id: str) -> Activity:
-    """What a device does while the op of that id runs."""
-    last = op_id.rpartition(".")[2]
-    if last in ("post", "wait"):
-        return "exchange"
-    if last in ("all_reduce", "all_gather", "reduce_scatter"):
-        return "all_reduce"
-    if last == "upload":
-        return "upload"
-    if op_id.startswith("host."):
-        return "host"
-    return "barrier" if ".barrier." in op_id else "computing"
-
-
-def device_number(name: str) -> int:
-    """Which device a span is of; replicas' devices are numbered through."""
-    return int(name.removeprefix("gpu"))
+"""What goes on while something runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
-    """One run of one op; times in seconds since the trace began."""
+    """One run of one op, or of what belongs to none: a host's work, a message on its way.
+
+    Times are seconds since the trace began.
+    """
 
     op_id: str
+    """A name for people."""
+    activity: Activity
+    kind: str = ""
+    """The op's: ``forward``, ``grad_input`` ...; empty without one, as is ``layer``."""
+    layer: str = ""
+    exchange: str = ""
+    """The one that is posted or waited for here."""
     device: str
+    device_index: int = -1
+    """Place among the devices, replicas' numbered through; -1 of what is on none of them."""
     queue: str
     step: int
     start_s: float

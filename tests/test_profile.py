@@ -180,7 +180,14 @@ def test_what_is_held_is_what_was_planned(lenet: Profiled, two_gpus: Profiled) -
 
 def span_of(op: str, device: str, start: float, end: float) -> Span:
     return Span(
-        op_id=op, device=device, queue="compute", step=0, start_s=start, end_s=end, source="here"
+        op_id=op,
+        activity="computing",
+        device=device,
+        queue="compute",
+        step=0,
+        start_s=start,
+        end_s=end,
+        source="here",
     )
 
 

@@ -216,10 +216,7 @@ class Timeline:
         """Everything that was timed; waits for the card."""
         torch.cuda.synchronize()
         return [
-            Span(
-                op_id=op.id,
-                device=op.device,
-                queue=op.queue,
+            op.span(
                 step=step,
                 start_s=self._begin.elapsed_time(start) / 1e3,
                 end_s=self._begin.elapsed_time(end) / 1e3,

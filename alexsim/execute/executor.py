@@ -226,7 +226,7 @@ class Executor:
         A step that puts out NaN has updated every weight with it: activations tell where it began.
         """
         places = (
-            (runner, f"{runner.device.name}/{part.layer.name}.{letter(part.column)}.{name}")
+            (runner, f"{part.layer.name}.{letter(part.column)}.{name}")
             for names in (("activation",), ("weight", "bias"))
             for parts in self.plan.network.parts
             for part in parts
@@ -234,10 +234,10 @@ class Executor:
             if part.column in runner.device.columns
             for name in names
         )
-        for runner, key in places:
-            memory = runner.memory
+        for runner, label in places:
+            memory, key = runner.memory, f"{runner.device.name}/{label}"
             if memory.has(key) and not bool(torch.isfinite(memory.buffer(key)).all()):
-                return f"{key.partition('/')[2]} on {runner.device.name}"
+                return f"{label} on {runner.device.name}"
         return ""
 
     def close(self) -> None:

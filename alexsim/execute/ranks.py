@@ -146,7 +146,7 @@ class Ranks:
         """
         spans = [asdict(span) for span in self._own.trace().spans]
         for span in spans:
-            span["device"] = f"gpu{self.world.rank}"
+            span["device"], span["device_index"] = f"gpu{self.world.rank}", self.world.rank
             span["start_s"] += self._offset_s
             span["end_s"] += self._offset_s
         found = self.world.each({"spans": spans})

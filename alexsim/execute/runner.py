@@ -23,7 +23,6 @@ from alexsim.trace import Span
 if TYPE_CHECKING:
     from alexsim.execute.bind_triton import Constants
 
-_FORWARD = (OpKind.UPLOAD, OpKind.FORWARD, OpKind.LOSS, OpKind.ALL_GATHER)
 _TRANSFER = (OpKind.POST, OpKind.WAIT)
 _COLLECTIVE = (OpKind.ALL_GATHER, OpKind.REDUCE_SCATTER)
 _BETWEEN = (*_TRANSFER, *_COLLECTIVE, OpKind.BARRIER, OpKind.ALL_REDUCE)
@@ -105,7 +104,7 @@ class DeviceRunner:
         """Run the ops in order; yields whether it got on, whenever another device must go first."""
         begun: Op | None = None
         for op, run in self._ops:
-            if not (context.training or self._in_test(op)):
+            if not (context.training or op.in_test):
                 continue
             if context.uploaded and op.kind == OpKind.UPLOAD:
                 continue
@@ -166,7 +165,7 @@ class DeviceRunner:
         return [
             op.barrier
             for op, _ in self._ops
-            if op.kind == OpKind.BARRIER and (training or self._in_test(op))
+            if op.kind == OpKind.BARRIER and (training or op.in_test)
         ]
 
     def upload(self, context: StepContext) -> None:
@@ -193,7 +192,7 @@ class DeviceRunner:
                 self.timeline.add(op, context.step, start)
             elif done and timed:
                 before_s = self._joint[op.id].worked_s if op.id in self._joint else 0.0
-                self._note(op.id, op, context, started - before_s)
+                self._note(op, context, started - before_s)
             return done
 
     def _summed(self, op: Op, context: StepContext, transport: Transport) -> bool:
@@ -202,24 +201,15 @@ class DeviceRunner:
         if not transport.reduced(self.device.index):
             return False
         if self._reduces and context.training:
-            self._note(waited_for(op), op, context, started)
+            self._note(waited_for(op), context, started)
         return True
 
-    def _note(self, op_id: str, op: Op, context: StepContext, started: float) -> None:
+    def _note(self, op: Op, context: StepContext, started: float) -> None:
         """Keep what has just ended, where ops are timed by the host's clock."""
-        if self.spans is None:
-            return
-        self.spans.append(
-            Span(
-                op_id=op_id,
-                device=op.device,
-                queue=op.queue,
-                step=context.step,
-                start_s=started,
-                end_s=time.perf_counter(),
-                source="measured",
-            )
-        )
+        if self.spans is not None:
+            end = time.perf_counter()
+            span = op.span(step=context.step, start_s=started, end_s=end, source="measured")
+            self.spans.append(span)
 
     def _perform(self, op: Op, run: Run | None, context: StepContext, transport: Transport) -> bool:
         if run is not None:
@@ -244,13 +234,6 @@ class DeviceRunner:
             transport.post(exchange, self.memory.buffer(exchange.source_buffer))
             return True
         return transport.pull(exchange, self.memory.buffer(exchange.target_buffer))
-
-    def _in_test(self, op: Op) -> bool:
-        if op.kind in _TRANSFER:
-            return self._exchanges[op.exchange].direction == "forward"
-        # Devices meet before an exchange, and between the turns of a hybrid plan.
-        met = op.kind == OpKind.BARRIER and op.barrier.endswith((".forward", ".next"))
-        return met or op.kind in _FORWARD
 
     def idle_s(self, transport: Transport) -> float:
         """Seconds of an op that does nothing, timed or not as the others are."""

@@ -16,7 +16,6 @@ from alexsim.network.counts import FLOAT_BYTES
 from alexsim.network.layers import Auxiliary, Convolution, Role, Shape, pair
 from alexsim.network.network import INPUT, Part
 from alexsim.network.update_rules import RULES, UPDATES
-from alexsim.plan.placement import parameter
 from alexsim.plan.records import Category, letter
 from alexsim.plan.spec import Policy
 from alexsim.plan.steps import StepList
@@ -28,7 +27,8 @@ LABEL_BYTES = 8
 class Piece:
     """A buffer before it has a place and a lifetime."""
 
-    name: str
+    name: str = field(init=False)
+    label: str
     device: int
     category: Category
     layer: str
@@ -40,6 +40,7 @@ class Piece:
     size_bytes: int = field(init=False)
 
     def __post_init__(self) -> None:
+        self.name = f"gpu{self.device}/{self.label}"
         self.size_bytes = math.prod(self.shape) * self.item_bytes
 
 
@@ -89,8 +90,8 @@ def _part_pieces(steps: StepList, policy: Policy, part: Part) -> Iterator[Piece]
     trains = layer.name in steps.trainable
 
     def piece(name: str, category: Category, shape: Shape, *, persistent: bool = False) -> Piece:
-        made = _piece(device, "", category, layer.name, part.column, shape)
-        made.name, made.persistent = parameter(device, part, name), persistent
+        made = _piece(device, name, category, layer.name, part.column, shape)
+        made.persistent = persistent
         return made
 
     if part.view:
@@ -150,37 +151,27 @@ def _remote_pieces(steps: StepList, part: Part) -> Iterator[Piece]:
         if read.layer == INPUT or steps.device_of[read.column] == device:
             continue
         shape = (steps.batch_size, *steps.network.part_of(*read).output_shape)
-        names = [("activation", Category.REMOTE)]
+        categories = [Category.REMOTE]
         if steps.has_grad(read.layer):
-            names.append(("activation_grad", Category.REMOTE_GRAD))
-        for name, category in names:
-            made = _piece(device, "", category, read.layer, read.column, shape)
-            made.name = steps.local(device, read, name)
-            yield made
+            categories.append(Category.REMOTE_GRAD)
+        for category in categories:
+            yield _piece(device, category, category, read.layer, read.column, shape)
 
 
 def _landings(steps: StepList, found: list[Piece]) -> Iterator[Piece]:
     """Where another device's gradient arrives before it is added, if the backend needs that."""
 
-    def landing(device: int, of: Piece, name: str) -> Piece:
-        made = _piece(device, "", Category.WORKSPACE, of.layer, of.column, of.shape)
-        made.name = name
-        return made
+    def landing(grad: Piece, name: str) -> Piece:
+        place = (grad.layer, grad.column, grad.shape)
+        return _piece(grad.device, name, Category.WORKSPACE, *place)
 
     known = {piece.name for piece in found}
     grads = {(p.layer, p.column): p for p in found if p.category == Category.ACTIVATION_GRAD}
     for exchange in steps.exchanges:
-        # A gradient that is added straight from the other device's memory has no place here.
-        lands = exchange.target_buffer.startswith(f"{exchange.target}/")
-        if lands and exchange.target_buffer not in known:
-            yield landing(
-                exchange.target_index,
-                grads[exchange.layer, exchange.column],
-                exchange.target_buffer,
-            )
+        if exchange.lands and exchange.target_buffer not in known:
+            yield landing(grads[exchange.layer, exchange.column], f"from_{exchange.source}")
     for op in (op for ops in steps.steps for op in ops if "landing" in op.operands):
-        (name,) = op.operands["landing"]
-        yield landing(op.device, grads[op.layer, op.column], name)
+        yield landing(grads[op.layer, op.column], "landing")
 
 
 def _piece(
@@ -193,7 +184,7 @@ def _piece(
     item_bytes: int = FLOAT_BYTES,
 ) -> Piece:
     return Piece(
-        name=f"gpu{device}/{name}",
+        label=name if layer == INPUT else f"{layer}.{letter(column)}.{name}",
         device=device,
         category=category,
         layer=layer,

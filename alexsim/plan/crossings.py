@@ -48,6 +48,8 @@ class Crossings(Placement):
     layers: tuple[tuple[Part, ...], ...] = field(init=False)
     """The network's parts on the devices that are built."""
     exchanges: list[Exchange] = field(default_factory=list)
+    posts: dict[str, str] = field(default_factory=dict)
+    """The op that offers each of them."""
     collectives: list[Collective] = field(default_factory=list)
     contributed: set[str] = field(default_factory=set)
     """Gradients of activations that have been written, if only in part."""
@@ -139,7 +141,7 @@ class Crossings(Placement):
             size = exchange.size_bytes
             self.steps[owner].append(
                 Step(
-                    id=f"{exchange.name}.accumulate",
+                    label=f"{_way(exchange)}.accumulate",
                     kind=OpKind.ACCUMULATE,
                     device=owner,
                     part=self.network.part_of(exchange.layer, exchange.column),
@@ -165,7 +167,7 @@ class Crossings(Placement):
         part = self.network.part_of(layer, column)
         size = FLOAT_BYTES * self.batch_size * elements(part.output_shape)
         exchange = Exchange(
-            name=f"{layer}.{letter(column)}.{self.tag}{direction}.gpu{source[0]}-gpu{target[0]}",
+            name=f"{layer}.{letter(column)}.{direction}.gpu{source[0]}-gpu{target[0]}",
             layer=layer,
             column=column,
             direction=direction,
@@ -183,26 +185,27 @@ class Crossings(Placement):
     def _meet(self, exchanges: list[Exchange]) -> None:
         """In 2012 all devices met before an exchange was pulled."""
         if exchanges and self.schedule == "serial":
-            self.barrier(f"{exchanges[0].layer}.{exchanges[0].direction}")
+            direction = exchanges[0].direction
+            self.barrier(f"{exchanges[0].layer}.{direction}", in_test=direction == "forward")
 
     def _half(self, exchange: Exchange, kind: OpKind) -> None:
         posts = kind == OpKind.POST
         device = exchange.source_index if posts else exchange.target_index
-        # A gradient that is added straight from the other device's memory has no target here.
-        lands = exchange.target_buffer.startswith(f"gpu{device}/")
-        self.steps[device].append(
-            Step(
-                id=f"{exchange.name}.{'post' if posts else 'wait'}",
-                kind=kind,
-                device=device,
-                part=self.network.part_of(exchange.layer, exchange.column),
-                queue=self.queue("copy_out" if posts else "copy_in"),
-                reads=(exchange.source_buffer,) if posts else (),
-                writes=(exchange.target_buffer,) if not posts and lands else (),
-                count=Count(moved_bytes=0 if posts else exchange.size_bytes),
-                exchange=exchange.name,
-            )
+        half = Step(
+            label=f"{_way(exchange)}.{'post' if posts else 'wait'}",
+            kind=kind,
+            device=device,
+            part=self.network.part_of(exchange.layer, exchange.column),
+            queue=self.queue("copy_out" if posts else "copy_in"),
+            reads=(exchange.source_buffer,) if posts else (),
+            writes=(exchange.target_buffer,) if not posts and exchange.lands else (),
+            count=Count(moved_bytes=0 if posts else exchange.size_bytes),
+            exchange=exchange.name,
+            in_test=exchange.direction == "forward",
         )
+        self.steps[device].append(half)
+        if posts:
+            self.posts[exchange.name] = half.id
 
     def gather(self, parts: tuple[Part, ...]) -> None:
         """Bring what these parts of a split layer read to all devices that read it."""
@@ -264,7 +267,7 @@ class Crossings(Placement):
                 self.contributed.update(total)
             steps.append(
                 Step(
-                    id=f"{layer}.{letter(device)}.{self.tag}{kind}",
+                    label=f"{self.tag}{kind}",
                     kind=kind,
                     device=device,
                     layer=layer,
@@ -313,15 +316,26 @@ class Crossings(Placement):
         count = Count(elementwise_flop=sums // FLOAT_BYTES, moved_bytes=size + 3 * sums)
         return _End(operands, (*sent, *total) if begun else sent, (*total, *landing), count)
 
-    def barrier(self, name: str) -> None:
+    def barrier(self, name: str, *, in_test: bool = False) -> None:
         """All devices wait for each other; in the overlap schedule only where they must."""
         if self.devices == 1 or (self.schedule == "overlap" and name not in ("end", "next")):
             return
         name = f"{self.tag}{name}"
         for device, steps in enumerate(self.steps):
-            met = f"gpu{device}.barrier.{name}"
-            steps.append(Step(id=met, kind=OpKind.BARRIER, device=device, barrier=name))
+            steps.append(
+                Step(
+                    label=f"barrier.{name}",
+                    kind=OpKind.BARRIER,
+                    device=device,
+                    barrier=name,
+                    in_test=in_test,
+                )
+            )
 
     def queue(self, queue: Queue) -> Queue:
         """That of a copy engine, where there is more than one queue."""
         return queue if self.schedule == "overlap" else "compute"
+
+
+def _way(exchange: Exchange) -> str:
+    return f"{exchange.direction}.{exchange.source}-{exchange.target}"

@@ -37,7 +37,7 @@ class Fit:
         """In one line: what is over by how much, in which buffers, and what would fit."""
         worst = max(self.shortages, key=lambda shortage: shortage.over_bytes)
         names = ", ".join(
-            f"{b.name.partition('/')[2]} {format_bytes(b.size_bytes)}" for b in worst.largest
+            f"{buffer.label} {format_bytes(buffer.size_bytes)}" for buffer in worst.largest
         )
         advice = "; ".join(self.suggestions) or "nothing smaller fits either"
         return MemoryBudgetError(

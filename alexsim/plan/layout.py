@@ -96,6 +96,7 @@ def lay_out(device: int, steps: StepList, pieces: list[Piece], policy: Policy) -
     buffers = tuple(
         Buffer(
             name=piece.name,
+            label=piece.label,
             device=f"gpu{device}",
             category=piece.category,
             layer=piece.layer,
@@ -200,7 +201,7 @@ def _taken_by(ops: list[Step], sends: int, collectives: Mapping[str, Collective]
 
 
 def _adds(op: Step, exchange: Exchange) -> bool:
-    return op.kind == OpKind.ACCUMULATE and op.id == f"{exchange.name}.accumulate"
+    return op.kind == OpKind.ACCUMULATE and op.operands["x"] == (exchange.target_buffer,)
 
 
 def _groups(pieces: list[Piece], lives: dict[str, tuple[int, int]], policy: Policy) -> list[_Group]:

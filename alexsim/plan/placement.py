@@ -16,7 +16,8 @@ from alexsim.plan.records import Operands, OpKind, Queue, letter
 class Step:
     """One op before its dependencies and scratch are known."""
 
-    id: str
+    id: str = field(init=False)
+    label: str
     kind: OpKind
     device: int
     part: Part | None = None
@@ -39,10 +40,13 @@ class Step:
     waits: tuple[str, ...] = ()
     """Buffers like those that other devices send or receive here, where this one stands for them:
     it sends when it has them, and uses them no sooner than they do."""
+    in_test: bool = False
 
     def __post_init__(self) -> None:
         if self.part is not None:
             self.layer, self.column = self.part.layer.name, self.part.column
+        owner = f"{self.layer}.{letter(self.column)}" if self.layer else f"gpu{self.device}"
+        self.id = f"{owner}.{self.label}"
 
 
 def activation(device: int, layer: str, column: int) -> str:

@@ -100,7 +100,7 @@ def _ops(steps: StepList, device: int, layout: Layout, spec: PlanSpec) -> tuple[
     for step in steps.steps[device]:
         depends_on = hazards.of(step)
         if step.kind == OpKind.WAIT:
-            depends_on.add(f"{step.exchange}.post")
+            depends_on.add(steps.posts[step.exchange])
         if step.kind == OpKind.BARRIER:
             depends_on.update(previous)
             previous.clear()
@@ -127,8 +127,10 @@ def _ops(steps: StepList, device: int, layout: Layout, spec: PlanSpec) -> tuple[
 def _op(step: Step, device: int, depends_on: tuple[str, ...], choice: Choice) -> Op:
     return Op(
         id=step.id,
+        label=step.label,
         kind=step.kind,
         device=f"gpu{device}",
+        device_index=device,
         layer=step.layer,
         column=step.column,
         queue=step.queue,
@@ -149,7 +151,12 @@ def _op(step: Step, device: int, depends_on: tuple[str, ...], choice: Choice) ->
         collective=step.collective,
         turn=step.turn,
         barrier=step.barrier,
+        in_test=step.in_test or step.kind in _IN_TEST,
     )
+
+
+_IN_TEST = frozenset({OpKind.UPLOAD, OpKind.FORWARD, OpKind.LOSS, OpKind.ALL_GATHER})
+"""Always part of a forward pass alone; of exchanges and barriers, some are."""
 
 
 class _Hazards:

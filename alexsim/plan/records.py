@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cache
 from typing import Literal
@@ -14,6 +14,7 @@ from alexsim.network.layers import Shape
 from alexsim.network.network import Network, Part
 from alexsim.network.update_rules import Optimizer
 from alexsim.plan.spec import Partition, PlanSpec, Policy, Schedule, TransportName
+from alexsim.trace import Activity, Span
 
 Queue = Literal["compute", "copy_in", "copy_out"]
 Algorithm = Literal["", "direct", "winograd"]
@@ -31,21 +32,30 @@ class OpKind(StrEnum):
     device's part of a ``Collective``, which is over when they end.
     """
 
-    UPLOAD = "upload"
+    _value_: str
+    activity: Activity
+    """What a device does in such an op."""
+
+    def __new__(cls, value: str, activity: Activity = "computing") -> OpKind:
+        kind = str.__new__(cls, value)
+        kind._value_, kind.activity = value, activity
+        return kind
+
+    UPLOAD = "upload", "upload"
     DRAW = "draw"
     FORWARD = "forward"
     LOSS = "loss"
     GRAD_INPUT = "grad_input"
     GRAD_WEIGHT = "grad_weight"
     UPDATE = "update"
-    POST = "exchange_post"
-    WAIT = "exchange_wait"
+    POST = "exchange_post", "exchange"
+    WAIT = "exchange_wait", "exchange"
     ACCUMULATE = "accumulate"
     CLEAR = "clear"
-    ALL_REDUCE = "all_reduce"
-    ALL_GATHER = "all_gather"
-    REDUCE_SCATTER = "reduce_scatter"
-    BARRIER = "barrier"
+    ALL_REDUCE = "all_reduce", "all_reduce"
+    ALL_GATHER = "all_gather", "all_reduce"
+    REDUCE_SCATTER = "reduce_scatter", "all_reduce"
+    BARRIER = "barrier", "barrier"
 
 
 class Category(StrEnum):
@@ -69,7 +79,7 @@ class Category(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Buffer:
-    """A named piece of one device's memory, for all or part of a step.
+    """A named piece of one device's memory, for all or part of a step; ``label`` is its name there.
 
     ``block`` is the memory it lies in, ``channel`` its first channel there: the outputs that a
     layer reads from several columns are slices of one block. A buffer with ``shares`` overwrites
@@ -78,6 +88,7 @@ class Buffer:
     """
 
     name: str
+    label: str
     device: str
     category: Category
     layer: str
@@ -114,14 +125,19 @@ class Block:
 class Op:
     """One unit of device work. ``reads``, ``writes``: buffers; ``depends_on``: op ids.
 
+    ``id`` tells it from all others, ``label`` from those of its layer and column, or, if it has no
+    layer, of its device.
     ``operands`` says what each buffer is to the op: ``x`` (``x0``, ``x1`` ... of a layer with
     several inputs), ``y``, a parameter's or an auxiliary buffer's name, and with a ``d`` before it
     a gradient. An operand of several buffers lies side by side in one block.
     """
 
     id: str
+    label: str
     kind: OpKind
     device: str
+    device_index: int
+    """Place of the device among the plan's."""
     layer: str
     column: int
     queue: Queue
@@ -150,13 +166,35 @@ class Op:
     """Whose images a layer that a hybrid plan splits works on."""
     barrier: str = ""
     """What a barrier is called on every device that meets there."""
+    in_test: bool = False
+    """Whether it runs without a backward pass too."""
+
+    def span(
+        self, *, step: int, start_s: float, end_s: float, source: str, queue: str = ""
+    ) -> Span:
+        """One run, as a trace has it; on the op's own queue, if on no other."""
+        return Span(
+            op_id=self.id,
+            activity=self.kind.activity,
+            kind=self.kind,
+            layer=self.layer,
+            exchange=self.exchange,
+            device=self.device,
+            device_index=self.device_index,
+            queue=queue or self.queue,
+            step=step,
+            start_s=start_s,
+            end_s=end_s,
+            source=source,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
     """One transfer of an activation or its gradient between two devices.
 
-    Of a gradient that a collective brings, ``target_buffer`` is the sum that it is added to.
+    Of a gradient that a collective brings, ``target_buffer`` is the sum that it is added to; of one
+    that is added straight from the source's memory, the source's buffer.
     """
 
     name: str
@@ -177,6 +215,16 @@ class Exchange:
     def exchanged_bytes(self) -> int:
         """Bytes that cross between devices."""
         return self.size_bytes
+
+    @property
+    def label(self) -> str:
+        """Whose values go which way."""
+        return f"{self.layer}.{letter(self.column)}.{self.direction}"
+
+    @property
+    def lands(self) -> bool:
+        """Whether it has a place in the target's memory."""
+        return self.target_buffer != self.source_buffer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,6 +261,11 @@ class Collective:
             size * (len(readers) - (column in readers))
             for column, size in zip(self.columns, self.column_bytes, strict=True)
         )
+
+    @property
+    def label(self) -> str:
+        """Its name: it has many ways."""
+        return self.name
 
     @property
     def senders(self) -> tuple[int, ...]:
@@ -466,11 +519,21 @@ _COMPUTED = frozenset(
     }
 )
 """What a backend has kernels for; copies and sums are everyone's."""
+PASS_OF = {
+    OpKind.FORWARD: "forward",
+    OpKind.DRAW: "forward",
+    OpKind.LOSS: "forward",
+    OpKind.GRAD_INPUT: "grad_input",
+    OpKind.ACCUMULATE: "grad_input",
+    OpKind.GRAD_WEIGHT: "grad_weight",
+    OpKind.UPDATE: "update",
+}
+"""The pass of a layer to which an op's time belongs."""
 
 
-def waited_for(update: Op) -> str:
-    """What the wait of an update for sums of gradients is called in a trace."""
-    return f"{update.id}.{OpKind.ALL_REDUCE}"
+def waited_for(update: Op) -> Op:
+    """The wait of an update for sums of gradients, which a trace tells from the update."""
+    return replace(update, id=f"{update.id}.{OpKind.ALL_REDUCE}", kind=OpKind.ALL_REDUCE)
 
 
 @cache

@@ -172,7 +172,7 @@ class StepList(Crossings):
         device = self.device_of[part.column]
         self.steps[device].append(
             Step(
-                id=f"{part.layer.name}.{letter(part.column)}.{self.tag}{kind}{of}",
+                label=f"{self.tag}{kind}{of}",
                 kind=kind,
                 device=device,
                 part=part,
@@ -195,7 +195,7 @@ class StepList(Crossings):
         pixels = self.batch_size * elements(self.network.input_shape)
         self.steps[device].append(
             Step(
-                id=f"gpu{device}.upload",
+                label="upload",
                 kind=OpKind.UPLOAD,
                 device=device,
                 queue=self.queue("copy_in"),
@@ -265,7 +265,7 @@ class StepList(Crossings):
                 self._grad_inputs(part)
         if parts[0].gathers:
             # The next turn overwrites what others may still read; what comes now, it does not.
-            self.barrier("next")
+            self.barrier("next", in_test=True)
         if passes_on and self.turn is not None:
             self.scatter(self.network.parts[index])
         elif passes_on:

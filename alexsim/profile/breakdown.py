@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from alexsim.plan.records import Op, OpKind, Plan, waited_for
+from alexsim.plan.records import PASS_OF, Op, OpKind, Plan, waited_for
 from alexsim.plan.tables import memory_table
 from alexsim.profile.records import (
     Ceilings,
@@ -21,16 +21,6 @@ from alexsim.simulate.records import Simulation
 from alexsim.trace import Trace
 
 PASSES = ("forward", "grad_input", "grad_weight", "update")
-PASS_OF = {
-    OpKind.FORWARD: "forward",
-    OpKind.DRAW: "forward",
-    OpKind.LOSS: "forward",
-    OpKind.GRAD_INPUT: "grad_input",
-    OpKind.ACCUMULATE: "grad_input",
-    OpKind.GRAD_WEIGHT: "grad_weight",
-    OpKind.UPDATE: "update",
-}
-"""The pass of a layer to which an op's time belongs."""
 _OVERHEAD = 10
 """Whatever takes so many times what arithmetic and memory need is bound by something else."""
 
@@ -51,12 +41,9 @@ def rounds_of(trace: Trace, plan: Plan) -> list[dict[str, float]]:
 
 def transfers_s(plan: Plan, rounds: Rounds) -> float:
     """Uploads, exchanges and sums of a step, and waiting for sums, all devices."""
-    moves = (
-        OpKind.UPLOAD, OpKind.POST, OpKind.WAIT, OpKind.ALL_REDUCE, OpKind.ALL_GATHER,
-        OpKind.REDUCE_SCATTER,
-    )  # fmt: skip
-    ids = [op.id for op in plan.ops() if op.kind in moves]
-    ids += [waited_for(op) for op in plan.ops() if op.kind == OpKind.UPDATE]
+    moves = ("upload", "exchange", "all_reduce")
+    ids = [op.id for op in plan.ops() if op.kind.activity in moves]
+    ids += [waited_for(op).id for op in plan.ops() if op.kind == OpKind.UPDATE]
     return sum(statistics.median(ops.get(one, 0.0) for ops in rounds) for one in ids)
 
 

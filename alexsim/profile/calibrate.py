@@ -24,7 +24,6 @@ from alexsim.profile.microbench import METHOD, rates
 from alexsim.profile.records import quantile
 from alexsim.simulate.costs.measured import REST, Calibration, Rate, signature
 from alexsim.simulate.records import NINE_IN_TEN, Simulation
-from alexsim.simulate.tasks import COMPUTING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +187,7 @@ def check(plan: Plan, simulation: Simulation, rounds: Sequence[Round]) -> list[C
         layers[layer.name] += layer.total_s
     ops: dict[str, list[str]] = defaultdict(list)
     for op in plan.ops():
-        if op.kind in COMPUTING:
+        if op.kind.activity == "computing":
             ops[op.layer].append(op.id)
     rows = [("step", simulation.step_s, [one.step_s for one in rounds])]
     rows += [

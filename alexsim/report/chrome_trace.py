@@ -23,7 +23,7 @@ from alexsim.report.trace_ops import (
     profilers_name,
 )
 from alexsim.strict_json import json_text
-from alexsim.trace import Span, Trace, device_number
+from alexsim.trace import Span, Trace
 from alexsim.units import MIB
 
 Event = dict[str, Any]
@@ -190,7 +190,7 @@ class _Rows:
         if not self._launches:
             made = self._complete(name, category, pid, span.queue, when)
             return made | {"args": arguments}
-        made = self._complete(profilers_name(span) or name, category, pid, span.queue, when)
+        made = self._complete(profilers_name(span, name), category, pid, span.queue, when)
         if not is_seen(made["ts"], made["ts"] + made["dur"]):
             del made["cat"]  # readers of profiles pass over it
             return made | {"args": arguments}
@@ -239,12 +239,10 @@ class _Rows:
         waits: dict[tuple[int, int, str], Span] = {}
         columns = len(self._clock.plan.devices)
         for span in self._spans:
-            op = self._ops.get(span.op_id)
-            if op is not None and op.kind in (OpKind.POST, OpKind.WAIT):
-                # Replicas' devices are numbered through.
-                replica = device_number(span.device) // columns
-                ends = posts if op.kind == OpKind.POST else waits
-                ends[span.step, replica, op.exchange] = span
+            if span.kind in (OpKind.POST, OpKind.WAIT):
+                replica = span.device_index // columns
+                ends = posts if span.kind == OpKind.POST else waits
+                ends[span.step, replica, span.exchange] = span
         ids = {exchange.name: n for n, exchange in enumerate(self._clock.plan.posted, start=1)}
         for key, post in posts.items():
             wait = waits.get(key)

@@ -152,6 +152,7 @@ def _alive(device: DevicePlan, moments: tuple[Moment, ...]) -> list[dict[str, An
     return [
         {
             "name": held.buffer.name,
+            "label": held.buffer.label,
             "category": str(held.buffer.category),
             "bytes": held.buffer.size_bytes,
         }
@@ -185,6 +186,7 @@ def _exchanges(plan: Plan, simulation: Simulation) -> list[dict[str, Any]]:
     return [
         {
             "name": one.name,
+            "label": one.label,
             "source": one.source,
             "target": one.target,
             "bytes": one.exchanged_bytes,
@@ -233,7 +235,12 @@ def _spans(spans: list[Span] | tuple[Span, ...]) -> list[dict[str, Any]]:
     return [
         {
             "id": span.op_id,
+            "activity": span.activity,
+            "kind": span.kind,
+            "layer": span.layer,
+            "exchange": span.exchange,
             "device": span.device,
+            "device_index": span.device_index,
             "queue": span.queue,
             "start_s": round(span.start_s - start, 9),
             "end_s": round(span.end_s - start, 9),

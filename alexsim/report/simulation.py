@@ -14,7 +14,7 @@ from alexsim.report.recipe import stages_table
 from alexsim.report.tables import data_path_text, milliseconds, plain_table
 from alexsim.simulate.records import DeviceTimes, ExchangeTimes, Simulation
 from alexsim.simulate.sensitivity import Sensitivity
-from alexsim.trace import activity
+from alexsim.trace import Activity
 from alexsim.train.stages import Training
 from alexsim.units import MIB
 
@@ -194,8 +194,7 @@ def _critical_path(simulation: Simulation, network: Network) -> RenderableType:
     seconds: dict[tuple[str, str], float] = defaultdict(float)
     pieces: dict[tuple[str, str], int] = defaultdict(int)
     for span in simulation.critical_path:
-        what = activity(span.op_id)
-        name = kinds[span.op_id.partition(".")[0]] if what == "computing" else _NAMES[what]
+        name = _NAMES.get(span.activity) or kinds[span.layer]
         seconds[span.device, name] += span.duration_s
         pieces[span.device, name] += 1
     devices = [span.device for span in simulation.critical_path]
@@ -217,13 +216,14 @@ def _critical_path(simulation: Simulation, network: Network) -> RenderableType:
     return out
 
 
-_NAMES = {
+_NAMES: dict[Activity, str] = {
     "exchange": "exchange",
     "all_reduce": "all-reduce",
     "upload": "upload",
     "barrier": "barriers",
     "host": "data path",
 }
+"""What does not compute."""
 
 
 def _layers(simulation: Simulation) -> RenderableType:
@@ -250,11 +250,11 @@ def _longest(simulation: Simulation) -> RenderableType:
     )  # fmt: skip
     devices: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for op in sorted(simulation.ops, key=lambda op: -op.seconds):
-        layer, _, rest = op.name.split(".", 2)
         share = f"{100 * op.seconds / simulation.step_s:.1f} %"
-        devices[f"{layer} {rest}", f"{1e3 * op.seconds:.2f}", share, op.limit].append(op.device)
-    for (name, *cells), alike in itertools.islice(devices.items(), _LONGEST):
-        out.add_row(name, " ".join(alike), *cells)
+        cells = (f"{op.layer} {op.label}", f"{1e3 * op.seconds:.2f}", share, op.limit)
+        devices[cells].append(op.device)
+    for (name, *rest), alike in itertools.islice(devices.items(), _LONGEST):
+        out.add_row(name, " ".join(alike), *rest)
     return out
 
 
@@ -263,9 +263,8 @@ def _exchanges(simulation: Simulation) -> RenderableType:
     in_turns: dict[str, list[ExchangeTimes]] = defaultdict(list)
     rows = []
     for one in simulation.exchanges:
-        name = ".".join(one.name.split(".")[:3])
         if one.turn is None:
-            rows.append((name, one.source, one.target, [one]))
+            rows.append((one.label, one.source, one.target, [one]))
         else:
             in_turns[f"{one.layer} {one.direction}"].append(one)
     rows += [
@@ -284,7 +283,7 @@ def _sensitivities(rows: Sequence[Sensitivity]) -> RenderableType:
     return out
 
 
-_MARKS = {"computing": "#", "host": "#", "barrier": "."}
+_MARKS: dict[Activity, str] = {"computing": "#", "host": "#", "barrier": "."}
 
 
 def timeline(simulation: Simulation) -> str:
@@ -292,7 +291,7 @@ def timeline(simulation: Simulation) -> str:
     lines = ["Timeline of a step: # computing, = transfer, . idle"]
     rows: dict[tuple[str, str], list[tuple[float, float, str]]] = defaultdict(list)
     for span in simulation.trace.spans:
-        mark = _MARKS.get(activity(span.op_id), "=")
+        mark = _MARKS.get(span.activity, "=")
         rows[span.device, span.queue].append((span.start_s, span.end_s, mark))
     for (device, queue), spans in sorted(rows.items()):
         bar = ["."] * _BAR

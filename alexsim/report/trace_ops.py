@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from alexsim.plan.records import Op, OpKind
-from alexsim.trace import Span, activity
+from alexsim.trace import Span
 
 AHEAD_US = 2.0
 """The host begins a step's launches so much before the step's first op."""
@@ -20,22 +20,14 @@ AHEAD_US = 2.0
 
 def kind_of(op: Op | None, span: Span) -> tuple[str, str]:
     """Category and name of an op's event, transfers as CUDA's own profilers call them."""
-    name = span.op_id.removeprefix(f"{span.device}.")
-    if op is None:
-        # Waiting for sums belongs to no op of the plan.
-        if activity(span.op_id) == "all_reduce":
-            return "gpu_memcpy", f"Memcpy PtoP ({name})"
-        return "host", name
-    match op.kind:
-        case OpKind.UPLOAD:
+    # What is the device's alone is in the device's row: it needs no more of a name.
+    name = op.label if op and not op.layer else span.op_id
+    match span.activity:
+        case "host":
+            return "host", span.queue
+        case "upload":
             return "gpu_memcpy", f"Memcpy HtoD ({name})"
-        case (
-            OpKind.POST
-            | OpKind.WAIT
-            | OpKind.ALL_REDUCE
-            | OpKind.ALL_GATHER
-            | OpKind.REDUCE_SCATTER
-        ):
+        case "exchange" | "all_reduce":
             return "gpu_memcpy", f"Memcpy PtoP ({name})"
     return "kernel", name
 
@@ -64,26 +56,26 @@ def arguments_of(op: Op | None, span: Span) -> dict[str, Any]:
     return found
 
 
-def profilers_name(span: Span) -> str:
-    """What profilers call an op that communicates or waits; nothing for others.
+def profilers_name(span: Span, name: str) -> str:
+    """What profilers call an op that communicates or waits; all others have their own name.
 
     Transfers between ranks have NCCL's names, the same on both ends. ``Sync`` is neither
     communication nor computation there.
     """
-    match activity(span.op_id):
+    match span.activity:
         case "exchange":
             return "ncclKernel_SendRecv"
         case "all_reduce":
-            return _COLLECTIVES[span.op_id.rpartition(".")[2]]
+            return _COLLECTIVES[span.kind]
         case "barrier":
-            return f"Sync {span.op_id.removeprefix(f'{span.device}.')}"
-    return ""
+            return f"Sync {name}"
+    return name
 
 
-_COLLECTIVES = {
-    "all_reduce": "ncclKernel_AllReduce",
-    "all_gather": "ncclKernel_AllGather",
-    "reduce_scatter": "ncclKernel_ReduceScatter",
+_COLLECTIVES: dict[str, str] = {
+    OpKind.ALL_REDUCE: "ncclKernel_AllReduce",
+    OpKind.ALL_GATHER: "ncclKernel_AllGather",
+    OpKind.REDUCE_SCATTER: "ncclKernel_ReduceScatter",
 }
 
 

@@ -4,39 +4,31 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from alexsim.simulate.engine import Times
 from alexsim.simulate.records import NINE_IN_TEN, DeviceTimes, Interval
 from alexsim.simulate.tasks import TaskList
-from alexsim.trace import Span, activity
+from alexsim.trace import Span
 
 TRANSFER_SPREAD, HOST_SPREAD = 0.2, 0.3
 """Standard deviation of the logarithm of a transfer's time and of a stage of the data path:
 published copies over one kind of link differ by about a fifth, hosts and disks by more."""
 
 
-def critical_path(listed: TaskList, times: Times, last: int, origin: float) -> tuple[Span, ...]:
+def critical_path(
+    spans: Mapping[int, Span], times: Times, last: int, origin: float
+) -> tuple[Span, ...]:
     """The chain of tasks that ends with ``last``, back to where the step began.
 
-    Each one started when the one before it ended, so their lengths add up to the step's.
+    Each one started when the one before it ended, so their lengths add up to the step's. ``spans``
+    are by task.
     """
     found = []
     index = last
     while index >= 0 and times.end[index] > origin:
         if times.end[index] > times.start[index]:
-            device, _, queue = listed.tasks[index].queue.partition(".")
-            found.append(
-                Span(
-                    op_id=listed.ops[index][2],
-                    device=device,
-                    queue=queue,
-                    step=0,
-                    start_s=max(0.0, times.start[index] - origin),
-                    end_s=times.end[index] - origin,
-                    source="simulated",
-                )
-            )
+            found.append(spans[index])
         index = times.cause[index]
     return tuple(reversed(found))
 
@@ -60,7 +52,7 @@ def interval(
         computing = max(device.busy_s for device in devices)
         alone_s = max(step_s - device.idle_s for device in devices)
     else:
-        computing = sum(s.duration_s for s in path if activity(s.op_id) == "computing")
+        computing = sum(s.duration_s for s in path if s.activity == "computing")
         alone_s = step_s
     # Beside a data path that takes years, what the devices take is lost in rounding.
     share = computing / alone_s if alone_s else 0.0

@@ -46,9 +46,13 @@ def _up(machine: Machine, device: int, way: str, alike: int = 1) -> list[_Hop]:
     hops = [_Hop(f"link{device}.{way}", machine.link)]
     group = int(machine.devices_per_uplink.value)
     if group > 1:
-        uplink = f"uplink{device // group}.{way}"
+        uplink = f"uplink{_uplink(machine, device)}.{way}"
         hops.append(_Hop(uplink, machine.uplink, min(alike, group)))
     return hops
+
+
+def _uplink(machine: Machine, device: int) -> int:
+    return device // int(machine.devices_per_uplink.value)
 
 
 def _node(machine: Machine, device: int) -> int:
@@ -79,11 +83,7 @@ def between(machine: Machine, source: int, target: int, size_bytes: int) -> Path
     if machine.peer_link is not None and not across:
         return _path([_Hop(f"peer{source}-{target}", machine.peer_link)], size_bytes)
     up, down = _up(machine, source, "up"), _up(machine, target, "down")
-    if (
-        not across
-        and up[1:]
-        and up[1].resource.partition(".")[0] == (down[1].resource.partition(".")[0])
-    ):
+    if not across and _uplink(machine, source) == _uplink(machine, target):
         up, down = up[:1], down[:1]  # the switch that both stand at turns it round
     return _path([*up, *across, *down], size_bytes)
 

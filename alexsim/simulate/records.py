@@ -46,6 +46,8 @@ class ExchangeTimes:
     """One transfer between devices, or one that all take part in at a time."""
 
     name: str
+    label: str
+    """Whose values go which way."""
     layer: str
     direction: str
     turn: int | None
@@ -61,7 +63,10 @@ class OpTimes:
     """One op that computes, and what limits most of its time."""
 
     name: str
+    label: str
+    """What it does among the ops of its layer and column."""
     device: str
+    layer: str
     kind: str
     seconds: float
     limit: str

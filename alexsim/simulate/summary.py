@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import takewhile
 
-from alexsim.plan.records import Op, OpKind, Plan
+from alexsim.plan.records import PASS_OF, Op, OpKind, Plan
 from alexsim.simulate.costs.gemm import peak_flop_per_s
 from alexsim.simulate.critical import critical_path, interval
-from alexsim.simulate.engine import Task, Times
+from alexsim.simulate.engine import Times
 from alexsim.simulate.records import (
     DataPathTimes,
     DeviceTimes,
@@ -20,7 +20,7 @@ from alexsim.simulate.records import (
     Simulation,
 )
 from alexsim.simulate.tasks import TaskList
-from alexsim.trace import Activity, Span, Trace, activity, covered_s
+from alexsim.trace import Activity, Span, Trace, covered_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,15 +35,19 @@ class Run:
 
     def closing(self, step: int) -> tuple[int, float]:
         """The task of the devices that ends a step, and when; the first step begins at 0."""
-        ends = [
-            (finish, index)
-            for index, ((of, op, _), finish) in enumerate(
-                zip(self.listed.ops, self.times.end, strict=True)
-            )
-            if of == step and op is not None
-        ]
-        finish, index = max(ends, default=(0.0, 0))
+        if step < 0:
+            return 0, 0.0
+        ends = [(finish, index) for index, _, _, finish in self.ops_of(step)]
+        finish, index = max(ends)
         return index, finish
+
+    def ops_of(self, step: int) -> Iterator[tuple[int, Op, float, float]]:
+        """A step's tasks that are of ops, and when each started and ended."""
+        ops, start, end = self.listed.ops, self.times.start, self.times.end
+        for index in self.listed.of_step[step].values():
+            of = ops[index][0]
+            if isinstance(of, Op):
+                yield index, of, start[index], end[index]
 
     @property
     def step_s(self) -> float:
@@ -62,7 +66,6 @@ def summarise(
         without_data_s: the step if they were ready; by default it is this one.
     """
     listed = run.listed
-    start, end = run.times.start, run.times.end
     last = run.looked_at
     origin = run.closing(last - 1)[1]
     closing, closed = run.closing(last)
@@ -71,15 +74,13 @@ def summarise(
     copies = plan.stands_for
     host_s, count = data_path.seconds if data_path else 0.0, len(plan.devices) * copies
     mine = [
-        (op, task, begin, finish, name)
-        for (step, op, name), task, begin, finish in zip(
-            listed.ops, listed.tasks, start, end, strict=True
-        )
-        if step == last
+        (op, listed.tasks[index].seconds, begin, finish)
+        for index, op, begin, finish in run.ops_of(last)
     ]
-    spans = tuple(_spans(run, origin, step_s))
+    spans = dict(_spans(run, origin, closed))
+    trace = Trace(spans=tuple(spans.values()))
     devices = tuple(
-        _device(listed, index, mine, spans, step_s) for index in range(len(plan.devices))
+        _device(listed, index, mine, trace, step_s) for index in range(len(plan.devices))
     )
     images = plan.images // copies
     ops = _ops(listed)
@@ -89,11 +90,10 @@ def summarise(
     # Of several heads, or turns, the last cost before anything goes back.
     first = [op for op in plan.devices[0].ops if op.kind in (OpKind.LOSS, OpKind.GRAD_INPUT)]
     loss = [op.id for op in takewhile(lambda op: op.kind == OpKind.LOSS, first)][-1]
-    loss_end = next(finish for op, _, _, finish, name in mine if name == loss) - origin
-    # A sum of gradients before an update bears its op, under a name of its own.
-    update = [b for op, _, b, _, n in mine if op and op.kind == OpKind.UPDATE and n == op.id]
+    loss_end = next(finish for op, _, _, finish in mine if op.id == loss) - origin
+    update = [begin for op, _, begin, _ in mine if op.kind == OpKind.UPDATE]
     backward_end = min(update, default=closed) - origin
-    path = critical_path(listed, run.times, closing, origin)
+    path = critical_path(spans, run.times, closing, origin)
     return Simulation(
         network=plan.network.name,
         machine=machine.name,
@@ -112,7 +112,7 @@ def summarise(
         done_share=flop / sum(op.count.flop for op in plan.ops()),
         ideal_training_images_per_s=one_peak * images / flop,
         data_path=data_path,
-        all_reduce_s=sum(t.seconds for _, t, _, _, n in mine if activity(n) == "all_reduce")
+        all_reduce_s=sum(s for op, s, _, _ in mine if op.kind.activity == "all_reduce")
         / len(plan.devices),
         devices=devices,
         exchanges=_exchange_times(plan, mine),
@@ -122,7 +122,7 @@ def summarise(
         device_memory_bytes=int(machine.device.memory_bytes.value),
         power_w=count * machine.device.power_w.value,
         price_usd=count * price.value if (price := machine.device.price_usd) else None,
-        trace=Trace(spans=spans),
+        trace=trace,
     )
 
 
@@ -138,40 +138,40 @@ def _peak_flop_per_s(listed: TaskList, ops: tuple[OpTimes, ...], devices: int) -
     return max(one, *(op.flop / op.seconds for op in ops if op.seconds))
 
 
-def _spans(run: Run, origin: float, step_s: float) -> Iterator[Span]:
-    """What happens while the step runs: its ops, and what the host does ahead for others."""
-    for (_, _, name), task, begin, finish in zip(
-        run.listed.ops, run.listed.tasks, run.times.start, run.times.end, strict=True
+def _spans(run: Run, origin: float, closed: float) -> Iterator[tuple[int, Span]]:
+    """Tasks that run while the step does: its ops, and what the host does ahead for others."""
+    for index, ((of, queue), begin, finish) in enumerate(
+        zip(run.listed.ops, run.times.start, run.times.end, strict=True)
     ):
-        if finish <= origin or begin >= origin + step_s:
-            continue
-        device, _, queue = task.queue.partition(".")
-        yield Span(
-            op_id=name,
-            device=device,
-            queue=queue,
-            step=0,
-            start_s=max(0.0, begin - origin),
-            end_s=min(step_s, finish - origin),
-            source="simulated",
-        )
+        if finish > origin and begin < closed:
+            yield (
+                index,
+                of.span(
+                    queue=queue,
+                    step=0,
+                    start_s=max(0.0, begin - origin),
+                    end_s=min(closed, finish) - origin,
+                    source="simulated",
+                ),
+            )
 
 
-_Placed = tuple[Op | None, Task, float, float, str]
+_Timed = tuple[Op, float, float, float]
+"""An op of the step that is looked at, its length, its start and its end."""
 
 
 def _device(
-    listed: TaskList, index: int, mine: list[_Placed], spans: tuple[Span, ...], step_s: float
+    listed: TaskList, index: int, mine: list[_Timed], trace: Trace, step_s: float
 ) -> DeviceTimes:
     device = listed.plan.devices[index]
     whole: dict[Activity, float] = defaultdict(float)
-    for op, task, _, _, name in mine:
-        if op is not None and op.device == device.name:
-            whole[activity(name)] += task.seconds
+    for op, seconds, _, _ in mine:
+        if op.device_index == index:
+            whole[op.kind.activity] += seconds
     when: dict[Activity, list[tuple[float, float]]] = defaultdict(list)
-    for span in spans:
-        if span.device == device.name:
-            when[activity(span.op_id)].append((span.start_s, span.end_s))
+    for span in trace.spans:
+        if span.device_index == index:
+            when[span.activity].append((span.start_s, span.end_s))
     exposed: dict[Activity, float] = {}
     seen: list[tuple[float, float]] = []
     reached = 0.0
@@ -196,17 +196,18 @@ _IN_TURN: tuple[Activity, ...] = ("computing", "exchange", "all_reduce", "upload
 """What hides what follows: a transfer counts as exposed where nothing before it goes on."""
 
 
-def _exchange_times(plan: Plan, mine: list[_Placed]) -> tuple[ExchangeTimes, ...]:
+def _exchange_times(plan: Plan, mine: list[_Timed]) -> tuple[ExchangeTimes, ...]:
     seconds: dict[str, float] = defaultdict(float)
-    for op, task, _, _, _ in mine:
-        if op is not None and op.exchange:
-            seconds[op.exchange] += task.seconds
-        elif op is not None and op.collective:
+    for op, taken_s, _, _ in mine:
+        if op.exchange:
+            seconds[op.exchange] += taken_s
+        elif op.collective:
             # All who take part are at it at the same time.
-            seconds[op.collective] = task.seconds
+            seconds[op.collective] = taken_s
     return tuple(
         ExchangeTimes(
             name=one.name,
+            label=one.label,
             layer=one.layer,
             direction=one.direction,
             turn=one.turn,
@@ -231,8 +232,10 @@ def _ops(listed: TaskList) -> tuple[OpTimes, ...]:
         times.append(
             OpTimes(
                 name=op.id,
+                label=op.label,
                 device=op.device,
-                kind=op.kind.value,
+                layer=op.layer,
+                kind=op.kind,
                 seconds=seconds,
                 limit=longest.limit,
                 # A slice of a layer may do its share and a little more: its whole is what counts.
@@ -252,28 +255,20 @@ def _layers(listed: TaskList) -> tuple[LayerTimes, ...]:
         mine = passes.setdefault(key, defaultdict(float))
         limit = limits.setdefault(key, defaultdict(float))
         for cost in listed.costs[op.id]:
-            mine[_PASS.get(op.kind, "forward_s")] += cost.seconds
+            mine[PASS_OF.get(op.kind, "forward")] += cost.seconds
             limit[cost.limit] += cost.seconds
     order = [parts[0].layer.name for parts in listed.plan.network.parts]
     return tuple(
         LayerTimes(
             name=name,
             device=device,
-            forward_s=times["forward_s"],
-            grad_input_s=times["grad_input_s"],
-            grad_weight_s=times["grad_weight_s"],
-            update_s=times["update_s"],
+            forward_s=times["forward"],
+            grad_input_s=times["grad_input"],
+            grad_weight_s=times["grad_weight"],
+            update_s=times["update"],
             limit=max(limits[name, device].items(), key=lambda item: item[1])[0],
         )
         for (name, device), times in sorted(
             passes.items(), key=lambda item: (order.index(item[0][0]), item[0][1])
         )
     )
-
-
-_PASS = {
-    OpKind.GRAD_INPUT: "grad_input_s",
-    OpKind.ACCUMULATE: "grad_input_s",
-    OpKind.GRAD_WEIGHT: "grad_weight_s",
-    OpKind.UPDATE: "update_s",
-}

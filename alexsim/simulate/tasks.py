@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from alexsim.machine.machine import Machine
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.network.network import Part
 from alexsim.plan.backends.aten import done_flop
-from alexsim.plan.records import Collective, Exchange, Op, OpKind, Plan, letter
+from alexsim.plan.records import Collective, Exchange, Op, OpKind, Plan
 from alexsim.simulate import paths
 from alexsim.simulate.correction import Correction
 from alexsim.simulate.costs.libraries import Library
@@ -18,6 +18,7 @@ from alexsim.simulate.costs.measured import REST, Calibration, signature
 from alexsim.simulate.costs.records import Cost, Precision, Work
 from alexsim.simulate.engine import Task
 from alexsim.simulate.host import data_path_times
+from alexsim.trace import Activity, Span
 
 CORES = ("cores",)
 BARRIER_S = 3e-5
@@ -46,28 +47,51 @@ class Timer:
         ]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """What belongs to no op: a stage of a host's data path, or a message on its way."""
+
+    id: str
+    device: str
+    activity: Activity
+    exchange: str = ""
+
+    def span(self, **when: Any) -> Span:
+        """As ``Op.span``."""
+        return Span(
+            op_id=self.id,
+            activity=self.activity,
+            exchange=self.exchange,
+            device=self.device,
+            **when,
+        )
+
+
 @dataclass(slots=True, kw_only=True)
 class TaskList:
-    """Tasks of some steps, and the op that each one runs."""
+    """Tasks of some steps, and whose each one is."""
 
     plan: Plan
     timer: Timer
     data: DataPath
     tasks: list[Task] = field(default_factory=list)
-    ops: list[tuple[int, Op | None, str]] = field(default_factory=list)
-    """Step, op and name of each task; no op on the host."""
+    ops: list[tuple[Op | Beside, str]] = field(default_factory=list)
+    """Whose each task is, and the device's queue that it is on."""
+    of_step: list[dict[str, int]] = field(default_factory=list)
+    """Every step's tasks, by id of what they are of."""
     costs: dict[str, list[Cost]] = field(default_factory=dict)
-    _of_step: list[dict[str, int]] = field(default_factory=list)
     _crossed: dict[str, int] = field(default_factory=dict)
     """The last transfer over each link."""
     _last: dict[str, int] = field(default_factory=dict)
-    """The last task of each queue."""
+    """The last task of each of the engine's queues."""
     _exchanges: dict[str, Exchange] = field(init=False)
     _collectives: dict[str, Collective] = field(init=False)
     _members: dict[str, int] = field(init=False)
     """Of each collective, how many of the plan's devices take part."""
     _parts: dict[tuple[str, int], Part] = field(init=False)
     _waits: dict[str, Op] = field(init=False)
+    _gradients: dict[str, list[str]] = field(init=False)
+    """Of each layer, the ops of all devices that make its weights' gradient."""
 
     def __post_init__(self) -> None:
         self._parts = {(p.layer.name, p.column): p for ps in self.plan.network.parts for p in ps}
@@ -75,12 +99,16 @@ class TaskList:
         self._collectives = {one.name: one for one in self.plan.collectives}
         self._members = Counter(op.collective for op in self.plan.ops() if op.collective)
         self._waits = {op.exchange: op for op in self.plan.ops() if op.kind == OpKind.WAIT}
+        self._gradients = {}
+        for op in self.plan.ops():
+            if op.kind == OpKind.GRAD_WEIGHT:
+                self._gradients.setdefault(op.layer, []).append(op.id)
 
     def build(self, steps: int) -> None:
         """Emit ``steps`` steps: the host's work, then every device's ops."""
         alike: dict[tuple[object, ...], list[Cost]] = {}
         for op in self.plan.ops():
-            if op.kind not in COMPUTING:
+            if op.kind.activity != "computing":
                 continue
             if self.timer.calibration is not None:
                 flop = done_flop(op, self._parts[op.layer, op.column])
@@ -94,7 +122,7 @@ class TaskList:
                 alike[key] = self.timer.costs(self._work(op))
             self.costs[op.id] = alike[key]
         for step in range(steps):
-            self._of_step.append({})
+            self.of_step.append({})
             crop = self._host(step)
             self._devices(step, crop)
 
@@ -114,18 +142,28 @@ class TaskList:
             epilogue=self._parts[op.epilogue, op.column] if op.epilogue else None,
         )
 
-    def _add(self, step: int, name: str, op: Op | None, task: Task) -> int:
-        self.tasks.append(task)
-        self.ops.append((step, op, name))
-        self._last[task.queue] = len(self.tasks) - 1
-        self._of_step[step][name] = len(self.tasks) - 1
-        return len(self.tasks) - 1
+    def _add(
+        self,
+        step: int,
+        of: Op | Beside,
+        queue: str,
+        seconds: float,
+        after: tuple[int, ...],
+        holds: tuple[str, ...] = (),
+    ) -> int:
+        # Nothing waits for its turn to be on its way.
+        lane = of.id if queue == "hop" else f"{of.device}.{queue}"
+        index = len(self.tasks)
+        self.tasks.append(Task(seconds, lane, after, holds))
+        self.ops.append((of, queue))
+        self._last[lane] = self.of_step[step][of.id] = index
+        return index
 
     def _host(self, step: int) -> tuple[int, ...]:
         """Read, decode, crop the step's images; two batches may lie ready at a time."""
         if self.data == "none":
             return ()
-        uploads = [f"{device.name}.upload" for device in self.plan.devices]
+        uploads = [op.id for op in self.plan.ops() if op.kind == OpKind.UPLOAD]
         if self.timer.calibration is None:
             return self._stages(step, "", uploads, ())
         # Where times are measured, decoding takes the cores that compute: all devices' together,
@@ -149,14 +187,15 @@ class TaskList:
             after = previous
             if step >= 2:
                 # A stage may be two batches ahead of the one that takes its work.
-                after = (*after, *(self._of_step[step - 2][taker] for taker in takers))
+                after = (*after, *(self.of_step[step - 2][taker] for taker in takers))
             holds = cores if stage != "disk" else ()
-            name = f"host.{whose}{stage}"
-            previous = (self._add(step, name, None, Task(seconds, name, after, holds)),)
+            queue = f"{whose}{stage}"
+            of = Beside(id=f"host.{queue}", device="host", activity="host")
+            previous = (self._add(step, of, queue, seconds, after, holds),)
         return previous
 
     def _devices(self, step: int, crop: tuple[int, ...]) -> None:
-        known = self._of_step[step]
+        known = self.of_step[step]
         pending: list[list[Op]] = [list(device.ops) for device in self.plan.devices]
         # Devices take turns up to where they meet: so whatever an op waits for is there before.
         position = [0] * len(pending)
@@ -179,11 +218,7 @@ class TaskList:
         """Ids of what must be over before ``op``: a sum waits for every device's part."""
         if op.kind != OpKind.ALL_REDUCE or self.plan.partition != "hybrid":
             return op.depends_on
-        gradients = [
-            f"{op.layer}.{letter(device.columns[0])}.{OpKind.GRAD_WEIGHT}"
-            for device in self.plan.devices
-        ]
-        return (*op.depends_on, *gradients)
+        return (*op.depends_on, *self._gradients[op.layer])
 
     def _meet(self, step: int, pending: list[list[Op]], position: list[int]) -> None:
         """Every device stands at a barrier or a collective, or is through: those go on that all
@@ -215,22 +250,23 @@ class TaskList:
     def _barriers(self, step: int, ops: list[Op], last: list[Op]) -> None:
         """All go on when all have come."""
         assert {op.kind for op in ops} == {OpKind.BARRIER}, [op.id for op in ops]
-        known = self._of_step[step]
+        known = self.of_step[step]
         seconds = BARRIER_S if self.timer.calibration is None else self._heard_s(ops[0])
         before = {known[need] for op in ops for need in op.depends_on if need in known}
         before |= {known[op.id] for op in last}
         for op in ops:
-            self._add(step, op.id, op, Task(seconds, f"{op.device}.compute", tuple(before)))
+            self._add(step, op, "compute", seconds, tuple(before))
 
     def _together(self, step: int, name: str, ops: list[Op]) -> None:
         """All take part in a collective at a time, when all have what they need for it."""
-        known = self._of_step[step]
-        queues = [self._collective_queue(op) for op in ops]
+        known = self.of_step[step]
+        queue = self._collective_queue
         before = {known[need] for op in ops for need in op.depends_on}
-        before |= {self._last[queue] for queue in queues if queue in self._last}
+        lanes = [f"{op.device}.{queue}" for op in ops]
+        before |= {self._last[lane] for lane in lanes if lane in self._last}
         seconds = self._collective_s(self._collectives[name])
-        for op, queue in zip(ops, queues, strict=True):
-            self._add(step, op.id, op, Task(seconds, queue, tuple(before)))
+        for op in ops:
+            self._add(step, op, queue, seconds, tuple(before))
 
     def _collective_s(self, of: Collective) -> float:
         """One column's values go to all devices, or their gradients come back; or all columns'."""
@@ -250,7 +286,7 @@ class TaskList:
         return journeys * link.latency_s.value if link else 0.0
 
     def _op(self, step: int, device: int, op: Op, crop: tuple[int, ...]) -> None:
-        known = self._of_step[step]
+        known = self.of_step[step]
         after = tuple([known[need] for need in self._needs(op)])
         seconds = 0.0
         links: tuple[str, ...] = ()
@@ -262,7 +298,7 @@ class TaskList:
                 self._apart(step, op, seconds, after)
                 return
             # All virtual GPUs of this machine compute on the same cores.
-            self._add(step, op.id, op, Task(seconds, f"{op.device}.{op.queue}", after, CORES))
+            self._add(step, op, op.queue, seconds, after, CORES)
             return
         machine, size = self.timer.machine, op.count.moved_bytes
         if op.kind == OpKind.UPLOAD:
@@ -272,13 +308,13 @@ class TaskList:
             if step >= 2 and op.queue != "compute":
                 # Two input buffers: this one is free when the step before the last has ended.
                 last = self.plan.devices[device].ops[-1].id
-                after = (*after, self._of_step[step - 2][last])
+                after = (*after, self.of_step[step - 2][last])
         elif op.kind in (OpKind.POST, OpKind.WAIT):
             seconds, links = self._exchange(op)
         elif op.kind == OpKind.ALL_REDUCE:
             part = self._parts[op.layer, op.column]
             seconds = self._all_reduce_s(part, self.plan.turns * self.plan.replicas)
-            self._add(step, op.id, op, Task(seconds, self._collective_queue(op), after))
+            self._add(step, op, self._collective_queue, seconds, after)
             return
         elif op.id in self.costs:
             seconds = sum([cost.seconds for cost in self.costs[op.id]])
@@ -287,7 +323,7 @@ class TaskList:
         # Transfers cross a link in the order in which they are issued, whichever is ready first: so
         # nothing that is faster ever lets another one in before what more depends on.
         after = (*after, *[self._crossed[link] for link in links if link in self._crossed])
-        index = self._add(step, op.id, op, Task(seconds, f"{op.device}.{op.queue}", after))
+        index = self._add(step, op, op.queue, seconds, after)
         self._crossed |= dict.fromkeys(links, index)
 
     def _apart(self, step: int, op: Op, seconds: float, after: tuple[int, ...]) -> None:
@@ -299,25 +335,30 @@ class TaskList:
         link = self.timer.machine.network
         assert link is not None
         # One thread of the host runs a device's whole list, copies too.
-        queue, hop, cores = f"{op.device}.compute", link.latency_s.value, (f"{op.device}.cores",)
+        cores = (f"{op.device}.cores",)
         if op.kind == OpKind.POST:
             exchange = self._exchanges[op.exchange]
             copied = self._measured_s(self._waits[op.exchange])
-            sent = (self._add(step, op.id, op, Task(copied, queue, after, cores)),)
+            done = self._add(step, op, "compute", copied, after, cores)
             rate = link.bytes_per_s.value * link.efficiency.value
-            wire = f"{exchange.source}>{exchange.target}"
-            crossing = Task(exchange.size_bytes / rate, wire, sent)
-            arrived = (self._add(step, f"{exchange.name}.wire", None, crossing),)
-            on_the_way = Task(hop, f"{exchange.name}.hop", arrived)
-            self._add(step, f"{exchange.name}.arrived", None, on_the_way)
+            way = {"wire": exchange.size_bytes / rate, "hop": link.latency_s.value}
+            for queue, taken_s in way.items():
+                message = Beside(
+                    id=f"{exchange.name}.{queue}",
+                    device=f"{exchange.source}>{exchange.target}",
+                    activity="exchange",
+                    exchange=exchange.name,
+                )
+                done = self._add(step, message, queue, taken_s, (done,))
             return
         if op.kind == OpKind.WAIT:
-            after = (*after, self._of_step[step][f"{op.exchange}.arrived"])
-        self._add(step, op.id, op, Task(seconds, queue, after, cores))
+            after = (*after, self.of_step[step][f"{op.exchange}.hop"])
+        self._add(step, op, "compute", seconds, after, cores)
 
-    def _collective_queue(self, op: Op) -> str:
+    @property
+    def _collective_queue(self) -> str:
         """In the overlap schedule the network, where one follows the other."""
-        return f"{op.device}.{'compute' if self.plan.schedule == 'serial' else 'network'}"
+        return "compute" if self.plan.schedule == "serial" else "network"
 
     def _all_reduce_s(self, part: Part, devices: int) -> float:
         item = 2 if self.timer.precision == "fp16" else FLOAT_BYTES
@@ -343,17 +384,3 @@ class TaskList:
         else:
             path = paths.from_host(machine, target, exchange.size_bytes)
         return path.seconds, path.holds
-
-
-COMPUTING = frozenset(
-    {
-        OpKind.FORWARD,
-        OpKind.GRAD_INPUT,
-        OpKind.GRAD_WEIGHT,
-        OpKind.UPDATE,
-        OpKind.DRAW,
-        OpKind.LOSS,
-        OpKind.ACCUMULATE,
-        OpKind.CLEAR,
-    }
-)

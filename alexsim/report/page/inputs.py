@@ -13,6 +13,7 @@ from alexsim.network.update_rules import Optimizer
 from alexsim.plan.records import letter
 from alexsim.plan.spec import Partition, PlanSpec, Policy, Schedule
 from alexsim.profile.records import Ceilings
+from alexsim.report.page.earlier import complete
 from alexsim.report.page.shape import CHECK, CHECKS, METRIC, SAMPLE, check, check_document, parsed
 from alexsim.report.page.shape import CONFIG as CONFIG_SHAPE
 from alexsim.report.profile_document import plan_document
@@ -206,6 +207,7 @@ def _as_run(settings: dict[str, Any]) -> Wanted:
 def _document(path: Path) -> dict[str, Any]:
     document = parsed(_text(path), str(path))
     check_document(document, str(path))
+    complete(document)
     return cast(dict[str, Any], document)
 
 

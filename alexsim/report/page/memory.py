@@ -260,7 +260,7 @@ def alive_table(device: dict[str, Any]) -> Table:
         ),
         rows=tuple(
             (
-                Cell(text=one["name"].removeprefix(f"{device['name']}/")),
+                Cell(text=one["label"]),
                 Cell(text=CATEGORIES.get(one["category"], one["category"])),
                 Cell(text=in_mib(one["bytes"]), value=one["bytes"]),
             )

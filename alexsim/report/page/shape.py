@@ -35,7 +35,11 @@ class Optional:
     shape: Any
 
 
-_SPANS = [{"id": str, "device": str, "queue": str, "start_s": NUMBER, "end_s": NUMBER}]
+_SPANS = [
+    {"id": str, "device": str, "queue": str, "start_s": NUMBER, "end_s": NUMBER}
+    | dict.fromkeys(("activity", "kind", "layer", "exchange"), Optional(str))
+    | {"device_index": Optional(int)}
+]
 _LAYER = {
     "name": str,
     "kind": str,
@@ -74,7 +78,9 @@ _DOCUMENT = {
                 "planned_bytes": int,
                 "by_category": Each(int),
                 "peak_op": str,
-                "alive_at_peak": [{"name": str, "category": str, "bytes": int}],
+                "alive_at_peak": [
+                    {"name": str, "label": Optional(str), "category": str, "bytes": int}
+                ],
                 "timeline": [{"op": str, "by_category": Each(int)}],
             }
         ],
@@ -82,6 +88,7 @@ _DOCUMENT = {
     "exchanges": [
         {
             "name": str,
+            "label": Optional(str),
             "source": str,
             "target": str,
             "bytes": int,

@@ -8,6 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from alexsim.plan.records import PASS_OF, OpKind
 from alexsim.report.page.bars import bar, inside
 from alexsim.report.page.chart import Scale, label, text_width, x_axis
 from alexsim.report.page.elements import (
@@ -22,7 +23,7 @@ from alexsim.report.page.elements import (
 )
 from alexsim.report.page.passes import HATCHED, pass_keys
 from alexsim.report.page.text import digits, milliseconds, percent, seconds, shortened
-from alexsim.trace import activity, covered_s, device_number
+from alexsim.trace import covered_s
 
 _WIDTH, _LEFT, _RIGHT = 1120.0, 128.0, 1112.0
 _ROW, _GAP = 30.0, 30.0
@@ -49,7 +50,7 @@ def spent_of(document: dict[str, Any]) -> tuple[Spent, ...]:
         step_s = max((span["end_s"] for span in spans), default=0.0)
         for device in dict.fromkeys(span["device"] for span in spans):
             mine = [span for span in spans if span["device"] == device]
-            busy = [span for span in mine if activity(span["id"]) != "barrier"]
+            busy = [span for span in mine if span["activity"] != "barrier"]
             found.append(
                 Spent(
                     clock=clock,
@@ -65,9 +66,7 @@ def spent_of(document: dict[str, Any]) -> tuple[Spent, ...]:
 
 
 def _covered(spans: Sequence[dict[str, Any]], what: str) -> float:
-    return covered_s(
-        (span["start_s"], span["end_s"]) for span in spans if activity(span["id"]) == what
-    )
+    return covered_s((span["start_s"], span["end_s"]) for span in spans if span["activity"] == what)
 
 
 def timeline(document: dict[str, Any]) -> Figure | None:
@@ -176,7 +175,7 @@ class _Clock:
             busy = [
                 (span["start_s"], span["end_s"])
                 for span in self.spans
-                if span["device"] == device and activity(span["id"]) != "barrier"
+                if span["device"] == device and span["activity"] != "barrier"
             ]
             idle = self.step_s - covered_s(busy)
             last = [row for row in self.rows if row[0] == device][-1]
@@ -185,13 +184,13 @@ class _Clock:
             yield label(4, at, f"idle {percent(idle / self.step_s)}", "small")
 
     def _span(self, span: dict[str, Any], scale: Scale) -> Markup:
-        style = _style(span["id"])
+        style = _style(span)
         if style == "barrier":
             return Markup("")
         y = self.y((span["device"], span["queue"]))
         left, right = scale(1e3 * span["start_s"]), scale(1e3 * span["end_s"])
         width = max(right - left, 1.6 if style == "exchange" else 0.4)
-        name = shortened(span["id"].partition(".")[0], 12)
+        name = shortened(span["layer"], 12)
         hatched = style in HATCHED
         took = seconds(span["end_s"] - span["start_s"])
         children = [
@@ -206,15 +205,13 @@ class _Clock:
         """A line for every exchange, from where it is posted to where it has arrived."""
         ends: dict[tuple[int, str], dict[str, dict[str, Any]]] = {}
         for span in self.spans:
-            name, _, what = span["id"].rpartition(".")
-            if what in ("post", "wait"):
-                # Replicas' devices are numbered through.
-                replica = device_number(span["device"]) // self.columns
-                ends.setdefault((replica, name), {})[what] = span
+            if span["kind"] in (OpKind.POST, OpKind.WAIT):
+                replica = span["device_index"] // self.columns
+                ends.setdefault((replica, span["exchange"]), {})[span["kind"]] = span
         for (_, name), both in ends.items():
             if len(both) < 2:
                 continue
-            post, wait = both["post"], both["wait"]
+            post, wait = both[OpKind.POST], both[OpKind.WAIT]
             from_y, to_y = (self.y((one["device"], one["queue"])) for one in (post, wait))
             down = to_y > from_y
             yield tag(
@@ -235,18 +232,15 @@ class _Clock:
             )  # fmt: skip
 
 
-def _style(op: str) -> str:
-    what = activity(op)
-    if what in ("exchange", "all_reduce"):
-        return "exchange"
-    if what in ("upload", "host"):
-        return "upload"
-    if what == "barrier":
-        return "barrier"
-    last = op.rpartition(".")[2]
-    if last in ("grad_input", "grad_weight", "update"):
-        return last
-    return "grad_input" if last == "accumulate" else "forward"
+def _style(span: dict[str, Any]) -> str:
+    match span["activity"]:
+        case "exchange" | "all_reduce":
+            return "exchange"
+        case "upload" | "host":
+            return "upload"
+        case "barrier":
+            return "barrier"
+    return PASS_OF.get(span["kind"], "forward")
 
 
 def _table(found: Sequence[Spent]) -> Table:
@@ -305,7 +299,7 @@ def traffic(document: dict[str, Any]) -> Table | None:
         columns=text_columns("exchange", "way") + number_columns(*heads),
         rows=tuple(
             cells(
-                one["name"].removesuffix(f".{one['source']}-{one['target']}"),
+                one["label"],
                 f"{one['source']} → {one['target']}",
                 one["bytes"],
                 one,
