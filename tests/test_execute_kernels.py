@@ -184,11 +184,13 @@ def test_max_pool(
     x = (images(*shape) * levels / 6).round() / levels
     expected, dy, (first,) = gradients(lambda x: F.max_pool2d(x, size, stride), x)
     exact = first if ties == "first" else all_ties(x.double(), dy.double(), size, stride)
-    y, dx = poisoned(tuple(expected.shape), sliced=True), poisoned(shape)
+    y, dx = (poisoned(tuple(v.shape), sliced=True) for v in (expected, x))
     max_pool_forward(layer, x, y, chunk)
     max_pool_grad_input(layer, x, y, dy, dx, chunk, add=False)
     assert torch.equal(y.double(), expected)
     torch.testing.assert_close(dx.double(), exact, **FLOAT32)
+    max_pool_grad_input(layer, x, y, dy, dx, chunk, add=True)
+    torch.testing.assert_close(dx.double(), 2 * exact, **FLOAT32)
 
 
 def test_average_pool() -> None:

@@ -6,7 +6,6 @@ window that hangs over an edge has no input at some taps.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ from alexsim.execute.aten.chunks import channels_last, chunks
 from alexsim.network.layers import AdaptiveAveragePool, AveragePool, MaxPool, Pool, pair
 
 Tensor = torch.Tensor
+_aten = torch.ops.aten
 
 
 class _Tap(NamedTuple):
@@ -55,39 +55,57 @@ def max_pool_forward(layer: MaxPool, x: Tensor, y: Tensor, size: int) -> None:
 def max_pool_grad_input(
     layer: MaxPool, x: Tensor, y: Tensor, dy: Tensor, dx: Tensor, size: int, *, add: bool
 ) -> None:
-    """Route each output's gradient to its maximum, through the maxima of the rows.
+    """Route each output's gradient to its window's maximum: the first, or all that are equal."""
+    if layer.ties == "all":
+        _route_to_all(layer, x, y, dy, dx, size, add=add)
+        return
+    window = [
+        *map(pair, (layer.size, layer.stride, layer.padding)),
+        (1, 1),
+        layer.rounding == "ceil",
+    ]
+    for part in chunks(x.shape[0], size):
+        # Which was the first is not kept: finding it again costs less than to route by ourselves.
+        first = _aten.max_pool2d_with_indices(x[part], *window)[1]
+        of = (dy[part], x[part], *window, first)
+        if add:
+            dx[part].add_(_aten.max_pool2d_with_indices_backward(*of))
+        else:
+            _aten.max_pool2d_with_indices_backward.grad_input(*of, grad_input=dx[part])
 
-    An input equals its window's maximum exactly if it equals its row's maximum and that equals the
-    window's. So both tie rules split into rows, then columns: all equal inputs, or the first row
-    that attains the maximum and the first input in it.
-    """
+
+def _route_to_all(
+    layer: MaxPool, x: Tensor, y: Tensor, dy: Tensor, dx: Tensor, size: int, *, add: bool
+) -> None:
+    """Through the maxima of the rows: an input equals its window's maximum exactly if it equals its
+    row's maximum and that equals the window's."""
     rows = _taps(layer, 0, x.shape[2], y.shape[2])
     columns = _taps(layer, 1, x.shape[3], y.shape[3])
     x, y, dy, dx = channels_last(x), channels_last(y), channels_last(dy), channels_last(dx)
-    wide, dwide, mask, left = (_row_scratch(x, y, size) for _ in range(4))
+    wide, dwide, mask = (_row_scratch(x, y, size) for _ in range(3))
     for part in chunks(x.shape[0], size):
         count = part.stop - part.start
         row_max, drow = wide[:count], dwide[:count].zero_()
         _row_maxima(x[part], columns, row_max)
-        route = _route_first if layer.ties == "first" else _route_all
-        height = y.shape[1]
-        small = (mask[:count, :height], left[:count, :height])
-        if height > mask.shape[1]:  # more windows than rows: padded pools of very small maps
-            small = (torch.empty_like(y[part]), torch.empty_like(y[part]))
-        route(
-            [(row_max[:, t.inputs], drow[:, t.inputs], (slice(None), t.outputs)) for t in rows],
-            y[part],
-            dy[part],
-            *small,
-        )
+        hits, height = mask[:count], y.shape[1]
+        # More windows than rows: padded pools of very small maps.
+        small = torch.empty_like(y[part]) if height > mask.shape[1] else hits[:, :height]
+        for t in rows:
+            _route(row_max[:, t.inputs], drow[:, t.inputs], y[part], dy[part], small, t.outputs, 1)
         xs, dxs = x[part], dx[part]
         if not add:
             dxs.zero_()
-        every = slice(None)
-        taps = [
-            (xs[:, :, t.inputs], dxs[:, :, t.inputs], (every, every, t.outputs)) for t in columns
-        ]
-        route(taps, row_max, drow, mask[:count], left[:count])
+        for t in columns:
+            _route(xs[:, :, t.inputs], dxs[:, :, t.inputs], row_max, drow, hits, t.outputs, 2)
+
+
+def _route(
+    x: Tensor, dx: Tensor, top: Tensor, dtop: Tensor, mask: Tensor, outputs: slice, axis: int
+) -> None:
+    """Add the gradients of those outputs whose maximum a tap is."""
+    at = (*(slice(None) for _ in range(axis)), outputs)
+    hit = torch.eq(x, top[at], out=mask[at])
+    dx.addcmul_(hit, dtop[at])
 
 
 def _row_maxima(x: Tensor, columns: list[_Tap], out: Tensor) -> None:
@@ -108,28 +126,6 @@ def _maxima(views: list[tuple[_Tap, Tensor]], out: Tensor, axis: int) -> None:
     for tap, view in others:
         here = out.narrow(axis, tap.outputs.start, tap.outputs.stop - tap.outputs.start)
         torch.maximum(here, view, out=here)
-
-
-_Taps = Sequence[tuple[Tensor, Tensor, tuple[slice, ...]]]
-"""Inputs, their gradients, and the outputs that have them."""
-
-
-def _route_all(taps: _Taps, top: Tensor, dtop: Tensor, mask: Tensor, left: Tensor) -> None:
-    del left
-    for x, dx, outputs in taps:
-        hit = mask[outputs]
-        torch.eq(x, top[outputs], out=hit)
-        dx.addcmul_(hit, dtop[outputs])
-
-
-def _route_first(taps: _Taps, top: Tensor, dtop: Tensor, mask: Tensor, left: Tensor) -> None:
-    left.copy_(dtop)
-    for x, dx, outputs in taps:
-        hit, rest = mask[outputs], left[outputs]
-        torch.eq(x, top[outputs], out=hit).mul_(rest)
-        dx.add_(hit)
-        # The mask is 0 or 1: what went to this tap is taken away exactly.
-        rest.sub_(hit)
 
 
 def average_pool_forward(layer: AveragePool, x: Tensor, y: Tensor) -> None:

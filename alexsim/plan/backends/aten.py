@@ -215,9 +215,13 @@ def _rows(kind: OpKind, part: Part) -> int:
     channels, height, width = part.input_shape
     backward = kind == OpKind.GRAD_INPUT
     match part.layer:
+        case MaxPool(ties="first") if backward:
+            # Copies of what is a slice of channels; maxima, and where they are in eight bytes.
+            outputs = math.prod(part.output_shape)
+            return FLOAT_BYTES * (2 * math.prod(part.input_shape) + 4 * outputs)
         case MaxPool():
             rows = channels * height * part.output_shape[2]
-            return FLOAT_BYTES * rows * (4 if backward else 1)
+            return FLOAT_BYTES * rows * (3 if backward else 1)
         case LocalResponseNorm(size=size):
             padded = 2 * (channels + size - 1) * height * width
         case SpatialResponseNorm(size=size):
