@@ -29,6 +29,7 @@ from alexsim.cli.sweep import sweep
 from alexsim.cli.train import train
 from alexsim.cli.validate import validate
 from alexsim.errors import AlexsimError
+from alexsim.execute.malloc import set_allocators
 from alexsim.names import STREAM_ERRORS
 
 app = typer.Typer(
@@ -108,6 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             # Names of files are bytes, and need not be UTF-8.
             stream.reconfigure(errors=STREAM_ERRORS)
     given = sys.argv[1:] if arguments is None else list(arguments)
+    set_allocators()
     try:
         _refuse_empty(given)
         code = the_command().main(

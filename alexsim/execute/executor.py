@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from alexsim.execute.cards import Cards, Timeline, places
 from alexsim.execute.context import Hyperparameters, StepContext
-from alexsim.execute.malloc import keep_freed_memory
+from alexsim.execute.malloc import set_allocators
 from alexsim.execute.random import normal
 from alexsim.execute.runner import Choices, DeviceRunner
 from alexsim.execute.stored import rows_before, stored_parameters
@@ -56,7 +56,7 @@ class Executor:
         if plan.replicas > 1 and transport is None:
             raise ValueError("replicas need a transport to each other")
         self.choices = replace(choices or Choices(), **given)  # type: ignore[arg-type]
-        keep_freed_memory()
+        set_allocators()
         self.plan = plan
         count = len(plan.devices)
         where = [place] * count if place else places(self.choices.device, count)
