@@ -17,12 +17,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from alexsim.network.layers import Concat
 from alexsim.network.network import Part
 from alexsim.network.update_rules import RULES, Optimizer
 
 FLOAT_BYTES = 4
+_remembered = lru_cache(maxsize=1 << 13)
+"""Plans of other choices, and of other machines' budgets, have the same ops again and again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +47,7 @@ def macs(part: Part) -> int:
     return part.multiply_adds
 
 
+@_remembered
 def forward(part: Part, batch_size: int) -> Count:
     """Cost of the forward op."""
     outputs = math.prod(part.output_shape)
@@ -56,6 +60,7 @@ def forward(part: Part, batch_size: int) -> Count:
     )
 
 
+@_remembered
 def grad_input(part: Part, batch_size: int, of: int | None = None) -> Count:
     """Cost of the gradient with respect to the layer's whole input, or to one of its inputs."""
     outputs = math.prod(part.output_shape)
@@ -71,6 +76,7 @@ def grad_input(part: Part, batch_size: int, of: int | None = None) -> Count:
     )
 
 
+@_remembered
 def grad_weight(part: Part, batch_size: int, *, fused: bool, later: bool = False) -> Count:
     """Cost of the weight and bias gradients; ``fused``: added into the momentum at once.
 
@@ -147,6 +153,7 @@ def bytes_told(second: Part, batch_size: int) -> int:
     return _bytes_kept(second, batch_size) or told
 
 
+@_remembered
 def update(part: Part, *, fused: bool, optimizer: Optimizer = "sgd-2012") -> Count:
     """Cost of one update of the part's parameters; ``fused``: of what is left of it."""
     rule = RULES[optimizer]

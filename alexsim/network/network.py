@@ -26,9 +26,10 @@ INPUT = "input"
 """Name of what the first layer reads; every column reads the same images."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Part:
-    """One layer in one column, with its shapes resolved (batch left out).
+    """One layer in one column, with its shapes resolved (batch left out); each is itself alone, so
+    that what depends on it can be looked up.
 
     ``inputs`` are its inputs, each the outputs that it is made of: one, or several that lie side
     by side (columns in order, or what a concatenation puts together).

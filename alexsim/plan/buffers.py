@@ -10,36 +10,39 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.network.layers import Auxiliary, Convolution, Role, Shape, pair
 from alexsim.network.network import INPUT, Part
 from alexsim.network.update_rules import RULES, UPDATES
 from alexsim.plan.records import Category, letter
-from alexsim.plan.spec import Policy
 from alexsim.plan.steps import StepList
 
 LABEL_BYTES = 8
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class Piece:
-    """A buffer before it has a place and a lifetime."""
+    """A buffer before it has a place and a lifetime; ``what`` it is to its layer."""
 
-    name: str = field(init=False)
-    label: str
     device: int
-    category: Category
     layer: str
     column: int
+    what: str
+    category: Category
     shape: Shape
     item_bytes: int = FLOAT_BYTES
-    shares: str = ""
     persistent: bool = False
+    shares: str = ""
+    label: str = field(init=False)
+    name: str = field(init=False)
     size_bytes: int = field(init=False)
 
     def __post_init__(self) -> None:
+        within = self.layer != INPUT
+        self.label = f"{self.layer}.{letter(self.column)}.{self.what}" if within else self.what
         self.name = f"gpu{self.device}/{self.label}"
         self.size_bytes = math.prod(self.shape) * self.item_bytes
 
@@ -57,68 +60,63 @@ def partial_sum_copies(part: Part) -> int:
     return -(-math.prod(part.output_shape[1:]) // per_copy)
 
 
-def pieces(steps: StepList, policy: Policy) -> list[Piece]:
-    """Every buffer of every device under ``policy``, uploads first, then layer by layer."""
+def pieces(steps: StepList) -> list[Piece]:
+    """Every buffer of every device, uploads first, then layer by layer."""
     found = [*_inputs(steps)]
     for parts in steps.layers:
         for part in parts:
-            found += _part_pieces(steps, policy, part)
+            found += _part_pieces(steps, part)
             found += _remote_pieces(steps, part)
     found += _landings(steps, found)
     # What several layers read of another device has one copy here.
     found = list({piece.name: piece for piece in found}.values())
-    if policy == "reuse":
-        touched = {name for ops in steps.steps for op in ops for name in (*op.reads, *op.writes)}
+    if steps.spec.policy == "reuse":
+        touched = {name for ops in steps.ops for op in ops for name in (*op.reads, *op.writes)}
         found = [piece for piece in found if piece.name in touched]
     return found
 
 
 def _inputs(steps: StepList) -> Iterator[Piece]:
     shape = (steps.batch_size, *steps.network.input_shape)
-    for device in range(len(steps.steps)):
+    for device in range(len(steps.ops)):
         # The 2012 system uploads the next minibatch while this one trains.
         for name in ("input", "input.next"):
-            yield _piece(device, name, Category.INPUT, INPUT, 0, shape)
+            yield Piece(device, INPUT, 0, name, Category.INPUT, shape)
         if steps.device_of[0] == device:
             images = steps.batch_size * steps.turns
-            yield _piece(device, "labels", Category.INPUT, INPUT, 0, (images,), LABEL_BYTES)
+            yield Piece(device, INPUT, 0, "labels", Category.INPUT, (images,), LABEL_BYTES)
 
 
-def _part_pieces(steps: StepList, policy: Policy, part: Part) -> Iterator[Piece]:
+def _part_pieces(steps: StepList, part: Part) -> Iterator[Piece]:
     device, layer = steps.device_of[part.column], part.layer
     shape = (steps.batch_size, *part.output_shape)
     trains = layer.name in steps.trainable
-
-    def piece(name: str, category: Category, shape: Shape, *, persistent: bool = False) -> Piece:
-        made = _piece(device, name, category, layer.name, part.column, shape)
-        made.persistent = persistent
-        return made
-
+    piece = partial(Piece, device, layer.name, part.column)
     if part.view:
         return
     # Between two layers that are one op, nothing is in memory.
     if layer.name not in steps.fusions:
         output = piece("activation", Category.ACTIVATION, shape)
-        if policy != "as-released" and layer.overwrites_input and _is_free(steps, part):
+        if steps.spec.policy != "as-released" and layer.overwrites_input and _is_free(steps, part):
             output.shares = steps.inputs(part)[0][0]
         yield output
     if steps.has_grad(layer.name) and steps.end_of(part, backward=True) is None:
         grad = piece("activation_grad", Category.ACTIVATION_GRAD, shape)
-        grad.shares = _overwritten(steps, policy, part, grad.name)
+        grad.shares = _overwritten(steps, part, grad.name)
         yield grad
     for kept in _left_behind(steps, part):
         images = (steps.batch_size,) if kept.per_image else ()
-        made = piece(kept.name, Category(kept.category), (*images, *kept.shape))
-        yield replace(made, item_bytes=kept.item_bytes)
+        held = Category(kept.category)
+        yield piece(kept.name, held, (*images, *kept.shape), item_bytes=kept.item_bytes)
     for name, size, role, *_ in part.parameters_by_name.values():
         yield piece(name, Category.WEIGHT, size, persistent=True)
         if not (trains and role != Role.RUNNING):
             continue
-        for state in RULES[steps.optimizer].state:
+        for state in RULES[steps.spec.optimizer].state:
             yield piece(f"{name}.{state}", Category.MOMENTUM, size, persistent=True)
         if not (role == Role.WEIGHT and steps.fuses(part)):
             yield piece(f"{name}.grad", Category.WEIGHT_GRAD, size)
-    if trains and part.trained and RULES[steps.optimizer].counts_updates:
+    if trains and part.trained and RULES[steps.spec.optimizer].counts_updates:
         yield piece(UPDATES, Category.MOMENTUM, (1,), persistent=True)
     if trains and isinstance(layer, Convolution):
         # One such buffer per convolution, reused over the columns it reads.
@@ -127,10 +125,10 @@ def _part_pieces(steps: StepList, policy: Policy, part: Part) -> Iterator[Piece]
         yield piece("partial_sum", Category.PARTIAL_SUM, (partial_sum_copies(part), *one_pass))
 
 
-def _overwritten(steps: StepList, policy: Policy, part: Part, grad: str) -> str:
+def _overwritten(steps: StepList, part: Part, grad: str) -> str:
     """The buffer that the gradient of a part's output lies in, if it has none of its own."""
     readers = steps.network.readers[part.layer.name]
-    if policy != "as-released" and len(readers) == 1:
+    if steps.spec.policy != "as-released" and len(readers) == 1:
         (after,) = readers
         if steps.network.parts_of(after)[0].layer.overwrites_grad:
             device = steps.device_of[part.column]
@@ -155,43 +153,23 @@ def _remote_pieces(steps: StepList, part: Part) -> Iterator[Piece]:
         if steps.has_grad(read.layer):
             categories.append(Category.REMOTE_GRAD)
         for category in categories:
-            yield _piece(device, category, category, read.layer, read.column, shape)
+            yield Piece(device, *read, category, category, shape)
 
 
 def _landings(steps: StepList, found: list[Piece]) -> Iterator[Piece]:
     """Where another device's gradient arrives before it is added, if the backend needs that."""
 
     def landing(grad: Piece, name: str) -> Piece:
-        place = (grad.layer, grad.column, grad.shape)
-        return _piece(grad.device, name, Category.WORKSPACE, *place)
+        place = (grad.device, grad.layer, grad.column)
+        return Piece(*place, name, Category.WORKSPACE, grad.shape)
 
     known = {piece.name for piece in found}
     grads = {(p.layer, p.column): p for p in found if p.category == Category.ACTIVATION_GRAD}
     for exchange in steps.exchanges:
         if exchange.lands and exchange.target_buffer not in known:
             yield landing(grads[exchange.layer, exchange.column], f"from_{exchange.source}")
-    for op in (op for ops in steps.steps for op in ops if "landing" in op.operands):
+    for op in (op for ops in steps.ops for op in ops if "landing" in op.operands):
         yield landing(grads[op.layer, op.column], "landing")
-
-
-def _piece(
-    device: int,
-    name: str,
-    category: Category,
-    layer: str,
-    column: int,
-    shape: Shape,
-    item_bytes: int = FLOAT_BYTES,
-) -> Piece:
-    return Piece(
-        label=name if layer == INPUT else f"{layer}.{letter(column)}.{name}",
-        device=device,
-        category=category,
-        layer=layer,
-        column=column,
-        shape=shape,
-        item_bytes=item_bytes,
-    )
 
 
 def _is_free(steps: StepList, part: Part) -> bool:

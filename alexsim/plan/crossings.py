@@ -12,9 +12,8 @@ from typing import Literal, NamedTuple
 from alexsim.network.counts import FLOAT_BYTES, Count
 from alexsim.network.network import INPUT, Part
 from alexsim.network.views import Read
-from alexsim.plan.placement import Placement, Step, activation, elements
+from alexsim.plan.placement import Placement, activation, elements
 from alexsim.plan.records import Collective, Exchange, OpKind, Queue, letter
-from alexsim.plan.spec import Schedule
 
 
 class _Crossing(NamedTuple):
@@ -39,18 +38,15 @@ class _End:
 class Crossings(Placement):
     """Op lists of devices that read each other's activations and gradients."""
 
-    schedule: Schedule
-    staged: bool
-    """Gradients land in a buffer of the owner before they are added (2012 added over PCIe)."""
-    first_only: bool = False
-    """Build the first device's ops only: the others do alike."""
-    steps: list[list[Step]] = field(init=False)
     layers: tuple[tuple[Part, ...], ...] = field(init=False)
     """The network's parts on the devices that are built."""
     exchanges: list[Exchange] = field(default_factory=list)
     posts: dict[str, str] = field(default_factory=dict)
     """The op that offers each of them."""
     collectives: list[Collective] = field(default_factory=list)
+    waits: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """By op, buffers like those that other devices send or receive there, where this one stands for
+    them: it sends when it has them, and uses them no sooner than they do."""
     contributed: set[str] = field(default_factory=set)
     """Gradients of activations that have been written, if only in part."""
     fetched: set[tuple[int, Read]] = field(default_factory=set)
@@ -64,8 +60,8 @@ class Crossings(Placement):
     _ends: dict[tuple[object, ...], _End] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.steps = [[] for _ in range(1 if self.first_only else self.devices)]
-        built = range(len(self.steps))
+        Placement.__post_init__(self)
+        built = range(len(self.ops))
         self.layers = tuple(
             tuple(part for part in parts if self.device_of[part.column] in built)
             for parts in self.network.parts
@@ -78,9 +74,9 @@ class Crossings(Placement):
                     self._last.setdefault(key, part.layer.name)
 
     @property
-    def devices(self) -> int:
-        """How many there are, built or not."""
-        return max(self.device_of) + 1
+    def staged(self) -> bool:
+        """Gradients land in a buffer of the owner before they are added (2012 added over PCIe)."""
+        return self.spec.backend != ""
 
     def offer_inputs(self, parts: tuple[Part, ...]) -> list[Exchange]:
         """Offer what these parts read of other devices."""
@@ -139,18 +135,16 @@ class Crossings(Placement):
             if exchange.target_buffer == grad:
                 continue
             size = exchange.size_bytes
-            self.steps[owner].append(
-                Step(
-                    label=f"{_way(exchange)}.accumulate",
-                    kind=OpKind.ACCUMULATE,
-                    device=owner,
-                    part=self.network.part_of(exchange.layer, exchange.column),
-                    operands={"x": (exchange.target_buffer,), "total": (grad,)},
-                    reads=(exchange.target_buffer, grad),
-                    writes=(grad,),
-                    count=Count(elementwise_flop=size // FLOAT_BYTES, moved_bytes=3 * size),
-                    accumulate=True,
-                )
+            self.add(
+                OpKind.ACCUMULATE,
+                f"{_way(exchange)}.accumulate",
+                owner,
+                self.network.part_of(exchange.layer, exchange.column),
+                accumulate=True,
+                operands={"x": (exchange.target_buffer,), "total": (grad,)},
+                reads=(exchange.target_buffer, grad),
+                writes=(grad,),
+                count=Count(elementwise_flop=size // FLOAT_BYTES, moved_bytes=3 * size),
             )
 
     def _comes_from_afar(self, read: Read, device: int) -> bool:
@@ -184,18 +178,18 @@ class Crossings(Placement):
 
     def _meet(self, exchanges: list[Exchange]) -> None:
         """In 2012 all devices met before an exchange was pulled."""
-        if exchanges and self.schedule == "serial":
+        if exchanges and self.spec.schedule == "serial":
             direction = exchanges[0].direction
             self.barrier(f"{exchanges[0].layer}.{direction}", in_test=direction == "forward")
 
     def _half(self, exchange: Exchange, kind: OpKind) -> None:
         posts = kind == OpKind.POST
         device = exchange.source_index if posts else exchange.target_index
-        half = Step(
-            label=f"{_way(exchange)}.{'post' if posts else 'wait'}",
-            kind=kind,
-            device=device,
-            part=self.network.part_of(exchange.layer, exchange.column),
+        half = self.add(
+            kind,
+            f"{_way(exchange)}.{'post' if posts else 'wait'}",
+            device,
+            self.network.part_of(exchange.layer, exchange.column),
             queue=self.queue("copy_out" if posts else "copy_in"),
             reads=(exchange.source_buffer,) if posts else (),
             writes=(exchange.target_buffer,) if not posts and exchange.lands else (),
@@ -203,7 +197,6 @@ class Crossings(Placement):
             exchange=exchange.name,
             in_test=exchange.direction == "forward",
         )
-        self.steps[device].append(half)
         if posts:
             self.posts[exchange.name] = half.id
 
@@ -256,7 +249,7 @@ class Crossings(Placement):
             readers=crossing.readers,
         )
         self.collectives.append(made)
-        for device, steps in enumerate(self.steps):
+        for device in range(len(self.ops)):
             key = (layer, direction, device, self.turn if part.gathers else 0)
             if key not in self._ends:
                 self._ends[key] = self._end(made, device)
@@ -265,22 +258,20 @@ class Crossings(Placement):
                 continue
             if total := end.operands.get("total"):
                 self.contributed.update(total)
-            steps.append(
-                Step(
-                    label=f"{self.tag}{kind}",
-                    kind=kind,
-                    device=device,
-                    layer=layer,
-                    column=device,
-                    operands=end.operands,
-                    reads=end.reads,
-                    writes=end.writes,
-                    count=end.count,
-                    collective=made.name,
-                    turn=self.turn,
-                    waits=self._alike(made, device),
-                )
+            op = self.add(
+                kind,
+                f"{self.tag}{kind}",
+                device,
+                layer=layer,
+                column=device,
+                operands=end.operands,
+                reads=end.reads,
+                writes=end.writes,
+                count=end.count,
+                collective=made.name,
+                turn=self.turn,
             )
+            self.waits[op.id] = self._alike(made, device)
 
     def _alike(self, of: Collective, device: int) -> tuple[str, ...]:
         """What others wait for in a collective, and the device that stands for them has itself."""
@@ -318,23 +309,15 @@ class Crossings(Placement):
 
     def barrier(self, name: str, *, in_test: bool = False) -> None:
         """All devices wait for each other; in the overlap schedule only where they must."""
-        if self.devices == 1 or (self.schedule == "overlap" and name not in ("end", "next")):
+        if self.devices == 1 or (self.spec.schedule == "overlap" and name not in ("end", "next")):
             return
         name = f"{self.tag}{name}"
-        for device, steps in enumerate(self.steps):
-            steps.append(
-                Step(
-                    label=f"barrier.{name}",
-                    kind=OpKind.BARRIER,
-                    device=device,
-                    barrier=name,
-                    in_test=in_test,
-                )
-            )
+        for device in range(len(self.ops)):
+            self.add(OpKind.BARRIER, f"barrier.{name}", device, barrier=name, in_test=in_test)
 
     def queue(self, queue: Queue) -> Queue:
         """That of a copy engine, where there is more than one queue."""
-        return queue if self.schedule == "overlap" else "compute"
+        return queue if self.spec.schedule == "overlap" else "compute"
 
 
 def _way(exchange: Exchange) -> str:

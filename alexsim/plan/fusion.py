@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from alexsim.network.network import Network, Part
 from alexsim.network.views import Read
-from alexsim.plan.backends.base import Backend, read_as_rows
-from alexsim.plan.spec import Policy
+from alexsim.plan.backends import BACKENDS, read_as_rows
+from alexsim.plan.spec import PlanSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,9 +26,10 @@ class Fusion:
     has no backward op, and what lies between them no gradient in memory."""
 
 
-def fusions(network: Network, backend: Backend, policy: Policy) -> dict[str, Fusion]:
-    """What ``backend`` fuses in a network, by the first layer's name."""
-    beside, rows = _side_by_side(network), read_as_rows(network, policy)
+def fusions(spec: PlanSpec) -> dict[str, Fusion]:
+    """What the backend fuses in a network, by the first layer's name."""
+    network, backend = spec.written, BACKENDS[spec.backend]
+    beside, rows = _side_by_side(network), read_as_rows(network, spec.policy)
     found = {}
     for firsts in network.parts:
         name = firsts[0].layer.name

@@ -9,8 +9,7 @@ from typing import TypeVar
 
 from alexsim.network.layers import Shape
 from alexsim.plan.buffers import Piece
-from alexsim.plan.placement import Step
-from alexsim.plan.records import Block, Buffer, Category, Collective, Exchange, OpKind
+from alexsim.plan.records import Block, Buffer, Category, Collective, Exchange, Op, OpKind
 from alexsim.plan.spec import Policy
 from alexsim.plan.steps import StepList
 
@@ -67,9 +66,9 @@ class _Room:
 _Lives = TypeVar("_Lives", _Group, _Room)
 
 
-def lay_out(device: int, steps: StepList, pieces: list[Piece], policy: Policy) -> Layout:
+def lay_out(device: int, steps: StepList, pieces: list[Piece]) -> Layout:
     """Give every piece of one device its block, address and lifetime."""
-    ops = steps.steps[device]
+    ops, policy = steps.ops[device], steps.spec.policy
     mine = [piece for piece in pieces if piece.device == device]
     lives = _lifetimes(device, steps, mine, whole_step=policy != "reuse")
     groups = _groups(mine, lives, policy)
@@ -131,7 +130,7 @@ def lay_out(device: int, steps: StepList, pieces: list[Piece], policy: Policy) -
 def _lifetimes(
     device: int, steps: StepList, pieces: Iterable[Piece], *, whole_step: bool
 ) -> dict[str, tuple[int, int]]:
-    ops = steps.steps[device]
+    ops = steps.ops[device]
     end = len(ops) - 1
     if whole_step:
         return {piece.name: (0, end) for piece in pieces}
@@ -158,14 +157,14 @@ def _span(positions: list[int]) -> tuple[int, int]:
     return min(positions), max(positions)
 
 
-def _pulled_by(steps: StepList, post: Step, device: int) -> int:
+def _pulled_by(steps: StepList, post: Op, device: int) -> int:
     """First position, on the source device, that the other device reaches only after its pull.
 
     That is a barrier, or a wait for something that the other device posts later: what it posts is
     computed from what it pulled.
     """
     exchange = next(e for e in steps.exchanges if e.name == post.exchange)
-    target = steps.steps[exchange.target_index]
+    target = steps.ops[exchange.target_index]
     pulled = next(
         i for i, op in enumerate(target) if op.exchange == post.exchange and op is not post
     )
@@ -175,19 +174,19 @@ def _pulled_by(steps: StepList, post: Step, device: int) -> int:
     barriers = {op.barrier for op in target[pulled:] if op.kind == OpKind.BARRIER}
     return next(
         i
-        for i, op in enumerate(steps.steps[device])
+        for i, op in enumerate(steps.ops[device])
         if (op.kind == OpKind.WAIT and op.exchange in posted)
         or (op.kind == OpKind.BARRIER and op.barrier in barriers)
     )
 
 
-def _taken_by(ops: list[Step], sends: int, collectives: Mapping[str, Collective]) -> int:
+def _taken_by(ops: list[Op], sends: int, collectives: Mapping[str, Collective]) -> int:
     """First position that a device reaches only after all others have taken what it sent.
 
     That is a barrier, or a collective in which it receives from every one of them: whoever sends
     there has ended all collectives before.
     """
-    device = ops[sends].device
+    device = ops[sends].device_index
     takers = set(collectives[ops[sends].collective].receivers) - {device}
     return next(
         index
@@ -200,7 +199,7 @@ def _taken_by(ops: list[Step], sends: int, collectives: Mapping[str, Collective]
     )
 
 
-def _adds(op: Step, exchange: Exchange) -> bool:
+def _adds(op: Op, exchange: Exchange) -> bool:
     return op.kind == OpKind.ACCUMULATE and op.operands["x"] == (exchange.target_buffer,)
 
 
@@ -245,7 +244,9 @@ def _rooms(device: int, steps: StepList, groups: list[_Group]) -> list[_Room]:
         _join(joined[names], names, group_of, rooms)
     for group in groups:
         if not group.block:
-            largest = next(p for p in group.pieces if p.size_bytes == group.size_bytes)
+            largest, *others = group.pieces
+            if others:
+                largest = next(p for p in group.pieces if p.size_bytes == group.size_bytes)
             group.block = group.pieces[0].name
             rooms[group.block] = _Room(
                 name=group.block,

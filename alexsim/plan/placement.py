@@ -1,52 +1,22 @@
-"""Where a step's values are: the device of each column, and the names of buffers."""
+"""Where a step's values are, and its ops: the device of each column, and the names of buffers."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
-from alexsim.network.counts import Count
 from alexsim.network.layers import Shape
 from alexsim.network.network import INPUT, Network, Part
+from alexsim.network.update_rules import Optimizer
 from alexsim.network.views import Read
-from alexsim.plan.records import Operands, OpKind, Queue, letter
+from alexsim.plan.backends import BACKENDS, Asked, Choice, read_as_rows
+from alexsim.plan.records import Op, OpKind, letter
+from alexsim.plan.spec import PlanSpec
 
-
-@dataclass(slots=True, kw_only=True)
-class Step:
-    """One op before its dependencies and scratch are known."""
-
-    id: str = field(init=False)
-    label: str
-    kind: OpKind
-    device: int
-    part: Part | None = None
-    queue: Queue = "compute"
-    operands: Operands = field(default_factory=dict)
-    reads: tuple[str, ...] = ()
-    writes: tuple[str, ...] = ()
-    count: Count = field(default_factory=Count)
-    first_image: int = 0
-    accumulate: bool = False
-    fused: bool = False
-    epilogue: str = ""
-    exchange: str = ""
-    collective: str = ""
-    layer: str = ""
-    """As ``part`` says, if there is one."""
-    column: int = 0
-    turn: int | None = None
-    barrier: str = ""
-    waits: tuple[str, ...] = ()
-    """Buffers like those that other devices send or receive here, where this one stands for them:
-    it sends when it has them, and uses them no sooner than they do."""
-    in_test: bool = False
-
-    def __post_init__(self) -> None:
-        if self.part is not None:
-            self.layer, self.column = self.part.layer.name, self.part.column
-        owner = f"{self.layer}.{letter(self.column)}" if self.layer else f"gpu{self.device}"
-        self.id = f"{owner}.{self.label}"
+_IN_TEST = frozenset({OpKind.UPLOAD, OpKind.FORWARD, OpKind.LOSS, OpKind.ALL_GATHER})
+"""Always part of a forward pass alone; of exchanges and barriers, some are."""
 
 
 def activation(device: int, layer: str, column: int) -> str:
@@ -61,17 +31,96 @@ def parameter(device: int, part: Part, name: str) -> str:
 
 @dataclass(slots=True, kw_only=True)
 class Placement:
-    """A network's columns on devices."""
+    """A network's columns on devices, and the ops of each device so far."""
 
-    network: Network
-    device_of: tuple[int, ...]
+    spec: PlanSpec
+    first_only: bool = False
+    """Build the first device's ops only: the others do alike."""
+    network: Network = field(init=False)
+    device_of: tuple[int, ...] = field(init=False)
     """Device of each column."""
-    batch_size: int
+    batch_size: int = field(init=False)
+    """Images that one op works on."""
+    ops: list[list[Op]] = field(init=False)
     turn: int | None = None
     """Whose images the fully connected layers of a hybrid plan are working on now."""
+    _rows: frozenset[Read] = field(init=False)
+    """Outputs of parts that read or write images as rows."""
+    _choose: Callable[[Asked], Choice] = field(init=False)
+    _told: tuple[Optimizer, int] = field(init=False)
+    """What a backend is told of all ops."""
     _inputs: dict[tuple[str, int, int, str], tuple[tuple[str, ...], ...]] = field(
         default_factory=dict
     )
+
+    def __post_init__(self) -> None:
+        self.network, self.device_of = self.spec.written, self.spec.device_of
+        self.batch_size = self.spec.op_images
+        self.ops = [[] for _ in range(1 if self.first_only else self.devices)]
+        self._choose = BACKENDS[self.spec.backend].choose
+        self._told = (self.spec.optimizer, self.spec.copies)
+        rows = read_as_rows(self.network, self.spec.policy)
+        self._rows = frozenset(
+            part.output
+            for parts in self.network.parts
+            for part in parts
+            if not rows.isdisjoint((part.output, *part.reads))
+        )
+
+    @property
+    def devices(self) -> int:
+        """How many there are, built or not."""
+        return max(self.device_of) + 1
+
+    def add(
+        self,
+        kind: OpKind,
+        label: str,
+        device: int,
+        part: Part | None = None,
+        *,
+        layer: str = "",
+        column: int = 0,
+        accumulate: bool = False,
+        in_test: bool = False,
+        **fields: Any,
+    ) -> Op:
+        """Another op of a device; what it waits for is found when all are known.
+
+        Args:
+            kind: what it does.
+            label: tells it from the other ops of its part, or of its device.
+            device: where it runs.
+            part: of which part of the network.
+            layer: where it is of no single part, as ``column``.
+            column: see ``Op``, as for ``accumulate`` and all others.
+            accumulate: as there.
+            in_test: where its kind does not say so.
+            fields: other fields of the op.
+        """
+        name, rows = f"gpu{device}", False
+        if part is not None:
+            layer, column = part.output
+            rows = part.output in self._rows
+        choice = self._choose(Asked(kind, part, self.batch_size, accumulate, *self._told, rows))
+        op = Op(
+            id=f"{layer}.{letter(column)}.{label}" if layer else f"{name}.{label}",
+            label=label,
+            kind=kind,
+            device=name,
+            device_index=device,
+            layer=layer,
+            column=column,
+            accumulate=accumulate,
+            in_test=in_test or kind in _IN_TEST,
+            backend=choice.backend,
+            algorithm=choice.algorithm,
+            scratch_bytes=choice.scratch_bytes,
+            chunk_images=choice.chunk_images,
+            **fields,
+        )
+        self.ops[device].append(op)
+        return op
 
     @property
     def turns(self) -> int:

@@ -7,10 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from alexsim.network.network import Network
-from alexsim.plan.backends import BACKENDS, Asked, Choice, read_as_rows
 from alexsim.plan.buffers import pieces
 from alexsim.plan.layout import Layout, lay_out
-from alexsim.plan.placement import Step
 from alexsim.plan.records import Block, DevicePlan, Op, OpKind, Plan
 from alexsim.plan.spec import PlanSpec
 from alexsim.plan.steps import StepList
@@ -46,42 +44,28 @@ def _spec(of: PlanSpec | Network, choices: dict[str, Any]) -> PlanSpec:
 
 
 def _plan(spec: PlanSpec, *, first_only: bool) -> Plan:
-    network = spec.written
-    steps = StepList(
-        network=network,
-        device_of=spec.device_of,
-        batch_size=spec.op_images,
-        variable_batch=spec.variable_batch,
-        schedule=spec.schedule,
-        trainable=spec.trained,
-        optimizer=spec.optimizer,
-        staged=spec.backend != "",
-        replicas=spec.copies,
-        policy=spec.policy,
-        kernels=BACKENDS[spec.backend] if spec.fusion == "kernels" else None,
-        first_only=first_only and spec.partition == "hybrid",
-    )
+    steps = StepList(spec=spec, first_only=first_only and spec.partition == "hybrid")
     steps.build()
-    found = pieces(steps, spec.policy)
-    devices = tuple(
-        _device_plan(steps, device, lay_out(device, steps, found, spec.policy), spec)
-        for device in range(len(steps.steps))
-    )
+    found = pieces(steps)
     return Plan(
         spec=spec,
-        network=network,
-        devices=devices,
+        network=steps.network,
+        devices=tuple(
+            _device_plan(steps, device, lay_out(device, steps, found))
+            for device in range(len(steps.ops))
+        ),
         posted=tuple(steps.exchanges),
         collectives=tuple(steps.collectives),
     )
 
 
-def _device_plan(steps: StepList, device: int, layout: Layout, spec: PlanSpec) -> DevicePlan:
+def _device_plan(steps: StepList, device: int, layout: Layout) -> DevicePlan:
+    _set_dependencies(steps, device, layout)
     return DevicePlan(
         name=f"gpu{device}",
         index=device,
         columns=tuple(c for c, at in enumerate(steps.device_of) if at == device),
-        ops=_ops(steps, device, layout, spec),
+        ops=tuple(steps.ops[device]),
         buffers=layout.buffers,
         blocks=layout.blocks,
         arena_bytes=layout.arena_bytes,
@@ -90,73 +74,24 @@ def _device_plan(steps: StepList, device: int, layout: Layout, spec: PlanSpec) -
     )
 
 
-def _ops(steps: StepList, device: int, layout: Layout, spec: PlanSpec) -> tuple[Op, ...]:
+def _set_dependencies(steps: StepList, device: int, layout: Layout) -> None:
+    """Say of each op what it waits for; nobody has seen them yet, so that they may be changed."""
     hazards = _Hazards(layout)
-    choose = BACKENDS[spec.backend].choose
-    rows = read_as_rows(steps.network, spec.policy)
-    ops = []
     barrier = ""
     previous: list[str] = []
-    for step in steps.steps[device]:
-        depends_on = hazards.of(step)
-        if step.kind == OpKind.WAIT:
-            depends_on.add(steps.posts[step.exchange])
-        if step.kind == OpKind.BARRIER:
+    for op in steps.ops[device]:
+        depends_on = hazards.of(op, steps.waits.get(op.id, ()))
+        if op.kind == OpKind.WAIT:
+            depends_on.add(steps.posts[op.exchange])
+        if op.kind == OpKind.BARRIER:
             depends_on.update(previous)
             previous.clear()
         elif barrier:
             depends_on.add(barrier)
-        part = step.part
-        asked = Asked(
-            step.kind,
-            part,
-            steps.batch_size,
-            step.accumulate,
-            spec.optimizer,
-            spec.copies,
-            rows=part is not None and not rows.isdisjoint((part.output, *part.reads)),
-        )
-        choice = choose(asked)
-        ops.append(_op(step, device, tuple(sorted(depends_on)), choice))
-        previous.append(step.id)
-        if step.kind == OpKind.BARRIER:
-            barrier = step.id
-    return tuple(ops)
-
-
-def _op(step: Step, device: int, depends_on: tuple[str, ...], choice: Choice) -> Op:
-    return Op(
-        id=step.id,
-        label=step.label,
-        kind=step.kind,
-        device=f"gpu{device}",
-        device_index=device,
-        layer=step.layer,
-        column=step.column,
-        queue=step.queue,
-        operands=step.operands,
-        reads=step.reads,
-        writes=step.writes,
-        depends_on=depends_on,
-        count=step.count,
-        backend=choice.backend,
-        algorithm=choice.algorithm,
-        scratch_bytes=choice.scratch_bytes,
-        chunk_images=choice.chunk_images,
-        first_image=step.first_image,
-        accumulate=step.accumulate,
-        fused=step.fused,
-        epilogue=step.epilogue,
-        exchange=step.exchange,
-        collective=step.collective,
-        turn=step.turn,
-        barrier=step.barrier,
-        in_test=step.in_test or step.kind in _IN_TEST,
-    )
-
-
-_IN_TEST = frozenset({OpKind.UPLOAD, OpKind.FORWARD, OpKind.LOSS, OpKind.ALL_GATHER})
-"""Always part of a forward pass alone; of exchanges and barriers, some are."""
+        object.__setattr__(op, "depends_on", tuple(sorted(depends_on)))
+        previous.append(op.id)
+        if op.kind == OpKind.BARRIER:
+            barrier = op.id
 
 
 class _Hazards:
@@ -171,8 +106,8 @@ class _Hazards:
         self._earlier = _tenants_before(blocks) if packed else {}
         self._touched: dict[str, set[str]] = {}
 
-    def of(self, step: Step) -> set[str]:
-        """Ids that ``step`` depends on; remembers what it touches."""
+    def of(self, op: Op, others: tuple[str, ...]) -> set[str]:
+        """Ids that ``op`` depends on; remembers what it touches, and what stands for others'."""
         depends_on: set[str] = set()
         place_of, writers, readers, touched = (
             self._place,
@@ -180,9 +115,9 @@ class _Hazards:
             self._readers,
             self._touched,
         )
-        read = [place for name in step.reads if (place := place_of.get(name))]
-        waits = [place_of[name] for name in step.waits]
-        written = [place_of[name] for name in step.writes]
+        read = [place for name in op.reads if (place := place_of.get(name))]
+        waits = [place_of[name] for name in others]
+        written = [place_of[name] for name in op.writes]
         for place in (*read, *waits, *written):
             if place in writers:
                 depends_on.add(writers[place])
@@ -192,13 +127,13 @@ class _Hazards:
             for other in self._earlier.get(place[0], ()):
                 depends_on |= touched.get(other, set())
         for place in read:
-            readers.setdefault(place, set()).add(step.id)
+            readers.setdefault(place, set()).add(op.id)
         for place in (*written, *waits):
-            writers[place], readers[place] = step.id, set()
+            writers[place], readers[place] = op.id, set()
         if self._earlier:
             for place in (*read, *written, *waits):
-                touched.setdefault(place[0], set()).add(step.id)
-        depends_on.discard(step.id)
+                touched.setdefault(place[0], set()).add(op.id)
+        depends_on.discard(op.id)
         return depends_on
 
 

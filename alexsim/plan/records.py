@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cache
 from typing import Literal
@@ -22,6 +22,9 @@ Algorithm = Literal["", "direct", "winograd"]
 there is nothing to choose."""
 Operands = Mapping[str, tuple[str, ...]]
 """Role -> buffers."""
+
+
+_NOTHING = Count()
 
 
 class OpKind(StrEnum):
@@ -138,14 +141,14 @@ class Op:
     device: str
     device_index: int
     """Place of the device among the plan's."""
-    layer: str
-    column: int
-    queue: Queue
-    operands: Operands
-    reads: tuple[str, ...]
-    writes: tuple[str, ...]
-    depends_on: tuple[str, ...]
-    count: Count
+    layer: str = ""
+    column: int = 0
+    queue: Queue = "compute"
+    operands: Operands = field(default_factory=dict)
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+    depends_on: tuple[str, ...] = ()
+    count: Count = _NOTHING
     backend: str = ""
     """Whose kernel runs it: another's, where the plan's backend has none."""
     algorithm: Algorithm = ""

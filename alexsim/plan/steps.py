@@ -15,14 +15,12 @@ from alexsim.network import counts
 from alexsim.network.counts import FLOAT_BYTES, Count
 from alexsim.network.layers import FullyConnected, Role, SoftmaxCrossEntropy
 from alexsim.network.network import INPUT, Part
-from alexsim.network.update_rules import RULES, UPDATES, Optimizer
+from alexsim.network.update_rules import RULES, UPDATES
 from alexsim.network.views import Read
-from alexsim.plan.backends.base import Backend
 from alexsim.plan.crossings import Crossings
 from alexsim.plan.fusion import Fusion, fusions
-from alexsim.plan.placement import Step, elements, parameter
+from alexsim.plan.placement import elements, parameter
 from alexsim.plan.records import Exchange, Operands, OpKind, letter
-from alexsim.plan.spec import Policy
 
 _OF_BOTH = (OpKind.FORWARD, OpKind.GRAD_INPUT, OpKind.GRAD_WEIGHT)
 """Ops that one kernel may do for two layers."""
@@ -32,15 +30,7 @@ _OF_BOTH = (OpKind.FORWARD, OpKind.GRAD_INPUT, OpKind.GRAD_WEIGHT)
 class StepList(Crossings):
     """Builds the step: per device its ops, and the exchanges between devices."""
 
-    trainable: frozenset[str]
-    optimizer: Optimizer = "sgd-2012"
-    replicas: int = 1
-    """Copies of these devices, whose gradients are summed before the update."""
-    variable_batch: bool = False
-    """Layers that a hybrid plan splits are updated after every turn."""
-    policy: Policy = "as-released"
-    kernels: Backend | None = None
-    """Whose kernels do two layers as one op; None where each layer is one."""
+    trainable: frozenset[str] = field(init=False)
     fusions: dict[str, Fusion] = field(init=False)
     """Layers that are one op with what follows them."""
     ends: dict[str, Fusion] = field(init=False)
@@ -58,7 +48,8 @@ class StepList(Crossings):
 
     def __post_init__(self) -> None:
         Crossings.__post_init__(self)
-        self.fusions = fusions(self.network, self.kernels, self.policy) if self.kernels else {}
+        self.trainable = self.spec.trained
+        self.fusions = fusions(self.spec) if self.spec.fusion == "kernels" else {}
         self.ends = {fusion.second: fusion for fusion in self.fusions.values()}
         self.learning = self.network.reaches(self.trainable)
         self.joining = tuple(
@@ -78,7 +69,7 @@ class StepList(Crossings):
 
     def build(self) -> None:
         """Emit forward, loss, backward and update."""
-        for device in range(len(self.steps)):
+        for device in range(len(self.ops)):
             self._upload(device)
         copied, layers = self.network.copied, self.layers
         for parts in layers[:copied]:
@@ -98,13 +89,13 @@ class StepList(Crossings):
                 self.barrier("cost")
             for index in range(len(layers) - 1, copied - 1, -1):
                 self._backward(index)
-            if copied and self.variable_batch:
+            if copied and self.spec.variable_batch:
                 self._updates(layers[copied:])
         self.turn = None
         for index in range(copied - 1, -1, -1):
             self._backward(index)
         self.barrier("update")
-        self._updates(layers[:copied] if self.variable_batch else layers)
+        self._updates(layers[:copied] if self.spec.variable_batch else layers)
         self.barrier("end")
 
     def _bring_inputs(self, index: int) -> None:
@@ -112,7 +103,7 @@ class StepList(Crossings):
         parts = self.network.parts[index]
         if self.turn is None:
             self.fetch_inputs(self.offer_inputs(parts))
-        elif not parts[0].gathers or self.schedule == "serial":
+        elif not parts[0].gathers or self.spec.schedule == "serial":
             self.gather(parts)
         else:
             # One device's activations travel while those of another are worked on (Krizhevsky
@@ -135,7 +126,7 @@ class StepList(Crossings):
         Gradients of replicas are summed first: then each has a buffer. So it has where a rule needs
         the gradient itself.
         """
-        fusing = RULES[self.optimizer].fused_flop > 0 and self.replicas == 1
+        fusing = RULES[self.spec.optimizer].fused_flop > 0 and self.spec.copies == 1
         return fusing and isinstance(part.layer, FullyConnected)
 
     def end_of(self, part: Part, *, backward: bool = False) -> Part | None:
@@ -169,23 +160,20 @@ class StepList(Crossings):
         end = None
         if self.fusions and kind in _OF_BOTH:
             end = self.end_of(part, backward=kind != OpKind.FORWARD)
-        device = self.device_of[part.column]
-        self.steps[device].append(
-            Step(
-                label=f"{self.tag}{kind}{of}",
-                kind=kind,
-                device=device,
-                part=part,
-                operands={**reads, **writes} if writes else reads,
-                reads=tuple(chain.from_iterable(reads.values())),
-                writes=tuple(chain.from_iterable(writes.values())),
-                count=count,
-                first_image=self.first_image(part),
-                accumulate=accumulate,
-                fused=fused,
-                epilogue=end.layer.name if end else "",
-                turn=None if part.copied else self.turn,
-            )
+        self.add(
+            kind,
+            f"{self.tag}{kind}{of}",
+            self.device_of[part.column],
+            part,
+            accumulate=accumulate,
+            operands={**reads, **writes} if writes else reads,
+            reads=tuple(chain.from_iterable(reads.values())),
+            writes=tuple(chain.from_iterable(writes.values())),
+            count=count,
+            first_image=self.first_image(part),
+            fused=fused,
+            epilogue=end.layer.name if end else "",
+            turn=None if part.copied else self.turn,
         )
 
     def _upload(self, device: int) -> None:
@@ -193,17 +181,15 @@ class StepList(Crossings):
         if self.device_of[0] == device:
             operands["labels"] = (f"gpu{device}/labels",)
         pixels = self.batch_size * elements(self.network.input_shape)
-        self.steps[device].append(
-            Step(
-                label="upload",
-                kind=OpKind.UPLOAD,
-                device=device,
-                queue=self.queue("copy_in"),
-                operands=operands,
-                writes=tuple(name for names in operands.values() for name in names),
-                count=Count(moved_bytes=FLOAT_BYTES * pixels),
-                first_image=device * self.batch_size if self.network.copied else 0,
-            )
+        self.add(
+            OpKind.UPLOAD,
+            "upload",
+            device,
+            queue=self.queue("copy_in"),
+            operands=operands,
+            writes=tuple(name for names in operands.values() for name in names),
+            count=Count(moved_bytes=FLOAT_BYTES * pixels),
+            first_image=device * self.batch_size if self.network.copied else 0,
         )
 
     def _forward(self, part: Part) -> None:
@@ -255,7 +241,7 @@ class StepList(Crossings):
         if parts[0].view or (after and after.backward):
             return
         sums_first = parts[0].layer.sums_for_grad
-        serial = self.schedule == "serial"
+        serial = self.spec.schedule == "serial"
         if serial or sums_first:
             self._grad_weights(parts)
         pushes: list[Exchange] = []
@@ -283,7 +269,7 @@ class StepList(Crossings):
                 continue
             fused = self.fuses(part)
             # Turns of one update add up.
-            later = bool(self.turn) and not self.variable_batch
+            later = bool(self.turn) and not self.spec.variable_batch
             end = self.end_of(part, backward=True)
             reads = self._grads_after(part, end)
             reads |= self._named("x", self.inputs(part))
@@ -320,7 +306,7 @@ class StepList(Crossings):
 
     def _all_reduce(self, parts: tuple[Part, ...]) -> None:
         for part in parts:
-            if self._trains(part) and (self.replicas > 1 or (part.copied and self.turns > 1)):
+            if self._trains(part) and (self.spec.copies > 1 or (part.copied and self.turns > 1)):
                 grads = {f"d{p.name}": (self._own(part, f"{p.name}.grad"),) for p in part.trained}
                 size = FLOAT_BYTES * part.parameters
                 self._add(
@@ -438,7 +424,7 @@ class StepList(Crossings):
         return set(passed)
 
     def _update(self, part: Part) -> None:
-        fused, rule = self.fuses(part), RULES[self.optimizer]
+        fused, rule = self.fuses(part), RULES[self.spec.optimizer]
         reads: dict[str, tuple[str, ...]] = {}
         writes: dict[str, tuple[str, ...]] = {}
         for held in part.trained:
@@ -458,7 +444,7 @@ class StepList(Crossings):
             part,
             reads=reads,
             writes=writes,
-            count=counts.update(part, fused=fused, optimizer=self.optimizer),
+            count=counts.update(part, fused=fused, optimizer=self.spec.optimizer),
             fused=fused,
         )
 

@@ -9,7 +9,7 @@ nothing beyond them.
 from __future__ import annotations
 
 import math
-from functools import cache
+from functools import lru_cache
 
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.network.layers import (
@@ -51,22 +51,7 @@ class Aten:
 
     def choose(self, asked: Asked) -> Choice:
         """Algorithm, chunk and scratch of one op."""
-        part, images = asked.part, asked.images
-        if part is None or asked.kind not in _PASSES:
-            return _whole(images)
-        algorithm = _algorithm(asked.kind, part, images)
-        per_image, fixed, limit = _needs(asked, part, algorithm)
-        if not (per_image or fixed or algorithm):
-            return _whole(images)
-        if per_image:
-            images = min(_MOST_IMAGES, images, max(1, limit // per_image))
-            images = 1 << (images.bit_length() - 1)
-        return Choice(
-            backend="aten",
-            algorithm=algorithm,
-            chunk_images=images,
-            scratch_bytes=images * per_image + fixed if per_image else fixed,
-        )
+        return _choice(asked)
 
     def fuses(self, first: Part, second: Part, *, rows: bool, adds: bool) -> Passes:
         """What ends a product is done where that has just been written, still in the cache.
@@ -78,10 +63,23 @@ class Aten:
         return "forward" if first.layer.kernel == "product" else "none"
 
 
-@cache
-def _whole(images: int) -> Choice:
-    """Nothing to choose: the minibatch at once, no scratch."""
-    return Choice(backend="aten", chunk_images=images)
+@lru_cache(maxsize=1 << 13)
+def _choice(asked: Asked) -> Choice:
+    part, images = asked.part, asked.images
+    per_image, fixed = 0, 0
+    algorithm: Algorithm = ""
+    if part is not None and asked.kind in _PASSES:
+        algorithm = _algorithm(asked.kind, part, images)
+        per_image, fixed, limit = _needs(asked, part, algorithm)
+        if per_image:
+            images = min(_MOST_IMAGES, images, max(1, limit // per_image))
+            images = 1 << (images.bit_length() - 1)
+    return Choice(
+        backend="aten",
+        algorithm=algorithm,
+        chunk_images=images,
+        scratch_bytes=images * per_image + fixed,
+    )
 
 
 def _algorithm(kind: OpKind, part: Part, batch_size: int) -> Algorithm:
