@@ -28,9 +28,10 @@ from alexsim.network.layers import (
     SoftmaxCrossEntropy,
 )
 from alexsim.network.network import Network
+from alexsim.plan.exchanges import letter
 from alexsim.plan.fit import fit
 from alexsim.plan.planner import plan, representative
-from alexsim.plan.records import OpKind, Plan, letter
+from alexsim.plan.records import OpKind, Plan
 from alexsim.plan.spec import PlanSpec
 from alexsim.simulate.correction import load_correction
 from alexsim.simulate.costs.libraries import load_library

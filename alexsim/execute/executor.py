@@ -19,8 +19,9 @@ from alexsim.execute.stored import rows_before, stored_parameters
 from alexsim.execute.transport import InProcess, Transport
 from alexsim.network.network import Part
 from alexsim.network.update_rules import is_state
+from alexsim.plan.exchanges import letter
 from alexsim.plan.placement import activation, parameter
-from alexsim.plan.records import Plan, letter
+from alexsim.plan.records import Plan
 from alexsim.trace import Trace
 
 

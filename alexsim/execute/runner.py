@@ -17,7 +17,8 @@ from alexsim.execute.choices import Device, Precision
 from alexsim.execute.context import Hyperparameters, Run, StepContext
 from alexsim.execute.memory import Memory
 from alexsim.execute.transport import Transport
-from alexsim.plan.records import DevicePlan, Exchange, Op, OpKind, Plan, waited_for
+from alexsim.plan.exchanges import Exchange
+from alexsim.plan.records import DevicePlan, Op, OpKind, Plan, waited_for
 from alexsim.trace import Span
 
 if TYPE_CHECKING:

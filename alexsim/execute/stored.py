@@ -13,8 +13,9 @@ import torch
 
 from alexsim.network.network import Network, Part
 from alexsim.network.update_rules import RULES, UPDATES
+from alexsim.plan.exchanges import letter
 from alexsim.plan.placement import parameter
-from alexsim.plan.records import DevicePlan, Plan, letter
+from alexsim.plan.records import DevicePlan, Plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

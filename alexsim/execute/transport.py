@@ -11,7 +11,7 @@ from typing import Protocol
 
 import torch
 
-from alexsim.plan.records import Exchange
+from alexsim.plan.exchanges import Exchange
 
 
 class Transport(Protocol):

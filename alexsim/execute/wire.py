@@ -15,7 +15,8 @@ import torch
 import torch.distributed as dist
 
 from alexsim.execute.world import Connected
-from alexsim.plan.records import Exchange, Plan
+from alexsim.plan.exchanges import Exchange
+from alexsim.plan.records import Plan
 
 _BUCKET = 1 << 20
 """Values: larger gradients are summed by themselves, smaller ones together."""

@@ -12,8 +12,9 @@ from typing import Literal, NamedTuple
 from alexsim.network.counts import FLOAT_BYTES, Count
 from alexsim.network.network import INPUT, Part
 from alexsim.network.views import Read
+from alexsim.plan.exchanges import Collective, Exchange, letter
 from alexsim.plan.placement import Placement, activation, elements
-from alexsim.plan.records import Collective, Exchange, OpKind, Queue, letter
+from alexsim.plan.records import OpKind, Queue
 
 
 class _Crossing(NamedTuple):

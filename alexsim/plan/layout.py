@@ -9,7 +9,8 @@ from typing import TypeVar
 
 from alexsim.network.layers import Shape
 from alexsim.plan.buffers import Piece
-from alexsim.plan.records import Block, Buffer, Category, Collective, Exchange, Op, OpKind
+from alexsim.plan.exchanges import Collective, Exchange
+from alexsim.plan.records import Block, Buffer, Category, Op, OpKind
 from alexsim.plan.spec import Policy
 from alexsim.plan.steps import StepList
 

@@ -12,7 +12,8 @@ from alexsim.network.network import INPUT, Network, Part
 from alexsim.network.update_rules import Optimizer
 from alexsim.network.views import Read
 from alexsim.plan.backends import BACKENDS, Asked, Choice, read_as_rows
-from alexsim.plan.records import Op, OpKind, letter
+from alexsim.plan.exchanges import letter
+from alexsim.plan.records import Op, OpKind
 from alexsim.plan.spec import PlanSpec
 
 _IN_TEST = frozenset({OpKind.UPLOAD, OpKind.FORWARD, OpKind.LOSS, OpKind.ALL_GATHER})

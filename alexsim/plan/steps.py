@@ -18,9 +18,10 @@ from alexsim.network.network import INPUT, Part
 from alexsim.network.update_rules import RULES, UPDATES
 from alexsim.network.views import Read
 from alexsim.plan.crossings import Crossings
+from alexsim.plan.exchanges import Exchange, letter
 from alexsim.plan.fusion import Fusion, fusions
 from alexsim.plan.placement import elements, parameter
-from alexsim.plan.records import Exchange, Operands, OpKind, letter
+from alexsim.plan.records import Operands, OpKind
 
 _OF_BOTH = (OpKind.FORWARD, OpKind.GRAD_INPUT, OpKind.GRAD_WEIGHT)
 """Ops that one kernel may do for two layers."""

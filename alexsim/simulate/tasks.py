@@ -10,7 +10,8 @@ from alexsim.machine.machine import Machine
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.network.network import Part
 from alexsim.plan.backends.aten import done_flop
-from alexsim.plan.records import Collective, Exchange, Op, OpKind, Plan
+from alexsim.plan.exchanges import Collective, Exchange
+from alexsim.plan.records import Op, OpKind, Plan
 from alexsim.simulate import paths
 from alexsim.simulate.correction import Correction
 from alexsim.simulate.costs.libraries import Library

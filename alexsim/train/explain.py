@@ -16,7 +16,7 @@ from alexsim.names import name_text
 from alexsim.network.editions import load_network
 from alexsim.network.layers import Convolution, pair
 from alexsim.network.network import Network, square_side
-from alexsim.plan.records import letter
+from alexsim.plan.exchanges import letter
 from alexsim.train.dataset import Floats, Sample
 from alexsim.train.evaluate import Done, Setup, answers, forward
 from alexsim.train.images import Pixels, load_crops

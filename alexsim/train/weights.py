@@ -17,7 +17,7 @@ from alexsim.errors import RunError
 from alexsim.network.editions import load_network
 from alexsim.network.network import Network
 from alexsim.network.update_rules import is_state
-from alexsim.plan.records import letter
+from alexsim.plan.exchanges import letter
 from alexsim.train.checkpoint import RunDirectory, settle
 from alexsim.train.config import stored_settings
 from alexsim.train.dataset import Floats

@@ -10,7 +10,7 @@ from alexsim.errors import RunError
 from alexsim.network.editions import load_network
 from alexsim.network.layers import Convolution
 from alexsim.network.update_rules import Optimizer
-from alexsim.plan.records import letter
+from alexsim.plan.exchanges import letter
 from alexsim.plan.spec import Partition, PlanSpec, Policy, Schedule
 from alexsim.profile.records import Ceilings
 from alexsim.report.page.earlier import complete
