@@ -1,0 +1,330 @@
+"""The backward pass: which gradients there are, in which order, and where they are added up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import chain
+from types import MappingProxyType
+
+from alexsim.network import counts
+from alexsim.network.counts import FLOAT_BYTES, Count
+from alexsim.network.layers import FullyConnected, Role, SoftmaxCrossEntropy
+from alexsim.network.network import INPUT, Part
+from alexsim.network.update_rules import RULES
+from alexsim.network.views import Read
+from alexsim.plan.crossings import Crossings
+from alexsim.plan.exchanges import Exchange, letter
+from alexsim.plan.fusion import Fusion, fusions
+from alexsim.plan.placement import elements, parameter
+from alexsim.plan.records import Operands, OpKind
+
+_OF_BOTH = (OpKind.FORWARD, OpKind.GRAD_INPUT, OpKind.GRAD_WEIGHT)
+"""Ops that one kernel may do for two layers."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Gradients(Crossings):
+    """What learns, what is one op with what follows it, and the ops of the backward pass."""
+
+    trainable: frozenset[str] = field(init=False)
+    fusions: dict[str, Fusion] = field(init=False)
+    """Layers that are one op with what follows them."""
+    ends: dict[str, Fusion] = field(init=False)
+    """The same by the layer that follows."""
+    learning: frozenset[str] = field(init=False)
+    """Layers whose outputs depend on what is trained."""
+    beside: frozenset[str] = field(init=False)
+    """Layers whose outputs lie in one block with those of layers that learn."""
+    joining: tuple[Part, ...] = field(init=False)
+    """Parts that read outputs which lie side by side."""
+    joined: frozenset[Read] = field(init=False)
+    """Outputs that lie side by side with others."""
+    shared: dict[str, str] = field(default_factory=dict)
+    """Gradients that are another's buffer: those that a sum passes on."""
+
+    def __post_init__(self) -> None:
+        Crossings.__post_init__(self)
+        self.trainable = self.spec.trained
+        self.fusions = fusions(self.spec) if self.spec.fusion == "kernels" else {}
+        self.ends = {fusion.second: fusion for fusion in self.fusions.values()}
+        self.learning = self.network.reaches(self.trainable)
+        self.joining = tuple(
+            part
+            for parts in self.layers
+            for part in parts
+            if len(part.reads) > len(part.inputs) and not part.gathers
+        )
+        groups = {group for part in self.joining for group in part.inputs if len(group) > 1}
+        self.joined = frozenset(read for group in groups for read in group)
+        self.beside = frozenset(
+            read.layer
+            for group in groups
+            if any(read.layer in self.learning for read in group)
+            for read in group
+        )
+
+    def fuses(self, part: Part) -> bool:
+        """Whether a weight gradient goes straight into the momentum, as 2012's fc layers' did.
+
+        Gradients of replicas are summed first: then each has a buffer. So it has where a rule needs
+        the gradient itself.
+        """
+        fusing = RULES[self.spec.optimizer].fused_flop > 0 and self.spec.copies == 1
+        return fusing and isinstance(part.layer, FullyConnected)
+
+    def end_of(self, part: Part, *, backward: bool = False) -> Part | None:
+        """What the kernel of a part does too, in the forward or in the backward pass."""
+        fusion = self.fusions.get(part.layer.name)
+        if fusion is None or (backward and not fusion.backward):
+            return None
+        return self.network.part_of(fusion.second, part.column)
+
+    def _trains(self, part: Part) -> bool:
+        return bool(part.trained) and part.layer.name in self.trainable
+
+    def has_grad(self, layer: str) -> bool:
+        """Whether a layer's output has a gradient: it needs one, or lies beside one that does."""
+        return layer in self.learning or layer in self.beside
+
+    def _add(
+        self,
+        kind: OpKind,
+        part: Part,
+        *,
+        reads: Operands = MappingProxyType({}),
+        writes: Operands = MappingProxyType({}),
+        count: Count,
+        accumulate: bool = False,
+        fused: bool = False,
+        of: str = "",
+    ) -> None:
+        end = None
+        if self.fusions and kind in _OF_BOTH:
+            end = self.end_of(part, backward=kind != OpKind.FORWARD)
+        self.add(
+            kind,
+            f"{self.tag}{kind}{of}",
+            self.device_of[part.column],
+            part,
+            accumulate=accumulate,
+            operands={**reads, **writes} if writes else reads,
+            reads=tuple(chain.from_iterable(reads.values())),
+            writes=tuple(chain.from_iterable(writes.values())),
+            count=count,
+            first_image=self.first_image(part),
+            fused=fused,
+            epilogue=end.layer.name if end else "",
+            turn=None if part.copied else self.turn,
+        )
+
+    def _kept_by(self, end: Part) -> dict[str, tuple[str, ...]]:
+        """What the last part of a fused op leaves for the backward pass beside its output."""
+        kept = end.layer.kept_fused(end.output_shape)
+        return {one.name: (self._own(end, one.name),) for one in kept}
+
+    def _grads_after(self, part: Part, end: Part | None) -> dict[str, tuple[str, ...]]:
+        """The gradient that a backward op begins with; with a fused one's, what tells through."""
+        if end is None:
+            return {"dy": (self._own(part, "activation_grad"),)}
+        told = self._kept_by(end) or {"y": (self._own(end, "activation"),)}
+        return {"dy": (self._own(end, "activation_grad"),)} | told
+
+    def _backward(self, index: int) -> None:
+        parts = self.layers[index]
+        after = self.ends.get(parts[0].layer.name)
+        if parts[0].view or (after and after.backward):
+            return
+        sums_first = parts[0].layer.sums_for_grad
+        serial = self.spec.schedule == "serial"
+        if serial or sums_first:
+            self._grad_weights(parts)
+        pushes: list[Exchange] = []
+        passes_on = any(self.has_grad(read.layer) for read in parts[0].reads)
+        if passes_on:
+            for part in parts:
+                self._grad_inputs(part)
+        if parts[0].gathers:
+            # The next turn overwrites what others may still read; what comes now, it does not.
+            self.barrier("next", in_test=True)
+        if passes_on and self.turn is not None:
+            self.scatter(self.network.parts[index])
+        elif passes_on:
+            pushes = self.push_grads(parts)
+        if not (serial or sums_first):
+            self._grad_weights(parts)
+        if sums_first:
+            # Replicas' sums would overwrite what the input's gradient is computed from.
+            self._all_reduce(parts)
+        self.pull_grads(pushes)
+
+    def _grad_weights(self, parts: tuple[Part, ...]) -> None:
+        for part in parts:
+            if not self._trains(part):
+                continue
+            fused = self.fuses(part)
+            # Turns of one update add up.
+            later = bool(self.turn) and not self.spec.variable_batch
+            end = self.end_of(part, backward=True)
+            reads = self._grads_after(part, end)
+            reads |= self._named("x", self.inputs(part))
+            for kept in () if end else part.auxiliary:
+                reads[kept.name] = (self._own(part, kept.name),)
+            writes = {
+                f"d{p.name}": (self._own(part, f"{p.name}.grad"),)
+                for p in part.trained
+                if not (fused and p.role == Role.WEIGHT)
+            }
+            if later:
+                reads |= writes
+            if fused:
+                reads["weight"] = (self._own(part, "weight"),)
+                writes["momentum"] = (self._own(part, "weight.momentum"),)
+                reads["momentum"] = writes["momentum"]
+            if end:
+                count = counts.grad_weight_of_both(
+                    part, end, self.batch_size, fused=fused, later=later
+                )
+            else:
+                count = counts.grad_weight(part, self.batch_size, fused=fused, later=later)
+            self._add(
+                OpKind.GRAD_WEIGHT,
+                part,
+                reads=reads,
+                writes=writes,
+                count=count,
+                accumulate=later,
+                fused=fused,
+            )
+        if not parts[0].layer.sums_for_grad:
+            self._all_reduce(parts)
+
+    def _all_reduce(self, parts: tuple[Part, ...]) -> None:
+        for part in parts:
+            if self._trains(part) and (self.spec.copies > 1 or (part.copied and self.turns > 1)):
+                grads = {f"d{p.name}": (self._own(part, f"{p.name}.grad"),) for p in part.trained}
+                size = FLOAT_BYTES * part.parameters
+                self._add(
+                    OpKind.ALL_REDUCE,
+                    part,
+                    reads=grads,
+                    writes=grads,
+                    count=Count(moved_bytes=size),
+                )
+
+    def _grad_inputs(self, part: Part) -> None:
+        """The gradient of what a part reads, input by input."""
+        inputs = self.inputs_now(part)
+        grads = self.inputs(part, "activation_grad")
+        passed = self._passed(part) if part.layer.passes_grad else set()
+        for index, (group, names) in enumerate(zip(inputs, grads, strict=True)):
+            if not any(self.has_grad(read.layer) for read in group):
+                continue
+            if index in passed:
+                self.shared[names[0]] = self._own(part, "activation_grad")
+                self.contributed.add(names[0])
+            else:
+                self._grad_input(part, names, index if part.layer.several else None)
+
+    def _grad_input(self, part: Part, grads: tuple[str, ...], of: int | None) -> None:
+        reads: dict[str, tuple[str, ...]] = {}
+        end = self.end_of(part, backward=True)
+        if isinstance(part.layer, SoftmaxCrossEntropy):
+            reads["y"], reads["labels"] = (self._own(part, "activation"),), self._labels(part)
+        else:
+            reads = self._grads_after(part, end)
+        inputs = self.inputs(part)
+        if "output" in part.layer.backward_reads:
+            reads["y"] = (self._own(part, "activation"),)
+        if "input" in part.layer.backward_reads:
+            reads |= self._named("x", inputs)
+            if of is not None:
+                del reads[f"x{of}"]
+        for kept in () if end else part.auxiliary:
+            reads[kept.name] = (self._own(part, kept.name),)
+        if "weight" in part.parameters_by_name:
+            reads["weight"] = (self._own(part, "weight"),)
+        if part.layer.sums_for_grad and self._trains(part):
+            reads |= {f"d{p.name}": (self._own(part, f"{p.name}.grad"),) for p in part.trained}
+        before = {name for name in grads if name in self.contributed}
+        for name in grads if before else ():
+            if name not in before:
+                self._clear(part, name)
+        accumulate = bool(before)
+        self.contributed.update(grads)
+        writes = {"dx" if of is None else f"dx{of}": grads}
+        if end:
+            # Both gradients of a layer pass through what follows it; that is counted once.
+            counted = self._trains(part)
+            count = counts.grad_input_of_both(part, end, self.batch_size, counted=counted)
+        else:
+            count = counts.grad_input(part, self.batch_size, of)
+        self._add(
+            OpKind.GRAD_INPUT,
+            part,
+            reads=reads | (writes if accumulate else {}),
+            writes=writes,
+            count=count,
+            accumulate=accumulate,
+            of="" if of is None else str(of),
+        )
+
+    def _clear(self, part: Part, grad: str) -> None:
+        """What lies beside a gradient that has been begun begins with zeros."""
+        read = next(
+            read
+            for group, names in zip(
+                self.inputs_now(part), self.inputs(part, "activation_grad"), strict=True
+            )
+            for read, name in zip(group, names, strict=True)
+            if name == grad
+        )
+        size = FLOAT_BYTES * self.batch_size * elements(self.network.part_of(*read).output_shape)
+        self._add(
+            OpKind.CLEAR,
+            part,
+            writes={"dx": (grad,)},
+            count=Count(moved_bytes=size),
+            of=f".{read.layer}.{letter(read.column)}",
+        )
+
+    def _passed(self, part: Part) -> set[int]:
+        """Inputs whose gradient is the very buffer of the output's, which nobody copies.
+
+        It may be added to, or overwritten, only when all that share it have been read: by the
+        layers that made them, in backward order.
+        """
+        place = {layer.name: index for index, layer in enumerate(self.network.layers)}
+        mine = place[part.layer.name]
+        passed: dict[int, tuple[int, int]] = {}
+        for index, group in enumerate(self.inputs_now(part)):
+            name = self.inputs(part, "activation_grad")[index][0]
+            if len(group) > 1 or name in self.contributed or group[0] in self.joined:
+                continue
+            if group[0].layer == INPUT or self._comes_from_afar(
+                group[0], self.device_of[part.column]
+            ):
+                continue
+            # Where it is one op with what stands before it, that reads the gradient.
+            after = self.ends.get(group[0].layer)
+            maker = place[after.first if after and after.backward else group[0].layer]
+            writers = [place[reader] for reader in self.network.readers[group[0].layer]]
+            changed = [writer for writer in writers if writer < mine]
+            made_by = self.network.layers[maker]
+            if made_by.overwrites_grad or made_by.passes_grad:
+                changed.append(maker)
+            first_write = max(changed, default=-1)
+            if all(first_write < other and write < maker for other, write in passed.values()):
+                passed[index] = (maker, first_write)
+        return set(passed)
+
+    def _own(self, part: Part, name: str) -> str:
+        return parameter(self.device_of[part.column], part, name)
+
+    def _labels(self, part: Part) -> tuple[str, ...]:
+        return (f"gpu{self.device_of[part.column]}/labels",)
+
+    @staticmethod
+    def _named(role: str, inputs: tuple[tuple[str, ...], ...]) -> dict[str, tuple[str, ...]]:
+        if len(inputs) == 1:
+            return {role: inputs[0]}
+        return {f"{role}{index}": names for index, names in enumerate(inputs)}
