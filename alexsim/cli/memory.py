@@ -50,6 +50,7 @@ def memory(
         budget_of,
         fused,
         trainable,
+        undone,
     )
     from alexsim.errors import AlexsimError
     from alexsim.machine.device import load_device
@@ -79,13 +80,10 @@ def memory(
     )
     made = representative(fused(fuse or None, spec))
     table = memory_table(made, context_bytes=taken)
-    for given, option, other in (
-        (order != "serial", f"--schedule {order}", {"schedule": "serial"}),
-        (variable_batch, "--variable-batch", {"variable_batch": False}),
-        (rule != "sgd-2012", f"--optimizer {rule}", {"optimizer": "sgd-2012"}),
-        (fuse, "--fuse", {"fusion": "none"}),
-    ):
-        if given and memory_table(representative(made.spec, **other), context_bytes=taken) == table:
+    for option, other in undone(
+        made.spec, "schedule", "variable_batch", "optimizer", "fusion"
+    ).items():
+        if memory_table(representative(other), context_bytes=taken) == table:
             raise AlexsimError(f"{option} changes no byte here, with --policy {policy}")
     verdict = fit(made, budget, context_bytes=taken)
     if json:

@@ -77,6 +77,27 @@ def fused(given: bool | None, spec: PlanSpec) -> PlanSpec:
     return replace(spec, fusion="kernels") if given or (usual and given is None) else spec
 
 
+def undone(spec: PlanSpec, *names: str, **usual: str) -> dict[str, PlanSpec]:
+    """By option, the spec without each of these choices that was made.
+
+    Args:
+        spec: what was asked for.
+        names: the choices.
+        usual: what is used unless an option says so, where that is not the spec's default.
+    """
+    from dataclasses import fields, replace
+
+    defaults = {field.name: field.default for field in fields(spec)} | usual
+    found = {}
+    for name in names:
+        given = getattr(spec, name)
+        if given != defaults[name]:
+            option = "--fuse" if name == "fusion" else f"--{name.replace('_', '-')}"
+            value = f" {given}" if isinstance(given, str) and name != "fusion" else ""
+            found[option + value] = replace(spec, **{name: defaults[name]})  # type: ignore[arg-type]
+    return found
+
+
 def budget_of(mem_cap: str | None, usable: float) -> int:
     """Bytes of a GPU's memory: those given, or what is usable of the device.
 

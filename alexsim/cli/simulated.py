@@ -89,22 +89,14 @@ def other_choices(
     """
     from dataclasses import replace
 
+    from alexsim.cli.parse import undone
+
     others: dict[str, PlanSpec] = {}
     if transport:
         way: TransportName = "peer" if transport == "host" else "host"
         others[f"--transport {transport}"] = replace(configuration, transport=way)
-    if configuration.schedule != "serial":
-        others[f"--schedule {configuration.schedule}"] = replace(configuration, schedule="serial")
-    if configuration.policy != "as-released":
-        others[f"--policy {configuration.policy}"] = replace(configuration, policy="as-released")
-    if configuration.fusion != "none":
-        others["--fuse"] = replace(configuration, fusion="none")
-    if configuration.optimizer != optimizer:
-        option = f"--optimizer {configuration.optimizer}"
-        others[option] = replace(configuration, optimizer=optimizer)
-    if configuration.variable_batch:
-        others["--variable-batch"] = replace(configuration, variable_batch=False)
-    return others
+    names = ("schedule", "policy", "fusion", "optimizer", "variable_batch")
+    return others | undone(configuration, *names, optimizer=optimizer)
 
 
 def refuse_idle(result: Simulation, others: Mapping[str, Callable[[], Simulation]]) -> None:

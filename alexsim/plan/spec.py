@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 from alexsim.errors import PlanError, unknown
 from alexsim.network.hybrid import first_split, hybrid
@@ -25,17 +25,22 @@ BACKENDS = ("", "aten", "triton")
 """Nobody, and those of ``alexsim.plan.backends``."""
 
 
+WORDS: dict[str, tuple[str, ...]] = {
+    "partition": PARTITIONS,
+    "policy": POLICIES,
+    "schedule": SCHEDULES,
+    "transport": ("", *TRANSPORTS),
+    "optimizer": OPTIMIZERS,
+    "backend": BACKENDS,
+    "fusion": FUSIONS,
+}
+"""What the choices that are words may be."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlanSpec:
-    """What is trained, and how: a network, and every choice of its plan.
+class PlanChoices:
+    """Choices that do not depend on the network: a run's settings have the same."""
 
-    Another choice is another spec: ``dataclasses.replace(spec, policy="reuse")``.
-
-    Raises:
-        PlanError: a choice is not one of those allowed, or two do not go together.
-    """
-
-    network: Network
     gpus: int | None = None
     """Devices of one replica. With ``columns`` one per column (the default), or 1 for all of them;
     with ``replicas`` and ``hybrid`` any number."""
@@ -59,11 +64,6 @@ class PlanSpec:
     transport: TransportName | Literal[""] = ""
     """How exchanges travel, for whoever times or runs the plan: the machine's own way if empty, or
     ``peer`` where there is no machine."""
-    trainable: frozenset[str] | None = None
-    """Layers that learn; every layer with parameters by default. Gradients that no trained layer
-    needs are left out, with their buffers."""
-    optimizer: Optimizer = "sgd-2012"
-    """By which rule weights are updated: see ``alexsim.network.update_rules``."""
     backend: str = ""
     """Who runs it: ``aten``, ``triton``, or nobody (``""``: the 2012 kernels, without scratch)."""
     fusion: Fusion = "none"
@@ -72,16 +72,31 @@ class PlanSpec:
     max-pool (see ``alexsim.plan.fusion``). What lies between them is not in the plan. The 2012
     kernels did no such thing: with backend ``""`` it is the what-if of kernels that do."""
 
+    @property
+    def choices(self) -> dict[str, Any]:
+        """All of them, by name."""
+        return {field.name: getattr(self, field.name) for field in fields(PlanChoices)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanSpec(PlanChoices):
+    """What is trained, and how: a network, and every choice of its plan.
+
+    Another choice is another spec: ``dataclasses.replace(spec, policy="reuse")``.
+
+    Raises:
+        PlanError: a choice is not one of those allowed, or two do not go together.
+    """
+
+    network: Network
+    trainable: frozenset[str] | None = None
+    """Layers that learn; every layer with parameters by default. Gradients that no trained layer
+    needs are left out, with their buffers."""
+    optimizer: Optimizer = "sgd-2012"
+    """By which rule weights are updated: see ``alexsim.network.update_rules``."""
+
     def __post_init__(self) -> None:
-        for name, allowed in (
-            ("partition", PARTITIONS),
-            ("policy", POLICIES),
-            ("schedule", SCHEDULES),
-            ("transport", ("", *TRANSPORTS)),
-            ("optimizer", OPTIMIZERS),
-            ("backend", BACKENDS),
-            ("fusion", FUSIONS),
-        ):
+        for name, allowed in WORDS.items():
             given = getattr(self, name)
             if given not in allowed:
                 words = ", ".join(filter(None, allowed))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from alexsim.plan.fit import Fit
 from alexsim.plan.records import Plan
+from alexsim.plan.spec import WORDS
 from alexsim.plan.tables import FlopTable, memory_table
 from alexsim.simulate.records import ILSVRC_EPOCHS, ILSVRC_IMAGES
 from alexsim.train.recipe import recipe_table
@@ -68,28 +69,34 @@ def flops_document(table: FlopTable) -> dict[str, Any]:
     }
 
 
+def words_of(plan: Plan) -> dict[str, Any]:
+    """Every choice of the plan that is a word; of ``backend`` and ``transport``, if it is made."""
+    words = {name: getattr(plan.spec, name) for name in WORDS}
+    return {name: word for name, word in words.items() if word}
+
+
 def memory_document(plan: Plan, verdict: Fit, *, context_bytes: int) -> dict[str, Any]:
     """``alexsim memory --json``."""
-    return head(plan.network.name, plan.images) | {
-        "policy": plan.policy,
-        "optimizer": plan.optimizer,
-        "partition": plan.partition,
-        "fusion": plan.spec.fusion,
-        "budget_bytes": verdict.budget_bytes,
-        "fits": verdict.fits,
-        "devices": [
-            {
-                "name": device.name,
-                "total_bytes": device.total_bytes,
-                "by_category": device.by_category,
-                "by_layer": device.by_layer,
-            }
-            for device in memory_table(plan, context_bytes=context_bytes)
-        ],
-        "exchanged_bytes_per_step": plan.exchanged_bytes,
-        "largest_batch_size": verdict.largest_batch_size,
-        "suggestions": list(verdict.suggestions),
-    }
+    return (
+        head(plan.network.name, plan.images)
+        | words_of(plan)
+        | {
+            "budget_bytes": verdict.budget_bytes,
+            "fits": verdict.fits,
+            "devices": [
+                {
+                    "name": device.name,
+                    "total_bytes": device.total_bytes,
+                    "by_category": device.by_category,
+                    "by_layer": device.by_layer,
+                }
+                for device in memory_table(plan, context_bytes=context_bytes)
+            ],
+            "exchanged_bytes_per_step": plan.exchanged_bytes,
+            "largest_batch_size": verdict.largest_batch_size,
+            "suggestions": list(verdict.suggestions),
+        }
+    )
 
 
 def simulation_document(simulation: Simulation, training: Training) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from alexsim.plan.timeline import Moment, holdings, memory_timeline
 from alexsim.profile.breakdown import Rounds, counted_layers, rounds_of
 from alexsim.profile.nvml import Telemetry
 from alexsim.profile.records import Ceilings, LayerCount, LayerProfile, StepProfile
-from alexsim.report.documents import head, step_parts
+from alexsim.report.documents import head, step_parts, words_of
 from alexsim.report.tables import data_path_text
 from alexsim.simulate.records import Simulation
 from alexsim.trace import Span
@@ -74,22 +74,24 @@ def profile_document(found: StepProfile, *, only: str = "") -> dict[str, Any]:
 
 def _planned(plan: Plan, simulation: Simulation) -> dict[str, Any]:
     """What is planned and predicted."""
-    return head(plan.network.name, plan.images) | {
-        "policy": plan.policy,
-        "schedule": plan.schedule,
-        "backend": plan.backend,
-        "fusion": plan.spec.fusion,
-        "fused": {op.layer: op.epilogue for op in plan.ops() if op.epilogue},
-        "layers_by_others": list(plan.lent),
-        "optimizer": plan.optimizer,
-        "machine": simulation.machine,
-        "library": simulation.library,
-        "flop_counts": "direct",
-        "device_memory_bytes": simulation.device_memory_bytes,
-        "predicted_step_s": simulation.step_s,
-        "predicted_step_s_interval": [simulation.step_interval.low, simulation.step_interval.high],
-        "predicted_parts": step_parts(simulation) | {"text": data_path_text(simulation)},
-    }
+    return (
+        head(plan.network.name, plan.images)
+        | words_of(plan)
+        | {
+            "fused": {op.layer: op.epilogue for op in plan.ops() if op.epilogue},
+            "layers_by_others": list(plan.lent),
+            "machine": simulation.machine,
+            "library": simulation.library,
+            "flop_counts": "direct",
+            "device_memory_bytes": simulation.device_memory_bytes,
+            "predicted_step_s": simulation.step_s,
+            "predicted_step_s_interval": [
+                simulation.step_interval.low,
+                simulation.step_interval.high,
+            ],
+            "predicted_parts": step_parts(simulation) | {"text": data_path_text(simulation)},
+        }
+    )
 
 
 def _counted(layer: LayerCount) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -16,6 +16,7 @@ import torch
 from alexsim.errors import ProfileError, RunError
 from alexsim.execute.world import launch
 from alexsim.names import name_of, name_text
+from alexsim.plan.spec import PlanChoices
 from alexsim.train.checkpoint import RunDirectory
 from alexsim.train.dataset import Dataset
 from alexsim.train.files import CONFIG
@@ -23,10 +24,9 @@ from alexsim.train.recipe import recipe_from, recipe_table
 from alexsim.train.records import TrainSettings, Watcher
 
 _MAY_CHANGE = {
-    "steps", "threads", "workers", "checkpoint_every", "data", "init_from", "budget_bytes", "gpus",
-    "replicas", "partition", "variable_batch", "policy", "schedule", "transport", "strict", "graph",
-    "fusion",
-}  # fmt: skip
+    "steps", "threads", "workers", "checkpoint_every", "data", "init_from", "budget_bytes",
+    "strict", "graph",
+} | {choice.name for choice in fields(PlanChoices)} - {"batch_size", "backend"}  # fmt: skip
 """What a run that goes on may be asked for anew; what it reads is compared by its fingerprint."""
 _PATHS = ("network", "data", "init_from")
 """Settings that may be paths: bytes, which a document holds as text."""

@@ -8,21 +8,19 @@ from dataclasses import dataclass
 from alexsim.execute.choices import Backend, Device, Precision
 from alexsim.network.editions import load_network
 from alexsim.plan.records import Plan
-from alexsim.plan.spec import Fusion, Partition, PlanSpec, Policy, Schedule, TransportName
+from alexsim.plan.spec import PlanChoices, PlanSpec, TransportName
 from alexsim.trace import Trace
 from alexsim.train.loader import Order
 from alexsim.train.recipe import Recipe, Stage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainSettings:
+class TrainSettings(PlanChoices):
     """What a run was asked to do; ``config.json`` holds exactly this and the versions."""
 
     network: str
     batch_size: int
     gpus: int
-    policy: Policy
-    schedule: Schedule
     budget_bytes: int
     data: str
     steps: int
@@ -42,13 +40,6 @@ class TrainSettings:
     """A process per device, whose allocator keeps the budget too."""
     order: Order = "shuffled"
     """In which training images come."""
-    replicas: int = 1
-    """Copies of all GPUs, each with its share of the batch, in processes of their own."""
-    partition: Partition = "columns"
-    variable_batch: bool = False
-    """The layers that a hybrid plan splits are updated after each GPU's images."""
-    fusion: Fusion = "none"
-    """Whether two layers are one op, where the backend has a kernel that does both."""
     init_from: str = ""
     """Run or file whose weights it begins with."""
     new_head: bool = False
@@ -59,18 +50,9 @@ class TrainSettings:
         network = load_network(self.network)
         return PlanSpec(
             network=network,
-            gpus=self.gpus,
-            partition=self.partition,
-            replicas=self.replicas,
-            variable_batch=self.variable_batch,
-            batch_size=self.batch_size,
-            policy=self.policy,
-            schedule=self.schedule,
-            transport=self.transport,
             trainable=frozenset(network.weighted_layers) - set(stage.frozen),
             optimizer=self.recipe.optimizer,
-            backend=self.backend,
-            fusion=self.fusion,
+            **self.choices,
         )
 
 
