@@ -148,7 +148,7 @@ def assert_sound(made: Plan) -> None:
         for position, op in enumerate(device.ops):
             if op.kind == "exchange_post":
                 # The other device pulls after the next barrier, or any time after the post.
-                serial = made.schedule == "serial"
+                serial = made.spec.schedule == "serial"
                 pulled = next(i for i in barriers if i > position) if serial else position
                 assert buffers[op.reads[0]].last > pulled, op.id
             for name in (*op.reads, *op.writes):

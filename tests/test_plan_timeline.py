@@ -27,7 +27,7 @@ def sharers(made: Plan, device: DevicePlan) -> list[list[Buffer]]:
         while root.shares in by_name:
             root = by_name[root.shares]
         # Gradients land one at a time, all in the same place, unless places are packed.
-        landing = made.policy != "reuse" and buffer.category == "workspace"
+        landing = made.spec.policy != "reuse" and buffer.category == "workspace"
         groups.setdefault("landing" if landing else root.name, []).append(buffer)
     return list(groups.values())
 

@@ -237,11 +237,11 @@ def _captured(given: bool | None, made: Plan, device: Device, *, apart: bool) ->
     left = any(op.kind == OpKind.UPDATE and op.backend != "triton" for op in made.ops())
     if given and left:
         raise AlexsimError(
-            f"--graph: {made.network.name} has updates by {made.optimizer} that no Triton kernel"
-            " does"
+            f"--graph: {made.network.name} has updates by {made.spec.optimizer} that no Triton"
+            " kernel does"
         )
     if given is None:
-        return (device, made.backend) == ("cuda", "triton") and not (apart or left)
+        return (device, made.spec.backend) == ("cuda", "triton") and not (apart or left)
     return given
 
 
@@ -277,7 +277,7 @@ def replicas_of(
         if left or not copies or given not in (None, copies):
             asked = f"{given} replicas" if given else "whole replicas"
             raise AlexsimError(f"{place.size} processes do not make {asked} of {columns} GPU(s)")
-    if copies > 1 and made.partition == "hybrid":
+    if copies > 1 and made.spec.partition == "hybrid":
         raise AlexsimError(
             f"--partition hybrid has as many --gpus as processes, not {copies} replicas"
         )

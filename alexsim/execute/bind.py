@@ -139,9 +139,9 @@ def _nothing(_: StepContext) -> None:
 
 def _update(bound: Bound) -> Run:
     plan, part = bound.plan, bound.part
-    optimizer, layer = plan.optimizer, part.layer.name
+    optimizer, layer = plan.spec.optimizer, part.layer.name
     # Of a variable batch, each turn's gradient is a mean; their sum is not.
-    share = 1 / plan.turns if plan.variable_batch and part.copied else 1
+    share = 1 / plan.turns if plan.spec.variable_batch and part.copied else 1
     values = [(p.role, bound[p.name], bound[f"{p.name}.momentum"]) for p in part.trained]
     grads = [bound.get(f"d{p.name}") for p in part.trained]
     squares = [bound.get(f"{p.name}.variance") for p in part.trained]

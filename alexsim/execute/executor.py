@@ -50,8 +50,10 @@ class Executor:
         transport: Transport | None = None,
         **given: object,
     ) -> None:
-        if plan.backend not in ("aten", "triton"):
-            raise ValueError(f"the plan's backend must be aten or triton, got {plan.backend!r}")
+        if plan.spec.backend not in ("aten", "triton"):
+            raise ValueError(
+                f"the plan's backend must be aten or triton, got {plan.spec.backend!r}"
+            )
         if plan.alike > 1:
             raise ValueError("the plan has one of the devices that it needs")
         if plan.replicas > 1 and transport is None:
@@ -102,7 +104,7 @@ class Executor:
     def _first_weights(self, part: Part, deviation: float) -> NDArray[np.float32]:
         """A hybrid plan's are those of the network before it was split."""
         whole = self._stored[f"{part.layer.name}.a.weight"].shape
-        split = self.plan.partition == "hybrid"
+        split = self.plan.spec.partition == "hybrid"
         values = normal(
             seed=self.choices.seed,
             layer=part.layer.name,

@@ -78,7 +78,7 @@ class DeviceRunner:
         binder: Callable[[Op], Run] = partial(
             bind, plan, memory=self.memory, replica=choices.replica
         )
-        if plan.backend == "triton":
+        if plan.spec.backend == "triton":
             from alexsim.execute.bind_triton import Binder, Constants
 
             self.constants = Constants(place)
@@ -94,7 +94,7 @@ class DeviceRunner:
             for op in device.ops
             if op.kind in _COLLECTIVE
         }
-        self._overlaps = plan.schedule == "overlap"
+        self._overlaps = plan.spec.schedule == "overlap"
         self._ops: list[tuple[Op, Run | None]] = [
             (op, None if op.kind in _BETWEEN else binder(op)) for op in device.ops
         ]

@@ -58,7 +58,7 @@ class Stored:
 
 def stored_parameters(plan: Plan) -> dict[str, Stored]:
     """By saved name: ``conv1.a.weight``, ``conv1.a.weight.momentum`` ..."""
-    rule = RULES[plan.optimizer]
+    rule = RULES[plan.spec.optimizer]
     device_of = {column: device for device in plan.devices for column in device.columns}
     found = {}
     for parts in plan.network.parts:
@@ -66,12 +66,12 @@ def stored_parameters(plan: Plan) -> dict[str, Stored]:
             continue
         layer = parts[0].layer.name
         names = {name: name for name in parts[0].parameters_by_name}
-        if layer in plan.trainable:
+        if layer in plan.spec.trained:
             names |= {f"{p.name}.{kept}": p.name for p in parts[0].trained for kept in rule.state}
             if rule.counts_updates and parts[0].trained:
                 names[UPDATES] = ""
         # Columns have weights of their own, unless they are parts of a network of one column.
-        for one in [parts] if plan.partition == "hybrid" else [(part,) for part in parts]:
+        for one in [parts] if plan.spec.partition == "hybrid" else [(part,) for part in parts]:
             for name, parameter_name in names.items():
                 found[f"{layer}.{letter(one[0].column)}.{name}"] = _stored(
                     one, name, parameter_name, plan.network, device_of

@@ -65,7 +65,7 @@ def fit(of: Plan, budget_bytes: int, *, context_bytes: int = 0) -> Fit:
         if device.total_bytes + context_bytes > budget_bytes
     )
     room = budget_bytes - context_bytes
-    largest = _largest_batch(of, room, of.policy, len(of.devices) * of.alike)
+    largest = _largest_batch(of, room, of.spec.policy, len(of.devices) * of.alike)
     return Fit(
         budget_bytes=budget_bytes,
         fits=not shortages,
@@ -80,13 +80,13 @@ def _suggestions(of: Plan, room: int, largest: int) -> list[str]:
     if largest:
         found.append(f"--batch {largest}")
     devices = len(of.devices) * of.alike
-    tighter = POLICIES[POLICIES.index(of.policy) + 1 :]
+    tighter = POLICIES[POLICIES.index(of.spec.policy) + 1 :]
     for policy in tighter:
         if _fits(of, room, of.images, policy, devices):
             found.append(f"--policy {policy}")
             break
     columns = of.network.columns
-    if devices < columns and _fits(of, room, of.images, of.policy, columns):
+    if devices < columns and _fits(of, room, of.images, of.spec.policy, columns):
         found.append(f"--gpus {columns}")
     if not found and tighter:
         batch = _largest_batch(of, room, tighter[-1], devices)
@@ -123,6 +123,6 @@ def _fits(of: Plan, room: int, batch_size: int, policy: Policy, devices: int) ->
 
 def _need(of: Plan, batch_size: int, policy: Policy, devices: int) -> int:
     """Bytes of the fullest device."""
-    gpus = of.spec.gpus if of.partition == "replicas" else devices
+    gpus = of.spec.gpus if of.spec.partition == "replicas" else devices
     other = representative(replace(of.spec, gpus=gpus, batch_size=batch_size, policy=policy))
     return max(device.total_bytes for device in other.devices)

@@ -11,9 +11,8 @@ from typing import Literal
 from alexsim.network.counts import FLOAT_BYTES, Count
 from alexsim.network.layers import Shape
 from alexsim.network.network import Network, Part
-from alexsim.network.update_rules import Optimizer
 from alexsim.plan.exchanges import Collective, Exchange
-from alexsim.plan.spec import Partition, PlanSpec, Policy, Schedule, TransportName
+from alexsim.plan.spec import PlanSpec, TransportName
 from alexsim.trace import Activity, Span
 
 Queue = Literal["compute", "copy_in", "copy_out"]
@@ -250,50 +249,14 @@ class Plan:
         return self.spec.batch_size
 
     @property
-    def policy(self) -> Policy:
-        """Of memory."""
-        return self.spec.policy
-
-    @property
-    def schedule(self) -> Schedule:
-        """Order of the ops, and what waits for what."""
-        return self.spec.schedule
-
-    @property
     def transport(self) -> TransportName:
         """How exchanges travel."""
         return self.spec.transport or "peer"
 
     @property
-    def trainable(self) -> frozenset[str]:
-        """Layers that learn."""
-        return self.spec.trained
-
-    @property
-    def optimizer(self) -> Optimizer:
-        """By which rule weights are updated."""
-        return self.spec.optimizer
-
-    @property
-    def backend(self) -> str:
-        """Who runs it."""
-        return self.spec.backend
-
-    @property
     def replicas(self) -> int:
         """Copies of all devices, each on its own images; their gradients are summed."""
         return self.spec.copies
-
-    @property
-    def partition(self) -> Partition:
-        """How it is split over devices."""
-        return self.spec.partition
-
-    @property
-    def variable_batch(self) -> bool:
-        """Whether the layers that a hybrid plan splits are updated after each turn, on
-        ``batch_size`` images, and the others once a step, on all of them."""
-        return self.spec.variable_batch
 
     @property
     def turns(self) -> int:
@@ -309,7 +272,7 @@ class Plan:
     @property
     def alike(self) -> int:
         """Of these, those of one replica."""
-        return self.turns // len(self.devices) if self.partition == "hybrid" else 1
+        return self.turns // len(self.devices) if self.spec.partition == "hybrid" else 1
 
     @property
     def transfers(self) -> tuple[Exchange | Collective, ...]:
@@ -350,7 +313,9 @@ class Plan:
     def lent(self) -> tuple[str, ...]:
         """Layers of which another backend's kernels run an op, in order."""
         found = {
-            op.layer for op in self.ops() if op.kind in _COMPUTED and op.backend != self.backend
+            op.layer
+            for op in self.ops()
+            if op.kind in _COMPUTED and op.backend != self.spec.backend
         }
         names = (parts[0].layer.name for parts in self.network.parts)
         return tuple(name for name in names if name in found)

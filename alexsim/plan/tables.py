@@ -79,10 +79,10 @@ def flop_table(
                 grad_input_flop=2 * mac[OpKind.GRAD_INPUT],
                 grad_weight_flop=2 * mac[OpKind.GRAD_WEIGHT],
                 update_flop=sum(
-                    counts.update(part, fused=False, optimizer=made.optimizer).elementwise_flop
+                    counts.update(part, fused=False, optimizer=made.spec.optimizer).elementwise_flop
                     for part in parts
                 )
-                if name in made.trainable
+                if name in made.spec.trained
                 else 0,
                 elementwise_flop=_elementwise(mine, work, parts, batch_size),
                 bytes=sum(op.count.moved_bytes for op in mine if op.kind in work),

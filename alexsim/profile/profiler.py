@@ -93,7 +93,7 @@ def profile(
         trace = Trace(spans=(*trace.spans, *_underlaid(step, device, rounds, underlay)))
     return StepProfile(
         plan=plan,
-        where=f"{device}, {plan.backend}",
+        where=f"{device}, {plan.spec.backend}",
         rounds=rounds,
         layers=layers_of(plan, times, found, simulation),
         transfers_s=transfers_s(plan, times),

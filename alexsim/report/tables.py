@@ -123,9 +123,9 @@ def reconciliation(network: Network) -> list[str]:
 def memory_tables(plan: Plan, verdict: Fit, *, context_bytes: int, layers: bool) -> RenderableType:
     """Bytes per device by category (and by layer), against the budget."""
     devices = memory_table(plan, context_bytes=context_bytes)
-    split = "" if plan.partition == "columns" else f", {plan.partition}"
+    split = "" if plan.spec.partition == "columns" else f", {plan.spec.partition}"
     split += ", fused" if plan.spec.fusion != "none" else ""
-    title = f"{plan.network.name}, batch {plan.images}, {plan.policy}{split}: MiB per device"
+    title = f"{plan.network.name}, batch {plan.images}, {plan.spec.policy}{split}: MiB per device"
     out = plain_table(title, "", *(device.name for device in devices))
     for category, name in _NAMES.items():
         values = [device.by_category[category] for device in devices]
@@ -207,7 +207,8 @@ def _size(layer: Layer) -> str:
 
 def lent_text(plan: Plan) -> str:
     """Which layers another backend runs, if only in part."""
-    others = sorted({op.backend for op in plan.ops() if op.layer in plan.lent} - {plan.backend})
+    mine = plan.spec.backend
+    others = sorted({op.backend for op in plan.ops() if op.layer in plan.lent} - {mine})
     count = f"{len(plan.lent)} of {len(plan.network.layers)} layers"
     named = ", ".join(plan.lent[:8]) + (", ..." if len(plan.lent) > 8 else "")
     return f"{count} by {' and '.join(others)}: {named}"

@@ -94,7 +94,7 @@ def simulate(
     # Where decoding takes the cores' time, all of it must be there.
     whole = whole_pipeline or timer.calibration is not None
     steps, even = (_WHOLE_STEPS, _WHOLE_EVEN) if whole else (_STEPS, _EVEN)
-    alike = plan.schedule == "serial" and not timer.calibration
+    alike = plan.spec.schedule == "serial" and not timer.calibration
     ready = _run(tasks("none"), 1, looked_at=0) if alike else _run(tasks("none"), steps, even)
     if host is None or (alike and not whole_pipeline and ready.step_s >= host.seconds):
         return summarise(ready, data_path=host)

@@ -98,7 +98,7 @@ def summarise(
         network=plan.network.name,
         machine=machine.name,
         library=listed.timer.library.name,
-        partition=plan.partition,
+        partition=plan.spec.partition,
         replicas=plan.replicas,
         devices_count=count,
         batch_size=plan.images,

@@ -217,7 +217,7 @@ class TaskList:
 
     def _needs(self, op: Op) -> tuple[str, ...]:
         """Ids of what must be over before ``op``: a sum waits for every device's part."""
-        if op.kind != OpKind.ALL_REDUCE or self.plan.partition != "hybrid":
+        if op.kind != OpKind.ALL_REDUCE or self.plan.spec.partition != "hybrid":
             return op.depends_on
         return (*op.depends_on, *self._gradients[op.layer])
 
@@ -359,7 +359,7 @@ class TaskList:
     @property
     def _collective_queue(self) -> str:
         """In the overlap schedule the network, where one follows the other."""
-        return "compute" if self.plan.schedule == "serial" else "network"
+        return "compute" if self.plan.spec.schedule == "serial" else "network"
 
     def _all_reduce_s(self, part: Part, devices: int) -> float:
         item = 2 if self.timer.precision == "fp16" else FLOAT_BYTES

@@ -58,7 +58,7 @@ def grad_input(bound: Bound) -> Run:
         return _grad_norm(bound)
     dx = bound["dx"]
     if isinstance(layer, SoftmaxCrossEntropy):
-        images = plan.batch_size if plan.variable_batch else plan.images
+        images = plan.batch_size if plan.spec.variable_batch else plan.images
         labels = bound["labels"][op.first_image : op.first_image + plan.batch_size]
         share = layer.weight / images
         return _grad_softmax(bound["y"], labels, rows(dx), share, add=add)
