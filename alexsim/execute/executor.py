@@ -224,18 +224,18 @@ class Executor:
         return Trace(spans=tuple(spans))
 
     def first_not_finite(self) -> str:
-        """The first activation, in order, that is not finite; or weight or bias; or nothing.
+        """The first activation, in order, that is not finite; or parameter; or nothing.
 
         A step that puts out NaN has updated every weight with it: activations tell where it began.
         """
         places = (
             (runner, f"{part.layer.name}.{letter(part.column)}.{name}")
-            for names in (("activation",), ("weight", "bias"))
+            for of_weights in (False, True)
             for parts in self.plan.network.parts
             for part in parts
             for runner in self.runners
             if part.column in runner.device.columns
-            for name in names
+            for name in (part.parameters_by_name if of_weights else ("activation",))
         )
         for runner, label in places:
             memory, key = runner.memory, f"{runner.device.name}/{label}"

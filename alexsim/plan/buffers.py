@@ -177,7 +177,7 @@ def _is_free(steps: StepList, part: Part) -> bool:
     """Whether the first output that a part reads may be overwritten: it is there, and nothing else
     needs it."""
     read, *others = part.inputs[0]
-    if others or part.reads.count(read) > 1 or part.layer.name in steps.ends:
+    if others or part.layer.name in steps.ends:
         return False
     if read.layer == INPUT or len(steps.network.readers[read.layer]) > 1:
         return False
