@@ -4,12 +4,14 @@ weird trick for parallelizing convolutional neural networks", section 4)."""
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
 from alexsim.errors import NetworkError
 from alexsim.network.layers import FullyConnected
 from alexsim.network.network import Network
 
 
+@lru_cache(maxsize=64)
 def hybrid(network: Network, devices: int) -> Network:
     """``network`` in one column per device: a copy of every layer before the first fully connected
     one, and a share of the units of those from there on.

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from alexsim.network.network import Network, Part
 from alexsim.network.views import Read
-from alexsim.plan.backends import BACKENDS, read_as_rows
+from alexsim.plan.backends import BACKENDS, Asked, read_as_rows
+from alexsim.plan.records import OpKind
 from alexsim.plan.spec import PlanSpec
 
 
@@ -41,7 +42,12 @@ def fusions(spec: PlanSpec) -> dict[str, Fusion]:
         # One rule for all columns, so that a layer is the same thing in each of them.
         passes = {
             backend.fuses(
-                first,
+                Asked(
+                    OpKind.FORWARD,
+                    first,
+                    spec.op_images,
+                    rows=not rows.isdisjoint((first.output, *first.reads)),
+                ),
                 second,
                 rows=second.output in rows,
                 adds=any(len(network.readers[read.layer]) > 1 for read in first.reads),

@@ -139,7 +139,9 @@ class Gradients(Crossings):
         if serial or sums_first:
             self._grad_weights(parts)
         pushes: list[Exchange] = []
-        passes_on = any(self.has_grad(read.layer) for read in parts[0].reads)
+        passes_on = parts[0].layer.name in self.learning and any(
+            self.has_grad(read.layer) for read in parts[0].reads
+        )
         if passes_on:
             for part in parts:
                 self._grad_inputs(part)
@@ -220,7 +222,9 @@ class Gradients(Crossings):
             if not any(self.has_grad(read.layer) for read in group):
                 continue
             if index in passed:
-                self.shared[names[0]] = self._own(part, "activation_grad")
+                # A sum of sums: all their gradients are the last one's.
+                mine = self._own(part, "activation_grad")
+                self.shared[names[0]] = self.shared.get(mine, mine)
                 self.contributed.add(names[0])
             else:
                 self._grad_input(part, names, index if part.layer.several else None)

@@ -313,15 +313,13 @@ class Plan:
     def lent(self) -> tuple[str, ...]:
         """Layers of which another backend's kernels run an op, in order."""
         found = {
-            op.layer
-            for op in self.ops()
-            if op.kind in _COMPUTED and op.backend != self.spec.backend
+            op.layer for op in self.ops() if op.kind in COMPUTED and op.backend != self.spec.backend
         }
         names = (parts[0].layer.name for parts in self.network.parts)
         return tuple(name for name in names if name in found)
 
 
-_COMPUTED = frozenset(
+COMPUTED = frozenset(
     {
         OpKind.DRAW,
         OpKind.FORWARD,

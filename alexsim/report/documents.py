@@ -70,9 +70,8 @@ def flops_document(table: FlopTable) -> dict[str, Any]:
 
 
 def words_of(plan: Plan) -> dict[str, Any]:
-    """Every choice of the plan that is a word; of ``backend`` and ``transport``, if it is made."""
-    words = {name: getattr(plan.spec, name) for name in WORDS}
-    return {name: word for name, word in words.items() if word}
+    """Every choice of the plan that is a word; empty where none was made."""
+    return {name: getattr(plan.spec, name) for name in WORDS}
 
 
 def memory_document(plan: Plan, verdict: Fit, *, context_bytes: int) -> dict[str, Any]:

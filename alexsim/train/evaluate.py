@@ -88,7 +88,6 @@ def answers(
 
     Raises:
         DataError: no image can be read.
-        PlanError: the backend cannot run this network.
     """
     network = load_network(weights.network)
     sums = np.zeros((len(samples), network.classes))
@@ -299,11 +298,7 @@ class Forward:
 
 @contextlib.contextmanager
 def forward(weights: Weights, setup: Setup) -> Iterator[Forward]:
-    """A plan that only goes forward, with these weights, and a loader for its images.
-
-    Raises:
-        PlanError: the backend cannot run this network.
-    """
+    """A plan that only goes forward, with these weights, and a loader for its images."""
     network = load_network(weights.network)
     made = plan(
         network,

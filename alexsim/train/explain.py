@@ -116,7 +116,6 @@ def predictions(
 
     Raises:
         DataError: a file was damaged since it was looked at.
-        PlanError: the backend cannot run this network.
     """
     samples = [one.sample for one in shown]
     found = replace(answers(weights, samples, setup, views=views, done=done), classes=weights.named)

@@ -73,7 +73,6 @@ def neighbours(
     Raises:
         DataError: a query, or all of a minibatch, cannot be read.
         NetworkError: the network has no hidden layer.
-        PlanError: the backend cannot run this network.
     """
     layer = feature_layer(weights.network)
     own = [one.sample for one in queries]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from alexsim.execute.choices import Backend, Device, Precision
 from alexsim.network.editions import load_network
 from alexsim.plan.records import Plan
-from alexsim.plan.spec import PlanChoices, PlanSpec, TransportName
+from alexsim.plan.spec import PlanChoices, PlanSpec, Policy, Schedule, TransportName
 from alexsim.trace import Trace
 from alexsim.train.loader import Order
 from alexsim.train.recipe import Recipe, Stage
@@ -21,6 +21,8 @@ class TrainSettings(PlanChoices):
     network: str
     batch_size: int
     gpus: int
+    policy: Policy
+    schedule: Schedule
     budget_bytes: int
     data: str
     steps: int

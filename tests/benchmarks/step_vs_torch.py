@@ -1,16 +1,18 @@
-"""One training step of AlexNet (2012), float32, on this CPU: alexsim against plain PyTorch.
+"""One training step, float32, on this CPU: alexsim against plain PyTorch.
 
 Three columns, each measured in fresh child processes that take turns, so that a slow minute of the
 machine meets all three:
 
-    alexsim        the plan, as released, two virtual GPUs
-    torch          nn.Conv2d(groups=2), F.local_response_norm, autograd, torch.optim.SGD
-    torch-malloc   the same, with malloc told to keep freed memory, as alexsim tells it
+    alexsim        AlexNet (2012) as released on two virtual GPUs; others with policy reuse on one
+    torch          nn.Conv2d(groups=2), F.local_response_norm, autograd, torch.optim.SGD; others
+                   are the modules of tests/zoo.py, channels last, ReLUs in place
+    torch-malloc   the same, with malloc and PyTorch told to take memory as alexsim tells them
 
 Every child warms up with one step and reports the median of ``--steps`` more. Ratios are taken
 within a round; what is printed is their median over rounds, with a bootstrap interval.
 
     python tests/benchmarks/step_vs_torch.py --rounds 5
+    python tests/benchmarks/step_vs_torch.py --net resnet50 --batch 8 --steps 9
 """
 
 from __future__ import annotations
@@ -38,8 +40,9 @@ MALLOC = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": "-1",
     "MALLOC_TOP_PAD_": "268435456",
+    "THP_MEM_ALLOC_ENABLE": "1",
 }
-FLOP_PER_IMAGE = 4_135_610_496
+ALEXNET = "alexnet-2012"
 
 
 class PlainNorm(nn.Module):
@@ -90,6 +93,22 @@ def plain_alexnet() -> nn.Module:
     )
 
 
+class Answer(nn.Module):
+    """A network of ``tests/zoo.py``, and of its heads the last."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        sys.path.insert(0, str(Path(__file__).parents[1]))
+        from zoo import ZOO
+
+        F.relu = torch.relu_  # type: ignore[assignment]
+        self.network = ZOO[name]().to(memory_format=torch.channels_last)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        answers: tuple[torch.Tensor, ...] = self.network(x)
+        return answers[-1]
+
+
 def batch_of(size: int) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     images = 60 * torch.randn(size, 3, 224, 224, generator=generator)
@@ -111,9 +130,12 @@ def peak_rss_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def plain_child(size: int, steps: int) -> dict[str, Any]:
+def plain_child(name: str, size: int, steps: int) -> dict[str, Any]:
     images, labels = batch_of(size)
-    model = plain_alexnet()
+    if name == ALEXNET:
+        model = plain_alexnet()
+    else:
+        model, images = Answer(name), images.to(memory_format=torch.channels_last)
     optimiser = torch.optim.SGD(model.parameters(), lr=0.001, momentum=0.9, weight_decay=5e-4)
 
     def step(_: int) -> None:
@@ -124,16 +146,22 @@ def plain_child(size: int, steps: int) -> dict[str, Any]:
     return {"step_s": timed(step, steps), "rss_bytes": peak_rss_bytes()}
 
 
-def alexsim_child(size: int, steps: int) -> dict[str, Any]:
+def alexsim_child(name: str, size: int, steps: int) -> dict[str, Any]:
     from alexsim.execute.context import Hyperparameters
     from alexsim.execute.executor import Executor
     from alexsim.network.editions import load_network
     from alexsim.plan.planner import plan
 
     images, labels = batch_of(size)
-    network = load_network("alexnet-2012")
+    network, released = load_network(name), name == ALEXNET
     started = time.perf_counter()
-    made = plan(network, gpus=2, batch_size=size, policy="as-released", backend="aten")
+    made = plan(
+        network,
+        gpus=2 if released else 1,
+        batch_size=size,
+        policy="as-released" if released else "reuse",
+        backend="aten",
+    )
     plan_s = time.perf_counter() - started
     executor = Executor(made)
     executor.initialise()
@@ -163,6 +191,7 @@ def alexsim_child(size: int, steps: int) -> dict[str, Any]:
         "step_s": step_s,
         "rss_bytes": rss,
         "plan_s": plan_s,
+        "flop": sum(op.count.flop for op in made.ops()),
         "plan_bytes": sum(device.total_bytes for device in made.devices),
         "layers": layers,
         "sgemm_flop_per_s": sgemm_rate(),
@@ -176,16 +205,17 @@ def sgemm_rate() -> float:
     return 2 * 2048**3 / timed(lambda _: torch.mm(a, b, out=out), 5)  # type: ignore[arg-type]
 
 
-def child(column: str, size: int, steps: int, threads: int) -> None:
-    torch.set_num_threads(threads)
+def child(column: str, arguments: argparse.Namespace) -> None:
+    torch.set_num_threads(arguments.threads)
     run = alexsim_child if column == "alexsim" else plain_child
-    print(json.dumps(run(size, steps)))
+    print(json.dumps(run(arguments.net, arguments.batch, arguments.steps)))
 
 
 def in_child(column: str, arguments: argparse.Namespace) -> dict[str, Any]:
     command = [
-        sys.executable, __file__, "--child", column, "--batch", str(arguments.batch),
-        "--steps", str(arguments.steps), "--threads", str(arguments.threads),
+        sys.executable, __file__, "--child", column, "--net", arguments.net,
+        "--batch", str(arguments.batch), "--steps", str(arguments.steps),
+        "--threads", str(arguments.threads),
     ]  # fmt: skip
     environment = os.environ | (MALLOC if column == "torch-malloc" else {})
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
@@ -217,7 +247,7 @@ def machine() -> dict[str, Any]:
 
 def report(results: dict[str, list[dict[str, Any]]], arguments: argparse.Namespace) -> None:
     """Print everything within 80 columns."""
-    flop = FLOP_PER_IMAGE * arguments.batch
+    flop = results["alexsim"][0]["flop"]
     print(f"\n{'':14}{'s/step':>9}{'GFLOP/s':>9}{'images/s':>10}{'peak RSS, MB':>14}")
     for column, runs in results.items():
         seconds = statistics.median(run["step_s"] for run in runs)
@@ -267,6 +297,7 @@ def report(results: dict[str, list[dict[str, Any]]], arguments: argparse.Namespa
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--net", default=ALEXNET, help="or one of tests/zoo.py")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=3, help="timed steps of each child")
@@ -275,7 +306,7 @@ def main() -> None:
     parser.add_argument("--child", choices=COLUMNS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
-        child(arguments.child, arguments.batch, arguments.steps, arguments.threads)
+        child(arguments.child, arguments)
         return
     results: dict[str, list[dict[str, Any]]] = {column: [] for column in COLUMNS}
     for index in range(arguments.rounds):
@@ -285,7 +316,9 @@ def main() -> None:
             print(f"round {index + 1} {column}: {results[column][-1]['step_s']:.2f} s", flush=True)
     report(results, arguments)
     if arguments.output:
-        settings = {k: getattr(arguments, k) for k in ("batch", "rounds", "steps", "threads")}
+        settings = {
+            k: getattr(arguments, k) for k in ("net", "batch", "rounds", "steps", "threads")
+        }
         document = {"machine": machine(), "settings": settings, "results": results}
         arguments.output.write_text(json.dumps(document, indent=1) + "\n")
 

@@ -51,6 +51,7 @@ Tensor = torch.Tensor
 
 def grad_input(bound: Bound) -> Run:
     plan, op, layer = bound.plan, bound.op, bound.part.layer
+    assert not op.epilogue, f"{op.id}: ATen's gradients are of one layer"
     size, add = op.chunk_images, op.accumulate
     if layer.several:
         return _grad_of_one(bound)
@@ -155,6 +156,7 @@ def _grad_softmax(
 
 def grad_weight(bound: Bound) -> Run:
     op, layer, size = bound.op, bound.part.layer, bound.op.chunk_images
+    assert not op.epilogue, f"{op.id}: ATen's gradients are of one layer"
     dy, x = bound["dy"], bound["x"]
     if isinstance(layer, BatchNorm):
         of, dweight, dbias = batch_norm_of(bound), bound["dweight"], bound["dbias"]

@@ -53,14 +53,15 @@ class Aten:
         """Algorithm, chunk and scratch of one op."""
         return _choice(asked)
 
-    def fuses(self, first: Part, second: Part, *, rows: bool, adds: bool) -> Passes:
+    def fuses(self, first: Asked, second: Part, *, rows: bool, adds: bool) -> Passes:
         """What ends a product is done where that has just been written, still in the cache.
 
         Gradients are separate: ATen's take no mask. A norm and a pool gain nothing, as each is
         several of ATen's functions.
         """
         del second, rows, adds
-        return "forward" if first.layer.kernel == "product" else "none"
+        part = first.part
+        return "forward" if part is not None and part.layer.kernel == "product" else "none"
 
 
 @lru_cache(maxsize=1 << 13)

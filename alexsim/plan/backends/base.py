@@ -50,11 +50,11 @@ class Backend(Protocol):
         """How it runs one op."""
         ...
 
-    def fuses(self, first: Part, second: Part, *, rows: bool, adds: bool) -> Passes:
+    def fuses(self, first: Asked, second: Part, *, rows: bool, adds: bool) -> Passes:
         """What its kernels do of two layers at once, if the second can end the first's kernel.
 
         Args:
-            first: has the kernel.
+            first: the op that has the kernel, forward.
             second: the only one that reads its output.
             rows: the second's output lies channels first.
             adds: the gradient of what the first reads may have to be added to another's.
@@ -74,7 +74,7 @@ class Counted:
         """Nothing to choose."""
         return _counted(asked.images)
 
-    def fuses(self, first: Part, second: Part, *, rows: bool, adds: bool) -> Passes:
+    def fuses(self, first: Asked, second: Part, *, rows: bool, adds: bool) -> Passes:
         """All that a kernel could: cuda-convnet had no such kernels, so this is a what-if."""
         del first, second, rows, adds
         return "forward and backward"

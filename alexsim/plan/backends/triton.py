@@ -16,7 +16,7 @@ from alexsim.network.layers import (
 from alexsim.network.network import Part
 from alexsim.plan.backends.aten import Aten
 from alexsim.plan.backends.base import Asked, Choice, Passes
-from alexsim.plan.records import OpKind
+from alexsim.plan.records import COMPUTED, OpKind
 from alexsim.units import MIB
 
 SPLIT_BYTES, MOST_SPLITS = 16 * MIB, 512
@@ -37,13 +37,14 @@ class Triton:
         scratch = _splits(part) if asked.kind == OpKind.GRAD_WEIGHT else 0
         return Choice(backend="triton", chunk_images=asked.images, scratch_bytes=scratch)
 
-    def fuses(self, first: Part, second: Part, *, rows: bool, adds: bool) -> Passes:
+    def fuses(self, first: Asked, second: Part, *, rows: bool, adds: bool) -> Passes:
         """Both passes, where the kernel is ours; it writes images channels last, and that of a norm
         adds to no gradient."""
-        if not has_kernel(Asked(OpKind.FORWARD, first, 1), first):
+        part = first.part
+        if part is None or not has_kernel(first, part):
             return self._aten.fuses(first, second, rows=rows, adds=adds)
-        added = Asked(OpKind.GRAD_INPUT, first, 1, accumulate=True)
-        if rows or (adds and not has_kernel(added, first)):
+        added = first._replace(kind=OpKind.GRAD_INPUT, accumulate=True)
+        if rows or (adds and not has_kernel(added, part)):
             return "none"
         return "forward and backward"
 
@@ -54,10 +55,13 @@ def has_kernel(asked: Asked, part: Part) -> bool:
     Those of convolutions and norms read and write images channels last.
     """
     kind, accumulate = asked.kind, asked.accumulate
+    if kind not in COMPUTED:
+        return False
     layer = part.layer
     if kind == OpKind.UPDATE:
         # The kernel computes 2012's rule, of a weight and a bias.
-        return asked.optimizer == "sgd-2012" and isinstance(layer, Convolution | FullyConnected)
+        both = isinstance(layer, FullyConnected) or (isinstance(layer, Convolution) and layer.bias)
+        return asked.optimizer == "sgd-2012" and both
     if kind == OpKind.DRAW:
         # It counts images from the first of its replica.
         plain = isinstance(layer, Dropout) and not (layer.rescaled or layer.whole_images)
