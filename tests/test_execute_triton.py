@@ -6,7 +6,7 @@ from test_graph import COLUMNS, GRAPHS
 
 from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
-from alexsim.network.editions import load_network
+from alexsim.network.editions import edition_names, load_network
 from alexsim.network.layers import (
     Add,
     Convolution,
@@ -83,6 +83,13 @@ def test_several_steps_of_a_small_network(choices: dict) -> None:
 def test_a_graph_trains_as_on_the_aten_backend(name: str) -> None:
     """What is cleared, added up or crosses is no kernel's, whatever its layer is."""
     assert_alike((GRAPHS | COLUMNS)[name], 2, 1, policy="reuse", fusion="kernels", learns=False)
+
+
+def test_every_edition_finds_its_kernels() -> None:
+    for name in edition_names():
+        network = load_network(name)
+        choices = {"batch_size": 1, "policy": "reuse", "fusion": "kernels"}
+        Executor(plan(network, backend="triton", **choices), device=DEVICE)
 
 
 def test_parts_of_a_gradient_fit_the_scratch_that_is_planned() -> None:
