@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import runpy
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -331,3 +332,13 @@ def test_mistakes_are_one_line(
     err = capsys.readouterr().err
     assert says in err
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "script", sorted(Path(__file__).parent.glob("benchmarks/*.py")), ids=lambda path: path.name
+)
+def test_scripts_that_measure_find_what_they_import(
+    script: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(script.parent))
+    runpy.run_path(str(script), run_name="imported")
