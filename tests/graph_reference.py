@@ -9,8 +9,7 @@ from torch.nn import functional as F
 
 from alexsim.network import layers as la
 from alexsim.network.layers import pair
-from alexsim.network.network import INPUT, Network
-from alexsim.plan.exchanges import letter
+from alexsim.network.network import INPUT, Network, letter
 
 Tensor = torch.Tensor
 Values = dict[str, Tensor]

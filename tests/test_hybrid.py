@@ -27,8 +27,7 @@ from alexsim.network.layers import (
     ReLU,
     SoftmaxCrossEntropy,
 )
-from alexsim.network.network import Network
-from alexsim.plan.exchanges import letter
+from alexsim.network.network import Network, letter
 from alexsim.plan.fit import fit
 from alexsim.plan.planner import plan, representative
 from alexsim.plan.records import OpKind, Plan

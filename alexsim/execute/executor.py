@@ -17,9 +17,8 @@ from alexsim.execute.random import normal
 from alexsim.execute.runner import Choices, DeviceRunner
 from alexsim.execute.stored import rows_before, stored_parameters
 from alexsim.execute.transport import InProcess, Transport
-from alexsim.network.network import Part
+from alexsim.network.network import Part, letter
 from alexsim.network.update_rules import is_state
-from alexsim.plan.exchanges import letter
 from alexsim.plan.placement import activation, parameter
 from alexsim.plan.records import Plan
 from alexsim.trace import Trace

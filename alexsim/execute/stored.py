@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
-from alexsim.network.network import Network, Part
+from alexsim.network.network import Network, Part, letter
 from alexsim.network.update_rules import RULES, UPDATES
-from alexsim.plan.exchanges import letter
 from alexsim.plan.placement import parameter
 from alexsim.plan.records import DevicePlan, Plan
 

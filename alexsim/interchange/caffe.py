@@ -47,7 +47,7 @@ from alexsim.network.layers import (
     Tanh,
     pair,
 )
-from alexsim.network.network import INPUT, Network, Part
+from alexsim.network.network import INPUT, Network, Part, letter
 
 Plain = Mapping[str, torch.Tensor]
 
@@ -166,13 +166,13 @@ def _add_norms(net: Any, layer: LocalResponseNorm, columns: int, at: str) -> Non
         _set_norm(_new(net, layer.name, "LRN", at).lrn_param, layer, layer.size)
         _add_scale(net, layer)
         return
-    letters = [chr(ord("a") + column) for column in range(columns)]
+    letters = [letter(column) for column in range(columns)]
     cut = net.layer.add(name=f"{layer.name}_slice", type="Slice", bottom=[at])
-    cut.top.extend(f"{layer.name}_slice_{letter}" for letter in letters)
-    for letter, top in zip(letters, cut.top, strict=True):
-        _set_norm(_new(net, f"{layer.name}_{letter}", "LRN", top).lrn_param, layer, layer.size)
+    cut.top.extend(f"{layer.name}_slice_{name}" for name in letters)
+    for name, top in zip(letters, cut.top, strict=True):
+        _set_norm(_new(net, f"{layer.name}_{name}", "LRN", top).lrn_param, layer, layer.size)
     whole = net.layer.add(name=layer.name, type="Concat", top=[layer.name])
-    whole.bottom.extend(f"{layer.name}_{letter}" for letter in letters)
+    whole.bottom.extend(f"{layer.name}_{name}" for name in letters)
     _add_scale(net, layer)
 
 

@@ -31,7 +31,7 @@ from alexsim.network.layers import (
     SpatialResponseNorm,
     Tanh,
 )
-from alexsim.network.network import Network, Part
+from alexsim.network.network import Network, Part, letter
 
 Tensor = torch.Tensor
 State = Mapping[str, Tensor]
@@ -260,4 +260,4 @@ def _shape(part: Part, kind: str) -> Shape:
 
 
 def _name(part: Part, kind: str) -> str:
-    return f"{part.layer.name}.{chr(ord('a') + part.column)}.{kind}"
+    return f"{part.layer.name}.{letter(part.column)}.{kind}"

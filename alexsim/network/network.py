@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 from alexsim.errors import NetworkError
 from alexsim.network.layers import (
@@ -24,6 +25,13 @@ from alexsim.network.views import Places, Read
 
 INPUT = "input"
 """Name of what the first layer reads; every column reads the same images."""
+
+
+@cache
+def letter(column: int) -> str:
+    """Name of a column: a, b, ... z, aa, ab ..."""
+    before, last = divmod(column, 26)
+    return (letter(before - 1) if before else "") + chr(ord("a") + last)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from typing import Literal
+
+from alexsim.network.network import letter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,10 +162,3 @@ class Collective:
 
 def _who(devices: tuple[int, ...]) -> str:
     return f"gpu{devices[0]}" if len(devices) == 1 else "all"
-
-
-@cache
-def letter(column: int) -> str:
-    """Name of a column: a, b, ... z, aa, ab ..."""
-    before, last = divmod(column, 26)
-    return (letter(before - 1) if before else "") + chr(ord("a") + last)

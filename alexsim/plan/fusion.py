@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from alexsim.network.network import Network, Part
 from alexsim.network.views import Read
-from alexsim.plan.backends import BACKENDS, Asked, read_as_rows
+from alexsim.plan.backends import BACKENDS, Asked, meets_rows, read_as_rows
 from alexsim.plan.records import OpKind
 from alexsim.plan.spec import PlanSpec
 
@@ -46,7 +46,7 @@ def fusions(spec: PlanSpec) -> dict[str, Fusion]:
                     OpKind.FORWARD,
                     first,
                     spec.op_images,
-                    rows=not rows.isdisjoint((first.output, *first.reads)),
+                    rows=meets_rows(first, rows),
                 ),
                 second,
                 rows=second.output in rows,

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from alexsim.network.layers import Shape
-from alexsim.network.network import INPUT, Network, Part
+from alexsim.network.network import INPUT, Network, Part, letter
 from alexsim.network.update_rules import Optimizer
 from alexsim.network.views import Read
-from alexsim.plan.backends import BACKENDS, Asked, Choice, read_as_rows
-from alexsim.plan.exchanges import letter
+from alexsim.plan.backends import BACKENDS, Asked, Choice, meets_rows, read_as_rows
 from alexsim.plan.records import Op, OpKind
 from alexsim.plan.spec import PlanSpec
 
@@ -62,10 +61,7 @@ class Placement:
         self._told = (self.spec.optimizer, self.spec.copies)
         rows = read_as_rows(self.network, self.spec.policy)
         self._rows = frozenset(
-            part.output
-            for parts in self.network.parts
-            for part in parts
-            if not rows.isdisjoint((part.output, *part.reads))
+            part.output for parts in self.network.parts for part in parts if meets_rows(part, rows)
         )
 
     @property

@@ -10,7 +10,7 @@ from PIL import Image
 
 from alexsim.errors import AlexsimError
 from alexsim.network.editions import load_network
-from alexsim.plan.exchanges import letter
+from alexsim.network.network import letter
 from alexsim.report.documents import head
 from alexsim.report.page.inputs import Filters
 from alexsim.report.pictures import FAINT, Canvas, enlarged, grid

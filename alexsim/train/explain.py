@@ -15,8 +15,7 @@ from alexsim.errors import DataError
 from alexsim.names import name_text
 from alexsim.network.editions import load_network
 from alexsim.network.layers import Convolution, pair
-from alexsim.network.network import Network, square_side
-from alexsim.plan.exchanges import letter
+from alexsim.network.network import Network, letter, square_side
 from alexsim.train.dataset import Floats, Sample
 from alexsim.train.evaluate import Done, Setup, answers, forward
 from alexsim.train.images import Pixels, load_crops

@@ -15,9 +15,8 @@ from safetensors.torch import save_file
 
 from alexsim.errors import RunError
 from alexsim.network.editions import load_network
-from alexsim.network.network import Network
+from alexsim.network.network import Network, letter
 from alexsim.network.update_rules import is_state
-from alexsim.plan.exchanges import letter
 from alexsim.train.checkpoint import RunDirectory, settle
 from alexsim.train.config import stored_settings
 from alexsim.train.dataset import Floats

@@ -1,9 +1,17 @@
 """Backends by name; each file has what is decided before anything runs, without torch."""
 
 from alexsim.plan.backends.aten import Aten
-from alexsim.plan.backends.base import Asked, Backend, Choice, Counted, Passes, read_as_rows
+from alexsim.plan.backends.base import (
+    Asked,
+    Backend,
+    Choice,
+    Counted,
+    Passes,
+    meets_rows,
+    read_as_rows,
+)
 from alexsim.plan.backends.triton import Triton
 
 BACKENDS: dict[str, Backend] = {"": Counted(), "aten": Aten(), "triton": Triton()}
 
-__all__ = ["BACKENDS", "Asked", "Backend", "Choice", "Passes", "read_as_rows"]
+__all__ = ["BACKENDS", "Asked", "Backend", "Choice", "Passes", "meets_rows", "read_as_rows"]

@@ -94,3 +94,8 @@ def read_as_rows(network: Network, policy: Policy) -> frozenset[Read]:
             if flattens or (shares and part.output in rows):
                 rows.update(part.reads)
     return frozenset(rows)
+
+
+def meets_rows(part: Part, rows: frozenset[Read]) -> bool:
+    """Whether a part reads or writes images that lie so, or their gradients."""
+    return not rows.isdisjoint((part.output, *part.reads))

@@ -63,10 +63,9 @@ def has_kernel(asked: Asked, part: Part) -> bool:
         both = isinstance(layer, FullyConnected) or (isinstance(layer, Convolution) and layer.bias)
         return asked.optimizer == "sgd-2012" and both
     if kind == OpKind.DRAW:
-        # It counts images from the first of its replica.
+        # It draws rows of units, and counts images from the first of its replica.
         plain = isinstance(layer, Dropout) and not (layer.rescaled or layer.whole_images)
-        plain = plain and len(part.output_shape) == 1
-        return plain and asked.replicas == 1
+        return plain and len(part.output_shape) == 1 and asked.replicas == 1
     if kind == OpKind.LOSS:
         return True
     match layer:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from alexsim.errors import RunError
 from alexsim.network.editions import load_network
 from alexsim.network.layers import Convolution
+from alexsim.network.network import letter
 from alexsim.network.update_rules import Optimizer
-from alexsim.plan.exchanges import letter
 from alexsim.plan.spec import Partition, PlanSpec, Policy, Schedule
 from alexsim.profile.records import Ceilings
 from alexsim.report.page.earlier import complete
