@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from alexsim.data.images import worker_pool
 from alexsim.machine.machine import load_machine
 from alexsim.network.editions import load_network
 from alexsim.plan.planner import plan
@@ -20,7 +21,6 @@ from alexsim.plan.spec import PlanSpec
 from alexsim.profile.profiler import Underlay, profile
 from alexsim.profile.records import StepProfile
 from alexsim.simulate.simulator import on_machine
-from alexsim.train.images import worker_pool
 
 # The tests' own helpers (reference.py) stand beside them.
 sys.path.insert(0, str(Path(__file__).parent))

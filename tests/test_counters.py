@@ -17,6 +17,12 @@ from reference import REFERENCES
 from test_cli import run
 from torch.nn import functional as F
 
+from alexsim.counters import comparison, tools
+from alexsim.counters.comparison import Comparison, CounterResult, compare
+from alexsim.counters.operators import example, operators
+from alexsim.counters.readings import Counter, Item, Reading
+from alexsim.counters.reconcile import forward_account
+from alexsim.counters.tools import COUNTERS
 from alexsim.interchange.module import plain_module
 from alexsim.network.editions import edition_names, load_network
 from alexsim.network.layers import (
@@ -29,12 +35,6 @@ from alexsim.network.layers import (
 from alexsim.network.network import Network
 from alexsim.plan.records import OpKind
 from alexsim.plan.tables import flop_table, without_formula
-from alexsim.profile import counters, tools
-from alexsim.profile.counters import Comparison, CounterResult, compare
-from alexsim.profile.operators import example, operators
-from alexsim.profile.readings import Counter, Item, Reading
-from alexsim.profile.reconcile import forward_account
-from alexsim.profile.tools import COUNTERS
 from alexsim.report.counters import counters_document
 
 EDITIONS = tuple(REFERENCES)
@@ -365,7 +365,7 @@ def test_compare_prints_within_80_columns(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = compared("alexnet-2012")
-    monkeypatch.setattr(counters, "compare", lambda *_: found)
+    monkeypatch.setattr(comparison, "compare", lambda *_: found)
     assert run("flops", "--compare", "--strict") == 0
     out, err = capsys.readouterr()
     assert not err
@@ -393,7 +393,7 @@ def test_compare_json(capsys: pytest.CaptureFixture[str]) -> None:
         assert one["unexplained_flop"] == 0
     empty = counters_document(compare(flop_table(small()), []))
     assert empty["counters"] == []
-    assert counters.COUNTERS is COUNTERS
+    assert comparison.COUNTERS is COUNTERS
 
 
 def test_half_of_two_groups_is_no_multiply_add() -> None:

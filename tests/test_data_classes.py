@@ -19,14 +19,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny import write_weights
 
+from alexsim.data.discover import discover, split_of
+from alexsim.data.packed.pack import pack
+from alexsim.data.packed.records import PackSettings
+from alexsim.data.sources import names as names_module
+from alexsim.data.sources.classes import ordered
+from alexsim.data.sources.listing import Listing
+from alexsim.data.sources.source import SourceChoices, list_source
 from alexsim.errors import DataError
-from alexsim.train.dataset import discover, split_of
-from alexsim.train.evaluate import Setup, answers, class_names, errors
-from alexsim.train.packing import names as names_module
-from alexsim.train.packing.classes import ordered
-from alexsim.train.packing.listing import SourceChoices, list_source
-from alexsim.train.packing.pack import pack
-from alexsim.train.packing.records import Listing, PackSettings
+from alexsim.evaluate.evaluate import Setup, answers, class_names, errors
 from alexsim.train.weights import load_weights
 
 

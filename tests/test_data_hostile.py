@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexsim.train.packing.pack import pack
-from alexsim.train.packing.records import PackIndex, PackSettings
+from alexsim.data.packed.pack import pack
+from alexsim.data.packed.records import PackIndex, PackSettings
 
 SMALL = PackSettings(side=32, shard_images=64)
 

@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from PIL import Image, features
 
 from alexsim.cli.app import main
+from alexsim.data.discover import discover
+from alexsim.data.packed.pack import pack
+from alexsim.data.packed.records import PackSettings
+from alexsim.data.sources.listing import Listing
+from alexsim.data.sources.source import SourceChoices, list_source
 from alexsim.errors import DataError
 from alexsim.names import name_of, name_text
-from alexsim.train.dataset import discover
-from alexsim.train.packing.listing import SourceChoices, list_source
-from alexsim.train.packing.pack import pack
-from alexsim.train.packing.records import Listing, PackSettings
 
 
 def encoded(form: str = "JPEG") -> bytes:

@@ -15,13 +15,14 @@ import pytest
 from PIL import Image
 
 from alexsim.cli.app import main
+from alexsim.data.dataset import Dataset
+from alexsim.data.discover import discover
+from alexsim.data.images import load_square, read_square
+from alexsim.data.loader import Batch, Loader, Order
+from alexsim.data.packed.pack import pack
+from alexsim.data.packed.records import PackSettings
 from alexsim.errors import DataError
-from alexsim.train.dataset import Dataset, discover
-from alexsim.train.images import load_square, read_square
-from alexsim.train.loader import Batch, Loader, Order
-from alexsim.train.packing.pack import pack
-from alexsim.train.packing.records import PackSettings
-from alexsim.train.recipe import load_recipe
+from alexsim.recipe.recipe import load_recipe
 
 NETWORK = """
 from alexsim.network.layers import Convolution, FullyConnected, MaxPool, ReLU, SoftmaxCrossEntropy
@@ -56,7 +57,7 @@ def loader_of(
     known = dataset.known(28, 3)
     assert known is not None
     return Loader(
-        dataset, known, load_recipe("paper"),
+        dataset, known, load_recipe("paper").preparation,
         batch_size=16, crop_side=28, seed=seed, pool=pool, order=order,
     )  # fmt: skip
 
@@ -185,7 +186,7 @@ def test_orders_need_shards(folder: Path, pool: ProcessPoolExecutor) -> None:
     dataset = discover(folder, most_classes=3)
     with pytest.raises(DataError, match="--order file needs a packed set"):
         Loader(
-            dataset, None, load_recipe("paper"),
+            dataset, None, load_recipe("paper").preparation,
             batch_size=16, crop_side=28, seed=0, pool=pool, order="file",
         )  # fmt: skip
 

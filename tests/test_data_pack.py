@@ -20,11 +20,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from alexsim.data.discover import discover
+from alexsim.data.packed.index import read_index, read_members, verify
+from alexsim.data.packed.pack import pack
+from alexsim.data.packed.records import PackIndex, PackSettings
 from alexsim.errors import DataError
-from alexsim.train.dataset import discover
-from alexsim.train.packing.index import read_index, read_members, verify
-from alexsim.train.packing.pack import pack
-from alexsim.train.packing.records import PackIndex, PackSettings
 
 SMALL = PackSettings(side=32, shard_images=16)
 
@@ -279,7 +279,7 @@ def test_ctrl_c_ends_it_at_once_however_often_it_comes(
 def test_a_shard_that_was_damaged_meanwhile_is_written_anew(
     wordnet: Path, packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from alexsim.train.packing import pack as module
+    from alexsim.data.packed import pack as module
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from alexsim.data.discover import discover, split_of
+from alexsim.data.sources.source import SourceChoices, list_source
 from alexsim.errors import DataError
-from alexsim.train.dataset import discover, split_of
-from alexsim.train.packing.listing import SourceChoices, list_source
 
 
 def jpeg() -> bytes:

@@ -17,9 +17,9 @@ from alexsim.machine.machine import (
 )
 from alexsim.machine.sheet import KINDS, UNSOURCED, find, names
 from alexsim.network.editions import edition_names, load_network
+from alexsim.recipe.recipe import load_recipe, recipe_names
 from alexsim.report.hardware import quantities
 from alexsim.simulate.costs.libraries import library_names, load_library
-from alexsim.train.recipe import load_recipe, recipe_names
 
 NUMBER = {"value": 1, "kind": "spec", "source": "s"}
 SHEET = {

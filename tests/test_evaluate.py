@@ -20,12 +20,11 @@ from PIL import Image
 from pyarrow import parquet
 
 from alexsim.cli.app import main
+from alexsim.data.dataset import Dataset, Sample
+from alexsim.data.discover import discover, split_of
+from alexsim.data.images import load_square
 from alexsim.errors import DataError, RunError
-from alexsim.execute.executor import Executor
-from alexsim.network.editions import load_network
-from alexsim.plan.planner import plan
-from alexsim.train.dataset import Dataset, Sample, discover, split_of
-from alexsim.train.evaluate import (
+from alexsim.evaluate.evaluate import (
     Answers,
     Setup,
     answers,
@@ -37,7 +36,9 @@ from alexsim.train.evaluate import (
     forward,
     tuned,
 )
-from alexsim.train.images import load_square
+from alexsim.execute.executor import Executor
+from alexsim.network.editions import load_network
+from alexsim.plan.planner import plan
 from alexsim.train.weights import Weights, load_weights, save_weights
 
 SETUP = Setup(batch_size=16, workers=1)
@@ -369,9 +370,9 @@ def test_a_run_without_a_checkpoint_has_no_weights(runs: tuple[Path, Path], tmp_
 
 def test_ten_views_of_a_large_image_are_its_corners(tmp_path: Path, pool: Any) -> None:
     """A picture whose corners differ: every view sees its own."""
-    from alexsim.train.dataset import Statistics
-    from alexsim.train.loader import Loader
-    from alexsim.train.recipe import load_recipe
+    from alexsim.data.augmentation import Preparation
+    from alexsim.data.loader import Loader
+    from alexsim.data.statistics import Statistics
 
     pixels = np.arange(32 * 32, dtype=np.float32).reshape(32, 32) % 251
     path = tmp_path / "a.png"
@@ -383,7 +384,7 @@ def test_ten_views_of_a_large_image_are_its_corners(tmp_path: Path, pool: Any) -
     )
     loader = Loader(
         Dataset(root="", classes=(), train=(), held_out=()), nothing,
-        replace(load_recipe("2012"), normalisation="mean-image"),
+        Preparation(),
         batch_size=4, crop_side=28, seed=0, pool=pool,
     )  # fmt: skip
     batches = list(loader.views([Sample(path=str(path), label=3)], 10))

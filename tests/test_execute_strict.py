@@ -23,16 +23,15 @@ from safetensors.torch import load_file, save_file
 
 from alexsim.errors import AlexsimError, MemoryBudgetError
 from alexsim.execute import cards, ranks
-from alexsim.execute.context import Hyperparameters
+from alexsim.execute.context import Choices, Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.execute.plan_executor import PlanExecutor
-from alexsim.execute.runner import Choices
 from alexsim.execute.world import RENDEZVOUS, Connected, Place, World, joined
 from alexsim.network.editions import load_network
 from alexsim.plan.planner import plan
 from alexsim.plan.records import Plan
+from alexsim.recipe.recipe import load_recipe
 from alexsim.train.engine import Engine
-from alexsim.train.recipe import load_recipe
 from alexsim.train.records import TrainSettings
 
 RATES = Hyperparameters(weight_rate=0.01, bias_rate=0.02)

@@ -43,7 +43,7 @@ from alexsim.profile.records import Ceilings
 from alexsim.report.page.layers import layer_table
 from alexsim.report.profile_document import plan_document
 from alexsim.report.tables import lent_text
-from alexsim.simulate.correction import UNFITTED
+from alexsim.simulate.costs.correction import UNFITTED
 from alexsim.simulate.costs.libraries import load_library
 from alexsim.simulate.costs.measured import machine_of, read
 from alexsim.simulate.simulator import on_machine, planned, simulate_network

@@ -20,6 +20,7 @@ from alexsim.plan.planner import plan
 from alexsim.plan.records import DevicePlan, Op, Plan
 from alexsim.plan.spec import PlanSpec
 from alexsim.profile.records import Ceilings
+from alexsim.recipe.stages import Training
 from alexsim.report.chrome_trace import Clock, chrome_trace
 from alexsim.report.documents import simulation_document
 from alexsim.report.page.earlier import complete
@@ -27,13 +28,12 @@ from alexsim.report.page.memory import alive_table
 from alexsim.report.page.timeline import timeline, traffic
 from alexsim.report.profile_document import plan_document
 from alexsim.report.simulation import simulation_tables
-from alexsim.simulate.correction import load_correction
+from alexsim.simulate.costs.correction import load_correction
 from alexsim.simulate.costs.libraries import load_library
 from alexsim.simulate.records import Simulation
 from alexsim.simulate.simulator import default_library, simulate
 from alexsim.simulate.tasks import Timer
 from alexsim.strict_json import json_text
-from alexsim.train.stages import Training
 
 SPECS = {
     "columns": ("gtx580x2", {"gpus": 2}),

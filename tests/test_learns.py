@@ -18,10 +18,10 @@ from alexsim.network.editions import edition_names, load_network
 from alexsim.network.layers import Convolution, FullyConnected, ReLU, Sigmoid
 from alexsim.network.network import Network
 from alexsim.plan.planner import plan
+from alexsim.recipe.defaults import training_defaults
+from alexsim.recipe.outlook import BATCH, Outlook, outlook
+from alexsim.recipe.recipe import load_recipe, recipe_name
 from alexsim.report.networks import about, networks_document, networks_tables
-from alexsim.train.defaults import training_defaults
-from alexsim.train.outlook import BATCH, Outlook, outlook
-from alexsim.train.recipe import load_recipe, recipe_name
 
 BUDGET = 3 * 2**30
 OUTLOOKS = [outlook(load_network(name), budget_bytes=BUDGET, cores=2) for name in edition_names()]

@@ -21,21 +21,21 @@ from tiny import CLASSES, write_weights
 from alexsim.bench.records import Host, Machine, Stored, Timed, _timed
 from alexsim.cli.app import main
 from alexsim.cli.output import json_text as document_text
+from alexsim.data.dataset import Sample
+from alexsim.evaluate.evaluate import Answers, averaged, combined, errors, tuned
+from alexsim.evaluate.neighbours import _distances, _without
 from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.network.layers import FullyConnected, SoftmaxCrossEntropy
 from alexsim.network.network import Network
 from alexsim.plan.planner import plan
 from alexsim.profile.records import Ratio
+from alexsim.recipe.recipe import Plateau, reductions
 from alexsim.report.evaluation import best, prediction_rows
 from alexsim.report.page.curves import curves
 from alexsim.report.pictures import levels
 from alexsim.strict_json import json_text, json_value
 from alexsim.train.checkpoint import RunDirectory
-from alexsim.train.dataset import Sample
-from alexsim.train.evaluate import Answers, averaged, combined, errors, tuned
-from alexsim.train.neighbours import _distances, _without
-from alexsim.train.recipe import Plateau, reductions
 from alexsim.train.weights import load_weights, save_weights
 from alexsim_kernels import loss as loss_kernels
 from alexsim_kernels import reference

@@ -16,14 +16,14 @@ from typing import Any
 
 import pytest
 
+from alexsim.execute.context import Choices
 from alexsim.execute.executor import Executor
-from alexsim.execute.runner import Choices
 from alexsim.execute.world import World
 from alexsim.plan.records import Plan
 from alexsim.profile import nvml
 from alexsim.profile.nvml import Energy, Sample, Sampler, Telemetry
+from alexsim.recipe.recipe import load_recipe
 from alexsim.train import engine, loop
-from alexsim.train.recipe import load_recipe
 from alexsim.train.records import TrainSettings, Watcher
 
 

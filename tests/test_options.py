@@ -32,10 +32,10 @@ from tiny import write_weights
 from alexsim.bench.records import BenchRun, Host
 from alexsim.cli import models
 from alexsim.cli.app import app, main
+from alexsim.data.bench import LoaderRate
 from alexsim.execute.world import Place
 from alexsim.interchange.convert import Exported
 from alexsim.simulate.costs.measured import read
-from alexsim.train.packing.bench import LoaderRate
 from alexsim.train.records import TrainSettings
 
 CALIBRATION = str(files("alexsim_profiles") / "baselines" / "cpu-2-cores" / "calibration.json")
@@ -208,7 +208,7 @@ def _instead_of_work(
 
     for module in ("packing.workers", "packing.pack", "evaluate"):
         patch.setattr(f"alexsim.train.{module}.workers_for", inline)
-    patch.setattr("alexsim.train.images.worker_pool", inline)
+    patch.setattr("alexsim.data.images.worker_pool", inline)
     note("torch.set_num_threads")
     _train(patch, calls, note)
     asked = models.setup
@@ -223,7 +223,7 @@ def _instead_of_work(
     known = read(CALIBRATION)
     note("alexsim.profile.calibrate.calibrate", lambda *_, **__: (known, dict.fromkeys((3, 5))))
     note("alexsim.profile.calibrate.check", [])
-    note("alexsim.train.throughput.data_rates", ())
+    note("alexsim.profile.throughput.data_rates", ())
     run = BenchRun(network="", host=HOST, counted={}, timed=())
     note("alexsim.bench.runner.run", run)
     note("alexsim.bench.runner.compare", (run, ()))
@@ -240,7 +240,7 @@ def _instead_of_work(
         workers=1, images=10, seconds=1.0, waited_s=0.0, worker_cpu_s=1.0, loader_cpu_s=1.0,
         worker_bytes=1, loader_bytes=1,
     )  # fmt: skip
-    note("alexsim.train.packing.bench.loader_rate", lambda *_, **named: replace(
+    note("alexsim.data.bench.loader_rate", lambda *_, **named: replace(
         rate, workers=named["workers"]))  # fmt: skip
 
 
@@ -276,7 +276,7 @@ def _train(patch: pytest.MonkeyPatch, calls: list[str], note: Callable[..., None
 
 
 def _correction() -> Any:
-    from alexsim.simulate.correction import load_correction
+    from alexsim.simulate.costs.correction import load_correction
 
     return load_correction()
 

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alexsim.simulate.pareto import objectives, with_pareto
-from alexsim.simulate.sweep import Point
+from alexsim.simulate.pareto import Point, objectives, with_pareto
 
 SMALL = st.integers(1, 4)
 

@@ -21,15 +21,16 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
 
+from alexsim.data.discover import discover
+from alexsim.data.loader import Loader
+from alexsim.data.statistics import Statistics
 from alexsim.execute.meeting import agreed_name
 from alexsim.execute.world import RENDEZVOUS
 from alexsim.network.editions import load_network
 from alexsim.network.layers import FullyConnected
 from alexsim.plan.planner import plan
 from alexsim.plan.records import OpKind
-from alexsim.train.dataset import Statistics, discover
-from alexsim.train.loader import Loader
-from alexsim.train.recipe import load_recipe
+from alexsim.recipe.recipe import load_recipe
 
 TRAIN = (
     "train", "--batch", 12, "--steps", 8, "--seed", 3, "--learning-rate", 0.02, "--threads", 1,
@@ -131,7 +132,14 @@ def test_parts_of_a_minibatch_are_the_whole(
 
     def batches(part: tuple[int, int]) -> list[Any]:
         loader = Loader(
-            data, nothing, recipe, batch_size=12, crop_side=28, seed=5, pool=pool, part=part
+            data,
+            nothing,
+            recipe.preparation,
+            batch_size=12,
+            crop_side=28,
+            seed=5,
+            pool=pool,
+            part=part,
         )
         return [*loader.training(3, 6), *loader.held_out()]
 

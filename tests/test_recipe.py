@@ -25,9 +25,7 @@ from alexsim.machine.machine import load_machine
 from alexsim.network.editions import load_network
 from alexsim.plan.planner import plan
 from alexsim.plan.spec import PlanSpec
-from alexsim.simulate.simulator import on_machine
-from alexsim.train.progress import Progress, sizes_of
-from alexsim.train.recipe import (
+from alexsim.recipe.recipe import (
     Plateau,
     load_recipe,
     recipe_from,
@@ -36,6 +34,8 @@ from alexsim.train.recipe import (
     recipe_text,
     reductions,
 )
+from alexsim.simulate.simulator import on_machine
+from alexsim.train.progress import Progress, sizes_of
 from alexsim.train.weights import load_weights
 
 SHORT = """

@@ -11,7 +11,7 @@ from alexsim.network.counts import forward
 from alexsim.network.editions import load_network
 from alexsim.plan.planner import plan
 from alexsim.plan.records import Op, OpKind
-from alexsim.simulate.correction import UNFITTED, load_correction
+from alexsim.simulate.costs.correction import UNFITTED, load_correction
 from alexsim.simulate.costs.cuda_convnet import first_generation, seconds
 from alexsim.simulate.costs.cudnn import VERSIONS, algorithms
 from alexsim.simulate.costs.gemm import gemm

@@ -24,8 +24,8 @@ from alexsim.plan.buffers import partial_sum_copies
 from alexsim.plan.planner import plan
 from alexsim.plan.records import Category, OpKind, Plan
 from alexsim.plan.spec import PlanSpec
-from alexsim.simulate.correction import UNFITTED, correction_of, load_correction
 from alexsim.simulate.costs import cuda_convnet
+from alexsim.simulate.costs.correction import UNFITTED, correction_of, load_correction
 from alexsim.simulate.costs.gemm import gemm, peak_flop_per_s
 from alexsim.simulate.costs.libraries import library_names, load_library, load_library_for
 from alexsim.simulate.costs.records import PRECISIONS, Work, convolution_shape

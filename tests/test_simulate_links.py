@@ -13,7 +13,7 @@ from alexsim.machine.sheet import Quantity
 from alexsim.network.editions import load_network
 from alexsim.plan.planner import plan
 from alexsim.plan.records import OpKind, Plan
-from alexsim.simulate.correction import UNFITTED
+from alexsim.simulate.costs.correction import UNFITTED
 from alexsim.simulate.costs.libraries import load_library
 from alexsim.simulate.costs.measured import REST, Calibration, Rate, machine_of, signature
 from alexsim.simulate.records import Simulation

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from alexsim.data import builtin
+from alexsim.data.dataset import Dataset
+from alexsim.data.discover import discover
+from alexsim.data.images import load_square
+from alexsim.data.loader import Batch, Loader
+from alexsim.data.statistics import Statistics, statistics
 from alexsim.errors import DataError
-from alexsim.train import builtin
-from alexsim.train.dataset import Dataset, Statistics, discover, statistics
-from alexsim.train.images import load_square
-from alexsim.train.loader import Batch, Loader
-from alexsim.train.recipe import Recipe, load_recipe, recipe_name
+from alexsim.recipe.recipe import Recipe, load_recipe, recipe_name
 
 PAPER = load_recipe("paper")
 
@@ -64,7 +66,9 @@ def make_loader(
     dataset: Dataset, pool: ProcessPoolExecutor, recipe: Recipe = PAPER, seed: int = 1
 ) -> Loader:
     measured = statistics(dataset.train, 28, 3, pool, lambda done, total: None)
-    return Loader(dataset, measured, recipe, batch_size=16, crop_side=28, seed=seed, pool=pool)
+    return Loader(
+        dataset, measured, recipe.preparation, batch_size=16, crop_side=28, seed=seed, pool=pool
+    )
 
 
 def test_every_tenth_image_is_held_out(folder: Path) -> None:
@@ -153,7 +157,7 @@ def test_colour_noise_moves_whole_images_along_the_axes() -> None:
         loader = Loader(
             dataset,
             measured,
-            load_recipe(recipe_name(name)),
+            load_recipe(recipe_name(name)).preparation,
             batch_size=4,
             crop_side=28,
             seed=0,

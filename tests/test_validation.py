@@ -13,7 +13,7 @@ import pytest
 
 from alexsim.cli.app import main
 from alexsim.errors import AlexsimError, ProfileError
-from alexsim.simulate.correction import UNFITTED, correction_document, load_correction
+from alexsim.simulate.costs.correction import UNFITTED, correction_document, load_correction
 from alexsim.simulate.fit import nine_in_ten
 from alexsim.simulate.judging import (
     by_device_and_library,

@@ -28,8 +28,8 @@ from alexsim.network.network import Network
 from alexsim.network.variants import VARIANTS, varied
 from alexsim.plan.planner import plan
 from alexsim.plan.spec import PlanSpec
+from alexsim.recipe.recipe import recipe_name
 from alexsim.simulate.simulator import on_machine
-from alexsim.train.recipe import recipe_name
 
 SMALL = Network(
     name="small",

@@ -21,6 +21,8 @@ from PIL import Image
 from torch.nn import functional as F
 
 from alexsim.bench.records import Timed
+from alexsim.data import builtin
+from alexsim.data.images import Crop, load_crops
 from alexsim.execute.aten.norm import norm_forward, norm_grad_input
 from alexsim.execute.aten.pool import max_pool_forward, max_pool_grad_input
 from alexsim.execute.context import Hyperparameters
@@ -34,8 +36,6 @@ from alexsim.plan.records import OpKind, Plan
 from alexsim.plan.spec import PlanSpec
 from alexsim.profile.records import ratio
 from alexsim.simulate.simulator import on_machine
-from alexsim.train import builtin
-from alexsim.train.images import Crop, load_crops
 
 Run = Callable[[], object]
 

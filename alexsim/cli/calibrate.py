@@ -81,11 +81,11 @@ def calibrate(
     from alexsim.profile.calibrate import Bench
     from alexsim.profile.calibrate import calibrate as run
     from alexsim.profile.calibrate import check as compare
-    from alexsim.simulate.correction import UNFITTED
+    from alexsim.profile.throughput import data_rates
+    from alexsim.simulate.costs.correction import UNFITTED
     from alexsim.simulate.costs.libraries import load_library
     from alexsim.simulate.simulator import simulate
     from alexsim.simulate.tasks import Timer
-    from alexsim.train.throughput import data_rates
 
     cores = threads or os.cpu_count() or 1
     torch.set_num_threads(cores)

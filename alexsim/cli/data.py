@@ -75,9 +75,9 @@ def pack_data(
     Example: alexsim data pack ILSVRC2012_img_train.tar packed --workers 8
     """
     from alexsim.cli.parse import choice, positive
+    from alexsim.data.packed.pack import pack
+    from alexsim.data.packed.records import PACK_ORDERS, PackSettings, PackWatch
     from alexsim.errors import AlexsimError
-    from alexsim.train.packing.pack import pack
-    from alexsim.train.packing.records import PACK_ORDERS, PackSettings, PackWatch
 
     for option, value in (("--side", side), ("--shard-images", shard_images)):
         positive(option, value)
@@ -151,10 +151,10 @@ def inspect_data(
     Example: alexsim data inspect packed --verify --sheet sheet.png
     """
     from alexsim.cli.parse import positive
+    from alexsim.data.packed.index import is_packed
+    from alexsim.data.packed.inspect import contact_sheet, inspect
+    from alexsim.data.workers import workers_for
     from alexsim.errors import AlexsimError, GateError
-    from alexsim.train.dataset import is_packed
-    from alexsim.train.packing.inspect import contact_sheet, inspect
-    from alexsim.train.packing.workers import workers_for
 
     positive("--most", most)
     if sheet is not None and sheet.suffix != ".png":
@@ -222,11 +222,11 @@ def bench_data(
     Example: alexsim data bench packed --workers 1,2,4
     """
     from alexsim.cli.parse import MOST_AT_ONCE, above_zero, choice, positive, whole_numbers
+    from alexsim.data.bench import loader_rate
+    from alexsim.data.discover import discover
+    from alexsim.data.images import worker_pool
+    from alexsim.data.loader import ORDERS, refuse_order
     from alexsim.report.data import loader_document, loader_tables
-    from alexsim.train.dataset import discover
-    from alexsim.train.images import worker_pool
-    from alexsim.train.loader import ORDERS, refuse_order
-    from alexsim.train.packing.bench import loader_rate
 
     counts = whole_numbers("--workers", workers)
     positive("--workers", max(counts), most=MOST_AT_ONCE)
@@ -237,7 +237,7 @@ def bench_data(
     refuse_order(way, found)
     measured = found.known(side, 3)
     if measured is None:
-        from alexsim.train.dataset import statistics
+        from alexsim.data.statistics import statistics
 
         with worker_pool(max(counts)) as pool:
             measured = statistics(found.train, side, 3, pool, lambda _done, _total: None)

@@ -65,11 +65,11 @@ def evaluate(
     from dataclasses import replace
 
     from alexsim.cli.output import check_rows, print_json, write_rows
+    from alexsim.data.discover import discover, split_of
+    from alexsim.data.sources.listing import Skipped, left_out_lines
     from alexsim.errors import AlexsimError
+    from alexsim.evaluate.evaluate import Answers, answers, class_names, combined
     from alexsim.report.evaluation import evaluation_document, evaluation_tables, prediction_rows
-    from alexsim.train.dataset import discover, split_of
-    from alexsim.train.evaluate import Answers, answers, class_names, combined
-    from alexsim.train.packing.records import Skipped, left_out_lines
     from alexsim.train.weights import load_weights
 
     if predictions is not None:

@@ -9,8 +9,8 @@ import typer
 from alexsim.cli import options
 
 if TYPE_CHECKING:
+    from alexsim.counters.comparison import Comparison
     from alexsim.plan.tables import FlopTable
-    from alexsim.profile.counters import Comparison
 
 
 def flops(
@@ -77,8 +77,8 @@ def flops(
 
 
 def _compared(table: FlopTable) -> Comparison:
-    from alexsim.profile.counters import compare
-    from alexsim.profile.tools import COUNTERS
+    from alexsim.counters.comparison import compare
+    from alexsim.counters.tools import COUNTERS
 
     with options.counting("counting", len(COUNTERS), at_once=True) as done:
         return compare(table, COUNTERS, done)

@@ -10,8 +10,8 @@ import typer
 from alexsim.cli import options
 
 if TYPE_CHECKING:
+    from alexsim.data.augmentation import Normalisation
     from alexsim.interchange.convert import Imported
-    from alexsim.train.recipe import Normalisation
 
 
 def import_(

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
+    from alexsim.data.loader import Views
+    from alexsim.evaluate.evaluate import Setup
     from alexsim.report.prediction import ClassNames
-    from alexsim.train.evaluate import Setup
-    from alexsim.train.loader import Views
     from alexsim.train.weights import Weights
 
 
@@ -97,8 +97,8 @@ def setup(batch: int, device: str, backend: str, threads: int | None, workers: i
     from alexsim.cli.parse import MOST_AT_ONCE, choice, positive
     from alexsim.cli.train_settings import ready_for_triton
     from alexsim.errors import AlexsimError
+    from alexsim.evaluate.evaluate import Setup
     from alexsim.execute.choices import BACKENDS, DEVICES
-    from alexsim.train.evaluate import Setup
     from alexsim.train.records import Watcher
 
     cores = os.cpu_count() or 1
@@ -135,10 +135,10 @@ def names_of(classes: Sequence[str], near: Sequence[Path], given: Path | None) -
     Raises:
         DataError: such a file cannot be read, or a given one names no class.
     """
+    from alexsim.data.sources.classes import some
+    from alexsim.data.words import words_of
     from alexsim.errors import DataError
     from alexsim.report.prediction import ClassNames
-    from alexsim.train.packing.classes import some
-    from alexsim.train.packing.words import words_of
 
     words = words_of(classes, near, given)
     if given is not None and classes and not any(name in words for name in classes):

@@ -40,18 +40,18 @@ def nearest(
     """
     from alexsim.cli.output import print_json
     from alexsim.cli.parse import positive
+    from alexsim.data.discover import discover, split_of
+    from alexsim.data.sources.listing import left_out_lines
     from alexsim.errors import AlexsimError
+    from alexsim.evaluate.evaluate import feature_layer
+    from alexsim.evaluate.explain import labelled, pictures
+    from alexsim.evaluate.neighbours import neighbours
     from alexsim.network.editions import load_network
     from alexsim.report.neighbours import (
         neighbour_document,
         neighbour_picture,
         neighbour_tables,
     )
-    from alexsim.train.dataset import discover, split_of
-    from alexsim.train.evaluate import feature_layer
-    from alexsim.train.explain import labelled, pictures
-    from alexsim.train.neighbours import neighbours
-    from alexsim.train.packing.records import left_out_lines
     from alexsim.train.weights import load_weights
 
     positive("-k", count)

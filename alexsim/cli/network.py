@@ -23,8 +23,8 @@ def list_networks(json: options.Json = False) -> None:
     from alexsim.machine.device import load_device
     from alexsim.network.editions import edition_names, load_network
     from alexsim.network.variants import VARIANTS
+    from alexsim.recipe.outlook import outlook
     from alexsim.report.networks import networks_document, networks_tables
-    from alexsim.train.outlook import outlook
 
     budget, cores = int(load_device(DEVICE).memory_bytes.value), os.cpu_count() or 1
     found = [

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, TypeVar
 from alexsim.errors import AlexsimError, known_as, unknown
 
 if TYPE_CHECKING:
+    from alexsim.data.augmentation import Augmentation, Normalisation
     from alexsim.network.network import Network
     from alexsim.network.update_rules import Optimizer
     from alexsim.plan.spec import Partition, PlanSpec, Policy, Schedule
     from alexsim.simulate.costs.records import Precision
     from alexsim.simulate.tasks import DataPath
-    from alexsim.train.recipe import Augmentation, Normalisation
 
 _Choice = TypeVar("_Choice", bound=str)
 

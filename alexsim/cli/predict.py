@@ -34,13 +34,13 @@ def predict(
     Example: alexsim predict alexnet.safetensors n02123045/*.JPEG --names LOC_synset_mapping.txt
     """
     from alexsim.cli.output import print_json
+    from alexsim.evaluate.explain import labelled, pictures, predictions
     from alexsim.network.editions import load_network
     from alexsim.report.prediction import (
         prediction_document,
         prediction_picture,
         prediction_text,
     )
-    from alexsim.train.explain import labelled, pictures, predictions
     from alexsim.train.weights import load_weights
 
     chosen = shared.view_count(views)

@@ -22,9 +22,9 @@ def list_recipes(json: options.Json = False) -> None:
     Example: alexsim recipe list
     """
     from alexsim.cli.output import print_json
+    from alexsim.recipe.recipe import load_recipe, recipe_names
     from alexsim.report.documents import recipes_document
     from alexsim.report.tables import plain_table
-    from alexsim.train.recipe import load_recipe, recipe_names
 
     found = {name: load_recipe(name) for name in recipe_names()}
     if json:
@@ -49,15 +49,15 @@ def show(
     Example: alexsim recipe show 2012 -o mine.toml
     """
     from alexsim.cli.output import write_text
-    from alexsim.train.recipe import recipe_text
+    from alexsim.recipe.recipe import recipe_text
 
     text = recipe_text(name)
     if output is not None:
         write_text(output, text)
     if json:
         from alexsim.cli.output import print_json
+        from alexsim.recipe.recipe import load_recipe
         from alexsim.report.documents import recipes_document
-        from alexsim.train.recipe import load_recipe
 
         print_json(recipes_document({name: load_recipe(name)}))
     elif output is None:

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from alexsim.machine.machine import Machine
     from alexsim.plan.records import Plan
     from alexsim.plan.spec import PlanSpec
-    from alexsim.simulate.correction import Correction
+    from alexsim.recipe.stages import StageTimes
+    from alexsim.simulate.costs.correction import Correction
     from alexsim.simulate.costs.records import Precision
     from alexsim.simulate.records import Simulation
     from alexsim.simulate.sensitivity import Sensitivity
     from alexsim.simulate.tasks import Timer
-    from alexsim.train.stages import StageTimes
 
 MACHINE = "gtx580x2"
 
@@ -183,11 +183,11 @@ def simulate(
     from alexsim.cli.simulated import other_choices, refuse_idle, the_machine, wanted
     from alexsim.network.editions import load_network
     from alexsim.plan.spec import PARTITIONS, POLICIES, PlanSpec
+    from alexsim.recipe.recipe import load_recipe
+    from alexsim.recipe.stages import stage_times, training_of
     from alexsim.simulate.costs.libraries import load_library_for
     from alexsim.simulate.simulator import planned, simulate_network
     from alexsim.simulate.tasks import Timer
-    from alexsim.train.recipe import load_recipe
-    from alexsim.train.stages import stage_times, training_of
 
     followed = load_recipe(recipe) if recipe else None
     if epochs is None:

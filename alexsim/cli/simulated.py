@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from alexsim.machine.machine import Machine
     from alexsim.network.update_rules import Optimizer
     from alexsim.plan.spec import PlanSpec, TransportName
-    from alexsim.simulate.correction import Correction
+    from alexsim.simulate.costs.correction import Correction
     from alexsim.simulate.costs.measured import Calibration
     from alexsim.simulate.records import Simulation
 
@@ -40,7 +40,7 @@ def wanted(
 
     from alexsim.errors import AlexsimError
     from alexsim.machine.machine import load_link, number_of
-    from alexsim.simulate.correction import correction_of, scatter
+    from alexsim.simulate.costs.correction import correction_of, scatter
     from alexsim.simulate.costs.libraries import load_library
     from alexsim.simulate.costs.measured import default_path, machine_of, read
     from alexsim.simulate.simulator import default_library

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from alexsim.train.packing.listing import SourceChoices
+    from alexsim.data.sources.source import SourceChoices
 
 Names = Annotated[
     Path | None,
@@ -68,10 +68,10 @@ def choices(
         AlexsimError: a scheme or split is none of those there are.
     """
     from alexsim.cli.parse import choice
+    from alexsim.data.sources.classes import LABEL_SCHEMES
+    from alexsim.data.sources.source import SourceChoices
+    from alexsim.data.sources.splits import SOURCE_SPLITS
     from alexsim.errors import AlexsimError
-    from alexsim.train.packing.classes import LABEL_SCHEMES
-    from alexsim.train.packing.listing import SourceChoices
-    from alexsim.train.packing.splits import SOURCE_SPLITS
 
     rules = []
     for text in split or ():

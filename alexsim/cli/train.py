@@ -266,24 +266,22 @@ def train(
         settings: TrainSettings
         if resume is not None:
             _refuse_what_stays(context)
-            settings, run_dir = (
-                resumed(
-                    resume,
-                    watch.watcher(),
-                    steps=steps,
-                    epochs=epochs,
-                    threads=threads,
-                    gpus=gpus,
-                    partition=partition,
-                    processes=processes,
-                    replicas=replicas,
-                    place=place,
-                ),
-                resume,
+            run_dir = resume
+            settings, images = resumed(
+                run_dir,
+                watch.watcher(),
+                steps=steps,
+                epochs=epochs,
+                threads=threads,
+                gpus=gpus,
+                partition=partition,
+                processes=processes,
+                replicas=replicas,
+                place=place,
             )
             _refuse_timeout(context, alone=not (place or processes or settings.strict))
         else:
-            settings, run_dir = begin(
+            settings, run_dir, images = begin(
                 watch.watcher(),
                 net=net,
                 batch=batch,
@@ -334,7 +332,9 @@ def train(
         stack.callback(world.close)
         again = resume is not None or restarted(settings, run_dir, world)
         watch.begin(settings, run_dir, machine, simulated)
-        result = run(settings, run_dir, resume=again, watch=watch.watcher(), world=world)
+        result = run(
+            settings, run_dir, resume=again, dataset=images, watch=watch.watcher(), world=world
+        )
         if result is None:
             return
         _keep_profile(result, run_dir, simulated)

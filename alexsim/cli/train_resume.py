@@ -14,13 +14,14 @@ from alexsim.cli.train_settings import (
     replicas_of,
     steps_wanted,
 )
+from alexsim.data.dataset import Dataset
+from alexsim.data.discover import discover
 from alexsim.errors import RunError
 from alexsim.execute.world import Place, World, attempt, launch
 from alexsim.network.editions import load_network
 from alexsim.plan.planner import plan
 from alexsim.train.checkpoint import RunDirectory
 from alexsim.train.config import launched_as, refuse_other_run, stored_settings
-from alexsim.train.dataset import Dataset, discover
 from alexsim.train.records import TrainSettings, Watcher
 
 
@@ -36,8 +37,8 @@ def resumed(
     processes: bool,
     replicas: int | None,
     place: Place | None,
-) -> TrainSettings:
-    """Settings of a stopped run, with more steps or other processes if asked for.
+) -> tuple[TrainSettings, Dataset]:
+    """Settings of a stopped run, with more steps or other processes if asked for; its images.
 
     Raises:
         AlexsimError: an option is out of range.
@@ -87,29 +88,24 @@ def resumed(
             f"{threads} threads instead of {stored.threads}: weights may differ in the last bits"
         )
         stored = replace(stored, threads=threads)
+    classes = load_network(stored.network).classes
+    images = discover(Path(stored.data), most_classes=classes)
     if steps is not None or epochs is not None:
-        stored = replace(
-            stored, steps=steps_wanted(steps, epochs, stored, len(_images(stored).train))
-        )
-    _refuse_what_is_done(run_dir, stored)
-    return stored
+        stored = replace(stored, steps=steps_wanted(steps, epochs, stored, len(images.train)))
+    _refuse_what_is_done(run_dir, stored, images)
+    return stored, images
 
 
-def _refuse_what_is_done(run_dir: Path, settings: TrainSettings) -> None:
+def _refuse_what_is_done(run_dir: Path, settings: TrainSettings, images: Dataset) -> None:
     """Refuse to go on with what is at its end; a run that was stopped before its last test may."""
     directory = RunDirectory(run_dir)
     done, wanted = directory.steps_done(), settings.steps
     tested = any("held_out" in one and one["step"] == done for one in directory.metrics())
-    if done > wanted or (done == wanted and (tested or not _images(settings).held_out)):
+    if done > wanted or (done == wanted and (tested or not images.held_out)):
         raise RunError(
             f"{run_dir}: {done} steps are done, {wanted} were asked for; it goes on for more than"
             f" {done} (--steps N or --epochs N)"
         )
-
-
-def _images(settings: TrainSettings) -> Dataset:
-    network = load_network(settings.network)
-    return discover(Path(settings.data), most_classes=network.classes)
 
 
 def restarted(settings: TrainSettings, run_dir: Path, world: World) -> bool:

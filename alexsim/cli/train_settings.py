@@ -24,6 +24,10 @@ from alexsim.cli.parse import (
     positive,
     trainable,
 )
+from alexsim.data import builtin
+from alexsim.data.dataset import Dataset
+from alexsim.data.discover import discover
+from alexsim.data.loader import ORDERS, refuse_order
 from alexsim.errors import AlexsimError
 from alexsim.execute.choices import BACKENDS, DEVICES, PRECISIONS, Backend, Device
 from alexsim.execute.world import Place
@@ -34,16 +38,13 @@ from alexsim.network.variants import without_head
 from alexsim.plan.planner import plan
 from alexsim.plan.records import OpKind, Plan
 from alexsim.plan.spec import TRANSPORTS, Partition, TransportName
-from alexsim.train import builtin
+from alexsim.recipe.defaults import training_defaults
+from alexsim.recipe.recipe import Recipe, load_recipe, recipe_name
 from alexsim.train.config import steps_of
-from alexsim.train.dataset import discover
-from alexsim.train.defaults import training_defaults
 from alexsim.train.engine import refuse_what_does_not_fit
 from alexsim.train.initial import refuse_not_finite, refuse_other_layers
-from alexsim.train.loader import ORDERS, refuse_order
-from alexsim.train.recipe import Recipe, load_recipe, recipe_name
 from alexsim.train.records import TrainSettings, Watcher
-from alexsim.train.weights import Weights, load_weights
+from alexsim.train.weights import load_weights
 
 _NET = "alexnet-2012"
 _MOST_CLASSES = 999_999
@@ -89,8 +90,8 @@ def begin(
     new_head: bool,
     train_only: str,
     optimizer: str,
-) -> tuple[TrainSettings, Path]:
-    """Settings and directory of a new run; everything that can be wrong is wrong here.
+) -> tuple[TrainSettings, Path, Dataset]:
+    """Settings, directory and images of a new run; everything that can be wrong is wrong here.
 
     Raises:
         AlexsimError: an option is out of range.
@@ -107,8 +108,13 @@ def begin(
     if optimizer:
         followed = followed.updated_by(as_optimizer(optimizer))
     followed = _changed(followed, learning_rate, bias_rate, augment, normalise, colour_noise)
+    images = None
     if new_head:
-        net = _with_new_head(net, initial, data or builtin_images(watch))
+        if initial is None:
+            raise AlexsimError("--new-head goes with --init-from: without it every layer is new")
+        data = data or builtin_images(watch)
+        images = discover(data.absolute(), most_classes=_MOST_CLASSES)
+        net = f"{without_head(net)}+{len(images.classes)}-classes"
     network = load_network(net)
     if initial is not None:
         refuse_other_layers(initial, network, new_head=new_head)
@@ -117,8 +123,7 @@ def begin(
         followed = followed.freezing(tuple(n for n in network.weighted_layers if n not in learns))
     followed.refuse_strange_layers(network.weighted_layers)
     budget = budget_of(mem_cap, load_device(DEVICE).memory_bytes.value)
-    where = choice("--device", device, DEVICES)
-    by = choice("--backend", backend, BACKENDS)
+    where, by = choice("--device", device, DEVICES), choice("--backend", backend, BACKENDS)
     split = as_partition(partition or "columns")
     apart = apart_anyway(place, processes=processes)
     _refuse_together(precision, where, by, split, graph=graph, strict=strict, apart=apart)
@@ -174,14 +179,14 @@ def begin(
     )
     refuse_what_does_not_fit(chosen)
     root = (data or builtin_images(watch)).absolute()
-    images = discover(root, most_classes=network.classes)
+    images = images or discover(root, most_classes=network.classes)
     refuse_order(chosen.order, images)
     if recipe and steps is None and epochs is None:
         epochs = followed.epochs
     chosen = replace(
         chosen, data=str(root), steps=steps_wanted(steps, epochs, chosen, len(images.train))
     )
-    return chosen, _run_directory(output)
+    return chosen, _run_directory(output), images
 
 
 def _run_directory(output: Path | None) -> Path:
@@ -194,14 +199,6 @@ def _run_directory(output: Path | None) -> Path:
             f"-o {name_text(str(run_dir))}: safetensors reads UTF-8 paths only"
         ) from None
     return run_dir
-
-
-def _with_new_head(net: str, initial: Weights | None, data: Path) -> str:
-    """The network's name with as many outputs as the data has classes."""
-    if initial is None:
-        raise AlexsimError("--new-head goes with --init-from: without it every layer is new")
-    classes = discover(data, most_classes=_MOST_CLASSES).classes
-    return f"{without_head(net)}+{len(classes)}-classes"
 
 
 def _refuse_together(

@@ -72,7 +72,7 @@ def validate(
     from alexsim.cli.parse import above_zero
     from alexsim.errors import AlexsimError, GateError
     from alexsim.simulate import judging, validation
-    from alexsim.simulate.correction import correction_text, load_correction
+    from alexsim.simulate.costs.correction import correction_text, load_correction
 
     if json:
         options.refuse(context, "is for the tables: -o FILE has every row", "rows")

@@ -31,7 +31,7 @@ from alexsim_kernels import convolution, dropout, linear, loss, norm, norm_pool,
 from alexsim_kernels.common import Precision
 
 if TYPE_CHECKING:
-    from alexsim.execute.runner import Choices
+    from alexsim.execute.context import Choices
 
 Tensor = torch.Tensor
 

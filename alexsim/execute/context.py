@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from alexsim.execute.choices import Device, Precision
 from alexsim.network.layers import (
     Role,
 )
@@ -74,3 +75,21 @@ class StepContext:
 
 
 Run = Callable[[StepContext], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choices:
+    """How a plan is run."""
+
+    budget_bytes: int | None = None
+    """Memory of each device; None for no limit."""
+    dtype: torch.dtype = torch.float32
+    """float32, or float64 for references (its budget then counts float32 bytes; ``aten`` only)."""
+    seed: int = 0
+    device: Device = "cpu"
+    precision: Precision = "fp32"
+    """Of products, with backend ``triton``."""
+    graph: bool = False
+    """Capture a training step as a CUDA graph, and replay it."""
+    replica: int = 0
+    """Which of the plan's replicas this is; it has images of its own."""

@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from alexsim.execute.cards import Cards, Timeline, places
-from alexsim.execute.context import Hyperparameters, StepContext
+from alexsim.execute.context import Choices, Hyperparameters, StepContext
 from alexsim.execute.malloc import set_allocators
 from alexsim.execute.random import normal
-from alexsim.execute.runner import Choices, DeviceRunner
+from alexsim.execute.runner import DeviceRunner
 from alexsim.execute.stored import rows_before, stored_parameters
 from alexsim.execute.transport import InProcess, Transport
 from alexsim.network.network import Part, letter

@@ -10,9 +10,8 @@ import torch
 import torch.distributed as dist
 
 from alexsim.execute.cards import cap, places, process_bytes
-from alexsim.execute.context import Hyperparameters, StepContext
+from alexsim.execute.context import Choices, Hyperparameters, StepContext
 from alexsim.execute.executor import Executor
-from alexsim.execute.runner import Choices
 from alexsim.execute.stored import stored_parameters
 from alexsim.execute.wire import Wire
 from alexsim.execute.world import Connected

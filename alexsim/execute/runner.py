@@ -13,8 +13,7 @@ import torch
 
 from alexsim.execute.bind import bind
 from alexsim.execute.cards import Timeline
-from alexsim.execute.choices import Device, Precision
-from alexsim.execute.context import Hyperparameters, Run, StepContext
+from alexsim.execute.context import Choices, Hyperparameters, Run, StepContext
 from alexsim.execute.memory import Memory
 from alexsim.execute.transport import Transport
 from alexsim.plan.exchanges import Exchange
@@ -30,24 +29,6 @@ _BETWEEN = (*_TRANSFER, *_COLLECTIVE, OpKind.BARRIER, OpKind.ALL_REDUCE)
 """What the transport does."""
 _EVENTS = 2000
 """Ops that are timed to learn what timing costs."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choices:
-    """How a plan is run."""
-
-    budget_bytes: int | None = None
-    """Memory of each device; None for no limit."""
-    dtype: torch.dtype = torch.float32
-    """float32, or float64 for references (its budget then counts float32 bytes; ``aten`` only)."""
-    seed: int = 0
-    device: Device = "cpu"
-    precision: Precision = "fp32"
-    """Of products, with backend ``triton``."""
-    graph: bool = False
-    """Capture a training step as a CUDA graph, and replay it."""
-    replica: int = 0
-    """Which of the plan's replicas this is; it has images of its own."""
 
 
 @dataclass(slots=True, kw_only=True)

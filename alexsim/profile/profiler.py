@@ -21,9 +21,8 @@ import torch
 from torch.profiler import ProfilerActivity
 
 from alexsim.execute.choices import Device, Precision
-from alexsim.execute.context import Hyperparameters
+from alexsim.execute.context import Choices, Hyperparameters
 from alexsim.execute.executor import Executor
-from alexsim.execute.runner import Choices
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.plan.records import Plan
 from alexsim.profile.breakdown import layers_of, rounds_of, transfers_s

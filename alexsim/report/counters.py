@@ -13,8 +13,8 @@ from alexsim.network.network import Network
 from alexsim.report.tables import plain_table
 
 if TYPE_CHECKING:
-    from alexsim.profile.counters import Comparison, CounterResult
-    from alexsim.profile.reconcile import Account, Term
+    from alexsim.counters.comparison import Comparison, CounterResult
+    from alexsim.counters.reconcile import Account, Term
 
 _WIDTH = 80
 _NAMES = {

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from alexsim.data.sources.listing import left_out_lines
 from alexsim.report.tables import plain_table
-from alexsim.train.packing.records import left_out_lines
 from alexsim.units import format_bytes
 
 if TYPE_CHECKING:
-    from alexsim.train.packing.bench import LoaderRate
-    from alexsim.train.packing.inspect import Inspection
-    from alexsim.train.packing.records import PackIndex, Skipped
+    from alexsim.data.bench import LoaderRate
+    from alexsim.data.packed.inspect import Inspection
+    from alexsim.data.packed.records import PackIndex
+    from alexsim.data.sources.listing import Skipped
 
 _MOST_LINES = 20
 

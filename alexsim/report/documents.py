@@ -10,24 +10,24 @@ from alexsim.plan.fit import Fit
 from alexsim.plan.records import Plan
 from alexsim.plan.spec import WORDS
 from alexsim.plan.tables import FlopTable, memory_table
+from alexsim.recipe.recipe import recipe_table
 from alexsim.simulate.records import ILSVRC_EPOCHS, ILSVRC_IMAGES
-from alexsim.train.recipe import recipe_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from alexsim.profile.calibrate import Check
+    from alexsim.recipe.recipe import Recipe
+    from alexsim.recipe.stages import StageTimes, Training
     from alexsim.report.page.inputs import Subject
     from alexsim.simulate.costs.measured import Calibration
     from alexsim.simulate.judging import Group, Summary
+    from alexsim.simulate.pareto import Point
     from alexsim.simulate.records import Simulation
     from alexsim.simulate.rows import Excluded
     from alexsim.simulate.sensitivity import Sensitivity
-    from alexsim.simulate.sweep import Point
-    from alexsim.train.recipe import Recipe
     from alexsim.train.records import TrainResult
-    from alexsim.train.stages import StageTimes, Training
     from alexsim_kernels.code import KernelCode
 
 SCHEMA = 1

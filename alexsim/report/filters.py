@@ -9,12 +9,12 @@ import numpy as np
 from PIL import Image
 
 from alexsim.errors import AlexsimError
+from alexsim.evaluate.explain import drawable
 from alexsim.network.editions import load_network
 from alexsim.network.network import letter
 from alexsim.report.documents import head
 from alexsim.report.page.inputs import Filters
 from alexsim.report.pictures import FAINT, Canvas, enlarged, grid
-from alexsim.train.explain import drawable
 from alexsim.train.weights import Weights
 
 _ROOM, _GAP = 800, 40

@@ -13,12 +13,12 @@ from PIL import Image
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from alexsim.evaluate.explain import Picture
+from alexsim.evaluate.neighbours import Neighbours
 from alexsim.report.documents import head
 from alexsim.report.pictures import FAINT, INK, Canvas, enlarged
 from alexsim.report.prediction import ClassNames
 from alexsim.report.tables import plain_table
-from alexsim.train.explain import Picture
-from alexsim.train.neighbours import Neighbours
 
 _ROOM, _GAP, _MARGIN, _APART = 224, 12, 30, 60
 """Pixels: an image, between images, around all, between a query and the others."""

@@ -19,10 +19,10 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from alexsim.evaluate.explain import NO_CLASS, STRONGEST, Prediction, Response
 from alexsim.report.documents import head
 from alexsim.report.evaluation import best, unnamed_note
 from alexsim.report.pictures import FAINT, INK, Canvas, Pixels, enlarged, levels
-from alexsim.train.explain import NO_CLASS, STRONGEST, Prediction, Response
 from alexsim.train.weights import Weights
 
 _NO_GUESS = "no guess: the network puts out NaN for this image"

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from rich.console import RenderableType
 
+from alexsim.recipe.stages import StageTimes
 from alexsim.report.tables import plain_table
-from alexsim.train.stages import StageTimes
 from alexsim.units import MIB
 
 

@@ -9,8 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from alexsim.report.tables import milliseconds, plain_table
-from alexsim.simulate.pareto import objectives
-from alexsim.simulate.sweep import Point
+from alexsim.simulate.pareto import Point, objectives
 from alexsim.units import MIB
 
 _FIGURES = (

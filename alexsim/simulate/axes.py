@@ -22,7 +22,8 @@ from alexsim.network.update_rules import OPTIMIZERS
 from alexsim.plan.spec import PARTITIONS, POLICIES, SCHEDULES, TRANSPORTS
 from alexsim.simulate.costs.libraries import load_library
 from alexsim.simulate.costs.records import PRECISIONS
-from alexsim.simulate.sweep import AXES, Point, number, point_of, whole
+from alexsim.simulate.pareto import Point
+from alexsim.simulate.sweep import AXES, number, point_of, whole
 
 
 def parse_axes(given: Sequence[str]) -> dict[str, tuple[str, ...]]:

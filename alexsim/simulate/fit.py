@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alexsim.simulate.correction import Correction, prior_width
+from alexsim.simulate.costs.correction import Correction, prior_width
 from alexsim.simulate.costs.records import Cost
 from alexsim.simulate.records import NINE_IN_TEN
 

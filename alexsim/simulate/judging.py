@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from alexsim.errors import AlexsimError
-from alexsim.simulate.correction import UNFITTED, Correction, scatter
+from alexsim.simulate.costs.correction import UNFITTED, Correction, scatter
 from alexsim.simulate.rows import Case
 from alexsim.simulate.validation import Prediction, fit_to, may_fit, predict
 

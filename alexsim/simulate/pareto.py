@@ -1,13 +1,35 @@
-"""Configurations that no other beats: the Pareto set."""
+"""Configurations of a sweep, and those that no other beats: the Pareto set."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
-if TYPE_CHECKING:
-    from alexsim.simulate.sweep import Point
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """One configuration and its result, or the one line that says why there is none."""
+
+    settings: Mapping[str, str]
+    step_s: float = 0.0
+    low_s: float = 0.0
+    high_s: float = 0.0
+    images_per_s: float = 0.0
+    training_days: float = 0.0
+    utilisation: float = 0.0
+    utilisation_counts: str = ""
+    """As of a simulation."""
+    memory_bytes: int = 0
+    fits: bool = False
+    energy_kwh: float = 0.0
+    """Of all devices in the training run, at their data sheets' power."""
+    price_usd: float | None = None
+    """Of all devices when they came out; None where a sheet states none."""
+    pareto: bool = False
+    """Whether it fits and no other that fits beats it: see ``with_pareto``."""
+    error: str = ""
+    figures: str = ""
+    """Of all that was simulated: equal only where nothing differs."""
 
 
 def objectives(points: Sequence[Point]) -> tuple[str, ...]:

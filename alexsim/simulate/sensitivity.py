@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from alexsim.machine.machine import Machine, changed
-from alexsim.simulate.correction import Correction
+from alexsim.simulate.costs.correction import Correction
 from alexsim.simulate.records import Simulation
 
 

@@ -12,7 +12,7 @@ from alexsim.plan.planner import plan as make_plan
 from alexsim.plan.planner import representative
 from alexsim.plan.records import Plan
 from alexsim.plan.spec import PlanSpec, TransportName
-from alexsim.simulate.correction import load_correction
+from alexsim.simulate.costs.correction import load_correction
 from alexsim.simulate.costs.libraries import load_library
 from alexsim.simulate.engine import run
 from alexsim.simulate.host import data_path_times

@@ -6,7 +6,6 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import cast
 
@@ -15,10 +14,10 @@ from alexsim.machine.machine import Machine, changed, load_machine, unit_of
 from alexsim.network.editions import load_network
 from alexsim.network.update_rules import Optimizer
 from alexsim.plan.spec import Partition, PlanSpec, Policy, Schedule, TransportName
-from alexsim.simulate.correction import correction_of
+from alexsim.simulate.costs.correction import correction_of
 from alexsim.simulate.costs.libraries import load_library, load_library_for
 from alexsim.simulate.costs.records import Precision
-from alexsim.simulate.pareto import with_pareto
+from alexsim.simulate.pareto import Point, with_pareto
 from alexsim.simulate.records import Simulation
 from alexsim.simulate.simulator import default_library, simulate_network
 from alexsim.simulate.tasks import DataPath, Timer
@@ -30,32 +29,6 @@ AXES = (
 )  # fmt: skip
 _ALONE = 200
 """So few configurations are simulated faster than workers start."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
-    """One configuration and its result, or the one line that says why there is none."""
-
-    settings: Mapping[str, str]
-    step_s: float = 0.0
-    low_s: float = 0.0
-    high_s: float = 0.0
-    images_per_s: float = 0.0
-    training_days: float = 0.0
-    utilisation: float = 0.0
-    utilisation_counts: str = ""
-    """As of a simulation."""
-    memory_bytes: int = 0
-    fits: bool = False
-    energy_kwh: float = 0.0
-    """Of all devices in the training run, at their data sheets' power."""
-    price_usd: float | None = None
-    """Of all devices when they came out; None where a sheet states none."""
-    pareto: bool = False
-    """Whether it fits and no other that fits beats it: see ``alexsim.simulate.pareto``."""
-    error: str = ""
-    figures: str = ""
-    """Of all that was simulated: equal only where nothing differs."""
 
 
 def sweep(

@@ -13,7 +13,7 @@ from alexsim.plan.backends.aten import done_flop
 from alexsim.plan.exchanges import Collective, Exchange
 from alexsim.plan.records import Op, OpKind, Plan
 from alexsim.simulate import paths
-from alexsim.simulate.correction import Correction
+from alexsim.simulate.costs.correction import Correction
 from alexsim.simulate.costs.libraries import Library
 from alexsim.simulate.costs.measured import REST, Calibration, signature
 from alexsim.simulate.costs.records import Cost, Precision, Work

@@ -18,7 +18,7 @@ from alexsim.machine.machine import Machine, load_link, load_machine
 from alexsim.network import counts
 from alexsim.plan.records import OpKind
 from alexsim.plan.spec import Partition, PlanSpec
-from alexsim.simulate.correction import UNFITTED, Correction
+from alexsim.simulate.costs.correction import UNFITTED, Correction
 from alexsim.simulate.costs.libraries import load_library
 from alexsim.simulate.costs.records import Cost, Work
 from alexsim.simulate.records import ILSVRC_EPOCHS, ILSVRC_IMAGES, NINE_IN_TEN

@@ -14,9 +14,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from alexsim.data.statistics import Statistics
 from alexsim.errors import RunError
 from alexsim.strict_json import json_text, json_value
-from alexsim.train.dataset import Statistics
 from alexsim.train.files import CHECKPOINTS, CONFIG, METRICS, STATISTICS, TELEMETRY
 
 

@@ -13,14 +13,14 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import numpy as np
 import torch
 
+from alexsim.data.dataset import Dataset
 from alexsim.errors import ProfileError, RunError
 from alexsim.execute.world import launch
 from alexsim.names import name_of, name_text
 from alexsim.plan.spec import PlanChoices
+from alexsim.recipe.recipe import recipe_from, recipe_table
 from alexsim.train.checkpoint import RunDirectory
-from alexsim.train.dataset import Dataset
 from alexsim.train.files import CONFIG
-from alexsim.train.recipe import recipe_from, recipe_table
 from alexsim.train.records import TrainSettings, Watcher
 
 _MAY_CHANGE = {

@@ -7,17 +7,17 @@ from collections.abc import Mapping
 import torch
 
 from alexsim.errors import AlexsimError, RunError
+from alexsim.execute.context import Choices
 from alexsim.execute.executor import Executor
 from alexsim.execute.plan_executor import PlanExecutor
 from alexsim.execute.ranks import Ranks
-from alexsim.execute.runner import Choices
 from alexsim.execute.stored import stored_parameters
 from alexsim.execute.world import Connected, World
 from alexsim.network.update_rules import is_state
 from alexsim.plan.fit import fit
 from alexsim.plan.planner import plan
 from alexsim.plan.records import Plan
-from alexsim.train.recipe import Stage
+from alexsim.recipe.recipe import Stage
 from alexsim.train.records import TrainSettings
 
 

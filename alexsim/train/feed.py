@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from alexsim.data.loader import Batch, Loader
+from alexsim.data.statistics import Statistics
 from alexsim.execute.world import World
 from alexsim.network.network import square_side
-from alexsim.train.dataset import Statistics
-from alexsim.train.loader import Batch, Loader
 
 
 class Feed:

@@ -10,18 +10,20 @@ from pathlib import Path
 
 import torch
 
+from alexsim.data.dataset import Dataset
+from alexsim.data.discover import discover
+from alexsim.data.images import worker_pool
+from alexsim.data.interrupt import Interrupt
+from alexsim.data.loader import Loader
+from alexsim.data.sources.listing import left_out_lines
+from alexsim.data.statistics import Statistics, statistics
 from alexsim.execute.world import World
 from alexsim.network.editions import load_network
 from alexsim.train.checkpoint import NoDirectory, RunDirectory
 from alexsim.train.config import common, config_of, same_data
-from alexsim.train.dataset import Dataset, Statistics, discover, statistics
 from alexsim.train.engine import Engine, refuse_what_does_not_fit
 from alexsim.train.feed import Feed, told_statistics
-from alexsim.train.images import worker_pool
 from alexsim.train.initial import initialised
-from alexsim.train.interrupt import Interrupt
-from alexsim.train.loader import Loader
-from alexsim.train.packing.records import left_out_lines
 from alexsim.train.progress import Progress
 from alexsim.train.records import (
     TrainResult,
@@ -37,10 +39,19 @@ def train(
     run_dir: Path,
     *,
     resume: bool,
+    dataset: Dataset | None = None,
     watch: Watcher | None = None,
     world: World | None = None,
 ) -> TrainResult | None:
     """Train, or go on where the newest checkpoint stands; the first process has the result.
+
+    Args:
+        settings: what was asked for.
+        run_dir: where the run is kept.
+        resume: whether it goes on.
+        dataset: the images in ``settings.data``, where somebody has listed them already.
+        watch: callbacks for whoever shows progress.
+        world: the processes that train together.
 
     Raises:
         MemoryBudgetError: the plan does not fit.
@@ -52,7 +63,8 @@ def train(
     torch.set_num_threads(settings.threads)
     network = load_network(settings.network)
     refuse_what_does_not_fit(settings)
-    dataset = discover(Path(settings.data), most_classes=network.classes)
+    if dataset is None:
+        dataset = discover(Path(settings.data), most_classes=network.classes)
     for line in left_out_lines(dataset.left_out):
         watch.note(line)
     config = config_of(settings, dataset)
@@ -106,7 +118,7 @@ def _trained(
         loader = Loader(
             dataset,
             measured,
-            recipe,
+            recipe.preparation,
             batch_size=settings.batch_size,
             crop_side=crop_side,
             seed=settings.seed,

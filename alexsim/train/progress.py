@@ -9,7 +9,7 @@ import torch
 
 from alexsim.execute.context import Hyperparameters
 from alexsim.network.update_rules import UPDATES, Optimizer
-from alexsim.train.recipe import Recipe, Stage, reductions
+from alexsim.recipe.recipe import Recipe, Stage, reductions
 from alexsim.train.records import LayerSize
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from alexsim.data.loader import Order
 from alexsim.execute.choices import Backend, Device, Precision
 from alexsim.network.editions import load_network
 from alexsim.plan.records import Plan
 from alexsim.plan.spec import PlanChoices, PlanSpec, Policy, Schedule, TransportName
+from alexsim.recipe.recipe import Recipe, Stage
 from alexsim.trace import Trace
-from alexsim.train.loader import Order
-from alexsim.train.recipe import Recipe, Stage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

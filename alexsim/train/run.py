@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from alexsim.data.interrupt import Interrupt
+from alexsim.data.loader import Batch, Loader
 from alexsim.errors import RunError, TrainingError
 from alexsim.execute.context import Hyperparameters, StepContext
 from alexsim.execute.plan_executor import PlanExecutor
@@ -20,8 +22,6 @@ from alexsim.trace import Trace
 from alexsim.train.checkpoint import RunDirectory
 from alexsim.train.engine import Engine
 from alexsim.train.feed import Feed
-from alexsim.train.interrupt import Interrupt
-from alexsim.train.loader import Batch, Loader
 from alexsim.train.progress import Progress, sizes_of
 from alexsim.train.records import (
     Evaluation,

@@ -13,14 +13,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from alexsim.data.augmentation import Normalisation
+from alexsim.data.statistics import Floats
 from alexsim.errors import RunError
 from alexsim.network.editions import load_network
 from alexsim.network.network import Network, letter
 from alexsim.network.update_rules import is_state
 from alexsim.train.checkpoint import RunDirectory, settle
 from alexsim.train.config import stored_settings
-from alexsim.train.dataset import Floats
-from alexsim.train.recipe import Normalisation
 
 _FORMAT = "alexsim-weights-1"
 _MEAN = "mean_image"

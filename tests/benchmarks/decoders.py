@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from alexsim.train import builtin
-from alexsim.train.images import load_square
+from alexsim.data import builtin
+from alexsim.data.images import load_square
 
 Decode = Callable[[bytes], np.ndarray]
 SIDE, IMAGES = 256, 128

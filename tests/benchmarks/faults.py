@@ -153,7 +153,7 @@ def main() -> None:
     drawn, work = random.Random(given.seed), Path(tempfile.mkdtemp())
     failed = 0
     try:
-        from alexsim.train import builtin
+        from alexsim.data import builtin
 
         data = builtin.ensure(work / "drawn")
         (work / "tiny.py").write_text(SOURCE.replace("units=(3, 0)", "units=(10, 0)"))

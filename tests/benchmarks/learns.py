@@ -20,15 +20,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from alexsim.data.discover import discover
+from alexsim.data.loader import Batch, Loader
+from alexsim.data.workers import workers_for
 from alexsim.interchange.module import ColumnNorm, plain_module
 from alexsim.network.editions import load_network
 from alexsim.network.layers import Convolution, FullyConnected, LocalResponseNorm
 from alexsim.network.network import Network
 from alexsim.train.checkpoint import RunDirectory
 from alexsim.train.config import stored_settings
-from alexsim.train.dataset import discover
-from alexsim.train.loader import Batch, Loader
-from alexsim.train.packing.workers import workers_for
 from alexsim.train.progress import Progress
 
 Pair = tuple[torch.Tensor, torch.Tensor]
@@ -127,7 +127,7 @@ def main() -> None:
     times: list[float] = []
     with workers_for(settings.workers) as pool:
         loader = Loader(
-            dataset, measured, recipe, batch_size=settings.batch_size,
+            dataset, measured, recipe.preparation, batch_size=settings.batch_size,
             crop_side=network.input_shape[1], seed=settings.seed, pool=pool, order=settings.order,
         )  # fmt: skip
         for done, batch in enumerate(loader.training(0, settings.steps)):

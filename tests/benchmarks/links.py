@@ -245,7 +245,7 @@ def main() -> None:
     given = parser.parse_args()
     work = Path(tempfile.mkdtemp())
     try:
-        from alexsim.train import builtin
+        from alexsim.data import builtin
 
         drawn = builtin.ensure(work / "drawn")
         data = work / "packed"

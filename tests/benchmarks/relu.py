@@ -16,6 +16,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from alexsim.data.discover import discover
+from alexsim.data.loader import Loader
+from alexsim.data.statistics import statistics
+from alexsim.data.workers import workers_for
 from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.network.layers import (
@@ -29,10 +33,7 @@ from alexsim.network.layers import (
 from alexsim.network.network import Network
 from alexsim.network.variants import varied
 from alexsim.plan.planner import plan
-from alexsim.train.dataset import discover, statistics
-from alexsim.train.loader import Loader
-from alexsim.train.packing.workers import workers_for
-from alexsim.train.recipe import load_recipe
+from alexsim.recipe.recipe import load_recipe
 
 ENOUGH = 0.25
 BATCH = 128
@@ -109,7 +110,7 @@ def main() -> None:
     with workers_for(2) as pool:
         measured = statistics(dataset.train, 28, 3, pool, lambda _done, _total: None)
         loader = Loader(
-            replace(dataset, held_out=dataset.train), measured, recipe,
+            replace(dataset, held_out=dataset.train), measured, recipe.preparation,
             batch_size=BATCH, crop_side=28, seed=0, pool=pool,
         )  # fmt: skip
         # No regularisation: centre crops, drawn once; their order changes.

@@ -15,7 +15,7 @@ from alexsim.machine.machine import load_machine
 from alexsim.network.editions import load_network
 from alexsim.plan.spec import PlanSpec
 from alexsim.simulate.axes import combinations
-from alexsim.simulate.correction import load_correction
+from alexsim.simulate.costs.correction import load_correction
 from alexsim.simulate.costs.libraries import load_library
 from alexsim.simulate.simulator import simulate_network
 from alexsim.simulate.sweep import sweep

@@ -10,8 +10,8 @@ from alexsim.machine.device import Device
 from alexsim.network import counts
 from alexsim.network.layers import Convolution
 from alexsim.plan.records import OpKind
-from alexsim.simulate.correction import UNFITTED, Correction
 from alexsim.simulate.costs import cuda_convnet, cudnn, elementwise, im2col
+from alexsim.simulate.costs.correction import UNFITTED, Correction
 from alexsim.simulate.costs.gemm import peak_flop_per_s, tensor_speedup
 from alexsim.simulate.costs.records import (
     LAUNCH_S,

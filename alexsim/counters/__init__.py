@@ -1,0 +1,1 @@
+"""Other people's FLOP counters beside ours."""

@@ -1,0 +1,1 @@
+"""Images: folders, packed sets, minibatches; knows nothing of training."""

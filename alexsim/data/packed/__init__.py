@@ -1,0 +1,1 @@
+"""Sets that ``alexsim data pack`` writes and ``train`` reads."""

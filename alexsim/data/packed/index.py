@@ -1,0 +1,232 @@
+"""``index.json`` and the files beside the shards: written last, read first, checked on demand."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexsim.data.packed.disk import sha256_of, write_whole
+from alexsim.data.packed.records import (
+    INDEX,
+    MEMBER,
+    MEMBERS,
+    PARTS,
+    SCHEMA,
+    SPLITS,
+    PackIndex,
+    PackSettings,
+    ShardDone,
+)
+from alexsim.data.packed.shard import Sums
+from alexsim.data.sources.listing import ImageClass, Listing, Skipped
+from alexsim.data.statistics import Statistics, from_sums
+from alexsim.errors import DataError
+
+STATISTICS = "statistics.npz"
+_FORMAT = "WebDataset: tars of <key>.cls and <key>.jpg"
+_BEGINNING = b'"format": "WebDataset'
+"""What an index of a packed set begins with."""
+
+
+def write_index(
+    folder: Path,
+    settings: PackSettings,
+    listing: Listing,
+    shards: Sequence[ShardDone],
+    members: NDArray[np.void],
+    sums: Sums,
+    versions: dict[str, str],
+) -> PackIndex:
+    """Write members, statistics and, when they are safe, the index.
+
+    Args:
+        members: of all shards, in their order.
+        sums: over the training shards.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    train = sum(shard.images for shard in shards if shard.split == "train")
+    write_whole(folder / MEMBERS, _bytes(lambda out: np.save(out, members)))
+    write_whole(folder / STATISTICS, _statistics_bytes(sums, train))
+    index = PackIndex(
+        settings=settings,
+        classes=listing.classes,
+        shards=tuple(_without_skipped(shard) for shard in shards),
+        skipped=(*listing.skipped, *(s for shard in shards for s in shard.skipped)),
+        others=listing.others,
+        other=listing.other,
+        files={name: sha256_of(folder / name) for name in (MEMBERS, STATISTICS)},
+        versions=versions,
+    )
+    text = json.dumps(_document(index), indent=1) + "\n"
+    write_whole(folder / INDEX, text.encode())
+    return index
+
+
+def is_packed(root: Path) -> bool:
+    """Whether ``alexsim data pack`` has written a folder, or begun to.
+
+    Raises:
+        DataError: it has only begun to.
+    """
+    index = root / INDEX
+    if index.is_file():
+        # Somebody's own file may be called so; a packed set may have lost its members.
+        with index.open("rb") as file:
+            if _BEGINNING in file.read(256) or (root / MEMBERS).exists():
+                return True
+    if (root / PARTS).is_dir():
+        raise DataError(f"{root}: packing stopped half-way; the same `alexsim data pack` goes on")
+    return False
+
+
+def read_index(folder: Path) -> PackIndex:
+    """The index of a packed folder.
+
+    Raises:
+        DataError: it is missing, damaged, or of another version.
+    """
+    path = folder / INDEX
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if stored["schema"] != SCHEMA:
+            raise DataError(f"{path}: schema {stored['schema']}, this version reads {SCHEMA}")
+        return PackIndex(
+            settings=PackSettings(**stored["settings"]),
+            classes=tuple(ImageClass(**one) for one in stored["classes"]),
+            shards=tuple(
+                ShardDone(split=split, **one) for split in SPLITS for one in stored["shards"][split]
+            ),
+            skipped=tuple(Skipped(**one) for one in stored["skipped"]),
+            files=stored["files"],
+            versions=stored["versions"],
+            **{key: stored[key] for key in ("others", "other") if key in stored},
+        )
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: not an index of a packed set, or a damaged one") from error
+
+
+def read_members(folder: Path, index: PackIndex) -> NDArray[np.void]:
+    """Where every image lies, mapped, not read: all workers and runs share its pages.
+
+    Raises:
+        DataError: the file is missing or is not the index's.
+    """
+    path = folder / MEMBERS
+    try:
+        members: NDArray[np.void] = np.load(path, mmap_mode="r", allow_pickle=False)
+        digest = sha256_of(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
+    images = sum(shard.images for shard in index.shards)
+    if digest != index.files.get(MEMBERS) or members.dtype != MEMBER or len(members) != images:
+        raise DataError(f"{path}: damaged, or of another set; pack again")
+    return members
+
+
+def read_statistics(folder: Path, index: PackIndex) -> Statistics:
+    """Mean square and principal colours of the training images.
+
+    Raises:
+        DataError: the file is missing or is not the index's.
+    """
+    path = folder / STATISTICS
+    try:
+        if sha256_of(path) != index.files.get(STATISTICS):
+            raise DataError(f"{path}: damaged, or of another set; pack again")
+        with np.load(path, allow_pickle=False) as stored:
+            return Statistics(
+                mean=stored["mean"], axes=stored["axes"], deviations=stored["deviations"]
+            )
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
+
+
+def damaged(folder: Path, shard: ShardDone) -> str | None:
+    """What is wrong with a shard; None if it is what was packed. Reads all of it."""
+    path = folder / shard.file
+    try:
+        size = path.stat().st_size
+        if size != shard.bytes:
+            return f"{shard.file}: {size:,} bytes, not {shard.bytes:,}"
+        if sha256_of(path) != shard.sha256:
+            return f"{shard.file}: its contents are not those that were packed (SHA-256)"
+    except OSError as error:
+        return f"{shard.file}: {error.strerror}"
+    return None
+
+
+def verify(folder: Path, index: PackIndex, pool: Executor) -> list[str]:
+    """Every file that is not as it was packed, one line each."""
+    found = list(pool.map(damaged, [folder] * len(index.shards), index.shards))
+    for name, digest in index.files.items():
+        path = folder / name
+        if not path.is_file() or sha256_of(path) != digest:
+            found.append(f"{name}: missing, or its contents are not those that were packed")
+    return [line for line in found if line is not None]
+
+
+def _statistics_bytes(sums: Sums, images: int) -> bytes:
+    """Exact sums, for whoever wants to go on with them, and what follows from them."""
+    made = from_sums(
+        sums.total.astype(np.float64), sums.products.astype(np.float64), max(images, 1)
+    )
+    return _bytes(
+        lambda out: np.savez(
+            out,
+            images=np.int64(images),
+            total=sums.total,
+            products=sums.products,
+            mean=made.mean,
+            axes=made.axes,
+            deviations=made.deviations,
+        )
+    )
+
+
+def _bytes(save: Any) -> bytes:
+    out = io.BytesIO()
+    save(out)
+    return out.getvalue()
+
+
+def _without_skipped(shard: ShardDone) -> ShardDone:
+    return ShardDone(
+        file=shard.file,
+        split=shard.split,
+        images=shard.images,
+        bytes=shard.bytes,
+        sha256=shard.sha256,
+    )
+
+
+def _document(index: PackIndex) -> dict[str, Any]:
+    shards: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
+    for shard in index.shards:
+        row = asdict(shard)
+        del row["skipped"]
+        shards[row.pop("split")].append(row)
+    return {
+        "schema": SCHEMA,
+        "format": _FORMAT,
+        "versions": index.versions,
+        "settings": asdict(index.settings),
+        "images": {split: index.images(split) for split in SPLITS},
+        "classes": [asdict(one) for one in index.classes],
+        "shards": shards,
+        "files": index.files,
+        "skipped": [asdict(skipped) for skipped in index.skipped],
+        "others": index.others,
+        "other": index.other,
+    }

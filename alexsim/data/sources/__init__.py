@@ -1,0 +1,1 @@
+"""Every form that images come in: class folders, tars, parquet files."""

@@ -1,0 +1,1 @@
+"""How a network is trained: rates by stage, what is drawn, how long."""

@@ -1,0 +1,97 @@
+"""Which editions `alexsim train` can train here on the built-in images, and in about how long.
+
+No torch in here, and nothing is run: memory and FLOPs are counted.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from alexsim.network.network import Network
+from alexsim.plan.fit import fit
+from alexsim.plan.planner import plan
+from alexsim.plan.spec import POLICIES
+from alexsim.plan.tables import flop_table
+from alexsim.recipe.defaults import Defaults, training_defaults
+from alexsim.recipe.recipe import Recipe, load_recipe
+from alexsim.units import format_bytes
+
+BATCH = 128
+CORE_FLOP_PER_S = 90e9
+"""Of one core, in the README's step of AlexNet on two of Zen 4; float32."""
+CORE_IMAGES_PER_S = 1000.0
+"""Built-in images that one core decodes and crops, about; those for small inputs come faster."""
+_MOST_WORKERS = 4
+_START_S = 15.0
+"""Imports, the mean image, the test on held-out images, about."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """A network's default run, `alexsim train --net NAME`, on the built-in images."""
+
+    network: Network
+    defaults: Defaults
+    weight_rate: float
+    refused: str
+    """Why the backend aten cannot train it; empty if it can."""
+    batch_size: int
+    """0 if it cannot be trained."""
+    options: str
+    """What else must be given for it to fit into the default budget; empty where nothing."""
+    seconds: float | None
+    """With this machine's cores, about; None if it cannot be trained."""
+
+
+def outlook(network: Network, *, budget_bytes: int, cores: int | None = None) -> Outlook:
+    """What the default run of a network needs, and takes.
+
+    Args:
+        budget_bytes: of each virtual GPU.
+        cores: of this machine; all of them by default.
+
+    Raises:
+        ProfileError: its recipe is damaged.
+    """
+    defaults = training_defaults(network.name)
+    recipe = load_recipe(defaults.recipe)
+    batch, options = _fitting(network, recipe, budget_bytes)
+    why = "" if batch else f"one image does not fit into {format_bytes(budget_bytes)}"
+    seconds = None
+    if batch:
+        seconds = _seconds(network, defaults.steps * batch, cores or os.cpu_count() or 1)
+    return Outlook(
+        network=network,
+        defaults=defaults,
+        weight_rate=recipe.stages[0].weight_rate,
+        refused=why,
+        batch_size=batch,
+        options=options,
+        seconds=seconds,
+    )
+
+
+def _fitting(network: Network, recipe: Recipe, budget_bytes: int) -> tuple[int, str]:
+    """The default batch and the first policy that holds it, or the largest batch of the last one.
+
+    A batch of 0 where no image fits.
+    """
+    for policy in POLICIES:
+        made = plan(
+            network,
+            batch_size=BATCH,
+            policy=policy,
+            backend="aten",
+            optimizer=recipe.optimizer,
+        )
+        if all(device.total_bytes <= budget_bytes for device in made.devices):
+            return BATCH, "" if policy == POLICIES[0] else f"--policy {policy}"
+    batch = fit(made, budget_bytes).largest_batch_size
+    return batch, f"--policy {policy} --batch {batch}" if batch else ""
+
+
+def _seconds(network: Network, images: int, cores: int) -> float:
+    computing = images * flop_table(network).training_flop / (cores * CORE_FLOP_PER_S)
+    reading = images / (min(cores, _MOST_WORKERS) * CORE_IMAGES_PER_S)
+    return _START_S + max(computing, reading)
