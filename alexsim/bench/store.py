@@ -33,7 +33,7 @@ def load(path: Path) -> Baseline:
         document = json_value(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ProfileError(
-            f"no baseline {path}: make one with `alexsim bench update --baseline FILE`"
+            f"no baseline {path}: make one with `alexsim check bench update --baseline FILE`"
         ) from None
     except (OSError, ValueError) as error:
         raise ProfileError(f"cannot read the baseline {path}: {error}") from error

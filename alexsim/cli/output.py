@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alexsim import strict_json
 from alexsim.errors import AlexsimError
+from alexsim.files import write_whole
 from alexsim.names import STREAM_ERRORS
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ def json_text(document: dict[str, Any]) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write beside, then rename.
+    """As ``write_bytes``.
 
     Raises:
         AlexsimError: the file cannot be written.
@@ -37,31 +36,13 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write beside, sync, then rename; into pipes and devices straight, which stay what they are.
+    """A whole file or none; pipes and devices are written into.
 
     Raises:
         AlexsimError: the file cannot be written.
     """
-    if path.exists() and not path.is_file():
-        _write_into(path, data)
-        return
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        # Where the folder is none, unlinking fails as well.
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise AlexsimError(f"cannot write {path}: {error.strerror}") from error
-
-
-def _write_into(path: Path, data: bytes) -> None:
-    try:
-        path.write_bytes(data)
+        write_whole(path, data)
     except OSError as error:
         raise AlexsimError(f"cannot write {path}: {error.strerror}") from error
 
@@ -76,6 +57,27 @@ def check_file(path: Path) -> None:
         raise AlexsimError(f"cannot write {path}: it is a folder")
     if not path.absolute().parent.is_dir():
         raise AlexsimError(f"cannot write {path}: there is no folder {path.parent}")
+
+
+def checked_file(path: Path | None) -> Path | None:
+    """For an option that names a file."""
+    if path is not None:
+        check_file(path)
+    return path
+
+
+def checked_trace(path: Path | None) -> Path | None:
+    """For one that names a trace."""
+    if path is not None:
+        check_trace(path)
+    return path
+
+
+def checked_picture(path: Path | None) -> Path | None:
+    """For one that names a picture."""
+    if path is not None:
+        check_picture(path)
+    return path
 
 
 _TABLES = (".csv", ".json", ".parquet")

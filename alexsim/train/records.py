@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from alexsim.data.loader import Order
+from alexsim.data.choices import Order
 from alexsim.execute.choices import Backend, Device, Precision
 from alexsim.network.editions import load_network
 from alexsim.plan.records import Plan

@@ -142,7 +142,7 @@ def _of_file(path: Path) -> Weights:
         raise RunError(f"{path} is no file of weights: {error}") from error
     if metadata.get("format") != _FORMAT:
         raise RunError(
-            f"{path}: no weights of alexsim in it (`alexsim import` takes those of others)"
+            f"{path}: no weights of alexsim in it (`alexsim model import` takes those of others)"
         )
     mean = tensors.pop(_MEAN, None)
     try:

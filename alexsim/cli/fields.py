@@ -1,0 +1,184 @@
+"""Commands from records: an option is one field, with its type, default and help."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from alexsim.errors import AlexsimError
+
+REQUIRED = MISSING
+"""Default of an option that has none."""
+
+
+def option(metavar: str, help: str, default: Any = None, *, names: str = "", **typers: Any) -> Any:
+    """A field that is an option with a value: ``--its-name``, or ``names`` as in ``-o --output``.
+
+    A subclass may give it another default: ``batch: int = 16``.
+    """
+    typers |= {"metavar": metavar, "help": help}
+    return field(default=default, metadata={"names": names.split(), "typer": typers})
+
+
+def flag(help: str, default: bool | None = False, *, names: str = "") -> Any:
+    """A field that is an option without a value; ``names`` as in ``--rows/--summary``."""
+    return field(default=default, metadata={"names": names.split(), "typer": {"help": help}})
+
+
+def argument(metavar: str, help: str, **typers: Any) -> Any:
+    """A field that is an argument; they stand in the order of the fields."""
+    return field(metadata={"typer": typers | {"metavar": metavar, "help": help}})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of every command, and the base of every command's record."""
+
+    json: bool = flag("One JSON document on stdout, nothing else.")
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """What Typer makes a command of: its parameters are the fields of the function's record.
+
+    Args:
+        function: takes ``options``, a record, and ``context`` if it wants Typer's.
+    """
+    hints = get_type_hints(function)
+    record = hints["options"]
+
+    def run(context: typer.Context, **given: Any) -> None:
+        more = {"context": context} if "context" in hints else {}
+        function(options=record(**given), **more)
+
+    of_context = inspect.Parameter(
+        "context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context
+    )
+    run.__signature__ = inspect.Signature([of_context, *_parameters(record)])  # type: ignore[attr-defined]
+    run.__doc__ = function.__doc__
+    return run
+
+
+def _parameters(record: type) -> Iterable[inspect.Parameter]:
+    """A parameter for each field: inherited ones first, those of every command last."""
+    hints = get_type_hints(record)
+    of_every = _names(next(one for one in reversed(record.__mro__) if is_dataclass(one)))
+    defaults = {one.name: one.default for one in fields(record)}
+    for name in sorted(_names(record), key=lambda name: name in of_every):
+        about = next(
+            held.metadata
+            for one in record.__mro__
+            if (held := getattr(one, "__dataclass_fields__", {}).get(name)) and held.metadata
+        )
+        info = (
+            typer.Option(*(about["names"] or (f"--{name.replace('_', '-')}",)), **about["typer"])
+            if "names" in about
+            else typer.Argument(**about["typer"])
+        )
+        default = defaults[name]
+        yield inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            annotation=Annotated[hints[name], info],
+            default=inspect.Parameter.empty if default is MISSING else default,
+        )
+
+
+def _names(record: type) -> dict[str, None]:
+    """Fields in the order in which the bases, from the left, and then the record have them."""
+    inherited = {name: None for base in record.__bases__ for name in _names(base)}
+    return inherited | dict.fromkeys(vars(record).get("__annotations__", ()))
+
+
+# What is asked of the options of a command line
+
+
+def option_name(parameter: Any) -> str:
+    """As a message has it: ``--train-only``."""
+    return max(parameter.opts, key=len)  # type: ignore[no-any-return]
+
+
+def given(context: typer.Context, *names: str) -> list[str]:
+    """Those of these fields that were given, their default's value or another, as options."""
+    sources = {one: context.get_parameter_source(str(one.name)) for one in context.command.params}
+    return [
+        option_name(parameter)
+        for parameter, source in sources.items()
+        if parameter.name in names and source is not None and source.name == "COMMANDLINE"
+    ]
+
+
+def refuse(context: typer.Context, why: str, *names: str) -> None:
+    """Refuse what was given of these options, as it would change nothing.
+
+    Raises:
+        AlexsimError: one was; ``why`` says what it is for.
+    """
+    if ignored := given(context, *names):
+        raise AlexsimError(f"{ignored[0]} {why}")
+
+
+def listed(options: Iterable[str]) -> str:
+    """Options as a sentence has them: ``--net, --batch and --data``."""
+    *most, last = options
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+# Numbers, checked as soon as they are read
+
+MOST_AT_ONCE = 1024
+"""Threads and processes that may be asked for."""
+
+
+def refuse_number(option: str, value: float, *, most: float = 2**53) -> None:
+    """Refuse a number below 1 or above ``most``, or one that is none.
+
+    Raises:
+        AlexsimError: it is.
+    """
+    if not value >= 1:
+        raise AlexsimError(f"{option} must be at least 1, got {value}")
+    if value > most:
+        raise AlexsimError(f"{option} must be at most {most:,}, got {value}")
+
+
+def at_least_1(parameter: typer.CallbackParam, value: Any) -> Any:
+    """For ``option(callback=...)``."""
+    if value is not None:
+        refuse_number(option_name(parameter), value)
+    return value
+
+
+def at_once(parameter: typer.CallbackParam, value: Any) -> Any:
+    """Likewise, for threads and processes."""
+    if value is not None:
+        refuse_number(option_name(parameter), value, most=MOST_AT_ONCE)
+    return value
+
+
+def above_zero(parameter: typer.CallbackParam, value: Any) -> Any:
+    """Likewise, for finite positive numbers."""
+    if value is not None and not 0 < value < float("inf"):
+        raise AlexsimError(f"{option_name(parameter)} must be positive, got {value:g}")
+    return value
+
+
+def not_negative(parameter: typer.CallbackParam, value: Any) -> Any:
+    """Likewise, for finite numbers that may be 0."""
+    if value is not None and not 0 <= value < float("inf"):
+        raise AlexsimError(f"{option_name(parameter)} must be a number >= 0, got {value:g}")
+    return value
+
+
+def whole_numbers(option: str, given: str) -> list[int]:
+    """Positive whole numbers between commas, each once.
+
+    Raises:
+        AlexsimError: one of them is none.
+    """
+    from alexsim.simulate.sweep import whole
+
+    return list(dict.fromkeys(whole(option, text.strip()) for text in given.split(",")))
