@@ -8,7 +8,7 @@ but whole numbers to floats. What a type cannot say, its ``__post_init__`` does 
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -57,18 +57,20 @@ def read(
 
     try:
         # Strict where JSON is: a list is a tuple there, a table a record, but no text a number.
-        return _adapter(kind).validate_json(json.dumps(table, default=str))
+        return cast(
+            _Record, _adapter(cast(Any, kind)).validate_json(json.dumps(table, default=str))
+        )
     except ValidationError as failure:
         raise error(f"{where}: {fault(failure)}") from None
 
 
 @cache
-def _adapter(kind: Hashable) -> TypeAdapter[Any]:
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
     from pydantic import ConfigDict, TypeAdapter, with_config
 
     if is_dataclass(kind):
         config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
-        return TypeAdapter(with_config(config)(cast(Any, kind)))
+        return TypeAdapter(with_config(config)(kind))
     return TypeAdapter(kind)
 
 
