@@ -55,13 +55,21 @@ def read(
     """
     from pydantic import ValidationError
 
+    adapter = _adapter(cast(Any, kind))
     try:
-        # Strict where JSON is: a list is a tuple there, a table a record, but no text a number.
-        return cast(
-            _Record, _adapter(cast(Any, kind)).validate_json(json.dumps(table, default=str))
-        )
+        if is_dataclass(kind):
+            # Strict where JSON is: a list is a tuple there, a table a record, but no text a number.
+            return cast(_Record, adapter.validate_json(json.dumps(table, default=str)))
+        return cast(_Record, adapter.validate_python(_tuples(table), strict=True))
     except ValidationError as failure:
         raise error(f"{where}: {fault(failure)}") from None
+
+
+def _tuples(value: Any) -> Any:
+    """The same with its lists as tuples: what has been read does not change."""
+    if isinstance(value, Mapping):
+        return {key: _tuples(inner) for key, inner in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
 
 
 @cache

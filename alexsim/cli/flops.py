@@ -60,14 +60,14 @@ def flops(
     table: FlopTable = flop_table(network, batch, trainable=trainable(train_only, network))
     found = _compared(table) if compare else None
     if json:
-        from alexsim.report.documents import flops_document
-
-        document = flops_document(table)
         if found:
-            from alexsim.report.counters import counters_document
+            from alexsim.report.documents.counters import compared_flops_document
 
-            document |= counters_document(found)
-        print_json(document)
+            print_json(compared_flops_document(table, found))
+        else:
+            from alexsim.report.documents.plan import flops_document
+
+            print_json(flops_document(table))
     else:
         _print(table, found)
     if strict and found and found.complaints:

@@ -52,7 +52,7 @@ def kernels(
             arch, precision or [], done=lambda count, ops: done(100 * count // ops)
         )
     if json:
-        from alexsim.report.documents import kernels_document
+        from alexsim.report.documents.calibration import kernels_document
 
         print_json(kernels_document(found, arch=arch))
         return

@@ -87,7 +87,7 @@ def memory(
             raise AlexsimError(f"{option} changes no byte here, with --policy {policy}")
     verdict = fit(made, budget, context_bytes=taken)
     if json:
-        from alexsim.report.documents import memory_document
+        from alexsim.report.documents.plan import memory_document
 
         print_json(memory_document(made, verdict, context_bytes=taken))
     else:

@@ -152,7 +152,7 @@ def profile(
         found = run(made, simulation, device=where, rounds=rounds, underlay=under, done=done)
     _write(found, under, trace=trace, snapshot=snapshot, output=output)
     if json:
-        from alexsim.report.profile_document import profile_document
+        from alexsim.report.documents.profile import profile_document
 
         print_json(profile_document(found, only=layer))
         return
@@ -184,8 +184,8 @@ def _write(
     """The files that were asked for."""
     from alexsim.cli.output import json_text, write_bytes, write_text, write_trace
     from alexsim.report.chrome_trace import both_clocks
+    from alexsim.report.documents.profile import profile_document
     from alexsim.report.memory_viz import snapshot_bytes
-    from alexsim.report.profile_document import profile_document
 
     if trace is not None:
         write_trace(trace, both_clocks(found, under.events if under else ()))

@@ -23,7 +23,7 @@ def list_recipes(json: options.Json = False) -> None:
     """
     from alexsim.cli.output import print_json
     from alexsim.recipe.recipe import load_recipe, recipe_names
-    from alexsim.report.documents import recipes_document
+    from alexsim.report.documents.training import recipes_document
     from alexsim.report.tables import plain_table
 
     found = {name: load_recipe(name) for name in recipe_names()}
@@ -57,7 +57,7 @@ def show(
     if json:
         from alexsim.cli.output import print_json
         from alexsim.recipe.recipe import load_recipe
-        from alexsim.report.documents import recipes_document
+        from alexsim.report.documents.training import recipes_document
 
         print_json(recipes_document({name: load_recipe(name)}))
     elif output is None:

@@ -282,12 +282,9 @@ def simulate(
         )
     run_of = training_of(result, images=images, epochs=epochs, recipe=recipe, stages=stages)
     if json:
-        from alexsim.report.documents import sensitivity_rows, simulation_document
+        from alexsim.report.documents.simulation import simulation_document
 
-        document = simulation_document(result, run_of)
-        if sensitivity:
-            document["sensitivity"] = sensitivity_rows(tried)
-        print_json(document)
+        print_json(simulation_document(result, run_of, tried if sensitivity else None))
         return
     from alexsim.report.simulation import simulation_tables
 

@@ -104,7 +104,7 @@ def validate(
         write_text(save_correction, correction_text(correction))
     groups_of = judging.by_device_and_library(predictions)
     if json:
-        from alexsim.report.documents import validation_document
+        from alexsim.report.documents.validation import validation_document
 
         print_json(validation_document(summaries, groups_of, excluded))
     else:

@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from alexsim.bench.records import BenchRun, Timed, Verdict
-from alexsim.report.documents import SCHEMA
+from alexsim.report.documents.old import SCHEMA
 from alexsim.report.tables import plain_table
 
 _SHOWN = 20

@@ -12,7 +12,7 @@ from alexsim.errors import AlexsimError
 from alexsim.evaluate.explain import drawable
 from alexsim.network.editions import load_network
 from alexsim.network.network import letter
-from alexsim.report.documents import head
+from alexsim.report.documents.old import head
 from alexsim.report.page.inputs import Filters
 from alexsim.report.pictures import FAINT, Canvas, enlarged, grid
 from alexsim.train.weights import Weights

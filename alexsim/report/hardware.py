@@ -13,7 +13,7 @@ from rich.text import Text
 from alexsim.machine.device import Architecture, Device
 from alexsim.machine.machine import Link, Machine
 from alexsim.machine.sheet import Quantity
-from alexsim.report.documents import SCHEMA
+from alexsim.report.documents.old import SCHEMA
 from alexsim.report.tables import plain_table
 
 

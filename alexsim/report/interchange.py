@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from alexsim.report.documents import SCHEMA
+from alexsim.report.documents.old import SCHEMA
 from alexsim.units import format_bytes
 
 if TYPE_CHECKING:

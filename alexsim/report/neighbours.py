@@ -15,7 +15,7 @@ from rich.text import Text
 
 from alexsim.evaluate.explain import Picture
 from alexsim.evaluate.neighbours import Neighbours
-from alexsim.report.documents import head
+from alexsim.report.documents.old import head
 from alexsim.report.pictures import FAINT, INK, Canvas, enlarged
 from alexsim.report.prediction import ClassNames
 from alexsim.report.tables import plain_table

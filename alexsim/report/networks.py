@@ -12,7 +12,7 @@ from rich.text import Text
 from alexsim.network import counts
 from alexsim.network.network import Network
 from alexsim.recipe.outlook import CORE_FLOP_PER_S, CORE_IMAGES_PER_S, Outlook
-from alexsim.report.documents import SCHEMA
+from alexsim.report.documents.old import SCHEMA
 from alexsim.report.tables import plain_table
 from alexsim.units import format_bytes
 

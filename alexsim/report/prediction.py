@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from alexsim.evaluate.explain import NO_CLASS, STRONGEST, Prediction, Response
-from alexsim.report.documents import head
+from alexsim.report.documents.old import head
 from alexsim.report.evaluation import best, unnamed_note
 from alexsim.report.pictures import FAINT, INK, Canvas, Pixels, enlarged, levels
 from alexsim.train.weights import Weights
