@@ -63,7 +63,8 @@ def run_command(
     """
     from alexsim.bench.runner import run
     from alexsim.cli.output import json_text, print_json, write_text
-    from alexsim.report.bench import bench_document, bench_tables
+    from alexsim.report.bench import bench_tables
+    from alexsim.report.documents.bench import bench_document
 
     selection = _selection(context, net, batch, only, kernels=kernels)
     with _progress() as progress:
@@ -102,7 +103,8 @@ def compare(
     from alexsim.bench.store import default_path, load
     from alexsim.cli.output import print_json
     from alexsim.errors import AlexsimError, GateError
-    from alexsim.report.bench import bench_document, verdict_tables
+    from alexsim.report.bench import verdict_tables
+    from alexsim.report.documents.bench import bench_document
 
     if not 0 <= tolerance < math.inf:
         raise AlexsimError(f"--tolerance must be a number >= 0, got {tolerance:g}")

@@ -106,7 +106,8 @@ def pack_data(
             choices=sources.choices(names, val_labels, label_scheme, split, image),
             watch=PackWatch(note=shown.note, listing=shown.listing, packed=shown.images),
         )
-    from alexsim.report.data import pack_document, pack_summary
+    from alexsim.report.data import pack_summary
+    from alexsim.report.documents.data import pack_document
 
     if json:
         from alexsim.cli.output import print_json
@@ -186,7 +187,8 @@ def inspect_data(
         out = io.BytesIO()
         contact_sheet(folder, choices).save(out, "PNG")
         write_bytes(sheet, out.getvalue())
-    from alexsim.report.data import inspection_document, inspection_tables
+    from alexsim.report.data import inspection_tables
+    from alexsim.report.documents.data import inspection_document
 
     if json:
         from alexsim.cli.output import print_json
@@ -226,7 +228,8 @@ def bench_data(
     from alexsim.data.discover import discover
     from alexsim.data.images import worker_pool
     from alexsim.data.loader import ORDERS, refuse_order
-    from alexsim.report.data import loader_document, loader_tables
+    from alexsim.report.data import loader_tables
+    from alexsim.report.documents.data import loader_document
 
     counts = whole_numbers("--workers", workers)
     positive("--workers", max(counts), most=MOST_AT_ONCE)

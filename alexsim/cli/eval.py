@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -69,7 +68,8 @@ def evaluate(
     from alexsim.data.sources.listing import Skipped, left_out_lines
     from alexsim.errors import AlexsimError
     from alexsim.evaluate.evaluate import Answers, answers, class_names, combined
-    from alexsim.report.evaluation import evaluation_document, evaluation_tables, prediction_rows
+    from alexsim.report.documents.evaluation import evaluation_document
+    from alexsim.report.evaluation import evaluation_tables, prediction_rows
     from alexsim.train.weights import load_weights
 
     if predictions is not None:
@@ -111,11 +111,12 @@ def evaluate(
         return each
 
     result = combined(ask(split), shares=given, tuned_on=ask(tune) if tune else None)
-    document = evaluation_document(result, models, loaded, views=views, split=split, data=data)
-    document["left_out"] = [asdict(skipped) for skipped in left_out[split]]
+    document = evaluation_document(
+        result, models, loaded, views=views, split=split, data=data, left_out=left_out[split]
+    )
     if predictions is not None:
         rows = prediction_rows(result.together, names)
-        write_rows(predictions, rows, document | {"predictions": rows})
+        write_rows(predictions, rows, document.document() | {"predictions": rows})
     if json:
         print_json(document)
         return

@@ -45,7 +45,8 @@ def export(
     from alexsim.cli.output import check_file, print_json, write_bytes
     from alexsim.cli.parse import choice
     from alexsim.errors import AlexsimError
-    from alexsim.report.interchange import conversion_document, conversion_text
+    from alexsim.report.documents.interchange import export_document
+    from alexsim.report.interchange import conversion_text
 
     check_file(out)
     choice("--names", names, ("alexsim", "torchvision"))
@@ -83,7 +84,7 @@ def export(
             files[path] = len(data)
     found = made.largest_difference
     if json:
-        print_json(conversion_document(network, files, made.changes, largest_difference=found))
+        print_json(export_document(network, files, made.changes, found))
         return
     checked = () if found is None else (f"onnxruntime's probabilities differ by {found:.1e}",)
     text = conversion_text(network, files, (*made.changes, *checked))

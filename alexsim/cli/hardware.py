@@ -30,7 +30,7 @@ def list_hardware(json: options.Json = False) -> None:
     links = {name: load_link(name) for name in link_names()}
     if json:
         from alexsim.cli.output import print_json
-        from alexsim.report.hardware import hardware_document
+        from alexsim.report.documents.hardware import hardware_document
 
         print_json(hardware_document(machines, devices, links))
         return
@@ -53,7 +53,7 @@ def show_hardware(
     sheet = load_sheet(name)
     if json:
         from alexsim.cli.output import print_json
-        from alexsim.report.hardware import sheet_document
+        from alexsim.report.documents.hardware import sheet_document
 
         print_json(sheet_document(sheet))
         return

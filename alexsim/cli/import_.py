@@ -67,7 +67,8 @@ def import_(
     from alexsim.cli.output import check_file, print_json
     from alexsim.cli.parse import as_normalisation
     from alexsim.errors import AlexsimError
-    from alexsim.report.interchange import conversion_document, conversion_text
+    from alexsim.report.documents.interchange import import_document
+    from alexsim.report.interchange import conversion_text
 
     if out.suffix != ".safetensors":
         raise AlexsimError(f"OUT must end in .safetensors, got {out}")
@@ -103,8 +104,9 @@ def import_(
     )
     files, notes = {out: out.stat().st_size}, (*found.notes, note)
     if json:
-        extra = {"notes": notes, "normalisation": normalisation}
-        print_json(conversion_document(network, files, found.changes, **extra))
+        print_json(
+            import_document(network, files, found.changes, notes=notes, normalisation=normalisation)
+        )
         return
     text = conversion_text(network, files, found.changes, notes)
     options.console().print(text, markup=False, soft_wrap=True)

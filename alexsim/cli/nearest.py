@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -47,11 +47,8 @@ def nearest(
     from alexsim.evaluate.explain import labelled, pictures
     from alexsim.evaluate.neighbours import neighbours
     from alexsim.network.editions import load_network
-    from alexsim.report.neighbours import (
-        neighbour_document,
-        neighbour_picture,
-        neighbour_tables,
-    )
+    from alexsim.report.documents.evaluation import neighbour_document
+    from alexsim.report.neighbours import neighbour_picture, neighbour_tables
     from alexsim.train.weights import load_weights
 
     positive("-k", count)
@@ -78,8 +75,8 @@ def nearest(
             data=str(data),
             split=split,
             layer=layer,
+            left_out=left_out,
         )
-        document["left_out"] = [asdict(skipped) for skipped in left_out]
         print_json(document)
     else:
         tables = neighbour_tables(near, known, layer=layer, data=str(data), split=split)

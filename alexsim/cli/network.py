@@ -24,7 +24,8 @@ def list_networks(json: options.Json = False) -> None:
     from alexsim.network.editions import edition_names, load_network
     from alexsim.network.variants import VARIANTS
     from alexsim.recipe.outlook import outlook
-    from alexsim.report.networks import networks_document, networks_tables
+    from alexsim.report.documents.networks import networks_document
+    from alexsim.report.networks import networks_tables
 
     budget, cores = int(load_device(DEVICE).memory_bytes.value), os.cpu_count() or 1
     found = [
@@ -68,7 +69,7 @@ def show(
         write_text(output, svg((*beside, network)))
     if json:
         from alexsim.cli.output import print_json
-        from alexsim.report.networks import network_document
+        from alexsim.report.documents.networks import network_document
 
         print_json(network_document(network))
     if json or output is not None:

@@ -95,6 +95,11 @@ class Document(Part):
     alexsim: Annotated[str, From(lambda _: version("alexsim"))]
     """Version of alexsim that wrote it."""
 
+    @classmethod
+    def headed(cls, table: Mapping[str, Any]) -> Self:
+        """Made from its other keys."""
+        return cls.model_validate({"schema": SCHEMA, "alexsim": version("alexsim"), **table})
+
 
 class NetworkDocument(Document):
     """A document on a network."""

@@ -17,25 +17,15 @@ from alexsim.report.documents.profile import plan_document
 from alexsim.report.page.earlier import complete
 from alexsim.report.page.shape import CHECK, CHECKS, METRIC, SAMPLE, check, check_document, parsed
 from alexsim.report.page.shape import CONFIG as CONFIG_SHAPE
+from alexsim.report.pictures import Filters
 from alexsim.simulate.simulator import enough_machines, on_machine, planned
 from alexsim.train.files import CHECKPOINTS, CONFIG, METRICS, PROFILE, TELEMETRY
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    pass
 
 MACHINE = "gtx580x2"
 """Predicted where a run left no profile."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Filters:
-    """The first convolution of one column, ``[filters, channels, height, width]``."""
-
-    layer: str
-    column: str
-    device: str
-    weights: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
