@@ -35,7 +35,7 @@ from alexsim.network.layers import (
 from alexsim.network.network import Network
 from alexsim.plan.records import OpKind
 from alexsim.plan.tables import flop_table, without_formula
-from alexsim.report.counters import counters_document
+from alexsim.report.documents.counters import compared_flops_document
 
 EDITIONS = tuple(REFERENCES)
 
@@ -391,7 +391,8 @@ def test_compare_json(capsys: pytest.CaptureFixture[str]) -> None:
         total = sum(term["flop"] for term in one["explanation"])
         assert one["forward"] == document["flop"] + total
         assert one["unexplained_flop"] == 0
-    empty = counters_document(compare(flop_table(small()), []))
+    table = flop_table(small())
+    empty = compared_flops_document(table, compare(table, [])).document()
     assert empty["counters"] == []
     assert comparison.COUNTERS is COUNTERS
 

@@ -22,11 +22,11 @@ from alexsim.plan.spec import PlanSpec
 from alexsim.profile.records import Ceilings
 from alexsim.recipe.stages import Training
 from alexsim.report.chrome_trace import Clock, chrome_trace
-from alexsim.report.documents import simulation_document
+from alexsim.report.documents.profile import plan_document
+from alexsim.report.documents.simulation import simulation_document
 from alexsim.report.page.earlier import complete
 from alexsim.report.page.memory import alive_table
 from alexsim.report.page.timeline import timeline, traffic
-from alexsim.report.profile_document import plan_document
 from alexsim.report.simulation import simulation_tables
 from alexsim.simulate.costs.correction import load_correction
 from alexsim.simulate.costs.libraries import load_library
@@ -119,12 +119,12 @@ def simulated(made: Plan, machine: Machine) -> Simulation:
 def told(made: Plan, machine: Machine) -> tuple[dict[str, str], str]:
     """What is said of a plan: texts in which names stand, and one in which none does."""
     found = simulated(made, machine)
-    document = plan_document(made, found, Ceilings(flop_per_s=1e12, bytes_per_s=1e11))
+    document = plan_document(made, found, Ceilings(flop_per_s=1e12, bytes_per_s=1e11)).document()
     console = Console(width=100, record=True, quiet=True)
     training = Training(images=1, epochs=1, days=1.0, days_interval=found.step_interval)
     console.print(simulation_tables(found, made.network, training))
     named = {
-        "simulation": json_text(simulation_document(found, training)),
+        "simulation": json_text(simulation_document(found, training).document()),
         "document": json_text(document),
         "trace": json_text(chrome_trace([Clock(name="simulated", plan=made, trace=found.trace)])),
         "timeline": str(timeline(document)),
@@ -178,7 +178,9 @@ def test_what_earlier_versions_said_in_names_is_read(name: str) -> None:
     machine, choices = load_machine(SPECS[name][0]), SPECS[name][1]
     network = load_network("alexnet-2012" if name == "columns" else "alexnet-owt")
     made = plan(PlanSpec(network=network, batch_size=128, **choices))
-    known = plan_document(made, simulated(made, machine), Ceilings(flop_per_s=1.0, bytes_per_s=1.0))
+    known = plan_document(
+        made, simulated(made, machine), Ceilings(flop_per_s=1.0, bytes_per_s=1.0)
+    ).document()
     earlier = copy.deepcopy(known)
     records = [*earlier["spans"]["simulated"], *earlier["exchanges"]]
     records += [one for device in earlier["memory"]["devices"] for one in device["alive_at_peak"]]

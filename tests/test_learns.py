@@ -21,7 +21,8 @@ from alexsim.plan.planner import plan
 from alexsim.recipe.defaults import training_defaults
 from alexsim.recipe.outlook import BATCH, Outlook, outlook
 from alexsim.recipe.recipe import load_recipe, recipe_name
-from alexsim.report.networks import about, networks_document, networks_tables
+from alexsim.report.documents.networks import networks_document
+from alexsim.report.networks import about, networks_tables
 
 BUDGET = 3 * 2**30
 OUTLOOKS = [outlook(load_network(name), budget_bytes=BUDGET, cores=2) for name in edition_names()]

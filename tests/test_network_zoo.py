@@ -17,7 +17,7 @@ from alexsim.network.diagram import diagram, repeats, svg
 from alexsim.network.editions import load_network
 from alexsim.network.layers import BatchNorm, Dropout, MaxPool, ReLU
 from alexsim.network.network import Network
-from alexsim.report.networks import network_document
+from alexsim.report.documents.networks import network_document
 
 # Parameters as torchvision counts them; tests/test_zoo.py holds the multiply-adds against PyTorch.
 PUBLISHED = {

@@ -16,7 +16,7 @@ from alexsim.plan.tables import flop_table
 from alexsim.profile import calibrate, profiler
 from alexsim.profile.profiler import Underlay
 from alexsim.profile.records import StepProfile, ratio, spread
-from alexsim.report.profile_document import profile_document
+from alexsim.report.documents.profile import profile_document
 from alexsim.trace import Span, Trace
 
 Profiled = tuple[StepProfile, Underlay]
@@ -295,4 +295,4 @@ def test_a_step_with_torch_s_profiler_under_it_is_none_of_the_medians(two_gpus: 
     )
     told = profile_document(replace(found, trace=stretched))
     assert told == profile_document(found)
-    assert max(span["end_s"] for span in told["spans"]["measured"]) < 10
+    assert max(span.end_s for span in told.spans.measured) < 10

@@ -12,7 +12,7 @@ from alexsim.machine.machine import load_machine
 from alexsim.network.editions import load_network
 from alexsim.plan.planner import plan
 from alexsim.plan.spec import PlanSpec
-from alexsim.report.documents import step_parts
+from alexsim.report.documents.simulation import StepParts
 from alexsim.report.tables import data_path_text
 from alexsim.simulate.host import data_path_times
 from alexsim.simulate.simulator import on_machine
@@ -75,7 +75,7 @@ def test_a_step_is_one_figure_whose_parts_are_named(
     # The same in what training, profiles and reports say.
     there = on_machine(PlanSpec(network=load_network(net)), load_machine("gtx580x2"))
     assert there.step_s == pytest.approx(found["step_s"])
-    parts = step_parts(there)
+    parts = StepParts.of(there).document()
     assert parts["step_without_data_s"] == pytest.approx(found["step_without_data_s"])
     assert (parts["data_path"], parts["bound"]) == (pytest.approx(path), found["bound"])
     page = tmp_path / "page.html"

@@ -91,7 +91,8 @@ def run_bench(context: typer.Context, options: RunOptions) -> None:
     """
     from alexsim.bench.runner import run
     from alexsim.cli.output import json_text, print_json, write_text
-    from alexsim.report.bench import bench_document, bench_tables
+    from alexsim.report.bench import bench_tables
+    from alexsim.report.documents.bench import bench_document
 
     selection = options.selection(context)
     with _progress() as progress:
@@ -117,7 +118,8 @@ def compare(context: typer.Context, options: CompareOptions) -> None:
     from alexsim.bench.store import default_path, load
     from alexsim.cli.output import print_json
     from alexsim.errors import GateError
-    from alexsim.report.bench import bench_document, verdict_tables
+    from alexsim.report.bench import verdict_tables
+    from alexsim.report.documents.bench import bench_document
 
     tolerance = options.tolerance / 100
     selection = options.selection(context)

@@ -101,7 +101,7 @@ def calibrate(options: CalibrateOptions) -> None:
         predicted = simulate(bench.plans[batch], timer, data="none")
         checks += compare(bench.plans[batch], predicted, measured[batch])
     if options.json:
-        from alexsim.report.documents import calibration_document
+        from alexsim.report.documents.calibration import calibration_document
 
         print_json(calibration_document(calibration, checks, path=str(path)))
         return

@@ -100,7 +100,8 @@ def pack_data(context: typer.Context, options: PackOptions) -> None:
             choices=options.choices(),
             watch=PackWatch(note=shown.note, listing=shown.listing, packed=shown.images),
         )
-    from alexsim.report.data import pack_document, pack_summary
+    from alexsim.report.data import pack_summary
+    from alexsim.report.documents.data import pack_document
 
     if options.json:
         from alexsim.cli.output import print_json
@@ -167,7 +168,8 @@ def inspect_data(context: typer.Context, options: InspectOptions) -> None:
         out = io.BytesIO()
         contact_sheet(folder, choices).save(out, "PNG")
         write_bytes(sheet, out.getvalue())
-    from alexsim.report.data import inspection_document, inspection_tables
+    from alexsim.report.data import inspection_tables
+    from alexsim.report.documents.data import inspection_document
 
     if options.json:
         from alexsim.cli.output import print_json
@@ -205,7 +207,8 @@ def bench_data(options: BenchOptions) -> None:
     from alexsim.data.discover import discover
     from alexsim.data.images import worker_pool
     from alexsim.data.loader import refuse_order
-    from alexsim.report.data import loader_document, loader_tables
+    from alexsim.report.data import loader_tables
+    from alexsim.report.documents.data import loader_document
 
     counts = whole_numbers("--workers", options.workers)
     refuse_number("--workers", max(counts), most=MOST_AT_ONCE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,7 +48,8 @@ def evaluate(options: EvalOptions) -> None:
     from alexsim.data.discover import discover
     from alexsim.errors import AlexsimError
     from alexsim.evaluate.evaluate import Answers, answers, class_names, combined
-    from alexsim.report.evaluation import evaluation_document, evaluation_tables, prediction_rows
+    from alexsim.report.documents.evaluation import evaluation_document
+    from alexsim.report.evaluation import evaluation_tables, prediction_rows
     from alexsim.train.weights import load_weights
 
     models, split, tune, views = options.models, options.split, options.tune, options.views
@@ -79,12 +80,17 @@ def evaluate(options: EvalOptions) -> None:
 
     result = combined(ask(split), shares=shares, tuned_on=ask(tune) if tune else None)
     document = evaluation_document(
-        result, models, loaded, views=views, split=split, data=options.data
+        result,
+        models,
+        loaded,
+        views=views,
+        split=split,
+        data=options.data,
+        left_out=left_out[split],
     )
-    document["left_out"] = [asdict(skipped) for skipped in left_out[split]]
     if options.predictions is not None:
         rows = prediction_rows(result.together, names)
-        write_rows(options.predictions, rows, document | {"predictions": rows})
+        write_rows(options.predictions, rows, document.document() | {"predictions": rows})
     if options.json:
         print_json(document)
         return

@@ -42,7 +42,8 @@ def export(context: typer.Context, options: ExportOptions) -> None:
     """
     from alexsim.cli.output import check_file, print_json, write_bytes
     from alexsim.errors import AlexsimError
-    from alexsim.report.interchange import conversion_document, conversion_text
+    from alexsim.report.documents.interchange import export_document
+    from alexsim.report.interchange import conversion_text
 
     out = options.out
     check_file(out)
@@ -80,7 +81,7 @@ def export(context: typer.Context, options: ExportOptions) -> None:
             files[path] = len(data)
     difference = made.largest_difference
     if options.json:
-        print_json(conversion_document(network, files, made.changes, largest_difference=difference))
+        print_json(export_document(network, files, made.changes, difference))
         return
     checked = (
         () if difference is None else (f"onnxruntime's probabilities differ by {difference:.1e}",)

@@ -34,12 +34,8 @@ def filters(options: FiltersOptions) -> None:
     Example: alexsim model filters runs/a -o filters.png
     """
     from alexsim.cli.output import print_json
-    from alexsim.report.filters import (
-        filters_document,
-        filters_note,
-        filters_picture,
-        first_filters,
-    )
+    from alexsim.report.documents.evaluation import filters_document
+    from alexsim.report.filters import filters_note, filters_picture, first_filters
     from alexsim.train.weights import load_weights
 
     weights = load_weights(options.model)

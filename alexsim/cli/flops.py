@@ -54,14 +54,14 @@ def flops(context: typer.Context, options: FlopsOptions) -> None:
     table = flop_table(network, options.batch, trainable=options.trainable(network))
     comparison = _compared(table) if options.compare else None
     if options.json:
-        from alexsim.report.documents import flops_document
-
-        document = flops_document(table)
         if comparison:
-            from alexsim.report.counters import counters_document
+            from alexsim.report.documents.counters import compared_flops_document
 
-            document |= counters_document(comparison)
-        print_json(document)
+            print_json(compared_flops_document(table, comparison))
+        else:
+            from alexsim.report.documents.plan import flops_document
+
+            print_json(flops_document(table))
     else:
         _print(table, comparison)
     if options.strict and comparison and comparison.complaints:

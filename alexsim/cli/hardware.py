@@ -30,7 +30,8 @@ def list_hardware(options: Options) -> None:
     """
     from alexsim.machine.device import device_names, load_device
     from alexsim.machine.machine import link_names, load_link, load_machine, machine_names
-    from alexsim.report.hardware import hardware_document, hardware_tables
+    from alexsim.report.documents.hardware import hardware_document
+    from alexsim.report.hardware import hardware_tables
 
     machines = {name: load_machine(name) for name in machine_names()}
     devices = {name: load_device(name) for name in device_names()}
@@ -49,7 +50,8 @@ def show_hardware(options: ShowOptions) -> None:
     Example: alexsim hardware show titan-x-maxwell
     """
     from alexsim.machine.machine import load_sheet
-    from alexsim.report.hardware import sheet_document, sheet_tables
+    from alexsim.report.documents.hardware import sheet_document
+    from alexsim.report.hardware import sheet_tables
 
     sheet = load_sheet(options.name)
     if options.json:

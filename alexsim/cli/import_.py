@@ -51,7 +51,8 @@ def import_(options: ImportOptions) -> None:
     """
     from alexsim.cli.output import check_file, print_json
     from alexsim.errors import AlexsimError
-    from alexsim.report.interchange import conversion_document, conversion_text
+    from alexsim.report.documents.interchange import import_document
+    from alexsim.report.interchange import conversion_text
 
     out, net, mean = options.out, options.net, options.mean
     if out.suffix != ".safetensors":
@@ -87,8 +88,9 @@ def import_(options: ImportOptions) -> None:
     )
     files, notes = {out: out.stat().st_size}, (*found.notes, note)
     if options.json:
-        extra = {"notes": notes, "normalisation": normalisation}
-        print_json(conversion_document(network, files, found.changes, **extra))
+        print_json(
+            import_document(network, files, found.changes, notes=notes, normalisation=normalisation)
+        )
         return
     text = conversion_text(network, files, found.changes, notes)
     shared.console().print(text, markup=False, soft_wrap=True)

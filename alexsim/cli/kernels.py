@@ -56,7 +56,7 @@ def kernels(options: KernelsOptions) -> None:
             arch, options.precision or [], done=lambda count, ops: done(100 * count // ops)
         )
     if options.json:
-        from alexsim.report.documents import kernels_document
+        from alexsim.report.documents.calibration import kernels_document
 
         print_json(kernels_document(compiled, arch=arch))
         return

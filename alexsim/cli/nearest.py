@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 from alexsim.cli import models
 from alexsim.cli import options as shared
@@ -34,11 +34,8 @@ def nearest(options: NearestOptions) -> None:
     from alexsim.evaluate.explain import labelled, pictures
     from alexsim.evaluate.neighbours import neighbours
     from alexsim.network.editions import load_network
-    from alexsim.report.neighbours import (
-        neighbour_document,
-        neighbour_picture,
-        neighbour_tables,
-    )
+    from alexsim.report.documents.evaluation import neighbour_document
+    from alexsim.report.neighbours import neighbour_picture, neighbour_tables
     from alexsim.train.weights import load_weights
 
     model, data, split, count = options.model, options.data, options.split, options.count
@@ -64,8 +61,8 @@ def nearest(options: NearestOptions) -> None:
             data=str(data),
             split=split,
             layer=layer,
+            left_out=left_out,
         )
-        document["left_out"] = [asdict(skipped) for skipped in left_out]
         print_json(document)
     else:
         tables = neighbour_tables(near, known, layer=layer, data=str(data), split=split)

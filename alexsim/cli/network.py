@@ -34,7 +34,8 @@ def list_networks(options: Options) -> None:
     from alexsim.network.editions import edition_names, load_network
     from alexsim.network.variants import VARIANTS
     from alexsim.recipe.outlook import outlook
-    from alexsim.report.networks import networks_document, networks_tables
+    from alexsim.report.documents.networks import networks_document
+    from alexsim.report.networks import networks_tables
 
     budget, cores = int(load_device(DEVICE).memory_bytes.value), os.cpu_count() or 1
     networks = [
@@ -67,7 +68,7 @@ def show_network(options: ShowOptions) -> None:
     if options.output is not None:
         write_text(options.output, svg((*beside, network)))
     if options.json:
-        from alexsim.report.networks import network_document
+        from alexsim.report.documents.networks import network_document
 
         print_json(network_document(network))
     if options.json or options.output is not None:

@@ -14,16 +14,18 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from alexsim.report.chrome_trace import Clock
+    from alexsim.report.documents.base import Document
 
 
-def print_json(document: dict[str, Any]) -> None:
+def print_json(document: Document | dict[str, Any]) -> None:
     """One JSON document on stdout."""
     print(json_text(document), end="")
 
 
-def json_text(document: dict[str, Any]) -> str:
+def json_text(document: Document | dict[str, Any]) -> str:
     """A document as text; numbers that are not finite as ``strict_json`` has them."""
-    return strict_json.json_text(document, indent=2) + "\n"
+    tables = document if isinstance(document, dict) else document.document()
+    return strict_json.json_text(tables, indent=2) + "\n"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -93,7 +95,9 @@ def check_rows(option: str, path: Path) -> None:
         raise AlexsimError(f"{option} must name a file in {', '.join(_TABLES)}; got {path}")
 
 
-def write_rows(path: Path, rows: Sequence[dict[str, Any]], document: dict[str, Any]) -> None:
+def write_rows(
+    path: Path, rows: Sequence[dict[str, Any]], document: Document | dict[str, Any]
+) -> None:
     """Flat records as .csv or .parquet, or the document as .json, as the name says.
 
     Raises:

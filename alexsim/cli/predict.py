@@ -32,11 +32,8 @@ def predict(options: PredictOptions) -> None:
     from alexsim.cli.output import print_json
     from alexsim.evaluate.explain import labelled, pictures, predictions
     from alexsim.network.editions import load_network
-    from alexsim.report.prediction import (
-        prediction_document,
-        prediction_picture,
-        prediction_text,
-    )
+    from alexsim.report.documents.evaluation import prediction_document
+    from alexsim.report.prediction import prediction_picture, prediction_text
     from alexsim.train.weights import load_weights
 
     model, views = options.model, options.views

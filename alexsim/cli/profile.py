@@ -101,7 +101,7 @@ def profile(options: ProfileOptions) -> None:
         )
     _write(measured, under, options)
     if options.json:
-        from alexsim.report.profile_document import profile_document
+        from alexsim.report.documents.profile import profile_document
 
         print_json(profile_document(measured, only=layer))
         return
@@ -119,8 +119,8 @@ def _write(measured: StepProfile, under: Underlay | None, options: ProfileOption
     """The files that were asked for."""
     from alexsim.cli.output import json_text, write_bytes, write_text, write_trace
     from alexsim.report.chrome_trace import both_clocks
+    from alexsim.report.documents.profile import profile_document
     from alexsim.report.memory_viz import snapshot_bytes
-    from alexsim.report.profile_document import profile_document
 
     if options.trace is not None:
         write_trace(options.trace, both_clocks(measured, under.events if under else ()))

@@ -28,7 +28,7 @@ def list_recipes(options: Options) -> None:
     Example: alexsim recipe list
     """
     from alexsim.recipe.recipe import load_recipe, recipe_names
-    from alexsim.report.documents import recipes_document
+    from alexsim.report.documents.training import recipes_document
     from alexsim.report.tables import plain_table
 
     recipes = {name: load_recipe(name) for name in recipe_names()}
@@ -52,7 +52,7 @@ def show_recipe(options: ShowOptions) -> None:
     if options.output is not None:
         write_text(options.output, text)
     if options.json:
-        from alexsim.report.documents import recipes_document
+        from alexsim.report.documents.training import recipes_document
 
         print_json(recipes_document({options.name: load_recipe(options.name)}))
     elif options.output is None:

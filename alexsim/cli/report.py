@@ -85,7 +85,7 @@ def report(context: typer.Context, options: ReportOptions) -> None:
     write_text(options.output, text)
     size = len(text.encode())
     if options.json:
-        from alexsim.report.documents import page_document
+        from alexsim.report.page.document import page_document
 
         print_json(page_document(subjects, options.output, size))
         return

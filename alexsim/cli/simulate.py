@@ -103,12 +103,10 @@ def simulate(options: SimulateOptions) -> None:
         result, images=images, epochs=epochs, recipe=options.recipe, stages=stages
     )
     if options.json:
-        from alexsim.report.documents import sensitivity_rows, simulation_document
+        from alexsim.report.documents.simulation import simulation_document
 
-        document = simulation_document(result, trained)
-        if options.sensitivity:
-            document["sensitivity"] = sensitivity_rows(tried)
-        print_json(document)
+        assumptions = tried if options.sensitivity else None
+        print_json(simulation_document(result, trained, assumptions))
         return
     from alexsim.report.simulation import simulation_tables
 

@@ -72,7 +72,7 @@ def sweep(context: typer.Context, options: SweepOptions) -> None:
             f"--axis {idle} changes no figure of these {len(points)} configurations; leave it out"
         )
     if options.output or options.json:
-        from alexsim.report.documents import sweep_document
+        from alexsim.report.documents.sweep import sweep_document
         from alexsim.report.sweep import sweep_rows
 
         document = sweep_document(points, epochs=epochs, images=images)

@@ -82,7 +82,7 @@ def train(context: typer.Context, options: TrainOptions) -> None:
         _keep_profile(result, run_dir, simulated)
     if options.json:
         from alexsim.cli.output import print_json
-        from alexsim.report.documents import train_document
+        from alexsim.report.documents.training import train_document
 
         print_json(train_document(result, options.machine, simulated))
         return
@@ -120,7 +120,7 @@ def _keep_profile(result: TrainResult, run_dir: Path, simulated: Simulation) -> 
     """
     from alexsim.cli.output import json_text, write_text, write_trace
     from alexsim.report.chrome_trace import both_clocks
-    from alexsim.report.profile_document import profile_document
+    from alexsim.report.documents.profile import profile_document
     from alexsim.train.files import PROFILE, TRACE
     from alexsim.train.run_profile import rounds_in, run_profile
 

@@ -87,7 +87,7 @@ def validate(context: typer.Context, options: ValidateOptions) -> None:
         write_text(options.save_correction, correction_text(correction))
     groups_of = judging.by_device_and_library(predictions)
     if options.json:
-        from alexsim.report.documents import validation_document
+        from alexsim.report.documents.validation import validation_document
 
         print_json(validation_document(summaries, groups_of, excluded))
     else:

@@ -3,33 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from importlib.metadata import version
-from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from alexsim.bench.records import BenchRun, Timed, Verdict
-from alexsim.report.documents import SCHEMA
 from alexsim.report.tables import plain_table
 
 _SHOWN = 20
 """Changed figures that are listed; --json has all."""
-
-
-def bench_document(run: BenchRun, verdicts: Sequence[Verdict] = ()) -> dict[str, Any]:
-    """``alexsim bench run --json`` and ``compare --json``."""
-    return {
-        "schema": SCHEMA,
-        "alexsim": version("alexsim"),
-        "network": run.network,
-        "host": asdict(run.host),
-        "counted": dict(run.counted),
-        "timed": [asdict(case) for case in run.timed],
-        "left_out": dict(run.left_out),
-        "verdicts": [asdict(verdict) | {"fails": verdict.fails} for verdict in verdicts],
-    }
 
 
 def bench_tables(run: BenchRun) -> RenderableType:

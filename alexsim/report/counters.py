@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -148,40 +148,3 @@ def _endings(found: Comparison) -> Iterator[str]:
 
 def _wrapped(text: str) -> list[str]:
     return textwrap.wrap(text, _WIDTH, subsequent_indent="    ", break_long_words=False)
-
-
-def counters_document(found: Comparison) -> dict[str, Any]:
-    """What ``alexsim flops --compare --json`` adds."""
-    return {
-        "counters": [_counter(one) for one in found.counters],
-        "failed_counters": [
-            {"name": one.name, "version": one.version, "reason": one.reason} for one in found.failed
-        ],
-        "not_installed": list(found.not_installed),
-        "without_formula": list(found.without_formula),
-    }
-
-
-def _counter(one: CounterResult) -> dict[str, Any]:
-    training = one.training_account
-    return {
-        "name": one.name,
-        "version": one.version,
-        "unit": one.unit,
-        "forward": one.forward,
-        "training": one.training,
-        "forward_ratio": one.forward_ratio,
-        "training_ratio": one.training_ratio,
-        "explanation": _terms(one.forward_account.terms),
-        "training_explanation": _terms(training.terms if training else ()),
-        "unexplained_flop": one.unexplained_flop,
-        "unexplained": _terms(one.forward_account.unexplained),
-        "training_unexplained": _terms(training.unexplained if training else ()),
-        "uncounted": list(one.uncounted),
-        "uncounted_layers": list(one.uncounted_layers),
-        "reported_uncounted": list(one.reported),
-    }
-
-
-def _terms(terms: tuple[Term, ...]) -> list[dict[str, Any]]:
-    return [{"term": term.term, "flop": term.flop, "layers": list(term.layers)} for term in terms]

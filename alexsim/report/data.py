@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -36,22 +35,6 @@ def pack_summary(index: PackIndex, target: str) -> str:
     return "\n".join(lines)
 
 
-def pack_document(index: PackIndex, target: str) -> dict[str, Any]:
-    """The same as JSON."""
-    return {
-        "target": target,
-        "train": index.images("train"),
-        "val": index.images("val"),
-        "classes": len(index.classes),
-        "shards": len(index.shards),
-        "bytes": sum(shard.bytes for shard in index.shards),
-        "packed": sum(shard.images for shard in index.shards),
-        "left_out": index.left_out,
-        "skipped": [asdict(skipped) for skipped in index.skipped],
-        "others": index.others,
-    }
-
-
 def inspection_tables(found: Inspection) -> RenderableType:
     """Counts, classes, sizes, formats, broken files and damage."""
     train, val = (sum(getattr(one, split) for one in found.classes) for split in ("train", "val"))
@@ -72,19 +55,6 @@ def inspection_tables(found: Inspection) -> RenderableType:
     if found.damaged is not None:
         lines += [f"damaged: {line}" for line in found.damaged] or ["checksums: all as packed"]
     return Group(*parts, Text("\n".join(lines)))
-
-
-def inspection_document(found: Inspection) -> dict[str, Any]:
-    """The same as JSON, every class and broken file of it."""
-    document = asdict(found)
-    document["images"] = found.images
-    document["classes"] = [
-        {**asdict(one.image_class), "train": one.train, "val": one.val} for one in found.classes
-    ]
-    for key in ("width", "height", "bytes"):
-        spread = getattr(found, key)
-        document[key] = spread and spread._asdict()
-    return document
 
 
 def loader_tables(
@@ -122,23 +92,6 @@ def loader_tables(
         "normalises, in the process that trains. Articles give the host about 5 GB."
     )
     return Group(table, need, host, note)
-
-
-def loader_document(
-    rates: Sequence[LoaderRate],
-    needs: Mapping[str, tuple[float, LoaderRate]],
-    budget: Mapping[str, int],
-) -> dict[str, Any]:
-    """The same as JSON."""
-    keys = ("images_per_s", "images_per_worker_cpu_s", "images_per_loader_cpu_s")
-    return {
-        "rates": [asdict(r) | {key: getattr(r, key) for key in keys} for r in rates],
-        "needs": {
-            name: {"images_per_s": wanted, "waited_share": paced.waited_s / paced.seconds}
-            for name, (wanted, paced) in needs.items()
-        },
-        "host_bytes": dict(budget),
-    }
 
 
 def _sizes(found: Inspection) -> RenderableType:

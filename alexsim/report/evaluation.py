@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from alexsim.evaluate.evaluate import Answers, Combined, errors
-from alexsim.report.documents import head
 from alexsim.report.tables import plain_table
 from alexsim.train.records import Evaluation
 from alexsim.train.weights import Weights
@@ -43,7 +41,7 @@ def evaluation_tables(
         for model, one, own in zip(models, loaded, found.each, strict=True)
         for note in (
             nan_note(model.name, int((~own.finite).sum()), images),
-            unnamed_note(f"{model.name}: ", one, float(_mean(own.elsewhere))),
+            unnamed_note(f"{model.name}: ", one, float(mean_of(own.elsewhere))),
         )
     ]
     if several:
@@ -68,7 +66,7 @@ def unnamed_note(whose: str, weights: Weights, probability: float) -> str:
     return f"{whose}{share} of probability on {count} of {weights.outputs} outputs without a class"
 
 
-def _mean(of: np.ndarray) -> float:
+def mean_of(of: np.ndarray) -> float:
     """Of those that are numbers; NaN where none is."""
     known = of[np.isfinite(of)]
     return float(known.mean()) if len(known) else math.nan
@@ -77,40 +75,6 @@ def _mean(of: np.ndarray) -> float:
 def _cells(found: Evaluation) -> tuple[str, ...]:
     loss = "NaN" if math.isnan(found.loss) else f"{found.loss:.4f}"
     return f"{100 * found.top1:.2f} %", f"{100 * found.top5:.2f} %", loss
-
-
-def evaluation_document(
-    found: Combined,
-    models: Sequence[Path],
-    loaded: Sequence[Weights],
-    *,
-    views: int,
-    split: str,
-    data: Path,
-) -> dict[str, Any]:
-    """The same for scripts; errors are fractions 0...1."""
-    network = loaded[0].network if len({one.network for one in loaded}) == 1 else "several"
-    return (
-        head(network, len(found.together.samples))
-        | {"data": str(data), "split": split, "views": views}
-        | {"images": len(found.together.samples)}
-        | asdict(errors(found.together))
-        | {
-            "tuned": found.tuned,
-            "models": [
-                {"model": str(model), "network": one.network, "share": share}
-                | asdict(errors(own))
-                | {
-                    "unnamed_outputs": one.outputs - one.named,
-                    "unnamed_probability": _mean(own.elsewhere) if one.outputs > one.named else 0.0,
-                }
-                for model, one, own, share in zip(
-                    models, loaded, found.each, found.shares, strict=True
-                )
-            ],
-            "broken": list(found.together.broken),
-        }
-    )
 
 
 def prediction_rows(of: Answers, names: Sequence[str]) -> list[dict[str, Any]]:

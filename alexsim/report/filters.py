@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -12,9 +11,7 @@ from alexsim.errors import AlexsimError
 from alexsim.evaluate.explain import drawable
 from alexsim.network.editions import load_network
 from alexsim.network.network import letter
-from alexsim.report.documents import head
-from alexsim.report.page.inputs import Filters
-from alexsim.report.pictures import FAINT, Canvas, enlarged, grid
+from alexsim.report.pictures import FAINT, Canvas, Filters, enlarged, grid
 from alexsim.train.weights import Weights
 
 _ROOM, _GAP = 800, 40
@@ -79,24 +76,3 @@ def filters_note(found: Sequence[Filters]) -> str:
     """A line on filters that are not finite; empty where all are."""
     count, every = sum(map(not_finite, found)), sum(len(one.weights) for one in found)
     return f"{count} of {every} filters are not finite: magenta is NaN or infinite" * bool(count)
-
-
-def filters_document(found: Sequence[Filters], network: str, *, model: str) -> dict[str, Any]:
-    """``alexsim filters --json``: what the picture is of, and its numbers in short."""
-    return head(network, 0) | {
-        "model": model,
-        "layer": found[0].layer,
-        "columns": [
-            {
-                "column": one.column,
-                "device": one.device,
-                "shape": list(one.weights.shape),
-                "lowest": float(one.weights.min()),
-                "mean": float(one.weights.mean()),
-                "highest": float(one.weights.max()),
-                "deviation": float(one.weights.std()),
-                "not_finite_filters": not_finite(one),
-            }
-            for one in found
-        ],
-    }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
-from importlib.metadata import version
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -13,7 +12,6 @@ from rich.text import Text
 from alexsim.machine.device import Architecture, Device
 from alexsim.machine.machine import Link, Machine
 from alexsim.machine.sheet import Quantity
-from alexsim.report.documents import SCHEMA
 from alexsim.report.tables import plain_table
 
 
@@ -83,40 +81,3 @@ def quantities(record: Machine | Device | Link | Architecture) -> Iterator[tuple
         value = getattr(record, field.name)
         if isinstance(value, Quantity):
             yield field.name, value
-
-
-def hardware_document(
-    machines: Mapping[str, Machine], devices: Mapping[str, Device], links: Mapping[str, Link]
-) -> dict[str, Any]:
-    """``alexsim hardware list --json``."""
-    return {
-        "schema": SCHEMA,
-        "alexsim": version("alexsim"),
-        "machines": [{"name": key, "title": machine.name} for key, machine in machines.items()],
-        "devices": [{"name": key} | sheet_document(device) for key, device in devices.items()],
-        "links": [{"name": key} | sheet_document(link) for key, link in links.items()],
-    }
-
-
-def sheet_document(sheet: Machine | Device | Link) -> dict[str, Any]:
-    """``alexsim hardware show --json``: numbers with their kind and source."""
-    document: dict[str, Any] = {"title": sheet.name}
-    if isinstance(sheet, Device):
-        document |= {
-            "year": sheet.year,
-            "compute_capability": sheet.compute_capability,
-            "note": sheet.note,
-            "architecture": sheet.architecture.name,
-        }
-    for name, quantity in quantities(sheet):
-        document[name] = {
-            "value": quantity.value,
-            "kind": quantity.kind,
-            "source": quantity.source,
-        }
-    if isinstance(sheet, Machine):
-        document |= {"device": sheet.device_name, "peer": sheet.peer}
-        for name in ("link", "uplink", "peer_link", "network"):
-            link = getattr(sheet, name)
-            document[name] = None if link is None else sheet_document(link)
-    return document

@@ -4,32 +4,14 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
-from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from alexsim.report.documents import SCHEMA
 from alexsim.units import format_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from alexsim.network.network import Network
-
-
-def conversion_document(
-    network: Network, files: Mapping[Path, int], changes: tuple[str, ...], **others: Any
-) -> dict[str, Any]:
-    """``alexsim export --json`` and ``alexsim import --json``; ``files`` by their bytes."""
-    return {
-        "schema": SCHEMA,
-        "alexsim": version("alexsim"),
-        "network": network.name,
-        "parameters": network.parameters,
-        "classes": network.classes,
-        "files": [{"path": str(path), "bytes": size} for path, size in files.items()],
-        "changes": list(changes),
-        **others,
-    }
 
 
 def conversion_text(

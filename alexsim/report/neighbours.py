@@ -7,7 +7,6 @@ features in the last hidden layer are nearest to its own.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 from rich.console import Group, RenderableType
@@ -15,7 +14,6 @@ from rich.text import Text
 
 from alexsim.evaluate.explain import Picture
 from alexsim.evaluate.neighbours import Neighbours
-from alexsim.report.documents import head
 from alexsim.report.pictures import FAINT, INK, Canvas, enlarged
 from alexsim.report.prediction import ClassNames
 from alexsim.report.tables import plain_table
@@ -53,42 +51,6 @@ def neighbour_tables(
     if found.nan_images:
         parts.append(Text(f"{layer} puts out NaN for {found.nan_images} {split} images: left out"))
     return Group(*parts, *(Text(f"not read: {reason}") for reason in found.broken))
-
-
-def neighbour_document(
-    found: Neighbours,
-    names: ClassNames,
-    network: str,
-    *,
-    model: str,
-    data: str,
-    split: str,
-    layer: str,
-) -> dict[str, Any]:
-    """``alexsim nearest --json``; distances are in the units of the activations."""
-    return head(network, len(found.rows)) | {
-        "model": model,
-        "data": data,
-        "split": split,
-        "layer": layer,
-        "images": [
-            {
-                "file": row.query.sample.place,
-                "class": names.right(row.query.sample.label),
-                "nearest": [
-                    {
-                        "file": near.picture.sample.place,
-                        "class": names.right(near.picture.sample.label),
-                        "distance": near.distance,
-                    }
-                    for near in row.nearest
-                ],
-            }
-            for row in found.rows
-        ],
-        "nan_images": found.nan_images,
-        "broken": list(found.broken),
-    }
 
 
 def neighbour_picture(

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from importlib.metadata import version
-from typing import Any
+from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from alexsim.network import counts
-from alexsim.network.network import Network
 from alexsim.recipe.outlook import CORE_FLOP_PER_S, CORE_IMAGES_PER_S, Outlook
-from alexsim.report.documents import SCHEMA
 from alexsim.report.tables import plain_table
 from alexsim.units import format_bytes
 
@@ -59,73 +54,3 @@ def about(seconds: float) -> str:
     if seconds < 1.5 * _HOUR:
         return f"{round(seconds / _MINUTE)} min"
     return f"{seconds / _HOUR:.1f} h"
-
-
-def networks_document(
-    found: Sequence[Outlook], variants: Mapping[str, str], *, budget_bytes: int, cores: int
-) -> dict[str, Any]:
-    """``alexsim network list --json``: ``training`` is null where an edition cannot be trained
-    here; variants by name, with what each changes."""
-    return {
-        "schema": SCHEMA,
-        "alexsim": version("alexsim"),
-        "budget_bytes": budget_bytes,
-        "cores": cores,
-        "networks": [
-            {
-                **_summary(edition.network),
-                "refused": edition.refused or None,
-                "training": None if edition.seconds is None else _training(edition),
-            }
-            for edition in found
-        ],
-        "variants": [{"name": name, "what": what} for name, what in variants.items()],
-    }
-
-
-def _training(edition: Outlook) -> dict[str, Any]:
-    return {
-        "data": "built-in",
-        "recipe": edition.defaults.recipe,
-        "weight_rate": edition.weight_rate,
-        "steps": edition.defaults.steps,
-        "batch_size": edition.batch_size,
-        "options": edition.options,
-        "seconds": edition.seconds,
-        "first_weights": edition.defaults.weights,
-        "source": edition.defaults.source,
-    }
-
-
-def network_document(network: Network) -> dict[str, Any]:
-    """``alexsim network show --json``: sums of a layer over its columns, shapes of one column."""
-    return {
-        "schema": SCHEMA,
-        "alexsim": version("alexsim"),
-        **_summary(network),
-        "layers": [
-            {
-                "name": parts[0].layer.name,
-                "kind": type(parts[0].layer).__name__,
-                "columns": len(parts),
-                "inputs": list(network.inputs_of(index)),
-                "reads_columns": len({read.column for read in parts[0].reads}),
-                "output_shape": list(parts[0].output_shape),
-                "parameters": sum(part.parameters for part in parts),
-                "mac": sum(counts.macs(part) for part in parts),
-            }
-            for index, parts in enumerate(network.parts)
-        ],
-    }
-
-
-def _summary(network: Network) -> dict[str, Any]:
-    return {
-        "network": network.name,
-        "title": network.title,
-        "input_shape": list(network.input_shape),
-        "columns": network.columns,
-        "classes": network.classes,
-        "neurons": network.neurons,
-        "parameters": network.parameters,
-    }

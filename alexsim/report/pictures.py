@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -20,6 +21,16 @@ INK, FAINT, PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
 _FRAME = (205, 205, 205)
 _NOT_FINITE = (255, 0, 255)
 """Of a filter's pixel that is no number."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filters:
+    """The first convolution of one column, ``[filters, channels, height, width]``."""
+
+    layer: str
+    column: str
+    device: str
+    weights: NDArray[np.float32]
 
 
 def levels(weights: NDArray[np.float32]) -> Pixels:

@@ -11,16 +11,13 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from PIL import Image
 from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from alexsim.evaluate.explain import NO_CLASS, STRONGEST, Prediction, Response
-from alexsim.report.documents import head
 from alexsim.report.evaluation import best, unnamed_note
 from alexsim.report.pictures import FAINT, INK, Canvas, Pixels, enlarged, levels
 from alexsim.train.weights import Weights
@@ -109,52 +106,6 @@ class _Bar:
             yield Text("#" * (halves // 2))
         else:
             yield Text("█" * (halves // 2) + "▌" * (halves % 2))
-
-
-def prediction_document(
-    found: Sequence[Prediction],
-    names: ClassNames,
-    weights: Weights,
-    broken: Sequence[str],
-    *,
-    model: str,
-    views: int,
-) -> dict[str, Any]:
-    """``alexsim predict --json``; probabilities are 0...1, places pixels of the centre crop."""
-    return head(weights.network, len(found)) | {
-        "model": model,
-        "views": views,
-        "unnamed_outputs": weights.outputs - weights.named,
-        "nan_images": sum(not np.isfinite(one.probabilities).all() for one in found),
-        "images": [
-            {
-                "file": one.picture.sample.place,
-                "class": names.right(one.picture.sample.label),
-                "unnamed_probability": one.elsewhere if weights.outputs > weights.named else 0.0,
-                "guesses": [
-                    {
-                        "class": name,
-                        "words": names.words.get(name),
-                        "probability": probability,
-                    }
-                    for name, probability in best(one.probabilities, names.ids)
-                ],
-                "filters": [
-                    {
-                        "layer": response.layer,
-                        "column": response.column,
-                        "filter": response.filter,
-                        "activation": response.activation,
-                        "top": response.top,
-                        "left": response.left,
-                    }
-                    for response in one.strongest
-                ],
-            }
-            for one in found
-        ],
-        "broken": list(broken),
-    }
 
 
 def prediction_picture(

@@ -9,7 +9,7 @@ from alexsim.report.page.elements import Cell, Figure, Table, number_columns, ta
 from alexsim.report.page.text import digits
 
 if TYPE_CHECKING:
-    from alexsim.report.page.inputs import Filters
+    from alexsim.report.pictures import Filters
 
 
 def filter_figures(found: tuple[Filters, ...], checkpoint: str) -> tuple[Figure, ...]:

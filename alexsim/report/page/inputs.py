@@ -13,29 +13,19 @@ from alexsim.network.network import letter
 from alexsim.network.update_rules import Optimizer
 from alexsim.plan.spec import Partition, PlanSpec, Policy, Schedule
 from alexsim.profile.records import Ceilings
+from alexsim.report.documents.profile import plan_document
 from alexsim.report.page.earlier import complete
 from alexsim.report.page.shape import CHECK, CHECKS, METRIC, SAMPLE, check, check_document, parsed
 from alexsim.report.page.shape import CONFIG as CONFIG_SHAPE
-from alexsim.report.profile_document import plan_document
+from alexsim.report.pictures import Filters
 from alexsim.simulate.simulator import enough_machines, on_machine, planned
 from alexsim.train.files import CHECKPOINTS, CONFIG, METRICS, PROFILE, TELEMETRY
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    pass
 
 MACHINE = "gtx580x2"
 """Predicted where a run left no profile."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Filters:
-    """The first convolution of one column, ``[filters, channels, height, width]``."""
-
-    layer: str
-    column: str
-    device: str
-    weights: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,9 +93,7 @@ class Wanted:
         device = machine.device
         sheet = Ceilings(flop_per_s=device.flop_per_s, bytes_per_s=device.memory_bytes_per_s.value)
         simulation = on_machine(spec, machine)
-        made = plan_document(planned(spec, machine, whole=True), simulation, sheet)
-        check_document(made, self.network)
-        return made
+        return plan_document(planned(spec, machine, whole=True), simulation, sheet).document()
 
 
 def plan_subject(wanted: Wanted) -> Subject:

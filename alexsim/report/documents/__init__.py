@@ -1,0 +1,1 @@
+"""What ``--json`` prints, as types: keys may be added, never renamed (docs/json.md)."""

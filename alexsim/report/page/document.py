@@ -1,0 +1,33 @@
+"""``alexsim report --json``: what a page is on, and where it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from alexsim.report.documents.base import Document, From, Part
+from alexsim.report.page.inputs import Subject
+
+
+class SubjectRow(Part):
+    """What is on the page."""
+
+    name: str
+    kind: str
+    """``run``, ``profile`` or ``plan``."""
+    network: Annotated[str, From(lambda subject: subject.document["network"])]
+
+
+class PageDocument(Document):
+    """``alexsim report --json``."""
+
+    page: str
+    """The file."""
+    bytes: int
+    subjects: tuple[SubjectRow, ...]
+
+
+def page_document(subjects: Sequence[Subject], path: Path, size_bytes: int) -> PageDocument:
+    """``alexsim report --json``."""
+    return PageDocument.of(page=str(path), bytes=size_bytes, subjects=tuple(subjects))
