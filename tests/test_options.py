@@ -233,7 +233,7 @@ def _instead_of_work(
     fitted = "alexsim.simulate.validation.fit_to"
     note(fitted, lambda *_, **__: replace(_correction(), noise=0.5))
     note("alexsim.cli.flops._compared", SimpleNamespace(complaints=("a difference",)))
-    note("alexsim.report.counters.counters_document", {"counters": []})
+    note("alexsim.report.documents.counters.compared_flops_document", {"counters": []})
     note("alexsim.report.counters.counters_tables", "counters")
     rate = LoaderRate(
         workers=1, images=10, seconds=1.0, waited_s=0.0, worker_cpu_s=1.0, loader_cpu_s=1.0,
