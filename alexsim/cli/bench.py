@@ -159,7 +159,9 @@ def update(
     made = updated(before, [*found[:-1], replace(found[-1], counted=found[0].counted)])
     write_text(path, json_text(document(made)))
     if json:
-        print_json(document(made))
+        from alexsim.report.documents.bench import baseline_document
+
+        print_json(baseline_document(made))
         return
     options.console().print(
         f"{path}: {len(made.counted)} counted figures, ratios of {len(made.machines)} machine(s)"

@@ -61,10 +61,11 @@ def sweep(
         check_rows("-o", output)
     settings = list(combinations(axes, {"net": net, "machine": machine}))
     if dry_run:
+        from alexsim.report.documents.sweep import grid_document
         from alexsim.report.sweep import grid_text
 
         if json:
-            print_json({"configurations": settings})
+            print_json(grid_document(settings))
         else:
             print(grid_text(settings, list(axes)))
         return
