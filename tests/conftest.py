@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -11,8 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from jsonschema import Draft202012Validator
 from PIL import Image
 
+from alexsim.cli import output
 from alexsim.data.images import worker_pool
 from alexsim.machine.machine import load_machine
 from alexsim.network.editions import load_network
@@ -20,6 +24,8 @@ from alexsim.plan.planner import plan
 from alexsim.plan.spec import PlanSpec
 from alexsim.profile.profiler import Underlay, profile
 from alexsim.profile.records import StepProfile
+from alexsim.report.documents.base import Document
+from alexsim.report.documents.schemas import DOCUMENTS, schema_of
 from alexsim.simulate.simulator import on_machine
 
 # The tests' own helpers (reference.py) stand beside them.
@@ -31,6 +37,28 @@ if not torch.cuda.is_available():
 else:
     # References are float32, not what cuDNN makes of it by default.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+
+
+_CHECKED: Counter[type] = Counter()
+"""Documents of each kind that were compared with their schema; some are enough."""
+_ENOUGH = 5
+
+
+@pytest.fixture(autouse=True)
+def _documents_fit_their_schemas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a command prints as JSON is a document that has a schema, and fits it."""
+    print_json = output.print_json
+
+    def checked(document: Document) -> None:
+        kind = type(document)
+        if _CHECKED[kind] < _ENOUGH:
+            _CHECKED[kind] += 1
+            assert kind in DOCUMENTS, f"{kind.__name__} has no schema"
+            validator = Draft202012Validator(schema_of(kind))
+            validator.validate(json.loads(output.json_text(document)))
+        print_json(document)
+
+    monkeypatch.setattr(output, "print_json", checked)
 
 
 @pytest.fixture(scope="session")

@@ -162,7 +162,9 @@ def update(context: typer.Context, options: UpdateOptions) -> None:
     baseline = updated(before, [*measured[:-1], last])
     write_text(path, json_text(document(baseline)))
     if options.json:
-        print_json(document(baseline))
+        from alexsim.report.documents.bench import baseline_document
+
+        print_json(baseline_document(baseline))
         return
     shared.console().print(
         f"{path}: {len(baseline.counted)} counted figures, ratios of {len(baseline.machines)}"

@@ -56,10 +56,11 @@ def sweep(context: typer.Context, options: SweepOptions) -> None:
         check_rows("-o", options.output)
     settings = list(combinations(axes, {"net": options.net, "machine": options.machine}))
     if options.dry_run:
+        from alexsim.report.documents.sweep import grid_document
         from alexsim.report.sweep import grid_text
 
         if options.json:
-            print_json({"configurations": settings})
+            print_json(grid_document(settings))
         else:
             print(grid_text(settings, list(axes)))
         return

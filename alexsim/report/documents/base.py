@@ -14,7 +14,7 @@ from importlib.metadata import version
 from operator import attrgetter
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 SCHEMA = 1
 
@@ -83,6 +83,8 @@ def _ends(interval: Any) -> Any:
     return (interval.low, interval.high) if hasattr(interval, "low") else interval
 
 
+Number = Annotated[float, WithJsonSchema({"type": ["number", "null"]})]
+"""A figure that need not be a number: NaN where the network puts that out, null in JSON."""
 Interval = Annotated[tuple[float, float], BeforeValidator(_ends)]
 """Lowest and highest value."""
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated
 
-from alexsim.bench.records import BenchRun, Value, Verdict
-from alexsim.report.documents.base import Document, From, Part
+from alexsim.bench.records import Baseline, BenchRun, Value, Verdict
+from alexsim.report.documents.base import Document, From, Number, Part
 
 
 class HostRow(Part):
@@ -23,9 +23,9 @@ class HostRow(Part):
 class RatioRow(Part):
     """Median of a ratio over pairs, and an interval that holds the true one 19 times in 20."""
 
-    median: float
-    low: float
-    high: float
+    median: Number
+    low: Number
+    high: Number
     pairs: int
 
 
@@ -45,8 +45,8 @@ class VerdictRow(Part):
 
     name: str
     status: str
-    before: Value | None
-    after: Value | None
+    before: int | Number | str | None
+    after: int | Number | str | None
     change: RatioRow | None
     """This run's ratio over the baseline's."""
     fails: bool
@@ -68,3 +68,35 @@ class BenchDocument(Document):
 def bench_document(run: BenchRun, verdicts: Sequence[Verdict] = ()) -> BenchDocument:
     """``alexsim bench run --json`` and ``compare --json``."""
     return BenchDocument.of(run, verdicts=tuple(verdicts))
+
+
+class StoredRow(Part):
+    """A case in a baseline: the ratio's median over several runs, its lowest and its highest."""
+
+    ratio: float
+    low: float
+    high: float
+    runs: int
+
+
+class MachineRow(Part):
+    """The ratios of one machine."""
+
+    host: HostRow
+    timed: Annotated[dict[str, StoredRow], From(lambda machine: dict(machine.timed))]
+
+
+class BaselineDocument(Document):
+    """``alexsim bench update --json``: the baseline that was written."""
+
+    network: str
+    host: HostRow
+    """Where the counted figures were made."""
+    counted: Annotated[dict[str, Value], From(lambda baseline: dict(baseline.counted))]
+    machines: Annotated[dict[str, MachineRow], From(lambda baseline: dict(baseline.machines))]
+    """By processor, cores and version of torch."""
+
+
+def baseline_document(baseline: Baseline) -> BaselineDocument:
+    """``alexsim bench update --json``."""
+    return BaselineDocument.of(baseline)

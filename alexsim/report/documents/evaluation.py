@@ -13,7 +13,7 @@ from alexsim.data.sources.listing import Skipped
 from alexsim.evaluate.evaluate import Combined, errors
 from alexsim.evaluate.explain import Prediction
 from alexsim.evaluate.neighbours import Neighbours
-from alexsim.report.documents.base import From, Joined, NetworkDocument, Part
+from alexsim.report.documents.base import From, Joined, NetworkDocument, Number, Part
 from alexsim.report.documents.data import SkippedRow
 from alexsim.report.evaluation import best, mean_of
 from alexsim.report.filters import not_finite
@@ -25,7 +25,7 @@ from alexsim.train.weights import Weights
 class ErrorRates(Part):
     """Means over images; errors are fractions."""
 
-    loss: Annotated[float, From("errors.loss")]
+    loss: Annotated[Number, From("errors.loss")]
     top1: Annotated[float, From("errors.top1")]
     top5: Annotated[float, From("errors.top5")]
     nan_images: Annotated[int, From("errors.nan_images")]
@@ -41,7 +41,7 @@ class ModelErrors(ErrorRates):
     """Of the average."""
     unnamed_outputs: int
     """Outputs that have no class,"""
-    unnamed_probability: float
+    unnamed_probability: Number
     """and their mean probability."""
 
 
@@ -121,7 +121,7 @@ class ExcitedFilter(Part):
     layer: str
     column: str
     filter: int
-    activation: float
+    activation: Number
     top: int
     left: int
     """Corner of its window in pixels; negative over the edge."""
@@ -133,7 +133,7 @@ class PredictedImage(Part):
     file: str
     class_: Annotated[str | None, Field(alias="class")]
     """Its own, if it is known."""
-    unnamed_probability: float
+    unnamed_probability: Number
     """Of outputs without a class."""
     guesses: tuple[Guess, ...]
     filters: tuple[ExcitedFilter, ...]
@@ -264,10 +264,10 @@ class FilterColumn(Part):
     device: str
     shape: Annotated[tuple[int, ...], From("weights.shape")]
     """Filters, channels, height, width."""
-    lowest: Annotated[float, From(lambda filters: float(filters.weights.min()))]
-    mean: Annotated[float, From(lambda filters: float(filters.weights.mean()))]
-    highest: Annotated[float, From(lambda filters: float(filters.weights.max()))]
-    deviation: Annotated[float, From(lambda filters: float(filters.weights.std()))]
+    lowest: Annotated[Number, From(lambda filters: float(filters.weights.min()))]
+    mean: Annotated[Number, From(lambda filters: float(filters.weights.mean()))]
+    highest: Annotated[Number, From(lambda filters: float(filters.weights.max()))]
+    deviation: Annotated[Number, From(lambda filters: float(filters.weights.std()))]
     not_finite_filters: Annotated[int, From(not_finite)]
 
 

@@ -84,7 +84,7 @@ class OpSeconds(Part):
     kind: str
     seconds: float
     limit: str
-    flop: float
+    flop: int | float
     """Of the multiply-adds that are done."""
 
 
@@ -130,7 +130,7 @@ def _of_recipe(name: str) -> Callable[[Any], Any]:
 
 
 class SimulationDocument(StepParts, NetworkDocument):
-    """``alexsim simulate --json``, made from a simulation and ``training``."""
+    """``alexsim simulate --json``."""
 
     network: str
     machine: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 from alexsim.report.documents.base import ABSENT, Document, From, Part
@@ -48,3 +48,14 @@ class SweepDocument(Document):
 def sweep_document(points: Sequence[Point], *, images: int, epochs: int) -> SweepDocument:
     """``alexsim sweep --json``."""
     return SweepDocument.of(points=tuple(points), images=images, epochs=epochs)
+
+
+class GridDocument(Document):
+    """``alexsim sweep --dry-run --json``."""
+
+    configurations: tuple[dict[str, str], ...]
+
+
+def grid_document(configurations: Sequence[Mapping[str, str]]) -> GridDocument:
+    """``alexsim sweep --dry-run --json``."""
+    return GridDocument.of(configurations=[dict(each) for each in configurations])

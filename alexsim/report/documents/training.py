@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated
 
 from alexsim.recipe.recipe import Recipe, recipe_table
-from alexsim.report.documents.base import Document, From, NetworkDocument, Part
+from alexsim.report.documents.base import Document, From, NetworkDocument, Number, Part
 from alexsim.report.documents.simulation import StepParts
 from alexsim.simulate.records import ILSVRC_EPOCHS, ILSVRC_IMAGES, Simulation
 from alexsim.train.records import TrainResult
@@ -18,7 +18,7 @@ class ValidationRow(Part):
     step: int
     epoch: int
     images: int
-    loss: Annotated[float, From("found.loss")]
+    loss: Annotated[Number, From("found.loss")]
     top1: Annotated[float, From("found.top1")]
     top5: Annotated[float, From("found.top5")]
     nan_images: Annotated[int, From("found.nan_images")]
@@ -59,7 +59,7 @@ class TrainDocument(NetworkDocument):
     steps: int
     losses: tuple[float, ...]
     """Mean of each step."""
-    held_out_loss: Annotated[float | None, _held_out("loss")]
+    held_out_loss: Annotated[Number | None, _held_out("loss")]
     top1: Annotated[float | None, _held_out("top1")]
     top5: Annotated[float | None, _held_out("top5")]
     nan_images: Annotated[int | None, _held_out("nan_images")]
