@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from alexsim.cli import complete
-from alexsim.cli.fields import Options, at_least_1, flag, option
+from alexsim.cli.fields import Options, flag, option
 from alexsim.cli.options import BatchOptions, NetOptions
 from alexsim.cli.run_options import DeviceOptions
 from alexsim.errors import AlexsimError, known_as, unknown
-from alexsim.network.editions import load_network
-from alexsim.network.network import Network
 from alexsim.network.update_rules import Optimizer
-from alexsim.plan.planner import plan
-from alexsim.plan.spec import Partition, PlanChoices, PlanSpec, Policy, Schedule
-from alexsim.simulate.records import ILSVRC_IMAGES
+from alexsim.plan.choices import Partition, Policy, Schedule
 from alexsim.units import parse_bytes
+
+if TYPE_CHECKING:
+    from alexsim.network.network import Network
+    from alexsim.plan.spec import PlanSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +75,9 @@ class PlanOptions(LayerOptions, StepOptions):
         Raises:
             AlexsimError: a choice is not allowed, or changes nothing.
         """
+        from alexsim.network.editions import load_network
+        from alexsim.plan.spec import PlanChoices, PlanSpec
+
         network = load_network(self.net)
         words = [one.name for one in fields(PlanChoices)] + ["optimizer"]
         given = {name: getattr(self, name, None) for name in words}
@@ -183,13 +186,6 @@ class RecipeRuleOptions(Options):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class ImageOptions(Options):
-    """A whole training run."""
-
-    images: int = option("N", "Images in an epoch.", ILSVRC_IMAGES, callback=at_least_1)
-
-
 def layer_of(option: str, given: str, names: tuple[str, ...]) -> str:
     """The layer of that name, in whatever case it was given.
 
@@ -207,6 +203,8 @@ def fused(given: bool | None, spec: PlanSpec) -> PlanSpec:
     Raises:
         AlexsimError: it was asked for, and there is nothing to fuse; or not to, and nothing is.
     """
+    from alexsim.plan.planner import plan
+
     usual = spec.backend == "triton" and spec.policy == "reuse"
     if given is False and not usual:
         raise AlexsimError(

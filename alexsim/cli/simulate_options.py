@@ -5,12 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from alexsim.cli import complete
-from alexsim.cli.fields import at_least_1, flag, option
+from alexsim.cli.fields import Options, at_least_1, flag, option
 from alexsim.cli.options import TraceOptions
-from alexsim.cli.plan_options import ImageOptions, RecipeRuleOptions, SplitOptions, WhatIfOptions
-from alexsim.plan.spec import TransportName
+from alexsim.cli.plan_options import RecipeRuleOptions, SplitOptions, WhatIfOptions
+from alexsim.plan.choices import TransportName
 from alexsim.simulate.costs.records import Precision
+from alexsim.simulate.records import ILSVRC_IMAGES
 from alexsim.simulate.tasks import DataPath
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions(Options):
+    """A whole training run."""
+
+    images: int = option("N", "Images in an epoch.", ILSVRC_IMAGES, callback=at_least_1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from alexsim.cli.simulate_options import SimulateOptions
     from alexsim.machine.machine import Machine
     from alexsim.network.update_rules import Optimizer
-    from alexsim.plan.spec import PlanSpec, TransportName
+    from alexsim.plan.choices import TransportName
+    from alexsim.plan.spec import PlanSpec
     from alexsim.simulate.costs.correction import Correction
     from alexsim.simulate.costs.measured import Calibration
     from alexsim.simulate.records import Simulation

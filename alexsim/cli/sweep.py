@@ -10,7 +10,7 @@ from alexsim.cli import complete, fields
 from alexsim.cli import options as shared
 from alexsim.cli.fields import at_least_1, flag, option
 from alexsim.cli.options import MachineOptions, NetOptions, OutputOptions
-from alexsim.cli.plan_options import ImageOptions
+from alexsim.cli.simulate_options import ImageOptions
 from alexsim.simulate.records import ILSVRC_EPOCHS
 
 

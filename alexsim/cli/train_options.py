@@ -18,7 +18,7 @@ from alexsim.cli.plan_options import (
 from alexsim.data.augmentation import Augmentation, Normalisation
 from alexsim.data.choices import Order
 from alexsim.execute.choices import Device, Precision
-from alexsim.plan.spec import TransportName
+from alexsim.plan.choices import TransportName
 
 CHANGEABLE = ("steps", "epochs", "threads", "gpus", "partition", "replicas", "processes")
 """What a run which goes on may have anew."""

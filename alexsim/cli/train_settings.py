@@ -21,9 +21,9 @@ from alexsim.names import name_text
 from alexsim.network.editions import load_network
 from alexsim.network.network import Network
 from alexsim.network.variants import without_head
+from alexsim.plan.choices import TransportName
 from alexsim.plan.planner import plan
 from alexsim.plan.records import OpKind, Plan
-from alexsim.plan.spec import TransportName
 from alexsim.recipe.defaults import training_defaults
 from alexsim.recipe.recipe import Recipe, load_recipe, recipe_name
 from alexsim.train.config import steps_of

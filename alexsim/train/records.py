@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from alexsim.data.choices import Order
 from alexsim.execute.choices import Backend, Device, Precision
 from alexsim.network.editions import load_network
+from alexsim.plan.choices import Policy, Schedule, TransportName
 from alexsim.plan.records import Plan
-from alexsim.plan.spec import PlanChoices, PlanSpec, Policy, Schedule, TransportName
+from alexsim.plan.spec import PlanChoices, PlanSpec
 from alexsim.recipe.recipe import Recipe, Stage
 from alexsim.trace import Trace
 

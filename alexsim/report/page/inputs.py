@@ -11,7 +11,8 @@ from alexsim.network.editions import load_network
 from alexsim.network.layers import Convolution
 from alexsim.network.network import letter
 from alexsim.network.update_rules import Optimizer
-from alexsim.plan.spec import Partition, PlanSpec, Policy, Schedule
+from alexsim.plan.choices import Partition, Policy, Schedule
+from alexsim.plan.spec import PlanSpec
 from alexsim.profile.records import Ceilings
 from alexsim.report.documents.profile import plan_document
 from alexsim.report.page.earlier import complete
