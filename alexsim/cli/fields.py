@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -65,7 +65,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 def _parameters(record: type) -> Iterable[inspect.Parameter]:
     """A parameter for each field: inherited ones first, those of every command last."""
     hints = get_type_hints(record)
-    of_every = _names(next(one for one in reversed(record.__mro__) if is_dataclass(one)))
+    of_every = _names(Options)
     defaults = {one.name: one.default for one in fields(record)}
     for name in sorted(_names(record), key=lambda name: name in of_every):
         about = next(

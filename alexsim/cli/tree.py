@@ -15,6 +15,7 @@ from alexsim.cli.fields import command
 if TYPE_CHECKING:
     from typer._click import Command as ClickCommand
     from typer._click import Context, HelpFormatter
+    from typer._click.shell_completion import CompletionItem
 
 
 class Command(NamedTuple):
@@ -194,6 +195,18 @@ class CommandGroup(TyperGroup):
                         if each.panel == panel
                     ]
                 )
+
+    def shell_complete(self, ctx: Context, incomplete: str) -> list[CompletionItem]:
+        """Names of commands, or of options; nothing is imported."""
+        from typer._click.shell_completion import CompletionItem
+
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        return [
+            CompletionItem(name, help=each.summary)
+            for name, each in self._listed.items()
+            if name.startswith(incomplete)
+        ]
 
 
 class _Imported(Mapping[str, Any]):
