@@ -12,7 +12,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from alexsim.cli.fields import option_name
-from alexsim.cli.tree import COMMANDS, MOVED, CommandGroup
+from alexsim.cli.tree import MOVED, PANELS, CommandGroup
 from alexsim.errors import AlexsimError
 from alexsim.execute.malloc import set_allocators
 from alexsim.names import STREAM_ERRORS
@@ -48,7 +48,7 @@ def _root(
 @cache
 def the_command() -> CommandGroup:
     """What Typer makes of the tree."""
-    return cast(CommandGroup, typer.main.get_command(app)).fill(COMMANDS)
+    return cast(CommandGroup, typer.main.get_command(app)).fill(PANELS)
 
 
 def _by_new_name(given: list[str]) -> list[str]:

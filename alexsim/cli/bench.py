@@ -12,7 +12,7 @@ import typer
 
 from alexsim.cli import fields
 from alexsim.cli import options as shared
-from alexsim.cli.fields import at_least_1, flag, not_negative, option
+from alexsim.cli.fields import flag, not_negative, option
 from alexsim.cli.options import NetOptions, OutputOptions
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class BenchOptions(NetOptions):
     """What is measured."""
 
-    batch: int = option("N", "Images of a timed step.", 8, callback=at_least_1)
+    batch: int = option("N", "Images of a timed step.", 8)
     only: Literal["counted", "timed"] | None = option(
         "KIND", "`counted`: exact figures; `timed`: ratios. Default: both."
     )
@@ -81,7 +81,7 @@ class CompareOptions(BaselineOptions):
 class UpdateOptions(BaselineOptions):
     """Of ``bench update``."""
 
-    runs: int = option("N", "How often each case is timed.", 5, callback=at_least_1)
+    runs: int = option("N", "How often each case is timed.", 5)
 
 
 def run_bench(context: typer.Context, options: RunOptions) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alexsim.cli import options as shared
-from alexsim.cli.fields import at_least_1, at_once, option, whole_numbers
+from alexsim.cli.fields import at_once, option, whole_numbers
 from alexsim.cli.options import NetOptions
 from alexsim.cli.plan_options import ColumnOptions
 
@@ -23,7 +23,7 @@ class CalibrateOptions(NetOptions, ColumnOptions):
         " them.",
         "",
     )
-    rounds: int = option("N", "Steps at every batch size.", 5, callback=at_least_1)
+    rounds: int = option("N", "Steps at every batch size.", 5)
     threads: int | None = option("N", "CPU threads. Default: all cores.", callback=at_once)
     output: Path | None = option(
         "FILE", "Default: where `--library measured` looks.", names="-o --output"
@@ -31,7 +31,7 @@ class CalibrateOptions(NetOptions, ColumnOptions):
 
 
 def calibrate(options: CalibrateOptions) -> None:
-    """Measure this machine, so that it can be simulated.
+    """Measure this machine, to simulate it.
 
     Every op of a training step, for `alexsim simulate --library measured`; and what this machine
     can do at best: products and convolutions over shapes, memory, the overhead of an op, decoding

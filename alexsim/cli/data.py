@@ -15,9 +15,7 @@ from alexsim.cli.data_watch import ImageProgress
 from alexsim.cli.fields import (
     MOST_AT_ONCE,
     Options,
-    above_zero,
     argument,
-    at_least_1,
     at_once,
     flag,
     option,
@@ -47,15 +45,15 @@ class PackOptions(SourceOptions, WorkerOptions):
         " folder or one file.",
     )
     target: Path = argument("DST", "Folder for the shards.")
-    side: int = option("PIXELS", "Of the squares.", 256, callback=at_least_1)
+    side: int = option("PIXELS", "Of the squares.", 256)
     quality: int = option("N", "Of the JPEGs.", 85)
-    shard_images: int = option("N", "Images per shard.", 1024, callback=at_least_1)
+    shard_images: int = option("N", "Images per shard.", 1024)
     order: PackOrder = option(
         "ORDER",
         "`shuffled` mixes the classes, by --seed; `file` keeps the source's order.",
         "shuffled",
     )
-    seed: int = option("N", "Of the order.", 0)
+    seed: int = option("N", "Of the order.", 0, callback=None)
 
 
 def pack_data(context: typer.Context, options: PackOptions) -> None:
@@ -118,18 +116,13 @@ class InspectOptions(SourceOptions, WorkerOptions):
     folder: Path = argument("DIR", "A packed set, or a source.")
     verify: bool = flag("Compare a packed set with its checksums.")
     sheet: Path | None = option("FILE.png", "Write a contact sheet there.", callback=checked_file)
-    most: int = option(
-        "N",
-        "Images of a source to decode, evenly spread, at most.",
-        10_000_000,
-        callback=at_least_1,
-    )
+    most: int = option("N", "Images of a source to decode, evenly spread, at most.", 10_000_000)
 
 
 def inspect_data(context: typer.Context, options: InspectOptions) -> None:
-    """Show counts, classes, sizes and broken files of a set.
+    """Show counts, classes and broken files of a set.
 
-    Exit code 4 if --verify finds damage.
+    Sizes too; exit code 4 if --verify finds damage.
 
     Example: alexsim data inspect packed --verify --sheet sheet.png
     """
@@ -187,12 +180,11 @@ class BenchOptions(BatchOptions):
 
     folder: Path = argument("DIR", "A packed set, or a folder.")
     workers: str = option("N,N,...", "Numbers of processes to try.", "1,2")
-    seconds: float = option("S", "For each measurement.", 10, callback=above_zero)
+    seconds: float = option("S", "For each measurement.", 10)
     order: Order = option("ORDER", "As of `alexsim train`.", "shuffled")
     here: float | None = option(
         "RATE",
         "Also compare with the images/s that a step here trains, as `alexsim train` says them.",
-        callback=above_zero,
     )
 
 

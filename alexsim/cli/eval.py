@@ -35,10 +35,11 @@ class EvalOptions(SetOptions, ViewOptions, AnswerOptions):
 
 
 def evaluate(options: EvalOptions) -> None:
-    """Test networks on images: top-1 and top-5 error, also averaged.
+    """Test networks on images, alone and averaged.
 
-    Probabilities are averaged over views, then over networks, as in 2012. Guesses that tie share
-    the credit. Files that cannot be read are named and left out.
+    Top-1 and top-5 error of each, and of their average: probabilities are averaged over views, then
+    over networks, as in 2012. Guesses that tie share the credit. Files that cannot be read are
+    named and left out.
 
     Example: alexsim eval runs/a --data DIR --views 10 --predictions predictions.csv
 

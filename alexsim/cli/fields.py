@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
@@ -18,7 +18,8 @@ REQUIRED = MISSING
 def option(metavar: str, help: str, default: Any = None, *, names: str = "", **typers: Any) -> Any:
     """A field that is an option with a value: ``--its-name``, or ``names`` as in ``-o --output``.
 
-    A subclass may give it another default: ``batch: int = 16``.
+    A subclass may give it another default: ``batch: int = 16``. Whole numbers must be at least 1,
+    others positive, unless ``callback`` is another check, or None.
     """
     typers |= {"metavar": metavar, "help": help}
     return field(default=default, metadata={"names": names.split(), "typer": typers})
@@ -73,11 +74,12 @@ def _parameters(record: type) -> Iterable[inspect.Parameter]:
             for one in record.__mro__
             if (held := getattr(one, "__dataclass_fields__", {}).get(name)) and held.metadata
         )
-        info = (
-            typer.Option(*(about["names"] or (f"--{name.replace('_', '-')}",)), **about["typer"])
-            if "names" in about
-            else typer.Argument(**about["typer"])
-        )
+        if "names" in about:
+            names = about["names"] or [f"--{name.replace('_', '-')}"]
+            check = next((_CHECKS[kind] for kind in _CHECKS if kind in _parts(hints[name])), None)
+            info = typer.Option(*names, **{"callback": check} | about["typer"])
+        else:
+            info = typer.Argument(**about["typer"])
         default = defaults[name]
         yield inspect.Parameter(
             name,
@@ -164,6 +166,14 @@ def above_zero(parameter: typer.CallbackParam, value: Any) -> Any:
     if value is not None and not 0 < value < float("inf"):
         raise AlexsimError(f"{option_name(parameter)} must be positive, got {value:g}")
     return value
+
+
+_CHECKS = {int: at_least_1, float: above_zero}
+
+
+def _parts(hint: Any) -> tuple[Any, ...]:
+    """``int`` and None of ``int | None``."""
+    return get_args(hint) or (hint,)
 
 
 def not_negative(parameter: typer.CallbackParam, value: Any) -> Any:

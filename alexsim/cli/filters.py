@@ -18,18 +18,14 @@ class FiltersOptions(ModelOptions):
     """Whose, and where to."""
 
     output: Path = option(
-        "FILE.png",
-        "Draw them there.",
-        REQUIRED,
-        names="-o --output",
-        callback=checked_picture,
+        "FILE.png", "Draw them there.", REQUIRED, names="-o --output", callback=checked_picture
     )
 
 
 def filters(options: FiltersOptions) -> None:
-    """Draw the first convolution's filters (paper, figure 3).
+    """Draw the first convolution's filters.
 
-    The two GPUs' side by side.
+    The two GPUs' side by side, as in the paper's figure 3.
 
     Example: alexsim model filters runs/a -o filters.png
     """

@@ -29,11 +29,11 @@ class FlopsOptions(LayerOptions):
 
 
 def flops(context: typer.Context, options: FlopsOptions) -> None:
-    """Count multiply-adds, FLOPs and parameters, layer by layer.
+    """Count FLOPs and parameters, layer by layer.
 
-    MAC and FLOP are those of convolutions and fully connected layers, per image; everything else
-    is counted apart as elementwise. --batch is for the bytes in --json. --compare needs
-    PyTorch alone; pip install "alexsim[counters]" adds other people's counters.
+    MAC (multiply-adds) and FLOP are those of convolutions and fully connected layers, per image;
+    everything else is counted apart as elementwise. --batch is for the bytes in --json. --compare
+    needs PyTorch alone; pip install "alexsim[counters]" adds other people's counters.
 
     Example: alexsim flops --net alexnet-owt
 

@@ -15,9 +15,7 @@ class ShowOptions(Options):
     """Of ``hardware show``."""
 
     name: str = argument(
-        "NAME",
-        "Machine, device or link, or a TOML file of one.",
-        autocompletion=complete.sheets,
+        "NAME", "Machine, device or link, or a TOML file of one.", autocompletion=complete.sheets
     )
 
 

@@ -26,7 +26,7 @@ class MemoryOptions(SplitRunOptions, WhatIfOptions, RuleOptions, BudgetOptions):
 
 
 def memory(context: typer.Context, options: MemoryOptions) -> None:
-    """Show what each GPU holds in a training step, and if it fits.
+    """Show what each GPU holds in a step, and if it fits.
 
     Exit code 3 if it does not; the message says what would.
 

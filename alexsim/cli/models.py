@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from alexsim.cli.fields import REQUIRED, Options, argument, at_least_1, at_once, option
+from alexsim.cli.fields import REQUIRED, Options, argument, at_once, option
 from alexsim.cli.output import checked_picture, write_bytes
 from alexsim.cli.run_options import DeviceOptions, ready_for_triton, say
 from alexsim.data.choices import Views
@@ -40,7 +40,7 @@ class ModelOptions(Options):
 class AnswerOptions(DeviceOptions):
     """How networks answer."""
 
-    batch: int = option("N", "Crops at a time.", 128, callback=at_least_1)
+    batch: int = option("N", "Crops at a time.", 128)
     workers: int | None = option(
         "N", "Decoding processes. Default: cores, up to 4.", callback=at_once
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from alexsim.cli import models
 from alexsim.cli import options as shared
-from alexsim.cli.fields import at_least_1, option
+from alexsim.cli.fields import option
 from alexsim.cli.models import ImageOptions, SetOptions
 
 
@@ -15,11 +15,11 @@ from alexsim.cli.models import ImageOptions, SetOptions
 class NearestOptions(ImageOptions, SetOptions):
     """Of what, and among which."""
 
-    count: int = option("K", "How many for each image.", 5, names="-k", callback=at_least_1)
+    count: int = option("K", "How many for each image.", 5, names="-k")
 
 
 def nearest(options: NearestOptions) -> None:
-    """Find the images of a set that are most like given ones.
+    """Find the images of a set that are most like others.
 
     Compared are the last hidden layer's activations, fc7's 4096 in AlexNet, by their Euclidean
     distance (paper, figure 4). The set may have other classes than those trained on. An image that

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alexsim.cli import complete
-from alexsim.cli.fields import Options, at_least_1, option
+from alexsim.cli.fields import Options, option
 from alexsim.cli.output import checked_file, checked_trace
 from alexsim.machine.defaults import MACHINE
 
@@ -43,7 +43,7 @@ class NetOptions(Options):
 class BatchOptions(Options):
     """A minibatch."""
 
-    batch: int = option("N", "Images per step.", 128, callback=at_least_1)
+    batch: int = option("N", "Images per step.", 128)
 
 
 @dataclass(frozen=True, kw_only=True)

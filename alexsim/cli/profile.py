@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from alexsim.cli import complete
 from alexsim.cli import options as shared
-from alexsim.cli.fields import at_least_1, flag, option
+from alexsim.cli.fields import flag, option
 from alexsim.cli.options import MachineOptions, TraceOptions
 from alexsim.cli.output import checked_file
 from alexsim.cli.plan_options import KernelOptions, PlanOptions, RuleOptions, layer_of
@@ -26,7 +26,7 @@ class ProfileOptions(PlanOptions, RuleOptions, KernelOptions, TraceOptions, Mach
     layer: str = option(
         "LAYER", "Only this layer, pass by pass.", "", autocompletion=complete.layers
     )
-    rounds: int = option("N", "Steps with timing, and as many without.", 5, callback=at_least_1)
+    rounds: int = option("N", "Steps with timing, and as many without.", 5)
     snapshot: Path | None = option(
         "FILE",
         "Write the step's memory as a snapshot for pytorch.org/memory_viz (a pickle).",
@@ -42,7 +42,7 @@ class ProfileOptions(PlanOptions, RuleOptions, KernelOptions, TraceOptions, Mach
 
 
 def profile(options: ProfileOptions) -> None:
-    """Measure every op of a training step on this machine.
+    """Measure every op of a step on this machine.
 
     Beside it stand the op's counts and another machine's time. Timing costs time: steps with and
     without it take turns, and the difference is shown.

@@ -40,9 +40,10 @@ class ReportOptions(StepOptions, MachineOptions):
 
 
 def report(context: typer.Context, options: ReportOptions) -> None:
-    """Draw an HTML page of a run, a profile or a plan, or of two.
+    """Draw an HTML page of a run, a profile or a plan.
 
-    Times, roofline, memory, timeline, curves and filters; it needs no network.
+    Or of two of them, compared. Times, roofline, memory, timeline, curves and filters; it needs no
+    network.
 
     --batch, --gpus, --policy, --schedule and --machine are for a network's name, which is planned
     and predicted; a run and a profile have their own, and a network beside one of them takes its

@@ -20,9 +20,7 @@ class DeviceOptions(Options):
 
     device: Device = option("DEVICE", "`cpu` or `cuda`: where it runs.", "cpu")
     backend: Backend = option(
-        "BACKEND",
-        "Whose kernels: `aten` (PyTorch's, cuDNN on CUDA) or `triton` (ours).",
-        "aten",
+        "BACKEND", "Whose kernels: `aten` (PyTorch's, cuDNN on CUDA) or `triton` (ours).", "aten"
     )
     threads: int | None = option("N", "CPU threads. Default: all cores.", callback=at_once)
 

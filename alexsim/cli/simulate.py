@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def simulate(options: SimulateOptions) -> None:
-    """Predict a training step and a whole run on a machine.
+    """Predict a step and a whole run on a machine.
 
     Time, traffic, idle time, days, and how sure that is. With `--library measured` it is this
     machine that is predicted, from `alexsim check calibrate`.

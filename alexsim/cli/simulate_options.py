@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from alexsim.cli import complete
-from alexsim.cli.fields import Options, at_least_1, flag, option
+from alexsim.cli.fields import Options, flag, option
 from alexsim.cli.options import TraceOptions
 from alexsim.cli.plan_options import RecipeRuleOptions, SplitOptions, WhatIfOptions
 from alexsim.plan.choices import TransportName
@@ -18,7 +18,7 @@ from alexsim.simulate.tasks import DataPath
 class ImageOptions(Options):
     """A whole training run."""
 
-    images: int = option("N", "Images in an epoch.", ILSVRC_IMAGES, callback=at_least_1)
+    images: int = option("N", "Images in an epoch.", ILSVRC_IMAGES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,6 @@ class SimulateOptions(SplitOptions, WhatIfOptions, RecipeRuleOptions, ImageOptio
         "With `columns`: copies of all columns, on machines that --network joins, which share the"
         " batch.",
         1,
-        callback=at_least_1,
     )
     transport: TransportName | None = option(
         "TRANSPORT", "`peer` or `host`. Default: the machine's."
@@ -73,7 +72,7 @@ class SimulateOptions(SplitOptions, WhatIfOptions, RecipeRuleOptions, ImageOptio
     data_path: DataPath = option(
         "PATH", "`jpeg` reads, decodes and crops beside the step; `none`: images are ready.", "jpeg"
     )
-    epochs: int | None = option("N", "Passes over the images. Default: 90.", callback=at_least_1)
+    epochs: int | None = option("N", "Passes over the images. Default: 90.")
     settings: list[str] | None = option(
         "KEY=NUMBER", "Change one number, as in device.clock_mhz=1700.", names="--set"
     )

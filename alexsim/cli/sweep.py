@@ -8,7 +8,7 @@ import typer
 
 from alexsim.cli import complete, fields
 from alexsim.cli import options as shared
-from alexsim.cli.fields import at_least_1, flag, option
+from alexsim.cli.fields import flag, option
 from alexsim.cli.options import MachineOptions, NetOptions, OutputOptions
 from alexsim.cli.simulate_options import ImageOptions
 from alexsim.simulate.records import ILSVRC_EPOCHS
@@ -26,7 +26,7 @@ class SweepOptions(NetOptions, MachineOptions, ImageOptions, OutputOptions):
         names="--axis -a",
         autocompletion=complete.axes,
     )
-    epochs: int = option("N", "Passes over the images.", ILSVRC_EPOCHS, callback=at_least_1)
+    epochs: int = option("N", "Passes over the images.", ILSVRC_EPOCHS)
     dry_run: bool = flag("List the configurations; simulate none.")
 
 

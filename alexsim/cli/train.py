@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def train(context: typer.Context, options: TrainOptions) -> None:
-    """Train a network on virtual GPUs with a memory budget each.
+    """Train a network, with a memory budget per virtual GPU.
 
     Beside its own rate it shows how long the steps would have taken on --machine.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from alexsim.cli import complete
-from alexsim.cli.fields import above_zero, at_least_1, at_once, flag, listed, not_negative, option
+from alexsim.cli.fields import at_once, flag, listed, not_negative, option
 from alexsim.cli.options import MachineOptions, edition
 from alexsim.cli.plan_options import (
     BudgetOptions,
@@ -53,13 +53,9 @@ class TrainOptions(
         "shuffled",
     )
     steps: int | None = option(
-        "N",
-        "Steps to train. Default: the edition's, as `alexsim network list` has it.",
-        callback=at_least_1,
+        "N", "Steps to train. Default: the edition's, as `alexsim network list` has it."
     )
-    epochs: float | None = option(
-        "N", "Passes over the training images, instead.", callback=above_zero
-    )
+    epochs: float | None = option("N", "Passes over the training images, instead.")
     recipe: str = option(
         "RECIPE",
         "Follow a recipe to its end, stage by stage: one of `alexsim recipe list`, or your own TOML"
@@ -73,7 +69,7 @@ class TrainOptions(
     new_head: bool = flag(
         "Replace the last projection by a new one, with as many outputs as there are classes."
     )
-    seed: int = option("N", "Of everything random.", 0)
+    seed: int = option("N", "Of everything random.", 0, callback=None)
     learning_rate: float | None = option(
         "RATE", "Of weights; default: the edition's.", callback=not_negative
     )
@@ -97,7 +93,7 @@ class TrainOptions(
     workers: int | None = option(
         "N", "Decoding processes. Default: cores, up to 4.", callback=at_once
     )
-    checkpoint_every: int = option("N", "Steps between checkpoints.", 50, callback=at_least_1)
+    checkpoint_every: int = option("N", "Steps between checkpoints.", 50)
     output: Path | None = option(
         "DIR", "Run directory. Default: runs/<date>-<time>.", names="-o --output"
     )
@@ -117,9 +113,7 @@ class TrainOptions(
         " GPUs share a card.",
     )
     precision: Precision = option(
-        "PRECISION",
-        "Of products with --backend triton: fp32, fp32x3, tf32, bf16 or fp16.",
-        "fp32",
+        "PRECISION", "Of products with --backend triton: fp32, fp32x3, tf32, bf16 or fp16.", "fp32"
     )
     graph: bool | None = flag(
         "Replay steps as a CUDA graph; the default on CUDA with --backend triton.",
@@ -135,8 +129,5 @@ class TrainOptions(
         "N",
         "Copies of all GPUs, each on its share of the batch, in processes. Default: 1, or as many"
         " as torchrun began.",
-        callback=at_least_1,
     )
-    timeout: float = option(
-        "SECONDS", "How long another process may be silent.", 120, callback=above_zero
-    )
+    timeout: float = option("SECONDS", "How long another process may be silent.", 120)

@@ -72,10 +72,7 @@ def _divided(
     elif options.gpus is None and split == "columns" != stored.partition:
         columns = load_network(stored.network).columns
     made = plan(
-        load_network(stored.network),
-        gpus=columns,
-        partition=split,
-        batch_size=stored.batch_size,
+        load_network(stored.network), gpus=columns, partition=split, batch_size=stored.batch_size
     )
     copies = replicas_of(options, made, place)
     if (split, columns, copies) == (stored.partition, stored.gpus, stored.replicas):

@@ -9,7 +9,7 @@ import typer
 
 from alexsim.cli import fields
 from alexsim.cli import options as shared
-from alexsim.cli.fields import above_zero, flag, option
+from alexsim.cli.fields import flag, option
 from alexsim.cli.options import OutputOptions
 from alexsim.cli.output import checked_file
 
@@ -37,12 +37,11 @@ class ValidateOptions(OutputOptions):
         "Fail (exit code 4) if the mean error of whole-network steps is larger, or more than half"
         " of the roofline's.",
         20.0,
-        callback=above_zero,
     )
 
 
 def validate(context: typer.Context, options: ValidateOptions) -> None:
-    """Predict published figures, and say how far off that is.
+    """Predict published figures, and say how far off.
 
     Every row with its error; then the errors by device and library, the roofline's beside, and by
     kind of row. With -o, every row's prediction and its 90 % bounds go to a CSV file. Rows without
