@@ -34,6 +34,7 @@ from alexsim.cli.app import main, the_command
 from alexsim.data.bench import LoaderRate
 from alexsim.execute.world import Place
 from alexsim.interchange.convert import Exported
+from alexsim.report.documents.plan import flops_document
 from alexsim.simulate.costs.measured import read
 from alexsim.train.records import TrainSettings
 
@@ -233,7 +234,8 @@ def _instead_of_work(
     fitted = "alexsim.simulate.validation.fit_to"
     note(fitted, lambda *_, **__: replace(_correction(), noise=0.5))
     note("alexsim.cli.flops._compared", SimpleNamespace(complaints=("a difference",)))
-    note("alexsim.report.documents.counters.compared_flops_document", {"counters": []})
+    compared = "alexsim.report.documents.counters.compared_flops_document"
+    note(compared, lambda table, *_: flops_document(table))
     note("alexsim.report.counters.counters_tables", "counters")
     rate = LoaderRate(
         workers=1, images=10, seconds=1.0, waited_s=0.0, worker_cpu_s=1.0, loader_cpu_s=1.0,
