@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,14 +13,16 @@ from jsonschema import Draft202012Validator
 
 from alexsim.documents import read
 from alexsim.errors import RunError
+from alexsim.machine.machine import load_machine
 from alexsim.network.editions import load_network
 from alexsim.plan.fit import fit
-from alexsim.plan.planner import plan
 from alexsim.plan.spec import WORDS, PlanSpec
-from alexsim.plan.tables import flop_table
+from alexsim.profile.records import Ceilings
 from alexsim.report.documents.base import Document, Part
-from alexsim.report.documents.plan import PlanWords, flops_document, memory_document
+from alexsim.report.documents.plan import PlanWords, memory_document
+from alexsim.report.documents.profile import plan_document
 from alexsim.report.documents.schemas import DOCUMENTS, written
+from alexsim.simulate.simulator import on_machine, planned
 from alexsim.strict_json import json_text
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -53,20 +56,21 @@ def test_every_choice_of_a_plan_that_is_a_word_is_told() -> None:
     assert set(WORDS) == set(PlanWords.model_fields)
 
 
-def sample() -> dict[str, object]:
-    network = load_network("lenet-5")
-    made = plan(PlanSpec(network=network))
-    memory = memory_document(made, fit(made, 2**20), context_bytes=0)
+@cache
+def samples() -> dict[str, Document]:
+    network, machine = load_network("lenet-5"), load_machine("gtx580x2")
+    spec = PlanSpec(network=network)
+    made = planned(spec, machine, whole=True)
+    sheet = Ceilings(flop_per_s=1e12, bytes_per_s=1e11)
     return {
-        "flops": flops_document(flop_table(network)),
-        "memory": memory,
+        "memory": memory_document(made, fit(made, 2**20), context_bytes=0),
+        "plan": plan_document(made, on_machine(spec, machine), sheet),
     }
 
 
-@pytest.mark.parametrize("name", ["flops", "memory"])
+@pytest.mark.parametrize("name", ["memory", "plan"])
 def test_what_is_written_is_read_back(name: str) -> None:
-    document = sample()[name]
-    assert isinstance(document, Document)
+    document = samples()[name]
     text = json_text(document.document())
     assert read(type(document), json.loads(text), "it", RunError) == document
 
@@ -74,8 +78,7 @@ def test_what_is_written_is_read_back(name: str) -> None:
 @given(st.data())
 def test_what_does_not_fit_is_named(data: st.DataObject) -> None:
     """Whatever value is of another type, or is missing: one line names its place."""
-    document = data.draw(st.sampled_from(list(sample().values())))
-    assert isinstance(document, Document)
+    document = data.draw(st.sampled_from(list(samples().values())))
     table = json.loads(json_text(document.document()))
     place, holder = [], table
     while True:

@@ -7,18 +7,8 @@ from typing import Annotated
 
 from alexsim.profile.calibrate import Check
 from alexsim.report.documents.base import Document, From, Part
-from alexsim.simulate.costs.measured import Calibration
+from alexsim.simulate.costs.measured import Calibration, Rate
 from alexsim_kernels.code import KernelCode
-
-
-class RateRow(Part):
-    """A microbenchmark: one run's time, and units of work per second."""
-
-    what: str
-    shape: str
-    seconds: float
-    per_second: float
-    unit: str
 
 
 class CheckRow(Part):
@@ -44,7 +34,7 @@ class CalibrationDocument(Document):
     """Standard deviation of the logarithm of a step's time."""
     flop_per_s: float
     """The highest rate that a product or a convolution reached."""
-    rates: tuple[RateRow, ...]
+    rates: tuple[Rate, ...]
     path: str
     """Where the calibration was written."""
     checks: tuple[CheckRow, ...]
@@ -57,29 +47,11 @@ def calibration_document(
     return CalibrationDocument.of(calibration, path=path, checks=tuple(checks))
 
 
-class KernelRow(Part):
-    """A kernel as an op launches it, compiled for one architecture."""
-
-    op: str
-    kernel: str
-    precision: str
-    arch: int
-    warps: int
-    stages: int
-    block: str
-    registers: int
-    shared_bytes: int
-    spills: int
-    """Instructions that move a thread's values to and from memory."""
-    products: str
-    """Its matrix instruction; ``FFMA`` without one, empty without products."""
-
-
 class KernelsDocument(Document):
     """``alexsim kernels --json``."""
 
     arch: int
-    kernels: tuple[KernelRow, ...]
+    kernels: tuple[KernelCode, ...]
 
 
 def kernels_document(kernels: Sequence[KernelCode], *, arch: int) -> KernelsDocument:

@@ -7,17 +7,9 @@ from typing import Annotated
 
 from alexsim.data.bench import LoaderRate
 from alexsim.data.packed.inspect import Inspection
-from alexsim.data.packed.records import PackIndex
+from alexsim.data.packed.records import PackIndex, PackSettings
+from alexsim.data.sources.listing import Skipped
 from alexsim.report.documents.base import Document, From, Part
-
-
-class SkippedRow(Part):
-    """What claims to be an image and is left out, and why."""
-
-    file: str
-    reason: str
-    images: int
-    """More than 1 where the file is a folder, a tar or a parquet file."""
 
 
 class PackDocument(Document):
@@ -33,7 +25,7 @@ class PackDocument(Document):
     packed: Annotated[int, From(lambda index: sum(shard.images for shard in index.shards))]
     left_out: int
     """Images of the source that are in no shard."""
-    skipped: tuple[SkippedRow, ...]
+    skipped: tuple[Skipped, ...]
     others: int
     """Files of the source that claim to be no image."""
 
@@ -62,16 +54,6 @@ class SpreadRow(Part):
     most: int
 
 
-class SettingsRow(Part):
-    """How a set was packed."""
-
-    side: int
-    quality: int
-    order: str
-    seed: int
-    shard_images: int
-
-
 class InspectionDocument(Document):
     """``alexsim data inspect --json``."""
 
@@ -85,13 +67,13 @@ class InspectionDocument(Document):
     bytes: SpreadRow | None
     formats: dict[str, int]
     """Images by format and colours."""
-    skipped: tuple[SkippedRow, ...]
+    skipped: tuple[Skipped, ...]
     others: int
     other: str
     """The first of the files that claim to be no image."""
     damaged: tuple[str, ...] | None
     """What is not as it was packed; null if nobody looked."""
-    settings: SettingsRow | None
+    settings: PackSettings | None
     """Of a packed set."""
     shards: int
     images: int

@@ -14,7 +14,6 @@ from alexsim.evaluate.evaluate import Combined, errors
 from alexsim.evaluate.explain import Prediction
 from alexsim.evaluate.neighbours import Neighbours
 from alexsim.report.documents.base import From, Joined, NetworkDocument, Number, Part
-from alexsim.report.documents.data import SkippedRow
 from alexsim.report.evaluation import best, mean_of
 from alexsim.report.filters import not_finite
 from alexsim.report.pictures import Filters
@@ -59,7 +58,7 @@ class EvaluationDocument(ErrorRates, NetworkDocument):
     models: tuple[ModelErrors, ...]
     broken: tuple[str, ...]
     """Files that could not be read, and why."""
-    left_out: tuple[SkippedRow, ...] = ()
+    left_out: tuple[Skipped, ...] = ()
     """What is not in the split."""
 
 
@@ -215,7 +214,7 @@ class NeighboursDocument(NetworkDocument):
     nan_images: int
     """Images of the set whose activations are not finite."""
     broken: tuple[str, ...]
-    left_out: tuple[SkippedRow, ...] = ()
+    left_out: tuple[Skipped, ...] = ()
 
 
 def neighbour_document(

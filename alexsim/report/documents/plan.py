@@ -6,27 +6,8 @@ from typing import Annotated
 
 from alexsim.plan.fit import Fit
 from alexsim.plan.records import Plan
-from alexsim.plan.tables import FlopTable, memory_table
+from alexsim.plan.tables import FlopTable, LayerFlops, memory_table
 from alexsim.report.documents.base import From, NetworkDocument, Part
-
-
-class LayerFlop(Part):
-    """A layer over all columns and one image."""
-
-    name: str
-    parameters: int
-    mac: int
-    """Multiply-adds of the forward pass."""
-    flop: int
-    """Two per multiply-add."""
-    grad_input_flop: int
-    grad_weight_flop: int
-    update_flop: int
-    """Per step, not per image."""
-    elementwise_flop: int
-    """Forward and backward; the update is not in it."""
-    bytes: int
-    """Moved by the whole batch."""
 
 
 class FlopsDocument(NetworkDocument):
@@ -43,7 +24,7 @@ class FlopsDocument(NetworkDocument):
     elementwise_flop: Annotated[
         int, From(lambda table: sum(layer.elementwise_flop for layer in table.layers))
     ]
-    layers: tuple[LayerFlop, ...]
+    layers: tuple[LayerFlops, ...]
 
 
 def flops_document(table: FlopTable) -> FlopsDocument:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from alexsim.recipe.stages import Training
 from alexsim.report.documents.base import ABSENT, From, Interval, NetworkDocument, Part
-from alexsim.simulate.records import Simulation
+from alexsim.simulate.records import DeviceTimes, LayerTimes, Simulation
 from alexsim.simulate.sensitivity import Sensitivity
 
 
@@ -38,21 +38,6 @@ class StepParts(Part):
     """What sets the pace."""
 
 
-class DeviceSeconds(Part):
-    """A device's step."""
-
-    name: str
-    busy_s: float
-    idle_s: float
-    exchange_s: float
-    upload_s: float
-    exposed_exchange_s: float
-    """Exchanges that nothing hides."""
-    exposed_all_reduce_s: float
-    exposed_upload_s: float
-    memory_bytes: int
-
-
 class ExchangeSeconds(Part):
     """An exchange of a step."""
 
@@ -61,19 +46,6 @@ class ExchangeSeconds(Part):
     target: str
     bytes: Annotated[int, From("size_bytes")]
     seconds: float
-
-
-class LayerSeconds(Part):
-    """A layer on one device."""
-
-    name: str
-    device: str
-    forward_s: float
-    grad_input_s: float
-    grad_weight_s: float
-    update_s: float
-    limit: str
-    """What binds most of its time."""
 
 
 class OpSeconds(Part):
@@ -115,15 +87,6 @@ class Stage(Part):
     """By device."""
 
 
-class AssumptionRow(Part):
-    """What a change of one assumption does to the step."""
-
-    assumption: str
-    change: str
-    ratio: float
-    """The step's time over that without the change."""
-
-
 def _of_recipe(name: str) -> Callable[[Any], Any]:
     """What a training has that follows a recipe."""
     return lambda both: getattr(both.training, name) if both.training.stages else ABSENT
@@ -163,16 +126,16 @@ class SimulationDocument(StepParts, NetworkDocument):
     """Of the training, at the data sheets' power."""
     price_usd: float | None
     """Of all devices when they came out; null where a sheet states none."""
-    devices: tuple[DeviceSeconds, ...]
+    devices: tuple[DeviceTimes, ...]
     exchanges: tuple[ExchangeSeconds, ...]
-    layers: tuple[LayerSeconds, ...]
+    layers: tuple[LayerTimes, ...]
     ops: tuple[OpSeconds, ...]
     critical_path: tuple[PathSpan, ...]
     recipe: Annotated[str, From(_of_recipe("recipe"))] = ""
     """With ``--recipe``."""
     stages: Annotated[tuple[Stage, ...], From(_of_recipe("stages"))] = ()
     """With ``--recipe``."""
-    sensitivity: tuple[AssumptionRow, ...] = ()
+    sensitivity: tuple[Sensitivity, ...] = ()
     """With ``--sensitivity``."""
 
 

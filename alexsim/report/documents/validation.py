@@ -10,21 +10,6 @@ from alexsim.simulate.judging import Group, Summary
 from alexsim.simulate.rows import Excluded
 
 
-class Errors(Part):
-    """Errors of some predictions, as fractions of what was measured."""
-
-    name: str
-    rows: int
-    mean_absolute_error: float
-    median_absolute_error: float
-    worst: float
-    """The error, with its sign, that is furthest from none."""
-    bias: float
-    """Mean logarithm of predicted over measured time."""
-    coverage: float
-    """Share of the measurements that lie in their interval."""
-
-
 class GroupErrors(Part):
     """Errors of a library on a device, beside those of the roofline."""
 
@@ -63,7 +48,7 @@ class ValidationDocument(Document):
 
     rows: Annotated[int, From(lambda of: len(of.predictions) + len(of.excluded))]
     predicted: Annotated[int, From(lambda of: len(of.predictions))]
-    summaries: tuple[Errors, ...]
+    summaries: tuple[Summary, ...]
     groups: Annotated[
         tuple[GroupErrors, ...], From(lambda of: [g for g in of.groups if g.summary.rows])
     ]
