@@ -12,8 +12,10 @@ import typer
 
 from alexsim.cli import fields
 from alexsim.cli import options as shared
-from alexsim.cli.fields import flag, not_negative, option
+from alexsim.cli.fields import NOT_NEGATIVE, flag, option
 from alexsim.cli.options import NetOptions, OutputOptions
+from alexsim.cli.output import check_file, json_text, print_json, write_text
+from alexsim.errors import GateError
 
 if TYPE_CHECKING:
     from alexsim.bench.runner import Selection
@@ -72,9 +74,7 @@ class BaselineOptions(BenchOptions):
 class CompareOptions(BaselineOptions):
     """Of ``bench compare``."""
 
-    tolerance: float = option(
-        "PERCENT", "How much slower a case may be.", 5.0, callback=not_negative
-    )
+    tolerance: float = option("PERCENT", "How much slower a case may be.", 5.0, rules=NOT_NEGATIVE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,6 @@ def run_bench(context: typer.Context, options: RunOptions) -> None:
     Example: alexsim check bench run --only timed
     """
     from alexsim.bench.runner import run
-    from alexsim.cli.output import json_text, print_json, write_text
     from alexsim.report.bench import bench_tables
     from alexsim.report.documents.bench import bench_document
 
@@ -116,8 +115,6 @@ def compare(context: typer.Context, options: CompareOptions) -> None:
     """
     from alexsim.bench.runner import compare as judge
     from alexsim.bench.store import default_path, load
-    from alexsim.cli.output import print_json
-    from alexsim.errors import GateError
     from alexsim.report.bench import verdict_tables
     from alexsim.report.documents.bench import bench_document
 
@@ -145,7 +142,6 @@ def update(context: typer.Context, options: UpdateOptions) -> None:
     """
     from alexsim.bench.runner import run
     from alexsim.bench.store import default_path, document, load, updated
-    from alexsim.cli.output import check_file, json_text, print_json, write_text
     from alexsim.report.bench import left_out
 
     selection = options.selection(context)

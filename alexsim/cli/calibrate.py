@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alexsim.cli import options as shared
-from alexsim.cli.fields import at_once, option, whole_numbers
+from alexsim.cli.fields import AT_ONCE, option, whole_numbers
 from alexsim.cli.options import NetOptions
+from alexsim.cli.output import check_file, print_json, write_text
 from alexsim.cli.plan_options import ColumnOptions
+from alexsim.errors import AlexsimError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +26,7 @@ class CalibrateOptions(NetOptions, ColumnOptions):
         "",
     )
     rounds: int = option("N", "Steps at every batch size.", 5)
-    threads: int | None = option("N", "CPU threads. Default: all cores.", callback=at_once)
+    threads: int | None = option("N", "CPU threads. Default: all cores.", rules=AT_ONCE)
     output: Path | None = option(
         "FILE", "Default: where `--library measured` looks.", names="-o --output"
     )
@@ -39,8 +41,6 @@ def calibrate(options: CalibrateOptions) -> None:
 
     Example: alexsim check calibrate --check 32,128 --rounds 10
     """
-    from alexsim.cli.output import check_file, print_json, write_text
-    from alexsim.errors import AlexsimError
     from alexsim.network.editions import load_network
     from alexsim.simulate.costs.measured import default_path, machine_of, write
 

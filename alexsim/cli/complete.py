@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
 import typer
 
 if TYPE_CHECKING:
     from alexsim.network.network import Network
+from alexsim.errors import AlexsimError
 
 
 def _starting(incomplete: str, names: Iterable[str]) -> list[str]:
@@ -26,38 +28,23 @@ def networks(incomplete: str) -> list[str]:
     return _starting(last, edition_names())
 
 
-def machines(incomplete: str) -> list[str]:
-    """Machines and devices."""
-    from alexsim.machine.device import device_names
-    from alexsim.machine.machine import machine_names
+def _names(*sources: str) -> Callable[[str], list[str]]:
+    """Completes what these functions of alexsim list, as ``module:function``."""
 
-    return _starting(incomplete, dict.fromkeys((*machine_names(), *device_names())))
+    def complete(incomplete: str) -> list[str]:
+        listed = (name for source in sources for name in resolve_name(f"alexsim.{source}")())
+        return _starting(incomplete, dict.fromkeys(listed))
 
-
-def links(incomplete: str) -> list[str]:
-    """Links."""
-    from alexsim.machine.machine import link_names
-
-    return _starting(incomplete, link_names())
+    return complete
 
 
-def sheets(incomplete: str) -> list[str]:
-    """Everything that ``hardware show`` knows."""
-    return [*machines(incomplete), *links(incomplete)]
-
-
-def recipes(incomplete: str) -> list[str]:
-    """Recipes that come with alexsim."""
-    from alexsim.recipe.recipe import recipe_names
-
-    return _starting(incomplete, recipe_names())
-
-
-def libraries(incomplete: str) -> list[str]:
-    """Libraries whose kernels' speed is modelled."""
-    from alexsim.simulate.costs.libraries import library_names
-
-    return _starting(incomplete, library_names())
+_MACHINES = ("machine.machine:machine_names", "machine.device:device_names")
+_LINKS = "machine.machine:link_names"
+machines = _names(*_MACHINES)
+links = _names(_LINKS)
+sheets = _names(*_MACHINES, _LINKS)
+recipes = _names("recipe.recipe:recipe_names")
+libraries = _names("simulate.costs.libraries:library_names")
 
 
 def weighted_layers(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -76,7 +63,6 @@ def layers(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def _network(context: typer.Context) -> Network | None:
     """The network that the line names so far."""
-    from alexsim.errors import AlexsimError
     from alexsim.network.editions import load_network
 
     try:

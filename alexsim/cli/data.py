@@ -13,26 +13,26 @@ from alexsim.cli import fields
 from alexsim.cli import options as shared
 from alexsim.cli.data_watch import ImageProgress
 from alexsim.cli.fields import (
-    MOST_AT_ONCE,
+    AT_ONCE,
     Options,
     argument,
-    at_once,
     flag,
     option,
     refuse_number,
     whole_numbers,
 )
 from alexsim.cli.options import BatchOptions
-from alexsim.cli.output import checked_file
+from alexsim.cli.output import check_file, print_json, write_bytes
 from alexsim.cli.sources import SourceOptions
 from alexsim.data.choices import Order, PackOrder
+from alexsim.errors import AlexsimError, GateError
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerOptions(Options):
     """Who decodes."""
 
-    workers: int | None = option("N", "Processes. Default: one per core.", callback=at_once)
+    workers: int | None = option("N", "Processes. Default: one per core.", rules=AT_ONCE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class PackOptions(SourceOptions, WorkerOptions):
         "`shuffled` mixes the classes, by --seed; `file` keeps the source's order.",
         "shuffled",
     )
-    seed: int = option("N", "Of the order.", 0, callback=None)
+    seed: int = option("N", "Of the order.", 0, rules=())
 
 
 def pack_data(context: typer.Context, options: PackOptions) -> None:
@@ -70,7 +70,6 @@ def pack_data(context: typer.Context, options: PackOptions) -> None:
     """
     from alexsim.data.packed.pack import pack
     from alexsim.data.packed.records import PackSettings, PackWatch
-    from alexsim.errors import AlexsimError
 
     source, target, quality = options.source, options.target, options.quality
     if not source.exists():
@@ -102,8 +101,6 @@ def pack_data(context: typer.Context, options: PackOptions) -> None:
     from alexsim.report.documents.data import pack_document
 
     if options.json:
-        from alexsim.cli.output import print_json
-
         print_json(pack_document(index, str(target)))
         return
     shared.console().print(pack_summary(index, str(target)), soft_wrap=True)
@@ -115,7 +112,7 @@ class InspectOptions(SourceOptions, WorkerOptions):
 
     folder: Path = argument("DIR", "A packed set, or a source.")
     verify: bool = flag("Compare a packed set with its checksums.")
-    sheet: Path | None = option("FILE.png", "Write a contact sheet there.", callback=checked_file)
+    sheet: Path | None = option("FILE.png", "Write a contact sheet there.", callback=check_file)
     most: int = option("N", "Images of a source to decode, evenly spread, at most.", 10_000_000)
 
 
@@ -129,7 +126,6 @@ def inspect_data(context: typer.Context, options: InspectOptions) -> None:
     from alexsim.data.packed.index import is_packed
     from alexsim.data.packed.inspect import contact_sheet, inspect
     from alexsim.data.workers import workers_for
-    from alexsim.errors import AlexsimError, GateError
 
     folder, sheet, verify = options.folder, options.sheet, options.verify
     if sheet is not None and sheet.suffix != ".png":
@@ -145,7 +141,7 @@ def inspect_data(context: typer.Context, options: InspectOptions) -> None:
         if not verify:
             fields.refuse(context, "does nothing for a packed set without --verify", "workers")
     with ImageProgress() as shown, workers_for(options.workers or os.cpu_count() or 1) as pool:
-        found = inspect(
+        inspection = inspect(
             folder,
             pool,
             choices=choices,
@@ -156,8 +152,6 @@ def inspect_data(context: typer.Context, options: InspectOptions) -> None:
     if sheet is not None:
         import io
 
-        from alexsim.cli.output import write_bytes
-
         out = io.BytesIO()
         contact_sheet(folder, choices).save(out, "PNG")
         write_bytes(sheet, out.getvalue())
@@ -165,13 +159,13 @@ def inspect_data(context: typer.Context, options: InspectOptions) -> None:
     from alexsim.report.documents.data import inspection_document
 
     if options.json:
-        from alexsim.cli.output import print_json
-
-        print_json(inspection_document(found))
+        print_json(inspection_document(inspection))
     else:
-        shared.console().print(inspection_tables(found), soft_wrap=True)
-    if found.damaged:
-        raise GateError(f"{folder}: {len(found.damaged)} damaged; the first: {found.damaged[0]}")
+        shared.console().print(inspection_tables(inspection), soft_wrap=True)
+    if inspection.damaged:
+        raise GateError(
+            f"{folder}: {len(inspection.damaged)} damaged; the first: {inspection.damaged[0]}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +197,7 @@ def bench_data(options: BenchOptions) -> None:
     from alexsim.report.documents.data import loader_document
 
     counts = whole_numbers("--workers", options.workers)
-    refuse_number("--workers", max(counts), most=MOST_AT_ONCE)
+    refuse_number("--workers", max(counts), AT_ONCE)
     dataset, side = discover(options.folder, most_classes=sys.maxsize), 224
     refuse_order(options.order, dataset)
     measured = dataset.known(side, 3)
@@ -240,8 +234,6 @@ def bench_data(options: BenchOptions) -> None:
         "the training process, without torch, with 3 minibatches": most.loader_bytes,
     }
     if options.json:
-        from alexsim.cli.output import print_json
-
         print_json(loader_document(rates, needs, budget))
         return
     shared.console().print(loader_tables(rates, needs, budget))

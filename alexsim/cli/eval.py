@@ -10,7 +10,8 @@ from alexsim.cli import models as shared_models
 from alexsim.cli import options as shared
 from alexsim.cli.fields import argument, option
 from alexsim.cli.models import AnswerOptions, SetOptions, ViewOptions
-from alexsim.cli.output import checked_file
+from alexsim.cli.output import check_file, check_rows, print_json, write_rows
+from alexsim.errors import AlexsimError
 
 if TYPE_CHECKING:
     from alexsim.data.sources.listing import Skipped
@@ -30,7 +31,7 @@ class EvalOptions(SetOptions, ViewOptions, AnswerOptions):
     predictions: Path | None = option(
         "FILE",
         "Write every image's five best classes, as .csv, .json or .parquet.",
-        callback=checked_file,
+        callback=check_file,
     )
 
 
@@ -45,9 +46,7 @@ def evaluate(options: EvalOptions) -> None:
 
     Example: alexsim eval runs/a runs/b runs/c --data DIR --tune train
     """
-    from alexsim.cli.output import check_rows, print_json, write_rows
     from alexsim.data.discover import discover
-    from alexsim.errors import AlexsimError
     from alexsim.evaluate.evaluate import Answers, answers, class_names, combined
     from alexsim.report.documents.evaluation import evaluation_document
     from alexsim.report.evaluation import evaluation_tables, prediction_rows
@@ -100,7 +99,6 @@ def evaluate(options: EvalOptions) -> None:
 
 
 def _shares(given: str, networks: int) -> tuple[float, ...]:
-    from alexsim.errors import AlexsimError
 
     try:
         shares = tuple(float(text) for text in given.split(","))

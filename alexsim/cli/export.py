@@ -11,6 +11,8 @@ import typer
 from alexsim.cli import fields
 from alexsim.cli import options as shared
 from alexsim.cli.fields import Options, argument, flag, option
+from alexsim.cli.output import check_file, print_json, write_bytes
+from alexsim.errors import AlexsimError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +42,6 @@ def export(context: typer.Context, options: ExportOptions) -> None:
 
     Example: alexsim model export alexnet.safetensors alexnet.caffemodel
     """
-    from alexsim.cli.output import check_file, print_json, write_bytes
-    from alexsim.errors import AlexsimError
     from alexsim.report.documents.interchange import export_document
     from alexsim.report.interchange import conversion_text
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Annotated, Any, get_args, get_type_hints
@@ -15,19 +16,31 @@ REQUIRED = MISSING
 """Default of an option that has none."""
 
 
-def option(metavar: str, help: str, default: Any = None, *, names: str = "", **typers: Any) -> Any:
+def option(
+    metavar: str,
+    help: str,
+    default: Any = None,
+    rules: tuple[_Rule, ...] | None = None,
+    *,
+    names: str = "",
+    **typers: Any,
+) -> Any:
     """A field that is an option with a value: ``--its-name``, or ``names`` as in ``-o --output``.
 
     A subclass may give it another default: ``batch: int = 16``. Whole numbers must be at least 1,
-    others positive, unless ``callback`` is another check, or None.
+    others positive, unless there are other ``rules``.
     """
     typers |= {"metavar": metavar, "help": help}
-    return field(default=default, metadata={"names": names.split(), "typer": typers})
+    return field(
+        default=default, metadata={"names": names.split(), "rules": rules, "typer": typers}
+    )
 
 
 def flag(help: str, default: bool | None = False, *, names: str = "") -> Any:
     """A field that is an option without a value; ``names`` as in ``--rows/--summary``."""
-    return field(default=default, metadata={"names": names.split(), "typer": {"help": help}})
+    return field(
+        default=default, metadata={"names": names.split(), "rules": (), "typer": {"help": help}}
+    )
 
 
 def argument(metavar: str, help: str, **typers: Any) -> Any:
@@ -67,17 +80,20 @@ def _parameters(record: type) -> Iterable[inspect.Parameter]:
     """A parameter for each field: inherited ones first, those of every command last."""
     hints = get_type_hints(record)
     of_every = _names(Options)
-    defaults = {one.name: one.default for one in fields(record)}
+    defaults = {each.name: each.default for each in fields(record)}
     for name in sorted(_names(record), key=lambda name: name in of_every):
         about = next(
             held.metadata
-            for one in record.__mro__
-            if (held := getattr(one, "__dataclass_fields__", {}).get(name)) and held.metadata
+            for base in record.__mro__
+            if (held := getattr(base, "__dataclass_fields__", {}).get(name)) and held.metadata
         )
         if "names" in about:
             names = about["names"] or [f"--{name.replace('_', '-')}"]
-            check = next((_CHECKS[kind] for kind in _CHECKS if kind in _parts(hints[name])), None)
-            info = typer.Option(*names, **{"callback": check} | about["typer"])
+            kinds = get_args(hints[name]) or (hints[name],)
+            usual = EXACT if int in kinds else POSITIVE if float in kinds else ()
+            rules = usual if about["rules"] is None else about["rules"]
+            check = {"callback": _checking(rules)} if rules else {}
+            info = typer.Option(*names, **check | about["typer"])
         else:
             info = typer.Argument(**about["typer"])
         default = defaults[name]
@@ -105,11 +121,12 @@ def option_name(parameter: Any) -> str:
 
 def given(context: typer.Context, *names: str) -> list[str]:
     """Those of these fields that were given, their default's value or another, as options."""
-    sources = {one: context.get_parameter_source(str(one.name)) for one in context.command.params}
     return [
         option_name(parameter)
-        for parameter, source in sources.items()
-        if parameter.name in names and source is not None and source.name == "COMMANDLINE"
+        for parameter in context.command.params
+        if parameter.name in names
+        and (source := context.get_parameter_source(parameter.name))
+        and source.name == "COMMANDLINE"
     ]
 
 
@@ -131,56 +148,36 @@ def listed(options: Iterable[str]) -> str:
 
 # Numbers, checked as soon as they are read
 
-MOST_AT_ONCE = 1024
-"""Threads and processes that may be asked for."""
+_Rule = tuple[str, Callable[[float], bool]]
+_AT_LEAST_1: _Rule = ("at least 1", lambda value: value >= 1)
+EXACT: tuple[_Rule, ...] = (_AT_LEAST_1, (f"at most {2**53:,}", lambda value: value <= 2**53))
+AT_ONCE: tuple[_Rule, ...] = (_AT_LEAST_1, ("at most 1,024", lambda value: value <= 1024))
+"""Threads and processes."""
+POSITIVE: tuple[_Rule, ...] = (("positive", lambda value: 0 < value < math.inf),)
+NOT_NEGATIVE: tuple[_Rule, ...] = (("a number >= 0", lambda value: 0 <= value < math.inf),)
 
 
-def refuse_number(option: str, value: float, *, most: float = 2**53) -> None:
-    """Refuse a number below 1 or above ``most``, or one that is none.
+def refuse_number(option: str, value: float, rules: tuple[_Rule, ...]) -> None:
+    """Refuse a number that breaks a rule.
 
     Raises:
-        AlexsimError: it is.
+        AlexsimError: it does.
     """
-    if not value >= 1:
-        raise AlexsimError(f"{option} must be at least 1, got {value}")
-    if value > most:
-        raise AlexsimError(f"{option} must be at most {most:,}, got {value}")
+    for words, right in rules:
+        if not right(value):
+            shown = f"{value:g}" if type(value) is float else value
+            raise AlexsimError(f"{option} must be {words}, got {shown}")
 
 
-def at_least_1(parameter: typer.CallbackParam, value: Any) -> Any:
-    """For ``option(callback=...)``."""
-    if value is not None:
-        refuse_number(option_name(parameter), value)
-    return value
+def _checking(rules: tuple[_Rule, ...]) -> Callable[[typer.CallbackParam, Any], Any]:
+    """For Typer: what looks at an option's value."""
 
+    def checked(parameter: typer.CallbackParam, value: Any) -> Any:
+        if value is not None:
+            refuse_number(option_name(parameter), value, rules)
+        return value
 
-def at_once(parameter: typer.CallbackParam, value: Any) -> Any:
-    """Likewise, for threads and processes."""
-    if value is not None:
-        refuse_number(option_name(parameter), value, most=MOST_AT_ONCE)
-    return value
-
-
-def above_zero(parameter: typer.CallbackParam, value: Any) -> Any:
-    """Likewise, for finite positive numbers."""
-    if value is not None and not 0 < value < float("inf"):
-        raise AlexsimError(f"{option_name(parameter)} must be positive, got {value:g}")
-    return value
-
-
-_CHECKS = {int: at_least_1, float: above_zero}
-
-
-def _parts(hint: Any) -> tuple[Any, ...]:
-    """``int`` and None of ``int | None``."""
-    return get_args(hint) or (hint,)
-
-
-def not_negative(parameter: typer.CallbackParam, value: Any) -> Any:
-    """Likewise, for finite numbers that may be 0."""
-    if value is not None and not 0 <= value < float("inf"):
-        raise AlexsimError(f"{option_name(parameter)} must be a number >= 0, got {value:g}")
-    return value
+    return checked
 
 
 def whole_numbers(option: str, given: str) -> list[int]:

@@ -10,7 +10,7 @@ import typer
 from alexsim.cli import models
 from alexsim.cli.fields import REQUIRED, option
 from alexsim.cli.models import ModelOptions
-from alexsim.cli.output import checked_picture
+from alexsim.cli.output import check_picture, print_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +18,7 @@ class FiltersOptions(ModelOptions):
     """Whose, and where to."""
 
     output: Path = option(
-        "FILE.png", "Draw them there.", REQUIRED, names="-o --output", callback=checked_picture
+        "FILE.png", "Draw them there.", REQUIRED, names="-o --output", callback=check_picture
     )
 
 
@@ -29,7 +29,6 @@ def filters(options: FiltersOptions) -> None:
 
     Example: alexsim model filters runs/a -o filters.png
     """
-    from alexsim.cli.output import print_json
     from alexsim.report.documents.evaluation import filters_document
     from alexsim.report.filters import filters_note, filters_picture, first_filters
     from alexsim.train.weights import load_weights

@@ -10,7 +10,9 @@ import typer
 from alexsim.cli import fields
 from alexsim.cli import options as shared
 from alexsim.cli.fields import flag
+from alexsim.cli.output import print_json
 from alexsim.cli.plan_options import LayerOptions
+from alexsim.errors import AlexsimError, GateError
 
 if TYPE_CHECKING:
     from alexsim.counters.comparison import Comparison
@@ -39,8 +41,6 @@ def flops(context: typer.Context, options: FlopsOptions) -> None:
 
     Example: alexsim flops --compare --strict
     """
-    from alexsim.cli.output import print_json
-    from alexsim.errors import AlexsimError, GateError
     from alexsim.network.editions import load_network
     from alexsim.plan.tables import flop_table
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from alexsim.cli import options as shared
 from alexsim.cli.fields import argument, flag, option
 from alexsim.cli.options import NetOptions
+from alexsim.cli.output import check_file, print_json
 from alexsim.data.augmentation import Normalisation
+from alexsim.errors import AlexsimError
 
 if TYPE_CHECKING:
     from alexsim.interchange.convert import Imported
@@ -49,8 +51,6 @@ def import_(options: ImportOptions) -> None:
 
     Example: alexsim model import bvlc_alexnet.caffemodel caffe.safetensors --net alexnet-caffe
     """
-    from alexsim.cli.output import check_file, print_json
-    from alexsim.errors import AlexsimError
     from alexsim.report.documents.interchange import import_document
     from alexsim.report.interchange import conversion_text
 
@@ -68,11 +68,11 @@ def import_(options: ImportOptions) -> None:
     from alexsim.network.variants import without_head
     from alexsim.train.weights import Weights, save_weights
 
-    found = imported(options.file, load_network(net), key=options.key, allow_nan=options.allow_nan)
-    network = found.network
+    read = imported(options.file, load_network(net), key=options.key, allow_nan=options.allow_nan)
+    network = read.network
     if network.classes != load_network(net).classes:
         net = f"{without_head(net)}+{network.classes}-classes"
-    normalisation, note = _normalisation(found, options.normalise, mean)
+    normalisation, note = _normalisation(read, options.normalise, mean)
     channels, side = network.input_shape[0], square_side(network.input_shape[1])
     zeros = ",".join(["0"] * channels)
     image = mean_of(mean or zeros, network, side) if normalisation == "mean-image" else None
@@ -80,27 +80,27 @@ def import_(options: ImportOptions) -> None:
         out,
         Weights(
             network=net,
-            state=found.state,
+            state=read.state,
             classes=_names(options.classes, network.classes),
             normalisation=normalisation,
             mean=image,
         ),
     )
-    files, notes = {out: out.stat().st_size}, (*found.notes, note)
+    files, notes = {out: out.stat().st_size}, (*read.notes, note)
     if options.json:
         print_json(
-            import_document(network, files, found.changes, notes=notes, normalisation=normalisation)
+            import_document(network, files, read.changes, notes=notes, normalisation=normalisation)
         )
         return
-    text = conversion_text(network, files, found.changes, notes)
+    text = conversion_text(network, files, read.changes, notes)
     shared.console().print(text, markup=False, soft_wrap=True)
 
 
 def _normalisation(
-    found: Imported, asked: Normalisation | None, mean: str | None
+    read: Imported, asked: Normalisation | None, mean: str | None
 ) -> tuple[Normalisation, str]:
     """How images are to be normalised, and what is to be said of it."""
-    usual = "mean-image" if mean is not None else found.normalisation or "channels"
+    usual = "mean-image" if mean is not None else read.normalisation or "channels"
     how = asked or usual
     if how == "mean-image" and mean is None:
         return how, "images keep their pixels of 0...255, as no --mean was given"
@@ -111,7 +111,6 @@ def _normalisation(
 
 def _names(path: Path | None, count: int) -> tuple[str, ...]:
     """Names of the outputs; none where nobody gives them: then the data's classes count."""
-    from alexsim.errors import AlexsimError
 
     if path is None:
         return ()

@@ -7,6 +7,7 @@ from typing import Literal
 
 from alexsim.cli import options as shared
 from alexsim.cli.fields import Options, option
+from alexsim.cli.output import print_json
 from alexsim.errors import AlexsimError
 from alexsim.execute.choices import PRECISIONS
 
@@ -43,8 +44,6 @@ def kernels(options: KernelsOptions) -> None:
     Example: alexsim check kernels --arch 90 --precision fp32x3
     """
     from importlib.util import find_spec
-
-    from alexsim.cli.output import print_json
 
     arch = options.arch
     if find_spec("triton") is None:

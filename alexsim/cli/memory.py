@@ -9,6 +9,7 @@ import typer
 from alexsim.cli import fields
 from alexsim.cli import options as shared
 from alexsim.cli.fields import flag
+from alexsim.cli.output import print_json
 from alexsim.cli.plan_options import (
     BudgetOptions,
     RuleOptions,
@@ -16,6 +17,7 @@ from alexsim.cli.plan_options import (
     WhatIfOptions,
     undone,
 )
+from alexsim.errors import AlexsimError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +42,6 @@ def memory(context: typer.Context, options: MemoryOptions) -> None:
 
     Example: alexsim memory --net alexnet-owt --partition hybrid --gpus 4 --batch 512
     """
-    from alexsim.cli.output import print_json
-    from alexsim.errors import AlexsimError
     from alexsim.machine.defaults import DEVICE
     from alexsim.machine.device import load_device
     from alexsim.plan.fit import fit

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from alexsim.cli.fields import REQUIRED, Options, argument, at_once, option
-from alexsim.cli.output import checked_picture, write_bytes
+from alexsim.cli.fields import AT_ONCE, REQUIRED, Options, argument, option
+from alexsim.cli.output import check_picture, write_bytes
 from alexsim.cli.run_options import DeviceOptions, ready_for_triton, say
 from alexsim.data.choices import Views
+from alexsim.errors import DataError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -41,9 +42,7 @@ class AnswerOptions(DeviceOptions):
     """How networks answer."""
 
     batch: int = option("N", "Crops at a time.", 128)
-    workers: int | None = option(
-        "N", "Decoding processes. Default: cores, up to 4.", callback=at_once
-    )
+    workers: int | None = option("N", "Decoding processes. Default: cores, up to 4.", rules=AT_ONCE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +74,7 @@ class ImageOptions(ModelOptions, AnswerOptions):
         "FILE.png",
         "Draw a picture there, as a figure of the 2012 paper.",
         names="-o --output",
-        callback=checked_picture,
+        callback=check_picture,
     )
     names: Path | None = option(
         "FILE",
@@ -128,7 +127,6 @@ def names_of(classes: Sequence[str], near: Sequence[Path], given: Path | None) -
     """
     from alexsim.data.sources.classes import some
     from alexsim.data.words import words_of
-    from alexsim.errors import DataError
     from alexsim.report.prediction import ClassNames
 
     words = words_of(classes, near, given)
@@ -155,10 +153,10 @@ def output_names(
     near = [*dict.fromkeys(path.absolute().parent.parent for path in images)]
     if model.is_dir():
         near.append(Path(stored_settings(model).data))
-    found = names_of(weights.classes, near, given)
-    if not weights.classes and len(found.words) == weights.outputs:
-        return names_of(sorted(found.words), near, given)
-    return found
+    names = names_of(weights.classes, near, given)
+    if not weights.classes and len(names.words) == weights.outputs:
+        return names_of(sorted(names.words), near, given)
+    return names
 
 
 def write_picture(path: Path, image: Image.Image, *, said: bool) -> None:

@@ -9,6 +9,8 @@ from alexsim.cli import models
 from alexsim.cli import options as shared
 from alexsim.cli.fields import option
 from alexsim.cli.models import ImageOptions, SetOptions
+from alexsim.cli.output import print_json
+from alexsim.errors import AlexsimError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +29,7 @@ def nearest(options: NearestOptions) -> None:
 
     Example: alexsim model nearest runs/a cat.jpg dog.jpg --data DIR --split train -o alike.png
     """
-    from alexsim.cli.output import print_json
     from alexsim.data.discover import discover
-    from alexsim.errors import AlexsimError
     from alexsim.evaluate.evaluate import feature_layer
     from alexsim.evaluate.explain import labelled, pictures
     from alexsim.evaluate.neighbours import neighbours

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from alexsim.cli import complete
 from alexsim.cli.fields import Options, option
-from alexsim.cli.output import checked_file, checked_trace
+from alexsim.cli.output import check_file, check_trace
 from alexsim.machine.defaults import MACHINE
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class OutputOptions(Options):
     """A file instead of stdout."""
 
     output: Path | None = option(
-        "FILE", "Write there, not stdout.", names="-o --output", callback=checked_file
+        "FILE", "Write there, not stdout.", names="-o --output", callback=check_file
     )
 
 
@@ -75,7 +75,7 @@ class TraceOptions(Options):
         "FILE",
         "Write the steps for ui.perfetto.dev, as FILE.json.gz; into a folder, DIR/, one file per"
         " virtual GPU, for Holistic Trace Analysis.",
-        callback=checked_trace,
+        callback=check_trace,
     )
 
 

@@ -49,36 +49,16 @@ def write_bytes(path: Path, data: bytes) -> None:
         raise AlexsimError(f"cannot write {path}: {error.strerror}") from error
 
 
-def check_file(path: Path) -> None:
-    """Look at where a file is to be written before anything is computed for it.
+def check_file(path: Path | None) -> Path | None:
+    """Look at where a file is to be written, if anywhere, before anything is computed for it.
 
     Raises:
         AlexsimError: its folder is not there, or it is a folder.
     """
-    if path.is_dir():
+    if path is not None and path.is_dir():
         raise AlexsimError(f"cannot write {path}: it is a folder")
-    if not path.absolute().parent.is_dir():
+    if path is not None and not path.absolute().parent.is_dir():
         raise AlexsimError(f"cannot write {path}: there is no folder {path.parent}")
-
-
-def checked_file(path: Path | None) -> Path | None:
-    """For an option that names a file."""
-    if path is not None:
-        check_file(path)
-    return path
-
-
-def checked_trace(path: Path | None) -> Path | None:
-    """For one that names a trace."""
-    if path is not None:
-        check_trace(path)
-    return path
-
-
-def checked_picture(path: Path | None) -> Path | None:
-    """For one that names a picture."""
-    if path is not None:
-        check_picture(path)
     return path
 
 
@@ -111,27 +91,28 @@ def write_rows(
         write_text(path, csv_text(rows) if path.suffix == ".csv" else json_text(document))
 
 
-def check_picture(path: Path) -> None:
-    """Look at the name before anything is computed for it.
+def check_picture(path: Path | None) -> Path | None:
+    """Likewise, for a picture.
 
     Raises:
         AlexsimError: it does not end in .png, or its folder is not there.
     """
-    if path.suffix != ".png":
+    if path is not None and path.suffix != ".png":
         raise AlexsimError(f"pictures go into a file that ends in .png; got {path}")
-    check_file(path)
+    return check_file(path)
 
 
-def check_trace(path: Path) -> None:
-    """Look at the name before anything is measured for it.
+def check_trace(path: Path | None) -> Path | None:
+    """Likewise, for a trace.
 
     Raises:
         AlexsimError: it says neither a file nor a folder, or the file cannot be written.
     """
-    if path.suffix and not path.name.endswith(".json.gz") and not path.is_dir():
+    if path is None or (path.is_dir() and not path.name.endswith(".json.gz")):
+        return path
+    if path.suffix and not path.name.endswith(".json.gz"):
         raise AlexsimError(f"--trace must end in .json.gz, or name a folder; got {path}")
-    if path.name.endswith(".json.gz"):
-        check_file(path)
+    return check_file(path) if path.suffix else path
 
 
 def write_trace(path: Path, clocks: Sequence[Clock]) -> None:

@@ -79,7 +79,7 @@ class PlanOptions(LayerOptions, StepOptions):
         from alexsim.plan.spec import PlanChoices, PlanSpec
 
         network = load_network(self.net)
-        words = [one.name for one in fields(PlanChoices)] + ["optimizer"]
+        words = [each.name for each in fields(PlanChoices)] + ["optimizer"]
         given = {name: getattr(self, name, None) for name in words}
         chosen: dict[str, Any] = {name: word for name, word in given.items() if word is not None}
         chosen |= {"batch_size": self.batch, "trainable": self.trainable(network)}

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from alexsim.cli import models
 from alexsim.cli import options as shared
-from alexsim.cli.fields import at_once, option
+from alexsim.cli.fields import AT_ONCE, option
 from alexsim.cli.models import ImageOptions, ViewOptions
+from alexsim.cli.output import print_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +16,7 @@ class PredictOptions(ImageOptions, ViewOptions):
     """Of what, and how."""
 
     batch: int = 16
-    workers: int | None = option("N", "Decoding processes.", 1, callback=at_once)
+    workers: int | None = option("N", "Decoding processes.", 1, rules=AT_ONCE)
 
 
 def predict(options: PredictOptions) -> None:
@@ -29,7 +30,6 @@ def predict(options: PredictOptions) -> None:
 
     Example: alexsim model predict net.safetensors n02123045/*.JPEG --names LOC_synset_mapping.txt
     """
-    from alexsim.cli.output import print_json
     from alexsim.evaluate.explain import labelled, pictures, predictions
     from alexsim.network.editions import load_network
     from alexsim.report.documents.evaluation import prediction_document

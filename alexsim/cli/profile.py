@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,8 +11,16 @@ from alexsim.cli import complete
 from alexsim.cli import options as shared
 from alexsim.cli.fields import flag, option
 from alexsim.cli.options import MachineOptions, TraceOptions
-from alexsim.cli.output import checked_file
+from alexsim.cli.output import (
+    check_file,
+    json_text,
+    print_json,
+    write_bytes,
+    write_text,
+    write_trace,
+)
 from alexsim.cli.plan_options import KernelOptions, PlanOptions, RuleOptions, layer_of
+from alexsim.errors import AlexsimError
 
 if TYPE_CHECKING:
     from alexsim.profile.profiler import Underlay
@@ -30,14 +38,11 @@ class ProfileOptions(PlanOptions, RuleOptions, KernelOptions, TraceOptions, Mach
     snapshot: Path | None = option(
         "FILE",
         "Write the step's memory as a snapshot for pytorch.org/memory_viz (a pickle).",
-        callback=checked_file,
+        callback=check_file,
     )
     torch_profiler: bool = flag("Lay one step of torch.profiler under the trace as well.")
     output: Path | None = option(
-        "FILE",
-        "Keep the document, for `alexsim report`.",
-        names="-o --output",
-        callback=checked_file,
+        "FILE", "Keep the document, for `alexsim report`.", names="-o --output", callback=check_file
     )
 
 
@@ -51,13 +56,10 @@ def profile(options: ProfileOptions) -> None:
 
     Example: alexsim profile --rounds 10 --trace step.json.gz --snapshot memory.pickle
     """
-    from alexsim.cli.output import print_json
     from alexsim.cli.run_options import ready_for_triton, say
-    from alexsim.errors import AlexsimError
     from alexsim.machine.machine import load_machine
     from alexsim.network.editions import load_network
     from alexsim.plan.planner import plan
-    from alexsim.plan.spec import PlanSpec
     from alexsim.report.tables import lent_text
     from alexsim.simulate.simulator import on_machine
 
@@ -71,18 +73,9 @@ def profile(options: ProfileOptions) -> None:
     if options.backend == "triton":
         ready_for_triton(options.device, say)
     spec = options.plan_spec()
-    simulation = on_machine(
-        # The machine has kernels and buffers of its own.
-        PlanSpec(
-            network=network,
-            gpus=spec.gpus,
-            batch_size=spec.batch_size,
-            schedule=spec.schedule,
-            trainable=spec.trainable,
-            optimizer=spec.optimizer,
-        ),
-        load_machine(options.machine),
-    )
+    # The machine has kernels and buffers of its own.
+    theirs = replace(spec, policy="as-released", backend="", fusion="none")
+    simulation = on_machine(theirs, load_machine(options.machine))
     planned = plan(spec)
     if planned.lent:
         say(lent_text(planned))
@@ -117,7 +110,6 @@ def profile(options: ProfileOptions) -> None:
 
 def _write(measured: StepProfile, under: Underlay | None, options: ProfileOptions) -> None:
     """The files that were asked for."""
-    from alexsim.cli.output import json_text, write_bytes, write_text, write_trace
     from alexsim.report.chrome_trace import both_clocks
     from alexsim.report.documents.profile import profile_document
     from alexsim.report.memory_viz import snapshot_bytes

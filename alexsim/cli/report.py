@@ -11,8 +11,9 @@ import typer
 from alexsim.cli import complete, fields
 from alexsim.cli.fields import argument, option
 from alexsim.cli.options import MachineOptions
-from alexsim.cli.output import checked_file
+from alexsim.cli.output import check_file, print_json, write_text
 from alexsim.cli.plan_options import StepOptions
+from alexsim.errors import AlexsimError
 
 if TYPE_CHECKING:
     from alexsim.report.page.inputs import Subject
@@ -35,7 +36,7 @@ class ReportOptions(StepOptions, MachineOptions):
         "Write the page there.",
         Path("report.html"),
         names="-o --output",
-        callback=checked_file,
+        callback=check_file,
     )
 
 
@@ -55,8 +56,6 @@ def report(context: typer.Context, options: ReportOptions) -> None:
 
     Example: alexsim report runs/monday runs/tuesday -o both.html
     """
-    from alexsim.cli.output import print_json, write_text
-    from alexsim.errors import AlexsimError
     from alexsim.report.page.compare import comparison
     from alexsim.report.page.inputs import Wanted, beside, plan_subject
     from alexsim.report.page.page import page
@@ -95,7 +94,6 @@ def report(context: typer.Context, options: ReportOptions) -> None:
 
 def _measured(given: str) -> Subject | None:
     """A folder is a run, a file a profile; None for a name, or FILE.py:NAME, of a network."""
-    from alexsim.errors import AlexsimError
     from alexsim.report.page.inputs import profile_subject, run_subject
 
     path = Path(given)

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 
 import typer
 
-from alexsim.cli.fields import Options, at_once, option
+from alexsim.cli.fields import AT_ONCE, Options, option
 from alexsim.errors import AlexsimError
 from alexsim.execute.choices import Backend, Device
 
@@ -22,7 +22,7 @@ class DeviceOptions(Options):
     backend: Backend = option(
         "BACKEND", "Whose kernels: `aten` (PyTorch's, cuDNN on CUDA) or `triton` (ours).", "aten"
     )
-    threads: int | None = option("N", "CPU threads. Default: all cores.", callback=at_once)
+    threads: int | None = option("N", "CPU threads. Default: all cores.", rules=AT_ONCE)
 
     def cores(self, processes: int = 1) -> int:
         """Threads of each of these processes.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from alexsim.cli import options as shared
+from alexsim.cli.output import print_json, write_trace
 from alexsim.cli.simulate_options import SimulateOptions
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ def simulate(options: SimulateOptions) -> None:
     """
     from functools import partial
 
-    from alexsim.cli.output import print_json
     from alexsim.cli.simulated import other_choices, refuse_idle, wanted
     from alexsim.recipe.recipe import load_recipe
     from alexsim.recipe.stages import stage_times, training_of
@@ -115,7 +115,6 @@ def simulate(options: SimulateOptions) -> None:
 
 
 def _write_trace(path: Path, planned: Plan, result: Simulation) -> None:
-    from alexsim.cli.output import write_trace
     from alexsim.report.chrome_trace import Clock
 
     name = f"simulated: {result.machine}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from alexsim.errors import AlexsimError
 from alexsim.machine.defaults import MACHINE
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ def wanted(
     from dataclasses import replace
     from functools import partial
 
-    from alexsim.errors import AlexsimError
     from alexsim.machine.machine import load_link, number_of
     from alexsim.simulate.costs.correction import correction_of, scatter
     from alexsim.simulate.costs.libraries import load_library
@@ -105,7 +105,6 @@ def refuse_idle(result: Simulation, others: Mapping[str, Callable[[], Simulation
     Raises:
         AlexsimError: without one of ``others`` every figure is the same.
     """
-    from alexsim.errors import AlexsimError
     from alexsim.simulate.effect import without_effect
 
     if idle := without_effect(result, others):
@@ -126,7 +125,6 @@ def _sheet(name: str, link: str, network: str, settings: list[str]) -> Machine:
     Raises:
         AlexsimError: the name, the link or a setting is not allowed.
     """
-    from alexsim.errors import AlexsimError
     from alexsim.machine.machine import changed, in_si, load_machine
     from alexsim.simulate.sweep import number
 

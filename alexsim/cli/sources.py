@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, get_args
 
 from alexsim.cli.fields import Options, option
 from alexsim.data.sources.classes import LabelScheme
+from alexsim.errors import AlexsimError
 
 if TYPE_CHECKING:
     from alexsim.data.sources.source import SourceChoices
@@ -54,7 +55,6 @@ class SourceOptions(Options):
         """
         from alexsim.data.sources.source import SourceChoices
         from alexsim.data.sources.splits import SourceSplit
-        from alexsim.errors import AlexsimError
 
         rules: list[tuple[str, SourceSplit]] = []
         for text in self.split or ():

@@ -10,7 +10,9 @@ from alexsim.cli import complete, fields
 from alexsim.cli import options as shared
 from alexsim.cli.fields import flag, option
 from alexsim.cli.options import MachineOptions, NetOptions, OutputOptions
+from alexsim.cli.output import check_rows, print_json, write_rows
 from alexsim.cli.simulate_options import ImageOptions
+from alexsim.errors import AlexsimError
 from alexsim.simulate.records import ILSVRC_EPOCHS
 
 
@@ -39,8 +41,6 @@ def sweep(context: typer.Context, options: SweepOptions) -> None:
 
     Example: alexsim sweep -a batch=64,128,256 -a machine=gtx580x2,k20x8 -o sweep.parquet
     """
-    from alexsim.cli.output import check_rows, print_json, write_rows
-    from alexsim.errors import AlexsimError
     from alexsim.simulate.axes import check_axes, combinations, idle_axis, parse_axes
     from alexsim.simulate.sweep import sweep as run
 

@@ -10,7 +10,9 @@ import typer
 
 from alexsim.cli import fields
 from alexsim.cli import options as shared
+from alexsim.cli.output import json_text, print_json, write_text, write_trace
 from alexsim.cli.train_options import BESIDE, CHANGEABLE, TrainOptions
+from alexsim.errors import AlexsimError
 
 if TYPE_CHECKING:
     from alexsim.simulate.records import Simulation
@@ -81,7 +83,6 @@ def train(context: typer.Context, options: TrainOptions) -> None:
             return
         _keep_profile(result, run_dir, simulated)
     if options.json:
-        from alexsim.cli.output import print_json
         from alexsim.report.documents.training import train_document
 
         print_json(train_document(result, options.machine, simulated))
@@ -101,9 +102,8 @@ def _refuse_timeout(context: typer.Context, *, alone: bool) -> None:
 
 def _refuse_what_stays(context: typer.Context) -> None:
     """Refuse every option but those named above, whatever its value: nothing is ignored."""
-    from alexsim.errors import AlexsimError
 
-    names = [str(one.name) for one in context.command.params]
+    names = [str(each.name) for each in context.command.params]
     stays = fields.given(context, *(set(names) - {*CHANGEABLE, *BESIDE}))
     if stays:
         may = fields.listed(f"--{name}" for name in CHANGEABLE)
@@ -118,17 +118,16 @@ def _keep_profile(result: TrainResult, run_dir: Path, simulated: Simulation) -> 
 
     A profile of more steps, which the run left before it was resumed, stays.
     """
-    from alexsim.cli.output import json_text, write_text, write_trace
     from alexsim.report.chrome_trace import both_clocks
     from alexsim.report.documents.profile import profile_document
     from alexsim.train.files import PROFILE, TRACE
     from alexsim.train.run_profile import rounds_in, run_profile
 
-    found = run_profile(result, simulated, at_least=rounds_in(run_dir / PROFILE))
-    if found is None:
+    profile = run_profile(result, simulated, at_least=rounds_in(run_dir / PROFILE))
+    if profile is None:
         return
-    write_text(run_dir / PROFILE, json_text(profile_document(found)))
-    write_trace(run_dir / TRACE, both_clocks(found))
+    write_text(run_dir / PROFILE, json_text(profile_document(profile)))
+    write_trace(run_dir / TRACE, both_clocks(profile))
 
 
 def _simulated(settings: TrainSettings, machine: str) -> Simulation:

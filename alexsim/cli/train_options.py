@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from alexsim.cli import complete
-from alexsim.cli.fields import at_once, flag, listed, not_negative, option
+from alexsim.cli.fields import AT_ONCE, NOT_NEGATIVE, flag, listed, option
 from alexsim.cli.options import MachineOptions, edition
 from alexsim.cli.plan_options import (
     BudgetOptions,
@@ -69,12 +69,12 @@ class TrainOptions(
     new_head: bool = flag(
         "Replace the last projection by a new one, with as many outputs as there are classes."
     )
-    seed: int = option("N", "Of everything random.", 0, callback=None)
+    seed: int = option("N", "Of everything random.", 0, rules=())
     learning_rate: float | None = option(
-        "RATE", "Of weights; default: the edition's.", callback=not_negative
+        "RATE", "Of weights; default: the edition's.", rules=NOT_NEGATIVE
     )
     bias_rate: float | None = option(
-        "RATE", "Of biases; default: the edition's.", callback=not_negative
+        "RATE", "Of biases; default: the edition's.", rules=NOT_NEGATIVE
     )
     augment: Augmentation | None = option(
         "WAY", "`2012`: one crop per 32 images; `paper`: one per image."
@@ -87,12 +87,8 @@ class TrainOptions(
     colour_noise: bool | None = flag(
         "Along the principal colours.", None, names="--colour-noise/--no-colour-noise"
     )
-    threads: int | None = option(
-        "N", "CPU threads per device. Default: all cores.", callback=at_once
-    )
-    workers: int | None = option(
-        "N", "Decoding processes. Default: cores, up to 4.", callback=at_once
-    )
+    threads: int | None = option("N", "CPU threads per device. Default: all cores.", rules=AT_ONCE)
+    workers: int | None = option("N", "Decoding processes. Default: cores, up to 4.", rules=AT_ONCE)
     checkpoint_every: int = option("N", "Steps between checkpoints.", 50)
     output: Path | None = option(
         "DIR", "Run directory. Default: runs/<date>-<time>.", names="-o --output"

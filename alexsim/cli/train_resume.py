@@ -91,7 +91,7 @@ def _refuse_what_is_done(run_dir: Path, settings: TrainSettings, images: Dataset
     """Refuse to go on with what is at its end; a run that was stopped before its last test may."""
     directory = RunDirectory(run_dir)
     done, wanted = directory.steps_done(), settings.steps
-    tested = any("held_out" in one and one["step"] == done for one in directory.metrics())
+    tested = any("held_out" in record and record["step"] == done for record in directory.metrics())
     if done > wanted or (done == wanted and (tested or not images.held_out)):
         raise RunError(
             f"{run_dir}: {done} steps are done, {wanted} were asked for; it goes on for more than"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 from alexsim.cli.run_options import ready_for_triton
@@ -92,34 +92,25 @@ def _settings(
     if options.backend == "triton":
         ready_for_triton(options.device, watch.note)
     workers = min(4, os.cpu_count() or 1) if options.workers is None else options.workers
-    return TrainSettings(
-        network=options.net,
-        batch_size=options.batch,
-        gpus=len(made.devices),
-        policy=options.policy,
-        schedule=options.schedule,
-        partition=made.spec.partition,
-        variable_batch=options.variable_batch,
-        fusion=made.spec.fusion,
-        budget_bytes=budget,
-        data="",
-        steps=training_defaults(options.net).steps,
-        seed=options.seed,
-        threads=threads,
-        workers=workers,
-        checkpoint_every=options.checkpoint_every,
-        recipe=recipe,
-        device=options.device,
-        backend=options.backend,
-        transport=transport,
-        precision=options.precision,
-        graph=_captured(options, made, place),
-        strict=options.strict,
-        order=options.order,
-        init_from=str(options.init_from.absolute()) if options.init_from else "",
-        new_head=options.new_head,
-        replicas=copies,
-    )
+    same = {each.name for each in fields(TrainSettings)} & {each.name for each in fields(options)}
+    chosen = {name: getattr(options, name) for name in same} | {
+        "network": options.net,
+        "batch_size": options.batch,
+        "gpus": len(made.devices),
+        "replicas": copies,
+        "partition": made.spec.partition,
+        "fusion": made.spec.fusion,
+        "budget_bytes": budget,
+        "data": "",
+        "steps": training_defaults(options.net).steps,
+        "threads": threads,
+        "workers": workers,
+        "recipe": recipe,
+        "transport": transport,
+        "graph": _captured(options, made, place),
+        "init_from": str(options.init_from.absolute()) if options.init_from else "",
+    }
+    return TrainSettings(**chosen)
 
 
 def _recipe(options: TrainOptions, initial: Weights | None) -> Recipe:

@@ -141,14 +141,14 @@ class TerminalWatch:
         )
 
     def _validation(self, report: ValidationReport) -> None:
-        found = report.found
+        tested = report.found
         self._say(
             f"validation after step {report.step} (epoch {report.epoch}), {report.images} images:"
-            f" loss {found.loss:.3f}  top-1 {found.top1:.3f}  top-5 {found.top5:.3f}"
-            + (f"  NaN for {found.nan_images} images" if found.nan_images else "")
+            f" loss {tested.loss:.3f}  top-1 {tested.top1:.3f}  top-5 {tested.top5:.3f}"
+            + (f"  NaN for {tested.nan_images} images" if tested.nan_images else "")
         )
         sizes = "  ".join(
-            f"{one.layer} {one.weight:.1e}/{one.increment:.1e}" for one in report.layers
+            f"{each.layer} {each.weight:.1e}/{each.increment:.1e}" for each in report.layers
         )
         self._say(f"  mean |W|/|increment|: {sizes}")
 

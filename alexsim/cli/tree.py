@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
@@ -196,8 +196,6 @@ def _made(name: str, listed: Command | Group) -> ClickCommand:
         return CommandGroup(name=name, help=text, rich_markup_mode=None).fill(
             {"Commands": listed.commands}
         )
-    module, _, function = listed.target.partition(":")
-    called = getattr(import_module(f"alexsim.cli.{module}"), function)
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    app.command(name)(command(called))
+    app.command(name)(command(resolve_name(f"alexsim.cli.{listed.target}")))
     return typer.main.get_command(app)

@@ -11,7 +11,8 @@ from alexsim.cli import fields
 from alexsim.cli import options as shared
 from alexsim.cli.fields import flag, option
 from alexsim.cli.options import OutputOptions
-from alexsim.cli.output import checked_file
+from alexsim.cli.output import check_file, print_json, write_text
+from alexsim.errors import AlexsimError, GateError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,7 @@ class ValidateOptions(OutputOptions):
     leave_out: bool = flag("Also fit without each device and each library in turn (some seconds).")
     refit: bool = flag("Fit again, instead of using the shipped correction.")
     save_correction: Path | None = option(
-        "FILE", "Write the correction in use.", callback=checked_file
+        "FILE", "Write the correction in use.", callback=check_file
     )
     gate: float = option(
         "PERCENT",
@@ -51,20 +52,18 @@ def validate(context: typer.Context, options: ValidateOptions) -> None:
     """
     from operator import attrgetter
 
-    from alexsim.cli.output import print_json, write_text
-    from alexsim.errors import AlexsimError, GateError
     from alexsim.simulate import judging, validation
     from alexsim.simulate.costs.correction import correction_text, load_correction
 
     if options.json:
         fields.refuse(context, "is for the tables: -o FILE has every row", "rows")
     measurements = options.measurements
-    found, excluded = validation.all_rows(measurements)
+    cases, excluded = validation.all_rows(measurements)
     if options.refit:
-        correction = validation.fit_to(found, fitted_to=f"{measurements}: one GPU, no GTX 580")
+        correction = validation.fit_to(cases, fitted_to=f"{measurements}: one GPU, no GTX 580")
     else:
         correction = load_correction()
-    predictions = [validation.predict(case, correction) for case in found]
+    predictions = [validation.predict(case, correction) for case in cases]
     if options.output:
         from alexsim.report.validation import predictions_csv
 
@@ -78,9 +77,9 @@ def validate(context: typer.Context, options: ValidateOptions) -> None:
     if options.leave_out:
         for name in ("device", "library"):
             key = attrgetter(name)
-            groups = len({key(case) for case in found})
+            groups = len({key(case) for case in cases})
             with shared.counting(f"leaving out each {name}", groups) as done:
-                left = judging.leave_out(found, key, done=done)
+                left = judging.leave_out(cases, key, done=done)
             summaries += judging.by_kind(f"leave-one-{name}-out", left)
     if options.save_correction:
         write_text(options.save_correction, correction_text(correction))
