@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from alexsim.errors import RunError
+from alexsim.machine.defaults import MACHINE
 from alexsim.network.editions import load_network
 from alexsim.network.layers import Convolution
 from alexsim.network.network import letter
@@ -24,9 +25,6 @@ from alexsim.train.files import CHECKPOINTS, CONFIG, METRICS, PROFILE, TELEMETRY
 
 if TYPE_CHECKING:
     pass
-
-MACHINE = "gtx580x2"
-"""Predicted where a run left no profile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
