@@ -46,7 +46,9 @@ class PackOptions(SourceOptions, WorkerOptions):
     )
     target: Path = argument("DST", "Folder for the shards.")
     side: int = option("PIXELS", "Of the squares.", 256)
-    quality: int = option("N", "Of the JPEGs.", 85)
+    quality: int = option(
+        "N", "Of the JPEGs.", 85, rules=(("1 to 95", lambda value: 1 <= value <= 95),)
+    )
     shard_images: int = option("N", "Images per shard.", 1024)
     order: PackOrder = option(
         "ORDER",
@@ -71,19 +73,17 @@ def pack_data(context: typer.Context, options: PackOptions) -> None:
     from alexsim.data.packed.pack import pack
     from alexsim.data.packed.records import PackSettings, PackWatch
 
-    source, target, quality = options.source, options.target, options.quality
+    source, target = options.source, options.target
     if not source.exists():
         raise AlexsimError(f"{source}: no such file or folder")
     for name, file in (("--names", options.names), ("--val-labels", options.val_labels)):
         if file is not None and not file.is_file():
             raise AlexsimError(f"{name} {file}: no such file")
-    if not 1 <= quality <= 95:
-        raise AlexsimError(f"--quality must be 1 to 95, got {quality}")
     if options.order == "file":
         fields.refuse(context, "is of --order shuffled; nothing is drawn for `file`", "seed")
     settings = PackSettings(
         side=options.side,
-        quality=quality,
+        quality=options.quality,
         order=options.order,
         seed=options.seed,
         shard_images=options.shard_images,
