@@ -8,16 +8,18 @@ but whole numbers to floats. What a type cannot say, its ``__post_init__`` does 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import is_dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, is_dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 from alexsim.errors import AlexsimError, ProfileError
+from alexsim.strict_json import json_value
 
 if TYPE_CHECKING:
-    from pydantic import TypeAdapter, ValidationError
-    from pydantic_core import ErrorDetails
+    from pydantic import GetCoreSchemaHandler, TypeAdapter, ValidationError
+    from pydantic_core import CoreSchema, ErrorDetails
 
 _Record = TypeVar("_Record")
 
@@ -28,6 +30,7 @@ _TYPES = {
     "float_type": "a number",
     "finite_number": "a finite number",
     "bool_type": "true or false",
+    "string_too_short": "a text that is not empty",
     "tuple_type": "a list",
     "list_type": "a list",
     "dict_type": "a table",
@@ -36,6 +39,85 @@ _TYPES = {
     "dataclass_type": "a table",
 }
 """What a value must be, by pydantic's name for the error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """Of a field that a document has as a text: what the text stands for, such as another sheet."""
+
+    load: Callable[[str], Any]
+    """Raises ValueError or ProfileError."""
+
+    def __get_pydantic_core_schema__(self, _: Any, __: GetCoreSchemaHandler) -> CoreSchema:
+        from pydantic_core import core_schema
+
+        text = core_schema.str_schema(strict=True)
+        return core_schema.no_info_after_validator_function(self.load, text)
+
+
+class _AsWritten:
+    """Of a number: a whole one stays one, so that it is shown as it was written."""
+
+    def __get_pydantic_core_schema__(self, kind: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        from pydantic_core import core_schema
+
+        def checked(value: Any, check: Callable[[Any], float]) -> float:
+            number = check(value)
+            return value if isinstance(value, int) else number
+
+        return core_schema.no_info_wrap_validator_function(checked, handler(kind))
+
+
+Number = Annotated[float, _AsWritten()]
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Of a field that may be of several types: what it must be, in words."""
+
+    text: str
+
+    def __get_pydantic_core_schema__(self, kind: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema: Any = handler(kind)
+        said = {"custom_error_type": "words", "custom_error_message": self.text}
+        return cast("CoreSchema", schema | said)
+
+
+def load(
+    kind: type[_Record],
+    path: Path,
+    what: str,
+    error: type[AlexsimError] = ProfileError,
+    *,
+    schema: int | None = None,
+    hint: str = "",
+) -> _Record:
+    """A record from a JSON file.
+
+    Args:
+        kind: the record's class.
+        path: the file.
+        what: what the file holds, for messages: ``baseline``.
+        error: what is raised.
+        schema: the version that the file's ``schema`` must state; None if files state none.
+        hint: what makes such a file.
+
+    Raises:
+        AlexsimError: of the class ``error``: it cannot be read, is of another version, or holds
+            something else.
+    """
+    hint = f"; {hint}" if hint else ""
+    try:
+        table = json_value(path.read_text(encoding="utf-8"))
+    except OSError as failure:
+        raise error(f"cannot read the {what} {path}: {failure.strerror}{hint}") from failure
+    except (ValueError, RecursionError) as failure:
+        raise error(f"{path} is not JSON: {failure}") from failure
+    if schema is not None and isinstance(table, dict):
+        stated = table.pop("schema", None)
+        if type(stated) is not int or stated != schema:
+            raise error(f"{path}: schema {stated!r}, not {schema}, of a {what}{hint}")
+    return read(kind, table, f"{path} is no {what} of this version", error)
 
 
 def read(
@@ -57,11 +139,15 @@ def read(
 
     try:
         # Strict where JSON is: a list is a tuple there, a table a record, but no text a number.
-        return cast(
-            _Record, _adapter(cast(Any, kind)).validate_json(json.dumps(table, default=str))
-        )
+        text = json.dumps(table, default=_no_json)
+        return cast(_Record, _adapter(cast(Any, kind)).validate_json(text))
     except ValidationError as failure:
         raise error(f"{where}: {fault(failure)}") from None
+
+
+def _no_json(value: object) -> dict[str, str]:
+    """TOML's dates and times, which no record holds: nothing that passes for a text."""
+    return {type(value).__name__: str(value)}
 
 
 @cache
