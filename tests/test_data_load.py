@@ -22,7 +22,7 @@ from alexsim.data.loader import Batch, Loader, Order
 from alexsim.data.packed.pack import pack
 from alexsim.data.packed.records import PackSettings
 from alexsim.errors import DataError
-from alexsim.recipe.recipe import load_recipe
+from alexsim.recipe.file import load_recipe
 
 NETWORK = """
 from alexsim.network.layers import Convolution, FullyConnected, MaxPool, ReLU, SoftmaxCrossEntropy

@@ -17,7 +17,7 @@ from alexsim.machine.machine import (
 )
 from alexsim.machine.sheet import KINDS, UNSOURCED, find, names, read_sheet
 from alexsim.network.editions import edition_names, load_network
-from alexsim.recipe.recipe import load_recipe, recipe_names
+from alexsim.recipe.file import load_recipe, recipe_names
 from alexsim.report.hardware import quantities
 from alexsim.simulate.costs.libraries import library_names, load_library
 

@@ -10,7 +10,7 @@ from alexsim.plan.fit import Fit
 from alexsim.plan.records import Plan
 from alexsim.plan.spec import WORDS
 from alexsim.plan.tables import FlopTable, memory_table
-from alexsim.recipe.recipe import recipe_table
+from alexsim.recipe.file import recipe_table
 from alexsim.simulate.records import ILSVRC_EPOCHS, ILSVRC_IMAGES
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from alexsim.errors import ProfileError, RunError
 from alexsim.execute.world import launch
 from alexsim.names import name_of, name_text
 from alexsim.plan.spec import PlanChoices
-from alexsim.recipe.recipe import recipe_from, recipe_table
+from alexsim.recipe.file import recipe_from, recipe_table
 from alexsim.train.checkpoint import RunDirectory
 from alexsim.train.files import CONFIG
 from alexsim.train.records import TrainSettings, Watcher

@@ -42,7 +42,7 @@ class Progress:
             bias_rate=stage.bias_rate / divisor,
             momentum=recipe.momentum,
             weight_decay=recipe.weight_decay,
-            layer_rates=tuple((layer, rate / divisor) for layer, rate in stage.layer_rates),
+            layer_rates=tuple((la, rate / divisor) for la, rate in stage.layer_rates.items()),
             nesterov=recipe.nesterov,
             decay_all=recipe.decay_all,
             beta2=recipe.beta2,
