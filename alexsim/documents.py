@@ -68,7 +68,15 @@ class _AsWritten:
         return core_schema.no_info_wrap_validator_function(checked, handler(kind))
 
 
+class _NotFinite:
+    """Of a number that may be NaN or infinite."""
+
+    def __get_pydantic_core_schema__(self, kind: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return cast("CoreSchema", {**handler(kind), "allow_inf_nan": True})
+
+
 Number = Annotated[float, _AsWritten()]
+AnyFloat = Annotated[float, _NotFinite()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +125,7 @@ def load(
         stated = table.pop("schema", None)
         if type(stated) is not int or stated != schema:
             raise error(f"{path}: schema {stated!r}, not {schema}, of a {what}{hint}")
-    return read(kind, table, f"{path} is no {what} of this version", error)
+    return read(kind, table, f"{path} is damaged, or no {what} of this version", error)
 
 
 def read(

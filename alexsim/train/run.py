@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import statistics as stats
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict
-from typing import Any
 
 import torch
 
@@ -25,9 +24,14 @@ from alexsim.train.feed import Feed
 from alexsim.train.progress import Progress, sizes_of
 from alexsim.train.records import (
     Evaluation,
+    HeldOutLine,
     LayerSize,
+    MetricsLine,
+    PartEvaluation,
+    StepLine,
     StepReport,
     TrainResult,
+    ValidationLine,
     ValidationReport,
     Watcher,
 )
@@ -122,11 +126,11 @@ class Run:
             else (),
         )
         self._directory.append_metrics(
-            {
-                "step": done,
-                "validation": asdict(found) | {"epoch": report.epoch, "images": count},
-                "layers": {one.layer: [one.weight, one.increment] for one in report.layers},
-            }
+            ValidationLine(
+                step=done,
+                validation=PartEvaluation(**asdict(found), epoch=report.epoch, images=count),
+                layers={one.layer: (one.weight, one.increment) for one in report.layers},
+            )
         )
         self._errors.append(found.top1)
         self._watch.validation(report)
@@ -160,13 +164,13 @@ class Run:
     def _sampled(self, sample: Sample) -> None:
         """Keep a sample; a full disk is reported by who writes the metrics."""
         with contextlib.suppress(RunError):
-            self._directory.append_telemetry(asdict(sample))
+            self._directory.append_telemetry(sample)
 
     def evaluate(self) -> Evaluation:
         """Loss and errors on the held-out images, centre crops."""
         result = self._tested(self._feed.held_out())
         step = self._settings.steps
-        self._directory.append_metrics({"step": step, "held_out": asdict(result)})
+        self._directory.append_metrics(HeldOutLine(step=step, held_out=result))
         return result
 
     def _tested(self, batches: Iterator[Batch]) -> Evaluation:
@@ -199,21 +203,21 @@ class Run:
         exchanged, reduced = executor.crossed_bytes_per_step()
         if not self._world.first:
             return None
-        records = [r for r in self._directory.metrics() if "loss" in r]
+        records = [line for line in self._directory.metrics() if isinstance(line, StepLine)]
         size = self._settings.batch_size
         # The first step faults the arena's pages in; it would be an outlier, not the rate.
         timed = records[1:] or records
-        total = sum(r["step_s"] for r in timed)
+        total = sum(r.step_s for r in timed)
         energy = self._sampler.energy
         return TrainResult(
             settings=self._settings,
             steps=len(records),
-            losses=tuple(r["loss"] for r in records),
+            losses=tuple(r.loss for r in records),
             held_out=held_out,
             validations=tuple(_validations(self._directory.metrics())),
-            images_per_s=size / stats.median(r["step_s"] for r in timed),
-            compute_images_per_s=size / stats.median(r["step_s"] - r["data_wait_s"] for r in timed),
-            data_share=sum(r["data_wait_s"] for r in timed) / total,
+            images_per_s=size / stats.median(r.step_s for r in timed),
+            compute_images_per_s=size / stats.median(r.step_s - r.data_wait_s for r in timed),
+            data_share=sum(r.data_wait_s for r in timed) / total,
             devices=tuple(
                 (name, self._settings.budget_bytes, peak) for name, peak in peaks.items()
             ),
@@ -251,19 +255,16 @@ class Run:
         assert context.losses is not None
         assert context.top1 is not None
         assert context.top5 is not None
-        report = StepReport(
+        line = StepLine(
             step=done,
-            steps=self._settings.steps,
             loss=context.losses.mean().item(),
             top1=context.top1.mean().item(),
             top5=context.top5.mean().item(),
             step_s=step_s,
             data_wait_s=wait_s,
         )
-        record = asdict(report)
-        record.pop("steps")
-        self._directory.append_metrics(record)
-        self._watch.step(report)
+        self._directory.append_metrics(line)
+        self._watch.step(StepReport(**asdict(line), steps=self._settings.steps))
 
     def _save(self, done: int) -> None:
         state = self._executor.state()
@@ -282,18 +283,18 @@ class Run:
         self._loader.refuse_many_broken(len(self._broken))
 
 
-def _validations(metrics: Sequence[Mapping[str, Any]]) -> Iterator[ValidationReport]:
-    for record in metrics:
-        if "validation" in record:
-            found = dict(record["validation"])
+def _validations(metrics: Sequence[MetricsLine]) -> Iterator[ValidationReport]:
+    for line in metrics:
+        if isinstance(line, ValidationLine):
+            found = asdict(line.validation)
             yield ValidationReport(
-                step=record["step"],
+                step=line.step,
                 epoch=found.pop("epoch"),
                 images=found.pop("images"),
                 found=Evaluation(**found),
                 layers=tuple(
                     LayerSize(layer=name, weight=weight, increment=increment)
-                    for name, (weight, increment) in record["layers"].items()
+                    for name, (weight, increment) in line.layers.items()
                 ),
             )
 

@@ -20,7 +20,6 @@ from alexsim.network.editions import load_network
 from alexsim.network.network import Network, letter
 from alexsim.network.update_rules import is_state
 from alexsim.train.checkpoint import RunDirectory, settle
-from alexsim.train.config import stored_settings
 
 _FORMAT = "alexsim-weights-1"
 _MEAN = "mean_image"
@@ -115,19 +114,19 @@ def state_shapes(network: Network) -> dict[str, tuple[int, ...]]:
 
 def _of_run(path: Path) -> Weights:
     directory = RunDirectory(path)
-    settings, config = stored_settings(path), directory.config()
+    config = directory.config()
     newest = directory.newest_checkpoint()
     if newest is None:
         raise RunError(f"{path}: the run has no checkpoint yet")
     _, state = directory.load_checkpoint(newest)
-    normalisation = settings.recipe.normalisation
+    normalisation = config.settings.recipe.normalisation
     measured = directory.statistics() if normalisation == "mean-image" else None
     if normalisation == "mean-image" and measured is None:
         raise RunError(f"{path}: the run's mean image is gone")
     return Weights(
-        network=settings.network,
+        network=config.settings.network,
         state={name: value for name, value in state.items() if not is_state(name)},
-        classes=tuple(config["classes"]),
+        classes=config.classes,
         normalisation=normalisation,
         mean=measured.mean if measured else None,
     )
