@@ -124,7 +124,7 @@ def load(
     if schema is not None and isinstance(table, dict):
         stated = table.pop("schema", None)
         if type(stated) is not int or stated != schema:
-            raise error(f"{path}: schema {stated!r}, not {schema}, of a {what}{hint}")
+            raise error(f"{path}: schema {stated!r}, not {schema}: no {what} of this version{hint}")
     return read(kind, table, f"{path} is damaged, or no {what} of this version", error)
 
 
@@ -143,11 +143,17 @@ def read(
         AlexsimError: of the class ``error``: the first value that is amiss, or every key that is
             missing or unknown in its table.
     """
+    # Strict where JSON is: a list is a tuple there, a table a record, but no text a number.
+    return parse(kind, json.dumps(table, default=_no_json), where, error)
+
+
+def parse(
+    kind: type[_Record], text: str, where: str, error: type[AlexsimError] = ProfileError
+) -> _Record:
+    """The same from a document's text in JSON."""
     from pydantic import ValidationError
 
     try:
-        # Strict where JSON is: a list is a tuple there, a table a record, but no text a number.
-        text = json.dumps(table, default=_no_json)
         return cast(_Record, _adapter(cast(Any, kind)).validate_json(text))
     except ValidationError as failure:
         raise error(f"{where}: {fault(failure)}") from None
@@ -183,6 +189,8 @@ def fault(failure: ValidationError) -> str:
         place = f"{place_of(table)}: " if table else ""
         return f"{place}missing keys {names['missing']}, unknown keys {names['unknown']}"
     first = errors[0]
+    if first["type"] == "json_invalid":
+        return f"not JSON: {first['ctx']['error']}"
     if first["type"] == "value_error":
         # A record's own check: ``raise ValueError`` in ``__post_init__``.
         place = f"{place_of(first['loc'])}: " if first["loc"] else ""
