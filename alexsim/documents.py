@@ -156,7 +156,7 @@ def parse(
     try:
         return cast(_Record, _adapter(cast(Any, kind)).validate_json(text))
     except ValidationError as failure:
-        raise error(f"{where}: {fault(failure)}") from None
+        raise error(f"{where}: {fault(failure)}".replace("\n", "\\n")) from None
 
 
 def _no_json(value: object) -> dict[str, str]:
@@ -165,13 +165,15 @@ def _no_json(value: object) -> dict[str, str]:
 
 
 @cache
-def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
-    from pydantic import ConfigDict, TypeAdapter, with_config
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    from pydantic import BaseModel, ConfigDict, TypeAdapter, with_config
 
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return TypeAdapter(kind)
+    config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
     if is_dataclass(kind):
-        config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
-        return TypeAdapter(with_config(config)(kind))
-    return TypeAdapter(kind)
+        return TypeAdapter(with_config(config)(cast(Any, kind)))
+    return TypeAdapter(kind, config=config)
 
 
 def fault(failure: ValidationError) -> str:
@@ -221,6 +223,8 @@ def _wanted(error: ErrorDetails) -> str:
             return f"below {limits['lt']:g}"
         case "too_short":
             return f"a list of at least {limits['min_length']}"
+        case "too_long":
+            return f"a list of at most {limits['max_length']}"
         case kind:
             return _TYPES.get(kind, error["msg"].removeprefix("Input should be "))
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from safetensors.torch import save_file
 
 from alexsim.data.augmentation import Normalisation
 from alexsim.data.statistics import Floats
+from alexsim.documents import Named, parse, read
 from alexsim.errors import RunError
 from alexsim.network.editions import load_network
 from alexsim.network.network import Network, letter
@@ -143,22 +145,26 @@ def _of_file(path: Path) -> Weights:
         raise RunError(
             f"{path}: no weights of alexsim in it (`alexsim import` takes those of others)"
         )
+    head = read(_Head, metadata, f"{path}: its metadata", RunError)
     mean = tensors.pop(_MEAN, None)
-    try:
-        return Weights(
-            network=metadata["network"],
-            state=tensors,
-            classes=tuple(json.loads(metadata["classes"])),
-            normalisation=_normalisation(metadata["normalisation"]),
-            mean=None if mean is None else mean.numpy(),
-        )
-    except (KeyError, ValueError) as error:
-        raise RunError(f"{path}: its metadata lacks or garbles {error}") from error
+    return Weights(
+        network=head.network,
+        state=tensors,
+        classes=head.classes,
+        normalisation=head.normalisation,
+        mean=None if mean is None else mean.numpy(),
+    )
 
 
-def _normalisation(text: str) -> Normalisation:
-    if text == "mean-image":
-        return "mean-image"
-    if text == "channels":
-        return "channels"
-    raise ValueError(text)
+def _classes(text: str) -> tuple[str, ...]:
+    return parse(tuple[str, ...], text, "a list of names")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Head:
+    """Metadata of a file of weights: texts."""
+
+    format: str
+    network: str
+    classes: Annotated[tuple[str, ...], Named(_classes)]
+    normalisation: Normalisation

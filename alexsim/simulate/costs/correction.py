@@ -82,7 +82,7 @@ class Correction:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Stored:
+class CorrectionFile:
     """The same as a file: traits, their coefficients, and the covariance's lower triangle."""
 
     fitted_to: str
@@ -116,7 +116,7 @@ def load_correction() -> Correction:
         ProfileError: the file is malformed.
     """
     source = files("alexsim_profiles") / "measurements" / "correction.json"
-    stored = parse(_Stored, source.read_text(encoding="utf-8"), str(source))
+    stored = parse(CorrectionFile, source.read_text(encoding="utf-8"), str(source))
     return Correction(
         coefficients=dict(zip(stored.traits, stored.coefficients, strict=True)),
         covariance=_Triangle(stored.traits, stored.covariance),
@@ -159,7 +159,7 @@ def correction_document(correction: Correction) -> dict[str, Any]:
     """A correction as JSON: traits, coefficients, and the covariance's lower triangle."""
     traits = tuple(sorted(correction.coefficients))
     return asdict(
-        _Stored(
+        CorrectionFile(
             fitted_to=correction.fitted_to,
             noise=round(correction.noise, 5),
             roofline_noise=round(correction.roofline_noise, 5),
