@@ -34,6 +34,7 @@ from alexsim.train.checkpoint import RunDirectory
 from alexsim.train.records import (
     Evaluation,
     HeldOutLine,
+    LayerSize,
     PartEvaluation,
     RunConfig,
     StepLine,
@@ -248,7 +249,7 @@ CASES = {
     "step": line(StepLine(step=1, loss=2.5, top1=0.5, top5=0.25, step_s=0.5, data_wait_s=0.1)),
     "validation": line(
         ValidationLine(step=1, validation=PartEvaluation(**TESTED, epoch=1, images=2),
-                       layers={"conv1": (0.5, 0.0)}),
+                       layers={"conv1": LayerSize(0.5, 0.0)}),
         nan={"loss", "layers"},
     ),
     "held out": line(HeldOutLine(step=1, held_out=Evaluation(**TESTED)), nan={"loss"}),

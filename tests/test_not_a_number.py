@@ -36,7 +36,7 @@ from alexsim.report.page.curves import curves
 from alexsim.report.pictures import levels
 from alexsim.strict_json import json_text, json_value
 from alexsim.train.checkpoint import RunDirectory
-from alexsim.train.records import HeldOutLine, PartEvaluation, ValidationLine
+from alexsim.train.records import HeldOutLine, LayerSize, PartEvaluation, ValidationLine
 from alexsim.train.weights import load_weights, save_weights
 from alexsim_kernels import loss as loss_kernels
 from alexsim_kernels import reference
@@ -199,7 +199,7 @@ def test_old_lines_with_bare_nan_are_read_and_new_ones_are_json(tmp_path: Path) 
     (tmp_path / "metrics.jsonl").write_text(old)
     directory = RunDirectory(tmp_path)
     tested = PartEvaluation(loss=math.inf, top1=1.0, top5=1.0, epoch=1, images=3)
-    appended = ValidationLine(step=2, validation=tested, layers={"fc1": (0.1, math.nan)})
+    appended = ValidationLine(step=2, validation=tested, layers={"fc1": LayerSize(0.1, math.nan)})
     directory.append_metrics(appended)
     for _ in range(2):
         first, second = directory.metrics()

@@ -376,8 +376,9 @@ def train_document(result: TrainResult, machine: str, simulated: Simulation) -> 
         "top5": held_out.top5 if held_out else None,
         "nan_images": held_out.nan_images if held_out else None,
         "validations": [
-            {"step": one.step, "epoch": one.epoch, "images": one.images} | asdict(one.found)
-            for one in result.validations
+            {"step": line.step, "epoch": line.validation.epoch, "images": line.validation.images}
+            | asdict(line.validation)
+            for line in result.validations
         ],
         "images_per_s": result.images_per_s,
         "compute_images_per_s": result.compute_images_per_s,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from annotated_types import Ge
 
@@ -106,25 +106,12 @@ class Evaluation:
     """Images for which the network puts out NaN: they count as wrong."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerSize:
+class LayerSize(NamedTuple):
     """Mean magnitude of a layer's weights, and of what the last update added to them."""
 
-    layer: str
-    weight: float
-    increment: float
+    weight: AnyFloat
+    increment: AnyFloat
     """0 where the layer is frozen."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ValidationReport:
-    """A test on held-out images while training goes on."""
-
-    step: int
-    epoch: int
-    images: int
-    found: Evaluation
-    layers: tuple[LayerSize, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,8 +148,7 @@ class ValidationLine:
 
     step: int
     validation: PartEvaluation
-    layers: Mapping[str, tuple[AnyFloat, AnyFloat]]
-    """Of each layer the mean magnitude of its weights and of their increment."""
+    layers: Mapping[str, LayerSize]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +170,7 @@ class TrainResult:
     steps: int
     losses: tuple[float, ...]
     held_out: Evaluation | None
-    validations: tuple[ValidationReport, ...]
+    validations: tuple[ValidationLine, ...]
     images_per_s: float
     compute_images_per_s: float
     data_share: float
@@ -215,6 +201,6 @@ class Watcher:
     """Callbacks for whoever shows progress; each does nothing by default."""
 
     step: Callable[[StepReport], None] = lambda _: None
-    validation: Callable[[ValidationReport], None] = lambda _: None
+    validation: Callable[[ValidationLine], None] = lambda _: None
     note: Callable[[str], None] = lambda _: None
     preparing: Callable[[str, int, int], None] = lambda _what, _done, _total: None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import statistics as stats
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from dataclasses import asdict
 
 import torch
@@ -26,13 +26,11 @@ from alexsim.train.records import (
     Evaluation,
     HeldOutLine,
     LayerSize,
-    MetricsLine,
     PartEvaluation,
     StepLine,
     StepReport,
     TrainResult,
     ValidationLine,
-    ValidationReport,
     Watcher,
 )
 
@@ -58,7 +56,7 @@ class Run:
         self._progress, self._directory = progress, directory
         self._watch, self._interrupt = watch, interrupt
         self._hyper = Hyperparameters()
-        errors = [report.found.top1 for report in _validations(directory.metrics())]
+        errors = [line.validation.top1 for line in _validations(directory)]
         self._errors: list[float] = self._world.each({"errors": errors})[0]["errors"]
         """Of the validations so far: what a recipe's plateau goes by."""
         self._broken: dict[str, None] = {}
@@ -115,25 +113,16 @@ class Run:
         """Test some held-out images, and write down how large weights and increments are."""
         first, count = self._progress.tested(done)
         found = self._tested(self._feed.held_out(first, count))
-        state = self._executor.state()
-        report = ValidationReport(
-            step=done,
-            epoch=self._progress.epoch(done - 1),
-            images=count,
-            found=found,
-            layers=sizes_of(state, self._progress.recipe.optimizer, self._hyper)
-            if self._world.first
-            else (),
-        )
-        self._directory.append_metrics(
-            ValidationLine(
-                step=done,
-                validation=PartEvaluation(**asdict(found), epoch=report.epoch, images=count),
-                layers={one.layer: (one.weight, one.increment) for one in report.layers},
-            )
-        )
+        state = self._executor.state()  # by all processes together
+        sizes: dict[str, LayerSize] = {}
+        if self._world.first:
+            sizes = sizes_of(state, self._progress.recipe.optimizer, self._hyper)
+        epoch = self._progress.epoch(done - 1)
+        tested = PartEvaluation(**asdict(found), epoch=epoch, images=count)
+        line = ValidationLine(step=done, validation=tested, layers=sizes)
+        self._directory.append_metrics(line)
         self._errors.append(found.top1)
-        self._watch.validation(report)
+        self._watch.validation(line)
 
     def _record(self, number: int) -> None:
         """Time the second step of this process and some behind it; the first faults pages in."""
@@ -214,7 +203,7 @@ class Run:
             steps=len(records),
             losses=tuple(r.loss for r in records),
             held_out=held_out,
-            validations=tuple(_validations(self._directory.metrics())),
+            validations=tuple(_validations(self._directory)),
             images_per_s=size / stats.median(r.step_s for r in timed),
             compute_images_per_s=size / stats.median(r.step_s - r.data_wait_s for r in timed),
             data_share=sum(r.data_wait_s for r in timed) / total,
@@ -283,20 +272,8 @@ class Run:
         self._loader.refuse_many_broken(len(self._broken))
 
 
-def _validations(metrics: Sequence[MetricsLine]) -> Iterator[ValidationReport]:
-    for line in metrics:
-        if isinstance(line, ValidationLine):
-            found = asdict(line.validation)
-            yield ValidationReport(
-                step=line.step,
-                epoch=found.pop("epoch"),
-                images=found.pop("images"),
-                found=Evaluation(**found),
-                layers=tuple(
-                    LayerSize(layer=name, weight=weight, increment=increment)
-                    for name, (weight, increment) in line.layers.items()
-                ),
-            )
+def _validations(directory: RunDirectory) -> list[ValidationLine]:
+    return [line for line in directory.metrics() if isinstance(line, ValidationLine)]
 
 
 def _timed(batches: Iterator[Batch]) -> Generator[tuple[float, Batch], None, None]:
