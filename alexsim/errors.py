@@ -36,8 +36,11 @@ class PlanError(AlexsimError):
     """A plan was asked for that this network cannot have."""
 
 
-class ProfileError(AlexsimError):
-    """A spec sheet or a table of measurements is missing or malformed."""
+class ProfileError(AlexsimError, ValueError):
+    """A spec sheet or a table of measurements is missing or malformed.
+
+    A ValueError too: raised by a record while a document is read, it is told with its place.
+    """
 
 
 class DataError(AlexsimError):

@@ -30,7 +30,7 @@ from alexsim.execute.world import RENDEZVOUS, Connected, Place, World, joined
 from alexsim.network.editions import load_network
 from alexsim.plan.planner import plan
 from alexsim.plan.records import Plan
-from alexsim.recipe.recipe import load_recipe
+from alexsim.recipe.file import load_recipe
 from alexsim.train.engine import Engine
 from alexsim.train.records import TrainSettings
 

@@ -19,8 +19,8 @@ from alexsim.network.layers import Convolution, FullyConnected, ReLU, Sigmoid
 from alexsim.network.network import Network
 from alexsim.plan.planner import plan
 from alexsim.recipe.defaults import training_defaults
+from alexsim.recipe.file import load_recipe, recipe_name
 from alexsim.recipe.outlook import BATCH, Outlook, outlook
-from alexsim.recipe.recipe import load_recipe, recipe_name
 from alexsim.report.documents.networks import networks_document
 from alexsim.report.networks import about, networks_tables
 

@@ -206,8 +206,8 @@ def _instead_of_work(
         calls.append(f"{count} workers")
         yield Inline()
 
-    for module in ("packing.workers", "packing.pack", "evaluate"):
-        patch.setattr(f"alexsim.train.{module}.workers_for", inline)
+    for module in ("data.workers", "data.packed.pack", "evaluate.evaluate"):
+        patch.setattr(f"alexsim.{module}.workers_for", inline)
     patch.setattr("alexsim.data.images.worker_pool", inline)
     note("torch.set_num_threads")
     _train(patch, calls, note)

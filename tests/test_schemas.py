@@ -21,7 +21,7 @@ from alexsim.profile.records import Ceilings
 from alexsim.report.documents.base import Document, Part
 from alexsim.report.documents.plan import PlanWords, memory_document
 from alexsim.report.documents.profile import plan_document
-from alexsim.report.documents.schemas import DOCUMENTS, written
+from alexsim.report.schemas import DOCUMENTS, written
 from alexsim.simulate.simulator import on_machine, planned
 from alexsim.strict_json import json_text
 
@@ -29,7 +29,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 
 def test_schemas_are_those_that_are_written_down() -> None:
-    """Whoever means to change them: python -m alexsim.report.documents.schemas docs"""
+    """Whoever means to change them: python -m alexsim.report.schemas docs"""
     for path, text in written().items():
         assert (DOCS / path).read_text(encoding="utf-8") == text, path
     assert {path.name for path in (DOCS / "schemas").iterdir()} == {

@@ -159,11 +159,11 @@ def output_names(
     Raises:
         DataError: a file of names cannot be read.
     """
-    from alexsim.train.config import stored_settings
+    from alexsim.train.checkpoint import RunDirectory
 
     near = [*dict.fromkeys(path.absolute().parent.parent for path in images)]
     if model.is_dir():
-        near.append(Path(stored_settings(model).data))
+        near.append(Path(RunDirectory(model).config().settings.data))
     found = names_of(weights.classes, near, given)
     if not weights.classes and len(found.words) == weights.outputs:
         return names_of(sorted(found.words), near, given)

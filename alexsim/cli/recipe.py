@@ -22,7 +22,7 @@ def list_recipes(json: options.Json = False) -> None:
     Example: alexsim recipe list
     """
     from alexsim.cli.output import print_json
-    from alexsim.recipe.recipe import load_recipe, recipe_names
+    from alexsim.recipe.file import load_recipe, recipe_names
     from alexsim.report.documents.training import recipes_document
     from alexsim.report.tables import plain_table
 
@@ -49,14 +49,14 @@ def show(
     Example: alexsim recipe show 2012 -o mine.toml
     """
     from alexsim.cli.output import write_text
-    from alexsim.recipe.recipe import recipe_text
+    from alexsim.recipe.file import recipe_text
 
     text = recipe_text(name)
     if output is not None:
         write_text(output, text)
     if json:
         from alexsim.cli.output import print_json
-        from alexsim.recipe.recipe import load_recipe
+        from alexsim.recipe.file import load_recipe
         from alexsim.report.documents.training import recipes_document
 
         print_json(recipes_document({name: load_recipe(name)}))

@@ -183,7 +183,7 @@ def simulate(
     from alexsim.cli.simulated import other_choices, refuse_idle, the_machine, wanted
     from alexsim.network.editions import load_network
     from alexsim.plan.spec import PARTITIONS, POLICIES, PlanSpec
-    from alexsim.recipe.recipe import load_recipe
+    from alexsim.recipe.file import load_recipe
     from alexsim.recipe.stages import stage_times, training_of
     from alexsim.simulate.costs.libraries import load_library_for
     from alexsim.simulate.simulator import planned, simulate_network

@@ -21,8 +21,8 @@ from alexsim.execute.world import Place, World, attempt, launch
 from alexsim.network.editions import load_network
 from alexsim.plan.planner import plan
 from alexsim.train.checkpoint import RunDirectory
-from alexsim.train.config import launched_as, refuse_other_run, stored_settings
-from alexsim.train.records import TrainSettings, Watcher
+from alexsim.train.config import launched_as, refuse_other_run
+from alexsim.train.records import HeldOutLine, TrainSettings, Watcher
 
 
 def resumed(
@@ -44,7 +44,7 @@ def resumed(
         AlexsimError: an option is out of range.
         RunError: the directory holds no run, or one that is finished.
     """
-    stored = stored_settings(run_dir)
+    stored = RunDirectory(run_dir).config().settings
     split = as_partition(partition or stored.partition)
     columns = gpus or stored.gpus
     if gpus is None and split == "hybrid" and place:
@@ -100,7 +100,9 @@ def _refuse_what_is_done(run_dir: Path, settings: TrainSettings, images: Dataset
     """Refuse to go on with what is at its end; a run that was stopped before its last test may."""
     directory = RunDirectory(run_dir)
     done, wanted = directory.steps_done(), settings.steps
-    tested = any("held_out" in one and one["step"] == done for one in directory.metrics())
+    tested = any(
+        isinstance(line, HeldOutLine) and line.step == done for line in directory.metrics()
+    )
     if done > wanted or (done == wanted and (tested or not images.held_out)):
         raise RunError(
             f"{run_dir}: {done} steps are done, {wanted} were asked for; it goes on for more than"
