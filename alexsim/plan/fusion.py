@@ -1,4 +1,4 @@
-"""Which layers one kernel does together: decided here, for everyone who reads the plan.
+"""Which layers one kernel does together: a decision of the plan.
 
 A layer says which kind of kernel runs it (``kernel``), or at the end of which it can be done
 (``epilogue_of``); a backend says which of its kernels do so, and in which passes. What lies between

@@ -160,7 +160,7 @@ class Layer(ABC):
 
     @property
     def reads_all(self) -> bool:
-        """Whether it reads every column's outputs; else those of its own column."""
+        """Whether it reads every column's outputs; else those of its column."""
         return False
 
     @property
