@@ -184,8 +184,8 @@ def _pulled_by(steps: StepList, post: Op, device: int) -> int:
 def _taken_by(ops: list[Op], sends: int, collectives: Mapping[str, Collective]) -> int:
     """First position that a device reaches only after all others have taken what it sent.
 
-    That is a barrier, or a collective in which it receives from every one of them: who sends there has
-    ended all collectives before.
+    That is a barrier, or a collective in which it receives from every other device: who sends
+    there has ended all collectives before.
     """
     device = ops[sends].device_index
     takers = set(collectives[ops[sends].collective].receivers) - {device}
