@@ -44,7 +44,7 @@ class Ranks:
         self._executor = Executor(
             plan,
             replace(choices, replica=world.replica),
-            mine=(self._column,),
+            devices=(self._column,),
             place=self._place,
             transport=self.wire,
         )
