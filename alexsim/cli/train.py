@@ -256,7 +256,7 @@ def train(
     from alexsim.train.launch import Others, leave_with
 
     above_zero("--timeout", timeout)
-    place = Place.given()
+    place = Place.from_environment()
     if place is not None and place.launcher:
         leave_with(place.launcher)
     if resume is None:
