@@ -292,14 +292,22 @@ def test_calibrate_predicts_what_it_has_not_seen(
     arguments = ("simulate", "--machine", str(path), "--net", "lenet-5")
     text = path.read_text("utf-8")
     for old, new, message in (
-        ('"schema": 2', '"schema": 1', "has another schema"),
-        ('"threads": 1', '"threads": 0', "a number is missing or not positive"),
-        ('"threads": 1', '"thread": 1', "is not a calibration"),
-        ('"scatter": ', '"scatter": NaN, "x": ', "is not a calibration"),
-        ('"memory_bytes": ', '"memory_bytes": Infinity, "rounds": ', "not positive: memory_bytes"),
-        ('"per_second": ', '"per_second": NaN, "seconds": ', "not positive: rate '"),
+        ('"schema": 2', '"schema": 1', "schema 1, not 2"),
+        ('"threads": 1', '"threads": 0', "threads must be at least 1, got 0"),
+        ('"threads": 1', '"thread": 1', "missing keys ['threads'], unknown keys ['thread']"),
+        (
+            '"scatter": ',
+            '"scatter": NaN, "x": ',
+            "of this version: missing keys [], unknown keys ['x']",
+        ),
+        (
+            '"memory_bytes": ',
+            '"memory_bytes": Infinity, "rounds": ',
+            "memory_bytes must be a whole number",
+        ),
+        ('"per_second": ', '"per_second": NaN, "seconds": ', "per_second must be a finite number"),
         *(
-            ('"ops": {', f'"ops": {{"x": [[8, {bad}]],', "op 'x' at 8 images")
+            ('"ops": {', f'"ops": {{"x": [[8, {bad}]],', "ops.x")
             for bad in ("NaN", "Infinity", "0", "-1")
         ),
     ):

@@ -43,7 +43,7 @@ _LINKS = "machine.machine:link_names"
 machines = _names(*_MACHINES)
 links = _names(_LINKS)
 sheets = _names(*_MACHINES, _LINKS)
-recipes = _names("recipe.recipe:recipe_names")
+recipes = _names("recipe.file:recipe_names")
 libraries = _names("simulate.costs.libraries:library_names")
 
 

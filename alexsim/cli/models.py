@@ -148,11 +148,11 @@ def output_names(
     Raises:
         DataError: a file of names cannot be read.
     """
-    from alexsim.train.config import stored_settings
+    from alexsim.train.checkpoint import RunDirectory
 
     near = [*dict.fromkeys(path.absolute().parent.parent for path in images)]
     if model.is_dir():
-        near.append(Path(stored_settings(model).data))
+        near.append(Path(RunDirectory(model).config().settings.data))
     names = names_of(weights.classes, near, given)
     if not weights.classes and len(names.words) == weights.outputs:
         return names_of(sorted(names.words), near, given)

@@ -27,7 +27,7 @@ def list_recipes(options: Options) -> None:
 
     Example: alexsim recipe list
     """
-    from alexsim.recipe.recipe import load_recipe, recipe_names
+    from alexsim.recipe.file import load_recipe, recipe_names
     from alexsim.report.documents.training import recipes_document
     from alexsim.report.tables import plain_table
 
@@ -46,7 +46,7 @@ def show_recipe(options: ShowOptions) -> None:
 
     Example: alexsim recipe show 2012 -o mine.toml
     """
-    from alexsim.recipe.recipe import load_recipe, recipe_text
+    from alexsim.recipe.file import load_recipe, recipe_text
 
     text = recipe_text(options.name)
     if options.output is not None:

@@ -41,7 +41,7 @@ def simulate(options: SimulateOptions) -> None:
     from functools import partial
 
     from alexsim.cli.simulated import other_choices, refuse_idle, wanted
-    from alexsim.recipe.recipe import load_recipe
+    from alexsim.recipe.file import load_recipe
     from alexsim.recipe.stages import stage_times, training_of
     from alexsim.simulate.costs.libraries import load_library_for
     from alexsim.simulate.records import ILSVRC_EPOCHS

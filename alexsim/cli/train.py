@@ -46,7 +46,7 @@ def train(context: typer.Context, options: TrainOptions) -> None:
     from alexsim.execute.world import Place, joined
     from alexsim.train.launch import Others, leave_with
 
-    place = Place.given()
+    place = Place.from_environment()
     if place is not None and place.launcher:
         leave_with(place.launcher)
     resume = options.resume

@@ -21,8 +21,8 @@ from alexsim.execute.world import Place, World, attempt, launch
 from alexsim.network.editions import load_network
 from alexsim.plan.planner import plan
 from alexsim.train.checkpoint import RunDirectory
-from alexsim.train.config import launched_as, refuse_other_run, stored_settings
-from alexsim.train.records import TrainSettings, Watcher
+from alexsim.train.config import launched_as, refuse_other_run
+from alexsim.train.records import HeldOutLine, TrainSettings, Watcher
 
 
 def resumed(
@@ -34,7 +34,7 @@ def resumed(
         AlexsimError: an option is out of range.
         RunError: the directory holds no run, or one that is finished.
     """
-    stored = _divided(options, stored_settings(run_dir), watch, place)
+    stored = _divided(options, RunDirectory(run_dir).config().settings, watch, place)
     apart = apart_anyway(options, place)
     if (stored.strict and (apart or stored.partition == "hybrid")) or (stored.graph and apart):
         watch.note(
@@ -91,7 +91,9 @@ def _refuse_what_is_done(run_dir: Path, settings: TrainSettings, images: Dataset
     """Refuse to go on with what is at its end; a run that was stopped before its last test may."""
     directory = RunDirectory(run_dir)
     done, wanted = directory.steps_done(), settings.steps
-    tested = any("held_out" in record and record["step"] == done for record in directory.metrics())
+    tested = any(
+        isinstance(line, HeldOutLine) and line.step == done for line in directory.metrics()
+    )
     if done > wanted or (done == wanted and (tested or not images.held_out)):
         raise RunError(
             f"{run_dir}: {done} steps are done, {wanted} were asked for; it goes on for more than"

@@ -25,7 +25,8 @@ from alexsim.plan.choices import TransportName
 from alexsim.plan.planner import plan
 from alexsim.plan.records import OpKind, Plan
 from alexsim.recipe.defaults import training_defaults
-from alexsim.recipe.recipe import Recipe, load_recipe, recipe_name
+from alexsim.recipe.file import load_recipe, recipe_name
+from alexsim.recipe.recipe import Recipe
 from alexsim.train.config import steps_of
 from alexsim.train.engine import refuse_what_does_not_fit
 from alexsim.train.initial import refuse_not_finite, refuse_other_layers

@@ -70,9 +70,9 @@ _Lives = TypeVar("_Lives", _Group, _Room)
 def lay_out(device: int, steps: StepList, pieces: list[Piece]) -> Layout:
     """Give every piece of one device its block, address and lifetime."""
     ops, policy = steps.ops[device], steps.spec.policy
-    mine = [piece for piece in pieces if piece.device == device]
-    lives = _lifetimes(device, steps, mine, whole_step=policy != "reuse")
-    groups = _groups(mine, lives, policy)
+    device_pieces = [piece for piece in pieces if piece.device == device]
+    lives = _lifetimes(device, steps, device_pieces, whole_step=policy != "reuse")
+    groups = _groups(device_pieces, lives, policy)
     rooms = _rooms(device, steps, groups)
     if policy == "reuse":
         arena = _pack(rooms, len(ops))
@@ -136,7 +136,7 @@ def _lifetimes(
     if whole_step:
         return {piece.name: (0, end) for piece in pieces}
     touched: dict[str, list[int]] = {}
-    collectives = {one.name: one for one in steps.collectives}
+    collectives = {collective.name: collective for collective in steps.collectives}
     for position, op in enumerate(ops):
         for name in (*op.reads, *op.writes):
             touched.setdefault(name, []).append(position)
@@ -184,7 +184,7 @@ def _pulled_by(steps: StepList, post: Op, device: int) -> int:
 def _taken_by(ops: list[Op], sends: int, collectives: Mapping[str, Collective]) -> int:
     """First position that a device reaches only after all others have taken what it sent.
 
-    That is a barrier, or a collective in which it receives from every one of them: whoever sends
+    That is a barrier, or a collective in which it receives from every other device: who sends
     there has ended all collectives before.
     """
     device = ops[sends].device_index
@@ -228,7 +228,7 @@ def _groups(pieces: list[Piece], lives: dict[str, tuple[int, int]], policy: Poli
 
 
 def _rooms(device: int, steps: StepList, groups: list[_Group]) -> list[_Room]:
-    """Blocks: the outputs that an input is made of lie side by side in one."""
+    """Blocks; the outputs that an input is made of lie side by side in one block."""
     group_of = {piece.name: group for group in groups for piece in group.pieces}
     rooms: dict[str, _Room] = {}
     joined: dict[tuple[str, ...], str] = {}

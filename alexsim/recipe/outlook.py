@@ -14,7 +14,8 @@ from alexsim.plan.fit import fit
 from alexsim.plan.planner import plan
 from alexsim.plan.tables import flop_table
 from alexsim.recipe.defaults import Defaults, training_defaults
-from alexsim.recipe.recipe import Recipe, load_recipe
+from alexsim.recipe.file import load_recipe
+from alexsim.recipe.recipe import Recipe
 from alexsim.units import format_bytes
 
 BATCH = 128

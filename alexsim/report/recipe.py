@@ -20,7 +20,7 @@ def stages_table(stages: Sequence[StageTimes]) -> RenderableType:
     for one in stages:
         first = one.stage.from_epoch
         rates = [f"{one.stage.weight_rate:g}"]
-        rates += [f"{layer} {rate:g}" for layer, rate in one.stage.layer_rates]
+        rates += [f"{layer} {rate:g}" for layer, rate in one.stage.layer_rates.items()]
         out.add_row(
             f"{first} to {first + one.epochs - 1}",
             ", ".join(rates),

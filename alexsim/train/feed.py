@@ -96,7 +96,7 @@ def told_statistics(
     }
     return Statistics(
         **{
-            name: world.told(torch.from_numpy(value), patient=True).numpy()
+            name: world.broadcast(torch.from_numpy(value), patient=True).numpy()
             for name, value in own.items()
         }
     )

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import IO
 
 from alexsim.errors import TrainingError
-from alexsim.execute.world import LAUNCHER, RENDEZVOUS, Place, here
+from alexsim.execute.world import LAUNCHER, RENDEZVOUS, Place, arrival_file
 
 _ENDING_S = 10.0
 _LOOK_S = 0.05
@@ -78,7 +78,7 @@ class Others:
         missing = set(range(1, self._size))
         while missing:
             for rank, process in enumerate(self._running, start=1):
-                if here(meeting, rank).exists():
+                if arrival_file(meeting, rank).exists():
                     missing.discard(rank)
                 elif process.poll() is not None:
                     raise TrainingError(

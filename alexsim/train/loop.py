@@ -165,7 +165,7 @@ def _restore(
     newest, world = directory.newest_checkpoint(), engine.world
     done, state = directory.load_checkpoint(newest) if newest else (0, None)
     known = torch.tensor([done, state is not None, initial is not None], dtype=torch.int64)
-    done, resumed, begun_elsewhere = (int(one) for one in world.told(known, patient=True))
+    done, resumed, begun_elsewhere = (int(one) for one in world.broadcast(known, patient=True))
     engine.enter(progress.stage(done))
     if resumed:
         engine.load(state or {})

@@ -42,7 +42,7 @@ class Progress:
             bias_rate=stage.bias_rate / divisor,
             momentum=recipe.momentum,
             weight_decay=recipe.weight_decay,
-            layer_rates=tuple((layer, rate / divisor) for layer, rate in stage.layer_rates),
+            layer_rates=tuple((la, rate / divisor) for la, rate in stage.layer_rates.items()),
             nesterov=recipe.nesterov,
             decay_all=recipe.decay_all,
             beta2=recipe.beta2,
@@ -72,7 +72,7 @@ def sizes_of(
     state: Mapping[str, torch.Tensor],
     optimizer: Optimizer = "sgd-2012",
     rates: Hyperparameters | None = None,
-) -> tuple[LayerSize, ...]:
+) -> dict[str, LayerSize]:
     """Mean magnitude of every layer's weights and of their last increment, columns together.
 
     The increment is what the rule's state says of it: Nesterov's look ahead and AdamW's decay leave
@@ -90,14 +90,10 @@ def sizes_of(
             total, count = sums.setdefault(layer, {}).get(what, (0.0, 0))
             total += found.abs().sum(dtype=torch.float64).item()
             sums[layer][what] = (total, count + tensor.numel())
-    return tuple(
-        LayerSize(
-            layer=layer,
-            weight=_mean(found["weight"]),
-            increment=_mean(found.get("weight.momentum", (0.0, 1))),
-        )
+    return {
+        layer: LayerSize(_mean(found["weight"]), _mean(found.get("weight.momentum", (0.0, 1))))
         for layer, found in sums.items()
-    )
+    }
 
 
 def _increment(

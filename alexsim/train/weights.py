@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -14,13 +15,13 @@ from safetensors.torch import save_file
 
 from alexsim.data.augmentation import Normalisation
 from alexsim.data.statistics import Floats
+from alexsim.documents import Named, parse, read
 from alexsim.errors import RunError
 from alexsim.files import unfinished
 from alexsim.network.editions import load_network
 from alexsim.network.network import Network, letter
 from alexsim.network.update_rules import is_state
 from alexsim.train.checkpoint import RunDirectory
-from alexsim.train.config import stored_settings
 
 _FORMAT = "alexsim-weights-1"
 _MEAN = "mean_image"
@@ -109,19 +110,19 @@ def state_shapes(network: Network) -> dict[str, tuple[int, ...]]:
 
 def _of_run(path: Path) -> Weights:
     directory = RunDirectory(path)
-    settings, config = stored_settings(path), directory.config()
+    config = directory.config()
     newest = directory.newest_checkpoint()
     if newest is None:
         raise RunError(f"{path}: the run has no checkpoint yet")
     _, state = directory.load_checkpoint(newest)
-    normalisation = settings.recipe.normalisation
+    normalisation = config.settings.recipe.normalisation
     measured = directory.statistics() if normalisation == "mean-image" else None
     if normalisation == "mean-image" and measured is None:
         raise RunError(f"{path}: the run's mean image is gone")
     return Weights(
-        network=settings.network,
+        network=config.settings.network,
         state={name: value for name, value in state.items() if not is_state(name)},
-        classes=tuple(config["classes"]),
+        classes=config.classes,
         normalisation=normalisation,
         mean=measured.mean if measured else None,
     )
@@ -138,22 +139,26 @@ def _of_file(path: Path) -> Weights:
         raise RunError(
             f"{path}: no weights of alexsim in it (`alexsim model import` takes those of others)"
         )
+    head = read(_Head, metadata, f"{path}: its metadata", RunError)
     mean = tensors.pop(_MEAN, None)
-    try:
-        return Weights(
-            network=metadata["network"],
-            state=tensors,
-            classes=tuple(json.loads(metadata["classes"])),
-            normalisation=_normalisation(metadata["normalisation"]),
-            mean=None if mean is None else mean.numpy(),
-        )
-    except (KeyError, ValueError) as error:
-        raise RunError(f"{path}: its metadata lacks or garbles {error}") from error
+    return Weights(
+        network=head.network,
+        state=tensors,
+        classes=head.classes,
+        normalisation=head.normalisation,
+        mean=None if mean is None else mean.numpy(),
+    )
 
 
-def _normalisation(text: str) -> Normalisation:
-    if text == "mean-image":
-        return "mean-image"
-    if text == "channels":
-        return "channels"
-    raise ValueError(text)
+def _classes(text: str) -> tuple[str, ...]:
+    return parse(tuple[str, ...], text, "a list of names")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Head:
+    """Metadata of a file of weights: texts."""
+
+    format: str
+    network: str
+    classes: Annotated[tuple[str, ...], Named(_classes)]
+    normalisation: Normalisation

@@ -110,7 +110,7 @@ def _packed(root: Path, pool: ProcessPoolExecutor, check: bool) -> Inspection:
     index = read_index(root)
     damaged = tuple(verify(root, index, pool)) if check else None
     members = read_members(root, index)
-    train = index.images("train")
+    train = index.images["train"]
     parts = {"train": members[:train], "val": members[train:]}
     count = {s: np.bincount(parts[s]["label"], minlength=len(index.classes)) for s in SPLITS}
     side = index.settings.side
@@ -128,7 +128,7 @@ def _packed(root: Path, pool: ProcessPoolExecutor, check: bool) -> Inspection:
         other=index.other,
         damaged=damaged,
         settings=index.settings,
-        shards=len(index.shards),
+        shards=len(index.all_shards),
     )
 
 

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import PIL.features
@@ -26,6 +25,7 @@ from alexsim.data.packed.records import (
     PARTS,
     SPLITS,
     PackIndex,
+    PackPlan,
     PackSettings,
     PackWatch,
     ShardDone,
@@ -37,8 +37,10 @@ from alexsim.data.packed.shard import CHANNELS, Sums, make_shard, part_of, read_
 from alexsim.data.sources.listing import Integers, Listing
 from alexsim.data.sources.source import SourceChoices, list_source
 from alexsim.data.workers import Asked, workers_for
+from alexsim.documents import load
 from alexsim.errors import DataError
 from alexsim.files import drop_unfinished, write_whole
+from alexsim.names import name_text
 
 _PLAN, _LOCK = "plan.json", "lock"
 _LOOK_UP_S = 0.5
@@ -118,18 +120,18 @@ def _only_one(target: Path) -> Iterator[None]:
         yield
 
 
-def _plan(source: Path, listing: Listing, settings: PackSettings) -> dict[str, Any]:
+def _plan(source: Path, listing: Listing, settings: PackSettings) -> PackPlan:
     digest = hashlib.blake2b(digest_size=16)
     for part in (listing.names, [c.wnid for c in listing.classes]):
         digest.update("\n".join(part).encode(errors="surrogateescape"))
     for column in (listing.first, listing.second, listing.label, listing.held_out):
         digest.update(column.tobytes())
-    return {
-        "source": str(source.absolute()),
-        "listing": digest.hexdigest(),
-        "settings": asdict(settings),
-        "versions": versions(),
-    }
+    return PackPlan(
+        source=name_text(str(source.absolute())),
+        listing=digest.hexdigest(),
+        settings=settings,
+        versions=versions(),
+    )
 
 
 def versions() -> dict[str, str]:
@@ -141,17 +143,18 @@ def versions() -> dict[str, str]:
     }
 
 
-def _settle_plan(target: Path, plan: dict[str, Any]) -> None:
+def _settle_plan(target: Path, plan: PackPlan) -> None:
     path = target / PARTS / _PLAN
     if not path.exists():
-        write_whole(path, (json.dumps(plan, indent=2) + "\n").encode())
+        write_whole(path, (json.dumps(asdict(plan), indent=2) + "\n").encode())
         return
-    before = json.loads(path.read_text(encoding="utf-8"))
+    before = load(PackPlan, path, "plan of a packed set", DataError)
     what = {"listing": "from other files", "settings": "with other settings"}
     what |= {"versions": "by other versions", "source": "from elsewhere"}
-    changed = next((words for key, words in what.items() if before.get(key) != plan[key]), None)
-    if changed:
-        raise DataError(f"{target}: begun {changed}; finish it so, or remove it: {target / PARTS}")
+    for key, changed in what.items():
+        if getattr(before, key) != getattr(plan, key):
+            parts = target / PARTS
+            raise DataError(f"{target}: begun {changed}; finish it so, or remove it: {parts}")
 
 
 def _shards(
