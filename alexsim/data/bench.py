@@ -108,7 +108,7 @@ def _drain(
         images += batch_size
         waited_s += got - asked
         if pace:
-            # The step on a device of its own: it leaves this machine's cores to the loader.
+            # The step runs on another device: it leaves this machine's cores to the loader.
             time.sleep(batch_size / pace)
     return images, waited_s
 

@@ -114,12 +114,12 @@ def _no_split(dataset: Dataset, name: str) -> DataError:
     )
 
 
-def _usable(found: Dataset, most_classes: int) -> Dataset:
-    root, classes = found.root, found.classes
+def _usable(dataset: Dataset, most_classes: int) -> Dataset:
+    root, classes = dataset.root, dataset.classes
     if len(classes) == 1:
         raise DataError(f"--data {root}: only one class, {classes[0]!r}; training needs two")
     if len(classes) > most_classes:
         raise DataError(
             f"--data {root}: {len(classes)} classes, but the network has {most_classes} outputs"
         )
-    return found
+    return dataset

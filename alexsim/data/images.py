@@ -136,7 +136,7 @@ def read_square(piece: Piece, side: int, channels: int) -> Pixels:
     about half the time (``tests/benchmarks/decoders.py``). Everything else is Pillow's.
 
     Raises:
-        OSError, SyntaxError, ValueError: it is no whole image, or not the one that was packed.
+        OSError, SyntaxError, ValueError: it is no whole image, or not the packed image.
     """
     if piece.length < 0:
         return load_square(piece.path, side, channels)
@@ -150,7 +150,7 @@ def read_square(piece: Piece, side: int, channels: int) -> Pixels:
             square: Pixels = simplejpeg.decode_jpeg(data, colours)
             return square.reshape(side, side, channels)
     except ValueError:
-        # No JPEG, or none that it knows: whether it is an image is for Pillow to say.
+        # No JPEG, or a kind that simplejpeg does not read: Pillow decides whether it is an image.
         pass
     return load_square(io.BytesIO(data), side, channels)
 

@@ -42,7 +42,7 @@ class Spread(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassCount:
-    """Images of one class, as far as they were found whole."""
+    """Images of one class in each split."""
 
     image_class: ImageClass
     train: int
@@ -78,7 +78,7 @@ class Inspection:
     @property
     def images(self) -> int:
         """Images of both splits."""
-        return sum(one.train + one.val for one in self.classes)
+        return sum(count.train + count.val for count in self.classes)
 
 
 def inspect(
@@ -93,7 +93,7 @@ def inspect(
     """Look at a packed folder or at a source of any form.
 
     Args:
-        choices: how a source is read where it does not tell itself.
+        choices: how a source is read where its files do not say it.
         most: images of a source to decode at most, evenly spread; a packed set's are not decoded.
         check: compare a packed set with its checksums.
 
@@ -144,8 +144,10 @@ class _Seen(NamedTuple):
 
 
 def _source(root: Path, listing: Listing, seen: Sequence[_Seen]) -> Inspection:
-    whole = [one for one in seen if one.broken is None]
-    sizes = [_spread([getattr(one, key) for one in whole]) for key in ("width", "height", "bytes")]
+    whole = [image for image in seen if image.broken is None]
+    sizes = [
+        _spread([getattr(image, key) for image in whole]) for key in ("width", "height", "bytes")
+    ]
     classes = len(listing.classes)
     held_out, label = listing.held_out, listing.label
     return Inspection(
@@ -160,7 +162,7 @@ def _source(root: Path, listing: Listing, seen: Sequence[_Seen]) -> Inspection:
         width=sizes[0],
         height=sizes[1],
         bytes=sizes[2],
-        formats=dict(Counter(one.format for one in whole).most_common()),
+        formats=dict(Counter(image.format for image in whole).most_common()),
         skipped=(
             *listing.skipped,
             *(Skipped(file=s.name, reason=s.broken) for s in seen if s.broken),
@@ -182,8 +184,8 @@ def _examine(
         _task(listing, chosen[i : i + _TASK_IMAGES]) for i in range(0, len(chosen), _TASK_IMAGES)
     ]
     seen: list[_Seen] = []
-    for found in pool.map(_look, tasks):
-        seen += found
+    for images in pool.map(_look, tasks):
+        seen += images
         progress(len(seen), len(chosen))
     return seen
 
@@ -230,8 +232,8 @@ def _counts(
     classes: Sequence[ImageClass], train: Integers, val: Integers
 ) -> tuple[ClassCount, ...]:
     return tuple(
-        ClassCount(image_class=one, train=int(a), val=int(b))
-        for one, a, b in zip(classes, train, val, strict=True)
+        ClassCount(image_class=image_class, train=int(training), val=int(held_out))
+        for image_class, training, held_out in zip(classes, train, val, strict=True)
     )
 
 
@@ -274,9 +276,9 @@ def _tiles(root: Path, choices: SourceChoices | None, tiles: int) -> Iterator[Pi
     listing = list_source(root, choices)
     count = len(listing.names)
     chosen = np.unique(np.linspace(0, count - 1, min(tiles, count)).astype(np.int64))
-    found = dict(bytes_of(_task(listing, chosen)))
+    encoded = dict(bytes_of(_task(listing, chosen)))
     for place in range(len(chosen)):
-        yield _tile(found[place] or b"")
+        yield _tile(encoded[place] or b"")
 
 
 def _tile(data: bytes) -> Pixels | None:

@@ -71,7 +71,7 @@ def pack(
             return _whole(target, settings, watch)
         # A source that is refused leaves no trace.
         listing = _listed(source, choices, watch)
-        with _only_one(target):
+        with _locked(target):
             _settle_plan(target, _plan(source, listing, settings))
             shards = _shards(target, listing, settings, workers, watch)
             index = _finish(target, listing, settings, shards)
@@ -85,7 +85,7 @@ def pack(
 
 def _listed(source: Path, choices: SourceChoices | None, watch: PackWatch) -> Listing:
     try:
-        return list_source(source, choices, found=watch.listing)
+        return list_source(source, choices, progress=watch.listing)
     except OSError as error:
         where = error.filename or source
         raise DataError(f"cannot read {where}: {error.strerror or error}") from error
@@ -103,7 +103,7 @@ def _whole(target: Path, settings: PackSettings, watch: PackWatch) -> PackIndex:
 
 
 @contextmanager
-def _only_one(target: Path) -> Iterator[None]:
+def _locked(target: Path) -> Iterator[None]:
     """Hold the target against a second packer; the system lets go when this process dies."""
     if target.is_dir() and not (target / PARTS).is_dir() and any(target.iterdir()):
         raise DataError(f"{target} is not empty; shards go into a folder of their own")
@@ -147,9 +147,9 @@ def _settle_plan(target: Path, plan: dict[str, Any]) -> None:
         write_whole(path, (json.dumps(plan, indent=2) + "\n").encode())
         return
     before = json.loads(path.read_text(encoding="utf-8"))
-    what = {"listing": "from other files", "settings": "with other settings"}
-    what |= {"versions": "by other versions", "source": "from elsewhere"}
-    changed = next((words for key, words in what.items() if before.get(key) != plan[key]), None)
+    causes = {"listing": "from other files", "settings": "with other settings"}
+    causes |= {"versions": "by other versions", "source": "from elsewhere"}
+    changed = next((words for key, words in causes.items() if before.get(key) != plan[key]), None)
     if changed:
         raise DataError(f"{target}: begun {changed}; finish it so, or remove it: {target / PARTS}")
 
@@ -157,7 +157,7 @@ def _settle_plan(target: Path, plan: dict[str, Any]) -> None:
 def _shards(
     target: Path, listing: Listing, settings: PackSettings, workers: int, watch: PackWatch
 ) -> list[ShardDone]:
-    """Every shard, written or found whole; a few tasks wait at a time, for they hold names."""
+    """Every shard, written now or before; only a few tasks wait at a time, for they hold names."""
     kept = {path.name.removesuffix(".npz") for path in (target / PARTS).glob("*.npz")}
     total, done, new = len(listing.names), 0, 0
     finished: dict[str, ShardDone] = {}

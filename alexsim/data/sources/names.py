@@ -32,10 +32,10 @@ def names_beside(source: Path, given: Path | None) -> Mapping[str, str]:
         DataError: the given file cannot be read, or has no such lines.
     """
     if given is not None:
-        found = _names_in(given)
-        if not found:
+        words = _names_in(given)
+        if not words:
             raise DataError(f"{given}: no lines such as `n01440764 tench, Tinca tinca`")
-        return found
+        return words
     if path := _beside(source, _NAME_FILES):
         return _names_in(path)
     meta = _kit_file(source, _META)
@@ -45,10 +45,10 @@ def names_beside(source: Path, given: Path | None) -> Mapping[str, str]:
 def validation_labels(
     folder: Path, given: Path | None, scheme: LabelScheme | None
 ) -> ValidationLabels | None:
-    """Read what labels the validation images have; None if nothing near says.
+    """Read the labels of the validation images; None if no file near has them.
 
     Raises:
-        DataError: the file cannot be read, or the scheme needs one that is not there.
+        DataError: the file cannot be read, or the scheme needs a file that is missing.
     """
     path = given or _beside(folder, _LABEL_FILES) or _kit_file(folder, _TRUTH)
     if path is None:
@@ -92,7 +92,7 @@ def _names_in(path: Path) -> dict[str, str]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        # Names are bytes: what they are called in a file, they are called on the disk.
+        # Names are bytes: the file spells them as the disk does.
         text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
