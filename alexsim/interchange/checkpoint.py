@@ -168,13 +168,13 @@ def under(prefix: str) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first few of them."""
+    """The first few names, and how many more there are."""
     more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
 
 
 def _leaves(loaded: object) -> Iterator[_Leaf]:
-    """Depth first; a container that stands in several places in its first one only."""
+    """Depth first; a container that stands in several places counts at the first alone."""
     stack, seen = [("", 0, loaded)], set()
     while stack:
         name, container, value = stack.pop()
@@ -188,11 +188,11 @@ def _leaves(loaded: object) -> Iterator[_Leaf]:
         elif id(value) not in seen:
             seen.add(id(value))
             before = f"{name}." if name else ""
-            stack += [(f"{before}{key}", id(value), one) for key, one in inside][::-1]
+            stack += [(f"{before}{key}", id(value), item) for key, item in inside][::-1]
 
 
 def _by_prefix(tensors: Iterable[_Leaf], names: Iterable[str]) -> dict[Words, dict[str, _Leaf]]:
-    """Those that end in one of the names, by what stands before it."""
+    """The tensors whose names end in one of ``names``, by the prefix before it."""
     ends: dict[str, list[tuple[str, Words]]] = {}
     for name in names:
         *_, last = words = tuple(name.split("."))
@@ -252,7 +252,7 @@ def _real(leaf: _Leaf, path: Path) -> torch.Tensor:
 
 def _pickled(path: Path) -> object:
     try:
-        # PyTorch warns of what then fails; of a path it would judge by the ending.
+        # PyTorch warns before it fails; a path it would judge by its ending.
         with (
             path.open("rb") as file,
             warnings.catch_warnings(action="ignore"),
@@ -270,7 +270,7 @@ def _pickled(path: Path) -> object:
             " file is run; whoever made it can save the state_dict alone"
         ) from error
     except Exception as error:
-        # What is no such file fails in whatever way its bytes lead to.
+        # Bytes of another format may raise anything.
         first = re.split(r"\n|\. ", str(error))[0]
         raise InterchangeError(f"{path} is no file of torch.save: {first}") from error
 
