@@ -141,11 +141,12 @@ class TerminalWatch:
         )
 
     def _validation(self, report: ValidationReport) -> None:
-        found = report.found
+        evaluation = report.evaluation
         self._say(
             f"validation after step {report.step} (epoch {report.epoch}), {report.images} images:"
-            f" loss {found.loss:.3f}  top-1 {found.top1:.3f}  top-5 {found.top5:.3f}"
-            + (f"  NaN for {found.nan_images} images" if found.nan_images else "")
+            f" loss {evaluation.loss:.3f}  top-1 {evaluation.top1:.3f}"
+            f"  top-5 {evaluation.top5:.3f}"
+            + (f"  NaN for {evaluation.nan_images} images" if evaluation.nan_images else "")
         )
         sizes = "  ".join(
             f"{one.layer} {one.weight:.1e}/{one.increment:.1e}" for one in report.layers

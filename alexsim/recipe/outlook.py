@@ -73,21 +73,21 @@ def outlook(network: Network, *, budget_bytes: int, cores: int | None = None) ->
 
 
 def _fitting(network: Network, recipe: Recipe, budget_bytes: int) -> tuple[int, str]:
-    """The default batch and the first policy that holds it, or the largest batch of the last one.
+    """The default batch and the first policy that holds it, or the last policy's largest batch.
 
     A batch of 0 where no image fits.
     """
     for policy in POLICIES:
-        made = plan(
+        planned = plan(
             network,
             batch_size=BATCH,
             policy=policy,
             backend="aten",
             optimizer=recipe.optimizer,
         )
-        if all(device.total_bytes <= budget_bytes for device in made.devices):
+        if all(device.total_bytes <= budget_bytes for device in planned.devices):
             return BATCH, "" if policy == POLICIES[0] else f"--policy {policy}"
-    batch = fit(made, budget_bytes).largest_batch_size
+    batch = fit(planned, budget_bytes).largest_batch_size
     return batch, f"--policy {policy} --batch {batch}" if batch else ""
 
 

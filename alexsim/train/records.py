@@ -41,7 +41,7 @@ class TrainSettings(PlanChoices):
     strict: bool = False
     """A process per device, whose allocator keeps the budget too."""
     order: Order = "shuffled"
-    """In which training images come."""
+    """The order in which training images come."""
     init_from: str = ""
     """Run or file whose weights it begins with."""
     new_head: bool = False
@@ -87,7 +87,7 @@ class ValidationReport:
     step: int
     epoch: int
     images: int
-    found: Evaluation
+    evaluation: Evaluation
     layers: tuple[LayerSize, ...]
 
 

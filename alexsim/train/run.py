@@ -54,7 +54,7 @@ class Run:
         self._progress, self._directory = progress, directory
         self._watch, self._interrupt = watch, interrupt
         self._hyper = Hyperparameters()
-        errors = [report.found.top1 for report in _validations(directory.metrics())]
+        errors = [report.evaluation.top1 for report in _validations(directory.metrics())]
         self._errors: list[float] = self._world.each({"errors": errors})[0]["errors"]
         """Of the validations so far: what a recipe's plateau goes by."""
         self._broken: dict[str, None] = {}
@@ -110,13 +110,13 @@ class Run:
     def _validate(self, done: int) -> None:
         """Test some held-out images, and write down how large weights and increments are."""
         first, count = self._progress.tested(done)
-        found = self._tested(self._feed.held_out(first, count))
+        evaluation = self._tested(self._feed.held_out(first, count))
         state = self._executor.state()
         report = ValidationReport(
             step=done,
             epoch=self._progress.epoch(done - 1),
             images=count,
-            found=found,
+            evaluation=evaluation,
             layers=sizes_of(state, self._progress.recipe.optimizer, self._hyper)
             if self._world.first
             else (),
@@ -124,11 +124,11 @@ class Run:
         self._directory.append_metrics(
             {
                 "step": done,
-                "validation": asdict(found) | {"epoch": report.epoch, "images": count},
-                "layers": {one.layer: [one.weight, one.increment] for one in report.layers},
+                "validation": asdict(evaluation) | {"epoch": report.epoch, "images": count},
+                "layers": {size.layer: [size.weight, size.increment] for size in report.layers},
             }
         )
-        self._errors.append(found.top1)
+        self._errors.append(evaluation.top1)
         self._watch.validation(report)
 
     def _record(self, number: int) -> None:
@@ -158,7 +158,7 @@ class Run:
             yield
 
     def _sampled(self, sample: Sample) -> None:
-        """Keep a sample; a full disk is reported by who writes the metrics."""
+        """Keep a sample; a full disk is reported where metrics are written."""
         with contextlib.suppress(RunError):
             self._directory.append_telemetry(asdict(sample))
 
@@ -177,13 +177,13 @@ class Run:
             images, labels = _tensors(batch)
             context = self._executor.evaluate(images, labels)
             self._count_broken(batch)
-            for values, found in (
+            for values, figures in (
                 (losses, context.losses),
                 (top1, context.top1),
                 (top5, context.top5),
             ):
-                assert found is not None
-                values.append(found[: batch.valid])
+                assert figures is not None
+                values.append(figures[: batch.valid])
         each = torch.cat(losses)
         return Evaluation(
             loss=each.mean().item(),
@@ -285,12 +285,12 @@ class Run:
 def _validations(metrics: Sequence[Mapping[str, Any]]) -> Iterator[ValidationReport]:
     for record in metrics:
         if "validation" in record:
-            found = dict(record["validation"])
+            stored = dict(record["validation"])
             yield ValidationReport(
                 step=record["step"],
-                epoch=found.pop("epoch"),
-                images=found.pop("images"),
-                found=Evaluation(**found),
+                epoch=stored.pop("epoch"),
+                images=stored.pop("images"),
+                evaluation=Evaluation(**stored),
                 layers=tuple(
                     LayerSize(layer=name, weight=weight, increment=increment)
                     for name, (weight, increment) in record["layers"].items()
