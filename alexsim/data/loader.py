@@ -152,15 +152,9 @@ class Loader:
     ) -> Iterator[Batch]:
         size, total = self._batch_size, len(samples) * len(views)
         # Views of one image stand side by side: it is decoded once for those of a batch.
+        draw = partial(self._test_task, samples, views, needs_readable=needs_readable)
         return self._ahead(
-            partial(
-                self._test_task,
-                samples,
-                views,
-                range(first, min(first + size, total)),
-                needs_readable,
-            )
-            for first in range(0, total, size)
+            partial(draw, range(first, min(first + size, total))) for first in range(0, total, size)
         )
 
     def refuse_many_broken(self, broken: int) -> None:

@@ -83,13 +83,8 @@ def training_of(
     )
     if stages:
         days = sum(times.days for times in stages)
-        intervals = [
-            times.simulation.training_days_interval(images, times.epochs) for times in stages
-        ]
-        bounds = Interval(
-            low=sum(interval.low for interval in intervals),
-            high=sum(interval.high for interval in intervals),
-        )
+        each = [times.simulation.training_days_interval(images, times.epochs) for times in stages]
+        bounds = Interval(low=sum(span.low for span in each), high=sum(span.high for span in each))
     return Training(
         images=images,
         epochs=epochs,

@@ -14,8 +14,10 @@ from alexsim.units import format_bytes
 _MINUTE, _HOUR = 60, 3600
 
 
-def networks_tables(found: Sequence[Outlook], *, budget_bytes: int, cores: int) -> RenderableType:
-    """What each is, and what `alexsim train --net NAME` does with it; within 80 columns."""
+def networks_tables(
+    outlooks: Sequence[Outlook], *, budget_bytes: int, cores: int
+) -> RenderableType:
+    """Every network, and what `alexsim train --net NAME` does with it; within 80 columns."""
     what = plain_table("Networks", "name", "parameters", "title")
     what.columns[2].justify, what.columns[2].no_wrap = "left", False
     how = plain_table(
@@ -24,19 +26,19 @@ def networks_tables(found: Sequence[Outlook], *, budget_bytes: int, cores: int) 
     )  # fmt: skip
     how.columns[5].justify = "left"
     why: dict[str, list[str]] = {}
-    for one in found:
-        network = one.network
+    for outlook in outlooks:
+        network = outlook.network
         what.add_row(network.name, f"{network.parameters:,}", network.title)
-        if one.seconds is None:
-            why.setdefault(one.refused, []).append(network.name)
+        if outlook.seconds is None:
+            why.setdefault(outlook.refused, []).append(network.name)
             continue
         how.add_row(
             network.name,
-            f"{one.weight_rate:g}",
-            str(one.defaults.steps),
-            str(one.batch_size),
-            about(one.seconds),
-            one.options,
+            f"{outlook.weight_rate:g}",
+            str(outlook.defaults.steps),
+            str(outlook.batch_size),
+            about(outlook.seconds),
+            outlook.options,
         )
     notes = [f"Not trained here: {', '.join(names)} ({text})." for text, names in why.items()]
     notes.append(

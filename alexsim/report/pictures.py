@@ -54,11 +54,11 @@ def grid(weights: NDArray[np.float32]) -> Pixels:
     count, _, height, width = weights.shape
     across = _across(count)
     down = math.ceil(count / across)
-    made = np.full((down * (height + 1) + 1, across * (width + 1) + 1, 3), 255, dtype=np.uint8)
-    for index, one in enumerate(levels(weights)):
+    pixels = np.full((down * (height + 1) + 1, across * (width + 1) + 1, 3), 255, dtype=np.uint8)
+    for index, filter_pixels in enumerate(levels(weights)):
         top, left = (index // across) * (height + 1) + 1, (index % across) * (width + 1) + 1
-        made[top : top + height, left : left + width] = one
-    return made
+        pixels[top : top + height, left : left + width] = filter_pixels
+    return pixels
 
 
 def _across(count: int) -> int:
@@ -98,7 +98,7 @@ class Canvas:
     def paste(self, pixels: Image.Image, left: int, top: int, side: int = 0) -> None:
         """Put an image there, in the middle of a square where its ``side`` is given.
 
-        A line around it shows where white ones end.
+        A line around it shows where white images end.
         """
         x, y = (
             at + max(0, side - extent) // 2

@@ -100,36 +100,26 @@ class Rows:
         Raises:
             DataError: there are no training images, or no held-out image has one of their classes.
         """
-        container, first, second, class_of_row, split = (
-            np.array(c, dtype=np.int64) for c in self._columns
-        )
+        container, first, second, code, split = (np.array(c, dtype=np.int64) for c in self._columns)
         train = split == SOURCE_SPLITS.index("train")
         known = tuple(self._classes)
-        classes = ordered({known[i] for i in np.unique(class_of_row[train])} - {""}, self.declared)
+        classes = ordered({known[i] for i in np.unique(code[train])} - {""}, self.declared)
         if not classes:
             raise DataError(self._without_training(train.any(), split))
         place = {name: number for number, name in enumerate(classes)}
-        label = np.array([place.get(name, -1) for name in known], dtype=np.int64)[class_of_row]
+        label = np.array([place.get(name, -1) for name in known], dtype=np.int64)[code]
         held = self._held_out(split, label, labels(needed=False) is not None)
         strange = not (label[held] >= 0).any()
-        file_labels = labels(
-            needed=bool(held.any() and (strange or (class_of_row[held] == 0).any()))
-        )
-        if file_labels is not None:
-            self._label(
-                label,
-                held & ((class_of_row == 0) | strange | file_labels.given),
-                file_labels,
-                classes,
-                words,
-            )
-        elif held.any() and not class_of_row[held].any():
+        given = labels(needed=bool(held.any() and (strange or (code[held] == 0).any())))
+        if given is not None:
+            self._label(label, held & ((code == 0) | strange | given.given), given, classes, words)
+        elif held.any() and not code[held].any():
             raise DataError(
                 f"{self._containers_of(container[held])}: images without classes; `alexsim data"
                 " pack --val-labels FILE` reads them"
             )
         if held.any() and not (label[held] >= 0).any():
-            others = {known[i] for i in np.unique(class_of_row[held])} - {""}
+            others = {known[i] for i in np.unique(code[held])} - {""}
             raise DataError(
                 f"{self._containers_of(container[held])}: none of the held-out images' classes"
                 f" ({some(others)}) is one of the training images ({some(classes)}); `alexsim data"
@@ -138,8 +128,8 @@ class Rows:
         alike = {_alike(name): name for name in classes}
         for row in np.flatnonzero((train | held) & (label < 0)):
             why = _NO_CLASS
-            if class_of_row[row]:
-                name = known[class_of_row[row]]
+            if code[row]:
+                name = known[code[row]]
                 why = f"class {name!r} has no training images"
                 if other := alike.get(_alike(name)):
                     why += f"; {other!r} differs in case, or in how letters are written"
