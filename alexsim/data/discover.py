@@ -90,7 +90,7 @@ def _beside_training(dataset: Dataset, name: str) -> SplitImages:
     root, name = Path(dataset.root), name.rstrip("/")
     places = [] if dataset.shards else [root / name, *root.glob(f"*/{escape(name)}")]
     folder = next((path for path in places if path.is_dir()), None)
-    # A folder of training images is a class, or their own split.
+    # A folder of training images is a class, or the training split.
     training = folder and any(s.path.startswith(f"{folder}/") for s in dataset.train)
     if folder is None or training or not any(True for _ in entries(folder, lambda _: None)):
         raise _no_split(dataset, name)

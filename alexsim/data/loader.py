@@ -151,7 +151,7 @@ class Loader:
         self, samples: Sequence[Sample], views: Sequence[_View], *, needs_readable: bool
     ) -> Iterator[Batch]:
         size, total = self._batch_size, len(samples) * len(views)
-        # Views of one image stand side by side: it is decoded once for those of a batch.
+        # Views of one image stand side by side: it is decoded once for its views in a batch.
         draw = partial(self._test_task, samples, views, needs_readable=needs_readable)
         return self._ahead(
             partial(draw, range(first, min(first + size, total))) for first in range(0, total, size)
@@ -168,7 +168,7 @@ class Loader:
             raise DataError(f"{broken} of {files} files cannot be read: too many to go on")
 
     def _ahead(self, tasks: Iterator[Callable[[], _Task]]) -> Iterator[Batch]:
-        # One thread draws tasks, one waits for them and normalises; the main thread computes.
+        # A thread draws tasks, another waits for them and normalises; the main thread computes.
         with ThreadPoolExecutor(1) as drawer, ThreadPoolExecutor(1) as assembler:
             waiting: deque[Future[Batch]] = deque()
             for draw in tasks:
@@ -220,7 +220,7 @@ class Loader:
     def _test_task(
         self, samples: Sequence[Sample], views: Sequence[_View], shown: range, needs_readable: bool
     ) -> _Task:
-        # The plan's batch is fixed: repeat images to fill the last one.
+        # The plan's batch is fixed: repeat images to fill the last minibatch.
         filled = [divmod(shown[i % len(shown)], len(views)) for i in self._places]
         channels = self._mean.shape[2]
         return _Task(
@@ -283,7 +283,7 @@ class Loader:
             return
         image -= self._mean
         if noisy and self._preparation.augmentation == "2012":
-            # Keeps the deviation of the noisy images near that of the clean ones (as released).
+            # Keeps the deviation of noisy images near that of clean images (as released).
             image *= np.float32(1 / 1.1)
 
     def _order(self, epoch: int) -> NDArray[np.int64]:

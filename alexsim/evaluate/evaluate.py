@@ -135,7 +135,7 @@ def feature_layer(name: str) -> str:
 
 
 def averaged(members: Sequence[Answers], shares: Sequence[float]) -> Answers:
-    """Several networks' answers to the same images as one, summed in order in float64.
+    """The average of several networks' answers to the same images, summed in order in float64.
 
     A network of share 0 is left out, even where it puts out NaN. Where networks differ in their
     number of outputs, only outputs with a class are averaged.

@@ -9,7 +9,7 @@ What differs, and what is done about it:
   is taken out of the sum, as a ``Power`` layer that scales. A network of several columns slices,
   norms each, and concatenates.
 - Dropout: as in a plain ``state_dict`` (see ``layout``).
-- Pools always round up, as ours do; one that leaves pixels out is refused.
+- Pools always round up, as ours do; a pool that leaves pixels out is refused.
 """
 
 from __future__ import annotations
@@ -174,8 +174,8 @@ def _add_norms(net: Any, layer: LocalResponseNorm, columns: int, bottom: str) ->
     sliced.top.extend(f"{layer.name}_slice_{name}" for name in letters)
     for name, top in zip(letters, sliced.top, strict=True):
         _set_norm(_new(net, f"{layer.name}_{name}", "LRN", top).lrn_param, layer, layer.size)
-    whole = net.layer.add(name=layer.name, type="Concat", top=[layer.name])
-    whole.bottom.extend(f"{layer.name}_{name}" for name in letters)
+    joined = net.layer.add(name=layer.name, type="Concat", top=[layer.name])
+    joined.bottom.extend(f"{layer.name}_{name}" for name in letters)
     _add_scale(net, layer)
 
 

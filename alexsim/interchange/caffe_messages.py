@@ -45,7 +45,7 @@ V1LayerParameter: name string 4, type int32 5, blobs* BlobProto 6, lrn_param LRN
 NetParameter: name string 1, layers* V1LayerParameter 2, layer* LayerParameter 100
 """
 _RAW = ("<f8", "<f4", "<f2")
-"""NVCaffe's types of numbers; it has whole ones, too, for other things than weights."""
+"""NVCaffe's types of real numbers; weights are of no other type."""
 _ENUMS = {"PoolMethod": ("MAX", "AVE"), "NormRegion": ("ACROSS_CHANNELS", "WITHIN_CHANNEL")}
 
 
@@ -128,7 +128,7 @@ def fill_blob(blob: Any, values: Floats) -> None:
 
 
 def blob_values(blob: Any, where: str) -> Floats:
-    """A ``BlobProto`` as an array; files before 2014 have four extents, the first ones 1.
+    """A ``BlobProto`` as an array; files before 2014 have four extents, of which the first are 1.
 
     Raises:
         InterchangeError: it has no shape, another number of values, or values of another type.
@@ -138,7 +138,7 @@ def blob_values(blob: Any, where: str) -> Floats:
     if not blob.HasField("shape") and not any(legacy):
         raise InterchangeError(f"{where} has no shape")
     kind, data = _numbers(blob, where)
-    # In Python's own numbers: a hostile shape may be larger than an array's size can be.
+    # In Python's integers: a hostile shape may be larger than an array's size can be.
     size = 1
     for extent in shape:
         size *= max(extent, 0)

@@ -75,7 +75,7 @@ class Imported:
     notes: tuple[str, ...]
     """What may make the network another function than the weights were trained in."""
     normalisation: Normalisation | None
-    """Of images, as such files have it; None where nothing says."""
+    """Of images, as such files have it; None where it is not known."""
 
 
 def exported(

@@ -92,7 +92,7 @@ def from_plain(network: Network, plain: State) -> dict[str, Tensor]:
 
 
 def check(tensors: State, expected: Mapping[str, Shape], network: Network) -> None:
-    """Refuse tensors that are not those of the network, naming the first one that is not.
+    """Refuse tensors that are not those of the network, naming the first that is not.
 
     Raises:
         InterchangeError: a name is missing or unknown, or a shape is another.
@@ -180,7 +180,7 @@ def _is_plain(layer: Layer) -> bool:
 
 
 def plain_groups(parts: tuple[Part, ...]) -> int:
-    """Groups of a layer once its columns are one: 1 for all but grouped convolutions.
+    """Groups of a layer once its columns are joined: 1 for all but grouped convolutions.
 
     Raises:
         NetworkError: its columns cannot be written as groups.

@@ -1,7 +1,7 @@
 """A network once more as plain ``torch.nn`` modules.
 
 One child per layer, with the layer's name; columns become groups (see ``layout``). Children are of
-PyTorch's own types, which is what other people's counters know: what only rearranges an input, the
+PyTorch's types, which is what other people's counters know: what only rearranges an input, the
 zeros behind the edge of an image or its flattening, is a hook and has no place in parameters'
 names. One thing differs: PyTorch sends a max-pool's gradient to the first of equal maxima, however
 ``MaxPool.ties`` is set.

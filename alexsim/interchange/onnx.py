@@ -1,7 +1,7 @@
 """A network as an ONNX graph of standard operators, with the weights of a plain ``state_dict``.
 
 Built layer by layer, so that the graph is what the network is: zeros behind the edge are a
-convolution's own padding, dropout is gone, columns are groups. ONNX's ``LRN`` multiplies the mean
+convolution's padding, dropout is gone, columns are groups. ONNX's ``LRN`` multiplies the mean
 of the squares where ours multiplies their sum, so its alpha is ``alpha * size``.
 """
 
@@ -114,7 +114,7 @@ def largest_difference(
 
 
 class _Graph:
-    """Nodes in order, each reading what the one before put out, and their constants."""
+    """Nodes in order, each reading the output of the node before, and their constants."""
 
     def __init__(self, plain: Mapping[str, torch.Tensor]) -> None:
         self.nodes: list[NodeProto] = []

@@ -21,7 +21,7 @@ BATCH = 128
 CORE_FLOP_PER_S = 90e9
 """Of one core, in the README's step of AlexNet on two of Zen 4; float32."""
 CORE_IMAGES_PER_S = 1000.0
-"""Built-in images that one core decodes and crops, about; those for small inputs come faster."""
+"""Built-in images that one core decodes and crops, about; for small inputs it does more."""
 _MOST_WORKERS = 4
 _START_S = 15.0
 """Imports, the mean image, the test on held-out images, about."""

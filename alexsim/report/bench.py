@@ -1,4 +1,4 @@
-"""Benchmark runs and verdicts as terminal tables and JSON."""
+"""Benchmark runs and verdicts as terminal tables."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from alexsim.units import MIB
 Event = dict[str, Any]
 
 _THREADS = {"host": 1, "compute": 7, "copy_in": 8, "copy_out": 9}
-"""Thread, and CUDA stream for tools that want one, of every queue."""
+"""Thread of every queue, and its CUDA stream for tools that want a stream."""
 _OTHER_THREADS = 10
 _FLOW = "exchange"
 _TICK_US = 0.001
@@ -50,7 +50,7 @@ class Clock:
 
 
 def both_clocks(profile: StepProfile, underlay: Sequence[Event] = ()) -> list[Clock]:
-    """Measured steps, and as many simulated ones."""
+    """Measured steps, and as many simulated steps."""
     simulated = repeated(profile.simulation.trace, len(profile.trace.bounds()))
     name = f"simulated: {profile.simulation.machine}"
     return [

@@ -1,4 +1,4 @@
-"""Other counters' figures beside ours, as text and as JSON."""
+"""Other counters' figures beside ours, as text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image sets as terminal tables and JSON."""
+"""Image sets as terminal tables."""
 
 from __future__ import annotations
 

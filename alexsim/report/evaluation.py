@@ -1,4 +1,4 @@
-"""Error rates of networks: terminal tables, a document, and every image's best guesses."""
+"""Error rates of networks as terminal tables, and every image's best guesses."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _GUESSES = 5
 def evaluation_tables(
     combined: Combined, models: Sequence[Path], loaded: Sequence[Weights], *, views: int, split: str
 ) -> RenderableType:
-    """A row per network, and one for their average."""
+    """A row per network, and a row for their average."""
     images = len(combined.together.samples)
     title = f"{images:,} {split} images, {'10 views' if views == 10 else 'centre crop'}"
     several = len(combined.each) > 1
@@ -63,7 +63,7 @@ def nan_note(whose: str, count: int, images: int) -> str:
 
 
 def unnamed_note(whose: str, weights: Weights, probability: float) -> str:
-    """A line on outputs that have no class, and are no guess; empty where every output has one."""
+    """A line on outputs without a class, which are no guesses; empty where all have a class."""
     count = weights.outputs - weights.named
     if not count:
         return ""

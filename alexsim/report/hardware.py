@@ -1,4 +1,4 @@
-"""Spec sheets as terminal tables and JSON documents."""
+"""Spec sheets as terminal tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What went into a file of another format, or came out of one, as text and as JSON."""
+"""What went into a file of another format, or came out of it, as text."""
 
 from __future__ import annotations
 

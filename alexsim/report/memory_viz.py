@@ -66,7 +66,7 @@ def _placed(device: DevicePlan) -> Iterable[tuple[int, Holding]]:
     blocks = {block.name: block.offset_bytes for block in device.blocks}
     within: dict[str, int] = {}
     for holding in sorted(holdings(device), key=lambda h: (h.buffer.block, h.buffer.channel)):
-        # Slices of one block may interleave in memory; here they lie one behind the other.
+        # Slices of a block may interleave in memory; here they lie one behind the other.
         block = holding.buffer.block
         yield blocks[block] + within.get(block, 0), holding
         within[block] = within.get(block, 0) + holding.buffer.size_bytes

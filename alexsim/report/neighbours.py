@@ -1,4 +1,4 @@
-"""Images that a network finds alike: a table, a document, and rows of pictures.
+"""Images that a network finds alike: a table, and rows of pictures.
 
 The rows are drawn as figure 4 of the 2012 paper (right): an image, then the images of a set whose
 features in the last hidden layer are nearest to its features.

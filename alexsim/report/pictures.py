@@ -116,7 +116,7 @@ class Canvas:
         self, left: int, middle: int, text: str, *, size: int, room: int, at: str = "l",
         fill: Colour = INK,
     ) -> int:  # fmt: skip
-        """Write on one line, shortened to ``room`` pixels, and say how many it took.
+        """Write a line, shortened to ``room`` pixels, and return how many it took.
 
         ``at``: whether it begins (``l``), is centred (``m``) or ends (``r``) in the room.
         """
@@ -128,7 +128,7 @@ class Canvas:
 
 def fitted(text: str, size: int, room: int) -> str:
     """As much of a text as fits into ``room`` pixels, with dots for the rest."""
-    # A name may have line breaks in it, and one line is what there is room for.
+    # A name may have line breaks in it, and there is room for a single line.
     text = " ".join(text.split())
     if _font(size).getlength(text) <= room:
         return text

@@ -1,7 +1,7 @@
-"""A network's guesses for single images: text with bars, a document, and a picture of them.
+"""A network's guesses for single images: text with bars, and a picture of them.
 
 The picture is drawn as figure 4 of the 2012 paper (left): under every image its five likeliest
-classes as bars, the right one in red. Beside it stand the first filters that it excites most, each
+classes as bars, the right class in red. Beside it stand the filters that it excites most, each
 with the place that does.
 """
 

@@ -80,14 +80,14 @@ def _articles(profile: StepProfile) -> list[str]:
 
 
 def _sums(profile: StepProfile) -> list[str]:
-    whole = profile.timed.median_s
+    step_s = profile.timed.median_s
     parts = [("layers", profile.layers_s), ("uploads and exchanges", profile.transfers_s)]
     # Beside each other, devices take more together than the step is long.
     beside = profile.rest_s < 0
     parts += [] if beside else [("between ops", profile.rest_s)]
-    text = ", ".join(f"{name} {100 * s / whole:.1f} %" for name, s in parts)
+    text = ", ".join(f"{name} {100 * s / step_s:.1f} %" for name, s in parts)
     return [
-        f"timed step {1e3 * whole:,.1f} ms{', summed over GPUs that ran together' * beside}:",
+        f"timed step {1e3 * step_s:,.1f} ms{', summed over GPUs that ran together' * beside}:",
         f"  {text}",
         "GFLOP/s count direct convolution. ceil.: what arithmetic or memory needs at the",
         "  ceilings, over the time taken; above 100 % where Winograd multiplies less or data",
@@ -102,14 +102,14 @@ def _narrow(profile: StepProfile) -> RenderableType:
     )  # fmt: skip
     for layer in profile.layers:
         out.add_row(layer.name, *_times(layer), *_rates(layer.passes), _ms(layer.predicted_s))
-    every = [pass_ for layer in profile.layers for pass_ in layer.passes]
+    passes = [pass_ for layer in profile.layers for pass_ in layer.passes]
     out.add_section()
     sums = [
-        sum(pass_.measured.median_s for pass_ in every if pass_.name == name)
+        sum(pass_.measured.median_s for pass_ in passes if pass_.name == name)
         for name in ("forward", "grad_input", "grad_weight", "update")
     ]
     predicted_s = sum(layer.predicted_s for layer in profile.layers)
-    out.add_row("sum", *map(_ms, sums), _ms(sum(sums)), *_rates(every), _ms(predicted_s))
+    out.add_row("sum", *map(_ms, sums), _ms(sum(sums)), *_rates(passes), _ms(predicted_s))
     return out
 
 
@@ -186,8 +186,8 @@ def layer_tables(profile: StepProfile, layer: LayerProfile) -> RenderableType:
 
 def _times(layer: LayerProfile) -> list[str]:
     seconds = {pass_.name: pass_.measured.median_s for pass_ in layer.passes}
-    each = [seconds.get(name, 0.0) for name in ("forward", "grad_input", "grad_weight", "update")]
-    return [*map(_ms, each), _ms(sum(each))]
+    times = [seconds.get(name, 0.0) for name in ("forward", "grad_input", "grad_weight", "update")]
+    return [*map(_ms, times), _ms(sum(times))]
 
 
 def _rates(passes: Sequence[PassProfile]) -> list[str]:

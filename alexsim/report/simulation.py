@@ -59,8 +59,8 @@ def simulation_tables(
 
 def _machines(simulation: Simulation) -> str:
     if simulation.replicas > 1:
-        each = simulation.devices_count // simulation.replicas
-        return f"{simulation.replicas} replicas of {each} device(s)"
+        per_replica = simulation.devices_count // simulation.replicas
+        return f"{simulation.replicas} replicas of {per_replica} device(s)"
     split = ", hybrid" if simulation.partition == "hybrid" else ""
     return f"{simulation.devices_count} device(s){split}"
 
@@ -174,13 +174,13 @@ def _parts(simulation: Simulation, network: Network) -> RenderableType:
         f"Where {device.name}'s step goes, ms",
         "part", "forward", "input gr.", "weight gr.", "update", "all", "share",
     )  # fmt: skip
-    whole = simulation.step_s
-    for name, each in sums.items():
-        cells = [milliseconds(seconds) if seconds else "" for seconds in each]
-        out.add_row(name, *cells, milliseconds(sum(each)), f"{100 * sum(each) / whole:.0f} %")
+    step_s = simulation.step_s
+    for name, times in sums.items():
+        cells = [milliseconds(seconds) if seconds else "" for seconds in times]
+        out.add_row(name, *cells, milliseconds(sum(times)), f"{100 * sum(times) / step_s:.0f} %")
     for name, seconds in _waits(device).items():
-        if seconds > whole / 2000:
-            share = f"{100 * seconds / whole:.0f} %"
+        if seconds > step_s / 2000:
+            share = f"{100 * seconds / step_s:.0f} %"
             out.add_row(name, "", "", "", "", milliseconds(seconds), share)
     return out
 

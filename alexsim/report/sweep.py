@@ -33,7 +33,7 @@ def sweep_rows(points: Sequence[Point]) -> list[dict[str, Any]]:
 
 
 def _type_of(texts: Sequence[str]) -> Callable[[str], Any]:
-    """Whole numbers or numbers where every value of a column is one, else text."""
+    """``int`` or ``float`` where every text of a column reads as such, else ``str``."""
     for kind in (int, float):
         try:
             for text in texts:

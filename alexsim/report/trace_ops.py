@@ -19,7 +19,7 @@ AHEAD_US = 2.0
 
 
 def kind_of(op: Op | None, span: Span) -> tuple[str, str]:
-    """Category and name of an op's event, transfers as CUDA's own profilers call them."""
+    """Category and name of an op's event, transfers as CUDA's profilers call them."""
     # An op of no layer lies in its device's row: what it does is name enough.
     name = op.label if op and not op.layer else span.op_id
     match span.activity:

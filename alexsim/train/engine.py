@@ -82,7 +82,7 @@ class Engine:
             return
         state = None
         if self._executor is not None:
-            # One arena is given back before the next is taken: a budget holds one.
+            # An arena is given back before the next is taken: a budget holds a single arena.
             state = {name: tensor.cpu().clone() for name, tensor in self._executor.state().items()}
             self._executor.close()
             self._executor = None

@@ -48,7 +48,7 @@ def refuse_not_finite(initial: Weights, network: Network, *, new_head: bool) -> 
 def initialised(
     drawn: Mapping[str, torch.Tensor], initial: Weights, settings: TrainSettings
 ) -> dict[str, torch.Tensor]:
-    """The state to begin with: ``initial``'s weights, drawn ones in a new head, no momentum."""
+    """The state to begin with: ``initial``'s weights, drawn weights in a new head, no momentum."""
     network = load_network(settings.network)
     refuse_other_layers(initial, network, new_head=settings.new_head)
     fresh = f"{network.weighted_layers[-1]}." if settings.new_head else None

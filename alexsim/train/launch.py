@@ -95,7 +95,7 @@ class Others:
         until = time.monotonic() + _ENDING_S
         for process in self._running:
             if error is not None:
-                # Whatever it waits for will not come.
+                # What it waits for will not come.
                 process.terminate()
             try:
                 process.wait(max(0.0, until - time.monotonic()))

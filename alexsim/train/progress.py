@@ -75,8 +75,8 @@ def sizes_of(
 ) -> tuple[LayerSize, ...]:
     """Mean magnitude of every layer's weights and of their last increment, columns together.
 
-    The increment is what the rule's state says of it: Nesterov's look ahead and AdamW's decay leave
-    nothing behind there.
+    The increment is worked out from the rule's state, in which Nesterov's look ahead and AdamW's
+    decay leave nothing.
     """
     sums: dict[str, dict[str, tuple[float, int]]] = {}
     for name, tensor in state.items():

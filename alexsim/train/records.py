@@ -107,7 +107,7 @@ class StepReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainResult:
-    """What a run did; losses and times are those of all its steps, resumed ones included."""
+    """What a run did; losses and times are those of all its steps, also before a resume."""
 
     settings: TrainSettings
     steps: int

@@ -184,12 +184,12 @@ class Run:
             ):
                 assert figures is not None
                 values.append(figures[: batch.valid])
-        each = torch.cat(losses)
+        image_losses = torch.cat(losses)
         return Evaluation(
-            loss=each.mean().item(),
+            loss=image_losses.mean().item(),
             top1=torch.cat(top1).mean().item(),
             top5=torch.cat(top5).mean().item(),
-            nan_images=int(each.isnan().sum()),
+            nan_images=int(image_losses.isnan().sum()),
         )
 
     def result(self, held_out: Evaluation | None) -> TrainResult | None:

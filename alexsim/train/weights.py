@@ -64,10 +64,10 @@ def load_weights(path: Path) -> Weights:
     weights = _of_run(path) if path.is_dir() else _of_file(path)
     shapes = state_shapes(load_network(weights.network))
     for name in sorted(shapes.keys() | weights.state.keys()):
-        given = tuple(weights.state[name].shape) if name in weights.state else None
-        if given != shapes.get(name):
+        shape = tuple(weights.state[name].shape) if name in weights.state else None
+        if shape != shapes.get(name):
             raise RunError(
-                f"{path}: {name} is {given or 'missing'}; {weights.network} has"
+                f"{path}: {name} is {shape or 'missing'}; {weights.network} has"
                 f" {shapes.get(name) or 'none'}"
             )
     return weights

@@ -197,12 +197,12 @@ def _tasks(target: Path, listing: Listing, settings: PackSettings) -> Iterator[S
     for split in SPLITS:
         order = _order(listing, block, split, settings)
         for number, first in enumerate(range(0, len(order), settings.shard_images)):
-            chosen = order[first : first + settings.shard_images]
+            rows = order[first : first + settings.shard_images]
             yield ShardTask(
                 file=f"{split}-{number:06d}.tar",
                 split=split,
                 kind=listing.kind,
-                sources=tuple(source_of(listing, int(index)) for index in chosen),
+                sources=tuple(source_of(listing, int(index)) for index in rows),
                 folder=str(target.absolute()),
                 root=listing.root,
                 side=settings.side,
@@ -228,14 +228,14 @@ def _order(listing: Listing, block: Integers, split: Split, settings: PackSettin
     Shuffled, blocks are drawn in turn, and then the images of each shard: row groups of parquet
     are read once or twice, and images that can be read alone are shuffled over the whole set.
     """
-    chosen = np.flatnonzero(listing.held_out == (split == "val"))
+    rows = np.flatnonzero(listing.held_out == (split == "val"))
     if settings.order == "file":
-        return chosen
+        return rows
     text = f"{settings.seed}/pack/{split}"
     key = hashlib.blake2b(text.encode(), digest_size=16).digest()
     draw = np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little")))
-    blocks, place = np.unique(block[chosen], return_inverse=True)
-    mixed = chosen[np.argsort(draw.permutation(len(blocks))[place.reshape(-1)], kind="stable")]
+    blocks, place = np.unique(block[rows], return_inverse=True)
+    mixed = rows[np.argsort(draw.permutation(len(blocks))[place.reshape(-1)], kind="stable")]
     size = settings.shard_images
     parts = [draw.permutation(mixed[i : i + size]) for i in range(0, len(mixed), size)]
     return np.concatenate(parts) if parts else mixed

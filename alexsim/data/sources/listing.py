@@ -1,4 +1,4 @@
-"""Every image of a source, and every one that is left out."""
+"""Every image of a source, and every image that is left out."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 No list is shipped. ILSVRC's classes in sorted order of their ids are the labels 0...999; names come
 from ``LOC_synset_mapping.txt`` or ``synset_words.txt`` beside the data, or from the parquet files'
-own metadata. ILSVRC's development kit keeps both names and ids in a MATLAB file, which SciPy reads.
+metadata. ILSVRC's development kit keeps both names and ids in a MATLAB file, which SciPy reads.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _KITS = (".", "data", "ILSVRC2012_devkit_t12/data", "devkit/data")
 
 
 def names_beside(source: Path, given: Path | None) -> Mapping[str, str]:
-    """Names by WordNet id: from a file that was given, or one that lies beside the data.
+    """Names by WordNet id: from the given file, or a file that lies beside the data.
 
     Raises:
         DataError: the given file cannot be read, or has no such lines.

@@ -1,4 +1,4 @@
-"""Hugging Face's parquet: a column of ``{bytes, path}`` and one of class numbers."""
+"""Hugging Face's parquet: a column of ``{bytes, path}`` and a column of class numbers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _IMAGES, _LABELS = ("image", "img", "jpg"), ("label", "labels", "cls", "fine_lab
 def list_parquet(
     paths: Sequence[Path], source: Path, rules: SplitRules, progress: Callable[[int], None]
 ) -> Rows:
-    """Every row with its class: a number stands for its place in the file's own list of names.
+    """Every row with its class: a number is a place in the file's list of names.
 
     Raises:
         DataError: a file is no parquet file, lacks an image or label column, or has another list
@@ -77,7 +77,7 @@ def holds_images(path: Path) -> bool:
 
 
 def read_rows(path: str, group: int) -> Iterator[bytes | None]:
-    """The images of one row group, encoded as they are; None where a row has none.
+    """The images of a row group, encoded as they are; None where a row has no image.
 
     Raises:
         DataError: the file is damaged.

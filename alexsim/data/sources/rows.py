@@ -152,7 +152,7 @@ class Rows:
         )
 
     def _held_out(self, split: Integers, label: Integers, labels_given: bool) -> NDArray[np.bool_]:
-        """The validation split; without one, a test split with classes of the training images."""
+        """The validation split; without it, a test split with classes of the training images."""
         validation: NDArray[np.bool_] = split == SOURCE_SPLITS.index("val")
         test: NDArray[np.bool_] = split == SOURCE_SPLITS.index("test")
         if validation.any() or not (labels_given or (label[test] >= 0).any()):

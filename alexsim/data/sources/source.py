@@ -45,7 +45,7 @@ def list_source(
     *,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Listing:
-    """Every image of a source that is taken, and every one that is left out, with its reason.
+    """Every image of a source that is taken, and every image that is left out, with its reason.
 
     Args:
         source: a folder, or one tar or parquet file.

@@ -24,7 +24,7 @@ SplitRules = Sequence[tuple[str, SourceSplit]]
 
 
 def split_by_rules(rules: SplitRules, source: Path, path: Path) -> SourceSplit | None:
-    """The split that the user's rules give a file or folder: its name or its path matches one."""
+    """The split of the first of the user's rules that matches a file's or folder's name or path."""
     names = (path.name, path.relative_to(source).as_posix() if path != source else path.name)
     for pattern, split in rules:
         if any(fnmatchcase(name, pattern.rstrip("/")) for name in names):

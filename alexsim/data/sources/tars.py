@@ -52,7 +52,7 @@ def members(file: BinaryIO, where: str, start: int = 0, end: int | None = None) 
         where: what the tar is called, for messages.
 
     Raises:
-        DataError: it is no plain tar, a damaged one, or cut off.
+        DataError: it is no plain tar, is damaged, or is cut off.
     """
     end = os.fstat(file.fileno()).st_size if end is None else end
     file.seek(start)
@@ -111,7 +111,7 @@ def list_tars(
     A tar in a tar is a folder that is called as it is.
 
     Args:
-        image: of samples with several images, the ending of the one to take, as in ``left.jpg``.
+        image: of samples with several images, the ending of the image to take (``left.jpg``).
 
     Raises:
         DataError: a tar is damaged, its name has words of two splits, or a rule matches nothing.
@@ -266,7 +266,7 @@ def _samples(
 
     An image belongs to the label with the longest name that its name begins with, up to a dot:
     ``cam.0007.jpg`` to ``cam.0007.cls``, and ``7.left.jpg`` to ``7.cls``. Of several images the
-    wanted ending is taken, else the plain one before one with a further dot, then by the order of
+    wanted ending is taken, else a plain name before a name with a further dot, then by the order of
     ``_PREFERRED``.
     """
     of_sample: dict[str, list[str]] = {}
