@@ -18,10 +18,10 @@ class ValidationRow(Part):
     step: int
     epoch: int
     images: int
-    loss: Annotated[Number, From("found.loss")]
-    top1: Annotated[float, From("found.top1")]
-    top5: Annotated[float, From("found.top5")]
-    nan_images: Annotated[int, From("found.nan_images")]
+    loss: Annotated[Number, From("evaluation.loss")]
+    top1: Annotated[float, From("evaluation.top1")]
+    top5: Annotated[float, From("evaluation.top5")]
+    nan_images: Annotated[int, From("evaluation.nan_images")]
 
 
 class BudgetedDevice(Part):
