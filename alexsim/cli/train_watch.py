@@ -141,11 +141,11 @@ class TerminalWatch:
         )
 
     def _validation(self, line: ValidationLine) -> None:
-        found = line.validation
+        evaluation = line.validation
         self._say(
-            f"validation after step {line.step} (epoch {found.epoch}), {found.images} images:"
-            f" loss {found.loss:.3f}  top-1 {found.top1:.3f}  top-5 {found.top5:.3f}"
-            + (f"  NaN for {found.nan_images} images" if found.nan_images else "")
+            f"validation after step {line.step} (epoch {evaluation.epoch}), {evaluation.images} images:"
+            f" loss {evaluation.loss:.3f}  top-1 {evaluation.top1:.3f}  top-5 {evaluation.top5:.3f}"
+            + (f"  NaN for {evaluation.nan_images} images" if evaluation.nan_images else "")
         )
         sizes = "  ".join(
             f"{layer} {size.weight:.1e}/{size.increment:.1e}" for layer, size in line.layers.items()

@@ -14,7 +14,7 @@ def write_whole(path: Path, *parts: bytes) -> None:
     Raises:
         OSError: it cannot be written; what was there before stays.
     """
-    # A killed process's worker may still be at it for a moment: not in the same file.
+    # A killed process's worker may write for a moment more: never into the same file.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with temporary.open("wb") as file:
         file.writelines(parts)
@@ -42,7 +42,7 @@ def sha256_of(path: Path) -> str:
 
 def sha256_of_parts(parts: Sequence[bytes]) -> str:
     """The SHA-256 that a file of these parts will have."""
-    made = hashlib.sha256()
+    digest = hashlib.sha256()
     for part in parts:
-        made.update(part)
-    return made.hexdigest()
+        digest.update(part)
+    return digest.hexdigest()
