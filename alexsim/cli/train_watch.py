@@ -144,7 +144,8 @@ class TerminalWatch:
         evaluation = line.validation
         self._say(
             f"validation after step {line.step} (epoch {evaluation.epoch}),"
-            f" {evaluation.images} images: loss {evaluation.loss:.3f}  top-1 {evaluation.top1:.3f}  top-5 {evaluation.top5:.3f}"
+            f" {evaluation.images} images: loss {evaluation.loss:.3f}  top-1 {evaluation.top1:.3f}"
+            f"  top-5 {evaluation.top5:.3f}"
             + (f"  NaN for {evaluation.nan_images} images" if evaluation.nan_images else "")
         )
         sizes = "  ".join(
