@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib import util
+from inspect import isabstract
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +25,13 @@ from torch import nn
 from torch.nn import functional as F
 
 import alexsim
-from alexsim.errors import InterchangeError, NetworkError
+from alexsim.errors import AlexsimError, InterchangeError, NetworkError
 from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.execute.random import dropout_keep
+from alexsim.interchange import caffe, onnx
 from alexsim.interchange.caffemodel import read_caffemodel
-from alexsim.interchange.convert import imported
+from alexsim.interchange.convert import WRITTEN, Inputs, exported, imported
 from alexsim.interchange.layout import (
     dropout_factors,
     from_plain,
@@ -44,6 +46,7 @@ from alexsim.interchange.state_dict import (
     state_dict_bytes,
     to_torchvision,
 )
+from alexsim.network import layers as layers_room
 from alexsim.network.editions import load_network
 from alexsim.network.layers import (
     Convolution,
@@ -171,6 +174,42 @@ def test_columns_without_a_plain_form_are_refused(layers: tuple[Layer, ...], say
     network = Network(name="n", input_shape=(2, 4, 4), columns=2, layers=(*layers, *last))
     for refuses in (lambda: plain_shapes(network), lambda: AlexNet(network)):
         with pytest.raises(NetworkError, match=says):
+            refuses()
+
+
+INPUTS = Inputs(normalisation="channels", mean=None, classes=())
+UNKNOWN = {
+    name: kind
+    for name, kind in vars(layers_room).items()
+    if isinstance(kind, type) and issubclass(kind, Layer) and not isabstract(kind)
+    and kind not in {type(layer) for layer in EVERY.layers}
+}  # fmt: skip
+
+
+class Doubled(ReLU):
+    """A kind that only its writer knows, made from one that the formats hold."""
+
+
+@pytest.mark.parametrize("kind", [*UNKNOWN.values(), Doubled], ids=[*UNKNOWN, "Doubled"])
+def test_a_kind_of_layer_that_a_format_lacks_takes_one_line(kind: type[Layer]) -> None:
+    several = {"inputs": ("conv", "relu")} if kind.several else {}
+    layers = (
+        Convolution(name="conv", filters=4, size=1),
+        ReLU(name="relu"),
+        kind(name="odd", **several),  # type: ignore[arg-type]
+        FullyConnected(name="last", units=3),
+        SoftmaxCrossEntropy(name="softmax"),
+    )
+    network = Network(name="n", input_shape=(4, 2, 2), layers=layers)
+    says = f"^layer 'odd': .* holds no {kind.__name__}, only Convolution, FullyConnected, [^\n]*$"
+    refusals = [lambda ending=ending: exported(network, {}, ending, INPUTS) for ending in WRITTEN]
+    # The writers themselves, should a kind that has a plain form be new to one of them.
+    if util.find_spec("onnx"):
+        refusals.append(lambda: onnx._Graph({}).add(network, network.parts[2]))
+    if util.find_spec("google.protobuf"):
+        refusals.append(lambda: caffe.described(network))
+    for refuses in refusals:
+        with pytest.raises(AlexsimError, match=says):
             refuses()
 
 

@@ -142,7 +142,7 @@ def test_the_list_fits_a_terminal_and_the_document_has_every_edition(tmp_path: P
     assert max(map(len, lines)) <= 80
     assert not any("…" in line for line in lines)
     networks = networks_document(OUTLOOKS, {"no-lrn": "no norms"}, budget_bytes=BUDGET, cores=2)
-        document = networks.document()
+    document = networks.document()
     for one, row in zip(OUTLOOKS, document["networks"], strict=True):
         assert row["network"] == one.network.name
         assert (row["training"] is None) == bool(row["refused"]) == (one.seconds is None)

@@ -42,7 +42,7 @@ class LoaderRate:
 
     @property
     def images_per_worker_cpu_s(self) -> float:
-        """What one worker with a core to itself would do."""
+        """What a worker on a core that nothing else uses would do."""
         return self.images / self.worker_cpu_s
 
     @property
@@ -105,11 +105,11 @@ def _drain(
     images, waited_s = 0, 0.0
     while (asked := time.perf_counter()) < until:
         next(batches)
-        got = time.perf_counter()
+        received = time.perf_counter()
         images += batch_size
-        waited_s += got - asked
+        waited_s += received - asked
         if pace:
-            # The step on a device of its own: it leaves this machine's cores to the loader.
+            # The step runs on another device: it leaves this machine's cores to the loader.
             time.sleep(batch_size / pace)
     return images, waited_s
 

@@ -54,7 +54,7 @@ class Progress:
         return bool(self.held_out) and self._tests(done) > self._tests(done - 1)
 
     def tested(self, done: int) -> tuple[int, int]:
-        """Which held-out images: the first, and how many; another file's worth every time."""
+        """The held-out images of a test: the first, and how many; every test takes the next."""
         validation = self.recipe.validation
         assert validation is not None
         count = min(validation.images or self.held_out, self.held_out)
@@ -75,24 +75,24 @@ def sizes_of(
 ) -> dict[str, LayerSize]:
     """Mean magnitude of every layer's weights and of their last increment, columns together.
 
-    The increment is what the rule's state says of it: Nesterov's look ahead and AdamW's decay leave
-    nothing behind there.
+    The increment is worked out from the rule's state, in which Nesterov's look ahead and AdamW's
+    decay leave nothing.
     """
     sums: dict[str, dict[str, tuple[float, int]]] = {}
     for name, tensor in state.items():
-        layer, column, what = name.split(".", 2)
-        found = None
-        if what == "weight":
-            found = tensor
-        elif what == "weight.momentum":
-            found = _increment(state, f"{layer}.{column}", optimizer, rates or Hyperparameters())
-        if found is not None:
-            total, count = sums.setdefault(layer, {}).get(what, (0.0, 0))
-            total += found.abs().sum(dtype=torch.float64).item()
-            sums[layer][what] = (total, count + tensor.numel())
+        layer, column, role = name.split(".", 2)
+        values = None
+        if role == "weight":
+            values = tensor
+        elif role == "weight.momentum":
+            values = _increment(state, f"{layer}.{column}", optimizer, rates or Hyperparameters())
+        if values is not None:
+            total, count = sums.setdefault(layer, {}).get(role, (0.0, 0))
+            total += values.abs().sum(dtype=torch.float64).item()
+            sums[layer][role] = (total, count + tensor.numel())
     return {
-        layer: LayerSize(_mean(found["weight"]), _mean(found.get("weight.momentum", (0.0, 1))))
-        for layer, found in sums.items()
+        layer: LayerSize(_mean(by_role["weight"]), _mean(by_role.get("weight.momentum", (0.0, 1))))
+        for layer, by_role in sums.items()
     }
 
 
@@ -111,5 +111,5 @@ def _increment(
     return momentum * (-rate / (1 - rates.momentum**done)) / (square.sqrt() + rates.epsilon)
 
 
-def _mean(found: tuple[float, int]) -> float:
-    return found[0] / found[1]
+def _mean(sum_and_count: tuple[float, int]) -> float:
+    return sum_and_count[0] / sum_and_count[1]

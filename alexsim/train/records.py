@@ -55,7 +55,7 @@ class TrainSettings(PlanChoices):
     strict: bool = False
     """A process per device, whose allocator keeps the budget too."""
     order: Order = "shuffled"
-    """In which training images come."""
+    """The order in which training images come."""
     init_from: Name = ""
     """Run or file whose weights it begins with."""
     new_head: bool = False
@@ -165,7 +165,7 @@ MetricsLine = StepLine | ValidationLine | HeldOutLine
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainResult:
-    """What a run did; losses and times are those of all its steps, resumed ones included."""
+    """What a run did; losses and times are those of all its steps, also before a resume."""
 
     settings: TrainSettings
     steps: int

@@ -112,16 +112,16 @@ class Run:
     def _validate(self, done: int) -> None:
         """Test some held-out images, and write down how large weights and increments are."""
         first, count = self._progress.tested(done)
-        found = self._tested(self._feed.held_out(first, count))
+        evaluation = self._tested(self._feed.held_out(first, count))
         state = self._executor.state()  # by all processes together
         sizes: dict[str, LayerSize] = {}
         if self._world.first:
             sizes = sizes_of(state, self._progress.recipe.optimizer, self._hyper)
         epoch = self._progress.epoch(done - 1)
-        tested = PartEvaluation(**asdict(found), epoch=epoch, images=count)
+        tested = PartEvaluation(**asdict(evaluation), epoch=epoch, images=count)
         line = ValidationLine(step=done, validation=tested, layers=sizes)
         self._directory.append_metrics(line)
-        self._errors.append(found.top1)
+        self._errors.append(evaluation.top1)
         self._watch.validation(line)
 
     def _record(self, number: int) -> None:
@@ -151,7 +151,7 @@ class Run:
             yield
 
     def _sampled(self, sample: Sample) -> None:
-        """Keep a sample; a full disk is reported by who writes the metrics."""
+        """Keep a sample; a full disk is reported where metrics are written."""
         with contextlib.suppress(RunError):
             self._directory.append_telemetry(sample)
 
@@ -170,19 +170,19 @@ class Run:
             images, labels = _tensors(batch)
             context = self._executor.evaluate(images, labels)
             self._count_broken(batch)
-            for values, found in (
+            for values, figures in (
                 (losses, context.losses),
                 (top1, context.top1),
                 (top5, context.top5),
             ):
-                assert found is not None
-                values.append(found[: batch.valid])
-        each = torch.cat(losses)
+                assert figures is not None
+                values.append(figures[: batch.valid])
+        image_losses = torch.cat(losses)
         return Evaluation(
-            loss=each.mean().item(),
+            loss=image_losses.mean().item(),
             top1=torch.cat(top1).mean().item(),
             top5=torch.cat(top5).mean().item(),
-            nan_images=int(each.isnan().sum()),
+            nan_images=int(image_losses.isnan().sum()),
         )
 
     def result(self, held_out: Evaluation | None) -> TrainResult | None:

@@ -38,7 +38,7 @@ class Weights:
     """What ``load_network`` takes."""
     state: Mapping[str, torch.Tensor]
     classes: tuple[str, ...]
-    """Names of the outputs; empty if nobody knows them."""
+    """Names of the outputs; empty if they are not known."""
     normalisation: Normalisation
     mean: Floats | None
     """Mean image, ``[side, side, channels]`` of pixels 0...255; None where none is subtracted."""
@@ -50,7 +50,7 @@ class Weights:
 
     @property
     def named(self) -> int:
-        """Outputs that have a class: all where nobody knows their names."""
+        """Outputs that have a class: all where their names are not known."""
         return len(self.classes) or self.outputs
 
 
@@ -62,16 +62,16 @@ def load_weights(path: Path) -> Weights:
     """
     if not path.exists():
         raise RunError(f"{path}: no such run or file")
-    found = _of_run(path) if path.is_dir() else _of_file(path)
-    shapes = state_shapes(load_network(found.network))
-    for name in sorted(shapes.keys() | found.state.keys()):
-        given = tuple(found.state[name].shape) if name in found.state else None
-        if given != shapes.get(name):
+    weights = _of_run(path) if path.is_dir() else _of_file(path)
+    shapes = state_shapes(load_network(weights.network))
+    for name in sorted(shapes.keys() | weights.state.keys()):
+        shape = tuple(weights.state[name].shape) if name in weights.state else None
+        if shape != shapes.get(name):
             raise RunError(
-                f"{path}: {name} is {given or 'missing'}; {found.network} has"
+                f"{path}: {name} is {shape or 'missing'}; {weights.network} has"
                 f" {shapes.get(name) or 'none'}"
             )
-    return found
+    return weights
 
 
 def save_weights(path: Path, weights: Weights) -> None:
@@ -101,10 +101,10 @@ def save_weights(path: Path, weights: Weights) -> None:
 def state_shapes(network: Network) -> dict[str, tuple[int, ...]]:
     """Shape of every parameter by name, running statistics among them."""
     return {
-        f"{part.layer.name}.{letter(part.column)}.{held.name}": held.shape
+        f"{part.layer.name}.{letter(part.column)}.{parameter.name}": parameter.shape
         for parts in network.parts
         for part in parts
-        for held in part.parameters_by_name.values()
+        for parameter in part.parameters_by_name.values()
     }
 
 

@@ -15,7 +15,7 @@ def sha256_of(path: Path) -> str:
 
 def sha256_of_parts(parts: Sequence[bytes]) -> str:
     """The SHA-256 that a file of these parts will have."""
-    made = hashlib.sha256()
+    digest = hashlib.sha256()
     for part in parts:
-        made.update(part)
-    return made.hexdigest()
+        digest.update(part)
+    return digest.hexdigest()

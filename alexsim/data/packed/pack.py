@@ -73,7 +73,7 @@ def pack(
             return _whole(target, settings, watch)
         # A source that is refused leaves no trace.
         listing = _listed(source, choices, watch)
-        with _only_one(target):
+        with _locked(target):
             _settle_plan(target, _plan(source, listing, settings))
             shards = _shards(target, listing, settings, workers, watch)
             index = _finish(target, listing, settings, shards)
@@ -87,7 +87,7 @@ def pack(
 
 def _listed(source: Path, choices: SourceChoices | None, watch: PackWatch) -> Listing:
     try:
-        return list_source(source, choices, found=watch.listing)
+        return list_source(source, choices, progress=watch.listing)
     except OSError as error:
         where = error.filename or source
         raise DataError(f"cannot read {where}: {error.strerror or error}") from error
@@ -105,7 +105,7 @@ def _whole(target: Path, settings: PackSettings, watch: PackWatch) -> PackIndex:
 
 
 @contextmanager
-def _only_one(target: Path) -> Iterator[None]:
+def _locked(target: Path) -> Iterator[None]:
     """Hold the target against a second packer; the system lets go when this process dies."""
     if target.is_dir() and not (target / PARTS).is_dir() and any(target.iterdir()):
         raise DataError(f"{target} is not empty; shards go into a folder of their own")
@@ -160,7 +160,7 @@ def _settle_plan(target: Path, plan: PackPlan) -> None:
 def _shards(
     target: Path, listing: Listing, settings: PackSettings, workers: int, watch: PackWatch
 ) -> list[ShardDone]:
-    """Every shard, written or found whole; a few tasks wait at a time, for they hold names."""
+    """Every shard, written now or before; only a few tasks wait at a time, for they hold names."""
     kept = {path.name.removesuffix(".npz") for path in (target / PARTS).glob("*.npz")}
     total, done, new = len(listing.names), 0, 0
     finished: dict[str, ShardDone] = {}
@@ -200,12 +200,12 @@ def _tasks(target: Path, listing: Listing, settings: PackSettings) -> Iterator[S
     for split in SPLITS:
         order = _order(listing, block, split, settings)
         for number, first in enumerate(range(0, len(order), settings.shard_images)):
-            chosen = order[first : first + settings.shard_images]
+            rows = order[first : first + settings.shard_images]
             yield ShardTask(
                 file=f"{split}-{number:06d}.tar",
                 split=split,
                 kind=listing.kind,
-                sources=tuple(source_of(listing, int(index)) for index in chosen),
+                sources=tuple(source_of(listing, int(index)) for index in rows),
                 folder=str(target.absolute()),
                 root=listing.root,
                 side=settings.side,
@@ -231,14 +231,14 @@ def _order(listing: Listing, block: Integers, split: Split, settings: PackSettin
     Shuffled, blocks are drawn in turn, and then the images of each shard: row groups of parquet
     are read once or twice, and images that can be read alone are shuffled over the whole set.
     """
-    chosen = np.flatnonzero(listing.held_out == (split == "val"))
+    rows = np.flatnonzero(listing.held_out == (split == "val"))
     if settings.order == "file":
-        return chosen
+        return rows
     text = f"{settings.seed}/pack/{split}"
     key = hashlib.blake2b(text.encode(), digest_size=16).digest()
     draw = np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little")))
-    blocks, place = np.unique(block[chosen], return_inverse=True)
-    mixed = chosen[np.argsort(draw.permutation(len(blocks))[place.reshape(-1)], kind="stable")]
+    blocks, place = np.unique(block[rows], return_inverse=True)
+    mixed = rows[np.argsort(draw.permutation(len(blocks))[place.reshape(-1)], kind="stable")]
     size = settings.shard_images
     parts = [draw.permutation(mixed[i : i + size]) for i in range(0, len(mixed), size)]
     return np.concatenate(parts) if parts else mixed

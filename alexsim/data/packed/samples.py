@@ -71,8 +71,8 @@ def _refuse_other_size(root: Path, shard: Shard) -> None:
     path = root / shard.file
     size = path.stat().st_size if path.is_file() else None
     if size != shard.bytes:
-        found = "missing" if size is None else f"{size:,} bytes, not {shard.bytes:,}"
-        raise DataError(f"{path}: {found}; copy it again, or pack again")
+        fault = "missing" if size is None else f"{size:,} bytes, not {shard.bytes:,}"
+        raise DataError(f"{path}: {fault}; copy it again, or pack again")
 
 
 def _samples(
