@@ -277,7 +277,15 @@ def test_commands_name_nan_in_a_line_and_write_json(
     weights, data, image = broken
     commands: dict[str, tuple[object, ...]] = {
         "puts out NaN for 6 of 6 images": ("eval", weights, "--data", data, *HERE),
-        "no guess: the network puts out NaN": ("predict", weights, image, *HERE, "-o", "p.png"),
+        "no guess: the network puts out NaN": (
+            "model",
+            "predict",
+            weights,
+            image,
+            *HERE,
+            "-o",
+            "p.png",
+        ),
     }
     for said, (command, *rest) in commands.items():
         rest = [tmp_path / one if one == "p.png" else one for one in rest]
@@ -328,7 +336,7 @@ def test_predict_leaves_them_out_and_says_how_likely_they_are(
     save_weights(weights, whole)
     image = tmp_path / "a.png"
     Image.fromarray(np.full((27, 27, 3), 90, np.uint8)).save(image)
-    assert run("predict", weights, image, *HERE, "--json") == 0
+    assert run("model", "predict", weights, image, *HERE, "--json") == 0
     document = strict(capsys.readouterr().out)
     assert document["unnamed_outputs"] == 1
     (found,) = document["images"]
@@ -336,5 +344,5 @@ def test_predict_leaves_them_out_and_says_how_likely_they_are(
     known = sum(one["probability"] for one in found["guesses"])
     assert found["unnamed_probability"] == pytest.approx(1 - known, abs=1e-6)
     assert found["unnamed_probability"] > 0.9
-    assert run("predict", weights, image, *HERE) == 0
+    assert run("model", "predict", weights, image, *HERE) == 0
     assert "% of probability on 1 of 3 outputs without a class" in capsys.readouterr().out

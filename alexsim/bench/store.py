@@ -27,7 +27,7 @@ def load(path: Path) -> Baseline:
     Raises:
         ProfileError: there is none, or it is not one.
     """
-    make = "make one with `alexsim bench update --baseline FILE`"
+    make = "make one with `alexsim check bench update --baseline FILE`"
     return documents.load(Baseline, path, "baseline", schema=_SCHEMA, hint=make)
 
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alexsim.data.augmentation import Preparation
+from alexsim.data.choices import Order
 from alexsim.data.dataset import Dataset
-from alexsim.data.loader import Batch, Loader, Order
+from alexsim.data.loader import Batch, Loader
 from alexsim.data.statistics import Statistics
 from alexsim.data.workers import workers_for
 

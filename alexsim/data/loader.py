@@ -15,21 +15,18 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alexsim.data.augmentation import Preparation
+from alexsim.data.choices import Order, Views
 from alexsim.data.dataset import Dataset, Sample
 from alexsim.data.images import TASK_IMAGES, Crop, Pixels, load_crops
 from alexsim.data.statistics import Floats, Statistics
 from alexsim.errors import DataError
 from alexsim.network.network import square_side
 
-Order = Literal["shuffled", "shards", "file"]
-ORDERS: tuple[Order, ...] = get_args(Order)
-Views = Literal[1, 10]
 _View = tuple[int, int, bool]
 """Top and left of a crop, and whether it is mirrored."""
 

@@ -16,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 
 from alexsim.data.augmentation import Preparation
+from alexsim.data.choices import Views
 from alexsim.data.dataset import Dataset, Sample
-from alexsim.data.loader import Batch, Loader, Views
+from alexsim.data.loader import Batch, Loader
 from alexsim.data.statistics import Floats, Statistics
 from alexsim.data.workers import workers_for
 from alexsim.errors import DataError, NetworkError

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from alexsim.data.choices import Views
 from alexsim.data.dataset import Sample
 from alexsim.data.images import Pixels, load_crops
-from alexsim.data.loader import Views, crop_of
+from alexsim.data.loader import crop_of
 from alexsim.data.statistics import Floats
 from alexsim.errors import DataError
 from alexsim.evaluate.evaluate import Done, Setup, answers, forward

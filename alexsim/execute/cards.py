@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 
 from alexsim.errors import AlexsimError
+from alexsim.plan.choices import TransportName
 from alexsim.plan.exchanges import Exchange
 from alexsim.plan.records import Op
-from alexsim.plan.spec import TransportName
 from alexsim.trace import Span
 
 

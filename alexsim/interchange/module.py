@@ -125,7 +125,7 @@ class AlexNet(nn.Module):
 
     @classmethod
     def from_file(cls, path: str | Path) -> AlexNet:
-        """What ``alexsim export`` wrote as ``.safetensors``, ready to evaluate.
+        """What ``alexsim model export`` wrote as ``.safetensors``, ready to evaluate.
 
         Raises:
             InterchangeError: it is no such file, or does not fit the network it names.

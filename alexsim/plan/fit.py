@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from alexsim.errors import MemoryBudgetError
+from alexsim.plan.choices import POLICIES, Policy
 from alexsim.plan.planner import representative
 from alexsim.plan.records import Buffer, Plan
-from alexsim.plan.spec import POLICIES, Policy
 from alexsim.units import format_bytes
 
 _MOST_BATCH = 1 << 16

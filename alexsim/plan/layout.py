@@ -9,9 +9,9 @@ from typing import TypeVar
 
 from alexsim.network.layers import Shape
 from alexsim.plan.buffers import Piece
+from alexsim.plan.choices import Policy
 from alexsim.plan.exchanges import Collective, Exchange
 from alexsim.plan.records import Block, Buffer, Category, Op, OpKind
-from alexsim.plan.spec import Policy
 from alexsim.plan.steps import StepList
 
 _PACKING_ROUNDS = 12

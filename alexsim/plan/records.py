@@ -11,8 +11,9 @@ from typing import Literal
 from alexsim.network.counts import FLOAT_BYTES, Count
 from alexsim.network.layers import Shape
 from alexsim.network.network import Network, Part
+from alexsim.plan.choices import TransportName
 from alexsim.plan.exchanges import Collective, Exchange
-from alexsim.plan.spec import PlanSpec, TransportName
+from alexsim.plan.spec import PlanSpec
 from alexsim.trace import Activity, Span
 
 Queue = Literal["compute", "copy_in", "copy_out"]

@@ -9,18 +9,19 @@ from alexsim.errors import PlanError, unknown
 from alexsim.network.hybrid import first_split, hybrid
 from alexsim.network.network import Network
 from alexsim.network.update_rules import OPTIMIZERS, Optimizer
+from alexsim.plan.choices import (
+    FUSIONS,
+    PARTITIONS,
+    POLICIES,
+    SCHEDULES,
+    TRANSPORTS,
+    Fusion,
+    Partition,
+    Policy,
+    Schedule,
+    TransportName,
+)
 
-Policy = Literal["as-released", "in-place", "reuse"]
-Schedule = Literal["serial", "overlap"]
-TransportName = Literal["peer", "host"]
-Partition = Literal["columns", "replicas", "hybrid"]
-Fusion = Literal["none", "kernels"]
-
-POLICIES: tuple[Policy, ...] = ("as-released", "in-place", "reuse")
-SCHEDULES: tuple[Schedule, ...] = ("serial", "overlap")
-TRANSPORTS: tuple[TransportName, ...] = ("peer", "host")
-PARTITIONS: tuple[Partition, ...] = ("columns", "replicas", "hybrid")
-FUSIONS: tuple[Fusion, ...] = ("none", "kernels")
 BACKENDS = ("", "aten", "triton")
 """No backend, and those of ``alexsim.plan.backends``."""
 

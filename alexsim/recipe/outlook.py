@@ -9,9 +9,9 @@ import os
 from dataclasses import dataclass
 
 from alexsim.network.network import Network
+from alexsim.plan.choices import POLICIES
 from alexsim.plan.fit import fit
 from alexsim.plan.planner import plan
-from alexsim.plan.spec import POLICIES
 from alexsim.plan.tables import flop_table
 from alexsim.recipe.defaults import Defaults, training_defaults
 from alexsim.recipe.file import load_recipe

@@ -76,7 +76,7 @@ def verdict_tables(
             parts.append(
                 Text(
                     "no ratios of this machine in the baseline: they are shown, not judged;\n"
-                    "`alexsim bench update` adds them"
+                    "`alexsim check bench update` adds them"
                 )
             )
     return Group(*parts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import io
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from alexsim.data.statistics import Statistics
 from alexsim.documents import load, read
 from alexsim.errors import RunError
+from alexsim.files import drop_unfinished, unfinished, write_whole
 from alexsim.profile.nvml import Sample
 from alexsim.strict_json import json_text, json_value
 from alexsim.train.files import CHECKPOINTS, CONFIG, METRICS, STATISTICS, TELEMETRY
@@ -100,17 +101,14 @@ class RunDirectory:
 
     def save_statistics(self, statistics: Statistics) -> None:
         """Keep the mean image, so that a resumed run subtracts the same one."""
-        temporary = self.path / f".{STATISTICS}.tmp.npz"
-        try:
-            np.savez(
-                temporary,
-                mean=statistics.mean,
-                axes=statistics.axes,
-                deviations=statistics.deviations,
-            )
-            settle(temporary, self.path / STATISTICS)
-        except OSError as error:
-            raise RunError(f"cannot write {self.path / STATISTICS}: {error.strerror}") from error
+        content = io.BytesIO()
+        np.savez(
+            content,
+            mean=statistics.mean,
+            axes=statistics.axes,
+            deviations=statistics.deviations,
+        )
+        self._write(STATISTICS, content.getvalue())
 
     def statistics(self) -> Statistics | None:
         """The mean image of this run; None if it was stopped before there was one."""
@@ -134,16 +132,14 @@ class RunDirectory:
             RunError: it cannot be written; the last one stays.
         """
         target = self.path / f"checkpoint-{step:08}.safetensors"
-        temporary = self.path / f".{target.name}.tmp"
         try:
-            save_file(
-                {name: tensor.cpu().contiguous() for name, tensor in state.items()},
-                temporary,
-                metadata={"step": str(step)},
-            )
-            settle(temporary, target)
+            with unfinished(target) as beside:
+                save_file(
+                    {name: tensor.cpu().contiguous() for name, tensor in state.items()},
+                    beside,
+                    metadata={"step": str(step)},
+                )
         except (OSError, SafetensorError) as error:
-            temporary.unlink(missing_ok=True)
             last = self.newest_checkpoint()
             kept = f"; the last good one is {last.name}" if last else ""
             raise RunError(f"cannot write {target}: {error}{kept}") from error
@@ -206,7 +202,11 @@ class RunDirectory:
         return [_line(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
 
     def rewind_metrics(self, steps: int) -> None:
-        """Drop what was logged after ``steps`` steps: those steps will be done again."""
+        """Drop what was logged after ``steps`` steps: those steps will be done again.
+
+        And what a kill left half-written.
+        """
+        drop_unfinished(self.path)
         kept = [asdict(line) for line in self.metrics() if line.step <= steps]
         self._write(METRICS, "".join(json_text(line) + "\n" for line in kept).encode())
 
@@ -214,13 +214,9 @@ class RunDirectory:
         return sorted(self.path.glob(CHECKPOINTS))
 
     def _write(self, name: str, content: bytes) -> None:
-        temporary = self.path / f".{name}.tmp"
         try:
-            temporary.write_bytes(content)
-            settle(temporary, self.path / name)
+            write_whole(self.path / name, content)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
             raise RunError(f"cannot write {self.path / name}: {error.strerror}") from error
 
 
@@ -272,15 +268,3 @@ def _line(text: str, where: str) -> MetricsLine:
     kind: Any = ValidationLine if "validation" in keys else StepLine
     kind = HeldOutLine if "held_out" in keys else kind
     return cast(MetricsLine, read(kind, table, f"{where}, is damaged", RunError))
-
-
-def settle(temporary: Path, target: Path) -> None:
-    """Make a finished file appear under its name, so that a crash leaves the old one or the new."""
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.rename(target)
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

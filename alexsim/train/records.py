@@ -8,13 +8,14 @@ from typing import Annotated, Any, NamedTuple
 
 from annotated_types import Ge
 
-from alexsim.data.loader import Order
+from alexsim.data.choices import Order
 from alexsim.documents import AnyFloat, Named
 from alexsim.execute.choices import Backend, Device, Precision
 from alexsim.names import name_of, name_text
 from alexsim.network.editions import load_network
+from alexsim.plan.choices import Policy, Schedule, TransportName
 from alexsim.plan.records import Plan
-from alexsim.plan.spec import PlanChoices, PlanSpec, Policy, Schedule, TransportName
+from alexsim.plan.spec import PlanChoices, PlanSpec
 from alexsim.recipe.file import recipe_table
 from alexsim.recipe.recipe import Recipe, Stage
 from alexsim.trace import Trace

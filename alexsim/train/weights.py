@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,10 +17,11 @@ from alexsim.data.augmentation import Normalisation
 from alexsim.data.statistics import Floats
 from alexsim.documents import Named, parse, read
 from alexsim.errors import RunError
+from alexsim.files import unfinished
 from alexsim.network.editions import load_network
 from alexsim.network.network import Network, letter
 from alexsim.network.update_rules import is_state
-from alexsim.train.checkpoint import RunDirectory, settle
+from alexsim.train.checkpoint import RunDirectory
 
 _FORMAT = "alexsim-weights-1"
 _MEAN = "mean_image"
@@ -85,22 +85,16 @@ def save_weights(path: Path, weights: Weights) -> None:
     tensors = {name: tensor.cpu().contiguous() for name, tensor in weights.state.items()}
     if weights.mean is not None:
         tensors[_MEAN] = torch.from_numpy(np.ascontiguousarray(weights.mean))
-    temporary = path.with_name(f".{path.name}.tmp")
+    about = {
+        "format": _FORMAT,
+        "network": weights.network,
+        "classes": json.dumps(weights.classes, allow_nan=False),
+        "normalisation": weights.normalisation,
+    }
     try:
-        save_file(
-            tensors,
-            temporary,
-            metadata={
-                "format": _FORMAT,
-                "network": weights.network,
-                "classes": json.dumps(weights.classes, allow_nan=False),
-                "normalisation": weights.normalisation,
-            },
-        )
-        settle(temporary, path)
+        with unfinished(path) as beside:
+            save_file(tensors, beside, metadata=about)
     except (OSError, SafetensorError) as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise RunError(f"cannot write {path}: {error}") from error
 
 
@@ -143,7 +137,7 @@ def _of_file(path: Path) -> Weights:
         raise RunError(f"{path} is no file of weights: {error}") from error
     if metadata.get("format") != _FORMAT:
         raise RunError(
-            f"{path}: no weights of alexsim in it (`alexsim import` takes those of others)"
+            f"{path}: no weights of alexsim in it (`alexsim model import` takes those of others)"
         )
     head = read(_Head, metadata, f"{path}: its metadata", RunError)
     mean = tensors.pop(_MEAN, None)

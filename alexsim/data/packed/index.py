@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexsim.data.packed.disk import sha256_of, write_whole
+from alexsim.data.packed.disk import sha256_of
 from alexsim.data.packed.records import (
     INDEX,
     MEMBER,
@@ -31,6 +31,7 @@ from alexsim.data.sources.listing import Listing
 from alexsim.data.statistics import Statistics, from_sums
 from alexsim.documents import load
 from alexsim.errors import DataError
+from alexsim.files import write_whole
 
 STATISTICS = "statistics.npz"
 _FORMAT = "WebDataset: tars of <key>.cls and <key>.jpg"

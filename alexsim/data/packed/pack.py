@@ -18,7 +18,6 @@ import numpy as np
 import PIL.features
 from numpy.typing import NDArray
 
-from alexsim.data.packed.disk import drop_unfinished, write_whole
 from alexsim.data.packed.index import is_packed, read_index, write_index
 from alexsim.data.packed.records import (
     INDEX,
@@ -40,6 +39,7 @@ from alexsim.data.sources.source import SourceChoices, list_source
 from alexsim.data.workers import Asked, workers_for
 from alexsim.documents import load
 from alexsim.errors import DataError
+from alexsim.files import drop_unfinished, write_whole
 from alexsim.names import name_text
 
 _PLAN, _LOCK = "plan.json", "lock"

@@ -9,11 +9,10 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from alexsim.data.choices import PackOrder
 from alexsim.data.sources.listing import ImageClass, Kind, Skipped
 from alexsim.names import name_text
 
-PackOrder = Literal["shuffled", "file"]
-PACK_ORDERS: tuple[PackOrder, ...] = get_args(PackOrder)
 Split = Literal["train", "val"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 

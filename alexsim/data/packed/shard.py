@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from alexsim.data.images import UNREADABLE, load_square, reason
-from alexsim.data.packed.disk import sha256_of, sha256_of_parts, write_whole
+from alexsim.data.packed.disk import sha256_of, sha256_of_parts
 from alexsim.data.packed.records import MEMBER, ShardDone, ShardTask, Source
 from alexsim.data.sources.listing import Skipped
 from alexsim.data.sources.tars import END, header, padding
 from alexsim.documents import parse
 from alexsim.errors import DataError
+from alexsim.files import write_whole
 
 CHANNELS = 3
 _LONGEST_STEM = 64

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from alexsim.errors import RunError
+from alexsim.machine.defaults import MACHINE
 from alexsim.network.editions import load_network
 from alexsim.network.layers import Convolution
 from alexsim.network.network import letter
 from alexsim.network.update_rules import Optimizer
-from alexsim.plan.spec import Partition, PlanSpec, Policy, Schedule
+from alexsim.plan.choices import Partition, Policy, Schedule
+from alexsim.plan.spec import PlanSpec
 from alexsim.profile.records import Ceilings
 from alexsim.report.documents.profile import plan_document
 from alexsim.report.page.earlier import complete
@@ -23,9 +25,6 @@ from alexsim.train.files import CHECKPOINTS, CONFIG, METRICS, PROFILE, TELEMETRY
 
 if TYPE_CHECKING:
     pass
-
-MACHINE = "gtx580x2"
-"""Predicted where a run left no profile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,8 @@
 """Costs by interpolation of this machine's own measurements.
 
-``alexsim calibrate`` times every op of a step at a few batch sizes; an op at another batch size
-lies on the line between its neighbours. On one machine all virtual GPUs share the same cores, so
-ops of different devices take turns, and decoding images takes its turn too.
+``alexsim check calibrate`` times every op of a step at a few batch sizes; an op at another batch
+size lies on the line between its neighbours. On one machine all virtual GPUs share the same cores,
+so ops of different devices take turns, and decoding images takes its turn too.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Calibration:
         if points is None:
             raise ProfileError(
                 f"the calibration has no measurement of {signature!r}; measure its network with"
-                " `alexsim calibrate --net EDITION --gpus N`"
+                " `alexsim check calibrate --net EDITION --gpus N`"
             )
         if len(points) == 1:
             return points[0][1] * batch_size / points[0][0]
@@ -140,7 +140,7 @@ def signature(op: Op, part: Part | None) -> str:
 
 
 def default_path() -> Path:
-    """Where ``alexsim calibrate`` leaves its measurements."""
+    """Where ``alexsim check calibrate`` leaves its measurements."""
     from platformdirs import user_data_path
 
     return user_data_path("alexsim") / "calibration.json"
@@ -153,18 +153,18 @@ def write(calibration: Calibration) -> str:
 
 
 def read(path: str) -> Calibration:
-    """A file that ``alexsim calibrate`` wrote.
+    """A file that ``alexsim check calibrate`` wrote.
 
     Raises:
         ProfileError: there is none, or it is malformed.
     """
-    make = "`alexsim calibrate` makes one"
+    make = "`alexsim check calibrate` makes one"
     return load(Calibration, Path(path), "calibration", schema=SCHEMA, hint=make)
 
 
 def machine_of(calibration: Calibration) -> Machine:
     """This machine as the simulator's records have it; every op's own time is measured."""
-    source = f"alexsim calibrate on {calibration.machine}"
+    source = f"alexsim check calibrate on {calibration.machine}"
 
     def measured(value: float) -> Quantity:
         return Quantity(value=value, kind="measured", source=source)
