@@ -42,6 +42,8 @@ def calibrate(options: CalibrateOptions) -> None:
     Example: alexsim check calibrate --check 32,128 --rounds 10
     """
     from alexsim.network.editions import load_network
+    from alexsim.report.calibration import calibration_tables
+    from alexsim.report.documents.calibration import calibration_document
     from alexsim.simulate.costs.measured import default_path, machine_of, write
 
     batches, output, rounds = options.batches, options.output, options.rounds
@@ -101,10 +103,6 @@ def calibrate(options: CalibrateOptions) -> None:
         predicted = simulate(bench.plans[batch], timer, data="none")
         checks += compare(bench.plans[batch], predicted, measured[batch])
     if options.json:
-        from alexsim.report.documents.calibration import calibration_document
-
         print_json(calibration_document(calibration, checks, path=str(path)))
         return
-    from alexsim.report.calibration import calibration_tables
-
     shared.console().print(calibration_tables(calibration, checks, str(path)))

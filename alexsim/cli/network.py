@@ -60,6 +60,7 @@ def show_network(options: ShowOptions) -> None:
     """
     from alexsim.network.diagram import diagram, svg
     from alexsim.network.editions import load_network
+    from alexsim.report.documents.networks import network_document
     from alexsim.report.tables import network_table, side_by_side
 
     network = load_network(options.name)
@@ -68,8 +69,6 @@ def show_network(options: ShowOptions) -> None:
     if options.output is not None:
         write_text(options.output, svg((*beside, network)))
     if options.json:
-        from alexsim.report.documents.networks import network_document
-
         print_json(network_document(network))
     if options.json or options.output is not None:
         return

@@ -60,6 +60,8 @@ def profile(options: ProfileOptions) -> None:
     from alexsim.machine.machine import load_machine
     from alexsim.network.editions import load_network
     from alexsim.plan.planner import plan
+    from alexsim.report.documents.profile import profile_document
+    from alexsim.report.profile import layer_tables, profile_tables
     from alexsim.report.tables import lent_text
     from alexsim.simulate.simulator import on_machine
 
@@ -94,12 +96,8 @@ def profile(options: ProfileOptions) -> None:
         )
     _write(measured, under, options)
     if options.json:
-        from alexsim.report.documents.profile import profile_document
-
         print_json(profile_document(measured, only=layer))
         return
-    from alexsim.report.profile import layer_tables, profile_tables
-
     console = shared.console()
     if layer:
         (chosen,) = (each for each in measured.layers if each.name == layer)

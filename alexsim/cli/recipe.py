@@ -47,13 +47,12 @@ def show_recipe(options: ShowOptions) -> None:
     Example: alexsim recipe show 2012 -o mine.toml
     """
     from alexsim.recipe.file import load_recipe, recipe_text
+    from alexsim.report.documents.training import recipes_document
 
     text = recipe_text(options.name)
     if options.output is not None:
         write_text(options.output, text)
     if options.json:
-        from alexsim.report.documents.training import recipes_document
-
         print_json(recipes_document({options.name: load_recipe(options.name)}))
     elif options.output is None:
         typer.echo(text, nl=False)

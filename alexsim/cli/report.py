@@ -57,6 +57,7 @@ def report(context: typer.Context, options: ReportOptions) -> None:
     Example: alexsim report runs/monday runs/tuesday -o both.html
     """
     from alexsim.report.page.compare import comparison
+    from alexsim.report.page.document import page_document
     from alexsim.report.page.inputs import Wanted, beside, plan_subject
     from alexsim.report.page.page import page
     from alexsim.units import format_bytes
@@ -85,8 +86,6 @@ def report(context: typer.Context, options: ReportOptions) -> None:
     write_text(options.output, text)
     size = len(text.encode())
     if options.json:
-        from alexsim.report.page.document import page_document
-
         print_json(page_document(subjects, options.output, size))
         return
     typer.echo(f"{options.output}: {format_bytes(size)}, opens in any browser")

@@ -43,6 +43,8 @@ def simulate(options: SimulateOptions) -> None:
     from alexsim.cli.simulated import other_choices, refuse_idle, wanted
     from alexsim.recipe.file import load_recipe
     from alexsim.recipe.stages import stage_times, training_of
+    from alexsim.report.documents.simulation import simulation_document
+    from alexsim.report.simulation import simulation_tables
     from alexsim.simulate.costs.libraries import load_library_for
     from alexsim.simulate.records import ILSVRC_EPOCHS
     from alexsim.simulate.simulator import planned, simulate_network
@@ -103,13 +105,9 @@ def simulate(options: SimulateOptions) -> None:
         result, images=images, epochs=epochs, recipe=options.recipe, stages=stages
     )
     if options.json:
-        from alexsim.report.documents.simulation import simulation_document
-
         assumptions = tried if options.sensitivity else None
         print_json(simulation_document(result, trained, assumptions))
         return
-    from alexsim.report.simulation import simulation_tables
-
     tables = simulation_tables(result, spec.network, trained, sensitivities=tried)
     shared.console().print(tables)
 

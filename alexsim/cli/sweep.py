@@ -41,6 +41,7 @@ def sweep(context: typer.Context, options: SweepOptions) -> None:
 
     Example: alexsim sweep -a batch=64,128,256 -a machine=gtx580x2,k20x8 -o sweep.parquet
     """
+    from alexsim.report.sweep import grid_text, sweep_rows, sweep_table
     from alexsim.simulate.axes import check_axes, combinations, idle_axis, parse_axes
     from alexsim.simulate.sweep import sweep as run
 
@@ -57,7 +58,6 @@ def sweep(context: typer.Context, options: SweepOptions) -> None:
     settings = list(combinations(axes, {"net": options.net, "machine": options.machine}))
     if options.dry_run:
         from alexsim.report.documents.sweep import grid_document
-        from alexsim.report.sweep import grid_text
 
         if options.json:
             print_json(grid_document(settings))
@@ -74,7 +74,6 @@ def sweep(context: typer.Context, options: SweepOptions) -> None:
         )
     if options.output or options.json:
         from alexsim.report.documents.sweep import sweep_document
-        from alexsim.report.sweep import sweep_rows
 
         document = sweep_document(points, epochs=epochs, images=images)
         if options.output:
@@ -82,6 +81,4 @@ def sweep(context: typer.Context, options: SweepOptions) -> None:
         if options.json:
             print_json(document)
         return
-    from alexsim.report.sweep import sweep_table
-
     shared.console().print(sweep_table(points, list(axes)))

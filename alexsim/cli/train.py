@@ -44,6 +44,8 @@ def train(context: typer.Context, options: TrainOptions) -> None:
     from alexsim.cli.train_settings import begin
     from alexsim.cli.train_watch import TerminalWatch
     from alexsim.execute.world import Place, joined
+    from alexsim.report.documents.training import train_document
+    from alexsim.report.tables import train_summary
     from alexsim.train.launch import Others, leave_with
 
     place = Place.from_environment()
@@ -83,12 +85,8 @@ def train(context: typer.Context, options: TrainOptions) -> None:
             return
         _keep_profile(result, run_dir, simulated)
     if options.json:
-        from alexsim.report.documents.training import train_document
-
         print_json(train_document(result, options.machine, simulated))
         return
-    from alexsim.report.tables import train_summary
-
     # Not wrapped: the run directory is there to be copied.
     shared.console().print(train_summary(result, options.machine, simulated), soft_wrap=True)
 

@@ -141,12 +141,11 @@ class TerminalWatch:
         )
 
     def _validation(self, line: ValidationLine) -> None:
-        evaluation = line.validation
+        tested = line.validation
         self._say(
-            f"validation after step {line.step} (epoch {evaluation.epoch}),"
-            f" {evaluation.images} images: loss {evaluation.loss:.3f}  top-1 {evaluation.top1:.3f}"
-            f"  top-5 {evaluation.top5:.3f}"
-            + (f"  NaN for {evaluation.nan_images} images" if evaluation.nan_images else "")
+            f"validation after step {line.step} (epoch {tested.epoch}), {tested.images} images:"
+            f" loss {tested.loss:.3f}  top-1 {tested.top1:.3f}  top-5 {tested.top5:.3f}"
+            + (f"  NaN for {tested.nan_images} images" if tested.nan_images else "")
         )
         sizes = "  ".join(
             f"{layer} {size.weight:.1e}/{size.increment:.1e}" for layer, size in line.layers.items()
