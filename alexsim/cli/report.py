@@ -1,4 +1,4 @@
-"""``alexsim report``: one HTML page on a run, a profile or a plan, or on two of them."""
+"""``alexsim report``: one HTML page on a run, a profile or a plan, or on several of them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def report(
         typer.Argument(
             metavar="INPUT...",
             help="A run directory, a file of `alexsim profile -o`, or a network's name as of --net;"
-            " two of them are compared.",
+            " several of them are compared.",
         ),
     ],
     output: Annotated[
@@ -53,7 +53,7 @@ def report(
 
     Example: alexsim report alexnet-2012 --machine k20x2 --batch 64
 
-    Example: alexsim report runs/monday runs/tuesday -o both.html
+    Example: alexsim report runs/monday runs/tuesday alexnet-2012 -o all.html
     """
     from dataclasses import replace
 
@@ -65,8 +65,6 @@ def report(
     from alexsim.report.page.page import page
     from alexsim.units import format_bytes
 
-    if len(inputs) > 2:
-        raise AlexsimError(f"one input makes a page, two are compared; got {len(inputs)}")
     given = options.given(context, *_FOR_EDITIONS)
     if given and all(Path(one).exists() for one in inputs):
         raise AlexsimError(

@@ -1,315 +1,340 @@
-"""Two subjects beside each other: what differs, and by how much."""
+"""Several subjects beside each other: what differs, and by how much."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Sequence
+from itertools import chain
 
-from markupsafe import Markup
-
-from alexsim.report.page.bars import bar
-from alexsim.report.page.chart import Scale, label, rounded_up, x_axis
-from alexsim.report.page.curves import metric_table, overlaid
+from alexsim.report.documents.step import PlannedLayer
+from alexsim.report.figures.compare import (
+    Compared,
+    Estimate,
+    layer_estimate,
+    layer_names,
+    layers_compared,
+    memory_compared,
+    step_estimate,
+    steps_compared,
+)
+from alexsim.report.figures.curves import NOISY, overlaid
+from alexsim.report.figures.passes import Clock, clocks_of, layer_s
+from alexsim.report.figures.text import digits, percent, ratio, seconds
+from alexsim.report.page.curves import metric_table
 from alexsim.report.page.elements import (
     Cell,
     Figure,
-    Key,
     Section,
     Table,
     number_columns,
-    svg,
-    tag,
     text_columns,
     words,
 )
 from alexsim.report.page.inputs import Subject
-from alexsim.report.page.memory import CATEGORIES, ordered
+from alexsim.report.page.memory import category_table
 from alexsim.report.page.page import described, rendered
-from alexsim.report.page.passes import seconds_of
-from alexsim.report.page.text import (
-    digits,
-    in_mib,
-    milliseconds,
-    percent,
-    ratio,
-    seconds,
-    shortened,
-)
+from alexsim.report.page.steps import time
 from alexsim.units import format_bytes
 
-_STYLES = ("forward", "grad_weight")
-_WIDTH, _NAMES, _TOP = 1120.0, 104.0, 34.0
+_CURVES = (
+    ("loss", "Training loss", 1.0, ""),
+    ("top1", "Training error, top-1", 100.0, " %"),
+    ("top5", "Training error, top-5", 100.0, " %"),
+)
 
 
-def comparison(first: Subject, second: Subject) -> str:
-    """Two subjects as one HTML text."""
-    both = (first, second)
-    names = _names(both)
-    which = _which(first, second), _which(second, first)
-    sections = [
-        _summary(both, names, which),
-        _settings(both, names),
-        _layers(both, names, which),
-        _memory(both, names),
+def comparison(*subjects: Subject) -> str:
+    """Two subjects or more as one HTML text; what is said of the others is over the first."""
+    compared = [
+        Compared(name=name, document=subject.document, clock=_clock(subject, subjects))
+        for name, subject in zip(_names(subjects), subjects, strict=True)
     ]
-    if any(one.metrics for one in both):
-        sections.insert(2, _curves(both, names))
-    heading = f"{names[0]} beside {names[1]}"
-    return rendered(heading, "Comparison", sections)
+    sections = [
+        _summary(subjects, compared),
+        _steps(compared),
+        _curves(subjects, compared),
+        _layers(compared),
+        _memory(subjects, compared),
+        _settings(subjects, compared),
+    ]
+    heading = " beside ".join(each.name for each in compared)
+    kept = [section for section in sections if section is not None]
+    return rendered(heading, "Comparison", kept)
 
 
-def _names(both: tuple[Subject, Subject]) -> tuple[str, str]:
-    first, second = (one.name for one in both)
-    return (first, second) if first != second else (f"{first} (1st)", f"{second} (2nd)")
+def _names(subjects: Sequence[Subject]) -> list[str]:
+    names = [subject.name for subject in subjects]
+    if len(set(names)) == len(names):
+        return names
+    endings = {1: "st", 2: "nd", 3: "rd"}
+    return [f"{name} ({n}{endings.get(n, 'th')})" for n, name in enumerate(names, 1)]
 
 
-def _which(subject: Subject, other: Subject) -> str:
+def _clock(subject: Subject, subjects: Sequence[Subject]) -> Clock:
     """Whose times are compared: measured ones with measured ones or with a plan's predicted ones.
 
-    A run that left no profile is no plan: both are predicted then.
+    A run that left no profile is no plan: all are predicted then.
     """
-    alike = other.measured or other.kind == "plan"
+    alike = all(other.measured or other.kind == "plan" for other in subjects)
     return "measured" if subject.measured and alike else "predicted"
 
 
-def _step_s(subject: Subject, which: str) -> float:
-    value: float = subject.document["step_s" if which == "measured" else "predicted_step_s"]
-    return value
+def _estimate(each: Compared) -> Estimate:
+    return step_estimate(each.document, each.clock)
 
 
-def _summary(
-    both: tuple[Subject, Subject], names: tuple[str, str], which: tuple[str, str]
-) -> Section:
-    times = [_step_s(one, how) for one, how in zip(both, which, strict=True)]
-    rates = [one.document["batch_size"] / s for one, s in zip(both, times, strict=True)]
-    facts = [
-        (f"Step of {name}, {how}", seconds(s), f"{digits(rate)} images/s")
-        for name, how, s, rate in zip(names, which, times, rates, strict=True)
-    ]
-    faster = names[0] if times[0] < times[1] else names[1]
-    sizes = [one.document["batch_size"] for one in both]
-    batches = (
-        f"both in batches of {sizes[0]}"
-        if sizes[0] == sizes[1]
-        else f"batches of {sizes[0]} and of {sizes[1]}"
+def _verdict(quotient: Estimate) -> str:
+    if quotient.undecided:
+        return "no difference"
+    return "less time" if quotient.value < 1 else "more time"
+
+
+def _summary(subjects: Sequence[Subject], compared: Sequence[Compared]) -> Section:
+    first, *others = compared
+    facts = []
+    for each in compared:
+        step = _estimate(each)
+        rate = f"{digits(each.document.batch_size / step.value)} images/s"
+        facts.append((f"Step of {each.name}, {each.clock}", seconds(step.value), rate))
+    for each in others:
+        quotient = _estimate(each).over(_estimate(first))
+        facts.append(
+            (
+                f"Step, {each.name} over {first.name}",
+                ratio(quotient.value),
+                f"{_verdict(quotient)}: {ratio(quotient.low)} to {ratio(quotient.high)}",
+            )
+        )
+    sizes = [each.document.batch_size for each in compared]
+    text = "Ratios are over the first. "
+    text += (
+        f"{'Both' if len(sizes) == 2 else 'All'} in batches of {sizes[0]}. "
+        if len(set(sizes)) == 1
+        else f"Batches of {', '.join(map(str, sizes[:-1]))} and of {sizes[-1]}: "
+        + ", ".join(
+            f"{ratio(rate)} times the images/s in {each.name}"
+            for each in others
+            for rate in [_rate(each) / _rate(first)]
+        )
+        + ". "
     )
-    facts += [
-        ("Step, second over first", ratio(times[1] / times[0]), f"{faster} takes less time"),
-        ("Images/s, second over first", ratio(rates[1] / rates[0]), batches),
-    ]
-    notes = tuple(f"{name}: {note}" for one, name in zip(both, names, strict=True)
-                  for note in one.notes)  # fmt: skip
-    text = "Ratios are the second over the first. "
-    if which == ("measured", "measured"):
-        text += "Both were measured."
-        wheres = [one.document["where"] for one in both]
-        if wheres[0] != wheres[1]:
-            text += f" They did not run alike: {wheres[0]}, and {wheres[1]}."
-    elif "measured" in which:
-        side = which.index("measured")
-        plan = both[1 - side].document
-        text += (
-            f"{names[side]} was measured ({both[side].document['where']}), {names[1 - side]} is"
-            f" predicted for {plan['machine']} with {plan['library']}."
-        )
-    else:
-        text += (
-            "Not both were measured, so predicted times are compared: "
-            + ", and ".join(f"{one.document['machine']}" for one in both)
-            + "."
-        )
-    return Section(id="summary", title="In short", text=text, facts=tuple(facts), notes=notes)
+    notes = tuple(
+        f"{each.name}: {note}"
+        for subject, each in zip(subjects, compared, strict=True)
+        for note in subject.notes
+    )
+    return Section(
+        id="summary",
+        title="In short",
+        text=text + _clocks_text(subjects, compared),
+        facts=tuple(facts),
+        notes=notes,
+    )
 
 
-def _settings(both: tuple[Subject, Subject], names: tuple[str, str]) -> Section:
-    first, second = (described(one) for one in both)
-    keys = [*first, *(key for key in second if key not in first)]
-    differing = [key for key in keys if first.get(key) != second.get(key)]
+def _rate(each: Compared) -> float:
+    return each.document.batch_size / _estimate(each).value
+
+
+def _clocks_text(subjects: Sequence[Subject], compared: Sequence[Compared]) -> str:
+    measured = {
+        each.name: subject.measured.where
+        for subject, each in zip(subjects, compared, strict=True)
+        if subject.measured and each.clock == "measured"
+    }
+    predicted = {
+        each.name: f"{each.document.machine} with {each.document.library}"
+        for each in compared
+        if each.clock == "predicted"
+    }
+    if not measured:
+        machines = ", and ".join(each.document.machine for each in compared)
+        return f"Not all were measured, so predicted times are compared: {machines}."
+    if not predicted:
+        text = "All were measured." if len(measured) > 2 else "Both were measured."
+        if len(set(measured.values())) > 1:
+            text += f" They did not run alike: {', and '.join(measured.values())}."
+        return text
+    parts = [f"{name} was measured ({where})" for name, where in measured.items()]
+    parts += [f"{name} is predicted for {where}" for name, where in predicted.items()]
+    return ", ".join(parts) + "."
+
+
+def _steps(compared: Sequence[Compared]) -> Section:
+    first = compared[0]
+    rows = []
+    for each in compared:
+        for clock in clocks_of(each.document):
+            step = step_estimate(each.document, clock)
+            quotient = step.over(_estimate(first))
+            is_first = each is first and clock == first.clock
+            rows.append(
+                (
+                    *words(f"{each.name}, {clock}"),
+                    time(step.value),
+                    time(step.low),
+                    time(step.high),
+                    Cell(text=digits(each.document.batch_size / step.value)),
+                    *(Cell(text=ratio(v)) for v in (quotient.value, quotient.low, quotient.high)),
+                    *words("" if is_first else _verdict(quotient)),
+                )
+            )
+    table = Table(
+        id="step-table",
+        caption=f"Steps, and their ratios to {first.name}, {first.clock}",
+        columns=text_columns("step")
+        + number_columns("ms", "from", "to", "images/s", "ratio", "ratio from", "ratio to")
+        + text_columns("difference"),
+        rows=tuple(rows),
+    )
+    text = (
+        "Intervals of measured steps hold 8 of 10 rounds, those of predicted ones the truth 9 times"
+        " in 10. A ratio's interval comes from both; where it holds 1, no difference is shown."
+    )
+    figure = Figure(
+        id="steps-side-by-side", title="Time of a step", text=text, drawing=steps_compared(compared)
+    )
+    return Section(id="steps", title="Step times", figures=(figure,), tables=(table,))
+
+
+def _settings(subjects: Sequence[Subject], compared: Sequence[Compared]) -> Section:
+    told = [described(subject) for subject in subjects]
+    keys = list(dict.fromkeys(chain.from_iterable(told)))
+    differing = [key for key in keys if len({each.get(key) for each in told}) > 1]
     table = Table(
         id="settings-table",
         caption="Settings that differ",
-        columns=text_columns("setting", *names),
-        rows=tuple(words(key, first.get(key, "–"), second.get(key, "–")) for key in differing),
+        columns=text_columns("setting", *(each.name for each in compared)),
+        rows=tuple(words(key, *(each.get(key, "–") for each in told)) for key in differing),
     )
-    alike = len(keys) - len(differing)
     counted = "1 setting differs" if len(differing) == 1 else f"{len(differing)} settings differ"
-    text = f"{counted}, {alike} are the same; – stands for what one does not say."
+    text = (
+        f"{counted}, {len(keys) - len(differing)} are the same; – stands for what one does not say."
+    )
     return Section(
-        id="what-differs", title="What differs", text=text, tables=(table,) if differing else ()
+        id="what-differs",
+        title="What differs",
+        text=text,
+        tables=(table,) if differing else (),
+        folded=True,
     )
 
 
-def _curves(both: tuple[Subject, Subject], names: tuple[str, str]) -> Section:
-    return Section(
-        id="curves",
-        title="Loss and error",
-        figures=tuple(overlaid(names, (both[0].metrics, both[1].metrics))),
-        tables=tuple(
-            metric_table(one.metrics, f"metrics-table-{index}", name)
-            for index, (one, name) in enumerate(zip(both, names, strict=True))
-            if one.metrics
-        ),
+def _curves(subjects: Sequence[Subject], compared: Sequence[Compared]) -> Section | None:
+    runs = {
+        each.name: subject.metrics
+        for subject, each in zip(subjects, compared, strict=True)
+        if subject.metrics
+    }
+    if not runs:
+        return None
+    noisy = ""
+    if any(len(metrics) >= NOISY for metrics in runs.values()):
+        noisy = " Strong lines are means over a twentieth of the steps."
+    figures = []
+    for field, title, scale, unit in _CURVES:
+        said = "; ".join(
+            f"{name} ends at {digits(scale * getattr(metrics[-1], field))}{unit}"
+            f" after {metrics[-1].step:,} steps"
+            for name, metrics in runs.items()
+        )
+        figures.append(
+            Figure(
+                id=f"all-{field}",
+                title=title,
+                text=f"{said}.{noisy}",
+                drawing=overlaid(runs, field, scale),
+                wide=field == "loss",
+            )
+        )
+    tables = tuple(
+        metric_table(metrics, f"metrics-table-{index}", name)
+        for index, (name, metrics) in enumerate(runs.items())
     )
+    return Section(id="curves", title="Loss and error", figures=tuple(figures), tables=tables)
 
 
-def _by_layer(subject: Subject, which: str) -> dict[str, float]:
-    return {layer["name"]: seconds_of(layer, which) for layer in subject.document["layers"]}
-
-
-def _layers(
-    both: tuple[Subject, Subject], names: tuple[str, str], which: tuple[str, str]
-) -> Section:
-    first, second = (_by_layer(one, how) for one, how in zip(both, which, strict=True))
-    same = which[0] == which[1]
-    shown = names if same else tuple(map(", ".join, zip(names, which, strict=True)))
-    layers = [*first, *(name for name in second if name not in first)]
-    rows = [_row(name, first.get(name), second.get(name)) for name in layers]
+def _layers(compared: Sequence[Compared]) -> Section:
+    one_clock = len({each.clock for each in compared}) == 1
+    clock = f"{compared[0].clock} " if one_clock else ""
+    names = [each.name if one_clock else f"{each.name}, {each.clock}" for each in compared]
+    by_name = [{layer.name: layer for layer in each.document.layers} for each in compared]
+    totals = [sum(layer_s(layer, c.clock) for layer in c.document.layers) for c in compared]
+    first, *others = names
     table = Table(
         id="layer-table",
-        caption=f"Layers, {which[0] + ' ' if same else ''}milliseconds per step",
+        caption=f"Layers, {clock}milliseconds per step; a ratio is over {first}, and ≈ says that"
+        " its interval holds 1",
         columns=text_columns("layer")
-        + number_columns(*(f"{name}, ms" for name in shown), "ratio", "difference, ms"),
-        rows=tuple(rows),
-        foot=(_row("all layers", sum(first.values()), sum(second.values())),),
+        + number_columns(
+            *(f"{name}, ms" for name in names),
+            *(("ratio", "difference, ms") if len(others) == 1 else (f"{n}, ratio" for n in others)),
+        ),
+        rows=tuple(
+            _layer_row(name, [layers.get(name) for layers in by_name], compared)
+            for name in layer_names(compared)
+        ),
+        foot=(_row("all layers", totals, [None] * len(totals)),),
         sortable=True,
     )
-    text = (
-        f"All layers take {seconds(sum(first.values()))} in {names[0]} and"
-        f" {seconds(sum(second.values()))} in {names[1]}. Both on the same scale."
+    text = "All layers take " + ", ".join(
+        f"{seconds(total)} in {each.name}" for total, each in zip(totals, compared, strict=True)
     )
-    return Section(
-        id="layers",
-        title="Layers side by side",
-        figures=(_bars(layers, (first, second), names, text),),
-        tables=(table,),
-    )
-
-
-def _row(name: str, first: float | None, second: float | None) -> tuple[Cell, ...]:
-    cells = [
-        Cell(text="–" if value is None else milliseconds(value), value=value)
-        for value in (first, second)
-    ]
-    quotient = second / first if first and second is not None else None
-    change = second - first if first is not None and second is not None else None
-    sign = "+" if change and change > 0 else ""
-    return (
-        Cell(text=name),
-        *cells,
-        Cell(text=ratio(quotient), value=quotient),
-        Cell(text="" if change is None else f"{sign}{milliseconds(change)}", value=change),
-    )
-
-
-def _bars(
-    layers: list[str], times: tuple[dict[str, float], dict[str, float]], names: tuple[str, str],
-    text: str,
-) -> Figure:  # fmt: skip
-    row = 34.0
-    longest = max((value for one in times for value in one.values()), default=0.0)
-    bottom = _TOP + row * len(layers)
-    scale = Scale(low=0, high=rounded_up(1e3 * longest), start=_NAMES, end=_WIDTH - 70)
-    parts: list[Markup] = list(x_axis(scale, _TOP - 8, bottom, "ms per step"))
-    for index, layer in enumerate(layers):
-        y = _TOP + row * index
-        parts.append(label(_NAMES - 8, y + 18, shortened(layer), "tick", "end"))
-        for side, (one, style) in enumerate(zip(times, _STYLES, strict=True)):
-            parts += _bar(
-                one.get(layer), scale, y + 2 + 14 * side, style, f"{layer}, {names[side]}"
-            )
-    return Figure(
+    figure = Figure(
         id="layers-side-by-side",
         title="Time by layer",
-        text=text,
-        drawing=svg("layers-side-by-side-picture", "Time by layer", text, parts,
-                    size=(_WIDTH, bottom + 44), least=1020),
-        keys=_keys(names),
-    )  # fmt: skip
-
-
-def _bar(value: float | None, scale: Scale, y: float, style: str, name: str) -> Iterator[Markup]:
-    if value is None:
-        yield label(_NAMES + 4, y + 11, "not in this network", "small")
-        return
-    width = scale(1e3 * value) - scale(0)
-    box = bar(_NAMES, y, width, 13, style, hatched=style == _STYLES[1])
-    yield tag("g", tag("title", f"{name}: {seconds(value)}"), box)
-    yield label(_NAMES + width + 5, y + 11, milliseconds(value), "small")
-
-
-def _keys(names: tuple[str, str]) -> tuple[Key, ...]:
-    return tuple(
-        Key(style=style, name=name, hatched=style == _STYLES[1])
-        for style, name in zip(_STYLES, names, strict=True)
+        text=f"{text}. All on the same scale.",
+        drawing=layers_compared(compared),
     )
+    return Section(id="layers", title="Layers side by side", figures=(figure,), tables=(table,))
 
 
-def _memory(both: tuple[Subject, Subject], names: tuple[str, str]) -> Section:
-    totals: list[tuple[str, str, dict[str, Any]]] = []
-    for one, name in zip(both, names, strict=True):
-        totals += [
-            (f"{name}, {device['name']}", name, device)
-            for device in one.document["memory"]["devices"]
-        ]
-    categories = ordered(key for _, _, device in totals for key in device["by_category"])
-    table = Table(
-        id="memory-table",
-        caption="MiB by category",
-        columns=text_columns("category") + number_columns(*(name for name, _, _ in totals)),
-        rows=tuple(
-            (
-                Cell(text=CATEGORIES.get(key, key)),
-                *(
-                    Cell(text=in_mib(size) if size else "", value=size)
-                    for size in (device["by_category"].get(key, 0) for _, _, device in totals)
-                ),
-            )
-            for key in categories
-        ),
-        foot=(
-            (
-                Cell(text="total"),
-                *(Cell(text=in_mib(device["planned_bytes"])) for _, _, device in totals),
-            ),
-        ),
-    )
+def _layer_row(
+    name: str, layers: Sequence[PlannedLayer | None], compared: Sequence[Compared]
+) -> tuple[Cell, ...]:
+    pairs = list(zip(layers, compared, strict=True))
+    times = [layer_s(layer, each.clock) if layer else None for layer, each in pairs]
+    return _row(name, times, [layer_estimate(layer, each.clock) for layer, each in pairs])
+
+
+def _row(
+    name: str, times: Sequence[float | None], estimates: Sequence[Estimate | None]
+) -> tuple[Cell, ...]:
+    """Times, and those of the others over the first's."""
+    cells = [Cell(text="–") if value is None else time(value) for value in times]
+    first, base = times[0], estimates[0]
+    for value, estimate in zip(times[1:], estimates[1:], strict=True):
+        quotient = value / first if first and value is not None else None
+        alike = base and estimate and estimate.over(base).undecided
+        cells.append(Cell(text=("≈ " if alike else "") + ratio(quotient), value=quotient))
+        if len(times) == 2:
+            change = value - first if value is not None and first is not None else None
+            sign = "+" if change and change > 0 else ""
+            cells.append(Cell(text=sign + time(change).text, value=change))
+    return (Cell(text=name), *cells)
+
+
+def _memory(subjects: Sequence[Subject], compared: Sequence[Compared]) -> Section:
+    devices = {
+        f"{each.name}, {device.name}": device
+        for each in compared
+        for device in each.document.memory.devices
+    }
     said = []
-    for one, name in zip(both, names, strict=True):
-        fullest = max(int(device["planned_bytes"]) for device in one.document["memory"]["devices"])
-        text = f"{name}: {format_bytes(fullest)} on its fullest GPU"
-        if one.budget:
-            text += f", {percent(fullest / one.budget[0])} of {format_bytes(one.budget[0])}"
+    for subject, each in zip(subjects, compared, strict=True):
+        fullest = max(device.planned_bytes for device in each.document.memory.devices)
+        text = f"{each.name}: {format_bytes(fullest)} on its fullest GPU"
+        if budget := subject.budget:
+            text += f", {percent(fullest / budget.bytes)} of {format_bytes(budget.bytes)}"
         said.append(text + ".")
+    figure = Figure(
+        id="memory-side-by-side",
+        title="Memory of each GPU",
+        text=" ".join(said),
+        drawing=memory_compared(compared),
+    )
     return Section(
         id="memory",
         title="Memory",
-        text=" ".join(said),
-        figures=(_memory_bars(totals, names),),
-        tables=(table,),
+        figures=(figure,),
+        tables=(category_table(devices, None),),
     )
-
-
-def _memory_bars(totals: list[tuple[str, str, dict[str, Any]]], names: tuple[str, str]) -> Figure:
-    row, left = 30.0, 190.0
-    longest = max(device["planned_bytes"] for _, _, device in totals) / 2**20
-    bottom = _TOP + row * len(totals)
-    scale = Scale(low=0, high=rounded_up(longest), start=left, end=_WIDTH - 80)
-    parts: list[Markup] = list(x_axis(scale, _TOP - 8, bottom, "MiB"))
-    for index, (name, whose, device) in enumerate(totals):
-        y = _TOP + row * index
-        style = _STYLES[names.index(whose)]
-        size = device["planned_bytes"] / 2**20
-        parts.append(label(left - 8, y + 16, shortened(name, 28), "tick", "end"))
-        parts.append(
-            bar(left, y + 3, scale(size) - left, row - 10, style, hatched=style == _STYLES[1])
-        )
-        parts.append(label(scale(size) + 5, y + 16, f"{size:,.1f}", "small"))
-    text = "; ".join(f"{name}: {format_bytes(d['planned_bytes'])}" for name, _, d in totals) + "."
-    return Figure(
-        id="memory-side-by-side",
-        title="Memory of each GPU",
-        text=text,
-        drawing=svg("memory-side-by-side-picture", "Memory of each GPU", text, parts,
-                    size=(_WIDTH, bottom + 44), least=1020),
-        keys=_keys(names),
-    )  # fmt: skip

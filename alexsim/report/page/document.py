@@ -16,7 +16,7 @@ class SubjectRow(Part):
     name: str
     kind: str
     """``run``, ``profile`` or ``plan``."""
-    network: Annotated[str, From(lambda subject: subject.document["network"])]
+    network: Annotated[str, From("document.network")]
 
 
 class PageDocument(Document):

@@ -1,39 +1,15 @@
-"""What the page is made of: sections, figures, tables; and SVG elements that escape what they hold.
+"""What the page is made of: sections, figures, tables.
 
 Nothing in here knows of networks: it is given names, numbers and texts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from markupsafe import Markup, escape
-
-
-def tag(name: str, *children: str | Markup, **attributes: str | float | None) -> Markup:
-    """An element; text among the children and attributes is escaped, None leaves one out.
-
-    Attribute names: ``class_`` is class, underscores are hyphens.
-    """
-    given = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{_value(value)}"'
-        for key, value in attributes.items()
-        if value is not None
-    )
-    inside = joined(children)
-    return Markup(f"<{name}{given}>{inside}</{name}>") if inside else Markup(f"<{name}{given}/>")
-
-
-def joined(children: Iterable[str | Markup]) -> Markup:
-    """Children one after the other, text escaped."""
-    return Markup("").join(children)
-
-
-def _value(value: str | float) -> str:
-    if isinstance(value, str):
-        return str(escape(value))
-    return f"{value:.2f}".rstrip("0").rstrip(".")
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure as Plot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,14 +43,12 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Key:
-    """An entry of a legend: a style of the sheet, and what it stands for."""
+class Image:
+    """A picture of pixels; ``source`` is its ``data:`` address."""
 
-    style: str
-    name: str
-    mark: str = "box"
-    """``box``, ``idle``, ``line``, ``dashed``, or one of the shapes of ``symbol``."""
-    hatched: bool = False
+    source: str
+    width: int
+    height: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,11 +58,15 @@ class Figure:
     id: str
     title: str
     text: str
-    drawing: Markup
-    keys: tuple[Key, ...] = ()
+    drawing: Plot | Image
     table: Table | None = None
     wide: bool = True
     """Takes the page's whole width; two others stand side by side."""
+
+    @property
+    def image(self) -> Image | None:
+        """The drawing, where that is one of pixels."""
+        return self.drawing if isinstance(self.drawing, Image) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +82,9 @@ class Section:
     """Name and value, in short rows."""
     figures: tuple[Figure, ...] = ()
     tables: tuple[Table, ...] = ()
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    folded: bool = False
+    """Shown only when it is asked for, and in print."""
 
 
 def text_columns(*names: str) -> tuple[Column, ...]:
@@ -120,40 +100,3 @@ def number_columns(*names: str) -> tuple[Column, ...]:
 def words(*texts: str) -> tuple[Cell, ...]:
     """Cells of words."""
     return tuple(Cell(text=text) for text in texts)
-
-
-def svg(
-    id_: str, title: str, text: str, children: Sequence[Markup], *, size: tuple[float, float],
-    least: float,
-) -> Markup:  # fmt: skip
-    """A drawing that shrinks to ``least`` pixels and no further; then its frame scrolls."""
-    return tag(
-        "svg",
-        tag("title", title, id=f"{id_}-title"),
-        tag("desc", text or title, id=f"{id_}-desc"),
-        *children,
-        role="img",
-        aria_labelledby=f"{id_}-title {id_}-desc",
-        viewBox=f"0 0 {size[0]:g} {size[1]:g}",
-        width=size[0],
-        height=size[1],
-        style=f"min-width:{least:g}px;max-width:{size[0]:g}px",
-    )
-
-
-def symbol(shape: str, x: float, y: float, radius: float, **attributes: str | float) -> Markup:
-    """A dot of some shape with about the same area as a circle of that radius."""
-    if shape == "square":
-        side = 1.77 * radius
-        return tag("rect", x=x - side / 2, y=y - side / 2, width=side, height=side, **attributes)
-    points: tuple[tuple[float, float], ...]
-    if shape == "triangle":
-        far = 1.55 * radius
-        points = ((0, -far), (0.87 * far, far / 2), (-0.87 * far, far / 2))
-    elif shape == "diamond":
-        far = 1.25 * radius
-        points = ((0, -far), (far, 0), (0, far), (-far, 0))
-    else:
-        return tag("circle", cx=x, cy=y, r=radius, **attributes)
-    path = " ".join(f"{x + dx:.1f},{y + dy:.1f}" for dx, dy in points)
-    return tag("polygon", points=path, **attributes)

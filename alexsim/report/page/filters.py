@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING
 
-from alexsim.report.page.elements import Cell, Figure, Table, number_columns, tag, text_columns
-from alexsim.report.page.text import digits
+from alexsim.report.figures.text import digits
+from alexsim.report.page.elements import (
+    Cell,
+    Figure,
+    Image,
+    Section,
+    Table,
+    number_columns,
+    text_columns,
+    words,
+)
+from alexsim.report.page.inputs import Subject
+from alexsim.report.pictures import Filters, grid, png
 
-if TYPE_CHECKING:
-    from alexsim.report.pictures import Filters
+
+def filter_section(subject: Subject) -> Section | None:
+    """One picture per column, and their numbers; None without a checkpoint."""
+    filters = subject.filters
+    if not filters:
+        return None
+    alone = len(filters) == 1
+    return Section(
+        id="filters",
+        title="First filters",
+        figures=tuple(_figure(each, subject.checkpoint, alone=alone) for each in filters),
+        tables=(_table(filters),),
+    )
 
 
-def filter_figures(found: tuple[Filters, ...], checkpoint: str) -> tuple[Figure, ...]:
-    """One picture per column."""
-    return tuple(_figure(one, checkpoint, alone=len(found) == 1) for one in found)
-
-
-def filter_table(found: tuple[Filters, ...]) -> Table:
-    """The pictures' numbers in short."""
+def _table(filters: tuple[Filters, ...]) -> Table:
     return Table(
         id="filter-table",
         caption="Weights of the first convolution",
@@ -26,39 +41,33 @@ def filter_table(found: tuple[Filters, ...]) -> Table:
         + number_columns("lowest", "mean", "highest", "standard deviation"),
         rows=tuple(
             (
-                Cell(text=f"{one.layer}.{one.column}"),
-                Cell(text=" × ".join(map(str, one.weights.shape))),
-                Cell(text=digits(float(one.weights.min()))),
-                Cell(text=digits(float(one.weights.mean()))),
-                Cell(text=digits(float(one.weights.max()))),
-                Cell(text=digits(float(one.weights.std()))),
+                *words(f"{each.layer}.{each.column}", " × ".join(map(str, each.weights.shape))),
+                *(
+                    Cell(text=digits(float(value)))
+                    for value in (
+                        each.weights.min(), each.weights.mean(), each.weights.max(),
+                        each.weights.std(),
+                    )
+                ),
             )
-            for one in found
+            for each in filters
         ),
-    )
+    )  # fmt: skip
 
 
-def _figure(one: Filters, checkpoint: str, *, alone: bool) -> Figure:
-    # Pages without filters do without Pillow.
-    from alexsim.report.pictures import grid, png
-
-    count, channels, height, width = one.weights.shape
+def _figure(filters: Filters, checkpoint: str, *, alone: bool) -> Figure:
+    count, channels, height, width = filters.weights.shape
     kind = "colour" if channels == 3 else "grey"
-    title = f"{one.layer}, {one.device}" if not alone else one.layer
-    if not alone:
-        title += f" (column {one.column})"
-    text = (
-        f"{count} filters of {height} × {width}, in {kind}, from {checkpoint}. Each on its own"
-        " scale; mid-grey is zero."
-    )
-    image = grid(one.weights)
+    place = f", {filters.device} (column {filters.column})"
+    image = grid(filters.weights)
     source = base64.b64encode(png(image)).decode("ascii")
-    drawing = tag(
-        "img",
-        src=f"data:image/png;base64,{source}",
-        alt=f"{title}: {text}",
-        width=str(image.shape[1]),
-        height=str(image.shape[0]),
-        class_="filters",
+    return Figure(
+        id=f"filters-{filters.column}",
+        title=filters.layer + ("" if alone else place),
+        text=f"{count} filters of {height} × {width}, in {kind}, from {checkpoint}. Each on its own"
+        " scale; mid-grey is zero.",
+        drawing=Image(
+            source=f"data:image/png;base64,{source}", width=image.shape[1], height=image.shape[0]
+        ),
+        wide=False,
     )
-    return Figure(id=f"filters-{one.column}", title=title, text=text, drawing=drawing, wide=False)

@@ -1,12 +1,35 @@
-"""The table of layers: counts, times measured and predicted, what binds."""
+"""Layers: counts, times measured and predicted, what binds."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from alexsim.report.page.elements import Cell, Table, number_columns, text_columns
-from alexsim.report.page.passes import NAMES, PASSES, seconds_of
-from alexsim.report.page.text import digits, in_mib, milliseconds, percent, ratio
+from alexsim.report.documents.profile import PlanDocument, ProfileDocument
+from alexsim.report.documents.step import MeasuredLayer, PlannedLayer
+from alexsim.report.figures.passes import (
+    NAMES,
+    PASSES,
+    Clock,
+    clocks_of,
+    layer_s,
+    pass_s,
+    timed_s,
+)
+from alexsim.report.figures.text import digits, in_mib, milliseconds, percent, ratio, seconds
+from alexsim.report.page.elements import (
+    Cell,
+    Figure,
+    Section,
+    Table,
+    number_columns,
+    text_columns,
+    words,
+)
+from alexsim.report.page.steps import share, time
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure as Plot
 
 _KINDS = {
     "FullyConnected": "fully connected",
@@ -18,9 +41,81 @@ _KINDS = {
 }
 
 
-def count_table(document: dict[str, Any]) -> Table:
+def layer_section(document: PlanDocument, plots: Mapping[str, Plot]) -> Section:
+    """Figures and tables of all layers."""
+    clocks = clocks_of(document)
+    return Section(
+        id="layers",
+        title="Layers",
+        text=_parts(document) if isinstance(document, ProfileDocument) else "",
+        figures=tuple(
+            Figure(
+                id=f"layers-{clock}",
+                title=f"Time by layer and pass, {clock}",
+                text=_slowest(document, clock),
+                drawing=plots[f"layers-{clock}"],
+                table=_pass_table(document, clock),
+                wide=len(clocks) == 1,
+            )
+            for clock in clocks
+        ),
+        tables=(layer_table(document), count_table(document)),
+    )
+
+
+def _parts(document: ProfileDocument) -> str:
+    """What of the timed step is layers, transfers, and neither."""
+    between = document.rest_s / document.timed_step_s
+    moved = document.transfers_s / document.timed_step_s
+    whole = seconds(document.timed_step_s)
+    layers, moves = percent(1 - between - moved), percent(moved)
+    text = (
+        f"Of the timed step of {whole}, layers take {layers}, uploads, exchanges and sums"
+        f" {moves}, what lies between ops {percent(between)}."
+        if between >= 0
+        else f"The timed step took {whole}. Summed over GPUs, which ran beside each other,"
+        f" layers take {layers} of that, uploads, exchanges, sums and waiting for them"
+        f" {moves}."
+    )
+    return (
+        f"{text} The ceiling is what arithmetic or memory needs at the machine's own rates, over"
+        " the time taken."
+    )
+
+
+def _slowest(document: PlanDocument, clock: Clock) -> str:
+    layer = max(document.layers, key=lambda layer: layer_s(layer, clock))
+    spent = layer_s(layer, clock)
+    text = (
+        f"{layer.name} takes longest, {seconds(spent)} {clock},"
+        f" {percent(spent / timed_s(document, clock))} of the step."
+    )
+    if clock == "measured":
+        return f"{text} Time is summed over all columns."
+    return f"{text} Where several GPUs share a layer, the time is that of the slowest."
+
+
+def _pass_table(document: PlanDocument, clock: Clock) -> Table:
+    whole = timed_s(document, clock)
+    return Table(
+        id=f"layers-{clock}-table",
+        caption=f"Milliseconds per step by layer and pass, {clock}",
+        columns=text_columns("layer") + number_columns(*NAMES.values(), "all", "share"),
+        rows=tuple(
+            (
+                Cell(text=layer.name),
+                *(time(pass_s(layer, clock, name)) for name in PASSES),
+                time(layer_s(layer, clock)),
+                share(layer_s(layer, clock) / whole),
+            )
+            for layer in document.layers
+        ),
+    )
+
+
+def count_table(document: PlanDocument) -> Table:
     """What every layer is, computes, moves and holds, and the sums."""
-    layers = document["layers"]
+    layers = document.layers
     return Table(
         id="count-table",
         caption="What each layer computes, moves and holds, per step of the whole batch",
@@ -30,58 +125,55 @@ def count_table(document: dict[str, Any]) -> Table:
         ),
         rows=tuple(
             (
-                Cell(text=layer["name"]),
-                Cell(text=_KINDS.get(layer["kind"], layer["kind"].lower())),
-                Cell(text=" × ".join(map(str, layer["shape"]))),
+                *words(
+                    layer.name,
+                    _KINDS.get(layer.kind, layer.kind.lower()),
+                    " × ".join(map(str, layer.shape)),
+                ),
                 *_counts([layer]),
             )
             for layer in layers
         ),
-        foot=((Cell(text=f"all {len(layers)}"), Cell(text=""), Cell(text=""), *_counts(layers)),),
+        foot=((*words(f"all {len(layers)}", "", ""), *_counts(layers)),),
         sortable=True,
     )
 
 
-def layer_table(document: dict[str, Any]) -> Table:
+def layer_table(document: PlanDocument) -> Table:
     """The time of every layer, what binds it, and the sums."""
-    measured = "step_s" in document
+    measured = isinstance(document, ProfileDocument)
     heads = [*(f"{NAMES[name]}, ms" for name in PASSES), "all, ms", "of step"]
     if measured:
         heads += ["GFLOP/s", "of ceiling", "predicted, ms", "of predicted step", "times predicted"]
-    layers = document["layers"]
+    layers = document.layers
     return Table(
         id="layer-table",
         caption="Time of each layer, " + ("measured and predicted" if measured else "predicted"),
         columns=text_columns("layer", "bound by") + number_columns(*heads),
         rows=tuple(
-            (Cell(text=layer["name"]), Cell(text=_bound(layer)), *_times([layer], document))
-            for layer in layers
+            (*words(layer.name, _bound(layer)), *_times([layer], document)) for layer in layers
         ),
-        foot=((Cell(text=f"all {len(layers)}"), Cell(text=""), *_times(layers, document)),),
+        foot=((*words(f"all {len(layers)}", ""), *_times(layers, document)),),
         sortable=True,
     )
 
 
-def _bound(layer: dict[str, Any]) -> str:
+def _bound(layer: PlannedLayer) -> str:
     """What limits the pass that takes longest; nothing, where another layer's op does it too."""
-    which = "measured" if "measured" in layer else "predicted"
-    limits = layer["limit" if which == "measured" else "predicted_limit"]
-    longest = max(limits, key=lambda name: layer[which].get(f"{name}_s") or 0.0, default="")
-    return str(limits.get(longest, ""))
+    clock: Clock = "predicted"
+    limits = layer.predicted_limit
+    if isinstance(layer, MeasuredLayer):
+        clock, limits = "measured", layer.limit
+    longest = max(limits, key=lambda name: pass_s(layer, clock, name) or 0.0, default="")
+    return limits.get(longest, "")
 
 
-def _flop(layers: list[dict[str, Any]]) -> int:
-    return sum(
-        layer["flop"] + layer["grad_input_flop"] + layer["grad_weight_flop"] for layer in layers
-    )
-
-
-def _counts(layers: list[dict[str, Any]]) -> list[Cell]:
-    parameters = sum(layer["parameters"] for layer in layers)
-    flop = _flop(layers)
-    elementwise = sum(layer["elementwise_flop"] for layer in layers)
-    moved = sum(layer["bytes"] for layer in layers)
-    held = sum(sum(layer["memory_bytes"].values()) for layer in layers)
+def _counts(layers: Sequence[PlannedLayer]) -> list[Cell]:
+    parameters = sum(layer.parameters for layer in layers)
+    flop = sum(layer.training_flop for layer in layers)
+    elementwise = sum(layer.elementwise_flop for layer in layers)
+    moved = sum(layer.bytes for layer in layers)
+    held = sum(sum(layer.memory_bytes.values()) for layer in layers)
     return [
         Cell(text=f"{parameters:,}" if parameters else "", value=parameters),
         Cell(text=digits(flop / 1e9) if flop else "", value=flop),
@@ -92,35 +184,34 @@ def _counts(layers: list[dict[str, Any]]) -> list[Cell]:
     ]
 
 
-def _times(layers: list[dict[str, Any]], document: dict[str, Any]) -> list[Cell]:
-    predicted = sum(seconds_of(layer, "predicted") for layer in layers)
-    there = [_time(predicted), _share(predicted / document["predicted_step_s"])]
-    if "step_s" not in document:
+def _times(layers: Sequence[PlannedLayer], document: PlanDocument) -> list[Cell]:
+    predicted = sum(layer_s(layer, "predicted") for layer in layers)
+    there = [time(predicted), share(predicted / document.predicted_step_s)]
+    if not isinstance(document, ProfileDocument):
         return [*_passes(layers, "predicted"), *there]
-    spent = sum(seconds_of(layer, "measured") for layer in layers)
-    flop = _flop(layers)
+    spent = sum(layer_s(layer, "measured") for layer in layers)
+    flop = sum(layer.training_flop for layer in layers)
     rate = flop / spent / 1e9 if spent and flop else None
-    floor = sum(seconds_of(layer, "measured") * (layer["ceiling_share"] or 0) for layer in layers)
+    floor = sum(
+        layer_s(layer, "measured") * (layer.ceiling_share or 0)
+        for layer in layers
+        if isinstance(layer, MeasuredLayer)
+    )
     quotient = spent / predicted if predicted else None
     return [
         *_passes(layers, "measured"),
-        _time(spent),
-        _share(spent / document["timed_step_s"]),
+        time(spent),
+        share(spent / document.timed_step_s),
         Cell(text=digits(rate) if rate else "", value=rate),
-        _share(floor / spent if spent else 0),
+        share(floor / spent if spent else 0),
         *there,
         Cell(text=ratio(quotient), value=quotient),
     ]
 
 
-def _passes(layers: list[dict[str, Any]], which: str) -> list[Cell]:
-    sums = (sum(layer[which].get(f"{name}_s") or 0.0 for layer in layers) for name in PASSES)
-    return [_time(value) if value else Cell(text="", value=0) for value in sums]
-
-
-def _time(value: float) -> Cell:
-    return Cell(text=milliseconds(value), value=value)
-
-
-def _share(value: float) -> Cell:
-    return Cell(text=percent(value), value=value)
+def _passes(layers: Sequence[PlannedLayer], clock: Clock) -> list[Cell]:
+    sums = (sum(pass_s(layer, clock, name) or 0.0 for layer in layers) for name in PASSES)
+    return [
+        Cell(text=milliseconds(value), value=value) if value else Cell(text="", value=0)
+        for value in sums
+    ]
