@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _Record = TypeVar("_Record")
 
+READING = "reading"
+"""The validation's context: what is no table here is amiss, not a record to take values from."""
 _TYPES = {
     "string_type": "a text",
     "int_type": "a whole number",
@@ -60,7 +62,7 @@ def read(
         if is_dataclass(kind):
             # Strict where JSON is: a list is a tuple there, a table a record, but no text a number.
             return cast(_Record, adapter.validate_json(json.dumps(table, default=str)))
-        return cast(_Record, adapter.validate_python(_tuples(table), strict=True))
+        return cast(_Record, adapter.validate_python(_tuples(table), strict=True, context=READING))
     except ValidationError as failure:
         raise error(f"{where}: {fault(failure)}") from None
 
@@ -132,5 +134,5 @@ def _wanted(error: ErrorDetails) -> str:
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    text = repr(list(value) if isinstance(value, tuple) else value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from alexsim.report.page.timeline import timeline, traffic
 from rich.console import Console
 from tiny import SOURCE
 
@@ -26,7 +27,6 @@ from alexsim.report.documents.profile import plan_document
 from alexsim.report.documents.simulation import simulation_document
 from alexsim.report.page.earlier import complete
 from alexsim.report.page.memory import alive_table
-from alexsim.report.page.timeline import timeline, traffic
 from alexsim.report.simulation import simulation_tables
 from alexsim.simulate.costs.correction import load_correction
 from alexsim.simulate.costs.libraries import load_library

@@ -14,8 +14,9 @@ from importlib.metadata import version
 from operator import attrgetter
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, ValidationInfo, model_validator
 
+from alexsim.documents import READING
 from alexsim.errors import AlexsimError
 
 if TYPE_CHECKING:
@@ -63,8 +64,8 @@ class Part(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _from_record(cls, record: object) -> object:
-        if isinstance(record, Mapping | cls):
+    def _from_record(cls, record: object, info: ValidationInfo) -> object:
+        if isinstance(record, Mapping | cls) or info.context == READING:
             return record
         values = ((name, source(record)) for name, source in _sources(cls))
         return {name: value for name, value in values if value is not ABSENT}

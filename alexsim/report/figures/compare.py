@@ -107,7 +107,7 @@ def steps_compared(compared: Sequence[Compared]) -> Figure:
     rows = [row for trace in traces for row in trace["y"]]
     return figure(
         traces,
-        height=110 + 34 * len(rows),
+        height=34 * len(rows),
         x="ms per step",
         xaxis=axis,
         yaxis={"autorange": "reversed", "categoryorder": "array", "categoryarray": rows},
@@ -137,7 +137,7 @@ def layers_compared(compared: Sequence[Compared]) -> Figure:
         )  # fmt: skip
     return figure(
         traces,
-        height=90 + rows_height(len(names), 12 + 10 * len(compared)),
+        height=rows_height(len(names), 12 + 10 * len(compared)),
         x="ms per step",
         barmode="group",
         bargap=0.25,
@@ -153,6 +153,7 @@ def layers_compared(compared: Sequence[Compared]) -> Figure:
 def memory_compared(compared: Sequence[Compared]) -> Figure:
     """A bar per GPU of each; MiB."""
     traces, rows = [], []
+    largest = max(of.planned_bytes for each in compared for of in each.document.memory.devices)
     for index, each in enumerate(compared):
         devices = each.document.memory.devices
         names = [f"{words(each.name)}, {words(device.name)}" for device in devices]
@@ -169,8 +170,9 @@ def memory_compared(compared: Sequence[Compared]) -> Figure:
         )  # fmt: skip
     return figure(
         traces,
-        height=110 + 30 * len(rows),
+        height=30 * len(rows),
         x="MiB",
+        xaxis={"range": [0, 1.2 * largest / MIB]},
         barmode="overlay",
         bargap=0.3,
         yaxis={"autorange": "reversed", "categoryorder": "array", "categoryarray": rows},

@@ -66,7 +66,7 @@ def step_times(metrics: Sequence[StepMetrics]) -> Figure:
         _line("step", _points(metrics, "step_s", 1e3), LIGHT["blue"]),
         _line("data wait", _points(metrics, "data_wait_s", 1e3), LIGHT["orange"], dash="dash"),
     ]
-    return _over_steps(traces, "ms", height=260)
+    return _over_steps(traces, "ms", height=180)
 
 
 def overlaid(runs: Mapping[str, Sequence[StepMetrics]], field: str, scale: float = 1.0) -> Figure:
@@ -87,9 +87,11 @@ def telemetry(samples: Sequence[TelemetrySample], quantity: tuple[str, str, str,
         _line(f"card {card}", points, colour(index), dash="dash" if index % 2 else "solid")
         for index, (card, points) in enumerate(said(samples, quantity).items())
     ]
-    axis: dict[str, Any] = {"range": [0, 100]} if quantity[0] == "utilisation" else {"rangemode": "tozero"}
+    axis: dict[str, Any] = (
+        {"range": [0, 100]} if quantity[0] == "utilisation" else {"rangemode": "tozero"}
+    )
     x = "seconds since the run began, resumptions joined"
-    return figure(traces, height=280, x=x, y=quantity[2], yaxis=axis, showlegend=True)
+    return figure(traces, height=200, x=x, y=quantity[2], yaxis=axis, showlegend=True)
 
 
 def said(
@@ -105,7 +107,7 @@ def said(
 
 
 def _over_steps(
-    traces: Sequence[dict[str, Any]], y: str, *, height: float = 320, **axis: Any
+    traces: Sequence[dict[str, Any]], y: str, *, height: float = 240, **axis: Any
 ) -> Figure:
     axis = axis or {"rangemode": "tozero"}
     return figure(traces, height=height, x="step", y=y, yaxis=axis, showlegend=True)

@@ -17,6 +17,9 @@ from alexsim.report.figures.passes import (
 from alexsim.report.figures.style import LIGHT, bars, figure, words
 from alexsim.report.figures.text import digits, percent, seconds
 
+_MOST_ROWS = 60
+"""Of more layers, rows are thinner, and times are said on hovering alone."""
+
 
 def layer_times(document: PlanDocument, clock: Clock) -> Figure:
     """A row per layer, stacked by pass; milliseconds per step."""
@@ -35,7 +38,8 @@ def layer_times(document: PlanDocument, clock: Clock) -> Figure:
                      x=[1e3 * time for time in times], y=names)
             )  # fmt: skip
     totals = [layer_s(layer, clock) for layer in document.layers]
-    traces.append(
+    if len(names) <= _MOST_ROWS:
+        traces.append(
         {
             "type": "scatter", "mode": "text", "x": [1e3 * total for total in totals], "y": names,
             "text": [f" {digits(1e3 * total)} · {percent(total / whole)}" for total in totals],
@@ -45,7 +49,7 @@ def layer_times(document: PlanDocument, clock: Clock) -> Figure:
     )  # fmt: skip
     return figure(
         traces,
-        height=80 + rows_height(len(names)),
+        height=rows_height(len(names)),
         x=f"ms per step, {clock}",
         barmode="stack",
         bargap=0.3,
@@ -55,5 +59,5 @@ def layer_times(document: PlanDocument, clock: Clock) -> Figure:
 
 
 def rows_height(count: int, row: float = 20) -> float:
-    """Pixels of so many rows; of a hundred and more, thinner ones."""
-    return row * count if count <= 60 else max(row * 60, row / 3 * count)
+    """Pixels of so many rows."""
+    return row * min(count, max(_MOST_ROWS, count / 3))

@@ -111,10 +111,10 @@ def memory_by_category(devices: Sequence[DeviceMemory], budget: Budget | None) -
             }
         )  # fmt: skip
         # A budget far off would leave nothing to see of the bars; double-clicking shows it.
-        high = max(fullest, min(budget.bytes, 8 * fullest))
+        high = budget.bytes if fullest < budget.bytes < 4 * fullest else fullest
     return figure(
         traces,
-        height=110 + 48 * len(devices),
+        height=48 * len(devices),
         x="MiB",
         barmode="stack",
         bargap=0.3,
@@ -184,7 +184,7 @@ def memory_through_step(device: DeviceMemory, spans: Sequence[SpanTimes], clock:
     )  # fmt: skip
     return figure(
         traces,
-        height=330,
+        height=260,
         x=f"ms since the step began, {clock}",
         y="MiB alive",
         hovermode="x unified",

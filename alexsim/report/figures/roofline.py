@@ -78,7 +78,7 @@ def roofline(document: PlanDocument) -> Figure | None:
     named = _named(rates)
     return figure(
         [*_roof(ceilings, low, ridge, high), *_dots(rates, named)],
-        height=560,
+        height=500,
         x="FLOP per byte moved",
         y="FLOP/s",
         xaxis={"type": "log", "range": [math.log10(low), math.log10(high)]},
@@ -140,7 +140,7 @@ def _named(rates: tuple[Rate, ...]) -> set[str]:
     for rate in sorted(rates, key=lambda rate: -rate.seconds):
         apart = all(
             abs(math.log10(rate.intensity / other.intensity)) > 0.2
-            or abs(math.log10(rate.flop_per_s / other.flop_per_s)) > 0.15
+            or abs(math.log10(rate.flop_per_s / other.flop_per_s)) > 0.25
             for other in chosen
         )
         if apart and rate.seconds >= _NAMED * whole:

@@ -6,6 +6,7 @@ their place where the reader's system asks for that.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
@@ -53,6 +54,8 @@ SERIES = ("blue", "orange", "purple", "teal", "pink", "olive", "red", "grey")
 
 CONFIG = {
     "displaylogo": False,
+    "showSendToCloud": False,
+    "plotlyServerURL": "",
     "responsive": True,
     "modeBarButtonsToRemove": ["select2d", "lasso2d"],
 }
@@ -72,7 +75,7 @@ _TEMPLATE = {
         "font": {"color": LIGHT["ink"], "size": 12, "family": "system-ui, sans-serif"},
         "paper_bgcolor": LIGHT["ground"],
         "plot_bgcolor": LIGHT["ground"],
-        "margin": {"l": 8, "r": 12, "t": 24, "b": 8},
+        "margin": {"l": 8, "r": 12, "t": 8, "b": 8},
         "hoverlabel": {
             "bgcolor": LIGHT["panel"],
             "bordercolor": LIGHT["edge"],
@@ -87,6 +90,7 @@ _TEMPLATE = {
             "y": 1,
             "yanchor": "bottom",
             "traceorder": "normal",
+            "maxheight": 1000,
         },
         "modebar": {"color": LIGHT["edge"], "activecolor": LIGHT["accent"], "bgcolor": "#ffffff00"},
         "xaxis": _AXIS,
@@ -132,6 +136,14 @@ def bars(
 def figure(
     traces: Iterable[Mapping[str, Any]], *, height: float, x: str = "", y: str = "", **layout: Any
 ) -> Figure:
-    """A figure in this style; ``x`` and ``y`` name its axes. Heights are pixels."""
-    drawn = Figure(list(traces), {"template": _TEMPLATE, "height": height, **layout})
+    """A figure in this style; ``x`` and ``y`` name its axes.
+
+    ``height`` is that of the plot alone, in pixels. What the legend and the axes take is guessed
+    here, for a figure about a thousand pixels wide; the page's script measures it.
+    """
+    traces = list(traces)
+    names = [len(trace.get("name", "")) for trace in traces if trace.get("showlegend", True)]
+    rows = math.ceil(len(names) / (1000 // (6 * max(names, default=0) + 48) or 1))
+    whole = {"height": height + 60 + 19 * rows, "meta": {"plot_height": height}}
+    drawn = Figure(traces, {"template": _TEMPLATE, **whole, **layout})
     return drawn.update_xaxes(title_text=x).update_yaxes(title_text=y)

@@ -92,7 +92,7 @@ def timeline(document: PlanDocument, clock: str) -> Figure:
     traces += _ways(spans, labels, columns=len(document.memory.devices))
     return figure(
         traces,
-        height=100 + 46 * len(labels),
+        height=48 * len(labels),
         x=f"ms since the step began, {clock}",
         barmode="overlay",
         bargap=0.35,

@@ -92,9 +92,7 @@ def metric_table(
         rows=tuple(
             (
                 Cell(text=f"{each.step:,}", value=each.step),
-                Cell(
-                    text=f"{each.loss:.4f}", value=each.loss
-                ),
+                Cell(text=f"{each.loss:.4f}", value=each.loss),
                 Cell(text=f"{100 * each.top1:.1f}", value=each.top1),
                 Cell(text=f"{100 * each.top5:.1f}", value=each.top5),
                 time(each.step_s),

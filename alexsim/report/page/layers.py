@@ -31,6 +31,8 @@ from alexsim.report.page.steps import share, time
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure as Plot
 
+_MOST_ROWS = 60
+"""Tables of more layers are folded."""
 _KINDS = {
     "FullyConnected": "fully connected",
     "LocalResponseNorm": "response norm",
@@ -136,6 +138,7 @@ def count_table(document: PlanDocument) -> Table:
         ),
         foot=((*words(f"all {len(layers)}", "", ""), *_counts(layers)),),
         sortable=True,
+        folded=len(layers) > _MOST_ROWS,
     )
 
 
@@ -155,6 +158,7 @@ def layer_table(document: PlanDocument) -> Table:
         ),
         foot=((*words(f"all {len(layers)}", ""), *_times(layers, document)),),
         sortable=True,
+        folded=len(layers) > _MOST_ROWS,
     )
 
 

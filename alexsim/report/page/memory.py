@@ -52,7 +52,7 @@ def memory_section(
         table=category_table({device.name: device for device in devices}, budget),
     )
     through = [
-        _through_step(document, group, plots, alone=len(groups) == 1)
+        _through_step(document, group, plots)
         for group in groups
         if f"memory-{group[0].name}" in plots
     ]
@@ -97,7 +97,7 @@ def _sizes(sizes: Iterable[int]) -> Iterator[Cell]:
 
 
 def _through_step(
-    document: PlanDocument, group: Sequence[DeviceMemory], plots: Mapping[str, Plot], *, alone: bool
+    document: PlanDocument, group: Sequence[DeviceMemory], plots: Mapping[str, Plot]
 ) -> Figure:
     device, *others = group
     spans = next(iter(spans_of(document).values()))
@@ -117,7 +117,6 @@ def _through_step(
         text=text,
         drawing=plots[f"memory-{device.name}"],
         table=_moment_table(device.name, moments),
-        wide=alone,
     )
 
 

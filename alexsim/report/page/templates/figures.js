@@ -14,11 +14,23 @@
     const { data, layout } = dark.matches && !printed ? recoloured(light) : structuredClone(light);
     const half = place.closest("figure").classList.contains("half");
     const width = printed ? (half ? 335 : 690) : place.clientWidth;
-    // A legend of a narrow figure takes more rows.
-    if (width < 600) layout.height += 8 * data.filter((trace) => trace.showlegend !== false).length;
+    // A legend takes more rows where a figure is narrow, and words would lie on each other.
+    const names = data.filter((of) => of.showlegend !== false).map((of) => of.name?.length ?? 0);
+    const entry = 6 * Math.max(0, ...names) + 48;
+    const rows = (pixels) => Math.ceil(names.length / (Math.floor(pixels / entry) || 1));
+    layout.height += 19 * (rows(width - 60) - rows(1000));
+    for (const trace of width < 600 ? data : []) {
+      if (trace.mode === "markers+text") trace.mode = "markers";
+      if (trace.mode === "text") trace.visible = false;
+    }
     if (printed) layout.width = width;
     if (touch) layout.dragmode = false;
     Plotly.react(place, data, layout, config);
+    // That was a guess: the plot keeps its height.
+    const plot = place.querySelector(".nsewdrag").getBBox().height;
+    const missing = layout.meta.plot_height - plot;
+    if (Math.abs(missing) > 20) Plotly.relayout(place, { height: layout.height + missing });
+    place.style.minHeight = "";
     place.dataset.drawn = "";
   };
   const places = [...document.querySelectorAll(".plot")];
