@@ -303,10 +303,8 @@ def test_a_fused_step_is_predicted_shorter_and_stands_on_a_page() -> None:
     assert found.step_s < on_machine(replace(spec, fusion="none"), machine).step_s
     names = {layer.name for layer in found.layers}
     assert not names & {*PRODUCTS_2012.values(), "pool1"}
-    document = plan_document(
-        planned(spec, machine), found, Ceilings(flop_per_s=1, bytes_per_s=1)
-    ).document()
-    assert document["fused"] == PRODUCTS_2012 | {"norm1": "pool1"}
+    document = plan_document(planned(spec, machine), found, Ceilings(flop_per_s=1, bytes_per_s=1))
+    assert document.fused == PRODUCTS_2012 | {"norm1": "pool1"}
     rows = {row[0].text: row[1].text for row in layer_table(document).rows}
     assert rows["relu2"] == rows["pool1"] == ""
     assert rows["norm1"] == "memory"

@@ -28,6 +28,7 @@ from alexsim.cli.app import main
 from alexsim.documents import read as read_document
 from alexsim.report.documents.profile import ProfileDocument
 from alexsim.report.documents.run import StepMetrics
+from alexsim.report.figures import run_figures
 from alexsim.report.figures.compare import Estimate
 from alexsim.report.figures.curves import smoothed, thinned
 from alexsim.report.figures.passes import PASSES, passes_of
@@ -394,8 +395,8 @@ def test_the_median_step_is_said(steps: int) -> None:
         StepMetrics(step=step, loss=1.0, top1=0.5, top5=0.1, step_s=time, data_wait_s=0.0)
         for step, time in enumerate(times)
     )
-    subject = replace(plan_subject(Wanted(network="lenet-5")), metrics=metrics)
-    section = curve_section(subject, subject.figures())
+    subject = replace(plan_subject(Wanted(network="lenet-5")), metrics=metrics, kind="run")
+    section = curve_section(subject, run_figures(metrics, (), ()))
     assert section is not None
     said = f"Median {milliseconds(float(np.median(times)))} ms"
     assert sum(said in figure.text for figure in section.figures) == 1

@@ -90,7 +90,7 @@ def report(
     made = page(subjects[0]) if len(subjects) == 1 else comparison(*subjects)
     write_text(output, made)
     if json:
-        from alexsim.report.page.document import page_document
+        from alexsim.report.documents.page import page_document
 
         print_json(page_document(subjects, output, len(made.encode())))
         return

@@ -145,5 +145,8 @@ def figure(
     names = [len(trace.get("name", "")) for trace in traces if trace.get("showlegend", True)]
     rows = math.ceil(len(names) / (1000 // (6 * max(names, default=0) + 48) or 1))
     whole = {"height": height + 60 + 19 * rows, "meta": {"plot_height": height}}
-    drawn = Figure(traces, {"template": _TEMPLATE, **whole, **layout})
-    return drawn.update_xaxes(title_text=x).update_yaxes(title_text=y)
+    axes = {
+        axis: {**layout.pop(axis, {}), "title": {"text": title}}
+        for axis, title in (("xaxis", x), ("yaxis", y))
+    }
+    return Figure(traces, {"template": _TEMPLATE, **whole, **axes, **layout})

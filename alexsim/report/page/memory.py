@@ -75,18 +75,18 @@ def _against(device: DeviceMemory, budget: Budget | None) -> str:
 
 def category_table(devices: Mapping[str, DeviceMemory], budget: Budget | None) -> Table:
     """MiB by category and GPU, with totals and what is free."""
-    found = devices.values()
-    foot = [("total", [device.planned_bytes for device in found])]
+    held = devices.values()
+    foot = [("total", [device.planned_bytes for device in held])]
     if budget:
-        foot.append((budget.source, [budget.bytes for _ in found]))
-        foot.append(("free", [budget.bytes - device.planned_bytes for device in found]))
+        foot.append((budget.source, [budget.bytes for _ in held]))
+        foot.append(("free", [budget.bytes - device.planned_bytes for device in held]))
     return Table(
         id="memory-table",
         caption="MiB by category and GPU",
         columns=text_columns("category") + number_columns(*devices),
         rows=tuple(
-            (Cell(text=category(key)), *_sizes(device.by_category.get(key, 0) for device in found))
-            for key in ordered(key for device in found for key in device.by_category)
+            (Cell(text=category(key)), *_sizes(device.by_category.get(key, 0) for device in held))
+            for key in ordered(key for device in held for key in device.by_category)
         ),
         foot=tuple((Cell(text=name), *_sizes(sizes)) for name, sizes in foot),
     )

@@ -76,10 +76,15 @@ def rendered(heading: str, kind: str, sections: Sequence[Section]) -> str:
         style=_own(environment, "style.css"),
         # Names may be anything: a script ends at its first "</script", wherever that stands.
         drawn=Markup(_drawn(sections)),
-        plotly=Markup(get_plotlyjs()),
+        plotly=_library(),
         sort=_own(environment, "sort.js"),
         figures=_own(environment, "figures.js"),
     )
+
+
+@cache
+def _library() -> Markup:
+    return Markup(get_plotlyjs())
 
 
 def _drawn(sections: Sequence[Section]) -> str:
