@@ -34,7 +34,7 @@ def step_figures(document: PlanDocument, budget: Budget | None = None) -> dict[s
     spans = spans_of(document)
     figures |= {f"timeline-{clock}": timeline(document, clock) for clock in spans}
     devices = document.memory.devices
-    figures["memory"] = memory_by_category(devices, budget or usable(document))
+    figures["memory-by-category"] = memory_by_category(devices, budget or usable(document))
     for clock in list(spans)[:1]:
         for device, *_ in alike(devices):
             mine = [span for span in spans[clock] if span.device == device.name]

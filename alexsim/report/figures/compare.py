@@ -46,7 +46,7 @@ class Estimate:
         return self.low <= 1 <= self.high
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Compared:
     """A document under a name of its own, and the clock on which it is compared."""
 

@@ -5,24 +5,19 @@ Nothing in here knows of networks: it is given names, numbers and texts.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TypeVar
 
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure as Plot
+from alexsim.report.figures.text import digits, in_mib, milliseconds, percent
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Column:
-    """A table's column; numbers stand to the right."""
-
-    name: str
-    number: bool = True
+_Row = TypeVar("_Row")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Cell:
-    """What a cell shows, and the number that it sorts by."""
+    """A number: what a table shows of it, and what it sorts by."""
 
     text: str
     value: float | None = None
@@ -30,19 +25,53 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Rows under named columns; the first cell of a row is its heading."""
+    """Rows under named columns, of texts and numbers; the first cell of a row is its heading."""
 
     id: str
     caption: str
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    foot: tuple[tuple[Cell, ...], ...] = ()
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell | str, ...], ...]
+    foot: tuple[tuple[Cell | str, ...], ...] = ()
     sortable: bool = False
     folded: bool = False
     """Shown only when it is asked for."""
 
+    @property
+    def numbers(self) -> tuple[bool, ...]:
+        """By column, whether it holds numbers; those stand to the right."""
+        columns = zip(*self.rows, strict=True)
+        return tuple(any(isinstance(cell, Cell) for cell in column) for column in columns)
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+def table(
+    id_: str, caption: str, rows: Iterable[_Row],
+    columns: Mapping[str, Callable[[_Row], Cell | str]], *,
+    foot: Iterable[_Row] = (), sortable: bool = False, folded: bool = False,
+) -> Table:  # fmt: skip
+    """A table of records; each column is a function of a record."""
+
+    def cells(of: Iterable[_Row]) -> tuple[tuple[Cell | str, ...], ...]:
+        return tuple(tuple(column(row) for column in columns.values()) for row in of)
+
+    return Table(
+        id=id_, caption=caption, columns=tuple(columns), rows=cells(rows), foot=cells(foot),
+        sortable=sortable, folded=folded,
+    )  # fmt: skip
+
+
+def number(value: float | None, write: Callable[[float], str] = digits) -> Cell:
+    """A cell; empty for None."""
+    return Cell("" if value is None else write(value), value)
+
+
+ms = partial(number, write=milliseconds)
+"""Seconds, as milliseconds."""
+share = partial(number, write=percent)
+mib = partial(number, write=in_mib)
+"""Bytes, as MiB."""
+
+
+@dataclass(frozen=True, slots=True)
 class Image:
     """A picture of pixels; ``source`` is its ``data:`` address."""
 
@@ -51,52 +80,33 @@ class Image:
     height: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Figure:
     """A picture, what it shows in words, and the same as a table."""
 
     id: str
+    """Of the plot of this name, where there is no image."""
     title: str
     text: str
-    drawing: Plot | Image
     table: Table | None = None
     wide: bool = True
     """Takes the page's whole width; two others stand side by side."""
-
-    @property
-    def image(self) -> Image | None:
-        """The drawing, where that is one of pixels."""
-        return self.drawing if isinstance(self.drawing, Image) else None
+    image: Image | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Section:
     """A heading, a few words, figures, tables."""
 
     id: str
     title: str
     text: str = ""
-    facts: tuple[tuple[str, str, str], ...] = ()
+    figures: Sequence[Figure] = ()
+    tables: Sequence[Table] = ()
+    facts: Sequence[tuple[str, str, str]] = ()
     """Name, value, and a word on it."""
-    pairs: tuple[tuple[str, str], ...] = ()
+    pairs: Sequence[tuple[str, str]] = ()
     """Name and value, in short rows."""
-    figures: tuple[Figure, ...] = ()
-    tables: tuple[Table, ...] = ()
-    notes: tuple[str, ...] = ()
+    notes: Sequence[str] = ()
     folded: bool = False
     """Shown only when it is asked for, and in print."""
-
-
-def text_columns(*names: str) -> tuple[Column, ...]:
-    """Columns of words."""
-    return tuple(Column(name=name, number=False) for name in names)
-
-
-def number_columns(*names: str) -> tuple[Column, ...]:
-    """Columns of numbers."""
-    return tuple(Column(name=name) for name in names)
-
-
-def words(*texts: str) -> tuple[Cell, ...]:
-    """Cells of words."""
-    return tuple(Cell(text=text) for text in texts)

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from plotly.graph_objects import Figure as Plot
 from plotly.offline import get_plotlyjs
 
 from alexsim.report.documents.run import RunRecipe
 from alexsim.report.figures.style import CONFIG, DARK, LIGHT
 from alexsim.report.figures.text import digits, percent, scaled, seconds
 from alexsim.report.page.curves import curve_section, telemetry_section
-from alexsim.report.page.elements import Image, Section
+from alexsim.report.page.elements import Section
 from alexsim.report.page.filters import filter_section
 from alexsim.report.page.inputs import Subject
-from alexsim.report.page.layers import layer_section
 from alexsim.report.page.memory import memory_section
-from alexsim.report.page.steps import roofline_section, timeline_section, traffic_section
+from alexsim.report.page.steps import (
+    layer_section,
+    roofline_section,
+    timeline_section,
+    traffic_section,
+)
 from alexsim.strict_json import json_text
 from alexsim.units import format_bytes
 
@@ -29,21 +34,21 @@ _KINDS = {"run": "Training run", "profile": "Profile", "plan": "Plan"}
 
 def page(subject: Subject) -> str:
     """One subject as HTML."""
-    document, plots = subject.document, subject.figures()
+    document = subject.document
     sections = [
         _summary(subject),
-        curve_section(subject, plots),
-        layer_section(document, plots),
-        roofline_section(document, plots),
-        timeline_section(document, plots),
+        curve_section(subject),
+        layer_section(document),
+        roofline_section(document),
+        timeline_section(document),
         traffic_section(document),
-        memory_section(document, subject.budget, plots),
+        memory_section(document, subject.budget),
         filter_section(subject),
-        telemetry_section(subject, plots),
+        telemetry_section(subject),
         _settings(subject),
     ]
     kept = [section for section in sections if section is not None]
-    return rendered(title(subject), _KINDS[subject.kind], kept)
+    return rendered(title(subject), _KINDS[subject.kind], kept, subject.figures())
 
 
 def title(subject: Subject) -> str:
@@ -64,8 +69,10 @@ def _environment() -> Environment:
     )
 
 
-def rendered(heading: str, kind: str, sections: Sequence[Section]) -> str:
-    """Sections as a page."""
+def rendered(
+    heading: str, kind: str, sections: Sequence[Section], plots: Mapping[str, Plot]
+) -> str:
+    """Sections as a page; ``plots`` has what its figures show, by their ids."""
     environment = _environment()
     return environment.get_template("page.html.j2").render(
         heading=heading,
@@ -75,7 +82,8 @@ def rendered(heading: str, kind: str, sections: Sequence[Section]) -> str:
         palette=Markup(_palette()),
         style=_own(environment, "style.css"),
         # Names may be anything: a script ends at its first "</script", wherever that stands.
-        drawn=Markup(_drawn(sections)),
+        drawn=Markup(_drawn(plots)),
+        heights={name: plot.layout.height for name, plot in plots.items()},
         plotly=_library(),
         sort=_own(environment, "sort.js"),
         figures=_own(environment, "figures.js"),
@@ -87,14 +95,9 @@ def _library() -> Markup:
     return Markup(get_plotlyjs())
 
 
-def _drawn(sections: Sequence[Section]) -> str:
+def _drawn(plots: Mapping[str, Plot]) -> str:
     """What the page's script draws: every figure by its id, and what dark colours replace."""
-    figures = {
-        figure.id: json.loads(figure.drawing.to_json())
-        for section in sections
-        for figure in section.figures
-        if not isinstance(figure.drawing, Image)
-    }
+    figures = {name: json.loads(plot.to_json()) for name, plot in plots.items()}
     colours = {LIGHT[name]: DARK[name] for name in LIGHT}
     drawn = {"figures": figures, "colours": colours, "config": CONFIG}
     # Names may be anything, and a script ends at its first "</script", wherever that stands.
@@ -118,11 +121,7 @@ def _own(environment: Environment, name: str) -> Markup:
 
 def _summary(subject: Subject) -> Section:
     return Section(
-        id="summary",
-        title="In short",
-        text=_sentence(subject),
-        facts=tuple(_facts(subject)),
-        notes=subject.notes,
+        "summary", "In short", _sentence(subject), facts=[*_facts(subject)], notes=subject.notes
     )
 
 
@@ -188,12 +187,8 @@ def _facts(subject: Subject) -> Iterator[tuple[str, str, str]]:
 
 
 def _settings(subject: Subject) -> Section:
-    return Section(
-        id="what-ran",
-        title="What ran where" if subject.kind != "plan" else "What is planned",
-        pairs=tuple(described(subject).items()),
-        folded=True,
-    )
+    name = "What ran where" if subject.kind != "plan" else "What is planned"
+    return Section("what-ran", name, pairs=[*described(subject).items()], folded=True)
 
 
 def described(subject: Subject) -> dict[str, str]:
