@@ -103,7 +103,7 @@ def steps_compared(compared: Sequence[Compared]) -> Figure:
         )  # fmt: skip
     axis: dict[str, Any] = {"rangemode": "tozero"}
     if max(times) > 20 * min(times):
-        axis = {"type": "log", "dtick": "D2"}
+        axis = {"type": "log", "dtick": 1}
     rows = [row for trace in traces for row in trace["y"]]
     return figure(
         traces,

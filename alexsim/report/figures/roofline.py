@@ -81,9 +81,10 @@ def roofline(document: PlanDocument) -> Figure | None:
         height=500,
         x="FLOP per byte moved",
         y="FLOP/s",
-        xaxis={"type": "log", "range": [math.log10(low), math.log10(high)]},
+        xaxis={"type": "log", "dtick": 1, "range": [math.log10(low), math.log10(high)]},
         yaxis={
             "type": "log",
+            "dtick": 1,
             "range": [math.log10(slowest / 1.8), math.log10(fastest * 2.5)],
             "exponentformat": "SI",
         },

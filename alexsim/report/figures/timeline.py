@@ -104,7 +104,7 @@ def timeline(document: PlanDocument, clock: str) -> Figure:
             "categoryarray": list(labels.values()),
             "fixedrange": True,
         },
-        uniformtext={"minsize": 10, "mode": "hide"},
+        uniformtext={"minsize": 11, "mode": "hide"},
     )
 
 
