@@ -66,6 +66,22 @@ FIGURES = """(async () => {
   }
   return amiss;
 })()"""
+# Zooms a figure, and whether it still is after the window changed.
+ZOOMED = """(async () => {
+  const place = document.querySelector("#plot-layers-predicted, #plot-layers-side-by-side");
+  place.querySelector('[data-title="Zoom in"]').click();
+  await new Promise((done) => setTimeout(done, 500));
+  window.zoomed = place._fullLayout.xaxis.range[1];
+  return true;
+})()"""
+KEPT = """(() => {
+  const place = document.querySelector("#plot-layers-predicted, #plot-layers-side-by-side");
+  const { width, xaxis } = place._fullLayout;
+  const amiss = [];
+  if (Math.abs(xaxis.range[1] / window.zoomed - 1) > 1e-6) amiss.push("the zoom is lost");
+  if (width > 700) amiss.push(`a figure is ${width} pixels wide`);
+  return amiss;
+})()"""
 # Sorts the first sortable table by its last column, and reads it back.
 SORTED = """(() => {
   const table = document.querySelector("table[data-sortable]");
@@ -184,6 +200,11 @@ def check(browser: Browser, page: Path, shots: Path | None) -> list[str]:
             if shots is not None:
                 _shoot(browser, shots / f"{page.stem}-{window}-{scheme}.png")
     _open(browser, page, WINDOWS["desktop"], "light")
+    _unroll(browser, WINDOWS["desktop"])
+    browser.value(ZOOMED)
+    _unroll(browser, 700)
+    resized = [*browser.value(FIGURES), *browser.value(KEPT)]
+    wrong += [f"{page.name}, made narrower: {what}" for what in resized]
     order, values = browser.value(SORTED)
     if order != "descending" or values != sorted(values, reverse=True) or len(values) < 2:
         wrong.append(f"{page.name}: a heading does not sort")
@@ -215,11 +236,13 @@ def _open(browser: Browser, page: Path, width: int, scheme: str) -> float:
 
 def _unroll(browser: Browser, width: int) -> None:
     """A window as high as the page: figures are drawn when they are nearly in view."""
+    settled = "new Promise((done) => setTimeout(() => done(0), 300))"
     height = browser.value("document.documentElement.scrollHeight")
     browser.call(
         "Emulation.setDeviceMetricsOverride",
         width=width, height=height, deviceScaleFactor=1, mobile=width < 600,
     )  # fmt: skip
+    browser.value(settled)
 
 
 def _misdeeds(browser: Browser, page: Path) -> list[str]:

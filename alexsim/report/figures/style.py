@@ -56,13 +56,14 @@ CONFIG = {
     "displaylogo": False,
     "showSendToCloud": False,
     "plotlyServerURL": "",
-    "responsive": True,
     "modeBarButtonsToRemove": ["select2d", "lasso2d"],
 }
 """How a page shows figures: nothing leads off the page."""
 
 _AXIS = {
     "automargin": True,
+    "exponentformat": "none",
+    "separatethousands": True,
     "gridcolor": LIGHT["line"],
     "linecolor": LIGHT["edge"],
     "tickcolor": LIGHT["edge"],
@@ -95,8 +96,6 @@ _TEMPLATE = {
         "modebar": {"color": LIGHT["edge"], "activecolor": LIGHT["accent"], "bgcolor": "#ffffff00"},
         "xaxis": _AXIS,
         "yaxis": _AXIS,
-        # Where a figure is drawn anew, it stays zoomed and filtered.
-        "uirevision": "kept",
     }
 }
 

@@ -19,11 +19,13 @@
     const entry = 6 * Math.max(0, ...names) + 48;
     const rows = (pixels) => Math.ceil(names.length / (Math.floor(pixels / entry) || 1));
     layout.height += 19 * (rows(width - 60) - rows(1000));
-    for (const trace of width < 600 ? data : []) {
+    for (const trace of width < 480 ? data : []) {
       if (trace.mode === "markers+text") trace.mode = "markers";
       if (trace.mode === "text") trace.visible = false;
     }
-    if (printed) layout.width = width;
+    layout.width = width;
+    // Drawn anew, a figure stays zoomed and filtered.
+    layout.uirevision = "kept";
     if (touch) layout.dragmode = false;
     Plotly.react(place, data, layout, config);
     // That was a guess: the plot keeps its height.
@@ -43,6 +45,12 @@
   places.forEach((place) => near.observe(place));
   const again = () => places.filter((place) => "drawn" in place.dataset).forEach((p) => draw(p));
   dark.addEventListener("change", again);
+  // A phone's window changes its height while it scrolls.
+  let wide = innerWidth;
+  addEventListener("resize", () => {
+    if (innerWidth !== wide) again();
+    wide = innerWidth;
+  });
   const folded = [...document.querySelectorAll("section > details:not([open])")];
   addEventListener("beforeprint", () => {
     folded.forEach((each) => { each.open = true; });
