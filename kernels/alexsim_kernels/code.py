@@ -1,4 +1,4 @@
-"""What a kernel compiled to; imports nothing, so that whoever only reads it starts fast."""
+"""What a kernel compiled to; imports nothing, so that its readers start fast."""
 
 from __future__ import annotations
 
