@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelCode:
-    """One kernel as one op launches it, compiled for one architecture.
+    """A kernel as an op launches it, compiled for one architecture.
 
     ``spills``: instructions that move a thread's values to and from memory; ``products``: its
-    matrix instruction (``HGMMA``, ``HMMA``), ``FFMA`` without one, empty without products.
+    matrix instruction (``HGMMA``, ``HMMA``), ``FFMA`` without matrix instructions, empty without products.
     """
 
     op: str

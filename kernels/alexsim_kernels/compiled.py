@@ -4,8 +4,8 @@
 
 Kernels go through their real launch path, on tensors without memory, with a driver that compiles
 for a card that is not there and launches nothing. Registers, stack and instructions are read from
-the machine code by the tools that Triton brings. Must run in a process of its own: interpreted
-kernels and compiled ones do not mix.
+the machine code by the tools that Triton brings. Must run in a separate process: interpreted and
+compiled kernels do not mix.
 """
 
 from __future__ import annotations

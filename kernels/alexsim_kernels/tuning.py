@@ -2,7 +2,7 @@
 
 Nothing is ever timed behind the user's back: ``choose`` looks into the measurements that came with
 the package, then into those that ``measure`` left in the user's cache, and otherwise asks the
-model. A product is one of an ``M x K`` by a ``K x N`` matrix, whatever its rows mean.
+model. A product multiplies an ``M x K`` by a ``K x N`` matrix, whatever its rows mean.
 """
 
 from __future__ import annotations

@@ -173,7 +173,7 @@ def convolution_rows(
 
 
 def _tune(run: Callable[[Config | None], object], like: torch.Tensor) -> None:
-    """Time tiles for whatever product the launch asks ``choose`` for."""
+    """Time tiles for each product for which the launch calls ``choose``."""
     keys: list[tuning.Key] = []
     original = tuning.choose
 

@@ -99,7 +99,7 @@ def timed(step: Any) -> float:
 
 
 def ours(network: Network, size: int, precision: Precision, *, fused: bool) -> float:
-    """Seconds of a step of the plan, each layer an op of its own or two in one kernel."""
+    """Seconds of a step of the plan, with a kernel for each layer or for two layers."""
     fusion: Fusion = "kernels" if fused else "none"
     planned = plan(network, batch_size=size, policy="reuse", backend="triton", fusion=fusion)
     executor = Executor(planned, device="cuda", precision=precision, graph=True)
