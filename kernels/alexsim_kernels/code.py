@@ -10,7 +10,7 @@ class KernelCode:
     """A kernel as an op launches it, compiled for one architecture.
 
     ``spills``: instructions that move a thread's values to and from memory; ``products``: its
-    matrix instruction (``HGMMA``, ``HMMA``), ``FFMA`` without matrix instructions, empty without products.
+    matrix instruction (``HGMMA``, ``HMMA``), ``FFMA``; empty without products.
     """
 
     op: str

@@ -90,7 +90,7 @@ def first_generation(work: Work) -> Launch:
         wide = colours // 4
         return Launch(
             blocks=shape.groups * shape.inputs * ceil(shape.channels / colours) * image_blocks,
-            shared_bytes=(16 * (colours + 1) + 16 * (32 * images + 0)) * FLOAT_BYTES,
+            shared_bytes=(16 * (colours + 1) + 16 * 32 * images) * FLOAT_BYTES,
             sums=images * wide,
             loads=images + wide,
             passes=images + ceil(wide / 4),
