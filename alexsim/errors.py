@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 _NEAR = 0.75
-"""Of 1: two names of four letters of which one differs, or eight of which two do."""
+"""Least similarity, of 1: two names of four letters of which one differs, or eight, two."""
 
 
 class AlexsimError(Exception):
@@ -36,8 +36,11 @@ class PlanError(AlexsimError):
     """A plan was asked for that this network cannot have."""
 
 
-class ProfileError(AlexsimError):
-    """A spec sheet or a table of measurements is missing or malformed."""
+class ProfileError(AlexsimError, ValueError):
+    """A spec sheet or a table of measurements is missing or malformed.
+
+    A ValueError too: raised by a record while a document is read, it is told with its place.
+    """
 
 
 class DataError(AlexsimError):
@@ -71,22 +74,22 @@ class GateError(AlexsimError):
 
 
 def known_as(name: str, known: Iterable[str]) -> str | None:
-    """The known name that was given, in whatever case; None if there is none, or several."""
+    """The known name that equals ``name`` up to case; None if there is none, or several."""
     names = tuple(known)
     if name in names:
         return name
-    alike = [one for one in names if one.casefold() == name.casefold()]
+    alike = [candidate for candidate in names if candidate.casefold() == name.casefold()]
     return alike[0] if len(alike) == 1 else None
 
 
-def unknown(what: str, name: str, known: Iterable[str], mark: str = "") -> str:
-    """The message for a name that nobody knows: those that are close, and all of them.
+def unknown(kind: str, name: str, known: Iterable[str], mark: str = "") -> str:
+    """The message for an unknown name: the known names that are close to it, and all of them.
 
     ``mark`` stands before each name, as the + of a network's variants does.
     """
     names = tuple(known)
-    folded = {one.casefold(): one for one in names}
+    folded = {key.casefold(): key for key in names}
     near = difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=_NEAR)
-    hint = f"; did you mean {' or '.join(mark + folded[one] for one in near)}?" if near else ""
-    given = mark + name if mark else repr(name)
-    return f"no {what} {given}{hint} (known: {', '.join(mark + one for one in names)})"
+    hint = f"; did you mean {' or '.join(mark + folded[key] for key in near)}?" if near else ""
+    quoted = mark + name if mark else repr(name)
+    return f"no {kind} {quoted}{hint} (known: {', '.join(mark + key for key in names)})"

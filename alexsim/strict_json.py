@@ -28,11 +28,11 @@ def json_text(
 ) -> str:
     """A document as JSON, without a line break at its end."""
 
-    def written(of: object) -> str:
-        text = json.dumps(of, indent=indent, separators=separators, allow_nan=False)
+    def written(tree: object) -> str:
+        text = json.dumps(tree, indent=indent, separators=separators, allow_nan=False)
         # A path that is not UTF-8, from the command line say: no parser takes half a character.
         if _LONE.search(text):
-            named = _named(of)
+            named = _named(tree)
             text = json.dumps(named, indent=indent, separators=separators, allow_nan=False)
         return text
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 Activity = Literal["computing", "exchange", "all_reduce", "upload", "barrier", "host"]
-"""What goes on while something runs."""
+"""What a device, a link or the host does during a span."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
-    """One run of one op, or of what belongs to none: a host's work, a message on its way.
+    """One run of one op, or of work that belongs to no op: the host's, or a message on its way.
 
     Times are seconds since the trace began.
     """
@@ -21,13 +21,13 @@ class Span:
     """A name for people."""
     activity: Activity
     kind: str = ""
-    """The op's: ``forward``, ``grad_input`` ...; empty without one, as is ``layer``."""
+    """The op's kind: ``forward``, ``grad_input`` ...; empty without an op, as is ``layer``."""
     layer: str = ""
     exchange: str = ""
-    """The one that is posted or waited for here."""
+    """The exchange that is posted or waited for."""
     device: str
     device_index: int = -1
-    """Place among the devices, replicas' numbered through; -1 of what is on none of them."""
+    """Place among the devices of all replicas; -1 for what is on no device."""
     queue: str
     step: int
     start_s: float
@@ -52,12 +52,12 @@ class Trace:
         return sum(span.duration_s for span in self.spans if select(span))
 
     def bounds(self) -> dict[int, tuple[float, float]]:
-        """When each step's first span starts and its last one ends, in step order."""
-        found: dict[int, tuple[float, float]] = {}
+        """When each step's first span starts and its last span ends, in step order."""
+        bounds: dict[int, tuple[float, float]] = {}
         for span in self.spans:
-            low, high = found.get(span.step, (span.start_s, span.end_s))
-            found[span.step] = (min(low, span.start_s), max(high, span.end_s))
-        return dict(sorted(found.items()))
+            low, high = bounds.get(span.step, (span.start_s, span.end_s))
+            bounds[span.step] = (min(low, span.start_s), max(high, span.end_s))
+        return dict(sorted(bounds.items()))
 
     def step_s(self) -> dict[int, float]:
         """Length of each step, from its first span to its last."""

@@ -1,4 +1,4 @@
-"""Run what ``alexsim export`` writes for Caffe in OpenCV, which has an importer of its own.
+"""Run what ``alexsim model export`` writes for Caffe in OpenCV, which has an importer of its own.
 
     python tests/caffe_check.py [EDITION ...]
 

@@ -25,7 +25,7 @@ from alexsim.plan.spec import PlanSpec
 from alexsim.profile.profiler import Underlay, profile
 from alexsim.profile.records import StepProfile
 from alexsim.report.documents.base import Document
-from alexsim.report.documents.schemas import DOCUMENTS, schema_of
+from alexsim.report.schemas import DOCUMENTS, schema_of
 from alexsim.simulate.simulator import on_machine
 
 # The tests' own helpers (reference.py) stand beside them.

@@ -130,55 +130,57 @@ TABLE: dict[str, tuple[str, dict[str, Line]]] = {
             "json": ("profile", "--json"),
         },
     ),
-    "calibrate": (
-        "calibrate --net lenet-5 --batches 2,4 -o {out}/c.json --json",
+    "check calibrate": (
+        "check calibrate --net lenet-5 --batches 2,4 -o {out}/c.json --json",
         {
             "net": "--net cifar10-quick",
-            "gpus": ("calibrate --net {tiny} --batches 1,2 -o {out}/c.json", "--gpus 1"),
-            "policy": ("calibrate --net {tiny} --batches 1,2 -o {out}/c.json", "--policy reuse"),
+            "gpus": ("check calibrate --net {tiny} --batches 1,2 -o {out}/c.json", "--gpus 1"),
+            "policy": ("check calibrate --net {tiny} --batches 1,2 -o {out}/c.json",
+                       "--policy reuse"),
             "batches": "--batches 2,6",
             "check": "--check 8",
             "rounds": "--rounds 2",
             "threads": "--threads 1",
             "output": "-o {out}/other.json",
-            "json": ("calibrate --net lenet-5 --batches 2,4 -o {out}/c.json", "--json"),
+            "json": ("check calibrate --net lenet-5 --batches 2,4 -o {out}/c.json", "--json"),
         },
     ),
-    "validate": (
-        "validate --measurements {rows} --json",
+    "check validate": (
+        "check validate --measurements {rows} --json",
         {
             "measurements": "--measurements {fewer}",
-            "rows": ("validate --measurements {rows}", "--summary"),
+            "rows": ("check validate --measurements {rows}", "--summary"),
             "leave_out": "--leave-out",
             "refit": "--refit",
             "save_correction": "--save-correction {out}/correction.json",
             "gate": "--gate 0.01",
             "output": "-o {out}/rows.csv",
-            "json": ("validate --measurements {rows}", "--json"),
+            "json": ("check validate --measurements {rows}", "--json"),
         },
     ),
-    "kernels": (
-        "kernels --json",
-        {"arch": "--arch 80", "precision": "--precision fp16", "json": ("kernels", "--json")},
+    "check kernels": (
+        "check kernels --json",
+        {"arch": "--arch 80", "precision": "--precision fp16", "json": ("check kernels", "--json")},
     ),
-    "export": (
-        "export {weights} {out}/w.pt --json",
+    "model export": (
+        "model export {weights} {out}/w.pt --json",
         {
             "names": "--names torchvision",
-            "check": ("export {weights} {out}/w.onnx", "--no-check"),
-            "json": ("export {weights} {out}/w.pt", "--json"),
+            "check": ("model export {weights} {out}/w.onnx", "--no-check"),
+            "json": ("model export {weights} {out}/w.pt", "--json"),
         },
     ),
-    "import": (
-        "import {state} {out}/w.safetensors --net {tiny} --json",
+    "model import": (
+        "model import {state} {out}/w.safetensors --net {tiny} --json",
         {
             "net": "--net lenet-5",
             "classes": "--classes {classes}",
             "normalise": "--normalise mean-image",
             "mean": "--mean 123,117,104",
-            "key": ("import {two} {out}/w.safetensors --net {tiny} --json", "--key state_dict_ema"),
-            "allow_nan": ("import {nan} {out}/w.safetensors --net {tiny}", "--allow-nan"),
-            "json": ("import {state} {out}/w.safetensors --net {tiny}", "--json"),
+            "key": ("model import {two} {out}/w.safetensors --net {tiny} --json",
+                    "--key state_dict_ema"),
+            "allow_nan": ("model import {nan} {out}/w.safetensors --net {tiny}", "--allow-nan"),
+            "json": ("model import {state} {out}/w.safetensors --net {tiny}", "--json"),
         },
     ),
     "eval": (
@@ -198,39 +200,39 @@ TABLE: dict[str, tuple[str, dict[str, Line]]] = {
             "json": (EVAL.removesuffix("--json"), "--json"),
         },
     ),
-    "predict": (
-        "predict {weights} {image} --threads 1 --json",
+    "model predict": (
+        "model predict {weights} {image} --threads 1 --json",
         {
             "views": "--views 10",
             "output": "-o {out}/p.png",
-            "names": ("predict {wnids} {image} --threads 1", "--names {words}"),
+            "names": ("model predict {wnids} {image} --threads 1", "--names {words}"),
             "batch": "--batch 3",
             "device": "--device cuda",
             "backend": "--backend triton",
             "threads": "--threads 2",
             "workers": "--workers 2",
-            "json": ("predict {weights} {image} --threads 1", "--json"),
+            "json": ("model predict {weights} {image} --threads 1", "--json"),
         },
     ),
-    "nearest": (
-        "nearest {weights} {image} --data {images} --threads 1 --workers 1 --json",
+    "model nearest": (
+        "model nearest {weights} {image} --data {images} --threads 1 --workers 1 --json",
         {
             "data": "--data {packed}",
             "split": "--split train",
             "count": "-k 2",
             "output": "-o {out}/n.png",
-            "names": ("nearest {weights} {image} --data {flat}/train --split train --threads 1"
-                      " --workers 1", "--names {words}"),
+            "names": ("model nearest {weights} {image} --data {flat}/train --split train"
+                      " --threads 1 --workers 1", "--names {words}"),
             "batch": "--batch 3",
             "device": "--device cuda",
             "backend": "--backend triton",
             "threads": "--threads 2",
             "workers": "--workers 2",
-            "json": ("nearest {weights} {image} --data {images} --threads 1", "--json"),
+            "json": ("model nearest {weights} {image} --data {images} --threads 1", "--json"),
         },
     ),
-    "filters": (
-        "filters {weights} -o {out}/f.png",
+    "model filters": (
+        "model filters {weights} -o {out}/f.png",
         {"output": "-o {out}/other.png", "json": "--json"},
     ),
     "train": (
@@ -278,19 +280,19 @@ TABLE: dict[str, tuple[str, dict[str, Line]]] = {
             "json": "--json",
         },
     ),
-    "bench run": (
-        "bench run --json",
+    "check bench run": (
+        "check bench run --json",
         {
             "net": "--net lenet-5",
             "batch": "--batch 3",
             "only": "--only timed",
             "kernels": "--no-kernels",
             "output": "-o {out}/run.json",
-            "json": ("bench run", "--json"),
+            "json": ("check bench run", "--json"),
         },
     ),
-    "bench compare": (
-        "bench compare --json",
+    "check bench compare": (
+        "check bench compare --json",
         {
             "net": "--net lenet-5",
             "batch": "--batch 3",
@@ -298,11 +300,11 @@ TABLE: dict[str, tuple[str, dict[str, Line]]] = {
             "kernels": "--no-kernels",
             "baseline": "--baseline {rows}",
             "tolerance": "--tolerance 9",
-            "json": ("bench compare", "--json"),
+            "json": ("check bench compare", "--json"),
         },
     ),
-    "bench update": (
-        "bench update --baseline {out}/b.json",
+    "check bench update": (
+        "check bench update --baseline {out}/b.json",
         {
             "net": "--net lenet-5",
             "batch": "--batch 3",
@@ -366,7 +368,7 @@ TABLE: dict[str, tuple[str, dict[str, Line]]] = {
     "recipe show": ("recipe show 2012", {"output": "-o {out}/mine.toml", "json": "--json"}),
 }  # fmt: skip
 FAIL_WITHOUT = {
-    ("import", "allow_nan"), ("data pack", "val_labels"), ("data pack", "label_scheme"),
+    ("model import", "allow_nan"), ("data pack", "val_labels"), ("data pack", "label_scheme"),
     ("data inspect", "val_labels"), ("data inspect", "label_scheme"),
 }  # fmt: skip
 """What such an option permits is refused without it."""

@@ -122,9 +122,11 @@ def test_network_show_fits_a_terminal_and_draws(
 
 @pytest.mark.parametrize(
     "command", [(), ("train",), ("memory",), ("flops",), ("network", "list"), ("network", "show"),
-     ("simulate",), ("report",), ("sweep",), ("validate",), ("calibrate",), ("hardware", "list"),
-     ("hardware", "show"),
-     ("export",), ("import",), ("eval",), ("predict",), ("nearest",), ("filters",),
+     ("simulate",), ("report",), ("sweep",), ("check", "validate"), ("check", "calibrate"),
+     ("hardware", "list"), ("hardware", "show"),
+     ("model", "export"), ("model", "import"), ("eval",), ("model", "predict"),
+     ("model", "nearest"), ("model", "filters"), ("profile",), ("model",), ("check",),
+     ("check", "bench"), ("check", "bench", "run"), ("check", "kernels"), ("recipe", "list"),
      ("data",), ("data", "pack"), ("data", "inspect"), ("data", "bench")],
 )  # fmt: skip
 def test_help_has_an_example(command: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from tiny import SOURCE, write_weights
 
-from alexsim.cli import train as train_command
 from alexsim.cli.app import main, the_command
+from alexsim.cli.train_options import BESIDE, CHANGEABLE
 
 ROOT = Path(__file__).parents[1]
 
@@ -58,7 +58,7 @@ def failed(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 
 
 MAY_BE_ZERO = {
-    ("train", "--learning-rate"), ("train", "--bias-rate"), ("bench compare", "--tolerance"),
+    ("train", "--learning-rate"), ("train", "--bias-rate"), ("check bench compare", "--tolerance"),
 }  # fmt: skip
 ANY_NUMBER = {("train", "--seed"), ("data pack", "--seed")}
 NUMBERS = [
@@ -81,13 +81,13 @@ def valid(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, t
     return {
         "train": ("--net", "lenet-5", "--data", folder, "-o", where / "run"),
         "eval": (weights, "--data", folder),
-        "predict": (weights, image),
-        "nearest": (weights, image, "--data", folder),
+        "model predict": (weights, image),
+        "model nearest": (weights, image, "--data", folder),
         "report": ("lenet-5", "-o", where / "page.html"),
         "sweep": ("-a", "batch=2"),
-        "calibrate": ("-o", where / "here.json"),
-        "bench compare": counted[:2],
-        "bench update": ("--baseline", where / "base.json"),
+        "check calibrate": ("-o", where / "here.json"),
+        "check bench compare": counted[:2],
+        "check bench update": ("--baseline", where / "base.json"),
         "data pack": (folder, where / "packed"),
         "data inspect": (folder,),
         "data bench": (folder,),
@@ -131,7 +131,7 @@ def test_numbers_of_every_command_are_tried() -> None:
         (("simulate", "--set", "link.efficiency=inf"), "link.efficiency must be finite"),
         (("data", "bench", "x", "--workers", ","), "--workers must be a positive whole number"),
         (("data", "bench", "x", "--workers", "100000"), "--workers must be at most 1,024"),
-        (("calibrate", "--check", ","), "--check must be a positive whole number"),
+        (("check", "calibrate", "--check", ","), "--check must be a positive whole number"),
         (("memory", "--batch", "9" * 400), "--batch must be at most"),
         (("profile", "--threads", "9" * 30), "--threads must be at most 1,024"),
         (("train", "--net", "lenet-5", "--workers", "9" * 30), "--workers must be at most 1,024"),
@@ -175,14 +175,14 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_work(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("alexsim.cli.output.write_bytes", None)
+    monkeypatch.setattr("alexsim.cli.output.write_whole", None)
     ending = {"sheet": ".png", "output": ".png", "trace": ".json.gz"}.get(
         str(parameter.name), ".csv"
     )
-    ending = {"calibrate": ".json", "sweep": ".csv"}.get(command, ending)
+    ending = {"check calibrate": ".json", "sweep": ".csv"}.get(command, ending)
     given = ("lenet-5",) if command in ("network show",) else valid.get(command, ())
-    if command == "filters":
-        given = valid["predict"][:1]
+    if command == "model filters":
+        given = valid["model predict"][:1]
     if command == "recipe show":
         given = ("2012",)
     (tmp_path / f"folder{ending}").mkdir()
@@ -195,11 +195,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_work(
 # Going on with a run
 
 
-STAYS = [
-    one
-    for one in options_of("train")
-    if one.name not in (*train_command._CHANGEABLE, *train_command._BESIDE, "help")
-]
+STAYS = [one for one in options_of("train") if one.name not in (*CHANGEABLE, *BESIDE, "help")]
 
 
 @pytest.mark.parametrize("parameter", STAYS, ids=option_of)
@@ -207,17 +203,18 @@ def test_what_a_resumed_run_has_already_is_refused(
     parameter: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Also where it is the default, and every option that there will be."""
-    default = "" if parameter.default in (None, "") else str(parameter.default)
-    value = () if "bool" in kind_of(parameter) else (default or "1",)
+    words = parameter.type_descriptor.choices or ("1",)
+    default = words[0] if parameter.default in (None, "") else str(parameter.default)
+    value = () if "bool" in kind_of(parameter) else (default,)
     line = failed(capsys, "train", "--resume", tmp_path, option_of(parameter), *value)
     assert f"{option_of(parameter)} cannot be given with it" in line
-    assert all(f"--{name}" in line for name in train_command._CHANGEABLE)
+    assert all(f"--{name}" in line for name in CHANGEABLE)
 
 
 def test_the_help_of_resume_lists_what_may_change() -> None:
     (resume,) = (one for one in options_of("train") if one.name == "resume")
     listed = set(re.findall(r"--(\w+)", str(resume.help)))
-    assert listed == set(train_command._CHANGEABLE)
+    assert listed == set(CHANGEABLE)
 
 
 # Networks in users' files
@@ -275,7 +272,7 @@ def test_every_command_that_takes_a_network_says_so(
 ) -> None:
     (tmp_path / "net.py").write_text("import nothere\n")
     given = f"{tmp_path / 'net.py'}:net"
-    if command == "import":
+    if command == "model import":
         arguments: tuple[Any, ...] = (tmp_path / "a.pt", tmp_path / "b.safetensors")
     else:
         arguments = valid.get(command, ())
@@ -351,9 +348,10 @@ def called() -> Iterator[tuple[str, list[str]]]:
 def test_every_option_that_is_told_of_is_there() -> None:
     tried = 0
     for where, words in called():
-        name = next((n for n in (" ".join(words[:2]), words[0]) if n in COMMANDS), None)
+        name = next((n for n in (" ".join(words[:k]) for k in (3, 2, 1)) if n in COMMANDS), None)
         if name is None:
-            assert any(one.startswith(f"{words[0]} ") for one in COMMANDS), (where, words)
+            group = f"{' '.join(words)} "
+            assert any(one.startswith(group) for one in COMMANDS), (where, words)
             continue
         has = {opt for one in COMMANDS[name].params for opt in (*one.opts, *one.secondary_opts)}
         for word in words[1:]:

@@ -65,7 +65,7 @@ def test_simulate_json(capsys: pytest.CaptureFixture[str]) -> None:
         ("sweep", "-a", "machine=gtx680,titan-x-maxwell", "-a", "gpus=1", "--net", "caffenet"),
         ("hardware", "list"),
         ("hardware", "show", "gtx580x2"),
-        ("validate",),
+        ("check", "validate",),
     ],
 )  # fmt: skip
 def test_tables_fit_a_terminal(
@@ -103,7 +103,7 @@ def test_options_reach_the_simulator(capsys: pytest.CaptureFixture[str]) -> None
         (("simulate", "--partition", "rows"), "--partition must be one of columns"),
         (("simulate", "--precision", "int8"), "--precision must be one of fp32"),
         (("simulate", "--gpus", "2", "--partition", "replicas", "--batch", "3"), "does not divide"),
-        (("simulate", "--machine", "none.json"), "`alexsim calibrate` makes one"),
+        (("simulate", "--machine", "none.json"), "`alexsim check calibrate` makes one"),
         (
             ("simulate", "--machine", CALIBRATION, "--library", "cudnn-v4"),
             "its library is measured, not cudnn-v4",
@@ -111,7 +111,10 @@ def test_options_reach_the_simulator(capsys: pytest.CaptureFixture[str]) -> None
         (("simulate", "--machine", "k40", "--library", "measured"), "needs the .json file of"),
         (("simulate", "--machine", CALIBRATION, "--link", "pcie3-x16"), "--link changes a data"),
         (("simulate", "--machine", CALIBRATION, "--sensitivity"), "--sensitivity changes a data"),
-        (("simulate", "--machine", CALIBRATION, "--net", "lenet-5"), "alexsim calibrate --net"),
+        (
+            ("simulate", "--machine", CALIBRATION, "--net", "lenet-5"),
+            "alexsim check calibrate --net",
+        ),
         (("simulate", "--gpus", "0", "--partition", "replicas"), "gpus must be at least 1"),
         (("simulate", "--partition", "hybrid"), "needs a number of GPUs (--gpus N)"),
         (("simulate", "--precision", "fp16"), "cuda-convnet has no fp16 kernels"),
@@ -127,16 +130,16 @@ def test_options_reach_the_simulator(capsys: pytest.CaptureFixture[str]) -> None
         (("sweep", "-a", "batch"), "must be NAME=VALUE"),
         (("sweep", "-a", "batch=8", "-o", "x.xls"), "must name a file in .csv, .json, .parquet"),
         (("sweep", "-a", "batch=²"), "batch must be a positive whole number"),
-        (("validate", "--gate", "nan"), "--gate must be positive"),
+        (("check", "validate", "--gate", "nan"), "--gate must be positive"),
         (("sweep", "-a", "batch=1", "-a", "batch=2"), "given twice"),
         (("sweep", "-a", "batch=none"), "batch must be a positive whole number"),
         (("hardware", "show", "gtx58"), "did you mean gtx580"),
-        (("validate", "--measurements", "none.csv"), "cannot read none.csv"),
-        (("calibrate", "--batches", "8"), "at least two batch sizes"),
-        (("calibrate", "-o", "here"), "-o must name a .json file, got here"),
-        (("calibrate", "--threads", "0"), "--threads must be at least 1"),
-        (("calibrate", "-o", "/proc/none/x.json"), "cannot write /proc/none/x.json"),
-        (("calibrate", "--batches", "8,16", "--check", "16"), "both have 16"),
+        (("check", "validate", "--measurements", "none.csv"), "cannot read none.csv"),
+        (("check", "calibrate", "--batches", "8"), "at least two batch sizes"),
+        (("check", "calibrate", "-o", "here"), "-o must name a .json file, got here"),
+        (("check", "calibrate", "--threads", "0"), "--threads must be at least 1"),
+        (("check", "calibrate", "-o", "/proc/none/x.json"), "cannot write /proc/none/x.json"),
+        (("check", "calibrate", "--batches", "8,16", "--check", "16"), "both have 16"),
     ],
 )
 def test_mistakes_get_one_line_and_exit_code_2(
@@ -162,9 +165,9 @@ def test_sensitivities_are_in_the_document(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_every_row_is_listed_unless_sums_are_enough(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("validate") == 0
+    assert run("check", "validate") == 0
     whole = capsys.readouterr().out
-    assert run("validate", "--summary") == 0
+    assert run("check", "validate", "--summary") == 0
     short = capsys.readouterr().out
     row = "pap-0003  2 x alexnet-2012      128 train-step    479.6"
     assert row in whole
@@ -266,7 +269,7 @@ def test_calibrate_predicts_what_it_has_not_seen(
 ) -> None:
     path = tmp_path / "calibration.json"
     found = document(
-        capsys, "calibrate", "--net", "lenet-5", "--batches", "64,256", "--check", "128",
+        capsys, "check", "calibrate", "--net", "lenet-5", "--batches", "64,256", "--check", "128",
         "--rounds", "3", "--threads", "1", "-o", str(path),
     )  # fmt: skip
     assert {row["name"] for row in found["checks"]} >= {"step", "conv1", "fc5"}
@@ -289,14 +292,22 @@ def test_calibrate_predicts_what_it_has_not_seen(
     arguments = ("simulate", "--machine", str(path), "--net", "lenet-5")
     text = path.read_text("utf-8")
     for old, new, message in (
-        ('"schema": 2', '"schema": 1', "has another schema"),
-        ('"threads": 1', '"threads": 0', "a number is missing or not positive"),
-        ('"threads": 1', '"thread": 1', "is not a calibration"),
-        ('"scatter": ', '"scatter": NaN, "x": ', "is not a calibration"),
-        ('"memory_bytes": ', '"memory_bytes": Infinity, "rounds": ', "not positive: memory_bytes"),
-        ('"per_second": ', '"per_second": NaN, "seconds": ', "not positive: rate '"),
+        ('"schema": 2', '"schema": 1', "schema 1, not 2"),
+        ('"threads": 1', '"threads": 0', "threads must be at least 1, got 0"),
+        ('"threads": 1', '"thread": 1', "missing keys ['threads'], unknown keys ['thread']"),
+        (
+            '"scatter": ',
+            '"scatter": NaN, "x": ',
+            "of this version: missing keys [], unknown keys ['x']",
+        ),
+        (
+            '"memory_bytes": ',
+            '"memory_bytes": Infinity, "rounds": ',
+            "memory_bytes must be a whole number",
+        ),
+        ('"per_second": ', '"per_second": NaN, "seconds": ', "per_second must be a finite number"),
         *(
-            ('"ops": {', f'"ops": {{"x": [[8, {bad}]],', "op 'x' at 8 images")
+            ('"ops": {', f'"ops": {{"x": [[8, {bad}]],', "ops.x")
             for bad in ("NaN", "Infinity", "0", "-1")
         ),
     ):

@@ -127,7 +127,7 @@ def square(folder: Path, name: str) -> np.ndarray:
 
 def test_whatever_is_an_image_is_packed(hostile: tuple[Path, PackIndex]) -> None:
     folder, index = hostile
-    assert index.images("train") == len(HANDLED) + 2
+    assert index.images["train"] == len(HANDLED) + 2
     for name in HANDLED:
         assert square(folder, name).shape == (32, 32, 3), name
     # 40,000 of 65,535 is grey, not white.
@@ -164,7 +164,7 @@ def test_random_damage_is_packed_or_named(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
     indices = [pack(tmp_path / "source", tmp_path / name, SMALL, workers=1) for name in "xy"]
-    packed = sum(indices[0].images(split) for split in ("train", "val"))
+    packed = sum(indices[0].images[split] for split in ("train", "val"))
     assert packed + len(indices[0].skipped) == 200
     assert 0 < packed < 200
     assert indices[0] == indices[1]
@@ -186,7 +186,7 @@ def test_names_in_tars_lead_nowhere(tmp_path: Path) -> None:
     (tmp_path / "in" / "train.tar").write_bytes(out.getvalue())
     before = set(tmp_path.rglob("*"))
     index = pack(tmp_path / "in" / "train.tar", tmp_path / "set", SMALL, workers=1)
-    assert index.images("train") == len(names)
+    assert index.images["train"] == len(names)
     new = set(tmp_path.rglob("*")) - before - {tmp_path / "set"}
     assert all(path.parent == tmp_path / "set" for path in new)
     with tarfile.open(tmp_path / "set" / "train-000000.tar") as archive:

@@ -187,7 +187,7 @@ def test_every_ending_that_pillow_reads_is_packed(tmp_path: Path) -> None:
     for ending, form in forms.items():
         (tmp_path / "in" / "a" / f"1.{ending}").write_bytes(encoded(form))
     index = pack(tmp_path / "in", tmp_path / "set", PackSettings(side=8), workers=1)
-    packed = index.images("train") + index.images("val")
+    packed = index.images["train"] + index.images["val"]
     assert (packed, index.left_out) == (2 + len(forms), 0), index.skipped
 
 

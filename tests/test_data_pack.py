@@ -101,7 +101,7 @@ def test_members_lead_to_the_images(packed: Path) -> None:
     members = read_members(packed, index)
     images = list((images_of(packed, "train-*.tar") | images_of(packed, "val-*.tar")).items())
     place = 0
-    for shard in index.shards:
+    for shard in index.all_shards:
         data = (packed / shard.file).read_bytes()
         for member in members[place : place + shard.images]:
             key, (jpeg, label) = images[place]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from alexsim.errors import AlexsimError, ProfileError
-from alexsim.machine.device import Device, device_from, device_names, load_device
+from alexsim.machine.device import Device, device_names, load_device
 from alexsim.machine.machine import (
     changed,
     link_names,
@@ -15,9 +15,9 @@ from alexsim.machine.machine import (
     load_sheet,
     machine_names,
 )
-from alexsim.machine.sheet import KINDS, UNSOURCED, find, names
+from alexsim.machine.sheet import KINDS, UNSOURCED, find, names, read_sheet
 from alexsim.network.editions import edition_names, load_network
-from alexsim.recipe.recipe import load_recipe, recipe_names
+from alexsim.recipe.file import load_recipe, recipe_names
 from alexsim.report.hardware import quantities
 from alexsim.simulate.costs.libraries import library_names, load_library
 
@@ -76,7 +76,10 @@ def test_peaks_are_those_of_the_data_sheets() -> None:
     [
         ({"memory": 1}, r"unknown keys \['memory'\]"),
         ({"memory_bytes": 3}, "memory_bytes must be a table"),
-        ({"memory_bytes": {"value": 1, "kind": "spec"}}, "memory_bytes must be a table"),
+        (
+            {"memory_bytes": {"value": 1, "kind": "spec"}},
+            r"memory_bytes: missing keys \['source'\]",
+        ),
         ({"memory_bytes": NUMBER | {"value": 0}}, "memory_bytes must be positive"),
         ({"memory_bytes": NUMBER | {"value": -1}}, "must be finite and not negative, got -1"),
         ({"memory_bytes": NUMBER | {"value": "1"}}, "must be a number, got '1'"),
@@ -91,7 +94,7 @@ def test_peaks_are_those_of_the_data_sheets() -> None:
 )
 def test_malformed_sheets_are_named(change: dict, message: str) -> None:
     with pytest.raises(ProfileError, match=message):
-        device_from(SHEET | change, where="devices/x.toml")
+        read_sheet(Device, SHEET | change, "devices/x.toml")
 
 
 def test_unknown_names_list_the_near_and_the_known() -> None:
@@ -141,7 +144,7 @@ def test_every_number_of_every_sheet_has_a_source_or_says_that_it_has_none() -> 
                 assert text == UNSOURCED or "unsourced" not in text, (name, text)
                 assert not re.search(r"\bMEMORY\b|search index", text), (name, text)
     with pytest.raises(ProfileError, match="x is empty"):
-        device_from(SHEET | {"sources": SHEET["sources"] | {"x": " "}}, where="devices/x.toml")
+        read_sheet(Device, SHEET | {"sources": SHEET["sources"] | {"x": " "}}, "devices/x.toml")
 
 
 def test_a_bare_device_beyond_a_network_is_a_machine_of_one_card() -> None:

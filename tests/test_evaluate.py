@@ -235,7 +235,7 @@ def test_ensembles_on_the_command_line(
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (("--views", 5), "--views must be 1 or 10, got 5"),
+        (("--views", 5), "--views must be one of 1, 10; got '5'"),
         (("--shares", "1,2"), "--tune and --shares are for several networks"),
         (("--split", "nowhere"), "no split 'nowhere'"),
         (("--split", "bright"), "no split 'bright'"),

@@ -30,7 +30,7 @@ from alexsim.execute.world import RENDEZVOUS, Connected, Place, World, joined
 from alexsim.network.editions import load_network
 from alexsim.plan.planner import plan
 from alexsim.plan.records import Plan
-from alexsim.recipe.recipe import load_recipe
+from alexsim.recipe.file import load_recipe
 from alexsim.train.engine import Engine
 from alexsim.train.records import TrainSettings
 
@@ -63,7 +63,7 @@ def run(executor: PlanExecutor) -> dict[str, torch.Tensor]:
 def be_a_process(schedule: str, threads: int, to: Path) -> None:
     """Train as the others of the run do, and leave what each one saw."""
     torch.set_num_threads(threads)
-    world = joined(Place.given(), 2, 120)
+    world = joined(Place.from_environment(), 2, 120)
     assert isinstance(world, Connected)
     caps: list[tuple[str, int]] = []
 

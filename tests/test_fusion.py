@@ -36,9 +36,10 @@ from alexsim.network.layers import (
     SpatialResponseNorm,
 )
 from alexsim.network.network import Network
+from alexsim.plan.choices import POLICIES
 from alexsim.plan.planner import plan
 from alexsim.plan.records import Category, OpKind, Plan
-from alexsim.plan.spec import POLICIES, PlanSpec
+from alexsim.plan.spec import PlanSpec
 from alexsim.profile.records import Ceilings
 from alexsim.report.documents.profile import plan_document
 from alexsim.report.page.steps import layer_table

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib import util
+from inspect import isabstract
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +25,13 @@ from torch import nn
 from torch.nn import functional as F
 
 import alexsim
-from alexsim.errors import InterchangeError, NetworkError
+from alexsim.errors import AlexsimError, InterchangeError, NetworkError
 from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.execute.random import dropout_keep
+from alexsim.interchange import caffe, onnx
 from alexsim.interchange.caffemodel import read_caffemodel
-from alexsim.interchange.convert import imported
+from alexsim.interchange.convert import WRITTEN, Inputs, exported, imported
 from alexsim.interchange.layout import (
     dropout_factors,
     from_plain,
@@ -44,6 +46,7 @@ from alexsim.interchange.state_dict import (
     state_dict_bytes,
     to_torchvision,
 )
+from alexsim.network import layers as layers_room
 from alexsim.network.editions import load_network
 from alexsim.network.layers import (
     Convolution,
@@ -171,6 +174,42 @@ def test_columns_without_a_plain_form_are_refused(layers: tuple[Layer, ...], say
     network = Network(name="n", input_shape=(2, 4, 4), columns=2, layers=(*layers, *last))
     for refuses in (lambda: plain_shapes(network), lambda: AlexNet(network)):
         with pytest.raises(NetworkError, match=says):
+            refuses()
+
+
+INPUTS = Inputs(normalisation="channels", mean=None, classes=())
+UNKNOWN = {
+    name: kind
+    for name, kind in vars(layers_room).items()
+    if isinstance(kind, type) and issubclass(kind, Layer) and not isabstract(kind)
+    and kind not in {type(layer) for layer in EVERY.layers}
+}  # fmt: skip
+
+
+class Doubled(ReLU):
+    """A kind that only its writer knows, made from one that the formats hold."""
+
+
+@pytest.mark.parametrize("kind", [*UNKNOWN.values(), Doubled], ids=[*UNKNOWN, "Doubled"])
+def test_a_kind_of_layer_that_a_format_lacks_takes_one_line(kind: type[Layer]) -> None:
+    several = {"inputs": ("conv", "relu")} if kind.several else {}
+    layers = (
+        Convolution(name="conv", filters=4, size=1),
+        ReLU(name="relu"),
+        kind(name="odd", **several),  # type: ignore[arg-type]
+        FullyConnected(name="last", units=3),
+        SoftmaxCrossEntropy(name="softmax"),
+    )
+    network = Network(name="n", input_shape=(4, 2, 2), layers=layers)
+    says = f"^layer 'odd': .* holds no {kind.__name__}, only Convolution, FullyConnected, [^\n]*$"
+    refusals = [lambda ending=ending: exported(network, {}, ending, INPUTS) for ending in WRITTEN]
+    # The writers themselves, should a kind that has a plain form be new to one of them.
+    if util.find_spec("onnx"):
+        refusals.append(lambda: onnx._Graph({}).add(network, network.parts[2]))
+    if util.find_spec("google.protobuf"):
+        refusals.append(lambda: caffe.described(network))
+    for refuses in refusals:
+        with pytest.raises(AlexsimError, match=says):
             refuses()
 
 
@@ -438,10 +477,10 @@ def test_the_commands_lead_there_and_back(
     state, source = drawn(network), tmp_path / "w.safetensors"
     write_weights(source, "lenet-5+4-classes", state, mean=True)
     out = tmp_path / f"out.{ending}"
-    assert run("export", str(source), str(out)) == 0
+    assert run("model", "export", str(source), str(out)) == 0
     text = capsys.readouterr().out
     assert text.startswith("lenet-5+4-classes: 61,196 parameters, 4 classes\n")
-    assert run("export", str(source), str(out), "--json") == 0
+    assert run("model", "export", str(source), str(out), "--json") == 0
     document = json.loads(capsys.readouterr().out)
     written = {Path(one["path"]).suffix[1:]: one["bytes"] for one in document["files"]}
     beside = {"prototxt", "binaryproto"} if ending == "caffemodel" else set()
@@ -459,7 +498,7 @@ def test_the_commands_lead_there_and_back(
     given_ = ["--net", "lenet-5", "--classes", str(tmp_path / "names.txt"), "--json"]
     if beside:
         given_ += ["--mean", str(tmp_path / "out.binaryproto")]
-    assert run("import", str(out), str(back), *given_) == 0
+    assert run("model", "import", str(out), str(back), *given_) == 0
     document = json.loads(capsys.readouterr().out)
     found = load_weights(back)
     assert all(torch.equal(found.state[name], state[name]) for name in state)
@@ -477,27 +516,54 @@ def test_the_commands_lead_there_and_back(
 def mistakes(folder: Path) -> Iterator[tuple[tuple[str, ...], str]]:
     weights, plain, to = (str(folder / n) for n in ("w.safetensors", "w.pt", "to.safetensors"))
     lenet = ("--net", "lenet-5")
-    yield ("export", weights, "x.tflite"), "OUT must end in .safetensors, .pt, .pth, .onnx or"
-    yield ("export", str(folder / "gone"), "x.pt"), "gone"
-    yield ("export", weights, "x.pt", "--names", "keras"), "--names must be one of alexsim, torch"
-    yield ("export", weights, "x.onnx", "--names", "torchvision"), "is for .pt and .pth"
-    yield ("export", weights, "x.pt", "--names", "torchvision"), "is alexnet-owt, not lenet-5"
-    yield ("export", weights, str(folder / "no" / "x.pt")), "cannot write"
-    yield ("import", plain, "x.pt"), "OUT must end in .safetensors"
-    yield ("import", str(folder / "one.txt"), to), "no file of torch.save, safetensors or Caffe"
     yield (
-        ("import", plain, to, *lenet, "--key", "ema"),
+        ("model", "export", weights, "x.tflite"),
+        "OUT must end in .safetensors, .pt, .pth, .onnx or",
+    )
+    yield ("model", "export", str(folder / "gone"), "x.pt"), "gone"
+    yield (
+        ("model", "export", weights, "x.pt", "--names", "keras"),
+        "--names must be one of alexsim, torch",
+    )
+    yield ("model", "export", weights, "x.onnx", "--names", "torchvision"), "is for .pt and .pth"
+    yield (
+        ("model", "export", weights, "x.pt", "--names", "torchvision"),
+        "is alexnet-owt, not lenet-5",
+    )
+    yield ("model", "export", weights, str(folder / "no" / "x.pt")), "cannot write"
+    yield ("model", "import", plain, "x.pt"), "OUT must end in .safetensors"
+    yield (
+        ("model", "import", str(folder / "one.txt"), to),
+        "no file of torch.save, safetensors or Caffe",
+    )
+    yield (
+        ("model", "import", plain, to, *lenet, "--key", "ema"),
         "no weights of lenet-5 under 'ema', but at the top",
     )
-    yield ("import", str(folder / "gone.pt"), to), "cannot read"
-    yield ("import", str(folder / "gone.caffemodel"), to), "cannot read"
-    yield ("import", plain, to), "alexnet-2012: it has conv1.weight at the top, but no conv3"
-    yield ("import", plain, to, *lenet, "--classes", weights), "cannot read"
-    yield ("import", plain, to, *lenet, "--classes", str(folder / "one.txt")), "names 1 classes"
-    yield ("import", plain, to, *lenet, "--mean", "1,2"), "--mean must be"
-    yield ("import", plain, to, *lenet, "--mean", "1", "--normalise", "channels"), "--mean is for"
-    yield ("import", plain, to, *lenet, "--normalise", "none"), "--normalise must be one of"
-    yield ("import", str(folder / "nan.pt"), to, *lenet), "fc5.bias is not finite; --allow-nan"
+    yield ("model", "import", str(folder / "gone.pt"), to), "cannot read"
+    yield ("model", "import", str(folder / "gone.caffemodel"), to), "cannot read"
+    yield (
+        ("model", "import", plain, to),
+        "alexnet-2012: it has conv1.weight at the top, but no conv3",
+    )
+    yield ("model", "import", plain, to, *lenet, "--classes", weights), "cannot read"
+    yield (
+        ("model", "import", plain, to, *lenet, "--classes", str(folder / "one.txt")),
+        "names 1 classes",
+    )
+    yield ("model", "import", plain, to, *lenet, "--mean", "1,2"), "--mean must be"
+    yield (
+        ("model", "import", plain, to, *lenet, "--mean", "1", "--normalise", "channels"),
+        "--mean is for",
+    )
+    yield (
+        ("model", "import", plain, to, *lenet, "--normalise", "none"),
+        "--normalise must be one of",
+    )
+    yield (
+        ("model", "import", str(folder / "nan.pt"), to, *lenet),
+        "fc5.bias is not finite; --allow-nan",
+    )
 
 
 def test_mistakes_take_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -518,5 +584,7 @@ def test_mistakes_take_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert says in err
     assert not (tmp_path / "to.safetensors").exists()
     to = str(tmp_path / "to.safetensors")
-    assert run("import", str(tmp_path / "nan.pt"), to, "--net", "lenet-5", "--allow-nan") == 0
+    assert (
+        run("model", "import", str(tmp_path / "nan.pt"), to, "--net", "lenet-5", "--allow-nan") == 0
+    )
     assert max(map(len, capsys.readouterr().out.replace(str(tmp_path), "").splitlines())) <= 80

@@ -245,7 +245,8 @@ def test_a_damaged_caffemodel_takes_one_line(cut: int, junk: bytes) -> None:
     pytest.importorskip("google.protobuf")
     whole = caffemodel(to_plain(COLOURS, drawn(COLOURS)), old=False)
     data = whole[: cut % len(whole)]
-    assume(data + junk != whole)
+    # Other bytes in the last number's place are another number: no damage that can be seen.
+    assume(len(data + junk) != len(whole))
     with pytest.raises(InterchangeError) as caught:
         read_caffemodel(data + junk, COLOURS, "it")
     assert "\n" not in str(caught.value)

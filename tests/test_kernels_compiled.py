@@ -60,7 +60,7 @@ def test_the_table_is_printed(
     code: dict[int, tuple[KernelCode, ...]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as caught:
-        main(["kernels", "--arch", "90", "--precision", "bf16"])
+        main(["check", "kernels", "--arch", "90", "--precision", "bf16"])
     assert not caught.value.code
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines())) <= 80
@@ -83,7 +83,7 @@ def test_mistakes_get_one_line(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as caught:
-        main(["kernels", *arguments])
+        main(["check", "kernels", *arguments])
     assert caught.value.code == 2
     assert message in capsys.readouterr().err
 

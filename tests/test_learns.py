@@ -19,8 +19,8 @@ from alexsim.network.layers import Convolution, FullyConnected, ReLU, Sigmoid
 from alexsim.network.network import Network
 from alexsim.plan.planner import plan
 from alexsim.recipe.defaults import training_defaults
+from alexsim.recipe.file import load_recipe, recipe_name
 from alexsim.recipe.outlook import BATCH, Outlook, outlook
-from alexsim.recipe.recipe import load_recipe, recipe_name
 from alexsim.report.documents.networks import networks_document
 from alexsim.report.networks import about, networks_tables
 
@@ -141,7 +141,8 @@ def test_the_list_fits_a_terminal_and_the_document_has_every_edition(tmp_path: P
     lines = (tmp_path / "list.txt").read_text().splitlines()
     assert max(map(len, lines)) <= 80
     assert not any("…" in line for line in lines)
-    document = networks_document(OUTLOOKS, {"no-lrn": "no norms"}, budget_bytes=BUDGET, cores=2)
+    networks = networks_document(OUTLOOKS, {"no-lrn": "no norms"}, budget_bytes=BUDGET, cores=2)
+    document = networks.document()
     for one, row in zip(OUTLOOKS, document["networks"], strict=True):
         assert row["network"] == one.network.name
         assert (row["training"] is None) == bool(row["refused"]) == (one.seconds is None)

@@ -153,7 +153,9 @@ def test_heads_stand_where_they_begin() -> None:
 
 
 def test_the_document_tells_what_every_layer_reads() -> None:
-    layers = {la["name"]: la for la in network_document(load_network("resnet18"))["layers"]}
+    layers = {
+        la["name"]: la for la in network_document(load_network("resnet18")).document()["layers"]
+    }
     assert layers["conv1"]["inputs"] == ["input"]
     assert layers["layer2_0_add"]["inputs"] == ["layer2_0_bn2", "layer2_0_downsample_1"]
 

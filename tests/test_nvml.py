@@ -22,7 +22,7 @@ from alexsim.execute.world import World
 from alexsim.plan.records import Plan
 from alexsim.profile import nvml
 from alexsim.profile.nvml import Energy, Sample, Sampler, Telemetry
-from alexsim.recipe.recipe import load_recipe
+from alexsim.recipe.file import load_recipe
 from alexsim.train import engine, loop
 from alexsim.train.records import TrainSettings, Watcher
 

@@ -23,7 +23,6 @@ from typing import Any
 
 import pytest
 import torch
-import typer
 from option_refusals import REFUSED
 from option_table import FAIL_WITHOUT, TABLE
 from PIL import Image
@@ -31,10 +30,11 @@ from tiny import write_weights
 
 from alexsim.bench.records import BenchRun, Host
 from alexsim.cli import models
-from alexsim.cli.app import app, main
+from alexsim.cli.app import main, the_command
 from alexsim.data.bench import LoaderRate
 from alexsim.execute.world import Place
 from alexsim.interchange.convert import Exported
+from alexsim.report.documents.plan import flops_document
 from alexsim.simulate.costs.measured import read
 from alexsim.train.records import TrainSettings
 
@@ -118,7 +118,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "calibration": CALIBRATION,
     }
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        for line in (("export", weights, found["state"]), ("data", "pack", root / "images",
+        for line in (("model", "export", weights, found["state"]), ("data", "pack", root / "images",
                      found["packed"], "--side", 40, "--workers", 1)):  # fmt: skip
             with pytest.raises(SystemExit):
                 main([str(word) for word in line])
@@ -206,16 +206,16 @@ def _instead_of_work(
         calls.append(f"{count} workers")
         yield Inline()
 
-    for module in ("packing.workers", "packing.pack", "evaluate"):
-        patch.setattr(f"alexsim.train.{module}.workers_for", inline)
+    for module in ("data.workers", "data.packed.pack", "evaluate.evaluate"):
+        patch.setattr(f"alexsim.{module}.workers_for", inline)
     patch.setattr("alexsim.data.images.worker_pool", inline)
     note("torch.set_num_threads")
     _train(patch, calls, note)
     asked = models.setup
 
-    def setup(batch: int, device: str, backend: str, threads: Any, workers: Any) -> Any:
-        calls.append(repr(asked(batch, device, backend, threads, workers)))
-        return asked(batch, "cpu", "aten", threads, workers)
+    def setup(options: models.AnswerOptions) -> Any:
+        calls.append(repr(asked(options)))
+        return asked(replace(options, device="cpu", backend="aten"))
 
     patch.setattr(models, "setup", setup)
     step = request.getfixturevalue("lenet")[0]
@@ -234,7 +234,8 @@ def _instead_of_work(
     fitted = "alexsim.simulate.validation.fit_to"
     note(fitted, lambda *_, **__: replace(_correction(), noise=0.5))
     note("alexsim.cli.flops._compared", SimpleNamespace(complaints=("a difference",)))
-    note("alexsim.report.counters.counters_document", {"counters": []})
+    compared = "alexsim.report.documents.counters.compared_flops_document"
+    note(compared, lambda table, *_: flops_document(table))
     note("alexsim.report.counters.counters_tables", "counters")
     rate = LoaderRate(
         workers=1, images=10, seconds=1.0, waited_s=0.0, worker_cpu_s=1.0, loader_cpu_s=1.0,
@@ -310,7 +311,7 @@ def commands() -> Iterator[tuple[str, set[str]]]:
         for word, one in getattr(command, "commands", {}).items():
             yield from below(one, f"{name} {word}".strip())
 
-    yield from below(typer.main.get_command(app), "")
+    yield from below(the_command(), "")
 
 
 def test_every_option_of_every_command_is_in_the_table() -> None:

@@ -1,4 +1,4 @@
-"""``alexsim predict``, ``nearest`` and ``filters``, as their users see them; pixels included."""
+"""``model predict``, ``nearest`` and ``filters``, as their users see them; pixels included."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_probabilities_are_those_of_eval_to_the_bit(
         told = tmp_path / f"{views}.json"
         evaluated = ("eval", model, "--data", data, "--views", views, "--batch", "16")
         asked(capsys, *evaluated, "--predictions", told)
-        document = asked(capsys, "predict", model, *images, "--views", views)
+        document = asked(capsys, "model", "predict", model, *images, "--views", views)
         rows = json.loads(told.read_text())["predictions"]
         assert len(rows) == len(document["images"]) == 15
         for row, own in zip(rows, document["images"], strict=True):
@@ -95,7 +95,10 @@ def test_predict_prints_bars_and_names_what_is_broken(
 ) -> None:
     (tmp_path / "half.png").write_bytes((data / "val" / "dark" / "1.png").read_bytes()[:500])
     dark = data / "val" / "dark" / "0.png"
-    assert run("predict", model, tmp_path / "half.png", dark, tmp_path / "gone.jpg", *QUICK) == 0
+    assert (
+        run("model", "predict", model, tmp_path / "half.png", dark, tmp_path / "gone.jpg", *QUICK)
+        == 0
+    )
     first, *lines = capsys.readouterr().out.splitlines()
     assert first == f"{dark} (dark)"
     bars = [line for line in lines if "%" in line]
@@ -116,7 +119,7 @@ def test_guesses_are_drawn_as_in_the_paper(
 ) -> None:
     images = [data / "val" / "dark" / "0.png", data / "val" / "middle" / "0.png"]
     out = tmp_path / "out.png"
-    document = asked(capsys, "predict", model, *images, "-o", out)
+    document = asked(capsys, "model", "predict", model, *images, "-o", out)
     picture = pixels_of(out)
     cell = (SHOWN - 4 * PAIR) // 5
     width = SHOWN + 2 * (cell + PAIR) + PAIR
@@ -167,7 +170,7 @@ def test_nearest_draws_a_row_per_image(
 ) -> None:
     out = tmp_path / "out.png"
     images = [data / "val" / "dark" / "0.png", data / "train" / "middle" / "1.png"]
-    document = asked(capsys, "nearest", model, *images, "--data", data, "-k", 3, "-o", out)
+    document = asked(capsys, "model", "nearest", model, *images, "--data", data, "-k", 3, "-o", out)
     assert document["layer"] == "relu2"
     assert [one["file"] for one in document["images"]] == [str(path) for path in images]
     picture = pixels_of(out)
@@ -197,8 +200,8 @@ def test_nearest_prints_a_table_per_image(
     model: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image = data / "val" / "dark" / "0.png"
-    document = asked(capsys, "nearest", model, image, "--data", data, "--split", "train")
-    assert run("nearest", model, image, "--data", data, "--split", "train", *QUICK) == 0
+    document = asked(capsys, "model", "nearest", model, image, "--data", data, "--split", "train")
+    assert run("model", "nearest", model, image, "--data", data, "--split", "train", *QUICK) == 0
     out = capsys.readouterr().out
     assert out.startswith(f"{image} (dark)\nnearest train images by relu2\n")
     rows = [line.split() for line in out.splitlines() if "train/" in line]
@@ -220,7 +223,9 @@ def test_the_set_may_have_other_classes(
         for index in range(10):
             Image.new("L", (40, 30), 20 * number + index).save(folder / f"{index}.png")
     image = tmp_path / "other3" / "1.png"
-    document = asked(capsys, "nearest", model, image, "--data", tmp_path, "--split", "train")
+    document = asked(
+        capsys, "model", "nearest", model, image, "--data", tmp_path, "--split", "train"
+    )
     (told,) = document["images"]
     assert told["class"] == "other3"
     assert len(told["nearest"]) == 5
@@ -230,7 +235,7 @@ def test_filters_stand_side_by_side(
     model: Path, weights: Weights, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "filters.png"
-    assert run("filters", model, "-o", out, "--json") == 0
+    assert run("model", "filters", model, "-o", out, "--json") == 0
     document = json.loads(capsys.readouterr().out)
     assert [one["device"] for one in document["columns"]] == ["GPU 0", "GPU 1"]
     picture = pixels_of(out)
@@ -254,7 +259,7 @@ def test_one_channel_is_grey(
 ) -> None:
     model = write_weights(tmp_path, "lenet-5", classes=())
     image, out = data / "val" / "dark" / "0.png", tmp_path / "out.png"
-    document = asked(capsys, "predict", model, image, "-o", out)
+    document = asked(capsys, "model", "predict", model, image, "-o", out)
     (told,) = document["images"]
     assert told["class"] is None
     assert {one["class"].split()[0] for one in told["guesses"]} == {"output"}
@@ -263,9 +268,9 @@ def test_one_channel_is_grey(
     side = 448 // 32 * 32
     drawn = picture[GAP + HEADING : GAP + HEADING + side, GAP:]
     assert (np.ptp(drawn, axis=2) == 0).all()
-    near = asked(capsys, "nearest", model, image, "--data", data, "-k", 2, "-o", out)
+    near = asked(capsys, "model", "nearest", model, image, "--data", data, "-k", 2, "-o", out)
     assert len(near["images"][0]["nearest"]) == 2
-    assert run("filters", model, "-o", out) == 0
+    assert run("model", "filters", model, "-o", out) == 0
     assert (np.ptp(pixels_of(out).astype(int), axis=2) == 0).all()
     assert capsys.readouterr().out.startswith(f"{out}: ")
 
@@ -282,11 +287,11 @@ def test_filters_that_are_no_pictures_are_left_out(
     (tmp_path / "out").mkdir()
     model = write_weights(tmp_path / "out", f"{tmp_path / 'flat.py'}:net")
     image, out = data / "val" / "dark" / "0.png", tmp_path / "out.png"
-    assert asked(capsys, "predict", model, image, "-o", out)["images"][0]["filters"] == []
+    assert asked(capsys, "model", "predict", model, image, "-o", out)["images"][0]["filters"] == []
     assert pixels_of(out).shape[1] == SHOWN + 2 * GAP
-    assert run("filters", model, "-o", out) == 2
+    assert run("model", "filters", model, "-o", out) == 2
     assert "fc1, is no convolution" in capsys.readouterr().err
-    assert run("nearest", model, image, "--data", data) == 2
+    assert run("model", "nearest", model, image, "--data", data) == 2
     assert "no hidden layer" in capsys.readouterr().err
 
 
@@ -298,7 +303,7 @@ def test_wordnet_ids_are_shown_with_their_names(
     image = tmp_path / "set" / wnids[1] / "a.png"
     image.parent.mkdir(parents=True)
     image.write_bytes((data / "val" / "dark" / "0.png").read_bytes())
-    assert run("predict", model, image, *QUICK) == 0
+    assert run("model", "predict", model, image, *QUICK) == 0
     assert "(n00000002)\n" in capsys.readouterr().out
     lines = "n00000001 tench, Tinca tinca\nn00000002 great white shark\nn00000003 a " + "b" * 60
     (tmp_path / "synset_words.txt").write_text(lines)
@@ -310,35 +315,47 @@ def test_wordnet_ids_are_shown_with_their_names(
         (("--names", tmp_path / "synset_words.txt"), model),
         (("--names", tmp_path / "synset_words.txt"), nameless),
     ):
-        assert run("predict", own, image, *given, *QUICK) == 0
+        assert run("model", "predict", own, image, *given, *QUICK) == 0
         out = capsys.readouterr().out
         assert "(n00000002 great white shark)\n" in out
         assert "n00000001 tench  " in out
         assert max(len(line) for line in out.splitlines()[1:]) <= 80
-    document = asked(capsys, "predict", model, image)
+    document = asked(capsys, "model", "predict", model, image)
     assert {one["words"] for one in document["images"][0]["guesses"]} >= {"great white shark"}
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("predict", "gone", "IMAGE", "-o", "x.jpg"), "ends in .png; got x.jpg"),
-        (("predict", "gone", "IMAGE", "-o", "/gone/x.png"), "there is no folder /gone"),
-        (("predict", "gone", "IMAGE"), "gone: no such run or file"),
-        (("predict", "MODEL", "IMAGE", "--views", "3"), "--views must be 1 or 10, got 3"),
-        (("predict", "MODEL", "IMAGE", "--batch", "0"), "--batch must be at least 1"),
-        (("predict", "MODEL", "/dev/null", "gone.jpg"), "none of 2 images can be read"),
-        (("predict", "MODEL", "IMAGE", "--names", "MODEL"), "cannot read"),
-        (("predict", "MODEL", "IMAGE", "-o", "FOLDER.png"), "cannot write"),
-        (("predict", "MODEL"), "IMAGE"),
-        (("nearest", "MODEL", "IMAGE", "--data", "gone"), "--data gone: no such folder"),
-        (("nearest", "MODEL", "IMAGE", "--data", "DATA", "-k", "0"), "-k must be at least 1"),
-        (("nearest", "MODEL", "IMAGE", "--data", "DATA", "-k", "16"), "has 15 images"),
-        (("nearest", "MODEL", "IMAGE", "--data", "DATA", "--split", "x"), "no split 'x'"),
-        (("nearest", "MODEL", "gone.jpg", "--data", "DATA"), "none of 1 images can be read"),
-        (("nearest", "MODEL", "IMAGE", "--data", "DATA", "-o", "x"), "ends in .png; got x"),
-        (("filters", "MODEL", "-o", "x.svg"), "ends in .png; got x.svg"),
-        (("filters", "MODEL"), "'-o'"),
+        (("model", "predict", "gone", "IMAGE", "-o", "x.jpg"), "ends in .png; got x.jpg"),
+        (("model", "predict", "gone", "IMAGE", "-o", "/gone/x.png"), "there is no folder /gone"),
+        (("model", "predict", "gone", "IMAGE"), "gone: no such run or file"),
+        (
+            ("model", "predict", "MODEL", "IMAGE", "--views", "3"),
+            "--views must be one of 1, 10; got '3'",
+        ),
+        (("model", "predict", "MODEL", "IMAGE", "--batch", "0"), "--batch must be at least 1"),
+        (("model", "predict", "MODEL", "/dev/null", "gone.jpg"), "none of 2 images can be read"),
+        (("model", "predict", "MODEL", "IMAGE", "--names", "MODEL"), "cannot read"),
+        (("model", "predict", "MODEL", "IMAGE", "-o", "FOLDER.png"), "cannot write"),
+        (("model", "predict", "MODEL"), "IMAGE"),
+        (("model", "nearest", "MODEL", "IMAGE", "--data", "gone"), "--data gone: no such folder"),
+        (
+            ("model", "nearest", "MODEL", "IMAGE", "--data", "DATA", "-k", "0"),
+            "-k must be at least 1",
+        ),
+        (("model", "nearest", "MODEL", "IMAGE", "--data", "DATA", "-k", "16"), "has 15 images"),
+        (("model", "nearest", "MODEL", "IMAGE", "--data", "DATA", "--split", "x"), "no split 'x'"),
+        (
+            ("model", "nearest", "MODEL", "gone.jpg", "--data", "DATA"),
+            "none of 1 images can be read",
+        ),
+        (
+            ("model", "nearest", "MODEL", "IMAGE", "--data", "DATA", "-o", "x"),
+            "ends in .png; got x",
+        ),
+        (("model", "filters", "MODEL", "-o", "x.svg"), "ends in .png; got x.svg"),
+        (("model", "filters", "MODEL"), "'-o'"),
     ],
 )
 def test_mistakes_take_one_line(

@@ -30,7 +30,7 @@ from alexsim.network.editions import load_network
 from alexsim.network.layers import FullyConnected
 from alexsim.plan.planner import plan
 from alexsim.plan.records import OpKind
-from alexsim.recipe.recipe import load_recipe
+from alexsim.recipe.file import load_recipe
 
 TRAIN = (
     "train", "--batch", 12, "--steps", 8, "--seed", 3, "--learning-rate", 0.02, "--threads", 1,

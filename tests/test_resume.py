@@ -127,7 +127,7 @@ def test_a_config_that_is_damaged_is_named(
         (run / "config.json").write_text(json.dumps(changed))
         assert train("--resume", run, "--steps", 20) == 2, value
         line = capsys.readouterr().err.splitlines()[-1]
-        assert "its config is of another version of alexsim, or damaged" in line
+        assert "config.json is damaged, or no config of this version" in line
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,6 @@ from alexsim.data import discover
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(sys.modules["alexsim"].__file__ or "").parent
-    Path(sys.modules["alexsim_kernels"].__file__ or "").parent
-    if "alexsim_kernels" in sys.modules
-    else None
-)
 FILLERS = {"one", "found", "own"}
 _MOST_IN_A_FILE, _MOST_IN_A_ROOM = 350, 4500
 

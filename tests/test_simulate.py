@@ -1,5 +1,6 @@
 """The simulator: golden figures, what must hold, and that every number it is given matters."""
 
+import io
 import itertools
 import json
 from dataclasses import replace
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from alexsim.errors import PlanError, ProfileError
 from alexsim.machine.machine import Machine, changed, load_machine
@@ -15,6 +17,7 @@ from alexsim.network.editions import load_network
 from alexsim.plan.spec import PlanSpec
 from alexsim.recipe.stages import training_of
 from alexsim.report.documents.simulation import simulation_document
+from alexsim.report.simulation import simulation_tables
 from alexsim.simulate.costs.correction import UNFITTED, load_correction
 from alexsim.simulate.costs.libraries import load_library
 from alexsim.simulate.paths import all_reduce_s, between, from_host, to_host
@@ -94,6 +97,27 @@ def test_gpu_1_idles_while_gpu_0_does_the_last_layer() -> None:
 
 def test_ideal_figures_are_those_of_the_articles() -> None:
     assert simulated(TWO).ideal_forward_images_per_s == pytest.approx(2183, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("machine", "explained"),
+    [
+        (PAIR, True),
+        (replace(PAIR, name="two cards"), True),
+        (load_machine("gtx580-1.5gb"), True),
+        (changed(PAIR, {"device.clock_mhz": 1600}), False),
+        (replace(load_machine("k20x8"), name="GTX 580"), False),
+    ],
+    ids=["2012", "another name", "another memory", "another clock", "another card"],
+)
+def test_articles_speeds_are_explained_by_the_cards_peak(machine: Machine, explained: bool) -> None:
+    """The text is about 1.581 TFLOP/s: the device's figure decides, whatever the machine's name."""
+    result = simulated(TWO, machine)
+    assert (round(result.device_flop_per_s / 1e12, 3) == 1.581) == explained
+    text = io.StringIO()
+    training = training_of(result, images=1_281_167, epochs=90)
+    Console(file=text, width=80).print(simulation_tables(result, ALEXNET, training))
+    assert ("Articles say" in text.getvalue()) == explained
 
 
 def test_bytes_sent_are_bytes_received() -> None:

@@ -17,7 +17,8 @@ from alexsim.data.images import load_square
 from alexsim.data.loader import Batch, Loader
 from alexsim.data.statistics import Statistics, statistics
 from alexsim.errors import DataError
-from alexsim.recipe.recipe import Recipe, load_recipe, recipe_name
+from alexsim.recipe.file import load_recipe, recipe_name
+from alexsim.recipe.recipe import Recipe
 
 PAPER = load_recipe("paper")
 

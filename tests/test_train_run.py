@@ -336,7 +336,7 @@ def test_mistakes_take_one_line_and_leave_nothing(
         (("--mem-cap", "0GB"), 2, "at least one byte"),
         (("--mem-cap", "3XB"), 2, "'3XB'"),
         (("--batch", "-1"), 2, "at least 1, got -1"),
-        (("--batch", "x"), 2, "'--batch': .* integer"),
+        (("--batch", "x"), 2, "--batch must be a valid integer; got 'x'"),
         (("--steps", "0"), 2, "--steps must be at least 1, got 0"),
         (("--steps", "5", "--epochs", "2"), 2, "not both"),
         (("--epochs", "-1"), 2, "--epochs must be positive"),

@@ -175,7 +175,7 @@ def test_blind_rows_are_predicted_without_values(
         writer.writeheader()
         writer.writerows(rows)
     with pytest.raises(SystemExit) as caught:
-        main(["validate", "--measurements", str(blind), "-o", str(tmp_path / "out.csv")])
+        main(["check", "validate", "--measurements", str(blind), "-o", str(tmp_path / "out.csv")])
     assert not caught.value.code
     assert f"of {len(rows)} rows predicted" in capsys.readouterr().out
     written = list(csv.DictReader((tmp_path / "out.csv").read_text("utf-8").splitlines()))
@@ -215,13 +215,13 @@ def test_the_gate_passes_no_error_that_is_no_number(
     ]  # fmt: skip
     monkeypatch.setattr(judging, "judge", lambda *_: summaries)
     with pytest.raises(SystemExit) as caught:
-        main(["validate", "--summary"])
+        main(["check", "validate", "--summary"])
     assert caught.value.code == 4
 
 
 def test_the_gate_fails_with_exit_code_4() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "alexsim", "validate", "--gate", "5", "--json"],
+        [sys.executable, "-m", "alexsim", "check", "validate", "--gate", "5", "--json"],
         capture_output=True,
         text=True,
         check=False,

@@ -28,7 +28,7 @@ from alexsim.network.network import Network
 from alexsim.network.variants import VARIANTS, varied
 from alexsim.plan.planner import plan
 from alexsim.plan.spec import PlanSpec
-from alexsim.recipe.recipe import recipe_name
+from alexsim.recipe.file import recipe_name
 from alexsim.simulate.simulator import on_machine
 
 SMALL = Network(

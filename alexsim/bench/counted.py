@@ -10,8 +10,9 @@ from importlib import metadata, util
 from alexsim.bench.records import Value
 from alexsim.machine.machine import load_machine
 from alexsim.network.network import Network
+from alexsim.plan.choices import POLICIES
 from alexsim.plan.planner import plan
-from alexsim.plan.spec import POLICIES, PlanSpec
+from alexsim.plan.spec import PlanSpec
 from alexsim.plan.tables import flop_table
 from alexsim.profile.kernels import compile_kernels
 from alexsim.simulate.simulator import on_machine

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Annotated
 
+from alexsim.documents import Words
+from alexsim.errors import ProfileError
 from alexsim.profile.records import Ratio
 
-Value = int | float | str
+Value = Annotated[int | float | str, Words("a finite number or a text")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +64,13 @@ class Stored:
     low: float
     high: float
     runs: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.low <= self.ratio <= self.high:
+            raise ProfileError(
+                f"must have 0 < low <= ratio <= high, got {self.low:g}, {self.ratio:g},"
+                f" {self.high:g}"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

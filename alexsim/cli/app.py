@@ -1,4 +1,4 @@
-"""The ``alexsim`` command: its commands, and the one place where errors become exit codes."""
+"""The ``alexsim`` command, and the one place where errors become exit codes."""
 
 from __future__ import annotations
 
@@ -6,61 +6,26 @@ import io
 import sys
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import typer
 from typer.exceptions import Abort, TyperException
 
-from alexsim.cli import bench, data, hardware, network, recipe
-from alexsim.cli.calibrate import calibrate
-from alexsim.cli.eval import evaluate
-from alexsim.cli.export import export
-from alexsim.cli.filters import filters
-from alexsim.cli.flops import flops
-from alexsim.cli.import_ import import_
-from alexsim.cli.kernels import kernels
-from alexsim.cli.memory import memory
-from alexsim.cli.nearest import nearest
-from alexsim.cli.predict import predict
-from alexsim.cli.profile import profile
-from alexsim.cli.report import report
-from alexsim.cli.simulate import simulate
-from alexsim.cli.sweep import sweep
-from alexsim.cli.train import train
-from alexsim.cli.validate import validate
+from alexsim.cli.fields import option_name
+from alexsim.cli.tree import MOVED, PANELS, CommandGroup
 from alexsim.errors import AlexsimError
 from alexsim.execute.malloc import set_allocators
 from alexsim.names import STREAM_ERRORS
 
 app = typer.Typer(
     name="alexsim",
+    cls=CommandGroup,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="""AlexNet as it was trained in 2012: two GPUs, 3 GB each.
 
     Example: alexsim train --mem-cap 3GB --gpus 2""",
 )
-app.command()(train)
-app.command("eval")(evaluate)
-app.command()(predict)
-app.command()(nearest)
-app.command()(filters)
-app.command()(memory)
-app.command()(flops)
-app.command()(profile)
-app.command()(report)
-app.command()(simulate)
-app.command()(sweep)
-app.command()(validate)
-app.command()(calibrate)
-app.command()(kernels)
-app.command()(export)
-app.command(name="import")(import_)
-app.add_typer(bench.app, name="bench")
-app.add_typer(data.app, name="data")
-app.add_typer(hardware.app, name="hardware")
-app.add_typer(network.app, name="network")
-app.add_typer(recipe.app, name="recipe")
 
 
 def _print_version(asked: bool) -> None:
@@ -81,9 +46,18 @@ def _root(
 
 
 @cache
-def the_command() -> Any:
-    """What typer makes of all these functions; that takes longer than many a command."""
-    return typer.main.get_command(app)
+def the_command() -> CommandGroup:
+    """What Typer makes of the tree."""
+    return cast(CommandGroup, typer.main.get_command(app)).fill(PANELS)
+
+
+def _by_new_name(given: list[str]) -> list[str]:
+    """The same command line with the command's name of today; an old name is told of."""
+    new = MOVED.get(given[0]) if given else None
+    if new is None:
+        return given
+    print(f"alexsim: `alexsim {given[0]}` is now `alexsim {new}`", file=sys.stderr)
+    return [*new.split(), *given[1:]]
 
 
 def _refuse_empty(given: Sequence[str]) -> None:
@@ -99,6 +73,20 @@ def _refuse_empty(given: Sequence[str]) -> None:
         raise AlexsimError(f"{option or 'an argument'} is given without a value")
 
 
+def _message(error: TyperException) -> str:
+    """What was given, and what is allowed, where Typer says only the one or the other."""
+    parameter = getattr(error, "param", None)
+    cause: Any = error.__cause__
+    if parameter is None or not hasattr(cause, "errors"):
+        return error.format_message()
+    wrong = cause.errors()[0]
+    if words := parameter.type_descriptor.choices:
+        allowed = f"one of {', '.join(map(str, words))}"
+    else:
+        allowed = wrong["msg"].removeprefix("Input should be ").partition(",")[0]
+    return f"{option_name(parameter)} must be {allowed}; got {wrong['input']!r}"
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit.
 
@@ -108,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             # Names of files are bytes, and need not be UTF-8.
             stream.reconfigure(errors=STREAM_ERRORS)
-    given = sys.argv[1:] if arguments is None else list(arguments)
+    given = _by_new_name(sys.argv[1:] if arguments is None else list(arguments))
     set_allocators()
     try:
         _refuse_empty(given)
@@ -119,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"alexsim: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except TyperException as error:
-        print(f"alexsim: {error.format_message()}", file=sys.stderr)
+        print(f"alexsim: {_message(error)}", file=sys.stderr)
         sys.exit(2)
     except (Abort, KeyboardInterrupt):
         sys.exit(130)

@@ -1,200 +1,175 @@
-"""``alexsim bench``: figures against a stored baseline, for continuous integration."""
+"""``alexsim check bench``: figures against a stored baseline, for continuous integration."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
-from alexsim.cli import options
+from alexsim.cli import fields
+from alexsim.cli import options as shared
+from alexsim.cli.fields import NOT_NEGATIVE, flag, option
+from alexsim.cli.options import NetOptions, OutputOptions
+from alexsim.cli.output import check_file, json_text, print_json, write_text
+from alexsim.errors import GateError
 
 if TYPE_CHECKING:
     from alexsim.bench.runner import Selection
 
-app = typer.Typer(
-    help="""Counted figures exactly, times as ratios: gates that hold on noisy machines.
 
-    Example: alexsim bench compare"""
-)
+@dataclass(frozen=True, kw_only=True)
+class BenchOptions(NetOptions):
+    """What is measured."""
 
-Only = Annotated[
-    str,
-    typer.Option(
-        "--only",
-        metavar="KIND",
-        help="`counted`: exact figures; `timed`: ratios. Default: both.",
-    ),
-]
-Kernels = Annotated[
-    bool,
-    typer.Option(
-        "--kernels/--no-kernels",
-        help="Also compile the Triton kernels (a minute or two the first time).",
-    ),
-]
-BatchSize = Annotated[int, typer.Option("--batch", metavar="N", help="Images of a timed step.")]
-BaselineFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--baseline", metavar="FILE", help="Baseline. Default: the one that ships with alexsim."
-    ),
-]
-_BATCH = 8
-_TOLERANCE = 5.0
+    batch: int = option("N", "Images of a timed step.", 8)
+    only: Literal["counted", "timed"] | None = option(
+        "KIND", "`counted`: exact figures; `timed`: ratios. Default: both."
+    )
+    kernels: bool = flag(
+        "Also compile the Triton kernels (a minute or two the first time).",
+        True,
+        names="--kernels/--no-kernels",
+    )
+
+    def selection(self, context: typer.Context) -> Selection:
+        """What the runner is asked for.
+
+        Raises:
+            AlexsimError: an option is of no use, or there is no such network.
+        """
+        from alexsim.bench.runner import Selection
+        from alexsim.network.editions import load_network
+
+        if self.only == "counted":
+            fields.refuse(context, "is for timed cases", "batch", "tolerance", "runs")
+        if self.only == "timed":
+            fields.refuse(context, "is for counted figures", "kernels")
+        load_network(self.net)
+        return Selection(
+            network=self.net,
+            batch_size=self.batch,
+            counted=self.only != "timed",
+            timed=self.only != "counted",
+            kernels=self.kernels,
+        )
 
 
-@app.command(name="run")
-def run_command(
-    context: typer.Context,
-    net: options.Net = "alexnet-2012",
-    batch: BatchSize = _BATCH,
-    only: Only = "",
-    kernels: Kernels = True,
-    output: options.Output = None,
-    json: options.Json = False,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(BenchOptions, OutputOptions):
+    """Of ``bench run``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselineOptions(BenchOptions):
+    """A baseline beside it."""
+
+    baseline: Path | None = option("FILE", "Baseline. Default: the one that ships with alexsim.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions(BaselineOptions):
+    """Of ``bench compare``."""
+
+    tolerance: float = option("PERCENT", "How much slower a case may be.", 5.0, rules=NOT_NEGATIVE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateOptions(BaselineOptions):
+    """Of ``bench update``."""
+
+    runs: int = option("N", "How often each case is timed.", 5)
+
+
+def run_bench(context: typer.Context, options: RunOptions) -> None:
     """Measure, and compare with nothing.
 
-    Example: alexsim bench run --only timed
+    Example: alexsim check bench run --only timed
     """
     from alexsim.bench.runner import run
-    from alexsim.cli.output import json_text, print_json, write_text
     from alexsim.report.bench import bench_tables
     from alexsim.report.documents.bench import bench_document
 
-    selection = _selection(context, net, batch, only, kernels=kernels)
+    selection = options.selection(context)
     with _progress() as progress:
-        found = run(selection, progress)
-    if output is not None:
-        write_text(output, json_text(bench_document(found)))
-    if json:
-        print_json(bench_document(found))
-    elif output is None:
-        options.console().print(bench_tables(found))
+        measured = run(selection, progress)
+    if options.output is not None:
+        write_text(options.output, json_text(bench_document(measured)))
+    if options.json:
+        print_json(bench_document(measured))
+    elif options.output is None:
+        shared.console().print(bench_tables(measured))
 
 
-@app.command()
-def compare(
-    context: typer.Context,
-    net: options.Net = "alexnet-2012",
-    batch: BatchSize = _BATCH,
-    only: Only = "",
-    kernels: Kernels = True,
-    baseline: BaselineFile = None,
-    tolerance: Annotated[
-        float,
-        typer.Option("--tolerance", metavar="PERCENT", help="How much slower a case may be."),
-    ] = _TOLERANCE,
-    json: options.Json = False,
-) -> None:
-    """Measure and judge. Exit code 4 if a counted figure changed or a case is surely slower.
+def compare(context: typer.Context, options: CompareOptions) -> None:
+    """Measure and judge: a gate.
 
-    A case is slower when the whole interval of its ratio, in this process and in two others, is
-    beyond the baseline's by more than the tolerance. Ratios are judged where the baseline has
-    this machine; counted figures everywhere.
+    Exit code 4 if a counted figure changed or a case is surely slower: the whole interval of its
+    ratio, in this process and in two others, is beyond the baseline's by more than the tolerance.
+    Ratios are judged where the baseline has this machine; counted figures everywhere.
 
-    Example: alexsim bench compare --net mine.py:net --baseline mine.json
+    Example: alexsim check bench compare --net mine.py:net --baseline mine.json
     """
     from alexsim.bench.runner import compare as judge
     from alexsim.bench.store import default_path, load
-    from alexsim.cli.output import print_json
-    from alexsim.errors import AlexsimError, GateError
     from alexsim.report.bench import verdict_tables
     from alexsim.report.documents.bench import bench_document
 
-    if not 0 <= tolerance < math.inf:
-        raise AlexsimError(f"--tolerance must be a number >= 0, got {tolerance:g}")
-    selection = _selection(context, net, batch, only, kernels=kernels)
-    stored = load(baseline or default_path(net))
+    tolerance = options.tolerance / 100
+    selection = options.selection(context)
+    stored = load(options.baseline or default_path(options.net))
     with _progress() as progress:
-        found, verdicts = judge(selection, stored, tolerance=tolerance / 100, progress=progress)
-    if json:
-        print_json(bench_document(found, verdicts))
+        measured, verdicts = judge(selection, stored, tolerance=tolerance, progress=progress)
+    if options.json:
+        print_json(bench_document(measured, verdicts))
     else:
-        options.console().print(verdict_tables(found, verdicts, tolerance=tolerance / 100))
+        shared.console().print(verdict_tables(measured, verdicts, tolerance=tolerance))
     failing = [verdict.name for verdict in verdicts if verdict.fails]
     if failing:
         more = f" and {len(failing) - 3} more" if len(failing) > 3 else ""
         raise GateError(f"the gate failed: {', '.join(failing[:3])}{more}")
 
 
-@app.command()
-def update(
-    context: typer.Context,
-    net: options.Net = "alexnet-2012",
-    batch: BatchSize = _BATCH,
-    only: Only = "",
-    kernels: Kernels = True,
-    baseline: BaselineFile = None,
-    runs: Annotated[
-        int, typer.Option("--runs", metavar="N", help="How often each case is timed.")
-    ] = 5,
-    json: options.Json = False,
-) -> None:
-    """Measure, and make that the baseline; other machines' ratios in it stay.
+def update(context: typer.Context, options: UpdateOptions) -> None:
+    """Measure, and make that the baseline.
 
-    Example: alexsim bench update --net mine.py:net --baseline mine.json
+    Other machines' ratios in it stay.
+
+    Example: alexsim check bench update --net mine.py:net --baseline mine.json
     """
-    from dataclasses import replace
-
     from alexsim.bench.runner import run
     from alexsim.bench.store import default_path, document, load, updated
-    from alexsim.cli.output import check_file, json_text, print_json, write_text
-    from alexsim.cli.parse import positive
     from alexsim.report.bench import left_out
 
-    positive("--runs", runs)
-    selection = _selection(context, net, batch, only, kernels=kernels)
-    path = baseline or default_path(net)
+    selection = options.selection(context)
+    path = options.baseline or default_path(options.net)
     check_file(path)
     before = load(path) if path.exists() else None
     with _progress() as progress:
-        found = [run(selection, progress)]
+        measured = [run(selection, progress)]
         again = replace(selection, counted=False)
-        found += [run(again, progress) for _ in range(runs - 1 if selection.timed else 0)]
-    made = updated(before, [*found[:-1], replace(found[-1], counted=found[0].counted)])
-    write_text(path, json_text(document(made)))
-    if json:
+        measured += [
+            run(again, progress) for _ in range(options.runs - 1 if selection.timed else 0)
+        ]
+    last = replace(measured[-1], counted=measured[0].counted)
+    baseline = updated(before, [*measured[:-1], last])
+    write_text(path, json_text(document(baseline)))
+    if options.json:
         from alexsim.report.documents.bench import baseline_document
 
-        print_json(baseline_document(made))
+        print_json(baseline_document(baseline))
         return
-    options.console().print(
-        f"{path}: {len(made.counted)} counted figures, ratios of {len(made.machines)} machine(s)"
-        f"{left_out(found[0])}",
+    shared.console().print(
+        f"{path}: {len(baseline.counted)} counted figures, ratios of {len(baseline.machines)}"
+        f" machine(s){left_out(measured[0])}",
         soft_wrap=True,
-    )
-
-
-def _selection(
-    context: typer.Context, net: str, batch: int, only: str, *, kernels: bool
-) -> Selection:
-    from alexsim.bench.runner import Selection
-    from alexsim.cli.parse import choice, positive
-    from alexsim.network.editions import load_network
-
-    positive("--batch", batch)
-    if only:
-        choice("--only", only, ("counted", "timed"))
-    if only == "counted":
-        options.refuse(context, "is for timed cases", "batch", "tolerance", "runs")
-    if only == "timed":
-        options.refuse(context, "is for counted figures", "kernels")
-    load_network(net)
-    return Selection(
-        network=net,
-        batch_size=batch,
-        counted=only != "timed",
-        timed=only != "counted",
-        kernels=kernels,
     )
 
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    with options.counting("measuring", 100) as done:
+    with shared.counting("measuring", 100) as done:
         yield lambda _what, count, total: done(100 * count // max(1, total))

@@ -1,66 +1,52 @@
-"""``alexsim calibrate``: measure this machine, so that it can be simulated."""
+"""``alexsim check calibrate``: measure this machine, so that it can be simulated."""
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-import typer
+from alexsim.cli import options as shared
+from alexsim.cli.fields import AT_ONCE, option, whole_numbers
+from alexsim.cli.options import NetOptions
+from alexsim.cli.output import check_file, print_json, write_text
+from alexsim.cli.plan_options import ColumnOptions
+from alexsim.errors import AlexsimError
 
-from alexsim.cli import options
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrateOptions(NetOptions, ColumnOptions):
+    """What is measured."""
+
+    batches: str = option("N,N,...", "Batch sizes to measure.", "16,64,160")
+    check: str = option(
+        "N,N,...",
+        "Also measure these, in turns with the others, and compare with what is predicted for"
+        " them.",
+        "",
+    )
+    rounds: int = option("N", "Steps at every batch size.", 5)
+    threads: int | None = option("N", "CPU threads. Default: all cores.", rules=AT_ONCE)
+    output: Path | None = option(
+        "FILE", "Default: where `--library measured` looks.", names="-o --output"
+    )
 
 
-def calibrate(
-    net: options.Net = "alexnet-2012",
-    gpus: options.ColumnGpus = None,
-    policy: options.Policy = "as-released",
-    batches: Annotated[
-        str,
-        typer.Option("--batches", metavar="N,N,...", help="Batch sizes to measure."),
-    ] = "16,64,160",
-    check: Annotated[
-        str,
-        typer.Option(
-            "--check",
-            metavar="N,N,...",
-            help="Also measure these, in turns with the others, and compare with what is predicted"
-            " for them.",
-        ),
-    ] = "",
-    rounds: Annotated[
-        int, typer.Option("--rounds", metavar="N", help="Steps at every batch size.")
-    ] = 5,
-    threads: Annotated[
-        int | None, typer.Option("--threads", metavar="N", help="CPU threads. Default: all cores.")
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "-o", "--output", metavar="FILE", help="Default: where `--library measured` looks."
-        ),
-    ] = None,
-    json: options.Json = False,
-) -> None:
-    """Time every op of a training step here, for `alexsim simulate --library measured`.
+def calibrate(options: CalibrateOptions) -> None:
+    """Measure this machine, to simulate it.
 
-    Also measures what this machine can do at best: products and convolutions over shapes, memory,
-    the overhead of an op, decoding JPEGs.
+    Every op of a training step, for `alexsim simulate --library measured`; and what this machine
+    can do at best: products and convolutions over shapes, memory, the overhead of an op, decoding
+    JPEGs.
 
-    Example: alexsim calibrate --check 32,128 --rounds 10
+    Example: alexsim check calibrate --check 32,128 --rounds 10
     """
-    import os
-
-    from alexsim.cli.output import check_file, print_json, write_text
-    from alexsim.cli.parse import MOST_AT_ONCE, as_policy, positive, whole_numbers
-    from alexsim.errors import AlexsimError
     from alexsim.network.editions import load_network
     from alexsim.simulate.costs.measured import default_path, machine_of, write
 
-    positive("--rounds", rounds)
-    if threads is not None:
-        positive("--threads", threads, most=MOST_AT_ONCE)
+    batches, output, rounds = options.batches, options.output, options.rounds
     taught = whole_numbers("--batches", batches)
-    asked = whole_numbers("--check", check) if check else []
+    asked = whole_numbers("--check", options.check) if options.check else []
     if len(set(taught)) < 2:
         raise AlexsimError(f"--batches needs at least two batch sizes, got {batches!r}")
     if both := sorted(set(taught) & set(asked)):
@@ -87,13 +73,13 @@ def calibrate(
     from alexsim.simulate.simulator import simulate
     from alexsim.simulate.tasks import Timer
 
-    cores = threads or os.cpu_count() or 1
+    cores = options.threads or os.cpu_count() or 1
     torch.set_num_threads(cores)
-    network = load_network(net)
+    network = load_network(options.net)
     bench = Bench(
-        network, [*taught, *asked], gpus=gpus, policy=as_policy(policy), schedule="serial"
+        network, [*taught, *asked], gpus=options.gpus, policy=options.policy, schedule="serial"
     )
-    with options.counting(f"measuring {len(taught) + len(asked)} batch sizes", rounds) as done:
+    with shared.counting(f"measuring {len(taught) + len(asked)} batch sizes", rounds) as done:
         calibration, measured = run(
             bench,
             taught,
@@ -114,11 +100,11 @@ def calibrate(
     for batch in asked:
         predicted = simulate(bench.plans[batch], timer, data="none")
         checks += compare(bench.plans[batch], predicted, measured[batch])
-    if json:
+    if options.json:
         from alexsim.report.documents.calibration import calibration_document
 
         print_json(calibration_document(calibration, checks, path=str(path)))
         return
     from alexsim.report.calibration import calibration_tables
 
-    options.console().print(calibration_tables(calibration, checks, str(path)))
+    shared.console().print(calibration_tables(calibration, checks, str(path)))

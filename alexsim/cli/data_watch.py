@@ -39,10 +39,10 @@ class ImageProgress:
         """One line for the user."""
         print(text, file=sys.stderr)
 
-    def listing(self, found: int) -> None:
+    def listing(self, images: int) -> None:
         """Images found so far."""
-        self._bar.update(self._task, rate=f"{found:,}")
-        self._line(lambda: f"found {found:,} images")
+        self._bar.update(self._task, rate=f"{images:,}")
+        self._line(lambda: f"found {images:,} images")
 
     def images(self, done: int, total: int, new: int) -> None:
         """Images done, of all, and those of this start, from which the rate follows."""

@@ -2,131 +2,103 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-import typer
+from alexsim.cli import models as shared_models
+from alexsim.cli import options as shared
+from alexsim.cli.fields import argument, option
+from alexsim.cli.models import AnswerOptions, SetOptions, ViewOptions
+from alexsim.cli.output import check_file, check_rows, print_json, write_rows
+from alexsim.errors import AlexsimError
 
-from alexsim.cli import models as shared
-from alexsim.cli import options
+if TYPE_CHECKING:
+    from alexsim.data.sources.listing import Skipped
 
 
-def evaluate(
-    models: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="MODEL...",
-            help="Run directories, or .safetensors files of `alexsim export` or `alexsim import`.",
-        ),
-    ],
-    data: Annotated[
-        Path, typer.Option("--data", metavar="DIR", help="Images, as for `alexsim train`.")
-    ],
-    split: shared.Split = "held-out",
-    views: shared.ViewCount = 1,
-    shares: Annotated[
-        str,
-        typer.Option(
-            "--shares", metavar="S,S,...", help="Of each network in the average. Default: equal."
-        ),
-    ] = "",
-    tune: Annotated[
-        str,
-        typer.Option(
-            "--tune", metavar="SPLIT", help="Take the shares that suit these images best."
-        ),
-    ] = "",
-    predictions: Annotated[
-        Path | None,
-        typer.Option(
-            "--predictions",
-            metavar="FILE",
-            callback=options.checked_file,
-            help="Write every image's five best classes, as .csv, .json or .parquet.",
-        ),
-    ] = None,
-    batch: shared.Batch = 128,
-    device: shared.Device = "cpu",
-    backend: shared.Backend = "aten",
-    threads: shared.Threads = None,
-    workers: shared.Workers = None,
-    json: options.Json = False,
-) -> None:
-    """Test networks on images: top-1 and top-5 error of each, and of their average.
+@dataclass(frozen=True, kw_only=True)
+class EvalOptions(SetOptions, ViewOptions, AnswerOptions):
+    """Which networks are tested, and how."""
 
-    Probabilities are averaged over views, then over networks, as in 2012. Guesses that tie share
-    the credit. Files that cannot be read are named and left out.
+    models: list[Path] = argument(
+        "MODEL...",
+        "Run directories, or .safetensors files of `alexsim model export` or `alexsim model"
+        " import`.",
+    )
+    shares: str = option("S,S,...", "Of each network in the average. Default: equal.", "")
+    tune: str = option("SPLIT", "Take the shares that suit these images best.", "")
+    predictions: Path | None = option(
+        "FILE",
+        "Write every image's five best classes, as .csv, .json or .parquet.",
+        callback=check_file,
+    )
+
+
+def evaluate(options: EvalOptions) -> None:
+    """Test networks on images, alone and averaged.
+
+    Top-1 and top-5 error of each, and of their average: probabilities are averaged over views, then
+    over networks, as in 2012. Guesses that tie share the credit. Files that cannot be read are
+    named and left out.
 
     Example: alexsim eval runs/a --data DIR --views 10 --predictions predictions.csv
 
     Example: alexsim eval runs/a runs/b runs/c --data DIR --tune train
     """
-    from dataclasses import replace
-
-    from alexsim.cli.output import check_rows, print_json, write_rows
-    from alexsim.data.discover import discover, split_of
-    from alexsim.data.sources.listing import Skipped, left_out_lines
-    from alexsim.errors import AlexsimError
+    from alexsim.data.discover import discover
     from alexsim.evaluate.evaluate import Answers, answers, class_names, combined
     from alexsim.report.documents.evaluation import evaluation_document
     from alexsim.report.evaluation import evaluation_tables, prediction_rows
     from alexsim.train.weights import load_weights
 
-    if predictions is not None:
-        check_rows("--predictions", predictions)
-    chosen = shared.view_count(views)
-    if tune and shares:
+    models, split, tune, views = options.models, options.split, options.tune, options.views
+    if options.predictions is not None:
+        check_rows("--predictions", options.predictions)
+    if tune and options.shares:
         raise AlexsimError("give --shares or --tune, not both")
     if tune == split:
         raise AlexsimError(f"--tune {tune}: these images are tested; tune on others")
-    if (tune or shares) and len(models) == 1:
+    if (tune or options.shares) and len(models) == 1:
         raise AlexsimError("--tune and --shares are for several networks")
-    given = _shares(shares, len(models)) if shares else None
+    shares = _shares(options.shares, len(models)) if options.shares else None
     loaded = [load_weights(model) for model in models]
-    found = discover(data, most_classes=max(one.outputs for one in loaded))
-    names = class_names(loaded, found)
-    setup = shared.setup(batch, device, backend, threads, workers)
-
+    dataset = discover(options.data, most_classes=max(weights.outputs for weights in loaded))
+    names = class_names(loaded, dataset)
+    setup = shared_models.setup(options)
     left_out: dict[str, tuple[Skipped, ...]] = {}
 
     def ask(which: str) -> list[Answers]:
-        samples, left_out[which] = split_of(found, which)
-        for line in left_out_lines(left_out[which]):
-            typer.echo(f"alexsim: {which}: {line}", err=True)
+        samples, left_out[which] = shared_models.split_of(dataset, which)
+        known = dataset.renumbered(samples, names)
         each = []
-        for model, one in zip(models, loaded, strict=True):
-            with options.counting(f"{which} images, {model.name}", len(samples)) as done:
-                each.append(
-                    replace(
-                        answers(
-                            one,
-                            found.renumbered(samples, names),
-                            setup,
-                            views=chosen,
-                            done=done,
-                        ),
-                        classes=len(names),
-                    )
-                )
+        for model, weights in zip(models, loaded, strict=True):
+            with shared.counting(f"{which} images, {model.name}", len(samples)) as done:
+                answered = answers(weights, known, setup, views=views, done=done)
+            each.append(replace(answered, classes=len(names)))
         return each
 
-    result = combined(ask(split), shares=given, tuned_on=ask(tune) if tune else None)
+    result = combined(ask(split), shares=shares, tuned_on=ask(tune) if tune else None)
     document = evaluation_document(
-        result, models, loaded, views=views, split=split, data=data, left_out=left_out[split]
+        result,
+        models,
+        loaded,
+        views=views,
+        split=split,
+        data=options.data,
+        left_out=left_out[split],
     )
-    if predictions is not None:
+    if options.predictions is not None:
         rows = prediction_rows(result.together, names)
-        write_rows(predictions, rows, document.document() | {"predictions": rows})
-    if json:
+        write_rows(options.predictions, rows, document.document() | {"predictions": rows})
+    if options.json:
         print_json(document)
         return
-    options.console().print(
-        evaluation_tables(result, models, loaded, views=views, split=split), soft_wrap=True
-    )
+    tables = evaluation_tables(result, models, loaded, views=views, split=split)
+    shared.console().print(tables, soft_wrap=True)
 
 
 def _shares(given: str, networks: int) -> tuple[float, ...]:
-    from alexsim.errors import AlexsimError
 
     try:
         shares = tuple(float(text) for text in given.split(","))

@@ -1,43 +1,43 @@
-"""``alexsim filters``: the first filters of a trained network, as a picture."""
+"""``alexsim model filters``: the first filters of a trained network, as a picture."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from alexsim.cli import models as shared
-from alexsim.cli import options
+from alexsim.cli import models
+from alexsim.cli.fields import REQUIRED, option
+from alexsim.cli.models import ModelOptions
+from alexsim.cli.output import check_picture, print_json
 
 
-def filters(
-    model: shared.Model,
-    output: Annotated[
-        Path,
-        typer.Option(
-            "-o",
-            "--output",
-            metavar="FILE.png",
-            callback=shared.checked_picture,
-            help="Draw them there.",
-        ),
-    ],
-    json: options.Json = False,
-) -> None:
-    """Draw the first convolution's filters, the two GPUs' side by side (paper, figure 3).
+@dataclass(frozen=True, kw_only=True)
+class FiltersOptions(ModelOptions):
+    """Whose, and where to."""
 
-    Example: alexsim filters runs/a -o filters.png
+    output: Path = option(
+        "FILE.png", "Draw them there.", REQUIRED, names="-o --output", callback=check_picture
+    )
+
+
+def filters(options: FiltersOptions) -> None:
+    """Draw the first convolution's filters.
+
+    The two GPUs' side by side, as in the paper's figure 3.
+
+    Example: alexsim model filters runs/a -o filters.png
     """
-    from alexsim.cli.output import print_json
     from alexsim.report.documents.evaluation import filters_document
     from alexsim.report.filters import filters_note, filters_picture, first_filters
     from alexsim.train.weights import load_weights
 
-    weights = load_weights(model)
-    found = first_filters(weights)
-    shared.write_picture(output, filters_picture(found, weights.network), said=not json)
-    if not json and (note := filters_note(found)):
+    weights = load_weights(options.model)
+    first = first_filters(weights)
+    picture = filters_picture(first, weights.network)
+    models.write_picture(options.output, picture, said=not options.json)
+    if options.json:
+        print_json(filters_document(first, weights.network, model=str(options.model)))
+    elif note := filters_note(first):
         typer.echo(note)
-    if json:
-        print_json(filters_document(found, weights.network, model=str(model)))

@@ -2,61 +2,57 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import dataclass
 
-import typer
-
-from alexsim.cli import options
-
-app = typer.Typer(
-    rich_markup_mode=None,
-    help="""Devices, links and machines that can be predicted.
-
-    Example: alexsim hardware show gtx580x2""",
-)
+from alexsim.cli import complete
+from alexsim.cli import options as shared
+from alexsim.cli.fields import Options, argument
+from alexsim.cli.output import print_json
 
 
-@app.command("list")
-def list_hardware(json: options.Json = False) -> None:
-    """List every machine, device and link, with its main figures.
+@dataclass(frozen=True, kw_only=True)
+class ShowOptions(Options):
+    """Of ``hardware show``."""
+
+    name: str = argument(
+        "NAME", "Machine, device or link, or a TOML file of one.", autocompletion=complete.sheets
+    )
+
+
+def list_hardware(options: Options) -> None:
+    """List every machine, device and link.
+
+    Each with its main figures.
 
     Example: alexsim hardware list
     """
     from alexsim.machine.device import device_names, load_device
     from alexsim.machine.machine import link_names, load_link, load_machine, machine_names
+    from alexsim.report.documents.hardware import hardware_document
+    from alexsim.report.hardware import hardware_tables
 
     machines = {name: load_machine(name) for name in machine_names()}
     devices = {name: load_device(name) for name in device_names()}
     links = {name: load_link(name) for name in link_names()}
-    if json:
-        from alexsim.cli.output import print_json
-        from alexsim.report.documents.hardware import hardware_document
-
+    if options.json:
         print_json(hardware_document(machines, devices, links))
-        return
-    from alexsim.report.hardware import hardware_tables
-
-    options.console().print(hardware_tables(machines, devices, links))
+    else:
+        shared.console().print(hardware_tables(machines, devices, links))
 
 
-@app.command("show")
-def show_hardware(
-    name: Annotated[str, typer.Argument(help="Machine, device or link, or a TOML file of one.")],
-    json: options.Json = False,
-) -> None:
-    """Show one sheet: every number with its unit, its kind and its source.
+def show_hardware(options: ShowOptions) -> None:
+    """Show one sheet, number by number.
+
+    Every number has its unit, its kind and its source.
 
     Example: alexsim hardware show titan-x-maxwell
     """
     from alexsim.machine.machine import load_sheet
-
-    sheet = load_sheet(name)
-    if json:
-        from alexsim.cli.output import print_json
-        from alexsim.report.documents.hardware import sheet_document
-
-        print_json(sheet_document(sheet))
-        return
+    from alexsim.report.documents.hardware import sheet_document
     from alexsim.report.hardware import sheet_tables
 
-    options.console().print(sheet_tables(sheet))
+    sheet = load_sheet(options.name)
+    if options.json:
+        print_json(sheet_document(sheet))
+    else:
+        shared.console().print(sheet_tables(sheet))

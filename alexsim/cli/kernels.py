@@ -1,61 +1,64 @@
-"""``alexsim kernels``: what the Triton kernels compile to, without a GPU."""
+"""``alexsim check kernels``: what the Triton kernels compile to, without a GPU."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Literal
 
-import typer
+from alexsim.cli import options as shared
+from alexsim.cli.fields import Options, option
+from alexsim.cli.output import print_json
+from alexsim.errors import AlexsimError
+from alexsim.execute.choices import PRECISIONS
 
-from alexsim.cli import options
 
-ARCHITECTURES = (80, 90)
+def _known(given: list[str] | None) -> list[str] | None:
+    """Typer's own check is for single words."""
+    for name in given or ():
+        if name not in PRECISIONS:
+            raise AlexsimError(f"--precision must be one of {', '.join(PRECISIONS)}; got {name!r}")
+    return given
 
 
-def kernels(
-    arch: Annotated[
-        int, typer.Option("--arch", metavar="N", help="Compute capability: 80 or 90.")
-    ] = 90,
-    precision: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--precision",
-            metavar="PRECISION",
-            help="fp32, fp32x3, tf32, bf16 or fp16; may be given several times. Default: all.",
-        ),
-    ] = None,
-    json: options.Json = False,
-) -> None:
-    """Compile every Triton kernel for a card, and show registers, shared memory and spills.
+@dataclass(frozen=True, kw_only=True)
+class KernelsOptions(Options):
+    """For what is compiled."""
 
-    No GPU is needed: the machine code is read, not run. About a minute the first time; what was
-    compiled once comes from Triton's cache.
+    arch: Literal[80, 90] = option("N", "Compute capability: 80 or 90.", 90)
+    precision: list[str] | None = option(
+        "PRECISION",
+        "fp32, fp32x3, tf32, bf16 or fp16; may be given several times. Default: all.",
+        callback=_known,
+        autocompletion=lambda incomplete: [
+            name for name in PRECISIONS if name.startswith(incomplete)
+        ],
+    )
 
-    Example: alexsim kernels --arch 90 --precision fp32x3
+
+def kernels(options: KernelsOptions) -> None:
+    """Compile every Triton kernel for a card, without one.
+
+    Registers, shared memory and spills are read from the machine code, which is not run. About a
+    minute the first time; what was compiled once comes from Triton's cache.
+
+    Example: alexsim check kernels --arch 90 --precision fp32x3
     """
     from importlib.util import find_spec
 
-    from alexsim.cli.output import print_json
-    from alexsim.errors import AlexsimError
-
-    if arch not in ARCHITECTURES:
-        raise AlexsimError(f"--arch must be one of 80, 90; got {arch}")
+    arch = options.arch
     if find_spec("triton") is None:
         raise AlexsimError("Triton is not installed: pip install 'alexsim[triton]'")
-    from alexsim.cli.parse import choice
-    from alexsim.execute.choices import PRECISIONS
     from alexsim.profile.kernels import compile_kernels
 
-    for name in precision or ():
-        choice("--precision", name, PRECISIONS)
-    with options.counting(f"compiling for sm_{arch}", 100) as done:
-        found = compile_kernels(
-            arch, precision or [], done=lambda count, ops: done(100 * count // ops)
+    with shared.counting(f"compiling for sm_{arch}", 100) as done:
+        compiled = compile_kernels(
+            arch, options.precision or [], done=lambda count, ops: done(100 * count // ops)
         )
-    if json:
+    if options.json:
         from alexsim.report.documents.calibration import kernels_document
 
-        print_json(kernels_document(found, arch=arch))
+        print_json(kernels_document(compiled, arch=arch))
         return
     from alexsim.report.kernels import kernels_table
 
-    options.console().print(kernels_table(found, arch=arch))
+    shared.console().print(kernels_table(compiled, arch=arch))

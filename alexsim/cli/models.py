@@ -3,130 +3,120 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from alexsim.cli.fields import AT_ONCE, REQUIRED, Options, argument, option
+from alexsim.cli.output import check_picture, write_bytes
+from alexsim.cli.run_options import DeviceOptions, ready_for_triton, say
+from alexsim.data.choices import Views
+from alexsim.errors import DataError
 
+if TYPE_CHECKING:
     from PIL import Image
 
-    from alexsim.data.loader import Views
+    from alexsim.data.dataset import Dataset, Sample
+    from alexsim.data.sources.listing import Skipped
     from alexsim.evaluate.evaluate import Setup
     from alexsim.report.prediction import ClassNames
     from alexsim.train.weights import Weights
 
 
-def checked_picture(path: Path | None) -> Path | None:
-    """Refuse a name that is no picture's, before anything is computed."""
-    from alexsim.cli.output import check_picture
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(Options):
+    """A trained network."""
 
-    if path is not None:
-        check_picture(path)
-    return path
-
-
-Model = Annotated[
-    Path,
-    typer.Argument(
-        metavar="MODEL",
-        help="A run directory, or a .safetensors file of `alexsim export` or `alexsim import`.",
-    ),
-]
-Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Files of images.")]
-Split = Annotated[
-    str,
-    typer.Option(
-        "--split",
-        metavar="SPLIT",
-        help="`held-out` (val/, else test/, else every tenth image), `train`, or the name of a"
-        " folder beside train/.",
-    ),
-]
-ViewCount = Annotated[
-    int,
-    typer.Option(
-        "--views", metavar="N", help="1: the centre; 10: the corners too, and all mirrored."
-    ),
-]
-Picture = Annotated[
-    Path | None,
-    typer.Option(
-        "-o",
-        "--output",
-        metavar="FILE.png",
-        callback=checked_picture,
-        help="Draw a picture there, as a figure of the 2012 paper.",
-    ),
-]
-Names = Annotated[
-    Path | None,
-    typer.Option(
-        "--names",
-        metavar="FILE",
-        help="Names of classes, in lines such as `n01440764 tench, Tinca tinca`. Default: of"
-        " WordNet ids, LOC_synset_mapping.txt or synset_words.txt beside the images.",
-    ),
-]
-Batch = Annotated[int, typer.Option("--batch", metavar="N", help="Crops at a time.")]
-Device = Annotated[
-    str, typer.Option("--device", metavar="DEVICE", help="`cpu` or `cuda`: where they run.")
-]
-Backend = Annotated[
-    str, typer.Option("--backend", metavar="BACKEND", help="Whose kernels: `aten` or `triton`.")
-]
-Threads = Annotated[
-    int | None, typer.Option("--threads", metavar="N", help="CPU threads. Default: all cores.")
-]
-Workers = Annotated[
-    int | None,
-    typer.Option("--workers", metavar="N", help="Decoding processes. Default: cores, up to 4."),
-]
+    model: Path = argument(
+        "MODEL",
+        "A run directory, or a .safetensors file of `alexsim model export` or `alexsim model"
+        " import`.",
+    )
 
 
-def setup(batch: int, device: str, backend: str, threads: int | None, workers: int | None) -> Setup:
+@dataclass(frozen=True, kw_only=True)
+class AnswerOptions(DeviceOptions):
+    """How networks answer."""
+
+    batch: int = option("N", "Crops at a time.", 128)
+    workers: int | None = option("N", "Decoding processes. Default: cores, up to 4.", rules=AT_ONCE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewOptions(Options):
+    """What of an image is looked at."""
+
+    views: Views = option("N", "1: the centre; 10: the corners too, and all mirrored.", 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetOptions(Options):
+    """An image set."""
+
+    data: Path = option("DIR", "Images, as for `alexsim train`.", REQUIRED)
+    split: str = option(
+        "SPLIT",
+        "`held-out` (val/, else test/, else every tenth image), `train`, or the name of a folder"
+        " beside train/.",
+        "held-out",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions(ModelOptions, AnswerOptions):
+    """Single images, of which a network is asked."""
+
+    images: list[Path] = argument("IMAGE...", "Files of images.")
+    output: Path | None = option(
+        "FILE.png",
+        "Draw a picture there, as a figure of the 2012 paper.",
+        names="-o --output",
+        callback=check_picture,
+    )
+    names: Path | None = option(
+        "FILE",
+        "Names of classes, in lines such as `n01440764 tench, Tinca tinca`. Default: of WordNet"
+        " ids, LOC_synset_mapping.txt or synset_words.txt beside the images.",
+    )
+
+
+def setup(options: AnswerOptions) -> Setup:
     """Where and how networks answer.
 
     Raises:
-        AlexsimError: an option is out of range.
+        AlexsimError: an option is of no use.
     """
     import torch
 
-    from alexsim.cli.parse import MOST_AT_ONCE, choice, positive
-    from alexsim.cli.train_settings import ready_for_triton
-    from alexsim.errors import AlexsimError
     from alexsim.evaluate.evaluate import Setup
-    from alexsim.execute.choices import BACKENDS, DEVICES
-    from alexsim.train.records import Watcher
 
-    cores = os.cpu_count() or 1
-    threads = cores if threads is None else threads
-    workers = min(4, cores) if workers is None else workers
-    positive("--batch", batch)
-    positive("--threads", threads, most=MOST_AT_ONCE)
-    positive("--workers", workers, most=MOST_AT_ONCE)
-    torch.set_num_threads(threads)
-    where, by = choice("--device", device, DEVICES), choice("--backend", backend, BACKENDS)
-    if where == "cuda" and threads is not None:
-        raise AlexsimError("--threads are a CPU's; with --device cuda none computes")
-    if by == "triton":
-        ready_for_triton(where, Watcher(note=lambda text: typer.echo(f"alexsim: {text}", err=True)))
-    return Setup(batch_size=batch, workers=workers, device=where, backend=by)
+    torch.set_num_threads(options.cores())
+    if options.backend == "triton":
+        ready_for_triton(options.device, say)
+    return Setup(
+        batch_size=options.batch,
+        workers=options.workers or min(4, os.cpu_count() or 1),
+        device=options.device,
+        backend=options.backend,
+    )
 
 
-def view_count(given: int) -> Views:
-    """One view or ten.
+def split_of(dataset: Dataset, split: str) -> tuple[Sequence[Sample], tuple[Skipped, ...]]:
+    """The images of a split, and what was left out of it, which is said.
 
     Raises:
-        AlexsimError: neither.
+        DataError: there is no such split.
     """
-    from alexsim.errors import AlexsimError
+    from alexsim.data import discover
+    from alexsim.data.sources.listing import left_out_lines
 
-    if given not in (1, 10):
-        raise AlexsimError(f"--views must be 1 or 10, got {given}")
-    return 10 if given == 10 else 1
+    samples, left_out = discover.split_of(dataset, split)
+    for line in left_out_lines(left_out):
+        say(f"{split}: {line}")
+    return samples, left_out
 
 
 def names_of(classes: Sequence[str], near: Sequence[Path], given: Path | None) -> ClassNames:
@@ -137,7 +127,6 @@ def names_of(classes: Sequence[str], near: Sequence[Path], given: Path | None) -
     """
     from alexsim.data.sources.classes import some
     from alexsim.data.words import words_of
-    from alexsim.errors import DataError
     from alexsim.report.prediction import ClassNames
 
     words = words_of(classes, near, given)
@@ -159,15 +148,15 @@ def output_names(
     Raises:
         DataError: a file of names cannot be read.
     """
-    from alexsim.train.config import stored_settings
+    from alexsim.train.checkpoint import RunDirectory
 
     near = [*dict.fromkeys(path.absolute().parent.parent for path in images)]
     if model.is_dir():
-        near.append(Path(stored_settings(model).data))
-    found = names_of(weights.classes, near, given)
-    if not weights.classes and len(found.words) == weights.outputs:
-        return names_of(sorted(found.words), near, given)
-    return found
+        near.append(Path(RunDirectory(model).config().settings.data))
+    names = names_of(weights.classes, near, given)
+    if not weights.classes and len(names.words) == weights.outputs:
+        return names_of(sorted(names.words), near, given)
+    return names
 
 
 def write_picture(path: Path, image: Image.Image, *, said: bool) -> None:
@@ -176,7 +165,6 @@ def write_picture(path: Path, image: Image.Image, *, said: bool) -> None:
     Raises:
         AlexsimError: the file cannot be written.
     """
-    from alexsim.cli.output import write_bytes
     from alexsim.report.pictures import png
 
     write_bytes(path, png(image))

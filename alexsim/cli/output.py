@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alexsim import strict_json
 from alexsim.errors import AlexsimError
+from alexsim.files import write_whole
 from alexsim.names import STREAM_ERRORS
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ def json_text(document: Document | dict[str, Any]) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write beside, then rename.
+    """As ``write_bytes``.
 
     Raises:
         AlexsimError: the file cannot be written.
@@ -39,45 +38,28 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write beside, sync, then rename; into pipes and devices straight, which stay what they are.
+    """A whole file or none; pipes and devices are written into.
 
     Raises:
         AlexsimError: the file cannot be written.
     """
-    if path.exists() and not path.is_file():
-        _write_into(path, data)
-        return
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        # Where the folder is none, unlinking fails as well.
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise AlexsimError(f"cannot write {path}: {error.strerror}") from error
-
-
-def _write_into(path: Path, data: bytes) -> None:
-    try:
-        path.write_bytes(data)
+        write_whole(path, data)
     except OSError as error:
         raise AlexsimError(f"cannot write {path}: {error.strerror}") from error
 
 
-def check_file(path: Path) -> None:
-    """Look at where a file is to be written before anything is computed for it.
+def check_file(path: Path | None) -> Path | None:
+    """Look at where a file is to be written, if anywhere, before anything is computed for it.
 
     Raises:
         AlexsimError: its folder is not there, or it is a folder.
     """
-    if path.is_dir():
+    if path is not None and path.is_dir():
         raise AlexsimError(f"cannot write {path}: it is a folder")
-    if not path.absolute().parent.is_dir():
+    if path is not None and not path.absolute().parent.is_dir():
         raise AlexsimError(f"cannot write {path}: there is no folder {path.parent}")
+    return path
 
 
 _TABLES = (".csv", ".json", ".parquet")
@@ -109,27 +91,28 @@ def write_rows(
         write_text(path, csv_text(rows) if path.suffix == ".csv" else json_text(document))
 
 
-def check_picture(path: Path) -> None:
-    """Look at the name before anything is computed for it.
+def check_picture(path: Path | None) -> Path | None:
+    """Likewise, for a picture.
 
     Raises:
         AlexsimError: it does not end in .png, or its folder is not there.
     """
-    if path.suffix != ".png":
+    if path is not None and path.suffix != ".png":
         raise AlexsimError(f"pictures go into a file that ends in .png; got {path}")
-    check_file(path)
+    return check_file(path)
 
 
-def check_trace(path: Path) -> None:
-    """Look at the name before anything is measured for it.
+def check_trace(path: Path | None) -> Path | None:
+    """Likewise, for a trace.
 
     Raises:
         AlexsimError: it says neither a file nor a folder, or the file cannot be written.
     """
-    if path.suffix and not path.name.endswith(".json.gz") and not path.is_dir():
+    if path is None or (path.is_dir() and not path.name.endswith(".json.gz")):
+        return path
+    if path.suffix and not path.name.endswith(".json.gz"):
         raise AlexsimError(f"--trace must end in .json.gz, or name a folder; got {path}")
-    if path.name.endswith(".json.gz"):
-        check_file(path)
+    return check_file(path) if path.suffix else path
 
 
 def write_trace(path: Path, clocks: Sequence[Clock]) -> None:

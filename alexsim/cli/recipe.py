@@ -2,63 +2,58 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import dataclass
 
 import typer
 
-from alexsim.cli import options
-
-app = typer.Typer(
-    help="""Recipes: rates by stages of epochs, frozen layers, tests on the way.
-
-    Example: alexsim recipe show 2012 > mine.toml"""
-)
+from alexsim.cli import complete
+from alexsim.cli import options as shared
+from alexsim.cli.fields import Options, argument
+from alexsim.cli.options import OutputOptions
+from alexsim.cli.output import print_json, write_text
 
 
-@app.command(name="list")
-def list_recipes(json: options.Json = False) -> None:
-    """Names and titles of the recipes that come with alexsim.
+@dataclass(frozen=True, kw_only=True)
+class ShowOptions(OutputOptions):
+    """Of ``recipe show``."""
+
+    name: str = argument(
+        "NAME", "One of `recipe list`, or a TOML file.", autocompletion=complete.recipes
+    )
+
+
+def list_recipes(options: Options) -> None:
+    """List the recipes that --recipe takes.
 
     Example: alexsim recipe list
     """
-    from alexsim.cli.output import print_json
-    from alexsim.recipe.recipe import load_recipe, recipe_names
+    from alexsim.recipe.file import load_recipe, recipe_names
     from alexsim.report.documents.training import recipes_document
     from alexsim.report.tables import plain_table
 
-    found = {name: load_recipe(name) for name in recipe_names()}
-    if json:
-        print_json(recipes_document(found))
+    recipes = {name: load_recipe(name) for name in recipe_names()}
+    if options.json:
+        print_json(recipes_document(recipes))
         return
     table = plain_table("Recipes", "name", "epochs", "stages", "title")
-    for name, recipe in found.items():
+    for name, recipe in recipes.items():
         table.add_row(name, str(recipe.epochs), str(len(recipe.stages)), recipe.title)
-    options.console().print(table)
+    shared.console().print(table)
 
 
-@app.command()
-def show(
-    name: Annotated[
-        str, typer.Argument(metavar="NAME", help="One of `recipe list`, or a TOML file.")
-    ],
-    output: options.Output = None,
-    json: options.Json = False,
-) -> None:
-    """Print a recipe's file, to be copied and changed.
+def show_recipe(options: ShowOptions) -> None:
+    """Print a recipe's file, to be changed.
 
     Example: alexsim recipe show 2012 -o mine.toml
     """
-    from alexsim.cli.output import write_text
-    from alexsim.recipe.recipe import recipe_text
+    from alexsim.recipe.file import load_recipe, recipe_text
 
-    text = recipe_text(name)
-    if output is not None:
-        write_text(output, text)
-    if json:
-        from alexsim.cli.output import print_json
-        from alexsim.recipe.recipe import load_recipe
+    text = recipe_text(options.name)
+    if options.output is not None:
+        write_text(options.output, text)
+    if options.json:
         from alexsim.report.documents.training import recipes_document
 
-        print_json(recipes_document({name: load_recipe(name)}))
-    elif output is None:
+        print_json(recipes_document({options.name: load_recipe(options.name)}))
+    elif options.output is None:
         typer.echo(text, nl=False)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from alexsim.cli import options
-from alexsim.simulate.records import ILSVRC_EPOCHS, ILSVRC_IMAGES
+from alexsim.cli import options as shared
+from alexsim.cli.output import print_json, write_trace
+from alexsim.cli.simulate_options import SimulateOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,140 +22,12 @@ if TYPE_CHECKING:
     from alexsim.simulate.sensitivity import Sensitivity
     from alexsim.simulate.tasks import Timer
 
-MACHINE = "gtx580x2"
 
-MachineName = Annotated[
-    str,
-    typer.Option(
-        "--machine",
-        metavar="NAME",
-        help="Machine, device or TOML file to predict: see `alexsim hardware list`.",
-    ),
-]
-LinkName = Annotated[
-    str,
-    typer.Option(
-        "--link",
-        metavar="LINK",
-        help="Link of every device to its host, as in pcie3-x16, or a TOML file.",
-    ),
-]
-NetworkName = Annotated[
-    str,
-    typer.Option(
-        "--network",
-        metavar="LINK",
-        help="Link between machines, as in 10gbe, or a TOML file: then any number of GPUs may be"
-        " asked for. A bare device, or --library measured, is then a machine of one GPU each;"
-        " without, a bare device's GPUs share one host.",
-    ),
-]
-Epochs = Annotated[int, typer.Option("--epochs", metavar="N", help="Passes over the images.")]
-Images = Annotated[int, typer.Option("--images", metavar="N", help="Images in an epoch.")]
+def simulate(options: SimulateOptions) -> None:
+    """Predict a step and a whole run on a machine.
 
-
-def simulate(
-    net: options.Net = "alexnet-2012",
-    batch: options.Batch = 128,
-    gpus: Annotated[
-        int | None,
-        typer.Option(
-            "--gpus",
-            metavar="N",
-            help="GPUs: 1 or one per column (the default) for `columns`; any number of copies for"
-            " `replicas` and `hybrid`, which share the batch.",
-        ),
-    ] = None,
-    machine: Annotated[
-        str,
-        typer.Option(
-            "--machine",
-            metavar="NAME",
-            help="Machine, device or TOML file of either (see `alexsim hardware list`), or the"
-            " .json file of `alexsim calibrate`. Default: gtx580x2.",
-        ),
-    ] = "",
-    link: LinkName = "",
-    network: NetworkName = "",
-    library: Annotated[
-        str,
-        typer.Option(
-            "--library",
-            metavar="LIBRARY",
-            help="Whose kernels' speed is modelled: cuda-convnet, cuda-convnet2, im2col-gemm,"
-            " cudnn-v1 to cudnn-v8, nervana, fbfft, roofline,"
-            " measured (this machine). Default: that of the card's time.",
-        ),
-    ] = "",
-    precision: Annotated[
-        str, typer.Option("--precision", metavar="PRECISION", help="`fp32`, `tf32` or `fp16`.")
-    ] = "fp32",
-    partition: Annotated[
-        str,
-        typer.Option(
-            "--partition",
-            metavar="PARTITION",
-            help="`columns`; `replicas`: a copy per GPU; `hybrid`: fc layers split over GPUs.",
-        ),
-    ] = "columns",
-    replicas: Annotated[
-        int,
-        typer.Option(
-            "--replicas",
-            metavar="N",
-            help="With `columns`: copies of all columns, on machines that --network joins, which"
-            " share the batch.",
-        ),
-    ] = 1,
-    variable_batch: options.VariableBatch = False,
-    schedule: options.Schedule = "serial",
-    transport: Annotated[
-        str,
-        typer.Option(
-            "--transport", metavar="TRANSPORT", help="`peer` or `host`. Default: the machine's."
-        ),
-    ] = "",
-    policy: options.Policy = "as-released",
-    fuse: options.Fuse = False,
-    data_path: Annotated[
-        str,
-        typer.Option(
-            "--data-path",
-            metavar="PATH",
-            help="`jpeg` reads, decodes and crops beside the step; `none`: images are ready.",
-        ),
-    ] = "jpeg",
-    epochs: Annotated[
-        int | None,
-        typer.Option("--epochs", metavar="N", help="Passes over the images. Default: 90."),
-    ] = None,
-    images: Images = ILSVRC_IMAGES,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=NUMBER", help="Change one number, as in device.clock_mhz=1700."
-        ),
-    ] = None,
-    recipe: Annotated[
-        str,
-        typer.Option(
-            "--recipe",
-            metavar="RECIPE",
-            help="A whole training run, stage by stage: `2012`, `paper`, `modern` or a TOML file."
-            " --epochs defaults to its own.",
-        ),
-    ] = "",
-    train_only: options.TrainOnly = "",
-    optimizer: options.Optimizer = "",
-    sensitivity: Annotated[
-        bool, typer.Option("--sensitivity", help="Also show which assumptions matter most.")
-    ] = False,
-    trace: options.Trace = None,
-    json: options.Json = False,
-) -> None:
-    """Predict a training step on a machine: time, traffic, idle time, days, and how sure that is.
-
-    With `--library measured` it is this machine that is predicted, from `alexsim calibrate`.
+    Time, traffic, idle time, days, and how sure that is. With `--library measured` it is this
+    machine that is predicted, from `alexsim check calibrate`.
 
     Example: alexsim simulate --recipe 2012
 
@@ -169,68 +40,21 @@ def simulate(
     """
     from functools import partial
 
-    from alexsim.cli.output import print_json
-    from alexsim.cli.parse import (
-        as_data_path,
-        as_optimizer,
-        as_precision,
-        as_schedule,
-        choice,
-        fused,
-        positive,
-        trainable,
-    )
-    from alexsim.cli.simulated import other_choices, refuse_idle, the_machine, wanted
-    from alexsim.network.editions import load_network
-    from alexsim.plan.spec import PARTITIONS, POLICIES, PlanSpec
-    from alexsim.recipe.recipe import load_recipe
+    from alexsim.cli.simulated import other_choices, refuse_idle, wanted
+    from alexsim.recipe.file import load_recipe
     from alexsim.recipe.stages import stage_times, training_of
     from alexsim.simulate.costs.libraries import load_library_for
+    from alexsim.simulate.records import ILSVRC_EPOCHS
     from alexsim.simulate.simulator import planned, simulate_network
     from alexsim.simulate.tasks import Timer
 
-    followed = load_recipe(recipe) if recipe else None
-    if epochs is None:
-        epochs = followed.epochs if followed else ILSVRC_EPOCHS
-    positive("--epochs", epochs)
-    positive("--images", images)
-    positive("--replicas", replicas)
-    trained = load_network(net)
-    usual = followed.optimizer if followed else "sgd-2012"
-    in_precision = as_precision(precision)
-    there, chosen, correction, known, others = wanted(
-        machine,
-        library,
-        network,
-        settings or [],
-        the_sheet=lambda network, given: the_machine(machine or MACHINE, link, network, given),
-        changes={
-            "--link": link,
-            "--set": settings,
-            "--transport": transport,
-            "--precision": precision != "fp32",
-            "--sensitivity": sensitivity,
-        },
-    )
-    configuration = fused(
-        fuse or None,
-        PlanSpec(
-            network=trained,
-            gpus=gpus,
-            partition=choice("--partition", partition, PARTITIONS),
-            replicas=replicas,
-            variable_batch=variable_batch,
-            batch_size=batch,
-            schedule=as_schedule(schedule),
-            transport=choice("--transport", transport, ("", "peer", "host")),
-            policy=choice("--policy", policy, POLICIES),
-            trainable=trainable(train_only, trained),
-            optimizer=as_optimizer(optimizer or usual),
-        ),
-    )
-    data = as_data_path(data_path)
+    recipe = load_recipe(options.recipe) if options.recipe else None
+    epochs = options.epochs or (recipe.epochs if recipe else ILSVRC_EPOCHS)
+    usual = recipe.optimizer if recipe else "sgd-2012"
+    spec = options.plan_spec(optimizer=options.optimizer or usual)
+    there, chosen, correction, known, others = wanted(options)
 
-    def timer(on: Machine, corrected: Correction, computed: Precision = in_precision) -> Timer:
+    def timer(on: Machine, corrected: Correction, computed: Precision) -> Timer:
         return Timer(
             machine=on,
             library=load_library_for(chosen, on.device, computed),
@@ -240,59 +64,57 @@ def simulate(
         )
 
     def step(which: PlanSpec, clock: Timer) -> Simulation:
-        return simulate_network(which, clock, data=data, whole_pipeline=True)
+        return simulate_network(which, clock, data=options.data_path, whole_pipeline=True)
 
     def run(on: Machine, corrected: Correction) -> Simulation:
-        return step(configuration, timer(on, corrected))
+        return step(spec, timer(on, corrected, options.precision))
 
     def elsewhere(on: Callable[[], Machine]) -> Simulation:
         return run(on(), correction)
 
     def plain() -> Simulation:
-        return step(configuration, timer(there, correction, "fp32"))
+        return step(spec, timer(there, correction, "fp32"))
 
     result = run(there, correction)
-    clock = timer(there, correction)
-    refuse_idle(
-        result,
-        {option: partial(elsewhere, on) for option, on in others.items()}
-        | {
-            option: partial(step, other, clock)
-            for option, other in other_choices(
-                configuration, transport=transport, optimizer=usual
-            ).items()
-        }
-        | ({f"--precision {precision}": plain} if in_precision != "fp32" else {}),
-    )
-    if trace is not None:
-        _write_trace(trace, planned(configuration, there, backend="aten" if known else ""), result)
+    clock = timer(there, correction, options.precision)
+    without: dict[str, Callable[[], Simulation]] = {}
+    for option, on in others.items():
+        without[option] = partial(elsewhere, on)
+    for option, other in other_choices(spec, optimizer=usual).items():
+        without[option] = partial(step, other, clock)
+    if options.precision != "fp32":
+        without[f"--precision {options.precision}"] = plain
+    refuse_idle(result, without)
+    if options.trace is not None:
+        plan = planned(spec, there, backend="aten" if known else "")
+        _write_trace(options.trace, plan, result)
     tried: tuple[Sensitivity, ...] = ()
-    if sensitivity:
+    if options.sensitivity:
         from alexsim.simulate.sensitivity import sensitivities, traits_of
 
         tried = sensitivities(run, there, correction, traits_of(chosen, there))
     stages: tuple[StageTimes, ...] = ()
-    if followed:
+    images = options.images
+    if recipe:
         stages = stage_times(
-            followed,
-            configuration,
-            lambda one: step(one, clock),
-            images=images,
-            epochs=epochs,
+            recipe, spec, lambda each: step(each, clock), images=images, epochs=epochs
         )
-    run_of = training_of(result, images=images, epochs=epochs, recipe=recipe, stages=stages)
-    if json:
+    trained = training_of(
+        result, images=images, epochs=epochs, recipe=options.recipe, stages=stages
+    )
+    if options.json:
         from alexsim.report.documents.simulation import simulation_document
 
-        print_json(simulation_document(result, run_of, tried if sensitivity else None))
+        assumptions = tried if options.sensitivity else None
+        print_json(simulation_document(result, trained, assumptions))
         return
     from alexsim.report.simulation import simulation_tables
 
-    options.console().print(simulation_tables(result, trained, run_of, sensitivities=tried))
+    tables = simulation_tables(result, spec.network, trained, sensitivities=tried)
+    shared.console().print(tables)
 
 
 def _write_trace(path: Path, planned: Plan, result: Simulation) -> None:
-    from alexsim.cli.output import write_trace
     from alexsim.report.chrome_trace import Clock
 
     name = f"simulated: {result.machine}"

@@ -4,65 +4,68 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from alexsim.errors import AlexsimError
+from alexsim.machine.defaults import MACHINE
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from alexsim.cli.simulate_options import SimulateOptions
     from alexsim.machine.machine import Machine
     from alexsim.network.update_rules import Optimizer
-    from alexsim.plan.spec import PlanSpec, TransportName
+    from alexsim.plan.choices import TransportName
+    from alexsim.plan.spec import PlanSpec
     from alexsim.simulate.costs.correction import Correction
     from alexsim.simulate.costs.measured import Calibration
     from alexsim.simulate.records import Simulation
 
 
 def wanted(
-    machine: str,
-    library: str,
-    network: str,
-    settings: list[str],
-    *,
-    the_sheet: Callable[[str, list[str]], Machine],
-    changes: Mapping[str, object],
+    options: SimulateOptions,
 ) -> tuple[Machine, str, Correction, Calibration | None, Mapping[str, Callable[[], Machine]]]:
     """The machine, the library, their correction, the calibration if that is what it is, and the
     machine without each option that changes it.
 
-    Args:
-        machine: as it was given.
-        library: likewise.
-        network: likewise.
-        settings: likewise.
-        the_sheet: the machine of a data sheet, with a network and with settings.
-        changes: options that change a data sheet, and whether they were given.
+    Raises:
+        AlexsimError: an option is not allowed, or changes nothing.
     """
     from dataclasses import replace
     from functools import partial
 
-    from alexsim.errors import AlexsimError
     from alexsim.machine.machine import load_link, number_of
     from alexsim.simulate.costs.correction import correction_of, scatter
     from alexsim.simulate.costs.libraries import load_library
     from alexsim.simulate.costs.measured import default_path, machine_of, read
     from alexsim.simulate.simulator import default_library
 
+    machine, library, network = options.machine, options.library, options.network
+    settings = options.settings or []
     others: dict[str, Callable[[], Machine]] = {}
     if library != "measured" and not machine.endswith(".json"):
+        the_sheet = partial(_sheet, machine or MACHINE, options.link)
         sheet = the_sheet(network, settings)
         chosen = load_library(library).name if library else default_library(sheet)
         if network:
             others[f"--network {network}"] = partial(the_sheet, "", settings)
-        for one in settings:
-            left = [other for other in settings if other != one]
-            key = one.partition("=")[0]
+        for setting in settings:
+            left = [other for other in settings if other != setting]
+            key = setting.partition("=")[0]
             if number_of(the_sheet(network, left), key) != number_of(sheet, key):
-                others[f"--set {one}"] = partial(the_sheet, network, left)
+                others[f"--set {setting}"] = partial(the_sheet, network, left)
         return sheet, chosen, correction_of(chosen), None, others
     if library not in ("", "measured"):
         raise AlexsimError(f"{machine} is a calibration: its library is measured, not {library}")
     if machine and not machine.endswith(".json"):
         raise AlexsimError(
-            f"--library measured needs the .json file of `alexsim calibrate`; got {machine}"
+            f"--library measured needs the .json file of `alexsim check calibrate`; got {machine}"
         )
+    changes = {
+        "--link": options.link,
+        "--set": settings,
+        "--transport": options.transport,
+        "--precision": options.precision != "fp32",
+        "--sensitivity": options.sensitivity,
+    }
     if ignored := [option for option, value in changes.items() if value]:
         raise AlexsimError(
             f"{ignored[0]} changes a data sheet; --library measured has none, only this"
@@ -77,26 +80,23 @@ def wanted(
     return here, "measured", scatter(known.scatter), known, others
 
 
-def other_choices(
-    configuration: PlanSpec, *, transport: str, optimizer: Optimizer
-) -> dict[str, PlanSpec]:
-    """The configuration with the other choice, for each that was made.
+def other_choices(spec: PlanSpec, *, optimizer: Optimizer) -> dict[str, PlanSpec]:
+    """The plan with the other choice, for each that was made.
 
     Args:
-        configuration: what was asked for.
-        transport: as it was given.
+        spec: what was asked for.
         optimizer: what is used unless another is given.
     """
     from dataclasses import replace
 
-    from alexsim.cli.parse import undone
+    from alexsim.cli.plan_options import undone
 
     others: dict[str, PlanSpec] = {}
-    if transport:
-        way: TransportName = "peer" if transport == "host" else "host"
-        others[f"--transport {transport}"] = replace(configuration, transport=way)
+    if spec.transport:
+        other: TransportName = "peer" if spec.transport == "host" else "host"
+        others[f"--transport {spec.transport}"] = replace(spec, transport=other)
     names = ("schedule", "policy", "fusion", "optimizer", "variable_batch")
-    return others | undone(configuration, *names, optimizer=optimizer)
+    return others | undone(spec, *names, optimizer=optimizer)
 
 
 def refuse_idle(result: Simulation, others: Mapping[str, Callable[[], Simulation]]) -> None:
@@ -105,7 +105,6 @@ def refuse_idle(result: Simulation, others: Mapping[str, Callable[[], Simulation
     Raises:
         AlexsimError: without one of ``others`` every figure is the same.
     """
-    from alexsim.errors import AlexsimError
     from alexsim.simulate.effect import without_effect
 
     if idle := without_effect(result, others):
@@ -120,13 +119,12 @@ _WHY_IDLE = {
 }
 
 
-def the_machine(name: str, link: str, network: str, settings: list[str]) -> Machine:
+def _sheet(name: str, link: str, network: str, settings: list[str]) -> Machine:
     """The machine that was asked for, with the numbers that were set.
 
     Raises:
         AlexsimError: the name, the link or a setting is not allowed.
     """
-    from alexsim.errors import AlexsimError
     from alexsim.machine.machine import changed, in_si, load_machine
     from alexsim.simulate.sweep import number
 

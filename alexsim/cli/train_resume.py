@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from alexsim.cli.parse import MOST_AT_ONCE, as_partition, positive
+from alexsim.cli.run_options import ready_for_triton
+from alexsim.cli.train_options import TrainOptions
 from alexsim.cli.train_settings import (
     apart_anyway,
     builtin_images,
     cache,
-    ready_for_triton,
     replicas_of,
     steps_wanted,
 )
@@ -21,22 +21,12 @@ from alexsim.execute.world import Place, World, attempt, launch
 from alexsim.network.editions import load_network
 from alexsim.plan.planner import plan
 from alexsim.train.checkpoint import RunDirectory
-from alexsim.train.config import launched_as, refuse_other_run, stored_settings
-from alexsim.train.records import TrainSettings, Watcher
+from alexsim.train.config import launched_as, refuse_other_run
+from alexsim.train.records import HeldOutLine, TrainSettings, Watcher
 
 
 def resumed(
-    run_dir: Path,
-    watch: Watcher,
-    *,
-    steps: int | None,
-    epochs: float | None,
-    threads: int | None,
-    gpus: int | None,
-    partition: str,
-    processes: bool,
-    replicas: int | None,
-    place: Place | None,
+    options: TrainOptions, run_dir: Path, watch: Watcher, place: Place | None
 ) -> tuple[TrainSettings, Dataset]:
     """Settings of a stopped run, with more steps or other processes if asked for; its images.
 
@@ -44,63 +34,66 @@ def resumed(
         AlexsimError: an option is out of range.
         RunError: the directory holds no run, or one that is finished.
     """
-    stored = stored_settings(run_dir)
-    split = as_partition(partition or stored.partition)
-    columns = gpus or stored.gpus
-    if gpus is None and split == "hybrid" and place:
-        columns = place.size
-    elif gpus is None and split == "columns" != stored.partition:
-        columns = load_network(stored.network).columns
-    made = plan(
-        load_network(stored.network),
-        gpus=columns,
-        partition=split,
-        batch_size=stored.batch_size,
-    )
-    copies = replicas_of(replicas, made, stored.batch_size, processes=processes, place=place)
-    if (split, columns, copies) != (stored.partition, stored.gpus, stored.replicas):
-        watch.note(
-            f"{copies} x {columns} GPUs ({split}) instead of {stored.replicas} x {stored.gpus}"
-            f" ({stored.partition}): weights may differ in the last bits"
-        )
-        variable = stored.variable_batch and split == "hybrid"
-        if variable != stored.variable_batch:
-            watch.note("no variable batch from here on: it needs --partition hybrid")
-        stored = replace(
-            stored, gpus=columns, replicas=copies, partition=split, variable_batch=variable
-        )
-    apart = apart_anyway(place, processes=processes)
-    if (stored.strict and (apart or split == "hybrid")) or (stored.graph and apart):
+    stored = _divided(options, RunDirectory(run_dir).config().settings, watch, place)
+    apart = apart_anyway(options, place)
+    if (stored.strict and (apart or stored.partition == "hybrid")) or (stored.graph and apart):
         watch.note(
             "without --strict and --graph from here on: neither goes with other processes, nor"
             " --strict with a hybrid plan"
         )
         stored = replace(stored, strict=False, graph=False)
     if stored.backend == "triton":
-        ready_for_triton(stored.device, watch)
+        ready_for_triton(stored.device, watch.note)
     if not Path(stored.data).is_dir():
         if Path(stored.data).parent != cache():
             raise RunError(f"{run_dir}: its data folder {stored.data} is gone")
         builtin_images(watch)
-    if threads is not None and threads != stored.threads:
-        positive("--threads", threads, most=MOST_AT_ONCE)
+    if options.threads not in (None, stored.threads):
         watch.note(
-            f"{threads} threads instead of {stored.threads}: weights may differ in the last bits"
+            f"{options.threads} threads instead of {stored.threads}: weights may differ in the last"
+            " bits"
         )
-        stored = replace(stored, threads=threads)
+        stored = replace(stored, threads=options.threads or stored.threads)
     classes = load_network(stored.network).classes
     images = discover(Path(stored.data), most_classes=classes)
-    if steps is not None or epochs is not None:
-        stored = replace(stored, steps=steps_wanted(steps, epochs, stored, len(images.train)))
+    stored = replace(stored, steps=steps_wanted(options, stored, len(images.train)))
     _refuse_what_is_done(run_dir, stored, images)
     return stored, images
+
+
+def _divided(
+    options: TrainOptions, stored: TrainSettings, watch: Watcher, place: Place | None
+) -> TrainSettings:
+    """The settings with other GPUs, replicas or another partition, if that was asked for."""
+    split = options.partition or stored.partition
+    columns = options.gpus or stored.gpus
+    if options.gpus is None and split == "hybrid" and place:
+        columns = place.size
+    elif options.gpus is None and split == "columns" != stored.partition:
+        columns = load_network(stored.network).columns
+    made = plan(
+        load_network(stored.network), gpus=columns, partition=split, batch_size=stored.batch_size
+    )
+    copies = replicas_of(options, made, place)
+    if (split, columns, copies) == (stored.partition, stored.gpus, stored.replicas):
+        return stored
+    watch.note(
+        f"{copies} x {columns} GPUs ({split}) instead of {stored.replicas} x {stored.gpus}"
+        f" ({stored.partition}): weights may differ in the last bits"
+    )
+    variable = stored.variable_batch and split == "hybrid"
+    if variable != stored.variable_batch:
+        watch.note("no variable batch from here on: it needs --partition hybrid")
+    return replace(stored, gpus=columns, replicas=copies, partition=split, variable_batch=variable)
 
 
 def _refuse_what_is_done(run_dir: Path, settings: TrainSettings, images: Dataset) -> None:
     """Refuse to go on with what is at its end; a run that was stopped before its last test may."""
     directory = RunDirectory(run_dir)
     done, wanted = directory.steps_done(), settings.steps
-    tested = any("held_out" in one and one["step"] == done for one in directory.metrics())
+    tested = any(
+        isinstance(line, HeldOutLine) and line.step == done for line in directory.metrics()
+    )
     if done > wanted or (done == wanted and (tested or not images.held_out)):
         raise RunError(
             f"{run_dir}: {done} steps are done, {wanted} were asked for; it goes on for more than"

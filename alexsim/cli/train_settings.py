@@ -4,92 +4,41 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import replace
-from importlib.util import find_spec
+from dataclasses import fields, replace
 from pathlib import Path
 
-from alexsim.cli.memory import DEVICE
-from alexsim.cli.parse import (
-    MOST_AT_ONCE,
-    above_zero,
-    as_augmentation,
-    as_normalisation,
-    as_optimizer,
-    as_partition,
-    as_policy,
-    as_schedule,
-    budget_of,
-    choice,
-    fused,
-    positive,
-    trainable,
-)
+from alexsim.cli.run_options import ready_for_triton
+from alexsim.cli.train_options import TrainOptions
 from alexsim.data import builtin
 from alexsim.data.dataset import Dataset
 from alexsim.data.discover import discover
-from alexsim.data.loader import ORDERS, refuse_order
+from alexsim.data.loader import refuse_order
 from alexsim.errors import AlexsimError
-from alexsim.execute.choices import BACKENDS, DEVICES, PRECISIONS, Backend, Device
 from alexsim.execute.world import Place
+from alexsim.machine.defaults import DEVICE
 from alexsim.machine.device import load_device
 from alexsim.names import name_text
 from alexsim.network.editions import load_network
+from alexsim.network.network import Network
 from alexsim.network.variants import without_head
+from alexsim.plan.choices import TransportName
 from alexsim.plan.planner import plan
 from alexsim.plan.records import OpKind, Plan
-from alexsim.plan.spec import TRANSPORTS, Partition, TransportName
 from alexsim.recipe.defaults import training_defaults
-from alexsim.recipe.recipe import Recipe, load_recipe, recipe_name
+from alexsim.recipe.file import load_recipe, recipe_name
+from alexsim.recipe.recipe import Recipe
 from alexsim.train.config import steps_of
 from alexsim.train.engine import refuse_what_does_not_fit
 from alexsim.train.initial import refuse_not_finite, refuse_other_layers
 from alexsim.train.records import TrainSettings, Watcher
-from alexsim.train.weights import load_weights
+from alexsim.train.weights import Weights, load_weights
 
 _NET = "alexnet-2012"
 _MOST_CLASSES = 999_999
 
 
 def begin(
-    watch: Watcher,
-    *,
-    net: str,
-    batch: int,
-    gpus: int | None,
-    mem_cap: str | None,
-    policy: str,
-    schedule: str,
-    partition: str,
-    variable_batch: bool,
-    fuse: bool | None,
-    data: Path | None,
-    order: str,
-    steps: int | None,
-    epochs: float | None,
-    recipe: str,
-    seed: int,
-    learning_rate: float | None,
-    bias_rate: float | None,
-    augment: str | None,
-    normalise: str | None,
-    colour_noise: bool | None,
-    threads: int | None,
-    workers: int,
-    checkpoint_every: int,
-    output: Path | None,
-    device: str,
-    backend: str,
-    transport: str,
-    precision: str,
-    graph: bool | None,
-    strict: bool,
-    processes: bool,
-    replicas: int | None,
-    place: Place | None,
-    init_from: Path | None,
-    new_head: bool,
-    train_only: str,
-    optimizer: str,
+    options: TrainOptions, watch: Watcher, place: Place | None
 ) -> tuple[TrainSettings, Path, Dataset]:
     """Settings, directory and images of a new run; everything that can be wrong is wrong here.
 
@@ -97,96 +46,120 @@ def begin(
         AlexsimError: an option is out of range.
         MemoryBudgetError: the plan does not fit, before any data is drawn.
     """
-    initial = load_weights(init_from) if init_from else None
-    net = net or (initial.network if initial else _NET)
-    followed = load_recipe(recipe or recipe_name(net))
-    if not recipe:
-        followed = followed.only_first_stage
-    if initial is not None and normalise is None:
-        # Its layers have learnt from images like that.
-        normalise = initial.normalisation
-    if optimizer:
-        followed = followed.updated_by(as_optimizer(optimizer))
-    followed = _changed(followed, learning_rate, bias_rate, augment, normalise, colour_noise)
+    initial = load_weights(options.init_from) if options.init_from else None
+    options = replace(options, net=options.net or (initial.network if initial else _NET))
+    recipe = _recipe(options, initial)
     images = None
-    if new_head:
+    if options.new_head:
         if initial is None:
             raise AlexsimError("--new-head goes with --init-from: without it every layer is new")
-        data = data or builtin_images(watch)
-        images = discover(data.absolute(), most_classes=_MOST_CLASSES)
-        net = f"{without_head(net)}+{len(images.classes)}-classes"
-    network = load_network(net)
+        images = discover(_root(options, watch), most_classes=_MOST_CLASSES)
+        net = f"{without_head(options.net)}+{len(images.classes)}-classes"
+        options = replace(options, net=net)
+    network = load_network(options.net)
     if initial is not None:
-        refuse_other_layers(initial, network, new_head=new_head)
-        refuse_not_finite(initial, network, new_head=new_head)
-    if learns := trainable(train_only, network):
-        followed = followed.freezing(tuple(n for n in network.weighted_layers if n not in learns))
-    followed.refuse_strange_layers(network.weighted_layers)
-    budget = budget_of(mem_cap, load_device(DEVICE).memory_bytes.value)
-    where, by = choice("--device", device, DEVICES), choice("--backend", backend, BACKENDS)
-    split = as_partition(partition or "columns")
-    apart = apart_anyway(place, processes=processes)
-    _refuse_together(precision, where, by, split, graph=graph, strict=strict, apart=apart)
-    if split == "hybrid" and gpus is None and place:
-        gpus = place.size
-    made = plan(
-        network,
-        gpus=gpus,
-        partition=split,
-        variable_batch=variable_batch,
-        batch_size=batch,
-        policy=as_policy(policy),
-        backend=by,
-        optimizer=followed.optimizer,
-    )
-    copies = replicas_of(replicas, made, batch, processes=processes, place=place)
-    on_host = place.on_host if place else copies * len(made.devices) if processes else 1
-    # To the bits of one process, each of a strict run has as many threads as that would.
-    threads = _threads(threads, where, 1 if strict else on_host)
-    way = _transport(transport, where, len(made.devices), apart=apart or strict)
-    if by == "triton":
-        ready_for_triton(where, watch)
-    positive("--threads", threads, most=MOST_AT_ONCE)
-    positive("--workers", workers, most=MOST_AT_ONCE)
-    positive("--checkpoint-every", checkpoint_every)
-    chosen = TrainSettings(
-        network=net,
-        batch_size=batch,
-        gpus=len(made.devices),
-        policy=as_policy(policy),
-        schedule=as_schedule(schedule),
-        partition=split,
-        variable_batch=variable_batch,
-        fusion=fused(fuse, made.spec).fusion,
-        budget_bytes=budget,
-        data="",
-        steps=training_defaults(net).steps,
-        seed=seed,
-        threads=threads,
-        workers=workers,
-        checkpoint_every=checkpoint_every,
-        recipe=followed,
-        device=where,
-        backend=by,
-        transport=way,
-        precision=choice("--precision", precision, PRECISIONS),
-        graph=_captured(graph, made, where, apart=strict or bool(place) or processes),
-        strict=strict,
-        order=choice("--order", order, ORDERS),
-        init_from=str(init_from.absolute()) if init_from else "",
-        new_head=new_head,
-        replicas=copies,
-    )
-    refuse_what_does_not_fit(chosen)
-    root = (data or builtin_images(watch)).absolute()
+        refuse_other_layers(initial, network, new_head=options.new_head)
+        refuse_not_finite(initial, network, new_head=options.new_head)
+    recipe = _frozen(options, recipe, network)
+    settings = _settings(options, recipe, watch, place)
+    refuse_what_does_not_fit(settings)
+    root = _root(options, watch)
     images = images or discover(root, most_classes=network.classes)
-    refuse_order(chosen.order, images)
-    if recipe and steps is None and epochs is None:
-        epochs = followed.epochs
-    chosen = replace(
-        chosen, data=str(root), steps=steps_wanted(steps, epochs, chosen, len(images.train))
+    refuse_order(settings.order, images)
+    if options.recipe and options.steps is None and options.epochs is None:
+        options = replace(options, epochs=recipe.epochs)
+    steps = steps_wanted(options, settings, len(images.train))
+    return replace(settings, data=str(root), steps=steps), _run_directory(options.output), images
+
+
+def _settings(
+    options: TrainOptions, recipe: Recipe, watch: Watcher, place: Place | None
+) -> TrainSettings:
+    """Settings of a run, but for its images and their number of steps."""
+    budget = options.budget(load_device(DEVICE).memory_bytes.value)
+    apart = apart_anyway(options, place)
+    _refuse_together(options, apart=apart)
+    if options.partition == "hybrid" and options.gpus is None and place:
+        options = replace(options, gpus=place.size)
+    made = plan(
+        options.plan_spec(optimizer=recipe.optimizer, trainable=None, transport="", replicas=1)
     )
-    return chosen, _run_directory(output), images
+    copies = replicas_of(options, made, place)
+    on_host = copies * len(made.devices) if options.processes else 1
+    on_host = place.on_host if place else on_host
+    # To the bits of one process, each of a strict run has as many threads as that would.
+    threads = options.cores(1 if options.strict else on_host)
+    transport = _transport(options, len(made.devices), apart=apart)
+    if options.backend == "triton":
+        ready_for_triton(options.device, watch.note)
+    workers = min(4, os.cpu_count() or 1) if options.workers is None else options.workers
+    same = {each.name for each in fields(TrainSettings)} & {each.name for each in fields(options)}
+    chosen = {name: getattr(options, name) for name in same} | {
+        "network": options.net,
+        "batch_size": options.batch,
+        "gpus": len(made.devices),
+        "replicas": copies,
+        "partition": made.spec.partition,
+        "fusion": made.spec.fusion,
+        "budget_bytes": budget,
+        "data": "",
+        "steps": training_defaults(options.net).steps,
+        "threads": threads,
+        "workers": workers,
+        "recipe": recipe,
+        "transport": transport,
+        "graph": _captured(options, made, place),
+        "init_from": str(options.init_from.absolute()) if options.init_from else "",
+    }
+    return TrainSettings(**chosen)
+
+
+def _recipe(options: TrainOptions, initial: Weights | None) -> Recipe:
+    """What is followed, with what was given on the command line; rates scale all of its stages."""
+    recipe = load_recipe(options.recipe or recipe_name(options.net))
+    if not options.recipe:
+        recipe = recipe.only_first_stage
+    if options.optimizer:
+        recipe = recipe.updated_by(options.optimizer)
+    if options.bias_rate is not None and recipe.optimizer != "sgd-2012":
+        raise AlexsimError(
+            f"--bias-rate is for --optimizer sgd-2012; {recipe.optimizer} has one rate for"
+            " everything, --learning-rate"
+        )
+    first = recipe.stages[0]
+    weights = _factor("--learning-rate", options.learning_rate, first.weight_rate)
+    biases = _factor("--bias-rate", options.bias_rate, first.bias_rate)
+    # One rate for both is what --learning-rate alone means; 2012's biases keep their factor.
+    weights = 1.0 if weights is None else weights
+    recipe = recipe.scaled(weights, weights if biases is None else biases)
+    # The layers of a trained network have learnt from images normalised as they were.
+    normalise = options.normalise or (initial.normalisation if initial else None)
+    if options.augment is not None:
+        recipe = replace(recipe, augmentation=options.augment)
+    if normalise is not None:
+        recipe = replace(recipe, normalisation=normalise)
+    if options.colour_noise is not None:
+        noise = options.colour_noise
+        stages = tuple(replace(stage, colour_noise=noise) for stage in recipe.stages)
+        recipe = replace(recipe, stages=stages)
+    return recipe
+
+
+def _factor(option: str, value: float | None, of: float) -> float | None:
+    """What makes ``of`` the rate that was given."""
+    if value is None:
+        return None
+    if not of:
+        raise AlexsimError(f"{option}: the recipe's first rate is 0, and cannot be scaled")
+    return value / of
+
+
+def _frozen(options: TrainOptions, recipe: Recipe, network: Network) -> Recipe:
+    """The recipe in which only the layers that were asked for learn."""
+    if learns := options.trainable(network):
+        recipe = recipe.freezing(tuple(n for n in network.weighted_layers if n not in learns))
+    recipe.refuse_strange_layers(network.weighted_layers)
+    return recipe
 
 
 def _run_directory(output: Path | None) -> Path:
@@ -201,20 +174,12 @@ def _run_directory(output: Path | None) -> Path:
     return run_dir
 
 
-def _refuse_together(
-    precision: str,
-    device: Device,
-    backend: Backend,
-    partition: Partition,
-    *,
-    graph: bool | None,
-    strict: bool,
-    apart: bool,
-) -> None:
+def _refuse_together(options: TrainOptions, *, apart: bool) -> None:
     """Refuse options that do not go together."""
-    if precision != "fp32" and backend != "triton":
-        raise AlexsimError(f"--precision {precision} needs --backend triton")
-    if graph and (device, backend) != ("cuda", "triton"):
+    graph, strict = options.graph, options.strict
+    if options.precision != "fp32" and options.backend != "triton":
+        raise AlexsimError(f"--precision {options.precision} needs --backend triton")
+    if graph and (options.device, options.backend) != ("cuda", "triton"):
         raise AlexsimError("--graph needs --device cuda and --backend triton")
     if graph and strict:
         raise AlexsimError("--graph cannot hold the exchanges between processes of --strict")
@@ -224,47 +189,35 @@ def _refuse_together(
         )
     if apart and graph:
         raise AlexsimError("--graph is for one process that has all devices")
-    if strict and partition == "hybrid":
+    if strict and options.partition == "hybrid":
         raise AlexsimError("--strict runs --partition columns only; --processes runs hybrid")
 
 
-def _captured(given: bool | None, made: Plan, device: Device, *, apart: bool) -> bool:
+def _captured(options: TrainOptions, made: Plan, place: Place | None) -> bool:
     """Whether steps are replayed as a graph, which keeps the rates that it was captured with where
     no kernel of ours updates weights."""
     left = any(op.kind == OpKind.UPDATE and op.backend != "triton" for op in made.ops())
-    if given and left:
+    if options.graph and left:
         raise AlexsimError(
             f"--graph: {made.network.name} has updates by {made.spec.optimizer} that no Triton"
             " kernel does"
         )
-    if given is None:
-        return (device, made.spec.backend) == ("cuda", "triton") and not (apart or left)
-    return given
+    if options.graph is None:
+        apart = options.strict or bool(place) or options.processes
+        return (options.device, options.backend) == ("cuda", "triton") and not (apart or left)
+    return options.graph
 
 
-def apart_anyway(place: Place | None, *, processes: bool) -> bool:
+def apart_anyway(options: TrainOptions, place: Place | None) -> bool:
     """Whether every GPU has a process of its own for another reason than ``--strict``."""
-    return processes or (place is not None and not place.launcher)
+    return options.processes or (place is not None and not place.launcher)
 
 
-def _threads(given: int | None, device: Device, processes: int) -> int:
-    """Threads of each process."""
-    if given is None:
-        return max(1, (os.cpu_count() or 1) // processes)
-    if device == "cuda":
-        raise AlexsimError("--threads are a CPU's; with --device cuda none computes")
-    return given
-
-
-def replicas_of(
-    given: int | None, made: Plan, batch: int, *, processes: bool, place: Place | None
-) -> int:
+def replicas_of(options: TrainOptions, made: Plan, place: Place | None) -> int:
     """Copies of all columns: as many as the processes make, or as were asked for."""
-    columns = len(made.devices)
-    if given is not None:
-        positive("--replicas", given)
+    given, columns, batch = options.replicas, len(made.devices), made.spec.batch_size
     if place is None:
-        if given not in (None, 1) and not processes:
+        if given not in (None, 1) and not options.processes:
             raise AlexsimError(
                 f"--replicas {given} needs a process per GPU: --processes, or torchrun"
             )
@@ -283,104 +236,54 @@ def replicas_of(
     return copies
 
 
-def _transport(given: str, device: Device, devices: int, *, apart: bool) -> TransportName:
+def _transport(options: TrainOptions, devices: int, *, apart: bool) -> TransportName:
     """How exchanges travel: over PCIe where virtual GPUs share a card, as between two."""
-    if given:
-        choice("--transport", given, TRANSPORTS)
-        if device == "cpu":
-            raise AlexsimError(
-                f"--transport {given} needs --device cuda: a CPU's memory is the host's"
-            )
-        if devices == 1 or apart:
-            why = "processes exchange over gloo" if apart else "one GPU exchanges nothing"
-            raise AlexsimError(f"--transport {given} changes nothing: {why}")
-    if device == "cpu":
+    given, apart = options.transport, apart or options.strict
+    if given and options.device == "cpu":
+        raise AlexsimError(f"--transport {given} needs --device cuda: a CPU's memory is the host's")
+    if given and (devices == 1 or apart):
+        why = "processes exchange over gloo" if apart else "one GPU exchanges nothing"
+        raise AlexsimError(f"--transport {given} changes nothing: {why}")
+    if options.device == "cpu":
         return "peer"
     from alexsim.execute.cards import places
 
-    shared = len(set(places(device, devices))) < devices
-    return choice("--transport", given or ("host" if shared else "peer"), TRANSPORTS)
+    shared = len(set(places(options.device, devices))) < devices
+    return given or ("host" if shared else "peer")
 
 
-def ready_for_triton(device: str, watch: Watcher) -> None:
-    """Triton's kernels are interpreted on a CPU: that is decided before Triton is imported."""
-    if find_spec("triton") is None:
-        raise AlexsimError(
-            "--backend triton: Triton is not installed (pip install 'alexsim[triton]')"
-        )
-    if device == "cpu":
-        os.environ["TRITON_INTERPRET"] = "1"
-        watch.note(
-            "on a CPU, Triton interprets its kernels: right, and very slow. A batch of 2 takes"
-            " some ten seconds a step (--batch 2); --device cuda runs them"
-        )
+def steps_wanted(options: TrainOptions, settings: TrainSettings, images: int) -> int:
+    """Steps that were asked for, or those of the settings.
 
-
-def steps_wanted(
-    steps: int | None, epochs: float | None, settings: TrainSettings, images: int
-) -> int:
-    if steps is not None and epochs is not None:
+    Raises:
+        AlexsimError: they were asked for twice.
+    """
+    if options.steps is not None and options.epochs is not None:
         raise AlexsimError("give --steps or --epochs, not both")
-    if epochs is not None:
-        above_zero("--epochs", epochs)
-        return steps_of(epochs, images, settings.batch_size)
-    if steps is not None:
-        positive("--steps", steps)
-        return steps
-    return settings.steps
-
-
-def _changed(
-    recipe: Recipe,
-    learning_rate: float | None,
-    bias_rate: float | None,
-    augment: str | None,
-    normalise: str | None,
-    colour_noise: bool | None,
-) -> Recipe:
-    """A recipe with what was given on the command line; rates scale all of its stages."""
-    if bias_rate is not None and recipe.optimizer != "sgd-2012":
-        raise AlexsimError(
-            f"--bias-rate is for --optimizer sgd-2012; {recipe.optimizer} has one rate for"
-            " everything, --learning-rate"
-        )
-    first = recipe.stages[0]
-    weights = 1.0
-    if learning_rate is not None:
-        weights = _factor("--learning-rate", learning_rate, first.weight_rate)
-    # One rate for both is what --learning-rate alone means; 2012's biases keep their factor.
-    biases = weights if bias_rate is None else _factor("--bias-rate", bias_rate, first.bias_rate)
-    recipe = recipe.scaled(weights, biases)
-    if augment is not None:
-        recipe = replace(recipe, augmentation=as_augmentation(augment))
-    if normalise is not None:
-        recipe = replace(recipe, normalisation=as_normalisation(normalise))
-    if colour_noise is not None:
-        stages = tuple(replace(stage, colour_noise=colour_noise) for stage in recipe.stages)
-        recipe = replace(recipe, stages=stages)
-    return recipe
-
-
-def _factor(option: str, value: float, of: float) -> float:
-    """What makes ``of`` the rate that was given."""
-    if not of:
-        raise AlexsimError(f"{option}: the recipe's first rate is 0, and cannot be scaled")
-    return _rate(option, value) / of
-
-
-def _rate(option: str, value: float) -> float:
-    if not 0 <= value < float("inf"):
-        raise AlexsimError(f"{option} must be a number >= 0, got {value:g}")
-    return value
+    if options.epochs is not None:
+        return steps_of(options.epochs, images, settings.batch_size)
+    return settings.steps if options.steps is None else options.steps
 
 
 def cache() -> Path:
+    """Where the built-in images are kept."""
     from platformdirs import user_cache_path
 
     return user_cache_path("alexsim")
 
 
+def _root(options: TrainOptions, watch: Watcher) -> Path:
+    """The folder of the images."""
+    return (options.data or builtin_images(watch)).absolute()
+
+
 def builtin_images(watch: Watcher) -> Path:
+    """The built-in images, drawn if they are not there yet.
+
+    Raises:
+        AlexsimError: they cannot be written.
+    """
+
     def progress(done: int, total: int) -> None:
         watch.preparing("Drawing the built-in images", done, total)
 

@@ -20,7 +20,7 @@ from rich.progress import (
 from alexsim.plan.planner import plan
 from alexsim.report.tables import data_path_text, lent_text, milliseconds
 from alexsim.simulate.records import Simulation
-from alexsim.train.records import StepReport, TrainSettings, ValidationReport, Watcher
+from alexsim.train.records import StepReport, TrainSettings, ValidationLine, Watcher
 from alexsim.units import format_bytes
 
 _LINE_IMAGES = 1024
@@ -140,15 +140,15 @@ class TerminalWatch:
             f"  | {self._machine} {report.step * self._simulated_step_s:.1f} s"
         )
 
-    def _validation(self, report: ValidationReport) -> None:
-        found = report.found
+    def _validation(self, line: ValidationLine) -> None:
+        tested = line.validation
         self._say(
-            f"validation after step {report.step} (epoch {report.epoch}), {report.images} images:"
-            f" loss {found.loss:.3f}  top-1 {found.top1:.3f}  top-5 {found.top5:.3f}"
-            + (f"  NaN for {found.nan_images} images" if found.nan_images else "")
+            f"validation after step {line.step} (epoch {tested.epoch}), {tested.images} images:"
+            f" loss {tested.loss:.3f}  top-1 {tested.top1:.3f}  top-5 {tested.top5:.3f}"
+            + (f"  NaN for {tested.nan_images} images" if tested.nan_images else "")
         )
         sizes = "  ".join(
-            f"{one.layer} {one.weight:.1e}/{one.increment:.1e}" for one in report.layers
+            f"{layer} {size.weight:.1e}/{size.increment:.1e}" for layer, size in line.layers.items()
         )
         self._say(f"  mean |W|/|increment|: {sizes}")
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alexsim.data.augmentation import Preparation
+from alexsim.data.choices import Order
 from alexsim.data.dataset import Dataset
-from alexsim.data.loader import Batch, Loader, Order
+from alexsim.data.loader import Batch, Loader
 from alexsim.data.statistics import Statistics
 from alexsim.data.workers import workers_for
 
@@ -41,7 +42,7 @@ class LoaderRate:
 
     @property
     def images_per_worker_cpu_s(self) -> float:
-        """What one worker with a core to itself would do."""
+        """What a worker on a core that nothing else uses would do."""
         return self.images / self.worker_cpu_s
 
     @property
@@ -104,11 +105,11 @@ def _drain(
     images, waited_s = 0, 0.0
     while (asked := time.perf_counter()) < until:
         next(batches)
-        got = time.perf_counter()
+        received = time.perf_counter()
         images += batch_size
-        waited_s += got - asked
+        waited_s += received - asked
         if pace:
-            # The step on a device of its own: it leaves this machine's cores to the loader.
+            # The step runs on another device: it leaves this machine's cores to the loader.
             time.sleep(batch_size / pace)
     return images, waited_s
 

@@ -46,7 +46,7 @@ class Dataset:
     def renumbered(self, samples: Sequence[Sample], names: Sequence[str]) -> list[Sample]:
         """The same images, their classes numbered as in ``names``."""
         place = {name: number for number, name in enumerate(names)}
-        return [replace(one, label=place[self.classes[one.label]]) for one in samples]
+        return [replace(sample, label=place[self.classes[sample.label]]) for sample in samples]
 
     def fingerprint(self) -> str:
         """Changes when a file is added, removed or renamed, or a shard has other contents."""

@@ -90,7 +90,7 @@ def _beside_training(dataset: Dataset, name: str) -> SplitImages:
     root, name = Path(dataset.root), name.rstrip("/")
     places = [] if dataset.shards else [root / name, *root.glob(f"*/{escape(name)}")]
     folder = next((path for path in places if path.is_dir()), None)
-    # A folder of training images is a class, or their own split.
+    # A folder of training images is a class, or the training split.
     training = folder and any(s.path.startswith(f"{folder}/") for s in dataset.train)
     if folder is None or training or not any(True for _ in entries(folder, lambda _: None)):
         raise _no_split(dataset, name)
@@ -114,12 +114,12 @@ def _no_split(dataset: Dataset, name: str) -> DataError:
     )
 
 
-def _usable(found: Dataset, most_classes: int) -> Dataset:
-    root, classes = found.root, found.classes
+def _usable(dataset: Dataset, most_classes: int) -> Dataset:
+    root, classes = dataset.root, dataset.classes
     if len(classes) == 1:
         raise DataError(f"--data {root}: only one class, {classes[0]!r}; training needs two")
     if len(classes) > most_classes:
         raise DataError(
             f"--data {root}: {len(classes)} classes, but the network has {most_classes} outputs"
         )
-    return found
+    return dataset

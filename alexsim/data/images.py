@@ -124,7 +124,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     if image.mode == "1":
         return image.convert("L")
     if image.mode.startswith("I;16"):
-        # Pillow's own conversion clips: 16-bit grey would come out white.
+        # Pillow's conversion clips: 16-bit grey would come out white.
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     return image
 
@@ -136,7 +136,7 @@ def read_square(piece: Piece, side: int, channels: int) -> Pixels:
     about half the time (``tests/benchmarks/decoders.py``). Everything else is Pillow's.
 
     Raises:
-        OSError, SyntaxError, ValueError: it is no whole image, or not the one that was packed.
+        OSError, SyntaxError, ValueError: it is no whole image, or not the packed image.
     """
     if piece.length < 0:
         return load_square(piece.path, side, channels)
@@ -150,7 +150,7 @@ def read_square(piece: Piece, side: int, channels: int) -> Pixels:
             square: Pixels = simplejpeg.decode_jpeg(data, colours)
             return square.reshape(side, side, channels)
     except ValueError:
-        # No JPEG, or none that it knows: whether it is an image is for Pillow to say.
+        # No JPEG, or a kind that simplejpeg does not read: Pillow decides whether it is an image.
         pass
     return load_square(io.BytesIO(data), side, channels)
 
@@ -163,7 +163,7 @@ def read_piece(piece: Piece) -> bytes:
 
 def reason(error: Exception) -> str:
     """Why an image cannot be read, in one line that is the same every time."""
-    # Pillow's own text has the address of a buffer in it.
+    # Pillow's text has the address of a buffer in it.
     if isinstance(error, UnidentifiedImageError):
         return "not an image"
     return str(error).partition("\n")[0].strip() or type(error).__name__

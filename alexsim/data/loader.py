@@ -15,21 +15,18 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alexsim.data.augmentation import Preparation
+from alexsim.data.choices import Order, Views
 from alexsim.data.dataset import Dataset, Sample
 from alexsim.data.images import TASK_IMAGES, Crop, Pixels, load_crops
 from alexsim.data.statistics import Floats, Statistics
 from alexsim.errors import DataError
 from alexsim.network.network import square_side
 
-Order = Literal["shuffled", "shards", "file"]
-ORDERS: tuple[Order, ...] = get_args(Order)
-Views = Literal[1, 10]
 _View = tuple[int, int, bool]
 """Top and left of a crop, and whether it is mirrored."""
 
@@ -66,7 +63,7 @@ class Batch:
     valid: int
     """Images of the whole minibatch that count; the rest repeats them to fill it."""
     readable: NDArray[np.bool_]
-    """Of each image, whether it is its own file's; others are of a neighbour in the batch."""
+    """Of each image, whether its file could be read; else it is a neighbour in the batch."""
     broken: tuple[str, ...]
     """Why files could not be read."""
 
@@ -79,8 +76,8 @@ class _Task:
     noisy: tuple[bool, ...]
     """Whether an image's epoch has noisy colours; images held out never have."""
     valid: int
-    some: bool
-    """Whether it takes at least one image that can be read."""
+    needs_readable: bool
+    """Whether a minibatch without a readable image is refused."""
 
 
 _Begun = tuple[_Task, list[Future[tuple[Pixels, list[str | None]]]]]
@@ -93,7 +90,7 @@ class Loader:
     of the shards and mixes the images of eight at a time, so that a slow disk reads whole files;
     ``file`` goes through the shards as they lie, in every epoch, as in 2012.
 
-    ``part``: which of how many equal parts of every minibatch this one loads.
+    ``part``: which of how many equal parts of every minibatch this loader loads.
 
     Raises:
         DataError: an order other than ``shuffled`` of a folder: its files lie class by class.
@@ -114,7 +111,7 @@ class Loader:
     ) -> None:
         refuse_order(order, dataset)
         share = batch_size // part[1]
-        self._mine = range(part[0] * share, (part[0] + 1) * share)
+        self._places = range(part[0] * share, (part[0] + 1) * share)
         self._dataset, self._statistics, self._preparation = dataset, statistics, preparation
         self._batch_size, self._crop_side, self._seed = batch_size, crop_side, seed
         self._pool = pool
@@ -126,7 +123,7 @@ class Loader:
         end = self._margin
         places = [(middle, middle), (0, 0), (0, end), (end, 0), (end, end)]
         self._views = [(*place, mirror) for mirror in (False, True) for place in places]
-        self._way: Order = order
+        self._order_name: Order = order
         self._orders: dict[int, NDArray[np.int64]] = {}
         self._fetched: deque[str] = deque(maxlen=2 * _SHARDS_MIXED)
 
@@ -136,25 +133,25 @@ class Loader:
 
     def held_out(self, first: int = 0, count: int = 0) -> Iterator[Batch]:
         """Centre crops of held-out images: ``count`` from ``first`` on, around the end; 0: all."""
-        every = self._dataset.held_out
-        chosen = [every[(first + i) % len(every)] for i in range(count or len(every))]
-        return self._tests(chosen, self._views[:1], some=True)
+        held_out = self._dataset.held_out
+        samples = [held_out[(first + i) % len(held_out)] for i in range(count or len(held_out))]
+        return self._tests(samples, self._views[:1], needs_readable=True)
 
     def views(self, samples: Sequence[Sample], count: Views = 1) -> Iterator[Batch]:
         """The centre crop of every image, or all its ten views one after the other.
 
         Ten are the centre and the four corners, and their mirrors (paper, section 4.1).
         """
-        return self._tests(samples, self._views[:count], some=False)
+        return self._tests(samples, self._views[:count], needs_readable=False)
 
     def _tests(
-        self, samples: Sequence[Sample], views: Sequence[_View], *, some: bool
+        self, samples: Sequence[Sample], views: Sequence[_View], *, needs_readable: bool
     ) -> Iterator[Batch]:
         size, total = self._batch_size, len(samples) * len(views)
-        # Views of one image stand side by side: it is decoded once for those of a batch.
+        # Views of one image stand side by side: it is decoded once for its views in a batch.
+        draw = partial(self._test_task, samples, views, needs_readable=needs_readable)
         return self._ahead(
-            partial(self._test_task, samples, views, range(first, min(first + size, total)), some)
-            for first in range(0, total, size)
+            partial(draw, range(first, min(first + size, total))) for first in range(0, total, size)
         )
 
     def refuse_many_broken(self, broken: int) -> None:
@@ -168,7 +165,7 @@ class Loader:
             raise DataError(f"{broken} of {files} files cannot be read: too many to go on")
 
     def _ahead(self, tasks: Iterator[Callable[[], _Task]]) -> Iterator[Batch]:
-        # One thread draws tasks, one waits for them and normalises; the main thread computes.
+        # A thread draws tasks, another waits for them and normalises; the main thread computes.
         with ThreadPoolExecutor(1) as drawer, ThreadPoolExecutor(1) as assembler:
             waiting: deque[Future[Batch]] = deque()
             for draw in tasks:
@@ -191,12 +188,12 @@ class Loader:
     def _training_task(self, step: int) -> _Task:
         count = len(self._dataset.train)
         labels, crops, noise, noisy = [], [], [], []
-        for place_in_batch in self._mine:
+        for place_in_batch in self._places:
             position = step * self._batch_size + place_in_batch
             epoch, place = divmod(position, count)
             index = int(self._order(epoch)[place])
             sample = self._dataset.train[index]
-            if self._way != "shuffled":
+            if self._order_name != "shuffled":
                 self._fetch(sample.path)
             # 2012 draws once for consecutive images; the paper for each.
             shared = self._preparation.augmentation == "2012"
@@ -214,14 +211,14 @@ class Loader:
             noise=np.stack(noise),
             noisy=tuple(noisy),
             valid=self._batch_size,
-            some=True,
+            needs_readable=True,
         )
 
     def _test_task(
-        self, samples: Sequence[Sample], views: Sequence[_View], shown: range, some: bool
+        self, samples: Sequence[Sample], views: Sequence[_View], shown: range, needs_readable: bool
     ) -> _Task:
-        # The plan's batch is fixed: repeat images to fill the last one.
-        filled = [divmod(shown[i % len(shown)], len(views)) for i in self._mine]
+        # The plan's batch is fixed: repeat images to fill the last minibatch.
+        filled = [divmod(shown[i % len(shown)], len(views)) for i in self._places]
         channels = self._mean.shape[2]
         return _Task(
             labels=tuple(samples[image].label for image, _ in filled),
@@ -229,7 +226,7 @@ class Loader:
             noise=np.zeros((len(filled), channels), dtype=np.float32),
             noisy=(False,) * len(filled),
             valid=len(shown),
-            some=some,
+            needs_readable=needs_readable,
         )
 
     def _colour_noise(self, epoch: int, index: int) -> Floats:
@@ -253,17 +250,17 @@ class Loader:
         pixels = np.concatenate([part for part, _ in loaded])
         failures = [failure for _, part in loaded for failure in part]
         good = [i for i, failure in enumerate(failures) if failure is None]
-        if task.some and not good:
+        if task.needs_readable and not good:
             raise DataError(f"no image of a whole batch can be read; the first: {failures[0]}")
-        chosen = [_nearest(i, good or [i], len(failures)) for i in range(len(failures))]
+        sources = [_nearest(i, good or [i], len(failures)) for i in range(len(failures))]
         images = np.empty(pixels.shape, dtype=np.float32)
         # One image at a time, so that each pass finds it in the cache.
-        for index, source in enumerate(chosen):
+        for index, source in enumerate(sources):
             images[index] = pixels[source]
             self._normalise(images[index], task.noise[index], noisy=task.noisy[index])
         return Batch(
             images=images,
-            labels=np.array([task.labels[i] for i in chosen], dtype=np.int64),
+            labels=np.array([task.labels[i] for i in sources], dtype=np.int64),
             valid=task.valid,
             readable=np.array([failure is None for failure in failures]),
             broken=tuple(sorted({failure for failure in failures if failure is not None})),
@@ -283,7 +280,7 @@ class Loader:
             return
         image -= self._mean
         if noisy and self._preparation.augmentation == "2012":
-            # Keeps the deviation of the noisy images near that of the clean ones (as released).
+            # Keeps the deviation of noisy images near that of clean images (as released).
             image *= np.float32(1 / 1.1)
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
@@ -296,16 +293,16 @@ class Loader:
 
     def _new_order(self, epoch: int) -> NDArray[np.int64]:
         count = len(self._dataset.train)
-        if self._way == "file":
+        if self._order_name == "file":
             return np.arange(count)
-        if self._way == "shuffled":
+        if self._order_name == "shuffled":
             return self._draw("order", epoch, 0).permutation(count)
         shards = self._draw("shards", epoch, 0).permutation(len(self._dataset.shards))
         ends = np.cumsum(self._dataset.shards)
         mixed = []
         for first in range(0, len(shards), _SHARDS_MIXED):
-            chosen = shards[first : first + _SHARDS_MIXED]
-            parts = [np.arange(ends[k] - self._dataset.shards[k], ends[k]) for k in chosen]
+            group = shards[first : first + _SHARDS_MIXED]
+            parts = [np.arange(ends[k] - self._dataset.shards[k], ends[k]) for k in group]
             mixed.append(self._draw("order", epoch, first).permutation(np.concatenate(parts)))
         return np.concatenate(mixed)
 

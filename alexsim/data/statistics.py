@@ -43,8 +43,8 @@ def statistics(
         DataError: none of them can be read.
     """
     stride = max(1, len(samples) // STATISTICS_IMAGES)
-    chosen = samples[::stride][:STATISTICS_IMAGES]
-    tasks = [chosen[i : i + TASK_IMAGES] for i in range(0, len(chosen), TASK_IMAGES)]
+    sampled = samples[::stride][:STATISTICS_IMAGES]
+    tasks = [sampled[i : i + TASK_IMAGES] for i in range(0, len(sampled), TASK_IMAGES)]
     futures = [pool.submit(square_statistics, task, crop_side, channels) for task in tasks]
     side = square_side(crop_side)
     total, products, count = np.zeros((side, side, channels)), np.zeros((channels, channels)), 0
@@ -53,7 +53,7 @@ def statistics(
         total, products, count = total + part, products + part_products, count + part_count
         progress(done + 1, len(futures))
     if not count:
-        raise DataError(f"none of {len(chosen)} images can be read, such as {chosen[0].path}")
+        raise DataError(f"none of {len(sampled)} images can be read, such as {sampled[0].path}")
     return from_sums(total, products, count)
 
 

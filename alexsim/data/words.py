@@ -18,18 +18,18 @@ def words_of(
 ) -> Mapping[str, str]:
     """Names by WordNet id, as in ``tench, Tinca tinca``: from a given file, or a place near.
 
-    A place is a packed set, whose index has them, or a folder of images, as for ``names_beside``;
-    the first that knows any is taken. Empty where no class is a WordNet id, or no place knows.
+    A place is a packed set, whose index has names, or a folder of images, as for ``names_beside``;
+    the first with any names is taken. Empty where no class is a WordNet id, or no place has names.
 
     Raises:
-        DataError: the given file, or a place's own, cannot be read.
+        DataError: the given file, or a place's file of names, cannot be read.
     """
     if given is not None:
         return names_beside(given.parent, given)
     if not any(_WNID.fullmatch(name) for name in classes):
         return {}
-    found = (_words_in(place) for place in near)
-    return next((words for words in found if words), {})
+    lists = (_words_in(place) for place in near)
+    return next((words for words in lists if words), {})
 
 
 def _words_in(place: Path) -> Mapping[str, str]:

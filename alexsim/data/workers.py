@@ -28,8 +28,8 @@ def workers_for(count: int) -> Iterator[ProcessPoolExecutor]:
 class Asked(Interrupt):
     """Ctrl-C and SIGTERM are noted, however often they come.
 
-    A second KeyboardInterrupt, in the middle of ending the workers, would leave one behind, and
-    the process waiting for it.
+    A second KeyboardInterrupt, in the middle of ending the workers, would leave a worker behind,
+    and the process waiting for it.
     """
 
     def _ask(self, number: int, frame: FrameType | None) -> None:

@@ -1,8 +1,8 @@
 """A trained network's answers: probabilities over views, errors, ensembles.
 
-Images are read as in training; of each, the centre or ten views are seen, and the probabilities of
-its views averaged (paper, section 4.1). Several networks' answers are averaged likewise, equally
-or by weights (section 6: five networks, and two more).
+Images are read as in training; the network sees the centre or ten views of each, and the
+probabilities of its views are averaged (paper, section 4.1). Several networks' answers are averaged
+likewise, equally or by shares (section 6: five networks, and two more).
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 
 from alexsim.data.augmentation import Preparation
+from alexsim.data.choices import Views
 from alexsim.data.dataset import Dataset, Sample
-from alexsim.data.loader import Batch, Loader, Views
+from alexsim.data.loader import Batch, Loader
 from alexsim.data.statistics import Floats, Statistics
 from alexsim.data.workers import workers_for
 from alexsim.errors import DataError, NetworkError
@@ -37,25 +38,25 @@ _SETTLED = 1e-7
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answers:
-    """What a network, or several together, say of some images."""
+    """The probabilities that a network, or several together, give some images."""
 
     samples: tuple[Sample, ...]
     """Images that could be read."""
     probabilities: Floats
     """``[images, outputs]``. A row is NaN where any output is not finite."""
     broken: tuple[str, ...]
-    """Why the others could not."""
+    """Why other images could not be read."""
     classes: int = 0
-    """Outputs that have a class, the first ones; 0: all. Only they are guesses."""
+    """How many outputs, the first, have a class; 0: all. Only these are guesses."""
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """Of each image, the class it has."""
+        """The class of each image."""
         return np.array([sample.label for sample in self.samples], dtype=np.int64)
 
     @property
     def finite(self) -> NDArray[np.bool_]:
-        """Of each image, whether every probability is a number."""
+        """Whether every probability of each image is finite."""
         return np.asarray(np.isfinite(self.probabilities).all(1))
 
     @property
@@ -65,7 +66,7 @@ class Answers:
 
     @property
     def elsewhere(self) -> NDArray[np.float64]:
-        """Of each image, the probability on outputs without a class."""
+        """The probability of each image on outputs without a class."""
         left_out = self.probabilities[:, self.classes or self.probabilities.shape[1] :]
         return np.asarray(left_out.sum(1, dtype=np.float64))
 
@@ -95,14 +96,14 @@ def answers(
     softmax = network.layers[-1].name
     seen = np.zeros(len(samples), dtype=np.int64)
     broken: dict[str, None] = {}
-    with forward(weights, setup) as asked:
+    with forward(weights, setup) as predictor:
         shown = 0
-        for batch in asked.loader.views(samples, views):
-            found = asked.output(batch, softmax).double().numpy()
+        for batch in predictor.loader.views(samples, views):
+            probabilities = predictor.output(batch, softmax).double().numpy()
             broken |= dict.fromkeys(batch.broken)
             for row in range(batch.valid):
                 if batch.readable[row]:
-                    sums[(shown + row) // views] += found[row]
+                    sums[(shown + row) // views] += probabilities[row]
                     seen[(shown + row) // views] += 1
             shown += batch.valid
             done(shown // views)
@@ -134,21 +135,21 @@ def feature_layer(name: str) -> str:
     return layers[last].name
 
 
-def averaged(of: Sequence[Answers], shares: Sequence[float]) -> Answers:
-    """Several networks' answers to the same images as one, summed in order in float64.
+def averaged(members: Sequence[Answers], shares: Sequence[float]) -> Answers:
+    """The average of several networks' answers to the same images, summed in order in float64.
 
-    A network of share 0 is left out, even where it puts out NaN. Of networks with different
-    numbers of outputs, those that have a class are averaged.
+    A network of share 0 is left out, even where it puts out NaN. Where networks differ in their
+    number of outputs, only outputs with a class are averaged.
 
     Raises:
         DataError: they are not of the same images.
     """
-    first = of[0]
-    for other in of[1:]:
-        if [s.path for s in other.samples] != [s.path for s in first.samples]:
+    first = members[0]
+    for member in members[1:]:
+        if [s.path for s in member.samples] != [s.path for s in first.samples]:
             raise DataError("the networks could not read the same images")
-    alike = len({one.probabilities.shape for one in of}) == 1
-    parts = [one.probabilities if alike else one.guesses for one in of]
+    alike = len({member.probabilities.shape for member in members}) == 1
+    parts = [member.probabilities if alike else member.guesses for member in members]
     total = np.zeros(parts[0].shape)
     for part, share in zip(parts, shares, strict=True):
         if share:
@@ -156,22 +157,24 @@ def averaged(of: Sequence[Answers], shares: Sequence[float]) -> Answers:
     return replace(first, probabilities=total.astype(np.float32))
 
 
-def tuned(of: Sequence[Answers]) -> tuple[float, ...]:
-    """Shares, summing to 1, under which the answers' average has the least mean loss.
+def tuned(members: Sequence[Answers]) -> tuple[float, ...]:
+    """Shares, summing to 1, under which the members' average has the least mean loss.
 
     Expectation maximisation for a mixture of fixed parts: every step lowers the loss, which is
     convex in the shares (Dempster, Laird, Rubin 1977). A network that puts out NaN for an image
-    gets none: with any share of it there is no loss. Where all do, they share alike.
+    gets share 0: any other share makes the loss NaN. Where all do, shares are equal.
     """
-    rows = np.arange(len(of[0].labels))
-    sound = np.array([bool(one.finite.all()) for one in of])
+    rows = np.arange(len(members[0].labels))
+    sound = np.array([bool(member.finite.all()) for member in members])
     if not sound.any():
-        return (1 / len(of),) * len(of)
-    own = np.stack([one.probabilities.astype(np.float64)[rows, one.labels] for one in of])
-    own = np.maximum(np.where(sound[:, None], own, 0), np.finfo(np.float32).tiny)
+        return (1 / len(members),) * len(members)
+    likelihoods = np.stack(
+        [member.probabilities.astype(np.float64)[rows, member.labels] for member in members]
+    )
+    likelihoods = np.maximum(np.where(sound[:, None], likelihoods, 0), np.finfo(np.float32).tiny)
     shares = sound / sound.sum()
     for _ in range(_TUNING_STEPS):
-        parts = shares[:, None] * own
+        parts = shares[:, None] * likelihoods
         new = (parts / parts.sum(0)).mean(1)
         moved = np.abs(new - shares).max()
         shares = new
@@ -180,21 +183,21 @@ def tuned(of: Sequence[Answers]) -> tuple[float, ...]:
     return tuple(float(share) for share in shares)
 
 
-def errors(of: Answers) -> Evaluation:
+def errors(outputs: Answers) -> Evaluation:
     """Mean loss, top-1 and top-5 error; guesses that tie share the credit.
 
-    Outputs without a class are no guesses. An image that has a probability which is not finite
-    counts as wrong, and makes the loss NaN.
+    Outputs without a class are no guesses. An image with a probability that is not finite counts
+    as wrong, and makes the loss NaN.
     """
-    finite = of.finite
-    own = of.guesses[np.arange(len(of.labels)), of.labels].astype(np.float64)
-    above = (of.guesses > own[:, None]).sum(1)
-    level = np.maximum((of.guesses == own[:, None]).sum(1), 1)
+    finite = outputs.finite
+    likelihood = outputs.guesses[np.arange(len(outputs.labels)), outputs.labels].astype(np.float64)
+    above = (outputs.guesses > likelihood[:, None]).sum(1)
+    level = np.maximum((outputs.guesses == likelihood[:, None]).sum(1), 1)
     top1, top5 = (
         float(np.mean(1 - np.where(finite, np.clip((first - above) / level, 0, 1), 0)))
         for first in (1, 5)
     )
-    losses = -np.log(np.maximum(np.where(finite, own, np.nan), np.finfo(np.float32).tiny))
+    losses = -np.log(np.maximum(np.where(finite, likelihood, np.nan), np.finfo(np.float32).tiny))
     return Evaluation(
         loss=float(losses.mean()), top1=top1, top5=top5, nan_images=int((~finite).sum())
     )
@@ -217,7 +220,7 @@ def combined(
     shares: tuple[float, ...] | None = None,
     tuned_on: Sequence[Answers] | None = None,
 ) -> Combined:
-    """Average networks by ``shares``, by those that suit ``tuned_on`` best, or equally.
+    """Average networks by ``shares``, by the shares that suit ``tuned_on`` best, or equally.
 
     Raises:
         DataError: the networks could not read the same images.
@@ -235,14 +238,14 @@ def class_names(loaded: Sequence[Weights], dataset: Dataset) -> tuple[str, ...]:
     Raises:
         DataError: networks differ in them, or do not know a class of the data.
     """
-    known = {one.classes for one in loaded if one.classes}
+    known = {weights.classes for weights in loaded if weights.classes}
     if len(known) > 1:
         raise DataError("the networks were trained on different classes")
     names = known.pop() if known else dataset.classes
-    for one in loaded:
-        if not one.classes and one.outputs != len(names):
+    for weights in loaded:
+        if not weights.classes and weights.outputs != len(names):
             raise DataError(
-                f"a network of {one.outputs} outputs without names cannot be tested on"
+                f"a network of {weights.outputs} outputs without names cannot be tested on"
                 f" {len(names)} classes"
             )
     if strange := [name for name in dataset.classes if name not in names]:
@@ -261,7 +264,7 @@ class Activations:
     values: Floats
     """``[images, ...]``, the layer's columns side by side."""
     broken: tuple[str, ...]
-    """Why others could not."""
+    """Why other images could not be read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,15 +285,15 @@ class Forward:
     ) -> Iterator[Activations]:
         """A layer's output for the centre crops of any number of images, a minibatch at a time.
 
-        ``done``: is told how many images have been seen.
+        ``done``: called with the number of images seen so far.
         """
         shown = 0
         for batch in self.loader.views(samples):
-            found = self.output(batch, layer).numpy()
+            values = self.output(batch, layer).numpy()
             good = [row for row in range(batch.valid) if batch.readable[row]]
             yield Activations(
                 samples=tuple(samples[shown + row] for row in good),
-                values=found[good],
+                values=values[good],
                 broken=batch.broken,
             )
             shown += batch.valid
@@ -301,23 +304,23 @@ class Forward:
 def forward(weights: Weights, setup: Setup) -> Iterator[Forward]:
     """A plan that only goes forward, with these weights, and a loader for its images."""
     network = load_network(weights.network)
-    made = plan(
+    forward_plan = plan(
         network,
         gpus=1,
         batch_size=setup.batch_size,
         trainable=frozenset(),
         backend=setup.backend,
     )
-    executor = Executor(made, device=setup.device)
+    executor = Executor(forward_plan, device=setup.device)
     executor.load_state(weights.state)
     channels, crop_side = network.input_shape[0], network.input_shape[1]
     side = square_side(crop_side)
-    none = np.zeros((side, side, channels), dtype=np.float32)
+    no_mean = np.zeros((side, side, channels), dtype=np.float32)
     with workers_for(setup.workers) as pool:
         loader = Loader(
             Dataset(root="", classes=weights.classes, train=(), held_out=()),
             Statistics(
-                mean=none if weights.mean is None else weights.mean,
+                mean=no_mean if weights.mean is None else weights.mean,
                 axes=np.eye(channels, dtype=np.float32),
                 deviations=np.zeros(channels, dtype=np.float32),
             ),

@@ -1,6 +1,6 @@
 """What a network sees in single images: its guesses, and the filters that they excite.
 
-Images are files of the user's own: one that cannot be read is named, and the others go on.
+Images are the user's files: a file that cannot be read is named, and the others go on.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from alexsim.data.choices import Views
 from alexsim.data.dataset import Sample
 from alexsim.data.images import Pixels, load_crops
-from alexsim.data.loader import Views, crop_of
+from alexsim.data.loader import crop_of
 from alexsim.data.statistics import Floats
 from alexsim.errors import DataError
 from alexsim.evaluate.evaluate import Done, Setup, answers, forward
@@ -26,7 +27,7 @@ from alexsim.train.weights import Weights
 STRONGEST = 5
 """Filters that are shown of an image."""
 NO_CLASS = -1
-"""Label of an image whose class nobody knows."""
+"""Label of an image whose class is not known."""
 _OUTSIDE = 128
 """Grey level where a window hangs over the image's edge."""
 
@@ -59,7 +60,7 @@ class Response:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """What a network says of one image."""
+    """A network's answer to one image."""
 
     picture: Picture
     probabilities: Floats
@@ -67,11 +68,11 @@ class Prediction:
     elsewhere: float
     """Probability of the outputs that have no class."""
     strongest: tuple[Response, ...]
-    """The filters that respond most; empty if nobody asked, or there are none to draw."""
+    """The filters that respond most; empty if not asked for, or if filters cannot be drawn."""
 
 
 def labelled(paths: Sequence[Path], classes: Sequence[str]) -> list[Sample]:
-    """Files as samples; one that lies in a folder named as a class is of that class."""
+    """Files as samples; a file that lies in a folder named as a class is of that class."""
     place = {name: number for number, name in enumerate(classes)}
     return [
         Sample(path=str(path), label=place.get(name_text(path.absolute().parent.name), NO_CLASS))
@@ -82,25 +83,25 @@ def labelled(paths: Sequence[Path], classes: Sequence[str]) -> list[Sample]:
 def pictures(
     samples: Sequence[Sample], network: Network
 ) -> tuple[tuple[Picture, ...], tuple[str, ...]]:
-    """The images' centre crops, and why others could not be read.
+    """The images' centre crops, and why other images could not be read.
 
     Raises:
-        DataError: none can be read.
+        DataError: no image can be read.
     """
     channels, side = network.input_shape[:2]
     middle = (square_side(side) - side) // 2
     crops, failures = load_crops(
         [crop_of(sample, middle, middle, mirror=False) for sample in samples], side, channels
     )
-    found = tuple(
+    readable = tuple(
         Picture(sample=sample, crop=crop)
         for sample, crop, failure in zip(samples, crops, failures, strict=True)
         if failure is None
     )
     broken = tuple(failure for failure in failures if failure is not None)
-    if not found:
+    if not readable:
         raise DataError(f"none of {len(samples)} images can be read; the first: {broken[0]}")
-    return found, broken
+    return readable, broken
 
 
 def predictions(
@@ -112,20 +113,24 @@ def predictions(
     filters: bool,
     done: Done,
 ) -> tuple[Prediction, ...]:
-    """What a network says of some images and, with ``filters``, which of its filters they excite.
+    """A network's answers to some images and, with ``filters``, the filters that they excite.
 
     Raises:
         DataError: a file was damaged since it was looked at.
     """
-    samples = [one.sample for one in shown]
-    found = replace(answers(weights, samples, setup, views=views, done=done), classes=weights.named)
-    if len(found.samples) < len(samples):
-        raise DataError(f"cannot be read any more: {found.broken[0]}")
+    samples = [picture.sample for picture in shown]
+    answered = replace(
+        answers(weights, samples, setup, views=views, done=done), classes=weights.named
+    )
+    if len(answered.samples) < len(samples):
+        raise DataError(f"cannot be read any more: {answered.broken[0]}")
     strongest = responses(weights, shown, setup) if filters else ((),) * len(shown)
     return tuple(
-        Prediction(picture=picture, probabilities=own, elsewhere=float(rest), strongest=excited)
-        for picture, own, rest, excited in zip(
-            shown, found.guesses, found.elsewhere, strongest, strict=True
+        Prediction(
+            picture=picture, probabilities=probabilities, elsewhere=float(rest), strongest=excited
+        )
+        for picture, probabilities, rest, excited in zip(
+            shown, answered.guesses, answered.elsewhere, strongest, strict=True
         )
     )
 
@@ -141,19 +146,19 @@ def drawable(network: Network) -> Convolution | None:
 def responses(
     weights: Weights, shown: Sequence[Picture], setup: Setup
 ) -> tuple[tuple[Response, ...], ...]:
-    """Of each image the filters of the first convolution that respond most, the strongest first.
+    """For each image, the filters of the first convolution that respond most, strongest first.
 
     A filter's response is its largest output anywhere in the normalised centre crop. Of equal
-    ones the first counts, filter or place. A filter that puts out a number that is not finite
+    responses the first counts, by filter and by place. A filter with an output that is not finite
     responds to nothing. Empty where the filters are no pictures.
     """
     first = drawable(load_network(weights.network))
     if first is None:
         return ((),) * len(shown)
-    samples = [one.sample for one in shown]
-    with forward(weights, setup) as asked:
-        found = asked.activations(samples, first.name, done=lambda _: None)
-        outputs = (output for part in found for output in part.values)
+    samples = [picture.sample for picture in shown]
+    with forward(weights, setup) as predictor:
+        batches = predictor.activations(samples, first.name, done=lambda _: None)
+        outputs = (output for batch in batches for output in batch.values)
         return tuple(
             _strongest(output, first, picture.crop)
             for output, picture in zip(outputs, shown, strict=True)
@@ -164,7 +169,7 @@ def _strongest(output: Floats, layer: Convolution, crop: Pixels) -> tuple[Respon
     """``output``: ``[filters of all columns, h, w]``."""
     places = output.reshape(len(output), -1)
     peaks = places.max(1)
-    made = []
+    strongest = []
     order = np.argsort(-peaks, kind="stable")
     sound = np.asarray(np.isfinite(places).all(1))
     for index in order[sound[order]][:STRONGEST].tolist():
@@ -172,7 +177,7 @@ def _strongest(output: Floats, layer: Convolution, crop: Pixels) -> tuple[Respon
         column, number = divmod(index, layer.filters)
         (down, right), (above, before) = pair(layer.stride), pair(layer.padding)
         top, left = y * down - above, x * right - before
-        made.append(
+        strongest.append(
             Response(
                 layer=layer.name,
                 column=letter(column),
@@ -183,7 +188,7 @@ def _strongest(output: Floats, layer: Convolution, crop: Pixels) -> tuple[Respon
                 patch=_patch(crop, top, left, pair(layer.size)[0]),
             )
         )
-    return tuple(made)
+    return tuple(strongest)
 
 
 def _patch(crop: Pixels, top: int, left: int, size: int) -> Pixels:

@@ -1,4 +1,4 @@
-"""Images that a network takes for alike: nearest by the last hidden layer's activations."""
+"""Images that a network finds alike: nearest by the last hidden layer's activations."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """An image and those of a set that a network takes for the most alike."""
+    """A query image, and the images of a set that are nearest to it."""
 
     query: Picture
     nearest: tuple[Neighbour, ...]
@@ -39,7 +39,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Neighbours:
-    """A row for every query, and why images of the set could not be read."""
+    """A row for every query, and why other images of the set could not be read."""
 
     rows: tuple[Row, ...]
     """Without neighbours where the query's features are not finite."""
@@ -63,36 +63,38 @@ def neighbours(
     """The ``count`` images whose features are nearest to each query's (paper, figure 4, right).
 
     Features are the last hidden layer's output for the centre crop. Distances are Euclidean, in
-    float64; of equal ones the earlier image is nearer. A query that is itself among the images is
-    left out of its own, an image whose features are not finite of all. No more than a minibatch of
-    features is kept at a time.
+    float64; of equal distances the earlier image's is nearer. A query that is itself among the
+    images is no neighbour of itself, an image whose features are not finite is nobody's. No more
+    than a minibatch of features is kept at a time.
 
     Args:
-        done: is told how many images have been seen, queries first.
+        done: called with the number of images seen so far, queries first.
 
     Raises:
         DataError: a query, or all of a minibatch, cannot be read.
         NetworkError: the network has no hidden layer.
     """
     layer = feature_layer(weights.network)
-    own = [one.sample for one in queries]
+    query_samples = [query.sample for query in queries]
     broken: dict[str, None] = {}
     best: list[list[_Near]] = [[] for _ in queries]
     nan_images = 0
-    with forward(weights, setup) as asked:
+    with forward(weights, setup) as predictor:
         features = np.concatenate(
-            [_features(found) for found in asked.activations(own, layer, done=done)]
+            [_features(batch) for batch in predictor.activations(query_samples, layer, done=done)]
         )
-        if len(features) < len(own):
+        if len(features) < len(query_samples):
             raise DataError("an image cannot be read any more that could be a moment ago")
-        for found in asked.activations(samples, layer, done=lambda seen: done(len(own) + seen)):
-            broken |= dict.fromkeys(found.broken)
-            values = _features(found)
+        for batch in predictor.activations(
+            samples, layer, done=lambda seen: done(len(query_samples) + seen)
+        ):
+            broken |= dict.fromkeys(batch.broken)
+            values = _features(batch)
             nan_images += int((~np.isfinite(values).all(1)).sum())
-            for row, (query, feature) in enumerate(zip(own, features, strict=True)):
-                near = _without(query, found.samples, _distances(feature, values))
-                # Sorting keeps equal ones in order, and those found before are the earlier.
-                best[row] = sorted((*best[row], *near), key=lambda one: one[0])[:count]
+            for row, (query, feature) in enumerate(zip(query_samples, features, strict=True)):
+                near = _without(query, batch.samples, _distances(feature, values))
+                # Sorting is stable: of equal distances, earlier minibatches' stay before.
+                best[row] = sorted((*best[row], *near), key=lambda neighbour: neighbour[0])[:count]
     network = load_network(weights.network)
     rows = (_row(query, near, network) for query, near in zip(queries, best, strict=True))
     return Neighbours(rows=tuple(rows), broken=tuple(broken), nan_images=nan_images)
@@ -114,13 +116,13 @@ def _row(query: Picture, near: Sequence[_Near], network: Network) -> Row:
     )
 
 
-def _features(found: Activations) -> NDArray[np.float64]:
-    return found.values.reshape(len(found.values), -1).astype(np.float64)
+def _features(batch: Activations) -> NDArray[np.float64]:
+    return batch.values.reshape(len(batch.values), -1).astype(np.float64)
 
 
-def _distances(query: NDArray[np.float64], of: NDArray[np.float64]) -> NDArray[np.float64]:
+def _distances(query: NDArray[np.float64], features: NDArray[np.float64]) -> NDArray[np.float64]:
     # Not by |a|^2 + |b|^2 - 2ab, which is not exactly 0 for equal images.
-    return np.asarray(np.sqrt(np.square(of - query).sum(1)), dtype=np.float64)
+    return np.asarray(np.sqrt(np.square(features - query).sum(1)), dtype=np.float64)
 
 
 def _without(

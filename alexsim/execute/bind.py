@@ -11,9 +11,7 @@ from alexsim.execute.aten.update import Constants, adamw, adamw_corrections, sgd
 from alexsim.execute.context import Run, StepContext
 from alexsim.execute.memory import Memory
 from alexsim.execute.random import dropout_keep
-from alexsim.network.layers import (
-    Dropout,
-)
+from alexsim.network.layers import Dropout
 from alexsim.network.network import Part
 from alexsim.network.update_rules import UPDATES
 from alexsim.plan.records import Op, OpKind, Plan
@@ -57,8 +55,8 @@ def _upload(op: Op, memory: Memory) -> Run:
 
     def run(context: StepContext) -> None:
         whole = len(context.images) > count
-        own = context.images[first : first + count] if whole else context.images
-        images.copy_(own, non_blocking=True)
+        share = context.images[first : first + count] if whole else context.images
+        images.copy_(share, non_blocking=True)
         if labels is not None:
             labels.copy_(context.labels, non_blocking=True)
 
@@ -108,10 +106,10 @@ def _loss(bound: Bound) -> Run:
     answers = bound.part.layer is plan.network.layers[-1]
 
     def run(context: StepContext) -> None:
-        own = probabilities.gather(1, index)
-        losses = own.clamp_min(tiny).log_().neg_().squeeze_(1)
-        above = (probabilities > own).sum(1)
-        level = (probabilities == own).sum(1).clamp_min_(1)
+        correct = probabilities.gather(1, index)
+        losses = correct.clamp_min(tiny).log_().neg_().squeeze_(1)
+        above = (probabilities > correct).sum(1)
+        level = (probabilities == correct).sum(1).clamp_min_(1)
         # Among equal guesses, each is as likely to be named first.
         top1 = 1 - ((1 - above) / level).clamp_(0, 1)
         top5 = 1 - ((5 - above) / level).clamp_(0, 1)
@@ -129,7 +127,7 @@ def _loss(bound: Bound) -> Run:
         context.top1 = torch.cat([context.top1, top1])
         context.top5 = torch.cat([context.top5, top5])
 
-    # What is reported is the last head's: the others only help it to learn.
+    # Only the last head's loss is reported: the others only help it to learn.
     return run if answers else _nothing
 
 
@@ -153,7 +151,7 @@ def _update(bound: Bound) -> Run:
         if updates is not None:
             corrections = adamw_corrections(updates, h.momentum, h.beta2)
         for (role, value, speed), grad, square in zip(values, grads, squares, strict=True):
-            rate, decay = h.of(optimizer, layer, role)
+            rate, decay = h.rate_and_decay(optimizer, layer, role)
             c = Constants(rate, decay, h.momentum, h.nesterov, h.beta2, h.epsilon, share)
             if optimizer == "sgd-2012":
                 sgd_2012(value, speed, grad, c)

@@ -58,18 +58,18 @@ class Constants:
         """Put a step's numbers there; only what changed, and without waiting for the card."""
         h = hyperparameters
         if h != self._set:
-            for layer, own in self._weights.items():
-                rate, decay = h.of("sgd-2012", layer, Role.WEIGHT)
-                _fill(own, h.momentum, decay, rate)
-            rate, decay = h.of("sgd-2012", "", Role.BIAS)
+            for layer, constants in self._weights.items():
+                rate, decay = h.rate_and_decay("sgd-2012", layer, Role.WEIGHT)
+                _fill(constants, h.momentum, decay, rate)
+            rate, decay = h.rate_and_decay("sgd-2012", "", Role.BIAS)
             _fill(self.bias, h.momentum, decay, rate)
             self._set = h
         self.step.fill_(step)
 
 
-def _fill(own: Tensor, *values: float) -> None:
+def _fill(target: Tensor, *values: float) -> None:
     for index, value in enumerate(values):
-        own[index].fill_(value)
+        target[index].fill_(value)
 
 
 class Binder:
@@ -177,7 +177,7 @@ class Binder:
             loss.cross_entropy(probabilities, labels, losses, top1, top5)
             context.losses, context.top1, context.top5 = losses, top1, top5
 
-        # What is reported is the last head's: the others only help it to learn.
+        # Only the last head's loss is reported: the others only help it to learn.
         return run if op.layer == self._plan.network.layers[-1].name else lambda _: None
 
     def _grad_input(self, op: Op, part: Part) -> Callable[[], None]:
@@ -234,14 +234,15 @@ class Binder:
         )
 
     def _update(self, op: Op, part: Part) -> Callable[[], None]:
-        of_weight, of_bias = self._constants.weight(part.layer.name), self._constants.bias
+        weight_constants = self._constants.weight(part.layer.name)
+        bias_constants = self._constants.bias
         weight, speed, bias, bias_speed, dbias = self._operands(
             op, "weight", "weight.momentum", "bias", "bias.momentum", "dbias"
         )
         dweight = None if op.fused else self._memory.operand(op, "dweight")
 
         def run() -> None:
-            update.sgd(weight, speed, dweight, of_weight)
-            update.sgd(bias, bias_speed, dbias, of_bias)
+            update.sgd(weight, speed, dweight, weight_constants)
+            update.sgd(bias, bias_speed, dbias, bias_constants)
 
         return run

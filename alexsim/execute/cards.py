@@ -1,7 +1,7 @@
 """Virtual GPUs on CUDA: a stream each, events between them, exchanges over PCIe or peer to peer.
 
 Every device enqueues its ops on its own stream, in issue order; the host runs ahead. What one
-device must not do before another has done something is said by events, which streams wait for.
+device must not do before another has done something is ordered by events that streams await.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 
 from alexsim.errors import AlexsimError
+from alexsim.plan.choices import TransportName
 from alexsim.plan.exchanges import Exchange
 from alexsim.plan.records import Op
-from alexsim.plan.spec import TransportName
 from alexsim.trace import Span
 
 
@@ -38,7 +38,7 @@ def places(device: str, count: int) -> list[torch.device]:
 def cap(place: torch.device, budget_bytes: int | None) -> None:
     """Let PyTorch's allocator refuse what goes beyond this process's budget on a card, scratch of
     libraries included. A context, and what bypasses the allocator, still escape it:
-    ``process_bytes`` tells them."""
+    ``process_bytes`` counts them."""
     if place.type == "cuda" and budget_bytes is not None:
         total = torch.cuda.get_device_properties(place).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, budget_bytes / total), place)
@@ -132,7 +132,7 @@ class Cards:
         arrived[device] = _event()
 
     def passed(self, barrier: str) -> bool:
-        """Whether all have arrived; then this stream waits for all of theirs."""
+        """Whether all have arrived; then this stream waits for all their streams."""
         arrived = self._arrived.get(barrier, {})
         if len(arrived) < self._devices:
             return False
@@ -142,30 +142,30 @@ class Cards:
 
     def reduce(self, device: int, layer: str, gradients: Sequence[torch.Tensor]) -> None:
         """Note how far the device's stream is; the last device's sums all gradients."""
-        begun = self._begun.setdefault(layer, [])
-        begun.append(_Begun(device, gradients, _event()))
-        if len(begun) < self._devices:
+        parts = self._begun.setdefault(layer, [])
+        parts.append(_Begun(device, gradients, _event()))
+        if len(parts) < self._devices:
             return
         del self._begun[layer]
-        first, *others = sorted(begun, key=lambda one: one.device)
+        first, *others = sorted(parts, key=lambda part: part.device)
         # What crosses between two cards runs on a stream of either.
-        places = {one.gradients[0].device for one in begun}
+        places = {part.gradients[0].device for part in parts}
         streams = [torch.cuda.current_stream(place) for place in places]
         for stream in streams:
-            for one in begun:
-                stream.wait_event(one.ready)
+            for part in parts:
+                stream.wait_event(part.ready)
         for index, total in enumerate(first.gradients):
             for other in others:
                 total.add_(other.gradients[index].to(total.device))
             for other in others:
                 other.gradients[index].copy_(total)
         done = [stream.record_event() for stream in streams]
-        for one in begun:
-            self._summed.setdefault(one.device, []).extend(done)
+        for part in parts:
+            self._summed.setdefault(part.device, []).extend(done)
 
     def reduced(self, device: int) -> bool:
-        """Whether all devices have begun what this one has; then its stream waits for the sums."""
-        if any(one.device == device for begun in self._begun.values() for one in begun):
+        """Whether all devices have begun this device's sums; then its stream waits for them."""
+        if any(part.device == device for parts in self._begun.values() for part in parts):
             return False
         for event in self._summed.pop(device, []):
             torch.cuda.current_stream().wait_event(event)
@@ -173,7 +173,7 @@ class Cards:
 
 
 def packed(x: torch.Tensor) -> torch.Tensor:
-    """``x`` as one run of bytes, in the order in which it lies: only such cross PCIe unaided."""
+    """``x`` as one run of bytes, in the order in which it lies: only runs cross PCIe unaided."""
     return (x.permute(0, 2, 3, 1) if _channels_last(x) else x).contiguous()
 
 
@@ -193,7 +193,7 @@ def _event() -> torch.cuda.Event:
 
 
 class Timeline:
-    """When ops ran on a card: events around each one, read when the step is over.
+    """When ops ran on a card: events around each op, read when the step is over.
 
     ``begin`` is the zero of all devices' times.
     """

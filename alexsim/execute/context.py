@@ -1,4 +1,4 @@
-"""What a step is asked for, and what it gives: hyperparameters, images, losses."""
+"""What a step takes and gives: hyperparameters, images, losses."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from alexsim.execute.choices import Device, Precision
-from alexsim.network.layers import (
-    Role,
-)
+from alexsim.network.layers import Role
 from alexsim.network.update_rules import BETA2, EPSILON, Optimizer
 
 Tensor = torch.Tensor
@@ -25,7 +23,7 @@ class Hyperparameters:
 
     weight_rate: float = 0.01
     bias_rate: float = 0.01
-    """Of all that is no weight, with ``sgd-2012``; the other rules have one rate for everything."""
+    """Of biases, scales and shifts, with ``sgd-2012``; other rules have one rate for everything."""
     momentum: float = 0.9
     """Of ``adamw``: beta1."""
     weight_decay: float = 0.0005
@@ -43,14 +41,14 @@ class Hyperparameters:
         """The rate of a layer's weights."""
         return dict(self.layer_rates).get(layer, self.weight_rate)
 
-    def of(self, optimizer: Optimizer, layer: str, role: Role) -> tuple[float, float]:
-        """Rate and decay of a layer's parameter: the one place that tells weights from others."""
-        of_weight = self.weight_rate_of(layer), self.weight_decay
+    def rate_and_decay(self, optimizer: Optimizer, layer: str, role: Role) -> tuple[float, float]:
+        """Rate and decay of a layer's parameter: the only place that tells weights from others."""
+        weight_constants = self.weight_rate_of(layer), self.weight_decay
         if role == Role.WEIGHT:
-            return of_weight
+            return weight_constants
         if optimizer == "sgd-2012":
             return self.bias_rate, 0.0
-        return of_weight if self.decay_all else (of_weight[0], 0.0)
+        return weight_constants if self.decay_all else (weight_constants[0], 0.0)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -92,4 +90,4 @@ class Choices:
     graph: bool = False
     """Capture a training step as a CUDA graph, and replay it."""
     replica: int = 0
-    """Which of the plan's replicas this is; it has images of its own."""
+    """Which of the plan's replicas this is, each with its share of the images."""

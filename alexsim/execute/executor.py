@@ -30,7 +30,7 @@ class Executor:
     Args:
         plan: made for a backend, ``aten`` or ``triton``.
         choices: how to run it; what differs from the defaults may be given by name.
-        mine: devices of this process, all by default; ``transport`` then leads to the others.
+        devices: devices of this process, all by default; ``transport`` then leads to the others.
         place: where they are, if not where ``places`` puts them.
         transport: how exchanges travel; chosen if None.
 
@@ -44,10 +44,10 @@ class Executor:
         plan: Plan,
         choices: Choices | None = None,
         *,
-        mine: tuple[int, ...] | None = None,
+        devices: tuple[int, ...] | None = None,
         place: torch.device | None = None,
         transport: Transport | None = None,
-        **given: object,
+        **changes: object,
     ) -> None:
         if plan.spec.backend not in ("aten", "triton"):
             raise ValueError(
@@ -57,14 +57,14 @@ class Executor:
             raise ValueError("the plan has one of the devices that it needs")
         if plan.replicas > 1 and transport is None:
             raise ValueError("replicas need a transport to each other")
-        self.choices = replace(choices or Choices(), **given)  # type: ignore[arg-type]
+        self.choices = replace(choices or Choices(), **changes)  # type: ignore[arg-type]
         set_allocators()
         self.plan = plan
         count = len(plan.devices)
         where = [place] * count if place else places(self.choices.device, count)
         self.runners = [
             DeviceRunner(plan, plan.devices[index], where[index], self.choices)
-            for index in (range(count) if mine is None else mine)
+            for index in (range(count) if devices is None else devices)
         ]
         self.on_cuda = where[0].type == "cuda"
         if self.on_cuda:
@@ -126,11 +126,11 @@ class Executor:
     def state(self) -> dict[str, torch.Tensor]:
         """Weights and momentum by name (``conv1.a.weight``) that the devices here hold all of; as
         views of their memory where one device does."""
-        own = self.parameters()
+        buffers = self.parameters()
         return {
-            name: stored.joined(own)
+            name: stored.joined(buffers)
             for name, stored in self._stored.items()
-            if all(held.buffer in own for held in stored.needed)
+            if all(held.buffer in buffers for held in stored.needed)
         }
 
     def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
@@ -139,9 +139,9 @@ class Executor:
             missing = sorted(self._stored.keys() - state.keys())
             unknown = sorted(state.keys() - self._stored.keys())
             raise ValueError(f"state: missing {missing}, unknown {unknown}")
-        own = self.parameters()
+        buffers = self.parameters()
         for name, stored in self._stored.items():
-            stored.spread(state[name], own)
+            stored.spread(state[name], buffers)
 
     def step(
         self,
@@ -167,7 +167,7 @@ class Executor:
         one_card = len({runner.place for runner in self.runners}) == 1
         timed = any(runner.timeline for runner in self.runners)
         graph = self.choices.graph and one_card and not timed
-        return _own(self._replay(context) if graph else self._run(context))
+        return _copied(self._replay(context) if graph else self._run(context))
 
     def evaluate(self, images: torch.Tensor, labels: torch.Tensor) -> StepContext:
         """Forward only, with every unit kept and scaled; changes no weight."""
@@ -179,22 +179,22 @@ class Executor:
             training=False,
             hyperparameters=Hyperparameters(),
         )
-        return _own(self._run(context))
+        return _copied(self._run(context))
 
     def activation(self, layer: str) -> torch.Tensor:
-        """What a layer put out last, its columns side by side: ``[N, ...]``, a copy.
+        """The latest output of a layer, its columns side by side: ``[N, ...]``, a copy.
 
         It is there as long as the plan keeps it: with policy ``as-released``, to the next step. Of
         layers that a hybrid plan splits, it is that of the last turn's images.
         """
         parts = self.plan.network.parts_of(layer)
-        found = [
+        columns = [
             runner.memory.buffer(name).cpu()
             for part in parts
             for runner in self.runners
             if runner.memory.has(name := activation(runner.device.index, layer, part.column))
         ]
-        return torch.cat(found, 0 if parts[0].copied else 1)
+        return torch.cat(columns, 0 if parts[0].copied else 1)
 
     def record(self, on: bool = True) -> None:
         """Time every op from now on, or none; forgets what was timed before."""
@@ -223,7 +223,7 @@ class Executor:
         return Trace(spans=tuple(spans))
 
     def first_not_finite(self) -> str:
-        """The first activation, in order, that is not finite; or parameter; or nothing.
+        """The first activation, in order, that is not finite; else parameter; else empty.
 
         A step that puts out NaN has updated every weight with it: activations tell where it began.
         """
@@ -251,7 +251,7 @@ class Executor:
 
     @property
     def process_bytes(self) -> dict[str, int]:
-        """What the driver counts per device: known only where each has a process of its own."""
+        """What the driver counts per device: known only where each device is a process."""
         return {}
 
     @property
@@ -283,12 +283,12 @@ class Executor:
                 torch.cuda.current_stream(runner.place).wait_stream(runner.stream)
 
     def _replay(self, context: StepContext) -> StepContext:
-        """Replay the captured step on this minibatch; the first ones run as they are."""
+        """Replay the captured step on this minibatch; the first steps run as they are."""
         if self._captured is None:
             self._captured = _Captured()
         captured = self._captured
         if captured.warm_ups:
-            # Kernels compile and choose their algorithms in steps that nobody captures.
+            # Kernels compile and choose their algorithms in steps that are not captured.
             captured.warm_ups -= 1
             return self._run(context)
         # Images come from wherever the caller has them: that is no part of the graph.
@@ -312,8 +312,8 @@ class _Captured:
         self.context: StepContext | None = None
 
 
-def _own(context: StepContext) -> StepContext:
-    """The same with results of its own: the next step writes where these were."""
-    found = (context.losses, context.top1, context.top5)
-    losses, top1, top5 = (None if value is None else value.clone() for value in found)
+def _copied(context: StepContext) -> StepContext:
+    """The same with copies of the results: the next step overwrites these."""
+    results = (context.losses, context.top1, context.top5)
+    losses, top1, top5 = (None if value is None else value.clone() for value in results)
     return replace(context, losses=losses, top1=top1, top5=top5)

@@ -17,7 +17,7 @@ _TOP_PAD_BYTES = 64 * 1024**2
 
 
 def set_allocators() -> None:
-    """Set both so; glibc's malloc only where the C library has ``mallopt``."""
+    """Set both allocators so; glibc's malloc only where the C library has ``mallopt``."""
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     if not sys.platform.startswith("linux"):
         return

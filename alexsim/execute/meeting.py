@@ -2,7 +2,7 @@
 
 torchrun may keep a store over its attempts, with the addresses of processes that are gone, and its
 agents count attempts each for itself. So processes agree on a name that nobody used before, and
-everything else of theirs stands under it.
+all their other keys stand under it.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _LOOK_S = 0.02
 def agreed_name(store: Any, rank: int, size: int, limit_s: float) -> str:
     """A name that all ``size`` processes of this attempt have agreed on, and only they.
 
-    Every process leaves a sign of its own. The first one collects them and proposes a name for
-    just these signs, again whenever one has changed: it was that of a process that is gone. Once
-    all have agreed to a proposal, it says so.
+    Every process leaves a random sign. The first process collects them and proposes a name for
+    just these signs, again whenever a sign has changed: it was that of a process that is gone.
+    Once all have agreed to a proposal, it says so.
 
     Args:
         store: of ``torch.distributed``.
@@ -31,21 +31,21 @@ def agreed_name(store: Any, rank: int, size: int, limit_s: float) -> str:
         limit_s: how long to wait for the others.
 
     Raises:
-        RuntimeError: not all have come; names who has not.
+        RuntimeError: not all have come; names those that have not.
     """
     sign = uuid.uuid4().hex
     store.set(f"sign/{rank}", sign)
     until = time.monotonic() + limit_s
-    return _first(store, size, until) if rank == 0 else _other(store, rank, sign, until)
+    return _propose(store, size, until) if rank == 0 else _agree(store, rank, sign, until)
 
 
-def _first(store: Any, size: int, until: float) -> str:
+def _propose(store: Any, size: int, until: float) -> str:
     signs: list[str] = []
     name = ""
     while True:
-        found = [_read(store, f"sign/{rank}") for rank in range(size)]
-        if found != signs:
-            signs, name = found, uuid.uuid4().hex
+        current = [_read(store, f"sign/{rank}") for rank in range(size)]
+        if current != signs:
+            signs, name = current, uuid.uuid4().hex
             store.set("proposal", json_text({"name": name, "signs": signs}))
         missing = [r for r in range(1, size) if not _read(store, f"{name}/agreed/{r}")]
         if not missing:
@@ -54,7 +54,7 @@ def _first(store: Any, size: int, until: float) -> str:
         _wait(until, f"rank {', '.join(map(str, missing))} did not come")
 
 
-def _other(store: Any, rank: int, sign: str, until: float) -> str:
+def _agree(store: Any, rank: int, sign: str, until: float) -> str:
     while True:
         proposal = json.loads(_read(store, "proposal") or '{"name": "", "signs": []}')
         name, signs = proposal["name"], proposal["signs"]

@@ -17,7 +17,7 @@ from alexsim.units import format_bytes
 
 CPU = torch.device("cpu")
 _INTEGERS = {2: torch.int16, 8: torch.int64}
-"""What is no float: bits of pooling windows, and labels."""
+"""By item size, what holds no floats: bits of pooling windows, and labels."""
 
 
 class Ledger:
@@ -68,7 +68,7 @@ class Memory:
         try:
             self.arena = torch.empty(size, dtype=torch.uint8, device=place)
         except (RuntimeError, TypeError) as error:
-            # Torch has no kind of its own for memory of the host, nor for sizes beyond 64 bits.
+            # Torch has no error class for memory of the host, nor for sizes beyond 64 bits.
             raise MemoryBudgetError(
                 f"{device.name} needs {format_bytes(size)}, more than can be had here on {place}"
             ) from error
@@ -100,7 +100,7 @@ class Memory:
         return self._views[name]
 
     def block_of(self, names: tuple[str, ...]) -> torch.Tensor:
-        """Buffers that lie side by side, as one tensor; a single one as itself."""
+        """Buffers that lie side by side, as one tensor; a single buffer as itself."""
         if len(names) == 1:
             return self.buffer(names[0])
         first, *_, last = (self._buffers[name] for name in names)

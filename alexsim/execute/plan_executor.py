@@ -59,7 +59,7 @@ class PlanExecutor(Protocol):
 
     @property
     def process_bytes(self) -> dict[str, int]:
-        """What the driver counts per device: known only where each has a process of its own."""
+        """What the driver counts per device: known only where each device is a process."""
 
     def close(self) -> None:
         """Give back what outlives the object."""

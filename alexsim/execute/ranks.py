@@ -1,4 +1,4 @@
-"""A plan over processes: each runs its own device's ops; used like ``Executor``, by all at once."""
+"""A plan over processes: each runs one device's ops; used like ``Executor``, by all at once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Ranks:
 
     Every method is called by all processes, in the same order. ``step`` and ``evaluate`` take the
     images of this process's part of the minibatch, and give the losses of all of it; ``state`` is
-    whole in the first process, and its own part elsewhere; ``load_state`` takes the first one's.
+    whole in the first process, and a part elsewhere; ``load_state`` takes the first process's.
 
     Raises:
         MemoryBudgetError: this device's plan does not fit.
@@ -41,10 +41,10 @@ class Ranks:
         # Processes of a host have a card each, or all share one.
         self._place = places(choices.device, world.on_host)[world.local]
         cap(self._place, choices.budget_bytes)
-        self._own = Executor(
+        self._executor = Executor(
             plan,
             replace(choices, replica=world.replica),
-            mine=(self._column,),
+            devices=(self._column,),
             place=self._place,
             transport=self.wire,
         )
@@ -54,40 +54,40 @@ class Ranks:
 
     def initialise(self) -> None:
         """Draw the first weights; all replicas draw the same."""
-        self._own.initialise()
+        self._executor.initialise()
 
     def state(self) -> dict[str, torch.Tensor]:
         """Weights and momentum by name: all of them in the first process."""
-        world, held = self.world, self._own.parameters()
-        places = [one for _, stored in sorted(self._stored.items()) for one in stored.needed]
-        for tag, one in enumerate(places):
-            rank = one.index
+        world, buffers = self.world, self._executor.parameters()
+        needed = [held for _, stored in sorted(self._stored.items()) for held in stored.needed]
+        for tag, held in enumerate(needed):
+            rank = held.index
             if world.replica or not rank:
                 continue
             if world.first:
-                held[one.buffer] = torch.empty(one.shape)
-                with world.named(f"weights {one.buffer}", (rank,)):
-                    received = held[one.buffer]
+                buffers[held.buffer] = torch.empty(held.shape)
+                with world.named(f"weights {held.buffer}", (rank,)):
+                    received = buffers[held.buffer]
                     world.wait(dist.irecv(received, rank, tag=_STATE + tag, group=world.all))
             elif rank == self._column:
-                with world.named(f"weights {one.buffer}", (0,)):
-                    sent = held[one.buffer].cpu().contiguous()
+                with world.named(f"weights {held.buffer}", (0,)):
+                    sent = buffers[held.buffer].cpu().contiguous()
                     world.wait(dist.isend(sent, 0, tag=_STATE + tag, group=world.all))
         return {
-            name: stored.joined(held)
+            name: stored.joined(buffers)
             for name, stored in self._stored.items()
-            if all(one.buffer in held for one in stored.needed)
+            if all(held.buffer in buffers for held in stored.needed)
         }
 
     def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
         """Take over the first process's state; the others' arguments are not looked at."""
-        own = self._own.parameters()
+        buffers = self._executor.parameters()
         for name, stored in sorted(self._stored.items()):
             if self.world.first:
                 tensor = state[name].cpu().contiguous()
             else:
                 tensor = torch.empty(stored.shape)
-            stored.spread(self.world.told(tensor), own)
+            stored.spread(self.world.broadcast(tensor), buffers)
 
     def step(
         self,
@@ -99,7 +99,7 @@ class Ranks:
     ) -> StepContext:
         """Train on this process's images; the losses are those of all replicas."""
         before = (self.wire.exchanged_bytes, self.wire.reduced_bytes)
-        context = self._own.step(
+        context = self._executor.step(
             images, self._labels(labels), step=step, hyperparameters=hyperparameters
         )
         self._exchanged += self.wire.exchanged_bytes - before[0]
@@ -109,33 +109,33 @@ class Ranks:
 
     def evaluate(self, images: torch.Tensor, labels: torch.Tensor) -> StepContext:
         """Forward only."""
-        return self._together(self._own.evaluate(images, self._labels(labels)))
+        return self._together(self._executor.evaluate(images, self._labels(labels)))
 
-    def _labels(self, own: torch.Tensor) -> torch.Tensor:
+    def _labels(self, labels: torch.Tensor) -> torch.Tensor:
         """A hybrid plan's loss is computed where column a is, for everybody's images."""
-        return self.world.gathered(own).flatten() if self.world.hybrid else own
+        return self.world.gathered(labels).flatten() if self.world.hybrid else labels
 
     def _together(self, context: StepContext) -> StepContext:
-        found = torch.zeros(3, self.plan.images // self.plan.replicas)
+        results = torch.zeros(3, self.plan.images // self.plan.replicas)
         if context.losses is not None:
             assert context.top1 is not None
             assert context.top5 is not None
             rows = (context.losses, context.top1, context.top5)
-            found = torch.stack([row.float().cpu() for row in rows])
+            results = torch.stack([row.float().cpu() for row in rows])
         # The loss is computed where column a is.
-        losses, top1, top5 = self.world.gathered(found)[:: self.world.columns].unbind(1)
+        losses, top1, top5 = self.world.gathered(results)[:: self.world.columns].unbind(1)
         return replace(context, losses=losses.flatten(), top1=top1.flatten(), top5=top5.flatten())
 
     def first_not_finite(self) -> str:
         """The first tensor that is not finite, of any process."""
-        found = self.world.each({"what": self._own.first_not_finite()})
-        return next((str(one["what"]) for one in found if one["what"]), "")
+        records = self.world.each({"tensor": self._executor.first_not_finite()})
+        return next((str(record["tensor"]) for record in records if record["tensor"]), "")
 
     def record(self, on: bool = True) -> None:
         """Time every op from now on, or none; forgets what was timed before."""
         if on:
             self._offset_s = self._clock_offset()
-        self._own.record(on)
+        self._executor.record(on)
 
     def trace(self) -> Trace:
         """What was timed since ``record``, on the first process's clock.
@@ -143,13 +143,13 @@ class Ranks:
         Devices are numbered through all replicas: of two columns, ``gpu2`` is column a of the
         second replica.
         """
-        spans = [asdict(span) for span in self._own.trace().spans]
+        spans = [asdict(span) for span in self._executor.trace().spans]
         for span in spans:
             span["device"], span["device_index"] = f"gpu{self.world.rank}", self.world.rank
             span["start_s"] += self._offset_s
             span["end_s"] += self._offset_s
-        found = self.world.each({"spans": spans})
-        return Trace(spans=tuple(Span(**span) for one in found for span in one["spans"]))
+        records = self.world.each({"spans": spans})
+        return Trace(spans=tuple(Span(**span) for record in records for span in record["spans"]))
 
     def _clock_offset(self) -> float:
         """What to add to this process's clock: half-way between a question and its answer, the
@@ -175,13 +175,13 @@ class Ranks:
 
     def crossed_bytes_per_step(self) -> tuple[int, int]:
         """What all processes have received of each other's activations and their gradients, and
-        the weights' gradients that they have summed, on average over the steps trained here; of
-        none, what the plan says."""
-        found = self.world.each({"exchanged": self._exchanged, "reduced": self._reduced})
+        the weights' gradients that they have summed, on average over the steps trained here;
+        without steps, what the plan says."""
+        records = self.world.each({"exchanged": self._exchanged, "reduced": self._reduced})
         if not self._steps:
             return self.plan.exchanged_bytes, self.plan.reduced_bytes
         exchanged, reduced = (
-            sum(int(one[key]) for one in found) // max(1, self._steps)
+            sum(int(record[key]) for record in records) // max(1, self._steps)
             for key in ("exchanged", "reduced")
         )
         return exchanged, reduced
@@ -189,15 +189,15 @@ class Ranks:
     @property
     def peak_bytes(self) -> dict[str, int]:
         """Most memory that each device of all replicas has held."""
-        found = self.world.each(self._own.peak_bytes)
-        return {f"gpu{rank}": int(*one.values()) for rank, one in enumerate(found)}
+        records = self.world.each(self._executor.peak_bytes)
+        return {f"gpu{rank}": int(*record.values()) for rank, record in enumerate(records)}
 
     @property
     def process_bytes(self) -> dict[str, int]:
         """What the driver counts for each device's process on a card; {} without."""
-        own = process_bytes() if self._place.type == "cuda" else None
-        found = (one["bytes"] for one in self.world.each({"bytes": own}))
-        return {f"gpu{rank}": held for rank, held in enumerate(found) if held is not None}
+        counted = process_bytes() if self._place.type == "cuda" else None
+        counts = (record["bytes"] for record in self.world.each({"bytes": counted}))
+        return {f"gpu{rank}": count for rank, count in enumerate(counts) if count is not None}
 
     def close(self) -> None:
         """Lift the cap; the processes go on, and so do their connections."""

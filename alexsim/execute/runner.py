@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _TRANSFER = (OpKind.POST, OpKind.WAIT)
 _COLLECTIVE = (OpKind.ALL_GATHER, OpKind.REDUCE_SCATTER)
 _BETWEEN = (*_TRANSFER, *_COLLECTIVE, OpKind.BARRIER, OpKind.ALL_REDUCE)
-"""What the transport does."""
+"""Kinds that the transport performs."""
 _EVENTS = 2000
 """Ops that are timed to learn what timing costs."""
 
@@ -40,7 +40,7 @@ class _Joint:
     received: tuple[Exchange, ...]
     arrived: int = 0
     worked_s: float = 0.0
-    """What sending and receiving took before it was found that another device must go first."""
+    """What sending and receiving took before the op had to wait for another device."""
 
 
 class DeviceRunner:
@@ -65,7 +65,7 @@ class DeviceRunner:
             self.constants = Constants(place)
             binder = Binder(plan, self.memory, self.constants, choices)
         self._exchanges = {exchange.name: exchange for exchange in plan.posted}
-        collectives = {one.name: one for one in plan.collectives}
+        collectives = {collective.name: collective for collective in plan.collectives}
         self._joint = {
             op.id: _Joint(
                 op=op,
@@ -91,7 +91,7 @@ class DeviceRunner:
             if context.uploaded and op.kind == OpKind.UPLOAD:
                 continue
             if op.kind in _COLLECTIVE:
-                # Whoever begins the next has ended the last: then what was sent there is free.
+                # Who begins the next has ended the last: then what was sent there is free.
                 yield from self._until_done(begun, None, context, transport)
                 self._begin(op, transport)
                 begun = op
@@ -130,7 +130,7 @@ class DeviceRunner:
         operands = joint.op.operands
         adds = joint.op.kind == OpKind.REDUCE_SCATTER
         for exchange in joint.received[joint.arrived :]:
-            # A sum that the device has no part of itself begins with the first that comes.
+            # A sum that the device has no part of itself begins with the first part that comes.
             lands = adds and (joint.arrived > 0 or operands["total"][0] in joint.op.reads)
             name = operands["landing"][0] if lands else exchange.target_buffer
             target = self.memory.buffer(name)

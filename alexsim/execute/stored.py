@@ -44,8 +44,8 @@ class Stored:
     def joined(self, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """All of it, out of the tensors of its buffers; a view where one buffer is enough, else on
         the CPU: the buffers may be of several cards, or have come from another process."""
-        found = [tensors[held.buffer] for held in self.needed]
-        return torch.cat([one.cpu() for one in found]) if len(found) > 1 else found[0]
+        parts = [tensors[held.buffer] for held in self.needed]
+        return torch.cat([part.cpu() for part in parts]) if len(parts) > 1 else parts[0]
 
     def spread(self, whole: torch.Tensor, tensors: Mapping[str, torch.Tensor]) -> None:
         """Copy it into those of its buffers that are among ``tensors``."""
@@ -59,7 +59,7 @@ def stored_parameters(plan: Plan) -> dict[str, Stored]:
     """By saved name: ``conv1.a.weight``, ``conv1.a.weight.momentum`` ..."""
     rule = RULES[plan.spec.optimizer]
     device_of = {column: device for device in plan.devices for column in device.columns}
-    found = {}
+    stored = {}
     for parts in plan.network.parts:
         if not parts[0].parameters_by_name:
             continue
@@ -69,37 +69,37 @@ def stored_parameters(plan: Plan) -> dict[str, Stored]:
             names |= {f"{p.name}.{kept}": p.name for p in parts[0].trained for kept in rule.state}
             if rule.counts_updates and parts[0].trained:
                 names[UPDATES] = ""
-        # Columns have weights of their own, unless they are parts of a network of one column.
-        for one in [parts] if plan.spec.partition == "hybrid" else [(part,) for part in parts]:
+        # Columns have separate weights, unless they are parts of a network of one column.
+        for columns in [parts] if plan.spec.partition == "hybrid" else [(part,) for part in parts]:
             for name, parameter_name in names.items():
-                found[f"{layer}.{letter(one[0].column)}.{name}"] = _stored(
-                    one, name, parameter_name, plan.network, device_of
+                stored[f"{layer}.{letter(columns[0].column)}.{name}"] = _stored(
+                    columns, name, parameter_name, plan.network, device_of
                 )
-    return found
+    return stored
 
 
 def _stored(
     parts: tuple[Part, ...],
     name: str,
-    of: str,
+    parameter_name: str,
     network: Network,
     device_of: Mapping[int, DevicePlan],
 ) -> Stored:
     places = []
     for part in parts:
         device = device_of[part.column]
-        shape = part.parameters_by_name[of].shape if of else (1,)
+        shape = part.parameters_by_name[parameter_name].shape if parameter_name else (1,)
         places.append(
             Held(
                 device=device.name,
                 index=device.index,
                 buffer=parameter(device.index, part, name),
                 shape=shape,
-                first=rows_before(network, part) if of else 0,
+                first=rows_before(network, part) if parameter_name else 0,
             )
         )
     # Where a layer is split, its parts' counts of updates are copies all the same.
-    alike = parts[0].copied or not of
+    alike = parts[0].copied or not parameter_name
     rows = places[0].shape[0] if alike else sum(held.shape[0] for held in places)
     return Stored(shape=(rows, *places[0].shape[1:]), places=tuple(places))
 

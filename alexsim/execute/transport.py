@@ -96,5 +96,5 @@ class InProcess:
                 other[index].copy_(total)
 
     def reduced(self, device: int) -> bool:
-        """Whether all devices have begun what this one has."""
+        """Whether all devices have begun the sums that this device has."""
         return not any(device in begun for begun in self._sums.values())

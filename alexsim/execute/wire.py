@@ -43,7 +43,7 @@ class Wire:
         self.reduced_bytes = 0
         """Of gradients that were summed with others'."""
         self._world = world
-        own = plan.devices[world.rank % world.columns].index
+        index = plan.devices[world.rank % world.columns].index
         shapes = {b.name: b.shape for device in plan.devices for b in device.buffers}
         first = world.replica * world.columns
         self._ends = {
@@ -51,11 +51,13 @@ class Wire:
                 host=_nhwc(shapes[exchange.source_buffer], pinned=pinned),
                 rank=first
                 + (
-                    exchange.target_index if exchange.source_index == own else exchange.source_index
+                    exchange.target_index
+                    if exchange.source_index == index
+                    else exchange.source_index
                 ),
                 tag=tag,
             )
-            for tag, exchanges in enumerate(_exchanges_of(plan, own))
+            for tag, exchanges in enumerate(_exchanges_of(plan, index))
             for exchange in exchanges
         }
         ranks = range(first, first + world.columns)
@@ -70,7 +72,7 @@ class Wire:
 
     def begin(self, exchanges: Sequence[Exchange], barriers: Sequence[str]) -> None:
         """Post all receives of a step: gloo sends only what it knows to be awaited, so that a late
-        one would cost another journey."""
+        receive would cost another round trip."""
         for exchange in exchanges:
             end = self._ends[exchange.name]
             with self._named(exchange, end):
@@ -88,7 +90,7 @@ class Wire:
                 ]
 
     def post(self, exchange: Exchange, source: torch.Tensor) -> None:
-        """Send a copy, once the last one has left."""
+        """Send a copy, once the last copy has left."""
         end = self._ends[exchange.name]
         with self._named(exchange, end):
             if end.work is not None:
@@ -137,7 +139,7 @@ class Wire:
                 self._sum(layer, gradient)
             else:
                 self._small.append(gradient)
-        if sum(one.numel() for one in self._small) >= _BUCKET:
+        if sum(gradient.numel() for gradient in self._small) >= _BUCKET:
             self._flush(layer)
 
     def reduced(self, device: int) -> bool:
@@ -157,7 +159,7 @@ class Wire:
         return True
 
     def _flush(self, layer: str) -> None:
-        flat = torch.cat([one.reshape(-1).cpu() for one in self._small])
+        flat = torch.cat([gradient.reshape(-1).cpu() for gradient in self._small])
         self._flat.append((flat, self._small))
         self._small = []
         self._sum(layer, flat)
@@ -176,8 +178,8 @@ class Wire:
 def _exchanges_of(plan: Plan, device: int) -> Iterator[tuple[Exchange, ...]]:
     """A device's exchanges, by tag: of a collective, there is one from any device to another."""
     for exchange in plan.posted:
-        own = device in (exchange.source_index, exchange.target_index)
-        yield (exchange,) if own else ()
+        is_end = device in (exchange.source_index, exchange.target_index)
+        yield (exchange,) if is_end else ()
     for collective in plan.collectives:
         yield (*collective.sent_by(device), *collective.received_by(device))
 

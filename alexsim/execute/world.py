@@ -25,30 +25,30 @@ from alexsim.strict_json import json_text, json_value
 RENDEZVOUS = "ALEXSIM_RENDEZVOUS"
 """Variable that names where processes meet; without it, they meet as torchrun says."""
 LAUNCHER = "ALEXSIM_LAUNCHER"
-"""Variable with the id of the process that began this one."""
+"""Variable with the id of the process that began this process."""
 _LONG = timedelta(hours=24)
-"""Of the group in which the first process is waited for while it prepares the run."""
+"""Time limit of the group in which the first process is waited for while it prepares the run."""
 _JOINING = timedelta(minutes=5)
 """Processes begin, import PyTorch and look at the data at their own pace."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a process stands, as ``torchrun``, ``--processes`` or ``--strict`` said it."""
+    """A process's place in a run, from ``torchrun``, ``--processes`` or ``--strict``."""
 
     rank: int
     size: int
     host: int
     """Number of the machine, of those in the run."""
     local: int
-    """Which of its processes this one is."""
+    """Which of the machine's processes this is."""
     on_host: int
-    """How many it has."""
+    """Number of the machine's processes."""
     launcher: int = 0
     """The run's first process, where it began the others; 0 where ``torchrun`` began them all."""
 
     @staticmethod
-    def given() -> Place | None:
+    def from_environment() -> Place | None:
         """From the environment; None where this process is alone."""
         if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
             return None
@@ -86,7 +86,7 @@ class World:
 
     @property
     def replicas(self) -> int:
-        """How many there are."""
+        """Number of replicas."""
         return self.size // self.columns
 
     @property
@@ -97,7 +97,7 @@ class World:
     @property
     def part(self) -> tuple[int, int]:
         """Which of how many equal parts of a minibatch this process's device works on: its
-        replica's; in a hybrid plan, its own."""
+        replica's; in a hybrid plan, the device's."""
         return (self.rank, self.size) if self.hybrid else (self.replica, self.replicas)
 
     @property
@@ -106,10 +106,10 @@ class World:
         return True
 
     def shared(self, tensor: torch.Tensor) -> torch.Tensor:
-        """A tensor of the process that reads, in those that it reads for: in place."""
+        """The reading process's tensor, in the processes that it reads for: in place."""
         return tensor
 
-    def told(self, tensor: torch.Tensor, *, patient: bool = False) -> torch.Tensor:
+    def broadcast(self, tensor: torch.Tensor, *, patient: bool = False) -> torch.Tensor:
         """The first process's tensor, everywhere: in place.
 
         ``patient`` waits as long as it takes: the first process has something to do before.
@@ -126,14 +126,14 @@ class World:
         return [dict(record)]
 
     def any(self, flag: bool) -> bool:
-        """Whether a process says so."""
+        """Whether any process's flag is set."""
         return bool(self.gathered(torch.tensor(int(flag))).max())
 
     def refuse_differences(self, record: Mapping[str, Any]) -> None:
         """Every process must have been asked the same.
 
         Raises:
-            RunError: one has not; names the first difference from the first process.
+            RunError: a process has not; names the first difference from the first process.
         """
         first, *others = self.each(record)
         for rank, other in enumerate(others, start=1):
@@ -154,7 +154,7 @@ class Connected(World):
     Args:
         place: this process.
         columns: devices of a replica.
-        hybrid: whether the plan is, so that every device has images of its own.
+        hybrid: whether the plan is, so that every device has its share of the images.
         timeout_s: how long another process may be silent.
 
     Raises:
@@ -163,7 +163,7 @@ class Connected(World):
     """
 
     local: int
-    """Which of the host's processes this one is."""
+    """Which of the host's processes this is."""
     on_host: int
 
     def __init__(self, place: Place, *, columns: int, hybrid: bool, timeout_s: float) -> None:
@@ -177,7 +177,7 @@ class Connected(World):
         self.timeout = timedelta(seconds=timeout_s)
         meeting = os.environ.get(RENDEZVOUS, "env://")
         if meeting.startswith("file://"):
-            here(meeting, place.rank).touch()
+            arrival_file(meeting, place.rank).touch()
         try:
             limit = max(self.timeout, _JOINING)
             store, *_ = next(
@@ -198,7 +198,7 @@ class Connected(World):
         self.all = self._group([list(range(self.size))])
         """Every process."""
         self._patient = dist.new_group(timeout=_LONG)
-        hosts = [one["host"] for one in self.each({"host": self.host})]
+        hosts = [record["host"] for record in self.each({"host": self.host})]
         ranks = torch.arange(self.size).view(-1, columns)
         self.mesh = DeviceMesh.from_group(
             [self._group(ranks.t().tolist()), self._group(ranks.tolist())],
@@ -211,19 +211,19 @@ class Connected(World):
         """Processes that hold copies of the same weights: a column's of all replicas, or, of the
         convolutions of a hybrid plan, all."""
         self.alike = tuple(dist.get_process_group_ranks(self.gradients))
-        places = [(hosts[rank], rank if hybrid else rank // columns) for rank in range(self.size)]
-        fed = [[r for r in range(self.size) if places[r] == one] for one in sorted(set(places))]
+        feeds = [(hosts[rank], rank if hybrid else rank // columns) for rank in range(self.size)]
+        fed = [[r for r in range(self.size) if feeds[r] == feed] for feed in sorted(set(feeds))]
         self._feed = self._group(fed)
         self._fed = next(ranks for ranks in fed if self.rank in ranks)
 
-    def _group(self, of: Sequence[list[int]]) -> dist.ProcessGroup:
-        """The one of these groups that this process is in; every process must make all of them."""
+    def _group(self, rank_lists: Sequence[list[int]]) -> dist.ProcessGroup:
+        """The group among these that has this process; every process must make all of them."""
         # Threads of a group give up when its time is out: whoever ends waits for them.
-        made = [dist.new_group(ranks, timeout=self.timeout) for ranks in of]
-        found: dist.ProcessGroup = next(
-            group for group, ranks in zip(made, of, strict=True) if self.rank in ranks
+        groups = [dist.new_group(ranks, timeout=self.timeout) for ranks in rank_lists]
+        group: dist.ProcessGroup = next(
+            g for g, ranks in zip(groups, rank_lists, strict=True) if self.rank in ranks
         )
-        return found
+        return group
 
     @property
     def reads(self) -> bool:
@@ -236,7 +236,7 @@ class Connected(World):
                 self.wait(work)
         return tensor
 
-    def told(self, tensor: torch.Tensor, *, patient: bool = False) -> torch.Tensor:
+    def broadcast(self, tensor: torch.Tensor, *, patient: bool = False) -> torch.Tensor:
         with self.named("what the first process knows", range(self.size if self.first else 1)):
             group = self._patient if patient else self.all
             work = dist.broadcast(tensor, 0, group=group, async_op=True)
@@ -245,16 +245,16 @@ class Connected(World):
         return tensor
 
     def gathered(self, tensor: torch.Tensor) -> torch.Tensor:
-        found = [torch.empty_like(tensor) for _ in range(self.size)]
+        tensors = [torch.empty_like(tensor) for _ in range(self.size)]
         with self.named("results", range(self.size)):
-            self.wait(dist.all_gather(found, tensor, group=self.all, async_op=True))
-        return torch.stack(found)
+            self.wait(dist.all_gather(tensors, tensor, group=self.all, async_op=True))
+        return torch.stack(tensors)
 
     def each(self, record: Mapping[str, Any]) -> list[dict[str, Any]]:
-        own = torch.frombuffer(bytearray(json_text(record).encode()), dtype=torch.uint8)
-        sizes = self.gathered(torch.tensor([len(own)])).flatten().tolist()
+        encoded = torch.frombuffer(bytearray(json_text(record).encode()), dtype=torch.uint8)
+        sizes = self.gathered(torch.tensor([len(encoded)])).flatten().tolist()
         padded = torch.zeros(max(sizes), dtype=torch.uint8)
-        padded[: len(own)] = own
+        padded[: len(encoded)] = encoded
         rows = self.gathered(padded)
         return [
             json_value(row[:size].numpy().tobytes().decode())
@@ -271,7 +271,7 @@ class Connected(World):
         work.wait(self.timeout)
 
     @contextlib.contextmanager
-    def named(self, what: str, ranks: Sequence[int]) -> Iterator[None]:
+    def named(self, operation: str, ranks: Sequence[int]) -> Iterator[None]:
         """Turn a failure of the connection into one line that says of what, and with whom.
 
         ``ranks``: with whom it was; it may be with several, of which one has failed.
@@ -286,7 +286,7 @@ class Connected(World):
             others = [f"rank {rank}" for rank in ranks if rank != self.rank]
             whom = others[0] if len(others) == 1 else f"one of {', '.join(others)}"
             how = f"silent for {self.timeout.total_seconds():g} s" if silent else "gone"
-            raise TrainingError(f"rank {self.rank}: {what}: {whom} is {how}") from error
+            raise TrainingError(f"rank {self.rank}: {operation}: {whom} is {how}") from error
 
     def close(self) -> None:
         with contextlib.suppress(RuntimeError):
@@ -294,29 +294,29 @@ class Connected(World):
 
 
 def attempt() -> int:
-    """How often torchrun's agent here has begun its processes again after a failure of theirs."""
+    """How often torchrun's agent here has begun its processes again after a failure."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 def launch() -> str:
-    """What torchrun calls all attempts of a run; nothing where nobody gave it a name."""
+    """What torchrun calls all attempts of a run; empty where the run has no name."""
     name = os.environ.get("TORCHELASTIC_RUN_ID", "none")
     return "" if name == "none" else name
 
 
-def here(meeting: str, rank: int) -> Path:
+def arrival_file(meeting: str, rank: int) -> Path:
     """A file that says that a process has come to where they meet."""
     return Path(f"{meeting.removeprefix('file://')}-{rank}")
 
 
 def joined(place: Place | None, columns: int, timeout_s: float, *, hybrid: bool = False) -> World:
-    """The processes of this run: those that ``place`` tells of, or this one alone.
+    """The processes of this run: those that ``place`` counts, or this process alone.
 
     Raises:
         AlexsimError: the columns do not divide them.
         RunError: they cannot be connected.
     """
-    # One process that alexsim began as such is held to its budget as several are.
+    # A single process that alexsim began as a rank is held to its budget as several are.
     if place is None or (place.size == 1 and not place.launcher):
         return World()
     return Connected(place, columns=columns, hybrid=hybrid, timeout_s=timeout_s)

@@ -9,7 +9,7 @@ What differs, and what is done about it:
   is taken out of the sum, as a ``Power`` layer that scales. A network of several columns slices,
   norms each, and concatenates.
 - Dropout: as in a plain ``state_dict`` (see ``layout``).
-- Pools always round up, as ours do; one that leaves pixels out is refused.
+- Pools always round up, as ours do; a pool that leaves pixels out is refused.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from alexsim.interchange.layout import (
     plain_groups,
     plain_shape,
     plain_shapes,
+    unknown_kind,
     weighted,
 )
 from alexsim.network.layers import (
@@ -87,45 +88,47 @@ def described(network: Network) -> Any:
     net.name = network.name
     data = net.layer.add(name=_DATA, type="Input", top=[_DATA])
     data.input_param.shape.add().dim.extend((1, *caffe_input_shape(network)))
-    at = _DATA
+    bottom = _DATA
     for parts in network.parts:
-        at = _add(net, network, parts, at)
+        bottom = _add(net, network, parts, bottom)
     return net
 
 
-def _add(net: Any, network: Network, parts: tuple[Part, ...], at: str) -> str:
-    """Add one layer that reads ``at``; what its output is called."""
+def _add(net: Any, network: Network, parts: tuple[Part, ...], bottom: str) -> str:
+    """Add a layer that reads ``bottom``; gives the name of its output."""
     first, name = parts[0], parts[0].layer.name
     match first.layer:
         case Convolution() as layer:
-            return _add_convolution(net, layer, parts, at)
+            return _add_convolution(net, layer, parts, bottom)
         case FullyConnected() if is_grouped_product(network, parts):
-            return _add_grouped_product(net, parts, at)
+            return _add_grouped_product(net, parts, bottom)
         case FullyConnected():
-            made = _new(net, name, "InnerProduct", at)
-            made.inner_product_param.num_output = sum(p.output_shape[0] for p in parts)
+            message = _new(net, name, "InnerProduct", bottom)
+            message.inner_product_param.num_output = sum(p.output_shape[0] for p in parts)
         case MaxPool() | AveragePool() as layer:
             _refuse_leftover(layer, first)
-            made = _new(net, name, "Pooling", at)
-            made.pooling_param.pool = int(isinstance(layer, AveragePool))
+            message = _new(net, name, "Pooling", bottom)
+            message.pooling_param.pool = int(isinstance(layer, AveragePool))
             size, stride = pair(layer.size)[0], pair(layer.stride)[0]
-            made.pooling_param.kernel_size, made.pooling_param.stride = size, stride
+            message.pooling_param.kernel_size, message.pooling_param.stride = size, stride
         case LocalResponseNorm() as layer:
-            _add_norms(net, layer, len(parts), at)
+            _add_norms(net, layer, len(parts), bottom)
         case SpatialResponseNorm() as layer:
-            made = _new(net, name, "LRN", at)
-            _set_norm(made.lrn_param, layer, layer.size**2)
-            made.lrn_param.norm_region = 1
+            message = _new(net, name, "LRN", bottom)
+            _set_norm(message.lrn_param, layer, layer.size**2)
+            message.lrn_param.norm_region = 1
             _add_scale(net, layer)
         case Dropout(rate=rate):
-            made = _new(net, name.replace("dropout", "drop"), "Dropout", at, top=at)
-            made.dropout_param.dropout_ratio = rate
-            return at
+            message = _new(net, name.replace("dropout", "drop"), "Dropout", bottom, top=bottom)
+            message.dropout_param.dropout_ratio = rate
+            return bottom
         case SoftmaxCrossEntropy():
-            _new(net, "prob", "Softmax", at)
+            _new(net, "prob", "Softmax", bottom)
         case other:
-            _new(net, name, _IN_PLACE[type(other)], at, top=at)
-            return at
+            if type(other) not in _IN_PLACE:
+                raise unknown_kind(other, "a Caffe file")
+            _new(net, name, _IN_PLACE[type(other)], bottom, top=bottom)
+            return bottom
     return name
 
 
@@ -133,7 +136,7 @@ def _new(net: Any, name: str, kind: str, bottom: str, *, top: str | None = None)
     return net.layer.add(name=name, type=kind, bottom=[bottom], top=[top or name])
 
 
-def _add_convolution(net: Any, layer: Convolution, parts: tuple[Part, ...], at: str) -> str:
+def _add_convolution(net: Any, layer: Convolution, parts: tuple[Part, ...], bottom: str) -> str:
     first = parts[0]
     over = layer.end_paddings(first.input_shape) != pair(layer.padding)
     if over and first.reads[0].layer != INPUT:
@@ -141,43 +144,43 @@ def _add_convolution(net: Any, layer: Convolution, parts: tuple[Part, ...], at: 
             f"layer {layer.name!r}: its windows hang over the right and bottom edges; Caffe pads"
             " both sides alike"
         )
-    made = _new(net, layer.name, "Convolution", at).convolution_param
-    made.num_output, made.kernel_size = layer.filters * len(parts), pair(layer.size)[0]
-    made.pad, made.stride = pair(layer.padding)[0], pair(layer.stride)[0]
-    made.group = plain_groups(parts)
+    message = _new(net, layer.name, "Convolution", bottom).convolution_param
+    message.num_output, message.kernel_size = layer.filters * len(parts), pair(layer.size)[0]
+    message.pad, message.stride = pair(layer.padding)[0], pair(layer.stride)[0]
+    message.group = plain_groups(parts)
     return layer.name
 
 
-def _add_grouped_product(net: Any, parts: tuple[Part, ...], at: str) -> str:
+def _add_grouped_product(net: Any, parts: tuple[Part, ...], bottom: str) -> str:
     """Caffe's products have no groups; a convolution with one output pixel has."""
     first, name = parts[0], parts[0].layer.name
     if len(first.input_shape) == 1:
-        pixel = _new(net, f"{name}_pixel", "Reshape", at)
+        pixel = _new(net, f"{name}_pixel", "Reshape", bottom)
         pixel.reshape_param.shape.dim.extend((0, len(parts) * first.input_shape[0], 1, 1))
-        at = pixel.name
-    made = _new(net, name, "Convolution", at).convolution_param
-    made.num_output, made.group = sum(p.output_shape[0] for p in parts), len(parts)
-    made.kernel_h, made.kernel_w = (*first.input_shape, 1, 1)[1:3]
+        bottom = pixel.name
+    message = _new(net, name, "Convolution", bottom).convolution_param
+    message.num_output, message.group = sum(p.output_shape[0] for p in parts), len(parts)
+    message.kernel_h, message.kernel_w = (*first.input_shape, 1, 1)[1:3]
     return name
 
 
-def _add_norms(net: Any, layer: LocalResponseNorm, columns: int, at: str) -> None:
+def _add_norms(net: Any, layer: LocalResponseNorm, columns: int, bottom: str) -> None:
     if columns == 1:
-        _set_norm(_new(net, layer.name, "LRN", at).lrn_param, layer, layer.size)
+        _set_norm(_new(net, layer.name, "LRN", bottom).lrn_param, layer, layer.size)
         _add_scale(net, layer)
         return
     letters = [letter(column) for column in range(columns)]
-    cut = net.layer.add(name=f"{layer.name}_slice", type="Slice", bottom=[at])
-    cut.top.extend(f"{layer.name}_slice_{name}" for name in letters)
-    for name, top in zip(letters, cut.top, strict=True):
+    sliced = net.layer.add(name=f"{layer.name}_slice", type="Slice", bottom=[bottom])
+    sliced.top.extend(f"{layer.name}_slice_{name}" for name in letters)
+    for name, top in zip(letters, sliced.top, strict=True):
         _set_norm(_new(net, f"{layer.name}_{name}", "LRN", top).lrn_param, layer, layer.size)
-    whole = net.layer.add(name=layer.name, type="Concat", top=[layer.name])
-    whole.bottom.extend(f"{layer.name}_{name}" for name in letters)
+    joined = net.layer.add(name=layer.name, type="Concat", top=[layer.name])
+    joined.bottom.extend(f"{layer.name}_{name}" for name in letters)
     _add_scale(net, layer)
 
 
 def _set_norm(norm: Any, layer: LocalResponseNorm | SpatialResponseNorm, window: int) -> None:
-    """Of ``k = 1``, which is all that Caffe has within a channel, and all that OpenCV reads."""
+    """With ``k = 1``, which is all that Caffe has within a channel, and all that OpenCV reads."""
     norm.local_size, norm.beta = layer.size, layer.beta
     norm.alpha = layer.alpha * window / layer.k
 
@@ -185,8 +188,8 @@ def _set_norm(norm: Any, layer: LocalResponseNorm | SpatialResponseNorm, window:
 def _add_scale(net: Any, layer: LocalResponseNorm | SpatialResponseNorm) -> None:
     """``(k + alpha sum)^-beta`` is ``k^-beta (1 + alpha / k sum)^-beta``: the first factor."""
     if layer.k != 1:
-        made = _new(net, f"{layer.name}_k", "Power", layer.name, top=layer.name)
-        made.power_param.scale = layer.k**-layer.beta
+        message = _new(net, f"{layer.name}_k", "Power", layer.name, top=layer.name)
+        message.power_param.scale = layer.k**-layer.beta
 
 
 def _refuse_leftover(layer: MaxPool | AveragePool, part: Part) -> None:
@@ -223,6 +226,7 @@ def turned(network: Network, plain: Plain) -> dict[str, torch.Tensor]:
 
 
 def blob_shape(network: Network, parts: tuple[Part, ...], kind: str) -> Shape:
+    """Shape of a layer's weights (or biases) in a ``.caffemodel``."""
     shape = plain_shape(network, parts, kind)
     if kind == "weight" and is_grouped_product(network, parts):
         inputs = (*parts[0].input_shape, 1, 1)[:3]

@@ -45,7 +45,7 @@ V1LayerParameter: name string 4, type int32 5, blobs* BlobProto 6, lrn_param LRN
 NetParameter: name string 1, layers* V1LayerParameter 2, layer* LayerParameter 100
 """
 _RAW = ("<f8", "<f4", "<f2")
-"""NVCaffe's types of numbers; it has whole ones, too, for other things than weights."""
+"""NVCaffe's types of real numbers; weights are of no other type."""
 _ENUMS = {"PoolMethod": ("MAX", "AVE"), "NormRegion": ("ACROSS_CHANNELS", "WITHIN_CHANNEL")}
 
 
@@ -67,7 +67,7 @@ def _classes() -> dict[str, Any]:
         message = file.message_type.add(name=name)
         for field in fields.split(", "):
             _add_field(message, *field.split())
-    # In a pool of its own: another library may know the same names.
+    # In a separate pool: another library may know the same names.
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return {
@@ -102,16 +102,16 @@ def parsed(data: bytes, message: str, where: str) -> Any:
     """A message of that name.
 
     Raises:
-        InterchangeError: the bytes are none; or there is no package ``protobuf``.
+        InterchangeError: the bytes are no such message, or there is no package ``protobuf``.
     """
-    made = new_message(message)
+    result = new_message(message)
     from google.protobuf.message import DecodeError
 
     try:
-        made.ParseFromString(data)
+        result.ParseFromString(data)
     except (DecodeError, ValueError) as error:
         raise InterchangeError(f"{where} is no {message} of Caffe, or is cut off") from error
-    return made
+    return result
 
 
 def text_of(message: Any) -> str:
@@ -128,17 +128,17 @@ def fill_blob(blob: Any, values: Floats) -> None:
 
 
 def blob_values(blob: Any, where: str) -> Floats:
-    """A ``BlobProto`` as an array; files before 2014 have four extents, the first ones 1.
+    """A ``BlobProto`` as an array; files before 2014 have four extents, of which the first are 1.
 
     Raises:
-        InterchangeError: it does not hold as many numbers as its shape says, or other ones.
+        InterchangeError: it has no shape, another number of values, or values of another type.
     """
     legacy = (blob.num, blob.channels, blob.height, blob.width)
     shape = tuple(blob.shape.dim) if blob.HasField("shape") else legacy
     if not blob.HasField("shape") and not any(legacy):
         raise InterchangeError(f"{where} has no shape")
     kind, data = _numbers(blob, where)
-    # In Python's own numbers: a hostile shape may be larger than an array's size can be.
+    # In Python's integers: a hostile shape may be larger than an array's size can be.
     size = 1
     for extent in shape:
         size *= max(extent, 0)
@@ -148,7 +148,7 @@ def blob_values(blob: Any, where: str) -> Floats:
 
 
 def _numbers(blob: Any, where: str) -> tuple[str, bytes]:
-    """Their type, and their bytes, wherever they stand."""
+    """The type and the bytes of a blob's numbers, in whatever field they stand."""
     if blob.HasField("raw_data"):
         kind = blob.raw_data_type
         if kind not in range(len(_RAW)):
@@ -160,7 +160,7 @@ def _numbers(blob: Any, where: str) -> tuple[str, bytes]:
     if blob.double_data or blob.data:
         kind, chunks = ("<f8", blob.double_data) if blob.double_data else ("<f4", blob.data)
         return kind, b"".join(chunks)
-    # Each number as a field of its own, as writers other than Caffe's may have it.
+    # One field per number, as writers other than Caffe's may have it.
     apart = new_message("UnpackedBlob")
     apart.ParseFromString(blob.SerializeToString())
     numbers = apart.double_data or apart.data

@@ -41,12 +41,12 @@ def read_caffemodel(data: bytes, network: Network, where: str) -> tuple[Plain, A
     plain: dict[str, torch.Tensor] = {}
     for parts in weighted(network):
         name = parts[0].layer.name
-        found = blobs.pop(name, ())
-        if len(found) != len(KINDS):
+        layer_blobs = blobs.pop(name, ())
+        if len(layer_blobs) != len(KINDS):
             raise InterchangeError(
-                f"{where}: {name} must have weights and biases, has {len(found)} blobs"
+                f"{where}: {name} must have weights and biases, has {len(layer_blobs)} blobs"
             )
-        for kind, blob in zip(KINDS, found, strict=True):
+        for kind, blob in zip(KINDS, layer_blobs, strict=True):
             values = messages.blob_values(blob, f"{where}: {name}.{kind}")
             shape = blob_shape(network, parts, kind)
             # Before 2014 every blob had four extents.
@@ -62,7 +62,7 @@ def read_caffemodel(data: bytes, network: Network, where: str) -> tuple[Plain, A
 
 
 def difference(net: Any, network: Network) -> str:
-    """The first layer of a file's net that computes something else than ours; or nothing.
+    """The first layer of a file's net that computes something else than ours; empty if none does.
 
     Raises:
         InterchangeError: Caffe cannot express the network.

@@ -60,7 +60,7 @@ class Chosen:
     scheme: int
     """Which of the sets of names that were asked for."""
     tensors: dict[str, torch.Tensor]
-    """As float32; with whatever else stands among them."""
+    """As float32; with other tensors that stand among them."""
     prefix: str
     others: Words
     """Prefixes under which a whole network stands, too."""
@@ -105,19 +105,19 @@ def choose(
         for scheme, names in enumerate(wanted)
         for prefix, named in _by_prefix(tensors, names).items()
     ]
-    whole = [match for match in matches if len(match[2]) == len(wanted[match[0]])]
-    if not whole:
+    complete = [match for match in matches if len(match[2]) == len(wanted[match[0]])]
+    if not complete:
         why = _why_not(tensors, wanted, matches)
         raise InterchangeError(f"{path} does not fit {network}: {why}")
-    prefixes = [".".join(prefix) for _, prefix, _ in whole]
+    prefixes = [".".join(prefix) for _, prefix, _ in complete]
     asked = [at for at, name in enumerate(prefixes) if f"{name}.".startswith(f"{key or name}.")]
     if not asked:
         places = " or ".join(map(under, prefixes))
         raise InterchangeError(f"{path} has no weights of {network} under {key!r}, but {places}")
     at = min(asked, key=lambda at: not _COPIES.isdisjoint(re.split(r"[._]", prefixes[at].lower())))
-    scheme, prefix, named = whole[at]
+    scheme, prefix, named = complete[at]
     names = {leaf.name: name for name, leaf in named.items()}
-    known = {leaf.name for _, _, other in whole for leaf in other.values()}
+    known = {leaf.name for _, _, other in complete for leaf in other.values()}
     # What else is in their dictionary may be layers that the network has not.
     containers = {leaf.container for leaf in named.values()}
     names |= {
@@ -168,13 +168,13 @@ def under(prefix: str) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first few of them."""
+    """The first few names, and how many more there are."""
     more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
 
 
 def _leaves(loaded: object) -> Iterator[_Leaf]:
-    """Depth first; a container that stands in several places in its first one only."""
+    """Depth first; a container that stands in several places counts at the first alone."""
     stack, seen = [("", 0, loaded)], set()
     while stack:
         name, container, value = stack.pop()
@@ -188,11 +188,11 @@ def _leaves(loaded: object) -> Iterator[_Leaf]:
         elif id(value) not in seen:
             seen.add(id(value))
             before = f"{name}." if name else ""
-            stack += [(f"{before}{key}", id(value), one) for key, one in inside][::-1]
+            stack += [(f"{before}{key}", id(value), item) for key, item in inside][::-1]
 
 
 def _by_prefix(tensors: Iterable[_Leaf], names: Iterable[str]) -> dict[Words, dict[str, _Leaf]]:
-    """Those that end in one of the names, by what stands before it."""
+    """The tensors whose names end in one of ``names``, by the prefix before it."""
     ends: dict[str, list[tuple[str, Words]]] = {}
     for name in names:
         *_, last = words = tuple(name.split("."))
@@ -252,7 +252,7 @@ def _real(leaf: _Leaf, path: Path) -> torch.Tensor:
 
 def _pickled(path: Path) -> object:
     try:
-        # PyTorch warns of what then fails; of a path it would judge by the ending.
+        # PyTorch warns before it fails; a path it would judge by its ending.
         with (
             path.open("rb") as file,
             warnings.catch_warnings(action="ignore"),
@@ -264,13 +264,13 @@ def _pickled(path: Path) -> object:
     except pickle.UnpicklingError as error:
         # PyTorch's message is a page on how to load it all the same.
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = f"({named[1]})" if named else "or is damaged"
+        fault = f"({named[1]})" if named else "or is damaged"
         raise InterchangeError(
-            f"{path} holds more than tensors {what}: only a state_dict is loaded, as no code in a"
+            f"{path} holds more than tensors {fault}: only a state_dict is loaded, as no code in a"
             " file is run; whoever made it can save the state_dict alone"
         ) from error
     except Exception as error:
-        # What is no such file fails in whatever way its bytes lead to.
+        # Bytes of another format may raise anything.
         first = re.split(r"\n|\. ", str(error))[0]
         raise InterchangeError(f"{path} is no file of torch.save: {first}") from error
 

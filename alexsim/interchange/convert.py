@@ -62,7 +62,7 @@ class Exported:
     files: Mapping[str, bytes] = field(repr=False)
     changes: tuple[str, ...]
     largest_difference: float | None = None
-    """Of onnxruntime's probabilities from the plain module's; None where it was not asked."""
+    """Between onnxruntime's probabilities and the plain module's; None where not asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +75,7 @@ class Imported:
     notes: tuple[str, ...]
     """What may make the network another function than the weights were trained in."""
     normalisation: Normalisation | None
-    """Of images, as such files have it; None where nothing says."""
+    """Of images, as such files have it; None where it is not known."""
 
 
 def exported(
@@ -147,9 +147,9 @@ def _to_onnx(
     data = onnx_bytes(network, plain, notes)
     # About what pixels have, once the mean is gone.
     deviation = 60.0 if inputs.normalisation == "mean-image" else 1.0
-    found = largest_difference(data, network, plain, deviation) if check else None
+    difference = largest_difference(data, network, plain, deviation) if check else None
     return Exported(
-        network=network, files={".onnx": data}, changes=changes, largest_difference=found
+        network=network, files={".onnx": data}, changes=changes, largest_difference=difference
     )
 
 

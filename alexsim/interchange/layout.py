@@ -42,7 +42,7 @@ _PLAIN = (
     ReLU, Sigmoid, Tanh, Dropout, SoftmaxCrossEntropy,
 )  # fmt: skip
 _SCALES_PASS = ReLU | MaxPool | AveragePool | Dropout
-"""What computes the same of a scaled input, scaled."""
+"""Layers whose output scales as their input does."""
 
 
 def to_plain(network: Network, state: State) -> dict[str, Tensor]:
@@ -67,7 +67,7 @@ def to_plain(network: Network, state: State) -> dict[str, Tensor]:
 
 
 def from_plain(network: Network, plain: State) -> dict[str, Tensor]:
-    """What ``to_plain`` undoes: a plain ``state_dict`` as weights by column.
+    """The reverse of ``to_plain``: a plain ``state_dict`` as weights by column.
 
     To the bit where dropout's rate is 0.5: halves are exact (but for numbers below 1e-37).
 
@@ -91,25 +91,25 @@ def from_plain(network: Network, plain: State) -> dict[str, Tensor]:
     return state
 
 
-def check(found: State, expected: Mapping[str, Shape], network: Network) -> None:
-    """Refuse tensors that are not those of the network, naming the first one that is not.
+def check(tensors: State, expected: Mapping[str, Shape], network: Network) -> None:
+    """Refuse tensors that are not those of the network, naming the first that is not.
 
     Raises:
         InterchangeError: a name is missing or unknown, or a shape is another.
     """
     where = f"does not fit {network.name}"
     for name, shape in expected.items():
-        if name not in found:
-            raise InterchangeError(f"{where}: no {name}, of shape {shape} (has: {_some(found)})")
-        if tuple(found[name].shape) != shape:
-            given = tuple(found[name].shape)
+        if name not in tensors:
+            raise InterchangeError(f"{where}: no {name}, of shape {shape} (has: {_some(tensors)})")
+        if tuple(tensors[name].shape) != shape:
+            given = tuple(tensors[name].shape)
             raise InterchangeError(f"{where}: {name} has shape {given}, must have {shape}")
-    if unknown := found.keys() - expected.keys():
+    if unknown := tensors.keys() - expected.keys():
         raise InterchangeError(f"{where}, which has no {min(unknown)}")
 
 
-def _some(found: State) -> str:
-    names = sorted(found)
+def _some(tensors: State) -> str:
+    names = sorted(tensors)
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "") if names else "nothing"
 
 
@@ -139,10 +139,14 @@ def weighted(network: Network) -> tuple[tuple[Part, ...], ...]:
     """The layers that have weights, by column.
 
     Raises:
-        NetworkError: columns begin with something else, which each does to the same images.
+        NetworkError: a layer is of an unknown kind, or columns begin with a layer without weights,
+            which each applies to the same images.
     """
     for layer in network.layers:
-        if not isinstance(layer, _PLAIN) or layer.inputs or not _is_plain(layer):
+        # A class made from another computes something else: as that other, it would be wrong.
+        if type(layer) not in _PLAIN:
+            raise unknown_kind(layer, "a file of another format")
+        if layer.inputs or not _is_plain(layer):
             raise NetworkError(
                 f"layer {layer.name!r}: networks that are no chain of AlexNet's layers are not"
                 " written in other formats, nor read from them"
@@ -153,6 +157,14 @@ def weighted(network: Network) -> tuple[tuple[Part, ...], ...]:
             f"layer {first[0].layer.name!r}: columns that begin without weights have no plain form"
         )
     return tuple(parts for parts in network.parts if parts[0].weight_shape)
+
+
+def unknown_kind(layer: Layer, holder: str) -> NetworkError:
+    """The error for a layer of a kind that ``holder``, such as ``a Caffe file``, cannot hold."""
+    known = ", ".join(kind.__name__ for kind in _PLAIN)
+    return NetworkError(
+        f"layer {layer.name!r}: {holder} holds no {type(layer).__name__}, only {known}"
+    )
 
 
 def _is_plain(layer: Layer) -> bool:
@@ -168,7 +180,7 @@ def _is_plain(layer: Layer) -> bool:
 
 
 def plain_groups(parts: tuple[Part, ...]) -> int:
-    """Groups of a layer once its columns are one: 1 for all but grouped convolutions.
+    """Groups of a layer once its columns are joined: 1 for all but grouped convolutions.
 
     Raises:
         NetworkError: its columns cannot be written as groups.
@@ -187,7 +199,7 @@ def is_grouped_product(network: Network, parts: tuple[Part, ...]) -> bool:
     """Whether every column of a fully connected layer has its own units from its own inputs.
 
     Raises:
-        NetworkError: it has, but columns are not of one size, or one of them is not there.
+        NetworkError: it has, but its columns differ in size, or a column is missing.
     """
     layer, first = parts[0].layer, parts[0]
     before = next((len(ps) for ps in network.parts if ps[0].layer.name == first.reads[0].layer), 1)
@@ -231,17 +243,17 @@ def sized(network: Network, plain_or_state: State) -> Network:
         InterchangeError: its last weighted layer is not among them.
     """
     last = network.weighted_layers[-1]
-    found = [
+    biases = [
         tensor for name, tensor in plain_or_state.items()
         if name.startswith(f"{last}.") and name.endswith(".bias")
     ]  # fmt: skip
-    if not found:
+    if not biases:
         raise InterchangeError(f"does not fit {network.name}: no biases of {last}")
-    return with_classes(network, sum(math.prod(tensor.shape) for tensor in found))
+    return with_classes(network, sum(math.prod(tensor.shape) for tensor in biases))
 
 
 def with_classes(network: Network, classes: int) -> Network:
-    """The network with so many classes, if its last weighted layer is one that tells them apart."""
+    """The network with so many classes, if its last weighted layer is fully connected."""
     last = weighted(network)[-1][0].layer
     if classes == network.classes or not isinstance(last, FullyConnected):
         return network

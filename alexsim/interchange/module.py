@@ -1,7 +1,7 @@
 """A network once more as plain ``torch.nn`` modules.
 
 One child per layer, with the layer's name; columns become groups (see ``layout``). Children are of
-PyTorch's own types, which is what other people's counters know: what only rearranges an input, the
+PyTorch's types, which is what other people's counters know: what only rearranges an input, the
 zeros behind the edge of an image or its flattening, is a hook and has no place in parameters'
 names. One thing differs: PyTorch sends a max-pool's gradient to the first of equal maxima, however
 ``MaxPool.ties`` is set.
@@ -21,13 +21,14 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from torch.nn import functional as F
 
-from alexsim.errors import InterchangeError, NetworkError
+from alexsim.errors import InterchangeError
 from alexsim.interchange.layout import (
     dropout_factors,
     is_grouped_product,
     plain_groups,
     plain_shapes,
     to_plain,
+    unknown_kind,
 )
 from alexsim.network.editions import load_network
 from alexsim.network.layers import (
@@ -96,8 +97,10 @@ class AlexNet(nn.Module):
 
     def __init__(self, network: str | Network = "alexnet-2012", classes: int | None = None) -> None:
         super().__init__()
-        made = load_network(network) if isinstance(network, str) else network
-        self.network = made if classes in (None, made.classes) else made.with_head(classes or 0)
+        loaded = load_network(network) if isinstance(network, str) else network
+        self.network = (
+            loaded if classes in (None, loaded.classes) else loaded.with_head(classes or 0)
+        )
         for name, child in _children(self.network).items():
             self.add_module(name, child)
         self.to_empty(device=torch.get_default_device())
@@ -122,7 +125,7 @@ class AlexNet(nn.Module):
 
     @classmethod
     def from_file(cls, path: str | Path) -> AlexNet:
-        """What ``alexsim export`` wrote as ``.safetensors``, ready to evaluate.
+        """What ``alexsim model export`` wrote as ``.safetensors``, ready to evaluate.
 
         Raises:
             InterchangeError: it is no such file, or does not fit the network it names.
@@ -153,7 +156,7 @@ def plain_module(network: Network, device: str = "cpu") -> nn.Sequential:
     if device != "meta":
         # NumPy's zeros take no memory until they are written to; nothing writes to these.
         module._apply(  # type: ignore[no-untyped-call]
-            lambda of: torch.from_numpy(np.zeros(of.shape, np.float32)).to(device)
+            lambda weight: torch.from_numpy(np.zeros(weight.shape, np.float32)).to(device)
         )
     return module.eval()
 
@@ -191,7 +194,7 @@ def _module(network: Network, parts: tuple[Part, ...]) -> nn.Module:
         case Dropout(rate=rate):
             return nn.Dropout(rate)
         case other:
-            raise NetworkError(f"layer {other.name!r}: no plain module for {type(other).__name__}")
+            raise unknown_kind(other, "a plain module")
 
 
 def _convolution(layer: Convolution, parts: tuple[Part, ...]) -> nn.Module:
@@ -199,7 +202,7 @@ def _convolution(layer: Convolution, parts: tuple[Part, ...]) -> nn.Module:
     groups = plain_groups(parts)
     ends, (top, left) = layer.end_paddings(first.input_shape), pair(layer.padding)
     uneven = ends != (top, left)
-    made = nn.Conv2d(
+    convolution = nn.Conv2d(
         first.input_shape[0] * (groups // layer.groups),
         layer.filters * len(parts),
         layer.size,
@@ -209,8 +212,8 @@ def _convolution(layer: Convolution, parts: tuple[Part, ...]) -> nn.Module:
     )
     if uneven:
         border = (left, ends[1], top, ends[0])
-        made.register_forward_pre_hook(partial(_pad, border))
-    return made
+        convolution.register_forward_pre_hook(partial(_pad, border))
+    return convolution
 
 
 def _fully_connected(network: Network, parts: tuple[Part, ...]) -> nn.Module:
@@ -223,10 +226,10 @@ def _fully_connected(network: Network, parts: tuple[Part, ...]) -> nn.Module:
         grouped.register_forward_pre_hook(_to_pixel)
         grouped.register_forward_hook(_from_pixel)
         return grouped
-    made = nn.Linear(inputs, units)
+    product = nn.Linear(inputs, units)
     if len(first.input_shape) > 1:
-        made.register_forward_pre_hook(_flatten)
-    return made
+        product.register_forward_pre_hook(_flatten)
+    return product
 
 
 def _pad(border: tuple[int, ...], _: nn.Module, inputs: tuple[Any, ...]) -> torch.Tensor:

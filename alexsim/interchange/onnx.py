@@ -1,7 +1,7 @@
 """A network as an ONNX graph of standard operators, with the weights of a plain ``state_dict``.
 
 Built layer by layer, so that the graph is what the network is: zeros behind the edge are a
-convolution's own padding, dropout is gone, columns are groups. ONNX's ``LRN`` multiplies the mean
+convolution's padding, dropout is gone, columns are groups. ONNX's ``LRN`` multiplies the mean
 of the squares where ours multiplies their sum, so its alpha is ``alpha * size``.
 """
 
@@ -22,6 +22,7 @@ from alexsim.interchange.layout import (
     is_grouped_product,
     plain_groups,
     plain_shapes,
+    unknown_kind,
 )
 from alexsim.interchange.module import plain_module
 from alexsim.network.layers import (
@@ -93,7 +94,7 @@ def onnx_bytes(
 def largest_difference(
     model: bytes, network: Network, plain: Mapping[str, torch.Tensor], deviation: float
 ) -> float | None:
-    """Of the probabilities that onnxruntime and the plain module give 8 random images.
+    """Between the probabilities that onnxruntime and the plain module give 8 random images.
 
     ``deviation`` is that of the pixels. None without the package ``onnxruntime``.
     """
@@ -113,13 +114,13 @@ def largest_difference(
 
 
 class _Graph:
-    """Nodes in order, each reading what the one before put out, and their constants."""
+    """Nodes in order, each reading the output of the node before, and their constants."""
 
     def __init__(self, plain: Mapping[str, torch.Tensor]) -> None:
         self.nodes: list[NodeProto] = []
         self.tensors: list[TensorProto] = []
         self._plain = plain
-        self._at = IMAGES
+        self._output = IMAGES
 
     def add(self, network: Network, parts: tuple[Part, ...]) -> None:
         """One layer over all its columns."""
@@ -151,6 +152,8 @@ class _Graph:
             case SoftmaxCrossEntropy():
                 self._finish(first)
             case other:
+                if type(other) not in _SIMPLE:
+                    raise unknown_kind(other, "an ONNX file")
                 self._node(_SIMPLE[type(other)], name)
 
     def _convolution(self, layer: Convolution, parts: tuple[Part, ...]) -> None:
@@ -167,7 +170,7 @@ class _Graph:
 
     def _norm(self, layer: LocalResponseNorm, parts: tuple[Part, ...]) -> None:
         shape = parts[0].input_shape
-        # Columns as images of their own: the norm never crosses them.
+        # Columns as separate images: the norm never crosses them.
         if len(parts) > 1:
             self._reshape(f"{layer.name}.columns", -1, *shape)
         self._node(
@@ -182,7 +185,7 @@ class _Graph:
             self._reshape(f"{layer.name}.whole", -1, len(parts) * shape[0], *shape[1:])
 
     def _spatial_norm(self, layer: SpatialResponseNorm) -> None:
-        x, name = self._at, layer.name
+        x, name = self._output, layer.name
         self._node("Mul", f"{name}.squares", x)
         self._pool(
             "AveragePool",
@@ -204,7 +207,7 @@ class _Graph:
 
     def _finish(self, softmax: Part) -> None:
         self._flatten(softmax, softmax.layer.name)
-        self.nodes[-1].output[0] = self._at = LOGITS
+        self.nodes[-1].output[0] = self._output = LOGITS
         self._node("Softmax", PROBABILITIES, axis=1)
 
     def _flatten(self, part: Part, name: str) -> None:
@@ -232,8 +235,8 @@ class _Graph:
         )
         return name
 
-    def _node(self, op: str, name: str, *others: str, **attributes: Any) -> None:
+    def _node(self, op: str, name: str, *inputs: str, **attributes: Any) -> None:
         from onnx import helper
 
-        self.nodes.append(helper.make_node(op, [self._at, *others], [name], name, **attributes))
-        self._at = name
+        self.nodes.append(helper.make_node(op, [self._output, *inputs], [name], name, **attributes))
+        self._output = name

@@ -40,7 +40,7 @@ def to_torchvision(network: Network, plain: Mapping[str, torch.Tensor]) -> Plain
     """The same tensors under the names of ``torchvision.models.alexnet``.
 
     Raises:
-        InterchangeError: the network is not its.
+        InterchangeError: the network is not torchvision's AlexNet.
     """
     if network.name != _EDITION:
         raise InterchangeError(f"torchvision's AlexNet is {_EDITION}, not {network.name}")
@@ -52,7 +52,7 @@ def to_torchvision(network: Network, plain: Mapping[str, torch.Tensor]) -> Plain
 
 
 def from_torchvision(plain: Mapping[str, torch.Tensor]) -> Plain:
-    """What ``to_torchvision`` undoes; other names stay."""
+    """The reverse of ``to_torchvision``; other names stay."""
     ours = {theirs: name for name, theirs in _TORCHVISION.items()}
     parted = ((name.rpartition("."), tensor) for name, tensor in plain.items())
     return {f"{ours.get(layer, layer)}.{kind}": tensor for (layer, _, kind), tensor in parted}

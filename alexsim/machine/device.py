@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated
 
-from alexsim.errors import ProfileError
-from alexsim.machine.sheet import Quantity, amiss, check, find, names
-
-_CAN_BE_ZERO = ("context_bytes", "tensor_fp16_flop_per_clock", "tensor_tf32_flop_per_clock")
-_OPTIONAL = ("note", "price_usd")
-_WHOLE = ("multiprocessors", "registers_per_sm", "threads_per_sm")
-
-
-def _numbers(record: type) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(record) if str(field.type).startswith("Quantity"))
+from alexsim.documents import Named
+from alexsim.machine.sheet import Count, NotNegative, Positive, Sheet, load_record, names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Architecture:
+class Architecture(Sheet):
     """What a multiprocessor can do in one clock, and the limits of a block on it.
 
     Sources: the CUDA C programming guide's compute capability tables, and the white papers.
@@ -27,21 +18,30 @@ class Architecture:
 
     name: str
     note: str
-    lanes_per_sm: Quantity
+    lanes_per_sm: Positive
     """Float32 multiply-adds per clock."""
-    issue_warps_per_clock: Quantity
+    issue_warps_per_clock: Positive
     """Warp instructions issued per clock, without dual issue."""
-    load_store_lanes_per_sm: Quantity
+    load_store_lanes_per_sm: Positive
     """Lanes that serve shared-memory loads, per clock."""
-    blocks_per_sm: Quantity
-    registers_per_thread: Quantity
-    tensor_fp16_flop_per_clock: Quantity
+    blocks_per_sm: Positive
+    registers_per_thread: Positive
+    tensor_fp16_flop_per_clock: NotNegative
     """FP16 with float32 accumulation, per multiprocessor."""
-    tensor_tf32_flop_per_clock: Quantity
+    tensor_tf32_flop_per_clock: NotNegative
+
+
+def load_architecture(name: str) -> Architecture:
+    """The sheet ``architectures/<name>.toml``.
+
+    Raises:
+        ProfileError: there is none, or its keys are not Architecture's fields.
+    """
+    return load_record(Architecture, name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Device:
+class Device(Sheet):
     """One card, or one die of a card with two.
 
     ``memory_bytes`` is what programs can use, ``context_bytes`` what the driver takes of it.
@@ -52,19 +52,19 @@ class Device:
     name: str
     year: int
     compute_capability: str
-    note: str
-    architecture: Architecture
-    memory_bytes: Quantity
-    context_bytes: Quantity
-    multiprocessors: Quantity
-    clock_hz: Quantity
-    memory_bytes_per_s: Quantity
-    l2_bytes: Quantity
-    shared_bytes_per_sm: Quantity
-    registers_per_sm: Quantity
-    threads_per_sm: Quantity
-    power_w: Quantity
-    price_usd: Quantity | None = None
+    note: str = ""
+    architecture: Annotated[Architecture, Named(load_architecture)]
+    memory_bytes: Positive
+    context_bytes: NotNegative
+    multiprocessors: Count
+    clock_hz: Positive
+    memory_bytes_per_s: Positive
+    l2_bytes: Positive
+    shared_bytes_per_sm: Positive
+    registers_per_sm: Count
+    threads_per_sm: Count
+    power_w: Positive
+    price_usd: Positive | None = None
     """What the maker asked for one when it came out, in dollars of that year; None: not stated."""
 
     @property
@@ -85,23 +85,6 @@ class Device:
         per_clock = self.architecture.tensor_tf32_flop_per_clock.value
         return self.multiprocessors.value * per_clock * self.clock_hz.value
 
-    def changed(self, **values: float) -> Device:
-        """The same card with some of its numbers replaced.
-
-        Raises:
-            ProfileError: there is no such number, or it would not be positive.
-        """
-        numbers: dict[str, Any] = {}
-        for key, value in values.items():
-            if key not in _numbers(Device):
-                raise ProfileError(
-                    f"a device has no {key!r} (it has {', '.join(_numbers(Device))})"
-                )
-            if fault := amiss(value, zero=key in _CAN_BE_ZERO, whole=key in _WHOLE):
-                raise ProfileError(f"device.{key} must be {fault}")
-            numbers[key] = Quantity(value=value, kind="spec", source="set by the user")
-        return replace(self, **numbers)
-
 
 def device_names() -> tuple[str, ...]:
     """Names that ``load_device`` accepts, sorted."""
@@ -114,49 +97,4 @@ def load_device(name: str) -> Device:
     Raises:
         ProfileError: there is none, or its keys are not Device's fields.
     """
-    table, where = find("devices", name, what="device")
-    return device_from(table, where=where)
-
-
-def device_from(table: Mapping[str, Any], *, where: str) -> Device:
-    """Check a sheet's keys exactly, and make the record.
-
-    Raises:
-        ProfileError: a key is missing or unknown, or a number is not positive.
-    """
-    quantities = check(
-        table,
-        texts={
-            "name": str, "year": int, "architecture": str, "compute_capability": str, "note": str,
-        },
-        numbers=_numbers(Device),
-        where=where,
-        can_be_zero=_CAN_BE_ZERO,
-        whole=_WHOLE,
-        optional=_OPTIONAL,
-    )  # fmt: skip
-    return Device(
-        name=table["name"],
-        year=table["year"],
-        compute_capability=table["compute_capability"],
-        note=table.get("note", ""),
-        architecture=load_architecture(table["architecture"]),
-        **quantities,
-    )
-
-
-def load_architecture(name: str) -> Architecture:
-    """The sheet ``architectures/<name>.toml``.
-
-    Raises:
-        ProfileError: there is none, or its keys are not Architecture's fields.
-    """
-    table, where = find("architectures", name, what="architecture")
-    quantities = check(
-        table,
-        texts={"name": str, "note": str},
-        numbers=_numbers(Architecture),
-        where=where,
-        can_be_zero=_CAN_BE_ZERO,
-    )
-    return Architecture(name=table["name"], note=table["note"], **quantities)
+    return load_record(Device, name)

@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, cast
 
+from annotated_types import Ge
+
+from alexsim.documents import Named
 from alexsim.errors import ProfileError, known_as, unknown
-from alexsim.machine.device import Device, device_from, device_names, load_device
-from alexsim.machine.sheet import Quantity, amiss, check, find, names
+from alexsim.machine.device import Device, device_names, load_device
+from alexsim.machine.sheet import (
+    Count,
+    NotNegative,
+    Positive,
+    Quantity,
+    Share,
+    Sheet,
+    find,
+    load_record,
+    names,
+    numbers,
+    read_sheet,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Link:
+class Link(Sheet):
     """One direction of a connection: its raw rate, what real transfers reach of it, its latency."""
 
     name: str
-    bytes_per_s: Quantity
-    efficiency: Quantity
-    latency_s: Quantity
+    bytes_per_s: Positive
+    efficiency: Share
+    latency_s: NotNegative
 
     @property
     def effective_bytes_per_s(self) -> float:
@@ -32,8 +47,21 @@ class Link:
         return self.latency_s.value + size_bytes / self.effective_bytes_per_s
 
 
+def load_link(name: str) -> Link:
+    """The sheet ``links/<name>.toml``, or the TOML file at a path.
+
+    Raises:
+        ProfileError: there is none, or its keys are not Link's fields.
+    """
+    return load_record(Link, name)
+
+
+def _link_if_any(name: str) -> Link | None:
+    return load_link(name) if name else None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Machine:
+class Machine(Sheet):
     """Equal devices in equal nodes.
 
     A device reaches its root or switch over ``link``; ``devices_per_uplink`` of them share one
@@ -43,33 +71,31 @@ class Machine:
     """
 
     name: str
-    device: Device
+    device: Annotated[Device, Named(load_device)]
     device_name: str
-    link: Link
-    uplink: Link
-    peer_link: Link | None
-    network: Link | None
+    link: Annotated[Link, Named(load_link)]
+    uplink: Annotated[Link, Named(load_link)]
+    peer_link: Annotated[Link | None, Named(_link_if_any)]
+    network: Annotated[Link | None, Named(_link_if_any)]
     peer: bool
-    devices_per_node: Quantity
-    devices_per_uplink: Quantity
-    decode_workers: Quantity
-    decode_images_per_s: Quantity
+    devices_per_node: Count
+    devices_per_uplink: Count
+    decode_workers: Count
+    decode_images_per_s: Positive
     """JPEGs that one worker decodes: 256 x 256, unless ``rates_for`` says otherwise."""
-    crop_workers: Quantity
-    crop_images_per_s: Quantity
+    crop_workers: Count
+    crop_images_per_s: Positive
     """Images that one worker crops, mirrors and colours."""
-    disk_bytes_per_s: Quantity
-    host_staging_bytes_per_s: Quantity
+    disk_bytes_per_s: Positive
+    host_staging_bytes_per_s: Positive
     """What devices can write to and read from the host's memory at once, all together."""
-    rates_for: int = 224
+    rates_for: Annotated[int, Ge(1)] = 224
     """Side of the crops that both rates are for; what is decoded is 256/224 of it."""
 
 
-NUMBERS = tuple(field.name for field in fields(Machine) if field.type == "Quantity")
+NUMBERS = tuple(numbers(Machine))
 """Names of a machine's own numbers."""
-_WHOLE = ("devices_per_node", "devices_per_uplink", "decode_workers", "crop_workers")
-_TEXTS = dict.fromkeys(("name", "device", "link", "uplink", "peer_link", "network"), str)
-_LINK_NUMBERS = ("bytes_per_s", "efficiency", "latency_s")
+_LINKS = ("link", "uplink", "peer_link", "network")
 
 
 def link_names() -> tuple[str, ...]:
@@ -80,25 +106,6 @@ def link_names() -> tuple[str, ...]:
 def machine_names() -> tuple[str, ...]:
     """Names of the machines that have a sheet, sorted."""
     return names("machines")
-
-
-def load_link(name: str) -> Link:
-    """The sheet ``links/<name>.toml``, or the TOML file at a path.
-
-    Raises:
-        ProfileError: there is none, or its keys are not Link's fields.
-    """
-    table, where = find("links", name, what="link")
-    numbers = check(
-        table,
-        texts={"name": str},
-        numbers=_LINK_NUMBERS,
-        where=where,
-        can_be_zero=("latency_s",),
-    )
-    if numbers["efficiency"].value > 1:
-        raise ProfileError(f"{where}: efficiency must be at most 1")
-    return Link(name=table["name"], **numbers)
 
 
 @cache
@@ -119,7 +126,9 @@ def load_machine(name: str, link: str = "", network: str = "") -> Machine:
     if name.endswith(".toml"):
         table, where = find("machines", name, what="machine")
         if "architecture" in table:
-            machine = _around(Path(name).stem, device_from(table, where=where), apart=bool(network))
+            machine = _around(
+                Path(name).stem, read_sheet(Device, table, where), apart=bool(network)
+            )
         else:
             machine = _from_sheet(table, where)
     elif written := known_as(name, machine_names()):
@@ -158,19 +167,8 @@ def load_sheet(name: str) -> Machine | Device | Link:
 
 
 def _from_sheet(table: Mapping[str, Any], where: str) -> Machine:
-    texts = {**_TEXTS, "peer": bool}
-    numbers: dict[str, Any] = check(table, texts=texts, numbers=NUMBERS, where=where, whole=_WHOLE)
-    return Machine(
-        name=table["name"],
-        device=load_device(table["device"]),
-        device_name=table["device"],
-        link=load_link(table["link"]),
-        uplink=load_link(table["uplink"]),
-        peer_link=load_link(table["peer_link"]) if table["peer_link"] else None,
-        network=load_link(table["network"]) if table["network"] else None,
-        peer=table["peer"],
-        **numbers,
-    )
+    # The record keeps the name of its device's sheet beside the device.
+    return read_sheet(Machine, {**table, "device_name": table.get("device")}, where)
 
 
 def _around(name: str, device: Device, *, apart: bool) -> Machine:
@@ -250,27 +248,16 @@ def in_si(key: str, value: float) -> tuple[str, float]:
 
 def _changed(machine: Machine, key: str, value: float) -> Machine:
     owner, _, number = key.rpartition(".")
-    if owner == "device":
-        return replace(machine, device=machine.device.changed(**{number: value}))
-    links = {name: getattr(machine, name) for name in ("link", "uplink", "peer_link", "network")}
-    if owner in links and number in _LINK_NUMBERS:
-        link = links[owner]
-        if link is None:
-            raise ProfileError(f"{machine.name} has no {owner}")
-        if fault := amiss(value, zero=number == "latency_s", whole=False):
-            raise ProfileError(f"{key} must be {fault}")
-        if number == "efficiency" and value > 1:
-            raise ProfileError(f"{key} must be at most 1, got {value:g}")
-        return replace(machine, **{owner: replace(link, **{number: _set(value)})})
-    if owner == "" and number in NUMBERS:
-        if fault := amiss(value, zero=False, whole=number in _WHOLE):
-            raise ProfileError(f"{key} must be {fault}")
-        own: dict[str, Any] = {number: _set(value)}
-        return replace(machine, **own)
-    allowed = [f"device.{name}" for name in ("clock_hz", "memory_bytes_per_s", "multiprocessors")]
-    allowed += [f"link.{name}" for name in _LINK_NUMBERS] + list(NUMBERS)
-    raise ProfileError(f"nothing is named {key!r} to set (for example {', '.join(allowed)})")
-
-
-def _set(value: float) -> Quantity:
-    return Quantity(value=value, kind="spec", source="set by the user")
+    if owner not in ("device", *_LINKS) and not (owner == "" and number in NUMBERS):
+        allowed = [f"device.{n}" for n in ("clock_hz", "memory_bytes_per_s", "multiprocessors")]
+        allowed += [f"link.{name}" for name in numbers(Link)] + list(NUMBERS)
+        raise ProfileError(f"nothing is named {key!r} to set (for example {', '.join(allowed)})")
+    sheet: Device | Link | Machine | None = getattr(machine, owner) if owner else machine
+    if sheet is None:
+        raise ProfileError(f"{machine.name} has no {owner}")
+    try:
+        other: Any = sheet.changed(**{number: value})
+    except ProfileError as error:
+        known = owner and number in numbers(type(sheet))
+        raise ProfileError(f"{owner}.{error}" if known else str(error)) from None
+    return replace(machine, **{owner: other}) if owner else cast(Machine, other)

@@ -1,7 +1,8 @@
 """Spec sheets: TOML files in which every number has its kind and its source.
 
 A sheet has text keys, numbers as ``{ value, kind, source }`` with the unit in the key, and a
-``[sources]`` table that the numbers' ``source`` points into. Unknown or missing keys are errors.
+``[sources]`` table that the numbers' ``source`` points into. A sheet's keys are the fields of
+its record.
 """
 
 from __future__ import annotations
@@ -9,37 +10,110 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, Self, TypeVar, cast, get_args, get_type_hints
 
+from alexsim.documents import Number, read
 from alexsim.errors import ProfileError, known_as, unknown
 
-KINDS = ("spec", "measured", "fitted")
+Kind = Literal["spec", "measured", "fitted"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 UNSOURCED = "unsourced: from common knowledge"
 """The source of a number that nobody looked up."""
 _LEAST, _MOST = 1e-12, 1e18
 """Beyond these no quantity of a machine lies, and sums of times would lose the short ones."""
-_TYPES = {str: "text", int: "whole number", bool: "truth value (true or false)"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quantity:
     """One number of a spec sheet, and where it comes from."""
 
-    value: float
-    kind: str
+    value: Number
+    kind: Kind
     source: str
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """Which values a quantity may have."""
+
+    zero: bool = False
+    whole: bool = False
+    most: float = math.inf
+
+    def fault(self, value: float) -> str:
+        """What a value must be and is not; empty if it is in order."""
+        if not math.isfinite(value) or value < 0:
+            return f"finite and not negative, got {value:g}"
+        if not self.zero and not value:
+            return f"positive, got {value:g}"
+        if value and not _LEAST <= value <= _MOST:
+            return f"between {_LEAST:g} and {_MOST:g}, got {value:g}"
+        if self.whole and value != int(value):
+            return f"a whole number, got {value:g}"
+        return f"at most {self.most:g}, got {value:g}" if value > self.most else ""
+
+
+Positive = Annotated[Quantity, Bounds()]
+NotNegative = Annotated[Quantity, Bounds(zero=True)]
+Count = Annotated[Quantity, Bounds(whole=True)]
+Share = Annotated[Quantity, Bounds(most=1)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Sheet:
+    """What has a spec sheet: its quantities keep the bounds that their fields' types state.
+
+    Raises:
+        ProfileError: one does not; says which.
+    """
+
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ProfileError(f"kind must be one of {', '.join(KINDS)}; got {self.kind!r}")
-        if isinstance(self.value, bool) or not isinstance(self.value, int | float):
-            raise ProfileError(f"a quantity must be a number, got {self.value!r}")
-        if not 0 <= self.value < float("inf"):
-            raise ProfileError(f"a quantity must be finite and not negative, got {self.value}")
+        for name, bounds in numbers(type(self)).items():
+            quantity = getattr(self, name)
+            if quantity is not None and (fault := bounds.fault(quantity.value)):
+                raise ProfileError(f"{name} must be {fault}")
+
+    def changed(self, **values: float) -> Self:
+        """The same with some of its numbers replaced.
+
+        Raises:
+            ProfileError: there is no such number, or its value is not allowed.
+        """
+        known = numbers(type(self))
+        if strange := [name for name in values if name not in known]:
+            what = type(self).__name__.lower()
+            raise ProfileError(f"a {what} has no {strange[0]!r} (it has {', '.join(known)})")
+        changes: dict[str, Any] = {
+            name: Quantity(value=value, kind="spec", source="set by the user")
+            for name, value in values.items()
+        }
+        return replace(self, **changes)
+
+
+_Sheet = TypeVar("_Sheet", bound=Sheet)
+
+
+def numbers(kind: type[Sheet]) -> dict[str, Bounds]:
+    """Names of a sheet's quantities, in its order, and their bounds."""
+    return _numbers(cast(Any, kind))
+
+
+@cache
+def _numbers(kind: type[Sheet]) -> dict[str, Bounds]:
+    bounds: dict[str, Bounds] = {}
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        # A quantity that may be missing is a union with None.
+        marks = (mark for part in (hint, *get_args(hint)) for mark in _marks(part))
+        bounds.update((name, mark) for mark in marks if isinstance(mark, Bounds))
+    return bounds
+
+
+def _marks(hint: object) -> tuple[object, ...]:
+    return getattr(hint, "__metadata__", ())
 
 
 @cache
@@ -78,75 +152,37 @@ def _built_in(folder: str, name: str) -> dict[str, Any]:
     return tomllib.loads(sheet.read_text(encoding="utf-8"))
 
 
-def check(
-    table: Mapping[str, Any],
-    *,
-    texts: Mapping[str, type],
-    numbers: tuple[str, ...],
-    where: str,
-    can_be_zero: tuple[str, ...] = (),
-    whole: tuple[str, ...] = (),
-    optional: tuple[str, ...] = (),
-) -> dict[str, Quantity]:
-    """Check a sheet's keys exactly; the numbers as quantities whose source is spelled out.
+def load_record(kind: type[_Sheet], name: str) -> _Sheet:
+    """The record of a shipped sheet of its kind, or of the TOML file at a path.
 
-    Args:
-        table: the sheet.
-        texts: keys whose values are no quantities, and their types.
-        numbers: keys of quantities.
-        where: the sheet's name, for messages.
-        can_be_zero: numbers that need not be positive.
-        whole: numbers that count things.
-        optional: keys that may be missing.
+    Raises:
+        ProfileError: there is none, or its keys are not the record's fields.
+    """
+    what = kind.__name__.lower()
+    return read_sheet(kind, *find(f"{what}s", name, what=what))
+
+
+def read_sheet(kind: type[_Sheet], table: Mapping[str, Any], where: str) -> _Sheet:
+    """The record of a sheet; ``where`` is the sheet's name, for messages.
 
     Raises:
         ProfileError: a key is missing or unknown, a value is malformed, or a number's source is
             not in the sheet's ``[sources]``.
     """
-    expected = {*texts, *numbers, "sources"}
-    missing = sorted(expected - table.keys() - set(optional))
-    extra = sorted(table.keys() - expected)
-    if missing or extra:
-        raise ProfileError(f"{where}: missing keys {missing}, unknown keys {extra}")
-    for key, wanted in texts.items():
-        if key in table and type(table[key]) is not wanted:
-            raise ProfileError(f"{where}: {key} must be a {_TYPES[wanted]}, got {table[key]!r}")
-    sources = table["sources"]
+    sources = table.get("sources")
     if not isinstance(sources, Mapping) or not all(isinstance(s, str) for s in sources.values()):
-        raise ProfileError(f"{where}: [sources] must be a table of texts")
+        raise ProfileError(f"{where}: [sources] must be a table of texts, got {sources!r}")
     if empty := [name for name, text in sources.items() if not text.strip()]:
         raise ProfileError(f"{where}: [sources] {empty[0]} is empty; write {UNSOURCED!r} if so")
-    quantities = {}
-    for key in numbers:
-        if key not in table:
-            continue
-        entry = table[key]
-        if not isinstance(entry, Mapping) or set(entry) != {"value", "kind", "source"}:
-            raise ProfileError(f"{where}: {key} must be a table of value, kind and source")
-        if not isinstance(entry["source"], str) or entry["source"] not in sources:
-            raise ProfileError(
-                f"{where}: {key}: its source {entry['source']!r} is not in [sources]"
-                f" ({', '.join(sources)})"
-            )
-        try:
-            quantities[key] = Quantity(
-                value=entry["value"], kind=entry["kind"], source=sources[entry["source"]]
-            )
-        except ProfileError as error:
-            raise ProfileError(f"{where}: {key}: {error}") from error
-        if fault := amiss(quantities[key].value, zero=key in can_be_zero, whole=key in whole):
-            raise ProfileError(f"{where}: {key} must be {fault}")
-    return quantities
-
-
-def amiss(value: float, *, zero: bool, whole: bool) -> str:
-    """What a quantity must be and is not; empty if it is in order."""
-    if not math.isfinite(value) or value < 0:
-        return f"finite and not negative, got {value:g}"
-    if not zero and not value:
-        return f"positive, got {value:g}"
-    if value and not _LEAST <= value <= _MOST:
-        return f"between {_LEAST:g} and {_MOST:g}, got {value:g}"
-    if whole and value != int(value):
-        return f"a whole number, got {value:g}"
-    return ""
+    resolved = {}
+    for key, entry in table.items():
+        resolved[key] = entry
+        if isinstance(entry, Mapping) and isinstance(source := entry.get("source"), str):
+            if source not in sources:
+                raise ProfileError(
+                    f"{where}: {key}: its source {source!r} is not in [sources]"
+                    f" ({', '.join(sources)})"
+                )
+            resolved[key] = {**entry, "source": sources[source]}
+    del resolved["sources"]
+    return read(kind, resolved, where)

@@ -15,7 +15,7 @@ from alexsim.network.network import INPUT, Network, Part
 
 @dataclass(frozen=True, slots=True)
 class Fork:
-    """Branches between two layers; an empty one passes on what it reads."""
+    """Branches between two layers; an empty branch passes on what it reads."""
 
     branches: tuple[Row, ...]
 
@@ -35,7 +35,7 @@ Reads = Mapping[str, tuple[str, ...]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """Layers in a row that share the beginning of their names, or a single one.
+    """Layers in a row that share the beginning of their names, or a single layer.
 
     ``heads`` are rows that end in a cost and begin here.
     """
@@ -56,12 +56,12 @@ def shown(part: Part) -> bool:
 
 
 def shown_reads(network: Network) -> dict[str, tuple[str, ...]]:
-    """Each shown layer with the shown ones that it reads, past those that are not."""
+    """Each shown layer with the shown layers that it reads, past those that are not shown."""
     sources: dict[str, tuple[str, ...]] = {INPUT: (INPUT,)}
     reads = {}
     for index, parts in enumerate(network.parts):
         name = parts[0].layer.name
-        above = dict.fromkeys(one for of in network.inputs_of(index) for one in sources[of])
+        above = dict.fromkeys(layer for read in network.inputs_of(index) for layer in sources[read])
         sources[name] = tuple(above)
         if shown(parts[0]):
             reads[name], sources[name] = tuple(above), (name,)
@@ -69,19 +69,22 @@ def shown_reads(network: Network) -> dict[str, tuple[str, ...]]:
 
 
 def blocks(network: Network) -> tuple[Block, ...]:
-    """The network from its images to its answer."""
+    """The blocks of a network from its images to its answer."""
     reads, answering = shown_reads(network), network.answering
     row = _row([name for name in reads if name in answering], reads, INPUT, "")
     heads: dict[str, list[Row]] = {}
     side = [name for name in reads if name not in answering]
     for group in _components(side, reads):
-        source = next(one for name in group for one in reads[name] if one not in group)
+        source = next(read for name in group for read in reads[name] if read not in group)
         heads.setdefault(source, []).append(_row(group, reads, source, ""))
-    found = []
-    for prefix, members in _by_prefix(row):
-        mine = [head for name in layers_of(members) for head in heads.get(name, ())]
-        found.append(Block(prefix=prefix, row=members, heads=tuple(mine)))
-    return tuple(found)
+    return tuple(
+        Block(
+            prefix=prefix,
+            row=members,
+            heads=tuple(head for name in layers_of(members) for head in heads.get(name, ())),
+        )
+        for prefix, members in _by_prefix(row)
+    )
 
 
 def layers_of(row: Row) -> Iterator[str]:
@@ -136,9 +139,9 @@ def _between(names: Sequence[str], reads: Reads, before: str, after: str) -> For
         return Tangle(tuple(names))
     rows = []
     for group in groups:
-        own = {name: reads[name] for name in group}
-        own[after] = tuple(name for name in reads.get(after, ()) if name in own)
-        rows.append(_row(group, own, before, after))
+        branch_reads = {name: reads[name] for name in group}
+        branch_reads[after] = tuple(name for name in reads.get(after, ()) if name in branch_reads)
+        rows.append(_row(group, branch_reads, before, after))
     return Fork((*rows, ()) if passed_on else tuple(rows))
 
 
@@ -165,7 +168,7 @@ def _by_prefix(row: Row) -> Iterator[tuple[str, Row]]:
     for prefix, unit in units:
         if not prefix:
             first = next(layers_of(unit))
-            prefix = next((one for one in named if first.startswith(one)), "")
+            prefix = next((candidate for candidate in named if first.startswith(candidate)), "")
         if members and (prefix != open_prefix or not prefix):
             yield open_prefix, members
             members = ()

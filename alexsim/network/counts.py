@@ -10,7 +10,7 @@ What is counted
     ``grad_weight`` is fused into the update, 6 of the 7 move to ``grad_weight``.
 ``moved_bytes``: each operand read once and each result written once, 4 bytes per element: the
     least traffic any kernel has, not what a given kernel does. Of two layers that one kernel does,
-    all arithmetic, and the operands of both but what lies between them.
+    all arithmetic, and the operands of both without what lies between them.
 """
 
 from __future__ import annotations
@@ -61,17 +61,17 @@ def forward(part: Part, batch_size: int) -> Count:
 
 
 @_remembered
-def grad_input(part: Part, batch_size: int, of: int | None = None) -> Count:
+def grad_input(part: Part, batch_size: int, index: int | None = None) -> Count:
     """Cost of the gradient with respect to the layer's whole input, or to one of its inputs."""
     outputs = math.prod(part.output_shape)
-    inputs = part.input_values if of is None else math.prod(part.input_shapes[of])
+    inputs = part.input_values if index is None else math.prod(part.input_shapes[index])
     if isinstance(part.layer, Concat):
         outputs = inputs  # a slice of it
     return _count(
         batch_size,
         mac=macs(part),
         elementwise=part.arithmetic.grad_input,
-        elements=outputs + inputs + _elements_reread(part, of),
+        elements=outputs + inputs + _elements_reread(part, index),
         parameters=_backward_parameters(part) + _auxiliary(part, batch=True),
     )
 
@@ -132,7 +132,7 @@ def grad_input_of_both(first: Part, second: Part, batch_size: int, *, counted: b
         elements=math.prod(second.output_shape) + first.input_values + again,
         parameters=_backward_parameters(first),
     )
-    return replace(count, moved_bytes=count.moved_bytes + bytes_told(second, batch_size))
+    return replace(count, moved_bytes=count.moved_bytes + epilogue_read_bytes(second, batch_size))
 
 
 def grad_weight_of_both(
@@ -143,19 +143,19 @@ def grad_weight_of_both(
     return Count(
         mac=plain.mac,
         elementwise_flop=plain.elementwise_flop + second.arithmetic.grad_input * batch_size,
-        moved_bytes=plain.moved_bytes + bytes_told(second, batch_size),
+        moved_bytes=plain.moved_bytes + epilogue_read_bytes(second, batch_size),
     )
 
 
-def bytes_told(second: Part, batch_size: int) -> int:
+def epilogue_read_bytes(second: Part, batch_size: int) -> int:
     """Bytes beside its output's gradient that a backward op through the second layer reads."""
-    told = FLOAT_BYTES * batch_size * math.prod(second.output_shape)
-    return _bytes_kept(second, batch_size) or told
+    output = FLOAT_BYTES * batch_size * math.prod(second.output_shape)
+    return _bytes_kept(second, batch_size) or output
 
 
 @_remembered
 def update(part: Part, *, fused: bool, optimizer: Optimizer = "sgd-2012") -> Count:
-    """Cost of one update of the part's parameters; ``fused``: of what is left of it."""
+    """Cost of one update of the part's parameters; ``fused``: of what ``grad_weight`` leaves."""
     rule = RULES[optimizer]
     biases = part.parameters - part.weight_count
     per_weight = rule.weight_flop - (rule.fused_flop if fused else 0)
@@ -172,8 +172,8 @@ def update(part: Part, *, fused: bool, optimizer: Optimizer = "sgd-2012") -> Cou
 
 def _bytes_kept(second: Part, batch_size: int) -> int:
     """Bytes that the second of two layers leaves for backward passes beside its output."""
-    kept = second.layer.kept_fused(second.output_shape)
-    return batch_size * sum(math.prod(one.shape) * one.item_bytes for one in kept)
+    buffers = second.layer.kept_fused(second.output_shape)
+    return batch_size * sum(math.prod(buffer.shape) * buffer.item_bytes for buffer in buffers)
 
 
 def _count(batch_size: int, *, mac: int, elementwise: int, elements: int, parameters: int) -> Count:
@@ -195,13 +195,13 @@ def _backward_parameters(part: Part) -> int:
     return math.prod(weight.shape) if weight else 0
 
 
-def _elements_reread(part: Part, of: int | None = None) -> int:
+def _elements_reread(part: Part, index: int | None = None) -> int:
     """Elements per image that the backward op reads beside the output's gradient."""
     sizes = {
         "output": math.prod(part.output_shape),
         "input": part.input_values
-        if of is None
-        else part.input_values - math.prod(part.input_shapes[of]),
+        if index is None
+        else part.input_values - math.prod(part.input_shapes[index]),
     }
-    kept = sum(sizes[kept] for kept in part.layer.backward_reads)
-    return kept + _auxiliary(part, batch=False)
+    reread = sum(sizes[name] for name in part.layer.backward_reads)
+    return reread + _auxiliary(part, batch=False)

@@ -32,7 +32,7 @@ class Row:
 
 def rows(network: Network) -> tuple[Row, ...]:
     """Of a chain, the layers that change shape or have weights, in order."""
-    found = []
+    drawn = []
     for parts in network.parts:
         if not (
             parts[0].weight_shape
@@ -44,15 +44,15 @@ def rows(network: Network) -> tuple[Row, ...]:
         for part in parts:
             labels[part.column] = _label(part)
         crosses = any(part.columns_read - {part.column} for part in parts)
-        found.append(Row(labels=tuple(labels), crosses=crosses))
-    return tuple(found)
+        drawn.append(Row(labels=tuple(labels), crosses=crosses))
+    return tuple(drawn)
 
 
 def _label(part: Part) -> str:
-    return " ".join(filter(None, (part.layer.name, _what(part), _extents(part))))
+    return " ".join(filter(None, (part.layer.name, _operation(part), _extents(part))))
 
 
-def _what(part: Part) -> str:
+def _operation(part: Part) -> str:
     """What a layer does, as in ``3x3/2`` or ``max 2x2/2``."""
     layer = part.layer
     window = layer.window.removesuffix("/1") if part.weight_shape else layer.window
@@ -67,7 +67,7 @@ def _extents(part: Part) -> str:
 def diagram(network: Network) -> str:
     """A text drawing: a line per layer, a stem per column, an arrow where columns exchange.
 
-    Of a graph: a line per layer that all others stand before or behind, and one per branch.
+    Of a graph: a line per layer that all others stand before or behind, and a line per branch.
     """
     if not network.is_chain:
         return "\n".join(_graph_lines(network))
@@ -100,7 +100,7 @@ _WIDTH = 78
 
 
 def _graph_lines(network: Network) -> list[str]:
-    """Blocks one below the other; equal ones that follow one another are drawn once."""
+    """Blocks one below the other; equal blocks in succession are drawn once."""
     columns = f", each of {network.columns} columns" if network.columns > 1 else ""
     image = "x".join(str(extent) for extent in network.input_shape)
     lines = [network.name, f"o  image {image}{columns}"]
@@ -133,8 +133,8 @@ def _block_lines(network: Network, group: tuple[Block, ...]) -> list[str]:
             branches = _branch_texts(network, item, first.prefix)
             continue
         line = "o  " + _short(network.parts_of(item)[0], first.prefix, extents=True)
-        made, end = (_extents(network.parts_of(name)[0]) for name in (item, final))
-        line += f" to {end}" if end != made else ""
+        begin, end = (_extents(network.parts_of(name)[0]) for name in (item, final))
+        line += f" to {end}" if end != begin else ""
         if branches:
             drawn, rail = _railed(branches, least=len(line) + 3)
             lines += drawn
@@ -170,11 +170,11 @@ def _railed(branches: list[str], least: int) -> tuple[list[str], int]:
     """Branches one below the other, and the column of the line at their right that joins them."""
     drawn = [_wrapped(text) for text in branches]
     rail = max(least, *(len(line) + 3 for lines in drawn for line in lines))
-    found: list[str] = []
+    railed: list[str] = []
     for index, (*lines, end) in enumerate(drawn):
-        found += [line.ljust(rail) + "|" if index else line for line in lines]
-        found.append((f"{end} " if branches[index] else "+").ljust(rail, "-") + "+")
-    return found, rail
+        railed += [line.ljust(rail) + "|" if index else line for line in lines]
+        railed.append((f"{end} " if branches[index] else "+").ljust(rail, "-") + "+")
+    return railed, rail
 
 
 def _wrapped(text: str) -> list[str]:
@@ -204,22 +204,22 @@ def _row_text(network: Network, row: Members, prefix: str) -> str:
 def _short(part: Part, prefix: str, *, extents: bool = False) -> str:
     """A layer without the words that its block has in its title."""
     layer = part.layer
-    made = _extents(part) if extents else _made(layer)
+    outputs = _extents(part) if extents else _outputs(layer)
     name = layer.name.removeprefix(prefix)
     kind = type(layer).__name__.lower() if layer.several else ""
     if isinstance(layer, SoftmaxCrossEntropy) and layer.weight != 1:
-        made = f"x {layer.weight:g}"
-    return " ".join(filter(None, (name, "" if kind in name else kind, _what(part), made)))
+        outputs = f"x {layer.weight:g}"
+    return " ".join(filter(None, (name, "" if kind in name else kind, _operation(part), outputs)))
 
 
-def _made(layer: Layer) -> str:
+def _outputs(layer: Layer) -> str:
     if isinstance(layer, Convolution):
         return str(layer.filters)
     return str(layer.units) if isinstance(layer, FullyConnected) else ""
 
 
 def svg(networks: tuple[Network, ...]) -> str:
-    """The same as a picture, networks side by side; crossings in colour, graphs as their text."""
+    """Diagrams as a picture, networks side by side; crossings in colour, graphs as their text."""
     box_width, box_height, gap_x, gap_y, head = 190, 26, 36, 20, 64
     parts, x0, bottom = [], 20, 0
     for network in networks:
@@ -245,15 +245,15 @@ def svg(networks: tuple[Network, ...]) -> str:
         for row in rows(network):
             top = y + box_height
             y = top + gap_y
-            for to, label in enumerate(row.labels):
+            for target, label in enumerate(row.labels):
                 if not label:
                     continue
-                for source, there in enumerate(present):
-                    if there and source == to:
-                        parts.append(_line(centres[source], top, centres[to], y, "own"))
-                    elif there and row.crosses:
-                        parts.append(_line(centres[source], top, centres[to], y, "cross"))
-                parts.append(_box(centres[to], y, box_width, box_height, label, "layer"))
+                for source, is_present in enumerate(present):
+                    if is_present and source == target:
+                        parts.append(_line(centres[source], top, centres[target], y, "own"))
+                    elif is_present and row.crosses:
+                        parts.append(_line(centres[source], top, centres[target], y, "cross"))
+                parts.append(_box(centres[target], y, box_width, box_height, label, "layer"))
             present = [label is not None for label in row.labels]
         bottom = max(bottom, y + box_height)
         x0 += width + 60

@@ -272,7 +272,7 @@ def as_written(name: str) -> str:
         return name
     base, *variants = name.split("+")
     written = [known_as(base, _EDITIONS) or base]
-    return "+".join([*written, *(known_as(one, VARIANTS) or one for one in variants)])
+    return "+".join([*written, *(known_as(variant, VARIANTS) or variant for variant in variants)])
 
 
 def _convolutions_as_run(*, conv5: int = 128) -> tuple[Layer, ...]:

@@ -1,4 +1,4 @@
-"""Networks in Python files of a user's: ``FILE.py:NAME``."""
+"""Networks in a user's Python files: ``FILE.py:NAME``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def network_in(path: str, name: str) -> Network:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise NetworkError(f"{_place(path, error)}: {_told(error)}") from error
+        raise NetworkError(f"{_place(path, error)}: {_in_one_line(error)}") from error
     network = names.get(name)
     if isinstance(network, Network):
         return network
@@ -48,7 +48,7 @@ def _place(path: str, error: BaseException) -> str:
     return f"{path}:{lines[-1]}" if lines and lines[-1] else path
 
 
-def _told(error: BaseException) -> str:
+def _in_one_line(error: BaseException) -> str:
     """An error's kind and text in one line."""
     if isinstance(error, NetworkError):
         return str(error)

@@ -14,7 +14,7 @@ from alexsim.network.network import Network
 @lru_cache(maxsize=64)
 def hybrid(network: Network, devices: int) -> Network:
     """``network`` in one column per device: a copy of every layer before the first fully connected
-    one, and a share of the units of those from there on.
+    layer, and a share of the units of each from there on.
 
     Raises:
         NetworkError: it is written in several columns, has nothing to copy or nothing to split.

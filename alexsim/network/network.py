@@ -36,8 +36,8 @@ def letter(column: int) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Part:
-    """One layer in one column, with its shapes resolved (batch left out); each is itself alone, so
-    that what depends on it can be looked up.
+    """One layer in one column, with its shapes resolved (batch left out); it equals itself alone,
+    so that it can be a cache's key.
 
     ``inputs`` are its inputs, each the outputs that it is made of: one, or several that lie side
     by side (columns in order, or what a concatenation puts together).
@@ -52,7 +52,7 @@ class Part:
     parameters_by_name: Mapping[str, Parameter]
     auxiliary: tuple[Auxiliary, ...]
     copied: bool = False
-    """One of the copies that all columns have of this layer, on images of its own."""
+    """One of the copies of this layer that all columns have, each for its share of the images."""
     gathers: bool = False
     """Reads one column at a time, each with its own images, instead of all side by side."""
     view: bool = False
@@ -124,8 +124,8 @@ class Network:
     with its share of the cost.
 
     Raises:
-        NetworkError: two layers have one name, one reads what does not stand before it, nothing
-            reads its output, shapes do not fit, or the last is not ``SoftmaxCrossEntropy``.
+        NetworkError: two layers have one name, a layer reads what does not stand before it, nothing
+            reads a layer's output, shapes do not fit, or the last is not ``SoftmaxCrossEntropy``.
     """
 
     name: str
@@ -134,7 +134,7 @@ class Network:
     columns: int = 1
     title: str = ""
     copied: int = 0
-    """Leading layers of which every column has a copy, on images of its own (see ``hybrid``)."""
+    """Leading layers of which every column has a copy, for its share of the images (``hybrid``)."""
     parts: tuple[tuple[Part, ...], ...] = field(init=False, repr=False, compare=False)
     """``parts[i]``: layer ``i`` in each column that has a part of it."""
     _parts_by_name: Mapping[str, tuple[Part, ...]] = field(init=False, repr=False, compare=False)
@@ -184,7 +184,7 @@ class Network:
 
     @property
     def is_chain(self) -> bool:
-        """Whether every layer reads the one before it, and that alone."""
+        """Whether every layer reads the layer before it, and that alone."""
         before = (INPUT, *(layer.name for layer in self.layers[:-1]))
         return all(self.inputs_of(i) == (name,) for i, name in enumerate(before))
 
@@ -213,14 +213,14 @@ class Network:
     @property
     def parameters(self) -> int:
         """Weights and biases of all columns; copies count once."""
-        return sum(part.parameters for part in self._own_parts())
+        return sum(part.parameters for part in self._distinct_parts())
 
     @property
     def neurons(self) -> int:
         """Outputs of convolutions and fully connected layers, one image, input left out."""
-        return sum(math.prod(part.output_shape) for part in self._own_parts() if part.weight_count)
+        return sum(math.prod(p.output_shape) for p in self._distinct_parts() if p.weight_count)
 
-    def _own_parts(self) -> Iterator[Part]:
+    def _distinct_parts(self) -> Iterator[Part]:
         return (p for parts in self.parts for p in parts if not (p.copied and p.column))
 
     @property
@@ -257,7 +257,7 @@ class Network:
             NetworkError: a head has none.
         """
         places = {layer.name: index for index, layer in enumerate(self.layers)}
-        found = []
+        projections = []
         for head in self.heads:
             layer: Layer = head
             while not (
@@ -271,12 +271,12 @@ class Network:
                         f"network {self.name!r}: no fully connected layer leads to {head.name!r}"
                     )
                 layer = self.layers[places[before[0]]]
-            found.append(layer)
-        return tuple(found)
+            projections.append(layer)
+        return tuple(projections)
 
 
 def _resolve(network: Network) -> Iterator[tuple[Part, ...]]:
-    # Every column reads the whole image, so the input has no columns of its own.
+    # Every column reads the whole image, so the input is the same in each.
     shapes: dict[str, dict[int, Shape]] = {
         INPUT: dict.fromkeys(range(network.columns), network.input_shape)
     }

@@ -5,7 +5,7 @@ value of a parameter, ``g`` its gradient, a mean over the minibatch:
 
 ``sgd-2012`` (Krizhevsky et al. 2012, section 5)
     ``v = momentum v - decay rate w - rate g``, ``w += v``. Weights only decay; biases, scales and
-    shifts have a rate of their own. ``v`` is what is added, so that fully connected layers' weight
+    shifts have another rate. ``v`` is what is added, so that fully connected layers' weight
     gradients can go straight into it.
 ``sgd`` (``torch.optim.SGD``)
     ``d = g + decay w``, ``v = momentum v + d``, ``w -= rate v``; or, as Nesterov does,
@@ -25,7 +25,7 @@ Optimizer = Literal["sgd-2012", "sgd", "adamw"]
 OPTIMIZERS: tuple[Optimizer, ...] = ("sgd-2012", "sgd", "adamw")
 
 BETA2, EPSILON = 0.999, 1e-8
-"""Of ``adamw``, where nobody says otherwise; PyTorch's, as in Kingma & Ba 2014."""
+"""Defaults of ``adamw``: PyTorch's, as in Kingma & Ba 2014."""
 UPDATES = "updates"
 """Of a layer: how many updates it has had, where its rule corrects for that. One number, in
 float32, which counts to 16,777,216 exactly; by then nothing is left to correct."""
@@ -43,11 +43,11 @@ class UpdateRule:
     """And per bias, scale or shift. What only some constants ask for is not in it: Nesterov's 2."""
     fused_flop: int = 0
     """Of ``weight_flop``, those that a fully connected layer's weight gradient does on its way
-    into the momentum; 0 if it has a buffer of its own."""
+    into the momentum; 0 if it is always stored."""
     counts_updates: bool = False
     """Whether each layer has a count of its updates."""
     uses_up_gradient: bool = False
-    """Whether it computes in the gradient's own memory, so that it needs no scratch."""
+    """Whether it computes in the gradient's memory, so that it needs no scratch."""
 
     @property
     def read_values(self) -> int:

@@ -43,18 +43,18 @@ def varied(network: Network, variants: tuple[str, ...]) -> Network:
         if (written := known_as(name, VARIANTS)) is None:
             raise NetworkError(unknown("variant", name, (*VARIANTS, "N-classes"), mark="+"))
         name = written
-        what, change = VARIANTS[name]
+        description, change = VARIANTS[name]
         layers = change(network.layers)
         if layers == network.layers:
-            raise NetworkError(f"+{name} changes nothing in {network.name}: {what}")
+            raise NetworkError(f"+{name} changes nothing in {network.name}: {description}")
         network = replace(network, name=f"{network.name}+{name}", layers=layers)
     return network
 
 
 def without_head(name: str) -> str:
-    """A network's name less what says how many classes it has."""
+    """A network's name without the suffix that sets its classes."""
     base, *variants = name.split("+")
-    return "+".join([base, *(one for one in variants if not _HEAD.fullmatch(one))])
+    return "+".join([base, *(variant for variant in variants if not _HEAD.fullmatch(variant))])
 
 
 def _no_lrn(layers: Layers) -> Layers:
@@ -66,7 +66,7 @@ def _no_dropout(layers: Layers) -> Layers:
 
 
 def _without(layers: Layers, *kinds: type[Layer]) -> Layers:
-    """Who reads a layer of these kinds reads what that read."""
+    """Without layers of these kinds: their readers read what they read."""
     kept: list[Layer] = []
     instead: dict[str, str] = {}
     before = INPUT
@@ -93,7 +93,9 @@ def _apart(layers: Layers) -> Layers:
 
 def _no_exchange(layers: Layers) -> Layers:
     """Only the last layer with weights, whose classes compete, reads all columns."""
-    weighted = [i for i, one in enumerate(layers) if isinstance(one, Convolution | FullyConnected)]
+    weighted = [
+        i for i, layer in enumerate(layers) if isinstance(layer, Convolution | FullyConnected)
+    ]
     return tuple(
         replace(layer, reads="own")
         if isinstance(layer, Convolution | FullyConnected) and index != weighted[-1]

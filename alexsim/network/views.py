@@ -1,8 +1,8 @@
 """Which concatenations cost nothing: their inputs lie side by side in one block of memory.
 
 An output can lie in one block only, at one place. What one layer reads of several columns *must*
-lie side by side; a concatenation does where its inputs are not taken by another. Later ones are
-asked first: in a dense block, each concatenation is then the beginning of the one after it.
+lie side by side; a concatenation does where its inputs are not taken by another. Later
+concatenations come first: in a dense block, each is then the beginning of the next.
 """
 
 from __future__ import annotations

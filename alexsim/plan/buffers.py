@@ -25,12 +25,12 @@ LABEL_BYTES = 8
 
 @dataclass(slots=True)
 class Piece:
-    """A buffer before it has a place and a lifetime; ``what`` it is to its layer."""
+    """A buffer before it has an address and a lifetime; ``purpose``: what it is to its layer."""
 
     device: int
     layer: str
     column: int
-    what: str
+    purpose: str
     category: Category
     shape: Shape
     item_bytes: int = FLOAT_BYTES
@@ -42,7 +42,9 @@ class Piece:
 
     def __post_init__(self) -> None:
         within = self.layer != INPUT
-        self.label = f"{self.layer}.{letter(self.column)}.{self.what}" if within else self.what
+        self.label = (
+            f"{self.layer}.{letter(self.column)}.{self.purpose}" if within else self.purpose
+        )
         self.name = f"gpu{self.device}/{self.label}"
         self.size_bytes = math.prod(self.shape) * self.item_bytes
 
@@ -51,9 +53,9 @@ def partial_sum_copies(part: Part) -> int:
     """Copies of a convolution's weights in which the 2012 kernels gathered partial sums.
 
     ``ceil(modules / partialSum)``. The released layer files have partialSum 5 for conv1, 3 for
-    conv2 and 13 for conv3-conv5. Whoever wrote another network had to choose it; here it goes by
-    the filter as it does there: 5 for 11 x 11, 3 for 5 x 5, 13 for all others. What memory holds
-    and what time the sums take both come from here.
+    conv2 and 13 for conv3-conv5. For another network it had to be chosen; here it goes by the
+    filter as it does there: 5 for 11 x 11, 3 for 5 x 5, 13 for all others. What memory holds and
+    what time the sums take both come from here.
     """
     assert isinstance(part.layer, Convolution)
     per_copy = {11: 5, 5: 3}.get(max(pair(part.layer.size)), 13)
@@ -62,18 +64,18 @@ def partial_sum_copies(part: Part) -> int:
 
 def pieces(steps: StepList) -> list[Piece]:
     """Every buffer of every device, uploads first, then layer by layer."""
-    found = [*_inputs(steps)]
+    buffers = [*_inputs(steps)]
     for parts in steps.layers:
         for part in parts:
-            found += _part_pieces(steps, part)
-            found += _remote_pieces(steps, part)
-    found += _landings(steps, found)
-    # What several layers read of another device has one copy here.
-    found = list({piece.name: piece for piece in found}.values())
+            buffers += _part_pieces(steps, part)
+            buffers += _remote_pieces(steps, part)
+    buffers += _landings(steps, buffers)
+    # An output of another device that several layers read has one copy here.
+    buffers = list({piece.name: piece for piece in buffers}.values())
     if steps.spec.policy == "reuse":
         touched = {name for ops in steps.ops for op in ops for name in (*op.reads, *op.writes)}
-        found = [piece for piece in found if piece.name in touched]
-    return found
+        buffers = [piece for piece in buffers if piece.name in touched]
+    return buffers
 
 
 def _inputs(steps: StepList) -> Iterator[Piece]:
@@ -126,18 +128,18 @@ def _part_pieces(steps: StepList, part: Part) -> Iterator[Piece]:
 
 
 def _overwritten(steps: StepList, part: Part, grad: str) -> str:
-    """The buffer that the gradient of a part's output lies in, if it has none of its own."""
+    """The buffer whose memory the gradient of a part's output shares; empty if it shares none."""
     readers = steps.network.readers[part.layer.name]
     if steps.spec.policy != "as-released" and len(readers) == 1:
-        (after,) = readers
-        if steps.network.parts_of(after)[0].layer.overwrites_grad:
+        (reader,) = readers
+        if steps.network.parts_of(reader)[0].layer.overwrites_grad:
             device = steps.device_of[part.column]
-            return f"gpu{device}/{after}.{letter(part.column)}.activation_grad"
+            return f"gpu{device}/{reader}.{letter(part.column)}.activation_grad"
     return steps.shared.get(grad, "")
 
 
 def _left_behind(steps: StepList, part: Part) -> tuple[Auxiliary, ...]:
-    """What a part leaves for the backward pass; of a fused op, its last part does."""
+    """Buffers that a part leaves for the backward pass; of a fused op, its last part does."""
     if part.layer.name in steps.ends:
         return part.layer.kept_fused(part.output_shape)
     return () if part.layer.name in steps.fusions else part.auxiliary
@@ -156,15 +158,15 @@ def _remote_pieces(steps: StepList, part: Part) -> Iterator[Piece]:
             yield Piece(device, *read, category, category, shape)
 
 
-def _landings(steps: StepList, found: list[Piece]) -> Iterator[Piece]:
-    """Where another device's gradient arrives before it is added, if the backend needs that."""
+def _landings(steps: StepList, buffers: list[Piece]) -> Iterator[Piece]:
+    """Buffers in which a remote gradient arrives before it is added, if the backend needs them."""
 
     def landing(grad: Piece, name: str) -> Piece:
         place = (grad.device, grad.layer, grad.column)
         return Piece(*place, name, Category.WORKSPACE, grad.shape)
 
-    known = {piece.name for piece in found}
-    grads = {(p.layer, p.column): p for p in found if p.category == Category.ACTIVATION_GRAD}
+    known = {piece.name for piece in buffers}
+    grads = {(p.layer, p.column): p for p in buffers if p.category == Category.ACTIVATION_GRAD}
     for exchange in steps.exchanges:
         if exchange.lands and exchange.target_buffer not in known:
             yield landing(grads[exchange.layer, exchange.column], f"from_{exchange.source}")

@@ -43,21 +43,21 @@ class Crossings(Placement):
     """The network's parts on the devices that are built."""
     exchanges: list[Exchange] = field(default_factory=list)
     posts: dict[str, str] = field(default_factory=dict)
-    """The op that offers each of them."""
+    """By exchange, the op that posts it."""
     collectives: list[Collective] = field(default_factory=list)
     waits: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """By op, buffers like those that other devices send or receive there, where this one stands for
-    them: it sends when it has them, and uses them no sooner than they do."""
+    """By op, where this device stands for the others: its buffers like those that they send or
+    receive there. The op waits until these are written; they are used when it has ended."""
     contributed: set[str] = field(default_factory=set)
     """Gradients of activations that have been written, if only in part."""
     fetched: set[tuple[int, Read]] = field(default_factory=set)
-    """What a device has of another's outputs, for the images that are worked on now."""
+    """Remote outputs that a device has already, for the images that are worked on now."""
     _last: dict[tuple[int, Read], str] = field(init=False)
-    """Of another device's output, the first layer here that reads it: the last to add to its
+    """By device and remote output, the first layer there that reads it: the last to add to its
     gradient."""
 
     _crossing: dict[str, _Crossing | None] = field(default_factory=dict)
-    """By layer, what of another layer its parts read of each other's devices."""
+    """By layer, the columns that its parts read of each other's devices."""
     _ends: dict[tuple[object, ...], _End] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -80,13 +80,13 @@ class Crossings(Placement):
         return self.spec.backend != ""
 
     def offer_inputs(self, parts: tuple[Part, ...]) -> list[Exchange]:
-        """Offer what these parts read of other devices."""
+        """Post the remote outputs that these parts read."""
         pulls = []
         for part in parts:
             target = self.device_of[part.column]
             for read in self.reads(part):
                 source = self.device_of[read.column]
-                if self._comes_from_afar(read, target) and (target, read) not in self.fetched:
+                if self._is_remote(read, target) and (target, read) not in self.fetched:
                     self.fetched.add((target, read))
                     sent = (source, activation(source, read.layer, read.column))
                     lands = (target, self.local(target, read, "activation"))
@@ -96,19 +96,19 @@ class Crossings(Placement):
         return pulls
 
     def fetch_inputs(self, pulls: list[Exchange]) -> None:
-        """Fetch what was offered."""
+        """Wait for the exchanges that ``offer_inputs`` posted."""
         self._meet(pulls)
         for exchange in pulls:
             self._half(exchange, OpKind.WAIT)
 
     def push_grads(self, parts: tuple[Part, ...]) -> list[Exchange]:
-        """Offer each remote input's gradient to its owner."""
+        """Post each remote input's gradient to its owner."""
         pushes = []
         for part in parts:
             source = self.device_of[part.column]
             for read in self.reads(part):
                 owner = self.device_of[read.column]
-                if not self._comes_from_afar(read, source):
+                if not self._is_remote(read, source):
                     continue
                 if not part.gathers and self._last[source, read] != part.layer.name:
                     continue
@@ -125,7 +125,7 @@ class Crossings(Placement):
         return pushes
 
     def pull_grads(self, pushes: list[Exchange]) -> None:
-        """Fetch what was offered; the owner adds it to what it computed itself."""
+        """Wait for what ``push_grads`` posted; the owner adds it to what it computed itself."""
         self._meet(pushes)
         for exchange in pushes:
             # One after another: there may be only one place for them to land.
@@ -138,7 +138,7 @@ class Crossings(Placement):
             size = exchange.size_bytes
             self.add(
                 OpKind.ACCUMULATE,
-                f"{_way(exchange)}.accumulate",
+                f"{_route(exchange)}.accumulate",
                 owner,
                 self.network.part_of(exchange.layer, exchange.column),
                 accumulate=True,
@@ -148,7 +148,7 @@ class Crossings(Placement):
                 count=Count(elementwise_flop=size // FLOAT_BYTES, moved_bytes=3 * size),
             )
 
-    def _comes_from_afar(self, read: Read, device: int) -> bool:
+    def _is_remote(self, read: Read, device: int) -> bool:
         return read.layer != INPUT and self.device_of[read.column] != device
 
     def _exchange(
@@ -188,7 +188,7 @@ class Crossings(Placement):
         device = exchange.source_index if posts else exchange.target_index
         half = self.add(
             kind,
-            f"{_way(exchange)}.{'post' if posts else 'wait'}",
+            f"{_route(exchange)}.{'post' if posts else 'wait'}",
             device,
             self.network.part_of(exchange.layer, exchange.column),
             queue=self.queue("copy_out" if posts else "copy_in"),
@@ -212,26 +212,26 @@ class Crossings(Placement):
             self._collective("backward", crossing, parts[0])
 
     def _crossing_of(self, parts: tuple[Part, ...]) -> _Crossing | None:
-        """What all of them read, and who they are; None if each has its own column only."""
+        """What all parts of a layer read, and their devices; None if each reads its column only."""
         first = parts[0]
         name = first.layer.name
         if name not in self._crossing:
             columns = tuple(read.column for read in first.reads)
             readers = tuple(self.device_of[part.column] for part in parts)
             alone = len(columns) == 1 and readers == columns
-            own = parts[-1].reads != first.reads
+            differ = parts[-1].reads != first.reads
             sizes = (
                 FLOAT_BYTES * self.batch_size * elements(part.output_shape)
                 for part in self.network.parts_of(first.reads[0].layer)
             )
             self._crossing[name] = (
-                None if own or alone else _Crossing(columns, tuple(sizes), readers)
+                None if differ or alone else _Crossing(columns, tuple(sizes), readers)
             )
-        found = self._crossing[name]
-        if found is not None and first.gathers:
+        crossing = self._crossing[name]
+        if crossing is not None and first.gathers:
             assert self.turn is not None
-            return _Crossing((self.turn,), (found.sizes[self.turn],), found.readers)
-        return found
+            return _Crossing((self.turn,), (crossing.sizes[self.turn],), crossing.readers)
+        return crossing
 
     def _collective(
         self, direction: Literal["forward", "backward"], crossing: _Crossing, part: Part
@@ -240,7 +240,7 @@ class Crossings(Placement):
         layer = part.reads[0].layer
         forward = direction == "forward"
         kind = OpKind.ALL_GATHER if forward else OpKind.REDUCE_SCATTER
-        made = Collective(
+        collective = Collective(
             name=f"{layer}.{self.tag}{direction}",
             layer=layer,
             turn=self.turn,
@@ -249,11 +249,11 @@ class Crossings(Placement):
             column_bytes=crossing.sizes,
             readers=crossing.readers,
         )
-        self.collectives.append(made)
+        self.collectives.append(collective)
         for device in range(len(self.ops)):
             key = (layer, direction, device, self.turn if part.gathers else 0)
             if key not in self._ends:
-                self._ends[key] = self._end(made, device)
+                self._ends[key] = self._end(collective, device)
             end = self._ends[key]
             if not end.operands:
                 continue
@@ -269,42 +269,44 @@ class Crossings(Placement):
                 reads=end.reads,
                 writes=end.writes,
                 count=end.count,
-                collective=made.name,
+                collective=collective.name,
                 turn=self.turn,
             )
-            self.waits[op.id] = self._alike(made, device)
+            self.waits[op.id] = self._alike(collective, device)
 
-    def _alike(self, of: Collective, device: int) -> tuple[str, ...]:
-        """What others wait for in a collective, and the device that stands for them has itself."""
+    def _alike(self, collective: Collective, device: int) -> tuple[str, ...]:
+        """Buffers that other devices receive, and the device that stands for them has already."""
         if not self.first_only:
             return ()
-        backward = of.direction == "backward"
-        # The gradients of what one device after another has put out have come after the last turn.
-        if device not in of.columns and not (backward and len(of.columns) == 1):
+        backward = collective.direction == "backward"
+        # Gradients of outputs that came from device after device are whole after the last turn.
+        if device not in collective.columns and not (backward and len(collective.columns) == 1):
             return ()
         name = "activation_grad" if backward else "activation"
-        return (self.local(device, Read(of.layer, device), name),)
+        return (self.local(device, Read(collective.layer, device), name),)
 
-    def _end(self, of: Collective, device: int) -> _End:
-        """What a device has to do with a collective; nothing if it takes no part in it."""
-        sent = tuple(dict.fromkeys(one.source_buffer for one in of.sent_by(device)))
-        received = of.received_by(device)
-        size = sum(one.size_bytes for one in received)
+    def _end(self, collective: Collective, device: int) -> _End:
+        """A device's part of a collective; empty if it takes none."""
+        sent = tuple({exchange.source_buffer: None for exchange in collective.sent_by(device)})
+        received = collective.received_by(device)
+        size = sum(exchange.size_bytes for exchange in received)
         operands = {"sent": sent} if sent else {}
         if not received:
             return _End(operands, sent, (), Count())
-        if of.direction == "forward":
-            targets = tuple(one.target_buffer for one in received)
+        if collective.direction == "forward":
+            targets = tuple(exchange.target_buffer for exchange in received)
             return _End(operands | {"received": targets}, sent, targets, Count(moved_bytes=size))
         total = (received[0].target_buffer,)
         operands["total"] = total
-        # What a device has no part of itself begins with the first part that comes.
-        begun = device in of.readers
+        # A sum that the device has no part of itself begins with the first part that comes.
+        begun = device in collective.readers
         added = received if begun else received[1:]
         landing: tuple[str, ...] = ()
         if added and self.staged:
-            landing = operands["landing"] = (f"gpu{device}/{of.layer}.{letter(device)}.landing",)
-        sums = sum(one.size_bytes for one in added)
+            landing = operands["landing"] = (
+                f"gpu{device}/{collective.layer}.{letter(device)}.landing",
+            )
+        sums = sum(exchange.size_bytes for exchange in added)
         count = Count(elementwise_flop=sums // FLOAT_BYTES, moved_bytes=size + 3 * sums)
         return _End(operands, (*sent, *total) if begun else sent, (*total, *landing), count)
 
@@ -317,9 +319,9 @@ class Crossings(Placement):
             self.add(OpKind.BARRIER, f"barrier.{name}", device, barrier=name, in_test=in_test)
 
     def queue(self, queue: Queue) -> Queue:
-        """That of a copy engine, where there is more than one queue."""
+        """The copy engine's queue, where there is more than one."""
         return queue if self.spec.schedule == "overlap" else "compute"
 
 
-def _way(exchange: Exchange) -> str:
+def _route(exchange: Exchange) -> str:
     return f"{exchange.direction}.{exchange.source}-{exchange.target}"

@@ -13,8 +13,8 @@ from alexsim.network.network import letter
 class Exchange:
     """One transfer of an activation or its gradient between two devices.
 
-    Of a gradient that a collective brings, ``target_buffer`` is the sum that it is added to; of one
-    that is added straight from the source's memory, the source's buffer.
+    Of a gradient that a collective brings, ``target_buffer`` is the sum that it is added to; of a
+    gradient that is added straight from the source's memory, it is the source's buffer.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Exchange:
 
     @property
     def label(self) -> str:
-        """Whose values go which way."""
+        """Layer, column and direction."""
         return f"{self.layer}.{letter(self.column)}.{self.direction}"
 
     @property
@@ -53,7 +53,7 @@ class Collective:
 
     Forward, a device with one of ``columns`` sends its output to all ``readers``. Backward, every
     reader sends its part of the output's gradient to the column that it is of, where the parts are
-    added in order of devices, after the device's own. Column ``i`` of such a plan is on device
+    added in order of devices, after the device's part. Column ``i`` of such a plan is on device
     ``i``.
     """
 
@@ -62,7 +62,7 @@ class Collective:
     turn: int
     direction: Literal["forward", "backward"]
     columns: tuple[int, ...]
-    """Those whose values travel."""
+    """Columns whose values travel."""
     column_bytes: tuple[int, ...]
     """Bytes of each."""
     readers: tuple[int, ...]
@@ -84,7 +84,7 @@ class Collective:
 
     @property
     def label(self) -> str:
-        """Its name: it has many ways."""
+        """Its name: it has many sources and targets."""
         return self.name
 
     @property
@@ -94,18 +94,18 @@ class Collective:
 
     @property
     def receivers(self) -> tuple[int, ...]:
-        """Devices for which it is."""
+        """Devices that need what is sent."""
         return self.readers if self.direction == "forward" else self.columns
 
     @property
     def source(self) -> str:
-        """Who sends, in words."""
-        return _who(self.senders)
+        """The senders, in words."""
+        return _in_words(self.senders)
 
     @property
     def target(self) -> str:
-        """Who receives, in words."""
-        return _who(self.receivers)
+        """The receivers, in words."""
+        return _in_words(self.receivers)
 
     def exchanges(self) -> Iterator[Exchange]:
         """All transfers between two devices that it is made of."""
@@ -128,7 +128,9 @@ class Collective:
         if column not in self.columns:
             return ()
         size = self.column_bytes[self.columns.index(column)]
-        return tuple(self._exchange(column, one, size) for one in self.readers if one != column)
+        return tuple(
+            self._exchange(column, reader, size) for reader in self.readers if reader != column
+        )
 
     def _of_columns(self, reader: int) -> tuple[Exchange, ...]:
         if reader not in self.readers:
@@ -141,11 +143,11 @@ class Collective:
 
     def _exchange(self, column: int, reader: int, size_bytes: int) -> Exchange:
         forward = self.direction == "forward"
-        what = f"{self.layer}.{letter(column)}"
+        output = f"{self.layer}.{letter(column)}"
         sends, receives = (column, reader) if forward else (reader, column)
-        there, here = ("activation", "remote") if forward else ("remote_grad", "activation_grad")
+        names = ("activation", "remote") if forward else ("remote_grad", "activation_grad")
         return Exchange(
-            name=f"{what}.turn{self.turn}.{self.direction}.gpu{sends}-gpu{receives}",
+            name=f"{output}.turn{self.turn}.{self.direction}.gpu{sends}-gpu{receives}",
             layer=self.layer,
             column=column,
             direction=self.direction,
@@ -153,12 +155,12 @@ class Collective:
             target=f"gpu{receives}",
             source_index=sends,
             target_index=receives,
-            source_buffer=f"gpu{sends}/{what}.{there}",
-            target_buffer=f"gpu{receives}/{what}.{here}",
+            source_buffer=f"gpu{sends}/{output}.{names[0]}",
+            target_buffer=f"gpu{receives}/{output}.{names[1]}",
             size_bytes=size_bytes,
             turn=self.turn,
         )
 
 
-def _who(devices: tuple[int, ...]) -> str:
+def _in_words(devices: tuple[int, ...]) -> str:
     return f"gpu{devices[0]}" if len(devices) == 1 else "all"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from alexsim.errors import MemoryBudgetError
+from alexsim.plan.choices import POLICIES, Policy
 from alexsim.plan.planner import representative
 from alexsim.plan.records import Buffer, Plan
-from alexsim.plan.spec import POLICIES, Policy
 from alexsim.units import format_bytes
 
 _MOST_BATCH = 1 << 16
@@ -47,7 +47,7 @@ class Fit:
         )
 
 
-def fit(of: Plan, budget_bytes: int, *, context_bytes: int = 0) -> Fit:
+def fit(plan: Plan, budget_bytes: int, *, context_bytes: int = 0) -> Fit:
     """Compare every device with the budget, and look for the nearest plan that fits."""
     shortages = tuple(
         Shortage(
@@ -61,68 +61,68 @@ def fit(of: Plan, budget_bytes: int, *, context_bytes: int = 0) -> Fit:
                 )[:3]
             ),
         )
-        for device in of.devices
+        for device in plan.devices
         if device.total_bytes + context_bytes > budget_bytes
     )
     room = budget_bytes - context_bytes
-    largest = _largest_batch(of, room, of.spec.policy, len(of.devices) * of.alike)
+    largest = _largest_batch(plan, room, plan.spec.policy, len(plan.devices) * plan.alike)
     return Fit(
         budget_bytes=budget_bytes,
         fits=not shortages,
         shortages=shortages,
         largest_batch_size=largest,
-        suggestions=tuple(_suggestions(of, room, largest)) if shortages else (),
+        suggestions=tuple(_suggestions(plan, room, largest)) if shortages else (),
     )
 
 
-def _suggestions(of: Plan, room: int, largest: int) -> list[str]:
-    found = []
+def _suggestions(plan: Plan, room: int, largest: int) -> list[str]:
+    suggestions = []
     if largest:
-        found.append(f"--batch {largest}")
-    devices = len(of.devices) * of.alike
-    tighter = POLICIES[POLICIES.index(of.spec.policy) + 1 :]
+        suggestions.append(f"--batch {largest}")
+    devices = len(plan.devices) * plan.alike
+    tighter = POLICIES[POLICIES.index(plan.spec.policy) + 1 :]
     for policy in tighter:
-        if _fits(of, room, of.images, policy, devices):
-            found.append(f"--policy {policy}")
+        if _fits(plan, room, plan.images, policy, devices):
+            suggestions.append(f"--policy {policy}")
             break
-    columns = of.network.columns
-    if devices < columns and _fits(of, room, of.images, of.spec.policy, columns):
-        found.append(f"--gpus {columns}")
-    if not found and tighter:
-        batch = _largest_batch(of, room, tighter[-1], devices)
+    columns = plan.network.columns
+    if devices < columns and _fits(plan, room, plan.images, plan.spec.policy, columns):
+        suggestions.append(f"--gpus {columns}")
+    if not suggestions and tighter:
+        batch = _largest_batch(plan, room, tighter[-1], devices)
         if batch:
-            found.append(f"--policy {tighter[-1]} --batch {batch}")
-    return found
+            suggestions.append(f"--policy {tighter[-1]} --batch {batch}")
+    return suggestions
 
 
-def _largest_batch(of: Plan, room: int, policy: Policy, devices: int) -> int:
+def _largest_batch(plan: Plan, room: int, policy: Policy, devices: int) -> int:
     """Largest minibatch that fits.
 
-    Memory never shrinks as the batch grows, and grows nearly in proportion: a few straight lines
-    through what is known lead there; where they do not, halves do.
+    Memory never shrinks as the batch grows, and grows nearly in proportion: a few linear
+    interpolations lead there; where they do not, bisection does.
     """
-    shares = of.spec.shares
-    one = _need(of, shares, policy, devices)
-    if one > room:
+    shares = plan.spec.shares
+    least = _need(plan, shares, policy, devices)
+    if least > room:
         return 0
-    known, images = max(device.total_bytes for device in of.devices), of.images // shares
-    guess = 1 + (room - one) * (images - 1) // max(known - one, 1)
+    known, images = max(device.total_bytes for device in plan.devices), plan.images // shares
+    guess = 1 + (room - least) * (images - 1) // max(known - least, 1)
     low, high, tried = 1, 2 * _MOST_BATCH, 0
     while high - low > 1:
         tried += 1
         probe = (low + high) // 2 if tried > 8 else min(max(guess, low + 1), high - 1)
-        need = _need(of, probe * shares, policy, devices)
+        need = _need(plan, probe * shares, policy, devices)
         low, high = (probe, high) if need <= room else (low, probe)
-        guess = 1 + (room - one) * (probe - 1) // max(need - one, 1)
+        guess = 1 + (room - least) * (probe - 1) // max(need - least, 1)
     return low * shares
 
 
-def _fits(of: Plan, room: int, batch_size: int, policy: Policy, devices: int) -> bool:
-    return _need(of, batch_size, policy, devices) <= room
+def _fits(plan: Plan, room: int, batch_size: int, policy: Policy, devices: int) -> bool:
+    return _need(plan, batch_size, policy, devices) <= room
 
 
-def _need(of: Plan, batch_size: int, policy: Policy, devices: int) -> int:
+def _need(plan: Plan, batch_size: int, policy: Policy, devices: int) -> int:
     """Bytes of the fullest device."""
-    gpus = of.spec.gpus if of.spec.partition == "replicas" else devices
-    other = representative(replace(of.spec, gpus=gpus, batch_size=batch_size, policy=policy))
-    return max(device.total_bytes for device in other.devices)
+    gpus = plan.spec.gpus if plan.spec.partition == "replicas" else devices
+    candidate = representative(replace(plan.spec, gpus=gpus, batch_size=batch_size, policy=policy))
+    return max(device.total_bytes for device in candidate.devices)

@@ -1,8 +1,8 @@
-"""Which layers one kernel does together: decided here, for everyone who reads the plan.
+"""Which layers one kernel does together: a decision of the plan.
 
 A layer says which kind of kernel runs it (``kernel``), or at the end of which it can be done
 (``epilogue_of``); a backend says which of its kernels do so, and in which passes. What lies between
-the two layers is then never in memory, so nobody else may want it.
+the two layers is then never in memory, so nothing else may read it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def fusions(spec: PlanSpec) -> dict[str, Fusion]:
     """What the backend fuses in a network, by the first layer's name."""
     network, backend = spec.written, BACKENDS[spec.backend]
     beside, rows = _side_by_side(network), read_as_rows(network, spec.policy)
-    found = {}
+    fused = {}
     for firsts in network.parts:
         name = firsts[0].layer.name
         if not firsts[0].layer.kernel or len(network.readers[name]) != 1:
@@ -58,22 +58,24 @@ def fusions(spec: PlanSpec) -> dict[str, Fusion]:
         }
         if "none" in passes:
             continue
-        found[name] = Fusion(
+        fused[name] = Fusion(
             first=name, second=seconds[0].layer.name, backward=passes == {"forward and backward"}
         )
-    return found
+    return fused
 
 
 def _follows(first: Part, second: Part) -> bool:
     """Whether the second can be done at the end of the first's kernel: it reads that output only,
     in the same column, hence on the same device."""
-    own = ((first.output,),)
+    output_alone = ((first.output,),)
     alike = (second.copied, second.gathers) == (first.copied, False)
-    return second.layer.epilogue_of == first.layer.kernel and alike and second.inputs == own
+    return (
+        second.layer.epilogue_of == first.layer.kernel and alike and second.inputs == output_alone
+    )
 
 
 def _side_by_side(network: Network) -> frozenset[Read]:
-    """Outputs that lie in one block with others, as somebody reads them together."""
+    """Outputs that lie in one block with others, as a part reads them together."""
     return frozenset(
         read
         for parts in network.parts

@@ -40,7 +40,7 @@ class Gradients(Crossings):
     joined: frozenset[Read] = field(init=False)
     """Outputs that lie side by side with others."""
     shared: dict[str, str] = field(default_factory=dict)
-    """Gradients that are another's buffer: those that a sum passes on."""
+    """Gradients that are another gradient's buffer: a sum passes them on."""
 
     def __post_init__(self) -> None:
         Crossings.__post_init__(self)
@@ -73,7 +73,7 @@ class Gradients(Crossings):
         return fusing and isinstance(part.layer, FullyConnected)
 
     def end_of(self, part: Part, *, backward: bool = False) -> Part | None:
-        """What the kernel of a part does too, in the forward or in the backward pass."""
+        """The part that the kernel of a part does too, in the forward or in the backward pass."""
         fusion = self.fusions.get(part.layer.name)
         if fusion is None or (backward and not fusion.backward):
             return None
@@ -96,14 +96,14 @@ class Gradients(Crossings):
         count: Count,
         accumulate: bool = False,
         fused: bool = False,
-        of: str = "",
+        suffix: str = "",
     ) -> None:
         end = None
         if self.fusions and kind in _OF_BOTH:
             end = self.end_of(part, backward=kind != OpKind.FORWARD)
         self.add(
             kind,
-            f"{self.tag}{kind}{of}",
+            f"{self.tag}{kind}{suffix}",
             self.device_of[part.column],
             part,
             accumulate=accumulate,
@@ -120,19 +120,19 @@ class Gradients(Crossings):
     def _kept_by(self, end: Part) -> dict[str, tuple[str, ...]]:
         """What the last part of a fused op leaves for the backward pass beside its output."""
         kept = end.layer.kept_fused(end.output_shape)
-        return {one.name: (self._own(end, one.name),) for one in kept}
+        return {auxiliary.name: (self._buffer(end, auxiliary.name),) for auxiliary in kept}
 
     def _grads_after(self, part: Part, end: Part | None) -> dict[str, tuple[str, ...]]:
-        """The gradient that a backward op begins with; with a fused one's, what tells through."""
+        """The gradient that a backward op begins with; of a fused op, with what masks it."""
         if end is None:
-            return {"dy": (self._own(part, "activation_grad"),)}
-        told = self._kept_by(end) or {"y": (self._own(end, "activation"),)}
-        return {"dy": (self._own(end, "activation_grad"),)} | told
+            return {"dy": (self._buffer(part, "activation_grad"),)}
+        mask = self._kept_by(end) or {"y": (self._buffer(end, "activation"),)}
+        return {"dy": (self._buffer(end, "activation_grad"),)} | mask
 
     def _backward(self, index: int) -> None:
         parts = self.layers[index]
-        after = self.ends.get(parts[0].layer.name)
-        if parts[0].view or (after and after.backward):
+        fusion = self.ends.get(parts[0].layer.name)
+        if parts[0].view or (fusion and fusion.backward):
             return
         sums_first = parts[0].layer.sums_for_grad
         serial = self.spec.schedule == "serial"
@@ -146,7 +146,7 @@ class Gradients(Crossings):
             for part in parts:
                 self._grad_inputs(part)
         if parts[0].gathers:
-            # The next turn overwrites what others may still read; what comes now, it does not.
+            # The next turn overwrites what others may still read; this turn's gradients do not.
             self.barrier("next", in_test=True)
         if passes_on and self.turn is not None:
             self.scatter(self.network.parts[index])
@@ -170,17 +170,17 @@ class Gradients(Crossings):
             reads = self._grads_after(part, end)
             reads |= self._named("x", self.inputs(part))
             for kept in () if end else part.auxiliary:
-                reads[kept.name] = (self._own(part, kept.name),)
+                reads[kept.name] = (self._buffer(part, kept.name),)
             writes = {
-                f"d{p.name}": (self._own(part, f"{p.name}.grad"),)
+                f"d{p.name}": (self._buffer(part, f"{p.name}.grad"),)
                 for p in part.trained
                 if not (fused and p.role == Role.WEIGHT)
             }
             if later:
                 reads |= writes
             if fused:
-                reads["weight"] = (self._own(part, "weight"),)
-                writes["momentum"] = (self._own(part, "weight.momentum"),)
+                reads["weight"] = (self._buffer(part, "weight"),)
+                writes["momentum"] = (self._buffer(part, "weight.momentum"),)
                 reads["momentum"] = writes["momentum"]
             if end:
                 count = counts.grad_weight_of_both(
@@ -203,7 +203,9 @@ class Gradients(Crossings):
     def _all_reduce(self, parts: tuple[Part, ...]) -> None:
         for part in parts:
             if self._trains(part) and (self.spec.copies > 1 or (part.copied and self.turns > 1)):
-                grads = {f"d{p.name}": (self._own(part, f"{p.name}.grad"),) for p in part.trained}
+                grads = {
+                    f"d{p.name}": (self._buffer(part, f"{p.name}.grad"),) for p in part.trained
+                }
                 size = FLOAT_BYTES * part.parameters
                 self._add(
                     OpKind.ALL_REDUCE,
@@ -222,46 +224,46 @@ class Gradients(Crossings):
             if not any(self.has_grad(read.layer) for read in group):
                 continue
             if index in passed:
-                # A sum of sums: all their gradients are the last one's.
-                mine = self._own(part, "activation_grad")
-                self.shared[names[0]] = self.shared.get(mine, mine)
+                # A sum of sums: all their gradients are the last sum's.
+                grad = self._buffer(part, "activation_grad")
+                self.shared[names[0]] = self.shared.get(grad, grad)
                 self.contributed.add(names[0])
             else:
                 self._grad_input(part, names, index if part.layer.several else None)
 
-    def _grad_input(self, part: Part, grads: tuple[str, ...], of: int | None) -> None:
+    def _grad_input(self, part: Part, grads: tuple[str, ...], index: int | None) -> None:
         reads: dict[str, tuple[str, ...]] = {}
         end = self.end_of(part, backward=True)
         if isinstance(part.layer, SoftmaxCrossEntropy):
-            reads["y"], reads["labels"] = (self._own(part, "activation"),), self._labels(part)
+            reads["y"], reads["labels"] = (self._buffer(part, "activation"),), self._labels(part)
         else:
             reads = self._grads_after(part, end)
         inputs = self.inputs(part)
         if "output" in part.layer.backward_reads:
-            reads["y"] = (self._own(part, "activation"),)
+            reads["y"] = (self._buffer(part, "activation"),)
         if "input" in part.layer.backward_reads:
             reads |= self._named("x", inputs)
-            if of is not None:
-                del reads[f"x{of}"]
+            if index is not None:
+                del reads[f"x{index}"]
         for kept in () if end else part.auxiliary:
-            reads[kept.name] = (self._own(part, kept.name),)
+            reads[kept.name] = (self._buffer(part, kept.name),)
         if "weight" in part.parameters_by_name:
-            reads["weight"] = (self._own(part, "weight"),)
+            reads["weight"] = (self._buffer(part, "weight"),)
         if part.layer.sums_for_grad and self._trains(part):
-            reads |= {f"d{p.name}": (self._own(part, f"{p.name}.grad"),) for p in part.trained}
+            reads |= {f"d{p.name}": (self._buffer(part, f"{p.name}.grad"),) for p in part.trained}
         before = {name for name in grads if name in self.contributed}
         for name in grads if before else ():
             if name not in before:
                 self._clear(part, name)
         accumulate = bool(before)
         self.contributed.update(grads)
-        writes = {"dx" if of is None else f"dx{of}": grads}
+        writes = {"dx" if index is None else f"dx{index}": grads}
         if end:
-            # Both gradients of a layer pass through what follows it; that is counted once.
+            # Both gradients pass through the layer that follows; its arithmetic is counted once.
             counted = self._trains(part)
             count = counts.grad_input_of_both(part, end, self.batch_size, counted=counted)
         else:
-            count = counts.grad_input(part, self.batch_size, of)
+            count = counts.grad_input(part, self.batch_size, index)
         self._add(
             OpKind.GRAD_INPUT,
             part,
@@ -269,11 +271,11 @@ class Gradients(Crossings):
             writes=writes,
             count=count,
             accumulate=accumulate,
-            of="" if of is None else str(of),
+            suffix="" if index is None else str(index),
         )
 
     def _clear(self, part: Part, grad: str) -> None:
-        """What lies beside a gradient that has been begun begins with zeros."""
+        """Set a gradient to zero that lies beside one which has been begun."""
         read = next(
             read
             for group, names in zip(
@@ -288,40 +290,38 @@ class Gradients(Crossings):
             part,
             writes={"dx": (grad,)},
             count=Count(moved_bytes=size),
-            of=f".{read.layer}.{letter(read.column)}",
+            suffix=f".{read.layer}.{letter(read.column)}",
         )
 
     def _passed(self, part: Part) -> set[int]:
-        """Inputs whose gradient is the very buffer of the output's, which nobody copies.
+        """Inputs whose gradient is the very buffer of the output's, without a copy.
 
         It may be added to, or overwritten, only when all that share it have been read: by the
-        layers that made them, in backward order.
+        layers that produced the inputs, in backward order.
         """
         place = {layer.name: index for index, layer in enumerate(self.network.layers)}
-        mine = place[part.layer.name]
+        position = place[part.layer.name]
         passed: dict[int, tuple[int, int]] = {}
         for index, group in enumerate(self.inputs_now(part)):
             name = self.inputs(part, "activation_grad")[index][0]
             if len(group) > 1 or name in self.contributed or group[0] in self.joined:
                 continue
-            if group[0].layer == INPUT or self._comes_from_afar(
-                group[0], self.device_of[part.column]
-            ):
+            if group[0].layer == INPUT or self._is_remote(group[0], self.device_of[part.column]):
                 continue
-            # Where it is one op with what stands before it, that reads the gradient.
-            after = self.ends.get(group[0].layer)
-            maker = place[after.first if after and after.backward else group[0].layer]
+            # Where the input's layer ends a fused op, the op's first layer reads the gradient.
+            fusion = self.ends.get(group[0].layer)
+            producer = place[fusion.first if fusion and fusion.backward else group[0].layer]
             writers = [place[reader] for reader in self.network.readers[group[0].layer]]
-            changed = [writer for writer in writers if writer < mine]
-            made_by = self.network.layers[maker]
-            if made_by.overwrites_grad or made_by.passes_grad:
-                changed.append(maker)
+            changed = [writer for writer in writers if writer < position]
+            layer = self.network.layers[producer]
+            if layer.overwrites_grad or layer.passes_grad:
+                changed.append(producer)
             first_write = max(changed, default=-1)
-            if all(first_write < other and write < maker for other, write in passed.values()):
-                passed[index] = (maker, first_write)
+            if all(first_write < other and write < producer for other, write in passed.values()):
+                passed[index] = (producer, first_write)
         return set(passed)
 
-    def _own(self, part: Part, name: str) -> str:
+    def _buffer(self, part: Part, name: str) -> str:
         return parameter(self.device_of[part.column], part, name)
 
     def _labels(self, part: Part) -> tuple[str, ...]:

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
 
-from alexsim.network.layers import Shape
 from alexsim.plan.buffers import Piece
+from alexsim.plan.choices import Policy
 from alexsim.plan.exchanges import Collective, Exchange
+from alexsim.plan.packing import Group, Room, live_peak, pack, side_by_side
 from alexsim.plan.records import Block, Buffer, Category, Op, OpKind
-from alexsim.plan.spec import Policy
 from alexsim.plan.steps import StepList
-
-_PACKING_ROUNDS = 12
-_GOOD_ENOUGH = 1.005
-_FEW_BLOCKS = 96
-_ALIGNMENT_BYTES = 64
-"""A cache line, so that vector loads of a block never straddle two."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,53 +25,18 @@ class Layout:
     resident: tuple[str, ...]
 
 
-@dataclass(slots=True, kw_only=True)
-class _Group:
-    """Pieces that share their bytes because one overwrites the other."""
-
-    pieces: list[Piece]
-    first: int
-    last: int
-    block: str = ""
-    channel: int = 0
-    size_bytes: int
-    """Of the largest piece."""
-
-
-@dataclass(slots=True, kw_only=True)
-class _Room:
-    """A block before it has an address: one group, or the slices of one concatenation."""
-
-    name: str
-    shape: Shape
-    size_bytes: int
-    groups: list[_Group]
-    offset: int = 0
-    first: int = field(init=False)
-    last: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        first, *others = self.groups
-        self.first, self.last = first.first, first.last
-        for group in others:
-            self.first, self.last = min(self.first, group.first), max(self.last, group.last)
-
-
-_Lives = TypeVar("_Lives", _Group, _Room)
-
-
 def lay_out(device: int, steps: StepList, pieces: list[Piece]) -> Layout:
     """Give every piece of one device its block, address and lifetime."""
     ops, policy = steps.ops[device], steps.spec.policy
-    mine = [piece for piece in pieces if piece.device == device]
-    lives = _lifetimes(device, steps, mine, whole_step=policy != "reuse")
-    groups = _groups(mine, lives, policy)
+    device_pieces = [piece for piece in pieces if piece.device == device]
+    lives = _lifetimes(device, steps, device_pieces, whole_step=policy != "reuse")
+    groups = _groups(device_pieces, lives, policy)
     rooms = _rooms(device, steps, groups)
     if policy == "reuse":
-        arena = _pack(rooms, len(ops))
-        peak, alive = _live_peak(groups, len(ops))
+        arena = pack(rooms, len(ops))
+        peak, alive = live_peak(groups, len(ops))
     else:
-        arena = _side_by_side(rooms)
+        arena = side_by_side(rooms)
         alive = groups
         peak = sum(group.size_bytes for group in groups)
     blocks = tuple(
@@ -136,7 +94,7 @@ def _lifetimes(
     if whole_step:
         return {piece.name: (0, end) for piece in pieces}
     touched: dict[str, list[int]] = {}
-    collectives = {one.name: one for one in steps.collectives}
+    collectives = {collective.name: collective for collective in steps.collectives}
     for position, op in enumerate(ops):
         for name in (*op.reads, *op.writes):
             touched.setdefault(name, []).append(position)
@@ -184,7 +142,7 @@ def _pulled_by(steps: StepList, post: Op, device: int) -> int:
 def _taken_by(ops: list[Op], sends: int, collectives: Mapping[str, Collective]) -> int:
     """First position that a device reaches only after all others have taken what it sent.
 
-    That is a barrier, or a collective in which it receives from every one of them: whoever sends
+    That is a barrier, or a collective in which it receives from every other device: who sends
     there has ended all collectives before.
     """
     device = ops[sends].device_index
@@ -204,9 +162,9 @@ def _adds(op: Op, exchange: Exchange) -> bool:
     return op.kind == OpKind.ACCUMULATE and op.operands["x"] == (exchange.target_buffer,)
 
 
-def _groups(pieces: list[Piece], lives: dict[str, tuple[int, int]], policy: Policy) -> list[_Group]:
+def _groups(pieces: list[Piece], lives: dict[str, tuple[int, int]], policy: Policy) -> list[Group]:
     by_name = {piece.name: piece for piece in pieces}
-    groups: dict[str, _Group] = {}
+    groups: dict[str, Group] = {}
     for piece in pieces:
         root = piece
         while root.shares in by_name:
@@ -219,7 +177,7 @@ def _groups(pieces: list[Piece], lives: dict[str, tuple[int, int]], policy: Poli
         group = groups.get(key)
         if group is None:
             size = piece.size_bytes
-            groups[key] = _Group(pieces=[piece], first=first, last=last, size_bytes=size)
+            groups[key] = Group(pieces=[piece], first=first, last=last, size_bytes=size)
             continue
         group.pieces.append(piece)
         group.size_bytes = max(group.size_bytes, piece.size_bytes)
@@ -227,10 +185,10 @@ def _groups(pieces: list[Piece], lives: dict[str, tuple[int, int]], policy: Poli
     return list(groups.values())
 
 
-def _rooms(device: int, steps: StepList, groups: list[_Group]) -> list[_Room]:
-    """Blocks: the outputs that an input is made of lie side by side in one."""
+def _rooms(device: int, steps: StepList, groups: list[Group]) -> list[Room]:
+    """Blocks; the outputs that an input is made of lie side by side in one block."""
     group_of = {piece.name: group for group in groups for piece in group.pieces}
-    rooms: dict[str, _Room] = {}
+    rooms: dict[str, Room] = {}
     joined: dict[tuple[str, ...], str] = {}
     for part in steps.joining:
         if steps.device_of[part.column] != device:
@@ -249,7 +207,7 @@ def _rooms(device: int, steps: StepList, groups: list[_Group]) -> list[_Room]:
             if others:
                 largest = next(p for p in group.pieces if p.size_bytes == group.size_bytes)
             group.block = group.pieces[0].name
-            rooms[group.block] = _Room(
+            rooms[group.block] = Room(
                 name=group.block,
                 shape=largest.shape,
                 size_bytes=group.size_bytes,
@@ -259,7 +217,7 @@ def _rooms(device: int, steps: StepList, groups: list[_Group]) -> list[_Room]:
 
 
 def _join(
-    block: str, names: tuple[str, ...], group_of: dict[str, _Group], rooms: dict[str, _Room]
+    block: str, names: tuple[str, ...], group_of: dict[str, Group], rooms: dict[str, Room]
 ) -> None:
     members = [group_of[name] for name in names]
     if members[0].block:
@@ -271,94 +229,9 @@ def _join(
         assert not group.block, f"{block}: {group.pieces[0].name} lies in {group.block}"
         group.block, group.channel = block, channel
         channel += shape[1]
-    rooms[block] = _Room(
+    rooms[block] = Room(
         name=block,
         shape=(shapes[0][0], channel, *shapes[0][2:]),
         size_bytes=sum(group.size_bytes for group in members),
         groups=members,
     )
-
-
-def _side_by_side(rooms: list[_Room]) -> int:
-    offset = 0
-    for room in rooms:
-        room.offset = offset
-        offset += _aligned(room.size_bytes)
-    return offset
-
-
-def _pack(rooms: list[_Room], ops: int) -> int:
-    """Addresses by lifetime: what lives all step at the bottom, the rest in the lowest gaps.
-
-    First fit of the largest first is within a few percent of the live peak; moving the blocks
-    that stick out to the front of the order, again and again, closes most of the rest.
-    """
-    lasting = [room for room in rooms if (room.first, room.last) == (0, ops - 1)]
-    base = _side_by_side(lasting)
-    passing = [room for room in rooms if (room.first, room.last) != (0, ops - 1)]
-    bound = _aligned(_live_peak(passing, ops)[0])
-    orders = (
-        sorted(passing, key=lambda r: (-r.size_bytes, r.first)),
-        sorted(passing, key=lambda r: (-(r.last - r.first), -r.size_bytes)),
-        sorted(passing, key=lambda r: (r.first, -r.size_bytes)),
-        sorted(passing, key=lambda r: (-r.last, -r.size_bytes)),
-        sorted(passing, key=lambda r: (-r.size_bytes * (r.last - r.first), r.first)),
-        sorted(passing, key=lambda r: (-r.size_bytes, -r.first)),
-    )
-    best, offsets = _improved(orders[0], bound)
-    for order in orders[1:]:
-        if best > _GOOD_ENOUGH * bound:
-            best, offsets = min((best, offsets), _improved(order, bound), key=lambda x: x[0])
-    for room in passing:
-        room.offset = base + offsets[room.name]
-    return base + best
-
-
-def _improved(order: list[_Room], bound: int) -> tuple[int, dict[str, int]]:
-    best, best_offsets = _first_fit(order)
-    # A round costs the square of the blocks: of many, what is good enough is not improved on.
-    enough = bound if len(order) <= _FEW_BLOCKS else _GOOD_ENOUGH * bound
-    for _ in range(_PACKING_ROUNDS):
-        if best <= enough:
-            break
-        arena, offsets = _first_fit(order)
-        if arena < best:
-            best, best_offsets = arena, offsets
-        ends = {room.name: offsets[room.name] + room.size_bytes > bound for room in order}
-        order = sorted(order, key=lambda room: not ends[room.name])
-    return best, best_offsets
-
-
-def _first_fit(rooms: list[_Room]) -> tuple[int, dict[str, int]]:
-    placed: list[tuple[int, int, int, int]] = []  # offset, end, first, last
-    offsets, arena = {}, 0
-    for room in rooms:
-        size, first, last = _aligned(room.size_bytes), room.first, room.last
-        offset = 0
-        for start, end, begins, ends in placed:
-            if begins <= last and first <= ends:
-                if start - offset >= size:
-                    break
-                offset = max(offset, end)
-        offsets[room.name] = offset
-        placed.append((offset, offset + size, first, last))
-        placed.sort()
-        arena = max(arena, offset + size)
-    return arena, offsets
-
-
-def _live_peak(groups: Sequence[_Lives], ops: int) -> tuple[int, list[_Lives]]:
-    delta = [0] * (ops + 1)
-    for group in groups:
-        delta[group.first] += group.size_bytes
-        delta[group.last + 1] -= group.size_bytes
-    live, peak, position = 0, -1, 0
-    for index, change in enumerate(delta):
-        live += change
-        if live > peak:
-            peak, position = live, index
-    return peak, [g for g in groups if g.first <= position <= g.last]
-
-
-def _aligned(size: int) -> int:
-    return -(-size // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES

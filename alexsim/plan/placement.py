@@ -43,12 +43,12 @@ class Placement:
     """Images that one op works on."""
     ops: list[list[Op]] = field(init=False)
     turn: int | None = None
-    """Whose images the fully connected layers of a hybrid plan are working on now."""
+    """Column whose images the fully connected layers of a hybrid plan are working on now."""
     _rows: frozenset[Read] = field(init=False)
     """Outputs of parts that read or write images as rows."""
     _choose: Callable[[Asked], Choice] = field(init=False)
-    _told: tuple[Optimizer, int] = field(init=False)
-    """What a backend is told of all ops."""
+    _same_for_all: tuple[Optimizer, int] = field(init=False)
+    """Optimizer and replicas, of every op that a backend chooses for."""
     _inputs: dict[tuple[str, int, int, str], tuple[tuple[str, ...], ...]] = field(
         default_factory=dict
     )
@@ -58,7 +58,7 @@ class Placement:
         self.batch_size = self.spec.op_images
         self.ops = [[] for _ in range(1 if self.first_only else self.devices)]
         self._choose = BACKENDS[self.spec.backend].choose
-        self._told = (self.spec.optimizer, self.spec.copies)
+        self._same_for_all = (self.spec.optimizer, self.spec.copies)
         rows = read_as_rows(self.network, self.spec.policy)
         self._rows = frozenset(
             part.output for parts in self.network.parts for part in parts if meets_rows(part, rows)
@@ -66,7 +66,7 @@ class Placement:
 
     @property
     def devices(self) -> int:
-        """How many there are, built or not."""
+        """Number of devices, built or not."""
         return max(self.device_of) + 1
 
     def add(
@@ -82,24 +82,26 @@ class Placement:
         in_test: bool = False,
         **fields: Any,
     ) -> Op:
-        """Another op of a device; what it waits for is found when all are known.
+        """Append an op to a device's list; its dependencies are set when all ops are known.
 
         Args:
             kind: what it does.
             label: tells it from the other ops of its part, or of its device.
             device: where it runs.
-            part: of which part of the network.
-            layer: where it is of no single part, as ``column``.
-            column: see ``Op``, as for ``accumulate`` and all others.
-            accumulate: as there.
-            in_test: where its kind does not say so.
+            part: the part of the network that it belongs to.
+            layer: its layer, where it belongs to no single part.
+            column: its column, likewise.
+            accumulate: see ``Op``.
+            in_test: see ``Op``; some kinds imply it.
             fields: other fields of the op.
         """
         name, rows = f"gpu{device}", False
         if part is not None:
             layer, column = part.output
             rows = part.output in self._rows
-        choice = self._choose(Asked(kind, part, self.batch_size, accumulate, *self._told, rows))
+        choice = self._choose(
+            Asked(kind, part, self.batch_size, accumulate, *self._same_for_all, rows)
+        )
         op = Op(
             id=f"{layer}.{letter(column)}.{label}" if layer else f"{name}.{label}",
             label=label,
@@ -121,7 +123,7 @@ class Placement:
 
     @property
     def turns(self) -> int:
-        """How often those layers run in a step: once for the images of each column."""
+        """How often the split layers run in a step: once for the images of each column."""
         return self.network.columns if self.network.copied else 1
 
     def inputs_now(self, part: Part) -> tuple[tuple[Read, ...], ...]:
@@ -158,7 +160,7 @@ class Placement:
         return self._inputs[key]
 
     def local(self, device: int, read: Read, name: str) -> str:
-        """Buffer of an output or its gradient on ``device``: its own, or a remote copy."""
+        """Buffer of an output or its gradient on ``device``: itself, or its remote copy."""
         if read.layer == INPUT:
             return f"gpu{device}/input"
         if self.device_of[read.column] != device:

@@ -14,44 +14,45 @@ from alexsim.plan.spec import PlanSpec
 from alexsim.plan.steps import StepList
 
 
-def plan(of: PlanSpec | Network, **choices: Any) -> Plan:
+def plan(spec: PlanSpec | Network, **choices: Any) -> Plan:
     """Lay out one training step.
 
     Args:
-        of: a spec; or a network, ``choices`` being the fields of its spec.
-        choices: what is to be other than in the spec.
+        spec: a spec; or a network, with the fields of its spec as ``choices``.
+        choices: fields that differ from the spec's.
 
     Raises:
         PlanError: a choice is not one of those allowed.
         NetworkError: the network cannot be split so.
     """
-    return _plan(_spec(of, choices), first_only=False)
+    return _plan(_spec(spec, choices), first_only=False)
 
 
-def representative(of: PlanSpec | Network, **choices: Any) -> Plan:
-    """``plan``, but of devices that do alike only the first: for whoever needs no more than times
-    and bytes.
+def representative(spec: PlanSpec | Network, **choices: Any) -> Plan:
+    """``plan`` with only the first of the devices that do alike: enough for times and bytes.
 
     Columns differ, and all stay. Devices of a hybrid plan differ by one unit of a layer more or
     less, and by the cost, which the first has. It stands for the others (``Plan.stands_for``), so
     that the work grows with their number, not with its square.
     """
-    return _plan(_spec(of, choices), first_only=True)
+    return _plan(_spec(spec, choices), first_only=True)
 
 
-def _spec(of: PlanSpec | Network, choices: dict[str, Any]) -> PlanSpec:
-    return replace(of, **choices) if isinstance(of, PlanSpec) else PlanSpec(network=of, **choices)
+def _spec(spec: PlanSpec | Network, choices: dict[str, Any]) -> PlanSpec:
+    if isinstance(spec, PlanSpec):
+        return replace(spec, **choices)
+    return PlanSpec(network=spec, **choices)
 
 
 def _plan(spec: PlanSpec, *, first_only: bool) -> Plan:
     steps = StepList(spec=spec, first_only=first_only and spec.partition == "hybrid")
     steps.build()
-    found = pieces(steps)
+    buffers = pieces(steps)
     return Plan(
         spec=spec,
         network=steps.network,
         devices=tuple(
-            _device_plan(steps, device, lay_out(device, steps, found))
+            _device_plan(steps, device, lay_out(device, steps, buffers))
             for device in range(len(steps.ops))
         ),
         posted=tuple(steps.exchanges),
@@ -75,12 +76,12 @@ def _device_plan(steps: StepList, device: int, layout: Layout) -> DevicePlan:
 
 
 def _set_dependencies(steps: StepList, device: int, layout: Layout) -> None:
-    """Say of each op what it waits for; nobody has seen them yet, so that they may be changed."""
+    """Set what each op waits for; no op has left the planner yet, so they may be changed."""
     hazards = _Hazards(layout)
     barrier = ""
     previous: list[str] = []
     for op in steps.ops[device]:
-        depends_on = hazards.of(op, steps.waits.get(op.id, ()))
+        depends_on = hazards.dependencies(op, steps.waits.get(op.id, ()))
         if op.kind == OpKind.WAIT:
             depends_on.add(steps.posts[op.exchange])
         if op.kind == OpKind.BARRIER:
@@ -106,7 +107,7 @@ class _Hazards:
         self._earlier = _tenants_before(blocks) if packed else {}
         self._touched: dict[str, set[str]] = {}
 
-    def of(self, op: Op, others: tuple[str, ...]) -> set[str]:
+    def dependencies(self, op: Op, others: tuple[str, ...]) -> set[str]:
         """Ids that ``op`` depends on; remembers what it touches, and what stands for others'."""
         depends_on: set[str] = set()
         place_of, writers, readers, touched = (
@@ -138,7 +139,7 @@ class _Hazards:
 
 
 def _tenants_before(blocks: tuple[Block, ...]) -> dict[str, set[str]]:
-    """Of each block, those that had its memory last; they waited for whoever had it before."""
+    """By block, the blocks that had its memory last; these waited for those before them."""
     before: dict[str, set[str]] = {}
     held: list[tuple[int, int, str]] = []
     """Start, end and last tenant of each piece of memory, by address."""

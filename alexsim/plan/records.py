@@ -11,13 +11,14 @@ from typing import Literal
 from alexsim.network.counts import FLOAT_BYTES, Count
 from alexsim.network.layers import Shape
 from alexsim.network.network import Network, Part
+from alexsim.plan.choices import TransportName
 from alexsim.plan.exchanges import Collective, Exchange
-from alexsim.plan.spec import PlanSpec, TransportName
+from alexsim.plan.spec import PlanSpec
 from alexsim.trace import Activity, Span
 
 Queue = Literal["compute", "copy_in", "copy_out"]
 Algorithm = Literal["", "direct", "winograd"]
-"""How a convolution is computed: by the library's own choice, or by Winograd's method; empty where
+"""How a convolution is computed: as the library chooses, or by Winograd's method; empty where
 there is nothing to choose."""
 Operands = Mapping[str, tuple[str, ...]]
 """Role -> buffers."""
@@ -85,7 +86,7 @@ class Buffer:
 
     ``block`` is the memory it lies in, ``channel`` its first channel there: the outputs that a
     layer reads from several columns are slices of one block. A buffer with ``shares`` overwrites
-    that buffer and costs no bytes of its own. ``first`` and ``last`` are positions in the device's
+    that buffer and costs no bytes itself. ``first`` and ``last`` are positions in the device's
     op list; a buffer that lives across steps spans it all.
     """
 
@@ -149,7 +150,7 @@ class Op:
     depends_on: tuple[str, ...] = ()
     count: Count = _NOTHING
     backend: str = ""
-    """Whose kernel runs it: another's, where the plan's backend has none."""
+    """The backend whose kernel runs it: another than the plan's, where that has none."""
     algorithm: Algorithm = ""
     scratch_bytes: int = 0
     chunk_images: int = 0
@@ -165,7 +166,7 @@ class Op:
     exchange: str = ""
     collective: str = ""
     turn: int | None = None
-    """Whose images a layer that a hybrid plan splits works on."""
+    """Column whose images a layer works on that a hybrid plan splits."""
     barrier: str = ""
     """What a barrier is called on every device that meets there."""
     in_test: bool = False
@@ -174,7 +175,7 @@ class Op:
     def span(
         self, *, step: int, start_s: float, end_s: float, source: str, queue: str = ""
     ) -> Span:
-        """One run, as a trace has it; on the op's own queue, if on no other."""
+        """The span of one run; on the op's queue, unless ``queue`` is another."""
         return Span(
             op_id=self.id,
             activity=self.kind.activity,
@@ -224,8 +225,8 @@ class Plan:
     """A training step of ``network``, split over devices. Everything else only reads it.
 
     With ``columns`` every device works on the same images. With ``hybrid`` each device's copy of
-    the convolutions has images of its own, and the layers that are split take them in turns, one
-    device's after another's.
+    the convolutions has its share of the images, and the layers that are split take the shares in
+    turns.
     """
 
     spec: PlanSpec
@@ -236,7 +237,7 @@ class Plan:
     posted: tuple[Exchange, ...]
     """Exchanges that are a post and a wait each."""
     collectives: tuple[Collective, ...]
-    """All others, many at a time."""
+    """Exchanges of many devices at a time."""
 
     @property
     def batch_size(self) -> int:
@@ -255,7 +256,7 @@ class Plan:
 
     @property
     def replicas(self) -> int:
-        """Copies of all devices, each on its own images; their gradients are summed."""
+        """Copies of all devices, each on its share of the images; their gradients are summed."""
         return self.spec.copies
 
     @property
@@ -271,7 +272,7 @@ class Plan:
 
     @property
     def alike(self) -> int:
-        """Of these, those of one replica."""
+        """Devices of one replica that each of ``devices`` stands for."""
         return self.turns // len(self.devices) if self.spec.partition == "hybrid" else 1
 
     @property
@@ -282,13 +283,15 @@ class Plan:
     @property
     def exchanges(self) -> tuple[Exchange, ...]:
         """Every transfer between two devices in one step."""
-        of_many = (exchange for one in self.collectives for exchange in one.exchanges())
+        of_many = (
+            exchange for collective in self.collectives for exchange in collective.exchanges()
+        )
         return (*self.posted, *of_many)
 
     @property
     def exchanged_bytes(self) -> int:
         """Bytes that cross between devices in one step, all directions added."""
-        return sum(one.exchanged_bytes for one in self.transfers)
+        return sum(transfer.exchanged_bytes for transfer in self.transfers)
 
     @property
     def reduced_bytes(self) -> int:
@@ -312,11 +315,11 @@ class Plan:
     @property
     def lent(self) -> tuple[str, ...]:
         """Layers of which another backend's kernels run an op, in order."""
-        found = {
+        lent = {
             op.layer for op in self.ops() if op.kind in COMPUTED and op.backend != self.spec.backend
         }
         names = (parts[0].layer.name for parts in self.network.parts)
-        return tuple(name for name in names if name in found)
+        return tuple(name for name in names if name in lent)
 
 
 COMPUTED = frozenset(
@@ -329,7 +332,7 @@ COMPUTED = frozenset(
         OpKind.UPDATE,
     }
 )
-"""What a backend has kernels for; copies and sums are everyone's."""
+"""Kinds that a backend has kernels for; copies and sums are the same for all."""
 PASS_OF = {
     OpKind.FORWARD: "forward",
     OpKind.DRAW: "forward",

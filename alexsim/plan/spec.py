@@ -9,20 +9,21 @@ from alexsim.errors import PlanError, unknown
 from alexsim.network.hybrid import first_split, hybrid
 from alexsim.network.network import Network
 from alexsim.network.update_rules import OPTIMIZERS, Optimizer
+from alexsim.plan.choices import (
+    FUSIONS,
+    PARTITIONS,
+    POLICIES,
+    SCHEDULES,
+    TRANSPORTS,
+    Fusion,
+    Partition,
+    Policy,
+    Schedule,
+    TransportName,
+)
 
-Policy = Literal["as-released", "in-place", "reuse"]
-Schedule = Literal["serial", "overlap"]
-TransportName = Literal["peer", "host"]
-Partition = Literal["columns", "replicas", "hybrid"]
-Fusion = Literal["none", "kernels"]
-
-POLICIES: tuple[Policy, ...] = ("as-released", "in-place", "reuse")
-SCHEDULES: tuple[Schedule, ...] = ("serial", "overlap")
-TRANSPORTS: tuple[TransportName, ...] = ("peer", "host")
-PARTITIONS: tuple[Partition, ...] = ("columns", "replicas", "hybrid")
-FUSIONS: tuple[Fusion, ...] = ("none", "kernels")
 BACKENDS = ("", "aten", "triton")
-"""Nobody, and those of ``alexsim.plan.backends``."""
+"""No backend, and those of ``alexsim.plan.backends``."""
 
 
 WORDS: dict[str, tuple[str, ...]] = {
@@ -34,7 +35,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "backend": BACKENDS,
     "fusion": FUSIONS,
 }
-"""What the choices that are words may be."""
+"""Allowed values of the choices that are words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,12 +46,12 @@ class PlanChoices:
     """Devices of one replica. With ``columns`` one per column (the default), or 1 for all of them;
     with ``replicas`` and ``hybrid`` any number."""
     partition: Partition = "columns"
-    """``columns``: each device has columns of the network. ``replicas``: each has all of it, on
-    images of its own, and gradients are summed. ``hybrid``: a copy of the convolutions on every
+    """``columns``: each device has columns of the network. ``replicas``: each has all of it, on its
+    share of the images, and gradients are summed. ``hybrid``: a copy of the convolutions on every
     device, and a share of the fully connected layers' units (see ``alexsim.network.hybrid``)."""
     replicas: int = 1
-    """Copies of all these devices that train together, each on images of its own; ``columns``
-    only."""
+    """Copies of all these devices that train together, each on its share of the images;
+    ``columns`` only."""
     variable_batch: bool = False
     """With ``hybrid``: the layers that are split are updated after each device's images
     (Krizhevsky 2014, section 4.2), instead of once a step."""
@@ -62,10 +63,10 @@ class PlanChoices:
     schedule: Schedule = "serial"
     """``serial`` as in 2012, or ``overlap``."""
     transport: TransportName | Literal[""] = ""
-    """How exchanges travel, for whoever times or runs the plan: the machine's own way if empty, or
+    """How exchanges travel when the plan is run or timed: if empty, as the machine has it, or by
     ``peer`` where there is no machine."""
     backend: str = ""
-    """Who runs it: ``aten``, ``triton``, or nobody (``""``: the 2012 kernels, without scratch)."""
+    """What runs it: ``aten``, ``triton``, or none (``""``: the 2012 kernels, without scratch)."""
     fusion: Fusion = "none"
     """``kernels``: two layers are one op where the backend has a kernel that does both: a
     convolution or fully connected layer and its ReLU, a response norm across channels and its
@@ -97,15 +98,15 @@ class PlanSpec(PlanChoices):
 
     def __post_init__(self) -> None:
         for name, allowed in WORDS.items():
-            given = getattr(self, name)
-            if given not in allowed:
+            value = getattr(self, name)
+            if value not in allowed:
                 words = ", ".join(filter(None, allowed))
-                raise PlanError(f"{name} must be one of {words}; got {given!r}")
+                raise PlanError(f"{name} must be one of {words}; got {value!r}")
         for name in ("batch_size", "replicas", "gpus"):
-            given = getattr(self, name)
-            if given is not None and given < 1:
+            value = getattr(self, name)
+            if value is not None and value < 1:
                 words = name.replace("_", " ")
-                raise PlanError(f"{words} must be at least 1, got {given}")
+                raise PlanError(f"{words} must be at least 1, got {value}")
         self._refuse_what_does_not_go_together()
         if self.trainable is not None:
             known = self.network.weighted_layers
@@ -131,9 +132,9 @@ class PlanSpec(PlanChoices):
         if self.variable_batch and self.shares == 1:
             raise PlanError("a variable batch changes nothing where one GPU has all images")
         if self.batch_size % self.shares:
-            what = "GPUs" if self.partition != "columns" else "replicas"
+            sharers = "GPUs" if self.partition != "columns" else "replicas"
             raise PlanError(
-                f"a batch of {self.batch_size} images does not divide over {self.shares} {what}"
+                f"a batch of {self.batch_size} images does not divide over {self.shares} {sharers}"
             )
 
     @property
@@ -145,7 +146,7 @@ class PlanSpec(PlanChoices):
 
     @property
     def copies(self) -> int:
-        """Equal replicas whose gradients are summed; of one of them is the plan."""
+        """Equal replicas whose gradients are summed; the plan is that of one replica."""
         return 1 if self.partition == "hybrid" else self.shares
 
     @property

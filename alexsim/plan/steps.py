@@ -55,7 +55,7 @@ class StepList(Gradients):
         self.barrier("end")
 
     def _bring_inputs(self, index: int) -> None:
-        """What a layer reads of other devices."""
+        """Bring what a layer reads of other devices."""
         parts = self.network.parts[index]
         if self.turn is None:
             self.fetch_inputs(self.offer_inputs(parts))
@@ -97,20 +97,20 @@ class StepList(Gradients):
             return
         end = self.end_of(part)
         reads = self._named("x", self.inputs(part))
-        writes: dict[str, tuple[str, ...]] = {"y": (self._own(end or part, "activation"),)}
+        writes: dict[str, tuple[str, ...]] = {"y": (self._buffer(end or part, "activation"),)}
         if end:
             writes |= self._kept_by(end)
         for kept in () if end else part.auxiliary:
-            buffer = (self._own(part, kept.name),)
+            buffer = (self._buffer(part, kept.name),)
             if kept.category == "mask":
                 size = FLOAT_BYTES * self.batch_size * elements(kept.shape)
                 self._add(
                     OpKind.DRAW, part, writes={kept.name: buffer}, count=Count(moved_bytes=size)
                 )
             (reads if kept.category == "mask" else writes)[kept.name] = buffer
-        for name, held in part.parameters_by_name.items():
-            reads[name] = (self._own(part, name),)
-            if not held.trained:
+        for name, parameter in part.parameters_by_name.items():
+            reads[name] = (self._buffer(part, name),)
+            if not parameter.trained:
                 writes[name] = reads[name]
         if end:
             count = counts.forward_of_both(part, end, self.batch_size)
@@ -120,25 +120,25 @@ class StepList(Gradients):
 
     def _loss(self, part: Part) -> None:
         size = FLOAT_BYTES * self.batch_size * elements(part.output_shape)
-        reads = {"y": (self._own(part, "activation"),), "labels": self._labels(part)}
+        reads = {"y": (self._buffer(part, "activation"),), "labels": self._labels(part)}
         self._add(OpKind.LOSS, part, reads=reads, count=Count(moved_bytes=size))
 
     def _update(self, part: Part) -> None:
         fused, rule = self.fuses(part), RULES[self.spec.optimizer]
         reads: dict[str, tuple[str, ...]] = {}
         writes: dict[str, tuple[str, ...]] = {}
-        for held in part.trained:
-            name, in_momentum = held.name, fused and held.role == Role.WEIGHT
+        for parameter in part.trained:
+            name, in_momentum = parameter.name, fused and parameter.role == Role.WEIGHT
             if not in_momentum:
-                reads[f"d{name}"] = (self._own(part, f"{name}.grad"),)
+                reads[f"d{name}"] = (self._buffer(part, f"{name}.grad"),)
                 if rule.uses_up_gradient:
                     writes[f"d{name}"] = reads[f"d{name}"]
             for role in (name, *(f"{name}.{kept}" for kept in rule.state)):
-                reads[role] = (self._own(part, role),)
+                reads[role] = (self._buffer(part, role),)
                 if role == name or not in_momentum:
                     writes[role] = reads[role]
         if rule.counts_updates:
-            reads[UPDATES] = writes[UPDATES] = (self._own(part, UPDATES),)
+            reads[UPDATES] = writes[UPDATES] = (self._buffer(part, UPDATES),)
         self._add(
             OpKind.UPDATE,
             part,

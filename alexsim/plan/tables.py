@@ -59,15 +59,16 @@ def flop_table(
     network: Network, batch_size: int = 128, *, trainable: frozenset[str] | None = None
 ) -> FlopTable:
     """Sum the ops of a plan of ``network`` by layer; ``trainable`` as in ``plan``."""
-    made = plan(network, gpus=1, batch_size=batch_size, trainable=trainable)
-    ops = list(made.ops())
+    planned = plan(network, gpus=1, batch_size=batch_size, trainable=trainable)
+    spec, ops = planned.spec, list(planned.ops())
     work = (OpKind.FORWARD, OpKind.GRAD_INPUT, OpKind.GRAD_WEIGHT)
     layers = []
     for parts in network.parts:
         name = parts[0].layer.name
-        mine = [op for op in ops if op.layer == name]
+        layer_ops = [op for op in ops if op.layer == name]
         mac = {
-            kind: sum(op.count.mac for op in mine if op.kind == kind) // batch_size for kind in work
+            kind: sum(op.count.mac for op in layer_ops if op.kind == kind) // batch_size
+            for kind in work
         }
         layers.append(
             LayerFlops(
@@ -79,13 +80,13 @@ def flop_table(
                 grad_input_flop=2 * mac[OpKind.GRAD_INPUT],
                 grad_weight_flop=2 * mac[OpKind.GRAD_WEIGHT],
                 update_flop=sum(
-                    counts.update(part, fused=False, optimizer=made.spec.optimizer).elementwise_flop
+                    counts.update(part, fused=False, optimizer=spec.optimizer).elementwise_flop
                     for part in parts
                 )
-                if name in made.spec.trained
+                if name in spec.trained
                 else 0,
-                elementwise_flop=_elementwise(mine, work, parts, batch_size),
-                bytes=sum(op.count.moved_bytes for op in mine if op.kind in work),
+                elementwise_flop=_elementwise(layer_ops, work, parts, batch_size),
+                bytes=sum(op.count.moved_bytes for op in layer_ops if op.kind in work),
             )
         )
     return FlopTable(network=network, batch_size=batch_size, layers=tuple(layers))
@@ -104,7 +105,7 @@ def _elementwise(
 def without_formula(network: Network) -> tuple[tuple[str, OpKind], ...]:
     """Layers and passes that a plan runs and for which ``counts`` gives no FLOP at all."""
     kinds = (OpKind.FORWARD, OpKind.GRAD_INPUT, OpKind.GRAD_WEIGHT, OpKind.UPDATE)
-    # The largest of a single pixel takes no comparison; what is passed on as it is, is copied.
+    # A pool of single pixels compares nothing; what is concatenated or passed on is only copied.
     free = {
         (la.name, kind)
         for la in network.layers
@@ -114,12 +115,12 @@ def without_formula(network: Network) -> tuple[tuple[str, OpKind], ...]:
         )
         if is_free
     }
-    found = (
+    uncounted = (
         (op.layer, op.kind)
         for op in plan(network, gpus=1, batch_size=1).ops()
         if op.kind in kinds and not op.count.mac and not op.count.elementwise_flop
     )
-    return tuple(op for op in dict.fromkeys(found) if op not in free)
+    return tuple(op for op in dict.fromkeys(uncounted) if op not in free)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,14 +137,14 @@ class DeviceMemory:
         return sum(self.by_category.values())
 
 
-def memory_table(of: Plan, *, context_bytes: int = 0) -> tuple[DeviceMemory, ...]:
+def memory_table(planned: Plan, *, context_bytes: int = 0) -> tuple[DeviceMemory, ...]:
     """Bytes per device by category and by layer.
 
     Copies of another device's activations and their gradients stand under ``<layer>.remote``,
     what belongs to no layer under ``input``, ``workspace``, ``context`` and ``padding``
     (alignment, and gaps between packed blocks).
     """
-    return tuple(_device_memory(device, context_bytes) for device in of.devices)
+    return tuple(_device_memory(device, context_bytes) for device in planned.devices)
 
 
 def _device_memory(device: DevicePlan, context_bytes: int) -> DeviceMemory:

@@ -31,12 +31,12 @@ class Holding:
 
 
 def holdings(device: DevicePlan) -> tuple[Holding, ...]:
-    """Every piece of memory with bytes of its own, largest first."""
+    """Every separate piece of memory, largest first."""
     return tuple(
         Holding(
             buffer=_largest(group),
-            first=min(one.first for one in group),
-            last=max(one.last for one in group),
+            first=min(buffer.first for buffer in group),
+            last=max(buffer.last for buffer in group),
         )
         for group in sorted(_groups(device), key=lambda group: -_largest(group).size_bytes)
     )
@@ -50,10 +50,10 @@ def memory_timeline(device: DevicePlan) -> tuple[Moment, ...]:
     """
     # What lives and dies between two ops changes the sums: no op looks at every buffer.
     changes: dict[int, list[tuple[str, int]]] = {}
-    for held in holdings(device):
-        category, size = str(held.buffer.category), held.buffer.size_bytes
-        changes.setdefault(held.first, []).append((category, size))
-        changes.setdefault(held.last + 1, []).append((category, -size))
+    for holding in holdings(device):
+        category, size = str(holding.buffer.category), holding.buffer.size_bytes
+        changes.setdefault(holding.first, []).append((category, size))
+        changes.setdefault(holding.last + 1, []).append((category, -size))
     alive: dict[str, int] = {}
     moments = []
     for position, op in enumerate(device.ops):
@@ -76,4 +76,4 @@ def _groups(device: DevicePlan) -> Iterable[list[Buffer]]:
 
 
 def _largest(group: list[Buffer]) -> Buffer:
-    return max(group, key=lambda one: (one.size_bytes, not one.shares))
+    return max(group, key=lambda buffer: (buffer.size_bytes, not buffer.shares))

@@ -17,9 +17,9 @@ import torch
 from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.network.network import Network
+from alexsim.plan.choices import Policy, Schedule
 from alexsim.plan.planner import plan
 from alexsim.plan.records import OpKind, Plan
-from alexsim.plan.spec import Policy, Schedule
 from alexsim.profile.microbench import METHOD, rates
 from alexsim.profile.records import quantile
 from alexsim.simulate.costs.measured import REST, Calibration, Rate, signature

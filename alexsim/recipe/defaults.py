@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
-from alexsim.errors import ProfileError
+from alexsim.documents import read
 from alexsim.machine.sheet import find
 
 _OTHER = "other"
@@ -35,7 +35,4 @@ def training_defaults(network: str) -> Defaults:
 @cache
 def _editions() -> dict[str, Defaults]:
     tables, where = find("training", "editions", what="table")
-    try:
-        return {name: Defaults(**table) for name, table in tables.items()}
-    except TypeError as error:
-        raise ProfileError(f"{where}: {error}") from error
+    return {name: read(Defaults, table, f"{where}: {name}") for name, table in tables.items()}

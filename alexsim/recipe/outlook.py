@@ -9,19 +9,20 @@ import os
 from dataclasses import dataclass
 
 from alexsim.network.network import Network
+from alexsim.plan.choices import POLICIES
 from alexsim.plan.fit import fit
 from alexsim.plan.planner import plan
-from alexsim.plan.spec import POLICIES
 from alexsim.plan.tables import flop_table
 from alexsim.recipe.defaults import Defaults, training_defaults
-from alexsim.recipe.recipe import Recipe, load_recipe
+from alexsim.recipe.file import load_recipe
+from alexsim.recipe.recipe import Recipe
 from alexsim.units import format_bytes
 
 BATCH = 128
 CORE_FLOP_PER_S = 90e9
 """Of one core, in the README's step of AlexNet on two of Zen 4; float32."""
 CORE_IMAGES_PER_S = 1000.0
-"""Built-in images that one core decodes and crops, about; those for small inputs come faster."""
+"""Built-in images that one core decodes and crops, about; for small inputs it does more."""
 _MOST_WORKERS = 4
 _START_S = 15.0
 """Imports, the mean image, the test on held-out images, about."""
@@ -73,21 +74,21 @@ def outlook(network: Network, *, budget_bytes: int, cores: int | None = None) ->
 
 
 def _fitting(network: Network, recipe: Recipe, budget_bytes: int) -> tuple[int, str]:
-    """The default batch and the first policy that holds it, or the largest batch of the last one.
+    """The default batch and the first policy that holds it, or the last policy's largest batch.
 
     A batch of 0 where no image fits.
     """
     for policy in POLICIES:
-        made = plan(
+        planned = plan(
             network,
             batch_size=BATCH,
             policy=policy,
             backend="aten",
             optimizer=recipe.optimizer,
         )
-        if all(device.total_bytes <= budget_bytes for device in made.devices):
+        if all(device.total_bytes <= budget_bytes for device in planned.devices):
             return BATCH, "" if policy == POLICIES[0] else f"--policy {policy}"
-    batch = fit(made, budget_bytes).largest_batch_size
+    batch = fit(planned, budget_bytes).largest_batch_size
     return batch, f"--policy {policy} --batch {batch}" if batch else ""
 
 

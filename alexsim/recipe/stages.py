@@ -21,7 +21,7 @@ class Training:
     days: float
     days_interval: Interval
     recipe: str = ""
-    """What it follows; empty for one pace throughout."""
+    """The recipe's name; empty where every step takes the same time."""
     stages: tuple[StageTimes, ...] = ()
 
 
@@ -51,13 +51,13 @@ def stage_times(
     recipe.refuse_strange_layers(configuration.network.weighted_layers)
     layers = frozenset(configuration.network.weighted_layers)
     known: dict[tuple[str, ...], Simulation] = {}
-    found = []
+    times = []
     for stage, count in recipe.spans(epochs):
         if stage.frozen not in known:
             learns = (configuration.trainable or layers) - set(stage.frozen)
             known[stage.frozen] = simulate(replace(configuration, trainable=learns))
         simulation = known[stage.frozen]
-        found.append(
+        times.append(
             StageTimes(
                 stage=stage,
                 epochs=count,
@@ -65,7 +65,7 @@ def stage_times(
                 days=count * images / simulation.batch_size * simulation.step_s / _DAY_S,
             )
         )
-    return tuple(found)
+    return tuple(times)
 
 
 def training_of(
@@ -82,9 +82,9 @@ def training_of(
         simulation.training_days_interval(images, epochs),
     )
     if stages:
-        days = sum(one.days for one in stages)
-        each = [one.simulation.training_days_interval(images, one.epochs) for one in stages]
-        bounds = Interval(low=sum(one.low for one in each), high=sum(one.high for one in each))
+        days = sum(times.days for times in stages)
+        each = [times.simulation.training_days_interval(images, times.epochs) for times in stages]
+        bounds = Interval(low=sum(span.low for span in each), high=sum(span.high for span in each))
     return Training(
         images=images,
         epochs=epochs,

@@ -1,4 +1,4 @@
-"""Benchmark runs and verdicts as terminal tables and JSON."""
+"""Benchmark runs and verdicts as terminal tables."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SHOWN = 20
 
 
 def bench_tables(run: BenchRun) -> RenderableType:
-    """What one run found."""
+    """The figures of one run."""
     parts: list[RenderableType] = [Text(_head(run))]
     if run.timed:
         table = plain_table(
@@ -76,7 +76,7 @@ def verdict_tables(
             parts.append(
                 Text(
                     "no ratios of this machine in the baseline: they are shown, not judged;\n"
-                    "`alexsim bench update` adds them"
+                    "`alexsim check bench update` adds them"
                 )
             )
     return Group(*parts)
@@ -88,7 +88,7 @@ def _head(run: BenchRun) -> str:
 
 
 def left_out(run: BenchRun) -> str:
-    """A line on the figures that were not made, behind a line break; empty if all were."""
+    """A line on the figures that were not taken, behind a line break; empty if all were."""
     left = ", ".join(f"{what} ({why})" for what, why in run.left_out.items())
     return f"\nleft out: {left}" if left else ""
 

@@ -29,7 +29,7 @@ from alexsim.units import MIB
 Event = dict[str, Any]
 
 _THREADS = {"host": 1, "compute": 7, "copy_in": 8, "copy_out": 9}
-"""Thread, and CUDA stream for tools that want one, of every queue."""
+"""Thread of every queue, and its CUDA stream for tools that want a stream."""
 _OTHER_THREADS = 10
 _FLOW = "exchange"
 _TICK_US = 0.001
@@ -49,13 +49,13 @@ class Clock:
     """Complete events of ``torch.profiler``; ``ts`` in microseconds of the spans' clock."""
 
 
-def both_clocks(found: StepProfile, underlay: Sequence[Event] = ()) -> list[Clock]:
-    """Measured steps, and as many simulated ones."""
-    there = repeated(found.simulation.trace, len(found.trace.bounds()))
-    name = f"simulated: {found.simulation.machine}"
+def both_clocks(profile: StepProfile, underlay: Sequence[Event] = ()) -> list[Clock]:
+    """Measured steps, and as many simulated steps."""
+    simulated = repeated(profile.simulation.trace, len(profile.trace.bounds()))
+    name = f"simulated: {profile.simulation.machine}"
     return [
-        Clock(name="measured", plan=found.plan, trace=found.trace, underlay=underlay),
-        Clock(name=name, plan=found.plan, trace=there),
+        Clock(name="measured", plan=profile.plan, trace=profile.trace, underlay=underlay),
+        Clock(name=name, plan=profile.plan, trace=simulated),
     ]
 
 
@@ -90,7 +90,7 @@ def chrome_trace(clocks: Iterable[Clock]) -> Event:
 def rank_traces(clock: Clock) -> list[Event]:
     """One document per virtual GPU, as distributed profilers write them.
 
-    Of devices that are all alike, there is the first. A single simulated step is written
+    Of devices that are all alike, the first has a document. A single simulated step is written
     several times, because readers leave out the first step and the last.
     """
     if len(clock.trace.bounds()) == 1:
@@ -170,7 +170,7 @@ class _Rows:
         for step in self._bounds:
             begin, end = self._host_step(step)
             for device, pid in self.processes.items():
-                if device in {one.name for one in self._clock.plan.devices}:
+                if device in {device_plan.name for device_plan in self._clock.plan.devices}:
                     yield {
                         "ph": "X",
                         "cat": "user_annotation",
@@ -188,16 +188,16 @@ class _Rows:
         arguments = arguments_of(op, span)
         when = (span.step, span.start_s, span.end_s)
         if not self._launches:
-            made = self._complete(name, category, pid, span.queue, when)
-            return made | {"args": arguments}
-        made = self._complete(profilers_name(span, name), category, pid, span.queue, when)
-        if not is_seen(made["ts"], made["ts"] + made["dur"]):
-            del made["cat"]  # readers of profiles pass over it
-            return made | {"args": arguments}
+            event = self._complete(name, category, pid, span.queue, when)
+            return event | {"args": arguments}
+        event = self._complete(profilers_name(span, name), category, pid, span.queue, when)
+        if not is_seen(event["ts"], event["ts"] + event["dur"]):
+            del event["cat"]  # readers of profiles pass over it
+            return event | {"args": arguments}
         if category == "gpu_memcpy":
             arguments["memory bandwidth (GB/s)"] = arguments.get("GB/s", 0.0)
         stream = {"stream": self._threads[span.queue], "device": pid - 1}
-        return made | {"args": arguments | {"correlation": number + 1} | stream}
+        return event | {"args": arguments | {"correlation": number + 1} | stream}
 
     def _launched(self, ops: Sequence[Event]) -> Iterable[Event]:
         """Every op's launch by the host, and every step as each stream sees it."""
@@ -221,7 +221,7 @@ class _Rows:
                 }
         for (step, _), events in by_stream.items():
             begin, end = events[0]["ts"], max(event["ts"] + event["dur"] for event in events)
-            # Not ProfilerStep#: of two steps of a name, a reader takes the later one.
+            # Not ProfilerStep#: of two steps of a name, a reader takes the later.
             name = {"cat": "gpu_user_annotation", "name": f"step {step}"}
             yield events[0] | name | {"dur": round(end - begin, 3), "args": {}}
 

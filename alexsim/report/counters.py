@@ -1,4 +1,4 @@
-"""Other counters' figures beside ours, as text and as JSON."""
+"""Other counters' figures beside ours, as text."""
 
 from __future__ import annotations
 
@@ -32,44 +32,46 @@ _NAMES = {
 }
 
 
-def counters_tables(found: Comparison) -> RenderableType:
+def counters_tables(comparison: Comparison) -> RenderableType:
     """A line per counter, then why each differs and what it leaves out."""
-    table = found.table
+    table = comparison.table
     out = plain_table(
         f"{table.network.name}: GFLOP per image, as other counters have it",
         "counter", "unit", "forward", "/ ours", "training", "/ ours",
     )  # fmt: skip
-    for one in found.counters:
+    for counter in comparison.counters:
         out.add_row(
-            one.name,
-            one.unit,
-            f"{one.forward / 1e9:.5f}",
-            f"{one.forward_ratio:.4f}",
-            "" if one.training is None else f"{one.training / 1e9:.5f}",
-            "" if one.training_ratio is None else f"{one.training_ratio:.4f}",
+            counter.name,
+            counter.unit,
+            f"{counter.forward / 1e9:.5f}",
+            f"{counter.forward_ratio:.4f}",
+            "" if counter.training is None else f"{counter.training / 1e9:.5f}",
+            "" if counter.training_ratio is None else f"{counter.training_ratio:.4f}",
         )
     out.add_section()
     ours = (f"{table.flop / 1e9:.5f}", "1.0000", f"{table.training_flop / 1e9:.5f}", "1.0000")
     out.add_row("alexsim", "FLOP", *ours)
     lines = ["Training is forward and backward. Every difference, in FLOP and % of ours:"]
-    for one in found.counters:
-        lines += ["", *_block(one, found)]
-    return Group(out, Text("\n".join([*lines, "", *_endings(found)]), no_wrap=True))
+    for counter in comparison.counters:
+        lines += ["", *_block(counter, comparison)]
+    return Group(out, Text("\n".join([*lines, "", *_endings(comparison)]), no_wrap=True))
 
 
-def _block(one: CounterResult, found: Comparison) -> Iterator[str]:
-    network, table = found.table.network, found.table
-    yield f"{one.name} {one.version} ({one.unit})"
-    yield from _account("forward", one.forward, table.flop, one.forward_account, network)
-    if one.training is not None and one.training_account is not None:
+def _block(counter: CounterResult, comparison: Comparison) -> Iterator[str]:
+    network, table = comparison.table.network, comparison.table
+    yield f"{counter.name} {counter.version} ({counter.unit})"
+    yield from _account("forward", counter.forward, table.flop, counter.forward_account, network)
+    if counter.training is not None and counter.training_account is not None:
         yield from _account(
-            "training", one.training, table.training_flop, one.training_account, network
+            "training", counter.training, table.training_flop, counter.training_account, network
         )
-    plan = [_plain(text) for text in one.uncounted_layers]
-    yield from _uncounted("not counted, of the plan", plan, one.counts_backward)
-    yield from _uncounted("not counted, operators", list(one.uncounted), one.counts_backward)
-    if one.reported:
-        yield from _wrapped(f"  it reports itself: {', '.join(one.reported)}")
+    layers = [_plain(text) for text in counter.uncounted_layers]
+    yield from _uncounted("not counted, of the plan", layers, counter.counts_backward)
+    yield from _uncounted(
+        "not counted, operators", list(counter.uncounted), counter.counts_backward
+    )
+    if counter.reported:
+        yield from _wrapped(f"  it reports itself: {', '.join(counter.reported)}")
 
 
 def _account(
@@ -84,8 +86,8 @@ def _account(
 
 
 def _term(term: Term, ours: int, network: Network, head: str = "") -> Iterator[str]:
-    of = _layers(term.layers, network)
-    text = head + term.term + (f": {of}" if of else "")
+    layers = _layers(term.layers, network)
+    text = head + term.term + (f": {layers}" if layers else "")
     first, *more = textwrap.wrap(text, 48, break_long_words=False) or [""]
     yield _line(4, first, term.flop, ours)
     yield from (f"      {line}" for line in more)
@@ -101,13 +103,13 @@ def _line(indent: int, text: str, flop: int, ours: int) -> str:
 def _layers(names: tuple[str, ...], network: Network) -> str:
     """Layers by name; all of a kind by the kind's name."""
     kinds = {layer.name: type(layer).__name__ for layer in network.layers}
-    said: list[str] = []
+    texts: list[str] = []
     for kind in dict.fromkeys(kinds[name] for name in names):
-        mine = [name for name in names if kinds[name] == kind]
+        of_kind = [name for name in names if kinds[name] == kind]
         every = list(kinds.values()).count(kind)
-        whole = len(mine) == every > 1
-        said += [f"all {_NAMES.get(kind, (kind, kind))[1]}"] if whole else mine
-    return ", ".join(said)
+        whole = len(of_kind) == every > 1
+        texts += [f"all {_NAMES.get(kind, (kind, kind))[1]}"] if whole else of_kind
+    return ", ".join(texts)
 
 
 def _plain(text: str) -> str:
@@ -120,29 +122,29 @@ def _uncounted(head: str, texts: list[str], counts_backward: bool) -> Iterator[s
     """Both passes in one paragraph: the pass once, then the names."""
     passes = []
     for name in ("forward", "backward"):
-        mine = [text.removeprefix(f"{name} ") for text in texts if text.startswith(f"{name} ")]
+        names = [text.removeprefix(f"{name} ") for text in texts if text.startswith(f"{name} ")]
         if name == "backward" and not counts_backward:
-            mine = ["all"]
-        if mine:
-            passes.append(f"{name} {', '.join(mine)}")
+            names = ["all"]
+        if names:
+            passes.append(f"{name} {', '.join(names)}")
     yield from _wrapped(f"  {head}: {'; '.join(passes) or 'nothing'}")
 
 
-def _endings(found: Comparison) -> Iterator[str]:
-    for failure in found.failed:
+def _endings(comparison: Comparison) -> Iterator[str]:
+    for failure in comparison.failed:
         yield textwrap.shorten(
             f"{failure.name} {failure.version}: failed: {failure.reason}",
             _WIDTH,
             placeholder=" ...",
         )
-    if found.not_installed:
-        yield from _wrapped(f"not installed: pip install {' '.join(found.not_installed)}")
-    if found.without_formula:
-        yield from _wrapped(f"alexsim has no formula for: {', '.join(found.without_formula)}")
+    if comparison.not_installed:
+        yield from _wrapped(f"not installed: pip install {' '.join(comparison.not_installed)}")
+    if comparison.without_formula:
+        yield from _wrapped(f"alexsim has no formula for: {', '.join(comparison.without_formula)}")
     else:
         yield (
             "alexsim has a formula for every layer and pass, and so for all"
-            f" {found.operators} operators."
+            f" {comparison.operators} operators."
         )
 
 

@@ -1,4 +1,4 @@
-"""Image sets as terminal tables and JSON."""
+"""Image sets as terminal tables."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _MOST_LINES = 20
 
 def pack_summary(index: PackIndex, target: str) -> str:
     """What was packed, in a few lines."""
-    size = sum(shard.bytes for shard in index.shards)
-    packed = sum(shard.images for shard in index.shards)
+    shards, packed = index.all_shards, sum(index.images.values())
+    size = sum(shard.bytes for shard in shards)
     lines = [
-        f"{index.images('train'):,} training and {index.images('val'):,} validation images of"
-        f" {len(index.classes):,} classes in {len(index.shards):,} shards, {format_bytes(size)}",
+        f"{index.images['train']:,} training and {index.images['val']:,} validation images of"
+        f" {len(index.classes):,} classes in {len(shards):,} shards, {format_bytes(size)}",
         *_skipped_lines(index.skipped, index.others, index.other),
         f"written to {target}: {packed:,} images packed, {index.left_out:,} left out, of"
         f" {packed + index.left_out:,}; train with --data {target}",
@@ -35,25 +35,26 @@ def pack_summary(index: PackIndex, target: str) -> str:
     return "\n".join(lines)
 
 
-def inspection_tables(found: Inspection) -> RenderableType:
+def inspection_tables(inspection: Inspection) -> RenderableType:
     """Counts, classes, sizes, formats, broken files and damage."""
-    train, val = (sum(getattr(one, split) for one in found.classes) for split in ("train", "val"))
-    present = sum(1 for one in found.classes if one.train + one.val)
+    train = sum(count.train for count in inspection.classes)
+    val = sum(count.val for count in inspection.classes)
+    present = sum(1 for count in inspection.classes if count.train + count.val)
     head = [
-        f"{found.root}: {found.form}; {train:,} training and {val:,} validation images of"
+        f"{inspection.root}: {inspection.form}; {train:,} training and {val:,} validation images of"
         f" {present:,} classes"
     ]
-    if found.settings:
-        s = found.settings
+    if inspection.settings:
+        s = inspection.settings
         head.append(
-            f"{found.shards:,} shards of up to {s.shard_images:,}; {s.side} x {s.side}, quality"
-            f" {s.quality}, order {s.order}, seed {s.seed}"
+            f"{inspection.shards:,} shards of up to {s.shard_images:,}; {s.side} x {s.side},"
+            f" quality {s.quality}, order {s.order}, seed {s.seed}"
         )
-    parts: list[RenderableType] = [Text("\n".join(head)), _sizes(found), _classes(found)]
-    lines = [f"{count:>9,} {kind}" for kind, count in found.formats.items()]
-    lines += _skipped_lines(found.skipped, found.others, found.other)
-    if found.damaged is not None:
-        lines += [f"damaged: {line}" for line in found.damaged] or ["checksums: all as packed"]
+    parts: list[RenderableType] = [Text("\n".join(head)), _sizes(inspection), _classes(inspection)]
+    lines = [f"{count:>9,} {kind}" for kind, count in inspection.formats.items()]
+    lines += _skipped_lines(inspection.skipped, inspection.others, inspection.other)
+    if inspection.damaged is not None:
+        lines += [f"damaged: {line}" for line in inspection.damaged] or ["checksums: all as packed"]
     return Group(*parts, Text("\n".join(lines)))
 
 
@@ -94,30 +95,31 @@ def loader_tables(
     return Group(table, need, host, note)
 
 
-def _sizes(found: Inspection) -> RenderableType:
-    title = f"Sizes of {found.examined:,} images"
+def _sizes(inspection: Inspection) -> RenderableType:
+    title = f"Sizes of {inspection.examined:,} images"
     table = plain_table(title, "", "least", "25 %", "median", "75 %", "most")
-    for what, spread in (("width", found.width), ("height", found.height), ("bytes", found.bytes)):
+    sizes = {"width": inspection.width, "height": inspection.height, "bytes": inspection.bytes}
+    for what, spread in sizes.items():
         if spread is not None:
             table.add_row(what, *(f"{value:,}" for value in spread))
     return table
 
 
-def _classes(found: Inspection) -> RenderableType:
+def _classes(inspection: Inspection) -> RenderableType:
     table = plain_table("Classes", "class", "name", "train", "val")
     table.columns[1].justify = "left"
     table.columns[1].no_wrap = True
     table.columns[1].max_width = 40
-    for one in found.classes[:_MOST_LINES]:
-        known = one.image_class
-        table.add_row(known.wnid, known.name, f"{one.train:,}", f"{one.val:,}")
-    if len(found.classes) > _MOST_LINES:
-        table.add_row(f"{len(found.classes) - _MOST_LINES:,} more", "(--json lists all)", "", "")
+    for count in inspection.classes[:_MOST_LINES]:
+        image_class = count.image_class
+        table.add_row(image_class.wnid, image_class.name, f"{count.train:,}", f"{count.val:,}")
+    if (more := len(inspection.classes) - _MOST_LINES) > 0:
+        table.add_row(f"{more:,} more", "(--json lists all)", "", "")
     return table
 
 
 def _skipped_lines(skipped: Sequence[Skipped], others: int, other: str) -> list[str]:
-    """Every image that is left out, many of one reason together; and what claims to be none."""
+    """Every image that is left out, many of one reason together; and files that are no images."""
     # A name may hold a line's end.
     lines = [" ".join(f"left out: {s.file}: {s.reason}".splitlines()) for s in skipped]
     if len(lines) > _MOST_LINES:

@@ -1,4 +1,4 @@
-"""Error rates of networks: terminal tables, a document, and every image's best guesses."""
+"""Error rates of networks as terminal tables, and every image's best guesses."""
 
 from __future__ import annotations
 
@@ -20,33 +20,38 @@ _GUESSES = 5
 
 
 def evaluation_tables(
-    found: Combined, models: Sequence[Path], loaded: Sequence[Weights], *, views: int, split: str
+    combined: Combined, models: Sequence[Path], loaded: Sequence[Weights], *, views: int, split: str
 ) -> RenderableType:
-    """A row per network, and one for their average."""
-    images = len(found.together.samples)
+    """A row per network, and a row for their average."""
+    images = len(combined.together.samples)
     title = f"{images:,} {split} images, {'10 views' if views == 10 else 'centre crop'}"
-    several = len(found.each) > 1
+    several = len(combined.each) > 1
     out = plain_table(
         title, "model", "network", "top-1", "top-5", "loss", *(["share"] if several else [])
     )
-    for model, one, own, share in zip(models, loaded, found.each, found.shares, strict=True):
+    for model, weights, answers, share in zip(
+        models, loaded, combined.each, combined.shares, strict=True
+    ):
         out.add_row(
-            model.name, one.network, *_cells(errors(own)), *([f"{share:.3f}"] if several else [])
+            model.name,
+            weights.network,
+            *_cells(errors(answers)),
+            *([f"{share:.3f}"] if several else []),
         )
     if several:
-        how = "tuned average" if found.tuned else "average"
-        out.add_row(how, f"of {len(models)}", *_cells(errors(found.together)), "1.000")
+        how = "tuned average" if combined.tuned else "average"
+        out.add_row(how, f"of {len(models)}", *_cells(errors(combined.together)), "1.000")
     notes = [
         note
-        for model, one, own in zip(models, loaded, found.each, strict=True)
+        for model, weights, answers in zip(models, loaded, combined.each, strict=True)
         for note in (
-            nan_note(model.name, int((~own.finite).sum()), images),
-            unnamed_note(f"{model.name}: ", one, float(mean_of(own.elsewhere))),
+            nan_note(model.name, int((~answers.finite).sum()), images),
+            unnamed_note(f"{model.name}: ", weights, float(mean_of(answers.elsewhere))),
         )
     ]
     if several:
-        notes.append(nan_note("the average", int((~found.together.finite).sum()), images))
-    notes += [f"not read: {reason}" for reason in found.together.broken]
+        notes.append(nan_note("the average", int((~combined.together.finite).sum()), images))
+    notes += [f"not read: {reason}" for reason in combined.together.broken]
     return Group(out, *(Text(note) for note in notes if note))
 
 
@@ -58,7 +63,7 @@ def nan_note(whose: str, count: int, images: int) -> str:
 
 
 def unnamed_note(whose: str, weights: Weights, probability: float) -> str:
-    """A line on outputs that have no class, and are no guess; empty where every output has one."""
+    """A line on outputs without a class, which are no guesses; empty where all have a class."""
     count = weights.outputs - weights.named
     if not count:
         return ""
@@ -66,33 +71,34 @@ def unnamed_note(whose: str, weights: Weights, probability: float) -> str:
     return f"{whose}{share} of probability on {count} of {weights.outputs} outputs without a class"
 
 
-def mean_of(of: np.ndarray) -> float:
-    """Of those that are numbers; NaN where none is."""
-    known = of[np.isfinite(of)]
+def mean_of(values: np.ndarray) -> float:
+    """The mean of the finite values; NaN where none is finite."""
+    known = values[np.isfinite(values)]
     return float(known.mean()) if len(known) else math.nan
 
 
-def _cells(found: Evaluation) -> tuple[str, ...]:
-    loss = "NaN" if math.isnan(found.loss) else f"{found.loss:.4f}"
-    return f"{100 * found.top1:.2f} %", f"{100 * found.top5:.2f} %", loss
+def _cells(evaluation: Evaluation) -> tuple[str, ...]:
+    loss = "NaN" if math.isnan(evaluation.loss) else f"{evaluation.loss:.4f}"
+    return f"{100 * evaluation.top1:.2f} %", f"{100 * evaluation.top5:.2f} %", loss
 
 
-def prediction_rows(of: Answers, names: Sequence[str]) -> list[dict[str, Any]]:
+def prediction_rows(answers: Answers, names: Sequence[str]) -> list[dict[str, Any]]:
     """Every image with its class, and the best guesses with their probabilities.
 
-    Every row has as many: behind the classes come outputs without one. They are None for an image
-    for which the network puts out NaN.
+    Every row has equally many guesses: behind classes come outputs without a class. Guesses are
+    None for an image for which the network puts out NaN.
     """
     rows = []
-    count = min(_GUESSES, of.probabilities.shape[1])
-    for sample, own in zip(of.samples, of.probabilities, strict=True):
+    count = min(_GUESSES, answers.probabilities.shape[1])
+    for sample, values in zip(answers.samples, answers.probabilities, strict=True):
         row: dict[str, Any] = {
             "file": sample.place,
             "class": names[sample.label],
         }
-        guesses: Sequence[tuple[str, float] | tuple[None, None]] = best(own[: len(names)], names)
+        guesses: Sequence[tuple[str, float] | tuple[None, None]] = best(values[: len(names)], names)
         if guesses:
-            left_out = best(own[len(names) :], [f"output {n}" for n in range(len(names), len(own))])
+            unnamed = [f"output {n}" for n in range(len(names), len(values))]
+            left_out = best(values[len(names) :], unnamed)
             guesses = [*guesses, *left_out][:count]
         else:
             guesses = [(None, None)] * count
@@ -103,7 +109,7 @@ def prediction_rows(of: Answers, names: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def best(probabilities: np.ndarray, names: Sequence[str]) -> list[tuple[str, float]]:
-    """The five likeliest classes; of equal ones, the first. None where one is not a number."""
+    """The five likeliest classes, the first of equals first; empty where a value is not finite."""
     if not np.isfinite(probabilities).all():
         return []
     order = np.argsort(-probabilities, kind="stable")[:_GUESSES]

@@ -43,36 +43,36 @@ def first_filters(weights: Weights) -> tuple[Filters, ...]:
     )
 
 
-def filters_picture(found: Sequence[Filters], network: str) -> Image.Image:
+def filters_picture(columns: Sequence[Filters], network: str) -> Image.Image:
     """The columns side by side, each under the name of its GPU."""
-    blocks = [enlarged(grid(one.weights), _ROOM) for one in found]
+    blocks = [enlarged(grid(column.weights), _ROOM) for column in columns]
     across = sum(block.width + _GAP for block in blocks) + _GAP
-    titles = _TITLE + (_HEADING if len(found) > 1 else 0)
+    titles = _TITLE + (_HEADING if len(columns) > 1 else 0)
     canvas = Canvas(across, _GAP // 2 + titles + blocks[0].height + _FOOT)
-    count, _, height, width = found[0].weights.shape
+    count, _, height, width = columns[0].weights.shape
     room = across - 2 * _GAP
-    title = f"{found[0].layer} of {network}: {len(found) * count} filters of {height} x {width}"
+    title = f"{columns[0].layer} of {network}: {len(columns) * count} filters of {height} x {width}"
     canvas.text(_GAP, _GAP // 2 + _TITLE // 2, title, size=36, room=room)
     left, top = _GAP, _GAP // 2 + titles
-    for one, block in zip(found, blocks, strict=True):
-        if len(found) > 1:
-            canvas.text(left, top - _HEADING // 2, one.device, size=30, room=block.width, at="m")
+    for column, block in zip(columns, blocks, strict=True):
+        if len(columns) > 1:
+            canvas.text(left, top - _HEADING // 2, column.device, size=30, room=block.width, at="m")
         canvas.paste(block, left, top)
         left += block.width + _GAP
     foot = top + blocks[0].height + _FOOT // 2
     scale = "Each on its own scale; mid-grey is zero."
-    if sum(not_finite(one) for one in found):
+    if sum(not_finite(column) for column in columns):
         scale += " Magenta is NaN or infinite."
     canvas.text(_GAP, foot, scale, size=22, room=room, fill=FAINT)
     return canvas.image
 
 
-def not_finite(one: Filters) -> int:
+def not_finite(column: Filters) -> int:
     """Filters of a column that have a weight which is not finite."""
-    return int((~np.isfinite(one.weights).all(axis=(1, 2, 3))).sum())
+    return int((~np.isfinite(column.weights).all(axis=(1, 2, 3))).sum())
 
 
-def filters_note(found: Sequence[Filters]) -> str:
+def filters_note(columns: Sequence[Filters]) -> str:
     """A line on filters that are not finite; empty where all are."""
-    count, every = sum(map(not_finite, found)), sum(len(one.weights) for one in found)
+    count, every = sum(map(not_finite, columns)), sum(len(column.weights) for column in columns)
     return f"{count} of {every} filters are not finite: magenta is NaN or infinite" * bool(count)

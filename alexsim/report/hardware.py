@@ -1,4 +1,4 @@
-"""Spec sheets as terminal tables and JSON documents."""
+"""Spec sheets as terminal tables."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ def hardware_tables(
     machines: Mapping[str, Machine], devices: Mapping[str, Device], links: Mapping[str, Link]
 ) -> RenderableType:
     """All machines, devices and links, one line each."""
-    of_machines = plain_table("Machines", "name", "what it is")
-    of_machines.columns[0].min_width = max(map(len, machines))
-    of_machines.columns[1].justify = "left"
-    of_machines.columns[1].no_wrap = False
+    machine_table = plain_table("Machines", "name", "what it is")
+    machine_table.columns[0].min_width = max(map(len, machines))
+    machine_table.columns[1].justify = "left"
+    machine_table.columns[1].no_wrap = False
     for name, machine in machines.items():
-        of_machines.add_row(name, machine.name)
-    of_devices = plain_table("Devices", "name", "year", "architecture", "TFLOP/s", "GB/s", "GiB")
-    of_devices.columns[2].justify = "left"
+        machine_table.add_row(name, machine.name)
+    device_table = plain_table("Devices", "name", "year", "architecture", "TFLOP/s", "GB/s", "GiB")
+    device_table.columns[2].justify = "left"
     for name, device in sorted(devices.items(), key=lambda item: (item[1].year, item[0])):
-        of_devices.add_row(
+        device_table.add_row(
             name,
             str(device.year),
             device.architecture.name,
@@ -36,15 +36,15 @@ def hardware_tables(
             f"{device.memory_bytes_per_s.value / 1e9:,.0f}",
             f"{device.memory_bytes.value / 1024**3:.1f}",
         )
-    of_links = plain_table("Links, one direction", "name", "GB/s", "reached", "latency")
+    link_table = plain_table("Links, one direction", "name", "GB/s", "reached", "latency")
     for name, link in links.items():
-        of_links.add_row(
+        link_table.add_row(
             name,
             f"{link.bytes_per_s.value / 1e9:.2f}",
             f"{link.effective_bytes_per_s / 1e9:.2f}",
             f"{1e6 * link.latency_s.value:g} us",
         )
-    return Group(of_machines, of_devices, of_links)
+    return Group(machine_table, device_table, link_table)
 
 
 def sheet_tables(sheet: Machine | Device | Link) -> RenderableType:

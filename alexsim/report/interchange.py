@@ -1,4 +1,4 @@
-"""What went into a file of another format, or came out of one, as text and as JSON."""
+"""What went into a file of another format, or came out of it, as text."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def conversion_text(
     """A line per file, change and note."""
     head = f"{network.name}: {network.parameters:,} parameters, {network.classes:,} classes"
     written = (f"{path}: {format_bytes(size)}" for path, size in files.items())
-    said = (f"note: {note}" for note in notes)
-    return "\n".join(map(_wrapped, (head, *written, *changes, *said)))
+    noted = (f"note: {note}" for note in notes)
+    return "\n".join(map(_wrapped, (head, *written, *changes, *noted)))
 
 
 def _wrapped(line: str) -> str:

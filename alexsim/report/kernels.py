@@ -11,13 +11,13 @@ from alexsim.report.tables import plain_table
 from alexsim_kernels.code import KernelCode
 
 
-def kernels_table(found: Sequence[KernelCode], *, arch: int) -> RenderableType:
+def kernels_table(kernels: Sequence[KernelCode], *, arch: int) -> RenderableType:
     """Every kernel: its tile, warps and stages, and what its code takes."""
     out = plain_table(
         f"Kernels compiled for sm_{arch}",
         "op", "precision", "tile", "warps", "regs", "KiB", "spills", "unit",
     )  # fmt: skip
-    for code in found:
+    for code in kernels:
         helper = code.kernel.strip("_").replace("_", " ")
         name = f"  {helper}" if helper in ("sum splits", "column sums") else code.op
         out.add_row(
@@ -30,9 +30,9 @@ def kernels_table(found: Sequence[KernelCode], *, arch: int) -> RenderableType:
             str(code.spills) if code.spills else "",
             code.products,
         )
-    spilled = sum(code.spills > 0 for code in found)
+    spilled = sum(code.spills > 0 for code in kernels)
     note = (
-        f"{len(found)} kernels, {spilled} of them spill. tile: rows x columns x depth; warps x"
+        f"{len(kernels)} kernels, {spilled} of them spill. tile: rows x columns x depth; warps x"
         " stages of\nthe pipeline; regs of a thread; KiB of shared memory; spills: local-memory"
         "\ninstructions; unit: HGMMA and HMMA are tensor cores."
     )

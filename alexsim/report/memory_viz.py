@@ -50,13 +50,13 @@ def _segment(index: int, device: DevicePlan) -> dict[str, Any]:
 def _blocks(device: DevicePlan) -> Iterable[dict[str, Any]]:
     """What is alive after the last event, and the gaps between: readers go back from there."""
     reached = 0
-    for address, one in sorted(_placed(device), key=lambda placed: placed[0]):
-        if one.last + 1 < len(device.ops):
+    for address, holding in sorted(_placed(device), key=lambda placed: placed[0]):
+        if holding.last + 1 < len(device.ops):
             continue
         if address > reached:
             yield _block("inactive", reached, address - reached, [])
-        yield _block("active_allocated", address, one.buffer.size_bytes, _frames(one))
-        reached = address + one.buffer.size_bytes
+        yield _block("active_allocated", address, holding.buffer.size_bytes, _frames(holding))
+        reached = address + holding.buffer.size_bytes
     if device.total_bytes > reached:
         yield _block("inactive", reached, device.total_bytes - reached, [])
 
@@ -65,43 +65,45 @@ def _placed(device: DevicePlan) -> Iterable[tuple[int, Holding]]:
     """Everything that is held, with its address."""
     blocks = {block.name: block.offset_bytes for block in device.blocks}
     within: dict[str, int] = {}
-    for one in sorted(holdings(device), key=lambda one: (one.buffer.block, one.buffer.channel)):
-        # Slices of one block may interleave in memory; here they lie one behind the other.
-        block = one.buffer.block
-        yield blocks[block] + within.get(block, 0), one
-        within[block] = within.get(block, 0) + one.buffer.size_bytes
+    for holding in sorted(holdings(device), key=lambda h: (h.buffer.block, h.buffer.channel)):
+        # Slices of a block may interleave in memory; here they lie one behind the other.
+        block = holding.buffer.block
+        yield blocks[block] + within.get(block, 0), holding
+        within[block] = within.get(block, 0) + holding.buffer.size_bytes
 
 
 def _events(device: DevicePlan) -> list[dict[str, Any]]:
     begins: dict[int, list[tuple[int, Holding]]] = {}
     ends: dict[int, list[tuple[int, Holding]]] = {}
-    for address, one in _placed(device):
-        begins.setdefault(one.first, []).append((address, one))
-        ends.setdefault(one.last, []).append((address, one))
+    for address, holding in _placed(device):
+        begins.setdefault(holding.first, []).append((address, holding))
+        ends.setdefault(holding.last, []).append((address, holding))
     events = []
     for position, op in enumerate(device.ops):
         frames = [{"name": op.id, "filename": device.name, "line": position}]
-        for address, one in begins.get(position, ()):
-            events.append(_event("alloc", address, one.buffer.size_bytes, position, _frames(one)))
+        for address, holding in begins.get(position, ()):
+            events.append(
+                _event("alloc", address, holding.buffer.size_bytes, position, _frames(holding))
+            )
         if op.scratch_bytes:
             scratch = [{"name": "scratch (workspace)", "filename": op.id, "line": position}]
             events += [
                 _event(action, device.arena_bytes, op.scratch_bytes, position, scratch)
                 for action in ("alloc", "free_requested", "free_completed")
             ]
-        for address, one in ends.get(position, ()):
+        for address, holding in ends.get(position, ()):
             # What lives across steps stays.
             if position + 1 < len(device.ops):
                 for action in ("free_requested", "free_completed"):
-                    size = one.buffer.size_bytes
+                    size = holding.buffer.size_bytes
                     events.append(_event(action, address, size, position, frames))
     return events
 
 
-def _frames(one: Holding) -> list[dict[str, Any]]:
-    buffer = one.buffer
+def _frames(holding: Holding) -> list[dict[str, Any]]:
+    buffer = holding.buffer
     return [
-        {"name": buffer.name, "filename": str(buffer.category), "line": one.first},
+        {"name": buffer.name, "filename": str(buffer.category), "line": holding.first},
         {"name": f"{buffer.category} of {buffer.layer}", "filename": buffer.device, "line": 0},
     ]
 

@@ -1,7 +1,7 @@
-"""Images that a network takes for alike: a table, a document, and rows of pictures.
+"""Images that a network finds alike: a table, and rows of pictures.
 
-The rows are drawn as figure 4 of the 2012 paper (right): an image, then those of a set whose
-features in the last hidden layer are nearest to its own.
+The rows are drawn as figure 4 of the 2012 paper (right): an image, then the images of a set whose
+features in the last hidden layer are nearest to its features.
 """
 
 from __future__ import annotations
@@ -27,52 +27,55 @@ _OTHER = (178, 34, 34)
 
 
 def neighbour_tables(
-    found: Neighbours, names: ClassNames, *, layer: str, data: str, split: str
+    neighbours: Neighbours, names: ClassNames, *, layer: str, data: str, split: str
 ) -> RenderableType:
     """A table per query; files of the set are named from its folder on."""
     parts: list[RenderableType] = []
-    for row in found.rows:
+    for row in neighbours.rows:
         right = names.right(row.query.sample.label)
         known = f" ({names.whole(right)})" if right else ""
         parts.append(Text(f"{row.query.sample.place}{known}"))
         table = plain_table(f"nearest {split} images by {layer}", "", "distance", "class", "file")
         for column in table.columns[2:]:
             column.justify = "left"
-        for place, near in enumerate(row.nearest, start=1):
-            sample = near.picture.sample
-            own = names.right(sample.label)
+        for place, neighbour in enumerate(row.nearest, start=1):
+            sample = neighbour.picture.sample
+            name = names.right(sample.label)
             table.add_row(
                 str(place),
-                f"{near.distance:.2f}",
-                Text(names.whole(own) if own else "", style="bold" if own == right else ""),
+                f"{neighbour.distance:.2f}",
+                Text(names.whole(name) if name else "", style="bold" if name == right else ""),
                 Text(sample.place.removeprefix(f"{data}/")),
             )
         parts.append(table if row.nearest else Text(_NONE))
-    if found.nan_images:
-        parts.append(Text(f"{layer} puts out NaN for {found.nan_images} {split} images: left out"))
-    return Group(*parts, *(Text(f"not read: {reason}") for reason in found.broken))
+    if neighbours.nan_images:
+        parts.append(
+            Text(f"{layer} puts out NaN for {neighbours.nan_images} {split} images: left out")
+        )
+    return Group(*parts, *(Text(f"not read: {reason}") for reason in neighbours.broken))
 
 
 def neighbour_picture(
-    found: Neighbours, names: ClassNames, *, layer: str, split: str
+    neighbours: Neighbours, names: ClassNames, *, layer: str, split: str
 ) -> Image.Image:
     """A row per query: the query, a gap, then its nearest, each over its class.
 
     A class that is not the query's is red.
     """
-    side = enlarged(found.rows[0].query.crop, _ROOM).width
-    count = max(1, *(len(row.nearest) for row in found.rows))
+    side = enlarged(neighbours.rows[0].query.crop, _ROOM).width
+    count = max(1, *(len(row.nearest) for row in neighbours.rows))
     step, height = side + _GAP, side + _CAPTION + _GAP
     first = _MARGIN + side + _APART
     canvas = Canvas(
-        first + count * step - _GAP + _MARGIN, _MARGIN + _HEADING + len(found.rows) * height + _GAP
+        first + count * step - _GAP + _MARGIN,
+        _MARGIN + _HEADING + len(neighbours.rows) * height + _GAP,
     )
     middle = _MARGIN + _HEADING // 2 - _GAP // 2
     canvas.text(_MARGIN, middle, "image", size=24, room=side + _APART - _GAP, fill=FAINT)
     canvas.text(
         first, middle, f"nearest {split} images by {layer}", size=24, room=count * step, fill=FAINT
     )
-    for index, row in enumerate(found.rows):
+    for index, row in enumerate(neighbours.rows):
         top = _MARGIN + _HEADING + index * height
         right = names.right(row.query.sample.label)
         for place, picture in enumerate((row.query, *(near.picture for near in row.nearest))):
@@ -86,9 +89,9 @@ def _draw_picture(
 ) -> None:
     shown = enlarged(picture.crop, _ROOM)
     canvas.paste(shown, left, top)
-    own = names.right(picture.sample.label)
-    title = names.short(own) if own else Path(picture.sample.place).name
-    colour = FAINT if own is None else _OTHER if right and own != right else INK
+    name = names.right(picture.sample.label)
+    title = names.short(name) if name else Path(picture.sample.place).name
+    colour = FAINT if name is None else _OTHER if right and name != right else INK
     canvas.text(
         left, top + shown.height + _CAPTION // 2, title, size=24, room=shown.width, at="m",
         fill=colour,

@@ -1,4 +1,4 @@
-"""The editions as terminal tables and a document: what they are, and how they are trained here."""
+"""The editions as terminal tables: what they are, and how they are trained here."""
 
 from __future__ import annotations
 
@@ -14,37 +14,39 @@ from alexsim.units import format_bytes
 _MINUTE, _HOUR = 60, 3600
 
 
-def networks_tables(found: Sequence[Outlook], *, budget_bytes: int, cores: int) -> RenderableType:
-    """What each is, and what `alexsim train --net NAME` does with it; within 80 columns."""
-    what = plain_table("Networks", "name", "parameters", "title")
-    what.columns[2].justify, what.columns[2].no_wrap = "left", False
-    how = plain_table(
+def networks_tables(
+    outlooks: Sequence[Outlook], *, budget_bytes: int, cores: int
+) -> RenderableType:
+    """Every network, and what `alexsim train --net NAME` does with it; within 80 columns."""
+    networks = plain_table("Networks", "name", "parameters", "title")
+    networks.columns[2].justify, networks.columns[2].no_wrap = "left", False
+    runs = plain_table(
         "alexsim train --net NAME, on the built-in images",
         "name", "rate", "steps", "batch", "takes", "with",
     )  # fmt: skip
-    how.columns[5].justify = "left"
-    why: dict[str, list[str]] = {}
-    for one in found:
-        network = one.network
-        what.add_row(network.name, f"{network.parameters:,}", network.title)
-        if one.seconds is None:
-            why.setdefault(one.refused, []).append(network.name)
+    runs.columns[5].justify = "left"
+    refusals: dict[str, list[str]] = {}
+    for outlook in outlooks:
+        network = outlook.network
+        networks.add_row(network.name, f"{network.parameters:,}", network.title)
+        if outlook.seconds is None:
+            refusals.setdefault(outlook.refused, []).append(network.name)
             continue
-        how.add_row(
+        runs.add_row(
             network.name,
-            f"{one.weight_rate:g}",
-            str(one.defaults.steps),
-            str(one.batch_size),
-            about(one.seconds),
-            one.options,
+            f"{outlook.weight_rate:g}",
+            str(outlook.defaults.steps),
+            str(outlook.batch_size),
+            about(outlook.seconds),
+            outlook.options,
         )
-    notes = [f"Not trained here: {', '.join(names)} ({text})." for text, names in why.items()]
+    notes = [f"Not trained here: {', '.join(names)} ({text})." for text, names in refusals.items()]
     notes.append(
         f"Takes: about, with {cores} cores: counted FLOPs at {CORE_FLOP_PER_S / 1e9:.0f} GFLOP/s"
         f" each (AlexNet on Zen 4), or {CORE_IMAGES_PER_S:,.0f} images/s each where reading them"
         f" takes longer. With: what else fits them into {format_bytes(budget_bytes)}."
     )
-    return Group(what, how, *(Text(note) for note in notes))
+    return Group(networks, runs, *(Text(note) for note in notes))
 
 
 def about(seconds: float) -> str:

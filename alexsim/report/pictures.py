@@ -54,11 +54,11 @@ def grid(weights: NDArray[np.float32]) -> Pixels:
     count, _, height, width = weights.shape
     across = _across(count)
     down = math.ceil(count / across)
-    made = np.full((down * (height + 1) + 1, across * (width + 1) + 1, 3), 255, dtype=np.uint8)
-    for index, one in enumerate(levels(weights)):
+    pixels = np.full((down * (height + 1) + 1, across * (width + 1) + 1, 3), 255, dtype=np.uint8)
+    for index, filter_pixels in enumerate(levels(weights)):
         top, left = (index // across) * (height + 1) + 1, (index % across) * (width + 1) + 1
-        made[top : top + height, left : left + width] = one
-    return made
+        pixels[top : top + height, left : left + width] = filter_pixels
+    return pixels
 
 
 def _across(count: int) -> int:
@@ -98,7 +98,7 @@ class Canvas:
     def paste(self, pixels: Image.Image, left: int, top: int, side: int = 0) -> None:
         """Put an image there, in the middle of a square where its ``side`` is given.
 
-        A line around it shows where white ones end.
+        A line around it shows where white images end.
         """
         x, y = (
             at + max(0, side - extent) // 2
@@ -116,7 +116,7 @@ class Canvas:
         self, left: int, middle: int, text: str, *, size: int, room: int, at: str = "l",
         fill: Colour = INK,
     ) -> int:  # fmt: skip
-        """Write on one line, shortened to ``room`` pixels, and say how many it took.
+        """Write a line, shortened to ``room`` pixels, and return how many it took.
 
         ``at``: whether it begins (``l``), is centred (``m``) or ends (``r``) in the room.
         """
@@ -128,7 +128,7 @@ class Canvas:
 
 def fitted(text: str, size: int, room: int) -> str:
     """As much of a text as fits into ``room`` pixels, with dots for the rest."""
-    # A name may have line breaks in it, and one line is what there is room for.
+    # A name may have line breaks in it, and there is room for a single line.
     text = " ".join(text.split())
     if _font(size).getlength(text) <= room:
         return text

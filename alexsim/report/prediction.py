@@ -1,7 +1,7 @@
-"""A network's guesses for single images: text with bars, a document, and a picture of them.
+"""A network's guesses for single images: text with bars, and a picture of them.
 
 The picture is drawn as figure 4 of the 2012 paper (left): under every image its five likeliest
-classes as bars, the right one in red. Beside it stand the first filters that it excites most, each
+classes as bars, the right class in red. Beside it stand the filters that it excites most, each
 with the place that does.
 """
 
@@ -37,10 +37,10 @@ _PLAIN, _RIGHT = (176, 205, 232), (240, 150, 140)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassNames:
-    """What classes are called."""
+    """Names of classes."""
 
     ids: Sequence[str]
-    """As folders are named: of ILSVRC the WordNet ids. Empty if nobody knows."""
+    """As folders are named: of ILSVRC the WordNet ids. Empty if not known."""
     words: Mapping[str, str]
     """Names of some of them, as in ``tench, Tinca tinca``."""
 
@@ -58,17 +58,17 @@ class ClassNames:
 
 
 def prediction_text(
-    found: Sequence[Prediction], names: ClassNames, weights: Weights, broken: Sequence[str]
+    predictions: Sequence[Prediction], names: ClassNames, weights: Weights, broken: Sequence[str]
 ) -> RenderableType:
     """Every image's five best classes with their probabilities as bars, within 80 columns."""
     parts: list[RenderableType] = []
-    for one in found:
-        right = names.right(one.picture.sample.label)
+    for prediction in predictions:
+        right = names.right(prediction.picture.sample.label)
         known = f" ({names.whole(right)})" if right else ""
-        parts.append(Text(f"{one.picture.sample.place}{known}"))
-        if best(one.probabilities, names.ids):
-            parts.append(_bars(one, names, right))
-            note = unnamed_note("", weights, one.elsewhere)
+        parts.append(Text(f"{prediction.picture.sample.place}{known}"))
+        if best(prediction.probabilities, names.ids):
+            parts.append(_bars(prediction, names, right))
+            note = unnamed_note("", weights, prediction.elsewhere)
             parts += [Text(f" {note}")] if note else []
         else:
             parts.append(Text(f" {_NO_GUESS}"))
@@ -76,14 +76,14 @@ def prediction_text(
     return Group(*parts, *(Text(f"not read: {reason}") for reason in broken))
 
 
-def _bars(one: Prediction, names: ClassNames, right: str | None) -> Table:
+def _bars(prediction: Prediction, names: ClassNames, right: str | None) -> Table:
     table = Table.grid(padding=(0, 1, 0, 0))
     table.add_column(width=1)
     table.add_column(width=_NAME, no_wrap=True, overflow="ellipsis")
     table.add_column(width=8, justify="right")
     table.add_column(width=_BAR)
     table.add_column(width=5)
-    for name, probability in best(one.probabilities, names.ids):
+    for name, probability in best(prediction.probabilities, names.ids):
         style = "bold" if name == right else ""
         table.add_row(
             "",
@@ -109,26 +109,28 @@ class _Bar:
 
 
 def prediction_picture(
-    found: Sequence[Prediction], names: ClassNames, weights: Weights
+    predictions: Sequence[Prediction], names: ClassNames, weights: Weights
 ) -> Image.Image:
     """A tile per image, up to four in a row."""
-    side = enlarged(found[0].picture.crop, _ROOM).width
-    filters = any(one.strongest for one in found)
+    side = enlarged(predictions[0].picture.crop, _ROOM).width
+    filters = any(prediction.strongest for prediction in predictions)
     width = side + (2 * (_cell(side) + _PAIR) + _PAIR if filters else 0)
     height = _HEADING + side + _CAPTION + 5 * _ROW
-    across = min(_ACROSS, len(found))
+    across = min(_ACROSS, len(predictions))
     canvas = Canvas(
         across * (width + _GAP) + _GAP,
-        math.ceil(len(found) / across) * (height + _GAP) + _GAP,
+        math.ceil(len(predictions) / across) * (height + _GAP) + _GAP,
     )
-    for index, one in enumerate(found):
+    for index, prediction in enumerate(predictions):
         row, column = divmod(index, across)
         left, top = _GAP + column * (width + _GAP), _GAP + row * (height + _GAP)
-        canvas.paste(enlarged(one.picture.crop, _ROOM), left, top + _HEADING)
+        canvas.paste(enlarged(prediction.picture.crop, _ROOM), left, top + _HEADING)
         if filters:
-            _draw_strongest(canvas, one.strongest, weights, left + side + 2 * _PAIR, top, side)
-        _draw_class(canvas, one, names, left, top + _HEADING + side, side)
-        _draw_guesses(canvas, one, names, left, top + _HEADING + side + _CAPTION, width)
+            _draw_strongest(
+                canvas, prediction.strongest, weights, left + side + 2 * _PAIR, top, side
+            )
+        _draw_class(canvas, prediction, names, left, top + _HEADING + side, side)
+        _draw_guesses(canvas, prediction, names, left, top + _HEADING + side + _CAPTION, width)
     return canvas.image
 
 
@@ -144,38 +146,40 @@ def _draw_strongest(
     places = (left, left + cell + _PAIR)
     for at, heading in zip(places, ("filter", "patch"), strict=True):
         canvas.text(at, top + _HEADING // 2, heading, size=20, room=cell, at="m", fill=FAINT)
-    for index, one in enumerate(strongest):
+    for index, response in enumerate(strongest):
         y = top + _HEADING + index * (cell + _PAIR)
-        for at, pixels in zip(places, (filter_pixels(weights, one), one.patch), strict=True):
+        for at, pixels in zip(
+            places, (filter_pixels(weights, response), response.patch), strict=True
+        ):
             canvas.paste(enlarged(pixels, cell), at, y, cell)
 
 
-def filter_pixels(weights: Weights, one: Response) -> Pixels:
+def filter_pixels(weights: Weights, response: Response) -> Pixels:
     """A filter as in figure 3 of the paper, ``[size, size, 3]``."""
-    whole = weights.state[f"{one.layer}.{one.column}.weight"]
-    pixels: Pixels = levels(whole[one.filter : one.filter + 1].numpy())[0]
+    whole = weights.state[f"{response.layer}.{response.column}.weight"]
+    pixels: Pixels = levels(whole[response.filter : response.filter + 1].numpy())[0]
     return pixels
 
 
 def _draw_class(
-    canvas: Canvas, one: Prediction, names: ClassNames, left: int, top: int, side: int
+    canvas: Canvas, prediction: Prediction, names: ClassNames, left: int, top: int, side: int
 ) -> None:
-    sample = one.picture.sample
+    sample = prediction.picture.sample
     right = names.right(sample.label)
-    # Of an image whose class nobody knows, the name of its file tells which it is.
+    # An image whose class is not known is named by its file.
     title = names.short(right) if right else Path(sample.place).name
     colour = INK if right else FAINT
     canvas.text(left, top + _CAPTION // 2, title, size=30, room=side, at="m", fill=colour)
 
 
 def _draw_guesses(
-    canvas: Canvas, one: Prediction, names: ClassNames, left: int, top: int, width: int
+    canvas: Canvas, prediction: Prediction, names: ClassNames, left: int, top: int, width: int
 ) -> None:
-    right = names.right(one.picture.sample.label)
+    right = names.right(prediction.picture.sample.label)
     x, room = left + _PAIR, width - 2 * _PAIR
-    if not best(one.probabilities, names.ids):
+    if not best(prediction.probabilities, names.ids):
         canvas.text(x, top + _ROW // 2, _NO_GUESS, size=22, room=room, fill=FAINT)
-    for place, (name, probability) in enumerate(best(one.probabilities, names.ids)):
+    for place, (name, probability) in enumerate(best(prediction.probabilities, names.ids)):
         y = top + place * _ROW
         colour = _RIGHT if name == right else _PLAIN
         canvas.box(left, y, round(probability * width), _ROW - 4, colour)

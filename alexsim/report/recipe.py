@@ -17,22 +17,22 @@ def stages_table(stages: Sequence[StageTimes]) -> RenderableType:
         "The recipe, stage by stage",
         "epochs", "rate", "biases", "frozen", "ms/step", "MiB, GPU 0", "days",
     )  # fmt: skip
-    for one in stages:
-        first = one.stage.from_epoch
-        rates = [f"{one.stage.weight_rate:g}"]
-        rates += [f"{layer} {rate:g}" for layer, rate in one.stage.layer_rates]
+    for times in stages:
+        first = times.stage.from_epoch
+        rates = [f"{times.stage.weight_rate:g}"]
+        rates += [f"{layer} {rate:g}" for layer, rate in times.stage.layer_rates.items()]
         out.add_row(
-            f"{first} to {first + one.epochs - 1}",
+            f"{first} to {first + times.epochs - 1}",
             ", ".join(rates),
-            f"{one.stage.bias_rate:g}",
-            ", ".join(one.stage.frozen),
-            f"{1e3 * one.simulation.step_s:,.1f}",
-            f"{one.simulation.devices[0].memory_bytes / MIB:,.1f}",
-            f"{one.days:.2f}",
+            f"{times.stage.bias_rate:g}",
+            ", ".join(times.stage.frozen),
+            f"{1e3 * times.simulation.step_s:,.1f}",
+            f"{times.simulation.devices[0].memory_bytes / MIB:,.1f}",
+            f"{times.days:.2f}",
         )
     out.add_section()
     out.add_row(
-        str(sum(one.epochs for one in stages)), "", "", "", "", "",
-        f"{sum(one.days for one in stages):.2f}",
+        str(sum(times.epochs for times in stages)), "", "", "", "", "",
+        f"{sum(times.days for times in stages):.2f}",
     )  # fmt: skip
     return out

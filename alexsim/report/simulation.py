@@ -28,6 +28,8 @@ _KINDS = {
 }
 _BAR = 56
 _LONGEST = 12
+_ARTICLES_FLOP_PER_S = 1.581e12
+"""Peak of the paper's card, a GTX 580, to four digits: articles make speeds of it."""
 
 
 def simulation_tables(
@@ -57,8 +59,8 @@ def simulation_tables(
 
 def _machines(simulation: Simulation) -> str:
     if simulation.replicas > 1:
-        each = simulation.devices_count // simulation.replicas
-        return f"{simulation.replicas} replicas of {each} device(s)"
+        per_replica = simulation.devices_count // simulation.replicas
+        return f"{simulation.replicas} replicas of {per_replica} device(s)"
     split = ", hybrid" if simulation.partition == "hybrid" else ""
     return f"{simulation.devices_count} device(s){split}"
 
@@ -86,7 +88,8 @@ def _head(simulation: Simulation, training: Training) -> str:
         f" {simulation.ideal_forward_images_per_s:,.0f}",
         _ideal_training(simulation),
     ]
-    if "GTX 580" in simulation.machine and simulation.network.startswith("alexnet"):
+    peak = simulation.device_flop_per_s
+    if round(peak, -9) == _ARTICLES_FLOP_PER_S and simulation.network.startswith("alexnet"):
         # Articles give both as speeds; see the notes on what they say and what is true.
         lines.append(
             '  Articles say "over 2,200": 2 x 1.581 TFLOP/s over 1.43 GFLOP, the one-column'
@@ -113,11 +116,14 @@ def _counted(simulation: Simulation) -> list[str]:
 
 
 def _ideal_training(simulation: Simulation) -> str:
-    """The rate of all cards, as the predicted one is; then of one."""
-    one, count = simulation.ideal_training_images_per_s, simulation.devices_count
+    """The rate of all cards, as predicted rates are; then the rate of one card."""
+    per_device, count = simulation.ideal_training_images_per_s, simulation.devices_count
     if count == 1:
-        return f"  images/s that one card at peak could train: {one:,.0f}"
-    return f"  images/s that all cards at peak could train: {count * one:,.0f} (one: {one:,.0f})"
+        return f"  images/s that one card at peak could train: {per_device:,.0f}"
+    return (
+        f"  images/s that all cards at peak could train: {count * per_device:,.0f}"
+        f" (one: {per_device:,.0f})"
+    )
 
 
 def _days(days: float) -> str:
@@ -168,13 +174,13 @@ def _parts(simulation: Simulation, network: Network) -> RenderableType:
         f"Where {device.name}'s step goes, ms",
         "part", "forward", "input gr.", "weight gr.", "update", "all", "share",
     )  # fmt: skip
-    whole = simulation.step_s
-    for name, each in sums.items():
-        cells = [milliseconds(seconds) if seconds else "" for seconds in each]
-        out.add_row(name, *cells, milliseconds(sum(each)), f"{100 * sum(each) / whole:.0f} %")
+    step_s = simulation.step_s
+    for name, times in sums.items():
+        cells = [milliseconds(seconds) if seconds else "" for seconds in times]
+        out.add_row(name, *cells, milliseconds(sum(times)), f"{100 * sum(times) / step_s:.0f} %")
     for name, seconds in _waits(device).items():
-        if seconds > whole / 2000:
-            share = f"{100 * seconds / whole:.0f} %"
+        if seconds > step_s / 2000:
+            share = f"{100 * seconds / step_s:.0f} %"
             out.add_row(name, "", "", "", "", milliseconds(seconds), share)
     return out
 
@@ -223,7 +229,7 @@ _NAMES: dict[Activity, str] = {
     "barrier": "barriers",
     "host": "data path",
 }
-"""What does not compute."""
+"""Activities that do not compute."""
 
 
 def _layers(simulation: Simulation) -> RenderableType:
@@ -262,17 +268,18 @@ def _exchanges(simulation: Simulation) -> RenderableType:
     out = plain_table("Exchanges", "what", "from", "to", "MiB", "ms")
     in_turns: dict[str, list[ExchangeTimes]] = defaultdict(list)
     rows = []
-    for one in simulation.exchanges:
-        if one.turn is None:
-            rows.append((one.label, one.source, one.target, [one]))
+    for exchange in simulation.exchanges:
+        if exchange.turn is None:
+            rows.append((exchange.label, exchange.source, exchange.target, [exchange]))
         else:
-            in_turns[f"{one.layer} {one.direction}"].append(one)
+            in_turns[f"{exchange.layer} {exchange.direction}"].append(exchange)
     rows += [
-        (f"{name}, {len(all_of)} turns", "all", "all", all_of) for name, all_of in in_turns.items()
+        (f"{name}, {len(turns)} turns", "all", "all", turns) for name, turns in in_turns.items()
     ]
-    for name, source, target, all_of in rows:
-        size, taken = sum(one.size_bytes for one in all_of), sum(one.seconds for one in all_of)
-        out.add_row(name, source, target, f"{size / MIB:.2f}", f"{1e3 * taken:.2f}")
+    for name, source, target, turns in rows:
+        size = sum(exchange.size_bytes for exchange in turns)
+        seconds = sum(exchange.seconds for exchange in turns)
+        out.add_row(name, source, target, f"{size / MIB:.2f}", f"{1e3 * seconds:.2f}")
     return out
 
 

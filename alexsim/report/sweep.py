@@ -33,7 +33,7 @@ def sweep_rows(points: Sequence[Point]) -> list[dict[str, Any]]:
 
 
 def _type_of(texts: Sequence[str]) -> Callable[[str], Any]:
-    """Whole numbers or numbers where every value of a column is one, else text."""
+    """``int`` or ``float`` where every text of a column reads as such, else ``str``."""
     for kind in (int, float):
         try:
             for text in texts:
@@ -46,7 +46,7 @@ def _type_of(texts: Sequence[str]) -> Callable[[str], Any]:
 
 def grid_text(settings: Sequence[Mapping[str, str]], axes: Sequence[str]) -> str:
     """What a sweep would simulate."""
-    lines = [" ".join(f"{axis}={one[axis]}" for axis in axes) for one in settings]
+    lines = [" ".join(f"{axis}={values[axis]}" for axis in axes) for values in settings]
     return "\n".join([*lines, f"{len(lines)} configurations"])
 
 

@@ -99,8 +99,8 @@ def flops_tables(table: FlopTable) -> RenderableType:
         f"neurons:  {table.network.neurons:,} (outputs of convolutions and fc layers)",
         "MAC, forward and gradients are convolutions and fc layers only; other is all",
         "the rest, forward and backward: one FLOP per operation on an element.",
-        *([""] if (said := reconciliation(table.network)) else []),
-        *said,
+        *([""] if (articles := reconciliation(table.network)) else []),
+        *articles,
     ]
     return Group(out, Text("\n".join(lines)))
 
@@ -207,8 +207,8 @@ def _size(layer: Layer) -> str:
 
 def lent_text(plan: Plan) -> str:
     """Which layers another backend runs, if only in part."""
-    mine = plan.spec.backend
-    others = sorted({op.backend for op in plan.ops() if op.layer in plan.lent} - {mine})
+    backend = plan.spec.backend
+    others = sorted({op.backend for op in plan.ops() if op.layer in plan.lent} - {backend})
     count = f"{len(plan.lent)} of {len(plan.network.layers)} layers"
     named = ", ".join(plan.lent[:8]) + (", ..." if len(plan.lent) > 8 else "")
     return f"{count} by {' and '.join(others)}: {named}"
@@ -220,7 +220,7 @@ def milliseconds(seconds: float) -> str:
 
 
 def data_path_text(simulation: Simulation) -> str:
-    """What a step's time is made of, in one line: without data, the data path, which counts."""
+    """What sets a step's pace, in one line: the GPUs or the data path, with the times of both."""
     path, alone = simulation.data_path, milliseconds(simulation.step_without_data_s)
     if path is None:
         return "images are ready: the data path is left out"

@@ -1,4 +1,4 @@
-"""What an op's event in a trace says, and what readers of distributed profiles ask beyond that.
+"""Names and arguments of an op's event in a trace, and what readers of distributed profiles need.
 
 Holistic Trace Analysis tells kinds of kernels by their names (``hta/utils/utils.py``), takes an
 op's step from its launch, and rounds starts up and ends down to microseconds
@@ -19,8 +19,8 @@ AHEAD_US = 2.0
 
 
 def kind_of(op: Op | None, span: Span) -> tuple[str, str]:
-    """Category and name of an op's event, transfers as CUDA's own profilers call them."""
-    # What is the device's alone is in the device's row: it needs no more of a name.
+    """Category and name of an op's event, transfers as CUDA's profilers call them."""
+    # An op of no layer lies in its device's row: what it does is name enough.
     name = op.label if op and not op.layer else span.op_id
     match span.activity:
         case "host":
@@ -33,31 +33,31 @@ def kind_of(op: Op | None, span: Span) -> tuple[str, str]:
 
 
 def arguments_of(op: Op | None, span: Span) -> dict[str, Any]:
-    """Which op it is, what it counts, and at what rate."""
+    """An op's identity, its counts, and its rates."""
     if op is None:
         return {}
-    found: dict[str, Any] = {"op": op.id, "kind": str(op.kind), "step": span.step}
+    arguments: dict[str, Any] = {"op": op.id, "kind": str(op.kind), "step": span.step}
     if op.layer:
-        found["layer"] = op.layer
+        arguments["layer"] = op.layer
     if op.epilogue:
-        found["and"] = op.epilogue
+        arguments["and"] = op.epilogue
     if op.count.mac:
-        found |= {"mac": op.count.mac, "flop": op.count.flop}
+        arguments |= {"mac": op.count.mac, "flop": op.count.flop}
         if span.duration_s:
-            found["GFLOP/s"] = round(op.count.flop / span.duration_s / 1e9, 1)
+            arguments["GFLOP/s"] = round(op.count.flop / span.duration_s / 1e9, 1)
     if op.count.elementwise_flop:
-        found["elementwise_flop"] = op.count.elementwise_flop
+        arguments["elementwise_flop"] = op.count.elementwise_flop
     if op.count.moved_bytes:
-        found["bytes"] = op.count.moved_bytes
+        arguments["bytes"] = op.count.moved_bytes
         if span.duration_s:
-            found["GB/s"] = round(op.count.moved_bytes / span.duration_s / 1e9, 2)
+            arguments["GB/s"] = round(op.count.moved_bytes / span.duration_s / 1e9, 2)
     if op.scratch_bytes:
-        found["scratch_bytes"] = op.scratch_bytes
-    return found
+        arguments["scratch_bytes"] = op.scratch_bytes
+    return arguments
 
 
 def profilers_name(span: Span, name: str) -> str:
-    """What profilers call an op that communicates or waits; all others have their own name.
+    """What profilers call an op that communicates or waits; other ops keep their name.
 
     Transfers between ranks have NCCL's names, the same on both ends. ``Sync`` is neither
     communication nor computation there.
@@ -80,7 +80,7 @@ _COLLECTIVES: dict[str, str] = {
 
 
 def is_seen(start_us: float, end_us: float) -> bool:
-    """Whether a whole microsecond lies in a slice: another one would end before it starts."""
+    """Whether a whole microsecond lies in a slice: once rounded, it else ends before it starts."""
     return math.ceil(start_us) <= math.floor(end_us)
 
 
@@ -91,8 +91,8 @@ def launches(
 
     The host launches one op after another from the step's begin on, each before its op begins.
     Neither clock has a time for that: a launch lasts to the next whole microsecond and one more,
-    so that there is something of it left once it is rounded. One takes no time if its op begins
-    before the host is free.
+    so that there is something of it left once it is rounded. A launch takes no time if its op
+    begins before the host is free.
     """
     free_us = begin_us
     for start_us in starts_us:

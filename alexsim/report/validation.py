@@ -71,17 +71,17 @@ def _groups(groups: Sequence[Group]) -> RenderableType:
     )  # fmt: skip
     out.columns[1].justify = "left"
     for group in groups:
-        mine = group.summary
-        if not mine.rows:
+        summary = group.summary
+        if not summary.rows:
             continue
-        figures = (mine.median_absolute_error, mine.mean_absolute_error)
+        figures = (summary.median_absolute_error, summary.mean_absolute_error)
         out.add_row(
             group.device,
             group.library,
-            str(mine.rows),
+            str(summary.rows),
             *(f"{100 * figure:.1f}" for figure in figures),
-            f"{100 * mine.worst:+.0f}",
-            f"{100 * mine.bias:+.1f}",
+            f"{100 * summary.worst:+.0f}",
+            f"{100 * summary.bias:+.1f}",
             f"{100 * group.roofline.mean_absolute_error:.0f}",
         )
     return out

@@ -19,7 +19,7 @@ from alexsim.machine.machine import (
 )
 from alexsim.network.editions import load_network
 from alexsim.network.update_rules import OPTIMIZERS
-from alexsim.plan.spec import PARTITIONS, POLICIES, SCHEDULES, TRANSPORTS
+from alexsim.plan.choices import PARTITIONS, POLICIES, SCHEDULES, TRANSPORTS
 from alexsim.simulate.costs.libraries import load_library
 from alexsim.simulate.costs.records import PRECISIONS
 from alexsim.simulate.pareto import Point

@@ -167,6 +167,8 @@ class Simulation:
     it ended."""
     device_memory_bytes: int
     """What programs can use of one device's memory."""
+    device_flop_per_s: float
+    """Float32 peak of one device, by its sheet."""
     power_w: float
     """Of all devices, by their data sheets."""
     price_usd: float | None

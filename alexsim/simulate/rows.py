@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import csv
 import re
-import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
+from alexsim.documents import read
 from alexsim.errors import ProfileError
+from alexsim.machine.sheet import find
 from alexsim.network.editions import load_network
 from alexsim.network.layers import (
     Convolution,
@@ -164,21 +165,40 @@ def _value(text: str | None) -> float | None:
     return value
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Name:
+    """What a name in a published table means here."""
+
+    pattern: str
+    """A regular expression that matches from the start."""
+    name: str
+    family: str = ""
+    """Of a library."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Names:
+    """``measurements/names.toml``: of each kind, the first that matches counts."""
+
+    device: tuple[Name, ...]
+    library: tuple[Name, ...]
+    network: tuple[Name, ...]
+
+
 @cache
-def _names() -> dict[str, list[dict[str, str]]]:
-    source = files("alexsim_profiles") / "measurements" / "names.toml"
-    return tomllib.loads(source.read_text(encoding="utf-8"))
+def _names() -> Names:
+    return read(Names, *find("measurements", "names", what="table"))
 
 
-def _match(kind: str, text: str) -> dict[str, str] | None:
-    return next((e for e in _names()[kind] if re.match(e["pattern"], text)), None)
+def _match(names: Sequence[Name], text: str) -> Name | None:
+    return next((name for name in names if re.match(name.pattern, text)), None)
 
 
 def case_of(row: Row) -> Case | Excluded:
     """What the row ran, or why it cannot be predicted."""
     if row.unit not in TIMES or row.passes not in PASSES:
         return Excluded(row=row, why=f"no time of a training pass: {row.unit}, {row.passes}")
-    device, library = _match("device", row.gpu), _match("library", row.library)
+    device, library = _match(_names().device, row.gpu), _match(_names().library, row.library)
     if device is None:
         return Excluded(row=row, why=f"no data sheet of {row.gpu}")
     if library is None:
@@ -195,9 +215,9 @@ def case_of(row: Row) -> Case | Excluded:
         row=row,
         network=network,
         layers=layers,
-        device=device["name"],
-        library=library["name"],
-        family="caffe" if row.library.startswith("caffe") else library["family"],
+        device=device.name,
+        library=library.name,
+        family="caffe" if row.library.startswith("caffe") else library.family,
         precision=_precision(row),
         batch_size=int(row.batch_size),
         passes=row.passes,
@@ -222,10 +242,10 @@ def _precision(row: Row) -> Precision:
 def _network_of(row: Row) -> tuple[Network, frozenset[str], bool] | str:
     if "single conv layer" in row.network:
         return _single(row)
-    named = _match("network", f"{row.network}:{row.variant}")
+    named = _match(_names().network, f"{row.network}:{row.variant}")
     if named is None:
         return f"{row.network} is not among our editions as it was measured"
-    network = load_network(named["name"])
+    network = load_network(named.name)
     if row.library.startswith("matconvnet") and row.network == "AlexNet":
         network = load_network("alexnet-caffe")
     if "OWT with LRN" in row.variant:

@@ -8,10 +8,11 @@ from functools import lru_cache
 
 from alexsim.errors import PlanError
 from alexsim.machine.machine import Machine, load_machine
+from alexsim.plan.choices import TransportName
 from alexsim.plan.planner import plan as make_plan
 from alexsim.plan.planner import representative
 from alexsim.plan.records import Plan
-from alexsim.plan.spec import PlanSpec, TransportName
+from alexsim.plan.spec import PlanSpec
 from alexsim.simulate.costs.correction import load_correction
 from alexsim.simulate.costs.libraries import load_library
 from alexsim.simulate.engine import run

@@ -120,6 +120,7 @@ def summarise(
         ops=ops,
         critical_path=path,
         device_memory_bytes=int(machine.device.memory_bytes.value),
+        device_flop_per_s=machine.device.flop_per_s,
         power_w=count * machine.device.power_w.value,
         price_usd=count * price.value if (price := machine.device.price_usd) else None,
         trace=trace,

@@ -13,7 +13,8 @@ from alexsim.errors import AlexsimError
 from alexsim.machine.machine import Machine, changed, load_machine, unit_of
 from alexsim.network.editions import load_network
 from alexsim.network.update_rules import Optimizer
-from alexsim.plan.spec import Partition, PlanSpec, Policy, Schedule, TransportName
+from alexsim.plan.choices import Partition, Policy, Schedule, TransportName
+from alexsim.plan.spec import PlanSpec
 from alexsim.simulate.costs.correction import correction_of
 from alexsim.simulate.costs.libraries import load_library, load_library_for
 from alexsim.simulate.costs.records import Precision

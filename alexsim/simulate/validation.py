@@ -16,8 +16,9 @@ from alexsim.errors import AlexsimError
 from alexsim.machine.device import load_device
 from alexsim.machine.machine import Machine, load_link, load_machine
 from alexsim.network import counts
+from alexsim.plan.choices import Partition
 from alexsim.plan.records import OpKind
-from alexsim.plan.spec import Partition, PlanSpec
+from alexsim.plan.spec import PlanSpec
 from alexsim.simulate.costs.correction import UNFITTED, Correction
 from alexsim.simulate.costs.libraries import load_library
 from alexsim.simulate.costs.records import Cost, Work

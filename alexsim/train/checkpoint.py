@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import io
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from zipfile import BadZipFile
 
 import numpy as np
@@ -15,9 +16,20 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from alexsim.data.statistics import Statistics
+from alexsim.documents import load, read
 from alexsim.errors import RunError
+from alexsim.files import drop_unfinished, unfinished, write_whole
+from alexsim.profile.nvml import Sample
 from alexsim.strict_json import json_text, json_value
 from alexsim.train.files import CHECKPOINTS, CONFIG, METRICS, STATISTICS, TELEMETRY
+from alexsim.train.records import (
+    SCHEMA,
+    HeldOutLine,
+    MetricsLine,
+    RunConfig,
+    StepLine,
+    ValidationLine,
+)
 
 
 class RunDirectory:
@@ -31,7 +43,7 @@ class RunDirectory:
         self.path = path
 
     @contextlib.contextmanager
-    def created(self, config: Mapping[str, Any]) -> Iterator[None]:
+    def created(self, config: RunConfig) -> Iterator[None]:
         """Make the directory and write the config; a run that fails before its first step is no
         run, and leaves nothing.
 
@@ -56,7 +68,7 @@ class RunDirectory:
                         folder.rmdir()
             raise
 
-    def _create(self, config: Mapping[str, Any]) -> None:
+    def _create(self, config: RunConfig) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -70,42 +82,33 @@ class RunDirectory:
             RunError: the config cannot be written.
         """
         config = self.config()
-        if config["settings"]["steps"] != steps:
-            config["settings"]["steps"] = steps
-            self._write_config(config)
+        if config.settings.steps != steps:
+            self._write_config(replace(config, settings=replace(config.settings, steps=steps)))
 
-    def _write_config(self, config: Mapping[str, Any]) -> None:
-        self._write(CONFIG, (json_text(config, indent=2) + "\n").encode())
+    def _write_config(self, config: RunConfig) -> None:
+        self._write(CONFIG, (json_text(config.table, indent=2) + "\n").encode())
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> RunConfig:
         """The config written by ``create``.
 
         Raises:
-            RunError: there is none, or it is not JSON.
+            RunError: there is none, or it is damaged, or of another version.
         """
-        try:
-            loaded = json_value((self.path / CONFIG).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise RunError(f"{self.path} holds no run: no {CONFIG}") from error
-        except ValueError as error:
-            raise RunError(f"{self.path / CONFIG}: {error}") from error
-        if not isinstance(loaded, dict):
-            raise RunError(f"{self.path / CONFIG}: not an object")
-        return loaded
+        path = self.path / CONFIG
+        if not path.exists():
+            raise RunError(f"{self.path} holds no run: no {CONFIG}")
+        return load(RunConfig, path, "config", RunError, schema=SCHEMA)
 
     def save_statistics(self, statistics: Statistics) -> None:
         """Keep the mean image, so that a resumed run subtracts the same one."""
-        temporary = self.path / f".{STATISTICS}.tmp.npz"
-        try:
-            np.savez(
-                temporary,
-                mean=statistics.mean,
-                axes=statistics.axes,
-                deviations=statistics.deviations,
-            )
-            settle(temporary, self.path / STATISTICS)
-        except OSError as error:
-            raise RunError(f"cannot write {self.path / STATISTICS}: {error.strerror}") from error
+        content = io.BytesIO()
+        np.savez(
+            content,
+            mean=statistics.mean,
+            axes=statistics.axes,
+            deviations=statistics.deviations,
+        )
+        self._write(STATISTICS, content.getvalue())
 
     def statistics(self) -> Statistics | None:
         """The mean image of this run; None if it was stopped before there was one."""
@@ -129,16 +132,14 @@ class RunDirectory:
             RunError: it cannot be written; the last one stays.
         """
         target = self.path / f"checkpoint-{step:08}.safetensors"
-        temporary = self.path / f".{target.name}.tmp"
         try:
-            save_file(
-                {name: tensor.cpu().contiguous() for name, tensor in state.items()},
-                temporary,
-                metadata={"step": str(step)},
-            )
-            settle(temporary, target)
+            with unfinished(target) as beside:
+                save_file(
+                    {name: tensor.cpu().contiguous() for name, tensor in state.items()},
+                    beside,
+                    metadata={"step": str(step)},
+                )
         except (OSError, SafetensorError) as error:
-            temporary.unlink(missing_ok=True)
             last = self.newest_checkpoint()
             kept = f"; the last good one is {last.name}" if last else ""
             raise RunError(f"cannot write {target}: {error}{kept}") from error
@@ -169,22 +170,22 @@ class RunDirectory:
         except (OSError, SafetensorError, KeyError, TypeError) as error:
             raise RunError(f"{path} is not a checkpoint: {error}") from error
 
-    def append_metrics(self, record: Mapping[str, Any]) -> None:
+    def append_metrics(self, line: MetricsLine) -> None:
         """Add one JSON line."""
-        self._append(METRICS, record)
+        self._append(METRICS, line)
 
-    def append_telemetry(self, record: Mapping[str, Any]) -> None:
+    def append_telemetry(self, sample: Sample) -> None:
         """Add one JSON line on the cards."""
-        self._append(TELEMETRY, record)
+        self._append(TELEMETRY, sample)
 
-    def _append(self, name: str, record: Mapping[str, Any]) -> None:
+    def _append(self, name: str, line: MetricsLine | Sample) -> None:
         try:
             with (self.path / name).open("a", encoding="utf-8") as file:
-                file.write(json_text(record) + "\n")
+                file.write(json_text(asdict(line)) + "\n")
         except OSError as error:
             raise RunError(f"cannot write {self.path / name}: {error.strerror}") from error
 
-    def metrics(self) -> list[dict[str, Any]]:
+    def metrics(self) -> list[MetricsLine]:
         """Every whole line; a run that was killed may have left half of the last one.
 
         Raises:
@@ -197,32 +198,25 @@ class RunDirectory:
             text = path.read_text(encoding="utf-8", errors="replace")
         except OSError as error:
             raise RunError(f"cannot read {path}: {error.strerror}") from error
-        records = []
-        for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), 1):
-            try:
-                record = json_value(line)
-                _ = record["step"] + 0
-            except (ValueError, TypeError, KeyError) as error:
-                raise RunError(f"{path}, line {number}, is damaged") from error
-            records.append(record)
-        return records
+        lines = text[: text.rfind("\n") + 1].splitlines()
+        return [_line(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
 
     def rewind_metrics(self, steps: int) -> None:
-        """Drop what was logged after ``steps`` steps: those steps will be done again."""
-        kept = [record for record in self.metrics() if record["step"] <= steps]
-        self._write(METRICS, "".join(json_text(record) + "\n" for record in kept).encode())
+        """Drop what was logged after ``steps`` steps: those steps will be done again.
+
+        And what a kill left half-written.
+        """
+        drop_unfinished(self.path)
+        kept = [asdict(line) for line in self.metrics() if line.step <= steps]
+        self._write(METRICS, "".join(json_text(line) + "\n" for line in kept).encode())
 
     def _checkpoints(self) -> list[Path]:
         return sorted(self.path.glob(CHECKPOINTS))
 
     def _write(self, name: str, content: bytes) -> None:
-        temporary = self.path / f".{name}.tmp"
         try:
-            temporary.write_bytes(content)
-            settle(temporary, self.path / name)
+            write_whole(self.path / name, content)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
             raise RunError(f"cannot write {self.path / name}: {error.strerror}") from error
 
 
@@ -230,7 +224,7 @@ class NoDirectory(RunDirectory):
     """The run directory of a process that is not the first: it keeps nothing, and finds nothing."""
 
     @contextlib.contextmanager
-    def created(self, config: Mapping[str, Any]) -> Iterator[None]:
+    def created(self, config: RunConfig) -> Iterator[None]:
         """The first process does."""
         del config
         yield
@@ -254,10 +248,10 @@ class NoDirectory(RunDirectory):
         """The first process knows."""
         return None
 
-    def _append(self, name: str, record: Mapping[str, Any]) -> None:
+    def _append(self, name: str, line: MetricsLine | Sample) -> None:
         """The first process does."""
 
-    def metrics(self) -> list[dict[str, Any]]:
+    def metrics(self) -> list[MetricsLine]:
         """The first process has them."""
         return []
 
@@ -265,13 +259,12 @@ class NoDirectory(RunDirectory):
         """The first process does."""
 
 
-def settle(temporary: Path, target: Path) -> None:
-    """Make a finished file appear under its name, so that a crash leaves the old one or the new."""
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.rename(target)
-    folder = os.open(target.parent, os.O_RDONLY)
+def _line(text: str, where: str) -> MetricsLine:
     try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        table = json_value(text)
+    except ValueError as error:
+        raise RunError(f"{where}, is damaged: {error}") from error
+    keys = table if isinstance(table, dict) else ()
+    kind: Any = ValidationLine if "validation" in keys else StepLine
+    kind = HeldOutLine if "held_out" in keys else kind
+    return cast(MetricsLine, read(kind, table, f"{where}, is damaged", RunError))

@@ -30,7 +30,7 @@ def refuse_what_does_not_fit(settings: TrainSettings) -> None:
     """Hold every stage's plan against the budget.
 
     Raises:
-        MemoryBudgetError: one needs more.
+        MemoryBudgetError: a stage needs more.
     """
     for stage in {stage.frozen: stage for stage in settings.recipe.stages}.values():
         verdict = fit(stage_plan(settings, stage), settings.budget_bytes)
@@ -38,7 +38,7 @@ def refuse_what_does_not_fit(settings: TrainSettings) -> None:
             raise verdict.error()
 
 
-def _executor(made: Plan, settings: TrainSettings, world: World) -> PlanExecutor:
+def _executor(step_plan: Plan, settings: TrainSettings, world: World) -> PlanExecutor:
     choices = Choices(
         budget_bytes=settings.budget_bytes,
         seed=settings.seed,
@@ -47,14 +47,14 @@ def _executor(made: Plan, settings: TrainSettings, world: World) -> PlanExecutor
         graph=settings.graph,
     )
     if isinstance(world, Connected):
-        return Ranks(made, choices, world)
+        return Ranks(step_plan, choices, world)
     if settings.strict:
         raise AlexsimError("strict needs a process per GPU: `alexsim train --strict` begins them")
-    return Executor(made, choices)
+    return Executor(step_plan, choices)
 
 
 class Engine:
-    """The executor of the stage that a run is in; another one where other layers are frozen."""
+    """The executor of the stage that a run is in; a new executor where other layers are frozen."""
 
     def __init__(self, settings: TrainSettings, world: World) -> None:
         self.settings, self.world = settings, world
@@ -63,7 +63,7 @@ class Engine:
 
     @property
     def executor(self) -> PlanExecutor:
-        """That of the stage entered last."""
+        """The executor of the stage entered last."""
         assert self._executor is not None
         return self._executor
 
@@ -82,7 +82,7 @@ class Engine:
             return
         state = None
         if self._executor is not None:
-            # One arena is given back before the next is taken: a budget holds one.
+            # An arena is given back before the next is taken: a budget holds a single arena.
             state = {name: tensor.cpu().clone() for name, tensor in self._executor.state().items()}
             self._executor.close()
             self._executor = None
@@ -92,23 +92,23 @@ class Engine:
             self.load(state)
 
     def load(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Take a state over from whatever stage: frozen layers keep none of their update rule,
-        neither momentum nor a count of updates, and thawed ones begin anew. Of several processes,
-        the first one's counts."""
+        """Load the state of any stage: frozen layers keep no state of their update rule, neither
+        momentum nor a count of updates, and thawed layers begin it anew. Of several processes, the
+        first process's state counts."""
         if not self.world.first:
             self.executor.load_state({})
             return
         stored = stored_parameters(self.executor.plan)
-        own = {name: one.shape for name, one in stored.items()}
-        rules = {name for name in (*own, *state) if is_state(name)}
-        missing = sorted(own.keys() - state.keys() - rules)
-        unknown = sorted(state.keys() - own.keys() - rules)
+        shapes = {name: parameter.shape for name, parameter in stored.items()}
+        rules = {name for name in (*shapes, *state) if is_state(name)}
+        missing = sorted(shapes.keys() - state.keys() - rules)
+        unknown = sorted(state.keys() - shapes.keys() - rules)
         if missing or unknown:
             raise RunError(f"the checkpoint is of another network: lacks {missing}, has {unknown}")
         self.executor.load_state(
             {
                 name: state[name] if name in state else torch.zeros(shape)
-                for name, shape in own.items()
+                for name, shape in shapes.items()
             }
         )
 

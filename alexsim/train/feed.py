@@ -1,4 +1,4 @@
-"""Minibatches for every process: one per part and host reads them, for the others there."""
+"""Minibatches for every process: on each host, one process per part reads for the others."""
 
 from __future__ import annotations
 
@@ -72,15 +72,15 @@ class Feed:
                 broken=broken,
             )
 
-    def _all_broken(self, own: tuple[str, ...]) -> tuple[str, ...]:
-        """Every replica's: all processes stop where too many files are broken."""
-        if not self._world.any(bool(own)):
+    def _all_broken(self, broken: tuple[str, ...]) -> tuple[str, ...]:
+        """Those of every replica: all processes stop where too many files are broken."""
+        if not self._world.any(bool(broken)):
             return ()
-        found = self._world.each({"broken": own})
-        return tuple(sorted({one for each in found for one in each["broken"]}))
+        processes = self._world.each({"broken": broken})
+        return tuple(sorted({reason for process in processes for reason in process["broken"]}))
 
 
-def told_statistics(
+def shared_statistics(
     world: World, measured: Statistics | None, crop_side: int, channels: int
 ) -> Statistics:
     """The first process's mean image and principal components, in every process."""
@@ -90,13 +90,13 @@ def told_statistics(
         "axes": (channels, channels),
         "deviations": (channels,),
     }
-    own = {
+    arrays = {
         name: getattr(measured, name) if measured else np.empty(shape, dtype=np.float32)
         for name, shape in shapes.items()
     }
     return Statistics(
         **{
-            name: world.told(torch.from_numpy(value), patient=True).numpy()
-            for name, value in own.items()
+            name: world.broadcast(torch.from_numpy(value), patient=True).numpy()
+            for name, value in arrays.items()
         }
     )

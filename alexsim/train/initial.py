@@ -15,10 +15,10 @@ from alexsim.train.weights import Weights, state_shapes
 
 
 def refuse_other_layers(initial: Weights, network: Network, *, new_head: bool) -> None:
-    """Every layer of ``network`` must be there in the same shape; the last one if it is kept.
+    """Every layer of ``network`` must be there in the same shape; the last layer if it is kept.
 
     Raises:
-        RunError: one is not.
+        RunError: a layer is not.
     """
     theirs = state_shapes(load_network(initial.network))
     last = network.weighted_layers[-1]
@@ -34,10 +34,10 @@ def refuse_other_layers(initial: Weights, network: Network, *, new_head: bool) -
 
 
 def refuse_not_finite(initial: Weights, network: Network, *, new_head: bool) -> None:
-    """What is kept of the weights must be numbers.
+    """The weights that are kept must be finite.
 
     Raises:
-        RunError: one is NaN or infinite.
+        RunError: a weight is NaN or infinite.
     """
     fresh = f"{network.weighted_layers[-1]}." if new_head else None
     for name, tensor in initial.state.items():
@@ -48,7 +48,7 @@ def refuse_not_finite(initial: Weights, network: Network, *, new_head: bool) -> 
 def initialised(
     drawn: Mapping[str, torch.Tensor], initial: Weights, settings: TrainSettings
 ) -> dict[str, torch.Tensor]:
-    """The state to begin with: ``initial``'s weights, drawn ones in a new head, no momentum."""
+    """The state to begin with: ``initial``'s weights, drawn weights in a new head, no momentum."""
     network = load_network(settings.network)
     refuse_other_layers(initial, network, new_head=settings.new_head)
     fresh = f"{network.weighted_layers[-1]}." if settings.new_head else None

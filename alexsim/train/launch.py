@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import IO
 
 from alexsim.errors import TrainingError
-from alexsim.execute.world import LAUNCHER, RENDEZVOUS, Place, here
+from alexsim.execute.world import LAUNCHER, RENDEZVOUS, Place, arrival_file
 
 _ENDING_S = 10.0
 _LOOK_S = 0.05
@@ -29,8 +29,8 @@ class Others:
     """The other processes of a run; ends them when it is left.
 
     Args:
-        size: processes, this one included.
-        command: what ran this one, after ``alexsim``.
+        size: processes, this process included.
+        command: this process's command line, after ``alexsim``.
     """
 
     def __init__(self, size: int, command: Sequence[str]) -> None:
@@ -38,7 +38,7 @@ class Others:
         self._folder = ""
         self._running: list[subprocess.Popen[bytes]] = []
         self._files = contextlib.ExitStack()
-        self._said: list[IO[bytes]] = []
+        self._stderr: list[IO[bytes]] = []
         """What each of them has written to its stderr."""
 
     def __enter__(self) -> Place:
@@ -52,16 +52,16 @@ class Others:
         }
         os.environ.update(shared)
         for rank in range(1, self._size):
-            # A file without a name: whoever clears old ones away does not see it.
-            said = self._files.enter_context(tempfile.TemporaryFile())
-            self._said.append(said)
+            # A file without a name: nothing that clears old files away sees it.
+            stderr = self._files.enter_context(tempfile.TemporaryFile())
+            self._stderr.append(stderr)
             self._running.append(
                 subprocess.Popen(
                     [sys.executable, "-m", "alexsim", *self._command],
                     env={**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank)},
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
-                    stderr=said,
+                    stderr=stderr,
                 )
             )
         return Place(
@@ -69,16 +69,16 @@ class Others:
         )
 
     def wait(self) -> None:
-        """Until all have come to where they meet.
+        """Wait until all processes have met.
 
         Raises:
-            TrainingError: one has ended before.
+            TrainingError: a process has ended before.
         """
         meeting = os.environ[RENDEZVOUS]
         missing = set(range(1, self._size))
         while missing:
             for rank, process in enumerate(self._running, start=1):
-                if here(meeting, rank).exists():
+                if arrival_file(meeting, rank).exists():
                     missing.discard(rank)
                 elif process.poll() is not None:
                     raise TrainingError(
@@ -95,7 +95,7 @@ class Others:
         until = time.monotonic() + _ENDING_S
         for process in self._running:
             if error is not None:
-                # Whatever it waits for will not come.
+                # What it waits for will not come.
                 process.terminate()
             try:
                 process.wait(max(0.0, until - time.monotonic()))
@@ -107,21 +107,21 @@ class Others:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _pass_on(self, error: BaseException | None) -> None:
-        """Show what the others said, but for an error that this process has as well, and for that
-        this one is gone."""
-        own = f"alexsim: {error}"
-        for rank, said in enumerate(self._said, start=1):
-            said.seek(0)
-            for line in said.read().decode(errors="backslashreplace").splitlines():
+        """Show what the other processes wrote to stderr, less this process's error and lines which
+        say that this process is gone."""
+        message = f"alexsim: {error}"
+        for rank, stderr in enumerate(self._stderr, start=1):
+            stderr.seek(0)
+            for line in stderr.read().decode(errors="backslashreplace").splitlines():
                 follows = line.startswith(f"alexsim: rank {rank}: ") and line.endswith("0 is gone")
                 # Only the first process knows the checkpoint that it names behind it.
-                if not (follows or own.startswith(line)):
+                if not (follows or message.startswith(line)):
                     sys.stderr.write(f"{line}\n")
 
 
 def leave_with(launcher: int) -> None:
-    """End this process soon after the one that began it, also where that was killed and this one
-    waits for something else."""
+    """End this process soon after its launcher, also where that was killed and this process waits
+    for something else."""
 
     def watch() -> None:
         while os.getppid() == launcher:

@@ -22,7 +22,7 @@ from alexsim.network.editions import load_network
 from alexsim.train.checkpoint import NoDirectory, RunDirectory
 from alexsim.train.config import common, config_of, same_data
 from alexsim.train.engine import Engine, refuse_what_does_not_fit
-from alexsim.train.feed import Feed, told_statistics
+from alexsim.train.feed import Feed, shared_statistics
 from alexsim.train.initial import initialised
 from alexsim.train.progress import Progress
 from alexsim.train.records import (
@@ -49,7 +49,7 @@ def train(
         settings: what was asked for.
         run_dir: where the run is kept.
         resume: whether it goes on.
-        dataset: the images in ``settings.data``, where somebody has listed them already.
+        dataset: the images in ``settings.data``, where they are listed already.
         watch: callbacks for whoever shows progress.
         world: the processes that train together.
 
@@ -112,7 +112,7 @@ def _trained(
                 # Its layers have learnt from images less this mean.
                 measured = replace(measured, mean=initial.mean)
             directory.save_statistics(measured)
-        measured = told_statistics(world, measured, crop_side, channels)
+        measured = shared_statistics(world, measured, crop_side, channels)
         done = _restore(engine, directory, progress, initial)
         directory.ask_for(settings.steps)
         loader = Loader(
@@ -165,7 +165,9 @@ def _restore(
     newest, world = directory.newest_checkpoint(), engine.world
     done, state = directory.load_checkpoint(newest) if newest else (0, None)
     known = torch.tensor([done, state is not None, initial is not None], dtype=torch.int64)
-    done, resumed, begun_elsewhere = (int(one) for one in world.told(known, patient=True))
+    done, resumed, begun_elsewhere = (
+        int(number) for number in world.broadcast(known, patient=True)
+    )
     engine.enter(progress.stage(done))
     if resumed:
         engine.load(state or {})

@@ -42,7 +42,7 @@ class Progress:
             bias_rate=stage.bias_rate / divisor,
             momentum=recipe.momentum,
             weight_decay=recipe.weight_decay,
-            layer_rates=tuple((layer, rate / divisor) for layer, rate in stage.layer_rates),
+            layer_rates=tuple((la, rate / divisor) for la, rate in stage.layer_rates.items()),
             nesterov=recipe.nesterov,
             decay_all=recipe.decay_all,
             beta2=recipe.beta2,
@@ -54,7 +54,7 @@ class Progress:
         return bool(self.held_out) and self._tests(done) > self._tests(done - 1)
 
     def tested(self, done: int) -> tuple[int, int]:
-        """Which held-out images: the first, and how many; another file's worth every time."""
+        """The held-out images of a test: the first, and how many; every test takes the next."""
         validation = self.recipe.validation
         assert validation is not None
         count = min(validation.images or self.held_out, self.held_out)
@@ -72,32 +72,28 @@ def sizes_of(
     state: Mapping[str, torch.Tensor],
     optimizer: Optimizer = "sgd-2012",
     rates: Hyperparameters | None = None,
-) -> tuple[LayerSize, ...]:
+) -> dict[str, LayerSize]:
     """Mean magnitude of every layer's weights and of their last increment, columns together.
 
-    The increment is what the rule's state says of it: Nesterov's look ahead and AdamW's decay leave
-    nothing behind there.
+    The increment is worked out from the rule's state, in which Nesterov's look ahead and AdamW's
+    decay leave nothing.
     """
     sums: dict[str, dict[str, tuple[float, int]]] = {}
     for name, tensor in state.items():
-        layer, column, what = name.split(".", 2)
-        found = None
-        if what == "weight":
-            found = tensor
-        elif what == "weight.momentum":
-            found = _increment(state, f"{layer}.{column}", optimizer, rates or Hyperparameters())
-        if found is not None:
-            total, count = sums.setdefault(layer, {}).get(what, (0.0, 0))
-            total += found.abs().sum(dtype=torch.float64).item()
-            sums[layer][what] = (total, count + tensor.numel())
-    return tuple(
-        LayerSize(
-            layer=layer,
-            weight=_mean(found["weight"]),
-            increment=_mean(found.get("weight.momentum", (0.0, 1))),
-        )
-        for layer, found in sums.items()
-    )
+        layer, column, role = name.split(".", 2)
+        values = None
+        if role == "weight":
+            values = tensor
+        elif role == "weight.momentum":
+            values = _increment(state, f"{layer}.{column}", optimizer, rates or Hyperparameters())
+        if values is not None:
+            total, count = sums.setdefault(layer, {}).get(role, (0.0, 0))
+            total += values.abs().sum(dtype=torch.float64).item()
+            sums[layer][role] = (total, count + tensor.numel())
+    return {
+        layer: LayerSize(_mean(by_role["weight"]), _mean(by_role.get("weight.momentum", (0.0, 1))))
+        for layer, by_role in sums.items()
+    }
 
 
 def _increment(
@@ -115,5 +111,5 @@ def _increment(
     return momentum * (-rate / (1 - rates.momentum**done)) / (square.sqrt() + rates.epsilon)
 
 
-def _mean(found: tuple[float, int]) -> float:
-    return found[0] / found[1]
+def _mean(sum_and_count: tuple[float, int]) -> float:
+    return sum_and_count[0] / sum_and_count[1]

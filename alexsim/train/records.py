@@ -3,34 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, NamedTuple
 
-from alexsim.data.loader import Order
+from annotated_types import Ge
+
+from alexsim.data.choices import Order
+from alexsim.documents import AnyFloat, Named
 from alexsim.execute.choices import Backend, Device, Precision
+from alexsim.names import name_of, name_text
 from alexsim.network.editions import load_network
+from alexsim.plan.choices import Policy, Schedule, TransportName
 from alexsim.plan.records import Plan
-from alexsim.plan.spec import PlanChoices, PlanSpec, Policy, Schedule, TransportName
+from alexsim.plan.spec import PlanChoices, PlanSpec
+from alexsim.recipe.file import recipe_table
 from alexsim.recipe.recipe import Recipe, Stage
 from alexsim.trace import Trace
+
+SCHEMA = 1
+"""Of ``config.json``."""
+Name = Annotated[str, Named(name_of)]
+"""What may be a path: bytes, which a document holds as text."""
+Positive = Annotated[int, Ge(1)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainSettings(PlanChoices):
     """What a run was asked to do; ``config.json`` holds exactly this and the versions."""
 
-    network: str
-    batch_size: int
-    gpus: int
+    network: Name
+    batch_size: Positive
+    gpus: Positive
     policy: Policy
     schedule: Schedule
-    budget_bytes: int
-    data: str
-    steps: int
+    budget_bytes: Positive
+    data: Name
+    steps: Positive
     seed: int
-    threads: int
-    workers: int
-    checkpoint_every: int
+    threads: Positive
+    workers: Positive
+    checkpoint_every: Positive
     recipe: Recipe
+    replicas: Positive = 1
     device: Device = "cpu"
     backend: Backend = "aten"
     transport: TransportName = "peer"
@@ -41,8 +55,8 @@ class TrainSettings(PlanChoices):
     strict: bool = False
     """A process per device, whose allocator keeps the budget too."""
     order: Order = "shuffled"
-    """In which training images come."""
-    init_from: str = ""
+    """The order in which training images come."""
+    init_from: Name = ""
     """Run or file whose weights it begins with."""
     new_head: bool = False
     """The last projection is drawn anew all the same."""
@@ -57,12 +71,35 @@ class TrainSettings(PlanChoices):
             **self.choices,
         )
 
+    @property
+    def table(self) -> dict[str, Any]:
+        """As ``config.json`` holds it."""
+        names = {name: name_text(getattr(self, name)) for name in ("network", "data", "init_from")}
+        return asdict(self) | names | {"recipe": recipe_table(self.recipe)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """``config.json``."""
+
+    settings: TrainSettings
+    data_fingerprint: str
+    classes: tuple[str, ...]
+    versions: Mapping[str, str]
+    launch: str = ""
+    """What torchrun calls the run's attempts."""
+
+    @property
+    def table(self) -> dict[str, Any]:
+        """As the file holds it."""
+        return {"schema": SCHEMA} | asdict(self) | {"settings": self.settings.table}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
     """Means over images: negative log-likelihood, top-1 and top-5 error (0...1)."""
 
-    loss: float
+    loss: AnyFloat
     """NaN where a probability is."""
     top1: float
     top5: float
@@ -70,34 +107,20 @@ class Evaluation:
     """Images for which the network puts out NaN: they count as wrong."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerSize:
+class LayerSize(NamedTuple):
     """Mean magnitude of a layer's weights, and of what the last update added to them."""
 
-    layer: str
-    weight: float
-    increment: float
+    weight: AnyFloat
+    increment: AnyFloat
     """0 where the layer is frozen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ValidationReport:
-    """A test on held-out images while training goes on."""
-
-    step: int
-    epoch: int
-    images: int
-    found: Evaluation
-    layers: tuple[LayerSize, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepReport:
-    """One training step, for whoever shows progress."""
+class StepLine:
+    """A training step, as a line of ``metrics.jsonl``."""
 
     step: int
     """Steps done."""
-    steps: int
     loss: float
     top1: float
     top5: float
@@ -106,14 +129,49 @@ class StepReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StepReport(StepLine):
+    """The same for whoever shows progress."""
+
+    steps: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartEvaluation(Evaluation):
+    """Some held-out images on the way."""
+
+    epoch: int
+    images: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidationLine:
+    """A test while training goes on, as a line of ``metrics.jsonl``."""
+
+    step: int
+    validation: PartEvaluation
+    layers: Mapping[str, LayerSize]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldOutLine:
+    """The test at a run's end, as a line of ``metrics.jsonl``."""
+
+    step: int
+    held_out: Evaluation
+
+
+MetricsLine = StepLine | ValidationLine | HeldOutLine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainResult:
-    """What a run did; losses and times are those of all its steps, resumed ones included."""
+    """What a run did; losses and times are those of all its steps, also before a resume."""
 
     settings: TrainSettings
     steps: int
     losses: tuple[float, ...]
     held_out: Evaluation | None
-    validations: tuple[ValidationReport, ...]
+    validations: tuple[ValidationLine, ...]
     images_per_s: float
     compute_images_per_s: float
     data_share: float
@@ -144,6 +202,6 @@ class Watcher:
     """Callbacks for whoever shows progress; each does nothing by default."""
 
     step: Callable[[StepReport], None] = lambda _: None
-    validation: Callable[[ValidationReport], None] = lambda _: None
+    validation: Callable[[ValidationLine], None] = lambda _: None
     note: Callable[[str], None] = lambda _: None
     preparing: Callable[[str, int, int], None] = lambda _what, _done, _total: None

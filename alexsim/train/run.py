@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import statistics as stats
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator
 from dataclasses import asdict
-from typing import Any
 
 import torch
 
@@ -25,10 +24,13 @@ from alexsim.train.feed import Feed
 from alexsim.train.progress import Progress, sizes_of
 from alexsim.train.records import (
     Evaluation,
+    HeldOutLine,
     LayerSize,
+    PartEvaluation,
+    StepLine,
     StepReport,
     TrainResult,
-    ValidationReport,
+    ValidationLine,
     Watcher,
 )
 
@@ -54,7 +56,7 @@ class Run:
         self._progress, self._directory = progress, directory
         self._watch, self._interrupt = watch, interrupt
         self._hyper = Hyperparameters()
-        errors = [report.found.top1 for report in _validations(directory.metrics())]
+        errors = [line.validation.top1 for line in _validations(directory)]
         self._errors: list[float] = self._world.each({"errors": errors})[0]["errors"]
         """Of the validations so far: what a recipe's plateau goes by."""
         self._broken: dict[str, None] = {}
@@ -110,26 +112,17 @@ class Run:
     def _validate(self, done: int) -> None:
         """Test some held-out images, and write down how large weights and increments are."""
         first, count = self._progress.tested(done)
-        found = self._tested(self._feed.held_out(first, count))
-        state = self._executor.state()
-        report = ValidationReport(
-            step=done,
-            epoch=self._progress.epoch(done - 1),
-            images=count,
-            found=found,
-            layers=sizes_of(state, self._progress.recipe.optimizer, self._hyper)
-            if self._world.first
-            else (),
-        )
-        self._directory.append_metrics(
-            {
-                "step": done,
-                "validation": asdict(found) | {"epoch": report.epoch, "images": count},
-                "layers": {one.layer: [one.weight, one.increment] for one in report.layers},
-            }
-        )
-        self._errors.append(found.top1)
-        self._watch.validation(report)
+        evaluation = self._tested(self._feed.held_out(first, count))
+        state = self._executor.state()  # by all processes together
+        sizes: dict[str, LayerSize] = {}
+        if self._world.first:
+            sizes = sizes_of(state, self._progress.recipe.optimizer, self._hyper)
+        epoch = self._progress.epoch(done - 1)
+        tested = PartEvaluation(**asdict(evaluation), epoch=epoch, images=count)
+        line = ValidationLine(step=done, validation=tested, layers=sizes)
+        self._directory.append_metrics(line)
+        self._errors.append(evaluation.top1)
+        self._watch.validation(line)
 
     def _record(self, number: int) -> None:
         """Time the second step of this process and some behind it; the first faults pages in."""
@@ -158,15 +151,15 @@ class Run:
             yield
 
     def _sampled(self, sample: Sample) -> None:
-        """Keep a sample; a full disk is reported by who writes the metrics."""
+        """Keep a sample; a full disk is reported where metrics are written."""
         with contextlib.suppress(RunError):
-            self._directory.append_telemetry(asdict(sample))
+            self._directory.append_telemetry(sample)
 
     def evaluate(self) -> Evaluation:
         """Loss and errors on the held-out images, centre crops."""
         result = self._tested(self._feed.held_out())
         step = self._settings.steps
-        self._directory.append_metrics({"step": step, "held_out": asdict(result)})
+        self._directory.append_metrics(HeldOutLine(step=step, held_out=result))
         return result
 
     def _tested(self, batches: Iterator[Batch]) -> Evaluation:
@@ -177,19 +170,19 @@ class Run:
             images, labels = _tensors(batch)
             context = self._executor.evaluate(images, labels)
             self._count_broken(batch)
-            for values, found in (
+            for values, figures in (
                 (losses, context.losses),
                 (top1, context.top1),
                 (top5, context.top5),
             ):
-                assert found is not None
-                values.append(found[: batch.valid])
-        each = torch.cat(losses)
+                assert figures is not None
+                values.append(figures[: batch.valid])
+        image_losses = torch.cat(losses)
         return Evaluation(
-            loss=each.mean().item(),
+            loss=image_losses.mean().item(),
             top1=torch.cat(top1).mean().item(),
             top5=torch.cat(top5).mean().item(),
-            nan_images=int(each.isnan().sum()),
+            nan_images=int(image_losses.isnan().sum()),
         )
 
     def result(self, held_out: Evaluation | None) -> TrainResult | None:
@@ -199,21 +192,21 @@ class Run:
         exchanged, reduced = executor.crossed_bytes_per_step()
         if not self._world.first:
             return None
-        records = [r for r in self._directory.metrics() if "loss" in r]
+        records = [line for line in self._directory.metrics() if isinstance(line, StepLine)]
         size = self._settings.batch_size
         # The first step faults the arena's pages in; it would be an outlier, not the rate.
         timed = records[1:] or records
-        total = sum(r["step_s"] for r in timed)
+        total = sum(r.step_s for r in timed)
         energy = self._sampler.energy
         return TrainResult(
             settings=self._settings,
             steps=len(records),
-            losses=tuple(r["loss"] for r in records),
+            losses=tuple(r.loss for r in records),
             held_out=held_out,
-            validations=tuple(_validations(self._directory.metrics())),
-            images_per_s=size / stats.median(r["step_s"] for r in timed),
-            compute_images_per_s=size / stats.median(r["step_s"] - r["data_wait_s"] for r in timed),
-            data_share=sum(r["data_wait_s"] for r in timed) / total,
+            validations=tuple(_validations(self._directory)),
+            images_per_s=size / stats.median(r.step_s for r in timed),
+            compute_images_per_s=size / stats.median(r.step_s - r.data_wait_s for r in timed),
+            data_share=sum(r.data_wait_s for r in timed) / total,
             devices=tuple(
                 (name, self._settings.budget_bytes, peak) for name, peak in peaks.items()
             ),
@@ -251,19 +244,16 @@ class Run:
         assert context.losses is not None
         assert context.top1 is not None
         assert context.top5 is not None
-        report = StepReport(
+        line = StepLine(
             step=done,
-            steps=self._settings.steps,
             loss=context.losses.mean().item(),
             top1=context.top1.mean().item(),
             top5=context.top5.mean().item(),
             step_s=step_s,
             data_wait_s=wait_s,
         )
-        record = asdict(report)
-        record.pop("steps")
-        self._directory.append_metrics(record)
-        self._watch.step(report)
+        self._directory.append_metrics(line)
+        self._watch.step(StepReport(**asdict(line), steps=self._settings.steps))
 
     def _save(self, done: int) -> None:
         state = self._executor.state()
@@ -282,20 +272,8 @@ class Run:
         self._loader.refuse_many_broken(len(self._broken))
 
 
-def _validations(metrics: Sequence[Mapping[str, Any]]) -> Iterator[ValidationReport]:
-    for record in metrics:
-        if "validation" in record:
-            found = dict(record["validation"])
-            yield ValidationReport(
-                step=record["step"],
-                epoch=found.pop("epoch"),
-                images=found.pop("images"),
-                found=Evaluation(**found),
-                layers=tuple(
-                    LayerSize(layer=name, weight=weight, increment=increment)
-                    for name, (weight, increment) in record["layers"].items()
-                ),
-            )
+def _validations(directory: RunDirectory) -> list[ValidationLine]:
+    return [line for line in directory.metrics() if isinstance(line, ValidationLine)]
 
 
 def _timed(batches: Iterator[Batch]) -> Generator[tuple[float, Batch], None, None]:

@@ -23,24 +23,24 @@ def rounds_in(path: Path) -> int:
 def run_profile(
     result: TrainResult, simulation: Simulation, *, at_least: int = 0
 ) -> StepProfile | None:
-    """What the timed steps of a run say; None where none was timed, or fewer than ``at_least``.
+    """The profile of a run's timed steps; None where there are none, or fewer than ``at_least``.
 
     Measures this machine's ceilings: a second or two.
     """
-    made = result.timed_plan
-    if made is None or not (rounds := rounds_of(result.trace, made)) or len(rounds) < at_least:
+    plan = result.timed_plan
+    if plan is None or not (rounds := rounds_of(result.trace, plan)) or len(rounds) < at_least:
         return None
     settings = result.settings
-    found = ceilings(settings.device)
+    measured = ceilings(settings.device)
     return StepProfile(
-        plan=made,
+        plan=plan,
         where=f"{settings.device}, {settings.backend}, {settings.threads} threads",
         rounds=len(rounds),
-        layers=layers_of(made, rounds, found, simulation),
-        transfers_s=transfers_s(made, rounds),
+        layers=layers_of(plan, rounds, measured, simulation),
+        transfers_s=transfers_s(plan, rounds),
         timed=spread(list(result.trace.step_s().values())),
         timing=None,
-        ceilings=found,
+        ceilings=measured,
         held=(),
         telemetry=None,
         simulation=simulation,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -15,12 +15,13 @@ from safetensors.torch import save_file
 
 from alexsim.data.augmentation import Normalisation
 from alexsim.data.statistics import Floats
+from alexsim.documents import Named, parse, read
 from alexsim.errors import RunError
+from alexsim.files import unfinished
 from alexsim.network.editions import load_network
 from alexsim.network.network import Network, letter
 from alexsim.network.update_rules import is_state
-from alexsim.train.checkpoint import RunDirectory, settle
-from alexsim.train.config import stored_settings
+from alexsim.train.checkpoint import RunDirectory
 
 _FORMAT = "alexsim-weights-1"
 _MEAN = "mean_image"
@@ -37,7 +38,7 @@ class Weights:
     """What ``load_network`` takes."""
     state: Mapping[str, torch.Tensor]
     classes: tuple[str, ...]
-    """Names of the outputs; empty if nobody knows them."""
+    """Names of the outputs; empty if they are not known."""
     normalisation: Normalisation
     mean: Floats | None
     """Mean image, ``[side, side, channels]`` of pixels 0...255; None where none is subtracted."""
@@ -49,7 +50,7 @@ class Weights:
 
     @property
     def named(self) -> int:
-        """Outputs that have a class: all where nobody knows their names."""
+        """Outputs that have a class: all where their names are not known."""
         return len(self.classes) or self.outputs
 
 
@@ -61,16 +62,16 @@ def load_weights(path: Path) -> Weights:
     """
     if not path.exists():
         raise RunError(f"{path}: no such run or file")
-    found = _of_run(path) if path.is_dir() else _of_file(path)
-    shapes = state_shapes(load_network(found.network))
-    for name in sorted(shapes.keys() | found.state.keys()):
-        given = tuple(found.state[name].shape) if name in found.state else None
-        if given != shapes.get(name):
+    weights = _of_run(path) if path.is_dir() else _of_file(path)
+    shapes = state_shapes(load_network(weights.network))
+    for name in sorted(shapes.keys() | weights.state.keys()):
+        shape = tuple(weights.state[name].shape) if name in weights.state else None
+        if shape != shapes.get(name):
             raise RunError(
-                f"{path}: {name} is {given or 'missing'}; {found.network} has"
+                f"{path}: {name} is {shape or 'missing'}; {weights.network} has"
                 f" {shapes.get(name) or 'none'}"
             )
-    return found
+    return weights
 
 
 def save_weights(path: Path, weights: Weights) -> None:
@@ -84,50 +85,44 @@ def save_weights(path: Path, weights: Weights) -> None:
     tensors = {name: tensor.cpu().contiguous() for name, tensor in weights.state.items()}
     if weights.mean is not None:
         tensors[_MEAN] = torch.from_numpy(np.ascontiguousarray(weights.mean))
-    temporary = path.with_name(f".{path.name}.tmp")
+    about = {
+        "format": _FORMAT,
+        "network": weights.network,
+        "classes": json.dumps(weights.classes, allow_nan=False),
+        "normalisation": weights.normalisation,
+    }
     try:
-        save_file(
-            tensors,
-            temporary,
-            metadata={
-                "format": _FORMAT,
-                "network": weights.network,
-                "classes": json.dumps(weights.classes, allow_nan=False),
-                "normalisation": weights.normalisation,
-            },
-        )
-        settle(temporary, path)
+        with unfinished(path) as beside:
+            save_file(tensors, beside, metadata=about)
     except (OSError, SafetensorError) as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise RunError(f"cannot write {path}: {error}") from error
 
 
 def state_shapes(network: Network) -> dict[str, tuple[int, ...]]:
     """Shape of every parameter by name, running statistics among them."""
     return {
-        f"{part.layer.name}.{letter(part.column)}.{held.name}": held.shape
+        f"{part.layer.name}.{letter(part.column)}.{parameter.name}": parameter.shape
         for parts in network.parts
         for part in parts
-        for held in part.parameters_by_name.values()
+        for parameter in part.parameters_by_name.values()
     }
 
 
 def _of_run(path: Path) -> Weights:
     directory = RunDirectory(path)
-    settings, config = stored_settings(path), directory.config()
+    config = directory.config()
     newest = directory.newest_checkpoint()
     if newest is None:
         raise RunError(f"{path}: the run has no checkpoint yet")
     _, state = directory.load_checkpoint(newest)
-    normalisation = settings.recipe.normalisation
+    normalisation = config.settings.recipe.normalisation
     measured = directory.statistics() if normalisation == "mean-image" else None
     if normalisation == "mean-image" and measured is None:
         raise RunError(f"{path}: the run's mean image is gone")
     return Weights(
-        network=settings.network,
+        network=config.settings.network,
         state={name: value for name, value in state.items() if not is_state(name)},
-        classes=tuple(config["classes"]),
+        classes=config.classes,
         normalisation=normalisation,
         mean=measured.mean if measured else None,
     )
@@ -142,24 +137,28 @@ def _of_file(path: Path) -> Weights:
         raise RunError(f"{path} is no file of weights: {error}") from error
     if metadata.get("format") != _FORMAT:
         raise RunError(
-            f"{path}: no weights of alexsim in it (`alexsim import` takes those of others)"
+            f"{path}: no weights of alexsim in it (`alexsim model import` takes those of others)"
         )
+    head = read(_Head, metadata, f"{path}: its metadata", RunError)
     mean = tensors.pop(_MEAN, None)
-    try:
-        return Weights(
-            network=metadata["network"],
-            state=tensors,
-            classes=tuple(json.loads(metadata["classes"])),
-            normalisation=_normalisation(metadata["normalisation"]),
-            mean=None if mean is None else mean.numpy(),
-        )
-    except (KeyError, ValueError) as error:
-        raise RunError(f"{path}: its metadata lacks or garbles {error}") from error
+    return Weights(
+        network=head.network,
+        state=tensors,
+        classes=head.classes,
+        normalisation=head.normalisation,
+        mean=None if mean is None else mean.numpy(),
+    )
 
 
-def _normalisation(text: str) -> Normalisation:
-    if text == "mean-image":
-        return "mean-image"
-    if text == "channels":
-        return "channels"
-    raise ValueError(text)
+def _classes(text: str) -> tuple[str, ...]:
+    return parse(tuple[str, ...], text, "a list of names")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Head:
+    """Metadata of a file of weights: texts."""
+
+    format: str
+    network: str
+    classes: Annotated[tuple[str, ...], Named(_classes)]
+    normalisation: Normalisation

@@ -35,8 +35,8 @@ from alexsim.network.layers import (
     pair,
 )
 from alexsim.network.network import Network
+from alexsim.plan.choices import Fusion, TransportName
 from alexsim.plan.planner import plan
-from alexsim.plan.spec import Fusion, TransportName
 
 RATES = Hyperparameters()
 _WARM_UPS, _STEPS, _IN_A_ROW = 5, 5, 5

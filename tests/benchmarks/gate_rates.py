@@ -2,8 +2,8 @@
 
     python tests/benchmarks/gate_rates.py --unchanged 30 --slowed 10 --share 0.15
 
-Every run is what ``alexsim bench compare --only timed`` does, against the shipped baseline; where
-that has no ratios of this machine, make them first (``alexsim bench update --only timed``).
+Every run is what ``alexsim check bench compare --only timed`` does, against the shipped baseline;
+where that has no ratios of this machine, make them first (``check bench update --only timed``).
 """
 
 from __future__ import annotations

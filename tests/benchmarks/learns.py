@@ -28,8 +28,8 @@ from alexsim.network.editions import load_network
 from alexsim.network.layers import Convolution, FullyConnected, LocalResponseNorm
 from alexsim.network.network import Network
 from alexsim.train.checkpoint import RunDirectory
-from alexsim.train.config import stored_settings
 from alexsim.train.progress import Progress
+from alexsim.train.records import HeldOutLine, StepLine, ValidationLine
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 
@@ -101,15 +101,16 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("-o", "--output", type=Path)
     given = parser.parse_args()
-    settings, directory = stored_settings(given.run), RunDirectory(given.run)
+    directory = RunDirectory(given.run)
+    settings = directory.config().settings
     network, recipe = load_network(settings.network), settings.recipe
     dataset = discover(Path(settings.data), most_classes=network.classes)
     measured = directory.statistics()
     assert measured is not None, "the run has no mean image yet"
-    records = directory.metrics()
-    theirs = {r["step"]: r["validation"]["top1"] for r in records if "validation" in r}
-    theirs |= {r["step"]: r["held_out"]["top1"] for r in records if "held_out" in r}
-    step_s = statistics.median(r["step_s"] for r in records if "loss" in r)
+    lines = directory.metrics()
+    theirs = {line.step: line.validation.top1 for line in lines if isinstance(line, ValidationLine)}
+    theirs |= {line.step: line.held_out.top1 for line in lines if isinstance(line, HeldOutLine)}
+    step_s = statistics.median(line.step_s for line in lines if isinstance(line, StepLine))
     progress = Progress(
         recipe=recipe, batch_size=settings.batch_size, images=len(dataset.train),
         held_out=len(dataset.held_out),

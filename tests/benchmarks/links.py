@@ -213,7 +213,7 @@ def calibrated(work: Path, batch: int) -> Path:
     running = [
         subprocess.Popen(
             [
-                *ALEXSIM, "calibrate", "--gpus", "2", "--threads", "1", "--rounds", "6",
+                *ALEXSIM, "check", "calibrate", "--gpus", "2", "--threads", "1", "--rounds", "6",
                 "--batches", f"{batch // 2},{batch}", "-o", str(file), "--json",
             ],
             stdout=subprocess.DEVNULL,

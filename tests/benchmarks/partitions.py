@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
-from alexsim.cli.parse import as_schedule
 from alexsim.machine.machine import Machine, load_machine
 from alexsim.network.editions import load_network
 from alexsim.plan.spec import PlanSpec
@@ -28,7 +27,7 @@ def configurations(gpus: int, images: int, schedule: str) -> tuple[PlanSpec, ...
     """The three partitions over so many GPUs."""
     columns = PlanSpec(
         network=load_network("alexnet-2012"), gpus=2, replicas=gpus // 2,
-        batch_size=gpus * images, schedule=as_schedule(schedule),
+        batch_size=gpus * images, schedule=schedule,
     )  # fmt: skip
     replicas = replace(
         columns, network=load_network("alexnet-owt"), gpus=gpus, replicas=1, partition="replicas"

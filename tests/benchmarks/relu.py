@@ -33,7 +33,7 @@ from alexsim.network.layers import (
 from alexsim.network.network import Network
 from alexsim.network.variants import varied
 from alexsim.plan.planner import plan
-from alexsim.recipe.recipe import load_recipe
+from alexsim.recipe.file import load_recipe
 
 ENOUGH = 0.25
 BATCH = 128

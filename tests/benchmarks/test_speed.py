@@ -1,4 +1,4 @@
-"""What ``alexsim bench`` times, case by case, for pytest-benchmark: ours and the reference.
+"""What ``alexsim check bench`` times, case by case, for pytest-benchmark: ours and the reference.
 
 Run once each with the other tests; timed with
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexsim.data.packed.disk import sha256_of, write_whole
+from alexsim.data.packed.disk import sha256_of
 from alexsim.data.packed.records import (
     INDEX,
     MEMBER,
@@ -23,12 +23,15 @@ from alexsim.data.packed.records import (
     SPLITS,
     PackIndex,
     PackSettings,
+    Shard,
     ShardDone,
 )
 from alexsim.data.packed.shard import Sums
-from alexsim.data.sources.listing import ImageClass, Listing, Skipped
+from alexsim.data.sources.listing import Listing
 from alexsim.data.statistics import Statistics, from_sums
+from alexsim.documents import load
 from alexsim.errors import DataError
+from alexsim.files import write_whole
 
 STATISTICS = "statistics.npz"
 _FORMAT = "WebDataset: tars of <key>.cls and <key>.jpg"
@@ -57,17 +60,20 @@ def write_index(
     train = sum(shard.images for shard in shards if shard.split == "train")
     write_whole(folder / MEMBERS, _bytes(lambda out: np.save(out, members)))
     write_whole(folder / STATISTICS, _statistics_bytes(sums, train))
+    by_split = {split: [s for s in shards if s.split == split] for split in SPLITS}
     index = PackIndex(
+        format=_FORMAT,
+        versions=versions,
         settings=settings,
+        images={split: sum(s.images for s in by_split[split]) for split in SPLITS},
         classes=listing.classes,
-        shards=tuple(_without_skipped(shard) for shard in shards),
+        shards={split: tuple(map(_without_skipped, by_split[split])) for split in SPLITS},
         skipped=(*listing.skipped, *(s for shard in shards for s in shard.skipped)),
         others=listing.others,
         other=listing.other,
         files={name: sha256_of(folder / name) for name in (MEMBERS, STATISTICS)},
-        versions=versions,
     )
-    text = json.dumps(_document(index), indent=1) + "\n"
+    text = json.dumps({"schema": SCHEMA} | asdict(index), indent=1) + "\n"
     write_whole(folder / INDEX, text.encode())
     return index
 
@@ -95,26 +101,7 @@ def read_index(folder: Path) -> PackIndex:
     Raises:
         DataError: it is missing, damaged, or of another version.
     """
-    path = folder / INDEX
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        if stored["schema"] != SCHEMA:
-            raise DataError(f"{path}: schema {stored['schema']}, this version reads {SCHEMA}")
-        return PackIndex(
-            settings=PackSettings(**stored["settings"]),
-            classes=tuple(ImageClass(**one) for one in stored["classes"]),
-            shards=tuple(
-                ShardDone(split=split, **one) for split in SPLITS for one in stored["shards"][split]
-            ),
-            skipped=tuple(Skipped(**one) for one in stored["skipped"]),
-            files=stored["files"],
-            versions=stored["versions"],
-            **{key: stored[key] for key in ("others", "other") if key in stored},
-        )
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: not an index of a packed set, or a damaged one") from error
+    return load(PackIndex, folder / INDEX, "index of a packed set", DataError, schema=SCHEMA)
 
 
 def read_members(folder: Path, index: PackIndex) -> NDArray[np.void]:
@@ -129,7 +116,7 @@ def read_members(folder: Path, index: PackIndex) -> NDArray[np.void]:
         digest = sha256_of(path)
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
-    images = sum(shard.images for shard in index.shards)
+    images = sum(index.images.values())
     if digest != index.files.get(MEMBERS) or members.dtype != MEMBER or len(members) != images:
         raise DataError(f"{path}: damaged, or of another set; pack again")
     return members
@@ -153,7 +140,7 @@ def read_statistics(folder: Path, index: PackIndex) -> Statistics:
         raise DataError(f"{path}: cannot be read: {error}") from error
 
 
-def damaged(folder: Path, shard: ShardDone) -> str | None:
+def damaged(folder: Path, shard: Shard) -> str | None:
     """What is wrong with a shard; None if it is what was packed. Reads all of it."""
     path = folder / shard.file
     try:
@@ -169,7 +156,7 @@ def damaged(folder: Path, shard: ShardDone) -> str | None:
 
 def verify(folder: Path, index: PackIndex, pool: Executor) -> list[str]:
     """Every file that is not as it was packed, one line each."""
-    found = list(pool.map(damaged, [folder] * len(index.shards), index.shards))
+    found = list(pool.map(damaged, [folder] * len(index.all_shards), index.all_shards))
     for name, digest in index.files.items():
         path = folder / name
         if not path.is_file() or sha256_of(path) != digest:
@@ -201,32 +188,5 @@ def _bytes(save: Any) -> bytes:
     return out.getvalue()
 
 
-def _without_skipped(shard: ShardDone) -> ShardDone:
-    return ShardDone(
-        file=shard.file,
-        split=shard.split,
-        images=shard.images,
-        bytes=shard.bytes,
-        sha256=shard.sha256,
-    )
-
-
-def _document(index: PackIndex) -> dict[str, Any]:
-    shards: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
-    for shard in index.shards:
-        row = asdict(shard)
-        del row["skipped"]
-        shards[row.pop("split")].append(row)
-    return {
-        "schema": SCHEMA,
-        "format": _FORMAT,
-        "versions": index.versions,
-        "settings": asdict(index.settings),
-        "images": {split: index.images(split) for split in SPLITS},
-        "classes": [asdict(one) for one in index.classes],
-        "shards": shards,
-        "files": index.files,
-        "skipped": [asdict(skipped) for skipped in index.skipped],
-        "others": index.others,
-        "other": index.other,
-    }
+def _without_skipped(shard: ShardDone) -> Shard:
+    return Shard(file=shard.file, images=shard.images, bytes=shard.bytes, sha256=shard.sha256)

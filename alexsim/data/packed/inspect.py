@@ -42,7 +42,7 @@ class Spread(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassCount:
-    """Images of one class, as far as they were found whole."""
+    """Images of one class in each split."""
 
     image_class: ImageClass
     train: int
@@ -70,7 +70,7 @@ class Inspection:
     other: str
     """and the first of them."""
     damaged: tuple[str, ...] | None
-    """What is not as it was packed; None if nobody looked."""
+    """What is not as it was packed; None if this was not checked."""
     settings: PackSettings | None
     """Of a packed set."""
     shards: int
@@ -78,7 +78,7 @@ class Inspection:
     @property
     def images(self) -> int:
         """Images of both splits."""
-        return sum(one.train + one.val for one in self.classes)
+        return sum(count.train + count.val for count in self.classes)
 
 
 def inspect(
@@ -93,7 +93,7 @@ def inspect(
     """Look at a packed folder or at a source of any form.
 
     Args:
-        choices: how a source is read where it does not tell itself.
+        choices: how a source is read where its files do not say it.
         most: images of a source to decode at most, evenly spread; a packed set's are not decoded.
         check: compare a packed set with its checksums.
 
@@ -110,7 +110,7 @@ def _packed(root: Path, pool: ProcessPoolExecutor, check: bool) -> Inspection:
     index = read_index(root)
     damaged = tuple(verify(root, index, pool)) if check else None
     members = read_members(root, index)
-    train = index.images("train")
+    train = index.images["train"]
     parts = {"train": members[:train], "val": members[train:]}
     count = {s: np.bincount(parts[s]["label"], minlength=len(index.classes)) for s in SPLITS}
     side = index.settings.side
@@ -128,12 +128,12 @@ def _packed(root: Path, pool: ProcessPoolExecutor, check: bool) -> Inspection:
         other=index.other,
         damaged=damaged,
         settings=index.settings,
-        shards=len(index.shards),
+        shards=len(index.all_shards),
     )
 
 
 class _Seen(NamedTuple):
-    """One image of a source, or why it is none."""
+    """An image of a source, or why it cannot be read."""
 
     name: str
     width: int
@@ -144,8 +144,10 @@ class _Seen(NamedTuple):
 
 
 def _source(root: Path, listing: Listing, seen: Sequence[_Seen]) -> Inspection:
-    whole = [one for one in seen if one.broken is None]
-    sizes = [_spread([getattr(one, key) for one in whole]) for key in ("width", "height", "bytes")]
+    readable = [image for image in seen if image.broken is None]
+    sizes = [
+        _spread([getattr(image, key) for image in readable]) for key in ("width", "height", "bytes")
+    ]
     classes = len(listing.classes)
     held_out, label = listing.held_out, listing.label
     return Inspection(
@@ -160,7 +162,7 @@ def _source(root: Path, listing: Listing, seen: Sequence[_Seen]) -> Inspection:
         width=sizes[0],
         height=sizes[1],
         bytes=sizes[2],
-        formats=dict(Counter(one.format for one in whole).most_common()),
+        formats=dict(Counter(image.format for image in readable).most_common()),
         skipped=(
             *listing.skipped,
             *(Skipped(file=s.name, reason=s.broken) for s in seen if s.broken),
@@ -177,23 +179,21 @@ def _examine(
     listing: Listing, pool: ProcessPoolExecutor, most: int, progress: Progress
 ) -> list[_Seen]:
     count = len(listing.names)
-    chosen = np.unique(np.linspace(0, count - 1, min(most, count)).astype(np.int64))
-    tasks = [
-        _task(listing, chosen[i : i + _TASK_IMAGES]) for i in range(0, len(chosen), _TASK_IMAGES)
-    ]
+    rows = np.unique(np.linspace(0, count - 1, min(most, count)).astype(np.int64))
+    tasks = [_task(listing, rows[i : i + _TASK_IMAGES]) for i in range(0, len(rows), _TASK_IMAGES)]
     seen: list[_Seen] = []
-    for found in pool.map(_look, tasks):
-        seen += found
-        progress(len(seen), len(chosen))
+    for images in pool.map(_look, tasks):
+        seen += images
+        progress(len(seen), len(rows))
     return seen
 
 
-def _task(listing: Listing, chosen: Integers) -> ShardTask:
+def _task(listing: Listing, rows: Integers) -> ShardTask:
     return ShardTask(
         file="",
         split="train",
         kind=listing.kind,
-        sources=tuple(source_of(listing, int(index)) for index in chosen),
+        sources=tuple(source_of(listing, int(index)) for index in rows),
         folder="",
         root=listing.root,
         side=_DRAFT,
@@ -230,8 +230,8 @@ def _counts(
     classes: Sequence[ImageClass], train: Integers, val: Integers
 ) -> tuple[ClassCount, ...]:
     return tuple(
-        ClassCount(image_class=one, train=int(a), val=int(b))
-        for one, a, b in zip(classes, train, val, strict=True)
+        ClassCount(image_class=image_class, train=int(training), val=int(held_out))
+        for image_class, training, held_out in zip(classes, train, val, strict=True)
     )
 
 
@@ -242,7 +242,7 @@ def _spread(values: Sequence[int] | Integers) -> Spread | None:
 
 
 def contact_sheet(root: Path, choices: SourceChoices | None = None, tiles: int = 48) -> Image.Image:
-    """Images evenly spread over a packed set or a source, eight in a row; broken ones stay grey.
+    """Images evenly spread over a packed set or a source, eight in a row; broken images stay grey.
 
     Raises:
         DataError: the folder holds neither.
@@ -273,10 +273,10 @@ def _tiles(root: Path, choices: SourceChoices | None, tiles: int) -> Iterator[Pi
         return
     listing = list_source(root, choices)
     count = len(listing.names)
-    chosen = np.unique(np.linspace(0, count - 1, min(tiles, count)).astype(np.int64))
-    found = dict(bytes_of(_task(listing, chosen)))
-    for place in range(len(chosen)):
-        yield _tile(found[place] or b"")
+    rows = np.unique(np.linspace(0, count - 1, min(tiles, count)).astype(np.int64))
+    encoded = dict(bytes_of(_task(listing, rows)))
+    for place in range(len(rows)):
+        yield _tile(encoded[place] or b"")
 
 
 def _tile(data: bytes) -> Pixels | None:

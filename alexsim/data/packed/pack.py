@@ -13,13 +13,11 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import PIL.features
 from numpy.typing import NDArray
 
-from alexsim.data.packed.disk import drop_unfinished, write_whole
 from alexsim.data.packed.index import is_packed, read_index, write_index
 from alexsim.data.packed.records import (
     INDEX,
@@ -27,6 +25,7 @@ from alexsim.data.packed.records import (
     PARTS,
     SPLITS,
     PackIndex,
+    PackPlan,
     PackSettings,
     PackWatch,
     ShardDone,
@@ -38,7 +37,10 @@ from alexsim.data.packed.shard import CHANNELS, Sums, make_shard, part_of, read_
 from alexsim.data.sources.listing import Integers, Listing
 from alexsim.data.sources.source import SourceChoices, list_source
 from alexsim.data.workers import Asked, workers_for
+from alexsim.documents import load
 from alexsim.errors import DataError
+from alexsim.files import drop_unfinished, write_whole
+from alexsim.names import name_text
 
 _PLAN, _LOCK = "plan.json", "lock"
 _LOOK_UP_S = 0.5
@@ -71,7 +73,7 @@ def pack(
             return _whole(target, settings, watch)
         # A source that is refused leaves no trace.
         listing = _listed(source, choices, watch)
-        with _only_one(target):
+        with _locked(target):
             _settle_plan(target, _plan(source, listing, settings))
             shards = _shards(target, listing, settings, workers, watch)
             index = _finish(target, listing, settings, shards)
@@ -85,7 +87,7 @@ def pack(
 
 def _listed(source: Path, choices: SourceChoices | None, watch: PackWatch) -> Listing:
     try:
-        return list_source(source, choices, found=watch.listing)
+        return list_source(source, choices, progress=watch.listing)
     except OSError as error:
         where = error.filename or source
         raise DataError(f"cannot read {where}: {error.strerror or error}") from error
@@ -103,7 +105,7 @@ def _whole(target: Path, settings: PackSettings, watch: PackWatch) -> PackIndex:
 
 
 @contextmanager
-def _only_one(target: Path) -> Iterator[None]:
+def _locked(target: Path) -> Iterator[None]:
     """Hold the target against a second packer; the system lets go when this process dies."""
     if target.is_dir() and not (target / PARTS).is_dir() and any(target.iterdir()):
         raise DataError(f"{target} is not empty; shards go into a folder of their own")
@@ -118,18 +120,18 @@ def _only_one(target: Path) -> Iterator[None]:
         yield
 
 
-def _plan(source: Path, listing: Listing, settings: PackSettings) -> dict[str, Any]:
+def _plan(source: Path, listing: Listing, settings: PackSettings) -> PackPlan:
     digest = hashlib.blake2b(digest_size=16)
     for part in (listing.names, [c.wnid for c in listing.classes]):
         digest.update("\n".join(part).encode(errors="surrogateescape"))
     for column in (listing.first, listing.second, listing.label, listing.held_out):
         digest.update(column.tobytes())
-    return {
-        "source": str(source.absolute()),
-        "listing": digest.hexdigest(),
-        "settings": asdict(settings),
-        "versions": versions(),
-    }
+    return PackPlan(
+        source=name_text(str(source.absolute())),
+        listing=digest.hexdigest(),
+        settings=settings,
+        versions=versions(),
+    )
 
 
 def versions() -> dict[str, str]:
@@ -141,23 +143,24 @@ def versions() -> dict[str, str]:
     }
 
 
-def _settle_plan(target: Path, plan: dict[str, Any]) -> None:
+def _settle_plan(target: Path, plan: PackPlan) -> None:
     path = target / PARTS / _PLAN
     if not path.exists():
-        write_whole(path, (json.dumps(plan, indent=2) + "\n").encode())
+        write_whole(path, (json.dumps(asdict(plan), indent=2) + "\n").encode())
         return
-    before = json.loads(path.read_text(encoding="utf-8"))
+    before = load(PackPlan, path, "plan of a packed set", DataError)
     what = {"listing": "from other files", "settings": "with other settings"}
     what |= {"versions": "by other versions", "source": "from elsewhere"}
-    changed = next((words for key, words in what.items() if before.get(key) != plan[key]), None)
-    if changed:
-        raise DataError(f"{target}: begun {changed}; finish it so, or remove it: {target / PARTS}")
+    for key, changed in what.items():
+        if getattr(before, key) != getattr(plan, key):
+            parts = target / PARTS
+            raise DataError(f"{target}: begun {changed}; finish it so, or remove it: {parts}")
 
 
 def _shards(
     target: Path, listing: Listing, settings: PackSettings, workers: int, watch: PackWatch
 ) -> list[ShardDone]:
-    """Every shard, written or found whole; a few tasks wait at a time, for they hold names."""
+    """Every shard, written now or before; only a few tasks wait at a time, for they hold names."""
     kept = {path.name.removesuffix(".npz") for path in (target / PARTS).glob("*.npz")}
     total, done, new = len(listing.names), 0, 0
     finished: dict[str, ShardDone] = {}
@@ -197,12 +200,12 @@ def _tasks(target: Path, listing: Listing, settings: PackSettings) -> Iterator[S
     for split in SPLITS:
         order = _order(listing, block, split, settings)
         for number, first in enumerate(range(0, len(order), settings.shard_images)):
-            chosen = order[first : first + settings.shard_images]
+            rows = order[first : first + settings.shard_images]
             yield ShardTask(
                 file=f"{split}-{number:06d}.tar",
                 split=split,
                 kind=listing.kind,
-                sources=tuple(source_of(listing, int(index)) for index in chosen),
+                sources=tuple(source_of(listing, int(index)) for index in rows),
                 folder=str(target.absolute()),
                 root=listing.root,
                 side=settings.side,
@@ -228,14 +231,14 @@ def _order(listing: Listing, block: Integers, split: Split, settings: PackSettin
     Shuffled, blocks are drawn in turn, and then the images of each shard: row groups of parquet
     are read once or twice, and images that can be read alone are shuffled over the whole set.
     """
-    chosen = np.flatnonzero(listing.held_out == (split == "val"))
+    rows = np.flatnonzero(listing.held_out == (split == "val"))
     if settings.order == "file":
-        return chosen
+        return rows
     text = f"{settings.seed}/pack/{split}"
     key = hashlib.blake2b(text.encode(), digest_size=16).digest()
     draw = np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little")))
-    blocks, place = np.unique(block[chosen], return_inverse=True)
-    mixed = chosen[np.argsort(draw.permutation(len(blocks))[place.reshape(-1)], kind="stable")]
+    blocks, place = np.unique(block[rows], return_inverse=True)
+    mixed = rows[np.argsort(draw.permutation(len(blocks))[place.reshape(-1)], kind="stable")]
     size = settings.shard_images
     parts = [draw.permutation(mixed[i : i + size]) for i in range(0, len(mixed), size)]
     return np.concatenate(parts) if parts else mixed

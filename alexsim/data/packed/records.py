@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
 
+from alexsim.data.choices import PackOrder
 from alexsim.data.sources.listing import ImageClass, Kind, Skipped
 from alexsim.names import name_text
 
-PackOrder = Literal["shuffled", "file"]
-PACK_ORDERS: tuple[PackOrder, ...] = get_args(PackOrder)
 Split = Literal["train", "val"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
@@ -74,14 +73,20 @@ class ShardTask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ShardDone:
+class Shard:
     """A shard that lies whole on the disk."""
 
     file: str
-    split: Split
     images: int
     bytes: int
     sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardDone(Shard):
+    """The same while others are packed."""
+
+    split: Split
     skipped: tuple[Skipped, ...] = ()
 
 
@@ -89,22 +94,31 @@ class ShardDone:
 class PackIndex:
     """``index.json``: written last, so that a folder that has one is whole."""
 
+    format: str
+    versions: Mapping[str, str]
     settings: PackSettings
+    images: Mapping[Split, int]
     classes: tuple[ImageClass, ...]
-    shards: tuple[ShardDone, ...]
-    skipped: tuple[Skipped, ...]
-    files: dict[str, str]
+    shards: Mapping[Split, tuple[Shard, ...]]
+    files: Mapping[str, str]
     """SHA-256 of the files beside the shards: members and statistics."""
-    versions: dict[str, str]
+    skipped: tuple[Skipped, ...]
 
     others: int = 0
     """Files of the source that claim to be no image,"""
     other: str = ""
     """and the first of them."""
 
-    def images(self, split: Split) -> int:
-        """Images of one split."""
-        return sum(shard.images for shard in self.shards if shard.split == split)
+    def __post_init__(self) -> None:
+        for split in SPLITS:
+            counted = sum(shard.images for shard in self.shards.get(split, ()))
+            if split not in self.shards or self.images.get(split) != counted:
+                raise ValueError(f"images.{split} is not the sum over shards.{split}, {counted}")
+
+    @property
+    def all_shards(self) -> tuple[Shard, ...]:
+        """In the order of the members."""
+        return tuple(shard for split in SPLITS for shard in self.shards[split])
 
     @property
     def left_out(self) -> int:
@@ -121,3 +135,14 @@ class PackWatch:
     """Images found so far."""
     packed: Callable[[int, int, int], None] = lambda _done, _total, _new: None
     """Images done, of all; and how many of them since this start."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackPlan:
+    """What a set that is being packed began from; whoever goes on must begin from the same."""
+
+    source: str
+    listing: str
+    """A digest of the source's listing."""
+    settings: PackSettings
+    versions: Mapping[str, str]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from alexsim.data.dataset import Dataset, Sample
 from alexsim.data.packed.index import read_index, read_members, read_statistics
-from alexsim.data.packed.records import PackIndex, ShardDone, Split
+from alexsim.data.packed.records import SPLITS, PackIndex, Shard, Split
 from alexsim.errors import DataError
 
 
@@ -48,35 +48,36 @@ def packed_dataset(root: Path) -> Dataset:
         DataError: its index, or a file that the index names, is missing or damaged.
     """
     index = read_index(root)
-    for shard in index.shards:
+    for shard in index.all_shards:
         _refuse_other_size(root, shard)
     members = read_members(root, index)
-    train = index.images("train")
+    train = index.images["train"]
     digest = hashlib.blake2b(digest_size=8)
-    for shard in index.shards:
-        digest.update(f"{shard.split} {shard.sha256}\n".encode())
+    for split in SPLITS:
+        for shard in index.shards[split]:
+            digest.update(f"{split} {shard.sha256}\n".encode())
     return Dataset(
         root=str(root),
         classes=tuple(c.wnid for c in index.classes),
         train=_samples(root, index, "train", members[:train]),
         held_out=_samples(root, index, "val", members[train:]),
         statistics=read_statistics(root, index),
-        shards=tuple(shard.images for shard in index.shards if shard.split == "train"),
+        shards=tuple(shard.images for shard in index.shards["train"]),
         digest=digest.hexdigest(),
     )
 
 
-def _refuse_other_size(root: Path, shard: ShardDone) -> None:
+def _refuse_other_size(root: Path, shard: Shard) -> None:
     path = root / shard.file
     size = path.stat().st_size if path.is_file() else None
     if size != shard.bytes:
-        found = "missing" if size is None else f"{size:,} bytes, not {shard.bytes:,}"
-        raise DataError(f"{path}: {found}; copy it again, or pack again")
+        fault = "missing" if size is None else f"{size:,} bytes, not {shard.bytes:,}"
+        raise DataError(f"{path}: {fault}; copy it again, or pack again")
 
 
 def _samples(
     root: Path, index: PackIndex, split: Split, members: NDArray[np.void]
 ) -> PackedSamples:
-    shards = [shard for shard in index.shards if shard.split == split]
+    shards = index.shards[split]
     paths = [str(root / shard.file) for shard in shards]
     return PackedSamples(members, paths, [shard.images for shard in shards])

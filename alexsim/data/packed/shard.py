@@ -11,18 +11,20 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from alexsim.data.images import UNREADABLE, load_square, reason
-from alexsim.data.packed.disk import sha256_of, sha256_of_parts, write_whole
+from alexsim.data.packed.disk import sha256_of, sha256_of_parts
 from alexsim.data.packed.records import MEMBER, ShardDone, ShardTask, Source
 from alexsim.data.sources.listing import Skipped
 from alexsim.data.sources.tars import END, header, padding
+from alexsim.documents import parse
 from alexsim.errors import DataError
+from alexsim.files import write_whole
 
 CHANNELS = 3
 _LONGEST_STEM = 64
@@ -86,13 +88,12 @@ def read_part(path: Path) -> ShardParts:
     """A finished shard's record.
 
     Raises:
-        OSError, ValueError, KeyError: there is none, or it is damaged.
+        OSError, ValueError, KeyError, DataError: there is none, or it is damaged.
     """
     with np.load(path, allow_pickle=False) as stored:
-        values: dict[str, Any] = json.loads(bytes(stored["done"]))
-        values["skipped"] = tuple(Skipped(**one) for one in values["skipped"])
+        done = parse(ShardDone, bytes(stored["done"]).decode(), f"{path} is damaged", DataError)
         sums = Sums(stored["total"].astype(np.uint64), stored["products"])
-        return ShardParts(ShardDone(**values), stored["members"], sums)
+        return ShardParts(done, stored["members"], sums)
 
 
 class _Made(NamedTuple):
@@ -117,7 +118,7 @@ def _finished(folder: Path, task: ShardTask, part: Path) -> ShardDone | None:
         done = read_part(part).done
         path = folder / task.file
         whole = path.stat().st_size == done.bytes and sha256_of(path) == done.sha256
-    except (OSError, ValueError, KeyError, TypeError, zlib.error):
+    except (OSError, ValueError, KeyError, DataError, zlib.error):
         return None
     return done if whole else None
 

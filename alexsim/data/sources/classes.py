@@ -76,7 +76,7 @@ class ValidationLabels:
     ilsvrc: Mapping[str, str] = field(default_factory=dict)
     """WordNet ids by ILSVRC2012_ID, of the development kit."""
 
-    def of(
+    def class_numbers(
         self, names: Sequence[str], classes: Sequence[str], words: Mapping[str, str]
     ) -> list[int]:
         """The class number of each image of a sorted list.
@@ -117,7 +117,7 @@ class ValidationLabels:
             return [label_of[place] for place in range(len(names))]
         labels = [self._label((line,), meaning) for line in self.lines]
         if len(labels) == len(names) + 1 and labels[0] not in meaning:
-            # A heading.
+            # The first line is a heading.
             del labels[0]
         if len(labels) != len(names):
             raise DataError(
@@ -208,19 +208,19 @@ class _Names:
 
     def _place(self, text: str) -> int | None:
         *folders, name = text.strip().strip('"').replace("\\", "/").split("/")
-        found = [
+        places = [
             place
             for place in self._places.get(name.casefold(), ())
             if all(
-                given == own
-                for given, own in zip(folders[::-1], self._parts[place][-2::-1], strict=False)
+                given == part
+                for given, part in zip(folders[::-1], self._parts[place][-2::-1], strict=False)
             )
         ]
-        exact = [place for place in found if self._parts[place][-1].startswith(name)]
-        found = exact if len(found) > 1 else found
-        if len(found) > 1:
+        exact = [place for place in places if self._parts[place][-1].startswith(name)]
+        places = exact if len(places) > 1 else places
+        if len(places) > 1:
             raise DataError(f"{self._path}: several images are called {text!r}; give folders")
-        return found[0] if found else None
+        return places[0] if places else None
 
 
 def _fields(line: str, separator: str) -> list[str]:

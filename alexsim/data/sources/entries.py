@@ -54,7 +54,7 @@ def ending(name: str) -> str:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a part of a path is hidden, or a system's own: ``._0.jpg``, ``__MACOSX/0.jpg``."""
+    """Whether a part of a path is hidden, or the system's: ``._0.jpg``, ``__MACOSX/0.jpg``."""
     return any(
         (part.startswith(".") and part not in (".", "..")) or part.lower() in _SYSTEM_FOLDERS
         for part in name.split("/")
@@ -72,7 +72,7 @@ def entries(folder: Path, others: Callable[[Path], None]) -> Iterator[Entry]:
     A hidden folder is one entry. Links are followed, but never in circles.
 
     Args:
-        others: is told of every file that claims to be none.
+        others: called with every file that does not claim to be an image.
 
     Raises:
         DataError: a folder cannot be read.
@@ -87,13 +87,13 @@ def _below(
     others: Callable[[Path], None],
 ) -> Iterator[Entry]:
     try:
-        here = sorted(os.scandir(root / prefix), key=lambda entry: entry.name)
+        children = sorted(os.scandir(root / prefix), key=lambda entry: entry.name)
     except OSError as error:
         raise DataError(f"cannot read {root / prefix}: {error.strerror}") from error
     real = os.path.realpath(root / prefix)
     if real in above:
         return
-    for entry in here:
+    for entry in children:
         name = f"{prefix}{entry.name}"
         kind = _kind(entry)
         if kind == "folder":

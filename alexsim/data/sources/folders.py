@@ -7,15 +7,15 @@ from pathlib import Path
 
 from alexsim.data.sources.entries import Entry, entries, is_hidden
 from alexsim.data.sources.rows import Row, Rows
-from alexsim.data.sources.splits import SplitRules, refuse_idle_rules, told
+from alexsim.data.sources.splits import SplitRules, refuse_idle_rules, split_by_rules
 from alexsim.data.sources.tree import BESIDE, by_folders
 
 
-def list_folders(root: Path, rules: SplitRules, found: Callable[[int], None]) -> Rows:
+def list_folders(root: Path, rules: SplitRules, progress: Callable[[int], None]) -> Rows:
     """Every image below a folder.
 
     Raises:
-        DataError: a folder cannot be read, its split is not clear, or a rule is of none.
+        DataError: a folder cannot be read, its split is not clear, or a rule matches nothing.
     """
     rows = Rows(kind="files", source=root)
     images: list[Entry] = []
@@ -25,7 +25,7 @@ def list_folders(root: Path, rules: SplitRules, found: Callable[[int], None]) ->
         else:
             images.append(entry)
         if len(images) % 1000 == 0:
-            found(len(images))
+            progress(len(images))
     paths = [entry.name for entry in images]
     folders = dict.fromkeys(
         root / "/".join(parts[: depth + 1])
@@ -35,9 +35,11 @@ def list_folders(root: Path, rules: SplitRules, found: Callable[[int], None]) ->
         if not is_hidden(place)
     )
     refuse_idle_rules(rules, root, list(folders))
-    said = {folder.name: split for folder in folders if (split := told(rules, root, folder))}
+    by_rule = {
+        folder.name: split for folder in folders if (split := split_by_rules(rules, root, folder))
+    }
     for path, (split, image_class, reason) in zip(
-        paths, by_folders(paths, said, str(root)), strict=True
+        paths, by_folders(paths, by_rule, str(root)), strict=True
     ):
         if reason:
             rows.skip(path.partition("/")[0] if reason == BESIDE else path, reason)

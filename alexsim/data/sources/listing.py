@@ -1,4 +1,4 @@
-"""Every image of a source, and every one that is left out."""
+"""Every image of a source, and every image that is left out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Kind = Literal["files", "tar", "parquet"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageClass:
-    """A class: its WordNet id or folder, and its name where the source tells one."""
+    """A class: its WordNet id or folder, and its name where the source has a name for it."""
 
     wnid: str
     name: str = ""
@@ -72,7 +72,7 @@ class Listing:
     """and the first of them."""
 
     def block(self) -> Integers:
-        """What is best read together: a row group; each other image is its own."""
+        """Numbers of the blocks that are best read together: a row group; elsewhere an image."""
         if self.kind != "parquet":
             return np.arange(len(self.names))
         _, block = np.unique(np.stack([self.container, self.first]), axis=1, return_inverse=True)

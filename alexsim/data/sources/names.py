@@ -2,7 +2,7 @@
 
 No list is shipped. ILSVRC's classes in sorted order of their ids are the labels 0...999; names come
 from ``LOC_synset_mapping.txt`` or ``synset_words.txt`` beside the data, or from the parquet files'
-own metadata. ILSVRC's development kit keeps both names and ids in a MATLAB file, which SciPy reads.
+metadata. ILSVRC's development kit keeps both names and ids in a MATLAB file, which SciPy reads.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _KITS = (".", "data", "ILSVRC2012_devkit_t12/data", "devkit/data")
 
 
 def names_beside(source: Path, given: Path | None) -> Mapping[str, str]:
-    """Names by WordNet id: from a file that was given, or one that lies beside the data.
+    """Names by WordNet id: from the given file, or a file that lies beside the data.
 
     Raises:
         DataError: the given file cannot be read, or has no such lines.
     """
     if given is not None:
-        found = _names_in(given)
-        if not found:
+        words = _names_in(given)
+        if not words:
             raise DataError(f"{given}: no lines such as `n01440764 tench, Tinca tinca`")
-        return found
+        return words
     if path := _beside(source, _NAME_FILES):
         return _names_in(path)
     meta = _kit_file(source, _META)
@@ -45,10 +45,10 @@ def names_beside(source: Path, given: Path | None) -> Mapping[str, str]:
 def validation_labels(
     folder: Path, given: Path | None, scheme: LabelScheme | None
 ) -> ValidationLabels | None:
-    """Read what labels the validation images have; None if nothing near says.
+    """Read the labels of the validation images; None if no file near has them.
 
     Raises:
-        DataError: the file cannot be read, or the scheme needs one that is not there.
+        DataError: the file cannot be read, or the scheme needs a file that is missing.
     """
     path = given or _beside(folder, _LABEL_FILES) or _kit_file(folder, _TRUTH)
     if path is None:
@@ -92,7 +92,7 @@ def _names_in(path: Path) -> dict[str, str]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        # Names are bytes: what they are called in a file, they are called on the disk.
+        # Names are bytes: the file spells them as the disk does.
         text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error

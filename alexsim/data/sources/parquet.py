@@ -1,4 +1,4 @@
-"""Hugging Face's parquet: a column of ``{bytes, path}`` and one of class numbers."""
+"""Hugging Face's parquet: a column of ``{bytes, path}`` and a column of class numbers."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ import pyarrow.parquet as pq
 
 from alexsim.data.sources.classes import class_of_label
 from alexsim.data.sources.rows import Row, Rows
-from alexsim.data.sources.splits import SplitRules, refuse_idle_rules, split_of_file, told
+from alexsim.data.sources.splits import SplitRules, refuse_idle_rules, split_by_rules, split_of_file
 from alexsim.errors import DataError
 
 _IMAGES, _LABELS = ("image", "img", "jpg"), ("label", "labels", "cls", "fine_label")
 
 
 def list_parquet(
-    paths: Sequence[Path], source: Path, rules: SplitRules, found: Callable[[int], None]
+    paths: Sequence[Path], source: Path, rules: SplitRules, progress: Callable[[int], None]
 ) -> Rows:
-    """Every row with its class: a number stands for its place in the file's own list of names.
+    """Every row with its class: a number is a place in the file's list of names.
 
     Raises:
-        DataError: a file is none, has no image or label column, or another list of names.
+        DataError: a file is no parquet file, lacks an image or label column, or has another list
+            of names.
     """
     refuse_idle_rules(rules, source, paths)
     rows = Rows(kind="parquet", source=source)
     first: Path | None = None
     for path in paths:
-        if told(rules, source, path) == "none":
+        if split_by_rules(rules, source, path) == "none":
             rows.skip(path.relative_to(source).as_posix(), "left out by --split", 0)
             continue
         split = split_of_file(rules, source, path)
@@ -46,7 +47,7 @@ def list_parquet(
                 image_class = _class_of(path, label, value, names)
                 where = name or f"{group}-{place}"
                 rows.add(Row(str(path), where, image_class, group, place, split))
-            found(len(rows))
+            progress(len(rows))
     return rows
 
 
@@ -76,7 +77,7 @@ def holds_images(path: Path) -> bool:
 
 
 def read_rows(path: str, group: int) -> Iterator[bytes | None]:
-    """The images of one row group, encoded as they are; None where a row has none.
+    """The images of a row group, encoded as they are; None where a row has no image.
 
     Raises:
         DataError: the file is damaged.
@@ -114,7 +115,7 @@ def _paths(table: Any, image: str) -> list[str]:
 
 
 def _class_names(file: pq.ParquetFile, label: str) -> tuple[str, ...]:
-    """The list of names that the file declares; a list with a name twice tells no class from it."""
+    """The class names that the file declares; empty if it declares none, or a name twice."""
     metadata = file.schema_arrow.metadata or {}
     try:
         features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]

@@ -29,17 +29,17 @@ class Row(NamedTuple):
     container: str
     name: str
     image_class: str
-    """As the source has it; empty if the source tells none."""
+    """As the source has it; empty if the source has none."""
     first: int = 0
     second: int = -1
     split: SourceSplit = "train"
 
 
 class LabelReader(Protocol):
-    """Labels of validation images: those that the user gave, else of a file that lies near."""
+    """Reads the labels of validation images: from the user's file, else from a file near them."""
 
     def __call__(self, *, needed: bool) -> ValidationLabels | None:
-        """``needed``: whether there are images without classes; else only given ones are read."""
+        """``needed``: there are images without classes; else only the user's file is read."""
 
 
 class Rows:
@@ -48,7 +48,7 @@ class Rows:
     def __init__(self, kind: Kind, source: Path) -> None:
         self.kind: Kind = kind
         self.declared: tuple[str, ...] = ()
-        """The source's own list of classes, in its order; else they are sorted."""
+        """The list of classes that the source declares, in its order; else they are sorted."""
         self.source = source
         self._skipped: dict[tuple[str, str], int] = {}
         self._others, self._other = 0, ""
@@ -87,39 +87,39 @@ class Rows:
         self._other = self._other or name_text(os.path.relpath(path, self.source))
 
     def listing(self, words: Mapping[str, str], labels: LabelReader) -> Listing:
-        """The rows as arrays, their classes numbered by the one rule (``ordered``).
+        """The rows as arrays, their classes numbered by ``ordered``.
 
         The validation split is held out, else the test split if it has classes, else every tenth
-        image of a class. What has no class, or one that no training image has, is left out.
+        image of a class. Images without a class, or of a class without training images, are left
+        out.
 
         Args:
             words: of classes, by their names.
             labels: reads the labels of validation images.
 
         Raises:
-            DataError: there are no training images, or none that is held out has one of their
-                classes.
+            DataError: there are no training images, or no held-out image has one of their classes.
         """
-        container, first, second, own, split = (np.array(c, dtype=np.int64) for c in self._columns)
+        container, first, second, code, split = (np.array(c, dtype=np.int64) for c in self._columns)
         train = split == SOURCE_SPLITS.index("train")
         known = tuple(self._classes)
-        classes = ordered({known[i] for i in np.unique(own[train])} - {""}, self.declared)
+        classes = ordered({known[i] for i in np.unique(code[train])} - {""}, self.declared)
         if not classes:
             raise DataError(self._without_training(train.any(), split))
         place = {name: number for number, name in enumerate(classes)}
-        label = np.array([place.get(name, -1) for name in known], dtype=np.int64)[own]
+        label = np.array([place.get(name, -1) for name in known], dtype=np.int64)[code]
         held = self._held_out(split, label, labels(needed=False) is not None)
         strange = not (label[held] >= 0).any()
-        given = labels(needed=bool(held.any() and (strange or (own[held] == 0).any())))
+        given = labels(needed=bool(held.any() and (strange or (code[held] == 0).any())))
         if given is not None:
-            self._label(label, held & ((own == 0) | strange | given.given), given, classes, words)
-        elif held.any() and not own[held].any():
+            self._label(label, held & ((code == 0) | strange | given.given), given, classes, words)
+        elif held.any() and not code[held].any():
             raise DataError(
                 f"{self._containers_of(container[held])}: images without classes; `alexsim data"
                 " pack --val-labels FILE` reads them"
             )
         if held.any() and not (label[held] >= 0).any():
-            others = {known[i] for i in np.unique(own[held])} - {""}
+            others = {known[i] for i in np.unique(code[held])} - {""}
             raise DataError(
                 f"{self._containers_of(container[held])}: none of the held-out images' classes"
                 f" ({some(others)}) is one of the training images ({some(classes)}); `alexsim data"
@@ -128,8 +128,8 @@ class Rows:
         alike = {_alike(name): name for name in classes}
         for row in np.flatnonzero((train | held) & (label < 0)):
             why = _NO_CLASS
-            if own[row]:
-                name = known[own[row]]
+            if code[row]:
+                name = known[code[row]]
                 why = f"class {name!r} has no training images"
                 if other := alike.get(_alike(name)):
                     why += f"; {other!r} differs in case, or in how letters are written"
@@ -152,7 +152,7 @@ class Rows:
         )
 
     def _held_out(self, split: Integers, label: Integers, labels_given: bool) -> NDArray[np.bool_]:
-        """The validation split; without one, a test split with classes of the training images."""
+        """The validation split; without it, a test split with classes of the training images."""
         validation: NDArray[np.bool_] = split == SOURCE_SPLITS.index("val")
         test: NDArray[np.bool_] = split == SOURCE_SPLITS.index("test")
         if validation.any() or not (labels_given or (label[test] >= 0).any()):
@@ -170,7 +170,7 @@ class Rows:
         """Set the labels of validation images that a file has; lists go by their sorted names."""
         rows = sorted(np.flatnonzero(chosen).tolist(), key=lambda row: self._names[row])
         if rows:
-            label[rows] = labels.of([self._names[row] for row in rows], classes, words)
+            label[rows] = labels.class_numbers([self._names[row] for row in rows], classes, words)
         elif labels.given:
             raise DataError(f"{labels.path}: {self.source} has no validation images to label")
 
@@ -201,9 +201,9 @@ class Rows:
                 f"{self.source}: training images without classes; they are told by folders, .cls"
                 " files or a column of labels"
             )
-        there = ", ".join(sorted({SOURCE_SPLITS[number] for number in np.unique(split)}))
+        present = ", ".join(sorted({SOURCE_SPLITS[number] for number in np.unique(split)}))
         return (
-            f"{self.source}: no training images, only {there} by the names of its files;"
+            f"{self.source}: no training images, only {present} by the names of its files;"
             " `alexsim data pack --split NAME=train` says otherwise"
         )
 
@@ -218,7 +218,7 @@ class Rows:
 
 
 def _alike(name: str) -> str:
-    """What names share that look alike."""
+    """A form of a name that names which look alike share."""
     return unicodedata.normalize("NFC", name).casefold()
 
 

@@ -25,10 +25,10 @@ _COMPRESSED = re.compile(r"\.tar\.\w+$|\.tgz$|\.tbz2?$|\.txz$", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceChoices:
-    """How a source is read where it does not tell itself."""
+    """How a source is read where its files do not say it."""
 
     names: Path | None = None
-    """A file of ``n01440764 tench, Tinca tinca`` lines; else one beside the data is used."""
+    """A file of ``n01440764 tench, Tinca tinca`` lines; else a file beside the data is used."""
     labels: Path | None = None
     """The validation images' labels; else a file beside the data is used."""
     scheme: LabelScheme | None = None
@@ -43,13 +43,13 @@ def list_source(
     source: Path,
     choices: SourceChoices | None = None,
     *,
-    found: Callable[[int], None] = lambda _: None,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> Listing:
-    """Every image of a source that is taken, and every one that is left out, with its reason.
+    """Every image of a source that is taken, and every image that is left out, with its reason.
 
     Args:
         source: a folder, or one tar or parquet file.
-        found: called now and then with the number of images found.
+        progress: called now and then with the number of images listed.
 
     Raises:
         DataError: there is no such source, it is empty, of no form that is known or of two, or a
@@ -60,7 +60,7 @@ def list_source(
         raise DataError(f"{source}: no such file or folder")
     if choices.scheme and choices.labels is None:
         raise DataError("--label-scheme is of the file that --val-labels names")
-    rows = _rows(source, choices, found)
+    rows = _rows(source, choices, progress)
     if not len(rows) and not rows.left_out:
         raise DataError(f"{source}: no images; expected {_FORMS}")
     words = names_beside(source, choices.names)
@@ -71,15 +71,15 @@ def list_source(
         return validation_labels(source, choices.labels, choices.scheme)
 
     listing = rows.listing(words, labels)
-    if choices.names and not any(one.name for one in listing.classes):
+    if choices.names and not any(image_class.name for image_class in listing.classes):
         raise DataError(
             f"{choices.names}: none of its ids ({some(list(words))}) is a class of {source}"
-            f" ({some([one.wnid for one in listing.classes])})"
+            f" ({some([image_class.wnid for image_class in listing.classes])})"
         )
     return listing
 
 
-def _rows(source: Path, choices: SourceChoices, found: Callable[[int], None]) -> Rows:
+def _rows(source: Path, choices: SourceChoices, progress: Callable[[int], None]) -> Rows:
     """The rows of a source of one form; loose images beside tars or parquet are left out."""
     if source.is_file():
         suffix = source.suffix.lower()
@@ -93,16 +93,16 @@ def _rows(source: Path, choices: SourceChoices, found: Callable[[int], None]) ->
     if choices.image and not tars:
         raise DataError(f"--image {choices.image}: only WebDataset samples have several images")
     loose = [] if source.is_file() else list(entries(source, lambda _: None))
-    rows = _of_containers(source, parquet, tars, choices, found, alone=not loose)
+    rows = _of_containers(source, parquet, tars, choices, progress, alone=not loose)
     if rows is None:
-        rows = list_folders(source, choices.splits, found)
+        rows = list_folders(source, choices.splits, progress)
     else:
         for entry in loose:
             form = "parquet files" if parquet else "tars"
             top = entry.name.partition("/")[0]
             rows.skip(top, entry.reason or f"beside the {form}", entry.images)
-    packed = [] if source.is_file() else sorted(source.iterdir())
-    for path in packed:
+    paths = [] if source.is_file() else sorted(source.iterdir())
+    for path in paths:
         if _COMPRESSED.search(path.name) and not len(rows):
             raise DataError(f"{path}: compressed tars cannot be read in place; unpack it")
     return rows
@@ -113,7 +113,7 @@ def _of_containers(
     parquet: list[Path],
     tars: list[Path],
     choices: SourceChoices,
-    found: Callable[[int], None],
+    progress: Callable[[int], None],
     *,
     alone: bool,
 ) -> Rows | None:
@@ -127,10 +127,10 @@ def _of_containers(
 
         if not alone and not any(map(holds_images, parquet)):
             return None
-        return list_parquet(parquet, source, choices.splits, found)
+        return list_parquet(parquet, source, choices.splits, progress)
     if not tars:
         return None
-    rows = list_tars(tars, source, choices.splits, found, image=choices.image)
+    rows = list_tars(tars, source, choices.splits, progress, image=choices.image)
     return rows if alone or len(rows) or rows.left_out else None
 
 

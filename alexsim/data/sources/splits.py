@@ -23,8 +23,8 @@ SplitRules = Sequence[tuple[str, SourceSplit]]
 """Patterns of names, as in ``interval-*.tar``, and the split that they are."""
 
 
-def told(rules: SplitRules, source: Path, path: Path) -> SourceSplit | None:
-    """What the user said of a file or folder, by its name or its path below the source."""
+def split_by_rules(rules: SplitRules, source: Path, path: Path) -> SourceSplit | None:
+    """The split of the first of the user's rules that matches a file's or folder's name or path."""
     names = (path.name, path.relative_to(source).as_posix() if path != source else path.name)
     for pattern, split in rules:
         if any(fnmatchcase(name, pattern.rstrip("/")) for name in names):
@@ -54,8 +54,8 @@ def split_of_file(rules: SplitRules, source: Path, path: Path) -> SourceSplit:
     Raises:
         DataError: the name has words of two splits.
     """
-    if (said := told(rules, source, path)) is not None:
-        return said
+    if (ruled := split_by_rules(rules, source, path)) is not None:
+        return ruled
     splits = split_words(path.stem)
     if len(splits) > 1:
         raise DataError(
@@ -72,11 +72,11 @@ def split_of_file(rules: SplitRules, source: Path, path: Path) -> SourceSplit:
 
 
 def refuse_idle_rules(rules: SplitRules, source: Path, paths: Sequence[Path]) -> None:
-    """Every rule must be of something.
+    """Every rule must match a file or a folder.
 
     Raises:
-        DataError: a pattern is the name of nothing in the source.
+        DataError: a pattern matches nothing in the source.
     """
     for pattern, split in rules:
-        if not any(told([(pattern, split)], source, path) for path in paths):
+        if not any(split_by_rules([(pattern, split)], source, path) for path in paths):
             raise DataError(f"--split {pattern}={split}: there is no {pattern} in {source}")

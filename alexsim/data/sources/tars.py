@@ -21,8 +21,8 @@ from alexsim.data.sources.splits import (
     SourceSplit,
     SplitRules,
     refuse_idle_rules,
+    split_by_rules,
     split_of_file,
-    told,
 )
 from alexsim.data.sources.tree import BESIDE, by_folders
 from alexsim.errors import DataError
@@ -42,7 +42,7 @@ class Member(NamedTuple):
     offset: int
     length: int
     reason: str = ""
-    """Why it has no bytes of its own."""
+    """Why it has no bytes; empty if it has."""
 
 
 def members(file: BinaryIO, where: str, start: int = 0, end: int | None = None) -> Iterator[Member]:
@@ -52,26 +52,26 @@ def members(file: BinaryIO, where: str, start: int = 0, end: int | None = None) 
         where: what the tar is called, for messages.
 
     Raises:
-        DataError: it is no plain tar, a damaged one, or cut off.
+        DataError: it is no plain tar, is damaged, or is cut off.
     """
     end = os.fstat(file.fileno()).st_size if end is None else end
     file.seek(start)
     at = start
     try:
         with tarfile.open(fileobj=file, mode="r:") as archive:
-            while (found := archive.next()) is not None and found.offset < end:
+            while (info := archive.next()) is not None and info.offset < end:
                 at = archive.offset
-                # Its own list would hold every member.
+                # The archive's list would hold every member.
                 archive.members = []  # type: ignore[attr-defined]
-                if found.isdir():
+                if info.isdir():
                     continue
-                if not found.isreg() or found.issparse():
-                    what = "a sparse file" if found.isreg() else "a link, which is not followed"
-                    yield Member(found.name, found.offset_data, 0, what)
+                if not info.isreg() or info.issparse():
+                    what = "a sparse file" if info.isreg() else "a link, which is not followed"
+                    yield Member(info.name, info.offset_data, 0, what)
                     continue
-                if found.offset_data + found.size > end:
-                    raise DataError(f"{where}: cut off in {found.name!r}")
-                yield Member(found.name, found.offset_data, found.size)
+                if info.offset_data + info.size > end:
+                    raise DataError(f"{where}: cut off in {info.name!r}")
+                yield Member(info.name, info.offset_data, info.size)
     except tarfile.TarError as error:
         raise DataError(f"{where}: not a plain tar, or a damaged one: {error}") from error
     _refuse_no_end(file, where, start, at, end)
@@ -92,7 +92,7 @@ def _refuse_no_end(file: BinaryIO, where: str, start: int, at: int, end: int) ->
 
 @dataclass(slots=True, kw_only=True)
 class _Plain:
-    """Images that no label tells of: their folders do, those of all tars of a split together."""
+    """Images without labels: folders are their classes, over all tars of a split together."""
 
     rows: list[Row] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
@@ -102,7 +102,7 @@ def list_tars(
     paths: Sequence[Path],
     source: Path,
     rules: SplitRules,
-    found: Callable[[int], None],
+    progress: Callable[[int], None],
     *,
     image: str = "",
 ) -> Rows:
@@ -111,26 +111,26 @@ def list_tars(
     A tar in a tar is a folder that is called as it is.
 
     Args:
-        image: of samples with several images, the ending of the one to take, as in ``left.jpg``.
+        image: of samples with several images, the ending of the image to take (``left.jpg``).
 
     Raises:
-        DataError: a tar is damaged, its name is of two splits, or a rule is of none.
+        DataError: a tar is damaged, its name has words of two splits, or a rule matches nothing.
     """
     refuse_idle_rules(rules, source, paths)
     reader = _Reader(source, image)
     for path in paths:
-        if told(rules, source, path) == "none":
+        if split_by_rules(rules, source, path) == "none":
             reader.rows.skip(path.relative_to(source).as_posix(), "left out by --split", 0)
             continue
         split = split_of_file(rules, source, path)
         with path.open("rb") as file:
             reader.read(file, path, split)
-        found(reader.images)
+        progress(reader.images)
     return reader.finished()
 
 
 class _Reader:
-    """Images of tars, as they are come upon."""
+    """Reads tars, and collects their images."""
 
     def __init__(self, source: Path, image: str) -> None:
         self.rows = Rows(kind="tar", source=source)
@@ -140,7 +140,7 @@ class _Reader:
 
     @property
     def images(self) -> int:
-        """So far."""
+        """Images so far."""
         return len(self.rows) + sum(len(plain.rows) for plain in self._plain.values())
 
     def read(self, file: BinaryIO, path: Path, split: SourceSplit) -> None:
@@ -148,13 +148,13 @@ class _Reader:
         self._read(file, path, split, "", members(file, str(path)))
 
     def _read(
-        self, file: BinaryIO, path: Path, split: SourceSplit, folder: str, of: Iterable[Member]
+        self, file: BinaryIO, path: Path, split: SourceSplit, folder: str, listed: Iterable[Member]
     ) -> None:
         """``folder``: what the tar is called in those around it, ending in a slash."""
         images: dict[str, Member] = {}
         labels: dict[str, Member] = {}
         inside: list[Member] = []
-        for member in of:
+        for member in listed:
             kind = self._kind(file, path, member, folder)
             name = _clean(member.name)
             if kind == "image" and name in images:
@@ -169,10 +169,10 @@ class _Reader:
         for inner in sorted(inside, key=lambda member: member.name):
             end = inner.offset + inner.length
             name = f"{folder}{_stem(_clean(inner.name))}/"
-            of_inner = members(file, f"{path}: {inner.name}", inner.offset, end)
+            inner_members = members(file, f"{path}: {inner.name}", inner.offset, end)
             if name not in seen:
-                self._read(file, path, split, name, of_inner)
-            for member in of_inner if name in seen else ():
+                self._read(file, path, split, name, inner_members)
+            for member in inner_members if name in seen else ():
                 if self._kind(file, path, member, name) == "image":
                     self._skip(path, name + _clean(member.name), "in a second tar of this name")
             seen.add(name)
@@ -203,10 +203,10 @@ class _Reader:
                 self.rows.add(_row(path, folder + name, images[name], text, split))
 
     def finished(self) -> Rows:
-        """All of them, those without labels in the order of their names."""
+        """The rows of all images; those without labels are in the order of their names."""
         if self._wanted and self._wanted.lower() not in self._endings:
-            there = ", ".join(sorted(self._endings))
-            raise DataError(f"--image {self._wanted}: images of samples end in {there}")
+            known = ", ".join(sorted(self._endings))
+            raise DataError(f"--image {self._wanted}: images of samples end in {known}")
         for split in SOURCE_SPLITS:
             plain = self._plain.get(split, _Plain())
             rows = []
@@ -247,7 +247,7 @@ class _Reader:
 
 
 def _clean(name: str) -> str:
-    """A member's path without what leads nowhere: ``./a//0.jpg`` and ``/a/0.jpg`` are one."""
+    """A member's path without empty and dot parts: ``./a//0.jpg`` and ``/a/0.jpg`` are equal."""
     return "/".join(part for part in name.split("/") if part not in ("", ".", ".."))
 
 
@@ -264,9 +264,9 @@ def _samples(
 ) -> Iterator[tuple[str, list[str], list[str]]]:
     """Every sample's name, the image that is taken, and the others.
 
-    An image belongs to the label with the longest name that its own begins with, up to a dot:
+    An image belongs to the label with the longest name that its name begins with, up to a dot:
     ``cam.0007.jpg`` to ``cam.0007.cls``, and ``7.left.jpg`` to ``7.cls``. Of several images the
-    wanted ending is taken, else the plain one before one with a further dot, then by the order of
+    wanted ending is taken, else a plain name before a name with a further dot, then by the order of
     ``_PREFERRED``.
     """
     of_sample: dict[str, list[str]] = {}

@@ -17,8 +17,8 @@ NO_FOLDER = "in no class folder"
 BESIDE = "beside the folders of the splits"
 
 
-class Told(NamedTuple):
-    """What an image's folders tell."""
+class SplitAndClass(NamedTuple):
+    """The split and class that an image's folders give it."""
 
     split: SourceSplit
     image_class: str
@@ -37,40 +37,40 @@ class _Folder:
 
 
 def by_folders(
-    paths: Sequence[str], said: Mapping[str, SourceSplit], source: str
-) -> Iterator[Told]:
+    paths: Sequence[str], by_rule: Mapping[str, SourceSplit], source: str
+) -> Iterator[SplitAndClass]:
     """The split and class of every image.
 
     Args:
         paths: of the images, below the source.
-        said: splits of folders that the user has named.
+        by_rule: splits of the folders that the user's rules name.
         source: name of the source, for messages.
 
     Raises:
-        DataError: a folder's name is of two splits, or every class has splits of its own.
+        DataError: a folder's name has words of two splits, or every class has splits in it.
     """
     root = _tree(paths)
     around: list[str] = []
-    while (only := _around(root, said)) is not None:
+    while (only := _around(root, by_rule)) is not None:
         around.append(only)
         root = root.folders[only]
-    splits = _splits(root, said, "/".join((source, *around)))
+    splits = _splits(root, by_rule, "/".join((source, *around)))
     has_training = "train" in splits.values()
     depth = len(around)
     for path in paths:
         *folders, _ = path.split("/")
         if folders[:depth] != around:
-            yield Told("train", "", NO_FOLDER)
+            yield SplitAndClass("train", "", NO_FOLDER)
             continue
         inner = folders[depth:]
         split = splits.get(inner[0]) if inner else None
         if split is not None:
             missing = NO_FOLDER if split == "train" and len(inner) == 1 else ""
-            yield Told(split, inner[1] if len(inner) > 1 else "", missing)
+            yield SplitAndClass(split, inner[1] if len(inner) > 1 else "", missing)
         elif has_training:
-            yield Told("none", "", BESIDE)
+            yield SplitAndClass("none", "", BESIDE)
         else:
-            yield Told("train", inner[0] if inner else "", "" if inner else NO_FOLDER)
+            yield SplitAndClass("train", inner[0] if inner else "", "" if inner else NO_FOLDER)
 
 
 def _tree(paths: Iterable[str]) -> _Folder:
@@ -87,28 +87,30 @@ def _tree(paths: Iterable[str]) -> _Folder:
     return root
 
 
-def _around(folder: _Folder, said: Mapping[str, SourceSplit]) -> str | None:
-    """The one folder in a folder, if it leads to several: then it is around all of them."""
+def _around(folder: _Folder, by_rule: Mapping[str, SourceSplit]) -> str | None:
+    """The only folder in a folder, if it leads to several folders: it is around all of them."""
     if len(folder.folders) != 1:
         return None
     (name,) = folder.folders
-    if name in said or split_of_folder(name):
+    if name in by_rule or split_of_folder(name):
         return None
     inside = folder.folders[name]
     while len(inside.folders) == 1:
         ((next_name, deeper),) = inside.folders.items()
-        if split_of_folder(next_name) or next_name in said:
+        if split_of_folder(next_name) or next_name in by_rule:
             return name
         inside = deeper
     return name if inside.folders else None
 
 
-def _splits(folder: _Folder, said: Mapping[str, SourceSplit], where: str) -> dict[str, SourceSplit]:
+def _splits(
+    folder: _Folder, by_rule: Mapping[str, SourceSplit], where: str
+) -> dict[str, SourceSplit]:
     """Folders that are splits: those with folders of classes whose names say so.
 
     Among other classes, a folder with images alone is a class, whatever it is called.
     """
-    splits = {name: split for name, split in said.items() if name in folder.folders}
+    splits = {name: split for name, split in by_rule.items() if name in folder.folders}
     named = {
         name: words
         for name in folder.folders

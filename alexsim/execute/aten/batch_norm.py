@@ -27,7 +27,7 @@ class BatchNormTensors:
 
 def batch_norm_forward(
     layer: BatchNorm,
-    of: BatchNormTensors,
+    tensors: BatchNormTensors,
     weight: Tensor,
     bias: Tensor,
     running: tuple[Tensor, Tensor],
@@ -37,57 +37,58 @@ def batch_norm_forward(
     training: bool,
 ) -> None:
     """Normalise by the minibatch, and gather running statistics; or by those, at test."""
-    mean, rstd = of.mean, of.rstd
+    mean, rstd = tensors.mean, tensors.rstd
     if training:
-        _statistics(layer, of, running, size)
+        _statistics(layer, tensors, running, size)
     else:
         mean, rstd = running[0], torch.rsqrt(running[1] + layer.epsilon)
-    scale, shift = (per_channel(v, of.x) for v in (weight * rstd, bias - mean * weight * rstd))
-    torch.addcmul(shift, of.x, scale, out=y)
+    scale, shift = (per_channel(v, tensors.x) for v in (weight * rstd, bias - mean * weight * rstd))
+    torch.addcmul(shift, tensors.x, scale, out=y)
 
 
 def _statistics(
-    layer: BatchNorm, of: BatchNormTensors, running: tuple[Tensor, Tensor], size: int
+    layer: BatchNorm, tensors: BatchNormTensors, running: tuple[Tensor, Tensor], size: int
 ) -> None:
-    """Mean and ``rstd`` of the minibatch; and their share of the running ones."""
-    if _is_dense(of.x):
-        # Not its whole batch norm, which rounds otherwise where the output is a slice of channels:
-        # whether it is one depends on the policy, and that may change no bit.
-        found, variance = torch.ops.aten.batch_norm_update_stats(of.x, *running, layer.momentum)
-        of.mean.copy_(found)
-        torch.rsqrt(variance.add_(layer.epsilon), out=of.rstd)
+    """Mean and ``rstd`` of the minibatch; and their share of the running statistics."""
+    if _is_dense(tensors.x):
+        # Not ATen's whole batch norm, which rounds otherwise where the output is a slice of
+        # channels: whether it is depends on the policy, which may change no bit.
+        mean, variance = torch.ops.aten.batch_norm_update_stats(tensors.x, *running, layer.momentum)
+        tensors.mean.copy_(mean)
+        torch.rsqrt(variance.add_(layer.epsilon), out=tensors.rstd)
         return
     # ATen's function gives wrong statistics of a slice of channels.
-    torch.mean(of.x, of.axes, out=of.mean)
-    mean, scratch, squares = per_channel(of.mean, of.x), _scratch(of.x, size), of.rstd.zero_()
-    for part in chunks(of.x.shape[0], size):
-        away = scratch[: part.stop - part.start]
-        torch.sub(of.x[part], mean, out=away)
-        squares.add_(away.square_().sum(of.axes))
-    unbiased = squares / max(of.count - 1, 1)
-    for own, new in zip(running, (of.mean, unbiased), strict=True):
-        own.lerp_(new, layer.momentum)
-    squares.div_(of.count).add_(layer.epsilon).rsqrt_()
+    torch.mean(tensors.x, tensors.axes, out=tensors.mean)
+    mean, scratch = per_channel(tensors.mean, tensors.x), _scratch(tensors.x, size)
+    squares = tensors.rstd.zero_()
+    for part in chunks(tensors.x.shape[0], size):
+        centred = scratch[: part.stop - part.start]
+        torch.sub(tensors.x[part], mean, out=centred)
+        squares.add_(centred.square_().sum(tensors.axes))
+    unbiased = squares / max(tensors.count - 1, 1)
+    for statistic, new in zip(running, (tensors.mean, unbiased), strict=True):
+        statistic.lerp_(new, layer.momentum)
+    squares.div_(tensors.count).add_(layer.epsilon).rsqrt_()
 
 
 def batch_norm_sums(
-    of: BatchNormTensors, dy: Tensor, dweight: Tensor, dbias: Tensor, size: int
+    tensors: BatchNormTensors, dy: Tensor, dweight: Tensor, dbias: Tensor, size: int
 ) -> None:
     """``dbias = sum dy``, ``dweight = sum dy (x - mean) rstd``, over images and pixels."""
     wanted = [False, True, True]
-    x_room, dy_room = (None if _is_dense(v) else _scratch(of.x, size) for v in (of.x, dy))
-    for part in chunks(of.x.shape[0], size):
+    x_room, dy_room = (None if _is_dense(v) else _scratch(tensors.x, size) for v in (tensors.x, dy))
+    for part in chunks(tensors.x.shape[0], size):
         # Of dense tensors only, so that sums round alike however a policy lays them out.
-        x, grad = _dense(of.x[part], x_room), _dense(dy[part], dy_room)
+        x, grad = _dense(tensors.x[part], x_room), _dense(dy[part], dy_room)
         _, *sums = torch.ops.aten.native_batch_norm_backward(
-            grad, x, None, None, None, of.mean, of.rstd, True, 0.0, wanted
+            grad, x, None, None, None, tensors.mean, tensors.rstd, True, 0.0, wanted
         )
         for total, partial in zip((dweight, dbias), sums, strict=True):
             (total.add_ if part.start else total.copy_)(partial)
 
 
 def batch_norm_grad_input(
-    of: BatchNormTensors,
+    tensors: BatchNormTensors,
     weight: Tensor,
     dy: Tensor,
     sums: tuple[Tensor, Tensor] | None,
@@ -101,20 +102,20 @@ def batch_norm_grad_input(
     ``sums`` are ``dweight`` and ``dbias``, where they have been computed.
     """
     if sums is None:
-        sums = (torch.empty_like(of.mean), torch.empty_like(of.mean))
-        batch_norm_sums(of, dy, *sums, size)
+        sums = (torch.empty_like(tensors.mean), torch.empty_like(tensors.mean))
+        batch_norm_sums(tensors, dy, *sums, size)
     dweight, dbias = sums
-    of_dy = weight * of.rstd
-    of_x = -of_dy * of.rstd * dweight / of.count
-    rest = -of_dy * dbias / of.count - of_x * of.mean
-    of_x, of_dy, rest = (per_channel(v, of.x) for v in (of_x, of_dy, rest))
-    for part in chunks(of.x.shape[0], size):
+    dy_factor = weight * tensors.rstd
+    x_factor = -dy_factor * tensors.rstd * dweight / tensors.count
+    offset = -dy_factor * dbias / tensors.count - x_factor * tensors.mean
+    x_factor, dy_factor, offset = (per_channel(v, tensors.x) for v in (x_factor, dy_factor, offset))
+    for part in chunks(tensors.x.shape[0], size):
         out = dx[part]
         if add:
-            out.add_(rest).addcmul_(of.x[part], of_x)
+            out.add_(offset).addcmul_(tensors.x[part], x_factor)
         else:
-            torch.addcmul(rest, of.x[part], of_x, out=out)
-        out.addcmul_(dy[part], of_dy)
+            torch.addcmul(offset, tensors.x[part], x_factor, out=out)
+        out.addcmul_(dy[part], dy_factor)
 
 
 def layer_norm_forward(
@@ -129,12 +130,12 @@ def layer_norm_forward(
     """Normalise over the channels of each pixel; keep mean and ``rstd``."""
     scale, shift = per_channel(weight, x), per_channel(bias, x)
     for part in chunks(x.shape[0], size):
-        mean, rstd = (own[part] for own in kept)
+        mean, rstd = (statistic[part] for statistic in kept)
         torch.mean(x[part], 1, keepdim=True, out=mean)
-        away = x[part] - mean
-        torch.mean(away * away, 1, keepdim=True, out=rstd)
+        centred = x[part] - mean
+        torch.mean(centred * centred, 1, keepdim=True, out=rstd)
         rstd.add_(layer.epsilon).rsqrt_()
-        torch.addcmul(shift, away.mul_(rstd), scale, out=y[part])
+        torch.addcmul(shift, centred.mul_(rstd), scale, out=y[part])
 
 
 def layer_norm_sums(
@@ -145,7 +146,7 @@ def layer_norm_sums(
     dweight.zero_()
     dbias.zero_()
     for part in chunks(x.shape[0], size):
-        mean, rstd = (own[part] for own in kept)
+        mean, rstd = (statistic[part] for statistic in kept)
         dweight.add_((x[part] - mean).mul_(rstd).mul_(dy[part]).sum(axes))
         dbias.add_(dy[part].sum(axes))
 
@@ -163,7 +164,7 @@ def layer_norm_grad_input(
     """``dx = rstd (g - mean(g) - n mean(g n))``: ``g = scale dy``, ``n`` the normalised input."""
     scale = per_channel(weight, x)
     for part in chunks(x.shape[0], size):
-        mean, rstd = (own[part] for own in kept)
+        mean, rstd = (statistic[part] for statistic in kept)
         normal = (x[part] - mean).mul_(rstd)
         grad = dy[part] * scale
         product = grad * normal

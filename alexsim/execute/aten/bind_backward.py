@@ -10,12 +10,9 @@ from alexsim.execute.aten.batch_norm import (
     layer_norm_grad_input,
     layer_norm_sums,
 )
-from alexsim.execute.aten.bound import NORMS, Bound, batch_norm_of, discard, slices
+from alexsim.execute.aten.bound import NORMS, Bound, batch_norm_tensors, discard, slices
 from alexsim.execute.aten.chunks import rows
-from alexsim.execute.aten.convolution import (
-    convolution_grad_input,
-    convolution_grad_weight,
-)
+from alexsim.execute.aten.convolution import convolution_grad_input, convolution_grad_weight
 from alexsim.execute.aten.elementwise import BACKWARD, factor_grad_input, in_chunks
 from alexsim.execute.aten.linear import linear_grad_weight_into_momentum
 from alexsim.execute.aten.norm import norm_grad_input
@@ -24,10 +21,7 @@ from alexsim.execute.aten.pool import (
     average_pool_grad_input,
     max_pool_grad_input,
 )
-from alexsim.execute.aten.winograd import (
-    winograd_grad_input,
-    winograd_grad_weight,
-)
+from alexsim.execute.aten.winograd import winograd_grad_input, winograd_grad_weight
 from alexsim.execute.context import Run, StepContext
 from alexsim.network.layers import (
     AdaptiveAveragePool,
@@ -54,7 +48,7 @@ def grad_input(bound: Bound) -> Run:
     assert not op.epilogue, f"{op.id}: ATen's gradients are of one layer"
     size, add = op.chunk_images, op.accumulate
     if layer.several:
-        return _grad_of_one(bound)
+        return _grad_of_input(bound)
     if isinstance(layer, NORMS):
         return _grad_norm(bound)
     dx = bound["dx"]
@@ -111,15 +105,15 @@ def _grad_norm(bound: Bound) -> Run:
             )
         case BatchNorm():
             sums = (bound["dweight"], bound["dbias"]) if "dweight" in op.operands else None
-            of, scale = batch_norm_of(bound), bound["weight"]
-            return lambda _: batch_norm_grad_input(of, scale, dy, sums, dx, size, add=add)
+            tensors, scale = batch_norm_tensors(bound), bound["weight"]
+            return lambda _: batch_norm_grad_input(tensors, scale, dy, sums, dx, size, add=add)
         case LayerNorm():
             x, kept, weight = bound["x"], (bound["mean"], bound["rstd"]), bound["weight"]
             return lambda _: layer_norm_grad_input(x, kept, weight, dy, dx, size, add=add)
     raise AssertionError(layer)
 
 
-def _grad_of_one(bound: Bound) -> Run:
+def _grad_of_input(bound: Bound) -> Run:
     """The gradient of one of a layer's several inputs."""
     size, add, dy = bound.op.chunk_images, bound.op.accumulate, bound["dy"]
     (index,) = (i for i in range(len(bound.part.inputs)) if f"dx{i}" in bound.op.operands)
@@ -128,8 +122,8 @@ def _grad_of_one(bound: Bound) -> Run:
         case Add():
             return lambda _: discard((dx.add_ if add else dx.copy_)(dy))
         case Concat():
-            own = slices(bound, dy)[index]
-            return lambda _: discard((dx.add_ if add else dx.copy_)(own))
+            dy_slice = slices(bound, dy)[index]
+            return lambda _: discard((dx.add_ if add else dx.copy_)(dy_slice))
         case Multiply():
             other = bound[f"x{1 - index}"]
             return lambda _: factor_grad_input(dy, other, dx, size, add=add)
@@ -159,8 +153,8 @@ def grad_weight(bound: Bound) -> Run:
     assert not op.epilogue, f"{op.id}: ATen's gradients are of one layer"
     dy, x = bound["dy"], bound["x"]
     if isinstance(layer, BatchNorm):
-        of, dweight, dbias = batch_norm_of(bound), bound["dweight"], bound["dbias"]
-        return lambda _: batch_norm_sums(of, dy, dweight, dbias, size)
+        tensors, dweight, dbias = batch_norm_tensors(bound), bound["dweight"], bound["dbias"]
+        return lambda _: batch_norm_sums(tensors, dy, dweight, dbias, size)
     if isinstance(layer, LayerNorm):
         kept, dweight, dbias = (bound["mean"], bound["rstd"]), bound["dweight"], bound["dbias"]
         return lambda _: layer_norm_sums(x, kept, dy, dweight, dbias, size)

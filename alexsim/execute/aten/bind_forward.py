@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from alexsim.execute.aten.batch_norm import (
-    batch_norm_forward,
-    layer_norm_forward,
-)
-from alexsim.execute.aten.bound import NORMS, Bound, batch_norm_of, discard, slices
+from alexsim.execute.aten.batch_norm import batch_norm_forward, layer_norm_forward
+from alexsim.execute.aten.bound import NORMS, Bound, batch_norm_tensors, discard, slices
 from alexsim.execute.aten.chunks import rows
-from alexsim.execute.aten.convolution import (
-    convolution_forward,
-)
+from alexsim.execute.aten.convolution import convolution_forward
 from alexsim.execute.aten.elementwise import FORWARD
 from alexsim.execute.aten.norm import norm_forward
 from alexsim.execute.aten.pool import (
@@ -20,9 +15,7 @@ from alexsim.execute.aten.pool import (
     average_pool_forward,
     max_pool_forward,
 )
-from alexsim.execute.aten.winograd import (
-    winograd_forward,
-)
+from alexsim.execute.aten.winograd import winograd_forward
 from alexsim.execute.context import Run, StepContext
 from alexsim.network.layers import (
     AdaptiveAveragePool,
@@ -135,7 +128,7 @@ def _forward_norm(bound: Bound) -> Run:
             denominators = bound["norm"]
             return lambda _: norm_forward(layer, x, y, denominators, size)
         case BatchNorm():
-            norm, scale, shift = batch_norm_of(bound), bound["weight"], bound["bias"]
+            norm, scale, shift = batch_norm_tensors(bound), bound["weight"], bound["bias"]
             running = (bound["running_mean"], bound["running_var"])
             return lambda context: batch_norm_forward(
                 layer, norm, scale, shift, running, y, size, training=context.training

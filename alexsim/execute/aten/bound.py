@@ -1,4 +1,4 @@
-"""An op of the plan with the tensors that it calls by role."""
+"""An op of the plan with its tensors by role."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from alexsim.execute.aten.batch_norm import (
-    BatchNormTensors,
-)
+from alexsim.execute.aten.batch_norm import BatchNormTensors
 from alexsim.execute.memory import Memory
 from alexsim.network.layers import (
     BatchNorm,
@@ -26,7 +24,7 @@ NORMS = (LocalResponseNorm, SpatialResponseNorm, BatchNorm, LayerNorm)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bound:
-    """An op, and the tensors that it calls by role."""
+    """An op, and its tensors by role."""
 
     plan: Plan
     op: Op
@@ -37,7 +35,7 @@ class Bound:
         return self.memory.operand(self.op, role)
 
     def get(self, role: str) -> Tensor | None:
-        """An operand that not every such op has."""
+        """An operand, or None if the op does not have it."""
         return self[role] if role in self.op.operands else None
 
     def numbered(self, role: str) -> list[Tensor]:
@@ -58,5 +56,5 @@ def slices(bound: Bound, whole: Tensor) -> list[Tensor]:
     return list(whole.split([shape[0] for shape in bound.part.input_shapes], 1))
 
 
-def batch_norm_of(bound: Bound) -> BatchNormTensors:
+def batch_norm_tensors(bound: Bound) -> BatchNormTensors:
     return BatchNormTensors(bound["x"], bound["mean"], bound["rstd"])

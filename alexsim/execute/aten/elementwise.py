@@ -1,4 +1,4 @@
-"""Layers that make each value of one, by ATen's functions: forward, and the input's gradient.
+"""Elementwise layers by ATen's functions: forward, and the input's gradient.
 
 A function of ``FORWARD`` writes ``y``; one of ``BACKWARD`` writes ``dx`` from ``dy`` and what the
 layer says that it reads, its output or its input.
@@ -57,7 +57,7 @@ BACKWARD: dict[type[Layer], Callable[[Any, Tensor, Tensor, Tensor], object]] = {
     GELU: lambda _, dy, x, dx: _aten.gelu_backward.grad_input(dy, x, grad_input=dx),
     HardSwish: lambda _, dy, x, dx: dx.copy_(_aten.hardswish_backward(dy, x)),
     HardSigmoid: lambda _, dy, x, dx: _aten.hardsigmoid_backward.grad_input(dy, x, grad_input=dx),
-    # ATen's own writes into a gradient that lies channels-last as if it did not.
+    # ATen's function writes into a channels-last gradient as if it were contiguous.
     Softmax: lambda _, dy, y, dx: torch.mul(y, dy - (dy * y).sum(1, keepdim=True), out=dx),
 }
 
@@ -75,7 +75,7 @@ def in_chunks(
 
 
 def factor_grad_input(dy: Tensor, other: Tensor, dx: Tensor, size: int, *, add: bool) -> None:
-    """One factor's gradient: ``dy`` times the other, summed over pixels if this one has none."""
+    """One factor's gradient: ``dy`` times the other, summed over pixels if this factor has none."""
     if dx.shape == dy.shape:
         (dx.addcmul_ if add else lambda a, b: torch.mul(a, b, out=dx))(dy, other)
         return

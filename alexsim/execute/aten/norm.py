@@ -20,12 +20,12 @@ def norm_forward(layer: Norm, x: Tensor, y: Tensor, norm: Tensor, size: int) -> 
     share = torch.full((1,), window.border, dtype=x.dtype, device=x.device)
     powers = torch.empty((size, *x.shape[1:]), dtype=x.dtype, device=x.device)
     for part in chunks(x.shape[0], size):
-        here, out, total = x[part], y[part], norm[part]
-        power = powers[: here.shape[0]]
-        torch.addcmul(share, here, here, value=layer.alpha, out=window.inside(here.shape[0]))
+        values, out, total = x[part], y[part], norm[part]
+        power = powers[: values.shape[0]]
+        torch.addcmul(share, values, values, value=layer.alpha, out=window.inside(values.shape[0]))
         window.sum(total)
         _power(total, layer.beta, out, power)
-        torch.div(here, power, out=out)
+        torch.div(values, power, out=out)
 
 
 def norm_grad_input(
@@ -34,16 +34,16 @@ def norm_grad_input(
     """``dx = dy norm^-b - 2 a b x * window sum of (dy x norm^-(b+1))``."""
     x, norm, dy, dx = channels_last(x), channels_last(norm), channels_last(dy), channels_last(dx)
     window = _Window(layer, x, size, border=0.0)
-    direct = torch.empty((size, *x.shape[1:]), dtype=x.dtype, device=x.device)
+    scratch = torch.empty((size, *x.shape[1:]), dtype=x.dtype, device=x.device)
     for part in chunks(x.shape[0], size):
-        here, total, out = x[part], norm[part], dx[part]
-        near = direct[: here.shape[0]]
-        _power(total, layer.beta, out, near)
-        torch.div(dy[part], near, out=near)
-        torch.mul(near, here, out=out)
-        torch.div(out, total, out=window.inside(here.shape[0]))
+        values, total, out = x[part], norm[part], dx[part]
+        direct = scratch[: values.shape[0]]
+        _power(total, layer.beta, out, direct)
+        torch.div(dy[part], direct, out=direct)
+        torch.mul(direct, values, out=out)
+        torch.div(out, total, out=window.inside(values.shape[0]))
         window.sum(out)
-        torch.addcmul(near, out, here, value=-2 * layer.alpha * layer.beta, out=out)
+        torch.addcmul(direct, out, values, value=-2 * layer.alpha * layer.beta, out=out)
 
 
 def _power(total: Tensor, beta: float, spare: Tensor, out: Tensor) -> None:

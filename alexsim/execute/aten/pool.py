@@ -27,7 +27,7 @@ class _Tap(NamedTuple):
 
 def _taps(layer: Pool, axis: int, extent: int, outputs: int) -> list[_Tap]:
     size, stride, padding = (pair(v)[axis] for v in (layer.size, layer.stride, layer.padding))
-    found = []
+    taps = []
     for tap in range(size):
         offset = tap - padding
         first = max(0, -(offset // stride)) if offset < 0 else 0
@@ -36,8 +36,8 @@ def _taps(layer: Pool, axis: int, extent: int, outputs: int) -> list[_Tap]:
             start = first * stride + offset
             end = last * stride + offset + 1
             whole = last - first == outputs - 1
-            found.append(_Tap(slice(first, last + 1), slice(start, end, stride), whole))
-    return found
+            taps.append(_Tap(slice(first, last + 1), slice(start, end, stride), whole))
+    return taps
 
 
 def max_pool_forward(layer: MaxPool, x: Tensor, y: Tensor, size: int) -> None:
@@ -65,13 +65,13 @@ def max_pool_grad_input(
         layer.rounding == "ceil",
     ]
     for part in chunks(x.shape[0], size):
-        # Which was the first is not kept: finding it again costs less than to route by ourselves.
+        # The place of the first is not kept: finding it again costs less than routing here.
         first = _aten.max_pool2d_with_indices(x[part], *window)[1]
-        of = (dy[part], x[part], *window, first)
+        arguments = (dy[part], x[part], *window, first)
         if add:
-            dx[part].add_(_aten.max_pool2d_with_indices_backward(*of))
+            dx[part].add_(_aten.max_pool2d_with_indices_backward(*arguments))
         else:
-            _aten.max_pool2d_with_indices_backward.grad_input(*of, grad_input=dx[part])
+            _aten.max_pool2d_with_indices_backward.grad_input(*arguments, grad_input=dx[part])
 
 
 def _route_to_all(
@@ -113,7 +113,7 @@ def _row_maxima(x: Tensor, columns: list[_Tap], out: Tensor) -> None:
 
 
 def _maxima(views: list[tuple[_Tap, Tensor]], out: Tensor, axis: int) -> None:
-    # Those that every output has an input at first: they fill it.
+    # Taps at which every output has an input come first: they fill it.
     views = sorted(views, key=lambda view: not view[0].whole)
     (tap, first), *others = views
     if not tap.whole:
@@ -124,8 +124,8 @@ def _maxima(views: list[tuple[_Tap, Tensor]], out: Tensor, axis: int) -> None:
     else:
         torch.maximum(first, others.pop(0)[1], out=out)
     for tap, view in others:
-        here = out.narrow(axis, tap.outputs.start, tap.outputs.stop - tap.outputs.start)
-        torch.maximum(here, view, out=here)
+        covered = out.narrow(axis, tap.outputs.start, tap.outputs.stop - tap.outputs.start)
+        torch.maximum(covered, view, out=covered)
 
 
 def average_pool_forward(layer: AveragePool, x: Tensor, y: Tensor) -> None:

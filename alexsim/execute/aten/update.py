@@ -1,6 +1,6 @@
 """Update rules, in place and without scratch: see ``alexsim.network.update_rules``.
 
-Decay is taken off as a small number of its own: a factor just below 1 would be rounded, and decay
+Decay is taken off as a separate small number: a factor just below 1 would be rounded, and decay
 with it.
 """
 
@@ -14,7 +14,7 @@ Tensor = torch.Tensor
 
 
 class Constants(NamedTuple):
-    """Of one parameter in one step."""
+    """An update rule's constants for one parameter in one step."""
 
     rate: float
     decay: float
@@ -51,7 +51,7 @@ def sgd(value: Tensor, speed: Tensor, grad: Tensor, c: Constants) -> None:
 
 
 def adamw_corrections(updates: Tensor, beta1: float, beta2: float) -> tuple[Tensor, Tensor]:
-    """Count one more update; what the means of gradients and of their squares lack after so many.
+    """Count one more update; the corrections of both means after so many.
 
     Single numbers where the count is: on a card, nothing waits to read it.
     """
@@ -74,7 +74,7 @@ def adamw(
         value.add_(value, alpha=-c.rate * c.decay)
     mean.lerp_(grad, 1 - c.momentum)
     square.mul_(c.beta2).addcmul_(grad, grad, value=1 - c.beta2)
-    of_mean, of_square = corrections
+    mean_correction, square_correction = corrections
     torch.sqrt(square, out=grad)
-    grad.div_(of_square.sqrt()).add_(c.epsilon).mul_(of_mean)
+    grad.div_(square_correction.sqrt()).add_(c.epsilon).mul_(mean_correction)
     value.addcdiv_(mean, grad, value=-c.rate)

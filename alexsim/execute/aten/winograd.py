@@ -78,7 +78,7 @@ def _constants(width: int, dtype: torch.dtype, device: torch.device) -> dict[str
                 b_columns[:, tile, column] = b_t[:, tap]
         for output in range(min(WINOGRAD_OUTPUTS, width - start)):
             a_columns[start + output, :, tile] = a_t[output]
-    made = {
+    matrices = {
         "a_t": a_t,
         "a": a_t.t(),
         "b_t": b_t,
@@ -88,7 +88,7 @@ def _constants(width: int, dtype: torch.dtype, device: torch.device) -> dict[str
         "a_columns": a_columns.view(width, -1),
         "a_columns_t": a_columns.view(width, -1).t(),
     }
-    return {name: value.to(device, dtype).contiguous() for name, value in made.items()}
+    return {name: value.to(device, dtype).contiguous() for name, value in matrices.items()}
 
 
 class _Tiles:

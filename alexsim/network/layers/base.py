@@ -111,8 +111,8 @@ class Layer(ABC):
         return ""
 
     def kept_fused(self, outputs: Shape) -> tuple[Auxiliary, ...]:
-        """What it leaves for its backward pass at the end of another's kernel, where its input is
-        never in memory; its output, if this is empty."""
+        """What it leaves for its backward pass at the end of another layer's kernel, where its
+        input is never in memory; its output, if this is empty."""
         del outputs
         return ()
 
@@ -160,7 +160,7 @@ class Layer(ABC):
 
     @property
     def reads_all(self) -> bool:
-        """Whether it reads every column's outputs; else those of its own column."""
+        """Whether it reads every column's outputs; else those of its column."""
         return False
 
     @property
@@ -202,18 +202,18 @@ def positive(layer: Layer, *fields: str, least: int = 1) -> None:
     for field in fields:
         value = getattr(layer, field)
         if min(pair(value)) < least:
-            what = f"at least {least}" if least else ">= 0"
-            raise NetworkError(f"layer {layer.name!r}: {field} must be {what}, got {value}")
+            bound = f"at least {least}" if least else ">= 0"
+            raise NetworkError(f"layer {layer.name!r}: {field} must be {bound}, got {value}")
 
 
-def side_by_side(layer: Layer, shapes: Sequence[Shape], what: str = "columns") -> Shape:
+def side_by_side(layer: Layer, shapes: Sequence[Shape], noun: str = "columns") -> Shape:
     """Shape of outputs that lie channels behind channels.
 
     Raises:
         NetworkError: they differ in more than channels.
     """
     if len({shape[1:] for shape in shapes}) > 1:
-        raise NetworkError(f"layer {layer.name!r}: {what} of different shapes {list(shapes)}")
+        raise NetworkError(f"layer {layer.name!r}: {noun} of different shapes {list(shapes)}")
     return (sum(shape[0] for shape in shapes), *shapes[0][1:])
 
 

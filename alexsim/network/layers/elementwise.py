@@ -1,4 +1,4 @@
-"""Layers that make each value of one: non-linearities, and dropout."""
+"""Elementwise layers: non-linearities, and dropout."""
 
 from __future__ import annotations
 

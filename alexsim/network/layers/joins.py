@@ -60,7 +60,7 @@ class Multiply(Layer):
 class Concat(Layer):
     """Two or more outputs, channels behind channels.
 
-    Where the outputs can lie in one block of memory it costs nothing: whoever reads it reads
+    Where the outputs can lie in one block of memory it costs nothing: its readers read
     them (see ``alexsim.network.views``).
     """
 

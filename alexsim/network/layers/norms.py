@@ -75,9 +75,9 @@ class SpatialResponseNorm(_ResponseNorm):
 class BatchNorm(Layer):
     """``y = scale * (x - mean) / sqrt(var + epsilon) + shift``, over each channel of a minibatch.
 
-    Training takes the minibatch's mean and (biased) variance, and gathers running ones:
+    Training takes the minibatch's mean and (biased) variance, and gathers running statistics:
     ``running = (1 - momentum) * running + momentum * new``, the variance there unbiased, as
-    ``torch.nn.BatchNorm2d`` does. Tests take the running ones (Ioffe and Szegedy 2015).
+    ``torch.nn.BatchNorm2d`` does. Tests take the running statistics (Ioffe and Szegedy 2015).
     """
 
     epsilon: float = 1e-5
@@ -126,7 +126,7 @@ class LayerNorm(Layer):
         _small(self, "epsilon", self.epsilon)
 
     def elementwise(self) -> Elementwise:
-        """As ``BatchNorm``; its input's gradient takes sums of its own over the channels."""
+        """As ``BatchNorm``; its input's gradient takes sums over the channels beside."""
         return Elementwise(forward=8, grad_input=11, grad_weight=4)
 
     def parameters(self, inputs: Shape, column: int = 0) -> tuple[Parameter, ...]:

@@ -27,11 +27,11 @@ class Windowed(Protocol):
 def windows(layer: Windowed, extents: Sequence[int], spans: tuple[int, int]) -> tuple[int, ...]:
     """Windows along each axis of an image; ``spans`` are the pixels that a window reaches over.
 
-    Rounding up adds one to those that fit, if it begins on a pixel: ``pooling_output_shape`` in
-    ATen's ``Pool.h``, and ONNX's ``MaxPool``. (Caffe keeps an empty one where nothing is padded.)
+    Rounding up adds a window to those that fit, if it begins on a pixel: ``pooling_output_shape``
+    in ATen's ``Pool.h``, and ONNX's ``MaxPool``. (Without padding, Caffe keeps an empty window.)
 
     Raises:
-        NetworkError: a window is larger than its input, or ``exact`` ones do not tile it.
+        NetworkError: a window is larger than its input, or ``exact`` windows do not tile it.
     """
     counts = []
     for extent, span, stride, padding in zip(

@@ -1,7 +1,7 @@
 """A graph of layers as it is written: every method adds to its end, and names what it added.
 
 First weights are normal here. Where a library draws them from a uniform distribution, they have
-that one's standard deviation; what torchvision cuts off a normal one lies twenty deviations and
+its standard deviation; torchvision's truncation of normal distributions lies twenty deviations and
 more out. Biases start at 0, also where ``torch.nn`` draws them.
 """
 
@@ -53,7 +53,7 @@ def torch_default(fan_in: int, fan_out: int) -> float:
 
 
 def always(std: float) -> Deviation:
-    """The same in every layer."""
+    """The same deviation in every layer."""
     return lambda *_: std
 
 
@@ -78,11 +78,11 @@ class Graph:
         return self._layers[-1].name if self._layers else INPUT
 
     def channels(self, name: str = "") -> int:
-        """Channels of a layer's output; of the last one's, if none is named."""
+        """Channels of a layer's output; of the last layer's, if none is named."""
         return self._shapes[name or self.last][0]
 
     def add(self, *layers: Layer) -> str:
-        """Layers as they are; each reads the one before it, if it does not say what."""
+        """Append layers; each reads the layer before it, unless it names its inputs."""
         for layer in layers:
             shapes = [self._shapes[name] for name in layer.inputs or (self.last,)]
             self._shapes[layer.name] = layer.output_shape(layer.input_shape(shapes))
@@ -145,7 +145,7 @@ class Graph:
         return self.last
 
     def concat(self, name: str, *inputs: str) -> str:
-        """Outputs one behind the other."""
+        """Outputs, channels behind channels."""
         return self.add(Concat(name=name, inputs=inputs))
 
     def fully_connected(
@@ -158,7 +158,7 @@ class Graph:
         )
 
     def network(self, name: str, title: str) -> Network:
-        """All of it, with the softmax at its end."""
+        """The network, with a softmax at its end."""
         self.add(SoftmaxCrossEntropy(name="softmax"))
         return Network(
             name=name, title=title, input_shape=self._input_shape, layers=tuple(self._layers)

@@ -58,7 +58,7 @@ def mobilenet_v2() -> Network:
 
 
 def efficientnet_b0() -> Network:
-    """Sixteen such blocks, each channel rated by squeeze and excitation before the projection.
+    """Sixteen inverted residuals; squeeze and excitation rates each channel before projection.
 
     Blocks are left out of single images (stochastic depth), later ones more often.
     """

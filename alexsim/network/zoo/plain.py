@@ -13,7 +13,7 @@ from alexsim.network.zoo.graph import CLASSES, IMAGENET, Graph, always, he_fan_i
 _VGG16 = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 """Filters and convolutions of each block."""
 _FIRE = {3: 16, 4: 16, 6: 32, 7: 32, 9: 48, 10: 48, 11: 64, 12: 64}
-"""Squeezed channels of each fire module; either half of what it makes has four times as many."""
+"""Squeezed channels of each fire module; either half of its output has four times as many."""
 
 
 def vgg16() -> Network:

@@ -63,7 +63,7 @@ def _bottleneck(graph: Graph, name: str, filters: int, stride: int) -> None:
 
 
 def _join(graph: Graph, name: str, shortcut: str, residual: str, stride: int) -> None:
-    """The sum with what the block read, projected where its shape is another one."""
+    """The sum with what the block read, projected where the shapes differ."""
     if stride > 1 or graph.channels(shortcut) != graph.channels(residual):
         graph.conv(
             f"{name}_downsample_0", graph.channels(residual), 1, after=shortcut, stride=stride

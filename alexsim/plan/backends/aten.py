@@ -54,7 +54,7 @@ class Aten:
         return _choice(asked)
 
     def fuses(self, first: Asked, second: Part, *, rows: bool, adds: bool) -> Passes:
-        """What ends a product is done where that has just been written, still in the cache.
+        """A product's epilogue runs on values that have just been written, still in the cache.
 
         Gradients are separate: ATen's take no mask. A norm and a pool gain nothing, as each is
         several of ATen's functions.
@@ -93,7 +93,7 @@ def _algorithm(kind: OpKind, part: Part, batch_size: int) -> Algorithm:
 
 
 def _needs(asked: Asked, part: Part, algorithm: Algorithm) -> tuple[int, int, int]:
-    """Scratch bytes per image at a time, and beside them; and the most that images should take."""
+    """Scratch bytes per image of a chunk and beside them, and the most that its images may take."""
     kind, batch_size, accumulate = asked.kind, asked.images, asked.accumulate
     inputs = FLOAT_BYTES * math.prod(part.input_shape)
     match part.layer:
@@ -103,9 +103,9 @@ def _needs(asked: Asked, part: Part, algorithm: Algorithm) -> tuple[int, int, in
                 return per_image, fixed, _WINOGRAD_IMAGES * per_image
             return *_convolution(kind, part), _CONVOLUTION_BYTES
         case MaxPool() | LocalResponseNorm() | SpatialResponseNorm():
-            # Pools add what they send back anyway.
-            more = inputs if accumulate and not isinstance(part.layer, MaxPool) else 0
-            return _rows(kind, part) + more, 0, _CACHED_BYTES
+            # Max-pools add their gradients in any case.
+            added = inputs if accumulate and not isinstance(part.layer, MaxPool) else 0
+            return _rows(kind, part) + added, 0, _CACHED_BYTES
         case FullyConnected():
             # Added after the product, as on two devices, so that both round alike.
             return 0, batch_size * inputs if accumulate else 0, 0
@@ -120,8 +120,8 @@ def _needs(asked: Asked, part: Part, algorithm: Algorithm) -> tuple[int, int, in
             fixed = 16 * FLOAT_BYTES * part.input_shape[0]
             if kind == OpKind.FORWARD:
                 return inputs, fixed, _CACHED_BYTES
-            # Copies of what is a slice of channels: the input, and the output's gradient. ATen's
-            # own function needs no cache, and fewer, larger calls are faster.
+            # Copies of slices of channels: the input, and the output's gradient. ATen's
+            # function needs no cache, and fewer, larger calls are faster.
             limit = 2 * _CACHED_BYTES if kind == OpKind.GRAD_INPUT else _CONVOLUTION_BYTES
             return 2 * inputs, fixed, limit
         case LayerNorm():
@@ -145,7 +145,7 @@ def _wins_by_winograd(kind: OpKind, part: Part, batch_size: int) -> bool:
     if not isinstance(layer, Convolution):
         return False
     plain = {layer.size: WINOGRAD_TAPS, layer.stride: 1, layer.padding: WINOGRAD_TAPS // 2}
-    if any(pair(given) != (wanted, wanted) for given, wanted in plain.items()):
+    if any(pair(value) != (wanted, wanted) for value, wanted in plain.items()):
         return False
     if layer.groups > 1 or pair(layer.dilation) != (1, 1):
         return False

@@ -1,4 +1,4 @@
-"""What a backend says about an op before it runs: the torch-free half of each."""
+"""What a backend decides about an op before it runs: the torch-free half of each backend."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple, Protocol
 from alexsim.network.network import Network, Part
 from alexsim.network.update_rules import Optimizer
 from alexsim.network.views import Read
+from alexsim.plan.choices import Policy
 from alexsim.plan.records import Algorithm, OpKind
-from alexsim.plan.spec import Policy
 
 Passes = Literal["none", "forward", "forward and backward"]
 """Passes in which one kernel does two layers."""
@@ -22,7 +22,7 @@ class Asked(NamedTuple):
     kind: OpKind
     part: Part | None
     images: int
-    """That it works on."""
+    """Images that it works on."""
     accumulate: bool = False
     """Add to what is written instead of overwriting it."""
     optimizer: Optimizer = "sgd-2012"
@@ -33,10 +33,10 @@ class Asked(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """How an op is run: decided once, recorded on the op, followed by whoever runs or times it."""
+    """How an op is run: decided once, recorded on the op, followed by executor and simulator."""
 
     backend: str
-    """Whose kernel runs it."""
+    """The backend whose kernel runs it."""
     algorithm: Algorithm = ""
     chunk_images: int
     """Images that it works on at a time, so that scratch stays small."""
@@ -44,7 +44,7 @@ class Choice:
 
 
 class Backend(Protocol):
-    """Who runs ops here, and what that takes."""
+    """A set of kernels: how it runs an op, and which layers it fuses."""
 
     def choose(self, asked: Asked) -> Choice:
         """How it runs one op."""
@@ -55,9 +55,9 @@ class Backend(Protocol):
 
         Args:
             first: the op that has the kernel, forward.
-            second: the only one that reads its output.
+            second: the only part that reads its output.
             rows: the second's output lies channels first.
-            adds: the gradient of what the first reads may have to be added to another's.
+            adds: the gradient of what the first reads may have to be added to another.
         """
         ...
 

@@ -24,7 +24,7 @@ SPLIT_BYTES, MOST_SPLITS = 16 * MIB, 512
 
 
 class Triton:
-    """Our kernels where there is one; ATen's functions for the rest."""
+    """Our kernel where there is one; ATen's function elsewhere."""
 
     def __init__(self) -> None:
         self._aten = Aten()

@@ -1,4 +1,4 @@
-"""``alexsim bench run --json``, ``bench compare --json`` and ``bench update --json``."""
+"""``alexsim check bench run --json``, ``bench compare --json`` and ``bench update --json``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class VerdictRow(Part):
 
 
 class BenchDocument(Document):
-    """``alexsim bench run --json`` and ``compare --json``."""
+    """``alexsim check bench run --json`` and ``compare --json``."""
 
     network: str
     host: Host
@@ -36,12 +36,12 @@ class BenchDocument(Document):
 
 
 def bench_document(run: BenchRun, verdicts: Sequence[Verdict] = ()) -> BenchDocument:
-    """``alexsim bench run --json`` and ``compare --json``."""
+    """``alexsim check bench run --json`` and ``compare --json``."""
     return BenchDocument.of(run, verdicts=tuple(verdicts))
 
 
 class BaselineDocument(Document):
-    """``alexsim bench update --json``: the baseline that was written."""
+    """``alexsim check bench update --json``: the baseline that was written."""
 
     network: str
     host: Host
@@ -52,5 +52,5 @@ class BaselineDocument(Document):
 
 
 def baseline_document(baseline: Baseline) -> BaselineDocument:
-    """``alexsim bench update --json``."""
+    """``alexsim check bench update --json``."""
     return BaselineDocument.of(baseline)

@@ -24,7 +24,7 @@ class CheckRow(Part):
 
 
 class CalibrationDocument(Document):
-    """``alexsim calibrate --json``."""
+    """``alexsim check calibrate --json``."""
 
     machine: str
     threads: int
@@ -43,17 +43,17 @@ class CalibrationDocument(Document):
 def calibration_document(
     calibration: Calibration, checks: Sequence[Check], *, path: str
 ) -> CalibrationDocument:
-    """``alexsim calibrate --json``."""
+    """``alexsim check calibrate --json``."""
     return CalibrationDocument.of(calibration, path=path, checks=tuple(checks))
 
 
 class KernelsDocument(Document):
-    """``alexsim kernels --json``."""
+    """``alexsim check kernels --json``."""
 
     arch: int
     kernels: tuple[KernelCode, ...]
 
 
 def kernels_document(kernels: Sequence[KernelCode], *, arch: int) -> KernelsDocument:
-    """``alexsim kernels --json``."""
+    """``alexsim check kernels --json``."""
     return KernelsDocument.of(arch=arch, kernels=tuple(kernels))

@@ -16,13 +16,13 @@ class PackDocument(Document):
     """``alexsim data pack --json``."""
 
     target: str
-    train: Annotated[int, From(lambda index: index.images("train"))]
+    train: Annotated[int, From(lambda index: index.images["train"])]
     """Images."""
-    val: Annotated[int, From(lambda index: index.images("val"))]
+    val: Annotated[int, From(lambda index: index.images["val"])]
     classes: Annotated[int, From(lambda index: len(index.classes))]
-    shards: Annotated[int, From(lambda index: len(index.shards))]
-    bytes: Annotated[int, From(lambda index: sum(shard.bytes for shard in index.shards))]
-    packed: Annotated[int, From(lambda index: sum(shard.images for shard in index.shards))]
+    shards: Annotated[int, From(lambda index: len(index.all_shards))]
+    bytes: Annotated[int, From(lambda index: sum(shard.bytes for shard in index.all_shards))]
+    packed: Annotated[int, From(lambda index: sum(shard.images for shard in index.all_shards))]
     left_out: int
     """Images of the source that are in no shard."""
     skipped: tuple[Skipped, ...]

@@ -139,7 +139,7 @@ class PredictedImage(Part):
 
 
 class PredictionDocument(NetworkDocument):
-    """``alexsim predict --json``; probabilities are 0...1."""
+    """``alexsim model predict --json``; probabilities are 0...1."""
 
     network: str
     model: str
@@ -159,7 +159,7 @@ def prediction_document(
     model: str,
     views: int,
 ) -> PredictionDocument:
-    """``alexsim predict --json``."""
+    """``alexsim model predict --json``."""
     return PredictionDocument.of(
         network=weights.network,
         batch_size=len(predictions),
@@ -202,7 +202,7 @@ class QueryImage(Part):
 
 
 class NeighboursDocument(NetworkDocument):
-    """``alexsim nearest --json``."""
+    """``alexsim model nearest --json``."""
 
     network: str
     model: str
@@ -228,7 +228,7 @@ def neighbour_document(
     layer: str,
     left_out: Sequence[Skipped] = (),
 ) -> NeighboursDocument:
-    """``alexsim nearest --json``."""
+    """``alexsim model nearest --json``."""
     return NeighboursDocument.of(
         neighbours,
         network=network,
@@ -271,7 +271,7 @@ class FilterColumn(Part):
 
 
 class FiltersDocument(NetworkDocument):
-    """``alexsim filters --json``."""
+    """``alexsim model filters --json``."""
 
     network: str
     model: str
@@ -280,7 +280,7 @@ class FiltersDocument(NetworkDocument):
 
 
 def filters_document(filters: Sequence[Filters], network: str, *, model: str) -> FiltersDocument:
-    """``alexsim filters --json``: what the picture is of, and its numbers in short."""
+    """``alexsim model filters --json``: what the picture is of, and its numbers in short."""
     return FiltersDocument.of(
         network=network,
         batch_size=0,

@@ -1,4 +1,4 @@
-"""``alexsim export --json`` and ``alexsim import --json``."""
+"""``alexsim model export --json`` and ``alexsim model import --json``."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class ConversionDocument(Document):
 
 
 class ExportDocument(ConversionDocument):
-    """``alexsim export --json``."""
+    """``alexsim model export --json``."""
 
     largest_difference: float | None
     """Of onnxruntime's probabilities from ours; null where it was not asked."""
 
 
 class ImportDocument(ConversionDocument):
-    """``alexsim import --json``."""
+    """``alexsim model import --json``."""
 
     notes: tuple[str, ...]
     normalisation: str
@@ -47,7 +47,7 @@ def export_document(
     changes: tuple[str, ...],
     largest_difference: float | None,
 ) -> ExportDocument:
-    """``alexsim export --json``; ``files`` by their bytes."""
+    """``alexsim model export --json``; ``files`` by their bytes."""
     return ExportDocument.of(
         network=network,
         files=_rows(files),
@@ -64,7 +64,7 @@ def import_document(
     notes: tuple[str, ...],
     normalisation: str,
 ) -> ImportDocument:
-    """``alexsim import --json``; ``files`` by their bytes."""
+    """``alexsim model import --json``; ``files`` by their bytes."""
     return ImportDocument.of(
         network=network,
         files=_rows(files),

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from alexsim.network.update_rules import Optimizer
+from alexsim.plan.choices import Partition, Policy, Schedule
 from alexsim.plan.records import Plan
-from alexsim.plan.spec import Partition, Policy, Schedule
 from alexsim.profile.breakdown import Rounds, counted_layers, rounds_of
 from alexsim.profile.records import Ceilings, StepProfile
 from alexsim.report.documents.base import Drawn, From, Interval, Joined, NetworkDocument

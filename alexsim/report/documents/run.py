@@ -8,7 +8,7 @@ from annotated_types import Ge
 from pydantic import AliasChoices, ConfigDict, Field
 
 from alexsim.network.update_rules import Optimizer
-from alexsim.plan.spec import Partition, Policy, Schedule
+from alexsim.plan.choices import Partition, Policy, Schedule
 from alexsim.report.documents.base import Part
 from alexsim.report.documents.step import Finite
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated
 
-from alexsim.recipe.recipe import Recipe, recipe_table
+from alexsim.recipe.file import recipe_table
+from alexsim.recipe.recipe import Recipe
 from alexsim.report.documents.base import Document, From, NetworkDocument, Number, Part
 from alexsim.report.documents.simulation import StepParts
 from alexsim.simulate.records import ILSVRC_EPOCHS, ILSVRC_IMAGES, Simulation
@@ -16,12 +17,12 @@ class ValidationRow(Part):
     """A test on held-out images while training went on."""
 
     step: int
-    epoch: int
-    images: int
-    loss: Annotated[Number, From("found.loss")]
-    top1: Annotated[float, From("found.top1")]
-    top5: Annotated[float, From("found.top5")]
-    nan_images: Annotated[int, From("found.nan_images")]
+    epoch: Annotated[int, From("validation.epoch")]
+    images: Annotated[int, From("validation.images")]
+    loss: Annotated[Number, From("validation.loss")]
+    top1: Annotated[float, From("validation.top1")]
+    top5: Annotated[float, From("validation.top5")]
+    nan_images: Annotated[int, From("validation.nan_images")]
 
 
 class BudgetedDevice(Part):

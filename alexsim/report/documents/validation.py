@@ -1,4 +1,4 @@
-"""``alexsim validate --json``."""
+"""``alexsim check validate --json``."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class ExcludedRow(Part):
 
 
 class ValidationDocument(Document):
-    """``alexsim validate --json``."""
+    """``alexsim check validate --json``."""
 
     rows: Annotated[int, From(lambda of: len(of.predictions) + len(of.excluded))]
     predicted: Annotated[int, From(lambda of: len(of.predictions))]
@@ -59,7 +59,7 @@ class ValidationDocument(Document):
 def validation_document(
     summaries: Sequence[Summary], groups: Sequence[Group], excluded: Sequence[Excluded]
 ) -> ValidationDocument:
-    """``alexsim validate --json``."""
+    """``alexsim check validate --json``."""
     return ValidationDocument.of(
         summaries=tuple(summaries),
         groups=groups,

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 from alexsim.documents import read
 from alexsim.errors import RunError
+from alexsim.machine.defaults import MACHINE
 from alexsim.network.editions import load_network
 from alexsim.network.layers import Convolution
 from alexsim.network.network import letter
 from alexsim.network.update_rules import Optimizer
-from alexsim.plan.spec import Partition, PlanSpec, Policy, Schedule
+from alexsim.plan.choices import Partition, Policy, Schedule
+from alexsim.plan.spec import PlanSpec
 from alexsim.profile.records import Ceilings
 from alexsim.report.documents.base import Drawn
 from alexsim.report.documents.profile import PlanDocument, ProfileDocument, plan_document
@@ -30,8 +32,6 @@ if TYPE_CHECKING:
 
     from alexsim.report.figures.memory import Budget
 
-MACHINE = "gtx580x2"
-"""Predicted where a run left no profile."""
 _HELD_OUT = ("validation", "held_out")
 """Keys of lines that tell of images the run never trained on: on the way, and at its end."""
 _Record = TypeVar("_Record")

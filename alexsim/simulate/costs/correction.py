@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from alexsim.documents import parse
 from alexsim.errors import ProfileError
 from alexsim.simulate.costs.records import Cost
 from alexsim.strict_json import json_text
@@ -80,6 +81,24 @@ class Correction:
         return math.sqrt(max(variance, 0.0))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CorrectionFile:
+    """The same as a file: traits, their coefficients, and the covariance's lower triangle."""
+
+    fitted_to: str
+    noise: float
+    roofline_noise: float
+    traits: tuple[str, ...]
+    coefficients: tuple[float, ...]
+    covariance: tuple[tuple[float, ...], ...]
+
+    def __post_init__(self) -> None:
+        count = len(self.traits)
+        rows = [len(row) for row in self.covariance]
+        if len(self.coefficients) != count or rows != [*range(1, count + 1)]:
+            raise ProfileError(f"coefficients and covariance are not those of {count} traits")
+
+
 def scatter(noise: float) -> Correction:
     """No correction; figures lie around predictions with this relative scatter."""
     return Correction(coefficients={}, covariance={}, noise=noise, fitted_to="nothing")
@@ -97,18 +116,14 @@ def load_correction() -> Correction:
         ProfileError: the file is malformed.
     """
     source = files("alexsim_profiles") / "measurements" / "correction.json"
-    document = json.loads(source.read_text(encoding="utf-8"))
-    try:
-        traits = document["traits"]
-        return Correction(
-            coefficients=dict(zip(traits, document["coefficients"], strict=True)),
-            covariance=_Triangle(traits, document["covariance"]),
-            noise=document["noise"],
-            roofline_noise=document["roofline_noise"],
-            fitted_to=document["fitted_to"],
-        )
-    except (KeyError, ValueError) as error:
-        raise ProfileError(f"correction.json is malformed: {error}") from error
+    stored = parse(CorrectionFile, source.read_text(encoding="utf-8"), str(source))
+    return Correction(
+        coefficients=dict(zip(stored.traits, stored.coefficients, strict=True)),
+        covariance=_Triangle(stored.traits, stored.covariance),
+        noise=stored.noise,
+        roofline_noise=stored.roofline_noise,
+        fitted_to=stored.fitted_to,
+    )
 
 
 def correction_of(library: str) -> Correction:
@@ -120,7 +135,7 @@ def correction_of(library: str) -> Correction:
 class _Triangle(Mapping[str, Mapping[str, float]]):
     """Rows of a symmetric matrix stored as its lower triangle, made when they are asked for."""
 
-    def __init__(self, traits: list[str], triangle: list[list[float]]) -> None:
+    def __init__(self, traits: Sequence[str], triangle: Sequence[Sequence[float]]) -> None:
         self._index = {trait: i for i, trait in enumerate(traits)}
         self._triangle = triangle
         self._made: dict[str, dict[str, float]] = {}
@@ -142,18 +157,20 @@ class _Triangle(Mapping[str, Mapping[str, float]]):
 
 def correction_document(correction: Correction) -> dict[str, Any]:
     """A correction as JSON: traits, coefficients, and the covariance's lower triangle."""
-    traits = sorted(correction.coefficients)
-    return {
-        "fitted_to": correction.fitted_to,
-        "noise": round(correction.noise, 5),
-        "roofline_noise": round(correction.roofline_noise, 5),
-        "traits": traits,
-        "coefficients": [round(correction.coefficients[trait], 5) for trait in traits],
-        "covariance": [
-            [float(f"{correction.covariance[a][b]:.3g}") for b in traits[: i + 1]]
-            for i, a in enumerate(traits)
-        ],
-    }
+    traits = tuple(sorted(correction.coefficients))
+    return asdict(
+        CorrectionFile(
+            fitted_to=correction.fitted_to,
+            noise=round(correction.noise, 5),
+            roofline_noise=round(correction.roofline_noise, 5),
+            traits=traits,
+            coefficients=tuple(round(correction.coefficients[trait], 5) for trait in traits),
+            covariance=tuple(
+                tuple(float(f"{correction.covariance[a][b]:.3g}") for b in traits[: i + 1])
+                for i, a in enumerate(traits)
+            ),
+        )
+    )
 
 
 def correction_text(correction: Correction) -> str:

@@ -125,7 +125,7 @@ def _possible(device: Device, work: Work, cost: Cost, precision: Precision) -> C
         # A piece of its own moves the rest.
         plain = counts.grad_weight(work.part, work.batch_size, fused=False)
         if work.epilogue is not None:
-            told = counts.bytes_told(work.epilogue, work.batch_size)
+            told = counts.epilogue_read_bytes(work.epilogue, work.batch_size)
             plain = replace(plain, moved_bytes=plain.moved_bytes + told)
         moved = bytes_of(replace(work, count=plain), precision)
     compute_s = cost.flop / peak_flop_per_s(device, precision)

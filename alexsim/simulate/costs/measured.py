@@ -1,19 +1,21 @@
 """Costs by interpolation of this machine's own measurements.
 
-``alexsim calibrate`` times every op of a step at a few batch sizes; an op at another batch size
-lies on the line between its neighbours. On one machine all virtual GPUs share the same cores, so
-ops of different devices take turns, and decoding images takes its turn too.
+``alexsim check calibrate`` times every op of a step at a few batch sizes; an op at another batch
+size lies on the line between its neighbours. On one machine all virtual GPUs share the same cores,
+so ops of different devices take turns, and decoding images takes its turn too.
 """
 
 from __future__ import annotations
 
-import json
-import math
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
+from annotated_types import Ge, Gt, Lt, MinLen
+
+from alexsim.documents import load
 from alexsim.errors import ProfileError
 from alexsim.machine.device import load_device
 from alexsim.machine.machine import Machine, load_machine
@@ -26,7 +28,9 @@ from alexsim.strict_json import json_text
 SCHEMA = 2
 REST = "rest"
 """Time of a step that lies between its ops."""
-Points = tuple[tuple[int, float], ...]
+Count = Annotated[int, Ge(1)]
+Positive = Annotated[float, Gt(0)]
+Points = Annotated[tuple[tuple[Count, Annotated[float, Ge(0)]], ...], MinLen(1)]
 """Batch sizes, ascending, and the seconds measured there."""
 
 
@@ -36,8 +40,8 @@ class Rate:
 
     what: str
     shape: str
-    seconds: float
-    per_second: float
+    seconds: Positive
+    per_second: Positive
     unit: str
 
 
@@ -51,13 +55,20 @@ class Calibration:
     method: str
     backend: str
     torch: str
-    threads: int
-    rounds: int
-    memory_bytes: int
-    scatter: float
+    threads: Count
+    rounds: Count
+    memory_bytes: Count
+    scatter: Annotated[float, Gt(0), Lt(1)]
     """Standard deviation of the logarithm of one step's time around the median."""
     rates: tuple[Rate, ...]
     ops: Mapping[str, Points]
+
+    def __post_init__(self) -> None:
+        for name, points in self.ops.items():
+            # Nothing may lie between the ops, and an offer of what is there takes no time.
+            batch = next((batch for batch, seconds in points if not seconds), None)
+            if batch is not None and name not in (REST, OpKind.POST):
+                raise ProfileError(f"ops.{name} must be above 0 s at {batch} images, got 0")
 
     def rate(self, what: str) -> float:
         """The best rate of a microbenchmark whose name begins so.
@@ -92,7 +103,7 @@ class Calibration:
         if points is None:
             raise ProfileError(
                 f"the calibration has no measurement of {signature!r}; measure its network with"
-                " `alexsim calibrate --net EDITION --gpus N`"
+                " `alexsim check calibrate --net EDITION --gpus N`"
             )
         if len(points) == 1:
             return points[0][1] * batch_size / points[0][0]
@@ -129,7 +140,7 @@ def signature(op: Op, part: Part | None) -> str:
 
 
 def default_path() -> Path:
-    """Where ``alexsim calibrate`` leaves its measurements."""
+    """Where ``alexsim check calibrate`` leaves its measurements."""
     from platformdirs import user_data_path
 
     return user_data_path("alexsim") / "calibration.json"
@@ -142,55 +153,18 @@ def write(calibration: Calibration) -> str:
 
 
 def read(path: str) -> Calibration:
-    """A file that ``alexsim calibrate`` wrote.
+    """A file that ``alexsim check calibrate`` wrote.
 
     Raises:
         ProfileError: there is none, or it is malformed.
     """
-    try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ProfileError(
-            f"cannot read the calibration {path}: {error.strerror}; `alexsim calibrate` makes one"
-        ) from error
-    except ValueError as error:
-        raise ProfileError(f"{path} is not JSON: {error}") from error
-    try:
-        if document.pop("schema") != SCHEMA:
-            raise ProfileError(f"{path} has another schema; run `alexsim calibrate` again")
-        ops = {
-            name: tuple((int(batch), float(seconds)) for batch, seconds in points)
-            for name, points in document.pop("ops").items()
-        }
-        rates = tuple(Rate(**rate) for rate in document.pop("rates"))
-        found = Calibration(ops=ops, rates=rates, **document)
-        wrong = next((name for name, right in _checked(found) if not right), "")
-    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
-        raise ProfileError(f"{path} is not a calibration: {error!r}") from error
-    if wrong:
-        raise ProfileError(
-            f"{path} is not a calibration: a number is missing or not positive: {wrong}"
-        )
-    return found
-
-
-def _checked(found: Calibration) -> Iterator[tuple[str, bool]]:
-    """Every number by name, and whether it can be one that was measured."""
-    for name in ("threads", "rounds", "memory_bytes", "scatter"):
-        yield name, 0 < getattr(found, name) < (1 if name == "scatter" else math.inf)
-    for rate in found.rates:
-        yield f"rate {rate.what!r}", 0 < rate.per_second < math.inf and 0 < rate.seconds < math.inf
-    for name, points in found.ops.items():
-        yield f"op {name!r}", bool(points)
-        for batch, seconds in points:
-            # Nothing may lie between the ops, and an offer of what is there takes no time.
-            least = seconds >= 0 if name in (REST, OpKind.POST) else seconds > 0
-            yield f"op {name!r} at {batch} images", batch > 0 and least and seconds < math.inf
+    make = "`alexsim check calibrate` makes one"
+    return load(Calibration, Path(path), "calibration", schema=SCHEMA, hint=make)
 
 
 def machine_of(calibration: Calibration) -> Machine:
     """This machine as the simulator's records have it; every op's own time is measured."""
-    source = f"alexsim calibrate on {calibration.machine}"
+    source = f"alexsim check calibrate on {calibration.machine}"
 
     def measured(value: float) -> Quantity:
         return Quantity(value=value, kind="measured", source=source)

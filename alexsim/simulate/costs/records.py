@@ -48,7 +48,7 @@ class Work:
             epilogue=None,
         )
         if self.part.layer.kernel == "product":
-            beside = 0 if goes_on else counts.bytes_told(self.epilogue, self.batch_size)
+            beside = 0 if goes_on else counts.epilogue_read_bytes(self.epilogue, self.batch_size)
             own = replace(self.count, moved_bytes=self.count.moved_bytes - beside)
         else:
             own = of(self.part, self.batch_size)

@@ -1,4 +1,4 @@
-"""JSON Schemas of documents; ``python -m alexsim.report.documents.schemas docs`` writes them."""
+"""JSON Schemas of documents; ``python -m alexsim.report.schemas docs`` writes them."""
 
 from __future__ import annotations
 

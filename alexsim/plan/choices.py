@@ -1,0 +1,17 @@
+"""Words that a plan's choices may be; imports nothing, so that commands can name them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Policy = Literal["as-released", "in-place", "reuse"]
+Schedule = Literal["serial", "overlap"]
+TransportName = Literal["peer", "host"]
+Partition = Literal["columns", "replicas", "hybrid"]
+Fusion = Literal["none", "kernels"]
+
+POLICIES: tuple[Policy, ...] = ("as-released", "in-place", "reuse")
+SCHEDULES: tuple[Schedule, ...] = ("serial", "overlap")
+TRANSPORTS: tuple[TransportName, ...] = ("peer", "host")
+PARTITIONS: tuple[Partition, ...] = ("columns", "replicas", "hybrid")
+FUSIONS: tuple[Fusion, ...] = ("none", "kernels")

@@ -1,0 +1,78 @@
+"""Recipes' files: TOML, in ``alexsim_profiles/recipes`` or of one's own. No torch in here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from alexsim.documents import read
+from alexsim.errors import known_as
+from alexsim.machine.sheet import find, names
+from alexsim.recipe.defaults import training_defaults
+from alexsim.recipe.recipe import CONSTANTS, Recipe
+
+
+def recipe_name(network: str) -> str:
+    """The recipe that an edition and its variants are trained with."""
+    return training_defaults(network).recipe
+
+
+def recipe_names() -> tuple[str, ...]:
+    """Recipes that ship with alexsim."""
+    return names("recipes")
+
+
+def load_recipe(name: str) -> Recipe:
+    """A shipped recipe, or the TOML file at that path.
+
+    Raises:
+        ProfileError: there is none, or a key is missing, unknown or out of range.
+    """
+    return recipe_from(*find("recipes", name, what="recipe"))
+
+
+def recipe_text(name: str) -> str:
+    """A recipe's file as it stands.
+
+    Raises:
+        ProfileError: there is none, or it is not in order.
+    """
+    load_recipe(name)
+    if name.endswith(".toml"):
+        return Path(name).read_text(encoding="utf-8")
+    file = files("alexsim_profiles") / "recipes" / f"{known_as(name, recipe_names())}.toml"
+    return file.read_text(encoding="utf-8")
+
+
+def recipe_from(table: Mapping[str, Any], where: str) -> Recipe:
+    """A recipe from a file's table; ``where`` is for messages.
+
+    Raises:
+        ProfileError: a key is missing, unknown or out of range.
+    """
+    if table.get("optimizer", "sgd-2012") != "sgd-2012":
+        # What PyTorch's rules need not be told: biases decay, and have the weights' rate.
+        table = {"decay_all": True, **table}
+        if isinstance(stages := table.get("stages"), list):
+            table["stages"] = [
+                {"bias_rate": stage["weight_rate"], **stage}
+                if isinstance(stage, Mapping) and "weight_rate" in stage
+                else stage
+                for stage in stages
+            ]
+    return read(Recipe, table, where)
+
+
+def recipe_table(recipe: Recipe) -> dict[str, Any]:
+    """What ``recipe_from`` reads."""
+    table = asdict(recipe)
+    for name in {name for constants in CONSTANTS.values() for name in constants}:
+        if name not in CONSTANTS[recipe.optimizer]:
+            del table[name]
+    if recipe.validation:
+        every = {"every_images", "every_epochs"}
+        table["validation"] = {k: v for k, v in table["validation"].items() if v or k not in every}
+    return {key: value for key, value in table.items() if value is not None}
