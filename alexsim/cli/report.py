@@ -27,8 +27,8 @@ class ReportOptions(StepOptions, MachineOptions):
 
     inputs: list[str] = argument(
         "INPUT...",
-        "A run directory, a file of `alexsim profile -o`, or a network's name as of --net;"
-        " several of them are compared.",
+        "A run directory, a file of `alexsim profile -o`, or a network's name as of --net; several"
+        " of them are compared.",
         autocompletion=complete.networks,
     )
     output: Path = option(
@@ -84,6 +84,8 @@ def report(context: typer.Context, options: ReportOptions) -> None:
     write_text(options.output, text)
     size = len(text.encode())
     if options.json:
+        from alexsim.report.documents.page import page_document
+
         print_json(page_document(subjects, options.output, size))
         return
     typer.echo(f"{options.output}: {format_bytes(size)}, opens in any browser")
