@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import metadata, util
 
-from alexsim.bench.records import Value
+from alexsim.bench.verdicts import Value
 from alexsim.machine.machine import load_machine
 from alexsim.network.network import Network
 from alexsim.plan.choices import POLICIES

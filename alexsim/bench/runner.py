@@ -14,7 +14,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from alexsim.bench.counted import counted, kernel_figures
-from alexsim.bench.records import Baseline, BenchRun, Host, Timed, Value, Verdict, judge
+from alexsim.bench.verdicts import Baseline, BenchRun, Host, Timed, Value, Verdict, judge
 from alexsim.network.editions import load_network
 
 _REPEATS = 4

@@ -9,8 +9,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from alexsim import documents
-from alexsim.bench.records import Baseline, BenchRun, Machine, Stored
+from alexsim import typed
+from alexsim.bench.verdicts import Baseline, BenchRun, Machine, Stored
 
 _SCHEMA = 1
 
@@ -28,7 +28,7 @@ def load(path: Path) -> Baseline:
         ProfileError: there is none, or it is not one.
     """
     make = "make one with `alexsim check bench update --baseline FILE`"
-    return documents.load(Baseline, path, "baseline", schema=_SCHEMA, hint=make)
+    return typed.load(Baseline, path, "baseline", schema=_SCHEMA, hint=make)
 
 
 def document(baseline: Baseline) -> dict[str, Any]:

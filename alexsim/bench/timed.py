@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from alexsim.bench.records import Timed
+from alexsim.bench.verdicts import Timed
 from alexsim.data import builtin
 from alexsim.data.images import Crop, load_crops
 from alexsim.execute.aten.norm import norm_forward, norm_grad_input
@@ -31,10 +31,10 @@ from alexsim.interchange.module import plain_module
 from alexsim.machine.machine import load_machine
 from alexsim.network.layers import LocalResponseNorm, MaxPool
 from alexsim.network.network import Network, Part
+from alexsim.plan.plan import OpKind, Plan
 from alexsim.plan.planner import plan
-from alexsim.plan.records import OpKind, Plan
 from alexsim.plan.spec import PlanSpec
-from alexsim.profile.records import ratio
+from alexsim.profile.step_profile import ratio
 from alexsim.simulate.simulator import on_machine
 
 Run = Callable[[], object]

@@ -41,9 +41,9 @@ def calibrate(options: CalibrateOptions) -> None:
 
     Example: alexsim check calibrate --check 32,128 --rounds 10
     """
+    from alexsim.documents.calibration import calibration_document
     from alexsim.network.editions import load_network
     from alexsim.report.calibration import calibration_tables
-    from alexsim.report.documents.calibration import calibration_document
     from alexsim.simulate.costs.measured import default_path, machine_of, write
 
     batches, output, rounds = options.batches, options.output, options.rounds

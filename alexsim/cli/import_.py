@@ -51,7 +51,7 @@ def import_(options: ImportOptions) -> None:
 
     Example: alexsim model import bvlc_alexnet.caffemodel caffe.safetensors --net alexnet-caffe
     """
-    from alexsim.report.documents.interchange import import_document
+    from alexsim.documents.interchange import import_document
     from alexsim.report.interchange import conversion_text
 
     out, net, mean = options.out, options.net, options.mean

@@ -48,8 +48,8 @@ def kernels(options: KernelsOptions) -> None:
     arch = options.arch
     if find_spec("triton") is None:
         raise AlexsimError("Triton is not installed: pip install 'alexsim[triton]'")
+    from alexsim.documents.calibration import kernels_document
     from alexsim.profile.kernels import compile_kernels
-    from alexsim.report.documents.calibration import kernels_document
     from alexsim.report.kernels import kernels_table
 
     with shared.counting(f"compiling for sm_{arch}", 100) as done:

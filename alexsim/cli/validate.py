@@ -52,7 +52,7 @@ def validate(context: typer.Context, options: ValidateOptions) -> None:
     """
     from operator import attrgetter
 
-    from alexsim.report.documents.validation import validation_document
+    from alexsim.documents.validation import validation_document
     from alexsim.report.validation import predictions_csv, validation_tables
     from alexsim.simulate import judging, validation
     from alexsim.simulate.costs.correction import correction_text, load_correction

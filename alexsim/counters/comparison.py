@@ -12,7 +12,7 @@ from alexsim.counters.readings import Counter, Reading
 from alexsim.counters.reconcile import Account, forward_account, training_account
 from alexsim.counters.tools import COUNTERS
 from alexsim.network.network import Network
-from alexsim.plan.records import OpKind
+from alexsim.plan.plan import OpKind
 from alexsim.plan.tables import FlopTable, without_formula
 
 

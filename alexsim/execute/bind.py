@@ -14,7 +14,7 @@ from alexsim.execute.random import dropout_keep
 from alexsim.network.layers import Dropout
 from alexsim.network.network import Part
 from alexsim.network.update_rules import UPDATES
-from alexsim.plan.records import Op, OpKind, Plan
+from alexsim.plan.plan import Op, OpKind, Plan
 
 Tensor = torch.Tensor
 

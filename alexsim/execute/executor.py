@@ -20,7 +20,7 @@ from alexsim.execute.transport import InProcess, Transport
 from alexsim.network.network import Part, letter
 from alexsim.network.update_rules import is_state
 from alexsim.plan.placement import activation, parameter
-from alexsim.plan.records import Plan
+from alexsim.plan.plan import Plan
 from alexsim.trace import Trace
 
 

@@ -10,7 +10,6 @@ from typing import Annotated, Any, cast
 
 from annotated_types import Ge
 
-from alexsim.documents import Named
 from alexsim.errors import ProfileError, known_as, unknown
 from alexsim.machine.device import Device, device_names, load_device
 from alexsim.machine.sheet import (
@@ -26,6 +25,7 @@ from alexsim.machine.sheet import (
     numbers,
     read_sheet,
 )
+from alexsim.typed import Named
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from alexsim.network.network import INPUT, Part, letter
 from alexsim.network.views import Read
 from alexsim.plan.exchanges import Collective, Exchange
 from alexsim.plan.placement import Placement, activation, elements
-from alexsim.plan.records import OpKind, Queue
+from alexsim.plan.plan import OpKind, Queue
 
 
 class _Crossing(NamedTuple):

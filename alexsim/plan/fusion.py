@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from alexsim.network.network import Network, Part
 from alexsim.network.views import Read
 from alexsim.plan.backends import BACKENDS, Asked, meets_rows, read_as_rows
-from alexsim.plan.records import OpKind
+from alexsim.plan.plan import OpKind
 from alexsim.plan.spec import PlanSpec
 
 

@@ -16,7 +16,7 @@ from alexsim.plan.crossings import Crossings
 from alexsim.plan.exchanges import Exchange
 from alexsim.plan.fusion import Fusion, fusions
 from alexsim.plan.placement import elements, parameter
-from alexsim.plan.records import Operands, OpKind
+from alexsim.plan.plan import Operands, OpKind
 
 _OF_BOTH = (OpKind.FORWARD, OpKind.GRAD_INPUT, OpKind.GRAD_WEIGHT)
 """Ops that one kernel may do for two layers."""

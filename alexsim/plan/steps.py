@@ -16,7 +16,7 @@ from alexsim.network.network import Part
 from alexsim.network.update_rules import RULES, UPDATES
 from alexsim.plan.gradients import Gradients
 from alexsim.plan.placement import elements
-from alexsim.plan.records import OpKind
+from alexsim.plan.plan import OpKind
 
 
 @dataclass(slots=True, kw_only=True)

@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from alexsim.plan.records import PASS_OF, Op, OpKind, Plan, waited_for
+from alexsim.plan.plan import PASS_OF, Op, OpKind, Plan, waited_for
 from alexsim.plan.tables import memory_table
-from alexsim.profile.records import (
+from alexsim.profile.step_profile import (
     Ceilings,
     LayerCount,
     LayerProfile,
@@ -17,7 +17,7 @@ from alexsim.profile.records import (
     PassProfile,
     spread,
 )
-from alexsim.simulate.records import Simulation
+from alexsim.simulate.simulation import Simulation
 from alexsim.trace import Trace
 
 PASSES = ("forward", "grad_input", "grad_weight", "update")

@@ -18,12 +18,12 @@ from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.network.network import Network
 from alexsim.plan.choices import Policy, Schedule
+from alexsim.plan.plan import OpKind, Plan
 from alexsim.plan.planner import plan
-from alexsim.plan.records import OpKind, Plan
 from alexsim.profile.microbench import METHOD, rates
-from alexsim.profile.records import quantile
+from alexsim.profile.step_profile import quantile
 from alexsim.simulate.costs.measured import REST, Calibration, Rate, signature
-from alexsim.simulate.records import NINE_IN_TEN, Simulation
+from alexsim.simulate.simulation import NINE_IN_TEN, Simulation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,11 +24,11 @@ from alexsim.execute.choices import Device, Precision
 from alexsim.execute.context import Choices, Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.network.counts import FLOAT_BYTES
-from alexsim.plan.records import Plan
+from alexsim.plan.plan import Plan
 from alexsim.profile.breakdown import layers_of, rounds_of, transfers_s
 from alexsim.profile.nvml import Sample, Sampler, Telemetry
-from alexsim.profile.records import Ceilings, Held, StepProfile, Timing, ratio, spread
-from alexsim.simulate.records import Simulation
+from alexsim.profile.step_profile import Ceilings, Held, StepProfile, Timing, ratio, spread
+from alexsim.simulate.simulation import Simulation
 from alexsim.trace import Span, Trace
 
 _STILL = Hyperparameters(weight_rate=1e-20, bias_rate=1e-20)

@@ -20,8 +20,8 @@ from alexsim.machine.machine import (
 from alexsim.network.editions import load_network
 from alexsim.network.update_rules import OPTIMIZERS
 from alexsim.plan.choices import PARTITIONS, POLICIES, SCHEDULES, TRANSPORTS
+from alexsim.simulate.costs.cost import PRECISIONS
 from alexsim.simulate.costs.libraries import load_library
-from alexsim.simulate.costs.records import PRECISIONS
 from alexsim.simulate.pareto import Point
 from alexsim.simulate.sweep import AXES, number, point_of, whole
 

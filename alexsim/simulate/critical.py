@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from alexsim.simulate.engine import Times
-from alexsim.simulate.records import NINE_IN_TEN, DeviceTimes, Interval
+from alexsim.simulate.simulation import NINE_IN_TEN, DeviceTimes, Interval
 from alexsim.simulate.tasks import TaskList
 from alexsim.trace import Span
 

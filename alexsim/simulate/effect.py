@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from alexsim.errors import AlexsimError
-from alexsim.simulate.records import Simulation
+from alexsim.simulate.simulation import Simulation
 
 
 def without_effect(result: Simulation, others: Mapping[str, Callable[[], Simulation]]) -> str:

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from alexsim.simulate.costs.correction import Correction, prior_width
-from alexsim.simulate.costs.records import Cost
-from alexsim.simulate.records import NINE_IN_TEN
+from alexsim.simulate.costs.cost import Cost
+from alexsim.simulate.simulation import NINE_IN_TEN
 
 _STEPS = 12
 _OUTLIER = 2.0

@@ -6,8 +6,8 @@ import math
 
 from alexsim.machine.machine import Machine
 from alexsim.network.network import square_side
-from alexsim.plan.records import Plan
-from alexsim.simulate.records import ILSVRC_IMAGES, DataPathTimes
+from alexsim.plan.plan import Plan
+from alexsim.simulate.simulation import ILSVRC_IMAGES, DataPathTimes
 
 _SIDE = 256
 JPEG_BYTES = 27 * 1000**3 / ILSVRC_IMAGES

@@ -13,7 +13,6 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from alexsim.documents import read
 from alexsim.errors import ProfileError
 from alexsim.machine.sheet import find
 from alexsim.network.editions import load_network
@@ -25,7 +24,8 @@ from alexsim.network.layers import (
     SoftmaxCrossEntropy,
 )
 from alexsim.network.network import Network
-from alexsim.simulate.costs.records import Precision
+from alexsim.simulate.costs.cost import Precision
+from alexsim.typed import read
 
 COLUMNS = (
     "id", "network", "variant", "layer", "gpu", "n_gpus", "parallelism", "interconnect",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from alexsim.machine.machine import Machine, changed
 from alexsim.simulate.costs.correction import Correction
-from alexsim.simulate.records import Simulation
+from alexsim.simulate.simulation import Simulation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

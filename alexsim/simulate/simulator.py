@@ -9,15 +9,15 @@ from functools import lru_cache
 from alexsim.errors import PlanError
 from alexsim.machine.machine import Machine, load_machine
 from alexsim.plan.choices import TransportName
+from alexsim.plan.plan import Plan
 from alexsim.plan.planner import plan as make_plan
 from alexsim.plan.planner import representative
-from alexsim.plan.records import Plan
 from alexsim.plan.spec import PlanSpec
 from alexsim.simulate.costs.correction import load_correction
 from alexsim.simulate.costs.libraries import load_library
 from alexsim.simulate.engine import run
 from alexsim.simulate.host import data_path_times
-from alexsim.simulate.records import Simulation
+from alexsim.simulate.simulation import Simulation
 from alexsim.simulate.summary import Run, summarise
 from alexsim.simulate.tasks import DataPath, TaskList, Timer
 from alexsim.trace import Trace

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import takewhile
 
-from alexsim.plan.records import PASS_OF, Op, OpKind, Plan
+from alexsim.plan.plan import PASS_OF, Op, OpKind, Plan
 from alexsim.simulate.costs.gemm import peak_flop_per_s
 from alexsim.simulate.critical import critical_path, interval
 from alexsim.simulate.engine import Times
-from alexsim.simulate.records import (
+from alexsim.simulate.simulation import (
     DataPathTimes,
     DeviceTimes,
     ExchangeTimes,

@@ -16,10 +16,10 @@ from alexsim.network.update_rules import Optimizer
 from alexsim.plan.choices import Partition, Policy, Schedule, TransportName
 from alexsim.plan.spec import PlanSpec
 from alexsim.simulate.costs.correction import correction_of
+from alexsim.simulate.costs.cost import Precision
 from alexsim.simulate.costs.libraries import load_library, load_library_for
-from alexsim.simulate.costs.records import Precision
 from alexsim.simulate.pareto import Point, with_pareto
-from alexsim.simulate.records import Simulation
+from alexsim.simulate.simulation import Simulation
 from alexsim.simulate.simulator import default_library, simulate_network
 from alexsim.simulate.tasks import DataPath, Timer
 from alexsim.units import parse_bytes

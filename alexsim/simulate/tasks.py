@@ -11,12 +11,12 @@ from alexsim.network.counts import FLOAT_BYTES
 from alexsim.network.network import Part
 from alexsim.plan.backends.aten import done_flop
 from alexsim.plan.exchanges import Collective, Exchange
-from alexsim.plan.records import Op, OpKind, Plan
+from alexsim.plan.plan import Op, OpKind, Plan
 from alexsim.simulate import paths
 from alexsim.simulate.costs.correction import Correction
+from alexsim.simulate.costs.cost import Cost, Precision, Work
 from alexsim.simulate.costs.libraries import Library
 from alexsim.simulate.costs.measured import REST, Calibration, signature
-from alexsim.simulate.costs.records import Cost, Precision, Work
 from alexsim.simulate.engine import Task
 from alexsim.simulate.host import data_path_times
 from alexsim.trace import Activity, Span

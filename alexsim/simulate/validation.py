@@ -17,13 +17,13 @@ from alexsim.machine.device import load_device
 from alexsim.machine.machine import Machine, load_link, load_machine
 from alexsim.network import counts
 from alexsim.plan.choices import Partition
-from alexsim.plan.records import OpKind
+from alexsim.plan.plan import OpKind
 from alexsim.plan.spec import PlanSpec
 from alexsim.simulate.costs.correction import UNFITTED, Correction
+from alexsim.simulate.costs.cost import Cost, Work
 from alexsim.simulate.costs.libraries import load_library
-from alexsim.simulate.costs.records import Cost, Work
-from alexsim.simulate.records import ILSVRC_EPOCHS, ILSVRC_IMAGES, NINE_IN_TEN
 from alexsim.simulate.rows import Case, Excluded, Row, case_of, read_rows
+from alexsim.simulate.simulation import ILSVRC_EPOCHS, ILSVRC_IMAGES, NINE_IN_TEN
 from alexsim.simulate.simulator import simulate_network
 from alexsim.simulate.tasks import DataPath, Timer
 

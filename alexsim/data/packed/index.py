@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexsim.data.packed.disk import sha256_of
-from alexsim.data.packed.records import (
+from alexsim.data.packed.pack_index import (
     INDEX,
     MEMBER,
     MEMBERS,
@@ -29,9 +29,9 @@ from alexsim.data.packed.records import (
 from alexsim.data.packed.shard import Sums
 from alexsim.data.sources.listing import Listing
 from alexsim.data.statistics import Statistics, from_sums
-from alexsim.documents import load
 from alexsim.errors import DataError
 from alexsim.files import write_whole
+from alexsim.typed import load
 
 STATISTICS = "statistics.npz"
 _FORMAT = "WebDataset: tars of <key>.cls and <key>.jpg"

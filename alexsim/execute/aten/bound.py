@@ -15,7 +15,7 @@ from alexsim.network.layers import (
     SpatialResponseNorm,
 )
 from alexsim.network.network import Part
-from alexsim.plan.records import Op, Plan
+from alexsim.plan.plan import Op, Plan
 
 Tensor = torch.Tensor
 

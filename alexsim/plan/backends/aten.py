@@ -33,7 +33,7 @@ from alexsim.network.layers import (
 )
 from alexsim.network.network import Part
 from alexsim.plan.backends.base import Asked, Choice, Passes
-from alexsim.plan.records import Algorithm, Op, OpKind
+from alexsim.plan.plan import Algorithm, Op, OpKind
 from alexsim.units import MIB
 
 _CONVOLUTION_BYTES = 16 * MIB

@@ -10,7 +10,7 @@ from alexsim.network.network import Network, Part
 from alexsim.network.update_rules import Optimizer
 from alexsim.network.views import Read
 from alexsim.plan.choices import Policy
-from alexsim.plan.records import Algorithm, OpKind
+from alexsim.plan.plan import Algorithm, OpKind
 
 Passes = Literal["none", "forward", "forward and backward"]
 """Passes in which one kernel does two layers."""

@@ -13,9 +13,8 @@ from math import ceil
 from alexsim.machine.device import Device
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.plan.buffers import partial_sum_copies
-from alexsim.plan.records import OpKind
-from alexsim.simulate.costs.gemm import issue_bound
-from alexsim.simulate.costs.records import (
+from alexsim.plan.plan import OpKind
+from alexsim.simulate.costs.cost import (
     LAUNCH_S,
     ConvolutionShape,
     Cost,
@@ -23,6 +22,7 @@ from alexsim.simulate.costs.records import (
     convolution_shape,
     memory_bound,
 )
+from alexsim.simulate.costs.gemm import issue_bound
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,9 +20,8 @@ from math import ceil, log2
 
 from alexsim.machine.device import Device
 from alexsim.network.counts import FLOAT_BYTES
-from alexsim.plan.records import OpKind
-from alexsim.simulate.costs.gemm import gemm, tensor_speedup
-from alexsim.simulate.costs.records import (
+from alexsim.plan.plan import OpKind
+from alexsim.simulate.costs.cost import (
     LAUNCH_S,
     ConvolutionShape,
     Cost,
@@ -31,6 +30,7 @@ from alexsim.simulate.costs.records import (
     Work,
     convolution_shape,
 )
+from alexsim.simulate.costs.gemm import gemm, tensor_speedup
 
 VERSIONS = ("v1", "v2", "v3", "v4", "v5", "v5.1", "v6", "v7", "v8")
 _FFT_FROM, _TILES_FROM, _FUSED_FROM, _WINOGRAD_FROM = 2, 3, 4, 5

@@ -8,9 +8,9 @@ from alexsim.machine.device import Device
 from alexsim.network import counts
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.network.layers import FullyConnected
-from alexsim.plan.records import OpKind
+from alexsim.plan.plan import OpKind
+from alexsim.simulate.costs.cost import Cost, Precision, Work, bytes_of, memory_bound
 from alexsim.simulate.costs.gemm import gemm, tensor_speedup
-from alexsim.simulate.costs.records import Cost, Precision, Work, bytes_of, memory_bound
 
 _NORMS = ("LocalResponseNorm", "SpatialResponseNorm")
 _NORM_GRADIENT_PASSES = 9

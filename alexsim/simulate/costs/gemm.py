@@ -18,7 +18,7 @@ from math import ceil, sqrt
 
 from alexsim.machine.device import Architecture, Device
 from alexsim.network.counts import FLOAT_BYTES
-from alexsim.simulate.costs.records import LAUNCH_S, Limit, Precision
+from alexsim.simulate.costs.cost import LAUNCH_S, Limit, Precision
 
 _WARP = 32
 _PROLOGUE = 24

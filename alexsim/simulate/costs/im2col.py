@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from alexsim.machine.device import Device
 from alexsim.network.counts import FLOAT_BYTES
-from alexsim.plan.records import OpKind
+from alexsim.plan.plan import OpKind
+from alexsim.simulate.costs.cost import LAUNCH_S, Cost, Work, convolution_shape, memory_bound
 from alexsim.simulate.costs.gemm import gemm
-from alexsim.simulate.costs.records import LAUNCH_S, Cost, Work, convolution_shape, memory_bound
 
 
 def convolution(device: Device, work: Work, library: str) -> list[Cost]:

@@ -9,11 +9,10 @@ from alexsim.errors import ProfileError, known_as, unknown
 from alexsim.machine.device import Device
 from alexsim.network import counts
 from alexsim.network.layers import Convolution
-from alexsim.plan.records import OpKind
+from alexsim.plan.plan import OpKind
 from alexsim.simulate.costs import cuda_convnet, cudnn, elementwise, im2col
 from alexsim.simulate.costs.correction import UNFITTED, Correction
-from alexsim.simulate.costs.gemm import peak_flop_per_s, tensor_speedup
-from alexsim.simulate.costs.records import (
+from alexsim.simulate.costs.cost import (
     LAUNCH_S,
     Cost,
     Limit,
@@ -23,6 +22,7 @@ from alexsim.simulate.costs.records import (
     convolution_shape,
     memory_bound,
 )
+from alexsim.simulate.costs.gemm import peak_flop_per_s, tensor_speedup
 
 _PRODUCTS = (OpKind.FORWARD, OpKind.GRAD_INPUT, OpKind.GRAD_WEIGHT)
 

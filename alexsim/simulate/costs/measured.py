@@ -15,15 +15,15 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt, Lt, MinLen
 
-from alexsim.documents import load
 from alexsim.errors import ProfileError
 from alexsim.machine.device import load_device
 from alexsim.machine.machine import Machine, load_machine
 from alexsim.machine.sheet import Quantity
 from alexsim.network.layers import Pool
 from alexsim.network.network import Part
-from alexsim.plan.records import Op, OpKind
+from alexsim.plan.plan import Op, OpKind
 from alexsim.strict_json import json_text
+from alexsim.typed import load
 
 SCHEMA = 2
 REST = "rest"
