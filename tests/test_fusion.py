@@ -48,7 +48,7 @@ from alexsim.simulate.costs.correction import UNFITTED
 from alexsim.simulate.costs.libraries import load_library
 from alexsim.simulate.costs.measured import machine_of, read
 from alexsim.simulate.simulator import on_machine, planned, simulate_network
-from alexsim.simulate.tasks import Timer
+from alexsim.simulate.timer import Timer
 
 PRODUCTS_2012 = {
     "conv2": "relu2", "conv3": "relu3", "conv4": "relu4", "fc6": "relu6", "fc7": "relu7",

@@ -32,7 +32,7 @@ from alexsim.simulate.costs.correction import load_correction
 from alexsim.simulate.costs.libraries import load_library
 from alexsim.simulate.simulation import Simulation
 from alexsim.simulate.simulator import default_library, simulate
-from alexsim.simulate.tasks import Timer
+from alexsim.simulate.timer import Timer
 from alexsim.strict_json import json_text
 from alexsim.typed import read
 

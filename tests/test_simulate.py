@@ -23,7 +23,7 @@ from alexsim.simulate.costs.libraries import load_library
 from alexsim.simulate.paths import all_reduce_s, between, from_host, to_host
 from alexsim.simulate.simulation import Simulation
 from alexsim.simulate.simulator import simulate_network
-from alexsim.simulate.tasks import DataPath, Timer
+from alexsim.simulate.timer import DataPath, Timer
 
 ALEXNET = load_network("alexnet-2012")
 PAIR = load_machine("gtx580x2")

@@ -33,7 +33,8 @@ from alexsim.simulate.engine import Task, run
 from alexsim.simulate.paths import all_gather_s, all_reduce_s, between, from_host, to_host
 from alexsim.simulate.simulation import Simulation
 from alexsim.simulate.simulator import default_library, simulate_network
-from alexsim.simulate.tasks import DataPath, TaskList, Timer
+from alexsim.simulate.tasks import TaskList
+from alexsim.simulate.timer import DataPath, Timer
 
 LAWS = settings(deadline=None, derandomize=True, max_examples=60)
 ROUND = 1 + 1e-9

@@ -18,7 +18,7 @@ from alexsim.simulate.costs.libraries import load_library
 from alexsim.simulate.costs.measured import REST, Calibration, Rate, machine_of, signature
 from alexsim.simulate.simulation import Simulation
 from alexsim.simulate.simulator import simulate
-from alexsim.simulate.tasks import Timer
+from alexsim.simulate.timer import Timer
 
 OP_S, COPY_S, REST_S = 3e-3, 1e-3, 2e-3
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from alexsim.bench import store
-from alexsim.data.packed import records as packed
+from alexsim.data.packed import pack_index as packed
 from alexsim.data.packed.index import read_index
 from alexsim.data.sources.listing import ImageClass, Skipped
 from alexsim.errors import AlexsimError, DataError, ProfileError, RunError

@@ -30,7 +30,8 @@ from alexsim.execute.executor import Executor
 from alexsim.interchange.module import plain_module
 from alexsim.machine.machine import load_machine
 from alexsim.network.layers import LocalResponseNorm, MaxPool
-from alexsim.network.network import Network, Part
+from alexsim.network.network import Network
+from alexsim.network.part import Part
 from alexsim.plan.plan import OpKind, Plan
 from alexsim.plan.planner import plan
 from alexsim.plan.spec import PlanSpec

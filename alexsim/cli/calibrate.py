@@ -73,7 +73,7 @@ def calibrate(options: CalibrateOptions) -> None:
     from alexsim.simulate.costs.correction import UNFITTED
     from alexsim.simulate.costs.libraries import load_library
     from alexsim.simulate.simulator import simulate
-    from alexsim.simulate.tasks import Timer
+    from alexsim.simulate.timer import Timer
 
     cores = options.threads or os.cpu_count() or 1
     torch.set_num_threads(cores)

@@ -64,7 +64,7 @@ def import_(options: ImportOptions) -> None:
     from alexsim.interchange.convert import imported
     from alexsim.interchange.mean import mean_of
     from alexsim.network.editions import load_network
-    from alexsim.network.network import square_side
+    from alexsim.network.part import square_side
     from alexsim.network.variants import without_head
     from alexsim.train.weights import Weights, save_weights
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from alexsim.simulate.costs.cost import Precision
     from alexsim.simulate.sensitivity import Sensitivity
     from alexsim.simulate.simulation import Simulation
-    from alexsim.simulate.tasks import Timer
+    from alexsim.simulate.timer import Timer
 
 
 def simulate(options: SimulateOptions) -> None:
@@ -48,7 +48,7 @@ def simulate(options: SimulateOptions) -> None:
     from alexsim.simulate.costs.libraries import load_library_for
     from alexsim.simulate.simulation import ILSVRC_EPOCHS
     from alexsim.simulate.simulator import planned, simulate_network
-    from alexsim.simulate.tasks import Timer
+    from alexsim.simulate.timer import Timer
 
     recipe = load_recipe(options.recipe) if options.recipe else None
     epochs = options.epochs or (recipe.epochs if recipe else ILSVRC_EPOCHS)

@@ -11,7 +11,7 @@ from alexsim.cli.plan_options import RecipeRuleOptions, SplitOptions, WhatIfOpti
 from alexsim.plan.choices import TransportName
 from alexsim.simulate.costs.cost import Precision
 from alexsim.simulate.simulation import ILSVRC_IMAGES
-from alexsim.simulate.tasks import DataPath
+from alexsim.simulate.timer import DataPath
 
 
 @dataclass(frozen=True, kw_only=True)

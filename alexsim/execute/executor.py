@@ -17,7 +17,7 @@ from alexsim.execute.random import normal
 from alexsim.execute.runner import DeviceRunner
 from alexsim.execute.stored import rows_before, stored_parameters
 from alexsim.execute.transport import InProcess, Transport
-from alexsim.network.network import Part, letter
+from alexsim.network.part import Part, letter
 from alexsim.network.update_rules import is_state
 from alexsim.plan.placement import activation, parameter
 from alexsim.plan.plan import Plan

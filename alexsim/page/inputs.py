@@ -15,7 +15,7 @@ from alexsim.errors import RunError
 from alexsim.machine.defaults import MACHINE
 from alexsim.network.editions import load_network
 from alexsim.network.layers import Convolution
-from alexsim.network.network import letter
+from alexsim.network.part import letter
 from alexsim.network.update_rules import Optimizer
 from alexsim.page.earlier import complete
 from alexsim.plan.choices import Partition, Policy, Schedule

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from alexsim.network import counts
 from alexsim.network.counts import FLOAT_BYTES, Count
 from alexsim.network.layers import FullyConnected, Role, SoftmaxCrossEntropy
-from alexsim.network.network import INPUT, Part, letter
+from alexsim.network.part import INPUT, Part, letter
 from alexsim.network.update_rules import RULES
 from alexsim.network.views import Read
 from alexsim.plan.crossings import Crossings

@@ -10,7 +10,8 @@ from typing import Literal
 
 from alexsim.network.counts import FLOAT_BYTES, Count
 from alexsim.network.layers import Shape
-from alexsim.network.network import Network, Part
+from alexsim.network.network import Network
+from alexsim.network.part import Part
 from alexsim.plan.choices import TransportName
 from alexsim.plan.exchanges import Collective, Exchange
 from alexsim.plan.spec import PlanSpec
@@ -22,8 +23,6 @@ Algorithm = Literal["", "direct", "winograd"]
 there is nothing to choose."""
 Operands = Mapping[str, tuple[str, ...]]
 """Role -> buffers."""
-
-
 _NOTHING = Count()
 
 

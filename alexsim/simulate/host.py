@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Any
 
 from alexsim.machine.machine import Machine
-from alexsim.network.network import square_side
+from alexsim.network.part import square_side
 from alexsim.plan.plan import Plan
 from alexsim.simulate.simulation import ILSVRC_IMAGES, DataPathTimes
+from alexsim.trace import Activity, Span
 
 _SIDE = 256
 JPEG_BYTES = 27 * 1000**3 / ILSVRC_IMAGES
@@ -17,6 +20,26 @@ HEADER_BYTES = 620
 DECODE_PER_FILE, CROP_PER_IMAGE = 0.18, 0.07
 """Shares of the cost of a 256 x 256 JPEG, and of its 224 x 224 crop, that any picture costs; the
 rest goes with its pixels. Measured: docs/data.md, "By size"."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Auxiliary:
+    """A task that is no op: a stage of a host's data path, or a message on its way."""
+
+    id: str
+    device: str
+    activity: Activity
+    exchange: str = ""
+
+    def span(self, **when: Any) -> Span:
+        """As ``Op.span``."""
+        return Span(
+            op_id=self.id,
+            activity=self.activity,
+            exchange=self.exchange,
+            device=self.device,
+            **when,
+        )
 
 
 def data_path_times(machine: Machine, plan: Plan) -> DataPathTimes:

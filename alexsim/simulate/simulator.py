@@ -19,7 +19,8 @@ from alexsim.simulate.engine import run
 from alexsim.simulate.host import data_path_times
 from alexsim.simulate.simulation import Simulation
 from alexsim.simulate.summary import Run, summarise
-from alexsim.simulate.tasks import DataPath, TaskList, Timer
+from alexsim.simulate.tasks import TaskList
+from alexsim.simulate.timer import DataPath, Timer
 from alexsim.trace import Trace
 
 _NETWORK = "10gbe"

@@ -21,7 +21,7 @@ from alexsim.simulate.costs.libraries import load_library, load_library_for
 from alexsim.simulate.pareto import Point, with_pareto
 from alexsim.simulate.simulation import Simulation
 from alexsim.simulate.simulator import default_library, simulate_network
-from alexsim.simulate.tasks import DataPath, Timer
+from alexsim.simulate.timer import DataPath, Timer
 from alexsim.units import parse_bytes
 
 AXES = (

@@ -4,68 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, Literal
 
-from alexsim.machine.machine import Machine
 from alexsim.network.counts import FLOAT_BYTES
-from alexsim.network.network import Part
+from alexsim.network.part import Part
 from alexsim.plan.backends.aten import done_flop
 from alexsim.plan.exchanges import Collective, Exchange
 from alexsim.plan.plan import Op, OpKind, Plan
 from alexsim.simulate import paths
-from alexsim.simulate.costs.correction import Correction
-from alexsim.simulate.costs.cost import Cost, Precision, Work
-from alexsim.simulate.costs.libraries import Library
-from alexsim.simulate.costs.measured import REST, Calibration, signature
+from alexsim.simulate.costs.cost import Cost, Work
+from alexsim.simulate.costs.measured import REST, signature
 from alexsim.simulate.engine import Task
-from alexsim.simulate.host import data_path_times
-from alexsim.trace import Activity, Span
+from alexsim.simulate.host import Auxiliary, data_path_times
+from alexsim.simulate.timer import DataPath, Timer
 
 CORES = ("cores",)
 BARRIER_S = 3e-5
 """Host threads that synchronise their devices and wait for each other: tens of microseconds."""
-
-DataPath = Literal["jpeg", "none"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timer:
-    """Times ops: a library's cost model on a device, corrected by what was fitted."""
-
-    machine: Machine
-    library: Library
-    correction: Correction
-    precision: Precision = "fp32"
-    calibration: Calibration | None = None
-    """Measurements of this machine, which take the place of every model."""
-
-    def costs(self, work: Work) -> list[Cost]:
-        """Pieces of an op's time, corrected."""
-        device, correction = self.machine.device, self.correction
-        return [
-            cost.lasting(correction.time(cost))
-            for cost in self.library.costs(device, work, self.precision, correction)
-        ]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Auxiliary:
-    """A task that is no op: a stage of a host's data path, or a message on its way."""
-
-    id: str
-    device: str
-    activity: Activity
-    exchange: str = ""
-
-    def span(self, **when: Any) -> Span:
-        """As ``Op.span``."""
-        return Span(
-            op_id=self.id,
-            activity=self.activity,
-            exchange=self.exchange,
-            device=self.device,
-            **when,
-        )
 
 
 @dataclass(slots=True, kw_only=True)

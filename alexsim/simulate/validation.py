@@ -25,7 +25,7 @@ from alexsim.simulate.costs.libraries import load_library
 from alexsim.simulate.rows import Case, Excluded, Row, case_of, read_rows
 from alexsim.simulate.simulation import ILSVRC_EPOCHS, ILSVRC_IMAGES, NINE_IN_TEN
 from alexsim.simulate.simulator import simulate_network
-from alexsim.simulate.tasks import DataPath, Timer
+from alexsim.simulate.timer import DataPath, Timer
 
 _NOISE = {"A": 0.07, "B": 0.10, "C": 0.25, "": 0.25}
 """Relative scatter expected of figures by trust: the same code on the same card varies so much."""

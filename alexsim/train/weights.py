@@ -18,7 +18,8 @@ from alexsim.data.statistics import Floats
 from alexsim.errors import RunError
 from alexsim.files import unfinished
 from alexsim.network.editions import load_network
-from alexsim.network.network import Network, letter
+from alexsim.network.network import Network
+from alexsim.network.part import letter
 from alexsim.network.update_rules import is_state
 from alexsim.train.checkpoint import RunDirectory
 from alexsim.typed import Named, parse, read

@@ -14,7 +14,7 @@ from alexsim.network.layers import (
     LocalResponseNorm,
     SpatialResponseNorm,
 )
-from alexsim.network.network import Part
+from alexsim.network.part import Part
 from alexsim.plan.plan import Op, Plan
 
 Tensor = torch.Tensor

@@ -31,7 +31,7 @@ from alexsim.network.layers import (
     SpatialResponseNorm,
     pair,
 )
-from alexsim.network.network import Part
+from alexsim.network.part import Part
 from alexsim.plan.backends.base import Asked, Choice, Passes
 from alexsim.plan.plan import Algorithm, Op, OpKind
 from alexsim.units import MIB

@@ -13,7 +13,7 @@ from alexsim.network.layers import (
     SpatialResponseNorm,
     pair,
 )
-from alexsim.network.network import Part
+from alexsim.network.part import Part
 from alexsim.plan.backends.aten import Aten
 from alexsim.plan.backends.base import Asked, Choice, Passes
 from alexsim.plan.plan import COMPUTED, OpKind

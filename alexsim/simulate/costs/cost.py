@@ -10,7 +10,7 @@ from alexsim.machine.device import Device
 from alexsim.network import counts
 from alexsim.network.counts import FLOAT_BYTES, Count
 from alexsim.network.layers import Convolution, pair
-from alexsim.network.network import Part
+from alexsim.network.part import Part
 from alexsim.plan.plan import OpKind
 
 Precision = Literal["fp32", "tf32", "fp16"]

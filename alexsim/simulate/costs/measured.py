@@ -20,7 +20,7 @@ from alexsim.machine.device import load_device
 from alexsim.machine.machine import Machine, load_machine
 from alexsim.machine.sheet import Quantity
 from alexsim.network.layers import Pool
-from alexsim.network.network import Part
+from alexsim.network.part import Part
 from alexsim.plan.plan import Op, OpKind
 from alexsim.strict_json import json_text
 from alexsim.typed import load
