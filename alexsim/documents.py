@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _Record = TypeVar("_Record")
 
+READING = "reading"
+"""The validation's context: what is no table here is amiss, not a record to take values from."""
 _TYPES = {
     "string_type": "a text",
     "int_type": "a whole number",
@@ -148,7 +150,8 @@ def read(
         # Strict where JSON is: a list is a tuple there, a table a record, but no text a number.
         return parse(kind, json.dumps(table, default=_no_json), where, error)
     with _named(where, error):
-        return cast(_Record, _adapter(cast(Any, kind)).validate_python(_tuples(table), strict=True))
+        adapter = _adapter(cast(Any, kind))
+        return cast(_Record, adapter.validate_python(_tuples(table), strict=True, context=READING))
 
 
 def parse(
@@ -248,5 +251,5 @@ def _wanted(error: ErrorDetails) -> str:
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    text = repr(list(value) if isinstance(value, tuple) else value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -2,8 +2,10 @@
 
 Opens each page in headless Chromium with the network off, in both colour schemes, on a desktop, on
 phones and for print, and fails if a page takes 2 s to draw, asks for anything, raises an error, is
-wider than its window, or has letters under 11 pixels. ``--shots DIR`` keeps the pictures. It speaks
-the DevTools protocol over two pipes: nothing but the standard library and the browser is needed.
+wider than its window, has letters under 11 pixels, or a figure that is empty, has the other
+scheme's colours, says nothing where the mouse is, cannot be filtered or zoomed. ``--shots DIR``
+keeps the pictures. It speaks the DevTools protocol over two pipes: nothing but the standard library
+and the browser is needed.
 """
 
 from __future__ import annotations
@@ -24,12 +26,62 @@ DRAWN_WITHIN_S = 2.0
 LEAST_LETTER_PX = 11.0
 WINDOWS = {"desktop": 1280, "phone": 360, "narrow": 320}
 
-# The smallest letters of any picture, on the screen: their size times how far it is scaled.
-LETTERS = """Math.min(...[...document.querySelectorAll("svg[role=img] text")].map((text) => {
-  const drawing = text.ownerSVGElement;
-  const scale = drawing.getBoundingClientRect().width / drawing.viewBox.baseVal.width;
-  return parseFloat(getComputedStyle(text).fontSize) * scale;
-}))"""
+# The smallest letters of any figure, on the screen: their size times how far it is scaled.
+LETTERS = """Math.min(...[...document.querySelectorAll(".plot svg text")]
+  .filter((text) => text.textContent && text.getBBox().width).map((text) => {
+    const { a, b } = text.getScreenCTM();
+    return parseFloat(getComputedStyle(text).fontSize) * Math.hypot(a, b);
+  }).filter((size) => size))"""
+# Every figure, once it has been drawn: what is amiss with it.
+FIGURES = """(async () => {
+  const amiss = [];
+  const places = [...document.querySelectorAll(".plot")];
+  for (let tries = 0; places.some((p) => !("drawn" in p.dataset)) && tries < 100; tries++) {
+    await new Promise((done) => setTimeout(done, 50));
+  }
+  for (const place of places) {
+    if (!("drawn" in place.dataset)) { amiss.push(`${place.id} is not drawn`); continue; }
+    const ground = getComputedStyle(document.body).backgroundColor;
+    const paper = place.querySelector(".main-svg").style.background;
+    if (paper !== ground) amiss.push(`${place.id} stands on ${paper}, the page on ${ground}`);
+    const marks = place.querySelectorAll(".point path, path.point, .js-line, .js-fill");
+    if (!marks.length) amiss.push(`${place.id} shows no mark`);
+    const height = place.querySelector(".nsewdrag").getBBox().height;
+    if (height < 30) amiss.push(`${place.id} has a plot of ${height} pixels`);
+    if (place.getBoundingClientRect().right > innerWidth) amiss.push(`${place.id} is cut`);
+  }
+  const place = document.querySelector("#plot-layers-predicted, #plot-layers-side-by-side");
+  const bars = () => place.querySelectorAll(".barlayer .point path").length;
+  const before = bars();
+  Plotly.Fx.hover(place, [{ curveNumber: 0, pointNumber: 0 }]);
+  if (!place.querySelector(".hoverlayer .hovertext")) amiss.push("nothing is said on hovering");
+  Plotly.Fx.unhover(place);
+  await Plotly.restyle(place, { visible: "legendonly" }, [0]);
+  if (bars() >= before) amiss.push("the legend does not filter");
+  await Plotly.restyle(place, { visible: true }, [0]);
+  const buttons = [...place.querySelectorAll(".modebar-btn")].map((b) => b.dataset.title ?? "");
+  if (buttons.some((title) => /cloud|share|edit/i.test(title))) amiss.push(`buttons: ${buttons}`);
+  for (const wanted of ["Zoom in", "Reset axes"]) {
+    if (!buttons.includes(wanted)) amiss.push(`no button ${wanted}`);
+  }
+  return amiss;
+})()"""
+# Zooms a figure, and whether it still is after the window changed.
+ZOOMED = """(async () => {
+  const place = document.querySelector("#plot-layers-predicted, #plot-layers-side-by-side");
+  place.querySelector('[data-title="Zoom in"]').click();
+  await new Promise((done) => setTimeout(done, 500));
+  window.zoomed = place._fullLayout.xaxis.range[1];
+  return true;
+})()"""
+KEPT = """(() => {
+  const place = document.querySelector("#plot-layers-predicted, #plot-layers-side-by-side");
+  const { width, xaxis } = place._fullLayout;
+  const amiss = [];
+  if (Math.abs(xaxis.range[1] / window.zoomed - 1) > 1e-6) amiss.push("the zoom is lost");
+  if (width > 700) amiss.push(`a figure is ${width} pixels wide`);
+  return amiss;
+})()"""
 # Sorts the first sortable table by its last column, and reads it back.
 SORTED = """(() => {
   const table = document.querySelector("table[data-sortable]");
@@ -40,9 +92,10 @@ SORTED = """(() => {
     .filter((value) => value !== undefined).map(Number);
   return [head.getAttribute("aria-sort"), values];
 })()"""
-# Two frames after loading, whatever there was to draw is drawn.
+# Two frames after loading, every figure in the window has been drawn: how many have not.
 DRAWN = """new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(
-  () => done(performance.now() / 1000))))"""
+  () => setTimeout(() => done([...document.querySelectorAll(".plot")].filter((place) =>
+    place.getBoundingClientRect().top < innerHeight && !("drawn" in place.dataset)).length)))))"""
 
 
 class Browser:
@@ -138,6 +191,8 @@ def check(browser: Browser, page: Path, shots: Path | None) -> list[str]:
             wide = browser.value("document.documentElement.scrollWidth")
             if wide > width:
                 wrong.append(f"{where}: is {wide} pixels wide")
+            _unroll(browser, width)
+            wrong += [f"{where}: {what}" for what in browser.value(FIGURES)]
             letters = browser.value(LETTERS)
             if letters < LEAST_LETTER_PX:
                 wrong.append(f"{where}: has letters of {letters:.1f} pixels")
@@ -145,6 +200,11 @@ def check(browser: Browser, page: Path, shots: Path | None) -> list[str]:
             if shots is not None:
                 _shoot(browser, shots / f"{page.stem}-{window}-{scheme}.png")
     _open(browser, page, WINDOWS["desktop"], "light")
+    _unroll(browser, WINDOWS["desktop"])
+    browser.value(ZOOMED)
+    _unroll(browser, 700)
+    resized = [*browser.value(FIGURES), *browser.value(KEPT)]
+    wrong += [f"{page.name}, made narrower: {what}" for what in resized]
     order, values = browser.value(SORTED)
     if order != "descending" or values != sorted(values, reverse=True) or len(values) < 2:
         wrong.append(f"{page.name}: a heading does not sort")
@@ -169,8 +229,20 @@ def _open(browser: Browser, page: Path, width: int, scheme: str) -> float:
     began = time.monotonic()
     browser.call("Page.navigate", url=page.resolve().as_uri())
     browser.wait("Page.loadEventFired")
-    browser.value(DRAWN)
+    while browser.value(DRAWN):
+        pass
     return time.monotonic() - began
+
+
+def _unroll(browser: Browser, width: int) -> None:
+    """A window as high as the page: figures are drawn when they are nearly in view."""
+    settled = "new Promise((done) => setTimeout(() => done(0), 300))"
+    height = browser.value("document.documentElement.scrollHeight")
+    browser.call(
+        "Emulation.setDeviceMetricsOverride",
+        width=width, height=height, deviceScaleFactor=1, mobile=width < 600,
+    )  # fmt: skip
+    browser.value(settled)
 
 
 def _misdeeds(browser: Browser, page: Path) -> list[str]:

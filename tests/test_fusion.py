@@ -42,7 +42,7 @@ from alexsim.plan.records import Category, OpKind, Plan
 from alexsim.plan.spec import PlanSpec
 from alexsim.profile.records import Ceilings
 from alexsim.report.documents.profile import plan_document
-from alexsim.report.page.layers import layer_table
+from alexsim.report.page.steps import layer_table
 from alexsim.report.tables import lent_text
 from alexsim.simulate.costs.correction import UNFITTED
 from alexsim.simulate.costs.libraries import load_library
@@ -304,11 +304,9 @@ def test_a_fused_step_is_predicted_shorter_and_stands_on_a_page() -> None:
     assert found.step_s < on_machine(replace(spec, fusion="none"), machine).step_s
     names = {layer.name for layer in found.layers}
     assert not names & {*PRODUCTS_2012.values(), "pool1"}
-    document = plan_document(
-        planned(spec, machine), found, Ceilings(flop_per_s=1, bytes_per_s=1)
-    ).document()
-    assert document["fused"] == PRODUCTS_2012 | {"norm1": "pool1"}
-    rows = {row[0].text: row[1].text for row in layer_table(document).rows}
+    document = plan_document(planned(spec, machine), found, Ceilings(flop_per_s=1, bytes_per_s=1))
+    assert document.fused == PRODUCTS_2012 | {"norm1": "pool1"}
+    rows = {row[0]: row[1] for row in layer_table(document).rows}
     assert rows["relu2"] == rows["pool1"] == ""
     assert rows["norm1"] == "memory"
 

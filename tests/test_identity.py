@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 from tiny import SOURCE
 
+from alexsim.documents import read
 from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.machine.machine import Machine, load_machine
@@ -22,11 +23,11 @@ from alexsim.plan.spec import PlanSpec
 from alexsim.profile.records import Ceilings
 from alexsim.recipe.stages import Training
 from alexsim.report.chrome_trace import Clock, chrome_trace
-from alexsim.report.documents.profile import plan_document
+from alexsim.report.documents.profile import PlanDocument, plan_document
 from alexsim.report.documents.simulation import simulation_document
 from alexsim.report.page.earlier import complete
 from alexsim.report.page.memory import alive_table
-from alexsim.report.page.timeline import timeline, traffic
+from alexsim.report.page.steps import traffic_table
 from alexsim.report.simulation import simulation_tables
 from alexsim.simulate.costs.correction import load_correction
 from alexsim.simulate.costs.libraries import load_library
@@ -119,17 +120,17 @@ def simulated(made: Plan, machine: Machine) -> Simulation:
 def told(made: Plan, machine: Machine) -> tuple[dict[str, str], str]:
     """What is said of a plan: texts in which names stand, and one in which none does."""
     found = simulated(made, machine)
-    document = plan_document(made, found, Ceilings(flop_per_s=1e12, bytes_per_s=1e11)).document()
+    document = plan_document(made, found, Ceilings(flop_per_s=1e12, bytes_per_s=1e11))
     console = Console(width=100, record=True, quiet=True)
     training = Training(images=1, epochs=1, days=1.0, days_interval=found.step_interval)
     console.print(simulation_tables(found, made.network, training))
     named = {
         "simulation": json_text(simulation_document(found, training).document()),
-        "document": json_text(document),
+        "document": json_text(document.document()),
         "trace": json_text(chrome_trace([Clock(name="simulated", plan=made, trace=found.trace)])),
-        "timeline": str(timeline(document)),
-        "memory": str([alive_table(one) for one in document["memory"]["devices"]]),
-        "traffic": str(traffic(document)),
+        "figures": str([figure.to_json() for figure in document.figures().values()]),
+        "memory": str([alive_table(device) for device in document.memory.devices]),
+        "traffic": str(traffic_table(document)),
     }
     return named, console.export_text()
 
@@ -188,5 +189,4 @@ def test_what_earlier_versions_said_in_names_is_read(name: str) -> None:
         for key in ("label", "activity", "kind", "layer", "exchange", "device_index"):
             record.pop(key, None)
     assert earlier != known
-    complete(earlier)
-    assert earlier == known
+    assert complete(read(PlanDocument, earlier, "it")).document() == known

@@ -31,8 +31,11 @@ from alexsim.network.network import Network
 from alexsim.plan.planner import plan
 from alexsim.profile.records import Ratio
 from alexsim.recipe.recipe import Plateau, reductions
+from alexsim.report.documents.run import HeldOutMetrics, StepMetrics
 from alexsim.report.evaluation import best, prediction_rows
-from alexsim.report.page.curves import curves
+from alexsim.report.figures import run_figures
+from alexsim.report.page.curves import curve_section
+from alexsim.report.page.inputs import Wanted, plan_subject
 from alexsim.report.pictures import levels
 from alexsim.strict_json import json_text, json_value
 from alexsim.train.checkpoint import RunDirectory
@@ -212,12 +215,21 @@ def test_old_lines_with_bare_nan_are_read_and_new_ones_are_json(tmp_path: Path) 
 
 
 def test_curves_leave_out_what_is_no_number_and_say_so() -> None:
-    line = {"step_s": 1.0, "data_wait_s": 0.1, "top1": 0.5, "top5": 0.1}
-    steps = [line | {"step": n, "loss": 2.0} for n in (1, 2)]
-    tested = [{"step": 2, "held_out": {"loss": math.nan, "top1": 1.0, "top5": 1.0}}]
-    loss, *_ = curves(steps, tested)
-    assert "On held-out images NaN." in loss.text
-    assert "nan" not in str(loss.drawing)
+    line = {"step_s": 1.0, "data_wait_s": 0.1, "top1": 0.5, "top5": 0.1, "loss": 2.0}
+    steps = tuple(StepMetrics(step=n, **line) for n in (1, 2))
+    scores = {"loss": math.nan, "top1": 1.0, "top5": 1.0}
+    tested = tuple(HeldOutMetrics(step=n, held_out=scores) for n in (1, 2))
+    tested += (HeldOutMetrics(step=3, held_out=scores | {"loss": 1.5}), *tested[:1])
+    plan = plan_subject(Wanted(network="lenet-5"))
+    subject = replace(plan, kind="run", metrics=steps, held_out=tested)
+    plots = run_figures(steps, tested, ())
+    section = curve_section(subject)
+    assert section is not None
+    assert "On held-out images NaN." in section.figures[0].text
+    (marks,) = (trace for trace in plots["loss"].data if trace.name == "held out")
+    assert (marks.x, marks.y) == ((3,), (1.5,))
+    untested = run_figures(steps, tested[:2], ())["loss"]
+    assert [trace.name for trace in untested.data] == ["training"]
 
 
 def writers() -> Iterator[tuple[Path, ast.Call]]:

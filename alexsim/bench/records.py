@@ -1,4 +1,4 @@
-"""What a benchmark run found, what a baseline holds, and how the two are judged."""
+"""A benchmark run's figures, a baseline's figures, and how the two are judged."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Timed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchRun:
-    """Everything one run found."""
+    """All figures of one run."""
 
     network: str
     host: Host
@@ -53,7 +53,7 @@ class BenchRun:
     """Figures that no machine changes: FLOPs, bytes, simulated times, kernels' resources."""
     timed: tuple[Timed, ...]
     left_out: Mapping[str, str] = field(default_factory=dict)
-    """Kinds of figures that were not made, and why."""
+    """Kinds of figures that the run left out, and why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,16 +103,16 @@ class Verdict:
     before: Value | None
     after: Value | None
     change: Ratio | None = None
-    """Of a timed case: this run's ratio over the baseline's."""
+    """This run's ratio over the baseline's; of a timed case only."""
 
     @property
     def fails(self) -> bool:
-        """Whether the gate fails for it: what became faster is told, not refused."""
+        """Whether the gate fails for it; a case that became faster passes."""
         return self.status in ("changed", "missing", "new", "slower", "no number")
 
 
 def judge(run: BenchRun, baseline: Baseline, *, tolerance: float) -> tuple[Verdict, ...]:
-    """Counted figures exactly; ratios only where their whole interval is beyond ``tolerance``."""
+    """Judge counted figures exactly, and ratios by their whole interval beyond ``tolerance``."""
     machine = baseline.machines.get(run.host.key)
     return (
         *_counted(run.counted, baseline.counted),
@@ -123,26 +123,26 @@ def judge(run: BenchRun, baseline: Baseline, *, tolerance: float) -> tuple[Verdi
 def _counted(after: Mapping[str, Value], before: Mapping[str, Value]) -> list[Verdict]:
     verdicts = []
     for name in sorted(before.keys() | after.keys()):
-        was, now = before.get(name), after.get(name)
-        if was is None:
+        old, new = before.get(name), after.get(name)
+        if old is None:
             status = "new"
-        elif now is None:
+        elif new is None:
             status = "missing"
         else:
-            status = "same" if was == now else "changed"
-        verdicts.append(Verdict(name=name, status=status, before=was, after=now))
+            status = "same" if old == new else "changed"
+        verdicts.append(Verdict(name=name, status=status, before=old, after=new))
     return verdicts
 
 
 def _timed(case: Timed, machine: Machine | None, tolerance: float) -> Verdict:
     stored = machine.timed.get(case.name) if machine else None
     ratio = case.ratio
-    if not all(0 < one < math.inf for one in (ratio.low, ratio.median, ratio.high)):
+    if not all(0 < bound < math.inf for bound in (ratio.low, ratio.median, ratio.high)):
         before = stored.ratio if stored else None
         return Verdict(name=case.name, status="no number", before=before, after=ratio.median)
     if stored is None:
         return Verdict(name=case.name, status="no baseline", before=None, after=ratio.median)
-    # The baseline's own runs differ: what lies between them is no change.
+    # The baseline's runs differ: a ratio between them is no change.
     change = Ratio(
         median=ratio.median / stored.ratio,
         low=ratio.low / stored.high,
@@ -150,7 +150,7 @@ def _timed(case: Timed, machine: Machine | None, tolerance: float) -> Verdict:
         pairs=ratio.pairs,
     )
     status = "ok"
-    # Whatever is not surely within: a ratio that is no number is none.
+    # Written so that NaN counts as slower.
     if not change.low <= 1 + tolerance:
         status = "slower"
     elif change.high < 1 / (1 + tolerance):

@@ -1,4 +1,4 @@
-"""``alexsim report``: one HTML page on a run, a profile or a plan, or on two of them."""
+"""``alexsim report``: one HTML page on a run, a profile or a plan, or on several of them."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class ReportOptions(StepOptions, MachineOptions):
 
     inputs: list[str] = argument(
         "INPUT...",
-        "A run directory, a file of `alexsim profile -o`, or a network's name as of --net; two of"
-        " them are compared.",
+        "A run directory, a file of `alexsim profile -o`, or a network's name as of --net; several"
+        " of them are compared.",
         autocompletion=complete.networks,
     )
     output: Path = option(
@@ -43,8 +43,8 @@ class ReportOptions(StepOptions, MachineOptions):
 def report(context: typer.Context, options: ReportOptions) -> None:
     """Draw an HTML page of a run, a profile or a plan.
 
-    Or of two of them, compared. Times, roofline, memory, timeline, curves and filters; it needs no
-    network.
+    Or of several of them, compared. Times, roofline, memory, timeline, curves and filters; it needs
+    no network.
 
     --batch, --gpus, --policy, --schedule and --machine are for a network's name, which is planned
     and predicted; a run and a profile have their own, and a network beside one of them takes its
@@ -54,17 +54,15 @@ def report(context: typer.Context, options: ReportOptions) -> None:
 
     Example: alexsim report alexnet-2012 --machine k20x2 --batch 64
 
-    Example: alexsim report runs/monday runs/tuesday -o both.html
+    Example: alexsim report runs/monday runs/tuesday alexnet-2012 -o all.html
     """
+    from alexsim.report.documents.page import page_document
     from alexsim.report.page.compare import comparison
-    from alexsim.report.page.document import page_document
     from alexsim.report.page.inputs import Wanted, beside, plan_subject
     from alexsim.report.page.page import page
     from alexsim.units import format_bytes
 
     inputs = options.inputs
-    if len(inputs) > 2:
-        raise AlexsimError(f"one input makes a page, two are compared; got {len(inputs)}")
     given = fields.given(context, *_OF_NETWORKS)
     if given and all(Path(name).exists() for name in inputs):
         raise AlexsimError(
@@ -86,6 +84,8 @@ def report(context: typer.Context, options: ReportOptions) -> None:
     write_text(options.output, text)
     size = len(text.encode())
     if options.json:
+        from alexsim.report.documents.page import page_document
+
         print_json(page_document(subjects, options.output, size))
         return
     typer.echo(f"{options.output}: {format_bytes(size)}, opens in any browser")

@@ -1,4 +1,4 @@
-"""What profiling a step found: times, counts, memory, beside a prediction. No torch in here."""
+"""Records of a profiled step: times, counts and memory beside a prediction. No torch in here."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class PassProfile(PassCount):
 
     measured: Spread
     floor_s: float
-    """What this machine needs at least: arithmetic or bytes at its ceilings."""
+    """Least time on this machine: arithmetic or bytes at its ceilings."""
     limit: str
     """``compute`` or ``memory``, whichever the floor is; ``overhead`` where neither explains it."""
 
@@ -76,8 +76,8 @@ class LayerCount:
 
     @property
     def predicted_s(self) -> float:
-        """Its time on the other machine: that of the device that takes longest for it."""
-        return sum(one.predicted_s for one in self.passes)
+        """Its time on the other machine, on the device that takes longest for it."""
+        return sum(pass_.predicted_s for pass_ in self.passes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,12 +89,12 @@ class LayerProfile(LayerCount):
     @property
     def measured_s(self) -> float:
         """Sum of its passes' medians."""
-        return sum(one.measured.median_s for one in self.passes)
+        return sum(pass_.measured.median_s for pass_ in self.passes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ceilings:
-    """What this machine reached just now: a large product, and a large copy."""
+    """Rates that this machine reached just now, in a large product and a large copy."""
 
     flop_per_s: float
     bytes_per_s: float
@@ -111,7 +111,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """What timing a step cost: pairs of steps with and without, and event by event."""
+    """The cost of timing a step: from pairs of steps with and without it, and per event."""
 
     untimed: Spread
     overhead: Ratio
@@ -123,7 +123,7 @@ class Timing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepProfile:
-    """A step: its layers, what is between them, and how much timing it cost."""
+    """A step: its layers, the transfers and rest between them, and the cost of timing it."""
 
     plan: Plan
     where: str
@@ -149,12 +149,12 @@ class StepProfile:
 
     @property
     def layers_s(self) -> float:
-        """Sum over layers."""
+        """Seconds of all layers."""
         return sum(layer.measured_s for layer in self.layers)
 
     @property
     def rest_s(self) -> float:
-        """What of the timed step lies between its ops."""
+        """Seconds of the timed step between its ops."""
         return self.timed.median_s - self.layers_s - self.transfers_s
 
 
@@ -168,7 +168,7 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """What a ``share`` of the values lies below, on the line between its two neighbours."""
+    """The value below which a ``share`` of the values lies, interpolated between neighbours."""
     import numpy as np
 
     return float(np.quantile(values, share))

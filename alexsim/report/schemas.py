@@ -26,13 +26,13 @@ from alexsim.report.documents.hardware import (
 )
 from alexsim.report.documents.interchange import ExportDocument, ImportDocument
 from alexsim.report.documents.networks import LayersDocument, NetworksDocument
+from alexsim.report.documents.page import PageDocument
 from alexsim.report.documents.plan import FlopsDocument, MemoryDocument
 from alexsim.report.documents.profile import ProfileDocument
 from alexsim.report.documents.simulation import SimulationDocument
 from alexsim.report.documents.sweep import GridDocument, SweepDocument
 from alexsim.report.documents.training import RecipesDocument, TrainDocument
 from alexsim.report.documents.validation import ValidationDocument
-from alexsim.report.page.document import PageDocument
 
 DOCUMENTS: tuple[type[Document], ...] = (
     TrainDocument,

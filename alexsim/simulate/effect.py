@@ -1,4 +1,4 @@
-"""Choices without effect: what changes no figure was asked for by mistake."""
+"""Choices without effect: a choice that changes no figure was asked for by mistake."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def without_effect(result: Simulation, others: Mapping[str, Callable[[], Simulat
 
     Args:
         result: the step with all choices.
-        others: the step without each, or with the other of two; one that cannot be simulated
-            differs.
+        others: the step without each choice, or with the other of two; a step that cannot be
+            simulated differs.
     """
     for choice, other in others.items():
         try:

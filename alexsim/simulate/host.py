@@ -15,16 +15,16 @@ JPEG_BYTES = 27 * 1000**3 / ILSVRC_IMAGES
 HEADER_BYTES = 620
 """JFIF, quantisation and Huffman tables, frame and scan headers (ITU T.81, annexes B and K)."""
 DECODE_PER_FILE, CROP_PER_IMAGE = 0.18, 0.07
-"""What a 256 x 256 JPEG, or its 224 x 224 crop, costs however small the picture is; the rest goes
-with its pixels. Measured: docs/data.md, "By size"."""
+"""Shares of the cost of a 256 x 256 JPEG, and of its 224 x 224 crop, that any picture costs; the
+rest goes with its pixels. Measured: docs/data.md, "By size"."""
 
 
 def data_path_times(machine: Machine, plan: Plan) -> DataPathTimes:
     """Seconds that each stage takes for a batch; every node reads its share.
 
     Args:
-        machine: whose rates are those of the crops that ``rates_for`` says.
-        plan: what is done in a step, by how many devices, on how many images of which size.
+        machine: its rates are those of crops of ``rates_for`` pixels.
+        plan: its devices, and the number and size of a step's images.
     """
     devices = len(plan.devices) * plan.stands_for
     nodes = math.ceil(devices / machine.devices_per_node.value)
@@ -46,5 +46,5 @@ def data_path_times(machine: Machine, plan: Plan) -> DataPathTimes:
 
 
 def _cost(side: int, whole_side: int, fixed: float) -> float:
-    """Cost of a square image, where one of ``whole_side`` costs 1."""
+    """Cost of a square image, where an image of ``whole_side`` costs 1."""
     return fixed + (1 - fixed) * (side / whole_side) ** 2

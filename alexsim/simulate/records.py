@@ -1,4 +1,4 @@
-"""What a simulation says."""
+"""Records of a simulation: a step's times by device, layer, op and exchange."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Interval:
 class DeviceTimes:
     """Seconds of one device in a step.
 
-    ``busy_s`` is computing. Transfers are given whole and, as ``exposed``, what of them no
-    computing of this device hides. Computing, the exposed transfers and ``idle_s`` fill the step.
+    ``busy_s`` is computing. Transfers are given whole and, as ``exposed``, where no computing of
+    this device hides them. Computing, the exposed transfers and ``idle_s`` fill the step.
     """
 
     name: str
@@ -43,15 +43,15 @@ class DeviceTimes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExchangeTimes:
-    """One transfer between devices, or one that all take part in at a time."""
+    """A transfer between two devices, or a collective in which all take part."""
 
     name: str
     label: str
-    """Whose values go which way."""
+    """Which device's values go where."""
     layer: str
     direction: str
     turn: int | None
-    """Of a hybrid plan; None elsewhere."""
+    """Turn of a hybrid plan; None elsewhere."""
     source: str
     target: str
     size_bytes: int
@@ -64,7 +64,7 @@ class OpTimes:
 
     name: str
     label: str
-    """What it does among the ops of its layer and column."""
+    """Its purpose among the ops of its layer and column."""
     device: str
     layer: str
     kind: str
@@ -95,12 +95,12 @@ class LayerTimes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataPathTimes:
-    """What the hosts do for a step beside it: seconds of each stage, all hosts at a time."""
+    """The hosts' work for a step, beside it: seconds of each stage, all hosts at a time."""
 
     side: int
-    """Of the square JPEGs that are read, in pixels."""
+    """Side of the square JPEGs that are read, in pixels."""
     images: int
-    """Of the step, on all hosts."""
+    """Images of the step, on all hosts."""
     disk_s: float
     decode_s: float
     crop_s: float
@@ -117,7 +117,7 @@ class DataPathTimes:
 
     @property
     def slowest(self) -> str:
-        """The stage that takes so long."""
+        """The name of the slowest stage."""
         return max(self.stages, key=self.stages.__getitem__)
 
     @property
@@ -144,7 +144,7 @@ class Simulation:
     step_s: float
     step_interval: Interval
     step_without_data_s: float
-    """The same step where every image lies ready."""
+    """The same step with all images ready."""
     forward_s: float
     backward_s: float
     utilisation: float
@@ -163,10 +163,9 @@ class Simulation:
     layers: tuple[LayerTimes, ...]
     ops: tuple[OpTimes, ...]
     critical_path: tuple[Span, ...]
-    """What the step's length is made of, piece after piece: each could start because the one before
-    it ended."""
+    """Spans that make up the step's length: each could start because the span before it ended."""
     device_memory_bytes: int
-    """What programs can use of one device's memory."""
+    """Usable bytes of one device's memory."""
     device_flop_per_s: float
     """Float32 peak of one device, by its sheet."""
     power_w: float

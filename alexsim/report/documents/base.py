@@ -12,9 +12,23 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from operator import attrgetter
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+    model_validator,
+)
+
+from alexsim.documents import READING
+from alexsim.errors import AlexsimError
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
 
 SCHEMA = 1
 
@@ -58,8 +72,8 @@ class Part(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _from_record(cls, record: object) -> object:
-        if isinstance(record, Mapping | cls):
+    def _from_record(cls, record: object, info: ValidationInfo) -> object:
+        if isinstance(record, Mapping | cls) or info.context == READING:
             return record
         values = ((name, source(record)) for name, source in _sources(cls))
         return {name: value for name, value in values if value is not ABSENT}
@@ -101,6 +115,27 @@ class Document(Part):
     def headed(cls, table: Mapping[str, Any]) -> Self:
         """Made from its other keys."""
         return cls.model_validate({"schema": SCHEMA, "alexsim": version("alexsim"), **table})
+
+
+class Drawn:
+    """What there are figures of, for notebooks: ``document.plot("roofline")``."""
+
+    __slots__ = ()
+
+    def figures(self) -> dict[str, Figure]:
+        """Every figure by its name."""
+        raise NotImplementedError
+
+    def plot(self, name: str) -> Figure:
+        """A figure as ``plotly.graph_objects.Figure``.
+
+        Raises:
+            AlexsimError: there is none of this name.
+        """
+        figures = self.figures()
+        if name not in figures:
+            raise AlexsimError(f"no figure {name!r}; there are {', '.join(figures)}")
+        return figures[name]
 
 
 class NetworkDocument(Document):

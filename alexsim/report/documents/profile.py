@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib import import_module
 from statistics import median
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
@@ -14,7 +15,7 @@ from alexsim.plan.choices import Partition, Policy, Schedule
 from alexsim.plan.records import Plan
 from alexsim.profile.breakdown import Rounds, counted_layers, rounds_of
 from alexsim.profile.records import Ceilings, StepProfile
-from alexsim.report.documents.base import From, Interval, Joined, NetworkDocument
+from alexsim.report.documents.base import Drawn, From, Interval, Joined, NetworkDocument
 from alexsim.report.documents.simulation import StepParts
 from alexsim.report.documents.step import (
     CardTelemetry,
@@ -33,6 +34,9 @@ from alexsim.report.tables import data_path_text
 from alexsim.simulate.records import Simulation
 from alexsim.trace import Span
 
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
 
 class PredictedParts(StepParts):
     """What the predicted step is made of, in a line too."""
@@ -40,7 +44,7 @@ class PredictedParts(StepParts):
     text: Annotated[str, From(data_path_text)]
 
 
-class PlanDocument(NetworkDocument, Finite):
+class PlanDocument(NetworkDocument, Finite, Drawn):
     """A planned step with its predicted times."""
 
     network: Annotated[str, From("plan.network.name")]
@@ -80,6 +84,12 @@ class PlanDocument(NetworkDocument, Finite):
     spans: Annotated[
         PlannedSpans, From(lambda of: {"simulated": _spans(of.simulation.trace.spans)})
     ]
+
+    def figures(self) -> dict[str, Figure]:
+        """By name: layers, roofline, timelines, memory."""
+        # Figures are made of documents and stand above them: found by name, as a plug-in is.
+        figures: dict[str, Figure] = import_module("alexsim.report.figures").step_figures(self)
+        return figures
 
 
 class ProfileDocument(PlanDocument):

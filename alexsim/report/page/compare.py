@@ -1,315 +1,267 @@
-"""Two subjects beside each other: what differs, and by how much."""
+"""Several subjects beside each other: what differs, and by how much."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Mapping, Sequence
+from itertools import chain
 
-from markupsafe import Markup
+from plotly.graph_objects import Figure as Plot
 
-from alexsim.report.page.bars import bar
-from alexsim.report.page.chart import Scale, label, rounded_up, x_axis
-from alexsim.report.page.curves import metric_table, overlaid
-from alexsim.report.page.elements import (
-    Cell,
-    Figure,
-    Key,
-    Section,
-    Table,
-    number_columns,
-    svg,
-    tag,
-    text_columns,
-    words,
-)
+from alexsim.report.documents.step import PlannedLayer
+from alexsim.report.figures.compare import (
+    Compared,
+    Estimate,
+    layer_estimate,
+    layer_names,
+    layers_compared,
+    memory_compared,
+    step_estimate,
+    steps_compared,
+)  # fmt: skip
+from alexsim.report.figures.curves import NOISY, overlaid
+from alexsim.report.figures.passes import Clock, clocks_of, layer_s
+from alexsim.report.figures.text import digits, milliseconds, percent, ratio, seconds
+from alexsim.report.page.curves import metric_table
+from alexsim.report.page.elements import Cell, Figure, Section, Table, ms, number, table
 from alexsim.report.page.inputs import Subject
-from alexsim.report.page.memory import CATEGORIES, ordered
+from alexsim.report.page.memory import category_table
 from alexsim.report.page.page import described, rendered
-from alexsim.report.page.passes import seconds_of
-from alexsim.report.page.text import (
-    digits,
-    in_mib,
-    milliseconds,
-    percent,
-    ratio,
-    seconds,
-    shortened,
-)
 from alexsim.units import format_bytes
 
-_STYLES = ("forward", "grad_weight")
-_WIDTH, _NAMES, _TOP = 1120.0, 104.0, 34.0
+_CURVES = (
+    ("loss", "Training loss", 1.0, ""),
+    ("top1", "Training error, top-1", 100.0, " %"),
+    ("top5", "Training error, top-5", 100.0, " %"),
+)
 
 
-def comparison(first: Subject, second: Subject) -> str:
-    """Two subjects as one HTML text."""
-    both = (first, second)
-    names = _names(both)
-    which = _which(first, second), _which(second, first)
+def comparison(*subjects: Subject) -> str:
+    """Two subjects or more as one HTML text; what is said of the others is over the first."""
+    compared = {
+        Compared(name=name, document=subject.document, clock=_clock(subject, subjects)): subject
+        for name, subject in zip(_names(subjects), subjects, strict=True)
+    }
+    runs = {each.name: subject.metrics for each, subject in compared.items() if subject.metrics}
+    plots: dict[str, Plot] = {
+        "steps-side-by-side": steps_compared([*compared]),
+        "layers-side-by-side": layers_compared([*compared]),
+        "memory-side-by-side": memory_compared([*compared]),
+    } | {f"all-{field}": overlaid(runs, field, scale) for field, _, scale, _ in _CURVES if runs}
     sections = [
-        _summary(both, names, which),
-        _settings(both, names),
-        _layers(both, names, which),
-        _memory(both, names),
-    ]
-    if any(one.metrics for one in both):
-        sections.insert(2, _curves(both, names))
-    heading = f"{names[0]} beside {names[1]}"
-    return rendered(heading, "Comparison", sections)
+        _summary(compared), _steps([*compared]), *_curves(compared), _layers([*compared]),
+        _memory(compared), _settings(compared),
+    ]  # fmt: skip
+    heading = " beside ".join(each.name for each in compared)
+    return rendered(heading, "Comparison", sections, plots)
 
 
-def _names(both: tuple[Subject, Subject]) -> tuple[str, str]:
-    first, second = (one.name for one in both)
-    return (first, second) if first != second else (f"{first} (1st)", f"{second} (2nd)")
+def _names(subjects: Sequence[Subject]) -> list[str]:
+    names = [subject.name for subject in subjects]
+    if len(set(names)) == len(names):
+        return names
+    endings = {1: "st", 2: "nd", 3: "rd"}
+    return [f"{name} ({n}{endings.get(n, 'th')})" for n, name in enumerate(names, 1)]
 
 
-def _which(subject: Subject, other: Subject) -> str:
+def _clock(subject: Subject, subjects: Sequence[Subject]) -> Clock:
     """Whose times are compared: measured ones with measured ones or with a plan's predicted ones.
 
-    A run that left no profile is no plan: both are predicted then.
+    A run that left no profile is no plan: all are predicted then.
     """
-    alike = other.measured or other.kind == "plan"
+    alike = all(other.measured or other.kind == "plan" for other in subjects)
     return "measured" if subject.measured and alike else "predicted"
 
 
-def _step_s(subject: Subject, which: str) -> float:
-    value: float = subject.document["step_s" if which == "measured" else "predicted_step_s"]
-    return value
+def _estimate(each: Compared) -> Estimate:
+    return step_estimate(each.document, each.clock)
 
 
-def _summary(
-    both: tuple[Subject, Subject], names: tuple[str, str], which: tuple[str, str]
-) -> Section:
-    times = [_step_s(one, how) for one, how in zip(both, which, strict=True)]
-    rates = [one.document["batch_size"] / s for one, s in zip(both, times, strict=True)]
+def _rate(each: Compared) -> float:
+    """Images per second."""
+    return each.document.batch_size / _estimate(each).value
+
+
+def _verdict(quotient: Estimate) -> str:
+    if quotient.undecided:
+        return "no difference"
+    return "less time" if quotient.value < 1 else "more time"
+
+
+def _summary(compared: Mapping[Compared, Subject]) -> Section:
+    first, *others = compared
     facts = [
-        (f"Step of {name}, {how}", seconds(s), f"{digits(rate)} images/s")
-        for name, how, s, rate in zip(names, which, times, rates, strict=True)
+        (
+            f"Step of {each.name}, {each.clock}", seconds(_estimate(each).value),
+            f"{digits(_rate(each))} images/s",
+        )
+        for each in compared
+    ]  # fmt: skip
+    for each in others:
+        quotient = _estimate(each).over(_estimate(first))
+        interval = f"{ratio(quotient.low)} to {ratio(quotient.high)}"
+        name = f"Step, {each.name} over {first.name}"
+        facts.append((name, ratio(quotient.value), f"{_verdict(quotient)}: {interval}"))
+    sizes = [each.document.batch_size for each in compared]
+    text = f"{'Both' if len(sizes) == 2 else 'All'} in batches of {sizes[0]}."
+    if len(set(sizes)) > 1:
+        rates = (f"{ratio(_rate(each) / _rate(first))} times in {each.name}" for each in others)
+        text = (
+            f"Batches of {', '.join(map(str, sizes[:-1]))} and of {sizes[-1]}; images/s are"
+            f" {', '.join(rates)}."
+        )
+    text = f"Ratios are over the first. {text} {_clocks_text([*compared])}"
+    notes = [f"{each.name}: {note}" for each, of in compared.items() for note in of.notes]
+    return Section("summary", "In short", text, facts=facts, notes=notes)
+
+
+def _clocks_text(compared: Sequence[Compared]) -> str:
+    wheres = {each.name: getattr(each.document, "where", "") for each in compared}
+    measured = [each.name for each in compared if each.clock == "measured"]
+    if not measured:
+        machines = ", and ".join(each.document.machine for each in compared)
+        return f"Not all were measured, so predicted times are compared: {machines}."
+    if len(measured) == len(compared):
+        text = "All were measured." if len(measured) > 2 else "Both were measured."
+        if len(set(wheres.values())) > 1:
+            text += f" They did not run alike: {', and '.join(wheres.values())}."
+        return text
+    said = []
+    for each in compared:
+        machine = f"{each.document.machine} with {each.document.library}"
+        was = f"was measured ({wheres[each.name]})"
+        said.append(
+            f"{each.name} {was if each.name in measured else f'is predicted for {machine}'}"
+        )
+    return f"{', '.join(said)}."
+
+
+def _steps(compared: Sequence[Compared]) -> Section:
+    first = _estimate(compared[0])
+    rows = [
+        (f"{each.name}, {clock}", step, step.over(first), each.document.batch_size / step.value)
+        for each in compared
+        for clock in clocks_of(each.document)
+        for step in [step_estimate(each.document, clock)]
     ]
-    faster = names[0] if times[0] < times[1] else names[1]
-    sizes = [one.document["batch_size"] for one in both]
-    batches = (
-        f"both in batches of {sizes[0]}"
-        if sizes[0] == sizes[1]
-        else f"batches of {sizes[0]} and of {sizes[1]}"
+    base = f"{compared[0].name}, {compared[0].clock}"
+    steps = table(
+        "step-table", f"Steps, and their ratios to {base}", rows,
+        {
+            "step": lambda row: row[0],
+            "ms": lambda row: ms(row[1].value),
+            "from": lambda row: ms(row[1].low),
+            "to": lambda row: ms(row[1].high),
+            "images/s": lambda row: number(row[3]),
+            "ratio": lambda row: number(row[2].value),
+            "ratio from": lambda row: number(row[2].low),
+            "ratio to": lambda row: number(row[2].high),
+            "difference": lambda row: "" if row[0] == base else _verdict(row[2]),
+        },
+    )  # fmt: skip
+    text = (
+        "Intervals of measured steps hold 8 of 10 rounds, those of predicted ones the truth 9 times"
+        " in 10. A ratio's interval comes from both; where it holds 1, no difference is shown."
     )
-    facts += [
-        ("Step, second over first", ratio(times[1] / times[0]), f"{faster} takes less time"),
-        ("Images/s, second over first", ratio(rates[1] / rates[0]), batches),
-    ]
-    notes = tuple(f"{name}: {note}" for one, name in zip(both, names, strict=True)
-                  for note in one.notes)  # fmt: skip
-    text = "Ratios are the second over the first. "
-    if which == ("measured", "measured"):
-        text += "Both were measured."
-        wheres = [one.document["where"] for one in both]
-        if wheres[0] != wheres[1]:
-            text += f" They did not run alike: {wheres[0]}, and {wheres[1]}."
-    elif "measured" in which:
-        side = which.index("measured")
-        plan = both[1 - side].document
-        text += (
-            f"{names[side]} was measured ({both[side].document['where']}), {names[1 - side]} is"
-            f" predicted for {plan['machine']} with {plan['library']}."
-        )
-    else:
-        text += (
-            "Not both were measured, so predicted times are compared: "
-            + ", and ".join(f"{one.document['machine']}" for one in both)
-            + "."
-        )
-    return Section(id="summary", title="In short", text=text, facts=tuple(facts), notes=notes)
+    figure = Figure("steps-side-by-side", "Time of a step", text)
+    return Section("steps", "Step times", figures=[figure], tables=[steps])
 
 
-def _settings(both: tuple[Subject, Subject], names: tuple[str, str]) -> Section:
-    first, second = (described(one) for one in both)
-    keys = [*first, *(key for key in second if key not in first)]
-    differing = [key for key in keys if first.get(key) != second.get(key)]
-    table = Table(
+def _settings(compared: Mapping[Compared, Subject]) -> Section:
+    told = {each.name: described(subject) for each, subject in compared.items()}
+    keys = dict.fromkeys(chain.from_iterable(told.values()))
+    differing = [key for key in keys if len({pairs.get(key) for pairs in told.values()}) > 1]
+    settings = Table(
         id="settings-table",
         caption="Settings that differ",
-        columns=text_columns("setting", *names),
-        rows=tuple(words(key, first.get(key, "–"), second.get(key, "–")) for key in differing),
+        columns=("setting", *told),
+        rows=tuple((key, *(of.get(key, "–") for of in told.values())) for key in differing),
     )
-    alike = len(keys) - len(differing)
     counted = "1 setting differs" if len(differing) == 1 else f"{len(differing)} settings differ"
+    alike = len(keys) - len(differing)
     text = f"{counted}, {alike} are the same; – stands for what one does not say."
-    return Section(
-        id="what-differs", title="What differs", text=text, tables=(table,) if differing else ()
-    )
+    tables = [settings] if differing else []
+    return Section("what-differs", "What differs", text, tables=tables, folded=True)
 
 
-def _curves(both: tuple[Subject, Subject], names: tuple[str, str]) -> Section:
-    return Section(
-        id="curves",
-        title="Loss and error",
-        figures=tuple(overlaid(names, (both[0].metrics, both[1].metrics))),
-        tables=tuple(
-            metric_table(one.metrics, f"metrics-table-{index}", name)
-            for index, (one, name) in enumerate(zip(both, names, strict=True))
-            if one.metrics
-        ),
-    )
+def _curves(compared: Mapping[Compared, Subject]) -> list[Section]:
+    runs = {each.name: subject.metrics for each, subject in compared.items() if subject.metrics}
+    if not runs:
+        return []
+    noisy = ""
+    if any(len(metrics) >= NOISY for metrics in runs.values()):
+        noisy = " Strong lines are means over a twentieth of the steps."
+    figures = []
+    for field, title, scale, unit in _CURVES:
+        said = "; ".join(
+            f"{name} ends at {digits(scale * getattr(metrics[-1], field))}{unit}"
+            f" after {metrics[-1].step:,} steps"
+            for name, metrics in runs.items()
+        )
+        figures.append(Figure(f"all-{field}", title, f"{said}.{noisy}", wide=field == "loss"))
+    tables = [
+        metric_table(metrics, f"metrics-table-{index}", name)
+        for index, (name, metrics) in enumerate(runs.items())
+    ]
+    return [Section("curves", "Loss and error", figures=figures, tables=tables)]
 
 
-def _by_layer(subject: Subject, which: str) -> dict[str, float]:
-    return {layer["name"]: seconds_of(layer, which) for layer in subject.document["layers"]}
-
-
-def _layers(
-    both: tuple[Subject, Subject], names: tuple[str, str], which: tuple[str, str]
-) -> Section:
-    first, second = (_by_layer(one, how) for one, how in zip(both, which, strict=True))
-    same = which[0] == which[1]
-    shown = names if same else tuple(map(", ".join, zip(names, which, strict=True)))
-    layers = [*first, *(name for name in second if name not in first)]
-    rows = [_row(name, first.get(name), second.get(name)) for name in layers]
-    table = Table(
+def _layers(compared: Sequence[Compared]) -> Section:
+    one_clock = len({each.clock for each in compared}) == 1
+    names = [each.name if one_clock else f"{each.name}, {each.clock}" for each in compared]
+    by_name = [{layer.name: layer for layer in each.document.layers} for each in compared]
+    totals = [sum(layer_s(layer, c.clock) for layer in c.document.layers) for c in compared]
+    heads = ["ratio", "difference, ms"] if len(names) == 2 else [f"{n}, ratio" for n in names[1:]]
+    layers = Table(
         id="layer-table",
-        caption=f"Layers, {which[0] + ' ' if same else ''}milliseconds per step",
-        columns=text_columns("layer")
-        + number_columns(*(f"{name}, ms" for name in shown), "ratio", "difference, ms"),
-        rows=tuple(rows),
-        foot=(_row("all layers", sum(first.values()), sum(second.values())),),
+        caption=f"Layers, {f'{compared[0].clock} ' if one_clock else ''}milliseconds per step; a"
+        f" ratio is over {names[0]}, and ≈ says that its interval holds 1",
+        columns=("layer", *(f"{name}, ms" for name in names), *heads),
+        rows=tuple(
+            (name, *_layer_cells([of.get(name) for of in by_name], compared))
+            for name in layer_names(compared)
+        ),
+        foot=(("all layers", *_cells(totals, [None] * len(totals))),),
         sortable=True,
     )
-    text = (
-        f"All layers take {seconds(sum(first.values()))} in {names[0]} and"
-        f" {seconds(sum(second.values()))} in {names[1]}. Both on the same scale."
-    )
-    return Section(
-        id="layers",
-        title="Layers side by side",
-        figures=(_bars(layers, (first, second), names, text),),
-        tables=(table,),
-    )
+    times = (f"{seconds(t)} in {c.name}" for t, c in zip(totals, compared, strict=True))
+    text = f"All layers take {', '.join(times)}. All on the same scale."
+    figure = Figure("layers-side-by-side", "Time by layer", text)
+    return Section("layers", "Layers side by side", figures=[figure], tables=[layers])
 
 
-def _row(name: str, first: float | None, second: float | None) -> tuple[Cell, ...]:
-    cells = [
-        Cell(text="–" if value is None else milliseconds(value), value=value)
-        for value in (first, second)
-    ]
-    quotient = second / first if first and second is not None else None
-    change = second - first if first is not None and second is not None else None
-    sign = "+" if change and change > 0 else ""
-    return (
-        Cell(text=name),
-        *cells,
-        Cell(text=ratio(quotient), value=quotient),
-        Cell(text="" if change is None else f"{sign}{milliseconds(change)}", value=change),
-    )
+def _layer_cells(layers: Sequence[PlannedLayer | None], compared: Sequence[Compared]) -> list[Cell]:
+    pairs = list(zip(layers, compared, strict=True))
+    times = [layer_s(layer, each.clock) if layer else None for layer, each in pairs]
+    return _cells(times, [layer_estimate(layer, each.clock) for layer, each in pairs])
 
 
-def _bars(
-    layers: list[str], times: tuple[dict[str, float], dict[str, float]], names: tuple[str, str],
-    text: str,
-) -> Figure:  # fmt: skip
-    row = 34.0
-    longest = max((value for one in times for value in one.values()), default=0.0)
-    bottom = _TOP + row * len(layers)
-    scale = Scale(low=0, high=rounded_up(1e3 * longest), start=_NAMES, end=_WIDTH - 70)
-    parts: list[Markup] = list(x_axis(scale, _TOP - 8, bottom, "ms per step"))
-    for index, layer in enumerate(layers):
-        y = _TOP + row * index
-        parts.append(label(_NAMES - 8, y + 18, shortened(layer), "tick", "end"))
-        for side, (one, style) in enumerate(zip(times, _STYLES, strict=True)):
-            parts += _bar(
-                one.get(layer), scale, y + 2 + 14 * side, style, f"{layer}, {names[side]}"
-            )
-    return Figure(
-        id="layers-side-by-side",
-        title="Time by layer",
-        text=text,
-        drawing=svg("layers-side-by-side-picture", "Time by layer", text, parts,
-                    size=(_WIDTH, bottom + 44), least=1020),
-        keys=_keys(names),
-    )  # fmt: skip
+def _cells(times: Sequence[float | None], estimates: Sequence[Estimate | None]) -> list[Cell]:
+    """Times, and those of the others over the first's."""
+    cells = [Cell("–") if value is None else ms(value) for value in times]
+    first, base = times[0], estimates[0]
+    for value, estimate in zip(times[1:], estimates[1:], strict=True):
+        quotient = value / first if first and value is not None else None
+        alike = base and estimate and estimate.over(base).undecided
+        cells.append(Cell(("≈ " if alike else "") + ratio(quotient), quotient))
+        if len(times) == 2:
+            change = value - first if value is not None and first is not None else None
+            cells.append(number(change, lambda s: ("+" if s > 0 else "") + milliseconds(s)))
+    return cells
 
 
-def _bar(value: float | None, scale: Scale, y: float, style: str, name: str) -> Iterator[Markup]:
-    if value is None:
-        yield label(_NAMES + 4, y + 11, "not in this network", "small")
-        return
-    width = scale(1e3 * value) - scale(0)
-    box = bar(_NAMES, y, width, 13, style, hatched=style == _STYLES[1])
-    yield tag("g", tag("title", f"{name}: {seconds(value)}"), box)
-    yield label(_NAMES + width + 5, y + 11, milliseconds(value), "small")
-
-
-def _keys(names: tuple[str, str]) -> tuple[Key, ...]:
-    return tuple(
-        Key(style=style, name=name, hatched=style == _STYLES[1])
-        for style, name in zip(_STYLES, names, strict=True)
-    )
-
-
-def _memory(both: tuple[Subject, Subject], names: tuple[str, str]) -> Section:
-    totals: list[tuple[str, str, dict[str, Any]]] = []
-    for one, name in zip(both, names, strict=True):
-        totals += [
-            (f"{name}, {device['name']}", name, device)
-            for device in one.document["memory"]["devices"]
-        ]
-    categories = ordered(key for _, _, device in totals for key in device["by_category"])
-    table = Table(
-        id="memory-table",
-        caption="MiB by category",
-        columns=text_columns("category") + number_columns(*(name for name, _, _ in totals)),
-        rows=tuple(
-            (
-                Cell(text=CATEGORIES.get(key, key)),
-                *(
-                    Cell(text=in_mib(size) if size else "", value=size)
-                    for size in (device["by_category"].get(key, 0) for _, _, device in totals)
-                ),
-            )
-            for key in categories
-        ),
-        foot=(
-            (
-                Cell(text="total"),
-                *(Cell(text=in_mib(device["planned_bytes"])) for _, _, device in totals),
-            ),
-        ),
-    )
+def _memory(compared: Mapping[Compared, Subject]) -> Section:
+    devices = {
+        f"{each.name}, {device.name}": device
+        for each in compared
+        for device in each.document.memory.devices
+    }
     said = []
-    for one, name in zip(both, names, strict=True):
-        fullest = max(int(device["planned_bytes"]) for device in one.document["memory"]["devices"])
-        text = f"{name}: {format_bytes(fullest)} on its fullest GPU"
-        if one.budget:
-            text += f", {percent(fullest / one.budget[0])} of {format_bytes(one.budget[0])}"
+    for each, subject in compared.items():
+        fullest = max(device.planned_bytes for device in each.document.memory.devices)
+        text = f"{each.name}: {format_bytes(fullest)} on its fullest GPU"
+        if budget := subject.budget:
+            text += f", {percent(fullest / budget.bytes)} of {format_bytes(budget.bytes)}"
         said.append(text + ".")
-    return Section(
-        id="memory",
-        title="Memory",
-        text=" ".join(said),
-        figures=(_memory_bars(totals, names),),
-        tables=(table,),
-    )
-
-
-def _memory_bars(totals: list[tuple[str, str, dict[str, Any]]], names: tuple[str, str]) -> Figure:
-    row, left = 30.0, 190.0
-    longest = max(device["planned_bytes"] for _, _, device in totals) / 2**20
-    bottom = _TOP + row * len(totals)
-    scale = Scale(low=0, high=rounded_up(longest), start=left, end=_WIDTH - 80)
-    parts: list[Markup] = list(x_axis(scale, _TOP - 8, bottom, "MiB"))
-    for index, (name, whose, device) in enumerate(totals):
-        y = _TOP + row * index
-        style = _STYLES[names.index(whose)]
-        size = device["planned_bytes"] / 2**20
-        parts.append(label(left - 8, y + 16, shortened(name, 28), "tick", "end"))
-        parts.append(
-            bar(left, y + 3, scale(size) - left, row - 10, style, hatched=style == _STYLES[1])
-        )
-        parts.append(label(scale(size) + 5, y + 16, f"{size:,.1f}", "small"))
-    text = "; ".join(f"{name}: {format_bytes(d['planned_bytes'])}" for name, _, d in totals) + "."
-    return Figure(
-        id="memory-side-by-side",
-        title="Memory of each GPU",
-        text=text,
-        drawing=svg("memory-side-by-side-picture", "Memory of each GPU", text, parts,
-                    size=(_WIDTH, bottom + 44), least=1020),
-        keys=_keys(names),
-    )  # fmt: skip
+    figure = Figure("memory-side-by-side", "Memory of each GPU", " ".join(said))
+    tables = [category_table(devices, None, "memory-table")]
+    return Section("memory", "Memory", figures=[figure], tables=tables)

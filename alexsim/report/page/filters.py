@@ -3,62 +3,42 @@
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING
 
-from alexsim.report.page.elements import Cell, Figure, Table, number_columns, tag, text_columns
-from alexsim.report.page.text import digits
-
-if TYPE_CHECKING:
-    from alexsim.report.pictures import Filters
+from alexsim.report.page.elements import Figure, Image, Section, number, table
+from alexsim.report.page.inputs import Subject
+from alexsim.report.pictures import Filters, grid, png
 
 
-def filter_figures(found: tuple[Filters, ...], checkpoint: str) -> tuple[Figure, ...]:
-    """One picture per column."""
-    return tuple(_figure(one, checkpoint, alone=len(found) == 1) for one in found)
+def filter_section(subject: Subject) -> Section | None:
+    """One picture per column, and their numbers; None without a checkpoint."""
+    filters = subject.filters
+    if not filters:
+        return None
+    alone = len(filters) == 1
+    figures = [_figure(each, subject.checkpoint, alone=alone) for each in filters]
+    numbers = table(
+        "filter-table", "Weights of the first convolution", filters,
+        {
+            "column": lambda of: f"{of.layer}.{of.column}",
+            "shape": lambda of: " × ".join(map(str, of.weights.shape)),
+            "lowest": lambda of: number(float(of.weights.min())),
+            "mean": lambda of: number(float(of.weights.mean())),
+            "highest": lambda of: number(float(of.weights.max())),
+            "standard deviation": lambda of: number(float(of.weights.std())),
+        },
+    )  # fmt: skip
+    return Section("filters", "First filters", figures=figures, tables=[numbers])
 
 
-def filter_table(found: tuple[Filters, ...]) -> Table:
-    """The pictures' numbers in short."""
-    return Table(
-        id="filter-table",
-        caption="Weights of the first convolution",
-        columns=text_columns("column", "shape")
-        + number_columns("lowest", "mean", "highest", "standard deviation"),
-        rows=tuple(
-            (
-                Cell(text=f"{one.layer}.{one.column}"),
-                Cell(text=" × ".join(map(str, one.weights.shape))),
-                Cell(text=digits(float(one.weights.min()))),
-                Cell(text=digits(float(one.weights.mean()))),
-                Cell(text=digits(float(one.weights.max()))),
-                Cell(text=digits(float(one.weights.std()))),
-            )
-            for one in found
-        ),
-    )
-
-
-def _figure(one: Filters, checkpoint: str, *, alone: bool) -> Figure:
-    # Pages without filters do without Pillow.
-    from alexsim.report.pictures import grid, png
-
-    count, channels, height, width = one.weights.shape
+def _figure(filters: Filters, checkpoint: str, *, alone: bool) -> Figure:
+    count, channels, height, width = filters.weights.shape
     kind = "colour" if channels == 3 else "grey"
-    title = f"{one.layer}, {one.device}" if not alone else one.layer
-    if not alone:
-        title += f" (column {one.column})"
+    title = filters.layer + ("" if alone else f", {filters.device} (column {filters.column})")
     text = (
         f"{count} filters of {height} × {width}, in {kind}, from {checkpoint}. Each on its own"
         " scale; mid-grey is zero."
     )
-    image = grid(one.weights)
-    source = base64.b64encode(png(image)).decode("ascii")
-    drawing = tag(
-        "img",
-        src=f"data:image/png;base64,{source}",
-        alt=f"{title}: {text}",
-        width=str(image.shape[1]),
-        height=str(image.shape[0]),
-        class_="filters",
-    )
-    return Figure(id=f"filters-{one.column}", title=title, text=text, drawing=drawing, wide=False)
+    pixels = grid(filters.weights)
+    source = f"data:image/png;base64,{base64.b64encode(png(pixels)).decode('ascii')}"
+    image = Image(source, pixels.shape[1], pixels.shape[0])
+    return Figure(f"filters-{filters.column}", title, text, wide=False, image=image)

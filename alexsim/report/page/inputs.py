@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Literal, TypeVar
 
+from alexsim.documents import read
 from alexsim.errors import RunError
 from alexsim.machine.defaults import MACHINE
 from alexsim.network.editions import load_network
@@ -15,30 +17,38 @@ from alexsim.network.update_rules import Optimizer
 from alexsim.plan.choices import Partition, Policy, Schedule
 from alexsim.plan.spec import PlanSpec
 from alexsim.profile.records import Ceilings
-from alexsim.report.documents.profile import plan_document
+from alexsim.report.documents.base import Drawn
+from alexsim.report.documents.profile import PlanDocument, ProfileDocument, plan_document
+from alexsim.report.documents.run import HeldOutMetrics, RunConfig, RunSettings, StepMetrics
+from alexsim.report.documents.step import TelemetrySample
 from alexsim.report.page.earlier import complete
-from alexsim.report.page.shape import CHECK, CHECKS, METRIC, SAMPLE, check, check_document, parsed
-from alexsim.report.page.shape import CONFIG as CONFIG_SHAPE
 from alexsim.report.pictures import Filters
 from alexsim.simulate.simulator import enough_machines, on_machine, planned
+from alexsim.strict_json import json_value
 from alexsim.train.files import CHECKPOINTS, CONFIG, METRICS, PROFILE, TELEMETRY
 
 if TYPE_CHECKING:
-    pass
+    from plotly.graph_objects import Figure
+
+    from alexsim.report.figures.memory import Budget
+
+_HELD_OUT = ("validation", "held_out")
+"""Keys of lines that tell of images the run never trained on: on the way, and at its end."""
+_Record = TypeVar("_Record")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
+class Subject(Drawn):
     """Everything there is to show of one thing."""
 
     name: str
     kind: Literal["run", "profile", "plan"]
-    document: dict[str, Any]
-    """As ``profile_document`` or ``plan_document`` make it."""
-    config: dict[str, Any] | None = None
-    metrics: tuple[dict[str, Any], ...] = ()
-    held_out: tuple[dict[str, Any], ...] = ()
-    samples: tuple[dict[str, Any], ...] = ()
+    document: PlanDocument
+    """A ``ProfileDocument`` where its step was timed, op by op."""
+    config: RunConfig | None = None
+    metrics: tuple[StepMetrics, ...] = ()
+    held_out: tuple[HeldOutMetrics, ...] = ()
+    samples: tuple[TelemetrySample, ...] = ()
     """Of NVML, their time counted on over every resumption."""
     cards: tuple[str, ...] = ()
     filters: tuple[Filters, ...] = ()
@@ -47,17 +57,26 @@ class Subject:
     """What is missing, and why."""
 
     @property
-    def measured(self) -> bool:
-        """Whether its step was timed, op by op."""
-        return "step_s" in self.document
+    def measured(self) -> ProfileDocument | None:
+        """Its document, if its step was timed."""
+        return self.document if isinstance(self.document, ProfileDocument) else None
 
     @property
-    def budget(self) -> tuple[int, str] | None:
+    def budget(self) -> Budget | None:
         """Bytes that a GPU may use, and whose figure that is."""
+        from alexsim.report.figures.memory import Budget, usable
+
         if self.config is not None:
-            return self.config["settings"]["budget_bytes"], "budget of the run"
-        usable = self.document.get("device_memory_bytes")
-        return (usable, "usable memory of the predicted GPU") if usable else None
+            return Budget(self.config.settings.budget_bytes, "budget of the run")
+        return usable(self.document)
+
+    def figures(self) -> dict[str, Figure]:
+        """By name: those of its step, its curves, and what its cards said."""
+        from alexsim.report.figures import run_figures, step_figures
+
+        return step_figures(self.document, self.budget) | run_figures(
+            self.metrics, self.held_out, self.samples
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +94,7 @@ class Wanted:
     optimizer: Optimizer = "sgd-2012"
     machine: str = MACHINE
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> PlanDocument:
         """Its plan, and the prediction."""
         machine = enough_machines(self.machine, (self.gpus or 1) * self.replicas)
         spec = PlanSpec(
@@ -92,7 +111,7 @@ class Wanted:
         device = machine.device
         sheet = Ceilings(flop_per_s=device.flop_per_s, bytes_per_s=device.memory_bytes_per_s.value)
         simulation = on_machine(spec, machine)
-        return plan_document(planned(spec, machine, whole=True), simulation, sheet).document()
+        return plan_document(planned(spec, machine, whole=True), simulation, sheet)
 
 
 def plan_subject(wanted: Wanted) -> Subject:
@@ -107,15 +126,14 @@ def profile_subject(path: Path) -> Subject:
         RunError: the file cannot be read, or is none.
     """
     document = _document(path)
-    told = document.get("telemetry")
-    notes = (f"No telemetry: {told['why']}.",) if told and told["why"] else ()
+    told = document.telemetry if isinstance(document, ProfileDocument) else None
     return Subject(
         name=path.stem if path.stem != "profile" else path.resolve().parent.name,
         kind="profile",
         document=document,
-        samples=tuple(told["samples"]) if told else (),
-        cards=tuple(told["cards"]) if told else (),
-        notes=notes,
+        samples=told.samples if told else (),
+        cards=told.cards if told else (),
+        notes=(f"No telemetry: {told.why}.",) if told and told.why else (),
     )
 
 
@@ -127,11 +145,8 @@ def run_subject(path: Path) -> Subject:
     """
     if not (path / CONFIG).is_file():
         raise RunError(f"{path} holds no run: no {CONFIG}")
-    config = parsed(_text(path / CONFIG), str(path / CONFIG))
-    check(config, CONFIG_SHAPE, str(path / CONFIG))
-    settings = config["settings"]
-    if settings["budget_bytes"] < 1:
-        raise RunError(f"{path / CONFIG}: a budget of {settings['budget_bytes']} bytes is none")
+    config = _record(RunConfig, _parsed(_text(path / CONFIG), str(path / CONFIG)), path / CONFIG)
+    settings = config.settings
     notes = []
     if (path / PROFILE).is_file():
         document = _document(path / PROFILE)
@@ -142,7 +157,12 @@ def run_subject(path: Path) -> Subject:
             " early, or an older version trained it): times below are predicted, not measured."
         )
     lines = _lines(path / METRICS)
-    metrics = _of(lines, METRIC, path / METRICS)
+    metrics = tuple(
+        _record(StepMetrics, line, place) for place, line in lines if not _tells_of_tests(line)
+    )
+    held_out = [
+        _record(HeldOutMetrics, line, place) for place, line in lines if _tells_of_tests(line)
+    ]
     if not metrics:
         notes.append(f"This run left no whole line in {METRICS}: there are no curves.")
     checkpoint = max(path.glob(CHECKPOINTS), default=None)
@@ -154,8 +174,10 @@ def run_subject(path: Path) -> Subject:
         document=document,
         config=config,
         metrics=metrics,
-        held_out=_checked(lines, path / METRICS),
-        samples=_continued(_of(_lines(path / TELEMETRY), SAMPLE, path / TELEMETRY)),
+        held_out=tuple(sorted(held_out, key=lambda tested: tested.step)),
+        samples=_continued(
+            [_record(TelemetrySample, line, place) for place, line in _lines(path / TELEMETRY)]
+        ),
         filters=_filters(checkpoint, settings) if checkpoint else (),
         checkpoint=checkpoint.name if checkpoint else "",
         notes=tuple(notes),
@@ -165,37 +187,46 @@ def run_subject(path: Path) -> Subject:
 def beside(subject: Subject, network: str) -> Wanted:
     """A network to be planned as what it is compared with ran: the same one on the same GPUs."""
     document = subject.document
-    if subject.config is not None and document["network"] == load_network(network).name:
-        return replace(_as_run(subject.config["settings"]), network=network)
+    if subject.config is not None and document.network == load_network(network).name:
+        return replace(_as_run(subject.config.settings), network=network)
     return Wanted(
         network=network,
-        batch_size=document["batch_size"],
-        policy=document["policy"],
-        schedule=document["schedule"],
-        optimizer=document.get("optimizer", "sgd-2012"),
+        batch_size=document.batch_size,
+        policy=document.policy,
+        schedule=document.schedule,
+        optimizer=document.optimizer,
     )
 
 
-def _as_run(settings: dict[str, Any]) -> Wanted:
+def _as_run(settings: RunSettings) -> Wanted:
     return Wanted(
-        network=settings["network"],
-        batch_size=settings["batch_size"],
-        gpus=settings["gpus"],
-        # Runs of earlier versions had nothing but columns.
-        partition=cast(Partition, settings.get("partition", "columns")),
-        replicas=settings.get("replicas", 1),
-        variable_batch=settings.get("variable_batch", False),
-        policy=cast(Policy, settings["policy"]),
-        schedule=cast(Schedule, settings["schedule"]),
-        optimizer=(settings.get("recipe") or {}).get("optimizer", "sgd-2012"),
+        network=settings.network,
+        batch_size=settings.batch_size,
+        gpus=settings.gpus,
+        partition=settings.partition,
+        replicas=settings.replicas,
+        variable_batch=settings.variable_batch,
+        policy=settings.policy,
+        schedule=settings.schedule,
+        optimizer=settings.recipe.optimizer if settings.recipe else "sgd-2012",
     )
 
 
-def _document(path: Path) -> dict[str, Any]:
-    document = parsed(_text(path), str(path))
-    check_document(document, str(path))
-    complete(document)
-    return cast(dict[str, Any], document)
+def _document(path: Path) -> PlanDocument:
+    table = _parsed(_text(path), str(path))
+    timed = isinstance(table, dict) and "step_s" in table
+    return complete(_record(ProfileDocument if timed else PlanDocument, table, path))
+
+
+def _record(kind: type[_Record], table: object, where: object) -> _Record:
+    return read(kind, table, f"{where} is no document of this version", RunError)
+
+
+def _parsed(text: str, where: str) -> object:
+    try:
+        return json_value(text)
+    except ValueError as error:
+        raise RunError(f"{where} is damaged: {error}") from error
 
 
 def _text(path: Path) -> str:
@@ -207,58 +238,40 @@ def _text(path: Path) -> str:
         raise RunError(f"{path} is damaged: not text") from error
 
 
-def _lines(path: Path) -> tuple[Any, ...]:
-    """Every whole line; a run that was killed may have left half of the last one."""
+def _lines(path: Path) -> list[tuple[str, object]]:
+    """Every whole line, and its place; a run that was killed may have left half of the last one."""
     if not path.exists():
-        return ()
+        return []
     text = _text(path)
-    whole = text[: text.rfind("\n") + 1].splitlines()
-    return tuple(parsed(line, f"{path}, line {number},") for number, line in enumerate(whole, 1))
+    lines = text[: text.rfind("\n") + 1].splitlines()
+    places = (f"{path}, line {number}," for number in range(1, len(lines) + 1))
+    return [(place, _parsed(line, place)) for place, line in zip(places, lines, strict=True)]
 
 
-def _of(
-    lines: tuple[Any, ...], shape: dict[str, Any], path: Path, *, only: str = ""
-) -> tuple[dict[str, Any], ...]:
-    """The lines on training steps, or those that have the key ``only``."""
-    found = []
-    for number, record in enumerate(lines, 1):
-        told = [key for key in CHECKS if isinstance(record, dict) and key in record]
-        if told == ([only] if only else []):
-            check(record, shape, f"{path}, line {number},")
-            found.append(record)
-    return tuple(found)
+def _tells_of_tests(line: object) -> bool:
+    return isinstance(line, dict) and not line.keys().isdisjoint(_HELD_OUT)
 
 
-def _checked(lines: tuple[Any, ...], path: Path) -> tuple[dict[str, Any], ...]:
-    """Tests on held-out images: those on the way, and the last one on all of them."""
-    found = [
-        {"step": record["step"], "held_out": record[key]}
-        for key in CHECKS
-        for record in _of(lines, {"step": int, key: CHECK}, path, only=key)
-    ]
-    return tuple(sorted(found, key=lambda record: int(record["step"])))
-
-
-def _continued(samples: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
+def _continued(samples: Sequence[TelemetrySample]) -> tuple[TelemetrySample, ...]:
     """Samples whose clock goes on where a resumed run began again at 0."""
-    found, offset, before = [], 0.0, 0.0
+    continued, offset, before = [], 0.0, 0.0
     for sample in samples:
-        if sample["time_s"] < before:
+        if sample.time_s < before:
             offset += before
-        before = sample["time_s"]
-        found.append(sample | {"time_s": before + offset})
-    return tuple(found)
+        before = sample.time_s
+        continued.append(sample.model_copy(update={"time_s": before + offset}))
+    return tuple(continued)
 
 
-def _filters(path: Path, settings: dict[str, Any]) -> tuple[Filters, ...]:
+def _filters(path: Path, settings: RunSettings) -> tuple[Filters, ...]:
     """The first convolution's weights, column by column; nothing else of the file is read."""
     from safetensors import SafetensorError, safe_open
 
-    layers = load_network(settings["network"]).layers
+    layers = load_network(settings.network).layers
     first = next((layer for layer in layers if isinstance(layer, Convolution)), None)
     if first is None:
         return ()
-    found = []
+    filters = []
     try:
         with safe_open(path, framework="numpy") as stored:
             names = set(stored.keys())
@@ -266,14 +279,14 @@ def _filters(path: Path, settings: dict[str, Any]) -> tuple[Filters, ...]:
                 name = f"{first.name}.{letter(column)}.weight"
                 if name not in names:
                     break
-                found.append(
+                filters.append(
                     Filters(
                         layer=first.name,
                         column=letter(column),
-                        device=f"GPU {column if settings['gpus'] > 1 else 0}",
+                        device=f"GPU {column if settings.gpus > 1 else 0}",
                         weights=stored.get_tensor(name),
                     )
                 )
     except (OSError, SafetensorError) as error:
         raise RunError(f"{path} is damaged: {error}") from error
-    return tuple(found)
+    return tuple(filters)

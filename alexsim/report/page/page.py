@@ -1,25 +1,32 @@
-"""The page: sections on one subject, or on two beside each other, as one HTML text."""
+"""The page: sections on one subject, or on several beside each other, as one HTML text."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from plotly.graph_objects import Figure as Plot
+from plotly.offline import get_plotlyjs
 
-from alexsim.report.page.bars import layer_bars
-from alexsim.report.page.curves import curves, telemetry
+from alexsim.report.documents.run import RunRecipe
+from alexsim.report.figures.style import CONFIG, DARK, LIGHT
+from alexsim.report.figures.text import digits, percent, scaled, seconds
+from alexsim.report.page.curves import curve_section, telemetry_section
 from alexsim.report.page.elements import Section
-from alexsim.report.page.filters import filter_figures, filter_table
+from alexsim.report.page.filters import filter_section
 from alexsim.report.page.inputs import Subject
-from alexsim.report.page.layers import count_table, layer_table
-from alexsim.report.page.memory import alive_table, budget_bars, through_the_step
-from alexsim.report.page.roofline import roofline
-from alexsim.report.page.text import digits, percent, scaled, seconds
-from alexsim.report.page.timeline import timeline, traffic
+from alexsim.report.page.memory import memory_section
+from alexsim.report.page.steps import (
+    layer_section,
+    roofline_section,
+    timeline_section,
+    traffic_section,
+)
+from alexsim.strict_json import json_text
 from alexsim.units import format_bytes
 
 _KINDS = {"run": "Training run", "profile": "Profile", "plan": "Plan"}
@@ -27,30 +34,28 @@ _KINDS = {"run": "Training run", "profile": "Profile", "plan": "Plan"}
 
 def page(subject: Subject) -> str:
     """One subject as HTML."""
+    document = subject.document
     sections = [
-        section
-        for section in (
-            _summary(subject),
-            _settings(subject),
-            _curves(subject),
-            _layers(subject),
-            _roofline(subject),
-            _memory(subject),
-            _timeline(subject),
-            _traffic(subject),
-            _filters(subject),
-            _telemetry(subject),
-        )
-        if section is not None
+        _summary(subject),
+        curve_section(subject),
+        layer_section(document),
+        roofline_section(document),
+        timeline_section(document),
+        traffic_section(document),
+        memory_section(document, subject.budget),
+        filter_section(subject),
+        telemetry_section(subject),
+        _settings(subject),
     ]
-    return rendered(title(subject), _KINDS[subject.kind], sections)
+    kept = [section for section in sections if section is not None]
+    return rendered(title(subject), _KINDS[subject.kind], kept, subject.figures())
 
 
 def title(subject: Subject) -> str:
     """What it is, in a line."""
-    document = subject.document
-    on = document["where"] if subject.measured else document["machine"]
-    return f"{document['network']}, batch {document['batch_size']}: {subject.name} on {on}"
+    document, measured = subject.document, subject.measured
+    on = measured.where if measured else document.machine
+    return f"{document.network}, batch {document.batch_size}: {subject.name} on {on}"
 
 
 @cache
@@ -64,17 +69,48 @@ def _environment() -> Environment:
     )
 
 
-def rendered(heading: str, kind: str, sections: list[Section]) -> str:
-    """Sections as a page."""
+def rendered(
+    heading: str, kind: str, sections: Sequence[Section], plots: Mapping[str, Plot]
+) -> str:
+    """Sections as a page; ``plots`` has what its figures show, by their ids."""
     environment = _environment()
     return environment.get_template("page.html.j2").render(
         heading=heading,
         kind=kind,
         sections=sections,
         version=version("alexsim"),
+        palette=Markup(_palette()),
         style=_own(environment, "style.css"),
-        script=_own(environment, "sort.js"),
+        # Names may be anything: a script ends at its first "</script", wherever that stands.
+        drawn=Markup(_drawn(plots)),
+        heights={name: plot.layout.height for name, plot in plots.items()},
+        plotly=_library(),
+        sort=_own(environment, "sort.js"),
+        figures=_own(environment, "figures.js"),
     )
+
+
+@cache
+def _library() -> Markup:
+    return Markup(get_plotlyjs())
+
+
+def _drawn(plots: Mapping[str, Plot]) -> str:
+    """What the page's script draws: every figure by its id, and what dark colours replace."""
+    figures = {name: json.loads(plot.to_json()) for name, plot in plots.items()}
+    colours = {LIGHT[name]: DARK[name] for name in LIGHT}
+    drawn = {"figures": figures, "colours": colours, "config": CONFIG}
+    # Names may be anything, and a script ends at its first "</script", wherever that stands.
+    return json_text(drawn, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _palette() -> str:
+    """The style sheet's colours; those of print are the light ones."""
+    light, dark = (
+        f":root {{ {' '.join(f'--{name}: {value};' for name, value in colours.items())} }}"
+        for colours in (LIGHT, DARK)
+    )
+    return f"{light}\n@media (prefers-color-scheme: dark) {{ {dark} }}\n@media print {{ {light} }}"
 
 
 def _own(environment: Environment, name: str) -> Markup:
@@ -85,267 +121,139 @@ def _own(environment: Environment, name: str) -> Markup:
 
 def _summary(subject: Subject) -> Section:
     return Section(
-        id="summary",
-        title="In short",
-        text=_sentence(subject),
-        facts=tuple(_facts(subject)),
-        notes=subject.notes,
+        "summary", "In short", _sentence(subject), facts=[*_facts(subject)], notes=subject.notes
     )
 
 
 def _sentence(subject: Subject) -> str:
-    document = subject.document
-    gpus = len(document["memory"]["devices"])
+    document, measured = subject.document, subject.measured
+    gpus = len(document.memory.devices)
     split = "one GPU" if gpus == 1 else f"{gpus} GPUs"
     text = (
-        f"{document['network']} on {split}, {document['batch_size']} images per step, memory"
-        f" policy {document['policy']}, schedule {document['schedule']}."
+        f"{document.network} on {split}, {document.batch_size} images per step, memory"
+        f" policy {document.policy}, schedule {document.schedule}."
     )
-    if subject.measured:
-        text += (
-            f" Measured on this machine ({document['where']}), medians of"
-            f" {document['rounds']} steps."
-        )
-    return f"{text} Predicted for {document['machine']} with {document['library']}."
+    if measured:
+        text += f" Measured on this machine ({measured.where}), medians of {measured.rounds} steps."
+    return f"{text} Predicted for {document.machine} with {document.library}."
 
 
 def _facts(subject: Subject) -> Iterator[tuple[str, str, str]]:
-    document, batch = subject.document, subject.document["batch_size"]
-    if subject.measured:
-        low, high = document["step_s_interval"]
+    document, measured = subject.document, subject.measured
+    batch = document.batch_size
+    if measured:
+        low, high = measured.step_s_interval
         yield (
             "Step, measured",
-            seconds(document["step_s"]),
-            f"{seconds(low)} to {seconds(high)}; {digits(batch / document['step_s'])} images/s",
+            seconds(measured.step_s),
+            f"{seconds(low)} to {seconds(high)}; {digits(batch / measured.step_s)} images/s",
         )
-    low, high = document["predicted_step_s_interval"]
+    low, high = document.predicted_step_s_interval
     yield (
         "Step, predicted",
-        seconds(document["predicted_step_s"]),
+        seconds(document.predicted_step_s),
         f"{seconds(low)} to {seconds(high)}, 9 in 10;"
-        f" {digits(batch / document['predicted_step_s'])} images/s"
-        + (f"; {parts['text']}" if (parts := document.get("predicted_parts")) else ""),
+        f" {digits(batch / document.predicted_step_s)} images/s"
+        + (f"; {document.predicted_parts.text}" if document.predicted_parts else ""),
     )
     if subject.metrics:
         last = subject.metrics[-1]
         yield (
             "Last training loss",
-            digits(last["loss"], 4),
-            f"step {last['step']:,}; top-1 error {percent(last['top1'])} of the batch",
+            digits(last.loss, 4),
+            f"step {last.step:,}; top-1 error {percent(last.top1)} of the batch",
         )
     if subject.held_out:
-        found = subject.held_out[-1]["held_out"]
+        scores = subject.held_out[-1].scores
         yield (
             "Top-1 error, held out",
-            percent(found["top1"]),
-            f"top-5 error {percent(found['top5'])}, loss {digits(found['loss'], 4)}",
+            percent(scores.top1),
+            f"top-5 error {percent(scores.top5)}, loss {digits(scores.loss, 4)}",
         )
-    fullest = max(document["memory"]["devices"], key=lambda one: int(one["planned_bytes"]))
+    fullest = max(document.memory.devices, key=lambda device: device.planned_bytes)
     budget = subject.budget
     share = (
-        f"{percent(fullest['planned_bytes'] / budget[0])} of {format_bytes(budget[0])}"
+        f"{percent(fullest.planned_bytes / budget.bytes)} of {format_bytes(budget.bytes)}"
         if budget
         else "planned"
     )
-    yield "Memory of a GPU", format_bytes(fullest["planned_bytes"]), f"{fullest['name']}; {share}"
-    if document["exchanges"]:
-        moved = sum(one["bytes"] for one in document["exchanges"])
-        yield (
-            "Exchanged per step",
-            format_bytes(moved),
-            f"in {len(document['exchanges'])} exchanges",
-        )
-    flop = sum(
-        layer["flop"] + layer["grad_input_flop"] + layer["grad_weight_flop"]
-        for layer in document["layers"]
-    )
-    rate = f"{scaled(flop / document['step_s'], 'FLOP/s')} reached" if subject.measured else ""
+    yield "Memory of a GPU", format_bytes(fullest.planned_bytes), f"{fullest.name}; {share}"
+    if document.exchanges:
+        moved = sum(exchange.bytes for exchange in document.exchanges)
+        yield "Exchanged per step", format_bytes(moved), f"in {len(document.exchanges)} exchanges"
+    flop = sum(layer.training_flop for layer in document.layers)
+    rate = f"{scaled(flop / measured.step_s, 'FLOP/s')} reached" if measured else ""
     yield "Arithmetic per step", scaled(flop, "FLOP"), rate or "multiply-adds count two"
 
 
 def _settings(subject: Subject) -> Section:
-    return Section(
-        id="what-ran",
-        title="What ran where" if subject.kind != "plan" else "What is planned",
-        pairs=tuple(described(subject).items()),
-    )
+    name = "What ran where" if subject.kind != "plan" else "What is planned"
+    return Section("what-ran", name, pairs=[*described(subject).items()], folded=True)
 
 
 def described(subject: Subject) -> dict[str, str]:
     """Everything that was set, by name."""
-    document = subject.document
-    found = {
-        "network": document["network"],
-        "batch size": str(document["batch_size"]),
-        "GPUs": str(len(document["memory"]["devices"])),
-        "memory policy": document["policy"],
-        "schedule": document["schedule"],
+    document, measured = subject.document, subject.measured
+    pairs = {
+        "network": document.network,
+        "batch size": str(document.batch_size),
+        "GPUs": str(len(document.memory.devices)),
+        "memory policy": document.policy,
+        "schedule": document.schedule,
     }
-    if subject.measured:
-        found |= {
-            "ran on": document["where"],
-            "ceilings measured there": f"{scaled(document['ceilings']['flop_per_s'], 'FLOP/s')},"
-            f" {scaled(document['ceilings']['bytes_per_s'], 'B/s')}",
-            "steps timed": str(document["rounds"]),
+    if measured:
+        ceilings = measured.ceilings
+        pairs |= {
+            "ran on": measured.where,
+            "ceilings measured there": f"{scaled(ceilings.flop_per_s, 'FLOP/s')},"
+            f" {scaled(ceilings.bytes_per_s, 'B/s')}",
+            "steps timed": str(measured.rounds),
         }
-    found |= {"predicted machine": document["machine"], "predicted library": document["library"]}
+    pairs |= {"predicted machine": document.machine, "predicted library": document.library}
     if subject.metrics:
         # Those of a run that was resumed too; "steps" is what was asked for.
-        found["steps done"] = f"{subject.metrics[-1]['step']:,}"
+        pairs["steps done"] = f"{subject.metrics[-1].step:,}"
     if subject.config is None:
-        return found
+        return pairs
     shown = {"network", "batch_size", "gpus", "policy", "schedule"}
-    for key, value in subject.config["settings"].items():
-        if key == "recipe" and isinstance(value, dict):
-            found |= _recipe(value)
-        elif key not in shown:
-            found[key.replace("_", " ")] = _told(key, value)
-    if "data_fingerprint" in subject.config:
-        found["data fingerprint"] = str(subject.config["data_fingerprint"])
-    for name, number in subject.config["versions"].items():
-        found[f"version of {name}"] = number
-    return found
+    for key, value in subject.config.settings:
+        if isinstance(value, RunRecipe):
+            pairs |= _recipe(value)
+        elif key not in shown and value is not None:
+            pairs[key.replace("_", " ")] = _told(key, value)
+    if subject.config.data_fingerprint:
+        pairs["data fingerprint"] = subject.config.data_fingerprint
+    for name, number in subject.config.versions.items():
+        pairs[f"version of {name}"] = number
+    return pairs
 
 
-def _recipe(recipe: dict[str, Any]) -> dict[str, str]:
+def _recipe(recipe: RunRecipe) -> dict[str, str]:
     """A recipe's numbers, its stages in one line."""
     stages = []
-    for stage in recipe.get("stages", ()):
-        parts = [f"rate {stage['weight_rate']:g}"]
-        if recipe.get("optimizer", "sgd-2012") == "sgd-2012":
-            parts = [f"{parts[0]}, biases {stage['bias_rate']:g}"]
-        parts += [f"{layer} {rate:g}" for layer, rate in stage.get("layer_rates", {}).items()]
-        parts += ["colour noise"] if stage.get("colour_noise") else []
-        parts += [f"{', '.join(stage['frozen'])} frozen"] if stage.get("frozen") else []
-        stages.append(f"from epoch {stage['from_epoch']}: {', '.join(parts)}")
+    for stage in recipe.stages:
+        parts = [f"rate {stage.weight_rate:g}"]
+        if recipe.optimizer == "sgd-2012":
+            parts = [f"{parts[0]}, biases {stage.bias_rate:g}"]
+        parts += [f"{layer} {rate:g}" for layer, rate in stage.layer_rates.items()]
+        parts += ["colour noise"] if stage.colour_noise else []
+        parts += [f"{', '.join(stage.frozen)} frozen"] if stage.frozen else []
+        stages.append(f"from epoch {stage.from_epoch}: {', '.join(parts)}")
+    told = dict(recipe)
     plain = (
         "optimizer", "momentum", "weight_decay", "nesterov", "decay_all", "beta2", "epsilon",
         "augmentation", "normalisation",
     )  # fmt: skip
     return {
-        "recipe": str(recipe.get("title", "")),
-        **{key.replace("_", " "): _told(key, recipe[key]) for key in plain if key in recipe},
+        "recipe": recipe.title,
+        **{key.replace("_", " "): _told(key, told[key]) for key in plain if key in told},
         "stages": "; ".join(stages),
     }
 
 
-def _told(key: str, value: Any) -> str:
-    if key.endswith("_bytes"):
+def _told(key: str, value: object) -> str:
+    if key.endswith("_bytes") and isinstance(value, int):
         return f"{format_bytes(value)} ({value:,} bytes)"
     if isinstance(value, bool):
         return "yes" if value else "no"
     return str(value)
-
-
-def _curves(subject: Subject) -> Section | None:
-    if not subject.metrics:
-        return None
-    return Section(
-        id="curves",
-        title="Loss and error",
-        figures=tuple(curves(subject.metrics, subject.held_out)),
-    )
-
-
-def _layers(subject: Subject) -> Section:
-    document = subject.document
-    text = ""
-    if subject.measured:
-        between = document["rest_s"] / document["timed_step_s"]
-        moved = document["transfers_s"] / document["timed_step_s"]
-        whole = seconds(document["timed_step_s"])
-        layers, moves = percent(1 - between - moved), percent(moved)
-        text = (
-            f"Of the timed step of {whole}, layers take {layers}, uploads, exchanges and sums"
-            f" {moves}, what lies between ops {percent(between)}."
-            if between >= 0
-            else f"The timed step took {whole}. Summed over GPUs, which ran beside each other,"
-            f" layers take {layers} of that, uploads, exchanges, sums and waiting for them"
-            f" {moves}."
-        ) + (
-            " The ceiling is what arithmetic or memory needs at the machine's own rates, over the"
-            " time taken."
-        )
-    return Section(
-        id="layers",
-        title="Layers",
-        text=text,
-        figures=(layer_bars(document),),
-        tables=(layer_table(document), count_table(document)),
-    )
-
-
-def _roofline(subject: Subject) -> Section | None:
-    figure = roofline(subject.document)
-    if figure is None:
-        return None
-    return Section(id="roof", title="What binds", figures=(figure,))
-
-
-def _memory(subject: Subject) -> Section:
-    document = subject.document
-    devices = document["memory"]["devices"]
-    clock = "measured" if document["spans"].get("measured") else "simulated"
-    notes = tuple(
-        f"{held['devices']}: the allocator held {format_bytes(held['measured_bytes'])} at most,"
-        f" {format_bytes(held['planned_bytes'])} were planned."
-        for held in document["memory"]["held"]
-    )
-    through = []
-    for device in devices:
-        spans = [one for one in document["spans"][clock] if one["device"] == device["name"]]
-        through.append(through_the_step(device, spans, clock))
-    return Section(
-        id="memory",
-        title="Memory",
-        figures=(budget_bars(devices, subject.budget), *through),
-        tables=tuple(alive_table(device) for device in devices),
-        notes=notes,
-    )
-
-
-def _timeline(subject: Subject) -> Section | None:
-    figure = timeline(subject.document)
-    if figure is None:
-        return None
-    return Section(id="step", title="Timeline", figures=(figure,))
-
-
-def _traffic(subject: Subject) -> Section:
-    table = traffic(subject.document)
-    if table is None:
-        return Section(
-            id="traffic", title="Traffic", text="One GPU holds everything: nothing is exchanged."
-        )
-    return Section(
-        id="traffic",
-        title="Traffic",
-        text="Each exchange copies one column's activations, or their gradients, to the other GPU.",
-        tables=(table,),
-    )
-
-
-def _filters(subject: Subject) -> Section | None:
-    if not subject.filters:
-        return None
-    return Section(
-        id="filters",
-        title="First filters",
-        figures=filter_figures(subject.filters, subject.checkpoint),
-        tables=(filter_table(subject.filters),),
-    )
-
-
-def _telemetry(subject: Subject) -> Section | None:
-    if not subject.samples:
-        return None
-    figures, table = telemetry(subject.samples, subject.cards)
-    told = subject.document.get("telemetry") or {}
-    joules = told.get("joules_per_image")
-    return Section(
-        id="telemetry",
-        title="Cards",
-        text=f"{joules:.3f} J per image." if joules is not None else "",
-        figures=figures,
-        tables=(table,),
-    )

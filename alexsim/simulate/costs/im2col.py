@@ -46,7 +46,7 @@ def convolution(device: Device, work: Work, library: str) -> list[Cost]:
     if work.kind == OpKind.FORWARD:
         traits = ("memory", f"architecture:{architecture}:memory", "elementwise:bias")
         costs.append(memory_bound(device, 2 * shape.output_bytes, traits))
-    # Kernels on one image are short: each waits for the one before it to drain.
+    # Kernels on one image are short: each waits for the kernel before it to drain.
     each = 2 + (work.kind == OpKind.FORWARD)
     costs.append(Cost(each * shape.batch_size * LAUNCH_S, "launch", ("im2col:launch",)))
     return costs

@@ -1,4 +1,4 @@
-"""What cost models are asked and what they answer."""
+"""Inputs and results of cost models: an op's work, and the pieces of its cost."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Limit = Literal["compute", "memory", "launch", "measured"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """One op to be timed: what the plan says of it, and how many images it works on."""
+    """One op to be timed: its fields in the plan, and how many images it works on."""
 
     kind: OpKind
     part: Part
@@ -28,31 +28,33 @@ class Work:
     count: Count
     fused: bool = False
     epilogue: Part | None = None
-    """The part that the same kernel does too."""
+    """The part whose layer the same kernel computes too."""
 
     def apart(self) -> tuple[Work, Work]:
-        """Its own part's op, and the one that the other's would be: forward, or backward.
+        """The op without its epilogue, and the epilogue's op: forward, or its input gradient.
 
-        That one is done once, where the gradients of weights and of the input both pass through the
-        layer here.
+        Where the gradients of weights and of the input both pass through the epilogue, its op is
+        done once.
         """
         assert self.epilogue is not None
-        goes_on = self.kind == OpKind.FORWARD
-        of = counts.forward if goes_on else counts.grad_input
-        other = replace(
+        forward = self.kind == OpKind.FORWARD
+        count_of = counts.forward if forward else counts.grad_input
+        epilogue = replace(
             self,
-            kind=OpKind.FORWARD if goes_on else OpKind.GRAD_INPUT,
+            kind=OpKind.FORWARD if forward else OpKind.GRAD_INPUT,
             part=self.epilogue,
-            count=of(self.epilogue, self.batch_size),
+            count=count_of(self.epilogue, self.batch_size),
             fused=False,
             epilogue=None,
         )
         if self.part.layer.kernel == "product":
-            beside = 0 if goes_on else counts.epilogue_read_bytes(self.epilogue, self.batch_size)
-            own = replace(self.count, moved_bytes=self.count.moved_bytes - beside)
+            mask_bytes = (
+                0 if forward else counts.epilogue_read_bytes(self.epilogue, self.batch_size)
+            )
+            count = replace(self.count, moved_bytes=self.count.moved_bytes - mask_bytes)
         else:
-            own = of(self.part, self.batch_size)
-        return replace(self, count=own, epilogue=None), other
+            count = count_of(self.part, self.batch_size)
+        return replace(self, count=count, epilogue=None), epilogue
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,5 +149,5 @@ def memory_bound(device: Device, moved_bytes: float, traits: tuple[str, ...]) ->
 
 
 def bytes_of(work: Work, precision: Precision) -> float:
-    """Bytes that an op moves at least; not of an update, which stays float32."""
+    """Least bytes that an op moves; not for updates, which stay float32."""
     return work.count.moved_bytes / (2 if precision == "fp16" else 1)

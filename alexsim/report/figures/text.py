@@ -39,11 +39,6 @@ def milliseconds(value: float | None) -> str:
     return digits(1e3 * value) if value else "0"
 
 
-def tick(value: float) -> str:
-    """A round number at an axis: 0, 50, 1,250, 0.02."""
-    return f"{value:,.10g}"
-
-
 def scaled(value: float, unit: str) -> str:
     """A quantity with a decimal prefix: 195 GFLOP/s, 43.3 GB/s."""
     for size, prefix in _STEPS:
@@ -71,8 +66,3 @@ def in_mib(size: float) -> str:
 def ratio(value: float | None) -> str:
     """A quotient: 5.42, 0.184; empty for None."""
     return "" if value is None else digits(value)
-
-
-def shortened(name: str, length: int = 16) -> str:
-    """A name that fits in a picture."""
-    return name if len(name) <= length else f"{name[: length - 1]}…"

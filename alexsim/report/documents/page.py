@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 from alexsim.report.documents.base import Document, From, Part
-from alexsim.report.page.inputs import Subject
 
 
 class SubjectRow(Part):
@@ -16,7 +15,7 @@ class SubjectRow(Part):
     name: str
     kind: str
     """``run``, ``profile`` or ``plan``."""
-    network: Annotated[str, From(lambda subject: subject.document["network"])]
+    network: Annotated[str, From("document.network")]
 
 
 class PageDocument(Document):
@@ -28,6 +27,6 @@ class PageDocument(Document):
     subjects: tuple[SubjectRow, ...]
 
 
-def page_document(subjects: Sequence[Subject], path: Path, size_bytes: int) -> PageDocument:
-    """``alexsim report --json``."""
+def page_document(subjects: Sequence[object], path: Path, size_bytes: int) -> PageDocument:
+    """``alexsim report --json``; of each subject its name, its kind and its document."""
     return PageDocument.of(page=str(path), bytes=size_bytes, subjects=tuple(subjects))
