@@ -28,6 +28,8 @@ from option_table import FAIL_WITHOUT, TABLE
 from PIL import Image
 from tiny import write_weights
 
+# Before anything is patched: what it imports from is.
+import alexsim.train.loop  # noqa: F401
 from alexsim.bench.verdicts import BenchRun, Host
 from alexsim.cli import models
 from alexsim.cli.app import main, the_command

@@ -55,10 +55,10 @@ def updated(before: Baseline | None, runs: Sequence[BenchRun]) -> Baseline:
 
 
 def _stored(runs: Sequence[BenchRun]) -> dict[str, Stored]:
-    found = {}
+    stored = {}
     for case in runs[-1].timed:
-        ratios = [one.ratio.median for run in runs for one in run.timed if one.name == case.name]
-        found[case.name] = Stored(
+        ratios = [c.ratio.median for run in runs for c in run.timed if c.name == case.name]
+        stored[case.name] = Stored(
             ratio=median(ratios), low=min(ratios), high=max(ratios), runs=len(ratios)
         )
-    return found
+    return stored

@@ -156,12 +156,12 @@ def damaged(folder: Path, shard: Shard) -> str | None:
 
 def verify(folder: Path, index: PackIndex, pool: Executor) -> list[str]:
     """Every file that is not as it was packed, one line each."""
-    found = list(pool.map(damaged, [folder] * len(index.all_shards), index.all_shards))
+    faults = list(pool.map(damaged, [folder] * len(index.all_shards), index.all_shards))
     for name, digest in index.files.items():
         path = folder / name
         if not path.is_file() or sha256_of(path) != digest:
-            found.append(f"{name}: missing, or its contents are not those that were packed")
-    return [line for line in found if line is not None]
+            faults.append(f"{name}: missing, or its contents are not those that were packed")
+    return [line for line in faults if line is not None]
 
 
 def _statistics_bytes(sums: Sums, images: int) -> bytes:

@@ -76,10 +76,10 @@ class Calibration:
         Raises:
             ProfileError: there is none.
         """
-        found = [rate.per_second for rate in self.rates if rate.what.startswith(what)]
-        if not found:
+        rates = [rate.per_second for rate in self.rates if rate.what.startswith(what)]
+        if not rates:
             raise ProfileError(f"the calibration has no rate of {what!r}; run it again")
-        return max(found)
+        return max(rates)
 
     @property
     def crop_side(self) -> int:
