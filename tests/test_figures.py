@@ -80,7 +80,8 @@ def spans_of(document: PlanDocument, clock: str) -> list[SpanTimes]:
 
 
 def test_every_figures_marks_are_the_documents(document: PlanDocument) -> None:
-    figures = document.figures()
+    subject = Subject(name="it", kind="plan", document=document)
+    figures = subject.figures()
     timed = isinstance(document, ProfileDocument)
     steps = {"measured", "simulated"} if timed else {"simulated"}
     clocks = {"measured", "predicted"} if timed else {"predicted"}
@@ -93,7 +94,7 @@ def test_every_figures_marks_are_the_documents(document: PlanDocument) -> None:
     }  # fmt: skip
     for name, figure in figures.items():
         marks(figure)
-        assert document.plot(name).to_json() == figure.to_json()
+        assert subject.plot(name).to_json() == figure.to_json()
         layout = figure.layout
         assert layout.width is None, "a figure is as wide as its place"
         assert layout.xaxis.title.text, name

@@ -24,11 +24,10 @@ from pydantic import (
     model_validator,
 )
 
-from alexsim.errors import AlexsimError
 from alexsim.typed import READING
 
 if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
+    pass
 
 SCHEMA = 1
 
@@ -115,27 +114,6 @@ class Document(Part):
     def headed(cls, table: Mapping[str, Any]) -> Self:
         """Made from its other keys."""
         return cls.model_validate({"schema": SCHEMA, "alexsim": version("alexsim"), **table})
-
-
-class Drawn:
-    """What there are figures of, for notebooks: ``document.plot("roofline")``."""
-
-    __slots__ = ()
-
-    def figures(self) -> dict[str, Figure]:
-        """Every figure by its name."""
-        raise NotImplementedError
-
-    def plot(self, name: str) -> Figure:
-        """A figure as ``plotly.graph_objects.Figure``.
-
-        Raises:
-            AlexsimError: there is none of this name.
-        """
-        figures = self.figures()
-        if name not in figures:
-            raise AlexsimError(f"no figure {name!r}; there are {', '.join(figures)}")
-        return figures[name]
 
 
 class NetworkDocument(Document):

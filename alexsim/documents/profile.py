@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from importlib import import_module
 from statistics import median
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from alexsim.documents.base import Drawn, From, Interval, Joined, NetworkDocument
+from alexsim.documents.base import From, Interval, Joined, NetworkDocument
 from alexsim.documents.simulation import StepParts
 from alexsim.documents.step import (
     CardTelemetry,
@@ -35,7 +34,7 @@ from alexsim.simulate.simulation import Simulation
 from alexsim.trace import Span
 
 if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
+    pass
 
 
 class PredictedParts(StepParts):
@@ -44,7 +43,7 @@ class PredictedParts(StepParts):
     text: Annotated[str, From(data_path_text)]
 
 
-class PlanDocument(NetworkDocument, Finite, Drawn):
+class PlanDocument(NetworkDocument, Finite):
     """A planned step with its predicted times."""
 
     network: Annotated[str, From("plan.network.name")]
@@ -84,12 +83,6 @@ class PlanDocument(NetworkDocument, Finite, Drawn):
     spans: Annotated[
         PlannedSpans, From(lambda of: {"simulated": _spans(of.simulation.trace.spans)})
     ]
-
-    def figures(self) -> dict[str, Figure]:
-        """By name: layers, roofline, timelines, memory."""
-        # Figures are made of documents and stand above them: found by name, as a plug-in is.
-        figures: dict[str, Figure] = import_module("alexsim.page.figures").step_figures(self)
-        return figures
 
 
 class ProfileDocument(PlanDocument):
@@ -184,7 +177,7 @@ def _exchanges_s(plan: Plan, rounds: Rounds) -> dict[str, float | None]:
     for op in plan.ops():
         if name := op.exchange or op.collective:
             ops.setdefault(name, []).append(op.id)
-    together = {one.name for one in plan.collectives}
+    together = {collective.name for collective in plan.collectives}
     return {
         name: _middle(
             [
@@ -200,15 +193,15 @@ def _middle(values: list[float]) -> float | None:
     return median(values) if values else None
 
 
-def _typical_step(found: StepProfile) -> list[Span]:
+def _typical_step(profile: StepProfile) -> list[Span]:
     """The spans of the step whose length is nearest to the median."""
     # A step with torch.profiler under it may follow: it is slower.
-    lengths = dict(list(found.trace.step_s().items())[: found.rounds])
+    lengths = dict(list(profile.trace.step_s().items())[: profile.rounds])
     if not lengths:
         return []
     middle = median(lengths.values())
     chosen = min(lengths, key=lambda step: abs(lengths[step] - middle))
-    return [span for span in found.trace.spans if span.step == chosen]
+    return [span for span in profile.trace.spans if span.step == chosen]
 
 
 def _spans(spans: Sequence[Span]) -> list[Span]:

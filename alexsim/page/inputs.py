@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from alexsim.documents.base import Drawn
 from alexsim.documents.profile import PlanDocument, ProfileDocument, plan_document
 from alexsim.documents.run import HeldOutMetrics, RunConfig, RunSettings, StepMetrics
 from alexsim.documents.step import TelemetrySample
-from alexsim.errors import RunError
+from alexsim.errors import AlexsimError, RunError
 from alexsim.machine.defaults import MACHINE
 from alexsim.network.editions import load_network
 from alexsim.network.layers import Convolution
@@ -38,7 +37,7 @@ _Record = TypeVar("_Record")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Subject(Drawn):
+class Subject:
     """Everything there is to show of one thing."""
 
     name: str
@@ -77,6 +76,17 @@ class Subject(Drawn):
         return step_figures(self.document, self.budget) | run_figures(
             self.metrics, self.held_out, self.samples
         )
+
+    def plot(self, name: str) -> Figure:
+        """A figure as ``plotly.graph_objects.Figure``.
+
+        Raises:
+            AlexsimError: there is none of this name.
+        """
+        figures = self.figures()
+        if name not in figures:
+            raise AlexsimError(f"no figure {name!r}; there are {', '.join(figures)}")
+        return figures[name]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
