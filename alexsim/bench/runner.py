@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from multiprocessing import get_context
-from pathlib import Path
 
 from alexsim.bench.counted import counted, kernel_figures
 from alexsim.bench.verdicts import Baseline, BenchRun, Host, Timed, Value, Verdict, judge
+from alexsim.machine.cpu import cpu_name
 from alexsim.network.editions import load_network
 
 _REPEATS = 4
@@ -129,29 +129,14 @@ def time_case(selection: Selection, name: str) -> Timed:
 def host() -> Host:
     """This machine, its versions, and the commit of the working directory."""
     return Host(
-        cpu=_cpu(),
+        # Name and family: both decide how fast code runs.
+        cpu=cpu_name(family=True),
         cores=os.cpu_count() or 1,
         python=platform.python_version(),
         torch=metadata.version("torch"),
         commit=_commit(),
         date=datetime.now(UTC).date().isoformat(),
     )
-
-
-def _cpu() -> str:
-    """The processor's name and instruction set family: both decide how fast code runs."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    known = {
-        key.strip(): value.strip()
-        for key, colon, value in (line.partition(":") for line in lines)
-        if colon
-    }
-    name = known.get("model name", platform.machine())
-    family, model = known.get("cpu family", ""), known.get("model", "")
-    return f"{name} (family {family}, model {model})" if family else name
 
 
 def _commit() -> str:

@@ -24,6 +24,8 @@ from alexsim.network.part import Part
 from alexsim.network.update_rules import RULES, Optimizer
 
 FLOAT_BYTES = 4
+PASSES = ("forward", "grad_input", "grad_weight", "update")
+"""What is done of a layer in a training step, in this order."""
 _remembered = lru_cache(maxsize=1 << 13)
 """Plans of other choices, and of other machines' budgets, have the same ops again and again."""
 

@@ -17,7 +17,7 @@ from alexsim.network.layers import (
     SoftmaxCrossEntropy,
 )
 from alexsim.network.network import Network
-from alexsim.network.part import Part
+from alexsim.network.part import Part, letter
 
 _BOX, _GAP = 25, 2
 """Characters of a column and between two: three columns fit an 80-column terminal."""
@@ -73,7 +73,7 @@ def diagram(network: Network) -> str:
     if not network.is_chain:
         return "\n".join(_graph_lines(network))
     image = "image " + "x".join(str(extent) for extent in network.input_shape)
-    heads = [f"{network.name}, column {chr(97 + c)}" for c in range(network.columns)]
+    heads = [f"{network.name}, column {letter(c)}" for c in range(network.columns)]
     if network.columns == 1:
         heads = [network.name]
     lines = [_spread(heads), _spread([image] * network.columns)]

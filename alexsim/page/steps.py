@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from alexsim.documents.profile import PlanDocument, ProfileDocument
 from alexsim.documents.step import MeasuredLayer, MeasuredTransfer, PlannedLayer
 from alexsim.documents.step import PlannedTransfer as Transfer
+from alexsim.network.layers.kinds import kind_words
 from alexsim.page.elements import (
     Cell,
     Figure,
@@ -33,14 +34,6 @@ from alexsim.page.figures.timeline import spans_of, spent_of
 
 _MOST_ROWS = 60
 """Tables of more layers are folded."""
-_KINDS = {
-    "FullyConnected": "fully connected",
-    "LocalResponseNorm": "response norm",
-    "SpatialResponseNorm": "spatial norm",
-    "MaxPool": "max pool",
-    "AveragePool": "average pool",
-    "SoftmaxCrossEntropy": "softmax",
-}
 _Columns = dict[str, Callable[[Sequence[PlannedLayer]], Cell | str]]
 """Of one layer, or of several summed."""
 
@@ -142,7 +135,7 @@ def count_table(document: PlanDocument) -> Table:
         return lambda of: write(of[0]) if len(of) == 1 else ""
 
     columns: _Columns = {
-        "kind": only(lambda layer: _KINDS.get(layer.kind, layer.kind.lower())),
+        "kind": only(lambda layer: kind_words(layer.kind).singular),
         "output": only(lambda layer: " × ".join(map(str, layer.shape))),
         "parameters": lambda of: number(parameters(of) or None, "{:,}".format),
         "GFLOP": lambda of: number(flop(of) / 1e9 or None),

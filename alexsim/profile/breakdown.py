@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from alexsim.network.counts import PASSES
 from alexsim.plan.plan import PASS_OF, Op, OpKind, Plan, waited_for
 from alexsim.plan.tables import memory_table
 from alexsim.profile.step_profile import (
@@ -20,7 +21,6 @@ from alexsim.profile.step_profile import (
 from alexsim.simulate.simulation import Simulation
 from alexsim.trace import Trace
 
-PASSES = ("forward", "grad_input", "grad_weight", "update")
 _OVERHEAD = 10
 """A pass that takes so many times what arithmetic and memory need is bound by something else."""
 

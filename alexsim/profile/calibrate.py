@@ -16,6 +16,7 @@ import torch
 
 from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
+from alexsim.machine.cpu import cpu_name
 from alexsim.network.network import Network
 from alexsim.plan.choices import Policy, Schedule
 from alexsim.plan.plan import OpKind, Plan
@@ -132,7 +133,7 @@ def calibrate(
             points[name][batch] = statistics.mean(times)
     return (
         Calibration(
-            machine=_machine_name(),
+            machine=cpu_name(),
             system=f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
             date=datetime.now(UTC).date().isoformat(),
             method=f"ops: medians of {rounds} steps per batch size, in turns; rates: {METHOD}",
@@ -208,14 +209,3 @@ def check(plan: Plan, simulation: Simulation, rounds: Sequence[Round]) -> list[C
         )
         for name, predicted, measured in rows
     ]
-
-
-def _machine_name() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:  # noqa: PTH123 - a device file
-            for line in lines:
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

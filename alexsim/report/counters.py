@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from alexsim.network.layers.kinds import kind_words
 from alexsim.network.network import Network
 from alexsim.report.tables import plain_table
 
@@ -17,19 +18,6 @@ if TYPE_CHECKING:
     from alexsim.counters.reconcile import Account, Term
 
 _WIDTH = 80
-_NAMES = {
-    "Convolution": ("convolution", "convolutions"),
-    "FullyConnected": ("fc layer", "fc layers"),
-    "MaxPool": ("max-pool", "max-pools"),
-    "AveragePool": ("average pool", "average pools"),
-    "LocalResponseNorm": ("LRN", "LRNs"),
-    "SpatialResponseNorm": ("spatial norm", "spatial norms"),
-    "ReLU": ("ReLU", "ReLUs"),
-    "Sigmoid": ("sigmoid", "sigmoids"),
-    "Tanh": ("tanh", "tanhs"),
-    "Dropout": ("dropout", "dropouts"),
-    "SoftmaxCrossEntropy": ("softmax", "softmaxes"),
-}
 
 
 def counters_tables(comparison: Comparison) -> RenderableType:
@@ -108,14 +96,14 @@ def _layers(names: tuple[str, ...], network: Network) -> str:
         of_kind = [name for name in names if kinds[name] == kind]
         every = list(kinds.values()).count(kind)
         whole = len(of_kind) == every > 1
-        texts += [f"all {_NAMES.get(kind, (kind, kind))[1]}"] if whole else of_kind
+        texts += [f"all {kind_words(kind).plural}"] if whole else of_kind
     return ", ".join(texts)
 
 
 def _plain(text: str) -> str:
     """``forward MaxPool in part`` with the type in words."""
     name, kind, *rest = text.split(" ", 2)
-    return " ".join((name, _NAMES.get(kind, (kind, kind))[0], *rest))
+    return " ".join((name, kind_words(kind).singular, *rest))
 
 
 def _uncounted(head: str, texts: list[str], counts_backward: bool) -> Iterator[str]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from alexsim.network.counts import PASSES
 from alexsim.profile.step_profile import LayerProfile, PassProfile, StepProfile
 from alexsim.report.tables import data_path_text, plain_table, reconciliation
 from alexsim.units import MIB
@@ -105,8 +106,7 @@ def _narrow(profile: StepProfile) -> RenderableType:
     passes = [pass_ for layer in profile.layers for pass_ in layer.passes]
     out.add_section()
     sums = [
-        sum(pass_.measured.median_s for pass_ in passes if pass_.name == name)
-        for name in ("forward", "grad_input", "grad_weight", "update")
+        sum(pass_.measured.median_s for pass_ in passes if pass_.name == name) for name in PASSES
     ]
     predicted_s = sum(layer.predicted_s for layer in profile.layers)
     out.add_row("sum", *map(_ms, sums), _ms(sum(sums)), *_rates(passes), _ms(predicted_s))
@@ -186,7 +186,7 @@ def layer_tables(profile: StepProfile, layer: LayerProfile) -> RenderableType:
 
 def _times(layer: LayerProfile) -> list[str]:
     seconds = {pass_.name: pass_.measured.median_s for pass_ in layer.passes}
-    times = [seconds.get(name, 0.0) for name in ("forward", "grad_input", "grad_weight", "update")]
+    times = [seconds.get(name, 0.0) for name in PASSES]
     return [*map(_ms, times), _ms(sum(times))]
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from alexsim.network.layers.kinds import kind_words
 from alexsim.network.network import Network
 from alexsim.recipe.stages import Training
 from alexsim.report.recipe import stages_table
@@ -18,14 +19,6 @@ from alexsim.simulate.simulation import DeviceTimes, ExchangeTimes, Simulation
 from alexsim.trace import Activity
 from alexsim.units import MIB
 
-_KINDS = {
-    "Convolution": "convolutions",
-    "FullyConnected": "fully connected",
-    "LocalResponseNorm": "response norms",
-    "SpatialResponseNorm": "response norms",
-    "MaxPool": "pools",
-    "AveragePool": "pools",
-}
 _BAR = 56
 _LONGEST = 12
 _ARTICLES_FLOP_PER_S = 1.581e12
@@ -157,9 +150,7 @@ def _exposed(exposed_s: float, whole_s: float) -> str:
 
 
 def _kinds(network: Network) -> dict[str, str]:
-    return {
-        layer.name: _KINDS.get(type(layer).__name__, "other layers") for layer in network.layers
-    }
+    return {layer.name: kind_words(type(layer).__name__).group for layer in network.layers}
 
 
 def _parts(simulation: Simulation, network: Network) -> RenderableType:

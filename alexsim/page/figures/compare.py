@@ -11,8 +11,9 @@ from plotly.graph_objects import Figure
 
 from alexsim.documents.profile import PlanDocument, ProfileDocument
 from alexsim.documents.step import MeasuredLayer, PlannedLayer
+from alexsim.network.counts import PASSES
 from alexsim.page.figures.layers import rows_height
-from alexsim.page.figures.passes import PASSES, Clock, clocks_of, layer_s, pass_s
+from alexsim.page.figures.passes import Clock, clocks_of, layer_s, pass_s
 from alexsim.page.figures.style import LIGHT, bars, colour, figure, words
 from alexsim.page.figures.text import in_mib, seconds
 from alexsim.units import MIB

@@ -8,16 +8,11 @@ from typing import Literal
 
 from alexsim.documents.profile import PlanDocument, ProfileDocument
 from alexsim.documents.step import MeasuredLayer, PlannedLayer
+from alexsim.network.counts import PASSES
 
 Clock = Literal["measured", "predicted"]
 
-NAMES = {
-    "forward": "forward",
-    "grad_input": "input gradient",
-    "grad_weight": "weight gradient",
-    "update": "update",
-}
-PASSES = tuple(NAMES)
+NAMES = dict(zip(PASSES, ("forward", "input gradient", "weight gradient", "update"), strict=True))
 HUES = {
     "forward": "blue",
     "grad_input": "teal",
