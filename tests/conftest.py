@@ -18,14 +18,14 @@ from PIL import Image
 
 from alexsim.cli import output
 from alexsim.data.images import worker_pool
+from alexsim.documents.base import Document
 from alexsim.machine.machine import load_machine
 from alexsim.network.editions import load_network
+from alexsim.page.schemas import DOCUMENTS, schema_of
 from alexsim.plan.planner import plan
 from alexsim.plan.spec import PlanSpec
 from alexsim.profile.profiler import Underlay, profile
-from alexsim.profile.records import StepProfile
-from alexsim.report.documents.base import Document
-from alexsim.report.schemas import DOCUMENTS, schema_of
+from alexsim.profile.step_profile import StepProfile
 from alexsim.simulate.simulator import on_machine
 
 # The tests' own helpers (reference.py) stand beside them.

@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from alexsim.network import layers as la
 from alexsim.network.layers import pair
-from alexsim.network.network import INPUT, Network, letter
+from alexsim.network.network import Network
+from alexsim.network.part import INPUT, letter
 
 Tensor = torch.Tensor
 Values = dict[str, Tensor]

@@ -13,12 +13,12 @@ import pytest
 
 from alexsim.bench import runner, store
 from alexsim.bench.counted import counted, kernel_figures
-from alexsim.bench.records import Baseline, BenchRun, Host, Machine, Stored, Timed, judge
 from alexsim.bench.runner import Selection
 from alexsim.bench.timed import Case, cases, measure, slowed
+from alexsim.bench.verdicts import Baseline, BenchRun, Host, Machine, Stored, Timed, judge
 from alexsim.cli.app import main
 from alexsim.network.editions import load_network
-from alexsim.profile.records import Ratio
+from alexsim.profile.step_profile import Ratio
 
 OWN = """
 from alexsim.network.layers import FullyConnected, ReLU, SoftmaxCrossEntropy

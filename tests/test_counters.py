@@ -23,6 +23,7 @@ from alexsim.counters.operators import example, operators
 from alexsim.counters.readings import Counter, Item, Reading
 from alexsim.counters.reconcile import forward_account
 from alexsim.counters.tools import COUNTERS
+from alexsim.documents.counters import compared_flops_document
 from alexsim.interchange.module import plain_module
 from alexsim.network.editions import edition_names, load_network
 from alexsim.network.layers import (
@@ -33,9 +34,8 @@ from alexsim.network.layers import (
     SoftmaxCrossEntropy,
 )
 from alexsim.network.network import Network
-from alexsim.plan.records import OpKind
+from alexsim.plan.plan import OpKind
 from alexsim.plan.tables import flop_table, without_formula
-from alexsim.report.documents.counters import compared_flops_document
 
 EDITIONS = tuple(REFERENCES)
 

@@ -21,7 +21,7 @@ from tiny import write_weights
 
 from alexsim.data.discover import discover, split_of
 from alexsim.data.packed.pack import pack
-from alexsim.data.packed.records import PackSettings
+from alexsim.data.packed.pack_index import PackSettings
 from alexsim.data.sources import names as names_module
 from alexsim.data.sources.classes import ordered
 from alexsim.data.sources.listing import Listing

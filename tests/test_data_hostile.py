@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from alexsim.data.packed.pack import pack
-from alexsim.data.packed.records import PackIndex, PackSettings
+from alexsim.data.packed.pack_index import PackIndex, PackSettings
 
 SMALL = PackSettings(side=32, shard_images=64)
 

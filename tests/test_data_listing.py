@@ -17,7 +17,7 @@ from PIL import Image, features
 from alexsim.cli.app import main
 from alexsim.data.discover import discover
 from alexsim.data.packed.pack import pack
-from alexsim.data.packed.records import PackSettings
+from alexsim.data.packed.pack_index import PackSettings
 from alexsim.data.sources.listing import Listing
 from alexsim.data.sources.source import SourceChoices, list_source
 from alexsim.errors import DataError

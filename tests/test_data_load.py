@@ -20,7 +20,7 @@ from alexsim.data.discover import discover
 from alexsim.data.images import load_square, read_square
 from alexsim.data.loader import Batch, Loader, Order
 from alexsim.data.packed.pack import pack
-from alexsim.data.packed.records import PackSettings
+from alexsim.data.packed.pack_index import PackSettings
 from alexsim.errors import DataError
 from alexsim.recipe.file import load_recipe
 

@@ -23,7 +23,7 @@ from PIL import Image
 from alexsim.data.discover import discover
 from alexsim.data.packed.index import read_index, read_members, verify
 from alexsim.data.packed.pack import pack
-from alexsim.data.packed.records import PackIndex, PackSettings
+from alexsim.data.packed.pack_index import PackIndex, PackSettings
 from alexsim.errors import DataError
 
 SMALL = PackSettings(side=32, shard_images=16)

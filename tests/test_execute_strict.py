@@ -28,11 +28,11 @@ from alexsim.execute.executor import Executor
 from alexsim.execute.plan_executor import PlanExecutor
 from alexsim.execute.world import RENDEZVOUS, Connected, Place, World, joined
 from alexsim.network.editions import load_network
+from alexsim.plan.plan import Plan
 from alexsim.plan.planner import plan
-from alexsim.plan.records import Plan
 from alexsim.recipe.file import load_recipe
 from alexsim.train.engine import Engine
-from alexsim.train.records import TrainSettings
+from alexsim.train.settings import TrainSettings
 
 RATES = Hyperparameters(weight_rate=0.01, bias_rate=0.02)
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

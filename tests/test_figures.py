@@ -9,16 +9,16 @@ import pytest
 from plotly.graph_objects import Figure
 from test_report import measured
 
-from alexsim.documents import read
+from alexsim.documents.profile import PlanDocument, ProfileDocument
+from alexsim.documents.run import HeldOutMetrics, Scores, StepMetrics
+from alexsim.documents.step import SpanTimes
 from alexsim.errors import AlexsimError
-from alexsim.report.documents.profile import PlanDocument, ProfileDocument
-from alexsim.report.documents.run import HeldOutMetrics, Scores, StepMetrics
-from alexsim.report.documents.step import SpanTimes
-from alexsim.report.figures import compare
-from alexsim.report.figures.compare import Compared
-from alexsim.report.figures.passes import NAMES, passes_of
-from alexsim.report.page.inputs import Subject, Wanted, plan_subject
-from alexsim.report.page.page import page
+from alexsim.page.figures import compare
+from alexsim.page.figures.compare import Compared
+from alexsim.page.figures.passes import NAMES, passes_of
+from alexsim.page.inputs import Subject, Wanted, plan_subject
+from alexsim.page.page import page
+from alexsim.typed import read
 from alexsim.units import MIB
 
 DOCUMENTS = {

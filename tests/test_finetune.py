@@ -19,8 +19,8 @@ from alexsim.execute.executor import Executor
 from alexsim.machine.machine import load_machine
 from alexsim.network.editions import load_network
 from alexsim.network.network import Network
+from alexsim.plan.plan import Category, OpKind, Plan
 from alexsim.plan.planner import plan
-from alexsim.plan.records import Category, OpKind, Plan
 from alexsim.plan.spec import PlanSpec
 from alexsim.plan.tables import flop_table
 from alexsim.simulate.simulator import on_machine

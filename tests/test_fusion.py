@@ -20,6 +20,7 @@ from test_graph import (
 )
 from test_graph import theirs as by_autograd
 
+from alexsim.documents.profile import plan_document
 from alexsim.errors import PlanError
 from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
@@ -36,19 +37,18 @@ from alexsim.network.layers import (
     SpatialResponseNorm,
 )
 from alexsim.network.network import Network
+from alexsim.page.steps import layer_table
 from alexsim.plan.choices import POLICIES
+from alexsim.plan.plan import Category, OpKind, Plan
 from alexsim.plan.planner import plan
-from alexsim.plan.records import Category, OpKind, Plan
 from alexsim.plan.spec import PlanSpec
-from alexsim.profile.records import Ceilings
-from alexsim.report.documents.profile import plan_document
-from alexsim.report.page.steps import layer_table
+from alexsim.profile.step_profile import Ceilings
 from alexsim.report.tables import lent_text
 from alexsim.simulate.costs.correction import UNFITTED
 from alexsim.simulate.costs.libraries import load_library
 from alexsim.simulate.costs.measured import machine_of, read
 from alexsim.simulate.simulator import on_machine, planned, simulate_network
-from alexsim.simulate.tasks import Timer
+from alexsim.simulate.timer import Timer
 
 PRODUCTS_2012 = {
     "conv2": "relu2", "conv3": "relu3", "conv4": "relu4", "fc6": "relu6", "fc7": "relu7",

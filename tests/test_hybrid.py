@@ -27,16 +27,17 @@ from alexsim.network.layers import (
     ReLU,
     SoftmaxCrossEntropy,
 )
-from alexsim.network.network import Network, letter
+from alexsim.network.network import Network
+from alexsim.network.part import letter
 from alexsim.plan.fit import fit
+from alexsim.plan.plan import OpKind, Plan
 from alexsim.plan.planner import plan, representative
-from alexsim.plan.records import OpKind, Plan
 from alexsim.plan.spec import PlanSpec
 from alexsim.simulate.costs.correction import load_correction
 from alexsim.simulate.costs.libraries import load_library
-from alexsim.simulate.records import Simulation
+from alexsim.simulate.simulation import Simulation
 from alexsim.simulate.simulator import default_library, on_machine, simulate
-from alexsim.simulate.tasks import Timer
+from alexsim.simulate.timer import Timer
 
 NET = Network(
     name="small",

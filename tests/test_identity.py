@@ -12,29 +12,29 @@ import torch
 from rich.console import Console
 from tiny import SOURCE
 
-from alexsim.documents import read
+from alexsim.documents.profile import PlanDocument, plan_document
+from alexsim.documents.simulation import simulation_document
 from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.machine.machine import Machine, load_machine
 from alexsim.network.editions import load_network
+from alexsim.page.earlier import complete
+from alexsim.page.memory import alive_table
+from alexsim.page.steps import traffic_table
+from alexsim.plan.plan import DevicePlan, Op, Plan
 from alexsim.plan.planner import plan
-from alexsim.plan.records import DevicePlan, Op, Plan
 from alexsim.plan.spec import PlanSpec
-from alexsim.profile.records import Ceilings
+from alexsim.profile.step_profile import Ceilings
 from alexsim.recipe.stages import Training
 from alexsim.report.chrome_trace import Clock, chrome_trace
-from alexsim.report.documents.profile import PlanDocument, plan_document
-from alexsim.report.documents.simulation import simulation_document
-from alexsim.report.page.earlier import complete
-from alexsim.report.page.memory import alive_table
-from alexsim.report.page.steps import traffic_table
 from alexsim.report.simulation import simulation_tables
 from alexsim.simulate.costs.correction import load_correction
 from alexsim.simulate.costs.libraries import load_library
-from alexsim.simulate.records import Simulation
+from alexsim.simulate.simulation import Simulation
 from alexsim.simulate.simulator import default_library, simulate
-from alexsim.simulate.tasks import Timer
+from alexsim.simulate.timer import Timer
 from alexsim.strict_json import json_text
+from alexsim.typed import read
 
 SPECS = {
     "columns": ("gtx580x2", {"gpus": 2}),

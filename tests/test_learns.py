@@ -11,6 +11,7 @@ import torch
 from chains import CHAINS
 from rich.console import Console
 
+from alexsim.documents.networks import networks_document
 from alexsim.errors import PlanError
 from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
@@ -21,7 +22,6 @@ from alexsim.plan.planner import plan
 from alexsim.recipe.defaults import training_defaults
 from alexsim.recipe.file import load_recipe, recipe_name
 from alexsim.recipe.outlook import BATCH, Outlook, outlook
-from alexsim.report.documents.networks import networks_document
 from alexsim.report.networks import about, networks_tables
 
 BUDGET = 3 * 2**30

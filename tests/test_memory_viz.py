@@ -20,8 +20,8 @@ from torch.cuda import _memory_viz
 from alexsim.cli.app import main
 from alexsim.network.editions import load_network
 from alexsim.network.network import Network
+from alexsim.plan.plan import DevicePlan, Plan
 from alexsim.plan.planner import plan
-from alexsim.plan.records import DevicePlan, Plan
 from alexsim.plan.timeline import memory_timeline
 from alexsim.report.memory_viz import snapshot, snapshot_bytes
 

@@ -10,6 +10,7 @@ import pytest
 from chains import ZOO
 from test_graph import GRAPHS
 
+from alexsim.documents.networks import network_document
 from alexsim.errors import NetworkError
 from alexsim.network import counts, zoo
 from alexsim.network.branches import Fork, Tangle, blocks, layers_of, shown_reads
@@ -17,7 +18,6 @@ from alexsim.network.diagram import diagram, repeats, svg
 from alexsim.network.editions import load_network
 from alexsim.network.layers import BatchNorm, Dropout, MaxPool, ReLU
 from alexsim.network.network import Network
-from alexsim.report.documents.networks import network_document
 
 # Parameters as torchvision counts them; tests/test_zoo.py holds the multiply-adds against PyTorch.
 PUBLISHED = {

@@ -18,28 +18,28 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny import CLASSES, write_weights
 
-from alexsim.bench.records import Host, Machine, Stored, Timed, _timed
+from alexsim.bench.verdicts import Host, Machine, Stored, Timed, _timed
 from alexsim.cli.app import main
 from alexsim.cli.output import json_text as document_text
 from alexsim.data.dataset import Sample
+from alexsim.documents.run import HeldOutMetrics, StepMetrics
 from alexsim.evaluate.evaluate import Answers, averaged, combined, errors, tuned
 from alexsim.evaluate.neighbours import _distances, _without
 from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.network.layers import FullyConnected, SoftmaxCrossEntropy
 from alexsim.network.network import Network
+from alexsim.page.curves import curve_section
+from alexsim.page.figures import run_figures
+from alexsim.page.inputs import Wanted, plan_subject
 from alexsim.plan.planner import plan
-from alexsim.profile.records import Ratio
+from alexsim.profile.step_profile import Ratio
 from alexsim.recipe.recipe import Plateau, reductions
-from alexsim.report.documents.run import HeldOutMetrics, StepMetrics
 from alexsim.report.evaluation import best, prediction_rows
-from alexsim.report.figures import run_figures
-from alexsim.report.page.curves import curve_section
-from alexsim.report.page.inputs import Wanted, plan_subject
 from alexsim.report.pictures import levels
 from alexsim.strict_json import json_text, json_value
 from alexsim.train.checkpoint import RunDirectory
-from alexsim.train.records import HeldOutLine, LayerSize, PartEvaluation, ValidationLine
+from alexsim.train.settings import HeldOutLine, LayerSize, PartEvaluation, ValidationLine
 from alexsim.train.weights import load_weights, save_weights
 from alexsim_kernels import loss as loss_kernels
 from alexsim_kernels import reference

@@ -19,12 +19,12 @@ import pytest
 from alexsim.execute.context import Choices
 from alexsim.execute.executor import Executor
 from alexsim.execute.world import World
-from alexsim.plan.records import Plan
+from alexsim.plan.plan import Plan
 from alexsim.profile import nvml
 from alexsim.profile.nvml import Energy, Sample, Sampler, Telemetry
 from alexsim.recipe.file import load_recipe
 from alexsim.train import engine, loop
-from alexsim.train.records import TrainSettings, Watcher
+from alexsim.train.settings import TrainSettings, Watcher
 
 
 class NVMLError(Exception):

@@ -25,8 +25,8 @@ from alexsim.network.layers import (
 )
 from alexsim.network.network import Network
 from alexsim.network.update_rules import OPTIMIZERS, RULES, is_state
+from alexsim.plan.plan import Category, OpKind
 from alexsim.plan.planner import plan
-from alexsim.plan.records import Category, OpKind
 from alexsim.plan.spec import PlanSpec
 from alexsim.plan.tables import memory_table
 

@@ -28,15 +28,17 @@ from option_table import FAIL_WITHOUT, TABLE
 from PIL import Image
 from tiny import write_weights
 
-from alexsim.bench.records import BenchRun, Host
+# Before anything is patched: what it imports from is.
+import alexsim.train.loop  # noqa: F401
+from alexsim.bench.verdicts import BenchRun, Host
 from alexsim.cli import models
 from alexsim.cli.app import main, the_command
 from alexsim.data.bench import LoaderRate
+from alexsim.documents.plan import flops_document
 from alexsim.execute.world import Place
 from alexsim.interchange.convert import Exported
-from alexsim.report.documents.plan import flops_document
 from alexsim.simulate.costs.measured import read
-from alexsim.train.records import TrainSettings
+from alexsim.train.settings import TrainSettings
 
 CALIBRATION = str(files("alexsim_profiles") / "baselines" / "cpu-2-cores" / "calibration.json")
 HOST = Host(cpu="", cores=1, python="", torch="", commit="", date="")
@@ -234,7 +236,7 @@ def _instead_of_work(
     fitted = "alexsim.simulate.validation.fit_to"
     note(fitted, lambda *_, **__: replace(_correction(), noise=0.5))
     note("alexsim.cli.flops._compared", SimpleNamespace(complaints=("a difference",)))
-    compared = "alexsim.report.documents.counters.compared_flops_document"
+    compared = "alexsim.documents.counters.compared_flops_document"
     note(compared, lambda table, *_: flops_document(table))
     note("alexsim.report.counters.counters_tables", "counters")
     rate = LoaderRate(

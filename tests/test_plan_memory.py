@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from alexsim.network.editions import load_network
 from alexsim.network.network import Network
 from alexsim.plan.fit import fit
+from alexsim.plan.plan import Plan
 from alexsim.plan.planner import plan
-from alexsim.plan.records import Plan
 from alexsim.plan.tables import memory_table
 from alexsim.units import MIB
 

@@ -6,8 +6,8 @@ import pytest
 
 from alexsim.errors import PlanError
 from alexsim.network.editions import load_network
+from alexsim.plan.plan import OpKind, Plan
 from alexsim.plan.planner import plan
-from alexsim.plan.records import OpKind, Plan
 
 # Layer: bytes each way, and the columns whose values cross.
 EXCHANGES = {

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from alexsim.network.editions import load_network
 from alexsim.network.network import Network
+from alexsim.plan.plan import Buffer, DevicePlan, Plan
 from alexsim.plan.planner import plan
-from alexsim.plan.records import Buffer, DevicePlan, Plan
 from alexsim.plan.tables import memory_table
 from alexsim.plan.timeline import Moment, holdings, memory_timeline
 

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from alexsim.cli.app import main
+from alexsim.documents.profile import profile_document
 from alexsim.execute.executor import Executor
 from alexsim.network.editions import load_network
 from alexsim.plan.planner import plan
 from alexsim.plan.tables import flop_table
 from alexsim.profile import calibrate, profiler
 from alexsim.profile.profiler import Underlay
-from alexsim.profile.records import StepProfile, ratio, spread
-from alexsim.report.documents.profile import profile_document
+from alexsim.profile.step_profile import StepProfile, ratio, spread
 from alexsim.trace import Span, Trace
 
 Profiled = tuple[StepProfile, Underlay]

@@ -28,8 +28,8 @@ from alexsim.execute.meeting import agreed_name
 from alexsim.execute.world import RENDEZVOUS
 from alexsim.network.editions import load_network
 from alexsim.network.layers import FullyConnected
+from alexsim.plan.plan import OpKind
 from alexsim.plan.planner import plan
-from alexsim.plan.records import OpKind
 from alexsim.recipe.file import load_recipe
 
 TRAIN = (

@@ -25,17 +25,17 @@ from safetensors.numpy import save_file
 from tiny import write_weights
 
 from alexsim.cli.app import main
-from alexsim.documents import read as read_document
-from alexsim.report.documents.profile import ProfileDocument
-from alexsim.report.documents.run import StepMetrics
-from alexsim.report.figures.compare import Estimate
-from alexsim.report.figures.curves import smoothed, thinned
-from alexsim.report.figures.passes import PASSES, passes_of
-from alexsim.report.figures.style import DARK, LIGHT
-from alexsim.report.figures.text import digits, in_mib, milliseconds, percent, scaled, seconds
-from alexsim.report.figures.timeline import spent_of
-from alexsim.report.page.curves import curve_section
-from alexsim.report.page.inputs import Wanted, plan_subject
+from alexsim.documents.profile import ProfileDocument
+from alexsim.documents.run import StepMetrics
+from alexsim.page.curves import curve_section
+from alexsim.page.figures.compare import Estimate
+from alexsim.page.figures.curves import smoothed, thinned
+from alexsim.page.figures.passes import PASSES, passes_of
+from alexsim.page.figures.style import DARK, LIGHT
+from alexsim.page.figures.text import digits, in_mib, milliseconds, percent, scaled, seconds
+from alexsim.page.figures.timeline import spent_of
+from alexsim.page.inputs import Wanted, plan_subject
+from alexsim.typed import read as read_document
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 

@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 import pytest
 
 from alexsim.cli.app import main
-from alexsim.train.records import TrainSettings
+from alexsim.train.settings import TrainSettings
 
 STEPS = 12
 

@@ -11,25 +11,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from alexsim.documents import read
+from alexsim.documents.base import Document, Part
+from alexsim.documents.plan import PlanWords, memory_document
+from alexsim.documents.profile import plan_document
 from alexsim.errors import RunError
 from alexsim.machine.machine import load_machine
 from alexsim.network.editions import load_network
+from alexsim.page.schemas import DOCUMENTS, written
 from alexsim.plan.fit import fit
 from alexsim.plan.spec import WORDS, PlanSpec
-from alexsim.profile.records import Ceilings
-from alexsim.report.documents.base import Document, Part
-from alexsim.report.documents.plan import PlanWords, memory_document
-from alexsim.report.documents.profile import plan_document
-from alexsim.report.schemas import DOCUMENTS, written
+from alexsim.profile.step_profile import Ceilings
 from alexsim.simulate.simulator import on_machine, planned
 from alexsim.strict_json import json_text
+from alexsim.typed import read
 
 DOCS = Path(__file__).parents[1] / "docs"
 
 
 def test_schemas_are_those_that_are_written_down() -> None:
-    """Whoever means to change them: python -m alexsim.report.schemas docs"""
+    """Whoever means to change them: python -m alexsim.page.schemas docs"""
     for path, text in written().items():
         assert (DOCS / path).read_text(encoding="utf-8") == text, path
     assert {path.name for path in (DOCS / "schemas").iterdir()} == {

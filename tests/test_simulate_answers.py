@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from alexsim.cli.app import main
+from alexsim.documents.simulation import StepParts
 from alexsim.machine.machine import load_machine
 from alexsim.network.editions import load_network
 from alexsim.plan.planner import plan
 from alexsim.plan.spec import PlanSpec
-from alexsim.report.documents.simulation import StepParts
 from alexsim.report.tables import data_path_text
 from alexsim.simulate.host import data_path_times
 from alexsim.simulate.simulator import on_machine

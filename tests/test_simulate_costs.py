@@ -9,15 +9,15 @@ from alexsim.errors import ProfileError
 from alexsim.machine.device import load_device
 from alexsim.network.counts import forward
 from alexsim.network.editions import load_network
+from alexsim.plan.plan import Op, OpKind
 from alexsim.plan.planner import plan
-from alexsim.plan.records import Op, OpKind
 from alexsim.simulate.costs.correction import UNFITTED, load_correction
+from alexsim.simulate.costs.cost import Work
 from alexsim.simulate.costs.cuda_convnet import first_generation, seconds
 from alexsim.simulate.costs.cudnn import VERSIONS, algorithms
 from alexsim.simulate.costs.gemm import gemm
 from alexsim.simulate.costs.libraries import library_names, load_library
 from alexsim.simulate.costs.measured import Calibration
-from alexsim.simulate.costs.records import Work
 
 FERMI = load_device("gtx580")
 NETWORK = load_network("alexnet-2012")

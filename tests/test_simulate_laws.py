@@ -21,19 +21,20 @@ from alexsim.network.editions import load_network
 from alexsim.network.layers import Convolution
 from alexsim.network.network import Network
 from alexsim.plan.buffers import partial_sum_copies
+from alexsim.plan.plan import Category, OpKind, Plan
 from alexsim.plan.planner import plan
-from alexsim.plan.records import Category, OpKind, Plan
 from alexsim.plan.spec import PlanSpec
 from alexsim.simulate.costs import cuda_convnet
 from alexsim.simulate.costs.correction import UNFITTED, correction_of, load_correction
+from alexsim.simulate.costs.cost import PRECISIONS, Work, convolution_shape
 from alexsim.simulate.costs.gemm import gemm, peak_flop_per_s
 from alexsim.simulate.costs.libraries import library_names, load_library, load_library_for
-from alexsim.simulate.costs.records import PRECISIONS, Work, convolution_shape
 from alexsim.simulate.engine import Task, run
 from alexsim.simulate.paths import all_gather_s, all_reduce_s, between, from_host, to_host
-from alexsim.simulate.records import Simulation
+from alexsim.simulate.simulation import Simulation
 from alexsim.simulate.simulator import default_library, simulate_network
-from alexsim.simulate.tasks import DataPath, TaskList, Timer
+from alexsim.simulate.tasks import TaskList
+from alexsim.simulate.timer import DataPath, Timer
 
 LAWS = settings(deadline=None, derandomize=True, max_examples=60)
 ROUND = 1 + 1e-9

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from alexsim.machine.machine import Machine, load_link
 from alexsim.machine.sheet import Quantity
 from alexsim.network.editions import load_network
+from alexsim.plan.plan import OpKind, Plan
 from alexsim.plan.planner import plan
-from alexsim.plan.records import OpKind, Plan
 from alexsim.simulate.costs.correction import UNFITTED
 from alexsim.simulate.costs.libraries import load_library
 from alexsim.simulate.costs.measured import REST, Calibration, Rate, machine_of, signature
-from alexsim.simulate.records import Simulation
+from alexsim.simulate.simulation import Simulation
 from alexsim.simulate.simulator import simulate
-from alexsim.simulate.tasks import Timer
+from alexsim.simulate.timer import Timer
 
 OP_S, COPY_S, REST_S = 3e-3, 1e-3, 2e-3
 

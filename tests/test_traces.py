@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 from alexsim.cli.app import main
 from alexsim.machine.machine import load_machine
 from alexsim.network.editions import load_network
-from alexsim.plan.records import OpKind, Plan
+from alexsim.plan.plan import OpKind, Plan
 from alexsim.plan.spec import PlanSpec
 from alexsim.plan.timeline import memory_timeline
 from alexsim.profile import profiler
 from alexsim.profile.profiler import Underlay
-from alexsim.profile.records import StepProfile
+from alexsim.profile.step_profile import StepProfile
 from alexsim.report.chrome_trace import (
     Clock,
     both_clocks,
@@ -113,7 +113,7 @@ def ops_of(events: list[Event]) -> dict[tuple[str, str, int], Event]:
     return found
 
 
-def test_documents_are_chrome_traces(found: Profiled) -> None:
+def test_typed_are_chrome_traces(found: Profiled) -> None:
     profile, under = found
     clocks = both_clocks(profile, under.events)
     documents = [chrome_trace(clocks), *rank_traces(clocks[0]), *rank_traces(clocks[1])]

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 
 from alexsim.cli.app import main
 from alexsim.cli.train_watch import TerminalWatch
-from alexsim.train.records import StepReport
+from alexsim.train.settings import StepReport
 
 LENET = ("--net", "lenet-5", "--batch", "16", "--seed", "3", "--learning-rate", "0.1")
 

@@ -1,1 +1,1 @@
-"""Measured and counted figures against stored ones: gates that hold on noisy machines."""
+"""Measured and counted figures against stored figures: gates that hold on noisy machines."""

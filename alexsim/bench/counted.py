@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import metadata, util
 
-from alexsim.bench.records import Value
+from alexsim.bench.verdicts import Value
 from alexsim.machine.machine import load_machine
 from alexsim.network.network import Network
 from alexsim.plan.choices import POLICIES
@@ -19,9 +19,9 @@ from alexsim.simulate.simulator import on_machine
 
 _BATCH = 128
 _MACHINES = (("gtx580x2", None), ("titan-x-maxwell", 1), ("h200", 1))
-"""The machine of 2012, the card with most published figures, and a current one; GPUs of each."""
+"""The machine of 2012, the card with most published figures and a current card; GPUs of each."""
 _DIGITS = 9
-"""Of simulated seconds: C libraries differ in the last bits of a power or an exponential."""
+"""Digits of simulated seconds: C libraries differ in the last bits of a power or an exponential."""
 _ARCHITECTURES, _PRECISIONS = (80, 90), ("fp32", "bf16")
 
 
@@ -34,23 +34,23 @@ def kernel_figures(done: Callable[[int, int], None] = lambda *_: None) -> dict[s
     """Registers, shared memory and spills of every Triton kernel; nothing without Triton.
 
     Names hold Triton's version: another compiler's figures are other figures.
-    ``done`` is told how many ops of how many are compiled.
+    ``done`` gets the number of compiled ops and of all ops.
     """
     if util.find_spec("triton") is None:
         return {}
     compiler = f"triton-{metadata.version('triton')}"
-    found: dict[str, Value] = {}
+    figures: dict[str, Value] = {}
     for turn, arch in enumerate(_ARCHITECTURES):
         for code in compile_kernels(arch, _PRECISIONS, done=partial(_part, done, turn)):
             name = f"kernels/{compiler}/sm_{arch}/{code.op}/{code.kernel}/{code.precision}"
-            found[name] = (
+            figures[name] = (
                 f"registers {code.registers}, shared {code.shared_bytes}, spills {code.spills}"
             )
-    return found
+    return figures
 
 
 def _part(done: Callable[[int, int], None], turn: int, count: int, ops: int) -> None:
-    """One architecture's progress as a part of all."""
+    """Progress of one architecture as a part of the progress of all."""
     done(turn * ops + count, len(_ARCHITECTURES) * ops)
 
 
@@ -71,23 +71,23 @@ def _flop(network: Network) -> Iterator[tuple[str, Value]]:
 def _memory(network: Network) -> Iterator[tuple[str, Value]]:
     for policy in POLICIES:
         for backend in ("", "aten"):
-            made = plan(network, batch_size=_BATCH, policy=policy, backend=backend)
+            planned = plan(network, batch_size=_BATCH, policy=policy, backend=backend)
             where = f"{policy}/{backend}" if backend else policy
-            for device in made.devices:
+            for device in planned.devices:
                 yield f"memory/{where}/{device.name}", device.total_bytes
-    yield "exchanged bytes", made.exchanged_bytes
-    ops = "\n".join(f"{op.id} {op.count} {op.depends_on}" for op in made.ops())
-    yield "plan/ops", sum(1 for _ in made.ops())
+    yield "exchanged bytes", planned.exchanged_bytes
+    ops = "\n".join(f"{op.id} {op.count} {op.depends_on}" for op in planned.ops())
+    yield "plan/ops", sum(1 for _ in planned.ops())
     yield "plan/digest", hashlib.sha256(ops.encode()).hexdigest()[:16]
 
 
 def _simulated(network: Network) -> Iterator[tuple[str, Value]]:
     for name, gpus in _MACHINES:
         configuration = PlanSpec(network=network, gpus=gpus, batch_size=_BATCH)
-        found = on_machine(configuration, load_machine(name))
-        for what, seconds in (
-            ("step", found.step_s),
-            ("low", found.step_interval.low),
-            ("high", found.step_interval.high),
+        simulation = on_machine(configuration, load_machine(name))
+        for quantity, seconds in (
+            ("step", simulation.step_s),
+            ("low", simulation.step_interval.low),
+            ("high", simulation.step_interval.high),
         ):
-            yield f"simulated/{name}/{what}_s", f"{seconds:.{_DIGITS}g}"
+            yield f"simulated/{name}/{quantity}_s", f"{seconds:.{_DIGITS}g}"

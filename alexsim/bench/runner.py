@@ -1,4 +1,4 @@
-"""Runs the benchmarks, and judges a run; what may be slower is measured again before it is said."""
+"""Runs the benchmarks and judges a run; cases that look slower are measured again first."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from alexsim.bench.counted import counted, kernel_figures
-from alexsim.bench.records import Baseline, BenchRun, Host, Timed, Value, Verdict, judge
+from alexsim.bench.verdicts import Baseline, BenchRun, Host, Timed, Value, Verdict, judge
 from alexsim.network.editions import load_network
 
-_OPINIONS = 4
-"""How often what looks slower is measured again, each time in a new process.
+_REPEATS = 4
+"""How often a case that looks slower is measured again, each time in a new process.
 
 On a machine whose memory had been in use for a day, two in five processes ran the pool 8 to 13 %
 slower than the others.
@@ -36,14 +36,14 @@ class Selection:
     kernels: bool = True
     """Compile the Triton kernels too."""
     slowed: float = 0.0
-    """Make ours slower by this share, to see that a gate catches it."""
+    """Make our code slower by this share, to see that the gate catches it."""
 
 
 Progress = Callable[[str, int, int], None]
 
 
 def run(selection: Selection, progress: Progress = lambda *_: None) -> BenchRun:
-    """Count and time what was selected; ``progress`` is told what, how many, of how many."""
+    """Count and time what was selected; ``progress`` gets the activity, how many, of how many."""
     figures: dict[str, Value] = {}
     left_out: dict[str, str] = {}
     if selection.counted:
@@ -81,54 +81,53 @@ def compare(
     tolerance: float,
     progress: Progress = lambda *_: None,
 ) -> tuple[BenchRun, tuple[Verdict, ...]]:
-    """Run and judge. A case counts as slower only if every opinion of it says so."""
-    found = run(selection, progress)
+    """Run and judge. A case counts as slower only if every measurement of it says so."""
+    measured = run(selection, progress)
     if not selection.counted:
         baseline = replace(baseline, counted={})
-    elif "kernels" in found.left_out:
+    elif "kernels" in measured.left_out:
         kept = {k: v for k, v in baseline.counted.items() if not k.startswith("kernels/")}
         baseline = replace(baseline, counted=kept)
-    verdicts = judge(found, baseline, tolerance=tolerance)
-    for _ in range(_OPINIONS):
+    verdicts = judge(measured, baseline, tolerance=tolerance)
+    for _ in range(_REPEATS):
         doubted = tuple(v.name for v in verdicts if v.status == "slower")
         if not doubted:
             break
         again = {case.name: case for case in _timed(selection, doubted, progress)}
-        # An opinion replaces the one before only where it is the better one: what is really
-        # slower is slower every time.
-        found = replace(
-            found,
+        # The better measurement counts: a case that is really slower is slower every time.
+        measured = replace(
+            measured,
             timed=tuple(
-                min(case, again.get(case.name, case), key=lambda one: one.ratio.low)
-                for case in found.timed
+                min(case, again.get(case.name, case), key=lambda timed: timed.ratio.low)
+                for case in measured.timed
             ),
         )
-        verdicts = judge(found, baseline, tolerance=tolerance)
-    return found, verdicts
+        verdicts = judge(measured, baseline, tolerance=tolerance)
+    return measured, verdicts
 
 
 def _timed(selection: Selection, names: Sequence[str], progress: Progress) -> tuple[Timed, ...]:
-    """Each case in a process of its own: where memory lies differs from one to the next."""
-    found = []
+    """Time each case in a new process: where its memory lies differs from process to process."""
+    timed = []
     for index, name in enumerate(names):
         progress("timing", index, len(names))
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            found.append(pool.submit(time_case, selection, name).result())
+            timed.append(pool.submit(time_case, selection, name).result())
     progress("timing", len(names), len(names))
-    return tuple(found)
+    return tuple(timed)
 
 
 def time_case(selection: Selection, name: str) -> Timed:
-    """One case, measured in this process."""
+    """Measure one case in this process."""
     from alexsim.bench.timed import cases, measure, slowed
 
     network = load_network(selection.network)
-    case = next(one for one in cases(network, selection.batch_size) if one.name == name)
+    case = next(case for case in cases(network, selection.batch_size) if case.name == name)
     return measure(slowed(case, selection.slowed) if selection.slowed else case)
 
 
 def host() -> Host:
-    """This machine, its versions, and the commit of the folder that we are in."""
+    """This machine, its versions, and the commit of the working directory."""
     return Host(
         cpu=_cpu(),
         cores=os.cpu_count() or 1,
@@ -157,9 +156,9 @@ def _cpu() -> str:
 
 def _commit() -> str:
     try:
-        found = subprocess.run(
+        revision = subprocess.run(
             ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
         )
     except (OSError, subprocess.CalledProcessError):
         return ""
-    return found.stdout.strip()
+    return revision.stdout.strip()

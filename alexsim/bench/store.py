@@ -9,8 +9,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from alexsim import documents
-from alexsim.bench.records import Baseline, BenchRun, Machine, Stored
+from alexsim import typed
+from alexsim.bench.verdicts import Baseline, BenchRun, Machine, Stored
 
 _SCHEMA = 1
 
@@ -28,7 +28,7 @@ def load(path: Path) -> Baseline:
         ProfileError: there is none, or it is not one.
     """
     make = "make one with `alexsim check bench update --baseline FILE`"
-    return documents.load(Baseline, path, "baseline", schema=_SCHEMA, hint=make)
+    return typed.load(Baseline, path, "baseline", schema=_SCHEMA, hint=make)
 
 
 def document(baseline: Baseline) -> dict[str, Any]:
@@ -55,10 +55,10 @@ def updated(before: Baseline | None, runs: Sequence[BenchRun]) -> Baseline:
 
 
 def _stored(runs: Sequence[BenchRun]) -> dict[str, Stored]:
-    found = {}
+    stored = {}
     for case in runs[-1].timed:
-        ratios = [one.ratio.median for run in runs for one in run.timed if one.name == case.name]
-        found[case.name] = Stored(
+        ratios = [c.ratio.median for run in runs for c in run.timed if c.name == case.name]
+        stored[case.name] = Stored(
             ratio=median(ratios), low=min(ratios), high=max(ratios), runs=len(ratios)
         )
-    return found
+    return stored

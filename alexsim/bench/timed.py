@@ -1,8 +1,8 @@
 """Times as ratios: our code and a reference take turns in one process, pair after pair.
 
-A slow minute of the machine meets both, so their ratio holds still where times do not. References
-are PyTorch's and Pillow's own ways, written as their users would, and for planning and simulating
-a fixed piece of pure Python.
+A slow minute of the machine slows both, so their ratio holds still where times do not. References
+are PyTorch and Pillow as their users call them, and for planning and simulating a fixed piece of
+pure Python.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from alexsim.bench.records import Timed
+from alexsim.bench.verdicts import Timed
 from alexsim.data import builtin
 from alexsim.data.images import Crop, load_crops
 from alexsim.execute.aten.norm import norm_forward, norm_grad_input
@@ -30,27 +30,29 @@ from alexsim.execute.executor import Executor
 from alexsim.interchange.module import plain_module
 from alexsim.machine.machine import load_machine
 from alexsim.network.layers import LocalResponseNorm, MaxPool
-from alexsim.network.network import Network, Part
+from alexsim.network.network import Network
+from alexsim.network.part import Part
+from alexsim.plan.plan import OpKind, Plan
 from alexsim.plan.planner import plan
-from alexsim.plan.records import OpKind, Plan
 from alexsim.plan.spec import PlanSpec
-from alexsim.profile.records import ratio
+from alexsim.profile.step_profile import ratio
 from alexsim.simulate.simulator import on_machine
 
 Run = Callable[[], object]
 
 _SAMPLE_S = 0.04
-"""Shortest sample: cheaper work is repeated within one."""
+"""Shortest sample: cheaper work is repeated within a sample."""
 _FEWEST, _MOST = 15, 61
 _TIGHT = 0.02
 """Half the interval over the median, at which no more pairs are taken."""
 _STILL = Hyperparameters(weight_rate=1e-20, bias_rate=1e-20)
 _FILES = 8
+_PASSES = (OpKind.FORWARD, OpKind.GRAD_INPUT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One pair of things to time; ``make`` sets both up and says how."""
+    """Our code and a reference to time; ``make`` sets both up and returns how to run them."""
 
     name: str
     ours: str
@@ -59,8 +61,8 @@ class Case:
 
 
 def cases(network: Network, batch_size: int) -> tuple[Case, ...]:
-    """Everything that is timed of a network; norms and pools where it has any."""
-    found = [
+    """All cases of a network; norms and pools where it has any."""
+    listed = [
         Case(
             name="plan",
             ours="plan a step",
@@ -80,43 +82,43 @@ def cases(network: Network, batch_size: int) -> tuple[Case, ...]:
             make=lambda stack: _data(network, stack),
         ),
     ]
-    made = plan(network, batch_size=batch_size, backend="aten")
+    planned = plan(network, batch_size=batch_size, backend="aten")
     norm = _largest(network, LocalResponseNorm)
     if norm is not None:
-        found.append(
+        listed.append(
             Case(
                 name="norm",
                 ours=f"{norm.layer.name}, both passes",
                 reference="local_response_norm",
-                make=lambda _: _norm(made, norm),
+                make=lambda _: _norm(planned, norm),
             )
         )
     pool = _largest(network, MaxPool)
     if pool is not None:
-        found.append(
+        listed.append(
             Case(
                 name="pool",
                 ours=f"{pool.layer.name}, both passes",
                 reference="max_pool2d",
-                make=lambda _: _pool(made, pool),
+                make=lambda _: _pool(planned, pool),
             )
         )
-    found.append(
+    listed.append(
         Case(
             name="step",
             ours="a training step",
             reference="torch.nn, autograd",
-            make=lambda _: _step(made),
+            make=lambda _: _step(planned),
         )
     )
-    return tuple(found)
+    return tuple(listed)
 
 
 def measure(case: Case) -> Timed:
     """Alternate until the ratio's interval is tight, or pairs run out.
 
-    On one thread: two that wait for each other while something else takes a core are slowed many
-    times over, and not both sides alike.
+    On one thread: two threads that wait for each other while another process takes a core are
+    slowed many times over, and not both sides alike.
     """
     threads = torch.get_num_threads()
     with ExitStack() as stack:
@@ -126,25 +128,25 @@ def measure(case: Case) -> Timed:
         runs = (_repeated(ours), _repeated(reference))
         seconds: tuple[list[float], list[float]] = ([], [])
         for index in range(_MOST):
-            # Which comes first changes, so that a drift falls on both alike.
-            for which in (0, 1) if index % 2 else (1, 0):
-                seconds[which].append(runs[which]())
+            # The sides take turns to come first, so that a drift falls on both alike.
+            for side in (0, 1) if index % 2 else (1, 0):
+                seconds[side].append(runs[side]())
             if index + 1 >= _FEWEST:
-                found = ratio(*seconds)
-                if found.high - found.low <= 2 * _TIGHT * found.median:
+                interval = ratio(*seconds)
+                if interval.high - interval.low <= 2 * _TIGHT * interval.median:
                     break
     return Timed(
         name=case.name,
         ours=case.ours,
         reference=case.reference,
-        ratio=found,
+        ratio=interval,
         ours_s=median(seconds[0]),
         reference_s=median(seconds[1]),
     )
 
 
 def slowed(case: Case, share: float) -> Case:
-    """The same, ours slower by ``share``: what a gate must catch."""
+    """The same case with our code slower by ``share``: a gate must catch it."""
 
     def make(stack: ExitStack) -> tuple[Run, Run]:
         ours, reference = case.make(stack)
@@ -162,7 +164,7 @@ def slowed(case: Case, share: float) -> Case:
 
 
 def _repeated(run: Run) -> Callable[[], float]:
-    """Seconds of one run, as the mean of as many as make up a sample; warms up first."""
+    """Warm up, and return what measures one run in seconds, as the mean over a sample."""
     run()
     started = time.perf_counter()
     run()
@@ -178,7 +180,7 @@ def _repeated(run: Run) -> Callable[[], float]:
 
 
 def _pure_python() -> int:
-    """About 5 ms of what planning is made of: tuples, dictionaries, strings, sorting."""
+    """About 5 ms of work like planning: tuples, dictionaries, strings, sorting."""
     table: dict[tuple[str, int], list[int]] = {}
     for index in range(6000):
         table.setdefault((f"layer{index % 97}", index % 13), []).append(index * index % 1009)
@@ -210,15 +212,15 @@ def _data(network: Network, stack: ExitStack) -> tuple[Run, Run]:
 
 def _largest(network: Network, kind: type) -> Part | None:
     """The part with most inputs of a kind of layer."""
-    found = [part for parts in network.parts for part in parts if isinstance(part.layer, kind)]
-    return max(found, key=lambda part: float(np.prod(part.input_shape)), default=None)
+    parts = [part for columns in network.parts for part in columns if isinstance(part.layer, kind)]
+    return max(parts, key=lambda part: float(np.prod(part.input_shape)), default=None)
 
 
-def _chunk(made: Plan, part: Part, kind: OpKind) -> int:
+def _chunk(planned: Plan, part: Part, kind: OpKind) -> int:
     """Images that the plan's op works on at a time."""
     return next(
         op.chunk_images
-        for op in made.ops()
+        for op in planned.ops()
         if op.kind == kind and op.layer == part.layer.name and op.column == part.column
     )
 
@@ -231,11 +233,11 @@ def _images(batch_size: int, shape: tuple[int, ...]) -> torch.Tensor:
     return values.permute(0, 3, 1, 2)
 
 
-def _norm(made: Plan, part: Part) -> tuple[Run, Run]:
+def _norm(planned: Plan, part: Part) -> tuple[Run, Run]:
     layer = part.layer
     assert isinstance(layer, LocalResponseNorm)
-    forward, backward = (_chunk(made, part, kind) for kind in (OpKind.FORWARD, OpKind.GRAD_INPUT))
-    x, dy = (_images(made.batch_size, part.input_shape) for _ in range(2))
+    forward, backward = (_chunk(planned, part, kind) for kind in _PASSES)
+    x, dy = (_images(planned.batch_size, part.input_shape) for _ in range(2))
     y, denominators, dx = (torch.empty_like(x) for _ in range(3))
 
     def ours() -> None:
@@ -255,11 +257,11 @@ def _norm(made: Plan, part: Part) -> tuple[Run, Run]:
     return ours, reference
 
 
-def _pool(made: Plan, part: Part) -> tuple[Run, Run]:
+def _pool(planned: Plan, part: Part) -> tuple[Run, Run]:
     layer = part.layer
     assert isinstance(layer, MaxPool)
-    forward, backward = (_chunk(made, part, kind) for kind in (OpKind.FORWARD, OpKind.GRAD_INPUT))
-    x, dy = (_images(made.batch_size, shape) for shape in (part.input_shape, part.output_shape))
+    forward, backward = (_chunk(planned, part, kind) for kind in _PASSES)
+    x, dy = (_images(planned.batch_size, shape) for shape in (part.input_shape, part.output_shape))
     y, dx = torch.empty_like(dy), torch.empty_like(x)
 
     def ours() -> None:
@@ -278,12 +280,12 @@ def _pool(made: Plan, part: Part) -> tuple[Run, Run]:
     return ours, reference
 
 
-def _step(made: Plan) -> tuple[Run, Run]:
-    executor = Executor(made)
+def _step(planned: Plan) -> tuple[Run, Run]:
+    executor = Executor(planned)
     executor.initialise()
-    network = made.network
-    images = _images(made.batch_size, network.input_shape)
-    labels = torch.arange(made.batch_size) % network.classes
+    network = planned.network
+    images = _images(planned.batch_size, network.input_shape)
+    labels = torch.arange(planned.batch_size) % network.classes
 
     def ours() -> None:
         executor.step(images, labels, step=0, hyperparameters=_STILL)

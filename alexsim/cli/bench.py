@@ -90,8 +90,8 @@ def run_bench(context: typer.Context, options: RunOptions) -> None:
     Example: alexsim check bench run --only timed
     """
     from alexsim.bench.runner import run
+    from alexsim.documents.bench import bench_document
     from alexsim.report.bench import bench_tables
-    from alexsim.report.documents.bench import bench_document
 
     selection = options.selection(context)
     with _progress() as progress:
@@ -115,8 +115,8 @@ def compare(context: typer.Context, options: CompareOptions) -> None:
     """
     from alexsim.bench.runner import compare as judge
     from alexsim.bench.store import default_path, load
+    from alexsim.documents.bench import bench_document
     from alexsim.report.bench import verdict_tables
-    from alexsim.report.documents.bench import bench_document
 
     tolerance = options.tolerance / 100
     selection = options.selection(context)
@@ -158,7 +158,7 @@ def update(context: typer.Context, options: UpdateOptions) -> None:
     baseline = updated(before, [*measured[:-1], last])
     write_text(path, json_text(document(baseline)))
     if options.json:
-        from alexsim.report.documents.bench import baseline_document
+        from alexsim.documents.bench import baseline_document
 
         print_json(baseline_document(baseline))
         return

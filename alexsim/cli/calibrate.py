@@ -41,7 +41,9 @@ def calibrate(options: CalibrateOptions) -> None:
 
     Example: alexsim check calibrate --check 32,128 --rounds 10
     """
+    from alexsim.documents.calibration import calibration_document
     from alexsim.network.editions import load_network
+    from alexsim.report.calibration import calibration_tables
     from alexsim.simulate.costs.measured import default_path, machine_of, write
 
     batches, output, rounds = options.batches, options.output, options.rounds
@@ -71,7 +73,7 @@ def calibrate(options: CalibrateOptions) -> None:
     from alexsim.simulate.costs.correction import UNFITTED
     from alexsim.simulate.costs.libraries import load_library
     from alexsim.simulate.simulator import simulate
-    from alexsim.simulate.tasks import Timer
+    from alexsim.simulate.timer import Timer
 
     cores = options.threads or os.cpu_count() or 1
     torch.set_num_threads(cores)
@@ -101,10 +103,6 @@ def calibrate(options: CalibrateOptions) -> None:
         predicted = simulate(bench.plans[batch], timer, data="none")
         checks += compare(bench.plans[batch], predicted, measured[batch])
     if options.json:
-        from alexsim.report.documents.calibration import calibration_document
-
         print_json(calibration_document(calibration, checks, path=str(path)))
         return
-    from alexsim.report.calibration import calibration_tables
-
     shared.console().print(calibration_tables(calibration, checks, str(path)))

@@ -71,7 +71,7 @@ def pack_data(context: typer.Context, options: PackOptions) -> None:
     Example: alexsim data pack ILSVRC2012_img_train.tar packed --workers 8
     """
     from alexsim.data.packed.pack import pack
-    from alexsim.data.packed.records import PackSettings, PackWatch
+    from alexsim.data.packed.pack_index import PackSettings, PackWatch
 
     source, target = options.source, options.target
     if not source.exists():
@@ -97,8 +97,8 @@ def pack_data(context: typer.Context, options: PackOptions) -> None:
             choices=options.choices(),
             watch=PackWatch(note=shown.note, listing=shown.listing, packed=shown.images),
         )
+    from alexsim.documents.data import pack_document
     from alexsim.report.data import pack_summary
-    from alexsim.report.documents.data import pack_document
 
     if options.json:
         print_json(pack_document(index, str(target)))
@@ -155,8 +155,8 @@ def inspect_data(context: typer.Context, options: InspectOptions) -> None:
         out = io.BytesIO()
         contact_sheet(folder, choices).save(out, "PNG")
         write_bytes(sheet, out.getvalue())
+    from alexsim.documents.data import inspection_document
     from alexsim.report.data import inspection_tables
-    from alexsim.report.documents.data import inspection_document
 
     if options.json:
         print_json(inspection_document(inspection))
@@ -193,8 +193,8 @@ def bench_data(options: BenchOptions) -> None:
     from alexsim.data.discover import discover
     from alexsim.data.images import worker_pool
     from alexsim.data.loader import refuse_order
+    from alexsim.documents.data import loader_document
     from alexsim.report.data import loader_tables
-    from alexsim.report.documents.data import loader_document
 
     counts = whole_numbers("--workers", options.workers)
     refuse_number("--workers", max(counts), AT_ONCE)

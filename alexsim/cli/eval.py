@@ -47,8 +47,8 @@ def evaluate(options: EvalOptions) -> None:
     Example: alexsim eval runs/a runs/b runs/c --data DIR --tune train
     """
     from alexsim.data.discover import discover
+    from alexsim.documents.evaluation import evaluation_document
     from alexsim.evaluate.evaluate import Answers, answers, class_names, combined
-    from alexsim.report.documents.evaluation import evaluation_document
     from alexsim.report.evaluation import evaluation_tables, prediction_rows
     from alexsim.train.weights import load_weights
 

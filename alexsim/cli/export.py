@@ -42,7 +42,7 @@ def export(context: typer.Context, options: ExportOptions) -> None:
 
     Example: alexsim model export alexnet.safetensors alexnet.caffemodel
     """
-    from alexsim.report.documents.interchange import export_document
+    from alexsim.documents.interchange import export_document
     from alexsim.report.interchange import conversion_text
 
     out = options.out

@@ -29,7 +29,7 @@ def filters(options: FiltersOptions) -> None:
 
     Example: alexsim model filters runs/a -o filters.png
     """
-    from alexsim.report.documents.evaluation import filters_document
+    from alexsim.documents.evaluation import filters_document
     from alexsim.report.filters import filters_note, filters_picture, first_filters
     from alexsim.train.weights import load_weights
 

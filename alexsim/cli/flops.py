@@ -55,11 +55,11 @@ def flops(context: typer.Context, options: FlopsOptions) -> None:
     comparison = _compared(table) if options.compare else None
     if options.json:
         if comparison:
-            from alexsim.report.documents.counters import compared_flops_document
+            from alexsim.documents.counters import compared_flops_document
 
             print_json(compared_flops_document(table, comparison))
         else:
-            from alexsim.report.documents.plan import flops_document
+            from alexsim.documents.plan import flops_document
 
             print_json(flops_document(table))
     else:

@@ -26,9 +26,9 @@ def list_hardware(options: Options) -> None:
 
     Example: alexsim hardware list
     """
+    from alexsim.documents.hardware import hardware_document
     from alexsim.machine.device import device_names, load_device
     from alexsim.machine.machine import link_names, load_link, load_machine, machine_names
-    from alexsim.report.documents.hardware import hardware_document
     from alexsim.report.hardware import hardware_tables
 
     machines = {name: load_machine(name) for name in machine_names()}
@@ -47,8 +47,8 @@ def show_hardware(options: ShowOptions) -> None:
 
     Example: alexsim hardware show titan-x-maxwell
     """
+    from alexsim.documents.hardware import sheet_document
     from alexsim.machine.machine import load_sheet
-    from alexsim.report.documents.hardware import sheet_document
     from alexsim.report.hardware import sheet_tables
 
     sheet = load_sheet(options.name)

@@ -51,7 +51,7 @@ def import_(options: ImportOptions) -> None:
 
     Example: alexsim model import bvlc_alexnet.caffemodel caffe.safetensors --net alexnet-caffe
     """
-    from alexsim.report.documents.interchange import import_document
+    from alexsim.documents.interchange import import_document
     from alexsim.report.interchange import conversion_text
 
     out, net, mean = options.out, options.net, options.mean
@@ -64,7 +64,7 @@ def import_(options: ImportOptions) -> None:
     from alexsim.interchange.convert import imported
     from alexsim.interchange.mean import mean_of
     from alexsim.network.editions import load_network
-    from alexsim.network.network import square_side
+    from alexsim.network.part import square_side
     from alexsim.network.variants import without_head
     from alexsim.train.weights import Weights, save_weights
 

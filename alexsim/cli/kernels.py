@@ -48,17 +48,15 @@ def kernels(options: KernelsOptions) -> None:
     arch = options.arch
     if find_spec("triton") is None:
         raise AlexsimError("Triton is not installed: pip install 'alexsim[triton]'")
+    from alexsim.documents.calibration import kernels_document
     from alexsim.profile.kernels import compile_kernels
+    from alexsim.report.kernels import kernels_table
 
     with shared.counting(f"compiling for sm_{arch}", 100) as done:
         compiled = compile_kernels(
             arch, options.precision or [], done=lambda count, ops: done(100 * count // ops)
         )
     if options.json:
-        from alexsim.report.documents.calibration import kernels_document
-
         print_json(kernels_document(compiled, arch=arch))
         return
-    from alexsim.report.kernels import kernels_table
-
     shared.console().print(kernels_table(compiled, arch=arch))

@@ -62,7 +62,7 @@ def memory(context: typer.Context, options: MemoryOptions) -> None:
             raise AlexsimError(f"{option} changes no byte here, with --policy {options.policy}")
     verdict = fit(plan, budget, context_bytes=taken)
     if options.json:
-        from alexsim.report.documents.plan import memory_document
+        from alexsim.documents.plan import memory_document
 
         print_json(memory_document(plan, verdict, context_bytes=taken))
     else:

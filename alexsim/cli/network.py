@@ -29,12 +29,12 @@ def list_networks(options: Options) -> None:
     """
     import os
 
+    from alexsim.documents.networks import networks_document
     from alexsim.machine.defaults import DEVICE
     from alexsim.machine.device import load_device
     from alexsim.network.editions import edition_names, load_network
     from alexsim.network.variants import VARIANTS
     from alexsim.recipe.outlook import outlook
-    from alexsim.report.documents.networks import networks_document
     from alexsim.report.networks import networks_tables
 
     budget, cores = int(load_device(DEVICE).memory_bytes.value), os.cpu_count() or 1
@@ -58,6 +58,7 @@ def show_network(options: ShowOptions) -> None:
 
     Example: alexsim network show alexnet-2012
     """
+    from alexsim.documents.networks import network_document
     from alexsim.network.diagram import diagram, svg
     from alexsim.network.editions import load_network
     from alexsim.report.tables import network_table, side_by_side
@@ -68,8 +69,6 @@ def show_network(options: ShowOptions) -> None:
     if options.output is not None:
         write_text(options.output, svg((*beside, network)))
     if options.json:
-        from alexsim.report.documents.networks import network_document
-
         print_json(network_document(network))
     if options.json or options.output is not None:
         return

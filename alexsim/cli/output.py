@@ -13,8 +13,8 @@ from alexsim.names import STREAM_ERRORS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from alexsim.documents.base import Document
     from alexsim.report.chrome_trace import Clock
-    from alexsim.report.documents.base import Document
 
 
 def print_json(document: Document | dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ from alexsim.errors import AlexsimError
 
 if TYPE_CHECKING:
     from alexsim.profile.profiler import Underlay
-    from alexsim.profile.records import StepProfile
+    from alexsim.profile.step_profile import StepProfile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +57,11 @@ def profile(options: ProfileOptions) -> None:
     Example: alexsim profile --rounds 10 --trace step.json.gz --snapshot memory.pickle
     """
     from alexsim.cli.run_options import ready_for_triton, say
+    from alexsim.documents.profile import profile_document
     from alexsim.machine.machine import load_machine
     from alexsim.network.editions import load_network
     from alexsim.plan.planner import plan
+    from alexsim.report.profile import layer_tables, profile_tables
     from alexsim.report.tables import lent_text
     from alexsim.simulate.simulator import on_machine
 
@@ -94,12 +96,8 @@ def profile(options: ProfileOptions) -> None:
         )
     _write(measured, under, options)
     if options.json:
-        from alexsim.report.documents.profile import profile_document
-
         print_json(profile_document(measured, only=layer))
         return
-    from alexsim.report.profile import layer_tables, profile_tables
-
     console = shared.console()
     if layer:
         (chosen,) = (each for each in measured.layers if each.name == layer)
@@ -110,8 +108,8 @@ def profile(options: ProfileOptions) -> None:
 
 def _write(measured: StepProfile, under: Underlay | None, options: ProfileOptions) -> None:
     """The files that were asked for."""
+    from alexsim.documents.profile import profile_document
     from alexsim.report.chrome_trace import both_clocks
-    from alexsim.report.documents.profile import profile_document
     from alexsim.report.memory_viz import snapshot_bytes
 
     if options.trace is not None:

@@ -27,8 +27,8 @@ def list_recipes(options: Options) -> None:
 
     Example: alexsim recipe list
     """
+    from alexsim.documents.training import recipes_document
     from alexsim.recipe.file import load_recipe, recipe_names
-    from alexsim.report.documents.training import recipes_document
     from alexsim.report.tables import plain_table
 
     recipes = {name: load_recipe(name) for name in recipe_names()}
@@ -46,14 +46,13 @@ def show_recipe(options: ShowOptions) -> None:
 
     Example: alexsim recipe show 2012 -o mine.toml
     """
+    from alexsim.documents.training import recipes_document
     from alexsim.recipe.file import load_recipe, recipe_text
 
     text = recipe_text(options.name)
     if options.output is not None:
         write_text(options.output, text)
     if options.json:
-        from alexsim.report.documents.training import recipes_document
-
         print_json(recipes_document({options.name: load_recipe(options.name)}))
     elif options.output is None:
         typer.echo(text, nl=False)

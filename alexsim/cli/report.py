@@ -16,7 +16,7 @@ from alexsim.cli.plan_options import StepOptions
 from alexsim.errors import AlexsimError
 
 if TYPE_CHECKING:
-    from alexsim.report.page.inputs import Subject
+    from alexsim.page.inputs import Subject
 
 _OF_NETWORKS = ("batch", "gpus", "policy", "schedule", "machine")
 
@@ -56,9 +56,10 @@ def report(context: typer.Context, options: ReportOptions) -> None:
 
     Example: alexsim report runs/monday runs/tuesday alexnet-2012 -o all.html
     """
-    from alexsim.report.page.compare import comparison
-    from alexsim.report.page.inputs import Wanted, beside, plan_subject
-    from alexsim.report.page.page import page
+    from alexsim.documents.page import page_document
+    from alexsim.page.compare import comparison
+    from alexsim.page.inputs import Wanted, beside, plan_subject
+    from alexsim.page.page import page
     from alexsim.units import format_bytes
 
     inputs = options.inputs
@@ -83,7 +84,7 @@ def report(context: typer.Context, options: ReportOptions) -> None:
     write_text(options.output, text)
     size = len(text.encode())
     if options.json:
-        from alexsim.report.documents.page import page_document
+        from alexsim.documents.page import page_document
 
         print_json(page_document(subjects, options.output, size))
         return
@@ -92,7 +93,7 @@ def report(context: typer.Context, options: ReportOptions) -> None:
 
 def _measured(given: str) -> Subject | None:
     """A folder is a run, a file a profile; None for a name, or FILE.py:NAME, of a network."""
-    from alexsim.report.page.inputs import profile_subject, run_subject
+    from alexsim.page.inputs import profile_subject, run_subject
 
     path = Path(given)
     if path.is_dir():

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from alexsim.machine.machine import Machine
-    from alexsim.plan.records import Plan
+    from alexsim.plan.plan import Plan
     from alexsim.plan.spec import PlanSpec
     from alexsim.recipe.stages import StageTimes
     from alexsim.simulate.costs.correction import Correction
-    from alexsim.simulate.costs.records import Precision
-    from alexsim.simulate.records import Simulation
+    from alexsim.simulate.costs.cost import Precision
     from alexsim.simulate.sensitivity import Sensitivity
-    from alexsim.simulate.tasks import Timer
+    from alexsim.simulate.simulation import Simulation
+    from alexsim.simulate.timer import Timer
 
 
 def simulate(options: SimulateOptions) -> None:
@@ -41,12 +41,14 @@ def simulate(options: SimulateOptions) -> None:
     from functools import partial
 
     from alexsim.cli.simulated import other_choices, refuse_idle, wanted
+    from alexsim.documents.simulation import simulation_document
     from alexsim.recipe.file import load_recipe
     from alexsim.recipe.stages import stage_times, training_of
+    from alexsim.report.simulation import simulation_tables
     from alexsim.simulate.costs.libraries import load_library_for
-    from alexsim.simulate.records import ILSVRC_EPOCHS
+    from alexsim.simulate.simulation import ILSVRC_EPOCHS
     from alexsim.simulate.simulator import planned, simulate_network
-    from alexsim.simulate.tasks import Timer
+    from alexsim.simulate.timer import Timer
 
     recipe = load_recipe(options.recipe) if options.recipe else None
     epochs = options.epochs or (recipe.epochs if recipe else ILSVRC_EPOCHS)
@@ -103,13 +105,9 @@ def simulate(options: SimulateOptions) -> None:
         result, images=images, epochs=epochs, recipe=options.recipe, stages=stages
     )
     if options.json:
-        from alexsim.report.documents.simulation import simulation_document
-
         assumptions = tried if options.sensitivity else None
         print_json(simulation_document(result, trained, assumptions))
         return
-    from alexsim.report.simulation import simulation_tables
-
     tables = simulation_tables(result, spec.network, trained, sensitivities=tried)
     shared.console().print(tables)
 

@@ -9,9 +9,9 @@ from alexsim.cli.fields import Options, flag, option
 from alexsim.cli.options import TraceOptions
 from alexsim.cli.plan_options import RecipeRuleOptions, SplitOptions, WhatIfOptions
 from alexsim.plan.choices import TransportName
-from alexsim.simulate.costs.records import Precision
-from alexsim.simulate.records import ILSVRC_IMAGES
-from alexsim.simulate.tasks import DataPath
+from alexsim.simulate.costs.cost import Precision
+from alexsim.simulate.simulation import ILSVRC_IMAGES
+from alexsim.simulate.timer import DataPath
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from alexsim.plan.spec import PlanSpec
     from alexsim.simulate.costs.correction import Correction
     from alexsim.simulate.costs.measured import Calibration
-    from alexsim.simulate.records import Simulation
+    from alexsim.simulate.simulation import Simulation
 
 
 def wanted(

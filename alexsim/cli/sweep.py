@@ -13,7 +13,7 @@ from alexsim.cli.options import MachineOptions, NetOptions, OutputOptions
 from alexsim.cli.output import check_rows, print_json, write_rows
 from alexsim.cli.simulate_options import ImageOptions
 from alexsim.errors import AlexsimError
-from alexsim.simulate.records import ILSVRC_EPOCHS
+from alexsim.simulate.simulation import ILSVRC_EPOCHS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +41,7 @@ def sweep(context: typer.Context, options: SweepOptions) -> None:
 
     Example: alexsim sweep -a batch=64,128,256 -a machine=gtx580x2,k20x8 -o sweep.parquet
     """
+    from alexsim.report.sweep import grid_text, sweep_rows, sweep_table
     from alexsim.simulate.axes import check_axes, combinations, idle_axis, parse_axes
     from alexsim.simulate.sweep import sweep as run
 
@@ -56,8 +57,7 @@ def sweep(context: typer.Context, options: SweepOptions) -> None:
         check_rows("-o", options.output)
     settings = list(combinations(axes, {"net": options.net, "machine": options.machine}))
     if options.dry_run:
-        from alexsim.report.documents.sweep import grid_document
-        from alexsim.report.sweep import grid_text
+        from alexsim.documents.sweep import grid_document
 
         if options.json:
             print_json(grid_document(settings))
@@ -73,8 +73,7 @@ def sweep(context: typer.Context, options: SweepOptions) -> None:
             f"--axis {idle} changes no figure of these {len(points)} configurations; leave it out"
         )
     if options.output or options.json:
-        from alexsim.report.documents.sweep import sweep_document
-        from alexsim.report.sweep import sweep_rows
+        from alexsim.documents.sweep import sweep_document
 
         document = sweep_document(points, epochs=epochs, images=images)
         if options.output:
@@ -82,6 +81,4 @@ def sweep(context: typer.Context, options: SweepOptions) -> None:
         if options.json:
             print_json(document)
         return
-    from alexsim.report.sweep import sweep_table
-
     shared.console().print(sweep_table(points, list(axes)))

@@ -15,8 +15,8 @@ from alexsim.cli.train_options import BESIDE, CHANGEABLE, TrainOptions
 from alexsim.errors import AlexsimError
 
 if TYPE_CHECKING:
-    from alexsim.simulate.records import Simulation
-    from alexsim.train.records import TrainResult, TrainSettings
+    from alexsim.simulate.simulation import Simulation
+    from alexsim.train.settings import TrainResult, TrainSettings
 
 
 def train(context: typer.Context, options: TrainOptions) -> None:
@@ -43,7 +43,9 @@ def train(context: typer.Context, options: TrainOptions) -> None:
     from alexsim.cli.train_resume import restarted, resumed
     from alexsim.cli.train_settings import begin
     from alexsim.cli.train_watch import TerminalWatch
+    from alexsim.documents.training import train_document
     from alexsim.execute.world import Place, joined
+    from alexsim.report.tables import train_summary
     from alexsim.train.launch import Others, leave_with
 
     place = Place.from_environment()
@@ -83,12 +85,8 @@ def train(context: typer.Context, options: TrainOptions) -> None:
             return
         _keep_profile(result, run_dir, simulated)
     if options.json:
-        from alexsim.report.documents.training import train_document
-
         print_json(train_document(result, options.machine, simulated))
         return
-    from alexsim.report.tables import train_summary
-
     # Not wrapped: the run directory is there to be copied.
     shared.console().print(train_summary(result, options.machine, simulated), soft_wrap=True)
 
@@ -118,8 +116,8 @@ def _keep_profile(result: TrainResult, run_dir: Path, simulated: Simulation) -> 
 
     A profile of more steps, which the run left before it was resumed, stays.
     """
+    from alexsim.documents.profile import profile_document
     from alexsim.report.chrome_trace import both_clocks
-    from alexsim.report.documents.profile import profile_document
     from alexsim.train.files import PROFILE, TRACE
     from alexsim.train.run_profile import rounds_in, run_profile
 

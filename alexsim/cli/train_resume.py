@@ -22,7 +22,7 @@ from alexsim.network.editions import load_network
 from alexsim.plan.planner import plan
 from alexsim.train.checkpoint import RunDirectory
 from alexsim.train.config import launched_as, refuse_other_run
-from alexsim.train.records import HeldOutLine, TrainSettings, Watcher
+from alexsim.train.settings import HeldOutLine, TrainSettings, Watcher
 
 
 def resumed(

@@ -22,15 +22,15 @@ from alexsim.network.editions import load_network
 from alexsim.network.network import Network
 from alexsim.network.variants import without_head
 from alexsim.plan.choices import TransportName
+from alexsim.plan.plan import OpKind, Plan
 from alexsim.plan.planner import plan
-from alexsim.plan.records import OpKind, Plan
 from alexsim.recipe.defaults import training_defaults
 from alexsim.recipe.file import load_recipe, recipe_name
 from alexsim.recipe.recipe import Recipe
 from alexsim.train.config import steps_of
 from alexsim.train.engine import refuse_what_does_not_fit
 from alexsim.train.initial import refuse_not_finite, refuse_other_layers
-from alexsim.train.records import TrainSettings, Watcher
+from alexsim.train.settings import TrainSettings, Watcher
 from alexsim.train.weights import Weights, load_weights
 
 _NET = "alexnet-2012"

@@ -19,8 +19,8 @@ from rich.progress import (
 
 from alexsim.plan.planner import plan
 from alexsim.report.tables import data_path_text, lent_text, milliseconds
-from alexsim.simulate.records import Simulation
-from alexsim.train.records import StepReport, TrainSettings, ValidationLine, Watcher
+from alexsim.simulate.simulation import Simulation
+from alexsim.train.settings import StepReport, TrainSettings, ValidationLine, Watcher
 from alexsim.units import format_bytes
 
 _LINE_IMAGES = 1024

@@ -76,12 +76,6 @@ _CHECK: Mapping[str, Command | Group] = {
     ),
     "kernels": Command("kernels:kernels", "Compile every Triton kernel for a card, without one."),
 }
-_DATA_HELP = """Example: alexsim data pack ILSVRC2012 packed
-
-Example: alexsim data inspect packed --verify --sheet sheet.png
-
-Example: alexsim train --data packed"""
-
 Panels = Mapping[str, Mapping[str, Command | Group]]
 
 PANELS: Panels = {
@@ -105,7 +99,11 @@ PANELS: Panels = {
         )
     },
     "Data, machines, networks and recipes": {
-        "data": Group(_DATA, "Image sets: pack, look at and time them.", _DATA_HELP),
+        "data": Group(
+            _DATA,
+            "Image sets: pack, look at and time them.",
+            "Example: alexsim data pack DIR packed",
+        ),
         "hardware": Group(
             _HARDWARE,
             "Devices, links and machines that can be predicted.",

@@ -52,6 +52,8 @@ def validate(context: typer.Context, options: ValidateOptions) -> None:
     """
     from operator import attrgetter
 
+    from alexsim.documents.validation import validation_document
+    from alexsim.report.validation import predictions_csv, validation_tables
     from alexsim.simulate import judging, validation
     from alexsim.simulate.costs.correction import correction_text, load_correction
 
@@ -65,8 +67,6 @@ def validate(context: typer.Context, options: ValidateOptions) -> None:
         correction = load_correction()
     predictions = [validation.predict(case, correction) for case in cases]
     if options.output:
-        from alexsim.report.validation import predictions_csv
-
         write_text(options.output, predictions_csv(predictions, excluded))
     if not predictions:
         raise AlexsimError(
@@ -85,12 +85,8 @@ def validate(context: typer.Context, options: ValidateOptions) -> None:
         write_text(options.save_correction, correction_text(correction))
     groups_of = judging.by_device_and_library(predictions)
     if options.json:
-        from alexsim.report.documents.validation import validation_document
-
         print_json(validation_document(summaries, groups_of, excluded))
     else:
-        from alexsim.report.validation import validation_tables
-
         shared.console().print(
             validation_tables(summaries, groups_of, excluded, every_row=options.rows),
             soft_wrap=True,

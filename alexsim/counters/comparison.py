@@ -1,4 +1,4 @@
-"""Other FLOP counters on the same network, and why each of them says something else."""
+"""Other FLOP counters on the same network, and why each of them has another figure."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from alexsim.counters.readings import Counter, Reading
 from alexsim.counters.reconcile import Account, forward_account, training_account
 from alexsim.counters.tools import COUNTERS
 from alexsim.network.network import Network
-from alexsim.plan.records import OpKind
+from alexsim.plan.plan import OpKind
 from alexsim.plan.tables import FlopTable, without_formula
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CounterResult:
-    """What one counter says of one image, beside ours."""
+    """One counter's figures of one image, beside ours."""
 
     name: str
     version: str
@@ -36,11 +36,11 @@ class CounterResult:
     counts_backward: bool
     """Whether it has a formula for any operator of the backward pass."""
     reported: tuple[str, ...]
-    """Operators that it reports as uncounted itself."""
+    """Operators that the counter itself reports as uncounted."""
 
     @property
     def unexplained_flop(self) -> int:
-        """What no term explains, forward and training together."""
+        """FLOP that no term explains, forward and training together."""
         training = self.training_account
         return self.forward_account.unexplained_flop + (
             training.unexplained_flop if training else 0
@@ -68,15 +68,15 @@ class Comparison:
     operators: int
     """Calls of operators in one forward and backward pass."""
     without_formula: tuple[str, ...]
-    """Operators and passes of our own plan that have no formula."""
+    """Operators and passes of our plan that have no formula."""
 
     @property
     def complaints(self) -> tuple[str, ...]:
-        """What a strict comparison fails for."""
+        """Reasons for which a strict comparison fails."""
         unexplained = (
-            f"{one.name}: {one.unexplained_flop:,} unexplained"
-            for one in self.counters
-            if one.unexplained_flop
+            f"{counter.name}: {counter.unexplained_flop:,} unexplained"
+            for counter in self.counters
+            if counter.unexplained_flop
         )
         return (*unexplained, *(f"no formula for {what}" for what in self.without_formula))
 
@@ -86,7 +86,7 @@ def compare(
     counters: Sequence[Counter] = COUNTERS,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Comparison:
-    """Run every installed counter on the network of ``table``; ``progress`` gets how many."""
+    """Run every installed counter on the network of ``table``; ``progress`` gets how many ran."""
     network = table.network
     with alone():
         ran = operators(network)
@@ -100,7 +100,7 @@ def compare(
             continue
         version = _version(counter.package)
         try:
-            # Counters fail in ways of their own, and one that does must not stop the others.
+            # A counter may raise anything, and its failure must not stop the others.
             with alone():
                 reading = counter.read(network)
         except Exception as error:
@@ -145,20 +145,22 @@ def _result(
 
 
 def _uncounted(
-    ran: Sequence[Operator], counted: frozenset[int], name: Callable[[Operator], str]
+    ran: Sequence[Operator], positions: frozenset[int], name: Callable[[Operator], str]
 ) -> tuple[str, ...]:
-    """What is not counted, by pass and name, with ``in part`` where some of it is."""
+    """Uncounted operators by pass and name; ``in part`` where some of their calls are counted."""
     sums: dict[str, list[bool]] = {}
     for index, op in enumerate(ran):
         key = f"{'backward' if op.backward else 'forward'} {name(op)}"
-        sums.setdefault(key, []).append(index in counted)
+        sums.setdefault(key, []).append(index in positions)
     return tuple(
-        key + (" in part" if any(found) else "") for key, found in sums.items() if not all(found)
+        key + (" in part" if any(counted) else "")
+        for key, counted in sums.items()
+        if not all(counted)
     )
 
 
 def _without_formula(network: Network, ran: Sequence[Operator]) -> tuple[str, ...]:
-    """Passes of layers that our count leaves out, and operators that belong to no pass of ours."""
+    """Passes of layers that our count leaves out, and operators that belong to no counted pass."""
     missing = without_formula(network)
     lacking = {(layer, kind != OpKind.FORWARD) for layer, kind in missing if kind != OpKind.UPDATE}
     kinds = {la.name: type(la).__name__ for la in network.layers}

@@ -1,4 +1,4 @@
-"""Other people's code run so that nothing of it stays: no output, no patched function."""
+"""Run other people's code so that nothing of it stays: no output, no patched function."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def alone() -> Iterator[None]:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    # Some of it writes from C++, past sys.stdout. A logger may keep Python's stream for good: a
-    # StringIO may be written to as long as something holds it.
+    # Some counters write from C++, past sys.stdout. A logger may keep Python's stream for good, and
+    # a StringIO may be written to as long as something holds it.
     before = logging.root.manager.disable
     streams = sys.stdout, sys.stderr
     for stream in streams:
@@ -67,7 +67,7 @@ def _restored() -> Iterator[None]:
 
 
 def _put_back(place: Any, before: dict[str, Any]) -> None:
-    # Only functions: PyTorch keeps lazy state and submodules of its own beside them.
+    # Only functions: PyTorch keeps lazy state and submodules beside them.
     for name, value in list(vars(place).items()):
         if name in before:
             if value is not before[name] and callable(before[name]):

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from alexsim.interchange.module import plain_module
 from alexsim.network.network import Network
 
-# They move, allocate or draw numbers; none computes one from another.
+# They move, allocate or draw numbers; none computes a number from another.
 _NO_ARITHMETIC = frozenset({
     "_reshape_alias", "_reshape_copy", "_to_copy", "_unsafe_view", "alias", "arange", "as_strided",
     "bernoulli_", "cat", "clone", "constant_pad_nd", "copy_", "detach", "empty", "empty_like",
@@ -37,14 +37,14 @@ class Operator:
     """Values of its first argument."""
     outputs: int
     window: int = 0
-    """Positions of a pool's window; 0 for what is no pool."""
+    """Positions of a pool's window; 0 for other operators."""
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.layer, self.backward = "", False
-        self.found: list[Operator] = []
+        self.operators: list[Operator] = []
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -53,7 +53,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         name = plain_name(str(func.overloadpacket))
         if name not in _NO_ARITHMETIC:
             first = out[0] if isinstance(out, tuple | list) else out
-            self.found.append(
+            self.operators.append(
                 Operator(
                     layer=self.layer,
                     backward=self.backward,
@@ -72,7 +72,7 @@ def plain_name(name: str) -> str:
 
 
 def operators(network: Network) -> tuple[Operator, ...]:
-    """Everything that computes in one training step of one image, in order, without the update."""
+    """Operators that compute in a training step of one image, in order, without the update."""
     module = plain_module(network, "meta").train()
     image, label = example(network, "meta")
     recorder = _Recorder()
@@ -86,12 +86,12 @@ def operators(network: Network) -> tuple[Operator, ...]:
 
     def leave(name: str) -> Callable[..., None]:
         def hook(_module: object, _inputs: object, out: torch.Tensor) -> None:
-            own(out, name)
+            assign(out, name)
 
         return hook
 
-    def own(out: torch.Tensor, name: str) -> None:
-        # What is new in the graph since the layer before is this layer's.
+    def assign(out: torch.Tensor, name: str) -> None:
+        # Nodes that are new in the graph since the layer before are this layer's.
         for node in _nodes(out.grad_fn, owners):
             owners[node] = name
             node.register_prehook(enter(name))
@@ -104,10 +104,10 @@ def operators(network: Network) -> tuple[Operator, ...]:
         scores = module(image)
         recorder.layer = last
         loss = F.cross_entropy(scores, label)
-        own(loss, last)
+        assign(loss, last)
         recorder.backward = True
         loss.backward()  # type: ignore[no-untyped-call]
-    return tuple(recorder.found)
+    return tuple(recorder.operators)
 
 
 def example(network: Network, device: str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
@@ -131,5 +131,5 @@ def _nodes(root: Any, known: dict[Any, str]) -> Iterator[Any]:
         waiting += [following for following, _ in node.next_functions]
 
 
-def _values(of: object) -> int:
-    return of.numel() if isinstance(of, torch.Tensor) else 0
+def _values(argument: object) -> int:
+    return argument.numel() if isinstance(argument, torch.Tensor) else 0

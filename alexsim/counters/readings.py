@@ -1,4 +1,4 @@
-"""What a FLOP counter says: a figure, and its own breakdown of it."""
+"""What a FLOP counter returns: a figure, and its breakdown of that figure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Share = Literal["", "grad_input", "grad_weight"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """One entry of a counter's own breakdown."""
+    """One entry of a counter's breakdown."""
 
     value: int
     layer: str = ""
@@ -21,14 +21,14 @@ class Item:
     op: str = ""
     """Empty: the whole layer."""
     share: Share = ""
-    """Which gradient, where a counter was made to tell them apart."""
+    """Which gradient, where the reading tells them apart."""
     again: bool = False
-    """Counted beside another entry of the same layer, by another of the counter's means."""
+    """Counted beside another entry of the same layer, in another place of the counter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """What one counter says of one image."""
+    """One counter's figures of one image."""
 
     unit: str
     """As the counter names it."""
@@ -37,7 +37,7 @@ class Reading:
     training: int | None = None
     training_items: tuple[Item, ...] = ()
     backward_factor: int | None = None
-    """Set where the counter takes the backward pass as so many forward passes."""
+    """Forward passes that the counter takes a backward pass for; None where it counts it."""
     reported: tuple[str, ...] = ()
     """Operators that the counter itself reports as uncounted."""
 

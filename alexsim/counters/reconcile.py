@@ -1,7 +1,7 @@
 """A counter's breakdown against ours: each entry is taken apart into terms that add up exactly.
 
 A layer's figure is known twice: from the plan, and from the operators that PyTorch ran. An entry
-is explained only where one of a few rules meets it to the last FLOP; what none meets stays over.
+is explained only where one of a few rules meets it to the last FLOP; what no rule meets is left.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _OF_CONVOLUTIONS = {"convolution", "_convolution", "conv", "conv2d", "convolutio
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Term:
-    """One reason why a counter's figure is not ours, and how much it makes."""
+    """One reason why a counter's figure differs from ours, and by how much."""
 
     term: str
     flop: int
@@ -49,7 +49,7 @@ class Account:
 
     @property
     def unexplained_flop(self) -> int:
-        """Sum of what is unexplained, each part taken as positive."""
+        """Sum of the unexplained parts, each taken as positive."""
         return sum(abs(term.flop) for term in self.unexplained)
 
 
@@ -105,18 +105,18 @@ class _Books:
 
     def account(self, items: Iterable[Item], difference: int) -> Account:
         merged = _merged(items)
-        weighted = [(item, self._weighted(item)) for item in merged]
-        self.mac_first = counts_macs([(item, what) for item, what in weighted if what])
-        for item, what in weighted:
-            if what:
-                self._explain_weighted(item, what)
+        entries = [(item, self._weighted(item)) for item in merged]
+        self.mac_first = counts_macs([(item, layers) for item, layers in entries if layers])
+        for item, layers in entries:
+            if layers:
+                self._explain_weighted(item, layers)
             else:
                 self._explain_elementwise(item)
         if merged:
             self._left_out()
         terms = tuple(
-            Term(term=text, flop=flop, layers=layers)
-            for text, (flop, layers) in self.terms.items()
+            Term(term=text, flop=flop, layers=names)
+            for text, (flop, names) in self.terms.items()
             if flop
         )
         over = difference - sum(term.flop for term in (*terms, *self.left))
@@ -139,55 +139,55 @@ class _Books:
         groups = plain_groups(parts[0][1]) if len(parts) == 1 else 1
         return Weighted(tuple(layer for layer, _ in parts), kinds, groups)
 
-    def _explain_weighted(self, item: Item, what: Weighted) -> None:
-        names = tuple(layer.name for layer in what.layers)
+    def _explain_weighted(self, item: Item, weighted: Weighted) -> None:
+        names = tuple(layer.name for layer in weighted.layers)
         if not item.value:
             return
-        self.seen |= {(name, kind) for name in names for kind in what.kinds}
-        backward = "forward" not in what.kinds
+        self.seen |= {(name, kind) for name in names for kind in weighted.kinds}
+        backward = "forward" not in weighted.kinds
         known = _BACKWARD if backward else _FORWARD
         self.counted |= {
             index
             for index, op in enumerate(self.ran)
             if op.layer in names and op.backward == backward and op.name in known
         }
-        found = first_match(item.value, what, mac_first=self.mac_first)
-        if found is None:
-            self._over(item, item.value - what.flop, names)
+        terms = first_match(item.value, weighted, mac_first=self.mac_first)
+        if terms is None:
+            self._over(item, item.value - weighted.flop, names)
             return
-        for text, flop in found:
+        for text, flop in terms:
             self._add(text, flop, names)
 
     def _explain_elementwise(self, item: Item) -> None:
         if not item.value:
             return
-        mine = {
+        ops = {
             index: op
             for index, op in enumerate(self.ran)
             if item.layer in ("", op.layer) and (self.training or self._in_forward(op))
         }
-        named = {index: op for index, op in mine.items() if op.name == item.op}
+        named = {index: op for index, op in ops.items() if op.name == item.op}
         suffix = ", once more" if item.again else ""
         whole = self._whole(item, named)
         if whole is not None:
-            text, found = whole
-            self.counted |= found
-            layers = tuple(dict.fromkeys(self.ran[index].layer for index in found))
+            text, calls = whole
+            self.counted |= calls
+            layers = tuple(dict.fromkeys(self.ran[index].layer for index in calls))
             self._add(text + suffix, item.value, layers)
             return
-        choices = choices_of(item.value, named or mine) if item.layer else []
+        choices = choices_of(item.value, named or ops) if item.layer else []
         if not choices:
-            self.counted |= set(named or mine) if item.layer else set(named)
+            self.counted |= set(named or ops) if item.layer else set(named)
             self._over(item, item.value, (item.layer,) if item.layer else ())
             return
-        # Several operators may meet the figure equally well; only what is certain is named.
-        certain = {frozenset((mine[i].name, how) for i, how, _ in choice) for choice in choices}
+        # Several sets of operators may meet the figure; only what all have is certain.
+        certain = {frozenset((ops[i].name, how) for i, how, _ in choice) for choice in choices}
         self.counted |= set.intersection(*({i for i, _, _ in choice} for choice in choices))
         if len(certain) == 1:
             for index, how, flop in choices[0]:
-                self._add(f"{mine[index].name}, {how}{suffix}", flop, (item.layer,))
+                self._add(f"{ops[index].name}, {how}{suffix}", flop, (item.layer,))
         else:
-            text = f"{len(choices[0])} of {len(mine)} operators{suffix}"
+            text = f"{len(choices[0])} of {len(ops)} operators{suffix}"
             self._add(text, item.value, (item.layer,))
 
     def _in_forward(self, op: Operator) -> bool:
@@ -196,15 +196,15 @@ class _Books:
         return not op.backward and not isinstance(layer, Dropout | SoftmaxCrossEntropy)
 
     def _whole(self, item: Item, named: dict[int, Operator]) -> tuple[str, set[int]] | None:
-        """An operator's every call, of both passes or of one."""
+        """All calls of an operator that add up to the entry, in both passes or in one."""
         for passes in ((False, True), (False,), (True,)):
-            found = {i for i, op in named.items() if op.backward in passes}
+            calls = {i for i, op in named.items() if op.backward in passes}
             for how, value in (
-                ("one per value", sum(named[i].outputs for i in found)),
-                ("one per value read", sum(named[i].inputs for i in found)),
+                ("one per value", sum(named[i].outputs for i in calls)),
+                ("one per value read", sum(named[i].inputs for i in calls)),
             ):
-                if found and value == item.value:
-                    return f"{item.op}, {how}", found
+                if calls and value == item.value:
+                    return f"{item.op}, {how}", calls
         return None
 
     def _left_out(self) -> None:
@@ -224,7 +224,7 @@ class _Books:
 
 
 def _merged(items: Iterable[Item]) -> list[Item]:
-    """Entries about one thing as one entry."""
+    """Entries that differ in their value only, added up."""
     sums: dict[Item, int] = {}
     for item in items:
         key = replace(item, value=0)

@@ -18,7 +18,7 @@ KINDS: tuple[Kind, ...] = ("forward", "input gradient", "weight gradient")
 
 @dataclass(frozen=True, slots=True)
 class Weighted:
-    """What an entry about weighted layers ought to say."""
+    """The layers and passes that an entry about weighted layers counts."""
 
     layers: tuple[LayerFlops, ...]
     kinds: tuple[Kind, ...]
@@ -45,51 +45,55 @@ def flop_of(layer: LayerFlops, kind: Kind) -> int:
 
 
 def counts_macs(items: list[tuple[Item, Weighted]]) -> bool:
-    """Whether most entries say that a multiply-add is one: half of two groups is one group."""
+    """Whether most entries count a multiply-add as one FLOP.
+
+    Grouped layers do not vote: half of two groups' FLOP is one group's.
+    """
     votes = 0
-    for item, what in items:
-        if what.groups > 1 or not item.value:
+    for item, weighted in items:
+        if weighted.groups > 1 or not item.value:
             continue
-        found = first_match(item.value, what, mac_first=False) or []
-        votes += 1 if any(text == _MAC for text, _ in found) else -1
+        terms = first_match(item.value, weighted, mac_first=False) or []
+        votes += 1 if any(text == _MAC for text, _ in terms) else -1
     return votes > 0
 
 
 _MAC = "a multiply-add counts as one FLOP"
 
 
-def first_match(value: int, what: Weighted, *, mac_first: bool) -> list[tuple[str, int]] | None:
-    """The rule with the fewest terms that meets ``value``, as its terms."""
+def first_match(value: int, weighted: Weighted, *, mac_first: bool) -> list[tuple[str, int]] | None:
+    """Terms of the rule that meets ``value`` with the fewest terms; None if no rule does."""
     units = (2, 1) if mac_first else (1, 2)
     for unit in units:
-        fitting = [found for total, found in _rules(what, unit) if total == value]
+        fitting = [terms for total, terms in _rules(weighted, unit) if total == value]
         if fitting:
             return min(fitting, key=len)
     return None
 
 
-def _rules(what: Weighted, unit: int) -> Iterator[tuple[int, list[tuple[str, int]]]]:
-    """Totals that an entry may have for known reasons; ``unit`` FLOP are counted as one."""
-    forward = what.kinds == ("forward",)
-    outputs = what.outputs
-    first = sum(la.flop for la in what.layers if not la.grad_input_flop) if not forward else 0
-    bases = [("", what.flop)]
-    if what.groups > 1:
-        bases.append((f"{what.kinds[-1]} of grouped layers, times groups", what.flop * what.groups))
+def _rules(weighted: Weighted, unit: int) -> Iterator[tuple[int, list[tuple[str, int]]]]:
+    """Totals that an entry may have, and their terms; the counter counts ``unit`` FLOP as one."""
+    forward = weighted.kinds == ("forward",)
+    outputs = weighted.outputs
+    first = sum(la.flop for la in weighted.layers if not la.grad_input_flop) if not forward else 0
+    bases = [("", weighted.flop)]
+    if weighted.groups > 1:
+        text = f"{weighted.kinds[-1]} of grouped layers, times groups"
+        bases.append((text, weighted.flop * weighted.groups))
     if first:
-        bases.append(("input gradient of the first layer", what.flop + first))
+        bases.append(("input gradient of the first layer", weighted.flop + first))
     biases: list[tuple[str, int]] = [("", 0)]
     if forward:
         biases += [("bias additions", outputs), ("one addition less per output", -outputs)]
-    elif "weight gradient" in what.kinds:
+    elif "weight gradient" in weighted.kinds:
         biases.append(("bias gradients", outputs))
     for (base, flop), (bias, extra) in itertools.product(bases, biases):
-        found = [(base, flop - what.flop)] if base else []
+        terms = [(base, flop - weighted.flop)] if base else []
         if unit == 2:
-            found.append((_MAC, -flop // 2))
+            terms.append((_MAC, -flop // 2))
         if bias:
-            found.append((bias, extra))
-        yield flop // unit + extra, found
+            terms.append((bias, extra))
+        yield flop // unit + extra, terms
 
 
 _Choice = tuple[tuple[int, str, int], ...]
@@ -100,21 +104,21 @@ def choices_of(value: int, ops: dict[int, Operator]) -> list[_Choice]:
     options = {index: _counts_of(op) for index, op in ops.items()}
     # A layer's whole backward pass has too many operators to try every set of them.
     for size in range(1, (len(ops) if len(ops) <= 10 else 2) + 1):
-        found = [
-            tuple((index, how, flop) for index, (how, flop) in zip(chosen, ways, strict=True))
+        choices = [
+            tuple((index, how, flop) for index, (how, flop) in zip(chosen, meanings, strict=True))
             for chosen in itertools.combinations(ops, size)
-            for ways in itertools.product(*(options[index] for index in chosen))
-            if sum(flop for _, flop in ways) == value
+            for meanings in itertools.product(*(options[index] for index in chosen))
+            if sum(flop for _, flop in meanings) == value
         ]
-        if found:
-            return found
+        if choices:
+            return choices
     return []
 
 
 def _counts_of(op: Operator) -> list[tuple[str, int]]:
-    ways = {op.outputs: "one per value"}
-    ways.setdefault(op.inputs, "one per value read")
+    meanings = {op.outputs: "one per value"}
+    meanings.setdefault(op.inputs, "one per value read")
     if op.window:
-        ways.setdefault(op.window * op.outputs, "one per window position")
-        ways.setdefault((op.window - 1) * op.outputs, "one per comparison")
-    return [(how, flop) for flop, how in ways.items() if flop]
+        meanings.setdefault(op.window * op.outputs, "one per window position")
+        meanings.setdefault((op.window - 1) * op.outputs, "one per comparison")
+    return [(meaning, flop) for flop, meaning in meanings.items() if flop]

@@ -1,4 +1,4 @@
-"""FLOP counters that other people wrote, each run on a plain module and asked for its details.
+"""FLOP counters that other people wrote, each run on a plain module and read in detail.
 
 A counter is imported only when it runs. Nothing here knows what its figures ought to be.
 """
@@ -28,13 +28,13 @@ def _flop_counter_mode(network: Network) -> Reading:
         module = plain_module(network, "meta")
         with FlopCounterMode(display=False) as mode:
             run(module)
-        found = {
+        by_op = {
             (key.split(".")[1], plain_name(str(op))): int(value)
             for key, ops in mode.get_flop_counts().items()
             if key.count(".") == 1
             for op, value in ops.items()
         }
-        return int(mode.get_total_flops()), found
+        return int(mode.get_total_flops()), by_op
 
     image, label = example(network, "meta")
 
@@ -44,7 +44,7 @@ def _flop_counter_mode(network: Network) -> Reading:
     total, forward = count(lambda module: module(image))
     trained, both = count(lambda module: run_training(module, image, label))
     _, inputs = count(only_input_gradients)
-    # PyTorch asks no input gradient of the first layer, so its entry is all weight gradient.
+    # PyTorch computes no input gradient of the first layer, so its entry is all weight gradient.
     first = network.layers[0].name
     items: list[Item] = []
     for (layer, op), value in both.items():
@@ -123,9 +123,9 @@ def _ptflops_pytorch(network: Network) -> Reading:
     items: list[Item] = []
     layer = [""]
 
-    # Its counts are gone once it returns, and what its patched functions count belongs to no
-    # module: both are read while it runs.
-    class Told(pytorch_engine.torch_function_wrapper):  # type: ignore[misc]
+    # ptflops drops its counts when it returns, and its patched functions count for no module: both
+    # are read while it runs.
+    class Recorded(pytorch_engine.torch_function_wrapper):  # type: ignore[misc]
         def __call__(self, *arguments: Any, **options: Any) -> Any:
             before = sum(self.collector)
             out = super().__call__(*arguments, **options)
@@ -142,7 +142,7 @@ def _ptflops_pytorch(network: Network) -> Reading:
     def read(name: str, child: nn.Module) -> None:
         items.append(Item(layer=name, value=sum(_counted(child.modules(), "flops"))))
 
-    with _replaced(pytorch_engine, "torch_function_wrapper", Told):
+    with _replaced(pytorch_engine, "torch_function_wrapper", Recorded):
         total, _ = get_model_complexity_info(
             module,
             network.input_shape,
@@ -151,8 +151,8 @@ def _ptflops_pytorch(network: Network) -> Reading:
             input_constructor=watch,
         )
     by_module = {item.layer for item in items if item.value and not item.again}
-    found = tuple(replace(item, again=item.again and item.layer in by_module) for item in items)
-    return Reading(unit="MAC", forward=int(total), forward_items=found)
+    entries = tuple(replace(item, again=item.again and item.layer in by_module) for item in items)
+    return Reading(unit="MAC", forward=int(total), forward_items=entries)
 
 
 @contextmanager
@@ -168,12 +168,12 @@ def _replaced(module: ModuleType, name: str, value: object) -> Iterator[None]:
 def _ptflops_aten(network: Network) -> Reading:
     from ptflops import aten_engine, get_model_complexity_info
 
-    made: list[Any] = []
+    modes: list[Any] = []
 
     class Kept(aten_engine.FlopCounterMode):  # type: ignore[misc]
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments)
-            made.append(self)
+            modes.append(self)
 
     with _replaced(aten_engine, "FlopCounterMode", Kept):
         total, _ = get_model_complexity_info(
@@ -185,7 +185,7 @@ def _ptflops_aten(network: Network) -> Reading:
         )
     items = tuple(
         Item(layer=layer, op=plain_name(str(op)), value=int(value))
-        for layer, ops in made[0].flop_counts.items()
+        for layer, ops in modes[0].flop_counts.items()
         if layer != "Global"
         for op, value in ops.items()
     )
@@ -201,24 +201,24 @@ def _thop(network: Network) -> Reading:
         verbose=False,
         ret_layer_info=True,
     )
-    items = tuple(Item(layer=name, value=int(found[0])) for name, found in details.items())
+    items = tuple(Item(layer=name, value=int(counts[0])) for name, counts in details.items())
     return Reading(unit="MAC", forward=int(total), forward_items=items)
 
 
 def _torchinfo(network: Network) -> Reading:
     from torchinfo import summary
 
-    found = summary(
+    model = summary(
         plain_module(network, "meta"), input_data=(example(network, "meta")[0],), verbose=0
     )
     items = []
-    for info in found.summary_list:
+    for info in model.summary_list:
         if info.is_leaf_layer:
             top = info
             while top.depth > 1:
                 top = top.parent_info
             items.append(Item(layer=top.var_name, value=int(info.macs)))
-    return Reading(unit="mult-adds", forward=int(found.total_mult_adds), forward_items=tuple(items))
+    return Reading(unit="mult-adds", forward=int(model.total_mult_adds), forward_items=tuple(items))
 
 
 def _deepspeed(what: Literal["flops", "macs"]) -> Callable[[Network], Reading]:
@@ -228,11 +228,13 @@ def _deepspeed(what: Literal["flops", "macs"]) -> Callable[[Network], Reading]:
 
         module = plain_module(network)
         items: list[Item] = []
-        # Its own hooks, registered later, throw away which function counted what.
+        # Its hooks, registered later, throw away which function counted what.
         stack = getattr(engine, f"module_{what.removesuffix('s')}_count", [])
         for layer, child in module.named_children():
-            for one in child.modules():
-                one.register_forward_hook(lambda *_, n=layer: items.extend(_told(n, stack)))
+            for module_ in child.modules():
+                module_.register_forward_hook(
+                    lambda *_, n=layer: items.extend(_by_function(n, stack))
+                )
         profiler = FlopsProfiler(module)
         profiler.start_profile()
         try:
@@ -257,7 +259,7 @@ def _deepspeed(what: Literal["flops", "macs"]) -> Callable[[Network], Reading]:
     return read
 
 
-def _told(layer: str, stack: list[list[tuple[Any, int]]]) -> Iterator[Item]:
+def _by_function(layer: str, stack: list[list[tuple[Any, int]]]) -> Iterator[Item]:
     for method, value in stack[-1] if stack else []:
         name = getattr(getattr(method, "__self__", None), "__name__", "")
         yield Item(layer=layer, op=plain_name(name), value=int(value))
@@ -268,11 +270,11 @@ def _counted(modules: Iterable[nn.Module], what: str) -> Iterable[int]:
 
 
 def _backward_rule(profiler: type) -> int | None:
-    """Forward passes that it takes a backward pass for: a number in its printing code only."""
+    """Forward passes that DeepSpeed takes a backward pass for: stated in its printing code only."""
     import inspect
 
-    found = re.search(r"bwd_factor = (\d+)", inspect.getsource(profiler))
-    return int(found[1]) if found else None
+    factor = re.search(r"bwd_factor = (\d+)", inspect.getsource(profiler))
+    return int(factor[1]) if factor else None
 
 
 COUNTERS: tuple[Counter, ...] = (

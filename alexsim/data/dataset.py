@@ -10,7 +10,7 @@ from pathlib import Path
 from alexsim.data.images import Piece
 from alexsim.data.sources.listing import Skipped
 from alexsim.data.statistics import Statistics
-from alexsim.network.network import square_side
+from alexsim.network.part import square_side
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

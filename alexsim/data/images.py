@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from alexsim.names import name_text
-from alexsim.network.network import square_side
+from alexsim.network.part import square_side
 
 Pixels = NDArray[np.uint8]
 

@@ -25,7 +25,7 @@ from alexsim.data.dataset import Dataset, Sample
 from alexsim.data.images import TASK_IMAGES, Crop, Pixels, load_crops
 from alexsim.data.statistics import Floats, Statistics
 from alexsim.errors import DataError
-from alexsim.network.network import square_side
+from alexsim.network.part import square_side
 
 _View = tuple[int, int, bool]
 """Top and left of a crop, and whether it is mirrored."""

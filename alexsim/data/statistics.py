@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from alexsim.data.images import TASK_IMAGES, Piece, square_statistics
 from alexsim.errors import DataError
-from alexsim.network.network import square_side
+from alexsim.network.part import square_side
 
 Floats = NDArray[np.float32]
 STATISTICS_IMAGES = 1024

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from alexsim.data.packed.index import read_index
-from alexsim.data.packed.records import INDEX
+from alexsim.data.packed.pack_index import INDEX
 from alexsim.data.sources.names import names_beside
 
 _WNID = re.compile(r"n[0-9]{8}")

@@ -26,9 +26,9 @@ from alexsim.execute.choices import Backend, Device
 from alexsim.execute.executor import Executor
 from alexsim.network.editions import load_network
 from alexsim.network.layers import Dropout, FullyConnected
-from alexsim.network.network import square_side
+from alexsim.network.part import square_side
 from alexsim.plan.planner import plan
-from alexsim.train.records import Evaluation
+from alexsim.train.settings import Evaluation
 from alexsim.train.weights import Weights
 
 Done = Callable[[int], None]

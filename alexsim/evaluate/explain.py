@@ -21,7 +21,8 @@ from alexsim.evaluate.evaluate import Done, Setup, answers, forward
 from alexsim.names import name_text
 from alexsim.network.editions import load_network
 from alexsim.network.layers import Convolution, pair
-from alexsim.network.network import Network, letter, square_side
+from alexsim.network.network import Network
+from alexsim.network.part import letter, square_side
 from alexsim.train.weights import Weights
 
 STRONGEST = 5

@@ -12,9 +12,9 @@ from alexsim.execute.context import Run, StepContext
 from alexsim.execute.memory import Memory
 from alexsim.execute.random import dropout_keep
 from alexsim.network.layers import Dropout
-from alexsim.network.network import Part
+from alexsim.network.part import Part
 from alexsim.network.update_rules import UPDATES
-from alexsim.plan.records import Op, OpKind, Plan
+from alexsim.plan.plan import Op, OpKind, Plan
 
 Tensor = torch.Tensor
 

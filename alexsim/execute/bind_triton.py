@@ -25,8 +25,8 @@ from alexsim.network.layers import (
     SpatialResponseNorm,
     pair,
 )
-from alexsim.network.network import Part
-from alexsim.plan.records import Op, OpKind, Plan
+from alexsim.network.part import Part
+from alexsim.plan.plan import Op, OpKind, Plan
 from alexsim_kernels import convolution, dropout, linear, loss, norm, norm_pool, pool, update
 from alexsim_kernels.common import Precision
 

@@ -16,7 +16,7 @@ import torch
 from alexsim.errors import AlexsimError
 from alexsim.plan.choices import TransportName
 from alexsim.plan.exchanges import Exchange
-from alexsim.plan.records import Op
+from alexsim.plan.plan import Op
 from alexsim.trace import Span
 
 

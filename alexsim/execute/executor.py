@@ -17,10 +17,10 @@ from alexsim.execute.random import normal
 from alexsim.execute.runner import DeviceRunner
 from alexsim.execute.stored import rows_before, stored_parameters
 from alexsim.execute.transport import InProcess, Transport
-from alexsim.network.network import Part, letter
+from alexsim.network.part import Part, letter
 from alexsim.network.update_rules import is_state
 from alexsim.plan.placement import activation, parameter
-from alexsim.plan.records import Plan
+from alexsim.plan.plan import Plan
 from alexsim.trace import Trace
 
 

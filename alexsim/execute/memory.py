@@ -12,7 +12,7 @@ import torch
 
 from alexsim.errors import MemoryBudgetError
 from alexsim.plan.fit import fit
-from alexsim.plan.records import Block, Buffer, Category, DevicePlan, Op, Plan
+from alexsim.plan.plan import Block, Buffer, Category, DevicePlan, Op, Plan
 from alexsim.units import format_bytes
 
 CPU = torch.device("cpu")

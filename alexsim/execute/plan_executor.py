@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 
 from alexsim.execute.context import Hyperparameters, StepContext
-from alexsim.plan.records import Plan
+from alexsim.plan.plan import Plan
 from alexsim.trace import Trace
 
 

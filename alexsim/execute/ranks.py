@@ -15,7 +15,7 @@ from alexsim.execute.executor import Executor
 from alexsim.execute.stored import stored_parameters
 from alexsim.execute.wire import Wire
 from alexsim.execute.world import Connected
-from alexsim.plan.records import Plan
+from alexsim.plan.plan import Plan
 from alexsim.trace import Span, Trace
 
 _STATE = 1 << 25

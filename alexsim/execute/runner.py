@@ -17,7 +17,7 @@ from alexsim.execute.context import Choices, Hyperparameters, Run, StepContext
 from alexsim.execute.memory import Memory
 from alexsim.execute.transport import Transport
 from alexsim.plan.exchanges import Exchange
-from alexsim.plan.records import DevicePlan, Op, OpKind, Plan, waited_for
+from alexsim.plan.plan import DevicePlan, Op, OpKind, Plan, waited_for
 from alexsim.trace import Span
 
 if TYPE_CHECKING:

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import torch
 
-from alexsim.network.network import Network, Part, letter
+from alexsim.network.network import Network
+from alexsim.network.part import Part, letter
 from alexsim.network.update_rules import RULES, UPDATES
 from alexsim.plan.placement import parameter
-from alexsim.plan.records import DevicePlan, Plan
+from alexsim.plan.plan import DevicePlan, Plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from alexsim.execute.world import Connected
 from alexsim.plan.exchanges import Exchange
-from alexsim.plan.records import Plan
+from alexsim.plan.plan import Plan
 
 _BUCKET = 1 << 20
 """Values: larger gradients are summed by themselves, smaller ones together."""

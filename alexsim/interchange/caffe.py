@@ -48,7 +48,8 @@ from alexsim.network.layers import (
     Tanh,
     pair,
 )
-from alexsim.network.network import INPUT, Network, Part, letter
+from alexsim.network.network import Network
+from alexsim.network.part import INPUT, Part, letter
 
 Plain = Mapping[str, torch.Tensor]
 

@@ -31,7 +31,8 @@ from alexsim.network.layers import (
     SpatialResponseNorm,
     Tanh,
 )
-from alexsim.network.network import Network, Part, letter
+from alexsim.network.network import Network
+from alexsim.network.part import Part, letter
 
 Tensor = torch.Tensor
 State = Mapping[str, Tensor]

@@ -44,7 +44,8 @@ from alexsim.network.layers import (
     Tanh,
     pair,
 )
-from alexsim.network.network import Network, Part
+from alexsim.network.network import Network
+from alexsim.network.part import Part
 
 
 class ColumnNorm(nn.Module):

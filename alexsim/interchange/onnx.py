@@ -40,7 +40,8 @@ from alexsim.network.layers import (
     Tanh,
     pair,
 )
-from alexsim.network.network import Network, Part
+from alexsim.network.network import Network
+from alexsim.network.part import Part
 
 if TYPE_CHECKING:
     from onnx import NodeProto, TensorProto

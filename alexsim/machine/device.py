@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from alexsim.documents import Named
 from alexsim.machine.sheet import Count, NotNegative, Positive, Sheet, load_record, names
+from alexsim.typed import Named
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

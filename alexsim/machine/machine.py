@@ -10,7 +10,6 @@ from typing import Annotated, Any, cast
 
 from annotated_types import Ge
 
-from alexsim.documents import Named
 from alexsim.errors import ProfileError, known_as, unknown
 from alexsim.machine.device import Device, device_names, load_device
 from alexsim.machine.sheet import (
@@ -26,6 +25,7 @@ from alexsim.machine.sheet import (
     numbers,
     read_sheet,
 )
+from alexsim.typed import Named
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,8 +138,8 @@ def load_machine(name: str, link: str = "", network: str = "") -> Machine:
     else:
         raise ProfileError(unknown("machine or device", name, (*machine_names(), *device_names())))
     if link:
-        found = load_link(link)
-        machine = replace(machine, link=found, uplink=found)
+        bus = load_link(link)
+        machine = replace(machine, link=bus, uplink=bus)
     if network:
         machine = replace(machine, network=load_link(network))
     return machine
@@ -180,7 +180,9 @@ def _around(name: str, device: Device, *, apart: bool) -> Machine:
     bus = 2 if year < 2012 or name.startswith("k20") else 3 if year < 2020 else 4
     bus = 5 if year >= 2022 and device.architecture.name == "hopper" else bus
     link = load_link(f"pcie{bus}-x16")
-    one = Quantity(value=1, kind="spec", source="a slot of its own; beyond a network, a host too")
+    single = Quantity(
+        value=1, kind="spec", source="a slot of its own; beyond a network, a host too"
+    )
     many = Quantity(value=16, kind="spec", source="as many as are asked for, up to 16")
     return replace(
         base,
@@ -190,8 +192,8 @@ def _around(name: str, device: Device, *, apart: bool) -> Machine:
         link=link,
         uplink=link,
         peer_link=None,
-        devices_per_node=one if apart else many,
-        devices_per_uplink=one,
+        devices_per_node=single if apart else many,
+        devices_per_uplink=single,
     )
 
 

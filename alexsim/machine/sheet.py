@@ -16,8 +16,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, cast, get_args, get_type_hints
 
-from alexsim.documents import Number, read
 from alexsim.errors import ProfileError, known_as, unknown
+from alexsim.typed import Number, read
 
 Kind = Literal["spec", "measured", "fitted"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from alexsim.network.layers import AdaptiveAveragePool, Pool, SoftmaxCrossEntropy
-from alexsim.network.network import INPUT, Network, Part
+from alexsim.network.network import Network
+from alexsim.network.part import INPUT, Part
 
 
 @dataclass(frozen=True, slots=True)

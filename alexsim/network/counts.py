@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from alexsim.network.layers import Concat
-from alexsim.network.network import Part
+from alexsim.network.part import Part
 from alexsim.network.update_rules import RULES, Optimizer
 
 FLOAT_BYTES = 4

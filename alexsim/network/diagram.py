@@ -16,7 +16,8 @@ from alexsim.network.layers import (
     MaxPool,
     SoftmaxCrossEntropy,
 )
-from alexsim.network.network import Network, Part
+from alexsim.network.network import Network
+from alexsim.network.part import Part
 
 _BOX, _GAP = 25, 2
 """Characters of a column and between two: three columns fit an 80-column terminal."""

@@ -23,7 +23,8 @@ from alexsim.network.layers import (
     SpatialResponseNorm,
     Tanh,
 )
-from alexsim.network.network import INPUT, Network
+from alexsim.network.network import Network
+from alexsim.network.part import INPUT
 
 Layers = tuple[Layer, ...]
 _HEAD = re.compile(r"([1-9][0-9]{0,5})-classes")

@@ -15,9 +15,9 @@ from functools import partial
 
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.network.layers import Auxiliary, Convolution, Role, Shape, pair
-from alexsim.network.network import INPUT, Part, letter
+from alexsim.network.part import INPUT, Part, letter
 from alexsim.network.update_rules import RULES, UPDATES
-from alexsim.plan.records import Category
+from alexsim.plan.plan import Category
 from alexsim.plan.steps import StepList
 
 LABEL_BYTES = 8

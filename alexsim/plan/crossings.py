@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from alexsim.network.counts import FLOAT_BYTES, Count
-from alexsim.network.network import INPUT, Part, letter
+from alexsim.network.part import INPUT, Part, letter
 from alexsim.network.views import Read
 from alexsim.plan.exchanges import Collective, Exchange
 from alexsim.plan.placement import Placement, activation, elements
-from alexsim.plan.records import OpKind, Queue
+from alexsim.plan.plan import OpKind, Queue
 
 
 class _Crossing(NamedTuple):

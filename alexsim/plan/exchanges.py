@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from alexsim.network.network import letter
+from alexsim.network.part import letter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 from alexsim.errors import MemoryBudgetError
 from alexsim.plan.choices import POLICIES, Policy
+from alexsim.plan.plan import Buffer, Plan
 from alexsim.plan.planner import representative
-from alexsim.plan.records import Buffer, Plan
 from alexsim.units import format_bytes
 
 _MOST_BATCH = 1 << 16

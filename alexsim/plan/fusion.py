@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from alexsim.network.network import Network, Part
+from alexsim.network.network import Network
+from alexsim.network.part import Part
 from alexsim.network.views import Read
 from alexsim.plan.backends import BACKENDS, Asked, meets_rows, read_as_rows
-from alexsim.plan.records import OpKind
+from alexsim.plan.plan import OpKind
 from alexsim.plan.spec import PlanSpec
 
 

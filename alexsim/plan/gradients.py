@@ -9,14 +9,14 @@ from types import MappingProxyType
 from alexsim.network import counts
 from alexsim.network.counts import FLOAT_BYTES, Count
 from alexsim.network.layers import FullyConnected, Role, SoftmaxCrossEntropy
-from alexsim.network.network import INPUT, Part, letter
+from alexsim.network.part import INPUT, Part, letter
 from alexsim.network.update_rules import RULES
 from alexsim.network.views import Read
 from alexsim.plan.crossings import Crossings
 from alexsim.plan.exchanges import Exchange
 from alexsim.plan.fusion import Fusion, fusions
 from alexsim.plan.placement import elements, parameter
-from alexsim.plan.records import Operands, OpKind
+from alexsim.plan.plan import Operands, OpKind
 
 _OF_BOTH = (OpKind.FORWARD, OpKind.GRAD_INPUT, OpKind.GRAD_WEIGHT)
 """Ops that one kernel may do for two layers."""

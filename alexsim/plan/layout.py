@@ -10,7 +10,7 @@ from alexsim.plan.buffers import Piece
 from alexsim.plan.choices import Policy
 from alexsim.plan.exchanges import Collective, Exchange
 from alexsim.plan.packing import Group, Room, live_peak, pack, side_by_side
-from alexsim.plan.records import Block, Buffer, Category, Op, OpKind
+from alexsim.plan.plan import Block, Buffer, Category, Op, OpKind
 from alexsim.plan.steps import StepList
 
 

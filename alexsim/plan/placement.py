@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from alexsim.network.layers import Shape
-from alexsim.network.network import INPUT, Network, Part, letter
+from alexsim.network.network import Network
+from alexsim.network.part import INPUT, Part, letter
 from alexsim.network.update_rules import Optimizer
 from alexsim.network.views import Read
 from alexsim.plan.backends import BACKENDS, Asked, Choice, meets_rows, read_as_rows
-from alexsim.plan.records import Op, OpKind
+from alexsim.plan.plan import Op, OpKind
 from alexsim.plan.spec import PlanSpec
 
 _IN_TEST = frozenset({OpKind.UPLOAD, OpKind.FORWARD, OpKind.LOSS, OpKind.ALL_GATHER})

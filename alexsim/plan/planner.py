@@ -9,7 +9,7 @@ from typing import Any
 from alexsim.network.network import Network
 from alexsim.plan.buffers import pieces
 from alexsim.plan.layout import Layout, lay_out
-from alexsim.plan.records import Block, DevicePlan, Op, OpKind, Plan
+from alexsim.plan.plan import Block, DevicePlan, Op, OpKind, Plan
 from alexsim.plan.spec import PlanSpec
 from alexsim.plan.steps import StepList
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from alexsim.network import counts
 from alexsim.network.counts import FLOAT_BYTES, Count
 from alexsim.network.layers import Role
-from alexsim.network.network import Part
+from alexsim.network.part import Part
 from alexsim.network.update_rules import RULES, UPDATES
 from alexsim.plan.gradients import Gradients
 from alexsim.plan.placement import elements
-from alexsim.plan.records import OpKind
+from alexsim.plan.plan import OpKind
 
 
 @dataclass(slots=True, kw_only=True)

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from alexsim.network import counts
 from alexsim.network.layers import Concat, MaxPool
-from alexsim.network.network import Network, Part
+from alexsim.network.network import Network
+from alexsim.network.part import Part
 from alexsim.network.update_rules import RULES
+from alexsim.plan.plan import Category, DevicePlan, Op, OpKind, Plan
 from alexsim.plan.planner import plan
-from alexsim.plan.records import Category, DevicePlan, Op, OpKind, Plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

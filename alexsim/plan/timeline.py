@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from alexsim.plan.records import Buffer, Category, DevicePlan
+from alexsim.plan.plan import Buffer, Category, DevicePlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from alexsim.plan.records import PASS_OF, Op, OpKind, Plan, waited_for
+from alexsim.plan.plan import PASS_OF, Op, OpKind, Plan, waited_for
 from alexsim.plan.tables import memory_table
-from alexsim.profile.records import (
+from alexsim.profile.step_profile import (
     Ceilings,
     LayerCount,
     LayerProfile,
@@ -17,19 +17,19 @@ from alexsim.profile.records import (
     PassProfile,
     spread,
 )
-from alexsim.simulate.records import Simulation
+from alexsim.simulate.simulation import Simulation
 from alexsim.trace import Trace
 
 PASSES = ("forward", "grad_input", "grad_weight", "update")
 _OVERHEAD = 10
-"""Whatever takes so many times what arithmetic and memory need is bound by something else."""
+"""A pass that takes so many times what arithmetic and memory need is bound by something else."""
 
 Rounds = Sequence[dict[str, float]]
 """Seconds of every op, step by step."""
 
 
 def rounds_of(trace: Trace, plan: Plan) -> list[dict[str, float]]:
-    """Durations by op, one dictionary per step; of replicas, those of the first."""
+    """Durations by op, one dictionary per step; the first replica's."""
     devices = {device.name for device in plan.devices}
     steps: dict[int, dict[str, float]] = {}
     for span in trace.spans:
@@ -40,15 +40,15 @@ def rounds_of(trace: Trace, plan: Plan) -> list[dict[str, float]]:
 
 
 def transfers_s(plan: Plan, rounds: Rounds) -> float:
-    """Uploads, exchanges and sums of a step, and waiting for sums, all devices."""
+    """Seconds of uploads, exchanges, all-reduces and waiting for these in a step, all devices."""
     moves = ("upload", "exchange", "all_reduce")
     ids = [op.id for op in plan.ops() if op.kind.activity in moves]
     ids += [waited_for(op).id for op in plan.ops() if op.kind == OpKind.UPDATE]
-    return sum(statistics.median(ops.get(one, 0.0) for ops in rounds) for one in ids)
+    return sum(statistics.median(ops.get(op_id, 0.0) for ops in rounds) for op_id in ids)
 
 
 def counted_layers(plan: Plan, simulation: Simulation) -> tuple[LayerCount, ...]:
-    """Every layer of the network: counts and bytes of the plan, and its predicted times."""
+    """Every layer of the network: counts and bytes of the plan, and predicted times."""
     ops = _by_pass(plan)
     predicted = _predicted(plan, simulation)
     held = memory_table(plan)
@@ -56,17 +56,18 @@ def counted_layers(plan: Plan, simulation: Simulation) -> tuple[LayerCount, ...]
     for parts in plan.network.parts:
         first = parts[0]
         name = first.layer.name
-        own = parts[:1] if first.copied else parts
+        counted_parts = parts[:1] if first.copied else parts
+        channels = sum(part.output_shape[0] for part in counted_parts)
         layers.append(
             LayerCount(
                 name=name,
                 kind=type(first.layer).__name__,
-                shape=(sum(part.output_shape[0] for part in own), *first.output_shape[1:]),
-                parameters=sum(part.parameters for part in own),
+                shape=(channels, *first.output_shape[1:]),
+                parameters=sum(part.parameters for part in counted_parts),
                 passes=tuple(
-                    _count(which, ops[name, which], predicted[name, which])
-                    for which in PASSES
-                    if ops[name, which]
+                    _count(pass_, ops[name, pass_], predicted[name, pass_])
+                    for pass_ in PASSES
+                    if ops[name, pass_]
                 ),
                 memory_bytes={
                     device.name: sum(
@@ -82,7 +83,7 @@ def counted_layers(plan: Plan, simulation: Simulation) -> tuple[LayerCount, ...]
 
 
 def layers_of(
-    plan: Plan, rounds: Rounds, found: Ceilings, simulation: Simulation
+    plan: Plan, rounds: Rounds, ceilings: Ceilings, simulation: Simulation
 ) -> tuple[LayerProfile, ...]:
     """The counted layers with medians over ``rounds``."""
     ops = _by_pass(plan)
@@ -93,7 +94,8 @@ def layers_of(
             shape=layer.shape,
             parameters=layer.parameters,
             passes=tuple(
-                _measured(one, ops[layer.name, one.name], rounds, found) for one in layer.passes
+                _measured(count, ops[layer.name, count.name], rounds, ceilings)
+                for count in layer.passes
             ),
             memory_bytes=layer.memory_bytes,
         )
@@ -111,20 +113,20 @@ def _by_pass(plan: Plan) -> dict[tuple[str, str], list[Op]]:
 
 
 def _predicted(plan: Plan, simulation: Simulation) -> dict[tuple[str, str], tuple[float, str]]:
-    """Seconds and limit of every pass: those of the device that takes longest for it."""
+    """Seconds and limit of every pass on the device that takes longest for it."""
     layer_of = {op.id: (op.layer, PASS_OF.get(op.kind, "")) for op in plan.ops()}
-    found: dict[tuple[str, str], tuple[float, str]] = defaultdict(lambda: (0.0, ""))
+    times: dict[tuple[str, str], tuple[float, str]] = defaultdict(lambda: (0.0, ""))
     for layer in simulation.layers:
         for name in PASSES:
             key = (layer.name, name)
-            found[key] = max(found[key], (getattr(layer, f"{name}_s"), layer.limit))
+            times[key] = max(times[key], (getattr(layer, f"{name}_s"), layer.limit))
     longest: dict[tuple[str, str], float] = defaultdict(float)
     for op in simulation.ops:
-        place = layer_of.get(op.name, ("", ""))
-        if place in found and op.seconds > longest[place]:
-            longest[place] = op.seconds
-            found[place] = (found[place][0], op.limit)
-    return found
+        key = layer_of.get(op.name, ("", ""))
+        if key in times and op.seconds > longest[key]:
+            longest[key] = op.seconds
+            times[key] = (times[key][0], op.limit)
+    return times
 
 
 def _count(name: str, ops: Sequence[Op], predicted: tuple[float, str]) -> PassCount:
@@ -140,10 +142,12 @@ def _count(name: str, ops: Sequence[Op], predicted: tuple[float, str]) -> PassCo
     )
 
 
-def _measured(count: PassCount, ops: Sequence[Op], rounds: Rounds, found: Ceilings) -> PassProfile:
+def _measured(
+    count: PassCount, ops: Sequence[Op], rounds: Rounds, ceilings: Ceilings
+) -> PassProfile:
     measured = spread([sum(times[op.id] for op in ops) for times in rounds])
-    compute_s = count.flop / found.flop_per_s
-    memory_s = count.moved_bytes / found.bytes_per_s
+    compute_s = count.flop / ceilings.flop_per_s
+    memory_s = count.moved_bytes / ceilings.bytes_per_s
     floor_s = max(compute_s, memory_s)
     limit = "compute" if compute_s > memory_s else "memory"
     return PassProfile(

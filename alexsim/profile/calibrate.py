@@ -1,4 +1,4 @@
-"""Calibration: every op of a step timed at a few batch sizes, in rounds that take turns."""
+"""Calibration: every op of a step timed at a few batch sizes, which take turns."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.network.network import Network
 from alexsim.plan.choices import Policy, Schedule
+from alexsim.plan.plan import OpKind, Plan
 from alexsim.plan.planner import plan
-from alexsim.plan.records import OpKind, Plan
 from alexsim.profile.microbench import METHOD, rates
-from alexsim.profile.records import quantile
+from alexsim.profile.step_profile import quantile
 from alexsim.simulate.costs.measured import REST, Calibration, Rate, signature
-from alexsim.simulate.records import NINE_IN_TEN, Simulation
+from alexsim.simulate.simulation import NINE_IN_TEN, Simulation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +54,7 @@ class Bench:
         generator = torch.Generator().manual_seed(0)
         channels, height, width = network.input_shape
         for batch in batches:
-            made = plan(
+            planned = plan(
                 network,
                 gpus=gpus,
                 batch_size=batch,
@@ -62,8 +62,8 @@ class Bench:
                 schedule=schedule,
                 backend="aten",
             )
-            self.plans[batch] = made
-            self._executors[batch] = Executor(made)
+            self.plans[batch] = planned
+            self._executors[batch] = Executor(planned)
             self._executors[batch].initialise()
             images = torch.randn((batch, height, width, channels), generator=generator)
             labels = torch.randint(network.classes, (batch,), generator=generator)
@@ -96,35 +96,36 @@ def calibrate(
     data: Sequence[Rate] = (),
     done: Callable[[int], None] = lambda _: None,
 ) -> tuple[Calibration, dict[int, list[Round]]]:
-    """Time ``batches`` in turns; and, between them, ``others``, which teach nothing.
+    """Time ``batches`` in turns and, between them, ``others``, which the calibration leaves out.
 
-    ``data`` are rates of the data path, measured by whoever reads images.
+    ``data`` are measured rates of the data path.
 
     Returns:
         The calibration, medians over rounds, and every round of every batch size.
     """
-    every = sorted({*batches, *others})
-    for batch in every:
+    all_batches = sorted({*batches, *others})
+    for batch in all_batches:
         bench.step(batch)  # faults pages in, and lets oneDNN make its kernels
     measured: dict[int, list[Round]] = defaultdict(list)
     for index in range(rounds):
         # Forward and back again, so that a drift inside a round cancels.
-        for batch in every if index % 2 == 0 else reversed(every):
+        for batch in all_batches if index % 2 == 0 else reversed(all_batches):
             measured[batch].append(bench.step(batch))
         done(index + 1)
     points: dict[str, dict[int, float]] = defaultdict(dict)
     for batch in sorted(batches):
         by_signature: dict[str, list[float]] = defaultdict(list)
-        made = bench.plans[batch]
-        parts = {(p.layer.name, p.column): p for ps in made.network.parts for p in ps}
-        worked = [op for op in made.ops() if op.kind != OpKind.BARRIER]
-        for op in worked:
+        planned = bench.plans[batch]
+        parts = {(p.layer.name, p.column): p for ps in planned.network.parts for p in ps}
+        timed_ops = [op for op in planned.ops() if op.kind != OpKind.BARRIER]
+        for op in timed_ops:
             name = signature(op, parts.get((op.layer, op.column)))
-            times = [one.ops[op.id] for one in measured[batch]]
+            times = [round_.ops[op.id] for round_ in measured[batch]]
             by_signature[name].append(statistics.median(times))
         by_signature[REST].append(
             statistics.median(
-                one.step_s - sum(one.ops[op.id] for op in worked) for one in measured[batch]
+                round_.step_s - sum(round_.ops[op.id] for op in timed_ops)
+                for round_ in measured[batch]
             )
         )
         for name, times in by_signature.items():
@@ -142,19 +143,21 @@ def calibrate(
             scatter=_scatter(measured),
             rates=(*rates(bench.network), *data),
             memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-            ops={name: tuple(sorted(of.items())) for name, of in sorted(points.items())},
+            ops={
+                name: tuple(sorted(by_batch.items())) for name, by_batch in sorted(points.items())
+            },
         ),
         dict(measured),
     )
 
 
 def _scatter(measured: Mapping[int, Sequence[Round]]) -> float:
-    """As a normal distribution's that holds nine steps in ten where they were."""
-    away = []
+    """Scatter of a normal distribution that holds nine steps in ten where they were."""
+    deviations = []
     for rounds in measured.values():
-        middle = statistics.median(one.step_s for one in rounds)
-        away += [abs(math.log(one.step_s / middle)) for one in rounds]
-    return max(quantile(away, 0.9) / NINE_IN_TEN, LEAST_SCATTER)
+        middle = statistics.median(round_.step_s for round_ in rounds)
+        deviations += [abs(math.log(round_.step_s / middle)) for round_ in rounds]
+    return max(quantile(deviations, 0.9) / NINE_IN_TEN, LEAST_SCATTER)
 
 
 LEAST_SCATTER = 0.02
@@ -181,7 +184,7 @@ class Check:
 
 
 def check(plan: Plan, simulation: Simulation, rounds: Sequence[Round]) -> list[Check]:
-    """A prediction beside what the rounds measured: the step, then every layer."""
+    """Predictions beside the measured rounds: of the step, then of every layer."""
     layers: dict[str, float] = defaultdict(float)
     for layer in simulation.layers:
         layers[layer.name] += layer.total_s
@@ -189,9 +192,9 @@ def check(plan: Plan, simulation: Simulation, rounds: Sequence[Round]) -> list[C
     for op in plan.ops():
         if op.kind.activity == "computing":
             ops[op.layer].append(op.id)
-    rows = [("step", simulation.step_s, [one.step_s for one in rounds])]
+    rows = [("step", simulation.step_s, [round_.step_s for round_ in rounds])]
     rows += [
-        (name, seconds, [sum(one.ops[op] for op in ops[name]) for one in rounds])
+        (name, seconds, [sum(round_.ops[op] for op in ops[name]) for round_ in rounds])
         for name, seconds in layers.items()
     ]
     return [

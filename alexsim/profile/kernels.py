@@ -1,4 +1,4 @@
-"""The Triton kernels' machine code, from a process that compiles them without a GPU."""
+"""Figures of the Triton kernels' machine code, from a process that compiles them without a GPU."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def compile_kernels(
 ) -> tuple[KernelCode, ...]:
     """Compile for one architecture, every op of the network; all precisions if none is named.
 
-    ``done`` is told how many ops of how many are compiled.
+    ``done`` gets the number of compiled ops and of all ops.
 
     Raises:
         AlexsimError: a kernel did not compile.
@@ -30,7 +30,7 @@ def compile_kernels(
         command += ["--precision", precision]
     # Kernels are compiled or interpreted in a process, never both.
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    found = []
+    kernels = []
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     ) as child:
@@ -39,10 +39,10 @@ def compile_kernels(
         for line in child.stdout:
             record = json.loads(line)
             done(record.pop("done"), record.pop("all"))
-            found.append(KernelCode(**record))
+            kernels.append(KernelCode(**record))
         problem = child.stderr.read()
     if child.returncode:
         last = problem.strip().splitlines()[-1:] or ["no message"]
-        where = f" after {found[-1].op}" if found else ""
+        where = f" after {kernels[-1].op}" if kernels else ""
         raise AlexsimError(f"sm_{arch}: a kernel did not compile{where}: {last[0]}")
-    return tuple(found)
+    return tuple(kernels)

@@ -1,6 +1,6 @@
 """What this machine can do at best: products, convolutions, memory, an empty op, decoding JPEGs.
 
-Every figure is the median of repeats, each long enough to time, after one that warms up.
+Every figure is the median of repeats, each long enough to time, after a warm-up.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ METHOD = (
 
 
 def rates(network: Network) -> Iterator[Rate]:
-    """One figure after the other; convolutions are those of ``network``, one per shape."""
+    """Measure all rates; convolutions are those of ``network``, once per shape."""
     for side in _SQUARES:
         yield _product(side, side, side)
     seen = set()
@@ -131,11 +131,11 @@ def _memory() -> Iterator[Rate]:
 
 
 def _tiny_op() -> Rate:
-    one, out = torch.ones(1), torch.empty(1)
+    value, out = torch.ones(1), torch.empty(1)
 
     def run() -> None:
         for _ in range(_TINY_OPS):
-            torch.add(one, one, out=out)
+            torch.add(value, value, out=out)
 
     seconds = _seconds(run) / _TINY_OPS
     return Rate(what="op overhead", shape="1", seconds=seconds, per_second=1 / seconds, unit="op")

@@ -1,6 +1,6 @@
-"""What NVIDIA's management library says of the cards while something runs on them.
+"""The state of the cards while something runs on them, from NVIDIA's management library.
 
-A thread asks a few times per second: utilisation, memory, power, clocks, PCIe throughput. Where
+A thread samples a few times per second: utilisation, memory, power, clocks, PCIe throughput. Where
 there is no NVML, or it refuses, ``Sampler.why`` says so in a line and nothing else changes.
 """
 
@@ -22,7 +22,7 @@ _KILO = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One card at one time; None where the card does not say.
+    """One card at one time; None where NVML does not report it.
 
     ``time_s`` since sampling began; utilisation 0...1; clocks in MHz; power in watts.
     """
@@ -40,7 +40,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Energy:
-    """What the cards used while they were watched."""
+    """Energy that the cards used while they were sampled."""
 
     joules: float
     source: str
@@ -53,14 +53,14 @@ class Telemetry:
 
     cards: tuple[str, ...]
     why: str
-    """Why there is nothing; empty where there is."""
+    """Why there are no samples; empty where there are."""
     samples: tuple[Sample, ...]
     energy: Energy | None
     images: int
 
     @property
     def joules_per_image(self) -> float | None:
-        """Energy of the cards over the images, where the cards tell it."""
+        """Energy of the cards over the images, where the cards report it."""
         return self.energy.joules / self.images if self.energy and self.images else None
 
 
@@ -87,7 +87,7 @@ class Sampler:
 
     @property
     def energy(self) -> Energy | None:
-        """Known after ``__exit__``, where the cards tell it."""
+        """Known after ``__exit__``, where the cards report it."""
         return self._energy
 
     def __enter__(self) -> Sampler:
@@ -166,13 +166,13 @@ class Sampler:
         )
 
     def _energy_counters(self) -> list[int] | None:
-        """Millijoules of every card since its driver was loaded; None where one has no counter."""
-        found = [
+        """Millijoules of every card since its driver was loaded; None if a card has no counter."""
+        counters = [
             self._ask(partial(self._nvml.nvmlDeviceGetTotalEnergyConsumption, card))
             for card in self._cards
         ]
-        known = [value for value in found if value is not None]
-        return known if known and len(known) == len(found) else None
+        known = [value for value in counters if value is not None]
+        return known if known and len(known) == len(counters) else None
 
     def _ask(self, question: Callable[[], int]) -> int | None:
         try:

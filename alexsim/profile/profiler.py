@@ -1,6 +1,6 @@
 """A training step measured op by op, beside its counts and its prediction on another machine.
 
-Steps with and without timing take turns, so that what timing costs is measured too. Devices of one
+Steps with and without timing take turns, so that the cost of timing is measured too. Devices of one
 process on a CPU take turns as well: their times add up to the step's. On CUDA they run beside each
 other, and a layer's time is that of both devices together.
 """
@@ -24,11 +24,11 @@ from alexsim.execute.choices import Device, Precision
 from alexsim.execute.context import Choices, Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.network.counts import FLOAT_BYTES
-from alexsim.plan.records import Plan
+from alexsim.plan.plan import Plan
 from alexsim.profile.breakdown import layers_of, rounds_of, transfers_s
 from alexsim.profile.nvml import Sample, Sampler, Telemetry
-from alexsim.profile.records import Ceilings, Held, StepProfile, Timing, ratio, spread
-from alexsim.simulate.records import Simulation
+from alexsim.profile.step_profile import Ceilings, Held, StepProfile, Timing, ratio, spread
+from alexsim.simulate.simulation import Simulation
 from alexsim.trace import Span, Trace
 
 _STILL = Hyperparameters(weight_rate=1e-20, bias_rate=1e-20)
@@ -38,8 +38,8 @@ out."""
 
 @dataclass(slots=True)
 class Underlay:
-    """What ``torch.profiler`` saw of the last timed step: events as Chrome's trace format has
-    them, their ``ts`` in microseconds of the same clock as the spans'."""
+    """Events of ``torch.profiler`` during the last timed step, in Chrome's trace format; their
+    ``ts`` is in microseconds of the spans' clock."""
 
     events: list[dict[str, Any]] = field(default_factory=list)
 
@@ -54,7 +54,7 @@ def profile(
     underlay: Underlay | None = None,
     done: Callable[[int], None] = lambda _: None,
 ) -> StepProfile:
-    """Run ``rounds`` pairs of steps, with and without timing, and one to watch the memory.
+    """Run ``rounds`` pairs of steps, with and without timing, and a step to measure memory.
 
     Args:
         plan: made for a backend.
@@ -62,8 +62,8 @@ def profile(
         device: where to run.
         precision: of products, with backend ``triton``.
         rounds: pairs.
-        underlay: filled with what ``torch.profiler`` sees of one more step, if given.
-        done: told how many pairs have run.
+        underlay: if given, filled with the events of ``torch.profiler`` in one more step.
+        done: gets how many pairs have run.
     """
     executor = Executor(plan, Choices(device=device, precision=precision))
     executor.initialise()
@@ -75,16 +75,16 @@ def profile(
     samples: list[Sample] = []
     with Sampler(samples.append) if device == "cuda" else contextlib.nullcontext() as sampler:
         for index in range(rounds):
-            # Which comes first changes, so that a drift falls on both alike.
-            for which in (True, False) if index % 2 else (False, True):
-                elapsed, trace = step(timed=which, number=index)
-                if which:
+            # They take turns to come first, so that a drift falls on both alike.
+            for is_timed in (True, False) if index % 2 else (False, True):
+                elapsed, trace = step(timed=is_timed, number=index)
+                if is_timed:
                     timed.append((elapsed, trace))
                 else:
                     untimed.append(elapsed)
             done(index + 1)
-    found = ceilings(device)
-    trace = Trace(spans=tuple(span for _, one in timed for span in one.spans))
+    reached = ceilings(device)
+    trace = Trace(spans=tuple(span for _, step_trace in timed for span in step_trace.spans))
     times = rounds_of(trace, plan)
     timed_s = [elapsed for elapsed, _ in timed]
     held = _held(plan, step, device)
@@ -94,7 +94,7 @@ def profile(
         plan=plan,
         where=f"{device}, {plan.spec.backend}",
         rounds=rounds,
-        layers=layers_of(plan, times, found, simulation),
+        layers=layers_of(plan, times, reached, simulation),
         transfers_s=transfers_s(plan, times),
         timed=spread(timed_s),
         timing=Timing(
@@ -103,7 +103,7 @@ def profile(
             events=sum(1 for _ in plan.ops()),
             event_s=executor.event_s(),
         ),
-        ceilings=found,
+        ceilings=reached,
         held=held,
         telemetry=Telemetry(
             cards=sampler.names,
@@ -132,7 +132,7 @@ class _Step:
         self._labels = torch.randint(plan.network.classes, (plan.batch_size,), generator=generator)
 
     def __call__(self, *, timed: bool, number: int = 0) -> tuple[float, Trace]:
-        """Seconds, and the spans where it was timed."""
+        """Seconds of a step, and its spans if ``timed``."""
         self._executor.record(on=timed)
         _wait(self._device)
         started = time.perf_counter()
@@ -142,7 +142,7 @@ class _Step:
 
 
 def _held(plan: Plan, step: _Step, device: Device) -> tuple[Held, ...]:
-    """The most that devices held in a step: of each one on a CPU, of all together on cards."""
+    """Most memory held in a step: by each device on a CPU, by all together on cards."""
     if device == "cuda":
         cards = range(torch.cuda.device_count())
         for card in cards:
@@ -150,28 +150,28 @@ def _held(plan: Plan, step: _Step, device: Device) -> tuple[Held, ...]:
         step(timed=False)
         return (
             Held(
-                devices=" + ".join(one.name for one in plan.devices),
-                planned_bytes=sum(one.total_bytes for one in plan.devices),
+                devices=" + ".join(device_plan.name for device_plan in plan.devices),
+                planned_bytes=sum(device_plan.total_bytes for device_plan in plan.devices),
                 measured_bytes=sum(torch.cuda.max_memory_allocated(card) for card in cards),
             ),
         )
-    with torch.profiler.profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+    with torch.profiler.profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         _, trace = step(timed=True)
     offset_ns = _wall_offset_ns()
-    assert seen.profiler is not None
+    assert profiled.profiler is not None
     allocations = sorted(
         (event.start_ns() - offset_ns, event.nbytes())
-        for event in seen.profiler.kineto_results.events()
+        for event in profiled.profiler.kineto_results.events()
         if event.name() == "[memory]"
     )
     peaks = _scratch_peaks(trace, allocations)
     return tuple(
         Held(
-            devices=one.name,
-            planned_bytes=one.total_bytes,
-            measured_bytes=one.arena_bytes + peaks.get(one.name, 0),
+            devices=device_plan.name,
+            planned_bytes=device_plan.total_bytes,
+            measured_bytes=device_plan.arena_bytes + peaks.get(device_plan.name, 0),
         )
-        for one in plan.devices
+        for device_plan in plan.devices
     )
 
 
@@ -199,12 +199,12 @@ def _underlaid(step: _Step, device: Device, number: int, into: Underlay) -> tupl
     activities = [ProfilerActivity.CPU]
     if device == "cuda":
         activities.append(ProfilerActivity.CUDA)
-    with torch.profiler.profile(activities=activities, acc_events=True) as seen:
+    with torch.profiler.profile(activities=activities, acc_events=True) as profiled:
         _, trace = step(timed=True, number=number)
     offset_us = _wall_offset_ns() / 1e3
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "torch.json"
-        seen.export_chrome_trace(str(path))
+        profiled.export_chrome_trace(str(path))
         document = json.loads(path.read_text(encoding="utf-8"))
     base_us = document.get("baseTimeNanoseconds", 0) / 1e3 - offset_us
     events = [
@@ -226,7 +226,7 @@ def _underlaid(step: _Step, device: Device, number: int, into: Underlay) -> tupl
 def _wall_offset_ns() -> int:
     """The wall clock, which ``torch.profiler`` reads, less the spans' clock.
 
-    Of some readings the quickest: whoever is interrupted between both clocks is off by that long.
+    The quickest reading of some: an interrupt between both clocks shifts a reading by its length.
     """
     readings = []
     for _ in range(9):

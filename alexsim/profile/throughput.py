@@ -1,4 +1,4 @@
-"""How fast this machine reads images for a step: what ``calibrate`` knows of the data path."""
+"""How fast this machine reads images for a step: the calibration's rates of the data path."""
 
 from __future__ import annotations
 

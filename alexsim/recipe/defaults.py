@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
-from alexsim.documents import read
 from alexsim.machine.sheet import find
+from alexsim.typed import read
 
 _OTHER = "other"
 

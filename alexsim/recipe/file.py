@@ -8,11 +8,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from alexsim.documents import read
 from alexsim.errors import known_as
 from alexsim.machine.sheet import find, names
 from alexsim.recipe.defaults import training_defaults
 from alexsim.recipe.recipe import CONSTANTS, Recipe
+from alexsim.typed import read
 
 
 def recipe_name(network: str) -> str:

@@ -123,7 +123,7 @@ class Recipe:
 
     def stage(self, epoch: int) -> Stage:
         """The stage of an epoch; the first epoch is 1."""
-        return next(one for one in reversed(self.stages) if one.from_epoch <= epoch)
+        return next(stage for stage in reversed(self.stages) if stage.from_epoch <= epoch)
 
     @property
     def preparation(self) -> Preparation:
@@ -131,17 +131,17 @@ class Recipe:
         return Preparation(
             augmentation=self.augmentation,
             normalisation=self.normalisation,
-            colour_noise=tuple((one.from_epoch, one.colour_noise) for one in self.stages),
+            colour_noise=tuple((stage.from_epoch, stage.colour_noise) for stage in self.stages),
         )
 
     def spans(self, epochs: int) -> tuple[tuple[Stage, int], ...]:
         """Every stage that ``epochs`` reach, and how many epochs it lasts."""
-        ends = [*(one.from_epoch for one in self.stages[1:]), epochs + 1]
-        found = (
+        ends = [*(stage.from_epoch for stage in self.stages[1:]), epochs + 1]
+        counts = (
             (stage, min(end, epochs + 1) - stage.from_epoch)
             for stage, end in zip(self.stages, ends, strict=True)
         )
-        return tuple((stage, count) for stage, count in found if count > 0)
+        return tuple((stage, count) for stage, count in counts if count > 0)
 
     def refuse_strange_layers(self, layers: Sequence[str]) -> None:
         """Every layer that it freezes or gives a rate must be one of ``layers``, with weights.

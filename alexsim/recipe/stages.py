@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from alexsim.plan.spec import PlanSpec
 from alexsim.recipe.recipe import Recipe, Stage
-from alexsim.simulate.records import Interval, Simulation
+from alexsim.simulate.simulation import Interval, Simulation
 
 _DAY_S = 86_400
 

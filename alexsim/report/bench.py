@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from alexsim.bench.records import BenchRun, Timed, Verdict
+from alexsim.bench.verdicts import BenchRun, Timed, Verdict
 from alexsim.report.tables import plain_table
 
 _SHOWN = 20

@@ -15,7 +15,7 @@ from alexsim.units import format_bytes
 if TYPE_CHECKING:
     from alexsim.data.bench import LoaderRate
     from alexsim.data.packed.inspect import Inspection
-    from alexsim.data.packed.records import PackIndex
+    from alexsim.data.packed.pack_index import PackIndex
     from alexsim.data.sources.listing import Skipped
 
 _MOST_LINES = 20

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from alexsim.evaluate.evaluate import Answers, Combined, errors
 from alexsim.report.tables import plain_table
-from alexsim.train.records import Evaluation
+from alexsim.train.settings import Evaluation
 from alexsim.train.weights import Weights
 
 _GUESSES = 5

@@ -10,7 +10,7 @@ from PIL import Image
 from alexsim.errors import AlexsimError
 from alexsim.evaluate.explain import drawable
 from alexsim.network.editions import load_network
-from alexsim.network.network import letter
+from alexsim.network.part import letter
 from alexsim.report.pictures import FAINT, Canvas, Filters, enlarged, grid
 from alexsim.train.weights import Weights
 

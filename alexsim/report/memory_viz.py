@@ -10,7 +10,7 @@ import pickle
 from collections.abc import Iterable
 from typing import Any
 
-from alexsim.plan.records import DevicePlan, Plan
+from alexsim.plan.plan import DevicePlan, Plan
 from alexsim.plan.timeline import Holding, holdings
 
 

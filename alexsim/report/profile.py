@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from alexsim.profile.records import LayerProfile, PassProfile, StepProfile
+from alexsim.profile.step_profile import LayerProfile, PassProfile, StepProfile
 from alexsim.report.tables import data_path_text, plain_table, reconciliation
 from alexsim.units import MIB
 

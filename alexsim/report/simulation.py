@@ -13,8 +13,8 @@ from alexsim.network.network import Network
 from alexsim.recipe.stages import Training
 from alexsim.report.recipe import stages_table
 from alexsim.report.tables import data_path_text, milliseconds, plain_table
-from alexsim.simulate.records import DeviceTimes, ExchangeTimes, Simulation
 from alexsim.simulate.sensitivity import Sensitivity
+from alexsim.simulate.simulation import DeviceTimes, ExchangeTimes, Simulation
 from alexsim.trace import Activity
 from alexsim.units import MIB
 

@@ -15,13 +15,13 @@ from alexsim.network.editions import load_network
 from alexsim.network.layers import Layer
 from alexsim.network.network import Network
 from alexsim.plan.fit import Fit
-from alexsim.plan.records import Category, Plan
+from alexsim.plan.plan import Category, Plan
 from alexsim.plan.tables import FlopTable, memory_table
 from alexsim.units import format_bytes, mib
 
 if TYPE_CHECKING:
-    from alexsim.simulate.records import Simulation
-    from alexsim.train.records import TrainResult
+    from alexsim.simulate.simulation import Simulation
+    from alexsim.train.settings import TrainResult
 
 _NAMES = {
     Category.INPUT: "input, two minibatches",

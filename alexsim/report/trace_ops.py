@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from alexsim.plan.records import Op, OpKind
+from alexsim.plan.plan import Op, OpKind
 from alexsim.trace import Span
 
 AHEAD_US = 2.0

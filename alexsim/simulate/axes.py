@@ -1,4 +1,4 @@
-"""Axes of a sweep: what they may be, every combination of them, and whether each is of use."""
+"""Axes of a sweep: their names and values, every combination, and whether each has an effect."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from alexsim.machine.machine import (
 from alexsim.network.editions import load_network
 from alexsim.network.update_rules import OPTIMIZERS
 from alexsim.plan.choices import PARTITIONS, POLICIES, SCHEDULES, TRANSPORTS
+from alexsim.simulate.costs.cost import PRECISIONS
 from alexsim.simulate.costs.libraries import load_library
-from alexsim.simulate.costs.records import PRECISIONS
 from alexsim.simulate.pareto import Point
 from alexsim.simulate.sweep import AXES, number, point_of, whole
 
@@ -48,15 +48,15 @@ def parse_axes(given: Sequence[str]) -> dict[str, tuple[str, ...]]:
 
 
 def check_axes(axes: Mapping[str, tuple[str, ...]], machine: str) -> None:
-    """Look at every value before anything is simulated.
+    """Check every value before anything is simulated.
 
     Args:
         axes: names and values, as ``parse_axes`` has them.
-        machine: the one that is swept where no axis says which.
+        machine: the machine where no axis names any.
 
     Raises:
         AlexsimError: a value is not allowed, or stands there twice. A number that only some of
-            the machines have is theirs to refuse.
+            the machines have is refused by the others.
     """
     for name, values in axes.items():
         try:
@@ -130,8 +130,7 @@ _ALWAYS = ("batch", "gpus", "link", "partition", "replicas", "data-path")
 
 
 def _without(axis: str, settings: dict[str, str]) -> dict[str, str] | None:
-    """The same with the other choice, or with none; None where that says nothing, as
-    what was chosen is the default."""
+    """The settings with the axis's other choice or none; None where the choice is the default."""
     given = settings.pop(axis)
     if axis == "transport":
         return settings | {axis: "peer" if given == "host" else "host"}

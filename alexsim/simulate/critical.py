@@ -1,4 +1,4 @@
-"""The critical path of a step, and how sure its length is."""
+"""The critical path of a step, and how certain its length is."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from alexsim.simulate.engine import Times
-from alexsim.simulate.records import NINE_IN_TEN, DeviceTimes, Interval
+from alexsim.simulate.simulation import NINE_IN_TEN, DeviceTimes, Interval
 from alexsim.simulate.tasks import TaskList
 from alexsim.trace import Span
 
@@ -21,16 +21,16 @@ def critical_path(
 ) -> tuple[Span, ...]:
     """The chain of tasks that ends with ``last``, back to where the step began.
 
-    Each one started when the one before it ended, so their lengths add up to the step's. ``spans``
-    are by task.
+    Each task started when the task before it ended, so their lengths add up to the step's.
+    ``spans`` are by task.
     """
-    found = []
+    path = []
     index = last
     while index >= 0 and times.end[index] > origin:
         if times.end[index] > times.start[index]:
-            found.append(spans[index])
+            path.append(spans[index])
         index = times.cause[index]
-    return tuple(reversed(found))
+    return tuple(reversed(path))
 
 
 def interval(
@@ -43,18 +43,18 @@ def interval(
 ) -> Interval:
     """Bounds for nine steps in ten.
 
-    The devices and the data path run beside each other, and the slower one sets the pace: so the
-    bounds are the larger of theirs. A device's time is uncertain by what is computed and by its
-    transfers, in the shares that the critical path has of them.
+    The devices and the data path run beside each other, and the slower sets the pace: so the bounds
+    are the larger of theirs. A device's time is as uncertain as its computing and its transfers, in
+    their shares of the critical path.
     """
     if host_s > 0.999 * step_s:
-        # The path leads through what the devices waited for; they alone would take less.
+        # The path leads through the data path; the devices alone would take less.
         computing = max(device.busy_s for device in devices)
         alone_s = max(step_s - device.idle_s for device in devices)
     else:
         computing = sum(s.duration_s for s in path if s.activity == "computing")
         alone_s = step_s
-    # Beside a data path that takes years, what the devices take is lost in rounding.
+    # Beside a data path that takes years, the devices' time is lost in rounding.
     share = computing / alone_s if alone_s else 0.0
     spread = math.hypot(share * _spread(listed), (1 - share) * TRANSFER_SPREAD)
     low, high = math.exp(-NINE_IN_TEN * spread), math.exp(NINE_IN_TEN * spread)
@@ -63,7 +63,7 @@ def interval(
 
 
 def _spread(listed: TaskList) -> float:
-    """Standard deviation of the logarithm of what the first device computes."""
+    """Standard deviation of the logarithm of the first device's computing time."""
     shares: dict[str, float] = defaultdict(float)
     total = 0.0
     device = listed.plan.devices[0]

@@ -1,11 +1,11 @@
-"""Choices without effect: what changes no figure was asked for by mistake."""
+"""Choices without effect: a choice that changes no figure was asked for by mistake."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
 from alexsim.errors import AlexsimError
-from alexsim.simulate.records import Simulation
+from alexsim.simulate.simulation import Simulation
 
 
 def without_effect(result: Simulation, others: Mapping[str, Callable[[], Simulation]]) -> str:
@@ -13,8 +13,8 @@ def without_effect(result: Simulation, others: Mapping[str, Callable[[], Simulat
 
     Args:
         result: the step with all choices.
-        others: the step without each, or with the other of two; one that cannot be simulated
-            differs.
+        others: the step without each choice, or with the other of two; a step that cannot be
+            simulated differs.
     """
     for choice, other in others.items():
         try:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 class Task:
     """Something that takes time.
 
-    ``after`` are indices of tasks that must end first; ``queue`` is served in the order given;
+    ``after`` are indices of tasks that must end first; ``queue`` runs its tasks in the order given;
     ``holds`` are resources that one task at a time may have.
     """
 

@@ -1,9 +1,9 @@
 """Fitting corrections to published figures: Bayesian least squares on logarithms.
 
 A figure is the sum of corrected pieces, so its logarithm is not linear in the coefficients; a few
-Gauss-Newton steps find the most probable ones, and the curvature there their covariance (Laplace's
-approximation). Outlying figures count less (Huber's weights). That no piece goes below its time at
-the device's peaks is left out here: it has a kink, and no figure asks for it.
+Gauss-Newton steps find the most probable coefficients, and the curvature there is the inverse of
+their covariance (Laplace's approximation). Outlying figures count less (Huber's weights). The least
+time of a piece at the device's peaks is left out here: it has a kink, and no figure needs it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from alexsim.simulate.costs.correction import Correction, prior_width
-from alexsim.simulate.costs.records import Cost
-from alexsim.simulate.records import NINE_IN_TEN
+from alexsim.simulate.costs.cost import Cost
+from alexsim.simulate.simulation import NINE_IN_TEN
 
 _STEPS = 12
 _OUTLIER = 2.0
@@ -65,7 +65,7 @@ def fit(observations: Sequence[Observation], *, fitted_to: str) -> Correction:
 def nine_in_ten(misses: Sequence[float] | np.ndarray) -> float:
     """Standard deviation of a normal distribution that holds nine of ten where these are.
 
-    Tails are heavier than a normal distribution's: what holds nine in ten counts.
+    Tails are heavier than a normal distribution's, so the range of nine in ten counts.
     """
     return float(np.quantile(np.abs(misses), 0.9)) / NINE_IN_TEN
 
@@ -78,14 +78,14 @@ class _Model:
         for row, observation in enumerate(observations):
             for cost in observation.costs:
                 sums[row, cost.traits] += cost.seconds
-        kinds = {of: column for column, of in enumerate(sorted({of for _, of in sums}))}
-        self._seconds = np.zeros((len(observations), len(kinds)))
-        for (row, of), seconds in sums.items():
-            self._seconds[row, kinds[of]] = seconds
+        columns = {kind: column for column, kind in enumerate(sorted({kind for _, kind in sums}))}
+        self._seconds = np.zeros((len(observations), len(columns)))
+        for (row, kind), seconds in sums.items():
+            self._seconds[row, columns[kind]] = seconds
         index = {trait: i for i, trait in enumerate(traits)}
-        self._traits = np.zeros((len(kinds), len(traits)))
-        for of, column in kinds.items():
-            self._traits[column, [index[trait] for trait in of]] = 1
+        self._traits = np.zeros((len(columns), len(traits)))
+        for kind, column in columns.items():
+            self._traits[column, [index[trait] for trait in kind]] = 1
 
     def linearised(self, beta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Share of each trait in each figure, and the logarithm of each predicted figure."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Any
 
 from alexsim.machine.machine import Machine
-from alexsim.network.network import square_side
-from alexsim.plan.records import Plan
-from alexsim.simulate.records import ILSVRC_IMAGES, DataPathTimes
+from alexsim.network.part import square_side
+from alexsim.plan.plan import Plan
+from alexsim.simulate.simulation import ILSVRC_IMAGES, DataPathTimes
+from alexsim.trace import Activity, Span
 
 _SIDE = 256
 JPEG_BYTES = 27 * 1000**3 / ILSVRC_IMAGES
@@ -15,16 +18,36 @@ JPEG_BYTES = 27 * 1000**3 / ILSVRC_IMAGES
 HEADER_BYTES = 620
 """JFIF, quantisation and Huffman tables, frame and scan headers (ITU T.81, annexes B and K)."""
 DECODE_PER_FILE, CROP_PER_IMAGE = 0.18, 0.07
-"""What a 256 x 256 JPEG, or its 224 x 224 crop, costs however small the picture is; the rest goes
-with its pixels. Measured: docs/data.md, "By size"."""
+"""Shares of the cost of a 256 x 256 JPEG, and of its 224 x 224 crop, that any picture costs; the
+rest goes with its pixels. Measured: docs/data.md, "By size"."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Auxiliary:
+    """A task that is no op: a stage of a host's data path, or a message on its way."""
+
+    id: str
+    device: str
+    activity: Activity
+    exchange: str = ""
+
+    def span(self, **when: Any) -> Span:
+        """As ``Op.span``."""
+        return Span(
+            op_id=self.id,
+            activity=self.activity,
+            exchange=self.exchange,
+            device=self.device,
+            **when,
+        )
 
 
 def data_path_times(machine: Machine, plan: Plan) -> DataPathTimes:
     """Seconds that each stage takes for a batch; every node reads its share.
 
     Args:
-        machine: whose rates are those of the crops that ``rates_for`` says.
-        plan: what is done in a step, by how many devices, on how many images of which size.
+        machine: its rates are those of crops of ``rates_for`` pixels.
+        plan: its devices, and the number and size of a step's images.
     """
     devices = len(plan.devices) * plan.stands_for
     nodes = math.ceil(devices / machine.devices_per_node.value)
@@ -46,5 +69,5 @@ def data_path_times(machine: Machine, plan: Plan) -> DataPathTimes:
 
 
 def _cost(side: int, whole_side: int, fixed: float) -> float:
-    """Cost of a square image, where one of ``whole_side`` costs 1."""
+    """Cost of a square image, where an image of ``whole_side`` costs 1."""
     return fixed + (1 - fixed) * (side / whole_side) ** 2

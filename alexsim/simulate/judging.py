@@ -1,4 +1,4 @@
-"""How far off predictions of published figures are: by kind of row, device and library, and fit."""
+"""Errors of predictions of published figures: by kind of row, by device and library, by fit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Summary:
     mean_absolute_error: float
     median_absolute_error: float
     worst: float
-    """The error, with its sign, that is furthest from none."""
+    """The error with the largest absolute value, with its sign."""
     bias: float
     """Mean logarithm of predicted over measured time."""
     coverage: float
@@ -89,7 +89,7 @@ def by_kind(name: str, predictions: Sequence[Prediction]) -> list[Summary]:
 
 
 def judge(predictions: Sequence[Prediction], correction: Correction) -> list[Summary]:
-    """What the models in use, the mechanism alone and the roofline make of the judged rows."""
+    """Errors of the fitted models, the unfitted models and the roofline on the judged rows."""
     ours = [p for p in predictions if judged(p.case)]
     if not ours:
         return []
@@ -108,20 +108,20 @@ def by_device_and_library(predictions: Sequence[Prediction]) -> tuple[Group, ...
     members: dict[tuple[str, str], list[Prediction]] = defaultdict(list)
     for prediction in predictions:
         members[prediction.case.device, prediction.case.library].append(prediction)
-    found = []
-    for (device, library), of in sorted(members.items()):
-        known = [p for p in of if p.case.row.value is not None]
+    groups = []
+    for (device, library), group in sorted(members.items()):
+        known = [p for p in group if p.case.row.value is not None]
         bound = [predict(p.case, UNFITTED, library="roofline") for p in known]
-        found.append(
+        groups.append(
             Group(
                 device=device,
                 library=library,
-                predictions=tuple(of),
+                predictions=tuple(group),
                 summary=summarise(f"{device}, {library}", known),
                 roofline=summarise(f"{device}, roofline", bound),
             )
         )
-    return tuple(found)
+    return tuple(groups)
 
 
 def is_layer(case: Case) -> bool:
@@ -138,7 +138,7 @@ def leave_out(
     """Each group of rows predicted by a fit that has not seen it.
 
     Raises:
-        AlexsimError: there is one group only, or nothing to fit to without one.
+        AlexsimError: there is one group only, or nothing to fit to without some group.
     """
     groups: dict[str, list[Case]] = defaultdict(list)
     for case in all_cases:

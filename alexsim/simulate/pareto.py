@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """One configuration and its result, or the one line that says why there is none."""
+    """One configuration and its result, or the line that says why there is none."""
 
     settings: Mapping[str, str]
     step_s: float = 0.0
@@ -18,7 +18,7 @@ class Point:
     training_days: float = 0.0
     utilisation: float = 0.0
     utilisation_counts: str = ""
-    """As of a simulation."""
+    """As in a simulation."""
     memory_bytes: int = 0
     fits: bool = False
     energy_kwh: float = 0.0
@@ -29,7 +29,7 @@ class Point:
     """Whether it fits and no other that fits beats it: see ``with_pareto``."""
     error: str = ""
     figures: str = ""
-    """Of all that was simulated: equal only where nothing differs."""
+    """Digest of all simulated figures: equal only where nothing differs."""
 
 
 def objectives(points: Sequence[Point]) -> tuple[str, ...]:
@@ -43,9 +43,10 @@ def objectives(points: Sequence[Point]) -> tuple[str, ...]:
 
 
 def with_pareto(points: Sequence[Point]) -> tuple[Point, ...]:
-    """The points, those marked that fit and are beaten by none that fits.
+    """The points, with those marked that fit and that no other fitting point beats.
 
-    One beats another that is nowhere better and somewhere worse; equal ones do not beat each other.
+    A point beats another that is nowhere better and somewhere worse; equal points do not beat each
+    other.
     """
     names = objectives(points)
     able = [
@@ -55,7 +56,7 @@ def with_pareto(points: Sequence[Point]) -> tuple[Point, ...]:
     ]
     front: list[tuple[float, ...]] = []
     best = set()
-    # Whoever beats a point comes before it in this order.
+    # A point that beats another comes before it in this order.
     for values, index in sorted(able):
         if any(other != values and _nowhere_better(values, other) for other in front):
             continue
@@ -67,5 +68,5 @@ def with_pareto(points: Sequence[Point]) -> tuple[Point, ...]:
     )
 
 
-def _nowhere_better(values: tuple[float, ...], than: tuple[float, ...]) -> bool:
-    return all(one >= other for one, other in zip(values, than, strict=True))
+def _nowhere_better(values: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return all(value >= other_value for value, other_value in zip(values, other, strict=True))

@@ -1,7 +1,7 @@
 """Which links a transfer crosses, and how long it takes there.
 
-Every device has a link of its own, one resource per direction; groups of devices share an uplink
-towards the host and the other groups; nodes are joined by a network, one adapter per node. A
+Every device has its link, one resource per direction; groups of devices share an uplink towards
+the host and the other groups; nodes are joined by a network, one adapter per node. A
 transfer holds every link it crosses until it is over, at the rate of the slowest.
 """
 
@@ -41,12 +41,12 @@ def _slowest(hops: list[_Hop]) -> tuple[float, float]:
     return rate, max(hop.link.latency_s.value for hop in hops)
 
 
-def _up(machine: Machine, device: int, way: str, alike: int = 1) -> list[_Hop]:
-    """A device's own link and, where devices share one, the uplink behind it."""
-    hops = [_Hop(f"link{device}.{way}", machine.link)]
+def _up(machine: Machine, device: int, direction: str, alike: int = 1) -> list[_Hop]:
+    """A device's link and, where a group shares an uplink, the uplink behind it."""
+    hops = [_Hop(f"link{device}.{direction}", machine.link)]
     group = int(machine.devices_per_uplink.value)
     if group > 1:
-        uplink = f"uplink{_uplink(machine, device)}.{way}"
+        uplink = f"uplink{_uplink(machine, device)}.{direction}"
         hops.append(_Hop(uplink, machine.uplink, min(alike, group)))
     return hops
 
@@ -60,10 +60,13 @@ def _node(machine: Machine, device: int) -> int:
 
 
 def _between_nodes(machine: Machine, source: int, target: int) -> list[_Hop]:
-    ours, theirs = _node(machine, source), _node(machine, target)
-    if ours == theirs or machine.network is None:
+    source_node, target_node = _node(machine, source), _node(machine, target)
+    if source_node == target_node or machine.network is None:
         return []
-    return [_Hop(f"node{ours}.out", machine.network), _Hop(f"node{theirs}.in", machine.network)]
+    return [
+        _Hop(f"node{source_node}.out", machine.network),
+        _Hop(f"node{target_node}.in", machine.network),
+    ]
 
 
 def from_host(machine: Machine, device: int, size_bytes: int, *, alike: int = 1) -> Path:
@@ -84,7 +87,7 @@ def between(machine: Machine, source: int, target: int, size_bytes: int) -> Path
         return _path([_Hop(f"peer{source}-{target}", machine.peer_link)], size_bytes)
     up, down = _up(machine, source, "up"), _up(machine, target, "down")
     if not across and _uplink(machine, source) == _uplink(machine, target):
-        up, down = up[:1], down[:1]  # the switch that both stand at turns it round
+        up, down = up[:1], down[:1]  # the switch that both share forwards it
     return _path([*up, *across, *down], size_bytes)
 
 
@@ -97,7 +100,7 @@ def all_reduce_s(
     whole buffer up and down ``log2 n`` levels (Patarasuk & Yuan 2009; Thakur et al. 2005). Nodes
     reduce inside first, then one ring or tree joins them over the network. Without ``peer`` every
     round passes through the host's memory, which all links share. With ``columns`` every device
-    sums with its like in other replicas, all columns at a time.
+    sums with the same column's devices in other replicas, all columns at a time.
     """
     return _collective(machine, devices, size_bytes, rounds=2, peer=peer, columns=columns)
 
@@ -108,11 +111,11 @@ def all_gather_s(machine: Machine, devices: int, size_bytes: int, *, peer: bool)
 
 
 def broadcast_s(machine: Machine, devices: int, size_bytes: int, *, peer: bool) -> float:
-    """Every device gets one device's buffer, or that one gets the sum of everybody's: the faster of
-    a chain and a tree.
+    """Every device gets one device's buffer, or that device the sum of all devices' buffers: the
+    faster of a chain and a tree.
 
-    Down a chain the buffer goes in pieces, so that all links carry something at a time; of how many
-    pieces, is the best compromise between latency and waiting for the first one (the pipelined
+    Down a chain the buffer goes in pieces, so that all links carry something at a time; their
+    number is the best compromise between latency and waiting for the first piece (the pipelined
     linear tree of Thakur et al. 2005 and Patarasuk et al. 2008).
     """
     return sum(
@@ -141,7 +144,7 @@ def _levels(
     nodes = ceil(devices / inside)
     yield (inside, *_inside(machine, inside, peer=peer))
     if nodes > 1 and machine.network is not None:
-        # The columns of a node share its adapter; each gets there over its own link.
+        # The columns of a node share its adapter; each gets there over its link.
         together = min(columns, in_node)
         hops = [*_up(machine, 0, "up", together), _Hop("node0.out", machine.network, together)]
         yield (nodes, *_slowest(hops))

@@ -1,6 +1,6 @@
-"""Rows of published measurements, and what each one ran, in our words.
+"""Rows of published measurements, and the case that each ran, in our terms.
 
-A row that cannot be predicted says why; the rule looks at the row's conditions, never at its value.
+A row that cannot be predicted has its reason; the rule reads the row's conditions, never its value.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from alexsim.documents import read
 from alexsim.errors import ProfileError
 from alexsim.machine.sheet import find
 from alexsim.network.editions import load_network
@@ -25,7 +24,8 @@ from alexsim.network.layers import (
     SoftmaxCrossEntropy,
 )
 from alexsim.network.network import Network
-from alexsim.simulate.costs.records import Precision
+from alexsim.simulate.costs.cost import Precision
+from alexsim.typed import read
 
 COLUMNS = (
     "id", "network", "variant", "layer", "gpu", "n_gpus", "parallelism", "interconnect",
@@ -33,7 +33,7 @@ COLUMNS = (
 )  # fmt: skip
 TIMES = ("ms per batch", "ms per image", "images/s", "hours")
 _LEAST, _MOST, _DIGITS = 1e-9, 1e12, 9
-"""Bounds of figures, and digits of counts: nothing that anyone measured lies beyond."""
+"""Bounds of figures, and digits of counts: no measurement lies beyond."""
 PASSES = ("fwd", "bwd", "bwd-data", "bwd-weight", "fwd+bwd", "train-step", "total")
 
 
@@ -140,7 +140,11 @@ def _rows(reader: csv.DictReader[str], path: str) -> Iterable[Row]:
 
 
 def _digits(entry: dict[str, str], column: str) -> str:
-    """As printed: what is a number at all has few digits."""
+    """The text as printed; a number has few digits.
+
+    Raises:
+        ValueError: it has too many.
+    """
     text = entry[column]
     if text.isascii() and text.isdigit() and len(text) > _DIGITS:
         raise ValueError(f"{column} must have at most {_DIGITS} digits, got {len(text)}")
@@ -195,7 +199,7 @@ def _match(names: Sequence[Name], text: str) -> Name | None:
 
 
 def case_of(row: Row) -> Case | Excluded:
-    """What the row ran, or why it cannot be predicted."""
+    """The case that the row ran, or why it cannot be predicted."""
     if row.unit not in TIMES or row.passes not in PASSES:
         return Excluded(row=row, why=f"no time of a training pass: {row.unit}, {row.passes}")
     device, library = _match(_names().device, row.gpu), _match(_names().library, row.library)
@@ -207,10 +211,10 @@ def case_of(row: Row) -> Case | Excluded:
         return Excluded(row=row, why="batch size per device not stated")
     if int(row.batch_size) % row.n_gpus and not row.gpu.startswith("GTX 580"):
         return Excluded(row=row, why="the batch does not divide over the GPUs")
-    found = _network_of(row)
-    if isinstance(found, str):
-        return Excluded(row=row, why=found)
-    network, layers, single = found
+    timed = _network_of(row)
+    if isinstance(timed, str):
+        return Excluded(row=row, why=timed)
+    network, layers, single = timed
     return Case(
         row=row,
         network=network,
@@ -310,7 +314,7 @@ def _with_norms(network: Network) -> Network:
 
 
 def _fc_as_convolutions(network: Network) -> Network:
-    """Fully connected layers as convolutions over what is left of the image."""
+    """Fully connected layers as convolutions over the whole remaining image."""
     layers = []
     for parts in network.parts:
         layer = parts[0].layer

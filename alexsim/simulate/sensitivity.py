@@ -1,4 +1,4 @@
-"""What a prediction rests on: one assumption changed at a time."""
+"""How a prediction depends on its assumptions, changed one at a time."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 
 from alexsim.machine.machine import Machine, changed
 from alexsim.simulate.costs.correction import Correction
-from alexsim.simulate.records import Simulation
+from alexsim.simulate.simulation import Simulation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sensitivity:
-    """An assumption, what was done to it, and the step's time over what it was before."""
+    """An assumption, its change, and the step's time over its time before."""
 
     assumption: str
     change: str
@@ -26,16 +26,16 @@ Simulate = Callable[[Machine, Correction], Simulation]
 def sensitivities(
     run: Simulate, machine: Machine, correction: Correction, traits: tuple[str, ...]
 ) -> tuple[Sensitivity, ...]:
-    """The assumptions that matter, the most first.
+    """Sensitivities, the largest first.
 
     Args:
         run: simulates the same configuration on another machine or with another correction.
-        machine: what is predicted.
+        machine: the machine that is predicted.
         correction: the coefficients in use.
-        traits: those whose uncertainty (one standard deviation) is tried.
+        traits: coefficients that are moved by one standard deviation.
     """
     base = run(machine, correction).step_s
-    found = []
+    changes = []
     for key, value, change in (
         ("device.clock_hz", machine.device.clock_hz.value * 0.9, "-10 %"),
         ("device.memory_bytes_per_s", machine.device.memory_bytes_per_s.value * 0.9, "-10 %"),
@@ -45,21 +45,21 @@ def sensitivities(
         ("disk_bytes_per_s", machine.disk_bytes_per_s.value / 2, "half"),
     ):
         other = changed(machine, {key: value})
-        found.append((key, change, run(other, correction).step_s / base))
+        changes.append((key, change, run(other, correction).step_s / base))
     for trait in traits:
-        # The coefficient's own uncertainty, without the scatter of single measurements.
+        # The coefficient's uncertainty, without the scatter of single measurements.
         width = math.sqrt(correction.spread({trait: 1.0}) ** 2 - correction.noise**2)
         moved = {**correction.coefficients}
         moved[trait] = moved.get(trait, 0.0) + width
         shifted = replace(correction, coefficients=moved)
         change = f"{100 * width:+.0f} % (1 s.d.)"
-        found.append((trait, change, run(machine, shifted).step_s / base))
-    rows = [Sensitivity(assumption=a, change=c, ratio=r) for a, c, r in found]
+        changes.append((trait, change, run(machine, shifted).step_s / base))
+    rows = [Sensitivity(assumption=a, change=c, ratio=r) for a, c, r in changes]
     return tuple(sorted(rows, key=lambda row: -abs(row.ratio - 1)))
 
 
 def traits_of(library: str, machine: Machine) -> tuple[str, ...]:
-    """The corrections that bear on most of a step's time."""
+    """Traits of the corrections that apply to most of a step's time."""
     architecture = machine.device.architecture.name
     if library == "roofline":
         return ()

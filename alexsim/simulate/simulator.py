@@ -9,17 +9,18 @@ from functools import lru_cache
 from alexsim.errors import PlanError
 from alexsim.machine.machine import Machine, load_machine
 from alexsim.plan.choices import TransportName
+from alexsim.plan.plan import Plan
 from alexsim.plan.planner import plan as make_plan
 from alexsim.plan.planner import representative
-from alexsim.plan.records import Plan
 from alexsim.plan.spec import PlanSpec
 from alexsim.simulate.costs.correction import load_correction
 from alexsim.simulate.costs.libraries import load_library
 from alexsim.simulate.engine import run
 from alexsim.simulate.host import data_path_times
-from alexsim.simulate.records import Simulation
+from alexsim.simulate.simulation import Simulation
 from alexsim.simulate.summary import Run, summarise
-from alexsim.simulate.tasks import DataPath, TaskList, Timer
+from alexsim.simulate.tasks import TaskList
+from alexsim.simulate.timer import DataPath, Timer
 from alexsim.trace import Trace
 
 _NETWORK = "10gbe"
@@ -30,21 +31,22 @@ _WHOLE_STEPS, _WHOLE_EVEN = 12, 5
 
 
 def planned(spec: PlanSpec, machine: Machine, *, backend: str = "", whole: bool = False) -> Plan:
-    """The plan that is simulated: exchanges travel as they do on that machine, if the spec does
-    not say how. Of devices that do alike it has the first, or, if ``whole``, all.
+    """The plan that is simulated; its transport is the machine's where the spec has none.
+
+    Of devices that do the same it has the first or, if ``whole``, all.
 
     Raises:
         PlanError: two choices do not go together.
         NetworkError: the partition cannot split the network.
     """
-    way: TransportName = "peer" if machine.peer else "host"
-    spec = replace(spec, transport=spec.transport or way, backend=backend)
+    transport: TransportName = "peer" if machine.peer else "host"
+    spec = replace(spec, transport=spec.transport or transport, backend=backend)
     return make_plan(spec) if whole else _plan(spec)
 
 
 def enough_machines(name: str, devices: int) -> Machine:
-    """A machine; where it has too few devices and no network, as many of its kind as have enough,
-    joined by 10 Gbit/s Ethernet."""
+    """A machine; if it has too few devices and no network, enough such machines joined by 10 Gbit/s
+    Ethernet."""
     machine = load_machine(name)
     if devices <= machine.devices_per_node.value or machine.network is not None:
         return machine
@@ -67,10 +69,10 @@ def simulate(
     """Run a plan on a machine's virtual clock until its steps repeat.
 
     Args:
-        plan: what every device does in a step, or of devices that do alike, one of them.
-        timer: the machine, and whose speed its ops have.
+        plan: every device's ops or, of devices that do the same, those of one.
+        timer: the machine, and the library that times its ops.
         data: ``jpeg`` reads, decodes and crops images beside the step; ``none`` has them ready.
-        whole_pipeline: run several steps with the data path beside them even where one step alone
+        whole_pipeline: run several steps with the data path beside them even where a single step
             takes the same time: a serial step that is longer than every stage of the data path
             never waits for it.
 
@@ -92,7 +94,7 @@ def simulate(
         return TaskList(plan=plan, timer=timer, data=data)
 
     host = data_path_times(machine, plan) if data == "jpeg" else None
-    # Where decoding takes the cores' time, all of it must be there.
+    # Where decoding takes time of the cores that compute, the whole pipeline must run.
     whole = whole_pipeline or timer.calibration is not None
     steps, even = (_WHOLE_STEPS, _WHOLE_EVEN) if whole else (_STEPS, _EVEN)
     alike = plan.spec.schedule == "serial" and not timer.calibration
@@ -112,32 +114,32 @@ def _run(listed: TaskList, steps: int, looked_at: int) -> Run:
 def simulate_network(
     spec: PlanSpec, timer: Timer, *, data: DataPath = "jpeg", whole_pipeline: bool = False
 ) -> Simulation:
-    """Plan and simulate: what commands and sweeps call."""
+    """Plan and simulate: the entry point of commands and sweeps."""
     if timer.calibration and (spec.partition != "columns" or spec.replicas > 1):
         raise PlanError("this machine's calibration predicts one replica of partition columns only")
     if timer.calibration and spec.fusion != "none":
         raise PlanError("this machine's calibration has no times of layers that are fused")
-    made = planned(spec, timer.machine, backend="aten" if timer.calibration else "")
-    return simulate(made, timer, data=data, whole_pipeline=whole_pipeline)
+    plan = planned(spec, timer.machine, backend="aten" if timer.calibration else "")
+    return simulate(plan, timer, data=data, whole_pipeline=whole_pipeline)
 
 
 def on_machine(spec: PlanSpec, machine: Machine, *, data: DataPath = "jpeg") -> Simulation:
-    """A spec on a machine as everyone would run it, with the library of its time.
+    """A spec simulated with the library of the machine's time.
 
-    Its trace is the devices' alone: it is laid beside what was measured of them.
+    Its trace has the devices' spans only, to be compared with measured ones.
     """
     timer = Timer(
         machine=machine,
         library=load_library(default_library(machine)),
         correction=load_correction(),
     )
-    found = simulate_network(spec, timer, data=data)
-    spans = tuple(span for span in found.trace.spans if span.device != "host")
-    return replace(found, trace=Trace(spans=spans))
+    simulation = simulate_network(spec, timer, data=data)
+    spans = tuple(span for span in simulation.trace.spans if span.device != "host")
+    return replace(simulation, trace=Trace(spans=spans))
 
 
 def default_library(machine: Machine) -> str:
-    """The library that a card of its year was used with."""
+    """The library that was current when the card came out."""
     year = machine.device.year
     for last, name in ((2012, "cuda-convnet"), (2014, "cudnn-v2"), (2016, "cudnn-v5.1")):
         if year <= last:

@@ -1,4 +1,4 @@
-"""What a run of the engine says about a step: times by device, layer, op and exchange."""
+"""From a run of the engine to a step's times by device, layer, op and exchange."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import takewhile
 
-from alexsim.plan.records import PASS_OF, Op, OpKind, Plan
+from alexsim.plan.plan import PASS_OF, Op, OpKind, Plan
 from alexsim.simulate.costs.gemm import peak_flop_per_s
 from alexsim.simulate.critical import critical_path, interval
 from alexsim.simulate.engine import Times
-from alexsim.simulate.records import (
+from alexsim.simulate.simulation import (
     DataPathTimes,
     DeviceTimes,
     ExchangeTimes,
@@ -31,10 +31,10 @@ class Run:
     times: Times
     steps: int
     looked_at: int
-    """The step that stands for all."""
+    """Index of the step that is summarised."""
 
     def closing(self, step: int) -> tuple[int, float]:
-        """The task of the devices that ends a step, and when; the first step begins at 0."""
+        """The devices' last task of a step, and when it ends; the first step begins at 0."""
         if step < 0:
             return 0, 0.0
         ends = [(finish, index) for index, _, _, finish in self.ops_of(step)]
@@ -42,28 +42,28 @@ class Run:
         return index, finish
 
     def ops_of(self, step: int) -> Iterator[tuple[int, Op, float, float]]:
-        """A step's tasks that are of ops, and when each started and ended."""
+        """Index, op, start and end of each of a step's tasks that is an op."""
         ops, start, end = self.listed.ops, self.times.start, self.times.end
         for index in self.listed.of_step[step].values():
-            of = ops[index][0]
-            if isinstance(of, Op):
-                yield index, of, start[index], end[index]
+            op = ops[index][0]
+            if isinstance(op, Op):
+                yield index, op, start[index], end[index]
 
     @property
     def step_s(self) -> float:
-        """Length of the step that is looked at, from the end of the one before."""
+        """Length of the summarised step, from the end of the step before it."""
         return self.closing(self.looked_at)[1] - self.closing(self.looked_at - 1)[1]
 
 
 def summarise(
     run: Run, *, data_path: DataPathTimes | None, without_data_s: float | None = None
 ) -> Simulation:
-    """What the step that is looked at says.
+    """Summarise the step that is looked at.
 
     Args:
         run: tasks and their times.
-        data_path: what the hosts do beside it; None where images are ready.
-        without_data_s: the step if they were ready; by default it is this one.
+        data_path: the hosts' work beside it; None where images are ready.
+        without_data_s: seconds of the step if images were ready; by default this step's.
     """
     listed = run.listed
     last = run.looked_at
@@ -73,25 +73,25 @@ def summarise(
     plan, machine = listed.plan, listed.timer.machine
     copies = plan.stands_for
     host_s, count = data_path.seconds if data_path else 0.0, len(plan.devices) * copies
-    mine = [
+    timed = [
         (op, listed.tasks[index].seconds, begin, finish)
         for index, op, begin, finish in run.ops_of(last)
     ]
     spans = dict(_spans(run, origin, closed))
     trace = Trace(spans=tuple(spans.values()))
     devices = tuple(
-        _device(listed, index, mine, trace, step_s) for index in range(len(plan.devices))
+        _device(listed, index, timed, trace, step_s) for index in range(len(plan.devices))
     )
     images = plan.images // copies
     ops = _ops(listed)
     flop = sum(op.flop for op in ops)
     forward_flop = sum(op.flop for op in ops if op.kind == OpKind.FORWARD)
-    one_peak, peak = (_peak_flop_per_s(listed, ops, n) for n in (1, len(plan.devices)))
-    # Of several heads, or turns, the last cost before anything goes back.
+    device_peak, peak = (_peak_flop_per_s(listed, ops, n) for n in (1, len(plan.devices)))
+    # With several heads or turns: the last loss before any gradient.
     first = [op for op in plan.devices[0].ops if op.kind in (OpKind.LOSS, OpKind.GRAD_INPUT)]
     loss = [op.id for op in takewhile(lambda op: op.kind == OpKind.LOSS, first)][-1]
-    loss_end = next(finish for op, _, _, finish in mine if op.id == loss) - origin
-    update = [begin for op, _, begin, _ in mine if op.kind == OpKind.UPDATE]
+    loss_end = next(finish for op, _, _, finish in timed if op.id == loss) - origin
+    update = [begin for op, _, begin, _ in timed if op.kind == OpKind.UPDATE]
     backward_end = min(update, default=closed) - origin
     path = critical_path(spans, run.times, closing, origin)
     return Simulation(
@@ -110,12 +110,12 @@ def summarise(
         utilisation=flop / step_s / peak,
         ideal_forward_images_per_s=peak * copies * images / forward_flop,
         done_share=flop / sum(op.count.flop for op in plan.ops()),
-        ideal_training_images_per_s=one_peak * images / flop,
+        ideal_training_images_per_s=device_peak * images / flop,
         data_path=data_path,
-        all_reduce_s=sum(s for op, s, _, _ in mine if op.kind.activity == "all_reduce")
+        all_reduce_s=sum(s for op, s, _, _ in timed if op.kind.activity == "all_reduce")
         / len(plan.devices),
         devices=devices,
-        exchanges=_exchange_times(plan, mine),
+        exchanges=_exchange_times(plan, timed),
         layers=_layers(listed),
         ops=ops,
         critical_path=path,
@@ -128,26 +128,26 @@ def summarise(
 
 
 def _peak_flop_per_s(listed: TaskList, ops: tuple[OpTimes, ...], devices: int) -> float:
-    """Peak of so many of the machine's devices.
+    """Peak of ``devices`` of the machine's devices.
 
-    This machine's virtual GPUs are all one, and its peak is the best rate that was measured.
+    Virtual GPUs share this machine, whose peak is the best rate that was measured.
     """
     timer = listed.timer
-    one = peak_flop_per_s(timer.machine.device, timer.precision)
+    device_peak = peak_flop_per_s(timer.machine.device, timer.precision)
     if timer.calibration is None:
-        return devices * one
-    return max(one, *(op.flop / op.seconds for op in ops if op.seconds))
+        return devices * device_peak
+    return max(device_peak, *(op.flop / op.seconds for op in ops if op.seconds))
 
 
 def _spans(run: Run, origin: float, closed: float) -> Iterator[tuple[int, Span]]:
-    """Tasks that run while the step does: its ops, and what the host does ahead for others."""
-    for index, ((of, queue), begin, finish) in enumerate(
+    """Spans of tasks that run during the step: its ops, and the host's work for later steps."""
+    for index, ((item, queue), begin, finish) in enumerate(
         zip(run.listed.ops, run.times.start, run.times.end, strict=True)
     ):
         if finish > origin and begin < closed:
             yield (
                 index,
-                of.span(
+                item.span(
                     queue=queue,
                     step=0,
                     start_s=max(0.0, begin - origin),
@@ -158,34 +158,34 @@ def _spans(run: Run, origin: float, closed: float) -> Iterator[tuple[int, Span]]
 
 
 _Timed = tuple[Op, float, float, float]
-"""An op of the step that is looked at, its length, its start and its end."""
+"""An op of the summarised step, its length, its start and its end."""
 
 
 def _device(
-    listed: TaskList, index: int, mine: list[_Timed], trace: Trace, step_s: float
+    listed: TaskList, index: int, timed: list[_Timed], trace: Trace, step_s: float
 ) -> DeviceTimes:
     device = listed.plan.devices[index]
-    whole: dict[Activity, float] = defaultdict(float)
-    for op, seconds, _, _ in mine:
+    total: dict[Activity, float] = defaultdict(float)
+    for op, seconds, _, _ in timed:
         if op.device_index == index:
-            whole[op.kind.activity] += seconds
-    when: dict[Activity, list[tuple[float, float]]] = defaultdict(list)
+            total[op.kind.activity] += seconds
+    intervals: dict[Activity, list[tuple[float, float]]] = defaultdict(list)
     for span in trace.spans:
         if span.device_index == index:
-            when[span.activity].append((span.start_s, span.end_s))
+            intervals[span.activity].append((span.start_s, span.end_s))
     exposed: dict[Activity, float] = {}
     seen: list[tuple[float, float]] = []
     reached = 0.0
-    for what in _IN_TURN:
-        seen += when[what]
+    for activity in _IN_TURN:
+        seen += intervals[activity]
         covered = covered_s(seen)
-        exposed[what], reached = covered - reached, covered
+        exposed[activity], reached = covered - reached, covered
     return DeviceTimes(
         name=device.name,
         busy_s=exposed["computing"],
         idle_s=max(0.0, step_s - reached),
-        exchange_s=whole["exchange"],
-        upload_s=whole["upload"],
+        exchange_s=total["exchange"],
+        upload_s=total["upload"],
         exposed_exchange_s=exposed["exchange"],
         exposed_all_reduce_s=exposed["all_reduce"],
         exposed_upload_s=exposed["upload"],
@@ -194,30 +194,30 @@ def _device(
 
 
 _IN_TURN: tuple[Activity, ...] = ("computing", "exchange", "all_reduce", "upload")
-"""What hides what follows: a transfer counts as exposed where nothing before it goes on."""
+"""Each activity hides those that follow: a transfer is exposed where none before it goes on."""
 
 
-def _exchange_times(plan: Plan, mine: list[_Timed]) -> tuple[ExchangeTimes, ...]:
+def _exchange_times(plan: Plan, timed: list[_Timed]) -> tuple[ExchangeTimes, ...]:
     seconds: dict[str, float] = defaultdict(float)
-    for op, taken_s, _, _ in mine:
+    for op, taken_s, _, _ in timed:
         if op.exchange:
             seconds[op.exchange] += taken_s
         elif op.collective:
-            # All who take part are at it at the same time.
+            # All devices take part at the same time.
             seconds[op.collective] = taken_s
     return tuple(
         ExchangeTimes(
-            name=one.name,
-            label=one.label,
-            layer=one.layer,
-            direction=one.direction,
-            turn=one.turn,
-            source=one.source,
-            target=one.target,
-            size_bytes=one.exchanged_bytes,
-            seconds=seconds[one.name],
+            name=transfer.name,
+            label=transfer.label,
+            layer=transfer.layer,
+            direction=transfer.direction,
+            turn=transfer.turn,
+            source=transfer.source,
+            target=transfer.target,
+            size_bytes=transfer.exchanged_bytes,
+            seconds=seconds[transfer.name],
         )
-        for one in plan.transfers
+        for transfer in plan.transfers
     )
 
 
@@ -239,7 +239,7 @@ def _ops(listed: TaskList) -> tuple[OpTimes, ...]:
                 kind=op.kind,
                 seconds=seconds,
                 limit=longest.limit,
-                # A slice of a layer may do its share and a little more: its whole is what counts.
+                # A slice of a layer may do more than its share: at most the plan's count.
                 flop=min(op.count.flop, flop),
             )
         )
@@ -253,10 +253,10 @@ def _layers(listed: TaskList) -> tuple[LayerTimes, ...]:
         if op.id not in listed.costs:
             continue
         key = (op.layer, op.device)
-        mine = passes.setdefault(key, defaultdict(float))
+        pass_s = passes.setdefault(key, defaultdict(float))
         limit = limits.setdefault(key, defaultdict(float))
         for cost in listed.costs[op.id]:
-            mine[PASS_OF.get(op.kind, "forward")] += cost.seconds
+            pass_s[PASS_OF.get(op.kind, "forward")] += cost.seconds
             limit[cost.limit] += cost.seconds
     order = [parts[0].layer.name for parts in listed.plan.network.parts]
     return tuple(

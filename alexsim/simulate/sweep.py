@@ -16,12 +16,12 @@ from alexsim.network.update_rules import Optimizer
 from alexsim.plan.choices import Partition, Policy, Schedule, TransportName
 from alexsim.plan.spec import PlanSpec
 from alexsim.simulate.costs.correction import correction_of
+from alexsim.simulate.costs.cost import Precision
 from alexsim.simulate.costs.libraries import load_library, load_library_for
-from alexsim.simulate.costs.records import Precision
 from alexsim.simulate.pareto import Point, with_pareto
-from alexsim.simulate.records import Simulation
+from alexsim.simulate.simulation import Simulation
 from alexsim.simulate.simulator import default_library, simulate_network
-from alexsim.simulate.tasks import DataPath, Timer
+from alexsim.simulate.timer import DataPath, Timer
 from alexsim.units import parse_bytes
 
 AXES = (
@@ -29,7 +29,7 @@ AXES = (
     "schedule", "transport", "policy", "optimizer", "precision", "data-path",
 )  # fmt: skip
 _ALONE = 200
-"""So few configurations are simulated faster than workers start."""
+"""Configurations that are simulated faster than a worker starts."""
 
 
 def sweep(
@@ -42,8 +42,8 @@ def sweep(
 ) -> tuple[Point, ...]:
     """Simulate every configuration, in order; on several cores where there are many.
 
-    ``done`` is told how many are finished. A configuration that makes no sense has its error in
-    its point; the others go on.
+    ``done`` gets how many are finished. A configuration that makes no sense has its error in its
+    point; the others go on.
     """
     workers = workers or min(len(os.sched_getaffinity(0)), 1 + len(settings) // _ALONE)
     jobs = [(dict(setting), images, epochs) for setting in settings]
@@ -81,9 +81,9 @@ def _machine(name: str, link: str, network: str, numbers: tuple[tuple[str, str],
 
 
 def _simulated(settings: dict[str, str], images: int, epochs: int) -> Point:
-    own = tuple((key, text) for key, text in settings.items() if key not in AXES)
+    numbers = tuple((key, text) for key, text in settings.items() if key not in AXES)
     machine = _machine(
-        settings["machine"], settings.get("link", ""), settings.get("network", ""), own
+        settings["machine"], settings.get("link", ""), settings.get("network", ""), numbers
     )
     named = settings.get("library")
     library = load_library(named).name if named else default_library(machine)
@@ -108,7 +108,7 @@ def _simulated(settings: dict[str, str], images: int, epochs: int) -> Point:
         precision=cast("Precision", precision),
     )
     simulation = simulate_network(configuration, timer, data=cast("DataPath", data))
-    most = max(device.memory_bytes for device in simulation.devices)
+    memory_bytes = max(device.memory_bytes for device in simulation.devices)
     days = simulation.training_days(images, epochs)
     return Point(
         settings=settings,
@@ -119,7 +119,7 @@ def _simulated(settings: dict[str, str], images: int, epochs: int) -> Point:
         training_days=days,
         utilisation=simulation.utilisation,
         utilisation_counts=simulation.utilisation_counts,
-        memory_bytes=most,
+        memory_bytes=memory_bytes,
         fits=simulation.fits,
         energy_kwh=days * 24 * simulation.power_w / 1e3,
         price_usd=simulation.price_usd,
@@ -128,12 +128,12 @@ def _simulated(settings: dict[str, str], images: int, epochs: int) -> Point:
 
 
 def _figures(simulation: Simulation) -> str:
-    """Whatever a choice can change, in a few bytes that other processes write alike."""
-    said = [getattr(simulation, name) for name in _SAID]
-    return hashlib.sha1(repr(said).encode(), usedforsecurity=False).hexdigest()
+    """Digest of all figures that a choice can change, the same in every process."""
+    figures = [getattr(simulation, name) for name in _DIGESTED]
+    return hashlib.sha1(repr(figures).encode(), usedforsecurity=False).hexdigest()
 
 
-_SAID = (
+_DIGESTED = (
     "step_interval", "step_without_data_s", "data_path", "all_reduce_s", "devices", "exchanges",
     "layers", "partition", "device_memory_bytes", "power_w", "price_usd",
 )  # fmt: skip
@@ -155,11 +155,11 @@ def number(key: str, text: str) -> float:
 
 
 def _size(key: str, text: str) -> float:
-    """What is no plain number."""
+    """A size with its unit, for numbers of bytes."""
     unit = unit_of(key)
     if unit != "bytes":
-        of = f" of {unit}" if unit else ""
-        raise AlexsimError(f"{key} takes a plain number{of}, without a unit; got {text!r}")
+        of_unit = f" of {unit}" if unit else ""
+        raise AlexsimError(f"{key} takes a plain number{of_unit}, without a unit; got {text!r}")
     try:
         return float(parse_bytes(text))
     except AlexsimError as error:

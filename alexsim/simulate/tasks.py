@@ -1,85 +1,39 @@
-"""From a plan's ops to the engine's tasks: who runs what, over which links, for how long."""
+"""From a plan's ops to the engine's tasks: on which queue, over which links, for how long."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, Literal
 
-from alexsim.machine.machine import Machine
 from alexsim.network.counts import FLOAT_BYTES
-from alexsim.network.network import Part
+from alexsim.network.part import Part
 from alexsim.plan.backends.aten import done_flop
 from alexsim.plan.exchanges import Collective, Exchange
-from alexsim.plan.records import Op, OpKind, Plan
+from alexsim.plan.plan import Op, OpKind, Plan
 from alexsim.simulate import paths
-from alexsim.simulate.costs.correction import Correction
-from alexsim.simulate.costs.libraries import Library
-from alexsim.simulate.costs.measured import REST, Calibration, signature
-from alexsim.simulate.costs.records import Cost, Precision, Work
+from alexsim.simulate.costs.cost import Cost, Work
+from alexsim.simulate.costs.measured import REST, signature
 from alexsim.simulate.engine import Task
-from alexsim.simulate.host import data_path_times
-from alexsim.trace import Activity, Span
+from alexsim.simulate.host import Auxiliary, data_path_times
+from alexsim.simulate.timer import DataPath, Timer
 
 CORES = ("cores",)
 BARRIER_S = 3e-5
 """Host threads that synchronise their devices and wait for each other: tens of microseconds."""
 
-DataPath = Literal["jpeg", "none"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timer:
-    """Times ops: a library's cost model on a device, corrected by what was fitted."""
-
-    machine: Machine
-    library: Library
-    correction: Correction
-    precision: Precision = "fp32"
-    calibration: Calibration | None = None
-    """Measurements of this machine, which take the place of every model."""
-
-    def costs(self, work: Work) -> list[Cost]:
-        """Pieces of an op's time, corrected."""
-        device, correction = self.machine.device, self.correction
-        return [
-            cost.lasting(correction.time(cost))
-            for cost in self.library.costs(device, work, self.precision, correction)
-        ]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Beside:
-    """What belongs to no op: a stage of a host's data path, or a message on its way."""
-
-    id: str
-    device: str
-    activity: Activity
-    exchange: str = ""
-
-    def span(self, **when: Any) -> Span:
-        """As ``Op.span``."""
-        return Span(
-            op_id=self.id,
-            activity=self.activity,
-            exchange=self.exchange,
-            device=self.device,
-            **when,
-        )
-
 
 @dataclass(slots=True, kw_only=True)
 class TaskList:
-    """Tasks of some steps, and whose each one is."""
+    """Tasks of some steps, and the op or message that each is."""
 
     plan: Plan
     timer: Timer
     data: DataPath
     tasks: list[Task] = field(default_factory=list)
-    ops: list[tuple[Op | Beside, str]] = field(default_factory=list)
-    """Whose each task is, and the device's queue that it is on."""
+    ops: list[tuple[Op | Auxiliary, str]] = field(default_factory=list)
+    """The op or message that each task is, and its device's queue."""
     of_step: list[dict[str, int]] = field(default_factory=list)
-    """Every step's tasks, by id of what they are of."""
+    """Every step's tasks, by the id of their op or message."""
     costs: dict[str, list[Cost]] = field(default_factory=dict)
     _crossed: dict[str, int] = field(default_factory=dict)
     """The last transfer over each link."""
@@ -88,16 +42,16 @@ class TaskList:
     _exchanges: dict[str, Exchange] = field(init=False)
     _collectives: dict[str, Collective] = field(init=False)
     _members: dict[str, int] = field(init=False)
-    """Of each collective, how many of the plan's devices take part."""
+    """How many of the plan's devices take part in each collective."""
     _parts: dict[tuple[str, int], Part] = field(init=False)
     _waits: dict[str, Op] = field(init=False)
     _gradients: dict[str, list[str]] = field(init=False)
-    """Of each layer, the ops of all devices that make its weights' gradient."""
+    """The ops of all devices that compute each layer's weight gradient."""
 
     def __post_init__(self) -> None:
         self._parts = {(p.layer.name, p.column): p for ps in self.plan.network.parts for p in ps}
         self._exchanges = {exchange.name: exchange for exchange in self.plan.posted}
-        self._collectives = {one.name: one for one in self.plan.collectives}
+        self._collectives = {collective.name: collective for collective in self.plan.collectives}
         self._members = Counter(op.collective for op in self.plan.ops() if op.collective)
         self._waits = {op.exchange: op for op in self.plan.ops() if op.kind == OpKind.WAIT}
         self._gradients = {}
@@ -115,7 +69,7 @@ class TaskList:
                 flop = done_flop(op, self._parts[op.layer, op.column])
                 self.costs[op.id] = [Cost(self._measured_s(op), "measured", (), flop=flop)]
                 continue
-            # Columns are mostly alike: what one costs, the other does.
+            # Columns are mostly alike, and alike ops cost the same.
             part = self._parts[op.layer, op.column]
             shapes = (part.input_shape, part.output_shape)
             key = (op.kind, op.layer, op.fused, op.epilogue, op.count, *shapes)
@@ -146,18 +100,18 @@ class TaskList:
     def _add(
         self,
         step: int,
-        of: Op | Beside,
+        item: Op | Auxiliary,
         queue: str,
         seconds: float,
         after: tuple[int, ...],
         holds: tuple[str, ...] = (),
     ) -> int:
-        # Nothing waits for its turn to be on its way.
-        lane = of.id if queue == "hop" else f"{of.device}.{queue}"
+        # Messages on their way do not queue.
+        lane = item.id if queue == "hop" else f"{item.device}.{queue}"
         index = len(self.tasks)
         self.tasks.append(Task(seconds, lane, after, holds))
-        self.ops.append((of, queue))
-        self._last[lane] = self.of_step[step][of.id] = index
+        self.ops.append((item, queue))
+        self._last[lane] = self.of_step[step][item.id] = index
         return index
 
     def _host(self, step: int) -> tuple[int, ...]:
@@ -167,8 +121,8 @@ class TaskList:
         uploads = [op.id for op in self.plan.ops() if op.kind == OpKind.UPLOAD]
         if self.timer.calibration is None:
             return self._stages(step, "", uploads, ())
-        # Where times are measured, decoding takes the cores that compute: all devices' together,
-        # or, where each is a machine of its own, each machine's.
+        # Where times are measured, decoding takes the cores that compute: those that all devices
+        # share or, where each device is a machine, that machine's.
         if self.timer.machine.network is None:
             return self._stages(step, "", uploads, CORES)
         for device, upload in zip(self.plan.devices, uploads, strict=True):
@@ -176,10 +130,10 @@ class TaskList:
         return ()
 
     def _stages(
-        self, step: int, whose: str, uploads: list[str], cores: tuple[str, ...]
+        self, step: int, prefix: str, uploads: list[str], cores: tuple[str, ...]
     ) -> tuple[int, ...]:
-        """The stages of one host's data path; its last task."""
-        decode, crop = f"host.{whose}decode", f"host.{whose}crop"
+        """Add the stages of one host's data path; return its last task."""
+        decode, crop = f"host.{prefix}decode", f"host.{prefix}crop"
         previous: tuple[int, ...] = ()
         times = data_path_times(self.timer.machine, self.plan)
         for (stage, seconds), takers in zip(
@@ -187,18 +141,18 @@ class TaskList:
         ):
             after = previous
             if step >= 2:
-                # A stage may be two batches ahead of the one that takes its work.
+                # A stage may be two batches ahead of the next.
                 after = (*after, *(self.of_step[step - 2][taker] for taker in takers))
             holds = cores if stage != "disk" else ()
-            queue = f"{whose}{stage}"
-            of = Beside(id=f"host.{queue}", device="host", activity="host")
-            previous = (self._add(step, of, queue, seconds, after, holds),)
+            queue = f"{prefix}{stage}"
+            item = Auxiliary(id=f"host.{queue}", device="host", activity="host")
+            previous = (self._add(step, item, queue, seconds, after, holds),)
         return previous
 
     def _devices(self, step: int, crop: tuple[int, ...]) -> None:
         known = self.of_step[step]
         pending: list[list[Op]] = [list(device.ops) for device in self.plan.devices]
-        # Devices take turns up to where they meet: so whatever an op waits for is there before.
+        # Devices take turns up to where they meet, so every op is added after those it waits for.
         position = [0] * len(pending)
         while any(at < len(ops) for at, ops in zip(position, pending, strict=True)):
             moved = False
@@ -216,14 +170,14 @@ class TaskList:
                 self._meet(step, pending, position)
 
     def _needs(self, op: Op) -> tuple[str, ...]:
-        """Ids of what must be over before ``op``: a sum waits for every device's part."""
+        """Ids of ops that must end before ``op``: an all-reduce waits for every device's part."""
         if op.kind != OpKind.ALL_REDUCE or self.plan.spec.partition != "hybrid":
             return op.depends_on
         return (*op.depends_on, *self._gradients[op.layer])
 
     def _meet(self, step: int, pending: list[list[Op]], position: list[int]) -> None:
-        """Every device stands at a barrier or a collective, or is through: those go on that all
-        who take part have come to."""
+        """Every device is at a barrier or a collective, or done: add those at which all their
+        devices have arrived."""
         standing = {
             device: queue[at]
             for device, (queue, at) in enumerate(zip(pending, position, strict=True))
@@ -237,29 +191,29 @@ class TaskList:
             self._barriers(
                 step, ops, [q[at - 1] for q, at in zip(pending, position, strict=True) if at]
             )
-            come = waiting
+            arrived = waiting
         else:
-            come = []
+            arrived = []
             for name, devices in met.items():
                 if len(devices) == self._members[name]:
                     self._together(step, name, [standing[device] for device in devices])
-                    come += devices
-        assert come, [op.id for op in standing.values()]
-        for device in come:
+                    arrived += devices
+        assert arrived, [op.id for op in standing.values()]
+        for device in arrived:
             position[device] += 1
 
     def _barriers(self, step: int, ops: list[Op], last: list[Op]) -> None:
-        """All go on when all have come."""
+        """All devices go on when all have arrived."""
         assert {op.kind for op in ops} == {OpKind.BARRIER}, [op.id for op in ops]
         known = self.of_step[step]
-        seconds = BARRIER_S if self.timer.calibration is None else self._heard_s(ops[0])
+        seconds = BARRIER_S if self.timer.calibration is None else self._barrier_s(ops[0])
         before = {known[need] for op in ops for need in op.depends_on if need in known}
         before |= {known[op.id] for op in last}
         for op in ops:
             self._add(step, op, "compute", seconds, tuple(before))
 
     def _together(self, step: int, name: str, ops: list[Op]) -> None:
-        """All take part in a collective at a time, when all have what they need for it."""
+        """All devices of a collective take part at the same time, when all are ready for it."""
         known = self.of_step[step]
         queue = self._collective_queue
         before = {known[need] for op in ops for need in op.depends_on}
@@ -269,18 +223,20 @@ class TaskList:
         for op in ops:
             self._add(step, op, queue, seconds, tuple(before))
 
-    def _collective_s(self, of: Collective) -> float:
-        """One column's values go to all devices, or their gradients come back; or all columns'."""
-        way = paths.broadcast_s if len(of.columns) == 1 else paths.all_gather_s
+    def _collective_s(self, collective: Collective) -> float:
+        """Seconds in which one column's values or gradients, or all columns', are exchanged."""
+        one_column = len(collective.columns) == 1
+        duration_s = paths.broadcast_s if one_column else paths.all_gather_s
         devices = self.plan.turns
-        return way(self.timer.machine, devices, of.size_bytes, peer=self.plan.transport == "peer")
+        peer = self.plan.transport == "peer"
+        return duration_s(self.timer.machine, devices, collective.size_bytes, peer=peer)
 
-    def _heard_s(self, barrier: Op) -> float:
-        """How long processes take to hear of each other at a barrier; threads of one do not.
+    def _barrier_s(self, barrier: Op) -> float:
+        """Seconds in which a barrier's messages reach other machines; 0 among threads of a process.
 
         Receives are posted when the step begins, so a barrier takes one journey. At the end of a
-        step they also tell the loss, whether files were broken, and whether to stop: gloo sends
-        these only when it has heard that they are awaited, two journeys each.
+        step processes also exchange the loss, whether files were broken, and whether to stop: gloo
+        sends these only when it has heard that they are awaited, two journeys each.
         """
         link = self.timer.machine.network
         journeys = 7 if barrier.barrier == "end" else 1
@@ -296,7 +252,7 @@ class TaskList:
             if op.kind == OpKind.UPLOAD and device == 0:
                 seconds += self.timer.calibration.seconds(REST, self.plan.batch_size)
             if self.timer.machine.network is not None:
-                self._apart(step, op, seconds, after)
+                self._op_over_network(step, op, seconds, after)
                 return
             # All virtual GPUs of this machine compute on the same cores.
             self._add(step, op, op.queue, seconds, after, CORES)
@@ -307,7 +263,7 @@ class TaskList:
             seconds, links = path.seconds, path.holds
             after = (*after, *crop)
             if step >= 2 and op.queue != "compute":
-                # Two input buffers: this one is free when the step before the last has ended.
+                # Two input buffers: this step's is free when the step before the last has ended.
                 last = self.plan.devices[device].ops[-1].id
                 after = (*after, self.of_step[step - 2][last])
         elif op.kind in (OpKind.POST, OpKind.WAIT):
@@ -322,16 +278,15 @@ class TaskList:
         elif size:
             seconds = size / machine.device.memory_bytes_per_s.value
         # Transfers cross a link in the order in which they are issued, whichever is ready first: so
-        # nothing that is faster ever lets another one in before what more depends on.
+        # a faster op never lets another transfer in before a transfer that more ops depend on.
         after = (*after, *[self._crossed[link] for link in links if link in self._crossed])
         index = self._add(step, op, op.queue, seconds, after)
         self._crossed |= dict.fromkeys(links, index)
 
-    def _apart(self, step: int, op: Op, seconds: float, after: tuple[int, ...]) -> None:
-        """An op of a device that is a machine of this kind, others being beyond a network.
+    def _op_over_network(self, step: int, op: Op, seconds: float, after: tuple[int, ...]) -> None:
+        """An op of a device that is a machine of this kind, with the others beyond a network.
 
-        What is posted is copied, and crosses while both go on; whoever waits for it copies it once
-        more.
+        A post copies its values, which cross while both machines go on; the wait copies them again.
         """
         link = self.timer.machine.network
         assert link is not None
@@ -342,9 +297,9 @@ class TaskList:
             copied = self._measured_s(self._waits[op.exchange])
             done = self._add(step, op, "compute", copied, after, cores)
             rate = link.bytes_per_s.value * link.efficiency.value
-            way = {"wire": exchange.size_bytes / rate, "hop": link.latency_s.value}
-            for queue, taken_s in way.items():
-                message = Beside(
+            stages = {"wire": exchange.size_bytes / rate, "hop": link.latency_s.value}
+            for queue, taken_s in stages.items():
+                message = Auxiliary(
                     id=f"{exchange.name}.{queue}",
                     device=f"{exchange.source}>{exchange.target}",
                     activity="exchange",
@@ -358,7 +313,7 @@ class TaskList:
 
     @property
     def _collective_queue(self) -> str:
-        """In the overlap schedule the network, where one follows the other."""
+        """In the overlap schedule the network, where collectives follow each other."""
         return "compute" if self.plan.spec.schedule == "serial" else "network"
 
     def _all_reduce_s(self, part: Part, devices: int) -> float:

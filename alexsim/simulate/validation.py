@@ -1,7 +1,7 @@
-"""Predictions of published figures, beside the figures, and what was learnt from them.
+"""Predictions of published figures, beside the figures, and fits to them.
 
 Fits leave out every GTX 580 row and all rows of several GPUs, and a figure counts the less the
-lower its trust; what was fitted is in ``alexsim_profiles/measurements/correction.json``.
+lower its trust; the fit in use is ``alexsim_profiles/measurements/correction.json``.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from alexsim.machine.device import load_device
 from alexsim.machine.machine import Machine, load_link, load_machine
 from alexsim.network import counts
 from alexsim.plan.choices import Partition
-from alexsim.plan.records import OpKind
+from alexsim.plan.plan import OpKind
 from alexsim.plan.spec import PlanSpec
 from alexsim.simulate.costs.correction import UNFITTED, Correction
+from alexsim.simulate.costs.cost import Cost, Work
 from alexsim.simulate.costs.libraries import load_library
-from alexsim.simulate.costs.records import Cost, Work
-from alexsim.simulate.records import ILSVRC_EPOCHS, ILSVRC_IMAGES, NINE_IN_TEN
 from alexsim.simulate.rows import Case, Excluded, Row, case_of, read_rows
+from alexsim.simulate.simulation import ILSVRC_EPOCHS, ILSVRC_IMAGES, NINE_IN_TEN
 from alexsim.simulate.simulator import simulate_network
-from alexsim.simulate.tasks import DataPath, Timer
+from alexsim.simulate.timer import DataPath, Timer
 
 _NOISE = {"A": 0.07, "B": 0.10, "C": 0.25, "": 0.25}
 """Relative scatter expected of figures by trust: the same code on the same card varies so much."""
@@ -33,7 +33,7 @@ _NOISE = {"A": 0.07, "B": 0.10, "C": 0.25, "": 0.25}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """A row, what was predicted for it in its own unit, and the bounds for nine in ten."""
+    """A row, its prediction in the row's unit, and the bounds for nine in ten."""
 
     case: Case
     value: float
@@ -57,20 +57,20 @@ class Prediction:
 
 def cases(rows: Iterable[Row]) -> tuple[tuple[Case, ...], tuple[Excluded, ...]]:
     """Rows that can be predicted, and those that cannot."""
-    found: list[Case | Excluded] = []
+    judged: list[Case | Excluded] = []
     for row in rows:
         case = case_of(row)
         if isinstance(case, Case) and not _works(case):
             case = Excluded(row=row, why=f"nothing to do in the pass {row.passes}")
-        found.append(case)
+        judged.append(case)
     return (
-        tuple(case for case in found if isinstance(case, Case)),
-        tuple(case for case in found if isinstance(case, Excluded)),
+        tuple(case for case in judged if isinstance(case, Case)),
+        tuple(case for case in judged if isinstance(case, Excluded)),
     )
 
 
 def may_fit(case: Case) -> bool:
-    """Whether a row may teach anything: one GPU, a measured value, and never a GTX 580."""
+    """Whether a fit may use a row: one GPU, a measured value, and never a GTX 580."""
     row = case.row
     return row.n_gpus == 1 and row.value is not None and "GTX 580" not in row.gpu
 
@@ -107,11 +107,13 @@ _device = cache(load_device)
 
 @cache
 def pieces(case: Case, library: str = "") -> tuple[tuple[Cost, ...], ...]:
-    """Pieces of the time of a one-GPU row's pass, and the ways in which each can be done."""
+    """Pieces of the time of a one-GPU row's pass, each by all algorithms that can do it."""
     model = load_library(library or case.library, case.family)
     device = _device(case.device)
     return tuple(
-        ways for work in _works(case) for ways in model.pieces(device, work, case.precision)
+        candidates
+        for work in _works(case)
+        for candidates in model.pieces(device, work, case.precision)
     )
 
 
@@ -144,10 +146,10 @@ def _in_unit(row: Row, batch_size: int, seconds: float) -> float:
 
 
 def fit_to(chosen: Sequence[Case], *, fitted_to: str) -> Correction:
-    """Corrections from the rows among ``chosen`` that may teach.
+    """Corrections from the rows among ``chosen`` that a fit may use.
 
     Raises:
-        AlexsimError: none of them may.
+        AlexsimError: there is none.
     """
     from alexsim.simulate.fit import Observation, fit, nine_in_ten
 
@@ -171,21 +173,21 @@ def fit_to(chosen: Sequence[Case], *, fitted_to: str) -> Correction:
         raise AlexsimError(
             f"nothing to fit to ({fitted_to}): no row of one GPU with a value, GTX 580 left out"
         )
-    found = fit(observations, fitted_to=fitted_to)
+    correction = fit(observations, fitted_to=fitted_to)
     misses = [
-        math.log(_on_one(case, UNFITTED, "roofline")[0] / measured_s(case))
+        math.log(_on_one_gpu(case, UNFITTED, "roofline")[0] / measured_s(case))
         for case in chosen
         if may_fit(case)
     ]
-    return replace(found, roofline_noise=nine_in_ten(misses))
+    return replace(correction, roofline_noise=nine_in_ten(misses))
 
 
 def predict(case: Case, correction: Correction, *, library: str = "") -> Prediction:
-    """One row, by its own library's cost model or by another's."""
+    """Predict a row, by its library's cost model or by that of ``library``."""
     if case.row.n_gpus == 1:
-        seconds, spread = _on_one(case, correction, library)
+        seconds, spread = _on_one_gpu(case, correction, library)
     else:
-        seconds, spread = _on_many(case, correction, library)
+        seconds, spread = _on_several_gpus(case, correction, library)
     bounds = (
         _in_unit(case.row, case.batch_size, seconds * math.exp(-NINE_IN_TEN * spread)),
         _in_unit(case.row, case.batch_size, seconds * math.exp(NINE_IN_TEN * spread)),
@@ -198,18 +200,18 @@ def predict(case: Case, correction: Correction, *, library: str = "") -> Predict
     )
 
 
-def _on_one(case: Case, correction: Correction, library: str) -> tuple[float, float]:
+def _on_one_gpu(case: Case, correction: Correction, library: str) -> tuple[float, float]:
     shares: dict[str, float] = defaultdict(float)
     total = 0.0
-    for ways in pieces(case, library):
-        seconds, traits = min((correction.time(cost), cost.traits) for cost in ways)
+    for candidates in pieces(case, library):
+        seconds, traits = min((correction.time(cost), cost.traits) for cost in candidates)
         total += seconds
         for trait in traits:
             shares[trait] += seconds
     return total, correction.spread({trait: share / total for trait, share in shares.items()})
 
 
-def _on_many(case: Case, correction: Correction, library: str) -> tuple[float, float]:
+def _on_several_gpus(case: Case, correction: Correction, library: str) -> tuple[float, float]:
     row = case.row
     partition: Partition = "replicas"
     if case.device.startswith("gtx580"):
@@ -219,7 +221,7 @@ def _on_many(case: Case, correction: Correction, library: str) -> tuple[float, f
     if case.passes == "fwd":
         # Every device does its share, and none waits for another.
         alone = replace(case, batch_size=case.batch_size // row.n_gpus, row=replace(row, n_gpus=1))
-        return _on_one(alone, correction, library)
+        return _on_one_gpu(alone, correction, library)
     timer = Timer(
         machine=machine_of(case),
         library=load_library(library or case.library, case.family),
@@ -239,16 +241,16 @@ def _on_many(case: Case, correction: Correction, library: str) -> tuple[float, f
 
 
 def machine_of(case: Case) -> Machine:
-    """The machine that a row of several GPUs ran on, from what it says of its links."""
+    """The machine that a row of several GPUs ran on, by its device and its links."""
     text = case.row.interconnect.lower()
-    known = {
+    machines = {
         "gtx580": "gtx580x2",
         "k20": "k20x8",
         "k80": "k80x16",
         "p100": "dgx-1",
         "a100": "dgx-a100",
     }
-    name = known.get(case.device, case.device)
+    name = machines.get(case.device, case.device)
     machine = load_machine(name)
     if "nvlink pairs" in text:
         # Pairs are bridged; between them everything crosses PCIe.

@@ -16,13 +16,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from alexsim.data.statistics import Statistics
-from alexsim.documents import load, read
 from alexsim.errors import RunError
 from alexsim.files import drop_unfinished, unfinished, write_whole
 from alexsim.profile.nvml import Sample
 from alexsim.strict_json import json_text, json_value
 from alexsim.train.files import CHECKPOINTS, CONFIG, METRICS, STATISTICS, TELEMETRY
-from alexsim.train.records import (
+from alexsim.train.settings import (
     SCHEMA,
     HeldOutLine,
     MetricsLine,
@@ -30,6 +29,7 @@ from alexsim.train.records import (
     StepLine,
     ValidationLine,
 )
+from alexsim.typed import load, read
 
 
 class RunDirectory:

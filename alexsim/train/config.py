@@ -18,7 +18,7 @@ from alexsim.execute.world import launch
 from alexsim.plan.spec import PlanChoices
 from alexsim.train.checkpoint import RunDirectory
 from alexsim.train.files import CONFIG
-from alexsim.train.records import RunConfig, TrainSettings, Watcher
+from alexsim.train.settings import RunConfig, TrainSettings, Watcher
 
 _MAY_CHANGE = {
     "steps", "threads", "workers", "checkpoint_every", "data", "init_from", "budget_bytes",

@@ -15,10 +15,10 @@ from alexsim.execute.stored import stored_parameters
 from alexsim.execute.world import Connected, World
 from alexsim.network.update_rules import is_state
 from alexsim.plan.fit import fit
+from alexsim.plan.plan import Plan
 from alexsim.plan.planner import plan
-from alexsim.plan.records import Plan
 from alexsim.recipe.recipe import Stage
-from alexsim.train.records import TrainSettings
+from alexsim.train.settings import TrainSettings
 
 
 def stage_plan(settings: TrainSettings, stage: Stage) -> Plan:

@@ -11,7 +11,7 @@ import torch
 from alexsim.data.loader import Batch, Loader
 from alexsim.data.statistics import Statistics
 from alexsim.execute.world import World
-from alexsim.network.network import square_side
+from alexsim.network.part import square_side
 
 
 class Feed:

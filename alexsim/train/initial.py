@@ -10,7 +10,7 @@ from alexsim.errors import RunError
 from alexsim.network.editions import load_network
 from alexsim.network.network import Network
 from alexsim.network.update_rules import is_state
-from alexsim.train.records import TrainSettings
+from alexsim.train.settings import TrainSettings
 from alexsim.train.weights import Weights, state_shapes
 
 

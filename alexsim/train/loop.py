@@ -25,12 +25,12 @@ from alexsim.train.engine import Engine, refuse_what_does_not_fit
 from alexsim.train.feed import Feed, shared_statistics
 from alexsim.train.initial import initialised
 from alexsim.train.progress import Progress
-from alexsim.train.records import (
+from alexsim.train.run import Run
+from alexsim.train.settings import (
     TrainResult,
     TrainSettings,
     Watcher,
 )
-from alexsim.train.run import Run
 from alexsim.train.weights import Weights, load_weights
 
 

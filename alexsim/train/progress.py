@@ -10,7 +10,7 @@ import torch
 from alexsim.execute.context import Hyperparameters
 from alexsim.network.update_rules import UPDATES, Optimizer
 from alexsim.recipe.recipe import Recipe, Stage, reductions
-from alexsim.train.records import LayerSize
+from alexsim.train.settings import LayerSize
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,14 +15,14 @@ from alexsim.data.loader import Batch, Loader
 from alexsim.errors import RunError, TrainingError
 from alexsim.execute.context import Hyperparameters, StepContext
 from alexsim.execute.plan_executor import PlanExecutor
-from alexsim.plan.records import Plan
+from alexsim.plan.plan import Plan
 from alexsim.profile.nvml import Sample, Sampler
 from alexsim.trace import Trace
 from alexsim.train.checkpoint import RunDirectory
 from alexsim.train.engine import Engine
 from alexsim.train.feed import Feed
 from alexsim.train.progress import Progress, sizes_of
-from alexsim.train.records import (
+from alexsim.train.settings import (
     Evaluation,
     HeldOutLine,
     LayerSize,

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from alexsim.profile.breakdown import layers_of, rounds_of, transfers_s
 from alexsim.profile.profiler import ceilings
-from alexsim.profile.records import StepProfile, spread
-from alexsim.simulate.records import Simulation
-from alexsim.train.records import TrainResult
+from alexsim.profile.step_profile import StepProfile, spread
+from alexsim.simulate.simulation import Simulation
+from alexsim.train.settings import TrainResult
 
 
 def rounds_in(path: Path) -> int:

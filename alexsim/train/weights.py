@@ -15,13 +15,14 @@ from safetensors.torch import save_file
 
 from alexsim.data.augmentation import Normalisation
 from alexsim.data.statistics import Floats
-from alexsim.documents import Named, parse, read
 from alexsim.errors import RunError
 from alexsim.files import unfinished
 from alexsim.network.editions import load_network
-from alexsim.network.network import Network, letter
+from alexsim.network.network import Network
+from alexsim.network.part import letter
 from alexsim.network.update_rules import is_state
 from alexsim.train.checkpoint import RunDirectory
+from alexsim.typed import Named, parse, read
 
 _FORMAT = "alexsim-weights-1"
 _MEAN = "mean_image"

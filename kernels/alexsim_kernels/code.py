@@ -1,4 +1,4 @@
-"""What a kernel compiled to; imports nothing, so that whoever only reads it starts fast."""
+"""What a kernel compiled to; imports nothing, so that its readers start fast."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelCode:
-    """One kernel as one op launches it, compiled for one architecture.
+    """A kernel as an op launches it, compiled for one architecture.
 
     ``spills``: instructions that move a thread's values to and from memory; ``products``: its
-    matrix instruction (``HGMMA``, ``HMMA``), ``FFMA`` without one, empty without products.
+    matrix instruction (``HGMMA``, ``HMMA``), ``FFMA``; empty without products.
     """
 
     op: str

@@ -1,4 +1,4 @@
-"""What every kernel shares: precisions, tile shapes, checks of the tensors that come in.
+"""What all kernels share: precisions, tile shapes, checks of their tensors.
 
 Images are ``[N, C, H, W]`` tensors whose channels lie next to each other in memory (channels-last,
 "NHWC"): a window's channels are then one run of bytes, which loads in 16-byte pieces and feeds a
@@ -25,17 +25,21 @@ PRECISIONS: dict[Precision, str] = {
     "bf16": "bf16",
     "fp16": "fp16",
 }
-"""What a product of float32 values keeps, and Triton's word for it.
+"""What a product of float32 values keeps, and Triton's name of it.
 
 ``fp32``: IEEE float32 on the ordinary lanes. ``fp32x3``: three TF32 products per product, float32's
-accuracy on tensor cores. ``tf32``: one. ``bf16``, ``fp16``: operands are rounded to 16 bits when
-they are loaded (or lie so in memory already). Sums are float32 always.
+accuracy on tensor cores. ``tf32``: one product. ``bf16``, ``fp16``: operands are rounded to 16
+bits when they are loaded (or lie so in memory already). Sums are float32 always.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """How a kernel is cut up: its tile, its warps, and the depth of its software pipeline."""
+    """How a product is cut up: its tile, its warps, and the depth of its software pipeline.
+
+    ``block_m`` rows and ``block_n`` columns of the result, ``block_k`` values of each sum at a
+    time; the kernels' constants say what they are. Stored measurements have these names.
+    """
 
     block_m: int
     block_n: int
@@ -55,13 +59,21 @@ def dot(a, b, acc, PRECISION: tl.constexpr):
         return tl.dot(a, b, acc, input_precision=PRECISION)
 
 
+@triton.jit
+def unravel(index, rows, columns, channels=1):
+    """Image, row and column of a position among those of all images; ``channels`` lie at each."""
+    column = (index // channels) % columns
+    row = (index // (channels * columns)) % rows
+    return index // (channels * columns * rows), row, column
+
+
 def interpreted() -> bool:
     """Whether kernels run in Triton's interpreter, on the CPU."""
     return bool(knobs.runtime.interpret)
 
 
-def word(precision: Precision) -> str:
-    """Triton's word for a precision.
+def triton_name(precision: Precision) -> str:
+    """Triton's name of a precision.
 
     Raises:
         ValueError: there is no such precision.
@@ -71,11 +83,11 @@ def word(precision: Precision) -> str:
     return PRECISIONS[precision]
 
 
-def images(name: str, x: Tensor) -> tuple[int, int, int]:
+def image_strides(name: str, x: Tensor) -> tuple[int, int, int]:
     """Strides of image, row and pixel of a channels-last tensor, in elements.
 
     Raises:
-        ValueError: it is no ``[N, C, H, W]`` tensor whose channels are contiguous, or too large
+        ValueError: ``x`` is no ``[N, C, H, W]`` tensor whose channels are contiguous, or too large
             for offsets of 32 bits.
     """
     if x.ndim != 4:
@@ -87,7 +99,7 @@ def images(name: str, x: Tensor) -> tuple[int, int, int]:
 
 
 def offsets_fit(name: str, x: Tensor) -> None:
-    """Check that 31 bits reach every element.
+    """Check that offsets of 31 bits reach every element.
 
     Raises:
         ValueError: they do not.
@@ -97,7 +109,7 @@ def offsets_fit(name: str, x: Tensor) -> None:
         raise ValueError(f"{name} spans {span:,} elements; the kernels' offsets have 31 bits")
 
 
-def filters(name: str, weight: Tensor) -> None:
+def check_filters(name: str, weight: Tensor) -> None:
     """Check that a filter bank ``[K, C, R, S]`` lies as ``[K, R, S, C]``.
 
     Raises:
@@ -116,5 +128,5 @@ def power_of_two(least: int, value: int, most: int) -> int:
 
 
 def block_of(count: int, most: int = 1024) -> int:
-    """Elements of one program of an elementwise kernel; as many as there are when interpreted."""
+    """Elements of one program of an elementwise kernel; all elements when interpreted."""
     return power_of_two(128, count, 1 << 20 if interpreted() else most)

@@ -4,8 +4,8 @@
 
 Kernels go through their real launch path, on tensors without memory, with a driver that compiles
 for a card that is not there and launches nothing. Registers, stack and instructions are read from
-the machine code by the tools that Triton brings. Must run in a process of its own: interpreted
-kernels and compiled ones do not mix.
+the machine code by the tools that Triton brings. Must run in a separate process: interpreted and
+compiled kernels do not mix.
 """
 
 from __future__ import annotations
@@ -77,8 +77,7 @@ class CompilingDriver(DriverBase):  # type: ignore[misc]
     def launcher_cls(self, src: object, metadata: object) -> Callable[..., None]:
         names = src.fn.arg_names  # type: ignore[attr-defined]
         constants = {names[path[0]]: value for path, value in src.constants.items()}  # type: ignore[attr-defined]
-        sides = [constants.get(name) for name in ("BLOCK_M", "BLOCK_N", "BLOCK_K")]
-        block = "x".join(str(side) for side in sides if side)
+        block = "x".join(str(constants[name]) for name in names if name.startswith("BLOCK_"))
         self.launched.append((metadata.num_warps, metadata.num_stages, block))  # type: ignore[attr-defined]
         return lambda *_, **__: None
 
@@ -96,7 +95,7 @@ def _tool(name: str) -> str:
 def _read(code: bytes) -> tuple[int, int, str]:
     """Registers, local-memory instructions and the kind of products of machine code.
 
-    Disassembling takes longer than compiling does with Triton's cache: so it is kept beside it.
+    Disassembling takes longer than compiling does with Triton's cache: so its result is kept.
     """
     kept = Path(knobs.cache.dir) / "alexsim" / f"{hashlib.sha256(code).hexdigest()}.json"
     try:
@@ -123,9 +122,12 @@ def _disassembled(code: bytes) -> tuple[int, int, str]:
             for option in ("-res-usage", "-sass")
         )
     registers = re.search(r"REG:(\d+)", usage)
-    words = re.findall(r"\b(HGMMA|HMMA|FFMA|LDL|STL)\b", text)
-    products = next((word for word in ("HGMMA", "HMMA", "FFMA") if word in words), "")
-    return int(registers[1]) if registers else 0, sum(w in ("LDL", "STL") for w in words), products
+    mnemonics = re.findall(r"\b(HGMMA|HMMA|FFMA|LDL|STL)\b", text)
+    products = next(
+        (mnemonic for mnemonic in ("HGMMA", "HMMA", "FFMA") if mnemonic in mnemonics), ""
+    )
+    spills = sum(mnemonic in ("LDL", "STL") for mnemonic in mnemonics)
+    return int(registers[1]) if registers else 0, spills, products
 
 
 Case = tuple[str, str, Callable[[], object]]
@@ -152,13 +154,13 @@ def cases(precisions: tuple[Precision, ...]) -> Iterator[Case]:
 
 
 def _images(channels: int, extent: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    made = torch.empty(128, extent, extent, channels, device="meta", dtype=dtype)
-    return made.permute(0, 3, 1, 2)
+    images = torch.empty(128, extent, extent, channels, device="meta", dtype=dtype)
+    return images.permute(0, 3, 1, 2)
 
 
 def _filters(filters: int, channels: int, taps: int, dtype: torch.dtype) -> torch.Tensor:
-    made = torch.empty(filters, taps, taps, channels, device="meta", dtype=dtype)
-    return made.permute(0, 3, 1, 2)
+    bank = torch.empty(filters, taps, taps, channels, device="meta", dtype=dtype)
+    return bank.permute(0, 3, 1, 2)
 
 
 def _dtype(precision: Precision) -> torch.dtype:
@@ -199,7 +201,7 @@ def _linear(name: str, inputs: int, units: int, precision: Precision) -> Iterato
         for shape in ((128, inputs), (128, units), (units, inputs))
     )
     bias, constants = torch.empty(units, device="meta"), torch.empty(3, device="meta")
-    speed, own = weight.float(), weight.float()
+    momentum, weights = weight.float(), weight.float()
     options: dict[str, Any] = {"precision": precision}
     masked = options | {"relu_output": y}
     yield (
@@ -211,34 +213,36 @@ def _linear(name: str, inputs: int, units: int, precision: Precision) -> Iterato
     yield (
         f"{name} grad_weight",
         precision,
-        partial(linear.grad_weight, x, y, speed, bias, momentum_of=(own, constants), **masked),
+        partial(
+            linear.grad_weight, x, y, momentum, bias, momentum_of=(weights, constants), **masked
+        ),
     )
 
 
 def _others() -> Iterator[Case]:
-    big, small = _images(48, 55), _images(48, 27)
+    x, y = _images(48, 55), _images(48, 27)
     window: dict[str, Any] = {"size": 3, "stride": 2}
     launches: list[tuple[str, Callable[[], object]]] = [
-        ("pool1 forward", partial(pool.forward, big, small, **window))
+        ("pool1 forward", partial(pool.forward, x, y, **window))
     ]
     for ties in ("all", "first"):
-        backward = partial(pool.backward, big, small, small, big, ties=ties, **window)
+        backward = partial(pool.backward, x, y, y, x, ties=ties, **window)
         launches.append((f"pool1 backward, {ties}", backward))
-    near: dict[str, Any] = {"size": 5, "alpha": 2e-5, "beta": 0.75}
-    values = near | {"k": 2.0}
-    for d, word in ((big, "kept"), (None, "anew")):
+    power: dict[str, Any] = {"size": 5, "alpha": 2e-5, "beta": 0.75}
+    norms = power | {"k": 2.0}
+    for d, denominators in ((x, "kept"), (None, "anew")):
         launches += [
             (
-                f"norm1 forward, {word}",
-                partial(norm.across_channels_forward, big, big, d, **values),
+                f"norm1 forward, {denominators}",
+                partial(norm.across_channels_forward, x, x, d, **norms),
             ),
             (
-                f"norm1 backward, {word}",
-                partial(norm.across_channels_backward, big, d, big, big, **values),
+                f"norm1 backward, {denominators}",
+                partial(norm.across_channels_backward, x, d, x, x, **norms),
             ),
         ]
-    bits = norm_pool.winners_like(small, 3)
-    pooled: dict[str, Any] = {"window": 3, "stride": 2}
+    bits = norm_pool.winners_like(y, 3)
+    pooling: dict[str, Any] = {"window": 3, "stride": 2}
     rows, column = torch.empty(128, 1000, device="meta"), torch.empty(128, device="meta")
     labels = torch.empty(128, device="meta", dtype=torch.int64)
     weight, constants = torch.empty(2048, 4096, device="meta"), torch.empty(3, device="meta")
@@ -246,14 +250,14 @@ def _others() -> Iterator[Case]:
     launches += [
         (
             "norm1+pool1 forward",
-            partial(norm_pool.forward, big, small, bits, ties="all", **values, **pooled),
+            partial(norm_pool.forward, x, y, bits, ties="all", **norms, **pooling),
         ),
         (
             "norm1+pool1 backward",
-            partial(norm_pool.backward, big, bits, small, big, **values, **pooled),
+            partial(norm_pool.backward, x, bits, y, x, **norms, **pooling),
         ),
-        ("spatial norm forward", partial(norm.over_pixels_forward, big, big, big, **values)),
-        ("spatial norm backward", partial(norm.over_pixels_backward, big, big, big, big, **near)),
+        ("spatial norm forward", partial(norm.over_pixels_forward, x, x, x, **norms)),
+        ("spatial norm backward", partial(norm.over_pixels_backward, x, x, x, x, **power)),
         ("softmax", partial(loss.softmax, rows, rows)),
         ("cross-entropy", partial(loss.cross_entropy, rows, labels, column, column, column)),
         ("softmax backward", partial(loss.backward, rows, labels, rows)),
@@ -275,8 +279,8 @@ def compile_all(
     """
     driver = CompilingDriver(arch)
     triton.runtime.driver.set_active(driver)
-    every = list(cases(precisions))
-    for done, (op, precision, launch) in enumerate(every, start=1):
+    all_cases = list(cases(precisions))
+    for done, (op, precision, launch) in enumerate(all_cases, start=1):
         driver.loaded.clear()
         driver.launched.clear()
         launch()
@@ -297,7 +301,7 @@ def compile_all(
                 spills=spills,
                 products=products,
             )
-            yield record, done, len(every)
+            yield record, done, len(all_cases)
 
 
 def main() -> None:
@@ -306,13 +310,13 @@ def main() -> None:
     parser.add_argument("--arch", type=int, choices=ARCHITECTURES, required=True)
     parser.add_argument("--precision", choices=list(PRECISIONS), action="append")
     parser.add_argument("--no-spills", action="store_true", help="fail if a kernel spills")
-    given = parser.parse_args()
-    precisions = tuple(given.precision or PRECISIONS)
-    for record, done, every in compile_all(given.arch, precisions):
-        line = json.dumps(asdict(record) | {"done": done, "all": every}, allow_nan=False)
+    arguments = parser.parse_args()
+    precisions = tuple(arguments.precision or PRECISIONS)
+    for record, done, count in compile_all(arguments.arch, precisions):
+        line = json.dumps(asdict(record) | {"done": done, "all": count}, allow_nan=False)
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
-        if given.no_spills and record.spills:
+        if arguments.no_spills and record.spills:
             sys.exit(f"{record.op} spills with Triton {triton.__version__}")
 
 

@@ -11,6 +11,11 @@ windows is never written: its rows are gathered while the product runs.
 
 With up to 4 channels taps and channels are one flat index (a window's row of ``S * C`` values is
 one run in memory), so that the three colours of conv1 do not pad every tap to 16.
+
+In the kernels ``x_image``, ``x_row`` and ``x_pixel`` are strides of ``x``, in elements; ``p`` and
+``q`` are an output pixel's row and column, ``r`` and ``s`` a tap's. ``BLOCK_DEPTH`` counts what
+one turn of the loop adds to a sum: channels of a tap forward, filters at a tap in the input
+gradient.
 """
 
 from __future__ import annotations
@@ -24,11 +29,12 @@ from alexsim_kernels.common import (
     Precision,
     Tensor,
     block_of,
+    check_filters,
     dot,
-    filters,
-    images,
+    image_strides,
     interpreted,
-    word,
+    triton_name,
+    unravel,
 )
 from alexsim_kernels.tuning import Key, choose
 
@@ -42,109 +48,108 @@ FLAT_CHANNELS = 4
 
 @triton.jit
 def _forward(
-    x, w, bias, y,
-    rows, height, width, out_height, out_width,
+    x, weight, bias, y,
+    pixels, height, width, out_height, out_width,
     x_image, x_row, x_pixel, y_image, y_row, y_pixel,
     CHANNELS: tl.constexpr, FILTERS: tl.constexpr, R: tl.constexpr, S: tl.constexpr,
     STRIDE: tl.constexpr, TOP: tl.constexpr, LEFT: tl.constexpr,
     FLAT: tl.constexpr, RELU: tl.constexpr, HAS_BIAS: tl.constexpr, PRECISION: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    BLOCK_PIXELS: tl.constexpr, BLOCK_FILTERS: tl.constexpr, BLOCK_DEPTH: tl.constexpr,
 ):  # fmt: skip
-    column_tiles: tl.constexpr = (FILTERS + BLOCK_N - 1) // BLOCK_N
+    filter_tiles: tl.constexpr = (FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
     tile = tl.program_id(0)
     group = tl.program_id(1)
-    m = (tile // column_tiles) * BLOCK_M + tl.arange(0, BLOCK_M)
-    k = (tile % column_tiles) * BLOCK_N + tl.arange(0, BLOCK_N)
-    inside = m < rows
-    q = m % out_width
-    p = (m // out_width) % out_height
-    n = m // (out_width * out_height)
+    pixel = (tile // filter_tiles) * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
+    filter_ = (tile % filter_tiles) * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
+    inside = pixel < pixels
+    image, p, q = unravel(pixel, out_height, out_width)
     top, left = p * STRIDE - TOP, q * STRIDE - LEFT
-    here = x + n * x_image + top * x_row + left * x_pixel + group * CHANNELS
-    bank = w + (group * FILTERS + k) * (R * S * CHANNELS)
-    depth = tl.arange(0, BLOCK_K)
-    acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
+    window = x + image * x_image + top * x_row + left * x_pixel + group * CHANNELS
+    bank = weight + (group * FILTERS + filter_) * (R * S * CHANNELS)
+    depth = tl.arange(0, BLOCK_DEPTH)
+    acc = tl.zeros((BLOCK_PIXELS, BLOCK_FILTERS), dtype=tl.float32)
     if FLAT:
-        for start in range(0, R * S * CHANNELS, BLOCK_K):
+        for start in range(0, R * S * CHANNELS, BLOCK_DEPTH):
             flat = start + depth
             r, along = flat // (S * CHANNELS), flat % (S * CHANNELS)
             row, column = top[:, None] + r[None, :], left[:, None] + (along // CHANNELS)[None, :]
-            ok = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-            ok = ok & inside[:, None] & (flat < R * S * CHANNELS)[None, :]
-            a = tl.load(here[:, None] + (r * x_row + along)[None, :], mask=ok, other=0.0)
-            known = (flat < R * S * CHANNELS)[:, None] & (k < FILTERS)[None, :]
-            b = tl.load(bank[None, :] + flat[:, None], mask=known, other=0.0)
-            acc = dot(a, b, acc, PRECISION)
+            on_image = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+            on_image = on_image & inside[:, None] & (flat < R * S * CHANNELS)[None, :]
+            tap_at = window[:, None] + (r * x_row + along)[None, :]
+            values = tl.load(tap_at, mask=on_image, other=0.0)
+            valid = (flat < R * S * CHANNELS)[:, None] & (filter_ < FILTERS)[None, :]
+            weights = tl.load(bank[None, :] + flat[:, None], mask=valid, other=0.0)
+            acc = dot(values, weights, acc, PRECISION)
     else:
-        pieces: tl.constexpr = (CHANNELS + BLOCK_K - 1) // BLOCK_K
+        pieces: tl.constexpr = (CHANNELS + BLOCK_DEPTH - 1) // BLOCK_DEPTH
         for step in range(R * S * pieces):
             tap = step // pieces
-            c = (step % pieces) * BLOCK_K + depth
+            channel = (step % pieces) * BLOCK_DEPTH + depth
             row, column = top + tap // S, left + tap % S
-            ok = inside & (row >= 0) & (row < height) & (column >= 0) & (column < width)
-            run = here + (tap // S) * x_row + (tap % S) * x_pixel
-            a = tl.load(run[:, None] + c[None, :], mask=ok[:, None] & (c < CHANNELS)[None, :],
-                        other=0.0)  # fmt: skip
-            known = (c < CHANNELS)[:, None] & (k < FILTERS)[None, :]
-            b = tl.load(bank[None, :] + (tap * CHANNELS + c)[:, None], mask=known, other=0.0)
-            acc = dot(a, b, acc, PRECISION)
+            on_image = inside & (row >= 0) & (row < height) & (column >= 0) & (column < width)
+            tap_at = window + (tap // S) * x_row + (tap % S) * x_pixel
+            valid = on_image[:, None] & (channel < CHANNELS)[None, :]
+            values = tl.load(tap_at[:, None] + channel[None, :], mask=valid, other=0.0)
+            valid = (channel < CHANNELS)[:, None] & (filter_ < FILTERS)[None, :]
+            offset = (tap * CHANNELS + channel)[:, None]
+            weights = tl.load(bank[None, :] + offset, mask=valid, other=0.0)
+            acc = dot(values, weights, acc, PRECISION)
     if HAS_BIAS:
-        acc += tl.load(bias + group * FILTERS + k, mask=k < FILTERS, other=0.0)[None, :]
+        acc += tl.load(bias + group * FILTERS + filter_, mask=filter_ < FILTERS, other=0.0)[None, :]
     if RELU:
         acc = tl.where(acc < 0, 0.0, acc)  # NaN stays NaN
-    there = y + n * y_image + p * y_row + q * y_pixel + group * FILTERS
-    tl.store(there[:, None] + k[None, :], acc, mask=inside[:, None] & (k < FILTERS)[None, :])
+    target = y + image * y_image + p * y_row + q * y_pixel + group * FILTERS
+    valid = inside[:, None] & (filter_ < FILTERS)[None, :]
+    tl.store(target[:, None] + filter_[None, :], acc, mask=valid)
 
 
 @triton.jit
 def _grad_input(
-    dy, w, out, dx,
-    rows, height, width, out_height, out_width,
+    dy, weight, out, dx,
+    pixels, height, width, out_height, out_width,
     dy_image, dy_row, dy_pixel, out_image, out_row, out_pixel, dx_image, dx_row, dx_pixel,
     CHANNELS: tl.constexpr, FILTERS: tl.constexpr, R: tl.constexpr, S: tl.constexpr,
     STRIDE: tl.constexpr, TOP: tl.constexpr, LEFT: tl.constexpr,
     MASKED: tl.constexpr, ADD: tl.constexpr, PRECISION: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    BLOCK_PIXELS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr, BLOCK_DEPTH: tl.constexpr,
 ):  # fmt: skip
-    column_tiles: tl.constexpr = (CHANNELS + BLOCK_N - 1) // BLOCK_N
-    pieces: tl.constexpr = (FILTERS + BLOCK_K - 1) // BLOCK_K
+    channel_tiles: tl.constexpr = (CHANNELS + BLOCK_CHANNELS - 1) // BLOCK_CHANNELS
+    pieces: tl.constexpr = (FILTERS + BLOCK_DEPTH - 1) // BLOCK_DEPTH
     tile = tl.program_id(0)
     group = tl.program_id(1)
-    m = (tile // column_tiles) * BLOCK_M + tl.arange(0, BLOCK_M)
-    c = (tile % column_tiles) * BLOCK_N + tl.arange(0, BLOCK_N)
-    inside = m < rows
-    column = m % width
-    row = (m // width) % height
-    n = m // (width * height)
-    depth = tl.arange(0, BLOCK_K)
-    acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
+    pixel = (tile // channel_tiles) * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
+    channel = (tile % channel_tiles) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
+    inside = pixel < pixels
+    image, row, column = unravel(pixel, height, width)
+    depth = tl.arange(0, BLOCK_DEPTH)
+    acc = tl.zeros((BLOCK_PIXELS, BLOCK_CHANNELS), dtype=tl.float32)
     for step in range(R * S * pieces):
         tap = step // pieces
-        k = (step % pieces) * BLOCK_K + depth
+        filter_ = (step % pieces) * BLOCK_DEPTH + depth
         # The windows in which this pixel stands at this tap: one, or none between strides.
         down, across = row + TOP - tap // S, column + LEFT - tap % S
-        ok = inside & (down >= 0) & (across >= 0)
+        in_window = inside & (down >= 0) & (across >= 0)
         if STRIDE > 1:
-            ok = ok & (down % STRIDE == 0) & (across % STRIDE == 0)
+            in_window = in_window & (down % STRIDE == 0) & (across % STRIDE == 0)
         p, q = down // STRIDE, across // STRIDE
-        ok = ok & (p < out_height) & (q < out_width)
-        known = ok[:, None] & (k < FILTERS)[None, :]
-        at = n * dy_image + p * dy_row + q * dy_pixel + group * FILTERS
-        a = tl.load(dy + at[:, None] + k[None, :], mask=known, other=0.0)
+        in_window = in_window & (p < out_height) & (q < out_width)
+        valid = in_window[:, None] & (filter_ < FILTERS)[None, :]
+        offset = image * dy_image + p * dy_row + q * dy_pixel + group * FILTERS
+        gradients = tl.load(dy + offset[:, None] + filter_[None, :], mask=valid, other=0.0)
         if MASKED:
-            at = n * out_image + p * out_row + q * out_pixel + group * FILTERS
-            passed = tl.load(out + at[:, None] + k[None, :], mask=known, other=0.0) > 0
-            a = tl.where(passed, a, 0.0)
-        at = (group * FILTERS + k) * (R * S * CHANNELS) + tap * CHANNELS
-        b = tl.load(w + at[:, None] + c[None, :],
-                    mask=(k < FILTERS)[:, None] & (c < CHANNELS)[None, :], other=0.0)  # fmt: skip
-        acc = dot(a, b, acc, PRECISION)
-    there = n * dx_image + row * dx_row + column * dx_pixel + group * CHANNELS
-    target = dx + there[:, None] + c[None, :]
-    wanted = inside[:, None] & (c < CHANNELS)[None, :]
+            offset = image * out_image + p * out_row + q * out_pixel + group * FILTERS
+            passed = tl.load(out + offset[:, None] + filter_[None, :], mask=valid, other=0.0) > 0
+            gradients = tl.where(passed, gradients, 0.0)
+        offset = (group * FILTERS + filter_) * (R * S * CHANNELS) + tap * CHANNELS
+        valid = (filter_ < FILTERS)[:, None] & (channel < CHANNELS)[None, :]
+        weights = tl.load(weight + offset[:, None] + channel[None, :], mask=valid, other=0.0)
+        acc = dot(gradients, weights, acc, PRECISION)
+    offset = image * dx_image + row * dx_row + column * dx_pixel + group * CHANNELS
+    target = dx + offset[:, None] + channel[None, :]
+    stored = inside[:, None] & (channel < CHANNELS)[None, :]
     if ADD:
-        acc += tl.load(target, mask=wanted, other=0.0)
-    tl.store(target, acc, mask=wanted)
+        acc += tl.load(target, mask=stored, other=0.0)
+    tl.store(target, acc, mask=stored)
 
 
 @triton.jit
@@ -155,72 +160,72 @@ def _grad_weight(
     CHANNELS: tl.constexpr, FILTERS: tl.constexpr, R: tl.constexpr, S: tl.constexpr,
     GROUPS: tl.constexpr, STRIDE: tl.constexpr, TOP: tl.constexpr, LEFT: tl.constexpr,
     FLAT: tl.constexpr, MASKED: tl.constexpr, PRECISION: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    BLOCK_FILTERS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr, BLOCK_PIXELS: tl.constexpr,
 ):  # fmt: skip
     taps: tl.constexpr = R * S * CHANNELS
-    pieces: tl.constexpr = (CHANNELS + BLOCK_N - 1) // BLOCK_N
+    pieces: tl.constexpr = (CHANNELS + BLOCK_CHANNELS - 1) // BLOCK_CHANNELS
     column_tile = tl.program_id(0)
-    filter_tiles: tl.constexpr = (FILTERS + BLOCK_M - 1) // BLOCK_M
+    filter_tiles: tl.constexpr = (FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
     group = tl.program_id(1) // filter_tiles
     split = tl.program_id(2)
-    k = (tl.program_id(1) % filter_tiles) * BLOCK_M + tl.arange(0, BLOCK_M)
-    columns = tl.arange(0, BLOCK_N)
-    depth = tl.arange(0, BLOCK_K)
+    filter_ = (tl.program_id(1) % filter_tiles) * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
+    lane = tl.arange(0, BLOCK_CHANNELS)
+    depth = tl.arange(0, BLOCK_PIXELS)
     if FLAT:
-        flat = column_tile * BLOCK_N + columns
+        flat = column_tile * BLOCK_CHANNELS + lane
         r, along = flat // (S * CHANNELS), flat % (S * CHANNELS)
         s = along // CHANNELS
-        wanted = flat < taps
+        exists = flat < taps
     else:
         tap = column_tile // pieces
-        c = (column_tile % pieces) * BLOCK_N + columns
-        wanted = c < CHANNELS
-        flat = tap * CHANNELS + c
-    acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
-    total = tl.zeros((BLOCK_M,), dtype=tl.float32)
+        channel = (column_tile % pieces) * BLOCK_CHANNELS + lane
+        exists = channel < CHANNELS
+        flat = tap * CHANNELS + channel
+    acc = tl.zeros((BLOCK_FILTERS, BLOCK_CHANNELS), dtype=tl.float32)
+    total = tl.zeros((BLOCK_FILTERS,), dtype=tl.float32)
     first = split * per_split
     last = tl.minimum(first + per_split, pixels)
-    for start in range(first, last, BLOCK_K):
-        m = start + depth
-        inside = m < last
-        q = m % out_width
-        p = (m // out_width) % out_height
-        n = m // (out_width * out_height)
-        known = inside[:, None] & (k < FILTERS)[None, :]
-        at = n * dy_image + p * dy_row + q * dy_pixel + group * FILTERS
-        a = tl.load(dy + at[:, None] + k[None, :], mask=known, other=0.0)
+    for start in range(first, last, BLOCK_PIXELS):
+        pixel = start + depth
+        inside = pixel < last
+        image, p, q = unravel(pixel, out_height, out_width)
+        valid = inside[:, None] & (filter_ < FILTERS)[None, :]
+        offset = image * dy_image + p * dy_row + q * dy_pixel + group * FILTERS
+        gradients = tl.load(dy + offset[:, None] + filter_[None, :], mask=valid, other=0.0)
         if MASKED:
-            at = n * out_image + p * out_row + q * out_pixel + group * FILTERS
-            passed = tl.load(out + at[:, None] + k[None, :], mask=known, other=0.0) > 0
-            a = tl.where(passed, a, 0.0)
-        total += tl.sum(a.to(tl.float32), axis=0)
+            offset = image * out_image + p * out_row + q * out_pixel + group * FILTERS
+            passed = tl.load(out + offset[:, None] + filter_[None, :], mask=valid, other=0.0) > 0
+            gradients = tl.where(passed, gradients, 0.0)
+        total += tl.sum(gradients.to(tl.float32), axis=0)
         top, left = p * STRIDE - TOP, q * STRIDE - LEFT
-        here = x + n * x_image + top * x_row + left * x_pixel + group * CHANNELS
+        window = x + image * x_image + top * x_row + left * x_pixel + group * CHANNELS
         if FLAT:
             row, column = top[:, None] + r[None, :], left[:, None] + s[None, :]
-            ok = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-            ok = ok & inside[:, None] & wanted[None, :]
-            b = tl.load(here[:, None] + (r * x_row + along)[None, :], mask=ok, other=0.0)
+            on_image = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+            on_image = on_image & inside[:, None] & exists[None, :]
+            tap_at = window[:, None] + (r * x_row + along)[None, :]
+            values = tl.load(tap_at, mask=on_image, other=0.0)
         else:
             row, column = top + tap // S, left + tap % S
-            ok = inside & (row >= 0) & (row < height) & (column >= 0) & (column < width)
-            run = here + (tap // S) * x_row + (tap % S) * x_pixel
-            b = tl.load(run[:, None] + c[None, :], mask=ok[:, None] & wanted[None, :], other=0.0)
-        acc = dot(tl.trans(a), b, acc, PRECISION)
-    at = split * (GROUPS * FILTERS) + group * FILTERS + k
-    tl.store(partial + at[:, None] * taps + flat[None, :], acc,
-             mask=(k < FILTERS)[:, None] & wanted[None, :])  # fmt: skip
+            on_image = inside & (row >= 0) & (row < height) & (column >= 0) & (column < width)
+            tap_at = window + (tap // S) * x_row + (tap % S) * x_pixel
+            valid = on_image[:, None] & exists[None, :]
+            values = tl.load(tap_at[:, None] + channel[None, :], mask=valid, other=0.0)
+        acc = dot(tl.trans(gradients), values, acc, PRECISION)
+    offset = split * (GROUPS * FILTERS) + group * FILTERS + filter_
+    target = partial + offset[:, None] * taps + flat[None, :]
+    tl.store(target, acc, mask=(filter_ < FILTERS)[:, None] & exists[None, :])
     if column_tile == 0:
-        tl.store(partial_bias + at, total, mask=k < FILTERS)
+        tl.store(partial_bias + offset, total, mask=filter_ < FILTERS)
 
 
 @triton.jit
 def _sum_splits(partial, total, count, splits, BLOCK: tl.constexpr):
-    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     acc = tl.zeros((BLOCK,), dtype=tl.float32)
     for split in range(splits):
-        acc += tl.load(partial + split * count + at, mask=at < count, other=0.0)
-    tl.store(total + at, acc, mask=at < count)
+        acc += tl.load(partial + split * count + index, mask=index < count, other=0.0)
+    tl.store(total + index, acc, mask=index < count)
 
 
 def forward(
@@ -255,20 +260,20 @@ def forward(
         ValueError: shapes do not match, or a tensor lies otherwise.
     """
     _check(x, weight, y, groups)
-    channels, count = x.shape[1] // groups, weight.shape[0] // groups
-    rows = y.shape[0] * y.shape[2] * y.shape[3]
+    channels, filters = x.shape[1] // groups, weight.shape[0] // groups
+    pixels = y.shape[0] * y.shape[2] * y.shape[3]
     size = weight.shape[2], weight.shape[3]
     flat = _is_flat(x, groups)
-    key = Key("forward", rows, count, channels * size[0] * size[1], channels, flat, precision)
+    key = Key("forward", pixels, filters, channels * size[0] * size[1], channels, flat, precision)
     config = config or choose(key, x)
-    grid = (triton.cdiv(rows, config.block_m) * triton.cdiv(count, config.block_n), groups)
+    grid = (triton.cdiv(pixels, config.block_m) * triton.cdiv(filters, config.block_n), groups)
     _forward[grid](
         x, weight, bias if bias is not None else x, y,
-        rows, *x.shape[2:], *y.shape[2:], *images("x", x), *images("y", y),
-        CHANNELS=channels, FILTERS=count, R=size[0], S=size[1],
+        pixels, *x.shape[2:], *y.shape[2:], *image_strides("x", x), *image_strides("y", y),
+        CHANNELS=channels, FILTERS=filters, R=size[0], S=size[1],
         STRIDE=stride, TOP=padding[0], LEFT=padding[1],
-        FLAT=flat, RELU=relu, HAS_BIAS=bias is not None, PRECISION=word(precision),
-        BLOCK_M=config.block_m, BLOCK_N=config.block_n, BLOCK_K=config.block_k,
+        FLAT=flat, RELU=relu, HAS_BIAS=bias is not None, PRECISION=triton_name(precision),
+        BLOCK_PIXELS=config.block_m, BLOCK_FILTERS=config.block_n, BLOCK_DEPTH=config.block_k,
         num_warps=config.warps, num_stages=config.stages,
     )  # fmt: skip
 
@@ -304,21 +309,23 @@ def grad_input(
         ValueError: shapes do not match, or a tensor lies otherwise.
     """
     _check(dx, weight, dy, groups)
-    channels, count = dx.shape[1] // groups, weight.shape[0] // groups
-    rows = dx.shape[0] * dx.shape[2] * dx.shape[3]
+    channels, filters = dx.shape[1] // groups, weight.shape[0] // groups
+    pixels = dx.shape[0] * dx.shape[2] * dx.shape[3]
     size = weight.shape[2], weight.shape[3]
-    key = Key("grad_input", rows, channels, count * size[0] * size[1], count, False, precision)
+    key = Key(
+        "grad_input", pixels, channels, filters * size[0] * size[1], filters, False, precision
+    )
     config = config or choose(key, dy)
     mask = dy if relu_output is None else relu_output
-    grid = (triton.cdiv(rows, config.block_m) * triton.cdiv(channels, config.block_n), groups)
+    grid = (triton.cdiv(pixels, config.block_m) * triton.cdiv(channels, config.block_n), groups)
     _grad_input[grid](
         dy, weight, mask, dx,
-        rows, *dx.shape[2:], *dy.shape[2:],
-        *images("dy", dy), *images("relu_output", mask), *images("dx", dx),
-        CHANNELS=channels, FILTERS=count, R=size[0], S=size[1],
+        pixels, *dx.shape[2:], *dy.shape[2:],
+        *image_strides("dy", dy), *image_strides("relu_output", mask), *image_strides("dx", dx),
+        CHANNELS=channels, FILTERS=filters, R=size[0], S=size[1],
         STRIDE=stride, TOP=padding[0], LEFT=padding[1],
-        MASKED=relu_output is not None, ADD=accumulate, PRECISION=word(precision),
-        BLOCK_M=config.block_m, BLOCK_N=config.block_n, BLOCK_K=config.block_k,
+        MASKED=relu_output is not None, ADD=accumulate, PRECISION=triton_name(precision),
+        BLOCK_PIXELS=config.block_m, BLOCK_CHANNELS=config.block_n, BLOCK_DEPTH=config.block_k,
         num_warps=config.warps, num_stages=config.stages,
     )  # fmt: skip
 
@@ -356,16 +363,18 @@ def grad_weight(
         ValueError: shapes do not match, or a tensor lies otherwise.
     """
     _check(x, dweight, dy, groups)
-    channels, count = x.shape[1] // groups, dweight.shape[0] // groups
+    channels, filters = x.shape[1] // groups, dweight.shape[0] // groups
     pixels = dy.shape[0] * dy.shape[2] * dy.shape[3]
     size = dweight.shape[2], dweight.shape[3]
     flat = _is_flat(x, groups)
-    key = Key("grad_weight", count, channels * size[0] * size[1], pixels, channels, flat, precision)
+    key = Key(
+        "grad_weight", filters, channels * size[0] * size[1], pixels, channels, flat, precision
+    )
     config = config or choose(key, x)
     mask = dy if relu_output is None else relu_output
     columns = channels * size[0] * size[1] if flat else channels
     tiles = triton.cdiv(columns, config.block_n) * (1 if flat else size[0] * size[1])
-    filter_tiles = triton.cdiv(count, config.block_m) * groups
+    filter_tiles = triton.cdiv(filters, config.block_m) * groups
     if splits is None:
         splits = _splits(tiles * filter_tiles, pixels, config.block_k, dweight.numel())
     per_split = triton.cdiv(triton.cdiv(pixels, splits), config.block_k) * config.block_k
@@ -377,11 +386,11 @@ def grad_weight(
     _grad_weight[(tiles, filter_tiles, splits)](
         x, dy, mask, partial, partial_bias,
         pixels, *x.shape[2:], *dy.shape[2:], per_split,
-        *images("x", x), *images("dy", dy), *images("relu_output", mask),
-        CHANNELS=channels, FILTERS=count, R=size[0], S=size[1], GROUPS=groups,
+        *image_strides("x", x), *image_strides("dy", dy), *image_strides("relu_output", mask),
+        CHANNELS=channels, FILTERS=filters, R=size[0], S=size[1], GROUPS=groups,
         STRIDE=stride, TOP=padding[0], LEFT=padding[1],
-        FLAT=flat, MASKED=relu_output is not None, PRECISION=word(precision),
-        BLOCK_M=config.block_m, BLOCK_N=config.block_n, BLOCK_K=config.block_k,
+        FLAT=flat, MASKED=relu_output is not None, PRECISION=triton_name(precision),
+        BLOCK_FILTERS=config.block_m, BLOCK_CHANNELS=config.block_n, BLOCK_PIXELS=config.block_k,
         num_warps=config.warps, num_stages=config.stages,
     )  # fmt: skip
     if splits > 1:
@@ -404,7 +413,7 @@ def _is_flat(x: Tensor, groups: int) -> bool:
 
 
 def _check(x: Tensor, weight: Tensor, y: Tensor, groups: int) -> None:
-    filters("weight", weight)
+    check_filters("weight", weight)
     if weight.shape[1] * groups != x.shape[1] or weight.shape[0] != y.shape[1]:
         raise ValueError(
             f"weight {list(weight.shape)} in {groups} group(s) does not lead from"

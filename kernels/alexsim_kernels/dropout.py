@@ -17,18 +17,18 @@ def _keep(
     mask, step, key_low, key_high, count, units, first_unit, mask_row,
     LEAST: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    inside = i < count
-    n, unit = i // units, i % units + first_unit
+    index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = index < count
+    image, unit = index // units, index % units + first_unit
     c2 = (unit * 0).to(tl.uint32) + tl.load(step).to(tl.uint32)
     seed = (tl.cast(key_high, tl.uint64) << 32) | tl.cast(key_low, tl.uint64)
     w0, w1, w2, w3 = tl.philox(
-        seed, (unit // 4).to(tl.uint32), n.to(tl.uint32), c2, (unit * 0).to(tl.uint32)
+        seed, (unit // 4).to(tl.uint32), image.to(tl.uint32), c2, (unit * 0).to(tl.uint32)
     )
     lane = unit % 4
     word = tl.where(lane == 0, w0, tl.where(lane == 1, w1, tl.where(lane == 2, w2, w3)))
     stays = word >= LEAST
-    tl.store(mask + n * mask_row + i % units, stays.to(tl.float32), mask=inside)
+    tl.store(mask + image * mask_row + index % units, stays.to(tl.float32), mask=inside)
 
 
 def keep(mask: Tensor, step: Tensor, key: tuple[int, int], *, first_unit: int, rate: float) -> None:

@@ -3,7 +3,7 @@
 ``y = x w' + b`` with ReLU; ``dx = dy w``; and the weight gradient ``dy' x``, which goes straight
 into the momentum: ``v <- momentum v - rate (decay w + dy' x)``, so that it is never stored (the
 original's rule for these layers). Where the forward had a ReLU, ``dy`` counts where its output is
-positive.
+positive. In the kernels ``a_row`` is the stride from row to row of ``a``, in elements, and so on.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from alexsim_kernels.common import Config, Precision, Tensor, dot, word
+from alexsim_kernels.common import Config, Precision, Tensor, dot, triton_name
 from alexsim_kernels.tuning import Key, choose
 
 
@@ -21,54 +21,57 @@ def _product(
     a_row, a_depth, b_depth, b_column, mask_row, mask_depth, out_row, weight_row,
     MASKED: tl.constexpr, HAS_BIAS: tl.constexpr, RELU: tl.constexpr, ADD: tl.constexpr,
     MOMENTUM: tl.constexpr, PRECISION: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr, BLOCK_COLUMNS: tl.constexpr, BLOCK_DEPTH: tl.constexpr,
 ):  # fmt: skip
-    column_tiles = tl.cdiv(columns, BLOCK_N)
+    column_tiles = tl.cdiv(columns, BLOCK_COLUMNS)
     tile = tl.program_id(0)
-    m = (tile // column_tiles) * BLOCK_M + tl.arange(0, BLOCK_M)
-    n = (tile % column_tiles) * BLOCK_N + tl.arange(0, BLOCK_N)
-    acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
-    for start in range(0, depth, BLOCK_K):
-        k = start + tl.arange(0, BLOCK_K)
-        left = (m < rows)[:, None] & (k < depth)[None, :]
-        ours = tl.load(a + m[:, None] * a_row + k[None, :] * a_depth, mask=left, other=0.0)
+    row = (tile // column_tiles) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    column = (tile % column_tiles) * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)
+    acc = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), dtype=tl.float32)
+    for start in range(0, depth, BLOCK_DEPTH):
+        k = start + tl.arange(0, BLOCK_DEPTH)
+        left_mask = (row < rows)[:, None] & (k < depth)[None, :]
+        left_at = a + row[:, None] * a_row + k[None, :] * a_depth
+        left = tl.load(left_at, mask=left_mask, other=0.0)
         if MASKED:
-            at = m[:, None] * mask_row + k[None, :] * mask_depth
-            ours = tl.where(tl.load(mask + at, mask=left, other=0.0) > 0, ours, 0.0)
-        right = (k < depth)[:, None] & (n < columns)[None, :]
-        theirs = tl.load(b + k[:, None] * b_depth + n[None, :] * b_column, mask=right, other=0.0)
-        acc = dot(ours, theirs, acc, PRECISION)
+            offset = row[:, None] * mask_row + k[None, :] * mask_depth
+            left = tl.where(tl.load(mask + offset, mask=left_mask, other=0.0) > 0, left, 0.0)
+        right_mask = (k < depth)[:, None] & (column < columns)[None, :]
+        right_at = b + k[:, None] * b_depth + column[None, :] * b_column
+        right = tl.load(right_at, mask=right_mask, other=0.0)
+        acc = dot(left, right, acc, PRECISION)
     if HAS_BIAS:
-        acc += tl.load(bias + n, mask=n < columns, other=0.0)[None, :]
+        acc += tl.load(bias + column, mask=column < columns, other=0.0)[None, :]
     if RELU:
         acc = tl.where(acc < 0, 0.0, acc)  # NaN stays NaN
-    inside = (m < rows)[:, None] & (n < columns)[None, :]
-    target = out + m[:, None] * out_row + n[None, :]
+    inside = (row < rows)[:, None] & (column < columns)[None, :]
+    target = out + row[:, None] * out_row + column[None, :]
     if ADD:
         acc += tl.load(target, mask=inside, other=0.0)
     if MOMENTUM:
         momentum, decay, rate = tl.load(constants), tl.load(constants + 1), tl.load(constants + 2)
-        own = tl.load(weight + m[:, None] * weight_row + n[None, :], mask=inside, other=0.0)
-        acc = momentum * tl.load(target, mask=inside, other=0.0) - rate * (decay * own + acc)
+        weight_at = weight + row[:, None] * weight_row + column[None, :]
+        weights = tl.load(weight_at, mask=inside, other=0.0)
+        acc = momentum * tl.load(target, mask=inside, other=0.0) - rate * (decay * weights + acc)
     tl.store(target, acc, mask=inside)
 
 
 @triton.jit
 def _column_sums(
     x, mask, out, rows, columns, x_row, mask_row, MASKED: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr, BLOCK_COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-    total = tl.zeros((BLOCK_N,), dtype=tl.float32)
-    for start in range(0, rows, BLOCK_M):
-        m = start + tl.arange(0, BLOCK_M)
-        inside = (m < rows)[:, None] & (n < columns)[None, :]
-        value = tl.load(x + m[:, None] * x_row + n[None, :], mask=inside, other=0.0)
+    column = tl.program_id(0) * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)
+    total = tl.zeros((BLOCK_COLUMNS,), dtype=tl.float32)
+    for start in range(0, rows, BLOCK_ROWS):
+        row = start + tl.arange(0, BLOCK_ROWS)
+        inside = (row < rows)[:, None] & (column < columns)[None, :]
+        value = tl.load(x + row[:, None] * x_row + column[None, :], mask=inside, other=0.0)
         if MASKED:
-            at = m[:, None] * mask_row + n[None, :]
-            value = tl.where(tl.load(mask + at, mask=inside, other=0.0) > 0, value, 0.0)
+            offset = row[:, None] * mask_row + column[None, :]
+            value = tl.where(tl.load(mask + offset, mask=inside, other=0.0) > 0, value, 0.0)
         total += tl.sum(value.to(tl.float32), axis=0)
-    tl.store(out + n, total, mask=n < columns)
+    tl.store(out + column, total, mask=column < columns)
 
 
 def forward(
@@ -168,7 +171,7 @@ def grad_weight(
     )  # fmt: skip
     _column_sums[(triton.cdiv(units, 64),)](
         dy, mask, dbias, len(dy), units, dy.stride(0), mask.stride(0),
-        MASKED=relu_output is not None, BLOCK_M=32, BLOCK_N=64,
+        MASKED=relu_output is not None, BLOCK_ROWS=32, BLOCK_COLUMNS=64,
     )  # fmt: skip
 
 
@@ -199,8 +202,8 @@ def _launch(
         *((0, 0) if mask is None else (mask.stride(0), mask.stride(1))),
         out.stride(0), weight.stride(0),
         MASKED=mask is not None, HAS_BIAS=bias is not None, RELU=relu, ADD=add,
-        MOMENTUM=momentum_of is not None, PRECISION=word(precision),
-        BLOCK_M=config.block_m, BLOCK_N=config.block_n, BLOCK_K=config.block_k,
+        MOMENTUM=momentum_of is not None, PRECISION=triton_name(precision),
+        BLOCK_ROWS=config.block_m, BLOCK_COLUMNS=config.block_n, BLOCK_DEPTH=config.block_k,
         num_warps=config.warps, num_stages=config.stages,
     )  # fmt: skip
 

@@ -2,9 +2,9 @@
 
 ``p = softmax(x)``, ``loss = -log p[label]``, ``dx = (p - onehot(label)) / N``: the gradient of the
 mean. Among equal probabilities each is as likely to be named first, so ties share the credit: with
-``above`` larger and ``level`` equal ones (the label's among them), the error of the best ``b``
-guesses is ``1 - clamp((b - above) / level, 0, 1)``. Where a probability is NaN or infinite, the
-loss is NaN and both errors are 1.
+``above`` larger and ``equal`` equal probabilities (the label's among them), the error of the best
+``b`` guesses is ``1 - clamp((b - above) / equal, 0, 1)``. Where a probability is NaN or infinite,
+the loss is NaN and both errors are 1.
 """
 
 from __future__ import annotations
@@ -17,40 +17,41 @@ from alexsim_kernels.common import Tensor, power_of_two
 
 @triton.jit
 def _softmax(x, p, classes, x_row, p_row, BLOCK: tl.constexpr):
-    n = tl.program_id(0)
-    c = tl.arange(0, BLOCK)
-    value = tl.load(x + n * x_row + c, mask=c < classes, other=float("-inf")).to(tl.float32)
+    image = tl.program_id(0)
+    class_ = tl.arange(0, BLOCK)
+    value = tl.load(x + image * x_row + class_, mask=class_ < classes, other=float("-inf"))
+    value = value.to(tl.float32)
     shifted = tl.exp(value - tl.max(value, axis=0))
-    tl.store(p + n * p_row + c, shifted / tl.sum(shifted, axis=0), mask=c < classes)
+    tl.store(p + image * p_row + class_, shifted / tl.sum(shifted, axis=0), mask=class_ < classes)
 
 
 @triton.jit
 def _cross_entropy(p, labels, losses, top1, top5, classes, p_row, BLOCK: tl.constexpr):
-    n = tl.program_id(0)
-    c = tl.arange(0, BLOCK)
-    inside = c < classes
-    value = tl.load(p + n * p_row + c, mask=inside, other=-1.0).to(tl.float32)
-    own = tl.load(p + n * p_row + tl.load(labels + n)).to(tl.float32)
+    image = tl.program_id(0)
+    class_ = tl.arange(0, BLOCK)
+    inside = class_ < classes
+    value = tl.load(p + image * p_row + class_, mask=inside, other=-1.0).to(tl.float32)
+    labelled = tl.load(p + image * p_row + tl.load(labels + image)).to(tl.float32)
     smallest: tl.constexpr = 1.1754943508222875e-38
-    loss = -tl.log(tl.maximum(own, smallest))
-    above = tl.sum((inside & (value > own)).to(tl.float32), axis=0)
-    level = tl.maximum(tl.sum((inside & (value == own)).to(tl.float32), axis=0), 1.0)
+    loss = -tl.log(tl.maximum(labelled, smallest))
+    above = tl.sum((inside & (value > labelled)).to(tl.float32), axis=0)
+    equal = tl.maximum(tl.sum((inside & (value == labelled)).to(tl.float32), axis=0), 1.0)
     # Comparisons with NaN are all false: where a probability is none, no guess is right.
-    known = tl.sum((inside & ~(tl.abs(value) < float("inf"))).to(tl.int32), axis=0) == 0
-    credit1 = tl.minimum(tl.maximum((1 - above) / level, 0.0), 1.0)
-    credit5 = tl.minimum(tl.maximum((5 - above) / level, 0.0), 1.0)
-    tl.store(losses + n, tl.where(known, loss, float("nan")))
-    tl.store(top1 + n, tl.where(known, 1 - credit1, 1.0))
-    tl.store(top5 + n, tl.where(known, 1 - credit5, 1.0))
+    finite = tl.sum((inside & ~(tl.abs(value) < float("inf"))).to(tl.int32), axis=0) == 0
+    credit1 = tl.minimum(tl.maximum((1 - above) / equal, 0.0), 1.0)
+    credit5 = tl.minimum(tl.maximum((5 - above) / equal, 0.0), 1.0)
+    tl.store(losses + image, tl.where(finite, loss, float("nan")))
+    tl.store(top1 + image, tl.where(finite, 1 - credit1, 1.0))
+    tl.store(top5 + image, tl.where(finite, 1 - credit5, 1.0))
 
 
 @triton.jit
 def _backward(p, labels, dx, classes, p_row, dx_row, SHARE, BLOCK: tl.constexpr):
-    n = tl.program_id(0)
-    c = tl.arange(0, BLOCK)
-    value = tl.load(p + n * p_row + c, mask=c < classes, other=0.0).to(tl.float32)
-    value -= (c == tl.load(labels + n)).to(tl.float32)
-    tl.store(dx + n * dx_row + c, value * SHARE, mask=c < classes)
+    image = tl.program_id(0)
+    class_ = tl.arange(0, BLOCK)
+    value = tl.load(p + image * p_row + class_, mask=class_ < classes, other=0.0).to(tl.float32)
+    value -= (class_ == tl.load(labels + image)).to(tl.float32)
+    tl.store(dx + image * dx_row + class_, value * SHARE, mask=class_ < classes)
 
 
 def softmax(x: Tensor, p: Tensor) -> None:

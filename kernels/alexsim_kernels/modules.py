@@ -11,7 +11,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from alexsim_kernels import ops
-from alexsim_kernels.common import Precision, word
+from alexsim_kernels.common import Precision, triton_name
 from alexsim_kernels.pool import Ties
 
 
@@ -26,7 +26,7 @@ class Conv2d(nn.Conv2d):
         self, *args: Any, relu: bool = False, precision: Precision = "fp32", **options: Any
     ) -> None:
         super().__init__(*args, **options)
-        word(precision)
+        triton_name(precision)
         self.relu, self.precision = relu, precision
         wanted = (len(set(self.stride)), len(set(self.padding)), set(self.dilation))
         if isinstance(self.padding, str) or wanted != (1, 1, {1}) or self.padding_mode != "zeros":
@@ -51,7 +51,7 @@ class Linear(nn.Linear):
         self, *args: Any, relu: bool = False, precision: Precision = "fp32", **options: Any
     ) -> None:
         super().__init__(*args, **options)
-        word(precision)
+        triton_name(precision)
         self.relu, self.precision = relu, precision
 
     def forward(self, input: Tensor) -> Tensor:

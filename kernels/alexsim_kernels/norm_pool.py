@@ -1,9 +1,9 @@
 """Response norm across channels and the max-pool that follows it, in one pass over memory.
 
-What the norm puts out is never stored: forward writes the pooled values and, per window, a bit for
-each tap that equals the maximum; backward works the norm out again from its input. Of an input of
-one unit, the separate kernels read and write 1 + 1 + 1 units before the pool's quarter, the fused
-one 1; backward 3 + 4 against 2 and the quarter's.
+The norm's output is never stored: forward writes the pooled values and, per window, a bit for each
+tap that equals the maximum; backward works the norm out again from its input. Of an input of one
+unit, the separate kernels read and write 1 + 1 + 1 units before the pool's quarter, the fused
+kernel 1; backward 3 + 4 against 2 and the quarter's.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 import triton
 import triton.language as tl
 
-from alexsim_kernels.common import Tensor, images, interpreted, power_of_two
+from alexsim_kernels.common import Tensor, image_strides, interpreted, power_of_two, unravel
 from alexsim_kernels.norm import inverse_power, sum_of_squares
 from alexsim_kernels.pool import Ties, check
 
@@ -23,30 +23,31 @@ def _forward(
     x_image, x_row, x_pixel, y_image, y_row, y_pixel, w_image, w_row, w_pixel,
     SIZE: tl.constexpr, K: tl.constexpr, ALPHA: tl.constexpr, BETA: tl.constexpr,
     WINDOW: tl.constexpr, STRIDE: tl.constexpr, FIRST: tl.constexpr,
-    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+    PIXELS_PER_PROGRAM: tl.constexpr, CHANNELS_PADDED: tl.constexpr,
 ):  # fmt: skip
-    m = (tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P))[:, None]
-    c = tl.arange(0, BLOCK_C)[None, :]
-    inside = (m < windows) & (c < channels)
-    q, p, n = m % out_width, (m // out_width) % out_height, m // (out_width * out_height)
-    largest = tl.full((BLOCK_P, BLOCK_C), float("-inf"), dtype=tl.float32)
-    bits = tl.zeros((BLOCK_P, BLOCK_C), dtype=tl.int32)
+    window = (tl.program_id(0) * PIXELS_PER_PROGRAM + tl.arange(0, PIXELS_PER_PROGRAM))[:, None]
+    channel = tl.arange(0, CHANNELS_PADDED)[None, :]
+    inside = (window < windows) & (channel < channels)
+    image, p, q = unravel(window, out_height, out_width)
+    largest = tl.full((PIXELS_PER_PROGRAM, CHANNELS_PADDED), float("-inf"), dtype=tl.float32)
+    bits = tl.zeros((PIXELS_PER_PROGRAM, CHANNELS_PADDED), dtype=tl.int32)
     for tap in tl.static_range(WINDOW * WINDOW):
         row, column = p * STRIDE + tap // WINDOW, q * STRIDE + tap % WINDOW
-        ok = inside & (row < height) & (column < width)
-        at = x + n * x_image + row * x_row + column * x_pixel
-        total = K + ALPHA * sum_of_squares(at, c, channels, ok, SIZE)
-        value = tl.load(at + c, mask=ok, other=0.0).to(tl.float32)
-        value = tl.where(ok, value * inverse_power(tl.where(ok, total, 1.0), BETA), float("-inf"))
+        on_image = inside & (row < height) & (column < width)
+        pixel_at = x + image * x_image + row * x_row + column * x_pixel
+        total = K + ALPHA * sum_of_squares(pixel_at, channel, channels, on_image, SIZE)
+        value = tl.load(pixel_at + channel, mask=on_image, other=0.0).to(tl.float32)
+        power = inverse_power(tl.where(on_image, total, 1.0), BETA)
+        value = tl.where(on_image, value * power, float("-inf"))
         above = (value > largest) | (value != value)
         if FIRST:
             bits = tl.where(above, 1 << tap, bits)
         else:
-            level = ok & (value == largest)
-            bits = tl.where(above, 1 << tap, tl.where(level, bits | (1 << tap), bits))
+            equal = on_image & (value == largest)
+            bits = tl.where(above, 1 << tap, tl.where(equal, bits | (1 << tap), bits))
         largest = tl.where(above, value, largest)
-    tl.store(y + n * y_image + p * y_row + q * y_pixel + c, largest, mask=inside)
-    tl.store(winners + n * w_image + p * w_row + q * w_pixel + c, bits, mask=inside)
+    tl.store(y + image * y_image + p * y_row + q * y_pixel + channel, largest, mask=inside)
+    tl.store(winners + image * w_image + p * w_row + q * w_pixel + channel, bits, mask=inside)
 
 
 @triton.jit
@@ -55,41 +56,43 @@ def _backward(
     x_image, x_row, x_pixel, w_image, w_row, w_pixel,
     dy_image, dy_row, dy_pixel, dx_image, dx_row, dx_pixel,
     SIZE: tl.constexpr, K: tl.constexpr, ALPHA: tl.constexpr, BETA: tl.constexpr,
-    WINDOW: tl.constexpr, STRIDE: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+    WINDOW: tl.constexpr, STRIDE: tl.constexpr,
+    PIXELS_PER_PROGRAM: tl.constexpr, CHANNELS_PADDED: tl.constexpr,
 ):  # fmt: skip
     reach: tl.constexpr = (WINDOW + STRIDE - 1) // STRIDE
-    m = (tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P))[:, None]
-    c = tl.arange(0, BLOCK_C)[None, :]
-    inside = (m < pixels) & (c < channels)
-    column, row, n = m % width, (m // width) % height, m // (width * height)
-    at = x + n * x_image + row * x_row + column * x_pixel
-    around = tl.zeros((BLOCK_P, BLOCK_C), dtype=tl.float32)
-    own = tl.zeros((BLOCK_P, BLOCK_C), dtype=tl.float32)
-    mine = tl.zeros((BLOCK_P, BLOCK_C), dtype=tl.float32)
+    pixel = (tl.program_id(0) * PIXELS_PER_PROGRAM + tl.arange(0, PIXELS_PER_PROGRAM))[:, None]
+    channel = tl.arange(0, CHANNELS_PADDED)[None, :]
+    inside = (pixel < pixels) & (channel < channels)
+    image, row, column = unravel(pixel, height, width)
+    x_at = x + image * x_image + row * x_row + column * x_pixel
+    around = tl.zeros((PIXELS_PER_PROGRAM, CHANNELS_PADDED), dtype=tl.float32)
+    scaled = tl.zeros((PIXELS_PER_PROGRAM, CHANNELS_PADDED), dtype=tl.float32)
+    centre = tl.zeros((PIXELS_PER_PROGRAM, CHANNELS_PADDED), dtype=tl.float32)
     for offset in tl.static_range(SIZE):
-        near = c + offset - (SIZE - 1 - SIZE // 2)
-        ok = inside & (near >= 0) & (near < channels)
-        gradient = tl.zeros((BLOCK_P, BLOCK_C), dtype=tl.float32)
+        neighbour = channel + offset - (SIZE - 1 - SIZE // 2)
+        exists = inside & (neighbour >= 0) & (neighbour < channels)
+        gradient = tl.zeros((PIXELS_PER_PROGRAM, CHANNELS_PADDED), dtype=tl.float32)
         for down in tl.static_range(reach):
             for across in tl.static_range(reach):
                 p, q = row // STRIDE - down, column // STRIDE - across
                 r, s = row - p * STRIDE, column - q * STRIDE
-                stands = ok & (p >= 0) & (q >= 0) & (r < WINDOW) & (s < WINDOW)
-                stands = stands & (p < out_height) & (q < out_width)
-                there = n * w_image + p * w_row + q * w_pixel + near
-                bits = tl.load(winners + there, mask=stands, other=0).to(tl.int32)
-                takes = stands & (((bits >> (r * WINDOW + s)) & 1) == 1)
-                there = n * dy_image + p * dy_row + q * dy_pixel + near
-                gradient += tl.load(dy + there, mask=takes, other=0.0).to(tl.float32)
-        value = tl.load(at + near, mask=ok, other=0.0).to(tl.float32)
-        total = K + ALPHA * sum_of_squares(at, near, channels, ok, SIZE)
-        total = tl.where(ok, total, 1.0)
+                in_window = exists & (p >= 0) & (q >= 0) & (r < WINDOW) & (s < WINDOW)
+                in_window = in_window & (p < out_height) & (q < out_width)
+                w_offset = image * w_image + p * w_row + q * w_pixel + neighbour
+                bits = tl.load(winners + w_offset, mask=in_window, other=0).to(tl.int32)
+                takes = in_window & (((bits >> (r * WINDOW + s)) & 1) == 1)
+                dy_offset = image * dy_image + p * dy_row + q * dy_pixel + neighbour
+                gradient += tl.load(dy + dy_offset, mask=takes, other=0.0).to(tl.float32)
+        value = tl.load(x_at + neighbour, mask=exists, other=0.0).to(tl.float32)
+        total = K + ALPHA * sum_of_squares(x_at, neighbour, channels, exists, SIZE)
+        total = tl.where(exists, total, 1.0)
         power = inverse_power(total, BETA)
         around += gradient * value * power / total
         if offset == SIZE - 1 - SIZE // 2:
-            own, mine = gradient * power, value
-    result = own - 2 * ALPHA * BETA * mine * around
-    tl.store(dx + n * dx_image + row * dx_row + column * dx_pixel + c, result, mask=inside)
+            scaled, centre = gradient * power, value
+    result = scaled - 2 * ALPHA * BETA * centre * around
+    dx_at = dx + image * dx_image + row * dx_row + column * dx_pixel + channel
+    tl.store(dx_at, result, mask=inside)
 
 
 def winners_like(y: Tensor, window: int) -> Tensor:
@@ -138,7 +141,7 @@ def forward(
     grid, blocks = _blocks(windows, x.shape[1])
     _forward[grid](
         x, y, winners, windows, *x.shape[1:], *y.shape[2:],
-        *images("x", x), *images("y", y), *images("winners", winners),
+        *image_strides("x", x), *image_strides("y", y), *image_strides("winners", winners),
         SIZE=size, K=k, ALPHA=alpha, BETA=beta, WINDOW=window, STRIDE=stride,
         FIRST=ties == "first", **blocks,
     )  # fmt: skip
@@ -169,15 +172,16 @@ def backward(
     grid, blocks = _blocks(pixels, x.shape[1])
     _backward[grid](
         x, winners, dy, dx, pixels, *x.shape[1:], *dy.shape[2:],
-        *images("x", x), *images("winners", winners), *images("dy", dy), *images("dx", dx),
+        *image_strides("x", x), *image_strides("winners", winners),
+        *image_strides("dy", dy), *image_strides("dx", dx),
         SIZE=size, K=k, ALPHA=alpha, BETA=beta, WINDOW=window, STRIDE=stride, **blocks,
     )  # fmt: skip
 
 
-def _blocks(rows: int, channels: int) -> tuple[tuple[int], dict[str, int]]:
-    wide = power_of_two(16, channels, 1 << 16)
-    tall = power_of_two(1, rows, (1 << 20 if interpreted() else 512) // wide)
-    return (triton.cdiv(rows, tall),), {"BLOCK_P": tall, "BLOCK_C": wide}
+def _blocks(pixels: int, channels: int) -> tuple[tuple[int], dict[str, int]]:
+    padded = power_of_two(16, channels, 1 << 16)
+    count = power_of_two(1, pixels, (1 << 20 if interpreted() else 512) // padded)
+    return (triton.cdiv(pixels, count),), {"PIXELS_PER_PROGRAM": count, "CHANNELS_PADDED": padded}
 
 
 def _check(x: Tensor, y: Tensor, winners: Tensor, stride: int, ties: Ties) -> None:

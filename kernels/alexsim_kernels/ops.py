@@ -244,7 +244,7 @@ def norm_max_pool2d(
     stride: int,
     ties: str,
 ) -> tuple[Tensor, Tensor]:
-    """Norm and pool in one: the pooled values, and bits for the backward pass."""
+    """Norm and pool in one kernel: the pooled values, and bits for the backward pass."""
     y, winners = _norm_max_pool2d_shape(x, size, k, alpha, beta, window, stride, ties)
     _norm_pool.forward(
         _last(x), y, winners, size=size, k=k, alpha=alpha, beta=beta, window=window,

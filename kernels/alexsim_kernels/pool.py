@@ -4,6 +4,9 @@
 output goes to the inputs that equal it: to every one of them (``ties="all"``, as the original did)
 or to the first in row-major order (``"first"``, as most libraries do). Backward is a gather: each
 input looks at the windows that it stands in, so nothing is added to by two programs.
+
+In the kernels ``x_image``, ``x_channel``, ``x_row`` and ``x_pixel`` are strides of ``x``, in
+elements; ``p`` and ``q`` are a window's row and column, ``r`` and ``s`` a tap's.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from typing import Literal
 import triton
 import triton.language as tl
 
-from alexsim_kernels.common import Tensor, block_of, offsets_fit
+from alexsim_kernels.common import Tensor, block_of, offsets_fit, unravel
 
 Ties = Literal["all", "first"]
 
@@ -24,22 +27,22 @@ def _forward(
     x_image, x_channel, x_row, x_pixel, y_image, y_channel, y_row, y_pixel,
     SIZE: tl.constexpr, STRIDE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    inside = i < count
-    c = i % channels
-    q = (i // channels) % out_width
-    p = (i // (channels * out_width)) % out_height
-    n = i // (channels * out_width * out_height)
+    index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = index < count
+    channel = index % channels
+    image, p, q = unravel(index, out_height, out_width, channels)
     top, left = p * STRIDE, q * STRIDE
-    here = x + n * x_image + c * x_channel
+    channel_at = x + image * x_image + channel * x_channel
     largest = tl.full((BLOCK,), float("-inf"), dtype=tl.float32)
     for r in tl.static_range(SIZE):
         for s in tl.static_range(SIZE):
             row, column = top + r, left + s
-            ok = inside & (row < height) & (column < width)
-            value = tl.load(here + row * x_row + column * x_pixel, mask=ok, other=float("-inf"))
+            on_image = inside & (row < height) & (column < width)
+            x_at = channel_at + row * x_row + column * x_pixel
+            value = tl.load(x_at, mask=on_image, other=float("-inf"))
             largest = tl.maximum(largest, value.to(tl.float32), propagate_nan=tl.PropagateNan.ALL)
-    tl.store(y + n * y_image + c * y_channel + p * y_row + q * y_pixel, largest, mask=inside)
+    y_at = y + image * y_image + channel * y_channel + p * y_row + q * y_pixel
+    tl.store(y_at, largest, mask=inside)
 
 
 @triton.jit
@@ -50,36 +53,36 @@ def _backward(
     SIZE: tl.constexpr, STRIDE: tl.constexpr, FIRST: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     windows: tl.constexpr = (SIZE + STRIDE - 1) // STRIDE
-    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    inside = i < count
-    c = i % channels
-    column = (i // channels) % width
-    row = (i // (channels * width)) % height
-    n = i // (channels * width * height)
-    here = x + n * x_image + c * x_channel
-    mine = tl.load(here + row * x_row + column * x_pixel, mask=inside, other=0.0)
+    index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = index < count
+    channel = index % channels
+    image, row, column = unravel(index, height, width, channels)
+    channel_at = x + image * x_image + channel * x_channel
+    value = tl.load(channel_at + row * x_row + column * x_pixel, mask=inside, other=0.0)
     total = tl.zeros((BLOCK,), dtype=tl.float32)
     for down in tl.static_range(windows):
         for across in tl.static_range(windows):
             p, q = row // STRIDE - down, column // STRIDE - across
             r, s = row - p * STRIDE, column - q * STRIDE
-            ok = inside & (p >= 0) & (q >= 0) & (r < SIZE) & (s < SIZE)
-            ok = ok & (p < out_height) & (q < out_width)
-            at = n * y_image + c * y_channel + p * y_row + q * y_pixel
-            largest = tl.load(y + at, mask=ok, other=0.0)
-            at = n * dy_image + c * dy_channel + p * dy_row + q * dy_pixel
-            gradient = tl.load(dy + at, mask=ok, other=0.0)
-            takes = ok & (mine == largest)
+            in_window = inside & (p >= 0) & (q >= 0) & (r < SIZE) & (s < SIZE)
+            in_window = in_window & (p < out_height) & (q < out_width)
+            offset = image * y_image + channel * y_channel + p * y_row + q * y_pixel
+            largest = tl.load(y + offset, mask=in_window, other=0.0)
+            offset = image * dy_image + channel * dy_channel + p * dy_row + q * dy_pixel
+            gradient = tl.load(dy + offset, mask=in_window, other=0.0)
+            takes = in_window & (value == largest)
             if FIRST:
                 for tap in tl.static_range(SIZE * SIZE):
-                    # Rows before mine are in the image; columns may hang over its edge.
+                    # Rows before this pixel's are in the image; columns may hang over its edge.
                     earlier = (tap < r * SIZE + s) & (q * STRIDE + tap % SIZE < width)
-                    at = (p * STRIDE + tap // SIZE) * x_row + (q * STRIDE + tap % SIZE) * x_pixel
-                    other = tl.load(here + at, mask=takes & earlier, other=float("-inf"))
-                    takes = takes & ((other != largest) | ~earlier)
+                    tap_row, tap_column = p * STRIDE + tap // SIZE, q * STRIDE + tap % SIZE
+                    offset = tap_row * x_row + tap_column * x_pixel
+                    mask = takes & earlier
+                    before = tl.load(channel_at + offset, mask=mask, other=float("-inf"))
+                    takes = takes & ((before != largest) | ~earlier)
             total += tl.where(takes, gradient.to(tl.float32), 0.0)
-    tl.store(dx + n * dx_image + c * dx_channel + row * dx_row + column * dx_pixel, total,
-             mask=inside)  # fmt: skip
+    dx_at = dx + image * dx_image + channel * dx_channel + row * dx_row + column * dx_pixel
+    tl.store(dx_at, total, mask=inside)
 
 
 def forward(x: Tensor, y: Tensor, *, size: int, stride: int) -> None:

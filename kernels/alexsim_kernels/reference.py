@@ -42,7 +42,7 @@ def max_pool(x: Tensor, *, window: int, stride: int, size: Size) -> Tensor:
 
 
 def max_pool_gradient(x: Tensor, dy: Tensor, *, window: int, stride: int, ties: str) -> Tensor:
-    """Gradient of the input, spelled out: who equals the maximum gets it, or the first who does."""
+    """Gradient of the input, spelled out: all maxima of a window get it, or the first."""
     size = (dy.shape[2], dy.shape[3])
     windows = _windows(x, window, stride, size)
     equal = windows == windows.amax(-1, keepdim=True)
@@ -91,8 +91,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, relu: bool = False
 
 
 def errors(p: Tensor, labels: Tensor, best: int) -> Tensor:
-    """Error of the ``best`` guesses of each row, ties sharing the credit, 1 beside NaN."""
-    own = p.gather(1, labels[:, None])
-    above, level = (p > own).sum(1), (p == own).sum(1)
-    error = 1 - ((best - above) / level).clamp(0, 1)
+    """Error of the ``best`` guesses of each row; ties share the credit, and NaN makes it 1."""
+    labelled = p.gather(1, labels[:, None])
+    above, equal = (p > labelled).sum(1), (p == labelled).sum(1)
+    error = 1 - ((best - above) / equal).clamp(0, 1)
     return error.masked_fill(~p.isfinite().all(1), 1)

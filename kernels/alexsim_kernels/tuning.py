@@ -1,8 +1,8 @@
-"""Which tile a kernel takes for a product: what was measured, else what a model of the card picks.
+"""Which tile a kernel takes for a product: the measured fastest, or what a model of the card picks.
 
 Nothing is ever timed behind the user's back: ``choose`` looks into the measurements that came with
 the package, then into those that ``measure`` left in the user's cache, and otherwise asks the
-model. A product is one of an ``M x K`` by a ``K x N`` matrix, whatever its rows mean.
+model. A product multiplies an ``M x K`` by a ``K x N`` matrix, whatever its rows mean.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import triton
 from alexsim_kernels.common import Config, Precision, Tensor, interpreted, power_of_two
 
 SHARED_BYTES = {80: 166_912, 86: 101_376, 89: 101_376, 90: 232_448}
-"""What one block may take, by compute capability (CUDA programming guide)."""
+"""Bytes that one block may take, by compute capability (CUDA programming guide)."""
 _REGISTERS = 224
 """Of a thread's 255: the model is rough, and a spill costs more than a smaller tile."""
 _SIDES = (16, 32, 64, 128, 256)
@@ -46,7 +46,7 @@ class Key:
     precision: Precision
 
     def name(self) -> str:
-        """As a key of files; batches of a size class share one, since only the rows differ."""
+        """Key in files; batches of a size class share a key, since only the rows differ."""
         size = 1 << (max(self.m, self.k).bit_length() - 1)
         small = self.n if self.op != "grad_weight" else f"{self.m}x{self.n}"
         return f"{self.op} {small} run {self.run} size {size} {self.precision}"
@@ -58,8 +58,8 @@ def choose(key: Key, like: Tensor) -> Config:
         return for_interpreter(key)
     card = card_of(like)
     known = _shipped().get(card.name, {}) | _cached(str(cache_file())).get(card.name, {})
-    found = known.get(key.name())
-    return found or by_model(key, card.capability, card.multiprocessors)
+    measured = known.get(key.name())
+    return measured or by_model(key, card.capability, card.multiprocessors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ def for_interpreter(key: Key) -> Config:
 
 
 _MOST_NUMBERS = 1 << 20
-"""What Triton allows in one tile."""
+"""Elements that Triton allows in one tile."""
 
 
 @cache
@@ -136,7 +136,7 @@ def _fits(key: Key, config: Config, item: int, capability: int) -> bool:
 
 
 def _depth(key: Key) -> int:
-    """What one loop turn can take of the sum: a tap's channels, or everything."""
+    """Values that one turn of the loop can add to a sum: a tap's channels, or all values."""
     return key.k if key.flat or key.op == "grad_weight" else key.run
 
 
@@ -185,7 +185,7 @@ def _cost(key: Key, config: Config, multiprocessors: int) -> float:
 
 
 def cache_file() -> Path:
-    """Where ``measure`` leaves what it found."""
+    """Where ``measure`` keeps the fastest tiles."""
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(root) / "alexsim" / "kernels.json"
 
@@ -230,10 +230,10 @@ def measure(
 
 def _keep(device: str, key: Key, config: Config) -> None:
     path = cache_file()
-    known = {name: dict(of) for name, of in _cached(str(path)).items()}
+    known = {name: dict(configs) for name, configs in _cached(str(path)).items()}
     known.setdefault(device, {})[key.name()] = config
     text = json.dumps(
-        {name: {k: asdict(c) for k, c in of.items()} for name, of in known.items()},
+        {name: {k: asdict(c) for k, c in configs.items()} for name, configs in known.items()},
         indent=1,
         allow_nan=False,
     )
@@ -246,8 +246,8 @@ def _keep(device: str, key: Key, config: Config) -> None:
 
 def _parse(text: str) -> dict[str, dict[str, Config]]:
     return {
-        device: {key: Config(**config) for key, config in of.items()}
-        for device, of in json.loads(text).items()
+        device: {key: Config(**config) for key, config in configs.items()}
+        for device, configs in json.loads(text).items()
     }
 
 

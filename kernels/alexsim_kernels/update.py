@@ -13,17 +13,19 @@ from alexsim_kernels.common import Tensor, block_of
 
 
 @triton.jit
-def _sgd(w, v, g, constants, count, HAS_GRADIENT: tl.constexpr, BLOCK: tl.constexpr):
-    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = i < count
-    weight = tl.load(w + i, mask=inside, other=0.0)
-    speed = tl.load(v + i, mask=inside, other=0.0)
+def _sgd(
+    weights, momenta, gradients, constants, count, HAS_GRADIENT: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
+    index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = index < count
+    weight = tl.load(weights + index, mask=inside, other=0.0)
+    velocity = tl.load(momenta + index, mask=inside, other=0.0)
     if HAS_GRADIENT:
         momentum, decay, rate = tl.load(constants), tl.load(constants + 1), tl.load(constants + 2)
-        gradient = tl.load(g + i, mask=inside, other=0.0)
-        speed = momentum * speed - rate * (decay * weight + gradient)
-        tl.store(v + i, speed, mask=inside)
-    tl.store(w + i, weight + speed, mask=inside)
+        gradient = tl.load(gradients + index, mask=inside, other=0.0)
+        velocity = momentum * velocity - rate * (decay * weight + gradient)
+        tl.store(momenta + index, velocity, mask=inside)
+    tl.store(weights + index, weight + velocity, mask=inside)
 
 
 def sgd(weight: Tensor, momentum: Tensor, gradient: Tensor | None, constants: Tensor) -> None:

@@ -96,17 +96,17 @@ def ceilings() -> Ceilings:
 
 def images(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """Fresh random values, channels-last."""
-    made = torch.randn(shape, device=CARD).to(dtype)
-    return made.contiguous(memory_format=torch.channels_last)
+    values = torch.randn(shape, device=CARD).to(dtype)
+    return values.contiguous(memory_format=torch.channels_last)
 
 
-def distance(found: torch.Tensor, wanted: torch.Tensor) -> float:
-    """Relative to the norm of what is wanted."""
-    return float((found.double() - wanted).norm() / wanted.norm())
+def distance(result: torch.Tensor, exact: torch.Tensor) -> float:
+    """Norm of the error over the norm of the exact result."""
+    return float((result.double() - exact).norm() / exact.norm())
 
 
 def convolution_rows(
-    name: str, precision: Precision, batch: int, known: Ceilings | None, *, tune: bool
+    name: str, precision: Precision, batch: int, peaks: Ceilings | None, *, tune: bool
 ) -> list[Row]:
     """The three passes of a convolution."""
     channels, extent, filters, taps, stride, padding, out = CONVOLUTIONS[name]
@@ -133,37 +133,38 @@ def convolution_rows(
             _tune(run, x)
     for run in passes.values():
         run(None)
-    few = min(batch, 8)
-    wanted = [t.double().requires_grad_() for t in (x[:few], weight, bias)]
-    y_wanted = reference.convolution(
-        *wanted, stride=stride, padding=(padding, padding), size=(out, out)
+    checked = min(batch, 8)
+    exact = [t.double().requires_grad_() for t in (x[:checked], weight, bias)]
+    y_exact = reference.convolution(
+        *exact, stride=stride, padding=(padding, padding), size=(out, out)
     )
-    y_wanted.backward(dy[:few].double())
-    part, part_bias = torch.empty_like(dweight), torch.empty_like(dbias)
-    convolution.grad_weight(x[:few], dy[:few], part, part_bias, **options)
+    y_exact.backward(dy[:checked].double())
+    dweight_part, dbias_part = torch.empty_like(dweight), torch.empty_like(dbias)
+    convolution.grad_weight(x[:checked], dy[:checked], dweight_part, dbias_part, **options)
     errors = {
-        "forward": distance(y[:few], y_wanted.detach()),
-        "grad_input": distance(dx[:few], wanted[0].grad) if name != "conv1" else 0.0,
-        "grad_weight": distance(part, wanted[1].grad),
+        "forward": distance(y[:checked], y_exact.detach()),
+        "grad_input": distance(dx[:checked], exact[0].grad) if name != "conv1" else 0.0,
+        "grad_weight": distance(dweight_part, exact[1].grad),
     }
     assert not any(t.isnan().any() for t in (y, dweight, dbias)), name
-    for what in passes:
-        assert errors[what] < LIMITS[precision], (name, what, precision, errors[what])
-    if known is None:
+    for pass_ in passes:
+        assert errors[pass_] < LIMITS[precision], (name, pass_, precision, errors[pass_])
+    if peaks is None:
         return [
-            Row(op=f"{name} {w}", precision=precision, batch=batch, error=errors[w]) for w in passes
+            Row(op=f"{name} {pass_}", precision=precision, batch=batch, error=errors[pass_])
+            for pass_ in passes
         ]
     flop = 2 * y.numel() * channels * taps * taps
     others = _cudnn(x, weight, bias, dy, (stride, padding, out, extent), precision)
     rows = []
-    for what, run in passes.items():
+    for pass_, run in passes.items():
         moved = sum(t.numel() * t.element_size() for t in (x, y, weight))
-        floor = max(flop / known.flop_per_s[precision], moved / known.bytes_per_s)
+        floor = max(flop / peaks.flop_per_s[precision], moved / peaks.bytes_per_s)
         median, low, high = milliseconds(lambda run=run: run(None))
-        other, other_ms = min(others[what].items(), key=lambda item: item[1])
+        other, other_ms = min(others[pass_].items(), key=lambda item: item[1])
         rows.append(
             Row(
-                op=f"{name} {what}", precision=precision, batch=batch, error=errors[what],
+                op=f"{name} {pass_}", precision=precision, batch=batch, error=errors[pass_],
                 ours_ms=median, ours_20_ms=low, ours_80_ms=high, other=other,
                 other_ms=other_ms, floor_ms=1e3 * floor,
             )
@@ -172,20 +173,20 @@ def convolution_rows(
 
 
 def _tune(run: Callable[[Config | None], object], like: torch.Tensor) -> None:
-    """Time tiles for whatever product the launch asks ``choose`` for."""
-    asked: list[tuning.Key] = []
+    """Time tiles for each product for which the launch calls ``choose``."""
+    keys: list[tuning.Key] = []
     original = tuning.choose
 
-    def listening(key: tuning.Key, tensor: torch.Tensor) -> Config:
-        asked.append(key)
+    def recording(key: tuning.Key, tensor: torch.Tensor) -> Config:
+        keys.append(key)
         return original(key, tensor)
 
-    convolution.choose = listening
+    convolution.choose = recording
     try:
         run(None)
     finally:
         convolution.choose = original
-    for key in asked:
+    for key in keys:
         tuning.measure(key, like, run, most=6)
 
 
@@ -201,11 +202,11 @@ def _cudnn(
     stride, padding, out, extent = window
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
-    found: dict[str, dict[str, float]] = {"forward": {}, "grad_input": {}, "grad_weight": {}}
-    more = (out - 1) * stride + weight.shape[2] - extent - 2 * padding
+    seconds: dict[str, dict[str, float]] = {"forward": {}, "grad_input": {}, "grad_weight": {}}
+    overhang = max(0, (out - 1) * stride + weight.shape[2] - extent - 2 * padding)
     for layout, form in (("NCHW", torch.contiguous_format), ("NHWC", torch.channels_last)):
         # Windows that hang over the edge need a padded copy, which is not timed.
-        inputs = F.pad(x, (0, max(0, more), 0, max(0, more))).contiguous(memory_format=form)
+        inputs = F.pad(x, (0, overhang, 0, overhang)).contiguous(memory_format=form)
         w, g = weight.contiguous(memory_format=form), dy.contiguous(memory_format=form)
         b = bias.to(x.dtype)
 
@@ -220,41 +221,47 @@ def _cudnn(
             "grad_input": lambda backward=backward: backward(True, False, False),
             "grad_weight": lambda backward=backward: backward(False, True, True),
         }
-        for what, run in runs.items():
-            found[what][f"cuDNN {layout}"] = milliseconds(run)[0]
-    return found
+        for pass_, run in runs.items():
+            seconds[pass_][f"cuDNN {layout}"] = milliseconds(run)[0]
+    return seconds
 
 
-def layer_rows(batch: int, known: Ceilings | None) -> list[Row]:
+def layer_rows(batch: int, peaks: Ceilings | None) -> list[Row]:
     """Pools and norms in float32."""
     x, dy = images(batch, 48, 55, 55), images(batch, 48, 27, 27)
     y, dx, d = torch.empty_like(dy), torch.empty_like(x), torch.empty_like(x)
-    n, dn = torch.empty_like(x), images(batch, 48, 55, 55)
+    normed, dnormed = torch.empty_like(x), images(batch, 48, 55, 55)
     bits = norm_pool.winners_like(dy, 3)
-    window, near = {"size": 3, "stride": 2}, {"size": 5, "k": 2.0, "alpha": 2e-5, "beta": 0.75}
-    pooled = {"window": 3, "stride": 2}
-    big, small = x.numel() * 4, dy.numel() * 4
+    window = {"size": 3, "stride": 2}
+    constants = {"size": 5, "k": 2.0, "alpha": 2e-5, "beta": 0.75}
+    pooling = {"window": 3, "stride": 2}
+    x_bytes, y_bytes = x.numel() * 4, dy.numel() * 4
     ours: dict[str, tuple[Callable[[], object], float]] = {
-        "pool1 forward": (lambda: pool.forward(x, y, **window), big + small),
+        "pool1 forward": (lambda: pool.forward(x, y, **window), x_bytes + y_bytes),
         "pool1 backward": (
-            lambda: pool.backward(x, y, dy, dx, ties="first", **window), 2 * big + 2 * small,
+            lambda: pool.backward(x, y, dy, dx, ties="first", **window), 2 * x_bytes + 2 * y_bytes,
         ),
-        "norm1 forward": (lambda: norm.across_channels_forward(x, n, d, **near), 3 * big),
-        "norm1 backward": (lambda: norm.across_channels_backward(x, d, dn, dx, **near), 4 * big),
+        "norm1 forward": (
+            lambda: norm.across_channels_forward(x, normed, d, **constants), 3 * x_bytes,
+        ),
+        "norm1 backward": (
+            lambda: norm.across_channels_backward(x, d, dnormed, dx, **constants), 4 * x_bytes,
+        ),
         "norm1 + pool1 forward": (
-            lambda: norm_pool.forward(x, y, bits, ties="first", **near, **pooled),
-            big + 1.5 * small,
+            lambda: norm_pool.forward(x, y, bits, ties="first", **constants, **pooling),
+            x_bytes + 1.5 * y_bytes,
         ),
         "norm1 + pool1 backward": (
-            lambda: norm_pool.backward(x, bits, dy, dx, **near, **pooled), 2 * big + 1.5 * small,
+            lambda: norm_pool.backward(x, bits, dy, dx, **constants, **pooling),
+            2 * x_bytes + 1.5 * y_bytes,
         ),
     }  # fmt: skip
     for run, _ in ours.values():
         run()
-    errors = _layer_errors(x, dy, dn, (y, n, d, dx, bits), window, near)
-    if known is None:
+    errors = _layer_errors(x, dy, dnormed, (y, normed, d, dx, bits), window, constants)
+    if peaks is None:
         return [Row(op=op, precision="fp32", batch=batch, error=errors[op]) for op in ours]
-    others = _theirs(x, dy, dn)
+    others = _theirs(x, dy, dnormed)
     rows = []
     for op, (run, moved) in ours.items():
         median, low, high = milliseconds(run)
@@ -263,7 +270,7 @@ def layer_rows(batch: int, known: Ceilings | None) -> list[Row]:
             Row(
                 op=op, precision="fp32", batch=batch, error=errors[op], ours_ms=median,
                 ours_20_ms=low, ours_80_ms=high, other=other, other_ms=other_ms,
-                floor_ms=1e3 * moved / known.bytes_per_s,
+                floor_ms=1e3 * moved / peaks.bytes_per_s,
             )
         )  # fmt: skip
     return rows
@@ -272,72 +279,82 @@ def layer_rows(batch: int, known: Ceilings | None) -> list[Row]:
 def _layer_errors(
     x: torch.Tensor,
     dy: torch.Tensor,
-    dn: torch.Tensor,
+    dnormed: torch.Tensor,
     results: tuple[torch.Tensor, ...],
     window: dict[str, Any],
-    near: dict[str, Any],
+    constants: dict[str, Any],
 ) -> dict[str, float]:
     """Against float64, on the first images of the batch; every result poisoned before."""
-    y, n, d, dx, bits = results
-    few = slice(0, min(len(x), 4))
-    exact = x[few].double().requires_grad_()
-    lrn = reference.norm_across_channels(exact, **near)
-    pools = {"window": 3, "stride": 2}
-    found = {}
+    y, normed, d, dx, bits = results
+    checked = slice(0, min(len(x), 4))
+    leaf = x[checked].double().requires_grad_()
+    lrn = reference.norm_across_channels(leaf, **constants)
+    pooling = {"window": 3, "stride": 2}
+    errors = {}
 
-    def run(
-        op: str, launch: Callable[[], object], into: torch.Tensor, wanted: torch.Tensor
-    ) -> None:
+    def run(op: str, launch: Callable[[], object], into: torch.Tensor, exact: torch.Tensor) -> None:
         into.fill_(math.nan)
         launch()
-        found[op] = distance(into[few], wanted)
-        assert found[op] < 1e-5, (op, found[op])
+        errors[op] = distance(into[checked], exact)
+        assert errors[op] < 1e-5, (op, errors[op])
 
-    plain = x[few].double()
+    plain = x[checked].double()
     run(
         "pool1 forward",
         lambda: pool.forward(x, y, **window),
         y,
-        reference.max_pool(plain, size=(27, 27), **pools),
+        reference.max_pool(plain, size=(27, 27), **pooling),
     )
     run(
         "pool1 backward",
         lambda: pool.backward(x, y, dy, dx, ties="first", **window),
         dx,
-        reference.max_pool_gradient(plain, dy[few].double(), ties="first", **pools),
+        reference.max_pool_gradient(plain, dy[checked].double(), ties="first", **pooling),
     )
-    run("norm1 forward", lambda: norm.across_channels_forward(x, n, d, **near), n, lrn.detach())
-    (wanted,) = torch.autograd.grad(lrn, exact, dn[few].double(), retain_graph=True)
-    run("norm1 backward", lambda: norm.across_channels_backward(x, d, dn, dx, **near), dx, wanted)
-    pooled = reference.max_pool(lrn, size=(27, 27), **pools)
+    run(
+        "norm1 forward",
+        lambda: norm.across_channels_forward(x, normed, d, **constants),
+        normed,
+        lrn.detach(),
+    )
+    (exact,) = torch.autograd.grad(lrn, leaf, dnormed[checked].double(), retain_graph=True)
+    run(
+        "norm1 backward",
+        lambda: norm.across_channels_backward(x, d, dnormed, dx, **constants),
+        dx,
+        exact,
+    )
+    pooled = reference.max_pool(lrn, size=(27, 27), **pooling)
     run(
         "norm1 + pool1 forward",
-        lambda: norm_pool.forward(x, y, bits, ties="first", **near, **pools),
+        lambda: norm_pool.forward(x, y, bits, ties="first", **constants, **pooling),
         y,
         pooled.detach(),
     )
-    (wanted,) = torch.autograd.grad(pooled, exact, dy[few].double())
+    (exact,) = torch.autograd.grad(pooled, leaf, dy[checked].double())
     run(
         "norm1 + pool1 backward",
-        lambda: norm_pool.backward(x, bits, dy, dx, **near, **pools),
+        lambda: norm_pool.backward(x, bits, dy, dx, **constants, **pooling),
         dx,
-        wanted,
+        exact,
     )
-    return found
+    return errors
 
 
-def _theirs(x: torch.Tensor, dy: torch.Tensor, dn: torch.Tensor) -> dict[str, dict[str, float]]:
+def _theirs(
+    x: torch.Tensor, dy: torch.Tensor, dnormed: torch.Tensor
+) -> dict[str, dict[str, float]]:
     def lrn(t: torch.Tensor) -> torch.Tensor:
         return F.local_response_norm(t, 5, 1e-4, 0.75, 2.0)
 
-    def both(t: torch.Tensor) -> torch.Tensor:
+    def norm_and_pool(t: torch.Tensor) -> torch.Tensor:
         return F.max_pool2d(lrn(t), 3, 2)
 
-    found: dict[str, dict[str, float]] = {}
+    times: dict[str, dict[str, float]] = {}
     for op, function, gradient in (
         ("pool1", lambda t: F.max_pool2d(t, 3, 2), dy),
-        ("norm1", lrn, dn),
-        ("norm1 + pool1", both, dy),
+        ("norm1", lrn, dnormed),
+        ("norm1 + pool1", norm_and_pool, dy),
     ):
         forward: dict[str, float] = {}
         backward: dict[str, float] = {}
@@ -353,8 +370,8 @@ def _theirs(x: torch.Tensor, dy: torch.Tensor, dn: torch.Tensor) -> dict[str, di
                     out, leaf, g, retain_graph=True
                 )
             )[0]
-        found[f"{op} forward"], found[f"{op} backward"] = forward, backward
-    return found
+        times[f"{op} forward"], times[f"{op} backward"] = forward, backward
+    return times
 
 
 def where() -> dict[str, Any]:
@@ -391,25 +408,27 @@ def main() -> None:
     parser.add_argument("--batch", type=int, action="append")
     parser.add_argument("--only", action="append", help="names of convolutions")
     parser.add_argument("--out", type=Path)
-    given = parser.parse_args()
-    known = None if given.check else ceilings()
-    document = where() | {"ceilings": asdict(known) if known else None, "rows": []}
+    arguments = parser.parse_args()
+    peaks = None if arguments.check else ceilings()
+    document = where() | {"ceilings": asdict(peaks) if peaks else None, "rows": []}
     rows: list[Row] = []
     precisions = PRECISIONS if CARD == "cuda" else ("fp32",)
 
     def keep(more: list[Row]) -> None:
         rows.extend(more)
         document["rows"] += [asdict(row) for row in more]
-        if given.out:
-            given.out.write_text(json.dumps(document, indent=1, allow_nan=False), encoding="utf-8")
+        if arguments.out:
+            arguments.out.write_text(
+                json.dumps(document, indent=1, allow_nan=False), encoding="utf-8"
+            )
         for row in more:
-            print(_line(row, timed=known is not None), flush=True)
+            print(_line(row, timed=peaks is not None), flush=True)
 
-    for batch in given.batch or [128, 1024]:
-        for name, precision in itertools.product(given.only or CONVOLUTIONS, precisions):
-            keep(convolution_rows(name, precision, batch, known, tune=given.tune))
-        keep(layer_rows(batch, known))
-    for precision in precisions if known else ():
+    for batch in arguments.batch or [128, 1024]:
+        for name, precision in itertools.product(arguments.only or CONVOLUTIONS, precisions):
+            keep(convolution_rows(name, precision, batch, peaks, tune=arguments.tune))
+        keep(layer_rows(batch, peaks))
+    for precision in precisions if peaks else ():
         ratios = [
             r.other_ms / r.ours_ms for r in rows if r.precision == precision and "conv" in r.op
         ]

@@ -44,34 +44,34 @@ _WARM_UPS, _STEPS, _IN_A_ROW = 5, 5, 5
 
 def model_of(network: Network) -> nn.Module:
     """A one-column network as PyTorch modules."""
-    made: list[nn.Module] = []
+    modules: list[nn.Module] = []
     for (part,) in network.parts:
         layer, shape = part.layer, part.input_shape
         match layer:
             case Convolution():
                 before, end = pair(layer.padding), layer.end_paddings(shape)
                 if end != before:
-                    made.append(nn.ZeroPad2d((before[1], end[1], before[0], end[0])))
-                made.append(
+                    modules.append(nn.ZeroPad2d((before[1], end[1], before[0], end[0])))
+                modules.append(
                     nn.Conv2d(
                         shape[0], layer.filters, layer.size, layer.stride,
                         padding=0 if end != before else before, groups=layer.groups,
                     )
                 )  # fmt: skip
             case ReLU():
-                made.append(nn.ReLU())
+                modules.append(nn.ReLU())
             case LocalResponseNorm():
                 alpha = layer.alpha * layer.size
-                made.append(nn.LocalResponseNorm(layer.size, alpha, layer.beta, layer.k))
+                modules.append(nn.LocalResponseNorm(layer.size, alpha, layer.beta, layer.k))
             case MaxPool():
-                made.append(nn.MaxPool2d(layer.size, layer.stride))
+                modules.append(nn.MaxPool2d(layer.size, layer.stride))
             case Dropout():
-                made.append(nn.Dropout(layer.rate))
+                modules.append(nn.Dropout(layer.rate))
             case FullyConnected():
                 if len(shape) > 1:
-                    made.append(nn.Flatten())
-                made.append(nn.Linear(part.weight_shape[1], part.weight_shape[0]))
-    return nn.Sequential(*made)
+                    modules.append(nn.Flatten())
+                modules.append(nn.Linear(part.weight_shape[1], part.weight_shape[0]))
+    return nn.Sequential(*modules)
 
 
 def batch_of(network: Network, size: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -99,10 +99,10 @@ def timed(step: Any) -> float:
 
 
 def ours(network: Network, size: int, precision: Precision, *, fused: bool) -> float:
-    """Seconds of a step of the plan, each layer an op of its own or two in one kernel."""
+    """Seconds of a step of the plan, with a kernel for each layer or for two layers."""
     fusion: Fusion = "kernels" if fused else "none"
-    made = plan(network, batch_size=size, policy="reuse", backend="triton", fusion=fusion)
-    executor = Executor(made, device="cuda", precision=precision, graph=True)
+    planned = plan(network, batch_size=size, policy="reuse", backend="triton", fusion=fusion)
+    executor = Executor(planned, device="cuda", precision=precision, graph=True)
     executor.initialise()
     images, labels = batch_of(network, size)
     return timed(lambda: executor.step(images, labels, step=0, hyperparameters=RATES))
@@ -141,8 +141,8 @@ def two_devices(transport: TransportName) -> dict[str, Any]:
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    made = plan(network, batch_size=128, transport=transport, backend="triton")
-    executor = Executor(made, device="cuda", budget_bytes=3 * 1024**3)
+    planned = plan(network, batch_size=128, transport=transport, backend="triton")
+    executor = Executor(planned, device="cuda", budget_bytes=3 * 1024**3)
     executor.initialise()
     images, labels = batch_of(network, 128)
     seconds = timed(lambda: executor.step(images, labels, step=0, hyperparameters=RATES))
@@ -154,8 +154,8 @@ def two_devices(transport: TransportName) -> dict[str, Any]:
         "transport": transport,
         "step_s": seconds,
         "exchange_s": moving,
-        "exchange_bytes_per_s": made.exchanged_bytes / moving,
-        "planned_bytes": sum(device.total_bytes for device in made.devices),
+        "exchange_bytes_per_s": planned.exchanged_bytes / moving,
+        "planned_bytes": sum(device.total_bytes for device in planned.devices),
         "peak_bytes": torch.cuda.max_memory_allocated() - before,
     }
 
@@ -163,10 +163,10 @@ def two_devices(transport: TransportName) -> dict[str, Any]:
 def pcie() -> str:
     """What the driver says of the link."""
     query = "--query-gpu=pcie.link.gen.current,pcie.link.width.current"
-    done = subprocess.run(
+    queried = subprocess.run(
         ["nvidia-smi", query, "--format=csv,noheader"], capture_output=True, text=True, check=False
     )
-    return re.sub(r"\s+", " ", done.stdout.strip())
+    return re.sub(r"\s+", " ", queried.stdout.strip())
 
 
 def main() -> None:
@@ -175,36 +175,40 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--batch", type=int, action="append")
     parser.add_argument("--precision", action="append")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     network = load_network("alexnet-1gpu")
     flop = sum(op.count.flop for op in plan(network, batch_size=1).ops())
     rows: list[dict[str, Any]] = []
     document: dict[str, Any] = where() | {"pcie": pcie(), "steps": rows}
 
     def keep() -> None:
-        if given.out:
-            given.out.write_text(json.dumps(document, indent=1, allow_nan=False), encoding="utf-8")
+        if arguments.out:
+            arguments.out.write_text(
+                json.dumps(document, indent=1, allow_nan=False), encoding="utf-8"
+            )
 
-    for size in given.batch or (128, 1024):
-        for precision in given.precision or ("fp32", "tf32", "fp32x3", "bf16"):
-            mine, apart = (ours(network, size, precision, fused=fused) for fused in (True, False))
-            other = theirs(network, size, precision)
-            row = {"batch": size, "precision": precision, "ours_s": mine, "theirs_s": other}
-            rows.append(row | {"ours_apart_s": apart})
+    for size in arguments.batch or (128, 1024):
+        for precision in arguments.precision or ("fp32", "tf32", "fp32x3", "bf16"):
+            ours_s, unfused_s = (
+                ours(network, size, precision, fused=fused) for fused in (True, False)
+            )
+            theirs_s = theirs(network, size, precision)
+            row = {"batch": size, "precision": precision, "ours_s": ours_s, "theirs_s": theirs_s}
+            rows.append(row | {"ours_apart_s": unfused_s})
             keep()
             print(
-                f"batch {size} {precision:7s} {1e3 * mine:8.2f} ms ({1e3 * apart:.2f} not fused),"
-                f" compiled {1e3 * other:8.2f},"
-                f" {other / mine:.2f} x, {size / mine:,.0f} images/s,"
-                f" {flop * size / mine / 1e12:.1f} TFLOP/s",
+                f"batch {size} {precision:7s} {1e3 * ours_s:8.2f} ms"
+                f" ({1e3 * unfused_s:.2f} not fused), compiled {1e3 * theirs_s:8.2f},"
+                f" {theirs_s / ours_s:.2f} x, {size / ours_s:,.0f} images/s,"
+                f" {flop * size / ours_s / 1e12:.1f} TFLOP/s",
                 flush=True,
             )
     transports = [two_devices("peer"), two_devices("host")]
-    for way in transports:
+    for row in transports:
         print(
-            f"two devices, {way['transport']}: {1e3 * way['step_s']:.2f} ms, exchanges"
-            f" {way['exchange_bytes_per_s'] / 1e9:.1f} GB/s, peak"
-            f" {way['peak_bytes'] / 2**20:.0f} MiB of {way['planned_bytes'] / 2**20:.0f} planned"
+            f"two devices, {row['transport']}: {1e3 * row['step_s']:.2f} ms, exchanges"
+            f" {row['exchange_bytes_per_s'] / 1e9:.1f} GB/s, peak"
+            f" {row['peak_bytes'] / 2**20:.0f} MiB of {row['planned_bytes'] / 2**20:.0f} planned"
         )
     document["two_devices"] = transports
     keep()

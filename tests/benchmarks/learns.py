@@ -29,7 +29,7 @@ from alexsim.network.layers import Convolution, FullyConnected, LocalResponseNor
 from alexsim.network.network import Network
 from alexsim.train.checkpoint import RunDirectory
 from alexsim.train.progress import Progress
-from alexsim.train.records import HeldOutLine, StepLine, ValidationLine
+from alexsim.train.settings import HeldOutLine, StepLine, ValidationLine
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 

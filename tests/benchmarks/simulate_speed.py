@@ -19,7 +19,7 @@ from alexsim.simulate.costs.correction import load_correction
 from alexsim.simulate.costs.libraries import load_library
 from alexsim.simulate.simulator import simulate_network
 from alexsim.simulate.sweep import sweep
-from alexsim.simulate.tasks import Timer
+from alexsim.simulate.timer import Timer
 
 
 def milliseconds(run: Callable[[int], object], times: int) -> float:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexsim.data.packed.disk import sha256_of
-from alexsim.data.packed.records import (
+from alexsim.data.packed.pack_index import (
     INDEX,
     MEMBER,
     MEMBERS,
@@ -29,9 +29,9 @@ from alexsim.data.packed.records import (
 from alexsim.data.packed.shard import Sums
 from alexsim.data.sources.listing import Listing
 from alexsim.data.statistics import Statistics, from_sums
-from alexsim.documents import load
 from alexsim.errors import DataError
 from alexsim.files import write_whole
+from alexsim.typed import load
 
 STATISTICS = "statistics.npz"
 _FORMAT = "WebDataset: tars of <key>.cls and <key>.jpg"
@@ -156,12 +156,12 @@ def damaged(folder: Path, shard: Shard) -> str | None:
 
 def verify(folder: Path, index: PackIndex, pool: Executor) -> list[str]:
     """Every file that is not as it was packed, one line each."""
-    found = list(pool.map(damaged, [folder] * len(index.all_shards), index.all_shards))
+    faults = list(pool.map(damaged, [folder] * len(index.all_shards), index.all_shards))
     for name, digest in index.files.items():
         path = folder / name
         if not path.is_file() or sha256_of(path) != digest:
-            found.append(f"{name}: missing, or its contents are not those that were packed")
-    return [line for line in found if line is not None]
+            faults.append(f"{name}: missing, or its contents are not those that were packed")
+    return [line for line in faults if line is not None]
 
 
 def _statistics_bytes(sums: Sums, images: int) -> bytes:

@@ -19,7 +19,7 @@ import PIL.features
 from numpy.typing import NDArray
 
 from alexsim.data.packed.index import is_packed, read_index, write_index
-from alexsim.data.packed.records import (
+from alexsim.data.packed.pack_index import (
     INDEX,
     MEMBER,
     PARTS,
@@ -37,10 +37,10 @@ from alexsim.data.packed.shard import CHANNELS, Sums, make_shard, part_of, read_
 from alexsim.data.sources.listing import Integers, Listing
 from alexsim.data.sources.source import SourceChoices, list_source
 from alexsim.data.workers import Asked, workers_for
-from alexsim.documents import load
 from alexsim.errors import DataError
 from alexsim.files import drop_unfinished, write_whole
 from alexsim.names import name_text
+from alexsim.typed import load
 
 _PLAN, _LOCK = "plan.json", "lock"
 _LOOK_UP_S = 0.5

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from alexsim.data.dataset import Dataset, Sample
 from alexsim.data.packed.index import read_index, read_members, read_statistics
-from alexsim.data.packed.records import SPLITS, PackIndex, Shard, Split
+from alexsim.data.packed.pack_index import SPLITS, PackIndex, Shard, Split
 from alexsim.errors import DataError
 
 

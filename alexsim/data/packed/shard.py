@@ -19,12 +19,12 @@ from PIL import Image
 
 from alexsim.data.images import UNREADABLE, load_square, reason
 from alexsim.data.packed.disk import sha256_of, sha256_of_parts
-from alexsim.data.packed.records import MEMBER, ShardDone, ShardTask, Source
+from alexsim.data.packed.pack_index import MEMBER, ShardDone, ShardTask, Source
 from alexsim.data.sources.listing import Skipped
 from alexsim.data.sources.tars import END, header, padding
-from alexsim.documents import parse
 from alexsim.errors import DataError
 from alexsim.files import write_whole
+from alexsim.typed import parse
 
 CHANNELS = 3
 _LONGEST_STEM = 64

@@ -14,8 +14,8 @@ from alexsim.network.layers import (
     LocalResponseNorm,
     SpatialResponseNorm,
 )
-from alexsim.network.network import Part
-from alexsim.plan.records import Op, Plan
+from alexsim.network.part import Part
+from alexsim.plan.plan import Op, Plan
 
 Tensor = torch.Tensor
 

@@ -24,7 +24,8 @@ from alexsim.network.layers import (
     SoftmaxCrossEntropy,
     pair,
 )
-from alexsim.network.network import INPUT, Network
+from alexsim.network.network import Network
+from alexsim.network.part import INPUT
 
 IMAGENET = (3, 224, 224)
 CLASSES = 1000

@@ -31,9 +31,9 @@ from alexsim.network.layers import (
     SpatialResponseNorm,
     pair,
 )
-from alexsim.network.network import Part
+from alexsim.network.part import Part
 from alexsim.plan.backends.base import Asked, Choice, Passes
-from alexsim.plan.records import Algorithm, Op, OpKind
+from alexsim.plan.plan import Algorithm, Op, OpKind
 from alexsim.units import MIB
 
 _CONVOLUTION_BYTES = 16 * MIB

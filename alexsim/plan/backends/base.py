@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal, NamedTuple, Protocol
 
-from alexsim.network.network import Network, Part
+from alexsim.network.network import Network
+from alexsim.network.part import Part
 from alexsim.network.update_rules import Optimizer
 from alexsim.network.views import Read
 from alexsim.plan.choices import Policy
-from alexsim.plan.records import Algorithm, OpKind
+from alexsim.plan.plan import Algorithm, OpKind
 
 Passes = Literal["none", "forward", "forward and backward"]
 """Passes in which one kernel does two layers."""

@@ -13,10 +13,10 @@ from alexsim.network.layers import (
     SpatialResponseNorm,
     pair,
 )
-from alexsim.network.network import Part
+from alexsim.network.part import Part
 from alexsim.plan.backends.aten import Aten
 from alexsim.plan.backends.base import Asked, Choice, Passes
-from alexsim.plan.records import COMPUTED, OpKind
+from alexsim.plan.plan import COMPUTED, OpKind
 from alexsim.units import MIB
 
 SPLIT_BYTES, MOST_SPLITS = 16 * MIB, 512

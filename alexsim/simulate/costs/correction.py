@@ -15,10 +15,10 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from alexsim.documents import parse
 from alexsim.errors import ProfileError
-from alexsim.simulate.costs.records import Cost
+from alexsim.simulate.costs.cost import Cost
 from alexsim.strict_json import json_text
+from alexsim.typed import parse
 
 PRIOR_WIDTHS = {
     "library": 0.4,

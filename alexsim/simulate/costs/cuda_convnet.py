@@ -13,9 +13,8 @@ from math import ceil
 from alexsim.machine.device import Device
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.plan.buffers import partial_sum_copies
-from alexsim.plan.records import OpKind
-from alexsim.simulate.costs.gemm import issue_bound
-from alexsim.simulate.costs.records import (
+from alexsim.plan.plan import OpKind
+from alexsim.simulate.costs.cost import (
     LAUNCH_S,
     ConvolutionShape,
     Cost,
@@ -23,6 +22,7 @@ from alexsim.simulate.costs.records import (
     convolution_shape,
     memory_bound,
 )
+from alexsim.simulate.costs.gemm import issue_bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ def first_generation(work: Work) -> Launch:
         wide = colours // 4
         return Launch(
             blocks=shape.groups * shape.inputs * ceil(shape.channels / colours) * image_blocks,
-            shared_bytes=(16 * (colours + 1) + 16 * (32 * images + 0)) * FLOAT_BYTES,
+            shared_bytes=(16 * (colours + 1) + 16 * 32 * images) * FLOAT_BYTES,
             sums=images * wide,
             loads=images + wide,
             passes=images + ceil(wide / 4),
@@ -157,9 +157,9 @@ def second_generation(work: Work) -> Launch:
 
 
 def seconds(device: Device, work: Work, launch: Launch) -> tuple[float, bool]:
-    """Time at the kernel's own limits, and whether memory is the limit.
+    """Time at the kernel's limits, and whether memory is the limit.
 
-    Multiprocessors share the blocks out whole: the one that gets most of them sets the time.
+    Blocks are not divided: the multiprocessor that gets most of them sets the time.
     """
     bound = issue_bound(device.architecture, launch.sums, launch.loads, launch.passes)
     per_sm = ceil(launch.blocks / device.multiprocessors.value)

@@ -1,7 +1,7 @@
 """cuDNN's convolutions by version, and Nervana's: implicit products, FFT and Winograd.
 
-A version has a set of algorithms; each op takes the one that the model finds fastest, as
-``cudnnFindConvolution...`` does. Versions and what they brought, from the release notes:
+A version has a set of algorithms; each op takes the fastest by the model, as
+``cudnnFindConvolution...`` does by trial. Versions and what they brought, from the release notes:
 
 =======  ===============================================================
 v1, v2   implicit product
@@ -20,9 +20,8 @@ from math import ceil, log2
 
 from alexsim.machine.device import Device
 from alexsim.network.counts import FLOAT_BYTES
-from alexsim.plan.records import OpKind
-from alexsim.simulate.costs.gemm import gemm, tensor_speedup
-from alexsim.simulate.costs.records import (
+from alexsim.plan.plan import OpKind
+from alexsim.simulate.costs.cost import (
     LAUNCH_S,
     ConvolutionShape,
     Cost,
@@ -31,6 +30,7 @@ from alexsim.simulate.costs.records import (
     Work,
     convolution_shape,
 )
+from alexsim.simulate.costs.gemm import gemm, tensor_speedup
 
 VERSIONS = ("v1", "v2", "v3", "v4", "v5", "v5.1", "v6", "v7", "v8")
 _FFT_FROM, _TILES_FROM, _FUSED_FROM, _WINOGRAD_FROM = 2, 3, 4, 5
@@ -41,21 +41,21 @@ _FFTS = ((False, "fft"), (True, "fft-tiled"))
 def algorithms(version: str) -> frozenset[str]:
     """Algorithms that a version has."""
     age = VERSIONS.index(version)
-    found = {"implicit"}
+    names = {"implicit"}
     if age >= _FFT_FROM:
-        found.add("fft")
+        names.add("fft")
     if age >= _TILES_FROM:
-        found.add("fft-tiled")
+        names.add("fft-tiled")
     if age >= _FUSED_FROM:
-        found.add("winograd-2")
+        names.add("winograd-2")
     if age >= _WINOGRAD_FROM:
-        found.add("winograd-4")
-    return frozenset(found)
+        names.add("winograd-4")
+    return frozenset(names)
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """One algorithm's time, what limits it, and the FLOP of the multiply-adds that it does."""
+class Candidate:
+    """An algorithm's time, what limits it, and the FLOP of the multiply-adds that it does."""
 
     seconds: float
     limit: Limit
@@ -71,22 +71,22 @@ def convolution(
 ) -> tuple[Cost, ...]:
     """A convolution op by each of the allowed algorithms that can do it."""
     shape, kind = convolution_shape(work), work.kind
-    ways = []
+    candidates = []
     if "implicit" in allowed:
         seconds, limit = implicit(device, kind, shape, precision)
-        ways.append(Way(seconds, limit, work.count.flop))
+        candidates.append(Candidate(seconds, limit, work.count.flop))
     if shape.stride == 1 and shape.size > 1 and precision == "fp32":
         sides = (_fft_tile(kind, shape, tiled=t) for t, n in _FFTS if n in allowed)
-        ways += [fft(device, kind, shape, side) for side in sides if side]
+        candidates += [fft(device, kind, shape, side) for side in sides if side]
         if shape.size == 3:
             if "winograd-2" in allowed and kind != OpKind.GRAD_WEIGHT:
-                ways.append(winograd(device, kind, shape, 2))
+                candidates.append(winograd(device, kind, shape, 2))
             if "winograd-4" in allowed:
-                ways.append(winograd(device, kind, shape, 4))
+                candidates.append(winograd(device, kind, shape, 4))
     few = ":few" if shape.channels <= 3 else ""
     architecture = device.architecture.name
-    # All ways have the same: a correction of one alone would change which is the fastest, and a
-    # faster card could then be led to a slower one.
+    # All algorithms have the same traits: a correction of one algorithm alone would change which is
+    # the fastest, and could lead a faster card to a slower algorithm.
     traits: tuple[str, ...] = (
         f"library:{library}",
         f"library:{library}:{kind}{few}",
@@ -97,7 +97,7 @@ def convolution(
         # What keeps tensor cores waiting is much the same for every precision.
         tensor = ("precision:tensor", f"precision:{precision}:{architecture}")
         traits = (*traits, *tensor, f"precision:{precision}:conv")
-    return tuple(Cost(way.seconds, way.limit, traits, flop=way.flop) for way in ways)
+    return tuple(Cost(c.seconds, c.limit, traits, flop=c.flop) for c in candidates)
 
 
 def implicit(
@@ -140,11 +140,11 @@ def _fft_tile(kind: OpKind, shape: ConvolutionShape, *, tiled: bool) -> int | No
     return side if side <= _FFT_LARGEST else None
 
 
-def fft(device: Device, kind: OpKind, shape: ConvolutionShape, side: int) -> Way:
+def fft(device: Device, kind: OpKind, shape: ConvolutionShape, side: int) -> Candidate:
     """Transform, multiply per frequency, transform back (Mathieu et al. 2013).
 
-    A complex multiply-add is four real ones; a real transform of n^2 points takes 2.5 n^2 log2 n^2
-    FLOP. The spectra of inputs, filters and outputs cross memory twice.
+    A complex multiply-add is four real multiply-adds; a real transform of n^2 points takes
+    2.5 n^2 log2 n^2 FLOP. The spectra of inputs, filters and outputs cross memory twice.
     """
     useful = side - shape.size + 1
     pieces = 1 if side >= shape.extent else ceil(shape.out_extent / useful) ** 2
@@ -165,14 +165,14 @@ def fft(device: Device, kind: OpKind, shape: ConvolutionShape, side: int) -> Way
     transform_s = max(
         transform_flop / (0.3 * device.flop_per_s), moved / device.memory_bytes_per_s.value
     )
-    return Way(
+    return Candidate(
         product_s + transform_s,
         limit if product_s > transform_s else "memory",
         2 * batches * rows * columns * 4 * depth,
     )
 
 
-def winograd(device: Device, kind: OpKind, shape: ConvolutionShape, outputs: int) -> Way:
+def winograd(device: Device, kind: OpKind, shape: ConvolutionShape, outputs: int) -> Candidate:
     """F(m x m, 3 x 3): (m + 2)^2 products over tiles of m x m outputs (Lavin & Gray 2015).
 
     F(2x2) keeps its transforms in registers; F(4x4) writes them to memory and reads them back.
@@ -199,4 +199,4 @@ def winograd(device: Device, kind: OpKind, shape: ConvolutionShape, outputs: int
     if outputs == 2:
         # Transforms of 32 and 24 additions per tile and channel share the lanes with the products.
         seconds = max(product_s * 1.15, moved_s)
-    return Way(seconds, limit if product_s > moved_s else "memory", flop)
+    return Candidate(seconds, limit if product_s > moved_s else "memory", flop)

@@ -8,9 +8,9 @@ from alexsim.machine.device import Device
 from alexsim.network import counts
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.network.layers import FullyConnected
-from alexsim.plan.records import OpKind
+from alexsim.plan.plan import OpKind
+from alexsim.simulate.costs.cost import Cost, Precision, Work, bytes_of, memory_bound
 from alexsim.simulate.costs.gemm import gemm, tensor_speedup
-from alexsim.simulate.costs.records import Cost, Precision, Work, bytes_of, memory_bound
 
 _NORMS = ("LocalResponseNorm", "SpatialResponseNorm")
 _NORM_GRADIENT_PASSES = 9
@@ -21,7 +21,7 @@ each operand once, is 4): a product of gradient, output and denominator, then it
 def fully_connected(
     device: Device, work: Work, family: str, precision: Precision = "fp32"
 ) -> list[Cost]:
-    """A cuBLAS product; one that goes straight into the momentum does a part of the update."""
+    """A cuBLAS product; if it adds straight into the momentum, also its part of the update."""
     part = work.part
     units, inputs = part.weight_shape
     images = work.batch_size
@@ -63,8 +63,8 @@ def elementwise(device: Device, work: Work, family: str, precision: Precision) -
 def part_of_update(device: Device, work: Work, traits: tuple[str, ...]) -> Cost:
     """What an update op does of an update, or a weight gradient that is fused with it.
 
-    Fused or not, an update takes as long as its bytes in one kernel: what the weight gradient does
-    of it is not done again, so both together never cost more than the two apart.
+    Fused or not, an update takes as long as its bytes in one kernel: the weight gradient's part of
+    it is not done again, so both together never cost more than the two ops apart.
     """
     moved_bytes = whole_bytes = work.count.moved_bytes
     if work.fused:
@@ -75,13 +75,13 @@ def part_of_update(device: Device, work: Work, traits: tuple[str, ...]) -> Cost:
 
 
 def share(whole: Cost, part: float) -> Cost:
-    """What is left of a piece where another kernel does the rest of it."""
+    """The given part of a piece, where another kernel does the rest."""
     return replace(whole, seconds=whole.seconds * part, least_s=whole.least_s * part)
 
 
 def _traits(device: Device, layer: str, kind: OpKind, family: str) -> tuple[str, ...]:
     if family == "cuda-convnet":
-        # Its kernels' passes over memory are known; nobody else's figures speak for them.
+        # Its kernels' passes over memory are known; other libraries' figures do not apply to them.
         return (*_by_memory(device), "elementwise:cuda-convnet")
     return (*_by_memory(device), f"elementwise:{layer}:{kind}", f"family:{family}:elementwise")
 

@@ -18,7 +18,7 @@ from math import ceil, sqrt
 
 from alexsim.machine.device import Architecture, Device
 from alexsim.network.counts import FLOAT_BYTES
-from alexsim.simulate.costs.records import LAUNCH_S, Limit, Precision
+from alexsim.simulate.costs.cost import LAUNCH_S, Limit, Precision
 
 _WARP = 32
 _PROLOGUE = 24
@@ -140,15 +140,14 @@ def gemm(  # noqa: PLR0913 - a product has that many sides
 
 
 def _waves(waves: int) -> float:
-    """One block alone on a multiprocessor leaves it waiting for loads about a third of the time."""
+    """Waves, at least 1.5: a single block leaves its multiprocessor waiting a third of the time."""
     return max(waves, 1.5)
 
 
 def _split(depth: int, room: float, step_s: float, sum_s: float) -> float:
     """Seconds with the depth in the best number of parts, of two waves of blocks at most.
 
-    Of all numbers that there is room for the best is taken, so more multiprocessors never cost
-    time.
+    The best number of parts that fits is taken, so more multiprocessors never cost time.
 
     Args:
         depth: of the whole product.

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from alexsim.machine.device import Device
 from alexsim.network.counts import FLOAT_BYTES
-from alexsim.plan.records import OpKind
+from alexsim.plan.plan import OpKind
+from alexsim.simulate.costs.cost import LAUNCH_S, Cost, Work, convolution_shape, memory_bound
 from alexsim.simulate.costs.gemm import gemm
-from alexsim.simulate.costs.records import LAUNCH_S, Cost, Work, convolution_shape, memory_bound
 
 
 def convolution(device: Device, work: Work, library: str) -> list[Cost]:
@@ -46,7 +46,7 @@ def convolution(device: Device, work: Work, library: str) -> list[Cost]:
     if work.kind == OpKind.FORWARD:
         traits = ("memory", f"architecture:{architecture}:memory", "elementwise:bias")
         costs.append(memory_bound(device, 2 * shape.output_bytes, traits))
-    # Kernels on one image are short: each waits for the one before it to drain.
+    # Kernels on one image are short: each waits for the kernel before it to drain.
     each = 2 + (work.kind == OpKind.FORWARD)
     costs.append(Cost(each * shape.batch_size * LAUNCH_S, "launch", ("im2col:launch",)))
     return costs

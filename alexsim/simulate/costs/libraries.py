@@ -9,11 +9,10 @@ from alexsim.errors import ProfileError, known_as, unknown
 from alexsim.machine.device import Device
 from alexsim.network import counts
 from alexsim.network.layers import Convolution
-from alexsim.plan.records import OpKind
+from alexsim.plan.plan import OpKind
 from alexsim.simulate.costs import cuda_convnet, cudnn, elementwise, im2col
 from alexsim.simulate.costs.correction import UNFITTED, Correction
-from alexsim.simulate.costs.gemm import peak_flop_per_s, tensor_speedup
-from alexsim.simulate.costs.records import (
+from alexsim.simulate.costs.cost import (
     LAUNCH_S,
     Cost,
     Limit,
@@ -23,6 +22,7 @@ from alexsim.simulate.costs.records import (
     convolution_shape,
     memory_bound,
 )
+from alexsim.simulate.costs.gemm import peak_flop_per_s, tensor_speedup
 
 _PRODUCTS = (OpKind.FORWARD, OpKind.GRAD_INPUT, OpKind.GRAD_WEIGHT)
 
@@ -45,16 +45,16 @@ class Library:
         precision: Precision = "fp32",
         correction: Correction = UNFITTED,
     ) -> list[Cost]:
-        """Pieces of one op's time, before correction; of each the way that is fastest after it."""
+        """Pieces of an op's time before correction, each by the algorithm that is fastest after."""
         return [
-            ways[0] if len(ways) == 1 else min(ways, key=correction.time)
-            for ways in self.pieces(device, work, precision)
+            candidates[0] if len(candidates) == 1 else min(candidates, key=correction.time)
+            for candidates in self.pieces(device, work, precision)
         ]
 
     def pieces(
         self, device: Device, work: Work, precision: Precision = "fp32"
     ) -> list[tuple[Cost, ...]]:
-        """Pieces of one op's time, and the ways in which the library can do each."""
+        """Pieces of an op's time, each by all algorithms that the library has for it."""
         if self.name == "measured":
             raise ProfileError(
                 "library measured is this machine's own: alexsim simulate --library measured"
@@ -64,44 +64,47 @@ class Library:
         if work.epilogue is not None:
             return self._of_both(device, work, precision)
         if isinstance(work.part.layer, Convolution) and work.kind in _PRODUCTS:
-            found = self._convolution(device, work, precision)
+            pieces = self._convolution(device, work, precision)
             if self.family in CHANNELS_LAST:
                 shape = convolution_shape(work)
                 moved = 2 * (shape.input_bytes + shape.output_bytes)
-                found.append((memory_bound(device, moved, ("memory", "elementwise:transpose")),))
+                pieces.append((memory_bound(device, moved, ("memory", "elementwise:transpose")),))
         elif elementwise.is_product(work):
             costs = elementwise.fully_connected(device, work, self.family, precision)
-            found = [(cost,) for cost in costs]
+            pieces = [(cost,) for cost in costs]
         else:
             costs = elementwise.elementwise(device, work, self.family, precision)
-            found = [(cost,) for cost in costs]
+            pieces = [(cost,) for cost in costs]
         if self.family != "cuda-convnet":
             traits = ("overhead", f"family:{self.family}:overhead")
-            found.append((Cost(OVERHEAD_S, "launch", traits),))
+            pieces.append((Cost(OVERHEAD_S, "launch", traits),))
         return [
-            tuple(_possible(device, work, cost, precision) if cost.flop else cost for cost in ways)
-            for ways in found
+            tuple(
+                _possible(device, work, cost, precision) if cost.flop else cost
+                for cost in candidates
+            )
+            for candidates in pieces
         ]
 
     def _of_both(self, device: Device, work: Work, precision: Precision) -> list[tuple[Cost, ...]]:
-        """One kernel for two layers: of what each takes alone, the bytes that still move.
+        """One kernel for two layers: the time of each alone, for the bytes that still move.
 
-        A product is as long as it was, whoever's output it writes; what its epilogue reads beside
-        (a mask of the gradients) comes on top. A norm and its pool both only move bytes, and there
-        is one launch for what is left of these. The library's overhead is that of one op.
+        A product takes as long as before, whichever layer's output it writes; its epilogue's other
+        reads (a mask of the gradients) come on top. A norm and its pool only move bytes, and what
+        is left of these takes one launch. The library's overhead is that of one op.
         """
-        own, other = work.apart()
-        first = self.pieces(device, own, precision)
-        second = elementwise.elementwise(device, other, self.family, precision)
+        alone, epilogue = work.apart()
+        first = self.pieces(device, alone, precision)
+        second = elementwise.elementwise(device, epilogue, self.family, precision)
         if work.part.layer.kernel == "product":
-            left = (work.count.moved_bytes - own.count.moved_bytes) / other.count.moved_bytes
+            left = (work.count.moved_bytes - alone.count.moved_bytes) / epilogue.count.moved_bytes
             return [*first, *((elementwise.share(cost, left),) for cost in second if left)]
         overhead = first[1:]
-        both = [first[0][0], *second]
-        moved = own.count.moved_bytes + other.count.moved_bytes
-        whole_s = sum(cost.seconds for cost in both)
+        moving = [first[0][0], *second]
+        moved = alone.count.moved_bytes + epilogue.count.moved_bytes
+        whole_s = sum(cost.seconds for cost in moving)
         left = max(work.count.moved_bytes / moved, LAUNCH_S / whole_s)
-        return [*((elementwise.share(cost, left),) for cost in both), *overhead]
+        return [*((elementwise.share(cost, left),) for cost in moving), *overhead]
 
     def _convolution(
         self, device: Device, work: Work, precision: Precision
@@ -111,22 +114,22 @@ class Library:
         if self.name == "im2col-gemm":
             name = f"{self.name}:{self.family}"
             return [(cost,) for cost in im2col.convolution(device, work, name)]
-        ways = cudnn.convolution(device, work, self.name, self.algorithms, precision)
+        candidates = cudnn.convolution(device, work, self.name, self.algorithms, precision)
         # A framework chooses among the library's algorithms, by trial or by rule of thumb.
         chosen = f"family:{self.family}:convolution"
         traits = (chosen, f"{chosen}:{work.kind}")
-        return [tuple(replace(cost, traits=(*cost.traits, *traits)) for cost in ways)]
+        return [tuple(replace(cost, traits=(*cost.traits, *traits)) for cost in candidates)]
 
 
 def _possible(device: Device, work: Work, cost: Cost, precision: Precision) -> Cost:
-    """A product, at its peaks at best: of the multiply-adds that it does, of bytes moved once."""
+    """A product, never faster than the peaks allow: its multiply-adds, and its bytes moved once."""
     moved = bytes_of(work, precision)
     if work.fused:
-        # A piece of its own moves the rest.
+        # Another piece moves the rest.
         plain = counts.grad_weight(work.part, work.batch_size, fused=False)
         if work.epilogue is not None:
-            told = counts.epilogue_read_bytes(work.epilogue, work.batch_size)
-            plain = replace(plain, moved_bytes=plain.moved_bytes + told)
+            mask_bytes = counts.epilogue_read_bytes(work.epilogue, work.batch_size)
+            plain = replace(plain, moved_bytes=plain.moved_bytes + mask_bytes)
         moved = bytes_of(replace(work, count=plain), precision)
     compute_s = cost.flop / peak_flop_per_s(device, precision)
     memory_s = moved / device.memory_bytes_per_s.value
@@ -168,10 +171,10 @@ def library_names() -> tuple[str, ...]:
 
 @lru_cache(maxsize=256)
 def load_library(name: str, family: str = "") -> Library:
-    """The library of that name, inside a framework's family (its own by default).
+    """The library of that name, inside a framework's family (by default the library's).
 
     Raises:
-        ProfileError: there is none.
+        ProfileError: there is no such library.
     """
     if (written := known_as(name, library_names())) is None:
         raise ProfileError(unknown("library", name, library_names()))
@@ -188,10 +191,10 @@ _PRECISIONS = {"cudnn-v7": ("fp16",), "cudnn-v8": ("fp16", "tf32"), "roofline": 
 
 
 def load_library_for(name: str, device: Device, precision: Precision) -> Library:
-    """The library of that name, if it can compute so on the device.
+    """The library of that name, if it can compute with ``precision`` on the device.
 
     Raises:
-        ProfileError: there is none, or it or the device has no units for the precision.
+        ProfileError: there is no such library, or it or the device cannot compute so.
     """
     library = load_library(name)
     if precision != "fp32":
@@ -206,7 +209,7 @@ def load_library_for(name: str, device: Device, precision: Precision) -> Library
 
 
 def _roofline(device: Device, work: Work, precision: Precision) -> list[Cost]:
-    """The larger of FLOP over peak and bytes over bandwidth: what no correction touches."""
+    """The larger of FLOP over peak and bytes over bandwidth; no correction applies to it."""
     if work.kind == OpKind.UPDATE:
         return [elementwise.part_of_update(device, work, ())]
     launch = Cost(LAUNCH_S, "launch", (), flop=work.count.flop)

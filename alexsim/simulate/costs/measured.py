@@ -15,15 +15,15 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt, Lt, MinLen
 
-from alexsim.documents import load
 from alexsim.errors import ProfileError
 from alexsim.machine.device import load_device
 from alexsim.machine.machine import Machine, load_machine
 from alexsim.machine.sheet import Quantity
 from alexsim.network.layers import Pool
-from alexsim.network.network import Part
-from alexsim.plan.records import Op, OpKind
+from alexsim.network.part import Part
+from alexsim.plan.plan import Op, OpKind
 from alexsim.strict_json import json_text
+from alexsim.typed import load
 
 SCHEMA = 2
 REST = "rest"
@@ -76,10 +76,10 @@ class Calibration:
         Raises:
             ProfileError: there is none.
         """
-        found = [rate.per_second for rate in self.rates if rate.what.startswith(what)]
-        if not found:
+        rates = [rate.per_second for rate in self.rates if rate.what.startswith(what)]
+        if not rates:
             raise ProfileError(f"the calibration has no rate of {what!r}; run it again")
-        return max(found)
+        return max(rates)
 
     @property
     def crop_side(self) -> int:

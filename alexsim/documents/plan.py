@@ -1,0 +1,74 @@
+"""What a plan says as JSON: ``flops --json`` and ``memory --json``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from alexsim.documents.base import From, NetworkDocument, Part
+from alexsim.plan.fit import Fit
+from alexsim.plan.plan import Plan
+from alexsim.plan.tables import FlopTable, LayerFlops, memory_table
+
+
+class FlopsDocument(NetworkDocument):
+    """``alexsim flops --json``; counts are of one image."""
+
+    parameters: Annotated[int, From("network.parameters")]
+    neurons: Annotated[int, From("network.neurons")]
+    """Without the input."""
+    mac: int
+    flop: int
+    """Of the forward pass."""
+    training_flop: int
+    """Of the forward and the backward pass."""
+    elementwise_flop: Annotated[
+        int, From(lambda table: sum(layer.elementwise_flop for layer in table.layers))
+    ]
+    layers: tuple[LayerFlops, ...]
+
+
+def flops_document(table: FlopTable) -> FlopsDocument:
+    """``alexsim flops --json``."""
+    return FlopsDocument.of(table)
+
+
+class PlanWords(Part):
+    """Every choice of a plan that is a word; empty where none was made."""
+
+    partition: Annotated[str, From("plan.spec.partition")] = "columns"
+    policy: Annotated[str, From("plan.spec.policy")]
+    schedule: Annotated[str, From("plan.spec.schedule")]
+    transport: Annotated[str, From("plan.spec.transport")] = ""
+    optimizer: Annotated[str, From("plan.spec.optimizer")] = "sgd-2012"
+    backend: Annotated[str, From("plan.spec.backend")] = ""
+    fusion: Annotated[str, From("plan.spec.fusion")] = "none"
+
+
+class DeviceBytes(Part):
+    """What a device holds at its fullest op, summed two ways."""
+
+    name: str
+    total_bytes: int
+    by_category: dict[str, int]
+    by_layer: dict[str, int]
+
+
+class MemoryDocument(PlanWords, NetworkDocument):
+    """``alexsim memory --json``."""
+
+    network: Annotated[str, From("plan.network.name")]
+    batch_size: Annotated[int, From("plan.images")]
+    budget_bytes: Annotated[int, From("verdict.budget_bytes")]
+    """Of each device."""
+    fits: Annotated[bool, From("verdict.fits")]
+    devices: tuple[DeviceBytes, ...]
+    exchanged_bytes_per_step: Annotated[int, From("plan.exchanged_bytes")]
+    largest_batch_size: Annotated[int, From("verdict.largest_batch_size")]
+    """0 where no image fits."""
+    suggestions: Annotated[tuple[str, ...], From("verdict.suggestions")]
+
+
+def memory_document(plan: Plan, verdict: Fit, *, context_bytes: int) -> MemoryDocument:
+    """``alexsim memory --json``."""
+    devices = memory_table(plan, context_bytes=context_bytes)
+    return MemoryDocument.of(plan=plan, verdict=verdict, devices=devices)

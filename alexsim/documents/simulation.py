@@ -1,0 +1,147 @@
+"""``alexsim simulate --json``, and what other documents have of a simulated step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal
+
+from alexsim.documents.base import ABSENT, From, Interval, NetworkDocument, Part
+from alexsim.recipe.stages import Training
+from alexsim.simulate.sensitivity import Sensitivity
+from alexsim.simulate.simulation import DeviceTimes, LayerTimes, Simulation
+
+
+class DataPath(Part):
+    """What the hosts do beside a step: files are read, decoded and cropped."""
+
+    side: int
+    """Of the square JPEGs that are read, in pixels."""
+    images_per_s: float
+    seconds: float
+    """The slowest stage: it sets the pace."""
+    disk_s: float
+    decode_s: float
+    crop_s: float
+
+
+class StepParts(Part):
+    """What a simulated step's time is made of."""
+
+    step_without_data_s: float
+    """The same step where every image lies ready."""
+    data_path: DataPath | None
+    """null where images are ready."""
+    bound: Annotated[
+        Literal["data path", "GPUs"],
+        From(lambda simulation: "data path" if simulation.data_bound else "GPUs"),
+    ]
+    """What sets the pace."""
+
+
+class ExchangeSeconds(Part):
+    """An exchange of a step."""
+
+    name: str
+    source: str
+    target: str
+    bytes: Annotated[int, From("size_bytes")]
+    seconds: float
+
+
+class OpSeconds(Part):
+    """An op that computes."""
+
+    id: Annotated[str, From("name")]
+    device: str
+    kind: str
+    seconds: float
+    limit: str
+    flop: int | float
+    """Of the multiply-adds that are done."""
+
+
+class PathSpan(Part):
+    """A piece of the critical path."""
+
+    id: Annotated[str, From("op_id")]
+    device: str
+    queue: str
+    start_s: float
+    end_s: float
+
+
+class Stage(Part):
+    """A stage of a recipe on the machine."""
+
+    from_epoch: Annotated[int, From("stage.from_epoch")]
+    epochs: int
+    frozen: Annotated[tuple[str, ...], From("stage.frozen")]
+    weight_rate: Annotated[float, From("stage.weight_rate")]
+    bias_rate: Annotated[float, From("stage.bias_rate")]
+    step_s: Annotated[float, From("simulation.step_s")]
+    days: float
+    memory_bytes: Annotated[
+        dict[str, int],
+        From(lambda times: {d.name: d.memory_bytes for d in times.simulation.devices}),
+    ]
+    """By device."""
+
+
+def _of_recipe(name: str) -> Callable[[Any], Any]:
+    """What a training has that follows a recipe."""
+    return lambda both: getattr(both.training, name) if both.training.stages else ABSENT
+
+
+class SimulationDocument(StepParts, NetworkDocument):
+    """``alexsim simulate --json``."""
+
+    network: str
+    machine: str
+    library: str
+    partition: str
+    replicas: int
+    gpus: Annotated[int, From("devices_count")]
+    step_s: float
+    step_s_interval: Annotated[Interval, From("step_interval")]
+    """It should hold nine steps in ten of such machines."""
+    images_per_s: float
+    forward_s: float
+    backward_s: float
+    training_days: Annotated[float, From("training.days")]
+    training_days_interval: Annotated[Interval, From("training.days_interval")]
+    ideal_forward_images_per_s: float
+    """If every device did its multiply-adds at its peak."""
+    ideal_training_images_per_s: float
+    """Of one device at its peak."""
+    utilisation: float
+    """FLOP of the multiply-adds that are done, over those that the peak allows."""
+    utilisation_counts: str
+    """``direct`` or ``reduced`` multiply-adds (Winograd, FFT)."""
+    multiply_adds_over_direct: Annotated[float, From("done_share")]
+    host_s: float
+    """The slowest stage of the data path."""
+    all_reduce_s: float
+    fits: bool
+    energy_kwh: Annotated[float, From(lambda both: both.training.days * 24 * both.power_w / 1e3)]
+    """Of the training, at the data sheets' power."""
+    price_usd: float | None
+    """Of all devices when they came out; null where a sheet states none."""
+    devices: tuple[DeviceTimes, ...]
+    exchanges: tuple[ExchangeSeconds, ...]
+    layers: tuple[LayerTimes, ...]
+    ops: tuple[OpSeconds, ...]
+    critical_path: tuple[PathSpan, ...]
+    recipe: Annotated[str, From(_of_recipe("recipe"))] = ""
+    """With ``--recipe``."""
+    stages: Annotated[tuple[Stage, ...], From(_of_recipe("stages"))] = ()
+    """With ``--recipe``."""
+    sensitivity: tuple[Sensitivity, ...] = ()
+    """With ``--sensitivity``."""
+
+
+def simulation_document(
+    simulation: Simulation, training: Training, sensitivities: Sequence[Sensitivity] | None = None
+) -> SimulationDocument:
+    """``alexsim simulate --json``."""
+    sensitivity = ABSENT if sensitivities is None else tuple(sensitivities)
+    return SimulationDocument.of(simulation, training=training, sensitivity=sensitivity)

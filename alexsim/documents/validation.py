@@ -1,0 +1,68 @@
+"""``alexsim check validate --json``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from alexsim.documents.base import Document, From, Part
+from alexsim.simulate.judging import Group, Summary
+from alexsim.simulate.rows import Excluded
+
+
+class GroupErrors(Part):
+    """Errors of a library on a device, beside those of the roofline."""
+
+    device: str
+    library: str
+    name: Annotated[str, From("summary.name")]
+    rows: Annotated[int, From("summary.rows")]
+    mean_absolute_error: Annotated[float, From("summary.mean_absolute_error")]
+    median_absolute_error: Annotated[float, From("summary.median_absolute_error")]
+    worst: Annotated[float, From("summary.worst")]
+    bias: Annotated[float, From("summary.bias")]
+    coverage: Annotated[float, From("summary.coverage")]
+    roofline_mean_absolute_error: Annotated[float, From("roofline.mean_absolute_error")]
+
+
+class PredictedRow(Part):
+    """A published row beside its prediction, in the row's unit."""
+
+    id: Annotated[str, From("case.row.id")]
+    unit: Annotated[str, From("case.row.unit")]
+    measured: Annotated[float | None, From("case.row.value")]
+    """null in a blind row."""
+    predicted: Annotated[float, From("value")]
+    interval: Annotated[tuple[float, float], From(lambda row: (row.low, row.high))]
+
+
+class ExcludedRow(Part):
+    """A row that is not predicted, and the rule that says so."""
+
+    id: Annotated[str, From("row.id")]
+    why: str
+
+
+class ValidationDocument(Document):
+    """``alexsim check validate --json``."""
+
+    rows: Annotated[int, From(lambda of: len(of.predictions) + len(of.excluded))]
+    predicted: Annotated[int, From(lambda of: len(of.predictions))]
+    summaries: tuple[Summary, ...]
+    groups: Annotated[
+        tuple[GroupErrors, ...], From(lambda of: [g for g in of.groups if g.summary.rows])
+    ]
+    predictions: tuple[PredictedRow, ...]
+    excluded: tuple[ExcludedRow, ...]
+
+
+def validation_document(
+    summaries: Sequence[Summary], groups: Sequence[Group], excluded: Sequence[Excluded]
+) -> ValidationDocument:
+    """``alexsim check validate --json``."""
+    return ValidationDocument.of(
+        summaries=tuple(summaries),
+        groups=groups,
+        predictions=[p for group in groups for p in group.predictions],
+        excluded=tuple(excluded),
+    )

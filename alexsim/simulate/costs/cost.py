@@ -1,0 +1,153 @@
+"""Inputs and results of cost models: an op's work, and the pieces of its cost."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from alexsim.machine.device import Device
+from alexsim.network import counts
+from alexsim.network.counts import FLOAT_BYTES, Count
+from alexsim.network.layers import Convolution, pair
+from alexsim.network.part import Part
+from alexsim.plan.plan import OpKind
+
+Precision = Literal["fp32", "tf32", "fp16"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "tf32", "fp16")
+Limit = Literal["compute", "memory", "launch", "measured"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """One op to be timed: its fields in the plan, and how many images it works on."""
+
+    kind: OpKind
+    part: Part
+    batch_size: int
+    count: Count
+    fused: bool = False
+    epilogue: Part | None = None
+    """The part whose layer the same kernel computes too."""
+
+    def apart(self) -> tuple[Work, Work]:
+        """The op without its epilogue, and the epilogue's op: forward, or its input gradient.
+
+        Where the gradients of weights and of the input both pass through the epilogue, its op is
+        done once.
+        """
+        assert self.epilogue is not None
+        forward = self.kind == OpKind.FORWARD
+        count_of = counts.forward if forward else counts.grad_input
+        epilogue = replace(
+            self,
+            kind=OpKind.FORWARD if forward else OpKind.GRAD_INPUT,
+            part=self.epilogue,
+            count=count_of(self.epilogue, self.batch_size),
+            fused=False,
+            epilogue=None,
+        )
+        if self.part.layer.kernel == "product":
+            mask_bytes = (
+                0 if forward else counts.epilogue_read_bytes(self.epilogue, self.batch_size)
+            )
+            count = replace(self.count, moved_bytes=self.count.moved_bytes - mask_bytes)
+        else:
+            count = count_of(self.part, self.batch_size)
+        return replace(self, count=count, epilogue=None), epilogue
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """A piece of an op's time, before correction.
+
+    ``traits`` name what the piece has in common with others (its library, pass, architecture,
+    algorithm): a fitted correction multiplies by the exponential of its traits' sum, but never goes
+    below ``least_s``, the time at the device's peaks: no rate is over a peak. ``flop`` are those of
+    the multiply-adds that are done: Winograd and FFT do fewer than a direct convolution.
+    """
+
+    seconds: float
+    limit: Limit
+    traits: tuple[str, ...]
+    least_s: float = 0.0
+    flop: float = 0.0
+
+    def lasting(self, seconds: float) -> Cost:
+        """The same piece with another time; ``replace`` takes four times as long."""
+        return Cost(seconds, self.limit, self.traits, self.least_s, self.flop)
+
+
+@dataclass(frozen=True, slots=True)
+class ConvolutionShape:
+    """A convolution's dimensions, per group."""
+
+    batch_size: int
+    groups: int
+    channels: int
+    filters: int
+    taps: int
+    """Filter pixels: height x width."""
+    size: int
+    stride: int
+    inputs: int
+    """Input pixels of one channel, without padding."""
+    outputs: int
+    """Output pixels of one channel."""
+    extent: int
+    """Height of the padded input."""
+    out_extent: int
+
+    @property
+    def depth(self) -> int:
+        """Values that one output sums over."""
+        return self.channels * self.taps
+
+    @property
+    def input_bytes(self) -> int:
+        """Bytes of the input of all images and groups."""
+        return FLOAT_BYTES * self.batch_size * self.groups * self.channels * self.inputs
+
+    @property
+    def output_bytes(self) -> int:
+        """Bytes of the output of all images and groups."""
+        return FLOAT_BYTES * self.batch_size * self.groups * self.filters * self.outputs
+
+
+def convolution_shape(work: Work) -> ConvolutionShape:
+    """Dimensions of a convolution op."""
+    layer, part = work.part.layer, work.part
+    assert isinstance(layer, Convolution)
+    channels, *inputs = part.input_shape
+    filters, *outputs = part.output_shape
+    size, stride = pair(layer.size), pair(layer.stride)
+    return ConvolutionShape(
+        batch_size=work.batch_size,
+        groups=layer.groups,
+        channels=channels // layer.groups,
+        filters=filters // layer.groups,
+        taps=math.prod(size),
+        size=max(size),
+        stride=max(stride),
+        inputs=math.prod(inputs),
+        outputs=math.prod(outputs),
+        extent=inputs[0] + 2 * pair(layer.padding)[0],
+        out_extent=outputs[0],
+    )
+
+
+LAUNCH_S = 4e-6
+"""Least time of one kernel on the device, from launch to end, pipelined behind others."""
+
+
+def memory_bound(device: Device, moved_bytes: float, traits: tuple[str, ...]) -> Cost:
+    """A piece that only moves bytes, at the data sheet's rate."""
+    seconds = moved_bytes / device.memory_bytes_per_s.value
+    if seconds < LAUNCH_S:
+        return Cost(LAUNCH_S, "launch", traits, seconds)
+    return Cost(seconds, "memory", traits, seconds)
+
+
+def bytes_of(work: Work, precision: Precision) -> float:
+    """Least bytes that an op moves; not for updates, which stay float32."""
+    return work.count.moved_bytes / (2 if precision == "fp16" else 1)
