@@ -25,6 +25,7 @@ DOCUMENTS = {
     "columns": {"network": "alexnet-2012", "batch_size": 32},
     "overlap": {"network": "alexnet-2012", "batch_size": 32, "schedule": "overlap"},
     "replicas": {"network": "lenet-5", "partition": "hybrid", "gpus": 2, "machine": "k20x8"},
+    "eight": {"network": "alexnet-owt", "partition": "hybrid", "gpus": 8, "machine": "k20x8"},
     "reuse": {"network": "lenet-5", "policy": "reuse"},
 }
 
@@ -86,7 +87,9 @@ def test_every_figures_marks_are_the_documents(document: PlanDocument) -> None:
     steps = {"measured", "simulated"} if timed else {"simulated"}
     clocks = {"measured", "predicted"} if timed else {"predicted"}
     devices = document.memory.devices
-    replicas = {str(device.timeline): device for device in reversed(devices)}
+    timed = {span.device for span in document.spans.simulated}
+    replicas = {str(d.timeline): d for d in reversed(devices) if d.name in timed}
+    assert replicas
     assert set(figures) == {
         *(f"layers-{clock}" for clock in clocks), *(f"timeline-{clock}" for clock in steps),
         "roofline", "memory-by-category",

@@ -25,8 +25,8 @@ def memory_section(document: PlanDocument, budget: Budget | None) -> Section:
     text = " ".join(_against(device, budget) for device in devices)
     rows = category_table({device.name: device for device in devices}, budget, f"{name}-table")
     figures = [Figure(name, "Memory by category", text, rows)]
-    if spans_of(document):
-        figures += [_through_step(document, group) for group in alike(devices)]
+    timed = {span.device for span in next(iter(spans_of(document).values()), ())}
+    figures += [_through_step(document, of) for of in alike(devices) if of[0].name in timed]
     tables = [alive_table(group[0]) for group in alike(devices)]
     return Section("memory", "Memory", figures=figures, tables=tables, notes=notes)
 
