@@ -20,7 +20,7 @@ from alexsim.units import format_bytes
 
 BATCH = 128
 CORE_FLOP_PER_S = 90e9
-"""Of one core, in the README's step of AlexNet on two of Zen 4; float32."""
+"""Of one core, in docs/speed.md's step of AlexNet on two of Zen 4; float32."""
 CORE_IMAGES_PER_S = 1000.0
 """Built-in images that one core decodes and crops, about; for small inputs it does more."""
 _MOST_WORKERS = 4
