@@ -97,7 +97,8 @@ def file_name(document: type[Document]) -> str:
 def written() -> dict[str, str]:
     """Every file by its path below ``docs``."""
     files = {
-        f"schemas/{file_name(document)}": json.dumps(schema_of(document), indent=1, allow_nan=False) + "\n"
+        f"schemas/{file_name(document)}": json.dumps(schema_of(document), indent=1, allow_nan=False)
+        + "\n"
         for document in DOCUMENTS
     }
     rows = (

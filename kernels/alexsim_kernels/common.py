@@ -130,3 +130,20 @@ def power_of_two(least: int, value: int, most: int) -> int:
 def block_of(count: int, most: int = 1024) -> int:
     """Elements of one program of an elementwise kernel; all elements when interpreted."""
     return power_of_two(128, count, 1 << 20 if interpreted() else most)
+
+
+def images(like: Tensor, *shape: int) -> Tensor:
+    """Images of a shape that nothing was written to, channels-last, like others in type."""
+    return torch.empty(
+        shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last
+    )
+
+
+def last(x: Tensor) -> Tensor:
+    """Images channels-last; copied if they lie otherwise."""
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def outputs(extent: int, size: int, stride: int, padding: int) -> int:
+    """Windows along an axis."""
+    return (extent + 2 * padding - size) // stride + 1

@@ -13,28 +13,20 @@ import argparse
 import itertools
 import json
 import math
-import os
-import platform
-import shutil
-import subprocess
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"
-
-import triton
+# First: without a card it has Triton interpret kernels, before Triton is imported.
+from card import CARD, PRECISIONS, Ceilings, Row, ceilings, distance, images, milliseconds, where
 from torch.nn import functional as F
 
 from alexsim_kernels import convolution, norm, norm_pool, pool, reference, tuning
 from alexsim_kernels.common import Config, Precision
 
-CARD = "cuda" if torch.cuda.is_available() else "cpu"
 # One column of AlexNet: channels, extent, filters, taps, stride, padding, output extent.
 CONVOLUTIONS = {
     "conv1": (3, 224, 48, 11, 4, 0, 55),
@@ -43,66 +35,7 @@ CONVOLUTIONS = {
     "conv4": (192, 13, 192, 3, 1, 1, 13),
     "conv5": (192, 13, 128, 3, 1, 1, 13),
 }
-PRECISIONS: tuple[Precision, ...] = ("fp32", "fp32x3", "tf32", "bf16")
 LIMITS = {"fp32": 1e-5, "fp32x3": 1e-5, "tf32": 2e-3, "bf16": 2e-2}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One op: ours, the best of the others, and the floor, in milliseconds."""
-
-    op: str
-    precision: str
-    batch: int
-    error: float
-    ours_ms: float = 0.0
-    ours_20_ms: float = 0.0
-    ours_80_ms: float = 0.0
-    other: str = ""
-    other_ms: float = 0.0
-    floor_ms: float = 0.0
-
-
-@dataclass(frozen=True)
-class Ceilings:
-    """What this card reached."""
-
-    bytes_per_s: float
-    flop_per_s: dict[str, float]
-
-
-def milliseconds(run: Callable[[], object]) -> tuple[float, float, float]:
-    """Median, 20 % and 80 % quantiles."""
-    median, low, high = triton.testing.do_bench(
-        run, warmup=10, rep=40, quantiles=[0.5, 0.2, 0.8], return_mode="median"
-    )
-    return median, low, high
-
-
-def ceilings() -> Ceilings:
-    """A large copy, and large products in each precision."""
-    source = torch.randn(1 << 28, device=CARD)
-    target = torch.empty_like(source)
-    copy_s = milliseconds(lambda: target.copy_(source))[0] / 1e3
-    rates = {}
-    for precision in PRECISIONS:
-        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-        a, b = (torch.randn(8192, 8192, device=CARD, dtype=dtype) for _ in range(2))
-        rates[precision] = 2 * 8192**3 / (milliseconds(lambda: a @ b)[0] / 1e3)
-    rates["fp32x3"] = rates["tf32"] / 3
-    return Ceilings(2 * 4 * (1 << 28) / copy_s, rates)
-
-
-def images(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """Fresh random values, channels-last."""
-    values = torch.randn(shape, device=CARD).to(dtype)
-    return values.contiguous(memory_format=torch.channels_last)
-
-
-def distance(result: torch.Tensor, exact: torch.Tensor) -> float:
-    """Norm of the error over the norm of the exact result."""
-    return float((result.double() - exact).norm() / exact.norm())
 
 
 def convolution_rows(
@@ -374,32 +307,6 @@ def _theirs(
     return times
 
 
-def where() -> dict[str, Any]:
-    """The card, the versions and the commit."""
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    commit = ""
-    if shutil.which("git"):
-        commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-    card = torch.cuda.get_device_name() if CARD == "cuda" else platform.processor()
-    return {
-        "card": card,
-        "torch": torch.__version__,
-        "triton": triton.__version__,
-        "commit": commit,
-        "date": time.strftime("%Y-%m-%d"),
-    }
-
-
-def _line(row: Row, *, timed: bool) -> str:
-    text = f"{row.op:24s} {row.precision:7s} {row.batch:5d}  error {row.error:.0e}"
-    if timed:
-        text += (
-            f"  {row.ours_ms:8.3f} ms  {row.other} {row.other_ms:8.3f}"
-            f"  {row.other_ms / row.ours_ms:5.2f} x  floor {row.floor_ms:7.3f}"
-        )
-    return text
-
-
 def main() -> None:
     """Check and time; write the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -422,7 +329,7 @@ def main() -> None:
                 json.dumps(document, indent=1, allow_nan=False), encoding="utf-8"
             )
         for row in more:
-            print(_line(row, timed=peaks is not None), flush=True)
+            print(row.line(timed=peaks is not None), flush=True)
 
     for batch in arguments.batch or [128, 1024]:
         for name, precision in itertools.product(arguments.only or CONVOLUTIONS, precisions):

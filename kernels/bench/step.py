@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from layers import where
+from card import where
 from torch import nn
 
 from alexsim.execute.choices import Precision

@@ -1,0 +1,108 @@
+"""The card that is measured, what it reaches at most, and how its time is taken."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
+import triton
+
+from alexsim_kernels.common import Precision
+
+CARD = "cuda" if torch.cuda.is_available() else "cpu"
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp32x3", "tf32", "bf16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One op: ours, the best of the others, and the floor, in milliseconds."""
+
+    op: str
+    precision: str
+    batch: int
+    error: float
+    ours_ms: float = 0.0
+    ours_20_ms: float = 0.0
+    ours_80_ms: float = 0.0
+    other: str = ""
+    other_ms: float = 0.0
+    floor_ms: float = 0.0
+
+    def line(self, *, timed: bool) -> str:
+        """As a line of text."""
+        text = f"{self.op:24s} {self.precision:7s} {self.batch:5d}  error {self.error:.0e}"
+        if timed:
+            text += (
+                f"  {self.ours_ms:8.3f} ms  {self.other} {self.other_ms:8.3f}"
+                f"  {self.other_ms / self.ours_ms:5.2f} x  floor {self.floor_ms:7.3f}"
+            )
+        return text
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """What this card reached."""
+
+    bytes_per_s: float
+    flop_per_s: dict[str, float]
+
+
+def milliseconds(run: Callable[[], object]) -> tuple[float, float, float]:
+    """Median, 20 % and 80 % quantiles."""
+    median, low, high = triton.testing.do_bench(
+        run, warmup=10, rep=40, quantiles=[0.5, 0.2, 0.8], return_mode="median"
+    )
+    return median, low, high
+
+
+def ceilings() -> Ceilings:
+    """A large copy, and large products in each precision."""
+    source = torch.randn(1 << 28, device=CARD)
+    target = torch.empty_like(source)
+    copy_s = milliseconds(lambda: target.copy_(source))[0] / 1e3
+    rates = {}
+    for precision in PRECISIONS:
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+        a, b = (torch.randn(8192, 8192, device=CARD, dtype=dtype) for _ in range(2))
+        rates[precision] = 2 * 8192**3 / (milliseconds(lambda: a @ b)[0] / 1e3)
+    rates["fp32x3"] = rates["tf32"] / 3
+    return Ceilings(2 * 4 * (1 << 28) / copy_s, rates)
+
+
+def images(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Fresh random values, channels-last."""
+    values = torch.randn(shape, device=CARD).to(dtype)
+    return values.contiguous(memory_format=torch.channels_last)
+
+
+def distance(result: torch.Tensor, exact: torch.Tensor) -> float:
+    """Norm of the error over the norm of the exact result."""
+    return float((result.double() - exact).norm() / exact.norm())
+
+
+def where() -> dict[str, Any]:
+    """The card, the versions and the commit."""
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    commit = ""
+    if shutil.which("git"):
+        commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    card = torch.cuda.get_device_name() if CARD == "cuda" else platform.processor()
+    return {
+        "card": card,
+        "torch": torch.__version__,
+        "triton": triton.__version__,
+        "commit": commit,
+        "date": time.strftime("%Y-%m-%d"),
+    }
