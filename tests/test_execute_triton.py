@@ -21,7 +21,7 @@ from alexsim.network.layers import (
 from alexsim.network.network import Network
 from alexsim.plan.backends.triton import MOST_SPLITS, SPLIT_BYTES
 from alexsim.plan.planner import plan
-from alexsim_kernels import convolution
+from alexsim_kernels import convolution_weight
 
 RATES = Hyperparameters(weight_rate=0.01, bias_rate=0.02)
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -93,7 +93,10 @@ def test_every_edition_finds_its_kernels() -> None:
 
 
 def test_parts_of_a_gradient_fit_the_scratch_that_is_planned() -> None:
-    assert (SPLIT_BYTES, MOST_SPLITS) == (convolution.SPLIT_BYTES, convolution.MOST_SPLITS)
+    assert (SPLIT_BYTES, MOST_SPLITS) == (
+        convolution_weight.SPLIT_BYTES,
+        convolution_weight.MOST_SPLITS,
+    )
     made = plan(load_network("alexnet-2012"), backend="triton")
     scratch = {op.id: op.scratch_bytes for op in made.ops() if op.scratch_bytes}
     assert scratch.keys() == {

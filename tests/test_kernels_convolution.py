@@ -6,7 +6,7 @@ import pytest
 import torch
 from kernel_cases import DEVICE, around, distance, images, poisoned
 
-from alexsim_kernels import convolution, reference
+from alexsim_kernels import convolution, convolution_weight, reference
 from alexsim_kernels.common import PRECISIONS, Config
 
 SMALL = Config(16, 16, 16, warps=4, stages=2)
@@ -73,7 +73,7 @@ def run(case: Case, precision: str = "fp32", scale: float = 1.0) -> dict[str, fl
     added = before.clone(memory_format=torch.preserve_format)
     convolution.grad_input(dy, weight, added, accumulate=True, **mask, **options)
     dweight, dbias = torch.full_like(weight, float("nan")), torch.full_like(bias, float("nan"))
-    convolution.grad_weight(x, dy, dweight, dbias, splits=case.splits, **mask, **options)
+    convolution_weight.grad_weight(x, dy, dweight, dbias, splits=case.splits, **mask, **options)
     for written in (y, dx):
         assert around(written).isnan().all(), "a kernel wrote beside its channels"
     return {
@@ -105,7 +105,7 @@ def test_conv1_with_its_three_colours() -> None:
         dy.cpu().double() * (y > 0).cpu()
     )
     dweight, dbias = torch.full_like(weight, float("nan")), torch.full_like(bias, float("nan"))
-    convolution.grad_weight(x, dy, dweight, dbias, relu_output=y, **options)
+    convolution_weight.grad_weight(x, dy, dweight, dbias, relu_output=y, **options)
     assert distance(y, y_wanted) < 3e-6
     assert distance(dweight, wanted[1].grad) < 3e-6
     assert distance(dbias, wanted[2].grad) < 3e-6

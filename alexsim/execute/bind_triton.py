@@ -27,7 +27,17 @@ from alexsim.network.layers import (
 )
 from alexsim.network.part import Part
 from alexsim.plan.plan import Op, OpKind, Plan
-from alexsim_kernels import convolution, dropout, linear, loss, norm, norm_pool, pool, update
+from alexsim_kernels import (
+    convolution,
+    convolution_weight,
+    dropout,
+    linear,
+    loss,
+    norm,
+    norm_pool,
+    pool,
+    update,
+)
 from alexsim_kernels.common import Precision
 
 if TYPE_CHECKING:
@@ -223,7 +233,7 @@ class Binder:
         masked = self._masked(op)
         if isinstance(layer, Convolution):
             options, target = self._window(layer) | masked, self._memory.operand(op, "dweight")
-            return lambda: convolution.grad_weight(x, dy, target, dbias, **options)
+            return lambda: convolution_weight.grad_weight(x, dy, target, dbias, **options)
         flat, target = rows(x), self._memory.operand(op, "momentum" if op.fused else "dweight")
         momentum_of = None
         if op.fused:

@@ -30,7 +30,17 @@ from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
 
-from alexsim_kernels import convolution, dropout, linear, loss, norm, norm_pool, pool, update
+from alexsim_kernels import (
+    convolution,
+    convolution_weight,
+    dropout,
+    linear,
+    loss,
+    norm,
+    norm_pool,
+    pool,
+    update,
+)
 from alexsim_kernels.code import KernelCode
 from alexsim_kernels.common import PRECISIONS, Precision
 from alexsim_kernels.tuning import SHARED_BYTES
@@ -190,7 +200,7 @@ def _convolution(
     if image[0] > convolution.FLAT_CHANNELS:
         grad_input = partial(convolution.grad_input, y, weight, x, **masked)
         yield f"{name} grad_input", precision, grad_input
-    grad_weight = partial(convolution.grad_weight, x, y, weight.float(), bias, **masked)
+    grad_weight = partial(convolution_weight.grad_weight, x, y, weight.float(), bias, **masked)
     yield f"{name} grad_weight", precision, grad_weight
 
 

@@ -1,4 +1,4 @@
-"""Convolution forward, input gradient and weight gradient, as implicit matrix products.
+"""Convolution forward and input gradient, as implicit matrix products.
 
 ``y[n, k, p, q] = sum over c, r, s of x[n, c, p * stride - top + r, q * stride - left + s]
 * w[k, c, r, s] + b[k]``, channels in groups; what lies outside the image is zero. The matrix of
@@ -6,8 +6,8 @@ windows is never written: its rows are gathered while the product runs.
 
 * Forward: rows are output pixels of all images, columns filters, the sum over taps and channels.
 * Input gradient: rows are input pixels, columns channels, the sum over taps and filters.
-* Weight gradient: rows are filters, columns channels of one tap, the sum over output pixels, cut
-  into ``splits`` parts that a second kernel adds in a fixed order: results never depend on timing.
+
+The weight gradient is in ``convolution_weight``.
 
 With up to 4 channels taps and channels are one flat index (a window's row of ``S * C`` values is
 one run in memory), so that the three colours of conv1 do not pad every tap to 16.
@@ -20,7 +20,6 @@ gradient.
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
 
@@ -28,20 +27,14 @@ from alexsim_kernels.common import (
     Config,
     Precision,
     Tensor,
-    block_of,
     check_filters,
     dot,
     image_strides,
-    interpreted,
     triton_name,
     unravel,
 )
 from alexsim_kernels.tuning import Key, choose
 
-SPLIT_BYTES = 16 * 1024 * 1024
-"""Most scratch that the parts of a weight gradient take."""
-MOST_SPLITS = 512
-"""Programs that fill any card a few times over; no more parts are made than that takes."""
 FLAT_CHANNELS = 4
 """Up to so many channels per pixel, taps and channels are one index."""
 
@@ -152,82 +145,6 @@ def _grad_input(
     tl.store(target, acc, mask=stored)
 
 
-@triton.jit
-def _grad_weight(
-    x, dy, out, partial, partial_bias,
-    pixels, height, width, out_height, out_width, per_split,
-    x_image, x_row, x_pixel, dy_image, dy_row, dy_pixel, out_image, out_row, out_pixel,
-    CHANNELS: tl.constexpr, FILTERS: tl.constexpr, R: tl.constexpr, S: tl.constexpr,
-    GROUPS: tl.constexpr, STRIDE: tl.constexpr, TOP: tl.constexpr, LEFT: tl.constexpr,
-    FLAT: tl.constexpr, MASKED: tl.constexpr, PRECISION: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr, BLOCK_PIXELS: tl.constexpr,
-):  # fmt: skip
-    taps: tl.constexpr = R * S * CHANNELS
-    pieces: tl.constexpr = (CHANNELS + BLOCK_CHANNELS - 1) // BLOCK_CHANNELS
-    column_tile = tl.program_id(0)
-    filter_tiles: tl.constexpr = (FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    group = tl.program_id(1) // filter_tiles
-    split = tl.program_id(2)
-    filter_ = (tl.program_id(1) % filter_tiles) * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
-    lane = tl.arange(0, BLOCK_CHANNELS)
-    depth = tl.arange(0, BLOCK_PIXELS)
-    if FLAT:
-        flat = column_tile * BLOCK_CHANNELS + lane
-        r, along = flat // (S * CHANNELS), flat % (S * CHANNELS)
-        s = along // CHANNELS
-        exists = flat < taps
-    else:
-        tap = column_tile // pieces
-        channel = (column_tile % pieces) * BLOCK_CHANNELS + lane
-        exists = channel < CHANNELS
-        flat = tap * CHANNELS + channel
-    acc = tl.zeros((BLOCK_FILTERS, BLOCK_CHANNELS), dtype=tl.float32)
-    total = tl.zeros((BLOCK_FILTERS,), dtype=tl.float32)
-    first = split * per_split
-    last = tl.minimum(first + per_split, pixels)
-    for start in range(first, last, BLOCK_PIXELS):
-        pixel = start + depth
-        inside = pixel < last
-        image, p, q = unravel(pixel, out_height, out_width)
-        valid = inside[:, None] & (filter_ < FILTERS)[None, :]
-        offset = image * dy_image + p * dy_row + q * dy_pixel + group * FILTERS
-        gradients = tl.load(dy + offset[:, None] + filter_[None, :], mask=valid, other=0.0)
-        if MASKED:
-            offset = image * out_image + p * out_row + q * out_pixel + group * FILTERS
-            passed = tl.load(out + offset[:, None] + filter_[None, :], mask=valid, other=0.0) > 0
-            gradients = tl.where(passed, gradients, 0.0)
-        total += tl.sum(gradients.to(tl.float32), axis=0)
-        top, left = p * STRIDE - TOP, q * STRIDE - LEFT
-        window = x + image * x_image + top * x_row + left * x_pixel + group * CHANNELS
-        if FLAT:
-            row, column = top[:, None] + r[None, :], left[:, None] + s[None, :]
-            on_image = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-            on_image = on_image & inside[:, None] & exists[None, :]
-            tap_at = window[:, None] + (r * x_row + along)[None, :]
-            values = tl.load(tap_at, mask=on_image, other=0.0)
-        else:
-            row, column = top + tap // S, left + tap % S
-            on_image = inside & (row >= 0) & (row < height) & (column >= 0) & (column < width)
-            tap_at = window + (tap // S) * x_row + (tap % S) * x_pixel
-            valid = on_image[:, None] & exists[None, :]
-            values = tl.load(tap_at[:, None] + channel[None, :], mask=valid, other=0.0)
-        acc = dot(tl.trans(gradients), values, acc, PRECISION)
-    offset = split * (GROUPS * FILTERS) + group * FILTERS + filter_
-    target = partial + offset[:, None] * taps + flat[None, :]
-    tl.store(target, acc, mask=(filter_ < FILTERS)[:, None] & exists[None, :])
-    if column_tile == 0:
-        tl.store(partial_bias + offset, total, mask=filter_ < FILTERS)
-
-
-@triton.jit
-def _sum_splits(partial, total, count, splits, BLOCK: tl.constexpr):
-    index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    acc = tl.zeros((BLOCK,), dtype=tl.float32)
-    for split in range(splits):
-        acc += tl.load(partial + split * count + index, mask=index < count, other=0.0)
-    tl.store(total + index, acc, mask=index < count)
-
-
 def forward(
     x: Tensor,
     weight: Tensor,
@@ -259,11 +176,11 @@ def forward(
     Raises:
         ValueError: shapes do not match, or a tensor lies otherwise.
     """
-    _check(x, weight, y, groups)
+    check(x, weight, y, groups)
     channels, filters = x.shape[1] // groups, weight.shape[0] // groups
     pixels = y.shape[0] * y.shape[2] * y.shape[3]
     size = weight.shape[2], weight.shape[3]
-    flat = _is_flat(x, groups)
+    flat = is_flat(x, groups)
     key = Key("forward", pixels, filters, channels * size[0] * size[1], channels, flat, precision)
     config = config or choose(key, x)
     grid = (triton.cdiv(pixels, config.block_m) * triton.cdiv(filters, config.block_n), groups)
@@ -308,7 +225,7 @@ def grad_input(
     Raises:
         ValueError: shapes do not match, or a tensor lies otherwise.
     """
-    _check(dx, weight, dy, groups)
+    check(dx, weight, dy, groups)
     channels, filters = dx.shape[1] // groups, weight.shape[0] // groups
     pixels = dx.shape[0] * dx.shape[2] * dx.shape[3]
     size = weight.shape[2], weight.shape[3]
@@ -330,89 +247,13 @@ def grad_input(
     )  # fmt: skip
 
 
-def grad_weight(
-    x: Tensor,
-    dy: Tensor,
-    dweight: Tensor,
-    dbias: Tensor,
-    *,
-    stride: int,
-    padding: tuple[int, int],
-    groups: int = 1,
-    relu_output: Tensor | None = None,
-    precision: Precision = "fp32",
-    config: Config | None = None,
-    splits: int | None = None,
-) -> None:
-    """Write the gradients of weights and biases, summed over images and pixels.
-
-    Args:
-        x: ``[N, C, H, W]``, channels-last.
-        dy: gradient of the output, ``[N, K, P, Q]``, channels-last.
-        dweight: ``[K, C / groups, R, S]``, channels-last, float32.
-        dbias: ``[K]``, float32.
-        stride: of windows, both ways.
-        padding: zeros above and to the left.
-        groups: of channels and filters.
-        relu_output: what the fused forward wrote; ``dy`` counts where it is positive.
-        precision: see ``alexsim_kernels.common.PRECISIONS``.
-        config: tile, warps and stages; chosen if None.
-        splits: parts of the sum, at most; chosen if None.
-
-    Raises:
-        ValueError: shapes do not match, or a tensor lies otherwise.
-    """
-    _check(x, dweight, dy, groups)
-    channels, filters = x.shape[1] // groups, dweight.shape[0] // groups
-    pixels = dy.shape[0] * dy.shape[2] * dy.shape[3]
-    size = dweight.shape[2], dweight.shape[3]
-    flat = _is_flat(x, groups)
-    key = Key(
-        "grad_weight", filters, channels * size[0] * size[1], pixels, channels, flat, precision
-    )
-    config = config or choose(key, x)
-    mask = dy if relu_output is None else relu_output
-    columns = channels * size[0] * size[1] if flat else channels
-    tiles = triton.cdiv(columns, config.block_n) * (1 if flat else size[0] * size[1])
-    filter_tiles = triton.cdiv(filters, config.block_m) * groups
-    if splits is None:
-        splits = _splits(tiles * filter_tiles, pixels, config.block_k, dweight.numel())
-    per_split = triton.cdiv(triton.cdiv(pixels, splits), config.block_k) * config.block_k
-    splits = triton.cdiv(pixels, per_split)
-    partial, partial_bias = dweight, dbias
-    if splits > 1:
-        partial = x.new_empty(splits * dweight.numel(), dtype=torch.float32)
-        partial_bias = x.new_empty(splits * dbias.numel(), dtype=torch.float32)
-    _grad_weight[(tiles, filter_tiles, splits)](
-        x, dy, mask, partial, partial_bias,
-        pixels, *x.shape[2:], *dy.shape[2:], per_split,
-        *image_strides("x", x), *image_strides("dy", dy), *image_strides("relu_output", mask),
-        CHANNELS=channels, FILTERS=filters, R=size[0], S=size[1], GROUPS=groups,
-        STRIDE=stride, TOP=padding[0], LEFT=padding[1],
-        FLAT=flat, MASKED=relu_output is not None, PRECISION=triton_name(precision),
-        BLOCK_FILTERS=config.block_m, BLOCK_CHANNELS=config.block_n, BLOCK_PIXELS=config.block_k,
-        num_warps=config.warps, num_stages=config.stages,
-    )  # fmt: skip
-    if splits > 1:
-        sum_splits(partial, dweight, splits)
-        sum_splits(partial_bias, dbias, splits)
-
-
-def _splits(programs: int, pixels: int, block_k: int, numbers: int) -> int:
-    """Parts that fill the card, each long enough to be worth it, within the scratch."""
-    if interpreted():
-        return 1
-    wanted = triton.cdiv(MOST_SPLITS, programs)
-    long_enough = max(1, pixels // (8 * block_k))
-    return max(1, min(wanted, long_enough, SPLIT_BYTES // (4 * numbers)))
-
-
-def _is_flat(x: Tensor, groups: int) -> bool:
+def is_flat(x: Tensor, groups: int) -> bool:
     """Whether a window's row of all its taps and channels is one run in memory."""
     return groups == 1 and x.shape[1] <= FLAT_CHANNELS and x.stride(3) == x.shape[1]
 
 
-def _check(x: Tensor, weight: Tensor, y: Tensor, groups: int) -> None:
+def check(x: Tensor, weight: Tensor, y: Tensor, groups: int) -> None:
+    """Refuse filters that do not lead from ``x`` to ``y``."""
     check_filters("weight", weight)
     if weight.shape[1] * groups != x.shape[1] or weight.shape[0] != y.shape[1]:
         raise ValueError(
@@ -421,10 +262,3 @@ def _check(x: Tensor, weight: Tensor, y: Tensor, groups: int) -> None:
         )
     if weight.shape[0] % groups or x.shape[0] != y.shape[0]:
         raise ValueError(f"{list(weight.shape)} in {groups} groups, {len(x)} and {len(y)} images")
-
-
-def sum_splits(partial: Tensor, total: Tensor, splits: int) -> None:
-    """Add ``splits`` buffers that lie one after the other, in order."""
-    count = total.numel()
-    block = block_of(count)
-    _sum_splits[(triton.cdiv(count, block),)](partial, total, count, splits, BLOCK=block)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.library import custom_op, register_autograd
 
 from alexsim_kernels import convolution as _convolution
+from alexsim_kernels import convolution_weight as _convolution_weight
 from alexsim_kernels import linear as _linear
 from alexsim_kernels import pool as _pool
 from alexsim_kernels.common import Precision
@@ -106,7 +107,7 @@ def conv2d_backward(
     gradient = _last(dy)
     if needs_input:
         _convolution.grad_input(gradient, _last(weight), dx, **options)
-    _convolution.grad_weight(_last(x), gradient, dweight, dbias, **options)
+    _convolution_weight.grad_weight(_last(x), gradient, dweight, dbias, **options)
     return dx, dweight, dbias
 
 

@@ -24,7 +24,15 @@ import torch
 from card import CARD, PRECISIONS, Ceilings, Row, ceilings, distance, images, milliseconds, where
 from torch.nn import functional as F
 
-from alexsim_kernels import convolution, norm, norm_pool, pool, reference, tuning
+from alexsim_kernels import (
+    convolution,
+    convolution_weight,
+    norm,
+    norm_pool,
+    pool,
+    reference,
+    tuning,
+)
 from alexsim_kernels.common import Config, Precision
 
 # One column of AlexNet: channels, extent, filters, taps, stride, padding, output extent.
@@ -55,7 +63,7 @@ def convolution_rows(
     }  # fmt: skip
     passes: dict[str, Callable[[Config | None], object]] = {
         "forward": lambda c: convolution.forward(x, weight, bias, y, config=c, **options),
-        "grad_weight": lambda c: convolution.grad_weight(
+        "grad_weight": lambda c: convolution_weight.grad_weight(
             x, dy, dweight, dbias, config=c, **options
         ),
     }
@@ -73,7 +81,7 @@ def convolution_rows(
     )
     y_exact.backward(dy[:checked].double())
     dweight_part, dbias_part = torch.empty_like(dweight), torch.empty_like(dbias)
-    convolution.grad_weight(x[:checked], dy[:checked], dweight_part, dbias_part, **options)
+    convolution_weight.grad_weight(x[:checked], dy[:checked], dweight_part, dbias_part, **options)
     errors = {
         "forward": distance(y[:checked], y_exact.detach()),
         "grad_input": distance(dx[:checked], exact[0].grad) if name != "conv1" else 0.0,
