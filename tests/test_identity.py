@@ -19,6 +19,7 @@ from alexsim.execute.executor import Executor
 from alexsim.machine.machine import Machine, load_machine
 from alexsim.network.editions import load_network
 from alexsim.page.earlier import complete
+from alexsim.page.inputs import Subject
 from alexsim.page.memory import alive_table
 from alexsim.page.steps import traffic_table
 from alexsim.plan.plan import DevicePlan, Op, Plan
@@ -128,7 +129,12 @@ def told(made: Plan, machine: Machine) -> tuple[dict[str, str], str]:
         "simulation": json_text(simulation_document(found, training).document()),
         "document": json_text(document.document()),
         "trace": json_text(chrome_trace([Clock(name="simulated", plan=made, trace=found.trace)])),
-        "figures": str([figure.to_json() for figure in document.figures().values()]),
+        "figures": str(
+            [
+                figure.to_json()
+                for figure in Subject(name="it", kind="plan", document=document).figures().values()
+            ]
+        ),
         "memory": str([alive_table(device) for device in document.memory.devices]),
         "traffic": str(traffic_table(document)),
     }

@@ -522,7 +522,7 @@ def test_a_plan_beside_a_run_leaves_it_its_measured_time(
 def test_a_network_in_a_file_is_a_subject(tmp_path: Path) -> None:
     write_weights(tmp_path)
     assert run(f"{tmp_path / 'tiny.py'}:net", "lenet-5", "-o", tmp_path / "page.html") == 0
-    assert "Not all were measured" in read(tmp_path / "page.html").text
+    assert "None was measured" in read(tmp_path / "page.html").text
 
 
 HOSTILE = "<script>alert('x')</script>&\"--%{x}"

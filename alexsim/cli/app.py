@@ -78,7 +78,10 @@ def _message(error: TyperException) -> str:
     parameter = getattr(error, "param", None)
     cause: Any = error.__cause__
     if parameter is None or not hasattr(cause, "errors"):
-        return error.format_message()
+        text, group = error.format_message(), getattr(getattr(error, "ctx", None), "command", None)
+        if isinstance(group, CommandGroup) and "command" in text and "Did you" not in text:
+            text = f"{text.rstrip('.')}; there are {', '.join(group.commands)}"
+        return text
     wrong = cause.errors()[0]
     if words := parameter.type_descriptor.choices:
         allowed = f"one of {', '.join(map(str, words))}"

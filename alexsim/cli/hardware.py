@@ -20,9 +20,7 @@ class ShowOptions(Options):
 
 
 def list_hardware(options: Options) -> None:
-    """List every machine, device and link.
-
-    Each with its main figures.
+    """List every machine, device and link with its main figures.
 
     Example: alexsim hardware list
     """
@@ -41,9 +39,7 @@ def list_hardware(options: Options) -> None:
 
 
 def show_hardware(options: ShowOptions) -> None:
-    """Show one sheet, number by number.
-
-    Every number has its unit, its kind and its source.
+    """Show a sheet: each number's unit, kind and source.
 
     Example: alexsim hardware show titan-x-maxwell
     """

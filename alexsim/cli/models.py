@@ -31,9 +31,7 @@ class ModelOptions(Options):
     """A trained network."""
 
     model: Path = argument(
-        "MODEL",
-        "A run directory, or a .safetensors file of `alexsim model export` or `alexsim model"
-        " import`.",
+        "MODEL", "A run directory, or a .safetensors file of `model export` or `model import`."
     )
 
 

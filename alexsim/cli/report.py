@@ -52,7 +52,7 @@ def report(context: typer.Context, options: ReportOptions) -> None:
 
     Example: alexsim report runs/today -o today.html
 
-    Example: alexsim report alexnet-2012 --machine k20x2 --batch 64
+    Example: alexsim report alexnet-2012 --machine k20x8 --batch 64
 
     Example: alexsim report runs/monday runs/tuesday alexnet-2012 -o all.html
     """

@@ -20,8 +20,7 @@ class SourceOptions(Options):
 
     names: Path | None = option(
         "FILE",
-        "What classes are called, a line each, as LOC_synset_mapping.txt has WordNet ids. Default:"
-        " such a file beside the data.",
+        "What classes are called, as in LOC_synset_mapping.txt. Default: such a file beside the data.",
     )
     val_labels: Path | None = option(
         "FILE",

@@ -48,8 +48,10 @@ _DATA = {
     "bench": Command("data:bench_data", "Time the loading of images alone."),
 }
 _HARDWARE = {
-    "list": Command("hardware:list_hardware", "List every machine, device and link."),
-    "show": Command("hardware:show_hardware", "Show one sheet, number by number."),
+    "list": Command(
+        "hardware:list_hardware", "List every machine, device and link with its main figures."
+    ),
+    "show": Command("hardware:show_hardware", "Show a sheet: each number's unit, kind and source."),
 }
 _NETWORK = {
     "list": Command("network:list_networks", "List the networks and variants that --net takes."),

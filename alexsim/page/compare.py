@@ -109,7 +109,15 @@ def _summary(compared: Mapping[Compared, Subject]) -> Section:
             f"Batches of {', '.join(map(str, sizes[:-1]))} and of {sizes[-1]}; images/s are"
             f" {', '.join(rates)}."
         )
-    text = f"Ratios are over the first. {text} {_clocks_text([*compared])}"
+    networks = [
+        f"{each.name} is {each.document.network}"
+        for each in compared
+        if each.name != each.document.network
+    ]
+    text = " ".join(
+        ("Ratios are over the first.", *(f"{name}." for name in networks), text,
+         _clocks_text([*compared]))
+    )  # fmt: skip
     notes = [f"{each.name}: {note}" for each, of in compared.items() for note in of.notes]
     return Section("summary", "In short", text, facts=facts, notes=notes)
 
@@ -118,8 +126,9 @@ def _clocks_text(compared: Sequence[Compared]) -> str:
     wheres = {each.name: getattr(each.document, "where", "") for each in compared}
     measured = [each.name for each in compared if each.clock == "measured"]
     if not measured:
-        machines = ", and ".join(each.document.machine for each in compared)
-        return f"Not all were measured, so predicted times are compared: {machines}."
+        machines = ", and ".join(dict.fromkeys(each.document.machine for each in compared))
+        whether = "Not all were" if any(wheres.values()) else "None was"
+        return f"{whether} measured, so predicted times are compared: {machines}."
     if len(measured) == len(compared):
         text = "All were measured." if len(measured) > 2 else "Both were measured."
         if len(set(wheres.values())) > 1:
@@ -152,9 +161,9 @@ def _steps(compared: Sequence[Compared]) -> Section:
             "from": lambda row: ms(row[1].low),
             "to": lambda row: ms(row[1].high),
             "images/s": lambda row: number(row[3]),
-            "ratio": lambda row: number(row[2].value),
-            "ratio from": lambda row: number(row[2].low),
-            "ratio to": lambda row: number(row[2].high),
+            "ratio": lambda row: number(1.0 if row[0] == base else row[2].value),
+            "ratio from": lambda row: "" if row[0] == base else number(row[2].low),
+            "ratio to": lambda row: "" if row[0] == base else number(row[2].high),
             "difference": lambda row: "" if row[0] == base else _verdict(row[2]),
         },
     )  # fmt: skip

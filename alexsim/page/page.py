@@ -158,6 +158,13 @@ def _facts(subject: Subject) -> Iterator[tuple[str, str, str]]:
     )
     if subject.metrics:
         last = subject.metrics[-1]
+        taken = sum(line.step_s for line in subject.metrics)
+        yield (
+            "Training, data included",
+            f"{digits(batch * len(subject.metrics) / taken)} images/s",
+            f"{percent(sum(line.data_wait_s for line in subject.metrics) / taken)} of the time was"
+            " waiting for images",
+        )
         yield (
             "Last training loss",
             digits(last.loss, 4),
@@ -172,11 +179,11 @@ def _facts(subject: Subject) -> Iterator[tuple[str, str, str]]:
         )
     fullest = max(document.memory.devices, key=lambda device: device.planned_bytes)
     budget = subject.budget
-    share = (
-        f"{percent(fullest.planned_bytes / budget.bytes)} of {format_bytes(budget.bytes)}"
-        if budget
-        else "planned"
-    )
+    share = "planned"
+    if budget:
+        share = f"{percent(fullest.planned_bytes / budget.bytes)} of {format_bytes(budget.bytes)}"
+        if fullest.planned_bytes > budget.bytes:
+            share = f"does not fit: {share}"
     yield "Memory of a GPU", format_bytes(fullest.planned_bytes), f"{fullest.name}; {share}"
     if document.exchanges:
         moved = sum(exchange.bytes for exchange in document.exchanges)

@@ -28,7 +28,15 @@
     layout.uirevision = "kept";
     if (touch) layout.dragmode = false;
     Plotly.react(place, data, layout, config);
-    // That was a guess: the plot keeps its height.
+    // Those were guesses. The legend stands above the plot, never in it,
+    const legend = place.querySelector(".legend .bg")?.getBBox().height ?? 0;
+    const area = place.querySelector(".nsewdrag").getBoundingClientRect();
+    const above = area.top - place.getBoundingClientRect().top;
+    if (legend > above - 2) {
+      layout.height += legend + 8 - above;
+      Plotly.relayout(place, { "margin.t": legend + 8, height: layout.height });
+    }
+    // and the plot keeps its height.
     const plot = place.querySelector(".nsewdrag").getBBox().height;
     const missing = layout.meta.plot_height - plot;
     if (Math.abs(missing) > 20) Plotly.relayout(place, { height: layout.height + missing });
