@@ -20,7 +20,7 @@ class SourceOptions(Options):
 
     names: Path | None = option(
         "FILE",
-        "What classes are called, as in LOC_synset_mapping.txt. Default: such a file beside the data.",
+        "Names of classes, as in LOC_synset_mapping.txt. Default: such a file beside the data.",
     )
     val_labels: Path | None = option(
         "FILE",

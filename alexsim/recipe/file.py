@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from alexsim.errors import known_as
+from alexsim.errors import ProfileError, known_as
 from alexsim.machine.sheet import find, names
 from alexsim.recipe.defaults import training_defaults
 from alexsim.recipe.recipe import CONSTANTS, Recipe
@@ -53,6 +53,7 @@ def recipe_from(table: Mapping[str, Any], where: str) -> Recipe:
     Raises:
         ProfileError: a key is missing, unknown or out of range.
     """
+    given = set(table)
     if table.get("optimizer", "sgd-2012") != "sgd-2012":
         # What PyTorch's rules need not be told: biases decay, and have the weights' rate.
         table = {"decay_all": True, **table}
@@ -63,7 +64,12 @@ def recipe_from(table: Mapping[str, Any], where: str) -> Recipe:
                 else stage
                 for stage in stages
             ]
-    return read(Recipe, table, where)
+    recipe = read(Recipe, table, where)
+    for other, constants in CONSTANTS.items():
+        for name in sorted(given & set(constants) - set(CONSTANTS[recipe.optimizer])):
+            rule = f"optimizer {other}, not of {recipe.optimizer}"
+            raise ProfileError(f"{where}: {name} is a constant of {rule}")
+    return recipe
 
 
 def recipe_table(recipe: Recipe) -> dict[str, Any]:

@@ -7,7 +7,7 @@ images are tested. ``alexsim.recipe.file`` reads them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from annotated_types import Ge, Gt, Lt, MinLen
@@ -112,12 +112,6 @@ class Recipe:
                     f"stages[{n}]: optimizer {self.optimizer} has one rate for everything: leave"
                     " bias_rate out"
                 )
-        for other, constants in CONSTANTS.items():
-            for name in set(constants) - set(CONSTANTS[self.optimizer]):
-                if getattr(self, name) != _DEFAULTS[name]:
-                    raise ProfileError(
-                        f"{name} is a constant of optimizer {other}, not of {self.optimizer}"
-                    )
         if self.nesterov and not self.momentum:
             raise ProfileError("nesterov looks ahead along the momentum, which is 0")
 
@@ -214,6 +208,3 @@ def reductions(errors: Sequence[float], plateau: Plateau) -> int:
         if waited >= plateau.patience and fallen < plateau.times:
             fallen, waited = fallen + 1, 0
     return fallen
-
-
-_DEFAULTS = {item.name: item.default for item in fields(Recipe)}
