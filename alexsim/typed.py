@@ -102,6 +102,7 @@ def load(
     *,
     schema: int | None = None,
     hint: str = "",
+    completed: Callable[[Any], Any] = lambda table: table,
 ) -> _Record:
     """A record from a JSON file.
 
@@ -112,6 +113,7 @@ def load(
         error: what is raised.
         schema: the version that the file's ``schema`` must state; None if files state none.
         hint: what makes such a file.
+        completed: adds to the file's table what it need not say; may raise ``ProfileError``.
 
     Raises:
         AlexsimError: of the class ``error``: it cannot be read, is of another version, or holds
@@ -128,7 +130,12 @@ def load(
         stated = table.pop("schema", None)
         if type(stated) is not int or stated != schema:
             raise error(f"{path}: schema {stated!r}, not {schema}: no {what} of this version{hint}")
-    return read(kind, table, f"{path} is damaged, or no {what} of this version", error)
+    where = f"{path} is damaged, or no {what} of this version"
+    try:
+        table = completed(table)
+    except ProfileError as failure:
+        raise error(f"{where}: {failure}") from failure
+    return read(kind, table, where, error)
 
 
 def read(

@@ -136,6 +136,7 @@ ONE_RATE = SHORT.replace("bias_rate = 0.1\n", "")
         ('optimizer = "adam"\n', SHORT, "optimizer must be one of sgd-2012, sgd, adamw"),
         ("nesterov = true\n", SHORT, "nesterov is a constant of optimizer sgd, not of sgd-2012"),
         ("decay_all = true\n", SHORT, "decay_all is a constant of optimizer sgd, not of sgd-2012"),
+        (ADAMW + "nesterov = false\n", ONE_RATE, "nesterov is a constant of optimizer sgd, not of"),
         (SGD + "beta2 = 0.999\n", ONE_RATE, "beta2 is a constant of optimizer adamw, not of sgd"),
         (SGD + "beta2 = 0.9\n", ONE_RATE, "beta2 is a constant of optimizer adamw, not of sgd"),
         (ADAMW + "nesterov = true\n", ONE_RATE, "nesterov is a constant of optimizer sgd, not of"),

@@ -12,6 +12,9 @@ from typing import Any, get_type_hints
 import pytest
 
 from alexsim.cli.app import main
+from alexsim.errors import RunError
+from alexsim.recipe.file import load_recipe, recipe_table
+from alexsim.train.checkpoint import RunDirectory
 from alexsim.train.settings import TrainSettings
 
 STEPS = 12
@@ -193,3 +196,44 @@ def test_a_first_step_that_fails_leaves_nothing(
     monkeypatch.setattr(Run, "_step", fails)
     assert begin(folder, tmp_path / "run", "--steps", 2) == 1
     assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "says"),
+    [
+        ({"nesterov": True}, "settings.recipe: nesterov is a constant of optimizer sgd"),
+        ({"beta2": 0.999}, "settings.recipe: beta2 is a constant of optimizer adamw"),
+        (
+            {"validation": {"images": 0, "every_images": 0, "every_epochs": 1}},
+            "give every_images or",
+        ),
+    ],
+)
+def test_a_stored_recipe_is_read_as_a_file_s(
+    recipe: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    """What a file need not say is added, and what it may not say is refused."""
+    settings = RESUMABLE | {"recipe": recipe_table(load_recipe("2012"))}
+    adamw = recipe_table(load_recipe("2012").updated_by("adamw"))
+    del adamw["decay_all"]
+    for stage in adamw["stages"]:
+        del stage["bias_rate"]
+    config = {"schema": 1, "data_fingerprint": "", "classes": [], "versions": {}}
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config | {"settings": settings | {"recipe": adamw}}))
+    assert RunDirectory(tmp_path).config().settings.recipe.decay_all
+    path.write_text(
+        json.dumps(config | {"settings": settings | {"recipe": settings["recipe"] | recipe}})
+    )
+    with pytest.raises(RunError, match=says):
+        RunDirectory(tmp_path).config()
+    path.write_text(json.dumps(config | {"settings": settings | {"partition": "replicas"}}))
+    with pytest.raises(RunError, match=r"settings\.partition must be one of columns, hybrid"):
+        RunDirectory(tmp_path).config()
+
+
+RESUMABLE = {
+    "network": "lenet-5", "batch_size": 4, "gpus": 1, "policy": "as-released",
+    "schedule": "serial", "budget_bytes": 1, "data": "d", "steps": 1, "seed": 0, "threads": 1,
+    "workers": 1, "checkpoint_every": 1,
+}  # fmt: skip

@@ -84,8 +84,6 @@ def report(context: typer.Context, options: ReportOptions) -> None:
     write_text(options.output, text)
     size = len(text.encode())
     if options.json:
-        from alexsim.documents.page import page_document
-
         print_json(page_document(subjects, options.output, size))
         return
     typer.echo(f"{options.output}: {format_bytes(size)}, opens in any browser")

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 Augmentation = Literal["2012", "paper"]
 """``2012``: a crop and a mirror per 32 consecutive images, as the released code draws them;
 ``paper``: everything per image."""
-AUGMENTATIONS: tuple[Augmentation, ...] = get_args(Augmentation)
 Normalisation = Literal["mean-image", "channels"]
 """``mean-image`` subtracts the training set's mean image; ``channels`` applies means and deviations
 per channel."""
-NORMALISATIONS: tuple[Normalisation, ...] = get_args(Normalisation)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

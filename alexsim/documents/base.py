@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from operator import attrgetter
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import (
     BaseModel,
@@ -25,9 +25,6 @@ from pydantic import (
 )
 
 from alexsim.typed import READING
-
-if TYPE_CHECKING:
-    pass
 
 SCHEMA = 1
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import median
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import Field
 
@@ -32,9 +32,6 @@ from alexsim.profile.step_profile import Ceilings, StepProfile
 from alexsim.report.tables import data_path_text
 from alexsim.simulate.simulation import Simulation
 from alexsim.trace import Span
-
-if TYPE_CHECKING:
-    pass
 
 
 class PredictedParts(StepParts):

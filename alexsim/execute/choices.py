@@ -7,6 +7,5 @@ from typing import Literal
 Device = Literal["cpu", "cuda"]
 Backend = Literal["aten", "triton"]
 Precision = Literal["fp32", "fp32x3", "tf32", "bf16", "fp16"]
-DEVICES: tuple[Device, ...] = ("cpu", "cuda")
 BACKENDS: tuple[Backend, ...] = ("aten", "triton")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp32x3", "tf32", "bf16", "fp16")

@@ -167,9 +167,10 @@ def load_sheet(name: str) -> Machine | Device | Link:
 
 
 def _from_sheet(table: Mapping[str, Any], where: str) -> Machine:
-    # The record keeps the name of its device's sheet beside the device; a sheet has no such key.
-    if "device_name" in table:
-        raise ProfileError(f"{where}: missing keys [], unknown keys ['device_name']")
+    # The record keeps the name of its device's sheet beside the device; a sheet has neither
+    # such a key, nor one for rates of other crops, which are a calibration's.
+    if strange := sorted({"device_name", "rates_for"} & set(table)):
+        raise ProfileError(f"{where}: missing keys [], unknown keys {strange}")
     return read_sheet(Machine, {**table, "device_name": table.get("device")}, where)
 
 

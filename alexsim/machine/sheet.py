@@ -139,7 +139,7 @@ def find(folder: str, name: str, *, what: str) -> tuple[dict[str, Any], str]:
             raise ProfileError(f"{name} is not text in UTF-8") from error
         try:
             return tomllib.loads(text), name
-        except tomllib.TOMLDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ProfileError(f"{name} is not TOML: {error}") from error
     if (written := known_as(name, names(folder))) is None:
         raise ProfileError(unknown(what, name, names(folder)))

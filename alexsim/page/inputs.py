@@ -235,7 +235,7 @@ def _record(kind: type[_Record], table: object, where: object) -> _Record:
 def _parsed(text: str, where: str) -> object:
     try:
         return json_value(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RunError(f"{where} is damaged: {error}") from error
 
 

@@ -53,23 +53,39 @@ def recipe_from(table: Mapping[str, Any], where: str) -> Recipe:
     Raises:
         ProfileError: a key is missing, unknown or out of range.
     """
-    given = set(table)
-    if table.get("optimizer", "sgd-2012") != "sgd-2012":
-        # What PyTorch's rules need not be told: biases decay, and have the weights' rate.
-        table = {"decay_all": True, **table}
-        if isinstance(stages := table.get("stages"), list):
-            table["stages"] = [
-                {"bias_rate": stage["weight_rate"], **stage}
-                if isinstance(stage, Mapping) and "weight_rate" in stage
-                else stage
-                for stage in stages
-            ]
-    recipe = read(Recipe, table, where)
-    for other, constants in CONSTANTS.items():
-        for name in sorted(given & set(constants) - set(CONSTANTS[recipe.optimizer])):
-            rule = f"optimizer {other}, not of {recipe.optimizer}"
-            raise ProfileError(f"{where}: {name} is a constant of {rule}")
-    return recipe
+    return read(Recipe, completed(table, where), where)
+
+
+def completed(table: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """The table with what PyTorch's rules need not be told: biases decay, and have the weights'
+    rate.
+
+    Raises:
+        ProfileError: it has a constant of another rule, or two intervals of one validation.
+    """
+    optimizer = table.get("optimizer", "sgd-2012")
+    if not isinstance(optimizer, str):
+        return table
+    known: Mapping[str, tuple[str, ...]] = CONSTANTS  # type: ignore[assignment]
+    for other, constants in known.items():
+        for name in constants:
+            if name in table and name not in known.get(optimizer, constants):
+                rule = f"optimizer {other}, not of {optimizer}"
+                raise ProfileError(f"{where}: {name} is a constant of {rule}")
+    validation = table.get("validation")
+    if isinstance(validation, Mapping) and {"every_images", "every_epochs"} <= validation.keys():
+        raise ProfileError(f"{where}: validation: give every_images or every_epochs")
+    if optimizer == "sgd-2012":
+        return table
+    stages = table.get("stages")
+    if isinstance(stages, list):
+        stages = [
+            {"bias_rate": stage["weight_rate"], **stage}
+            if isinstance(stage, Mapping) and "weight_rate" in stage
+            else stage
+            for stage in stages
+        ]
+    return {"decay_all": True, **table} | ({"stages": stages} if "stages" in table else {})
 
 
 def recipe_table(recipe: Recipe) -> dict[str, Any]:

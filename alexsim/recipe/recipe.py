@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated
 
-from annotated_types import Ge, Gt, Lt, MinLen
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 from alexsim.data.augmentation import Augmentation, Normalisation, Preparation
 from alexsim.errors import NetworkError, ProfileError, unknown
@@ -82,7 +82,7 @@ class Recipe:
     """
 
     title: str
-    epochs: Positive
+    epochs: Annotated[Positive, Le(2**53)]
     momentum: Share
     """``adamw``'s beta1."""
     weight_decay: Rate

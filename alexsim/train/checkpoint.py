@@ -19,6 +19,7 @@ from alexsim.data.statistics import Statistics
 from alexsim.errors import RunError
 from alexsim.files import drop_unfinished, unfinished, write_whole
 from alexsim.profile.nvml import Sample
+from alexsim.recipe.file import completed
 from alexsim.strict_json import json_text, json_value
 from alexsim.train.files import CHECKPOINTS, CONFIG, METRICS, STATISTICS, TELEMETRY
 from alexsim.train.settings import (
@@ -97,7 +98,9 @@ class RunDirectory:
         path = self.path / CONFIG
         if not path.exists():
             raise RunError(f"{self.path} holds no run: no {CONFIG}")
-        return load(RunConfig, path, "config", RunError, schema=SCHEMA)
+        return load(
+            RunConfig, path, "config", RunError, schema=SCHEMA, completed=_with_whole_recipe
+        )
 
     def save_statistics(self, statistics: Statistics) -> None:
         """Keep the mean image, so that a resumed run subtracts the same one."""
@@ -259,10 +262,19 @@ class NoDirectory(RunDirectory):
         """The first process does."""
 
 
+def _with_whole_recipe(table: Any) -> Any:
+    """A config whose recipe says what its optimizer's files need not."""
+    settings = table.get("settings") if isinstance(table, dict) else None
+    if isinstance(settings, dict) and isinstance(settings.get("recipe"), dict):
+        recipe = completed(settings["recipe"], "settings.recipe")
+        return table | {"settings": settings | {"recipe": recipe}}
+    return table
+
+
 def _line(text: str, where: str) -> MetricsLine:
     try:
         table = json_value(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RunError(f"{where}, is damaged: {error}") from error
     keys = table if isinstance(table, dict) else ()
     kind: Any = ValidationLine if "validation" in keys else StepLine

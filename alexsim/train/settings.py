@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from annotated_types import Ge
 
@@ -36,6 +36,8 @@ class TrainSettings(PlanChoices):
     gpus: Positive
     policy: Policy
     schedule: Schedule
+    partition: Literal["columns", "hybrid"] = "columns"
+    """Replicas of it have a number of their own."""
     budget_bytes: Positive
     data: Name
     steps: Positive

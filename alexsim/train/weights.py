@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated
 
@@ -140,7 +140,9 @@ def _of_file(path: Path) -> Weights:
         raise RunError(
             f"{path}: no weights of alexsim in it (`alexsim model import` takes those of others)"
         )
-    head = read(_Head, metadata, f"{path}: its metadata", RunError)
+    # Other tools add keys of their own.
+    known = {item.name: metadata[item.name] for item in fields(_Head) if item.name in metadata}
+    head = read(_Head, known, f"{path}: its metadata", RunError)
     mean = tensors.pop(_MEAN, None)
     return Weights(
         network=head.network,
