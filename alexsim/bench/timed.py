@@ -25,7 +25,7 @@ from alexsim.data import builtin
 from alexsim.data.images import Crop, load_crops
 from alexsim.execute.aten.norm import norm_forward, norm_grad_input
 from alexsim.execute.aten.pool import max_pool_forward, max_pool_grad_input
-from alexsim.execute.context import Hyperparameters
+from alexsim.execute.context import STILL
 from alexsim.execute.executor import Executor
 from alexsim.interchange.module import plain_module
 from alexsim.machine.machine import load_machine
@@ -38,14 +38,13 @@ from alexsim.plan.spec import PlanSpec
 from alexsim.profile.step_profile import ratio
 from alexsim.simulate.simulator import on_machine
 
-Run = Callable[[], object]
+Workload = Callable[[], object]
 
 _SAMPLE_S = 0.04
 """Shortest sample: cheaper work is repeated within a sample."""
 _FEWEST, _MOST = 15, 61
 _TIGHT = 0.02
 """Half the interval over the median, at which no more pairs are taken."""
-_STILL = Hyperparameters(weight_rate=1e-20, bias_rate=1e-20)
 _FILES = 8
 _PASSES = (OpKind.FORWARD, OpKind.GRAD_INPUT)
 
@@ -57,7 +56,7 @@ class Case:
     name: str
     ours: str
     reference: str
-    make: Callable[[ExitStack], tuple[Run, Run]]
+    make: Callable[[ExitStack], tuple[Workload, Workload]]
 
 
 def cases(network: Network, batch_size: int) -> tuple[Case, ...]:
@@ -148,7 +147,7 @@ def measure(case: Case) -> Timed:
 def slowed(case: Case, share: float) -> Case:
     """The same case with our code slower by ``share``: a gate must catch it."""
 
-    def make(stack: ExitStack) -> tuple[Run, Run]:
+    def make(stack: ExitStack) -> tuple[Workload, Workload]:
         ours, reference = case.make(stack)
 
         def slow() -> None:
@@ -163,7 +162,7 @@ def slowed(case: Case, share: float) -> Case:
     return replace(case, make=make)
 
 
-def _repeated(run: Run) -> Callable[[], float]:
+def _repeated(run: Workload) -> Callable[[], float]:
     """Warm up, and return what measures one run in seconds, as the mean over a sample."""
     run()
     started = time.perf_counter()
@@ -187,13 +186,13 @@ def _pure_python() -> int:
     return sum(sum(sorted(values)[:3]) for _, values in sorted(table.items()))
 
 
-def _simulate(network: Network, batch_size: int) -> tuple[Run, Run]:
+def _simulate(network: Network, batch_size: int) -> tuple[Workload, Workload]:
     machine = load_machine("gtx580x2")
     configuration = PlanSpec(network=network, batch_size=batch_size)
     return lambda: on_machine(configuration, machine), _pure_python
 
 
-def _data(network: Network, stack: ExitStack) -> tuple[Run, Run]:
+def _data(network: Network, stack: ExitStack) -> tuple[Workload, Workload]:
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     channels, side, _ = network.input_shape
     crops = []
@@ -233,7 +232,7 @@ def _images(batch_size: int, shape: tuple[int, ...]) -> torch.Tensor:
     return values.permute(0, 3, 1, 2)
 
 
-def _norm(planned: Plan, part: Part) -> tuple[Run, Run]:
+def _norm(planned: Plan, part: Part) -> tuple[Workload, Workload]:
     layer = part.layer
     assert isinstance(layer, LocalResponseNorm)
     forward, backward = (_chunk(planned, part, kind) for kind in _PASSES)
@@ -257,7 +256,7 @@ def _norm(planned: Plan, part: Part) -> tuple[Run, Run]:
     return ours, reference
 
 
-def _pool(planned: Plan, part: Part) -> tuple[Run, Run]:
+def _pool(planned: Plan, part: Part) -> tuple[Workload, Workload]:
     layer = part.layer
     assert isinstance(layer, MaxPool)
     forward, backward = (_chunk(planned, part, kind) for kind in _PASSES)
@@ -280,7 +279,7 @@ def _pool(planned: Plan, part: Part) -> tuple[Run, Run]:
     return ours, reference
 
 
-def _step(planned: Plan) -> tuple[Run, Run]:
+def _step(planned: Plan) -> tuple[Workload, Workload]:
     executor = Executor(planned)
     executor.initialise()
     network = planned.network
@@ -288,7 +287,7 @@ def _step(planned: Plan) -> tuple[Run, Run]:
     labels = torch.arange(planned.batch_size) % network.classes
 
     def ours() -> None:
-        executor.step(images, labels, step=0, hyperparameters=_STILL)
+        executor.step(images, labels, step=0, hyperparameters=STILL)
 
     module = plain_module(network).train()
     with torch.no_grad():

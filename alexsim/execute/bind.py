@@ -8,7 +8,7 @@ from alexsim.execute.aten.bind_backward import grad_input, grad_weight
 from alexsim.execute.aten.bind_forward import forward, forward_of_both
 from alexsim.execute.aten.bound import Bound, discard
 from alexsim.execute.aten.update import Constants, adamw, adamw_corrections, sgd, sgd_2012
-from alexsim.execute.context import Run, StepContext
+from alexsim.execute.context import Launch, StepContext
 from alexsim.execute.memory import Memory
 from alexsim.execute.random import dropout_keep
 from alexsim.network.layers import Dropout
@@ -19,7 +19,7 @@ from alexsim.plan.plan import Op, OpKind, Plan
 Tensor = torch.Tensor
 
 
-def bind(plan: Plan, op: Op, memory: Memory, replica: int = 0) -> Run:
+def bind(plan: Plan, op: Op, memory: Memory, replica: int = 0) -> Launch:
     """The function that runs ``op`` on its device's buffers, in one of the plan's replicas."""
     if op.kind == OpKind.UPLOAD:
         return _upload(op, memory)
@@ -47,7 +47,7 @@ def bind(plan: Plan, op: Op, memory: Memory, replica: int = 0) -> Run:
             raise AssertionError(f"{op.id}: no function runs a {op.kind}")
 
 
-def _upload(op: Op, memory: Memory) -> Run:
+def _upload(op: Op, memory: Memory) -> Launch:
     images = memory.operand(op, "images")
     labels = memory.operand(op, "labels") if "labels" in op.operands else None
 
@@ -73,7 +73,7 @@ def units_before(plan: Plan, part: Part) -> int:
     return sum(layer.draws(p.output_shape) for p in parts if p.column < part.column)
 
 
-def _draw(bound: Bound, replica: int) -> Run:
+def _draw(bound: Bound, replica: int) -> Launch:
     plan, part, mask = bound.plan, bound.part, bound["mask"]
     layer = part.layer
     assert isinstance(layer, Dropout)
@@ -97,7 +97,7 @@ def _draw(bound: Bound, replica: int) -> Run:
     return run
 
 
-def _loss(bound: Bound) -> Run:
+def _loss(bound: Bound) -> Launch:
     plan, op = bound.plan, bound.op
     probabilities, labels = bound["y"], bound["labels"]
     turn = slice(op.first_image, op.first_image + plan.batch_size)
@@ -135,7 +135,7 @@ def _nothing(_: StepContext) -> None:
     return None
 
 
-def _update(bound: Bound) -> Run:
+def _update(bound: Bound) -> Launch:
     plan, part = bound.plan, bound.part
     optimizer, layer = plan.spec.optimizer, part.layer.name
     # Of a variable batch, each turn's gradient is a mean; their sum is not.

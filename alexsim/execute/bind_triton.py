@@ -10,7 +10,7 @@ import torch
 from alexsim.execute.aten.chunks import rows
 from alexsim.execute.bind import bind as bind_aten
 from alexsim.execute.bind import units_before
-from alexsim.execute.context import Hyperparameters, Run, StepContext
+from alexsim.execute.context import Hyperparameters, Launch, StepContext
 from alexsim.execute.memory import Memory
 from alexsim.execute.random import key_of
 from alexsim.network.layers import (
@@ -90,7 +90,7 @@ class Binder:
         self._precision: Precision = choices.precision
         self._seed, self._replica = choices.seed, choices.replica
 
-    def __call__(self, op: Op) -> Run:
+    def __call__(self, op: Op) -> Launch:
         """The function that runs ``op``."""
         if op.backend != "triton":
             return bind_aten(self._plan, op, self._memory, self._replica)
@@ -179,7 +179,7 @@ class Binder:
             "precision": self._precision,
         }
 
-    def _loss(self, op: Op) -> Run:
+    def _loss(self, op: Op) -> Launch:
         probabilities, labels = self._operands(op, "y", "labels")
         losses, top1, top5 = (torch.empty(len(labels), device=self._memory.place) for _ in range(3))
 

@@ -72,7 +72,11 @@ class StepContext:
     top5: Tensor | None = None
 
 
-Run = Callable[[StepContext], None]
+Launch = Callable[[StepContext], None]
+"""Runs an op of a step."""
+STILL = Hyperparameters(weight_rate=1e-20, bias_rate=1e-20)
+"""Rates that change no weight, so that every step is the same. Not 0: ATen then leaves products
+out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

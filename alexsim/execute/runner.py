@@ -13,7 +13,7 @@ import torch
 
 from alexsim.execute.bind import bind
 from alexsim.execute.cards import Timeline
-from alexsim.execute.context import Choices, Hyperparameters, Run, StepContext
+from alexsim.execute.context import Choices, Hyperparameters, Launch, StepContext
 from alexsim.execute.memory import Memory
 from alexsim.execute.transport import Transport
 from alexsim.plan.exchanges import Exchange
@@ -56,7 +56,7 @@ class DeviceRunner:
         self.constants: Constants | None = None
         self.timeline: Timeline | None = None
         self.spans: list[Span] | None = None
-        binder: Callable[[Op], Run] = partial(
+        binder: Callable[[Op], Launch] = partial(
             bind, plan, memory=self.memory, replica=choices.replica
         )
         if plan.spec.backend == "triton":
@@ -76,7 +76,7 @@ class DeviceRunner:
             if op.kind in _COLLECTIVE
         }
         self._overlaps = plan.spec.schedule == "overlap"
-        self._ops: list[tuple[Op, Run | None]] = [
+        self._ops: list[tuple[Op, Launch | None]] = [
             (op, None if op.kind in _BETWEEN else binder(op)) for op in device.ops
         ]
         self._arrived_at = ""
@@ -105,7 +105,7 @@ class DeviceRunner:
         yield from self._until_done(begun, None, context, transport)
 
     def _until_done(
-        self, op: Op | None, run: Run | None, context: StepContext, transport: Transport
+        self, op: Op | None, run: Launch | None, context: StepContext, transport: Transport
     ) -> Iterator[bool]:
         got_on = True
         while op and not self._timed(op, run, context, transport):
@@ -160,7 +160,9 @@ class DeviceRunner:
         """What is enqueued inside goes to this device's stream."""
         return torch.cuda.stream(self.stream) if self.stream else contextlib.nullcontext()
 
-    def _timed(self, op: Op, run: Run | None, context: StepContext, transport: Transport) -> bool:
+    def _timed(
+        self, op: Op, run: Launch | None, context: StepContext, transport: Transport
+    ) -> bool:
         """Run an op and time it, or say that another device must go first."""
         with self.on_stream():
             # Tests on the way are no part of a step.
@@ -193,7 +195,9 @@ class DeviceRunner:
             span = op.span(step=context.step, start_s=started, end_s=end, source="measured")
             self.spans.append(span)
 
-    def _perform(self, op: Op, run: Run | None, context: StepContext, transport: Transport) -> bool:
+    def _perform(
+        self, op: Op, run: Launch | None, context: StepContext, transport: Transport
+    ) -> bool:
         if run is not None:
             run(context)
             return True

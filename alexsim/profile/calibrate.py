@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 import torch
 
-from alexsim.execute.context import Hyperparameters
+from alexsim.execute.context import STILL
 from alexsim.execute.executor import Executor
 from alexsim.machine.cpu import cpu_name
 from alexsim.network.network import Network
@@ -76,15 +76,10 @@ class Bench:
         images, labels = self._inputs[batch]
         executor.record()
         started = time.perf_counter()
-        executor.step(images, labels, step=0, hyperparameters=_STILL)
+        executor.step(images, labels, step=0, hyperparameters=STILL)
         elapsed = time.perf_counter() - started
         seconds = {op: times[0] for op, times in executor.trace().by_op().items()}
         return Round(batch_size=batch, step_s=elapsed, ops=seconds)
-
-
-_STILL = Hyperparameters(weight_rate=1e-20, bias_rate=1e-20)
-"""Rates that change no weight, so that every step is the same. Not 0: ATen then leaves products
-out."""
 
 
 def calibrate(

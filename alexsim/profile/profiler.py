@@ -21,7 +21,7 @@ import torch
 from torch.profiler import ProfilerActivity
 
 from alexsim.execute.choices import Device, Precision
-from alexsim.execute.context import Choices, Hyperparameters
+from alexsim.execute.context import STILL, Choices
 from alexsim.execute.executor import Executor
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.plan.plan import Plan
@@ -30,10 +30,6 @@ from alexsim.profile.nvml import Sample, Sampler, Telemetry
 from alexsim.profile.step_profile import Ceilings, Held, StepProfile, Timing, ratio, spread
 from alexsim.simulate.simulation import Simulation
 from alexsim.trace import Span, Trace
-
-_STILL = Hyperparameters(weight_rate=1e-20, bias_rate=1e-20)
-"""Rates that change no weight, so that every step is the same. Not 0: ATen then leaves products
-out."""
 
 
 @dataclass(slots=True)
@@ -136,7 +132,7 @@ class _Step:
         self._executor.record(on=timed)
         _wait(self._device)
         started = time.perf_counter()
-        self._executor.step(self._images, self._labels, step=number, hyperparameters=_STILL)
+        self._executor.step(self._images, self._labels, step=number, hyperparameters=STILL)
         _wait(self._device)
         return time.perf_counter() - started, self._executor.trace()
 

@@ -18,7 +18,7 @@ from alexsim.simulate.costs.libraries import load_library
 from alexsim.simulate.engine import run
 from alexsim.simulate.host import data_path_times
 from alexsim.simulate.simulation import Simulation
-from alexsim.simulate.summary import Run, summarise
+from alexsim.simulate.summary import TimedSteps, summarise
 from alexsim.simulate.tasks import TaskList
 from alexsim.simulate.timer import DataPath, Timer
 from alexsim.trace import Trace
@@ -106,9 +106,9 @@ def simulate(
     )
 
 
-def _run(listed: TaskList, steps: int, looked_at: int) -> Run:
+def _run(listed: TaskList, steps: int, looked_at: int) -> TimedSteps:
     listed.build(steps)
-    return Run(listed=listed, times=run(listed.tasks), steps=steps, looked_at=looked_at)
+    return TimedSteps(listed=listed, times=run(listed.tasks), steps=steps, looked_at=looked_at)
 
 
 def simulate_network(

@@ -24,7 +24,7 @@ from alexsim.trace import Activity, Span, Trace, covered_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
+class TimedSteps:
     """Tasks of some steps, and when each started and ended."""
 
     listed: TaskList
@@ -56,7 +56,7 @@ class Run:
 
 
 def summarise(
-    run: Run, *, data_path: DataPathTimes | None, without_data_s: float | None = None
+    run: TimedSteps, *, data_path: DataPathTimes | None, without_data_s: float | None = None
 ) -> Simulation:
     """Summarise the step that is looked at.
 
@@ -139,7 +139,7 @@ def _peak_flop_per_s(listed: TaskList, ops: tuple[OpTimes, ...], devices: int) -
     return max(device_peak, *(op.flop / op.seconds for op in ops if op.seconds))
 
 
-def _spans(run: Run, origin: float, closed: float) -> Iterator[tuple[int, Span]]:
+def _spans(run: TimedSteps, origin: float, closed: float) -> Iterator[tuple[int, Span]]:
     """Spans of tasks that run during the step: its ops, and the host's work for later steps."""
     for index, ((item, queue), begin, finish) in enumerate(
         zip(run.listed.ops, run.times.start, run.times.end, strict=True)

@@ -22,7 +22,7 @@ from alexsim.execute.aten.pool import (
     max_pool_grad_input,
 )
 from alexsim.execute.aten.winograd import winograd_grad_input, winograd_grad_weight
-from alexsim.execute.context import Run, StepContext
+from alexsim.execute.context import Launch, StepContext
 from alexsim.network.layers import (
     AdaptiveAveragePool,
     Add,
@@ -43,7 +43,7 @@ from alexsim.network.layers import (
 Tensor = torch.Tensor
 
 
-def grad_input(bound: Bound) -> Run:
+def grad_input(bound: Bound) -> Launch:
     plan, op, layer = bound.plan, bound.op, bound.part.layer
     assert not op.epilogue, f"{op.id}: ATen's gradients are of one layer"
     size, add = op.chunk_images, op.accumulate
@@ -88,7 +88,7 @@ def grad_input(bound: Bound) -> Run:
     )
 
 
-def _grad_norm(bound: Bound) -> Run:
+def _grad_norm(bound: Bound) -> Launch:
     """The gradient of a norm's input."""
     layer, size, add = bound.part.layer, bound.op.chunk_images, bound.op.accumulate
     op, dx, dy = bound.op, bound["dx"], bound["dy"]
@@ -113,7 +113,7 @@ def _grad_norm(bound: Bound) -> Run:
     raise AssertionError(layer)
 
 
-def _grad_of_input(bound: Bound) -> Run:
+def _grad_of_input(bound: Bound) -> Launch:
     """The gradient of one of a layer's several inputs."""
     size, add, dy = bound.op.chunk_images, bound.op.accumulate, bound["dy"]
     (index,) = (i for i in range(len(bound.part.inputs)) if f"dx{i}" in bound.op.operands)
@@ -132,7 +132,7 @@ def _grad_of_input(bound: Bound) -> Run:
 
 def _grad_softmax(
     probabilities: Tensor, labels: Tensor, dx: Tensor, share: float, *, add: bool
-) -> Run:
+) -> Launch:
     index = labels.unsqueeze(1)
     minus_one = torch.full((len(dx), 1), -1.0, dtype=dx.dtype, device=dx.device)
 
@@ -148,7 +148,7 @@ def _grad_softmax(
     return run
 
 
-def grad_weight(bound: Bound) -> Run:
+def grad_weight(bound: Bound) -> Launch:
     op, layer, size = bound.op, bound.part.layer, bound.op.chunk_images
     assert not op.epilogue, f"{op.id}: ATen's gradients are of one layer"
     dy, x = bound["dy"], bound["x"]

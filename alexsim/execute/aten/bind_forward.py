@@ -16,7 +16,7 @@ from alexsim.execute.aten.pool import (
     max_pool_forward,
 )
 from alexsim.execute.aten.winograd import winograd_forward
-from alexsim.execute.context import Run, StepContext
+from alexsim.execute.context import Launch, StepContext
 from alexsim.network.layers import (
     AdaptiveAveragePool,
     Add,
@@ -37,7 +37,7 @@ from alexsim.network.layers import (
 Tensor = torch.Tensor
 
 
-def forward_of_both(bound: Bound) -> Run:
+def forward_of_both(bound: Bound) -> Launch:
     """A product, and what follows it, in place: its values are still in the cache."""
     second, y = bound.plan.epilogue(bound.op), bound["y"]
     assert second is not None
@@ -60,7 +60,7 @@ def forward_of_both(bound: Bound) -> Run:
     return both
 
 
-def _forward_of_several(bound: Bound) -> Run:
+def _forward_of_several(bound: Bound) -> Launch:
     """A layer that joins outputs."""
     y = bound["y"]
     match bound.part.layer:
@@ -82,7 +82,7 @@ def _forward_of_several(bound: Bound) -> Run:
     raise AssertionError(bound.part.layer)
 
 
-def forward(bound: Bound) -> Run:
+def forward(bound: Bound) -> Launch:
     layer, size = bound.part.layer, bound.op.chunk_images
     if layer.several:
         return _forward_of_several(bound)
@@ -121,7 +121,7 @@ def forward(bound: Bound) -> Run:
     return lambda _: discard(forward(layer, x, y))
 
 
-def _forward_norm(bound: Bound) -> Run:
+def _forward_norm(bound: Bound) -> Launch:
     layer, size, x, y = bound.part.layer, bound.op.chunk_images, bound["x"], bound["y"]
     match layer:
         case LocalResponseNorm() | SpatialResponseNorm():
