@@ -10,6 +10,7 @@ import torch
 
 from alexsim.cli.app import main
 from alexsim.documents.profile import profile_document
+from alexsim.execute.context import STILL
 from alexsim.execute.executor import Executor
 from alexsim.network.editions import load_network
 from alexsim.plan.planner import plan
@@ -127,7 +128,7 @@ def test_mistakes_get_one_line(
 
 def test_measuring_rates_change_no_weight_and_leave_nothing_out() -> None:
     made = plan(load_network("lenet-5"), batch_size=4, backend="aten")
-    for still in (profiler._STILL, calibrate._STILL):
+    for still in (STILL, calibrate._STILL):
         assert still.weight_rate > 0  # ATen leaves out products that are multiplied by 0
         executor = Executor(made)
         executor.initialise()
@@ -149,7 +150,7 @@ def test_recording_can_be_switched_off() -> None:
     batch = torch.randn(2, *made.network.input_shape), torch.tensor([0, 1])
     for on in (True, False, True):
         executor.record(on=on)
-        executor.step(*batch, step=0, hyperparameters=profiler._STILL)
+        executor.step(*batch, step=0, hyperparameters=STILL)
         assert len(executor.trace().spans) == (sum(1 for _ in made.ops()) if on else 0)
 
 
@@ -161,10 +162,10 @@ def test_what_timing_an_op_costs_is_little_and_leaves_nothing_behind() -> None:
     assert 0 < sorted(executor.event_s() for _ in range(3))[1] < 50e-6
     assert executor.trace().spans == ()
     batch = torch.randn(2, *made.network.input_shape), torch.tensor([0, 1])
-    executor.step(*batch, step=0, hyperparameters=profiler._STILL)
+    executor.step(*batch, step=0, hyperparameters=STILL)
     assert executor.trace().spans == ()
     executor.record()
-    executor.step(*batch, step=1, hyperparameters=profiler._STILL)
+    executor.step(*batch, step=1, hyperparameters=STILL)
     assert [span.op_id for span in executor.trace().spans] == [op.id for op in made.ops()]
 
 
