@@ -206,7 +206,7 @@ def test_a_kind_of_layer_that_a_format_lacks_takes_one_line(kind: type[Layer]) -
     # The writers themselves, should a kind that has a plain form be new to one of them.
     if util.find_spec("onnx"):
         refusals.append(lambda: onnx._Graph({}).add(network, network.parts[2]))
-    if util.find_spec("google.protobuf"):
+    if util.find_spec("google") and util.find_spec("google.protobuf"):
         refusals.append(lambda: caffe.described(network))
     for refuses in refusals:
         with pytest.raises(AlexsimError, match=says):
