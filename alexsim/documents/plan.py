@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 from alexsim.documents.base import From, NetworkDocument, Part
+from alexsim.network.update_rules import Optimizer
+from alexsim.plan.choices import Partition, Policy, Schedule
 from alexsim.plan.fit import Fit
 from alexsim.plan.plan import Plan
 from alexsim.plan.tables import FlopTable, LayerFlops, memory_table
@@ -35,11 +37,11 @@ def flops_document(table: FlopTable) -> FlopsDocument:
 class PlanWords(Part):
     """Every choice of a plan that is a word; empty where none was made."""
 
-    partition: Annotated[str, From("plan.spec.partition")] = "columns"
-    policy: Annotated[str, From("plan.spec.policy")]
-    schedule: Annotated[str, From("plan.spec.schedule")]
+    partition: Annotated[Partition, From("plan.spec.partition")] = "columns"
+    policy: Annotated[Policy, From("plan.spec.policy")]
+    schedule: Annotated[Schedule, From("plan.spec.schedule")]
     transport: Annotated[str, From("plan.spec.transport")] = ""
-    optimizer: Annotated[str, From("plan.spec.optimizer")] = "sgd-2012"
+    optimizer: Annotated[Optimizer, From("plan.spec.optimizer")] = "sgd-2012"
     backend: Annotated[str, From("plan.spec.backend")] = ""
     fusion: Annotated[str, From("plan.spec.fusion")] = "none"
 

@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import Field
 
 from alexsim.documents.base import From, Interval, Joined, NetworkDocument
+from alexsim.documents.plan import PlanWords
 from alexsim.documents.simulation import StepParts
 from alexsim.documents.step import (
     CardTelemetry,
@@ -24,8 +25,6 @@ from alexsim.documents.step import (
     StepMemory,
     devices_of,
 )
-from alexsim.network.update_rules import Optimizer
-from alexsim.plan.choices import Partition, Policy, Schedule
 from alexsim.plan.plan import Plan
 from alexsim.profile.breakdown import Rounds, counted_layers, rounds_of
 from alexsim.profile.step_profile import Ceilings, StepProfile
@@ -40,18 +39,11 @@ class PredictedParts(StepParts):
     text: Annotated[str, From(data_path_text)]
 
 
-class PlanDocument(NetworkDocument, Finite):
+class PlanDocument(PlanWords, NetworkDocument, Finite):
     """A planned step with its predicted times."""
 
     network: Annotated[str, From("plan.network.name")]
     batch_size: Annotated[int, From("plan.images")]
-    partition: Annotated[Partition, From("plan.spec.partition")] = "columns"
-    policy: Annotated[Policy, From("plan.spec.policy")]
-    schedule: Annotated[Schedule, From("plan.spec.schedule")]
-    transport: Annotated[str, From("plan.spec.transport")] = ""
-    optimizer: Annotated[Optimizer, From("plan.spec.optimizer")] = "sgd-2012"
-    backend: Annotated[str, From("plan.spec.backend")] = ""
-    fusion: Annotated[str, From("plan.spec.fusion")] = "none"
     fused: Annotated[
         dict[str, str],
         From(lambda of: {op.layer: op.epilogue for op in of.plan.ops() if op.epilogue}),
