@@ -14,6 +14,7 @@ from alexsim.network.layers import (
     FullyConnected,
     Layer,
     Multiply,
+    Operator,
     Pool,
 )
 
@@ -33,7 +34,7 @@ def examples() -> list[Layer]:
     kinds = [
         kind
         for kind in vars(layers).values()
-        if inspect.isclass(kind) and issubclass(kind, Layer) and kind not in (Layer, Pool)
+        if inspect.isclass(kind) and issubclass(kind, Layer) and kind not in (Layer, Pool, Operator)
     ]
     pool = {"size": 3, "stride": 2, "rounding": "floor"}
     return [

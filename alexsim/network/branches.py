@@ -104,7 +104,7 @@ def prefix_of(row: Row) -> str:
     """The words that all names of a row begin with."""
     same = takewhile(lambda letters: len(set(letters)) == 1, zip(*layers_of(row), strict=False))
     common = "".join(letters[0] for letters in same)
-    return common[: common.rfind("_") + 1]
+    return common[: max(common.rfind("_"), common.rfind(".")) + 1]
 
 
 def _row(names: Sequence[str], reads: Reads, before: str, after: str) -> Row:

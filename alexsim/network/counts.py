@@ -69,9 +69,10 @@ def grad_input(part: Part, batch_size: int, index: int | None = None) -> Count:
     inputs = part.input_values if index is None else math.prod(part.input_shapes[index])
     if isinstance(part.layer, Concat):
         outputs = inputs  # a slice of it
+    shapes = (part.input_shape, part.output_shape)
     return _count(
         batch_size,
-        mac=macs(part),
+        mac=part.layer.grad_multiply_adds(*shapes, index or 0),
         elementwise=part.arithmetic.grad_input,
         elements=outputs + inputs + _elements_reread(part, index),
         parameters=_backward_parameters(part) + _auxiliary(part, batch=True),

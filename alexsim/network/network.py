@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from alexsim.errors import NetworkError
 from alexsim.network.layers import (
@@ -12,6 +13,7 @@ from alexsim.network.layers import (
     Convolution,
     FullyConnected,
     Layer,
+    Operator,
     Shape,
     SoftmaxCrossEntropy,
 )
@@ -37,6 +39,8 @@ class Network:
     layers: tuple[Layer, ...]
     columns: int = 1
     title: str = ""
+    module: Any = field(default=None, repr=False, compare=False)
+    """The PyTorch module that it was made of, which has its first weights."""
     copied: int = 0
     """Leading layers of which every column has a copy, for its share of the images (``hybrid``)."""
     parts: tuple[tuple[Part, ...], ...] = field(init=False, repr=False, compare=False)
@@ -48,10 +52,10 @@ class Network:
     def __post_init__(self) -> None:
         if self.columns < 1:
             raise NetworkError(f"network {self.name!r}: columns must be >= 1, got {self.columns}")
-        if len(self.input_shape) != 3 or min(self.input_shape) < 1:
+        if not self.input_shape or min(self.input_shape) < 1:
             raise NetworkError(
-                f"network {self.name!r}: input_shape must be (channels, height, width),"
-                f" got {self.input_shape}"
+                f"network {self.name!r}: input_shape must be (channels, height, width), or another"
+                f" shape of positive numbers, got {self.input_shape}"
             )
         names = [layer.name for layer in self.layers]
         taken = {INPUT}
@@ -85,6 +89,11 @@ class Network:
     def part_of(self, layer: str, column: int) -> Part:
         """A layer in one column."""
         return next(part for part in self._parts_by_name[layer] if part.column == column)
+
+    @property
+    def not_run(self) -> tuple[Operator, ...]:
+        """Layers that are only counted: there is no kernel for them here."""
+        return tuple(layer for layer in self.layers if isinstance(layer, Operator))
 
     @property
     def is_chain(self) -> bool:
@@ -205,7 +214,7 @@ def _resolve(network: Network) -> Iterator[tuple[Part, ...]]:
         parts = tuple(_parts_of(network, index, inputs, shapes, made_of))
         if not parts:
             raise NetworkError(f"network {network.name!r}: no column has layer {layer.name!r}")
-        if layer.name in views:
+        if layer.name in views or layer.views:
             parts = tuple(replace(part, view=True) for part in parts)
             made_of.update({Read(layer.name, part.column): part.reads for part in parts})
         yield parts

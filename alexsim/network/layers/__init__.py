@@ -9,6 +9,7 @@ from alexsim.network.layers.base import (
     Parameter,
     Reads,
     Role,
+    Saved,
     Shape,
     SoftmaxCrossEntropy,
     pair,
@@ -34,13 +35,14 @@ from alexsim.network.layers.norms import (
     LocalResponseNorm,
     SpatialResponseNorm,
 )
+from alexsim.network.layers.operator import Operator, Product
 from alexsim.network.layers.pools import AdaptiveAveragePool, AveragePool, MaxPool, Pool
 from alexsim.network.layers.weighted import Convolution, FullyConnected
 
 __all__ = [
     "ELU", "GELU", "AdaptiveAveragePool", "Add", "Auxiliary", "AveragePool", "BatchNorm", "Concat",
     "Convolution", "Dropout", "Elementwise", "FullyConnected", "HardSigmoid", "HardSwish", "Kept",
-    "Layer", "LayerNorm", "LeakyReLU", "LocalResponseNorm", "MaxPool", "Multiply", "Pair",
-    "Parameter", "Pool", "ReLU", "ReLU6", "Reads", "Role", "Shape", "SiLU", "Sigmoid", "Softmax",
-    "SoftmaxCrossEntropy", "SpatialResponseNorm", "Tanh", "pair",
+    "Layer", "LayerNorm", "LeakyReLU", "LocalResponseNorm", "MaxPool", "Multiply", "Operator",
+    "Pair", "Parameter", "Pool", "Product", "ReLU", "ReLU6", "Reads", "Role", "Saved", "Shape",
+    "SiLU", "Sigmoid", "Softmax", "SoftmaxCrossEntropy", "SpatialResponseNorm", "Tanh", "pair",
 ]  # fmt: skip

@@ -67,6 +67,16 @@ class Auxiliary(NamedTuple):
     item_bytes: int = 4
 
 
+class Saved(NamedTuple):
+    """What eager PyTorch's autograd holds from a forward pass to the backward pass."""
+
+    inputs: tuple[int, ...] = ()
+    """Places of the inputs that it holds."""
+    output: bool = False
+    beside: tuple[Auxiliary, ...] = ()
+    """Tensors that only the backward pass reads: indices of maxima, masks, means."""
+
+
 class Elementwise(NamedTuple):
     """FLOP per output element: one for each addition, multiplication, comparison, division, square
     root, power or exponential; multiply-adds of convolutions and products left out."""
@@ -84,8 +94,10 @@ class Layer(ABC):
     name: str
     inputs: tuple[str, ...] = ()
     """Layers whose outputs it reads; the layer written before it, if none is named."""
-    several: ClassVar[bool] = False
-    """Whether it reads two or more outputs; else it reads one."""
+    in_place: bool = False
+    """Whether PyTorch writes its output over its first input (``nn.ReLU(inplace=True)``)."""
+    runs: ClassVar[bool] = True
+    """Whether it can be computed here; else it is only counted."""
     backward_reads: ClassVar[tuple[Kept, ...]] = ()
     """What its input's gradient is computed from, beside its output's gradient, its weights and
     its auxiliary buffers."""
@@ -104,6 +116,16 @@ class Layer(ABC):
 
     kernel: ClassVar[Kernel] = ""
     """The kind of kernel that runs it, if such a kernel can end with another layer."""
+
+    @property
+    def several(self) -> bool:
+        """Whether it reads two or more outputs; else it reads one."""
+        return False
+
+    @property
+    def views(self) -> bool:
+        """Whether its output is its input, or values of it, under another shape: no work at all."""
+        return False
 
     @property
     def epilogue_of(self) -> Kernel:
@@ -129,6 +151,17 @@ class Layer(ABC):
         """Multiply-adds of one image's forward pass; its two gradients cost the same each."""
         del inputs, outputs
         return 0
+
+    def grad_multiply_adds(self, inputs: Shape, outputs: Shape, index: int) -> int:
+        """Those of the gradient of one of its inputs."""
+        del index
+        return self.multiply_adds(inputs, outputs)
+
+    def saved(self, inputs: Shape, outputs: Shape) -> Saved:
+        """What PyTorch's autograd holds until the backward pass, parameters left out."""
+        places = range(len(self.inputs) or 1) if "input" in self.backward_reads else ()
+        beside = self.auxiliary(inputs, outputs)
+        return Saved(tuple(places), "output" in self.backward_reads, beside)
 
     def input_shape(self, shapes: Sequence[Shape]) -> Shape:
         """Shape of what it works on, given those of its inputs.

@@ -14,6 +14,8 @@ from alexsim.network.layers.base import Auxiliary, Elementwise, Kept, Kernel, La
 class ReLU(Layer):
     """``max(x, 0)``."""
 
+    in_place: bool = True
+    """As torchvision writes it."""
     backward_reads: ClassVar[tuple[Kept, ...]] = ("output",)
     keeps_output: ClassVar[bool] = True
     overwrites_input: ClassVar[bool] = True
@@ -32,6 +34,8 @@ class ReLU(Layer):
 class ReLU6(Layer):
     """``min(max(x, 0), 6)``, of MobileNet."""
 
+    in_place: bool = True
+    """As torchvision writes it."""
     backward_reads: ClassVar[tuple[Kept, ...]] = ("output",)
     keeps_output: ClassVar[bool] = True
     overwrites_input: ClassVar[bool] = True

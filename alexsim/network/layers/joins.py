@@ -11,10 +11,18 @@ from alexsim.network.layers.base import Elementwise, Kept, Layer, Shape, side_by
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Add(Layer):
+class _Join(Layer):
+    """A layer that reads several outputs."""
+
+    @property
+    def several(self) -> bool:
+        return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Add(_Join):
     """Sum of two or more outputs of one shape: the shortcut of a residual network."""
 
-    several: ClassVar[bool] = True
     overwrites_input: ClassVar[bool] = True
     passes_grad: ClassVar[bool] = True
 
@@ -30,11 +38,10 @@ class Add(Layer):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Multiply(Layer):
+class Multiply(_Join):
     """Product of two outputs; the second may have one value per channel, for all pixels: the
     excitation of a squeeze-and-excitation block (Hu et al. 2018)."""
 
-    several: ClassVar[bool] = True
     backward_reads: ClassVar[tuple[Kept, ...]] = ("input",)
 
     def __post_init__(self) -> None:
@@ -57,14 +64,12 @@ class Multiply(Layer):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Concat(Layer):
+class Concat(_Join):
     """Two or more outputs, channels behind channels.
 
     Where the outputs can lie in one block of memory it costs nothing: its readers read
     them (see ``alexsim.network.views``).
     """
-
-    several: ClassVar[bool] = True
 
     def elementwise(self) -> Elementwise:
         return Elementwise(forward=0, grad_input=0)

@@ -69,4 +69,7 @@ def _join(graph: Graph, name: str, shortcut: str, residual: str, stride: int) ->
             f"{name}_downsample_0", graph.channels(residual), 1, after=shortcut, stride=stride
         )
         shortcut = graph.batch_norm(f"{name}_downsample_1")
-    graph.add(Add(name=f"{name}_add", inputs=(residual, shortcut)), ReLU(name=f"{name}_relu"))
+    graph.add(
+        Add(name=f"{name}_add", inputs=(residual, shortcut), in_place=True),
+        ReLU(name=f"{name}_relu"),
+    )
