@@ -67,9 +67,10 @@ class Gradients(Crossings):
         """Whether a weight gradient goes straight into the momentum, as 2012's fc layers' did.
 
         Gradients of replicas are summed first: then each has a buffer. So it has where a rule needs
-        the gradient itself.
+        the gradient itself, and in PyTorch.
         """
-        fusing = RULES[self.spec.optimizer].fused_flop > 0 and self.spec.copies == 1
+        rule, spec = RULES[self.spec.optimizer], self.spec
+        fusing = rule.fused_flop > 0 and spec.copies == 1 and spec.policy != "pytorch"
         return fusing and isinstance(part.layer, FullyConnected)
 
     def end_of(self, part: Part, *, backward: bool = False) -> Part | None:
