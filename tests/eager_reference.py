@@ -7,6 +7,7 @@ CPU allocator's reports to the profiler while real tensors are trained.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -169,3 +170,49 @@ def tracked(
             step(model, update, images, labels)
         (peak,) = tracker.get_tracker_snapshot("peak").values()
     return {getattr(key, "value", key): size for key, size in peak.items()}
+
+
+def trained(make: Any, rule: str, shape: tuple[int, ...]) -> int:
+    """Most bytes of real tensors in a second step on the CPU, by its allocator's reports."""
+    model = make()
+    images, labels = torch.randn(shape), torch.zeros(shape[0], dtype=torch.long)
+    update = optimizer(rule, model, foreach=False)
+    step(model, update, images, labels)
+    update.zero_grad()
+    state = (value for values in update.state.values() for value in values.values())
+    before = (*model.parameters(), *model.buffers(), *state, images, labels)
+    bytes_before = sum(x.numel() * x.element_size() for x in before if isinstance(x, Tensor))
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profile:
+        step(model, update, images, labels)
+    events = sorted(profile.profiler.kineto_results.events(), key=lambda event: event.start_ns())
+    calls = [
+        (e.start_ns(), e.start_ns() + e.duration_ns())
+        for e in events if e.name() in ("aten::convolution_backward", "aten::mkldnn_convolution")
+    ]  # fmt: skip
+    changes = [(e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"]
+    live, peak = bytes_before, 0
+    for size in _without_scratch(changes, calls):
+        live += size
+        peak = max(peak, live)
+    return peak
+
+
+def _without_scratch(changes: list[tuple[int, int]], calls: list[tuple[int, int]]) -> Iterator[int]:
+    """Bytes allocated (or, below 0, freed) in order; what oneDNN allocates and frees within a
+    call, its copies in another layout, left out: that is workspace."""
+    inside = {
+        time: index for index, (begins, ends) in enumerate(calls)
+        for time, _ in changes if begins <= time <= ends
+    }  # fmt: skip
+    scratch: set[int] = set()
+    begun: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for place, (time, size) in enumerate(changes):
+        if time not in inside:
+            continue
+        if size > 0:
+            begun[inside[time], size].append(place)
+        elif same := begun[inside[time], -size]:
+            scratch |= {place, same.pop()}
+    return (size for place, (_, size) in enumerate(changes) if place not in scratch)

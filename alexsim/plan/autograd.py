@@ -109,9 +109,12 @@ class Tape:
     _waiting: dict[Read, _Gradient] = field(default_factory=dict)
     _names: set[str] = field(default_factory=set)
     _end: int = field(init=False)
+    _answers: set[tuple[str, ...]] = field(init=False)
+    """Readers of an output that a loop has a name for."""
 
     def __post_init__(self) -> None:
         (self._ops,) = self.steps.ops
+        self._answers = {(head.name,) for head in self.steps.network.heads}
         self._end = 2 * len(self._ops) - 1
         self._lasting()
         for position, op in enumerate(self._ops):
@@ -241,7 +244,7 @@ class Tape:
             else self._auxiliary(part, kept, tick)
             for kept in saves.beside
         ]  # fmt: skip
-        if layer.in_place and self._is_free(part, inputs[0], tick):
+        if layer.in_place and self._is_free(part, inputs[0]):
             output = inputs[0]
             self._share(part, "activation", Category.ACTIVATION, output)
         else:
@@ -256,17 +259,15 @@ class Tape:
             if isinstance(layer, FullyConnected) and not self._trains(part):
                 kept_inputs = []
             self._saved[part.output] = [*kept_inputs, *beside, *([output] if saves.output else [])]
-        head = self.steps.network.heads[-1].name
-        if self.steps.network.readers[layer.name] == (head,):
+        if self.steps.network.readers[layer.name] in self._answers:
             output.used(self._end)
 
-    def _is_free(self, part: Part, held: Held, tick: int) -> bool:
-        """Whether PyTorch may write over it: it is no image, nothing saved it or reads it later."""
-        (read, *others), places = part.inputs[0], self._saves(part).inputs
-        if others or read.layer == INPUT or 0 in places:
+    def _is_free(self, part: Part, held: Held) -> bool:
+        """Whether PyTorch writes over it: nothing saved it, nor does anything read it later."""
+        (read, *others), learns = part.inputs[0], part.layer.name in self.steps.learning
+        if others or (learns and 0 in self._saves(part).inputs):
             return False
-        readers = self.steps.network.readers[read.layer]
-        is_last = readers[-1] == part.layer.name
+        is_last = self.steps.network.readers[read.layer][-1] == part.layer.name
         kept = any(held is other for saved in self._saved.values() for other in saved)
         return is_last and not kept and held.piece.size_bytes == self._output_bytes(part)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from alexsim.plan.autograd import CARD, Eager, Held, Tape
-from alexsim.plan.caching_allocator import CachingAllocator
 from alexsim.plan.buffers import Piece
+from alexsim.plan.caching_allocator import CachingAllocator
 from alexsim.plan.layout import Layout
 from alexsim.plan.plan import Block, Buffer, Category, OpKind
 from alexsim.plan.steps import StepList
