@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from alexsim.plan.autograd import CARD, Eager, Held, Tape
+from collections.abc import Iterable
+
+from alexsim.plan.autograd import Tape
 from alexsim.plan.buffers import Piece
 from alexsim.plan.caching_allocator import CachingAllocator
 from alexsim.plan.layout import Layout
 from alexsim.plan.plan import Block, Buffer, Category, OpKind
 from alexsim.plan.steps import StepList
+from alexsim.plan.tensors import CARD, Eager, Held
 
 STEPS = 2
 """Steps after which a loop asks the card for no more memory: the first makes the state."""
@@ -15,8 +18,9 @@ STEPS = 2
 
 def lay_out_eager(steps: StepList, eager: Eager = CARD) -> Layout:
     """Give every tensor of a step its address and lifetime."""
-    tape = Tape(steps, eager)
-    addresses, reserved = _addresses(tape, len(steps.ops[0]))
+    tape = Tape(steps=steps, eager=eager)
+    loop = _Loop(tape)
+    reserved = loop.run()
     peak, alive = live_peak(tape)
     roots = {held.piece.name: held for held in tape.held}
     blocks = tuple(
@@ -24,7 +28,7 @@ def lay_out_eager(steps: StepList, eager: Eager = CARD) -> Layout:
             name=held.piece.name,
             shape=held.piece.shape,
             size_bytes=held.piece.size_bytes,
-            offset_bytes=addresses.get(held.piece.name, 0),
+            offset_bytes=loop.addresses.get(held.piece.name, 0),
             first=held.first // 2,
             last=held.last // 2,
         )
@@ -37,7 +41,7 @@ def lay_out_eager(steps: StepList, eager: Eager = CARD) -> Layout:
     return Layout(
         buffers=buffers,
         blocks=blocks,
-        arena_bytes=max(reserved, peak),
+        arena_bytes=reserved,
         live_peak_bytes=peak,
         resident=tuple(held.piece.name for held in alive),
     )
@@ -74,46 +78,59 @@ def live_peak(tape: Tape) -> tuple[int, list[Held]]:
     return peak, [held for held in tape.held if held.first <= at <= held.last]
 
 
-def _addresses(tape: Tape, ops: int) -> tuple[dict[str, int], int]:
-    """The address of every tensor in a step that goes on as it began, and the bytes reserved.
+def reserved_bytes(tape: Tape) -> int:
+    """Bytes that the caching allocator takes of the card."""
+    return _Loop(tape).run()
+
+
+class _Loop:
+    """A loop of steps before the caching allocator, each tensor in its turn.
 
     What has a name in the loop is freed when the next step's has been made; gradients of
-    parameters at the beginning of the next step.
+    parameters at the beginning of the next step. State is made by the first update.
     """
-    allocator = CachingAllocator()
-    addresses: dict[str, int] = {}
-    sized = [held for held in tape.held if held.piece.size_bytes]
-    updates = next((i for i, op in enumerate(tape.steps.ops[0]) if op.kind == OpKind.UPDATE), ops)
-    lasting = [held for held in sized if held.piece.persistent]
-    begins: dict[int, list[Held]] = {}
-    ends: dict[int, list[Held]] = {}
-    for held in (held for held in sized if not held.piece.persistent):
-        begins.setdefault(held.first // 2, []).append(held)
-        ends.setdefault(held.last // 2, []).append(held)
-    at_last = ends.pop(ops - 1, [])
-    named = [h for h in at_last if h.piece.category in (Category.INPUT, Category.ACTIVATION)]
-    dropped = [held for held in at_last if held not in named]
 
-    def allocate(held: Held) -> None:
-        before = addresses.get(held.piece.name)
-        addresses[held.piece.name] = allocator.allocate(held.piece.size_bytes)
-        if before is not None and held in named:
-            allocator.release(before)
+    def __init__(self, tape: Tape) -> None:
+        self.addresses: dict[str, int] = {}
+        """Of each tensor, in the last step."""
+        self._allocator = CachingAllocator()
+        self._ops = tape.ops
+        sized = [held for held in tape.held if held.piece.size_bytes]
+        self._lasting = [held for held in sized if held.piece.persistent]
+        self._begins: dict[int, list[Held]] = {}
+        self._ends: dict[int, list[Held]] = {}
+        for held in (held for held in sized if not held.piece.persistent):
+            self._begins.setdefault(held.first // 2, []).append(held)
+            self._ends.setdefault(held.last // 2, []).append(held)
+        at_last = self._ends.pop(len(tape.ops) - 1, [])
+        loops = (Category.INPUT, Category.ACTIVATION)
+        self._named = {held.piece.name for held in at_last if held.piece.category in loops}
+        self._dropped = [held for held in at_last if held.piece.name not in self._named]
 
-    for held in lasting:
-        if held.piece.category != Category.MOMENTUM:
-            allocate(held)
-    for step in range(STEPS):
-        for position in range(ops):
-            if step and not position:
-                for held in dropped:
-                    allocator.release(addresses[held.piece.name])
-            if position == updates and not step:
-                for held in lasting:
-                    if held.piece.category == Category.MOMENTUM:
-                        allocate(held)
-            for held in begins.get(position, ()):
-                allocate(held)
-            for held in ends.get(position, ()):
-                allocator.release(addresses[held.piece.name])
-    return addresses, allocator.reserved_bytes
+    def run(self) -> int:
+        """Go through the steps; the bytes that are reserved then."""
+        self._allocate(held for held in self._lasting if not _is_state(held))
+        for step in range(STEPS):
+            for held in self._dropped if step else ():
+                self._allocator.release(self.addresses[held.piece.name])
+            updated = bool(step)
+            for position, op in enumerate(self._ops):
+                if op.kind == OpKind.UPDATE and not updated:
+                    updated = True
+                    self._allocate(held for held in self._lasting if _is_state(held))
+                self._allocate(self._begins.get(position, ()))
+                for held in self._ends.get(position, ()):
+                    self._allocator.release(self.addresses[held.piece.name])
+        return self._allocator.reserved_bytes
+
+    def _allocate(self, tensors: Iterable[Held]) -> None:
+        for held in tensors:
+            name = held.piece.name
+            before = self.addresses.get(name)
+            self.addresses[name] = self._allocator.allocate(held.piece.size_bytes)
+            if before is not None and name in self._named:
+                self._allocator.release(before)
+
+
+def _is_state(held: Held) -> bool:
+    return held.piece.category == Category.MOMENTUM

@@ -199,7 +199,7 @@ class Dropout(Layer):
         return (Auxiliary("mask", shape, "mask"),)
 
     def saved(self, inputs: Shape, outputs: Shape) -> Saved:
-        """Its mask: of ``native_dropout`` a byte each, else (in place, whole images) the factors."""
+        """Its mask, a byte a value; the factors, where it is in place or of whole images."""
         (mask,) = self.auxiliary(inputs, outputs)
         fused = not (self.in_place or self.whole_images)
         return Saved(beside=(mask._replace(item_bytes=1) if fused else mask,))
