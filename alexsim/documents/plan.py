@@ -6,6 +6,7 @@ from typing import Annotated
 
 from alexsim.documents.base import From, NetworkDocument, Part
 from alexsim.network.update_rules import Optimizer
+from alexsim.plan.advice import Help
 from alexsim.plan.choices import Partition, Policy, Schedule
 from alexsim.plan.fit import Fit
 from alexsim.plan.plan import Plan
@@ -68,6 +69,10 @@ class MemoryDocument(PlanWords, NetworkDocument):
     largest_batch_size: Annotated[int, From("verdict.largest_batch_size")]
     """0 where no image fits."""
     suggestions: Annotated[tuple[str, ...], From("verdict.suggestions")]
+    workspace_bytes: Annotated[int, From("verdict.workspace_bytes")] = 0
+    """With policy ``pytorch``: what convolutions may take beyond all this, at most."""
+    helps: Annotated[tuple[Help, ...], From("verdict.helps")] = ()
+    """With policy ``pytorch``, where it does not fit: what would, and at which cost."""
 
 
 def memory_document(plan: Plan, verdict: Fit, *, context_bytes: int) -> MemoryDocument:

@@ -71,6 +71,12 @@ class Tape(Tensors):
         self.update()
         self.held.sort(key=lambda held: held.first)
 
+    def saved_of(self, block: frozenset[str]) -> int:
+        """Bytes that layers saved which they made themselves."""
+        saved = (held for read, all_ in self._saved.items() if read.layer in block for held in all_)
+        made = {id(held): held for held in saved if self._made_by.get(id(held)) in block}
+        return sum(held.piece.size_bytes for held in made.values())
+
     @staticmethod
     def _saves(part: Part) -> Saved:
         return part.layer.saved(part.input_shape, part.output_shape)

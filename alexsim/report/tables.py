@@ -154,7 +154,7 @@ def memory_tables(plan: Plan, verdict: Fit, *, context_bytes: int, layers: bool)
     if plan.alike > 1:
         parts.append(Text(f"{devices[0].name} holds as much as any of {plan.alike} GPUs"))
     if verdict.fits:
-        parts.append(Text(f"fits; the largest batch that does is {verdict.largest_batch_size}"))
+        parts.append(Text(verdict.words))
     return Group(*parts)
 
 
