@@ -38,7 +38,7 @@ def memory(context: typer.Context, options: MemoryOptions) -> None:
 
     Example: alexsim memory --policy reuse --fuse
 
-    Example: alexsim memory --net resnet50 --batch 32 --optimizer adamw
+    Example: alexsim memory --net resnet50 --batch 32 --policy pytorch
 
     Example: alexsim memory --net alexnet-owt --partition hybrid --gpus 4 --batch 512
     """

@@ -69,7 +69,7 @@ class MemoryDocument(PlanWords, NetworkDocument):
     largest_batch_size: Annotated[int, From("verdict.largest_batch_size")]
     """0 where no image fits."""
     suggestions: Annotated[tuple[str, ...], From("verdict.suggestions")]
-    workspace_bytes: Annotated[int, From("verdict.workspace_bytes")] = 0
+    workspace_bytes: Annotated[int | None, From("verdict.workspace_bytes")] = None
     """With policy ``pytorch``: what convolutions may take beyond all this, at most."""
     helps: Annotated[tuple[Help, ...], From("verdict.helps")] = ()
     """With policy ``pytorch``, where it does not fit: what would, and at which cost."""

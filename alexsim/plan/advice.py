@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import takewhile
 
 from alexsim.network import counts
@@ -14,6 +15,9 @@ from alexsim.plan.eager import reserved_bytes
 from alexsim.plan.plan import Plan
 from alexsim.plan.steps import StepList
 from alexsim.units import format_bytes
+
+_NAMED = 4
+"""Blocks that are named in a sentence."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +38,8 @@ class Help:
         saved = f"{format_bytes(self.saved_bytes)} less"
         if not self.recomputed:
             return f"{self.option} ({saved})"
-        names = ", ".join(self.recomputed)
+        first, more = self.recomputed[:_NAMED], len(self.recomputed) - _NAMED
+        names = ", ".join(first) + (f" and {more} more" if more > 0 else "")
         return f"recompute {names} ({saved}, {self.extra_flop / 1e9:,.1f} GFLOP more a step)"
 
 
@@ -80,7 +85,7 @@ def named_blocks(network: Network) -> dict[str, frozenset[str]]:
     named = {}
     for prefix in prefixes:
         first = next(i for i, name in enumerate(names) if name.startswith(prefix))
-        row = takewhile(lambda name, p=prefix: name.startswith(p), names[first:])
+        row = takewhile(partial(_begins, prefix), names[first:])
         named[prefix.rstrip("_.")] = frozenset(row)
     if named:
         return named
@@ -91,3 +96,7 @@ def named_blocks(network: Network) -> dict[str, frozenset[str]]:
             named[f"{row_of[0]}-{row_of[-1]}"] = frozenset(row_of)
             row_of = []
     return named
+
+
+def _begins(prefix: str, name: str) -> bool:
+    return name.startswith(prefix)

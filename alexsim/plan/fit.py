@@ -30,6 +30,8 @@ class Shortage:
     device: str
     need_bytes: int
     over_bytes: int
+    live_bytes: int
+    """What is needed without alignment and gaps."""
     largest: tuple[Buffer, ...]
 
 
@@ -44,9 +46,9 @@ class Fit:
     shortages: tuple[Shortage, ...]
     largest_batch_size: int
     suggestions: tuple[str, ...]
-    workspace_bytes: int = 0
+    workspace_bytes: int | None = None
     """What convolutions may take beyond what was compared with the budget, at most: with policy
-    ``pytorch``, where nobody knows before (see ``alexsim.plan.workspace``)."""
+    ``pytorch``, where nobody knows before (see ``alexsim.plan.workspace``); else None."""
     helps: tuple[Help, ...] = ()
     """With policy ``pytorch``, what would fit, beside smaller minibatches."""
 
@@ -57,12 +59,8 @@ class Fit:
         if not self.workspace_bytes:
             return words
         more = f"convolutions may take up to {format_bytes(self.workspace_bytes)} more"
-        with_it = (
-            "fits with that too"
-            if self.workspace_bytes <= self.free_bytes
-            else "it may not fit then"
-        )
-        return f"{words}\n{more} as workspace: {with_it}"
+        fits = self.workspace_bytes <= self.free_bytes
+        return f"{words}\n{more} as workspace: {'it fits even so' if fits else 'no fit then'}"
 
     def error(self) -> MemoryBudgetError:
         """In one line: what is over by how much, in which buffers, and what would fit."""
@@ -70,9 +68,12 @@ class Fit:
         names = ", ".join(
             f"{buffer.label} {format_bytes(buffer.size_bytes)}" for buffer in worst.largest
         )
+        gaps = ""
+        if self.workspace_bytes is not None:
+            gaps = f", {format_bytes(worst.live_bytes)} of it tensors and context"
         advice = "; ".join(self.suggestions) or "nothing smaller fits either"
         return MemoryBudgetError(
-            f"{worst.device} needs {format_bytes(worst.need_bytes)}, its budget is"
+            f"{worst.device} needs {format_bytes(worst.need_bytes)}{gaps}, its budget is"
             f" {format_bytes(self.budget_bytes)}: {format_bytes(worst.over_bytes)} over"
             f" (largest: {names}); what would fit: {advice}"
         )
@@ -85,6 +86,7 @@ def fit(plan: Plan, budget_bytes: int, *, context_bytes: int = 0) -> Fit:
             device=device.name,
             need_bytes=device.total_bytes + context_bytes,
             over_bytes=device.total_bytes + context_bytes - budget_bytes,
+            live_bytes=device.live_peak_bytes + device.scratch_bytes + context_bytes,
             largest=tuple(
                 sorted(
                     (b for b in device.buffers if b.name in device.resident),
@@ -110,7 +112,7 @@ def fit(plan: Plan, budget_bytes: int, *, context_bytes: int = 0) -> Fit:
         shortages=shortages,
         largest_batch_size=largest,
         suggestions=tuple(suggestions),
-        workspace_bytes=workspace_bytes(plan) if eager else 0,
+        workspace_bytes=workspace_bytes(plan) if eager else None,
         helps=helps,
     )
 
@@ -135,7 +137,8 @@ def _suggestions(plan: Plan, room: int, largest: int) -> list[str]:
             suggestions.append(f"--policy {policy}")
             break
     columns = plan.network.columns
-    if devices < columns and _fits(plan, room, plan.images, plan.spec.policy, columns):
+    splits = devices < columns and plan.spec.policy != "pytorch"
+    if splits and _fits(plan, room, plan.images, plan.spec.policy, columns):
         suggestions.append(f"--gpus {columns}")
     if not suggestions and tighter:
         batch = _largest_batch(plan, room, tighter[-1], devices)

@@ -142,7 +142,9 @@ class PlanSpec(PlanChoices):
             )
 
     def _refuse_what_is_not_eager(self) -> None:
-        for name, allowed in (("fusion", "none"), ("schedule", "serial"), ("backend", "")):
+        if self.backend:
+            raise PlanError("policy pytorch is counted and timed, not run: choose another to run")
+        for name, allowed in (("fusion", "none"), ("schedule", "serial")):
             if (value := getattr(self, name)) != allowed:
                 raise PlanError(f"policy pytorch does not go with {name} {value}")
         if self.partition == "hybrid":

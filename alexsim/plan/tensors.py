@@ -116,8 +116,8 @@ class Tensors:
         persistent: bool = False,
     ) -> Held:
         """A new tensor, alive from ``first`` to ``last``; for one tick, if that is not known."""
-        place, made = (0, *part.output, purpose), {"item_bytes": item, "persistent": persistent}
-        piece = Piece(*place, category, shape, **made)
+        of = (0, *part.output, purpose, category, shape)
+        piece = Piece(*of, item_bytes=item, persistent=persistent)
         held = Held(piece, first, first if last is None else last)
         self.held.append(held)
         self.at[piece.name] = held
