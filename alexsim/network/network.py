@@ -41,6 +41,10 @@ class Network:
     title: str = ""
     module: Any = field(default=None, repr=False, compare=False)
     """The PyTorch module that it was made of, which has its first weights."""
+    keys: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    """Of its parameters, ``conv1.weight``, the keys in that module's ``state_dict``."""
+    frozen: frozenset[str] = frozenset()
+    """Layers that do not learn unless a plan says so."""
     copied: int = 0
     """Leading layers of which every column has a copy, for its share of the images (``hybrid``)."""
     parts: tuple[tuple[Part, ...], ...] = field(init=False, repr=False, compare=False)
@@ -70,6 +74,12 @@ class Network:
             for name in dict.fromkeys(self.inputs_of(index)):
                 if name in readers:
                     readers[name] = (*readers[name], layer.name)
+        for layer in reversed(self.layers):
+            if layer.views and layer.name in readers:
+                # What reads a view reads what it is a view of.
+                (read,) = self.inputs_of(names.index(layer.name))
+                others = (name for name in readers[read] if name != layer.name)
+                readers[read] = tuple(dict.fromkeys((*others, *readers[layer.name])))
         object.__setattr__(self, "readers", readers)
         object.__setattr__(self, "parts", tuple(_resolve(self)))
         by_name = {parts[0].layer.name: parts for parts in self.parts}
@@ -241,6 +251,7 @@ def _views(network: Network) -> frozenset[str]:
             concats.pop(name, None)
             places.take([Read(name, c) for c in range(network.columns)], lambda _: True)
     views: set[str] = set()
+    shown_again = {layer.name for layer in network.layers if layer.views}
 
     def outputs(name: str, column: int) -> tuple[Read, ...]:
         if name not in concats:
@@ -250,7 +261,7 @@ def _views(network: Network) -> frozenset[str]:
     for name in reversed(concats):
         # One rule for all columns, so that a layer is the same thing in each of them.
         if all(
-            places.take(outputs(name, column), lambda read: read.layer != INPUT)
+            places.take(outputs(name, column), lambda read: read.layer not in {INPUT, *shown_again})
             for column in range(network.columns)
         ):
             views.add(name)

@@ -306,6 +306,9 @@ class Gradients(Crossings):
             name = self.inputs(part, "activation_grad")[index][0]
             if len(group) > 1 or name in self.contributed or group[0] in self.joined:
                 continue
+            read = self.network.part_of(*group[0]) if group[0].layer != INPUT else part
+            if elements(read.output_shape) != elements(part.output_shape):
+                continue  # a slice of it
             if group[0].layer == INPUT or self._is_remote(group[0], self.device_of[part.column]):
                 continue
             # Where the input's layer ends a fused op, the op's first layer reads the gradient.

@@ -162,7 +162,9 @@ class PlanSpec(PlanChoices):
     @property
     def trained(self) -> frozenset[str]:
         """Layers that learn."""
-        return frozenset(self.network.weighted_layers) if self.trainable is None else self.trainable
+        if self.trainable is not None:
+            return self.trainable
+        return frozenset(self.network.weighted_layers) - self.network.frozen
 
     @property
     def written(self) -> Network:
