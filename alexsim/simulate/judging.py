@@ -1,17 +1,17 @@
-"""Errors of predictions of published figures: by kind of row, by device and library, by fit."""
+"""Errors of predictions of published figures: by kind of row, device, library, network and fit."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from alexsim.errors import AlexsimError
 from alexsim.simulate.costs.correction import UNFITTED, Correction, scatter
-from alexsim.simulate.rows import Case
-from alexsim.simulate.validation import Prediction, fit_to, may_fit, predict
+from alexsim.simulate.rows import Case, Excluded
+from alexsim.simulate.validation import Prediction, fit_to, may_fit, predict, predict_all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +38,16 @@ class Group:
     predictions: tuple[Prediction, ...]
     summary: Summary
     roofline: Summary
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkErrors:
+    """One network on one device in one framework, as the rows name it: errors of its passes."""
+
+    network: str
+    device: str
+    framework: str
+    summary: Summary
 
 
 def summarise(name: str, predictions: Sequence[Prediction]) -> Summary:
@@ -90,38 +100,77 @@ def by_kind(name: str, predictions: Sequence[Prediction]) -> list[Summary]:
 
 def judge(predictions: Sequence[Prediction], correction: Correction) -> list[Summary]:
     """Errors of the fitted models, the unfitted models and the roofline on the judged rows."""
-    ours = [p for p in predictions if judged(p.case)]
-    if not ours:
+    known = [p for p in predictions if p.case.row.value is not None]
+    if not known:
         return []
-    cases = [p.case for p in ours]
-    bare = [predict(case, UNFITTED) for case in cases]
-    bound = scatter(correction.roofline_noise)
-    roofline = [predict(case, bound, library="roofline") for case in cases]
-    summaries = by_kind("fitted", ours) + by_kind("no fit at all", bare)
-    summaries += by_kind("roofline", roofline)
-    several = [p for p in predictions if p.case.row.n_gpus > 1 and p.case.row.value is not None]
-    return [*summaries, summarise("several GPUs (never fitted)", several)]
+    summaries = []
+    if ours := [p for p in known if judged(p.case)]:
+        cases = [p.case for p in ours]
+        bare = predict_all(cases, UNFITTED)
+        bound = scatter(correction.roofline_noise)
+        roofline = predict_all(cases, bound, library="roofline")
+        summaries += by_kind("fitted", ours) + by_kind("no fit at all", bare)
+        summaries += by_kind("roofline", roofline)
+    several = [p for p in known if p.case.row.n_gpus > 1]
+    summaries.append(summarise("several GPUs (never fitted)", several))
+    return [*summaries, summarise("every row, trusted or not", known)]
 
 
-def by_device_and_library(predictions: Sequence[Prediction]) -> tuple[Group, ...]:
-    """Every device with every library: all rows, and the errors of those with a value."""
+def by_device_and_library(
+    predictions: Sequence[Prediction], *, done: Callable[[int], None] = lambda _: None
+) -> tuple[Group, ...]:
+    """Every device with every library: all rows, and the errors of those with a value.
+
+    ``done`` hears how many of these the roofline has predicted.
+    """
     members: dict[tuple[str, str], list[Prediction]] = defaultdict(list)
+    known: dict[tuple[str, str], list[Prediction]] = defaultdict(list)
+    bound: dict[tuple[str, str], list[Prediction]] = defaultdict(list)
     for prediction in predictions:
-        members[prediction.case.device, prediction.case.library].append(prediction)
-    groups = []
-    for (device, library), group in sorted(members.items()):
-        known = [p for p in group if p.case.row.value is not None]
-        bound = [predict(p.case, UNFITTED, library="roofline") for p in known]
-        groups.append(
-            Group(
-                device=device,
-                library=library,
-                predictions=tuple(group),
-                summary=summarise(f"{device}, {library}", known),
-                roofline=summarise(f"{device}, roofline", bound),
-            )
+        pair = prediction.case.device, prediction.case.library
+        members[pair].append(prediction)
+        if prediction.case.row.value is not None:
+            known[pair].append(prediction)
+    cases = [p.case for group in known.values() for p in group]
+    for prediction in predict_all(cases, UNFITTED, library="roofline", done=done):
+        bound[prediction.case.device, prediction.case.library].append(prediction)
+    return tuple(
+        Group(
+            device=device,
+            library=library,
+            predictions=tuple(group),
+            summary=summarise(f"{device}, {library}", known[device, library]),
+            roofline=summarise(f"{device}, roofline", bound[device, library]),
         )
-    return tuple(groups)
+        for (device, library), group in sorted(members.items())
+    )
+
+
+def by_network(predictions: Sequence[Prediction]) -> tuple[NetworkErrors, ...]:
+    """Errors of whole networks, of all passes: each network on each device in each framework."""
+    members: dict[tuple[str, str, str], list[Prediction]] = defaultdict(list)
+    for prediction in predictions:
+        case = prediction.case
+        if case.row.value is not None and not is_layer(case):
+            members[case.network.name, case.device, case.row.library].append(prediction)
+    return tuple(
+        NetworkErrors(
+            network=network,
+            device=device,
+            framework=framework,
+            summary=summarise(f"{network}, {device}, {framework}", group),
+        )
+        for (network, device, framework), group in sorted(members.items())
+    )
+
+
+def left_out(excluded: Iterable[Excluded]) -> dict[str, dict[str, int]]:
+    """Rows that are not predicted: how many by rule, and by what the rule names; most first."""
+    counted = Counter((row.rule, row.why) for row in excluded)
+    rules: dict[str, dict[str, int]] = defaultdict(dict)
+    for (rule, why), count in counted.most_common():
+        rules[rule][why.removeprefix(f"{rule}: ")] = count
+    return dict(sorted(rules.items(), key=lambda item: -sum(item[1].values())))
 
 
 def is_layer(case: Case) -> bool:
