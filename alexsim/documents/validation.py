@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Annotated
 
 from alexsim.documents.base import Document, From, Part
-from alexsim.simulate.judging import Group, Summary, by_network, left_out
+from alexsim.report.validation import by_network, left_out
+from alexsim.simulate.judging import Group, Summary
 from alexsim.simulate.rows import Excluded
 
 
@@ -70,9 +71,7 @@ class ValidationDocument(Document):
     groups: Annotated[
         tuple[GroupErrors, ...], From(lambda of: [g for g in of.groups if g.summary.rows])
     ]
-    networks: Annotated[
-        tuple[ErrorsOfNetwork, ...], From(lambda of: by_network(of.predictions))
-    ]
+    networks: Annotated[tuple[ErrorsOfNetwork, ...], From(lambda of: by_network(of.predictions))]
     predictions: tuple[PredictedRow, ...]
     excluded_by_rule: Annotated[
         tuple[Rule, ...],

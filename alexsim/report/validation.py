@@ -4,20 +4,59 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from rich.console import Group as Lines
 from rich.console import RenderableType
 from rich.text import Text
 
 from alexsim.report.tables import plain_table
-from alexsim.simulate.judging import Group, NetworkErrors, Summary, by_network, left_out
+from alexsim.simulate.judging import Group, Summary, is_layer, summarise
 from alexsim.simulate.rows import Excluded
 from alexsim.simulate.validation import Prediction
 
 _MOST = 5
 """So many devices, libraries or networks of a rule are named."""
 _UNITS = {"ms per batch": "ms", "ms per image": "ms/i", "images/s": "im/s", "hours": "h"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkErrors:
+    """One network on one device in one framework, as the rows name it: errors of its passes."""
+
+    network: str
+    device: str
+    framework: str
+    summary: Summary
+
+
+def by_network(predictions: Sequence[Prediction]) -> tuple[NetworkErrors, ...]:
+    """Errors of whole networks, of all passes: each network on each device in each framework."""
+    members: dict[tuple[str, str, str], list[Prediction]] = defaultdict(list)
+    for prediction in predictions:
+        case = prediction.case
+        if case.row.value is not None and not is_layer(case):
+            members[case.network.name, case.device, case.row.library].append(prediction)
+    return tuple(
+        NetworkErrors(
+            network=network,
+            device=device,
+            framework=framework,
+            summary=summarise(f"{network}, {device}, {framework}", group),
+        )
+        for (network, device, framework), group in sorted(members.items())
+    )
+
+
+def left_out(excluded: Iterable[Excluded]) -> dict[str, dict[str, int]]:
+    """Rows that are not predicted: how many by rule, and by what the rule names; most first."""
+    counted = Counter((row.rule, row.why) for row in excluded)
+    rules: dict[str, dict[str, int]] = defaultdict(dict)
+    for (rule, why), count in counted.most_common():
+        rules[rule][why.removeprefix(f"{rule}: ")] = count
+    return dict(sorted(rules.items(), key=lambda item: -sum(item[1].values())))
 
 
 def validation_tables(
@@ -27,7 +66,7 @@ def validation_tables(
     *,
     every_row: bool,
 ) -> RenderableType:
-    """Every row, the errors by network, by device and library and by kind; why rows are left out."""
+    """Every row; errors by network, by device and library and by kind; why rows are left out."""
     parts: list[RenderableType] = []
     if every_row:
         parts += [Text(_rows_of(group)) for group in groups]

@@ -1,16 +1,16 @@
-"""Errors of predictions of published figures: by kind of row, device, library, network and fit."""
+"""Errors of predictions of published figures: by kind of row, by device and library, by fit."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from alexsim.errors import AlexsimError
 from alexsim.simulate.costs.correction import UNFITTED, Correction, scatter
-from alexsim.simulate.rows import Case, Excluded
+from alexsim.simulate.rows import Case
 from alexsim.simulate.validation import Prediction, fit_to, may_fit, predict, predict_all
 
 
@@ -38,16 +38,6 @@ class Group:
     predictions: tuple[Prediction, ...]
     summary: Summary
     roofline: Summary
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NetworkErrors:
-    """One network on one device in one framework, as the rows name it: errors of its passes."""
-
-    network: str
-    device: str
-    framework: str
-    summary: Summary
 
 
 def summarise(name: str, predictions: Sequence[Prediction]) -> Summary:
@@ -123,54 +113,23 @@ def by_device_and_library(
 
     ``done`` hears how many of these the roofline has predicted.
     """
-    members: dict[tuple[str, str], list[Prediction]] = defaultdict(list)
-    known: dict[tuple[str, str], list[Prediction]] = defaultdict(list)
-    bound: dict[tuple[str, str], list[Prediction]] = defaultdict(list)
-    for prediction in predictions:
-        pair = prediction.case.device, prediction.case.library
-        members[pair].append(prediction)
-        if prediction.case.row.value is not None:
-            known[pair].append(prediction)
-    cases = [p.case for group in known.values() for p in group]
-    for prediction in predict_all(cases, UNFITTED, library="roofline", done=done):
-        bound[prediction.case.device, prediction.case.library].append(prediction)
+    known = [p for p in predictions if p.case.row.value is not None]
+    cases = [p.case for p in known]
+    bound = predict_all(cases, UNFITTED, library="roofline", done=done)
+
+    def of(pair: tuple[str, str], chosen: Sequence[Prediction]) -> tuple[Prediction, ...]:
+        return tuple(p for p in chosen if (p.case.device, p.case.library) == pair)
+
     return tuple(
         Group(
-            device=device,
-            library=library,
-            predictions=tuple(group),
-            summary=summarise(f"{device}, {library}", known[device, library]),
-            roofline=summarise(f"{device}, roofline", bound[device, library]),
+            device=pair[0],
+            library=pair[1],
+            predictions=of(pair, predictions),
+            summary=summarise(", ".join(pair), of(pair, known)),
+            roofline=summarise(f"{pair[0]}, roofline", of(pair, bound)),
         )
-        for (device, library), group in sorted(members.items())
+        for pair in sorted({(p.case.device, p.case.library) for p in predictions})
     )
-
-
-def by_network(predictions: Sequence[Prediction]) -> tuple[NetworkErrors, ...]:
-    """Errors of whole networks, of all passes: each network on each device in each framework."""
-    members: dict[tuple[str, str, str], list[Prediction]] = defaultdict(list)
-    for prediction in predictions:
-        case = prediction.case
-        if case.row.value is not None and not is_layer(case):
-            members[case.network.name, case.device, case.row.library].append(prediction)
-    return tuple(
-        NetworkErrors(
-            network=network,
-            device=device,
-            framework=framework,
-            summary=summarise(f"{network}, {device}, {framework}", group),
-        )
-        for (network, device, framework), group in sorted(members.items())
-    )
-
-
-def left_out(excluded: Iterable[Excluded]) -> dict[str, dict[str, int]]:
-    """Rows that are not predicted: how many by rule, and by what the rule names; most first."""
-    counted = Counter((row.rule, row.why) for row in excluded)
-    rules: dict[str, dict[str, int]] = defaultdict(dict)
-    for (rule, why), count in counted.most_common():
-        rules[rule][why.removeprefix(f"{rule}: ")] = count
-    return dict(sorted(rules.items(), key=lambda item: -sum(item[1].values())))
 
 
 def is_layer(case: Case) -> bool:

@@ -39,22 +39,22 @@ class Row:
 
     id: str
     network: str
-    variant: str
-    layer: str
+    variant: str = ""
+    layer: str = ""
     gpu: str
     n_gpus: int
-    parallelism: str
-    interconnect: str
+    parallelism: str = ""
+    interconnect: str = ""
     library: str
     precision: str
     batch_size: str
     passes: str
-    input_size: str
+    input_size: str = ""
     value: float | None
     unit: str
     notes: str
     source: str
-    trust: str
+    trust: str = ""
 
 
 def read_rows(path: str) -> tuple[Row, ...]:
@@ -126,22 +126,16 @@ def _step(entry: dict[str, str]) -> Row:
     return Row(
         id=entry["id"],
         network=entry["network"],
-        variant="",
-        layer="",
         gpu=entry["device"],
         n_gpus=_whole(entry, "n_gpus"),
-        parallelism="",
-        interconnect="",
         library=entry["framework"],
         precision=entry["precision"],
         batch_size=_digits(entry, "batch"),
         passes=_PASSES.get(entry["pass"], entry["pass"]),
-        input_size="",
         value=rate if seconds is None else seconds * 1e3,
         unit="images/s" if by_rate else "ms per batch",
         notes=entry["notes"],
         source=entry.get("source", ""),
-        trust="",
     )
 
 

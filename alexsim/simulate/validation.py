@@ -216,18 +216,11 @@ def predict_all(
             timed = _on_one_gpu if row.n_gpus == 1 else _on_several_gpus
             times[ran] = timed(ran, correction, library)
         seconds, spread = times[ran]
-        bounds = (
-            _in_unit(case.row, case.batch_size, seconds * math.exp(-NINE_IN_TEN * spread)),
-            _in_unit(case.row, case.batch_size, seconds * math.exp(NINE_IN_TEN * spread)),
+        value, *bounds = (
+            _in_unit(case.row, case.batch_size, seconds * math.exp(side * NINE_IN_TEN * spread))
+            for side in (0, -1, 1)
         )
-        predictions.append(
-            Prediction(
-                case=case,
-                value=_in_unit(case.row, case.batch_size, seconds),
-                low=min(bounds),
-                high=max(bounds),
-            )
-        )
+        predictions.append(Prediction(case=case, value=value, low=min(bounds), high=max(bounds)))
         done(index)
     return predictions
 
@@ -278,13 +271,9 @@ def _on_several_gpus(case: Case, correction: Correction, library: str) -> tuple[
     spread = math.log(step_s / low) / NINE_IN_TEN
     if case.passes == "fwd+bwd":
         # A plan's step ends with the update, which these rows lack.
-        updates = (work for work in _works(replace(case, passes="train-step")))
-        step_s -= sum(
-            cost.seconds
-            for work in updates
-            if work.kind == OpKind.UPDATE
-            for cost in timer.costs(work)
-        )
+        works = _works(replace(case, passes="train-step"))
+        updates = [cost for w in works if w.kind == OpKind.UPDATE for cost in timer.costs(w)]
+        step_s -= sum(cost.seconds for cost in updates)
     return step_s, spread
 
 
