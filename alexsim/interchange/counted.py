@@ -33,9 +33,6 @@ VIEWS = frozenset({
     "squeeze", "swapaxes", "swapdims", "t", "transpose", "unflatten", "unfold", "unsqueeze", "view",
     "view_as",
 })  # fmt: skip
-SPLITS = frozenset({
-    "chunk", "split", "split_with_sizes", "tensor_split", "unbind", "unsafe_chunk", "unsafe_split",
-})  # fmt: skip
 _COPIES = frozenset({
     "_to_copy", "cat", "clone", "constant_pad_nd", "contiguous", "flip", "gather", "index",
     "index_select", "pad", "pixel_shuffle", "pixel_unshuffle", "repeat", "repeat_interleave",
@@ -72,11 +69,6 @@ _REDUCTIONS = {
 _NORMS = frozenset({"batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"})
 _DROPOUTS = ("dropout", "feature_dropout", "alpha_dropout")
 _RESIZES = ("upsample", "interpolate")
-
-
-def view(name: str, layer: str, shape: Shape) -> Operator:
-    """The same values in another shape."""
-    return Operator(name=name, inputs=(layer,), target="view", shape=shape, is_view=True)
 
 
 def operator(mapping: Trace, call: Call, shape: Shape) -> Operator:

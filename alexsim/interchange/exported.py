@@ -19,6 +19,7 @@ from torch import fx, nn
 
 from alexsim.errors import NetworkError
 from alexsim.network.layers import Shape
+from alexsim.network.part import INPUT
 
 IMAGES = 13
 """Images of the traced minibatch: a number that no other extent of a tensor is likely to be."""
@@ -197,7 +198,7 @@ def _calls(nodes: list[fx.Node], module: nn.Module) -> Iterator[Call]:
     nodes = [node for node in nodes if _target(node) not in _IGNORED]
     modules = dict(module.named_modules())
     counted = Counter(_key(node) for node in nodes if node.target is not operator.getitem)
-    taken: Counter[str] = Counter()
+    taken: Counter[str] = Counter((INPUT, "softmax"))
     for node in nodes:
         path = _path(node)
         target = _target(node)

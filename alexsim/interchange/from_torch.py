@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
 from torch import nn
 
 from alexsim.errors import NetworkError
@@ -104,12 +103,3 @@ def _read_in_order(layers: Sequence[Layer]) -> tuple[Layer, ...]:
         ordered.append(replace(layer, inputs=()) if layer.inputs == (before,) else layer)
         before = layer.name
     return tuple(ordered)
-
-
-def first_weights(network: Network) -> dict[str, torch.Tensor]:
-    """The module's parameters and statistics by the names of checkpoints: ``conv1.a.weight``."""
-    state = network.module.state_dict()
-    return {
-        "{0}.a.{2}".format(*name.rpartition(".")): state[key].detach().cpu().float()
-        for name, key in network.keys.items()
-    }

@@ -26,6 +26,7 @@ from alexsim.network.layers import (
     Concat,
     Convolution,
     Dropout,
+    Flatten,
     FullyConnected,
     HardSigmoid,
     HardSwish,
@@ -34,6 +35,7 @@ from alexsim.network.layers import (
     LocalResponseNorm,
     MaxPool,
     Multiply,
+    Operator,
     ReLU,
     ReLU6,
     Shape,
@@ -65,6 +67,11 @@ class Noise(NamedTuple):
 Read = Value | Constant | Noise
 Counted = Callable[["Trace", Call, Shape], Layer]
 Mapped = Callable[["Trace", Call, Shape], Read | None]
+
+
+def view(name: str, layer: str, shape: Shape) -> Operator:
+    """The same values in another shape."""
+    return Operator(name=name, inputs=(layer,), target="view", shape=shape, is_view=True)
 
 
 def per_image(tensor: torch.Tensor) -> Shape:
@@ -119,12 +126,12 @@ class Trace:
         return self.reshape(value)
 
     def reshape(self, value: Value) -> str:
-        """Write a reshape as an operator, which reads its layer."""
-        from alexsim.interchange.counted import view
-
+        """Write a reshape as a layer, which reads its own."""
         name = value.reshaped_by
         while name in self.shapes:
             name += "'"
+        if len(value.shape) == 1:
+            return self.append(Flatten(name=name, inputs=(value.layer,)))
         return self.append(view(name, value.layer, value.shape))
 
     def append(self, layer: Layer) -> str:
@@ -138,23 +145,22 @@ class Trace:
         self.layers.append(layer)
         return layer.name
 
-    def claim(self, layer: str, **parameters: Constant) -> None:
-        """Note whose parameters a layer's are."""
-        for name, constant in parameters.items():
-            (key,) = constant.keys
-            self.keys[f"{layer}.{name}"] = key
-            self.taken.setdefault(key, layer)
-
-    def free(self, *constants: Read | None) -> bool:
-        """Whether these are parameters or buffers as they are, of no other layer, all of which
-        learn or none."""
-        given = [constant for constant in constants if constant is not None]
-        return all(
-            isinstance(constant, Constant)
-            and constant.direct
-            and not constant.keys & self.taken.keys()
-            for constant in given
-        )
+    def claim(self, layer: str, kind: type[Layer], **parameters: Read | None) -> str | None:
+        """Give a layer parameters and buffers of the module: the layer whose they are already, or
+        ``""``; None if it cannot have them, as they are computed, or are another's in part."""
+        given = {name: read for name, read in parameters.items() if read is not None}
+        if not all(isinstance(read, Constant) and read.direct for read in given.values()):
+            return None
+        keys = {name: next(iter(read.keys)) for name, read in given.items()}  # type: ignore[union-attr]
+        owners = {self.taken.get(key, "") for key in keys.values()}
+        if owners == {""}:
+            self.taken |= dict.fromkeys(keys.values(), layer)
+            self.keys |= {f"{layer}.{name}": key for name, key in keys.items()}
+            return ""
+        (owner, *others) = owners
+        theirs = {name: self.keys.get(f"{owner}.{name}") for name in parameters}
+        alike = not others and kind in (Convolution, FullyConnected)
+        return owner if alike and {k: v for k, v in theirs.items() if v} == keys else None
 
     # Calls
 
@@ -177,6 +183,8 @@ class Trace:
                     return Value(first.layer, shape, call.name)
             elif call.target in _SAME or _does_nothing(call):
                 return first
+            if call.target in _LIKE:
+                return Constant(keys=frozenset(), tensor=call.output, trained=False, direct=False)
         mapped = _LAYERS.get(call.target.rstrip("_"))
         result = mapped(self, call, shape) if mapped else None
         if result is None:
@@ -217,7 +225,16 @@ class Trace:
         return Value(self.append(layer), shape, read.reshaped_by)
 
 
-_SAME = frozenset({"alias", "contiguous", "detach", "clone", "lift_fresh_copy"})
+_SAME = frozenset({
+    "alias", "chunk", "clone", "detach", "lift_fresh_copy", "split", "split_with_sizes",
+    "tensor_split", "unbind", "unsafe_chunk", "unsafe_split",
+})  # fmt: skip
+"""The same values; what splits a tensor returns views of it, which ``getitem`` then names."""
+_LIKE = frozenset({
+    "empty_like", "full_like", "new_empty", "new_full", "new_ones", "new_zeros", "ones_like",
+    "zeros_like",
+})  # fmt: skip
+"""Of the images' shape or type only."""
 _RESHAPES = frozenset({
     "_unsafe_view", "flatten", "reshape", "squeeze", "unflatten", "unsqueeze", "view",
 })  # fmt: skip
@@ -240,7 +257,9 @@ def is_view(call: Call) -> bool:
 def _does_nothing(call: Call) -> bool:
     if call.target.rstrip("_") in ("dropout", "feature_dropout", "alpha_dropout"):
         return not call.arguments["train"] or call.arguments["p"] == 0
-    return call.target == "to" or (call.target == "cat" and len(call.arguments["tensors"]) == 1)
+    if call.target == "contiguous":
+        return bool(call.arguments["self"].meta["val"].is_contiguous())
+    return call.target == "to"
 
 
 def _drawn(call: Call, first: Read | None) -> Read:
@@ -256,11 +275,10 @@ def _drawn(call: Call, first: Read | None) -> Read:
 def _convolution(mapping: Trace, call: Call, shape: Shape) -> Read | None:
     given = call.arguments
     read, weight, bias = (mapping.read(given[name]) for name in ("input", "weight", "bias"))
-    if not isinstance(read, Value) or not mapping.free(weight, bias) or len(shape) != 3:
+    if not isinstance(read, Value) or not isinstance(weight, Constant) or len(shape) != 3:
         return None
-    assert isinstance(weight, Constant)
     size, stride, dilation = (
-        _pair(x) for x in (weight.tensor.shape[2:], given["stride"], given["dilation"])
+        _pair(extents) for extents in (weight.tensor.shape[2:], given["stride"], given["dilation"])
     )
     padding = given["padding"]
     if isinstance(padding, str):
@@ -268,53 +286,61 @@ def _convolution(mapping: Trace, call: Call, shape: Shape) -> Read | None:
         if padding == "same" and any(span % 2 for span in spans):
             return None
         padding = [span // 2 for span in spans] if padding == "same" else [0, 0]
+    shares = mapping.claim(call.name, Convolution, weight=weight, bias=bias)
+    if shares is None:
+        return None
     layer = Convolution(
-        name=call.name, inputs=(mapping.exact(read),), filters=weight.tensor.shape[0],
-        size=_short(size), stride=_short(stride), padding=_short(_pair(padding)),
-        dilation=_short(dilation), groups=given["groups"], bias=bias is not None, rounding="floor",
-    )  # fmt: skip
-    name = mapping.append(layer)
-    mapping.claim(name, weight=weight, **({"bias": bias} if isinstance(bias, Constant) else {}))
-    return Value(name, shape)
+        name=call.name,
+        inputs=(mapping.exact(read),),
+        shares=shares,
+        filters=weight.tensor.shape[0],
+        size=_short(size),
+        stride=_short(stride),
+        padding=_short(_pair(padding)),
+        dilation=_short(dilation),
+        groups=given["groups"],
+        bias=bias is not None,
+        rounding="floor",
+    )
+    return Value(mapping.append(layer), shape)
 
 
 def _linear(mapping: Trace, call: Call, shape: Shape) -> Read | None:
     given = call.arguments
     read, weight, bias = (mapping.read(given[name]) for name in ("input", "weight", "bias"))
-    if not isinstance(read, Value) or not mapping.free(weight, bias) or bias is None:
+    if not isinstance(read, Value) or not isinstance(weight, Constant):
         return None
     if len(read.shape) != 1 or call.output.dim() != 2 or call.output.shape[0] != IMAGES:
         return None
-    assert isinstance(weight, Constant)
-    assert isinstance(bias, Constant)
-    layer = FullyConnected(name=call.name, inputs=(read.layer,), units=weight.tensor.shape[0])
-    name = mapping.append(layer)
-    mapping.claim(name, weight=weight, bias=bias)
-    return Value(name, shape)
+    shares = mapping.claim(call.name, FullyConnected, weight=weight, bias=bias)
+    if shares is None:
+        return None
+    layer = FullyConnected(
+        name=call.name,
+        inputs=(read.layer,),
+        shares=shares,
+        units=weight.tensor.shape[0],
+        bias=bias is not None,
+    )
+    return Value(mapping.append(layer), shape)
 
 
 def _batch_norm(mapping: Trace, call: Call, shape: Shape) -> Read | None:
     given = call.arguments
-    names = {
-        "weight": "weight",
-        "bias": "bias",
-        "running_mean": "running_mean",
-        "running_var": "running_var",
-    }
     read = mapping.read(given["input"])
-    parameters = {ours: mapping.read(given[theirs]) for ours, theirs in names.items()}
+    names = ("weight", "bias", "running_mean", "running_var")
+    parameters = {name: mapping.read(given[name]) for name in names}
     if not isinstance(read, Value) or None in parameters.values() or not given["training"]:
         return None
-    if not mapping.free(*parameters.values()) or not 0 < given["momentum"] <= 1:
+    if not isinstance(given["momentum"], float) or not 0 < given["momentum"] <= 1:
         return None
-    name = mapping.append(
-        BatchNorm(
-            name=call.name, inputs=(mapping.exact(read),), epsilon=given["eps"],
-            momentum=given["momentum"],
-        )
-    )  # fmt: skip
-    mapping.claim(name, **parameters)  # type: ignore[arg-type]
-    return Value(name, shape)
+    inputs = (mapping.exact(read),)
+    if mapping.claim(call.name, BatchNorm, **parameters) is None:
+        return None
+    layer = BatchNorm(
+        name=call.name, inputs=inputs, epsilon=given["eps"], momentum=given["momentum"]
+    )
+    return Value(mapping.append(layer), shape)
 
 
 def _max_pool(mapping: Trace, call: Call, shape: Shape) -> Read | None:
@@ -409,17 +435,13 @@ def _multiply(mapping: Trace, call: Call, shape: Shape) -> Read | None:
         return None
     small = (shape[0], *[1] * (len(shape) - 1))
     values.sort(key=lambda value: value.shape != shape)
-    if values[0].shape != shape or values[1].shape not in (shape, small):
+    first, second = values
+    if first.shape != shape or second.shape not in (shape, small):
         return None
-    return Value(
-        mapping.append(
-            Multiply(
-                name=call.name, inputs=tuple(map(mapping.exact, values)),
-                in_place=call.target.endswith("_"),
-            )
-        ),
-        shape,
-    )  # fmt: skip
+    units = second.shape == small and mapping.shapes[second.layer] == shape[:1]
+    inputs = (mapping.exact(first), second.layer if units else mapping.exact(second))
+    in_place = call.target.endswith("_")
+    return Value(mapping.append(Multiply(name=call.name, inputs=inputs, in_place=in_place)), shape)
 
 
 def _reading(call: Call, place: int) -> Call:
@@ -433,6 +455,8 @@ def _reading(call: Call, place: int) -> Call:
 
 def _concat(mapping: Trace, call: Call, shape: Shape) -> Read | None:
     reads = [mapping.read(node) for node in call.arguments["tensors"]]
+    if len(reads) == 1:
+        return reads[0]
     if call.arguments["dim"] % call.output.dim() != 1 or call.output.shape[0] != IMAGES:
         return None
     return _joined(mapping, call, Concat, reads, shape)
@@ -518,13 +542,19 @@ def heads(mapping: Trace, weights: Sequence[float]) -> None:
         NetworkError: an output does not come from the images.
     """
     ends = []
-    for place, node in enumerate(mapping.exported.heads):
+    calls = {call.node: call for call in mapping.exported.calls}
+    for place, head in enumerate(mapping.exported.heads):
+        node = head
+        call = calls.get(head)
+        if call and call.target == "log_softmax" and call.arguments["dim"] % call.output.dim() == 1:
+            # A cost that is the negative log-likelihood of these is the cross entropy of those.
+            node = call.arguments["self"]
         value = mapping.read(node)
         if not isinstance(value, Value):
             raise NetworkError(f"output {place} of the module does not depend on its images")
         ends.append(value)
     for place, value in reversed(list(enumerate(ends))):
-        name = f"softmax{place}" if place else "softmax"
+        name = f"{value.layer}.softmax" if place else "softmax"
         weight = weights[place]
         mapping.append(SoftmaxCrossEntropy(name=name, inputs=(value.layer,), weight=weight))
 

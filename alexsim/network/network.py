@@ -133,6 +133,10 @@ class Network:
                 reached.add(layer.name)
         return frozenset(reached)
 
+    def using(self, owners: Collection[str]) -> frozenset[str]:
+        """Layers that compute with the parameters of these: they, and those that share theirs."""
+        return frozenset(la.name for la in self.layers if (la.shares or la.name) in owners)
+
     @property
     def parameters(self) -> int:
         """Weights and biases of all columns; copies count once."""
@@ -206,6 +210,7 @@ def _resolve(network: Network) -> Iterator[tuple[Part, ...]]:
     views = _views(network)
     heads = {head.name for head in network.heads}
     made_of: dict[Read, tuple[Read, ...]] = {}
+    owners: dict[tuple[str, int], Part] = {}
     for index, layer in enumerate(network.layers):
         inputs = network.inputs_of(index)
         for name in inputs:
@@ -227,11 +232,35 @@ def _resolve(network: Network) -> Iterator[tuple[Part, ...]]:
         if layer.name in views or layer.views:
             parts = tuple(replace(part, view=True) for part in parts)
             made_of.update({Read(layer.name, part.column): part.reads for part in parts})
+        if layer.shares:
+            _check_shared(parts, owners)
+        owners |= {(part.layer.name, part.column): part for part in parts}
         yield parts
         shapes[layer.name] = {part.column: part.output_shape for part in parts}
     for layer in network.layers:
         if not (network.readers[layer.name] or isinstance(layer, SoftmaxCrossEntropy)):
             raise NetworkError(f"network {network.name!r}: no layer reads {layer.name!r}")
+
+
+def _check_shared(parts: tuple[Part, ...], owners: Mapping[tuple[str, int], Part]) -> None:
+    """Refuse a layer that cannot have the parameters of another.
+
+    Raises:
+        NetworkError: that does not stand before it, is of another kind or shape, or has none.
+    """
+    for part in parts:
+        layer, owner = part.layer, owners.get((part.layer.shares, part.column))
+        if owner is None or not owner.parameters_by_name:
+            raise NetworkError(
+                f"layer {layer.name!r}: no layer {layer.shares!r} with parameters stands before it"
+            )
+        if type(owner.layer) is not type(layer) or owner.read_by_name != part.read_by_name:
+            raise NetworkError(
+                f"layer {layer.name!r} cannot share the parameters of {layer.shares!r}: they are of"
+                " another kind or shape"
+            )
+        if layer.sums_for_grad:
+            raise NetworkError(f"layer {layer.name!r}: batch norms cannot share their parameters")
 
 
 def _views(network: Network) -> frozenset[str]:
@@ -296,6 +325,7 @@ def _parts_of(
         )
         input_shape = layer.input_shape(input_shapes)
         output_shape = layer.output_shape(input_shape, column)
+        parameters = {p.name: p for p in layer.parameters(input_shape, column)}
         yield Part(
             layer=layer,
             column=column,
@@ -308,7 +338,8 @@ def _parts_of(
             input_shapes=input_shapes,
             input_shape=input_shape,
             output_shape=output_shape,
-            parameters_by_name={p.name: p for p in layer.parameters(input_shape, column)},
+            parameters_by_name={} if layer.shares else parameters,
+            read_by_name=parameters,
             auxiliary=layer.auxiliary(input_shape, output_shape),
             copied=copied,
             gathers=gathers,

@@ -27,6 +27,10 @@ class Gradients(Crossings):
     """What learns, what is one op with what follows it, and the ops of the backward pass."""
 
     trainable: frozenset[str] = field(init=False)
+    shared_owners: frozenset[str] = field(init=False)
+    """Layers whose parameters others share."""
+    begun: set[str] = field(default_factory=set)
+    """Gradients of shared parameters that hold a part of their sum."""
     fusions: dict[str, Fusion] = field(init=False)
     """Layers that are one op with what follows them."""
     ends: dict[str, Fusion] = field(init=False)
@@ -47,7 +51,9 @@ class Gradients(Crossings):
         self.trainable = self.spec.trained
         self.fusions = fusions(self.spec) if self.spec.fusion == "kernels" else {}
         self.ends = {fusion.second: fusion for fusion in self.fusions.values()}
-        self.learning = self.network.reaches(self.trainable)
+        using = self.network.using(self.trainable)
+        self.shared_owners = frozenset(la.shares for la in self.network.layers if la.shares)
+        self.learning = self.network.reaches(using)
         self.joining = tuple(
             part
             for parts in self.layers
@@ -66,11 +72,12 @@ class Gradients(Crossings):
     def fuses(self, part: Part) -> bool:
         """Whether a weight gradient goes straight into the momentum, as 2012's fc layers' did.
 
-        Gradients of replicas are summed first: then each has a buffer. So it has where a rule needs
-        the gradient itself.
+        Gradients of replicas, and those that layers share, are summed first: then each has a
+        buffer. So it has where a rule needs the gradient itself.
         """
         fusing = RULES[self.spec.optimizer].fused_flop > 0 and self.spec.copies == 1
-        return fusing and isinstance(part.layer, FullyConnected)
+        shared = part.owner in self.shared_owners
+        return fusing and not shared and isinstance(part.layer, FullyConnected)
 
     def end_of(self, part: Part, *, backward: bool = False) -> Part | None:
         """The part that the kernel of a part does too, in the forward or in the backward pass."""
@@ -80,7 +87,7 @@ class Gradients(Crossings):
         return self.network.part_of(fusion.second, part.column)
 
     def _trains(self, part: Part) -> bool:
-        return bool(part.trained) and part.layer.name in self.trainable
+        return bool(part.learning) and part.owner in self.trainable
 
     def has_grad(self, layer: str) -> bool:
         """Whether a layer's output has a gradient: it needs one, or lies beside one that does."""
@@ -172,15 +179,18 @@ class Gradients(Crossings):
             for kept in () if end else part.auxiliary:
                 reads[kept.name] = (self._buffer(part, kept.name),)
             writes = {
-                f"d{p.name}": (self._buffer(part, f"{p.name}.grad"),)
-                for p in part.trained
+                f"d{p.name}": (self._parameter(part, f"{p.name}.grad"),)
+                for p in part.learning
                 if not (fused and p.role == Role.WEIGHT)
             }
+            if part.owner in self.shared_owners:
+                later = part.owner in self.begun
+                self.begun.add(part.owner)
             if later:
                 reads |= writes
             if fused:
-                reads["weight"] = (self._buffer(part, "weight"),)
-                writes["momentum"] = (self._buffer(part, "weight.momentum"),)
+                reads["weight"] = (self._parameter(part, "weight"),)
+                writes["momentum"] = (self._parameter(part, "weight.momentum"),)
                 reads["momentum"] = writes["momentum"]
             if end:
                 count = counts.grad_weight_of_both(
@@ -202,7 +212,9 @@ class Gradients(Crossings):
 
     def _all_reduce(self, parts: tuple[Part, ...]) -> None:
         for part in parts:
-            if self._trains(part) and (self.spec.copies > 1 or (part.copied and self.turns > 1)):
+            summed = self.spec.copies > 1 or (part.copied and self.turns > 1)
+            # What layers share is whole when the first of them has added to it.
+            if summed and self._trains(part) and not part.layer.shares:
                 grads = {
                     f"d{p.name}": (self._buffer(part, f"{p.name}.grad"),) for p in part.trained
                 }
@@ -247,10 +259,12 @@ class Gradients(Crossings):
                 del reads[f"x{index}"]
         for kept in () if end else part.auxiliary:
             reads[kept.name] = (self._buffer(part, kept.name),)
-        if "weight" in part.parameters_by_name:
-            reads["weight"] = (self._buffer(part, "weight"),)
+        if "weight" in part.read_by_name:
+            reads["weight"] = (self._parameter(part, "weight"),)
         if part.layer.sums_for_grad and self._trains(part):
-            reads |= {f"d{p.name}": (self._buffer(part, f"{p.name}.grad"),) for p in part.trained}
+            reads |= {
+                f"d{p.name}": (self._parameter(part, f"{p.name}.grad"),) for p in part.learning
+            }
         before = {name for name in grads if name in self.contributed}
         for name in grads if before else ():
             if name not in before:
@@ -323,6 +337,12 @@ class Gradients(Crossings):
             if all(first_write < other and write < producer for other, write in passed.values()):
                 passed[index] = (producer, first_write)
         return set(passed)
+
+    def _parameter(self, part: Part, name: str) -> str:
+        """A parameter's buffer, or what belongs to it: its own, or of the layer that has it."""
+        if part.layer.shares:
+            part = self.network.part_of(part.layer.shares, part.column)
+        return self._buffer(part, name)
 
     def _buffer(self, part: Part, name: str) -> str:
         return parameter(self.device_of[part.column], part, name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from alexsim.network import counts
-from alexsim.network.layers import Concat, MaxPool
+from alexsim.network.layers import Concat, Flatten, MaxPool
 from alexsim.network.network import Network
 from alexsim.network.part import Part
 from alexsim.network.update_rules import RULES
@@ -111,8 +111,11 @@ def without_formula(network: Network) -> tuple[tuple[str, OpKind], ...]:
         (la.name, kind)
         for la in network.layers
         for kind, is_free in (
-            (OpKind.FORWARD, isinstance(la, Concat) or (isinstance(la, MaxPool) and la.size == 1)),
-            (OpKind.GRAD_INPUT, isinstance(la, Concat) or la.passes_grad),
+            (
+                OpKind.FORWARD,
+                isinstance(la, Concat | Flatten) or (isinstance(la, MaxPool) and la.size == 1),
+            ),
+            (OpKind.GRAD_INPUT, isinstance(la, Concat | Flatten) or la.passes_grad),
         )
         if is_free
     }

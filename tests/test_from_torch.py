@@ -1,0 +1,90 @@
+"""A module of PyTorch's as a network: the module under autograd is its own reference."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch_models
+from torch import nn
+from torch.nn import functional as F
+
+import alexsim
+from alexsim.execute.context import Choices, Hyperparameters
+from alexsim.execute.executor import Executor
+from alexsim.network.network import Network
+from alexsim.plan.planner import plan
+
+SHAPE, BATCH, STEPS = (3, 28, 28), 6, 3
+RATE = 1e-2
+
+
+def built(kind: type[nn.Module], shape: tuple[int, ...] = SHAPE) -> nn.Module:
+    torch.manual_seed(0)
+    module = kind()
+    with torch.no_grad():
+        module.eval()(torch.zeros(2, *shape))  # lazy layers get their shapes
+    return module.double()
+
+
+def minibatch(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(step)
+    images = torch.randn(BATCH, *SHAPE, generator=generator, dtype=torch.float64)
+    return images, torch.randint(0, torch_models.CLASSES, (BATCH,), generator=generator)
+
+
+def cost(output: object, labels: torch.Tensor) -> torch.Tensor:
+    outputs = output if isinstance(output, tuple) else (output,)
+    weights = (1.0, *[0.3] * (len(outputs) - 1))
+    return sum(w * F.cross_entropy(o, labels) for w, o in zip(weights, outputs, strict=True))
+
+
+def executor_of(network: Network, **choices: object) -> Executor:
+    planned = plan(network, batch_size=BATCH, backend="aten", optimizer="sgd", **choices)
+    executor = Executor(planned, Choices(dtype=torch.float64))
+    executor.initialise()
+    state = executor.state()
+    theirs = {
+        f"{name.rpartition('.')[0]}.a.{name.rpartition('.')[2]}": value
+        for name, key in network.keys.items()
+        for value in (network.module.state_dict()[key],)
+    }
+    assert {name for name in state if "momentum" not in name} == theirs.keys()
+    executor.load_state({name: theirs.get(name, value) for name, value in state.items()})
+    return executor
+
+
+@pytest.mark.parametrize("policy", ["as-released", "reuse"])
+@pytest.mark.parametrize("name", torch_models.MODELS)
+def test_three_steps_are_the_module_under_autograd(name: str, policy: str) -> None:
+    """Loss, every parameter and running statistic: what is equal after three steps of gradient
+    descent with momentum had equal gradients."""
+    module = built(torch_models.MODELS[name])
+    network = alexsim.from_torch(module, SHAPE)
+    assert network.not_run == ()
+    executor = executor_of(network, policy=policy)
+    module.train()
+    learns = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(learns, lr=RATE, momentum=0.9)
+    for step in range(STEPS):
+        images, labels = minibatch(step)
+        context = executor.step(
+            images, labels, step=step,
+            hyperparameters=Hyperparameters(
+                weight_rate=RATE, bias_rate=RATE, momentum=0.9, weight_decay=0
+            ),
+        )  # fmt: skip
+        optimizer.zero_grad()
+        output = module(images)
+        answer = output[0] if isinstance(output, tuple) else output
+        losses = F.cross_entropy(answer, labels, reduction="none")
+        torch.testing.assert_close(context.losses, losses.detach(), rtol=1e-10, atol=1e-10)
+        cost(output, labels).backward()
+        optimizer.step()
+    trained, state = executor.state(), module.state_dict()
+    for ours, key in network.keys.items():
+        layer, _, parameter = ours.rpartition(".")
+        torch.testing.assert_close(
+            trained[f"{layer}.a.{parameter}"], state[key], rtol=1e-10, atol=1e-10
+        )
+    counts = {key for key in state if key.endswith("num_batches_tracked")}
+    assert set(network.keys.values()) == state.keys() - counts
