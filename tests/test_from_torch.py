@@ -7,12 +7,14 @@ import torch
 import torch_models
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 import alexsim
 from alexsim.execute.context import Choices, Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.network.network import Network
 from alexsim.plan.planner import plan
+from alexsim.plan.tables import flop_table
 
 SHAPE, BATCH, STEPS = (3, 28, 28), 6, 3
 RATE = 1e-2
@@ -88,3 +90,37 @@ def test_three_steps_are_the_module_under_autograd(name: str, policy: str) -> No
         )
     counts = {key for key in state if key.endswith("num_batches_tracked")}
     assert set(network.keys.values()) == state.keys() - counts
+
+
+# What there are no kernels for
+
+COUNTED: dict[type[nn.Module], tuple[int, ...]] = {
+    torch_models.Attention: (3, 32, 32),
+    torch_models.Shuffle: SHAPE,
+    torch_models.Volumes: (3, 5, 8, 8),
+    torch_models.Signals: (2, 40),
+}
+EVERY = {**dict.fromkeys(torch_models.MODELS.values(), SHAPE), **COUNTED}
+
+
+@pytest.mark.parametrize("kind", EVERY, ids=lambda kind: kind.__name__)
+def test_parameters_and_flop_are_pytorchs_own(kind: type[nn.Module]) -> None:
+    """Forward to the digit. Backward too, but that PyTorch's counter takes weight gradients of
+    grouped convolutions for those of whole ones, and that attention computes its scores again, as
+    on cards: on ``meta`` they are kept."""
+    shape = EVERY[kind]
+    module = built(kind, shape).train()
+    network = alexsim.from_torch(module, shape)
+    table = flop_table(network, BATCH)
+    module.to("meta")
+    with FlopCounterMode(display=False) as forward:
+        output = module(torch.zeros(BATCH, *shape, dtype=torch.float64, device="meta"))
+    labels = torch.zeros(BATCH, dtype=torch.int64, device="meta")
+    with FlopCounterMode(display=False) as backward:
+        cost(output, labels).backward()
+    assert network.parameters == sum(parameter.numel() for parameter in module.parameters())
+    assert table.flop * BATCH == forward.get_total_flops()
+    scores = [la.products[0].multiply_adds for la in network.not_run if "attention" in la.target]
+    ours = (table.training_flop - table.flop - 2 * sum(scores)) * BATCH
+    grouped = any(isinstance(child, nn.Conv2d) and child.groups > 1 for child in module.modules())
+    assert ours == backward.get_total_flops() or (grouped and ours < backward.get_total_flops())
