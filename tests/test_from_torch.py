@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -296,3 +297,24 @@ def test_training_begins_from_the_modules_weights_and_gives_them_back(
         assert same != ("running" in key), key
     with pytest.raises(RunError, match="missing"):
         alexsim.load_into(nn.Linear(2, 2), run)
+
+
+@pytest.mark.parametrize("shape", ["3x64x48", "5x64x64", "3x5x8x8"])
+def test_training_feeds_square_images_of_one_or_three_channels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], shape: str
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import torch\n"
+        "class Mine(torch.nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        f"        self.fc = torch.nn.Linear({math.prod(map(int, shape.split('x')))}, 4)\n"
+        "    def forward(self, x):\n"
+        "        return self.fc(x.flatten(1))\n"
+    )
+    run = tmp_path / "run"
+    assert command("train", "--net", f"{path}:Mine@{shape}", "--steps", "1", "-o", str(run)) == 2
+    assert f"reads {shape}: training feeds square images" in capsys.readouterr().err
+    assert not run.exists()
