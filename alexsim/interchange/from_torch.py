@@ -18,7 +18,7 @@ from alexsim.interchange import traced_cache
 from alexsim.interchange.counted import operator
 from alexsim.interchange.exported import exported
 from alexsim.interchange.mapped import Trace, heads
-from alexsim.network.layers import Layer, Shape
+from alexsim.network.layers import Layer, Shape, SoftmaxCrossEntropy
 from alexsim.network.network import Network
 from alexsim.network.part import INPUT
 
@@ -105,7 +105,7 @@ def _read_in_order(layers: Sequence[Layer]) -> tuple[Layer, ...]:
     needed: set[str] = set()
     kept: list[Layer] = []
     for layer in reversed(layers):
-        if layer.name in needed or not kept or type(layer).__name__ == "SoftmaxCrossEntropy":
+        if layer.name in needed or not kept or isinstance(layer, SoftmaxCrossEntropy):
             kept.append(layer)
             needed.update(layer.inputs)
     before = INPUT

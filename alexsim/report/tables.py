@@ -68,7 +68,10 @@ def flops_tables(table: FlopTable) -> RenderableType:
         "weight gr.",
         "other",
     )
+    views = {layer.name for layer in table.network.layers if layer.views}
     for layer in table.layers:
+        if layer.name in views:
+            continue
         out.add_row(
             layer.name,
             f"{layer.parameters:,}" if layer.parameters else "",
@@ -100,6 +103,7 @@ def flops_tables(table: FlopTable) -> RenderableType:
         f"neurons:  {table.network.neurons:,} (outputs of convolutions and fc layers)",
         "MAC, forward and gradients are convolutions and fc layers only; other is all",
         "the rest, forward and backward: one FLOP per operation on an element.",
+        *([f"Not listed: {len(views)} views, which cost nothing."] if views else []),
         *not_run_lines(table.network),
         *([""] if (articles := reconciliation(table.network)) else []),
         *articles,
