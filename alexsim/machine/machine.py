@@ -99,7 +99,7 @@ NUMBERS = tuple(numbers(Machine))
 _LINKS = ("link", "uplink", "peer_link", "network")
 _MOST = 16
 """Devices in one node."""
-_COUNTED = re.compile(r"(?:(?P<before>[0-9]{1,9})x)?(?P<name>.+?)(?:x(?P<behind>[0-9]{1,9}))?")
+_COUNTED = (r"(?P<count>[0-9]{1,9})x(?P<name>.+)", r"(?P<name>.+)x(?P<count>[0-9]{1,9})")
 """A device's name with a count before or behind it, without separators."""
 
 
@@ -179,26 +179,25 @@ def _count_of(name: str) -> tuple[str, int | None]:
     """A machine or a device as lists have it, and the count beside the device's name."""
     if written := known_as(name, machine_names()) or known_as(name, device_names()):
         return written, None
-    match = _COUNTED.fullmatch(plain(name))
-    counts = [text for text in match.group("before", "behind") if text] if match else []
-    if match is None or len(counts) != 1:
-        return name, None
-    count = int(counts[0])
-    if listed := known_as(f"{match['name']}x{count}", machine_names()):
-        return listed, None
-    if written := known_as(match["name"], machine_names()):
-        raise ProfileError(
-            f"{name}: {written} is a machine, and a count is of a device, as in a100x4; --network"
-            " LINK joins several machines"
-        )
-    if not (written := known_as(match["name"], device_names())):
-        return name, None
-    if not 1 <= count <= _MOST:
-        raise ProfileError(
-            f"{name}: a node has 1 to {_MOST} devices, not {count}; --network LINK joins several,"
-            f" as in {written}x8 --network 100gbe --gpus 32"
-        )
-    return written, count
+    for match in (re.fullmatch(pattern, plain(name)) for pattern in _COUNTED):
+        if match is None:
+            continue
+        count = int(match["count"])
+        if listed := known_as(f"{match['name']}x{count}", machine_names()):
+            return listed, None
+        if several := known_as(match["name"], machine_names()):
+            raise ProfileError(
+                f"{name}: {several} is a machine, and a count is of a device, as in a100x4;"
+                " --network LINK joins machines"
+            )
+        if written := known_as(match["name"], device_names()):
+            if 1 <= count <= _MOST:
+                return written, count
+            raise ProfileError(
+                f"{name}: a node has 1 to {_MOST} devices, not {count}; --network LINK joins nodes,"
+                f" as in --machine {written}x8 --network 100gbe --gpus 32"
+            )
+    return name, None
 
 
 def load_sheet(name: str) -> Machine | Device | Link:
