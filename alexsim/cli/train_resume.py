@@ -11,6 +11,7 @@ from alexsim.cli.train_settings import (
     apart_anyway,
     builtin_images,
     cache,
+    data_parallel,
     replicas_of,
     steps_wanted,
 )
@@ -66,14 +67,15 @@ def _divided(
 ) -> TrainSettings:
     """The settings with other GPUs, replicas or another partition, if that was asked for."""
     split = options.partition or stored.partition
+    network = load_network(stored.network)
+    if split == "columns":
+        options = data_parallel(options, network, place)
     columns = options.gpus or stored.gpus
     if options.gpus is None and split == "hybrid" and place:
         columns = place.size
     elif options.gpus is None and split == "columns" != stored.partition:
-        columns = load_network(stored.network).columns
-    made = plan(
-        load_network(stored.network), gpus=columns, partition=split, batch_size=stored.batch_size
-    )
+        columns = network.columns
+    made = plan(network, gpus=columns, partition=split, batch_size=stored.batch_size)
     copies = replicas_of(options, made, place)
     if (split, columns, copies) == (stored.partition, stored.gpus, stored.replicas):
         return stored

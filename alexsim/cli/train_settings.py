@@ -24,6 +24,7 @@ from alexsim.network.variants import without_head
 from alexsim.plan.choices import TransportName
 from alexsim.plan.plan import OpKind, Plan
 from alexsim.plan.planner import plan
+from alexsim.plan.spec import usual_partition
 from alexsim.recipe.defaults import training_defaults
 from alexsim.recipe.file import load_recipe, recipe_name
 from alexsim.recipe.recipe import Recipe
@@ -77,6 +78,7 @@ def _settings(
 ) -> TrainSettings:
     """Settings of a run, but for its images and their number of steps."""
     budget = options.budget(load_device(DEVICE).memory_bytes.value)
+    options = data_parallel(options, load_network(options.net), place)
     apart = apart_anyway(options, place)
     _refuse_together(options, apart=apart)
     if options.partition == "hybrid" and options.gpus is None and place:
@@ -211,6 +213,26 @@ def _captured(options: TrainOptions, made: Plan, place: Place | None) -> bool:
 def apart_anyway(options: TrainOptions, place: Place | None) -> bool:
     """Whether every GPU has a process of its own for another reason than ``--strict``."""
     return options.processes or (place is not None and not place.launcher)
+
+
+def data_parallel(options: TrainOptions, network: Network, place: Place | None) -> TrainOptions:
+    """Several GPUs of a network in one column are replicas of it.
+
+    Raises:
+        AlexsimError: another number of replicas was given; or there are no processes for them.
+    """
+    gpus = options.gpus or 1
+    if options.partition is not None or usual_partition(network, gpus) == "columns":
+        return options
+    said = f"--gpus {gpus}: {network.name} is written in one column, so each GPU has a replica"
+    if options.replicas not in (None, gpus):
+        raise AlexsimError(f"{said}; --replicas {options.replicas} says otherwise")
+    if place is None and not options.processes:
+        raise AlexsimError(
+            f"{said} (--replicas {gpus}), in a process of its own: --processes, or torchrun; or"
+            f" --partition hybrid"
+        )
+    return replace(options, gpus=1, replicas=gpus)
 
 
 def replicas_of(options: TrainOptions, made: Plan, place: Place | None) -> int:

@@ -94,6 +94,14 @@ class Machine(Sheet):
     """Side of the crops that both rates are for; what is decoded is 256/224 of it."""
 
 
+    def lacks(self, devices: int) -> str:
+        """Why it cannot have that many devices at work; empty if it can."""
+        room = self.devices_per_node.value
+        if self.network is not None or devices <= room:
+            return ""
+        return f"{self.name} has {room:g} device(s) and no network; {devices} are asked for"
+
+
 NUMBERS = tuple(numbers(Machine))
 """Names of a machine's own numbers."""
 _LINKS = ("link", "uplink", "peer_link", "network")
@@ -151,6 +159,22 @@ def load_machine(name: str, link: str = "", network: str = "") -> Machine:
         machine = replace(machine, link=bus, uplink=bus)
     if network:
         machine = replace(machine, network=load_link(network))
+    return machine
+
+
+def machine_for(name: str, devices: int, network: str = "") -> Machine:
+    """A machine for that many devices or, with a network, as many such machines as they need.
+
+    Raises:
+        ProfileError: it has fewer devices; or the network joins nothing, as one machine has them.
+    """
+    machine = load_machine(name, "", network)
+    if network and devices <= machine.devices_per_node.value:
+        raise ProfileError(
+            f"--network {network} changes no figure here: all GPUs are in one machine; leave it out"
+        )
+    if lacking := machine.lacks(devices):
+        raise ProfileError(lacking)
     return machine
 
 
