@@ -127,13 +127,11 @@ class GpuOptions(Options):
         " copies whose fc layers are split over all GPUs. Default: columns, or replicas for several"
         " GPUs and one column.",
     )
-    replicas: int = option(
-        "N", "With `columns`: copies of all columns, which share the batch.", 1
-    )
+    replicas: int = option("N", "With `columns`: copies of all columns, which share the batch.", 1)
     machine: str = option(
         "NAME",
-        "Machine, device, device and count as in a100x4 (see `alexsim hardware list`), or TOML"
-        " file. Default: gtx580x2.",
+        "Machine, device, device and count as in a100x4 (see `alexsim hardware list`), TOML file;"
+        " to simulate also the .json file of `alexsim check calibrate`. Default: gtx580x2.",
         "",
         callback=machine_as_written,
         autocompletion=complete.machines,
@@ -141,7 +139,8 @@ class GpuOptions(Options):
     network: str = option(
         "LINK",
         "Link between machines, as in 10gbe, or a TOML file: then any number of GPUs may be asked"
-        " for. A bare device is then a machine of one GPU; without, its GPUs share one host.",
+        " for. A bare device, or --library measured, is then a machine of one GPU each; without, a"
+        " bare device's GPUs share one host.",
         "",
         autocompletion=complete.links,
     )

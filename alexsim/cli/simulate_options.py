@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from alexsim.cli import complete
 from alexsim.cli.fields import Options, flag, option
-from alexsim.cli.options import TraceOptions, machine_as_written
+from alexsim.cli.options import TraceOptions
 from alexsim.cli.plan_options import (
     GpuOptions,
     HybridOptions,
@@ -39,14 +39,6 @@ class SimulateOptions(
 ):
     """What is predicted, and on which machine."""
 
-    machine: str = option(
-        "NAME",
-        "Machine, device, device and count as in a100x4 (see `alexsim hardware list`), TOML file,"
-        " or the .json file of `alexsim check calibrate`. Default: gtx580x2.",
-        "",
-        callback=machine_as_written,
-        autocompletion=complete.machines,
-    )
     link: str = option(
         "LINK",
         "Link of every device to its host, as in pcie3-x16, or a TOML file.",

@@ -24,11 +24,11 @@ from alexsim.network.variants import without_head
 from alexsim.plan.choices import TransportName
 from alexsim.plan.plan import OpKind, Plan
 from alexsim.plan.planner import plan
-from alexsim.plan.spec import usual_partition
 from alexsim.recipe.defaults import training_defaults
 from alexsim.recipe.file import load_recipe, recipe_name
 from alexsim.recipe.recipe import Recipe
 from alexsim.train.config import steps_of
+from alexsim.train.copies import data_parallel, replicas_of
 from alexsim.train.engine import refuse_what_does_not_fit
 from alexsim.train.initial import refuse_not_finite, refuse_other_layers
 from alexsim.train.settings import TrainSettings, Watcher
@@ -78,7 +78,7 @@ def _settings(
 ) -> TrainSettings:
     """Settings of a run, but for its images and their number of steps."""
     budget = options.budget(load_device(DEVICE).memory_bytes.value)
-    options = data_parallel(options, load_network(options.net), place)
+    options = replicated(options, load_network(options.net), place)
     apart = apart_anyway(options, place)
     _refuse_together(options, apart=apart)
     if options.partition == "hybrid" and options.gpus is None and place:
@@ -86,7 +86,7 @@ def _settings(
     made = plan(
         options.plan_spec(optimizer=recipe.optimizer, trainable=None, transport="", replicas=1)
     )
-    copies = replicas_of(options, made, place)
+    copies = replicas_of(options.replicas, made, place, processes=options.processes)
     on_host = copies * len(made.devices) if options.processes else 1
     on_host = place.on_host if place else on_host
     # To the bits of one process, each of a strict run has as many threads as that would.
@@ -215,47 +215,13 @@ def apart_anyway(options: TrainOptions, place: Place | None) -> bool:
     return options.processes or (place is not None and not place.launcher)
 
 
-def data_parallel(options: TrainOptions, network: Network, place: Place | None) -> TrainOptions:
-    """Several GPUs of a network in one column are replicas of it.
-
-    Raises:
-        AlexsimError: another number of replicas was given; or there are no processes for them.
-    """
-    gpus = options.gpus or 1
-    if options.partition is not None or usual_partition(network, gpus) == "columns":
+def replicated(options: TrainOptions, network: Network, place: Place | None) -> TrainOptions:
+    """The options with --replicas for --gpus, where several GPUs are meant to have a copy each."""
+    together = place is None and not options.processes
+    if options.gpus is None or options.partition is not None:
         return options
-    said = f"--gpus {gpus}: {network.name} is written in one column, so each GPU has a replica"
-    if options.replicas not in (None, gpus):
-        raise AlexsimError(f"{said}; --replicas {options.replicas} says otherwise")
-    if place is None and not options.processes:
-        raise AlexsimError(
-            f"{said} (--replicas {gpus}), in a process of its own: --processes, or torchrun; or"
-            f" --partition hybrid"
-        )
-    return replace(options, gpus=1, replicas=gpus)
-
-
-def replicas_of(options: TrainOptions, made: Plan, place: Place | None) -> int:
-    """Copies of all columns: as many as the processes make, or as were asked for."""
-    given, columns, batch = options.replicas, len(made.devices), made.spec.batch_size
-    if place is None:
-        if given not in (None, 1) and not options.processes:
-            raise AlexsimError(
-                f"--replicas {given} needs a process per GPU: --processes, or torchrun"
-            )
-        copies = given or 1
-    else:
-        copies, left = divmod(place.size, columns)
-        if left or not copies or given not in (None, copies):
-            asked = f"{given} replicas" if given else "whole replicas"
-            raise AlexsimError(f"{place.size} processes do not make {asked} of {columns} GPU(s)")
-    if copies > 1 and made.spec.partition == "hybrid":
-        raise AlexsimError(
-            f"--partition hybrid has as many --gpus as processes, not {copies} replicas"
-        )
-    if batch % copies:
-        raise AlexsimError(f"--batch {batch} does not divide over {copies} replicas")
-    return copies
+    gpus, replicas = data_parallel(network, options.gpus, options.replicas, together=together)
+    return replace(options, gpus=gpus, replicas=replicas)
 
 
 def _transport(options: TrainOptions, devices: int, *, apart: bool) -> TransportName:

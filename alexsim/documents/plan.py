@@ -46,7 +46,7 @@ def flops_document(
     """``alexsim flops --json``; of a step too where there is a spec."""
     if spec is None:
         return FlopsDocument.of(table)
-    step = step_flops(spec)
+    step = step_flops(table, spec)
     peak_s = step.flop_of_gpu / machine.device.flop_per_s if machine else None
     return FlopsDocument.of(table, step=step, peak_s=peak_s)
 

@@ -93,7 +93,6 @@ class Machine(Sheet):
     rates_for: Annotated[int, Ge(1)] = 224
     """Side of the crops that both rates are for; what is decoded is 256/224 of it."""
 
-
     def lacks(self, devices: int) -> str:
         """Why it cannot have that many devices at work; empty if it can."""
         room = self.devices_per_node.value

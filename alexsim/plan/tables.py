@@ -10,7 +10,7 @@ from alexsim.network.network import Network
 from alexsim.network.part import Part
 from alexsim.network.update_rules import RULES
 from alexsim.plan.plan import Category, DevicePlan, Op, OpKind, Plan
-from alexsim.plan.planner import plan
+from alexsim.plan.planner import plan, representative
 from alexsim.plan.spec import PlanSpec
 
 
@@ -120,20 +120,20 @@ class StepFlops:
     """Gradients of each GPU that are summed over the replicas; of the GPU that has the most."""
 
 
-def step_flops(spec: PlanSpec) -> StepFlops:
-    """Sum the ops of a step's plan by GPU."""
-    planned = plan(spec)
-    flop = [sum(op.count.flop for op in device.ops) for device in planned.devices]
+def step_flops(table: FlopTable, spec: PlanSpec) -> StepFlops:
+    """A step of the table's network, shared as ``spec`` says."""
+    # The first of devices that do alike has the most of them.
+    devices = representative(spec).devices
     summed = (
         sum(op.count.moved_bytes for op in device.ops if op.kind == OpKind.ALL_REDUCE)
-        for device in planned.devices
+        for device in devices
     )
     return StepFlops(
         batch_size=spec.batch_size,
         gpus=spec.all_gpus,
         images_per_gpu=spec.op_images,
-        flop=planned.stands_for * sum(flop),
-        flop_of_gpu=max(flop),
+        flop=spec.batch_size * table.training_flop,
+        flop_of_gpu=max(sum(op.count.flop for op in device.ops) for device in devices),
         summed_bytes=max(summed),
     )
 

@@ -122,7 +122,7 @@ def flops_tables(
         f"neurons:  {table.network.neurons:,} (outputs of convolutions and fc layers)",
         "MAC, forward and gradients are convolutions and fc layers only; other is all",
         "the rest, forward and backward: one FLOP per operation on an element.",
-        *(_step_lines(step_flops(spec), device) if spec else ()),
+        *(_step_lines(step_flops(table, spec), device) if spec else ()),
         *([""] if (articles := reconciliation(table.network)) else []),
         *articles,
     ]
