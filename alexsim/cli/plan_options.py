@@ -173,6 +173,20 @@ class GpuOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LibraryOptions(Options):
+    """A library of kernels."""
+
+    library: str = option(
+        "LIBRARY",
+        "Whose kernels' speed is modelled: cuda-convnet, cuda-convnet2, im2col-gemm, cudnn-v1 to"
+        " cudnn-v8, nervana, fbfft, roofline, measured (this machine). Default: that of the card's"
+        " time.",
+        "",
+        autocompletion=complete.libraries,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class BudgetOptions(Options):
     """How much memory a device has."""
 

@@ -10,6 +10,7 @@ from alexsim.cli.options import TraceOptions
 from alexsim.cli.plan_options import (
     GpuOptions,
     HybridOptions,
+    LibraryOptions,
     PlanOptions,
     RecipeRuleOptions,
     WhatIfOptions,
@@ -30,6 +31,7 @@ class ImageOptions(Options):
 @dataclass(frozen=True, kw_only=True)
 class SimulateOptions(
     GpuOptions,
+    LibraryOptions,
     PlanOptions,
     HybridOptions,
     WhatIfOptions,
@@ -44,14 +46,6 @@ class SimulateOptions(
         "Link of every device to its host, as in pcie3-x16, or a TOML file.",
         "",
         autocompletion=complete.links,
-    )
-    library: str = option(
-        "LIBRARY",
-        "Whose kernels' speed is modelled: cuda-convnet, cuda-convnet2, im2col-gemm, cudnn-v1 to"
-        " cudnn-v8, nervana, fbfft, roofline, measured (this machine). Default: that of the card's"
-        " time.",
-        "",
-        autocompletion=complete.libraries,
     )
     precision: Precision = option("PRECISION", "`fp32`, `tf32` or `fp16`.", "fp32")
     transport: TransportName | None = option(

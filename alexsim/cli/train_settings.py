@@ -24,6 +24,7 @@ from alexsim.network.variants import without_head
 from alexsim.plan.choices import TransportName
 from alexsim.plan.plan import OpKind, Plan
 from alexsim.plan.planner import plan
+from alexsim.recipe.adjusted import adjusted
 from alexsim.recipe.defaults import training_defaults
 from alexsim.recipe.file import load_recipe, recipe_name
 from alexsim.recipe.recipe import Recipe
@@ -117,43 +118,18 @@ def _settings(
 
 
 def _recipe(options: TrainOptions, initial: Weights | None) -> Recipe:
-    """What is followed, with what was given on the command line; rates scale all of its stages."""
+    """What is followed, with what was given on the command line."""
     recipe = load_recipe(options.recipe or recipe_name(options.net))
-    if not options.recipe:
-        recipe = recipe.only_first_stage
-    if options.optimizer:
-        recipe = recipe.updated_by(options.optimizer)
-    if options.bias_rate is not None and recipe.optimizer != "sgd-2012":
-        raise AlexsimError(
-            f"--bias-rate is for --optimizer sgd-2012; {recipe.optimizer} has one rate for"
-            " everything, --learning-rate"
-        )
-    first = recipe.stages[0]
-    weights = _factor("--learning-rate", options.learning_rate, first.weight_rate)
-    biases = _factor("--bias-rate", options.bias_rate, first.bias_rate)
-    # One rate for both is what --learning-rate alone means; 2012's biases keep their factor.
-    weights = 1.0 if weights is None else weights
-    recipe = recipe.scaled(weights, weights if biases is None else biases)
-    # The layers of a trained network have learnt from images normalised as they were.
-    normalise = options.normalise or (initial.normalisation if initial else None)
-    if options.augment is not None:
-        recipe = replace(recipe, augmentation=options.augment)
-    if normalise is not None:
-        recipe = replace(recipe, normalisation=normalise)
-    if options.colour_noise is not None:
-        noise = options.colour_noise
-        stages = tuple(replace(stage, colour_noise=noise) for stage in recipe.stages)
-        recipe = replace(recipe, stages=stages)
-    return recipe
-
-
-def _factor(option: str, value: float | None, of: float) -> float | None:
-    """What makes ``of`` the rate that was given."""
-    if value is None:
-        return None
-    if not of:
-        raise AlexsimError(f"{option}: the recipe's first rate is 0, and cannot be scaled")
-    return value / of
+    return adjusted(
+        recipe if options.recipe else recipe.only_first_stage,
+        optimizer=options.optimizer,
+        learning_rate=options.learning_rate,
+        bias_rate=options.bias_rate,
+        augmentation=options.augment,
+        # The layers of a trained network have learnt from images normalised as they were.
+        normalisation=options.normalise or (initial.normalisation if initial else None),
+        colour_noise=options.colour_noise,
+    )
 
 
 def _frozen(options: TrainOptions, recipe: Recipe, network: Network) -> Recipe:
