@@ -84,11 +84,7 @@ def report(context: typer.Context, options: ReportOptions) -> None:
     like = next(filter(None, measured), None)
     subjects = [
         subject
-        or plan_subject(
-            replace(
-                beside(like, edition(name)) if like else Wanted(network=edition(name)), **changed
-            )
-        )
+        or plan_subject(replace(beside(like, name) if like else Wanted(network=name), **changed))
         for subject, name in zip(measured, inputs, strict=True)
     ]
     text = page(subjects[0]) if len(subjects) == 1 else comparison(*subjects)

@@ -44,7 +44,7 @@ def simulate(options: SimulateOptions) -> None:
     from alexsim.cli.simulated import wanted
     from alexsim.documents.simulation import simulation_document
     from alexsim.plan.asked import other_choices
-    from alexsim.recipe.file import load_recipe
+    from alexsim.recipe.file import as_written, load_recipe
     from alexsim.recipe.stages import stage_times, training_of
     from alexsim.report.simulation import simulation_tables
     from alexsim.simulate.costs.libraries import load_library_for
@@ -105,7 +105,7 @@ def simulate(options: SimulateOptions) -> None:
             recipe, spec, lambda each: step(each, clock), images=images, epochs=epochs
         )
     trained = training_of(
-        result, images=images, epochs=epochs, recipe=options.recipe, stages=stages
+        result, images=images, epochs=epochs, recipe=as_written(options.recipe), stages=stages
     )
     if options.json:
         assumptions = tried if options.sensitivity else None

@@ -13,7 +13,7 @@ from alexsim.documents.step import TelemetrySample
 from alexsim.errors import AlexsimError, RunError
 from alexsim.machine.defaults import MACHINE
 from alexsim.machine.machine import machine_for
-from alexsim.network.editions import load_network
+from alexsim.network.editions import as_written, load_network
 from alexsim.network.layers import Convolution
 from alexsim.network.part import letter
 from alexsim.network.update_rules import Optimizer
@@ -148,7 +148,7 @@ class Wanted:
 
 def plan_subject(wanted: Wanted) -> Subject:
     """A network that is only planned."""
-    return Subject(name=wanted.network, kind="plan", document=wanted.document())
+    return Subject(name=as_written(wanted.network), kind="plan", document=wanted.document())
 
 
 def profile_subject(path: Path) -> Subject:
