@@ -25,7 +25,7 @@ REFUSED = [
     ("sweep -a batch=64,64", "--axis batch: 64 is given twice"),
     ("sweep -a batch=64,,128", "must be NAME=VALUE"),
     ("sweep -a bach=64", "no axis 'bach'; did you mean batch?"),
-    ("sweep -a machine=k80,K80", "--axis machine: K80 is given twice"),
+    ("sweep -a machine=k80,K80", "--axis machine: k80 is given twice"),
     ("sweep -a device.clock_hz=1e9 -a device.clock_mhz=1000", "is given twice"),
     ("sweep -a device.clock=1e9", "a device has no 'clock'"),
     ("sweep -a library=cudnn-v4,measured", "this machine's own"),

@@ -109,7 +109,7 @@ def simulate(options: SimulateOptions) -> None:
     )
     if options.json:
         assumptions = tried if options.sensitivity else None
-        print_json(simulation_document(result, trained, assumptions))
+        print_json(simulation_document(result, spec, trained, assumptions))
         return
     tables = simulation_tables(result, spec, trained, sensitivities=tried)
     shared.console().print(tables)

@@ -138,6 +138,8 @@ def _simulated(settings: dict[str, str], images: int, epochs: int) -> Point:
     days = simulation.training_days(images, epochs)
     return Point(
         settings=settings,
+        gpus=simulation.devices_count,
+        partition=simulation.partition,
         step_s=simulation.step_s,
         low_s=simulation.step_interval.low,
         high_s=simulation.step_interval.high,
