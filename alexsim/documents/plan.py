@@ -61,6 +61,11 @@ class PlanWords(Part):
     optimizer: Annotated[Optimizer, From("plan.spec.optimizer")] = "sgd-2012"
     backend: Annotated[str, From("plan.spec.backend")] = ""
     fusion: Annotated[str, From("plan.spec.fusion")] = "none"
+
+
+class Shares(Part):
+    """How the GPUs of a plan share its images."""
+
     gpus: Annotated[int, From("plan.spec.all_gpus")] = 0
     """Those of all replicas; 0 in documents of versions that did not say."""
     images_per_gpu: Annotated[int, From("plan.spec.op_images")] = 0
@@ -78,7 +83,7 @@ class DeviceBytes(Part):
     by_layer: dict[str, int]
 
 
-class MemoryDocument(PlanWords, NetworkDocument):
+class MemoryDocument(PlanWords, Shares, NetworkDocument):
     """``alexsim memory --json``."""
 
     network: Annotated[str, From("plan.network.name")]
