@@ -153,6 +153,4 @@ def simulation_document(
 ) -> SimulationDocument:
     """``alexsim simulate --json``."""
     sensitivity = ABSENT if sensitivities is None else tuple(sensitivities)
-    return SimulationDocument.of(
-        simulation, spec=spec, training=training, sensitivity=sensitivity
-    )
+    return SimulationDocument.of(simulation, spec=spec, training=training, sensitivity=sensitivity)
