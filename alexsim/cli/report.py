@@ -79,7 +79,7 @@ def report(context: typer.Context, options: ReportOptions) -> None:
     }
     if "gpus" in changed:
         # Not those of a run, which had others.
-        changed = {"partition": None, **changed}
+        changed = {"partition": None, "replicas": 1, **changed}
     measured = [_measured(name) for name in inputs]
     like = next(filter(None, measured), None)
     subjects = [
