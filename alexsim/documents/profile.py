@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import Field
 
 from alexsim.documents.base import From, Interval, Joined, NetworkDocument
-from alexsim.documents.plan import PlanWords
+from alexsim.documents.plan import PlanWords, Shares
 from alexsim.documents.simulation import StepParts
 from alexsim.documents.step import (
     CardTelemetry,
@@ -39,7 +39,7 @@ class PredictedParts(StepParts):
     text: Annotated[str, From(data_path_text)]
 
 
-class PlanDocument(PlanWords, NetworkDocument, Finite):
+class PlanDocument(PlanWords, Shares, NetworkDocument, Finite):
     """A planned step with its predicted times."""
 
     network: Annotated[str, From("plan.network.name")]
