@@ -12,13 +12,8 @@ from alexsim.cli import options as shared
 from alexsim.cli.fields import flag, option
 from alexsim.cli.options import MachineOptions, TraceOptions
 from alexsim.cli.output import (
-    check_file,
-    json_text,
-    print_json,
-    write_bytes,
-    write_text,
-    write_trace,
-)
+    check_file, json_text, print_json, write_bytes, write_text, write_trace,
+)  # fmt: skip
 from alexsim.cli.plan_options import KernelOptions, PlanOptions, RuleOptions, layer_of
 from alexsim.errors import AlexsimError
 
@@ -41,6 +36,7 @@ class ProfileOptions(PlanOptions, RuleOptions, KernelOptions, TraceOptions, Mach
         callback=check_file,
     )
     torch_profiler: bool = flag("Lay one step of torch.profiler under the trace as well.")
+    no_beside: bool = flag("Not beside eager and compiled PyTorch, on the module of --net.")
     output: Path | None = option(
         "FILE", "Keep the document, for `alexsim report`.", names="-o --output", callback=check_file
     )
@@ -61,7 +57,8 @@ def profile(options: ProfileOptions) -> None:
     from alexsim.machine.machine import load_machine
     from alexsim.network.editions import load_network
     from alexsim.plan.planner import plan
-    from alexsim.report.profile import layer_tables, profile_tables
+    from alexsim.profile.beside import is_wanted
+    from alexsim.report.profile import profile_tables
     from alexsim.report.tables import lent_text
     from alexsim.simulate.simulator import on_machine
 
@@ -79,31 +76,34 @@ def profile(options: ProfileOptions) -> None:
     theirs = replace(spec, policy="as-released", backend="", fusion="none")
     simulation = on_machine(theirs, load_machine(options.machine))
     planned = plan(spec)
+    beside = is_wanted(network, options.net, without=options.no_beside, note=say)
     if planned.lent:
         say(lent_text(planned))
     # torch.profiler's library writes to stderr that it started and stopped.
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")
     import torch
 
+    from alexsim.profile.eager import PREPARATIONS, rivals_of
     from alexsim.profile.profiler import Underlay
     from alexsim.profile.profiler import profile as run
 
     torch.set_num_threads(cores)
     rounds, under = options.rounds, Underlay() if options.torch_profiler else None
+    device, rivals = options.device, None
+    if beside:
+        with shared.counting("PyTorch's first steps, torch.compile", PREPARATIONS) as done:
+            rivals = rivals_of(planned, device, done)
     with shared.counting("profiling", rounds) as done:
         measured = run(
-            planned, simulation, device=options.device, rounds=rounds, underlay=under, done=done
-        )
+            planned, simulation, device=device, rounds=rounds, underlay=under, rivals=rivals,
+            done=done,
+        )  # fmt: skip
     _write(measured, under, options)
     if options.json:
         print_json(profile_document(measured, only=layer))
         return
     console = shared.console()
-    if layer:
-        (chosen,) = (each for each in measured.layers if each.name == layer)
-        console.print(layer_tables(measured, chosen))
-    else:
-        console.print(profile_tables(measured, width=console.width))
+    console.print(profile_tables(measured, layer, width=console.width))
 
 
 def _write(measured: StepProfile, under: Underlay | None, options: ProfileOptions) -> None:

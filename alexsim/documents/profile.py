@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import Field
 
 from alexsim.documents.base import From, Interval, Joined, NetworkDocument
+from alexsim.documents.beside import BesideDocument
 from alexsim.documents.plan import PlanWords, Shares
 from alexsim.documents.simulation import StepParts
 from alexsim.documents.step import (
@@ -114,6 +115,8 @@ class ProfileDocument(PlanDocument):
     ]
     telemetry: CardTelemetry | None = None
     """null where no card ran it."""
+    beside: BesideDocument | None = None
+    """null where no PyTorch module was measured beside it."""
     spans: Annotated[
         MeasuredSpans,
         From(
@@ -139,7 +142,8 @@ def plan_document(plan: Plan, simulation: Simulation, sheet: Ceilings) -> PlanDo
 def profile_document(profile: StepProfile, *, only: str = "") -> ProfileDocument:
     """A measured step, of all layers or of one."""
     layers = tuple(layer for layer in profile.layers if only in ("", layer.name))
-    return ProfileDocument.of(profile, layers=layers)
+    beside = BesideDocument.of_profile(profile, only=only)
+    return ProfileDocument.of(profile, layers=layers, beside=beside)
 
 
 def _transfers(

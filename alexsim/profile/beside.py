@@ -8,12 +8,19 @@ that was called is the whole's, whose name is empty.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from alexsim.network.layers import SoftmaxCrossEntropy
+from alexsim.errors import AlexsimError
+from alexsim.network.network import Network
 from alexsim.plan.plan import Plan
-from alexsim.profile.step_profile import EagerStep, LayerProfile, ModuleTimes, PassTimes
+from alexsim.profile.step_profile import (
+    EagerStep,
+    LayerProfile,
+    ModuleTimes,
+    PassTimes,
+    StepProfile,
+)
 
 _AGAIN = re.compile(r":\d+$")
 """Of a layer's name: the call of a module that is called several times."""
@@ -50,6 +57,28 @@ class Comparison:
     """Timed."""
 
 
+def is_wanted(network: Network, name: str, *, without: bool, note: Callable[[str], None]) -> bool:
+    """Whether a network is measured beside the PyTorch module that it was made of.
+
+    Args:
+        network: of that name.
+        name: as it was given.
+        without: it was asked not to be.
+        note: gets a line where there is a module, but it computes something else.
+
+    Raises:
+        AlexsimError: that was asked for, and there is no module anyway.
+    """
+    if network.module is None:
+        if without:
+            raise AlexsimError(f"--no-beside: {network.name} was made of no PyTorch module")
+        return False
+    if "+" in name.rpartition(".py:")[2]:
+        note(f"not beside PyTorch: {network.name} is not what its module computes")
+        return False
+    return not without
+
+
 def group_of(layer: str, modules: Mapping[str, str]) -> str:
     """The innermost module after which a layer is named.
 
@@ -79,17 +108,14 @@ def groups_of(plan: Plan, eager: EagerStep) -> dict[str, str]:
     return groups
 
 
-def compared(
-    plan: Plan, layers: Sequence[LayerProfile], timed_s: float, eager: EagerStep
-) -> Comparison:
+def compared(profile: StepProfile) -> Comparison | None:
     """Every layer and every module in one group, the cost, the update, and the rest.
 
-    Args:
-        plan: ours.
-        layers: all of it, measured.
-        timed_s: our timed step.
-        eager: PyTorch's.
+    None where no PyTorch module was measured.
     """
+    if profile.beside is None:
+        return None
+    plan, layers, eager = profile.plan, profile.layers, profile.beside.eager
     group_by_layer = groups_of(plan, eager)
     modules = {alias: module.name for module in eager.modules for alias in module.aliases}
     # A module all of whose layers went to another's group goes there too.
@@ -121,10 +147,11 @@ def compared(
         )
         for name in dict.fromkeys((*theirs, *ours))
     )
-    costs = [layer for layer in layers if layer.kind == SoftmaxCrossEntropy.__name__]
+    heads = {head.name for head in plan.network.heads}
+    costs = [layer for layer in layers if layer.name in heads]
     loss = (_seconds(costs, "forward", "grad_input", "grad_weight"), eager.loss_s)
     update = (_seconds(layers, "update"), eager.update_s)
-    step = (timed_s, eager.timed.median_s)
+    step = (profile.timed.median_s, eager.timed.median_s)
     sums = (
         sum(group.ours.all_s for group in groups if group.ours),
         sum(group.eager.all_s for group in groups),

@@ -46,6 +46,8 @@ Tensor = torch.Tensor
 Key = tuple[str, str]
 """A module's name and a pass, or nothing and a part of the step."""
 _LOSS, _UPDATE, _UNCOUNTED = ("", "loss"), ("", "update"), ("", "uncounted")
+PREPARATIONS = 3
+"""Eager PyTorch's first steps, the compiled module's first, and its second."""
 _LONGEST = 200
 """Letters of another program's error that are shown."""
 
@@ -125,8 +127,17 @@ class Eager:
 class Rivals:
     """PyTorch's steps, to take turns with ours."""
 
-    def __init__(self, network: Network, batch: Batch, **choices: Any) -> None:
+    def __init__(
+        self,
+        network: Network,
+        batch: Batch,
+        *,
+        done: Callable[[int], None] = lambda _: None,
+        **choices: Any,
+    ) -> None:
         """As ``Eager``. The first steps are run, and the module is compiled: may take minutes.
+
+        ``done`` gets how many of ``PREPARATIONS`` are over.
 
         Raises:
             AlexsimError: the module cannot be copied, or fails.
@@ -140,6 +151,7 @@ class Rivals:
             raise
         except Exception as error:
             raise AlexsimError(f"the module's step fails: {in_one_line(error)}") from error
+        done(1)
         self._seconds: dict[str, list[float]] = defaultdict(list)
         self._timed: list[dict[Key, float]] = []
         self.why_not = ""
@@ -147,9 +159,11 @@ class Rivals:
         try:
             self._compiled.run = torch.compile(self._compiled.module)
             self._first_s = self._compiled.step()
+            done(2)
             self._compiled.step()
         except Exception as error:
             self._compiled, self.why_not = None, in_one_line(error)
+        done(PREPARATIONS)
 
     def turns(self) -> list[Callable[[], None]]:
         """What is to run in every round, in any order."""
@@ -212,7 +226,7 @@ class Rivals:
         return median(times.get(key, 0.0) for times in self._timed)
 
 
-def rivals_of(plan: Plan, device: Device) -> Rivals:
+def rivals_of(plan: Plan, device: Device, done: Callable[[int], None] = lambda _: None) -> Rivals:
     """The module that a plan's network was made of, on the same minibatch and by the same rule.
 
     Raises:
@@ -233,6 +247,7 @@ def rivals_of(plan: Plan, device: Device) -> Rivals:
         optimizer=plan.spec.optimizer,
         frozen=frozen,
         device=device,
+        done=done,
     )
 
 
