@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING
 
 from alexsim.cli import complete
 from alexsim.cli import options as shared
+from alexsim.cli import output as files
 from alexsim.cli.fields import flag, option
 from alexsim.cli.options import MachineOptions, TraceOptions
-from alexsim.cli.output import (
-    check_file, json_text, print_json, write_bytes, write_text, write_trace,
-)  # fmt: skip
 from alexsim.cli.plan_options import KernelOptions, PlanOptions, RuleOptions, layer_of
 from alexsim.errors import AlexsimError
 
@@ -33,12 +31,15 @@ class ProfileOptions(PlanOptions, RuleOptions, KernelOptions, TraceOptions, Mach
     snapshot: Path | None = option(
         "FILE",
         "Write the step's memory as a snapshot for pytorch.org/memory_viz (a pickle).",
-        callback=check_file,
+        callback=files.check_file,
     )
     torch_profiler: bool = flag("Lay one step of torch.profiler under the trace as well.")
     no_beside: bool = flag("Not beside eager and compiled PyTorch, on the module of --net.")
     output: Path | None = option(
-        "FILE", "Keep the document, for `alexsim report`.", names="-o --output", callback=check_file
+        "FILE",
+        "Keep the document, for `alexsim report`.",
+        names="-o --output",
+        callback=files.check_file,
     )
 
 
@@ -83,9 +84,9 @@ def profile(options: ProfileOptions) -> None:
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")
     import torch
 
-    from alexsim.profile.eager import PREPARATIONS, rivals_of
     from alexsim.profile.profiler import Underlay
     from alexsim.profile.profiler import profile as run
+    from alexsim.profile.rivals import PREPARATIONS, rivals_of
 
     torch.set_num_threads(cores)
     rounds, under = options.rounds, Underlay() if options.torch_profiler else None
@@ -100,7 +101,7 @@ def profile(options: ProfileOptions) -> None:
         )  # fmt: skip
     _write(measured, under, options)
     if options.json:
-        print_json(profile_document(measured, only=layer))
+        files.print_json(profile_document(measured, only=layer))
         return
     console = shared.console()
     console.print(profile_tables(measured, layer, width=console.width))
@@ -113,8 +114,8 @@ def _write(measured: StepProfile, under: Underlay | None, options: ProfileOption
     from alexsim.report.memory_viz import snapshot_bytes
 
     if options.trace is not None:
-        write_trace(options.trace, both_clocks(measured, under.events if under else ()))
+        files.write_trace(options.trace, both_clocks(measured, under.events if under else ()))
     if options.snapshot is not None:
-        write_bytes(options.snapshot, snapshot_bytes(measured.plan))
+        files.write_bytes(options.snapshot, snapshot_bytes(measured.plan))
     if options.output is not None:
-        write_text(options.output, json_text(profile_document(measured)))
+        files.write_text(options.output, files.json_text(profile_document(measured)))

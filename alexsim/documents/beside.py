@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
-from alexsim.documents.base import From, Interval, Joined
+from alexsim.documents.base import From, Interval
 from alexsim.documents.step import Finite
 from alexsim.profile.beside import compared
 from alexsim.profile.step_profile import StepProfile
@@ -105,11 +105,10 @@ class BesideDocument(Finite):
             for side in range(2)
         )
         groups = [each for each in comparison.groups if not only or only in each.layers]
-        more = {"over_ours": beside.over_ours, "groups": groups}
         return cls.of(
             torch=beside.eager.torch,
             ours=BesideParts.of(**ours),
-            eager=EagerParts.of(Joined(beside.eager, eager | more)),
+            eager=EagerParts.of(beside.eager, **eager, over_ours=beside.over_ours, groups=groups),
             compiled=beside.compiled,
             why_not=beside.why_not,
         )

@@ -22,8 +22,8 @@ from alexsim.profile.step_profile import (
     StepProfile,
 )
 
-_AGAIN = re.compile(r":\d+$")
-"""Of a layer's name: the call of a module that is called several times."""
+_AGAIN = re.compile(r"(:\d+)?'*$")
+"""Of a layer's name: which call of several it is, or that it shows another's output again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,8 +27,8 @@ from alexsim.execute.executor import Executor
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.plan.plan import Plan
 from alexsim.profile.breakdown import layers_of, rounds_of, transfers_s
-from alexsim.profile.eager import Rivals
 from alexsim.profile.nvml import Sample, Sampler, Telemetry
+from alexsim.profile.rivals import Rivals
 from alexsim.profile.step_profile import Ceilings, Held, StepProfile, Timing, ratio, spread
 from alexsim.profile.steps import allocations, minibatch, take_turns, wait
 from alexsim.simulate.simulation import Simulation
