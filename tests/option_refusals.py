@@ -75,6 +75,7 @@ REFUSED = [
     ("flops --compare --train-only fc8", "leave --train-only out"),
     ("report {images} --batch 4", "is for a network's name"),
     ("profile --torch-profiler", "goes under a trace"),
+    ("profile --no-beside", "alexnet-2012 was made of no PyTorch module"),
     ("profile --device cuda --threads 1", "--threads are a CPU's"),
     ("check validate --measurements {rows} --json --summary", "is for the tables"),
     ("check bench run --only counted --batch 3", "is for timed cases"),

@@ -140,6 +140,7 @@ TABLE: dict[str, tuple[str, dict[str, Line]]] = {
             "threads": "--threads 1",
             "trace": "--trace {out}/t.json.gz",
             "snapshot": "--snapshot {out}/memory.pickle",
+            "no_beside": ("profile --net {traced} --json", "--no-beside"),
             "torch_profiler": ("profile --trace {out}/t.json.gz", "--torch-profiler"),
             "output": "-o {out}/profile.json",
             "machine": "--machine k20x8",

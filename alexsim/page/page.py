@@ -13,6 +13,7 @@ from plotly.graph_objects import Figure as Plot
 from plotly.offline import get_plotlyjs
 
 from alexsim.documents.run import RunRecipe
+from alexsim.page.beside import beside_section
 from alexsim.page.curves import curve_section, telemetry_section
 from alexsim.page.elements import Section
 from alexsim.page.figures.style import CONFIG, DARK, LIGHT
@@ -39,6 +40,7 @@ def page(subject: Subject) -> str:
         _summary(subject),
         curve_section(subject),
         layer_section(document),
+        beside_section(document),
         roofline_section(document),
         timeline_section(document),
         traffic_section(document),

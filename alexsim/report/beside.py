@@ -21,14 +21,14 @@ def beside_tables(profile: StepProfile, *, wide: bool) -> Iterator[RenderableTyp
     comparison, beside = compared(profile), profile.beside
     if comparison is None or beside is None:
         return
-    yield _groups(comparison, beside, wide=wide)
+    yield _groups(comparison, wide=wide)
     yield Text("\n".join(_steps(profile, beside)))
 
 
-def _groups(comparison: Comparison, beside: Beside, *, wide: bool) -> RenderableType:
+def _groups(comparison: Comparison, *, wide: bool) -> RenderableType:
     passes = ("forward", "eager", "backward", "eager") if wide else ()
     out = plain_table(
-        f"ms per step beside PyTorch {beside.eager.torch} on the same module and minibatch",
+        "ms per step, beside PyTorch",
         "group", *passes, "ours", "eager", "eager/ours",
     )  # fmt: skip
     for group in comparison.groups:
@@ -61,9 +61,10 @@ def _steps(profile: StepProfile, beside: Beside) -> Iterator[str]:
     """The steps without timing, and what each compares with."""
     eager, compiled = beside.eager, beside.compiled
     held = ", ".join(f"{each.planned_bytes / MIB:,.1f}" for each in profile.held)
-    texts = [f"ours {ms(profile.step.median_s)} ms", f"eager {ms(eager.untimed.median_s)} ms"]
-    texts += [f"compiled {ms(compiled.untimed.median_s)} ms"] if compiled else []
-    yield f"per step without timing, in turns: {', '.join(texts)}"
+    texts = [f"ours {ms(profile.step.median_s)}", f"eager {ms(eager.untimed.median_s)}"]
+    texts += [f"compiled {ms(compiled.untimed.median_s)}"] if compiled else []
+    yield f"PyTorch {eager.torch} on the same module and minibatch, steps in turns"
+    yield f"without timing, ms: {', '.join(texts)}"
     if beside.over_ours:
         yield f"  eager over ours {_interval(beside.over_ours)}"
     if compiled:
