@@ -36,18 +36,15 @@ class ProfileOptions(PlanOptions, RuleOptions, KernelOptions, TraceOptions, Mach
     torch_profiler: bool = flag("Lay one step of torch.profiler under the trace as well.")
     no_beside: bool = flag("Not beside eager and compiled PyTorch, on the module of --net.")
     output: Path | None = option(
-        "FILE",
-        "Keep the document, for `alexsim report`.",
-        names="-o --output",
-        callback=files.check_file,
+        "FILE", "Keep it all, for `alexsim report`.", names="-o --output", callback=files.check_file
     )
 
 
 def profile(options: ProfileOptions) -> None:
     """Measure every op of a step on this machine.
 
-    Beside it stand the op's counts and another machine's time. Timing costs time: steps with and
-    without it take turns, and the difference is shown.
+    Beside it stand the op's counts, another machine's time and, of a PyTorch module, eager's and
+    torch.compile's. Timing costs time: steps with and without it take turns.
 
     Example: alexsim profile --layer conv1 --machine gtx580x2
 
