@@ -60,7 +60,7 @@ class Eager:
         self.device = device
         # The answer, a module's first output, is a network's last head.
         self._weights = [head.weight for head in reversed(network.heads)]
-        for name, parameter in self.module.named_parameters():
+        for name, parameter in self.module.named_parameters(remove_duplicate=False):
             parameter.requires_grad_(learns.get(name, parameter.requires_grad))
         self.optimizer = _rule(optimizer, self.module)
         self.run: Callable[[Tensor], Any] = self.module
