@@ -332,6 +332,7 @@ def test_compiling_is_in_no_step(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # PyTorch's, of itself
 def test_torch_compile_runs_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", COMPILE)
     network = replace(made_of(nn.Sequential(nn.Flatten(), nn.Linear(4, 4), nn.ReLU())))
