@@ -26,8 +26,9 @@ from alexsim.profile import rivals
 from alexsim.profile.beside import compared, group_of, groups_of
 from alexsim.profile.eager import Eager
 from alexsim.profile.profiler import profile
-from alexsim.profile.rivals import Rivals, beside_alone, rivals_of
-from alexsim.profile.step_profile import StepProfile
+from alexsim.profile.rivals import Rivals, rivals_of
+from alexsim.profile.step_profile import Beside, StepProfile
+from alexsim.profile.steps import Batch, take_turns
 from alexsim.profile.watch import Watch
 from alexsim.report.profile import profile_tables
 from alexsim.simulate.simulator import on_machine
@@ -250,12 +251,20 @@ def test_layers_that_are_one_op_are_one_group(measured: StepProfile) -> None:
     assert groups["head"] == "head"
 
 
+def alone(network: Network, given: Batch, rounds: int) -> Beside:
+    """PyTorch's steps without ours."""
+    rivals = Rivals(network, given)
+    for index in range(rounds):
+        take_turns(rivals.turns(), index)
+    return rivals.result()
+
+
 def test_the_module_stays_as_it_was() -> None:
     module = Small().eval()
     module.head.weight.requires_grad_(False)
     before = {name: value.clone() for name, value in module.state_dict().items()}
     network = replace(made_of(module), name="small")
-    beside = beside_alone(network, batch(4, 3, 16, 16, classes=5), rounds=2)
+    beside = alone(network, batch(4, 3, 16, 16, classes=5), rounds=2)
     assert beside.over_ours is None
     assert beside.eager.untimed.median_s > 0
     after = module.state_dict()
@@ -336,7 +345,7 @@ def test_compiling_is_in_no_step(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_torch_compile_runs_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", COMPILE)
     network = replace(made_of(nn.Sequential(nn.Flatten(), nn.Linear(4, 4), nn.ReLU())))
-    beside = beside_alone(network, batch(2, 1, 2, 2, classes=4), rounds=1)
+    beside = alone(network, batch(2, 1, 2, 2, classes=4), rounds=1)
     assert beside.why_not == ""
     assert beside.compiled is not None
     assert beside.compiled.compile_s > 0

@@ -54,6 +54,7 @@ def profile(options: ProfileOptions) -> None:
     from alexsim.documents.profile import profile_document
     from alexsim.machine.machine import load_machine
     from alexsim.network.editions import load_network
+    from alexsim.network.not_run import refuse_not_run
     from alexsim.plan.planner import plan
     from alexsim.profile.beside import is_wanted
     from alexsim.report.profile import profile_tables
@@ -64,6 +65,7 @@ def profile(options: ProfileOptions) -> None:
         raise AlexsimError("--torch-profiler goes under a trace: give --trace FILE too")
     cores = options.cores()
     network = load_network(options.net)
+    refuse_not_run(network)
     layer = options.layer
     if layer:
         layer = layer_of("--layer", layer, tuple(each.name for each in network.layers))

@@ -26,7 +26,7 @@ from alexsim.profile.step_profile import (
     ratio,
     spread,
 )
-from alexsim.profile.steps import Batch, minibatch, take_turns
+from alexsim.profile.steps import Batch, minibatch
 from alexsim.profile.watch import Watch
 
 PREPARATIONS = 3
@@ -153,19 +153,3 @@ def rivals_of(plan: Plan, device: Device, done: Callable[[int], None] = lambda _
         device=device,
         done=done,
     )
-
-
-def beside_alone(
-    network: Network,
-    batch: Batch,
-    *,
-    rounds: int,
-    done: Callable[[int], None] = lambda _: None,
-    **choices: Any,
-) -> Beside:
-    """PyTorch's steps without ours: of a network with layers that are only counted here."""
-    rivals = Rivals(network, batch, **choices)
-    for index in range(rounds):
-        take_turns(rivals.turns(), index)
-        done(index + 1)
-    return rivals.result()
