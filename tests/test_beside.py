@@ -253,10 +253,10 @@ def test_layers_that_are_one_op_are_one_group(measured: StepProfile) -> None:
 
 def alone(network: Network, given: Batch, rounds: int) -> Beside:
     """PyTorch's steps without ours."""
-    rivals = Rivals(network, given)
+    both = Rivals(network, given)
     for index in range(rounds):
-        take_turns(rivals.turns(), index)
-    return rivals.result()
+        take_turns(both.turns(), index)
+    return both.result()
 
 
 def test_the_module_stays_as_it_was() -> None:
@@ -329,7 +329,7 @@ def test_compiling_is_in_no_step(monkeypatch: pytest.MonkeyPatch) -> None:
     turns = Rivals(network, batch(2, 1, 2, 2, classes=4), done=ready.append)
     assert ready == [1, 2, rivals.PREPARATIONS]
     for index in range(3):
-        rivals.take_turns(turns.turns(), index)
+        take_turns(turns.turns(), index)
     beside = turns.result()
     assert beside.why_not == ""
     assert beside.compiled is not None
