@@ -24,7 +24,8 @@ from alexsim.simulate.judging import (
     leave_out,
     summarise,
 )
-from alexsim.simulate.rows import Case, Excluded, case_of, read_rows
+from alexsim.simulate.row_files import read_rows
+from alexsim.simulate.rows import Case, Excluded, case_of
 from alexsim.simulate.validation import Prediction, all_rows, cases, fit_to, may_fit, predict
 
 CASES, EXCLUDED = all_rows("published")
@@ -127,7 +128,7 @@ def test_rows_without_work_or_without_teachers_are_named() -> None:
     assert cases([replace(pool, passes="fwd")])[0]
     found, left = cases([replace(pool, passes="bwd-weight")])
     assert not found
-    assert left[0].why == "nothing to do in the pass bwd-weight"
+    assert left[0].why == "nothing to do in the pass: bwd-weight"
     exam = [one for one in CASES if "GTX 580" in one.row.gpu]
     with pytest.raises(AlexsimError, match="nothing to fit to"):
         fit_to(exam, fitted_to="x")

@@ -58,7 +58,7 @@ def forward(part: Part, batch_size: int) -> Count:
         mac=macs(part),
         elementwise=part.arithmetic.forward,
         elements=part.input_values + outputs + _auxiliary(part, batch=False),
-        parameters=part.parameters + _auxiliary(part, batch=True),
+        parameters=part.parameters_read + _auxiliary(part, batch=True),
     )
 
 
@@ -92,10 +92,10 @@ def grad_weight(part: Part, batch_size: int, *, fused: bool, later: bool = False
         mac=macs(part),
         elementwise=part.arithmetic.grad_weight,
         elements=outputs + inputs,
-        parameters=part.parameters + _auxiliary(part, batch=True),
+        parameters=part.parameters_read + _auxiliary(part, batch=True),
     )
     if not fused:
-        added = part.parameters if later else 0
+        added = part.parameters_read if later else 0
         return Count(
             mac=count.mac,
             elementwise_flop=count.elementwise_flop + added,
@@ -117,7 +117,7 @@ def forward_of_both(first: Part, second: Part, batch_size: int) -> Count:
         mac=macs(first),
         elementwise=first.arithmetic.forward + second.arithmetic.forward,
         elements=first.input_values + math.prod(second.output_shape),
-        parameters=first.parameters,
+        parameters=first.parameters_read,
     )
     return replace(count, moved_bytes=count.moved_bytes + _bytes_kept(second, batch_size))
 
@@ -194,7 +194,7 @@ def _auxiliary(part: Part, *, batch: bool) -> int:
 
 def _backward_parameters(part: Part) -> int:
     """Parameters that the input's gradient is computed from."""
-    weight = part.parameters_by_name.get("weight")
+    weight = part.read_by_name.get("weight")
     return math.prod(weight.shape) if weight else 0
 
 

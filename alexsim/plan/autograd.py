@@ -26,7 +26,15 @@ import math
 from dataclasses import dataclass, field
 
 from alexsim.network.counts import FLOAT_BYTES
-from alexsim.network.layers import Auxiliary, Concat, Dropout, FullyConnected, Saved, Shape
+from alexsim.network.layers import (
+    Auxiliary,
+    Concat,
+    Dropout,
+    Flatten,
+    FullyConnected,
+    Saved,
+    Shape,
+)
 from alexsim.network.part import Part
 from alexsim.network.views import Read
 from alexsim.plan.plan import Category, OpKind
@@ -114,7 +122,11 @@ class Tape(Tensors):
         for kept in saves.beside:
             drawn = self.at.get(self.named(part, kept.name))
             beside.append(drawn or self._auxiliary(part, kept, tick))
-        if layer.in_place and self._is_free(part, inputs[0]):
+        if isinstance(layer, Flatten):
+            # A view, of what our kernels copy.
+            output = inputs[0]
+            self.share(part, "activation", Category.ACTIVATION, output)
+        elif layer.in_place and self._is_free(part, inputs[0]):
             output = inputs[0]
             self.share(part, "activation", Category.ACTIVATION, output)
         else:
@@ -196,12 +208,21 @@ class Tape(Tensors):
         summed = not part.layer.several or len(set(part.input_shapes)) > 1
         for kept in self._saves(part).passing if summed else ():
             self._auxiliary(part, kept, begins, ends).piece.category = Category.ACTIVATION_GRAD
-        for parameter in part.trained if self.trains(part) else ():
-            purpose, shape = f"{parameter.name}.grad", parameter.shape
-            self.hold(part, purpose, Category.WEIGHT_GRAD, shape, begins, self.end)
+        if self.trains(part):
+            self._parameter_grads(part, begins, ends)
         for index, group in enumerate(part.inputs):
             if any(self.steps.has_grad(read.layer) for read in group):
                 self._contribute(part, index, gradient, begins, ends)
+
+    def _parameter_grads(self, part: Part, begins: int, ends: int) -> None:
+        """Those of a layer's parameters; what several layers compute with has one, a sum."""
+        owner = self.steps.network.part_of(part.owner, part.column)
+        for parameter in part.learning:
+            purpose = f"{parameter.name}.grad"
+            later = self.named(owner, purpose) in self.at
+            until = ends + 1 if later else self.end
+            purpose = self.unused(owner, purpose)
+            self.hold(owner, purpose, Category.WEIGHT_GRAD, parameter.shape, begins, until)
 
     def _contribute(
         self, part: Part, index: int, gradient: _Gradient | None, begins: int, ends: int
@@ -209,7 +230,7 @@ class Tape(Tensors):
         """The gradient of one input, to each of the outputs that it is made of."""
         group, layer = part.inputs[index], part.layer
         new: _Gradient | None = None
-        if gradient and layer.passes_grad:
+        if gradient and (layer.passes_grad or isinstance(layer, Flatten)):
             new = _Gradient(gradient.held, gradient.dense)
         elif gradient and isinstance(layer, Concat):
             new = _Gradient(gradient.held, dense=False)

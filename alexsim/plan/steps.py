@@ -73,7 +73,7 @@ class StepList(Gradients):
     def _updates(self, layers: tuple[tuple[Part, ...], ...]) -> None:
         for parts in layers:
             for part in parts:
-                if self._trains(part):
+                if part.trained and self._trains(part):
                     self._update(part)
 
     def _upload(self, device: int) -> None:
@@ -108,8 +108,8 @@ class StepList(Gradients):
                     OpKind.DRAW, part, writes={kept.name: buffer}, count=Count(moved_bytes=size)
                 )
             (reads if kept.category == "mask" else writes)[kept.name] = buffer
-        for name, parameter in part.parameters_by_name.items():
-            reads[name] = (self._buffer(part, name),)
+        for name, parameter in part.read_by_name.items():
+            reads[name] = (self._parameter(part, name),)
             if not parameter.trained:
                 writes[name] = reads[name]
         if end:

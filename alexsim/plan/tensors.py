@@ -100,8 +100,8 @@ class Tensors:
         return (part for parts in self.steps.layers for part in parts)
 
     def trains(self, part: Part) -> bool:
-        """Whether it has parameters that learn."""
-        return bool(part.trained) and part.layer.name in self.steps.trainable
+        """Whether it computes with parameters that learn, its own or another layer's."""
+        return bool(part.learning) and part.owner in self.steps.trainable
 
     def hold(
         self,
@@ -169,7 +169,7 @@ class Tensors:
                 keep(f"{name}.bucket", Category.WEIGHT_GRAD, shape)
         if isinstance(part.layer, BatchNorm):
             keep(BATCHES, Category.WEIGHT, (1,), 8)
-        if trains and rule.counts_updates:
+        if trains and part.trained and rule.counts_updates:
             item = 0 if self.eager.state_beside else FLOAT_BYTES
             keep(UPDATES, Category.MOMENTUM, (len(part.trained),), item)
 
