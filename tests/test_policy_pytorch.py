@@ -8,11 +8,13 @@ from dataclasses import replace
 import hypothesis.strategies as st
 import pytest
 import torch
+import torch_models
 from eager_reference import Written, tracked, trained
 from hypothesis import given, settings
 from torch import nn
 from torch.nn import functional as F
 
+import alexsim
 from alexsim.errors import PlanError
 from alexsim.network import layers as la
 from alexsim.network.editions import load_network
@@ -305,6 +307,14 @@ def test_gradients_of_graphs_live_as_autograd_s(name: str) -> None:
     peak, _ = live_peak(tape(net, 64, eager=CPU))
     theirs = trained(lambda: Written(net), "sgd", (64, *net.input_shape))
     assert peak == pytest.approx(theirs, rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", [torch_models.Dense, torch_models.Shared, torch_models.Shuffle])
+def test_a_traced_module_holds_as_much(kind: type[nn.Module]) -> None:
+    """With views, parameters that two layers have, and operators that are only counted."""
+    shape = (3, 64, 64)
+    net = alexsim.from_torch(kind(), input_shape=shape)
+    assert_as_tracked(tracked(kind, "sgd", (32, *shape)), tape(net, 32))
 
 
 def test_sums_in_place_need_no_third_tensor() -> None:

@@ -75,10 +75,10 @@ class Gradients(Crossings):
         Gradients of replicas, and those that layers share, are summed first: then each has a
         buffer. So it has where a rule needs the gradient itself, and in PyTorch.
         """
-        rule, spec = RULES[self.spec.optimizer], self.spec
-        fusing = rule.fused_flop > 0 and spec.copies == 1 and spec.policy != "pytorch"
+        alone = self.spec.copies == 1 and self.spec.policy != "pytorch"
         shared = part.owner in self.shared_owners
-        return fusing and not shared and isinstance(part.layer, FullyConnected)
+        fusing = RULES[self.spec.optimizer].fused_flop > 0 and alone and not shared
+        return fusing and isinstance(part.layer, FullyConnected)
 
     def end_of(self, part: Part, *, backward: bool = False) -> Part | None:
         """The part that the kernel of a part does too, in the forward or in the backward pass."""

@@ -43,14 +43,13 @@ _NAMES = {
     Category.CONTEXT: "device context",
 }
 
-_EAGER_NAMES = {
+_NAMES_IN_PYTORCH = {
     Category.INPUT: "images and labels",
     Category.NORM: "kept by norms",
     Category.MOMENTUM: "optimizer state",
     Category.WORKSPACE: "made by the update",
     Category.PADDING: "rounding, gaps in segments",
 }
-"""What these hold with policy ``pytorch``."""
 
 
 def plain_table(title: str, *columns: str) -> Table:
@@ -186,7 +185,7 @@ def memory_tables(plan: Plan, verdict: Fit, *, context_bytes: int, layers: bool)
     split += ", fused" if plan.spec.fusion != "none" else ""
     title = f"{plan.network.name}, batch {plan.images}, {plan.spec.policy}{split}: MiB per device"
     out = plain_table(title, "", *(device.name for device in devices))
-    names = _NAMES | (_EAGER_NAMES if plan.spec.policy == "pytorch" else {})
+    names = _NAMES | (_NAMES_IN_PYTORCH if plan.spec.policy == "pytorch" else {})
     for category, name in names.items():
         values = [device.by_category[category] for device in devices]
         if any(values):
