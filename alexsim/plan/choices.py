@@ -9,9 +9,11 @@ Schedule = Literal["serial", "overlap"]
 TransportName = Literal["peer", "host"]
 Partition = Literal["columns", "replicas", "hybrid"]
 Fusion = Literal["none", "kernels"]
+PlanPrecision = Literal["fp32", "amp"]
 
 POLICIES: tuple[Policy, ...] = ("as-released", "in-place", "reuse")
 SCHEDULES: tuple[Schedule, ...] = ("serial", "overlap")
 TRANSPORTS: tuple[TransportName, ...] = ("peer", "host")
 PARTITIONS: tuple[Partition, ...] = ("columns", "replicas", "hybrid")
 FUSIONS: tuple[Fusion, ...] = ("none", "kernels")
+PLAN_PRECISIONS: tuple[PlanPrecision, ...] = ("fp32", "amp")

@@ -15,7 +15,7 @@ from alexsim.network.views import Read
 from alexsim.plan.crossings import Crossings
 from alexsim.plan.exchanges import Exchange
 from alexsim.plan.fusion import Fusion, fusions
-from alexsim.plan.placement import elements, parameter
+from alexsim.plan.placement import parameter
 from alexsim.plan.plan import Operands, OpKind
 
 _OF_BOTH = (OpKind.FORWARD, OpKind.GRAD_INPUT, OpKind.GRAD_WEIGHT)
@@ -67,9 +67,11 @@ class Gradients(Crossings):
         """Whether a weight gradient goes straight into the momentum, as 2012's fc layers' did.
 
         Gradients of replicas are summed first: then each has a buffer. So it has where a rule needs
-        the gradient itself.
+        the gradient itself, and where it is computed in half precision.
         """
-        fusing = RULES[self.spec.optimizer].fused_flop > 0 and self.spec.copies == 1
+        if self.spec.copies > 1 or self.spec.precision == "amp":
+            return False
+        fusing = RULES[self.spec.optimizer].fused_flop > 0
         return fusing and isinstance(part.layer, FullyConnected)
 
     def end_of(self, part: Part, *, backward: bool = False) -> Part | None:
@@ -168,7 +170,7 @@ class Gradients(Crossings):
             later = bool(self.turn) and not self.spec.variable_batch
             end = self.end_of(part, backward=True)
             reads = self._grads_after(part, end)
-            reads |= self._named("x", self.inputs(part))
+            reads |= self._named("x", self.kept_inputs(part)) | self.half_copies(part)
             for kept in () if end else part.auxiliary:
                 reads[kept.name] = (self._buffer(part, kept.name),)
             writes = {
@@ -178,16 +180,19 @@ class Gradients(Crossings):
             }
             if later:
                 reads |= writes
+            if self.types.half(part):
+                writes["half"] = (self._buffer(part, "grads.half"),)
             if fused:
                 reads["weight"] = (self._buffer(part, "weight"),)
                 writes["momentum"] = (self._buffer(part, "weight.momentum"),)
                 reads["momentum"] = writes["momentum"]
             if end:
                 count = counts.grad_weight_of_both(
-                    part, end, self.batch_size, fused=fused, later=later
+                    part, end, self.batch_size, self.types.both(part, end), fused=fused, later=later
                 )
             else:
-                count = counts.grad_weight(part, self.batch_size, fused=fused, later=later)
+                widths = self.types.widths(part)
+                count = counts.grad_weight(part, self.batch_size, widths, fused=fused, later=later)
             self._add(
                 OpKind.GRAD_WEIGHT,
                 part,
@@ -238,7 +243,7 @@ class Gradients(Crossings):
             reads["y"], reads["labels"] = (self._buffer(part, "activation"),), self._labels(part)
         else:
             reads = self._grads_after(part, end)
-        inputs = self.inputs(part)
+        inputs = self.kept_inputs(part)
         if "output" in part.layer.backward_reads:
             reads["y"] = (self._buffer(part, "activation"),)
         if "input" in part.layer.backward_reads:
@@ -248,7 +253,7 @@ class Gradients(Crossings):
         for kept in () if end else part.auxiliary:
             reads[kept.name] = (self._buffer(part, kept.name),)
         if "weight" in part.parameters_by_name:
-            reads["weight"] = (self._buffer(part, "weight"),)
+            reads |= self.half_copies(part) or {"weight": (self._buffer(part, "weight"),)}
         if part.layer.sums_for_grad and self._trains(part):
             reads |= {f"d{p.name}": (self._buffer(part, f"{p.name}.grad"),) for p in part.trained}
         before = {name for name in grads if name in self.contributed}
@@ -261,18 +266,25 @@ class Gradients(Crossings):
         if end:
             # Both gradients pass through the layer that follows; its arithmetic is counted once.
             counted = self._trains(part)
-            count = counts.grad_input_of_both(part, end, self.batch_size, counted=counted)
+            count = counts.grad_input_of_both(
+                part, end, self.batch_size, self.types.both(part, end), counted=counted
+            )
         else:
-            count = counts.grad_input(part, self.batch_size, index)
+            count = counts.grad_input(part, self.batch_size, index, self.types.widths(part))
         self._add(
             OpKind.GRAD_INPUT,
             part,
             reads=reads | (writes if accumulate else {}),
-            writes=writes,
+            writes=writes | self._grad_copy(part, index or 0),
             count=count,
             accumulate=accumulate,
             suffix="" if index is None else str(index),
         )
+
+    def _grad_copy(self, part: Part, index: int) -> dict[str, tuple[str, ...]]:
+        """The gradient of an input's copy, in the copy's type."""
+        copied = index in self.copies(part)
+        return {"cast": (self._buffer(part, f"dx{index}.cast"),)} if copied else {}
 
     def _clear(self, part: Part, grad: str) -> None:
         """Set a gradient to zero that lies beside one which has been begun."""
@@ -284,7 +296,7 @@ class Gradients(Crossings):
             for read, name in zip(group, names, strict=True)
             if name == grad
         )
-        size = FLOAT_BYTES * self.batch_size * elements(self.network.part_of(*read).output_shape)
+        size = self.output_size(self.network.part_of(*read))
         self._add(
             OpKind.CLEAR,
             part,
@@ -307,6 +319,8 @@ class Gradients(Crossings):
             if len(group) > 1 or name in self.contributed or group[0] in self.joined:
                 continue
             if group[0].layer == INPUT or self._is_remote(group[0], self.device_of[part.column]):
+                continue
+            if not self.alike(group[0].layer, part.layer.name):
                 continue
             # Where the input's layer ends a fused op, the op's first layer reads the gradient.
             fusion = self.ends.get(group[0].layer)

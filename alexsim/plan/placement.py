@@ -14,6 +14,7 @@ from alexsim.network.update_rules import Optimizer
 from alexsim.network.views import Read
 from alexsim.plan.backends import BACKENDS, Asked, Choice, meets_rows, read_as_rows
 from alexsim.plan.plan import Op, OpKind
+from alexsim.plan.precision import Types, types_of
 from alexsim.plan.spec import PlanSpec
 
 _IN_TEST = frozenset({OpKind.UPLOAD, OpKind.FORWARD, OpKind.LOSS, OpKind.ALL_GATHER})
@@ -40,6 +41,7 @@ class Placement:
     network: Network = field(init=False)
     device_of: tuple[int, ...] = field(init=False)
     """Device of each column."""
+    types: Types = field(init=False)
     batch_size: int = field(init=False)
     """Images that one op works on."""
     ops: list[list[Op]] = field(init=False)
@@ -56,6 +58,7 @@ class Placement:
 
     def __post_init__(self) -> None:
         self.network, self.device_of = self.spec.written, self.spec.device_of
+        self.types = types_of(self.network, self.spec.precision)
         self.batch_size = self.spec.op_images
         self.ops = [[] for _ in range(1 if self.first_only else self.devices)]
         self._choose = BACKENDS[self.spec.backend].choose
@@ -159,6 +162,40 @@ class Placement:
                 for group in self.inputs_now(part)
             )
         return self._inputs[key]
+
+    def copies(self, part: Part) -> dict[int, str]:
+        """Inputs that a part reads as copies of another type, and the buffers of these copies."""
+        widths = self.types.widths(part)
+        device = self.device_of[part.column]
+        return {
+            index: parameter(device, part, f"x{index}.cast")
+            for index in range(len(widths.read))
+            if widths.cast(index)
+        }
+
+    def kept_inputs(self, part: Part) -> tuple[tuple[str, ...], ...]:
+        """Buffers that a part's backward pass reads for its inputs: these, or their copies."""
+        copies = self.copies(part)
+        return tuple(
+            (copies[index],) if index in copies else names
+            for index, names in enumerate(self.inputs(part))
+        )
+
+    def half_copies(self, part: Part) -> dict[str, tuple[str, ...]]:
+        """By parameter, the buffer of its copy in half precision; none where nothing reads such."""
+        if not self.types.half(part):
+            return {}
+        device = self.device_of[part.column]
+        return {p: (parameter(device, part, f"{p}.half"),) for p in part.parameters_by_name}
+
+    def alike(self, first: str, second: str) -> bool:
+        """Whether the outputs of two layers have one type."""
+        return self.types.output_bytes[first] == self.types.output_bytes[second]
+
+    def output_size(self, part: Part) -> int:
+        """Bytes of a part's output, or of its gradient, over the images of one op."""
+        item = self.types.output_bytes[part.layer.name]
+        return item * self.batch_size * elements(part.output_shape)
 
     def local(self, device: int, read: Read, name: str) -> str:
         """Buffer of an output or its gradient on ``device``: itself, or its remote copy."""
