@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from alexsim.errors import AlexsimError, ProfileError
 from alexsim.machine.device import Device, device_names, load_device
 from alexsim.machine.machine import Machine, changed, load_machine, machine_names
+from alexsim.machine.paths import all_gather_s, all_reduce_s, between, from_host, to_host
 from alexsim.network.editions import load_network
 from alexsim.network.layers import Convolution
 from alexsim.network.network import Network
@@ -30,7 +31,6 @@ from alexsim.simulate.costs.cost import PRECISIONS, Work, convolution_shape
 from alexsim.simulate.costs.gemm import gemm, peak_flop_per_s
 from alexsim.simulate.costs.libraries import library_names, load_library, load_library_for
 from alexsim.simulate.engine import Task, run
-from alexsim.simulate.paths import all_gather_s, all_reduce_s, between, from_host, to_host
 from alexsim.simulate.simulation import Simulation
 from alexsim.simulate.simulator import default_library, simulate_network
 from alexsim.simulate.tasks import TaskList

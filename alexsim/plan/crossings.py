@@ -145,7 +145,10 @@ class Crossings(Placement):
                 operands={"x": (exchange.target_buffer,), "total": (grad,)},
                 reads=(exchange.target_buffer, grad),
                 writes=(grad,),
-                count=Count(elementwise_flop=size // self.types.output_bytes[read.layer], moved_bytes=3 * size),
+                count=Count(
+                    elementwise_flop=size // self.types.output_bytes[read.layer],
+                    moved_bytes=3 * size,
+                ),
             )
 
     def _is_remote(self, read: Read, device: int) -> bool:

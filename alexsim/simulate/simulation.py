@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from alexsim.errors import ProfileError
+from alexsim.simulate.costs.precision import Computed
 from alexsim.trace import Span, Trace
 
 ILSVRC_IMAGES, ILSVRC_EPOCHS = 1_281_167, 90
@@ -172,6 +173,7 @@ class Simulation:
     """Of all devices, by their data sheets."""
     price_usd: float | None
     """Of all devices when they came out; None where a sheet states none."""
+    computed: Computed = field(compare=False)
     trace: Trace
 
     def __post_init__(self) -> None:

@@ -17,7 +17,6 @@ from alexsim.network.layers.base import (
     Shape,
 )
 
-
 _NO_FLOP, _NOTHING_SAVED = Elementwise(0, 0), Saved()
 
 
