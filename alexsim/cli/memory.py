@@ -8,7 +8,7 @@ import typer
 
 from alexsim.cli import fields
 from alexsim.cli import options as shared
-from alexsim.cli.fields import flag
+from alexsim.cli.fields import flag, option
 from alexsim.cli.output import print_json
 from alexsim.cli.plan_options import (
     BudgetOptions,
@@ -18,12 +18,16 @@ from alexsim.cli.plan_options import (
     undone,
 )
 from alexsim.errors import AlexsimError
+from alexsim.plan.choices import PlanPrecision
 
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryOptions(SplitRunOptions, WhatIfOptions, RuleOptions, BudgetOptions):
     """What is planned, and for which budget."""
 
+    precision: PlanPrecision = option(
+        "PRECISION", "`fp32`, or `amp`: types of numbers as PyTorch's autocast has them.", "fp32"
+    )
     layers: bool = flag("Also list every layer.")
 
 
@@ -53,13 +57,12 @@ def memory(context: typer.Context, options: MemoryOptions) -> None:
     device = load_device(DEVICE)
     taken = int(device.context_bytes.value)
     budget = options.budget(device.memory_bytes.value)
-    plan = representative(options.plan_spec())
+    plan = representative(options.plan_spec(precision=options.precision))
     table = memory_table(plan, context_bytes=taken)
-    for option, other in undone(
-        plan.spec, "schedule", "variable_batch", "optimizer", "fusion"
-    ).items():
+    names = ("schedule", "variable_batch", "optimizer", "fusion", "precision")
+    for choice, other in undone(plan.spec, *names).items():
         if memory_table(representative(other), context_bytes=taken) == table:
-            raise AlexsimError(f"{option} changes no byte here, with --policy {options.policy}")
+            raise AlexsimError(f"{choice} changes no byte here, with --policy {options.policy}")
     verdict = fit(plan, budget, context_bytes=taken)
     if options.json:
         from alexsim.documents.plan import memory_document

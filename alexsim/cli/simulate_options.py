@@ -9,7 +9,7 @@ from alexsim.cli.fields import Options, flag, option
 from alexsim.cli.options import TraceOptions
 from alexsim.cli.plan_options import RecipeRuleOptions, SplitOptions, WhatIfOptions
 from alexsim.plan.choices import TransportName
-from alexsim.simulate.costs.cost import Precision
+from alexsim.simulate.costs.precision import StepPrecision
 from alexsim.simulate.simulation import ILSVRC_IMAGES
 from alexsim.simulate.timer import DataPath
 
@@ -59,7 +59,12 @@ class SimulateOptions(SplitOptions, WhatIfOptions, RecipeRuleOptions, ImageOptio
         "",
         autocompletion=complete.libraries,
     )
-    precision: Precision = option("PRECISION", "`fp32`, `tf32` or `fp16`.", "fp32")
+    precision: StepPrecision = option(
+        "PRECISION",
+        "`fp32`, `tf32`, `fp16` (all of it); `amp`, PyTorch's autocast; `default`, PyTorch's own:"
+        " convolutions in TF32 where the card can.",
+        "fp32",
+    )
     replicas: int = option(
         "N",
         "With `columns`: copies of all columns, on machines that --network joins, which share the"

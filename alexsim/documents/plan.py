@@ -6,7 +6,7 @@ from typing import Annotated
 
 from alexsim.documents.base import From, NetworkDocument, Part
 from alexsim.network.update_rules import Optimizer
-from alexsim.plan.choices import Partition, Policy, Schedule
+from alexsim.plan.choices import Partition, PlanPrecision, Policy, Schedule
 from alexsim.plan.fit import Fit
 from alexsim.plan.plan import Plan
 from alexsim.plan.tables import FlopTable, LayerFlops, memory_table
@@ -44,6 +44,7 @@ class PlanWords(Part):
     optimizer: Annotated[Optimizer, From("plan.spec.optimizer")] = "sgd-2012"
     backend: Annotated[str, From("plan.spec.backend")] = ""
     fusion: Annotated[str, From("plan.spec.fusion")] = "none"
+    precision: Annotated[PlanPrecision, From("plan.spec.precision")] = "fp32"
 
 
 class DeviceBytes(Part):

@@ -36,7 +36,7 @@ from alexsim.plan.choices import PlanPrecision
 
 HALF_BYTES = 2
 Rule = Literal["half", "float", "float result", "as its inputs"]
-"""``half`` and ``float`` cast every input; a ``float result`` is computed from inputs as they are."""
+"""``half`` and ``float`` cast every input; a ``float result`` is of inputs as they are."""
 
 LISTS: Mapping[Rule, frozenset[str]] = {
     # AT_FORALL_LOWER_PRECISION_FP

@@ -16,12 +16,12 @@ from alexsim.network.update_rules import Optimizer
 from alexsim.plan.choices import Partition, Policy, Schedule, TransportName
 from alexsim.plan.spec import PlanSpec
 from alexsim.simulate.costs.correction import correction_of
-from alexsim.simulate.costs.libraries import load_library, load_library_for
+from alexsim.simulate.costs.libraries import load_library
 from alexsim.simulate.costs.precision import StepPrecision, plan_precision
 from alexsim.simulate.pareto import Point, with_pareto
 from alexsim.simulate.simulation import Simulation
 from alexsim.simulate.simulator import default_library, simulate_network
-from alexsim.simulate.timer import DataPath, Timer
+from alexsim.simulate.timer import DataPath, timer_of
 from alexsim.units import parse_bytes
 
 AXES = (
@@ -102,12 +102,7 @@ def _simulated(settings: dict[str, str], images: int, epochs: int) -> Point:
         optimizer=cast("Optimizer", settings.get("optimizer", "sgd-2012")),
         precision=plan_precision(precision),
     )
-    timer = Timer(
-        machine=machine,
-        library=load_library_for(library, machine.device, precision),
-        correction=correction_of(library),
-        precision=precision,
-    )
+    timer = timer_of(library, machine, correction_of(library), precision)
     data = cast("DataPath", settings.get("data-path", "jpeg"))
     simulation = simulate_network(configuration, timer, data=data)
     memory_bytes = max(device.memory_bytes for device in simulation.devices)

@@ -8,7 +8,7 @@ from typing import Literal
 from alexsim.machine.machine import Machine
 from alexsim.simulate.costs.correction import Correction
 from alexsim.simulate.costs.cost import Cost, Precision, Work
-from alexsim.simulate.costs.libraries import Library
+from alexsim.simulate.costs.libraries import Library, load_library_for
 from alexsim.simulate.costs.measured import Calibration
 from alexsim.simulate.costs.precision import StepPrecision, best_precision, op_precision
 
@@ -45,3 +45,24 @@ class Timer:
             cost.lasting(correction.time(cost))
             for cost in self.library.costs(device, work, precision, correction)
         ]
+
+
+def timer_of(
+    library: str,
+    machine: Machine,
+    correction: Correction,
+    precision: StepPrecision = "fp32",
+    calibration: Calibration | None = None,
+) -> Timer:
+    """A timer by the library of that name.
+
+    Raises:
+        ProfileError: there is no such library, or it or the device cannot compute so.
+    """
+    return Timer(
+        machine=machine,
+        library=load_library_for(library, machine.device, precision),
+        correction=correction,
+        precision=precision,
+        calibration=calibration,
+    )
