@@ -18,7 +18,7 @@ REFUSED = [
     ("simulate --precision amp", "has no fp16 kernels"),
     ("simulate --net lenet-5 --machine a100 --library cudnn-v7 --precision amp",
      "cudnn-v7 has no bf16 kernels"),
-    ("simulate --net lenet-5 --machine v100 --precision default",
+    ("simulate --net lenet-5 --machine v100 --precision pytorch",
      "changes no figure here: PyTorch's own is float32 on this card"),
     ("simulate --machine {calibration} --precision amp", "changes a data sheet"),
     ("memory --precision bf16", "--precision must be one of fp32, amp"),

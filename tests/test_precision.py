@@ -239,7 +239,7 @@ MACHINES = ("v100", "a100", "h200", "p100", "rtx3090")
 @given(
     st.one_of(graphs(), st.just(block()), st.sampled_from(list(GRAPHS.values()))),
     st.sampled_from(MACHINES), st.sampled_from(["cudnn-v7", "cudnn-v8", "roofline"]),
-    st.sampled_from(["fp32", "tf32", "fp16", "amp", "default"]), st.sampled_from([1, 32, 4096]),
+    st.sampled_from(["fp32", "tf32", "fp16", "amp", "pytorch"]), st.sampled_from([1, 32, 4096]),
     st.booleans(), st.sampled_from(["none", "kernels"]),
 )  # fmt: skip
 def test_no_op_is_over_the_peak_of_its_type(
@@ -265,7 +265,7 @@ def test_no_op_is_over_the_peak_of_its_type(
         word = precision
         if amp:
             word = "fp16" if kind in half else "fp32"
-        elif precision == "default":
+        elif precision == "pytorch":
             takes = kind == "convolution" and library != "cudnn-v7"
             word = "tf32" if takes and device.tensor_tf32_flop_per_s else "fp32"
         done = sum(cost.flop for cost in listed.costs[op.id])
@@ -333,11 +333,11 @@ def test_a_plan_and_its_timer_have_one_precision_and_nothing_runs_it() -> None:
 @pytest.mark.parametrize("name", ["resnet50", "alexnet-owt"])
 def test_mixed_precision_lies_between_all_half_and_float32(name: str) -> None:
     machine, times = load_machine("a100"), {}
-    for precision in ("fp16", "amp", "default", "fp32"):
+    for precision in ("fp16", "amp", "pytorch", "fp32"):
         spec = PlanSpec(
             network=load_network(name), batch_size=128, optimizer="sgd",
             precision="amp" if precision == "amp" else "fp32",
         )  # fmt: skip
         timer = timer_of("cudnn-v8", machine, load_correction(), precision)
         times[precision] = simulate_network(spec, timer, data="none").step_s
-    assert times["fp16"] < times["amp"] < times["default"] < times["fp32"]
+    assert times["fp16"] < times["amp"] < times["pytorch"] < times["fp32"]

@@ -133,7 +133,7 @@ class SimulationDocument(StepParts, NetworkDocument):
     tensor_cores: Annotated[bool, From("computed.tensor_cores")] = False
     """Whether tensor cores do the products."""
     tf32_by_default: Annotated[bool, From("computed.tf32_by_default")] = False
-    """Whether PyTorch itself would run these convolutions in TF32, as ``default`` does."""
+    """Whether PyTorch itself would run these convolutions in TF32, as ``pytorch`` does."""
     devices: tuple[DeviceTimes, ...]
     exchanges: tuple[ExchangeSeconds, ...]
     layers: tuple[LayerTimes, ...]

@@ -121,12 +121,12 @@ def _computed(how: Computed) -> list[str]:
             return [
                 f"  mixed precision, {how.half_type}; no tensor cores: fewer bytes, no more FLOP/s"
             ]
-        case "default" if how.tf32_by_default:
+        case "pytorch" if how.tf32_by_default:
             return [
                 "  as PyTorch does unless told otherwise: convolutions in TF32, the rest float32"
             ]
         case "fp32" if how.tf32_by_default:
-            return ["  PyTorch itself would run convolutions in TF32 here: --precision default"]
+            return ["  PyTorch itself would run convolutions in TF32 here: --precision pytorch"]
     return []
 
 

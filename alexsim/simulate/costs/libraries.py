@@ -202,7 +202,7 @@ def load_library_for(name: str, device: Device, precision: StepPrecision) -> Lib
         ProfileError: there is no such library, or it or the device cannot compute so.
     """
     library = load_library(name)
-    if precision not in ("fp32", "default"):
+    if precision not in ("fp32", "pytorch"):
         needed = device.half_type if precision == "amp" else precision
         able = [other for other, has in ABLE.items() if needed in has]
         if library.name not in able:

@@ -11,12 +11,12 @@ from alexsim.plan.choices import PlanPrecision
 from alexsim.simulate.costs.cost import PRECISIONS, Precision, Work
 from alexsim.simulate.costs.gemm import peak_flop_per_s, tensor_speedup
 
-StepPrecision = Literal["fp32", "tf32", "fp16", "amp", "default"]
+StepPrecision = Literal["fp32", "tf32", "fp16", "amp", "pytorch"]
 """``fp32``, ``tf32`` and ``fp16`` are those of every op but updates. ``amp``: of each op that of
-PyTorch's autocast (see ``alexsim.plan.precision``). ``default``: as PyTorch computes unless told
+PyTorch's autocast (see ``alexsim.plan.precision``). ``pytorch``: as PyTorch computes unless told
 otherwise, convolutions in TF32 where there are tensor cores for it
 (``torch.backends.cudnn.allow_tf32``), all else in float32."""
-STEP_PRECISIONS: tuple[StepPrecision, ...] = (*PRECISIONS, "amp", "default")
+STEP_PRECISIONS: tuple[StepPrecision, ...] = (*PRECISIONS, "amp", "pytorch")
 ABLE = {
     "cudnn-v7": ("fp16",),
     "cudnn-v8": ("fp16", "tf32", "bf16"),
@@ -34,14 +34,14 @@ def op_precision(word: StepPrecision, device: Device, library: str, work: Work) 
     """The precision that an op computes in; half precision is called ``fp16`` whichever it is."""
     if word == "amp":
         return "fp16" if work.half else "fp32"
-    if word == "default":
+    if word == "pytorch":
         return "tf32" if convolves(work.part.layer) and takes_tf32(device, library) else "fp32"
     return word
 
 
 def best_precision(word: StepPrecision, device: Device, library: str) -> Precision:
     """The fastest precision of any op: utilisation is a share of its peak."""
-    if word == "default":
+    if word == "pytorch":
         return "tf32" if takes_tf32(device, library) else "fp32"
     return "fp16" if word == "amp" else word
 
