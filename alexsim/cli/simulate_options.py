@@ -61,8 +61,8 @@ class SimulateOptions(SplitOptions, WhatIfOptions, RecipeRuleOptions, ImageOptio
     )
     precision: StepPrecision = option(
         "PRECISION",
-        "`fp32`, `tf32`, `fp16` (all of it); `amp`: each op as PyTorch's autocast has it; `pytorch`:"
-        " as PyTorch unasked, convolutions in TF32 where the card can.",
+        "`fp32`, `tf32`, `fp16` (all of it); `amp`: each op as PyTorch's autocast has it;"
+        " `pytorch`: as PyTorch unasked, convolutions in TF32 where the card can.",
         "fp32",
     )
     replicas: int = option(
