@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import math
 import re
 from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_graph import GRAPHS, conv, graphs, network
 
+from alexsim.cli.app import main
 from alexsim.errors import PlanError, ProfileError
 from alexsim.execute.executor import Executor
 from alexsim.machine.machine import load_machine
@@ -95,12 +97,11 @@ UNEVEN = network(
     Concat(name="cat", inputs=("r0", "n1")),
 )  # fmt: skip
 """What lies side by side would have two types: the ReLU's output is half, the norm's is not."""
-NETWORKS = st.one_of(
-    graphs(), st.sampled_from([UNEVEN, *GRAPHS.values(), load_network("alexnet-2012")])
-)
+NETWORKS = st.one_of(graphs(), st.sampled_from([*GRAPHS.values(), load_network("alexnet-2012")]))
 
 
 @SOME
+@example(net=UNEVEN, policy="in-place", fusion="none", schedule="serial", frozen=False)
 @given(
     NETWORKS, st.sampled_from(["as-released", "in-place", "reuse"]),
     st.sampled_from(["none", "kernels"]), st.sampled_from(["serial", "overlap"]), st.booleans(),
@@ -234,6 +235,20 @@ def block() -> Network:
         SoftmaxCrossEntropy(name="cost"),
     )  # fmt: skip
     return Network(name="block", input_shape=(8, 16), layers=layers)
+
+
+def test_a_product_that_autocast_keeps_in_float32_is_timed_so() -> None:
+    layer = Operator(name="x", target="cdist", shape=(64, 64), products=(Product(64, 64, 64),))
+    ends = (FullyConnected(name="fc", units=5), SoftmaxCrossEntropy(name="cost"))
+    net = Network(name="distances", input_shape=(64, 64), layers=(layer, *ends))
+    seconds = []
+    for precision in ("fp32", "amp"):
+        timer = timer_of("cudnn-v8", load_machine("a100"), UNFITTED, precision)
+        listed = TaskList(plan=plan(net, batch_size=512, precision=precision), timer=timer,
+                          data="none")  # fmt: skip
+        listed.build(1)
+        seconds.append(listed.costs["x.a.forward"][0].seconds)
+    assert seconds[0] == seconds[1]
 
 
 def test_types_of_operators() -> None:
@@ -371,3 +386,32 @@ def test_mixed_precision_lies_between_all_half_and_float32(name: str) -> None:
         timer = timer_of("cudnn-v8", machine, load_correction(), precision)
         times[precision] = simulate_network(spec, timer, data="none").step_s
     assert times["fp16"] < times["amp"] < times["pytorch"] < times["fp32"]
+
+
+@pytest.mark.parametrize(
+    ("line", "said", "keys"),
+    [
+        ("a100 --precision amp", "mixed precision: products in bf16", ("amp", "bf16", True, True)),
+        ("v100 --precision amp", "mixed precision: products in fp16", ("amp", "fp16", True, False)),
+        ("p100 --library cudnn-v7 --precision amp", "no tensor cores", ("amp", "fp16", False, False)),
+        ("a100", "would run convolutions in TF32 here: --precision pytorch",
+         ("fp32", "", False, True)),
+        ("a100 --library roofline", "", ("fp32", "", False, False)),
+        ("a100 --precision pytorch", "convolutions in TF32, the rest", ("pytorch", "", True, True)),
+        ("v100", "", ("fp32", "", False, False)),
+    ],
+)  # fmt: skip
+def test_which_type_was_taken_is_said(
+    line: str, said: str, keys: tuple[object, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = []
+    for more in ([], ["--json"]):
+        with pytest.raises(SystemExit) as ended:
+            main(["simulate", "--net", "lenet-5", "--machine", *line.split(), *more])
+        assert not ended.value.code
+        told.append(capsys.readouterr().out)
+    assert said in told[0]
+    assert said or not re.search("PyTorch|mixed precision", told[0])
+    document = json.loads(told[1])
+    names = ("precision", "half_type", "tensor_cores", "tf32_by_default")
+    assert tuple(document[name] for name in names) == keys
