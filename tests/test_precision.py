@@ -393,7 +393,8 @@ def test_mixed_precision_lies_between_all_half_and_float32(name: str) -> None:
     [
         ("a100 --precision amp", "mixed precision: products in bf16", ("amp", "bf16", True, True)),
         ("v100 --precision amp", "mixed precision: products in fp16", ("amp", "fp16", True, False)),
-        ("p100 --library cudnn-v7 --precision amp", "no tensor cores", ("amp", "fp16", False, False)),
+        ("p100 --library cudnn-v7 --precision amp", "no tensor cores",
+         ("amp", "fp16", False, False)),
         ("a100", "would run convolutions in TF32 here: --precision pytorch",
          ("fp32", "", False, True)),
         ("a100 --library roofline", "", ("fp32", "", False, False)),
