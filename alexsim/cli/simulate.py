@@ -30,20 +30,23 @@ def simulate(options: SimulateOptions) -> None:
 
     Example: alexsim simulate --train-only fc8
 
+    Example: alexsim simulate --net resnet50 --machine a100x4 --batch 256
+
     Example: alexsim simulate --replicas 4 --network 10gbe --batch 512
 
-    Example: alexsim simulate --machine k20x8 --gpus 8 --partition replicas --batch 1024
-    --net alexnet-owt
+    Example: alexsim simulate --machine k20x8 --gpus 8 --batch 1024 --net alexnet-owt
     """
     from dataclasses import replace
     from functools import partial
 
-    from alexsim.cli.simulated import other_choices, refuse_idle, wanted
+    from alexsim.cli.simulated import wanted
     from alexsim.documents.simulation import simulation_document
-    from alexsim.recipe.file import load_recipe
+    from alexsim.plan.asked import other_choices
+    from alexsim.recipe.file import as_written, load_recipe
     from alexsim.recipe.stages import stage_times, training_of
     from alexsim.report.simulation import simulation_tables
     from alexsim.simulate.costs.precision import plan_precision
+    from alexsim.simulate.effect import refuse_idle
     from alexsim.simulate.simulation import ILSVRC_EPOCHS
     from alexsim.simulate.simulator import planned, simulate_network
     from alexsim.simulate.timer import timer_of
@@ -51,8 +54,9 @@ def simulate(options: SimulateOptions) -> None:
     recipe = load_recipe(options.recipe) if options.recipe else None
     epochs = options.epochs or (recipe.epochs if recipe else ILSVRC_EPOCHS)
     usual = recipe.optimizer if recipe else "sgd-2012"
-    words = {"optimizer": options.optimizer or usual}
-    spec = options.plan_spec(**words, precision=plan_precision(options.precision))
+    spec = options.plan_spec(
+        optimizer=options.optimizer or usual, precision=plan_precision(options.precision)
+    )
     there, chosen, correction, known, others = wanted(options)
 
     def step(which: PlanSpec, clock: Timer) -> Simulation:
@@ -95,11 +99,11 @@ def simulate(options: SimulateOptions) -> None:
             recipe, spec, lambda each: step(each, clock), images=images, epochs=epochs
         )
     trained = training_of(
-        result, images=images, epochs=epochs, recipe=options.recipe, stages=stages
+        result, images=images, epochs=epochs, recipe=as_written(options.recipe), stages=stages
     )
     if options.json:
         assumptions = tried if options.sensitivity else None
-        print_json(simulation_document(result, trained, assumptions))
+        print_json(simulation_document(result, spec, trained, assumptions))
         return
-    tables = simulation_tables(result, spec.network, trained, sensitivities=tried)
+    tables = simulation_tables(result, spec, trained, sensitivities=tried)
     shared.console().print(tables)

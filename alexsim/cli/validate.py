@@ -21,8 +21,8 @@ class ValidateOptions(OutputOptions):
 
     measurements: str = option(
         "FILE",
-        "CSV file of published figures, with or without values; `published` are those that ship"
-        " with alexsim.",
+        "CSV file of figures of layers or of whole networks, plain or gzipped, with or without"
+        " values; `published` are those that ship with alexsim.",
         "published",
     )
     rows: bool = flag(
@@ -44,28 +44,31 @@ class ValidateOptions(OutputOptions):
 def validate(context: typer.Context, options: ValidateOptions) -> None:
     """Predict published figures, and say how far off.
 
-    Every row with its error; then the errors by device and library, the roofline's beside, and by
-    kind of row. With -o, every row's prediction and its 90 % bounds go to a CSV file. Rows without
-    a value (a blind table) are predicted only.
+    Every row with its error; then the errors by network, by device and library, the roofline's
+    beside, and by kind of row. With -o, every row's prediction and its 90 % bounds go to a CSV
+    file. Rows without a value (a blind table) are predicted only.
 
     Example: alexsim check validate --leave-out
     """
     from operator import attrgetter
 
+    from alexsim.bench import judging
     from alexsim.documents.validation import validation_document
     from alexsim.report.validation import predictions_csv, validation_tables
-    from alexsim.simulate import judging, validation
+    from alexsim.simulate import validation
     from alexsim.simulate.costs.correction import correction_text, load_correction
 
     if options.json:
         fields.refuse(context, "is for the tables: -o FILE has every row", "rows")
     measurements = options.measurements
     cases, excluded = validation.all_rows(measurements)
+    correction = load_correction()
     if options.refit:
         correction = validation.fit_to(cases, fitted_to=f"{measurements}: one GPU, no GTX 580")
-    else:
-        correction = load_correction()
-    predictions = [validation.predict(case, correction) for case in cases]
+    with shared.counting("predicting rows", len(cases)) as done:
+        predictions = validation.predict_all(cases, correction, done=done)
+    with shared.counting("by the roofline", len(cases)) as done:
+        groups_of = judging.by_device_and_library(predictions, done=done)
     if options.output:
         write_text(options.output, predictions_csv(predictions, excluded))
     if not predictions:
@@ -77,13 +80,11 @@ def validate(context: typer.Context, options: ValidateOptions) -> None:
     if options.leave_out:
         for name in ("device", "library"):
             key = attrgetter(name)
-            groups = len({key(case) for case in cases})
-            with shared.counting(f"leaving out each {name}", groups) as done:
+            with shared.counting(f"leaving out each {name}", len({*map(key, cases)})) as done:
                 left = judging.leave_out(cases, key, done=done)
             summaries += judging.by_kind(f"leave-one-{name}-out", left)
     if options.save_correction:
         write_text(options.save_correction, correction_text(correction))
-    groups_of = judging.by_device_and_library(predictions)
     if options.json:
         print_json(validation_document(summaries, groups_of, excluded))
     else:

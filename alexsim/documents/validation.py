@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated
 
+from alexsim.bench.judging import Group, Summary
 from alexsim.documents.base import Document, From, Part
-from alexsim.simulate.judging import Group, Summary
+from alexsim.report.validation import by_network, left_out
 from alexsim.simulate.rows import Excluded
 
 
@@ -23,6 +24,17 @@ class GroupErrors(Part):
     bias: Annotated[float, From("summary.bias")]
     coverage: Annotated[float, From("summary.coverage")]
     roofline_mean_absolute_error: Annotated[float, From("roofline.mean_absolute_error")]
+
+
+class ErrorsOfNetwork(Part):
+    """Errors of a whole network's passes on a device in a framework, as the rows name it."""
+
+    network: str
+    device: str
+    framework: str
+    rows: Annotated[int, From("summary.rows")]
+    mean_absolute_error: Annotated[float, From("summary.mean_absolute_error")]
+    median_absolute_error: Annotated[float, From("summary.median_absolute_error")]
 
 
 class PredictedRow(Part):
@@ -43,6 +55,13 @@ class ExcludedRow(Part):
     why: str
 
 
+class Rule(Part):
+    """A rule that leaves rows out."""
+
+    rule: str
+    rows: int
+
+
 class ValidationDocument(Document):
     """``alexsim check validate --json``."""
 
@@ -52,7 +71,17 @@ class ValidationDocument(Document):
     groups: Annotated[
         tuple[GroupErrors, ...], From(lambda of: [g for g in of.groups if g.summary.rows])
     ]
+    networks: Annotated[tuple[ErrorsOfNetwork, ...], From(lambda of: by_network(of.predictions))]
     predictions: tuple[PredictedRow, ...]
+    excluded_by_rule: Annotated[
+        tuple[Rule, ...],
+        From(
+            lambda of: [
+                {"rule": rule, "rows": sum(whats.values())}
+                for rule, whats in left_out(of.excluded).items()
+            ]
+        ),
+    ]
     excluded: tuple[ExcludedRow, ...]
 
 

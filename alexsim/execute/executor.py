@@ -18,6 +18,7 @@ from alexsim.execute.random import normal
 from alexsim.execute.runner import DeviceRunner
 from alexsim.execute.stored import rows_before, stored_parameters
 from alexsim.execute.transport import InProcess, Transport
+from alexsim.network.not_run import refuse_not_run
 from alexsim.network.part import Part, letter
 from alexsim.network.update_rules import is_state
 from alexsim.plan.placement import activation, parameter
@@ -57,6 +58,7 @@ class Executor:
             raise ValueError(
                 f"the plan's backend must be aten or triton, got {plan.spec.backend!r}"
             )
+        refuse_not_run(plan.network)
         if plan.alike > 1:
             raise ValueError("the plan has one of the devices that it needs")
         if plan.replicas > 1 and transport is None:

@@ -95,9 +95,9 @@ def forward(part: Part, batch_size: int, widths: Widths = FLOAT, *, cast: bool =
         image_bytes=_input_bytes(part, widths)
         + widths.output * math.prod(part.output_shape)
         + _auxiliary(part, batch=False),
-        other_bytes=widths.weight * part.parameters + _auxiliary(part, batch=True),
+        other_bytes=widths.weight * part.parameters_read + _auxiliary(part, batch=True),
         image_cast=_input_casts(part, widths),
-        other_cast=widths.weight_cast * part.parameters if cast else 0,
+        other_cast=widths.weight_cast * part.parameters_read if cast else 0,
     )
 
 
@@ -139,11 +139,11 @@ def grad_weight(
         mac=macs(part),
         elementwise=part.arithmetic.grad_weight,
         image_bytes=widths.output * outputs + widths.of_input(0) * inputs,
-        other_bytes=widths.weight * part.parameters + _auxiliary(part, batch=True),
-        other_cast=widths.weight_cast * part.parameters,
+        other_bytes=widths.weight * part.parameters_read + _auxiliary(part, batch=True),
+        other_cast=widths.weight_cast * part.parameters_read,
     )
     if not fused:
-        added = part.parameters if later else 0
+        added = part.parameters_read if later else 0
         return replace(
             count,
             elementwise_flop=count.elementwise_flop + added,
@@ -173,9 +173,9 @@ def forward_of_both(
         mac=macs(first),
         elementwise=first.arithmetic.forward + second.arithmetic.forward,
         image_bytes=_input_bytes(first, before) + after.output * math.prod(second.output_shape),
-        other_bytes=before.weight * first.parameters,
+        other_bytes=before.weight * first.parameters_read,
         image_cast=_input_casts(first, before),
-        other_cast=before.weight_cast * first.parameters if cast else 0,
+        other_cast=before.weight_cast * first.parameters_read if cast else 0,
     )
     return replace(count, moved_bytes=count.moved_bytes + _bytes_kept(second, batch_size))
 
@@ -302,7 +302,7 @@ def _auxiliary(part: Part, *, batch: bool) -> int:
 
 def _backward_parameters(part: Part) -> int:
     """Parameters that the input's gradient is computed from."""
-    weight = part.parameters_by_name.get("weight")
+    weight = part.read_by_name.get("weight")
     return math.prod(weight.shape) if weight else 0
 
 

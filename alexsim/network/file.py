@@ -1,15 +1,31 @@
-"""Networks in a user's Python files: ``FILE.py:NAME``."""
+"""Networks in a user's Python files: ``FILE.py:NAME``, or ``FILE.py:NAME@3x224x224``.
+
+A name may be a ``Network``, a ``torch.nn.Module``, a function that returns either, or a module's
+class. Behind ``@`` stands the shape of a module's images; 3 x 224 x 224 by default, or what the
+module has as its attribute ``input_shape``.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
+import inspect
+import re
 import runpy
 import sys
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, cast
 
 from alexsim.errors import NetworkError
+from alexsim.network.layers import Shape
 from alexsim.network.network import Network
+
+_SHAPE = re.compile(r"[1-9][0-9]{0,5}(x[1-9][0-9]{0,5}){0,3}")
+_IMAGENET = (3, 224, 224)
+_READER = "alexsim.interchange.from_torch"
+"""What makes a network of a module."""
 
 
 def network_in(path: str, name: str) -> Network:
@@ -17,26 +33,112 @@ def network_in(path: str, name: str) -> Network:
 
     Raises:
         NetworkError: there is no such file, it fails in whatever way, or nothing in it that is a
-            ``Network`` has that name.
+            network or a module has that name.
     """
     if not Path(path).is_file():
         raise NetworkError(f"no network '{path}:{name}': there is no file {path}")
+    name, at, shape = name.partition("@")
+    if at and not _SHAPE.fullmatch(shape):
+        raise NetworkError(
+            f"{path}:{name}@ needs a shape of images, as in @3x224x224; got {shape!r}"
+        )
+    names = _run(path)
+    if not name:
+        raise NetworkError(
+            f"{path}: say which of its networks, as in {path}:NAME ({_listed(names)})"
+        )
+    given: Any = names.get(name)
+    if callable(given) and not _is_module(given):
+        given = _called(path, name, given)
+    if isinstance(given, Network):
+        if at:
+            raise NetworkError(f"{path}:{name} is a Network, which has its own shape: leave @ out")
+        return given
+    if not _is_module(given):
+        kind = f", but something of type {type(given).__name__}" if name in names else ""
+        raise NetworkError(
+            f"{path} has no Network and no torch.nn.Module called {name!r}{kind} ({_listed(names)})"
+        )
     try:
-        with contextlib.redirect_stdout(sys.stderr):
-            names = runpy.run_path(path)
+        # By name, where a file has made a module and so loaded torch: this room knows neither.
+        from_torch = importlib.import_module(_READER).from_torch
+        return cast(Network, from_torch(given, _shape_of(given, shape), name=name))
+    except NetworkError as error:
+        raise NetworkError(f"{path}:{name}: {error}") from error
+
+
+def _run(path: str) -> dict[str, Any]:
+    try:
+        with contextlib.redirect_stdout(sys.stderr), _beside(path):
+            return runpy.run_path(path)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
         raise NetworkError(f"{_place(path, error)}: {_in_one_line(error)}") from error
-    network = names.get(name)
-    if isinstance(network, Network):
-        return network
-    networks = [key for key, value in names.items() if isinstance(value, Network)]
-    has = f"it has {', '.join(networks)}" if networks else "it has none at all"
-    if not name:
-        raise NetworkError(f"{path}: say which of its networks, as in {path}:NAME ({has})")
-    kind = f", but something of type {type(network).__name__}" if name in names else ""
-    raise NetworkError(f"{path} has no Network called {name!r}{kind} ({has})")
+
+
+@contextlib.contextmanager
+def _beside(path: str) -> Any:
+    """The file may import what lies beside it, as when Python runs it."""
+    folder = str(Path(path).resolve().parent)
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):
+            sys.path.remove(folder)
+
+
+def _called(path: str, name: str, function: Any) -> Any:
+    """What a function, or a module's class, returns that needs no arguments."""
+    try:
+        needed = [
+            parameter.name
+            for parameter in inspect.signature(function).parameters.values()
+            if parameter.default is parameter.empty
+            and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        ]
+    except (TypeError, ValueError):
+        return function
+    if needed:
+        raise NetworkError(
+            f"{path}:{name} needs arguments ({', '.join(needed)}): name a function that needs none"
+        )
+    try:
+        with contextlib.redirect_stdout(sys.stderr), _beside(path):
+            return function()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise NetworkError(f"{_place(path, error)}: {name}(): {_in_one_line(error)}") from error
+
+
+def _is_module(value: Any) -> bool:
+    """Whether it is a ``torch.nn.Module``; no such thing is where torch is not loaded."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.nn.Module)
+
+
+def _shape_of(module: Any, given: str) -> Shape:
+    if given:
+        return tuple(int(extent) for extent in given.split("x"))
+    declared = getattr(module, "input_shape", _IMAGENET)
+    if not (isinstance(declared, tuple | list) and declared and all(
+        type(extent) is int and extent > 0 for extent in declared
+    )):  # fmt: skip
+        raise NetworkError(f"its input_shape must be positive whole numbers, got {declared!r}")
+    return tuple(declared)
+
+
+def _listed(names: Mapping[str, Any]) -> str:
+    kinds = [
+        key
+        for key, value in names.items()
+        if isinstance(value, Network)
+        or _is_module(value)
+        or (inspect.isfunction(value) and value.__module__ == "<run_path>")
+    ]
+    return f"it has {', '.join(kinds)}" if kinds else "it has none at all"
 
 
 def _place(path: str, error: BaseException) -> str:

@@ -41,6 +41,10 @@ class Network:
     title: str = ""
     module: Any = field(default=None, repr=False, compare=False)
     """The PyTorch module that it was made of, which has its first weights."""
+    keys: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    """Of its parameters, ``conv1.weight``, the keys in that module's ``state_dict``."""
+    frozen: frozenset[str] = frozenset()
+    """Layers that do not learn unless a plan says so."""
     copied: int = 0
     """Leading layers of which every column has a copy, for its share of the images (``hybrid``)."""
     parts: tuple[tuple[Part, ...], ...] = field(init=False, repr=False, compare=False)
@@ -70,6 +74,12 @@ class Network:
             for name in dict.fromkeys(self.inputs_of(index)):
                 if name in readers:
                     readers[name] = (*readers[name], layer.name)
+        for layer in reversed(self.layers):
+            if layer.views and layer.name in readers:
+                # What reads a view reads what it is a view of.
+                (read,) = self.inputs_of(names.index(layer.name))
+                others = (name for name in readers[read] if name != layer.name)
+                readers[read] = tuple(dict.fromkeys((*others, *readers[layer.name])))
         object.__setattr__(self, "readers", readers)
         object.__setattr__(self, "parts", tuple(_resolve(self)))
         by_name = {parts[0].layer.name: parts for parts in self.parts}
@@ -122,6 +132,10 @@ class Network:
             if reached.intersection(self.inputs_of(index)):
                 reached.add(layer.name)
         return frozenset(reached)
+
+    def using(self, owners: Collection[str]) -> frozenset[str]:
+        """Layers that compute with the parameters of these: they, and those that share theirs."""
+        return frozenset(la.name for la in self.layers if (la.shares or la.name) in owners)
 
     @property
     def parameters(self) -> int:
@@ -196,6 +210,7 @@ def _resolve(network: Network) -> Iterator[tuple[Part, ...]]:
     views = _views(network)
     heads = {head.name for head in network.heads}
     made_of: dict[Read, tuple[Read, ...]] = {}
+    owners: dict[tuple[str, int], Part] = {}
     for index, layer in enumerate(network.layers):
         inputs = network.inputs_of(index)
         for name in inputs:
@@ -217,11 +232,35 @@ def _resolve(network: Network) -> Iterator[tuple[Part, ...]]:
         if layer.name in views or layer.views:
             parts = tuple(replace(part, view=True) for part in parts)
             made_of.update({Read(layer.name, part.column): part.reads for part in parts})
+        if layer.shares:
+            _check_shared(parts, owners)
+        owners |= {(part.layer.name, part.column): part for part in parts}
         yield parts
         shapes[layer.name] = {part.column: part.output_shape for part in parts}
     for layer in network.layers:
         if not (network.readers[layer.name] or isinstance(layer, SoftmaxCrossEntropy)):
             raise NetworkError(f"network {network.name!r}: no layer reads {layer.name!r}")
+
+
+def _check_shared(parts: tuple[Part, ...], owners: Mapping[tuple[str, int], Part]) -> None:
+    """Refuse a layer that cannot have the parameters of another.
+
+    Raises:
+        NetworkError: that does not stand before it, is of another kind or shape, or has none.
+    """
+    for part in parts:
+        layer, owner = part.layer, owners.get((part.layer.shares, part.column))
+        if owner is None or not owner.parameters_by_name:
+            raise NetworkError(
+                f"layer {layer.name!r}: no layer {layer.shares!r} with parameters stands before it"
+            )
+        if type(owner.layer) is not type(layer) or owner.read_by_name != part.read_by_name:
+            raise NetworkError(
+                f"layer {layer.name!r} cannot share the parameters of {layer.shares!r}: they are of"
+                " another kind or shape"
+            )
+        if layer.sums_for_grad:
+            raise NetworkError(f"layer {layer.name!r}: batch norms cannot share their parameters")
 
 
 def _views(network: Network) -> frozenset[str]:
@@ -241,6 +280,7 @@ def _views(network: Network) -> frozenset[str]:
             concats.pop(name, None)
             places.take([Read(name, c) for c in range(network.columns)], lambda _: True)
     views: set[str] = set()
+    shown_again = {layer.name for layer in network.layers if layer.views}
 
     def outputs(name: str, column: int) -> tuple[Read, ...]:
         if name not in concats:
@@ -250,7 +290,7 @@ def _views(network: Network) -> frozenset[str]:
     for name in reversed(concats):
         # One rule for all columns, so that a layer is the same thing in each of them.
         if all(
-            places.take(outputs(name, column), lambda read: read.layer != INPUT)
+            places.take(outputs(name, column), lambda read: read.layer not in {INPUT, *shown_again})
             for column in range(network.columns)
         ):
             views.add(name)
@@ -285,6 +325,7 @@ def _parts_of(
         )
         input_shape = layer.input_shape(input_shapes)
         output_shape = layer.output_shape(input_shape, column)
+        parameters = {p.name: p for p in layer.parameters(input_shape, column)}
         yield Part(
             layer=layer,
             column=column,
@@ -297,7 +338,8 @@ def _parts_of(
             input_shapes=input_shapes,
             input_shape=input_shape,
             output_shape=output_shape,
-            parameters_by_name={p.name: p for p in layer.parameters(input_shape, column)},
+            parameters_by_name={} if layer.shares else parameters,
+            read_by_name=parameters,
             auxiliary=layer.auxiliary(input_shape, output_shape),
             copied=copied,
             gathers=gathers,

@@ -37,6 +37,9 @@ class Part:
     input_shape: Shape
     output_shape: Shape
     parameters_by_name: Mapping[str, Parameter]
+    """Those that it has; one that shares another layer's has none."""
+    read_by_name: Mapping[str, Parameter]
+    """Those that it computes with."""
     auxiliary: tuple[Auxiliary, ...]
     copied: bool = False
     """One of the copies of this layer that all columns have, each for its share of the images."""
@@ -50,9 +53,13 @@ class Part:
     reads: tuple[Read, ...] = field(init=False)
     """Every output that it reads, input by input."""
     trained: tuple[Parameter, ...] = field(init=False)
-    """Parameters with a gradient."""
+    """Parameters with a gradient that it has."""
+    learning: tuple[Parameter, ...] = field(init=False)
+    """And those that it computes with."""
     parameters: int = field(init=False)
-    """Values of all parameters with a gradient."""
+    """Values of all parameters with a gradient that it has."""
+    parameters_read: int = field(init=False)
+    """And of those that it computes with."""
     weight_count: int = field(init=False)
     """Those of them that are weights of multiply-adds."""
     multiply_adds: int = field(init=False)
@@ -65,6 +72,8 @@ class Part:
     def __post_init__(self) -> None:
         # Planning asks for these again and again.
         trained = tuple(p for p in self.parameters_by_name.values() if p.trained)
+        learning = tuple(p for p in self.read_by_name.values() if p.trained)
+        read = sum(math.prod(parameter.shape) for parameter in learning)
         sizes = [math.prod(parameter.shape) for parameter in trained]
         weights = (size for size, p in zip(sizes, trained, strict=True) if p.role == Role.WEIGHT)
         layer, shapes = self.layer, (self.input_shape, self.output_shape)
@@ -72,7 +81,9 @@ class Part:
             ("output", Read(self.layer.name, self.column)),
             ("reads", tuple(read for group in self.inputs for read in group)),
             ("trained", trained),
+            ("learning", learning),
             ("parameters", sum(sizes)),
+            ("parameters_read", read),
             ("weight_count", sum(weights)),
             ("multiply_adds", layer.multiply_adds(*shapes)),
             ("arithmetic", layer.arithmetic(*shapes)),
@@ -86,6 +97,11 @@ class Part:
         return frozenset(read.column for read in self.reads if read.layer != INPUT)
 
     @property
+    def owner(self) -> str:
+        """The layer that has its parameters."""
+        return self.layer.shares or self.layer.name
+
+    @property
     def joined(self) -> int:
         """Outputs that its first input is made of."""
         return 1 if self.gathers else len(self.inputs[0])
@@ -93,13 +109,13 @@ class Part:
     @property
     def weight_shape(self) -> Shape:
         """Shape of its ``weight``; empty if it has none."""
-        weight = self.parameters_by_name.get("weight")
+        weight = self.read_by_name.get("weight")
         return weight.shape if weight else ()
 
     @property
     def bias_shape(self) -> Shape:
         """Shape of its ``bias``; empty if it has none."""
-        bias = self.parameters_by_name.get("bias")
+        bias = self.read_by_name.get("bias")
         return bias.shape if bias else ()
 
 

@@ -138,11 +138,11 @@ def _copies(steps: StepList, part: Part, piece: Callable[..., Piece]) -> Iterato
         yield piece(f"x{index}.cast", Category.ACTIVATION, shape, item_bytes=item)
         if any(steps.has_grad(read.layer) for read in part.inputs[index]):
             yield piece(f"dx{index}.cast", Category.WORKSPACE, shape, item_bytes=item)
-    for name in steps.half_copies(part):
-        size = part.parameters_by_name[name].shape
-        yield piece(f"{name}.half", Category.WEIGHT, size, item_bytes=widths.weight)
-    if steps.half_copies(part) and part.layer.name in steps.trainable:
-        size = (part.parameters,)
+    halves = steps.half_copies(part)
+    for name, parameter in part.read_by_name.items() if steps.first_in_half(part) else ():
+        yield piece(f"{name}.half", Category.WEIGHT, parameter.shape, item_bytes=widths.weight)
+    if halves and part.owner in steps.trainable:
+        size = (part.parameters_read,)
         yield piece("grads.half", Category.WORKSPACE, size, item_bytes=widths.weight)
 
 

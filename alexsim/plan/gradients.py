@@ -15,7 +15,7 @@ from alexsim.network.views import Read
 from alexsim.plan.crossings import Crossings
 from alexsim.plan.exchanges import Exchange
 from alexsim.plan.fusion import Fusion, fusions
-from alexsim.plan.placement import parameter
+from alexsim.plan.placement import elements
 from alexsim.plan.plan import Operands, OpKind
 
 _OF_BOTH = (OpKind.FORWARD, OpKind.GRAD_INPUT, OpKind.GRAD_WEIGHT)
@@ -27,6 +27,10 @@ class Gradients(Crossings):
     """What learns, what is one op with what follows it, and the ops of the backward pass."""
 
     trainable: frozenset[str] = field(init=False)
+    shared_owners: frozenset[str] = field(init=False)
+    """Layers whose parameters others share."""
+    begun: set[str] = field(default_factory=set)
+    """Gradients of shared parameters that hold a part of their sum."""
     fusions: dict[str, Fusion] = field(init=False)
     """Layers that are one op with what follows them."""
     ends: dict[str, Fusion] = field(init=False)
@@ -47,7 +51,9 @@ class Gradients(Crossings):
         self.trainable = self.spec.trained
         self.fusions = fusions(self.spec) if self.spec.fusion == "kernels" else {}
         self.ends = {fusion.second: fusion for fusion in self.fusions.values()}
-        self.learning = self.network.reaches(self.trainable)
+        using = self.network.using(self.trainable)
+        self.shared_owners = frozenset(la.shares for la in self.network.layers if la.shares)
+        self.learning = self.network.reaches(using)
         self.joining = tuple(
             part
             for parts in self.layers
@@ -66,13 +72,12 @@ class Gradients(Crossings):
     def fuses(self, part: Part) -> bool:
         """Whether a weight gradient goes straight into the momentum, as 2012's fc layers' did.
 
-        Gradients of replicas are summed first: then each has a buffer. So it has where a rule needs
-        the gradient itself, and where it is computed in half precision.
+        Gradients of replicas, and those that layers share, are summed first: then each has a
+        buffer. So it has where a rule needs the gradient itself, and in half precision.
         """
-        if self.spec.copies > 1 or self.spec.precision == "amp":
+        if self.spec.copies > 1 or self.spec.precision == "amp" or part.owner in self.shared_owners:
             return False
-        fusing = RULES[self.spec.optimizer].fused_flop > 0
-        return fusing and isinstance(part.layer, FullyConnected)
+        return RULES[self.spec.optimizer].fused_flop > 0 and isinstance(part.layer, FullyConnected)
 
     def end_of(self, part: Part, *, backward: bool = False) -> Part | None:
         """The part that the kernel of a part does too, in the forward or in the backward pass."""
@@ -82,7 +87,7 @@ class Gradients(Crossings):
         return self.network.part_of(fusion.second, part.column)
 
     def _trains(self, part: Part) -> bool:
-        return bool(part.trained) and part.layer.name in self.trainable
+        return bool(part.learning) and part.owner in self.trainable
 
     def has_grad(self, layer: str) -> bool:
         """Whether a layer's output has a gradient: it needs one, or lies beside one that does."""
@@ -174,17 +179,20 @@ class Gradients(Crossings):
             for kept in () if end else part.auxiliary:
                 reads[kept.name] = (self._buffer(part, kept.name),)
             writes = {
-                f"d{p.name}": (self._buffer(part, f"{p.name}.grad"),)
-                for p in part.trained
+                f"d{p.name}": (self._parameter(part, f"{p.name}.grad"),)
+                for p in part.learning
                 if not (fused and p.role == Role.WEIGHT)
             }
+            if part.owner in self.shared_owners:
+                later = part.owner in self.begun
+                self.begun.add(part.owner)
             if later:
                 reads |= writes
             if self.types.half(part):
                 writes["half"] = (self._buffer(part, "grads.half"),)
             if fused:
-                reads["weight"] = (self._buffer(part, "weight"),)
-                writes["momentum"] = (self._buffer(part, "weight.momentum"),)
+                reads["weight"] = (self._parameter(part, "weight"),)
+                writes["momentum"] = (self._parameter(part, "weight.momentum"),)
                 reads["momentum"] = writes["momentum"]
             if end:
                 count = counts.grad_weight_of_both(
@@ -207,7 +215,9 @@ class Gradients(Crossings):
 
     def _all_reduce(self, parts: tuple[Part, ...]) -> None:
         for part in parts:
-            if self._trains(part) and (self.spec.copies > 1 or (part.copied and self.turns > 1)):
+            summed = self.spec.copies > 1 or (part.copied and self.turns > 1)
+            # What layers share is whole when the first of them has added to it.
+            if summed and self._trains(part) and not part.layer.shares:
                 grads = {
                     f"d{p.name}": (self._buffer(part, f"{p.name}.grad"),) for p in part.trained
                 }
@@ -252,10 +262,12 @@ class Gradients(Crossings):
                 del reads[f"x{index}"]
         for kept in () if end else part.auxiliary:
             reads[kept.name] = (self._buffer(part, kept.name),)
-        if "weight" in part.parameters_by_name:
-            reads |= self.half_copies(part) or {"weight": (self._buffer(part, "weight"),)}
+        if "weight" in part.read_by_name:
+            reads |= self.half_copies(part) or {"weight": (self._parameter(part, "weight"),)}
         if part.layer.sums_for_grad and self._trains(part):
-            reads |= {f"d{p.name}": (self._buffer(part, f"{p.name}.grad"),) for p in part.trained}
+            reads |= {
+                f"d{p.name}": (self._parameter(part, f"{p.name}.grad"),) for p in part.learning
+            }
         before = {name for name in grads if name in self.contributed}
         for name in grads if before else ():
             if name not in before:
@@ -275,16 +287,11 @@ class Gradients(Crossings):
             OpKind.GRAD_INPUT,
             part,
             reads=reads | (writes if accumulate else {}),
-            writes=writes | self._grad_copy(part, index or 0),
+            writes=writes | self.grad_copy(part, index or 0),
             count=count,
             accumulate=accumulate,
             suffix="" if index is None else str(index),
         )
-
-    def _grad_copy(self, part: Part, index: int) -> dict[str, tuple[str, ...]]:
-        """The gradient of an input's copy, in the copy's type."""
-        copied = index in self.copies(part)
-        return {"cast": (self._buffer(part, f"dx{index}.cast"),)} if copied else {}
 
     def _clear(self, part: Part, grad: str) -> None:
         """Set a gradient to zero that lies beside one which has been begun."""
@@ -318,9 +325,12 @@ class Gradients(Crossings):
             name = self.inputs(part, "activation_grad")[index][0]
             if len(group) > 1 or name in self.contributed or group[0] in self.joined:
                 continue
-            if group[0].layer == INPUT or self._is_remote(group[0], self.device_of[part.column]):
-                continue
             if not self.alike(group[0].layer, part.layer.name):
+                continue
+            read = self.network.part_of(*group[0]) if group[0].layer != INPUT else part
+            if elements(read.output_shape) != elements(part.output_shape):
+                continue  # a slice of it
+            if group[0].layer == INPUT or self._is_remote(group[0], self.device_of[part.column]):
                 continue
             # Where the input's layer ends a fused op, the op's first layer reads the gradient.
             fusion = self.ends.get(group[0].layer)
@@ -334,15 +344,3 @@ class Gradients(Crossings):
             if all(first_write < other and write < producer for other, write in passed.values()):
                 passed[index] = (producer, first_write)
         return set(passed)
-
-    def _buffer(self, part: Part, name: str) -> str:
-        return parameter(self.device_of[part.column], part, name)
-
-    def _labels(self, part: Part) -> tuple[str, ...]:
-        return (f"gpu{self.device_of[part.column]}/labels",)
-
-    @staticmethod
-    def _named(role: str, inputs: tuple[tuple[str, ...], ...]) -> dict[str, tuple[str, ...]]:
-        if len(inputs) == 1:
-            return {role: inputs[0]}
-        return {f"{role}{index}": names for index, names in enumerate(inputs)}

@@ -55,6 +55,8 @@ class Placement:
     _inputs: dict[tuple[str, int, int, str], tuple[tuple[str, ...], ...]] = field(
         default_factory=dict
     )
+    _copiers: dict[tuple[str, int], Part] = field(default_factory=dict)
+    """By layer and column, the first part that reads its parameters in half precision."""
 
     def __post_init__(self) -> None:
         self.network, self.device_of = self.spec.written, self.spec.device_of
@@ -163,6 +165,24 @@ class Placement:
             )
         return self._inputs[key]
 
+    def _parameter(self, part: Part, name: str) -> str:
+        """A parameter's buffer, or what belongs to it: its own, or of the layer that has it."""
+        if part.layer.shares:
+            part = self.network.part_of(part.layer.shares, part.column)
+        return self._buffer(part, name)
+
+    def _buffer(self, part: Part, name: str) -> str:
+        return parameter(self.device_of[part.column], part, name)
+
+    def _labels(self, part: Part) -> tuple[str, ...]:
+        return (f"gpu{self.device_of[part.column]}/labels",)
+
+    @staticmethod
+    def _named(role: str, inputs: tuple[tuple[str, ...], ...]) -> dict[str, tuple[str, ...]]:
+        if len(inputs) == 1:
+            return {role: inputs[0]}
+        return {f"{role}{index}": names for index, names in enumerate(inputs)}
+
     def copies(self, part: Part) -> dict[int, str]:
         """Inputs that a part reads as copies of another type, and the buffers of these copies."""
         widths = self.types.widths(part)
@@ -181,12 +201,24 @@ class Placement:
             for index, names in enumerate(self.inputs(part))
         )
 
+    def grad_copy(self, part: Part, index: int) -> dict[str, tuple[str, ...]]:
+        """The buffer of the gradient of an input's copy, in the copy's type; none of no copy."""
+        copied = index in self.copies(part)
+        return {"cast": (self._buffer(part, f"dx{index}.cast"),)} if copied else {}
+
     def half_copies(self, part: Part) -> dict[str, tuple[str, ...]]:
-        """By parameter, the buffer of its copy in half precision; none where nothing reads such."""
+        """By parameter, the buffer of its copy in half precision; none where nothing reads such.
+
+        Layers that share parameters share the copies of the first that needs them.
+        """
         if not self.types.half(part):
             return {}
-        device = self.device_of[part.column]
-        return {p: (parameter(device, part, f"{p}.half"),) for p in part.parameters_by_name}
+        first = self._copiers.setdefault((part.owner, part.column), part)
+        return {name: (self._buffer(first, f"{name}.half"),) for name in part.read_by_name}
+
+    def first_in_half(self, part: Part) -> bool:
+        """Whether a part is the first to read its parameters in half precision, and copies them."""
+        return self._copiers.get((part.owner, part.column)) is part
 
     def alike(self, first: str, second: str) -> bool:
         """Whether the outputs of two layers have one type."""

@@ -73,7 +73,7 @@ class StepList(Gradients):
     def _updates(self, layers: tuple[tuple[Part, ...], ...]) -> None:
         for parts in layers:
             for part in parts:
-                if self._trains(part):
+                if part.trained and self._trains(part):
                     self._update(part)
 
     def _upload(self, device: int) -> None:
@@ -108,14 +108,15 @@ class StepList(Gradients):
                     OpKind.DRAW, part, writes={kept.name: buffer}, count=Count(moved_bytes=size)
                 )
             (reads if kept.category == "mask" else writes)[kept.name] = buffer
-        for name, parameter in part.parameters_by_name.items():
-            reads[name] = (self._buffer(part, name),)
+        for name, parameter in part.read_by_name.items():
+            reads[name] = (self._parameter(part, name),)
             if not parameter.trained:
                 writes[name] = reads[name]
-        # Copies of parameters are those of the first turn, as long as nothing is updated.
-        cast = not self.turn or self.spec.variable_batch
-        for name, halves in self.half_copies(part).items():
-            (writes if cast else reads)[f"{name}.half"] = halves
+        halves = self.half_copies(part)
+        # Copies of the first turn serve the others, unless there is an update between them.
+        again = self.turn and not self.spec.variable_batch
+        cast = self.first_in_half(part) and not again
+        (writes if cast else reads).update({f"{name}.half": at for name, at in halves.items()})
         for index, copy in self.copies(part).items():
             writes[f"x{index}.cast"] = (copy,)
         if end:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from alexsim.network import counts
-from alexsim.network.layers import Concat, MaxPool
+from alexsim.network.layers import Concat, Flatten, MaxPool
 from alexsim.network.network import Network
 from alexsim.network.part import Part
 from alexsim.network.update_rules import RULES
 from alexsim.plan.plan import Category, DevicePlan, Op, OpKind, Plan
-from alexsim.plan.planner import plan
+from alexsim.plan.planner import plan, representative
+from alexsim.plan.spec import PlanSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +104,40 @@ def _elementwise(
     return (total - carried * fused) // batch_size
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepFlops:
+    """FLOP of a step's multiply-adds, forward and backward, and how the GPUs share them."""
+
+    batch_size: int
+    gpus: int
+    """Those of all replicas."""
+    images_per_gpu: int
+    flop: int
+    """Of all images, on all GPUs."""
+    flop_of_gpu: int
+    """Of the GPU that has the most."""
+    summed_bytes: int
+    """Gradients of each GPU that are summed over the replicas; of the GPU that has the most."""
+
+
+def step_flops(table: FlopTable, spec: PlanSpec) -> StepFlops:
+    """A step of the table's network, shared as ``spec`` says."""
+    # The first of devices that do alike has the most of them.
+    devices = representative(spec).devices
+    summed = (
+        sum(op.count.moved_bytes for op in device.ops if op.kind == OpKind.ALL_REDUCE)
+        for device in devices
+    )
+    return StepFlops(
+        batch_size=spec.batch_size,
+        gpus=spec.all_gpus,
+        images_per_gpu=spec.op_images,
+        flop=spec.batch_size * table.training_flop,
+        flop_of_gpu=max(sum(op.count.flop for op in device.ops) for device in devices),
+        summed_bytes=max(summed),
+    )
+
+
 def without_formula(network: Network) -> tuple[tuple[str, OpKind], ...]:
     """Layers and passes that a plan runs and for which ``counts`` gives no FLOP at all."""
     kinds = (OpKind.FORWARD, OpKind.GRAD_INPUT, OpKind.GRAD_WEIGHT, OpKind.UPDATE)
@@ -111,8 +146,11 @@ def without_formula(network: Network) -> tuple[tuple[str, OpKind], ...]:
         (la.name, kind)
         for la in network.layers
         for kind, is_free in (
-            (OpKind.FORWARD, isinstance(la, Concat) or (isinstance(la, MaxPool) and la.size == 1)),
-            (OpKind.GRAD_INPUT, isinstance(la, Concat) or la.passes_grad),
+            (
+                OpKind.FORWARD,
+                isinstance(la, Concat | Flatten) or (isinstance(la, MaxPool) and la.size == 1),
+            ),
+            (OpKind.GRAD_INPUT, isinstance(la, Concat | Flatten) or la.passes_grad),
         )
         if is_free
     }

@@ -4,19 +4,59 @@ from __future__ import annotations
 
 import csv
 import io
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from rich.console import Group as Lines
 from rich.console import RenderableType
 from rich.text import Text
 
+from alexsim.bench.judging import Group, Summary, is_layer, summarise
 from alexsim.report.tables import plain_table
-from alexsim.simulate.judging import Group, Summary
 from alexsim.simulate.rows import Excluded
 from alexsim.simulate.validation import Prediction
 
+_MOST = 5
+"""So many devices, libraries or networks of a rule are named."""
 _UNITS = {"ms per batch": "ms", "ms per image": "ms/i", "images/s": "im/s", "hours": "h"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkErrors:
+    """One network on one device in one framework, as the rows name it: errors of its passes."""
+
+    network: str
+    device: str
+    framework: str
+    summary: Summary
+
+
+def by_network(predictions: Sequence[Prediction]) -> tuple[NetworkErrors, ...]:
+    """Errors of whole networks, of all passes: each network on each device in each framework."""
+    members: dict[tuple[str, str, str], list[Prediction]] = defaultdict(list)
+    for prediction in predictions:
+        case = prediction.case
+        if case.row.value is not None and not is_layer(case):
+            members[case.network.name, case.device, case.row.library].append(prediction)
+    return tuple(
+        NetworkErrors(
+            network=network,
+            device=device,
+            framework=framework,
+            summary=summarise(f"{network}, {device}, {framework}", group),
+        )
+        for (network, device, framework), group in sorted(members.items())
+    )
+
+
+def left_out(excluded: Iterable[Excluded]) -> dict[str, dict[str, int]]:
+    """Rows that are not predicted: how many by rule, and by what the rule names; most first."""
+    counted = Counter((row.rule, row.why) for row in excluded)
+    rules: dict[str, dict[str, int]] = defaultdict(dict)
+    for (rule, why), count in counted.most_common():
+        rules[rule][why.removeprefix(f"{rule}: ")] = count
+    return dict(sorted(rules.items(), key=lambda item: -sum(item[1].values())))
 
 
 def validation_tables(
@@ -26,21 +66,25 @@ def validation_tables(
     *,
     every_row: bool,
 ) -> RenderableType:
-    """Every row, then the errors by device and library and by kind; why rows were left out."""
+    """Every row; errors by network, by device and library and by kind; why rows are left out."""
     parts: list[RenderableType] = []
     if every_row:
         parts += [Text(_rows_of(group)) for group in groups]
     if any(group.summary.rows for group in groups):
-        parts += [_groups(groups), _summaries(summaries)]
+        predictions = [p for group in groups for p in group.predictions]
+        parts += [_networks(by_network(predictions)), _groups(groups), _summaries(summaries)]
     predicted = sum(len(group.predictions) for group in groups)
     parts.append(Text(f"\n{predicted} of {predicted + len(excluded)} rows predicted"))
     if excluded:
-        why: dict[str, int] = defaultdict(int)
-        for row in excluded:
-            why[row.why] += 1
         left = plain_table("Not predicted, by a rule on the row's conditions", "why", "rows")
-        for text, count in sorted(why.items(), key=lambda item: -item[1]):
-            left.add_row(text if len(text) < 66 else f"{text[:63]}...", str(count))
+        for rule, whats in left_out(excluded).items():
+            left.add_row(rule, str(sum(whats.values())))
+            named = [(what, count) for what, count in whats.items() if what != rule]
+            for what, count in named[:_MOST]:
+                left.add_row(f"  {what if len(what) < 64 else f'{what[:61]}...'}", str(count))
+            if others := named[_MOST:]:
+                count = sum(count for _, count in others)
+                left.add_row(f"  others, {len(others)} in all (-o FILE names them)", str(count))
         parts.append(left)
     return Lines(*parts)
 
@@ -62,6 +106,25 @@ def _rows_of(group: Group) -> str:
             f" {f'{prediction.value:.4g}':>9s} {_UNITS[row.unit]:4s} {error:>7s}"
         )
     return "\n".join(lines)
+
+
+def _networks(networks: Sequence[NetworkErrors]) -> RenderableType:
+    out = plain_table(
+        "Errors of times, %, of whole networks in all passes", "network", "device", "framework",
+        "n", "median", "mean",
+    )  # fmt: skip
+    out.columns[1].justify = out.columns[2].justify = "left"
+    for errors in networks:
+        summary = errors.summary
+        figures = (summary.median_absolute_error, summary.mean_absolute_error)
+        out.add_row(
+            errors.network,
+            errors.device,
+            f"{errors.framework:.20}",
+            str(summary.rows),
+            *(f"{100 * figure:.1f}" for figure in figures),
+        )
+    return out
 
 
 def _groups(groups: Sequence[Group]) -> RenderableType:
@@ -106,10 +169,14 @@ def _summaries(summaries: Sequence[Summary]) -> RenderableType:
 
 
 def predictions_csv(predictions: Iterable[Prediction], excluded: Iterable[Excluded]) -> str:
-    """One line per row: the prediction in the row's unit and its bounds, or why there is none."""
+    """One line per row: the prediction in the row's unit and its bounds, or why there is none.
+
+    Its network and device are named as here or, where there is no prediction, as in the table.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["id", "predicted", "low", "high", "reason", "unit", "measured", "error"])
+    columns = ["id", "predicted", "low", "high", "reason", "unit", "measured", "error"]
+    writer.writerow([*columns, "network", "device", "framework"])
     for prediction in predictions:
         row = prediction.case.row
         writer.writerow(
@@ -120,9 +187,14 @@ def predictions_csv(predictions: Iterable[Prediction], excluded: Iterable[Exclud
                 row.unit,
                 "" if row.value is None else f"{row.value:g}",
                 "" if row.value is None else f"{prediction.error:.4f}",
+                prediction.case.network.name,
+                prediction.case.device,
+                row.library,
             ]
         )
     for left in excluded:
-        measured = "" if left.row.value is None else f"{left.row.value:g}"
-        writer.writerow([left.row.id, "", "", "", left.why, left.row.unit, measured, ""])
+        row, value = left.row, left.row.value
+        figures = [row.unit, "" if value is None else f"{value:g}", ""]
+        names = [row.network, row.gpu, row.library]
+        writer.writerow([row.id, "", "", "", left.why, *figures, *names])
     return text.getvalue()

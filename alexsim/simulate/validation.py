@@ -8,25 +8,31 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from types import MappingProxyType
 
 from alexsim.errors import AlexsimError
 from alexsim.machine.device import load_device
 from alexsim.machine.machine import Machine, load_link, load_machine
 from alexsim.network import counts
+from alexsim.network.counts import FLOAT_BYTES
+from alexsim.network.layers import LocalResponseNorm
+from alexsim.network.network import Network
 from alexsim.plan.choices import Partition
 from alexsim.plan.plan import OpKind
 from alexsim.plan.spec import PlanSpec
 from alexsim.simulate.costs.correction import UNFITTED, Correction
 from alexsim.simulate.costs.cost import Cost, Work
 from alexsim.simulate.costs.libraries import load_library
-from alexsim.simulate.rows import Case, Excluded, Row, case_of, read_rows
+from alexsim.simulate.row_files import Row, read_rows
+from alexsim.simulate.rows import Case, Excluded, case_of
 from alexsim.simulate.simulation import ILSVRC_EPOCHS, ILSVRC_IMAGES, NINE_IN_TEN
 from alexsim.simulate.simulator import simulate_network
-from alexsim.simulate.timer import DataPath, Timer
+from alexsim.simulate.timer import Timer
 
+_UPLOAD = "upload of images inside"
 _NOISE = {"A": 0.07, "B": 0.10, "C": 0.25, "": 0.25}
 """Relative scatter expected of figures by trust: the same code on the same card varies so much."""
 
@@ -55,13 +61,15 @@ class Prediction:
         return measured is not None and self.low <= measured <= self.high
 
 
-def cases(rows: Iterable[Row]) -> tuple[tuple[Case, ...], tuple[Excluded, ...]]:
-    """Rows that can be predicted, and those that cannot."""
+def cases(
+    rows: Iterable[Row], networks: Mapping[str, Network] = MappingProxyType({})
+) -> tuple[tuple[Case, ...], tuple[Excluded, ...]]:
+    """Rows that can be predicted, and those that cannot; ``networks`` as in ``case_of``."""
     judged: list[Case | Excluded] = []
     for row in rows:
-        case = case_of(row)
+        case = case_of(row, networks)
         if isinstance(case, Case) and not _works(case):
-            case = Excluded(row=row, why=f"nothing to do in the pass {row.passes}")
+            case = Excluded(row=row, why=f"nothing to do in the pass: {row.passes}")
         judged.append(case)
     return (
         tuple(case for case in judged if isinstance(case, Case)),
@@ -81,6 +89,7 @@ def _works(case: Case) -> list[Work]:
     forward = passes in ("fwd", "fwd+bwd", "train-step", "total")
     inputs = passes in ("bwd", "bwd-data", "fwd+bwd", "train-step", "total")
     weights = passes in ("bwd", "bwd-weight", "fwd+bwd", "train-step", "total")
+    deployed = passes == "bwd-weight" and "deploy network" in case.row.notes
     works = []
     for index, parts in enumerate(case.network.parts):
         for part in parts:
@@ -89,7 +98,9 @@ def _works(case: Case) -> list[Work]:
             wanted = []
             if forward:
                 wanted.append((OpKind.FORWARD, counts.forward(part, batch)))
-            if inputs and (index > 0 or case.image_gradient):
+            # Caffe's response norms do both passes even where nothing below asks for a gradient.
+            norm = deployed and isinstance(part.layer, LocalResponseNorm)
+            if norm or (inputs and (index > 0 or case.image_gradient)):
                 wanted.append((OpKind.GRAD_INPUT, counts.grad_input(part, batch)))
             if weights and part.weight_shape:
                 count = counts.grad_weight(part, batch, fused=False)
@@ -184,25 +195,44 @@ def fit_to(chosen: Sequence[Case], *, fitted_to: str) -> Correction:
 
 def predict(case: Case, correction: Correction, *, library: str = "") -> Prediction:
     """Predict a row, by its library's cost model or by that of ``library``."""
-    if case.row.n_gpus == 1:
-        seconds, spread = _on_one_gpu(case, correction, library)
-    else:
-        seconds, spread = _on_several_gpus(case, correction, library)
-    bounds = (
-        _in_unit(case.row, case.batch_size, seconds * math.exp(-NINE_IN_TEN * spread)),
-        _in_unit(case.row, case.batch_size, seconds * math.exp(NINE_IN_TEN * spread)),
-    )
-    return Prediction(
-        case=case,
-        value=_in_unit(case.row, case.batch_size, seconds),
-        low=min(bounds),
-        high=max(bounds),
-    )
+    return predict_all([case], correction, library=library)[0]
+
+
+def predict_all(
+    chosen: Iterable[Case],
+    correction: Correction,
+    *,
+    library: str = "",
+    done: Callable[[int], None] = lambda _: None,
+) -> list[Prediction]:
+    """Predict rows, in their order; rows of equal conditions are timed once."""
+    times: dict[Case, tuple[float, float]] = {}
+    predictions = []
+    for index, case in enumerate(chosen, start=1):
+        # What is timed depends neither on the figure nor on how it was printed.
+        row = replace(case.row, id="", value=None, unit="", source="", trust="")
+        ran = replace(case, row=row)
+        if ran not in times:
+            timed = _on_one_gpu if row.n_gpus == 1 else _on_several_gpus
+            times[ran] = timed(ran, correction, library)
+        seconds, spread = times[ran]
+        value, *bounds = (
+            _in_unit(case.row, case.batch_size, seconds * math.exp(side * NINE_IN_TEN * spread))
+            for side in (0, -1, 1)
+        )
+        predictions.append(Prediction(case=case, value=value, low=min(bounds), high=max(bounds)))
+        done(index)
+    return predictions
 
 
 def _on_one_gpu(case: Case, correction: Correction, library: str) -> tuple[float, float]:
     shares: dict[str, float] = defaultdict(float)
     total = 0.0
+    if _UPLOAD in case.row.notes:
+        # Images come from the host's memory before the pass begins.
+        pixels = case.batch_size * math.prod(case.network.input_shape)
+        size = 2 if case.precision == "fp16" else FLOAT_BYTES
+        total += machine_of(case).link.seconds(size * pixels)
     for candidates in pieces(case, library):
         seconds, traits = min((correction.time(cost), cost.traits) for cost in candidates)
         total += seconds
@@ -234,10 +264,17 @@ def _on_several_gpus(case: Case, correction: Correction, library: str) -> tuple[
         partition=partition,
         batch_size=case.batch_size,
     )
-    data: DataPath = "none" if "synthetic" in row.notes else "jpeg"
-    simulated = simulate_network(configuration, timer, data=data)
-    low = simulated.step_interval.low
-    return simulated.step_s, math.log(simulated.step_s / low) / NINE_IN_TEN
+    # Where a pipeline's host is not stated, it is taken to keep up.
+    ready = any(words in row.notes for words in ("synthetic", _UPLOAD, "input pipeline included"))
+    simulated = simulate_network(configuration, timer, data="none" if ready else "jpeg")
+    step_s, low = simulated.step_s, simulated.step_interval.low
+    spread = math.log(step_s / low) / NINE_IN_TEN
+    if case.passes == "fwd+bwd":
+        # A plan's step ends with the update, which these rows lack.
+        works = _works(replace(case, passes="train-step"))
+        updates = [cost for w in works if w.kind == OpKind.UPDATE for cost in timer.costs(w)]
+        step_s -= sum(cost.seconds for cost in updates)
+    return step_s, spread
 
 
 def machine_of(case: Case) -> Machine:
@@ -262,10 +299,12 @@ def machine_of(case: Case) -> Machine:
     return machine
 
 
-def all_rows(path: str) -> tuple[tuple[Case, ...], tuple[Excluded, ...]]:
-    """Cases and exclusions of a file.
+def all_rows(
+    path: str, networks: Mapping[str, Network] = MappingProxyType({})
+) -> tuple[tuple[Case, ...], tuple[Excluded, ...]]:
+    """Cases and exclusions of a file; ``networks`` as in ``case_of``.
 
     Raises:
         ProfileError: the file cannot be read.
     """
-    return cases(read_rows(path))
+    return cases(read_rows(path), networks)

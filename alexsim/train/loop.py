@@ -24,6 +24,7 @@ from alexsim.train.config import common, config_of, same_data
 from alexsim.train.engine import Engine, refuse_what_does_not_fit
 from alexsim.train.feed import Feed, shared_statistics
 from alexsim.train.initial import initialised
+from alexsim.train.module_state import begun_from_module
 from alexsim.train.progress import Progress
 from alexsim.train.run import Run
 from alexsim.train.settings import (
@@ -173,6 +174,11 @@ def _restore(
         engine.load(state or {})
     else:
         engine.executor.initialise()
+    network = load_network(engine.settings.network)
+    if network.module is not None and not (resumed or begun_elsewhere):
+        state = engine.executor.state()
+        engine.load(begun_from_module(state, network) if world.first else {})
+        directory.save_checkpoint(0, engine.executor.state())
     if begun_elsewhere:
         drawn = engine.executor.state()
         engine.load(initialised(drawn, initial, engine.settings) if initial else {})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from alexsim.execute.aten.batch_norm import (
@@ -10,7 +12,14 @@ from alexsim.execute.aten.batch_norm import (
     layer_norm_grad_input,
     layer_norm_sums,
 )
-from alexsim.execute.aten.bound import NORMS, Bound, batch_norm_tensors, discard, slices
+from alexsim.execute.aten.bound import (
+    NORMS,
+    Bound,
+    batch_norm_tensors,
+    discard,
+    per_pixel,
+    slices,
+)
 from alexsim.execute.aten.chunks import rows
 from alexsim.execute.aten.convolution import convolution_grad_input, convolution_grad_weight
 from alexsim.execute.aten.elementwise import BACKWARD, factor_grad_input, in_chunks
@@ -31,6 +40,7 @@ from alexsim.network.layers import (
     Concat,
     Convolution,
     Dropout,
+    Flatten,
     FullyConnected,
     LayerNorm,
     LocalResponseNorm,
@@ -39,6 +49,7 @@ from alexsim.network.layers import (
     SoftmaxCrossEntropy,
     SpatialResponseNorm,
 )
+from alexsim.plan.backends.aten import adds_apart
 
 Tensor = torch.Tensor
 
@@ -69,6 +80,9 @@ def grad_input(bound: Bound) -> Launch:
             if add:
                 return lambda _: discard(flat.add_(torch.mm(dy, weight)))
             return lambda _: discard(torch.mm(dy, weight, out=flat))
+        case Flatten():
+            flat = rows(dx)
+            return lambda _: discard((flat.add_ if add else flat.copy_)(dy))
         case MaxPool():
             x, y = bound["x"], bound["y"]
             return lambda _: max_pool_grad_input(layer, x, y, dy, dx, size, add=add)
@@ -125,7 +139,7 @@ def _grad_of_input(bound: Bound) -> Launch:
             dy_slice = slices(bound, dy)[index]
             return lambda _: discard((dx.add_ if add else dx.copy_)(dy_slice))
         case Multiply():
-            other = bound[f"x{1 - index}"]
+            other = per_pixel(bound[f"x{1 - index}"], dy)
             return lambda _: factor_grad_input(dy, other, dx, size, add=add)
     raise AssertionError(bound.part.layer)
 
@@ -148,32 +162,47 @@ def _grad_softmax(
     return run
 
 
+def _added(bound: Bound) -> Launch:
+    """The gradients of shared parameters, added to those of other layers that have them too."""
+    names = [name for name in ("dweight", "dbias") if name in bound.op.operands]
+
+    def run(context: StepContext) -> None:
+        apart = {name: torch.empty_like(bound[name]) for name in names}
+        alone = replace(bound.op, accumulate=False)
+        grad_weight(replace(bound, op=alone, instead=apart))(context)
+        for name, summand in apart.items():
+            bound[name].add_(summand)
+
+    return run
+
+
 def grad_weight(bound: Bound) -> Launch:
     op, layer, size = bound.op, bound.part.layer, bound.op.chunk_images
     assert not op.epilogue, f"{op.id}: ATen's gradients are of one layer"
     dy, x = bound["dy"], bound["x"]
+    if op.accumulate and adds_apart(bound.part):
+        return _added(bound)
     if isinstance(layer, BatchNorm):
-        tensors, dweight, dbias = batch_norm_tensors(bound), bound["dweight"], bound["dbias"]
-        return lambda _: batch_norm_sums(tensors, dy, dweight, dbias, size)
+        tensors, scale, shift = batch_norm_tensors(bound), bound["dweight"], bound["dbias"]
+        return lambda _: batch_norm_sums(tensors, dy, scale, shift, size)
     if isinstance(layer, LayerNorm):
-        kept, dweight, dbias = (bound["mean"], bound["rstd"]), bound["dweight"], bound["dbias"]
-        return lambda _: layer_norm_sums(x, kept, dy, dweight, dbias, size)
+        kept, scale, shift = (bound["mean"], bound["rstd"]), bound["dweight"], bound["dbias"]
+        return lambda _: layer_norm_sums(x, kept, dy, scale, shift, size)
     if isinstance(layer, Convolution):
         target, bias = bound["dweight"], bound.get("dbias")
         if op.algorithm == "winograd":
             return lambda _: winograd_grad_weight(layer, x, dy, target, bias, size)
         return lambda _: convolution_grad_weight(layer, x, dy, target, bias, size)
-    flat, dbias = rows(x), bound["dbias"]
+    flat, dbias = rows(x), bound.get("dbias")
     if not op.fused:
         dweight = bound["dweight"]
 
         def store(_: StepContext) -> None:
             if op.accumulate:
                 dweight.addmm_(dy.t(), flat)
-                dbias.add_(dy.sum(0))
-                return
-            torch.mm(dy.t(), flat, out=dweight)
-            torch.sum(dy, 0, out=dbias)
+            else:
+                torch.mm(dy.t(), flat, out=dweight)
+            _sum_rows(dy, dbias, add=op.accumulate)
 
         return store
     weight, momentum = bound["weight"], bound["momentum"]
@@ -184,11 +213,21 @@ def grad_weight(bound: Bound) -> Launch:
         if op.accumulate:
             # An earlier turn of this step has done the rest.
             momentum.addmm_(dy.t(), flat, alpha=-rate)
-            dbias.add_(dy.sum(0))
+            _sum_rows(dy, dbias, add=True)
             return
         linear_grad_weight_into_momentum(
             flat, dy, weight, momentum, momentum=h.momentum, decay=h.weight_decay, rate=rate
         )
-        torch.sum(dy, 0, out=dbias)
+        _sum_rows(dy, dbias, add=False)
 
     return run
+
+
+def _sum_rows(dy: Tensor, dbias: Tensor | None, *, add: bool) -> None:
+    """The gradient of a bias, if there is one."""
+    if dbias is None:
+        return
+    if add:
+        dbias.add_(dy.sum(0))
+    else:
+        torch.sum(dy, 0, out=dbias)

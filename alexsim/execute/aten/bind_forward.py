@@ -5,7 +5,14 @@ from __future__ import annotations
 import torch
 
 from alexsim.execute.aten.batch_norm import batch_norm_forward, layer_norm_forward
-from alexsim.execute.aten.bound import NORMS, Bound, batch_norm_tensors, discard, slices
+from alexsim.execute.aten.bound import (
+    NORMS,
+    Bound,
+    batch_norm_tensors,
+    discard,
+    per_pixel,
+    slices,
+)
 from alexsim.execute.aten.chunks import rows
 from alexsim.execute.aten.convolution import convolution_forward
 from alexsim.execute.aten.elementwise import FORWARD
@@ -25,6 +32,7 @@ from alexsim.network.layers import (
     Concat,
     Convolution,
     Dropout,
+    Flatten,
     FullyConnected,
     LayerNorm,
     LocalResponseNorm,
@@ -75,7 +83,8 @@ def _forward_of_several(bound: Bound) -> Launch:
             return add
         case Multiply():
             first, second = bound.numbered("x")
-            return lambda _: discard(torch.mul(first, second, out=y))
+            factors = per_pixel(second, first)
+            return lambda _: discard(torch.mul(first, factors, out=y))
         case Concat():
             pairs = list(zip(slices(bound, y), bound.numbered("x"), strict=True))
             return lambda _: discard([out.copy_(x) for out, x in pairs])
@@ -97,8 +106,12 @@ def forward(bound: Bound) -> Launch:
                 return lambda _: winograd_forward(x, weight, bias, y, size)
             return lambda _: convolution_forward(layer, x, weight, bias, y, size)
         case FullyConnected():
-            flat, transposed, shift = rows(x), bound["weight"].t(), bound["bias"]
+            flat, transposed, shift = rows(x), bound["weight"].t(), bound.get("bias")
+            if shift is None:
+                return lambda _: discard(torch.mm(flat, transposed, out=y))
             return lambda _: discard(torch.addmm(shift, flat, transposed, out=y))
+        case Flatten():
+            return lambda _: discard(y.copy_(rows(x)))
         case MaxPool():
             return lambda _: max_pool_forward(layer, x, y, size)
         case AveragePool():

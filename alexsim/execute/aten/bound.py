@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 
@@ -30,8 +31,12 @@ class Bound:
     op: Op
     part: Part
     memory: Memory
+    instead: Mapping[str, Tensor] = field(default_factory=dict)
+    """Tensors that stand for those of the plan."""
 
     def __getitem__(self, role: str) -> Tensor:
+        if role in self.instead:
+            return self.instead[role]
         return self.memory.operand(self.op, role)
 
     def get(self, role: str) -> Tensor | None:
@@ -49,6 +54,11 @@ class Bound:
 
 def discard(_: object) -> None:
     return None
+
+
+def per_pixel(factors: Tensor, like: Tensor) -> Tensor:
+    """Factors of channels, ``[N, C]`` or ``[N, C, 1, 1]``, or of all values, to multiply with."""
+    return factors.view(*factors.shape, *[1] * (like.ndim - factors.ndim))
 
 
 def slices(bound: Bound, whole: Tensor) -> list[Tensor]:

@@ -80,6 +80,7 @@ def factor_grad_input(dy: Tensor, other: Tensor, dx: Tensor, size: int, *, add: 
         (dx.addcmul_ if add else lambda a, b: torch.mul(a, b, out=dx))(dy, other)
         return
     axes = tuple(range(2, dy.ndim))
+    dx = dx.view(*dx.shape, *[1] * (dy.ndim - dx.ndim))
     for part in chunks(dy.shape[0], size):
         total = (dy[part] * other[part]).sum(axes, keepdim=True)
         (dx[part].add_ if add else dx[part].copy_)(total)

@@ -18,6 +18,7 @@ from alexsim.network.layers.elementwise import (
     ELU,
     GELU,
     Dropout,
+    Flatten,
     HardSigmoid,
     HardSwish,
     LeakyReLU,
@@ -41,8 +42,9 @@ from alexsim.network.layers.weighted import Convolution, FullyConnected
 
 __all__ = [
     "ELU", "GELU", "AdaptiveAveragePool", "Add", "Auxiliary", "AveragePool", "BatchNorm", "Concat",
-    "Convolution", "Dropout", "Elementwise", "FullyConnected", "HardSigmoid", "HardSwish", "Kept",
-    "Layer", "LayerNorm", "LeakyReLU", "LocalResponseNorm", "MaxPool", "Multiply", "Operator",
-    "Pair", "Parameter", "Pool", "Product", "ReLU", "ReLU6", "Reads", "Role", "Saved", "Shape",
-    "SiLU", "Sigmoid", "Softmax", "SoftmaxCrossEntropy", "SpatialResponseNorm", "Tanh", "pair",
+    "Convolution", "Dropout", "Elementwise", "Flatten", "FullyConnected", "HardSigmoid",
+    "HardSwish", "Kept", "Layer", "LayerNorm", "LeakyReLU", "LocalResponseNorm", "MaxPool",
+    "Multiply", "Operator", "Pair", "Parameter", "Pool", "Product", "ReLU", "ReLU6", "Reads",
+    "Role", "Saved", "Shape", "SiLU", "Sigmoid", "Softmax", "SoftmaxCrossEntropy",
+    "SpatialResponseNorm", "Tanh", "pair",
 ]  # fmt: skip

@@ -94,6 +94,8 @@ class Layer(ABC):
     name: str
     inputs: tuple[str, ...] = ()
     """Layers whose outputs it reads; the layer written before it, if none is named."""
+    shares: str = ""
+    """A layer before it whose parameters are its own too; both learn them."""
     in_place: bool = False
     """Whether PyTorch writes its output over its first input (``nn.ReLU(inplace=True)``)."""
     runs: ClassVar[bool] = True

@@ -150,6 +150,20 @@ class Softmax(Layer):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Flatten(Layer):
+    """An image as one row of values, channels first; PyTorch has a view for it, we a copy."""
+
+    flattens: ClassVar[bool] = True
+
+    def elementwise(self) -> Elementwise:
+        return Elementwise(forward=0, grad_input=0)
+
+    def output_shape(self, inputs: Shape, column: int = 0) -> Shape:
+        del column
+        return (math.prod(inputs),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Dropout(Layer):
     """Zero each unit with probability ``rate`` in training; multiply by ``1 - rate`` at test.
 

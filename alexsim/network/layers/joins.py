@@ -55,7 +55,7 @@ class Multiply(_Join):
 
     def input_shape(self, shapes: Sequence[Shape]) -> Shape:
         first, second = shapes
-        if second not in (first, (first[0], *[1] * (len(first) - 1))):
+        if second not in (first, first[:1], (first[0], *[1] * (len(first) - 1))):
             raise NetworkError(
                 f"layer {self.name!r}: {second} is neither the shape {first} of its first input"
                 " nor one value per channel of it"

@@ -108,6 +108,7 @@ class FullyConnected(Layer):
     reads: Reads = "own"
     weight_std: float = 0.01
     bias_init: float = 0.0
+    bias: bool = True
     kernel: ClassVar[Kernel] = "product"
     flattens: ClassVar[bool] = True
 
@@ -117,7 +118,7 @@ class FullyConnected(Layer):
             raise NetworkError(f"layer {self.name!r}: units must be positive, got {self.units}")
 
     def elementwise(self) -> Elementwise:
-        return Elementwise(forward=1, grad_input=0, grad_weight=1)
+        return Elementwise(forward=int(self.bias), grad_input=0, grad_weight=int(self.bias))
 
     def multiply_adds(self, inputs: Shape, outputs: Shape) -> int:
         return math.prod(inputs) * outputs[0]
@@ -137,10 +138,10 @@ class FullyConnected(Layer):
 
     def parameters(self, inputs: Shape, column: int = 0) -> tuple[Parameter, ...]:
         units = self.units_in(column)
-        return (
-            Parameter("weight", (units, math.prod(inputs)), Role.WEIGHT, std=self.weight_std),
-            Parameter("bias", (units,), Role.BIAS, mean=self.bias_init),
-        )
+        shape = (units, math.prod(inputs))
+        weight = Parameter("weight", shape, Role.WEIGHT, std=self.weight_std)
+        bias = Parameter("bias", (units,), Role.BIAS, mean=self.bias_init)
+        return (weight, bias) if self.bias else (weight,)
 
     def stands_in(self, column: int) -> bool:
         return self.units_in(column) > 0

@@ -20,6 +20,7 @@ from alexsim.network.layers import (
     Concat,
     Convolution,
     Dropout,
+    Flatten,
     FullyConnected,
     HardSwish,
     LayerNorm,
@@ -83,6 +84,11 @@ def _choice(asked: Asked) -> Choice:
     )
 
 
+def adds_apart(part: Part) -> bool:
+    """Whether gradients of its parameters are computed apart and then added to what is there."""
+    return not isinstance(part.layer, FullyConnected)
+
+
 def _algorithm(kind: OpKind, part: Part, batch_size: int) -> Algorithm:
     layer = part.layer
     if not isinstance(layer, Convolution):
@@ -94,6 +100,9 @@ def _algorithm(kind: OpKind, part: Part, batch_size: int) -> Algorithm:
 
 def _needs(asked: Asked, part: Part, algorithm: Algorithm) -> tuple[int, int, int]:
     """Scratch bytes per image of a chunk and beside them, and the most that its images may take."""
+    if asked.accumulate and asked.kind == OpKind.GRAD_WEIGHT and adds_apart(part):
+        per_image, fixed, limit = _needs(asked._replace(accumulate=False), part, algorithm)
+        return per_image, fixed + FLOAT_BYTES * part.parameters_read, limit
     kind, batch_size, accumulate = asked.kind, asked.images, asked.accumulate
     inputs = FLOAT_BYTES * math.prod(part.input_shape)
     match part.layer:
@@ -114,7 +123,7 @@ def _needs(asked: Asked, part: Part, algorithm: Algorithm) -> tuple[int, int, in
             return 0, 2 * batch_size * math.prod(part.output_shape), 0
         case SoftmaxCrossEntropy() if accumulate:
             return 0, batch_size * inputs, 0
-        case Add() | Concat() | AveragePool() | AdaptiveAveragePool() | Dropout():
+        case Add() | Concat() | AveragePool() | AdaptiveAveragePool() | Dropout() | Flatten():
             return 0, 0, 0
         case BatchNorm():
             fixed = 16 * FLOAT_BYTES * part.input_shape[0]
@@ -206,7 +215,7 @@ def _convolution(kind: OpKind, part: Part) -> tuple[int, int]:
         return outputs + padded, 0
     if kind == OpKind.GRAD_INPUT:
         return padded or inputs, 0
-    return padded or inputs // 4, FLOAT_BYTES * part.parameters
+    return padded or inputs // 4, FLOAT_BYTES * part.parameters_read
 
 
 def _rows(kind: OpKind, part: Part) -> int:

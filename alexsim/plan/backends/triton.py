@@ -60,7 +60,7 @@ def has_kernel(asked: Asked, part: Part) -> bool:
     layer = part.layer
     if kind == OpKind.UPDATE:
         # The kernel computes 2012's rule, of a weight and a bias.
-        both = isinstance(layer, FullyConnected) or (isinstance(layer, Convolution) and layer.bias)
+        both = isinstance(layer, FullyConnected | Convolution) and layer.bias
         return asked.optimizer == "sgd-2012" and both
     if kind == OpKind.DRAW:
         # It draws rows of units, and counts images from the first of its replica.
@@ -72,9 +72,10 @@ def has_kernel(asked: Asked, part: Part) -> bool:
         case Convolution():
             square = isinstance(layer.size, int) and isinstance(layer.stride, int)
             plain = square and isinstance(layer.padding, int) and pair(layer.dilation) == (1, 1)
-            return plain and layer.bias and not asked.rows
+            adds = accumulate and kind == OpKind.GRAD_WEIGHT
+            return plain and layer.bias and not asked.rows and not adds
         case FullyConnected():
-            return True
+            return layer.bias and not (accumulate and kind == OpKind.GRAD_WEIGHT)
         case MaxPool():
             plain = isinstance(layer.size, int) and isinstance(layer.stride, int)
             return plain and pair(layer.padding) == (0, 0) and not accumulate

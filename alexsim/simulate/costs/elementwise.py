@@ -34,7 +34,7 @@ def fully_connected(
     costs = [Cost(seconds, limit, traits, flop=work.count.flop)]
     if work.fused:
         costs.append(part_of_update(device, work, _traits(device, "update", OpKind.UPDATE, family)))
-    if work.kind == OpKind.FORWARD:
+    if work.kind == OpKind.FORWARD and part.bias_shape:
         moved = 2 * work.widths(part).output * images * units
         costs.append(memory_bound(device, moved, (*_by_memory(device), "elementwise:bias")))
     return costs

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from alexsim.errors import AlexsimError
 from alexsim.simulate.costs.correction import UNFITTED, Correction, scatter
 from alexsim.simulate.rows import Case
-from alexsim.simulate.validation import Prediction, fit_to, may_fit, predict
+from alexsim.simulate.validation import Prediction, fit_to, may_fit, predict, predict_all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,38 +90,46 @@ def by_kind(name: str, predictions: Sequence[Prediction]) -> list[Summary]:
 
 def judge(predictions: Sequence[Prediction], correction: Correction) -> list[Summary]:
     """Errors of the fitted models, the unfitted models and the roofline on the judged rows."""
-    ours = [p for p in predictions if judged(p.case)]
-    if not ours:
+    known = [p for p in predictions if p.case.row.value is not None]
+    if not known:
         return []
-    cases = [p.case for p in ours]
-    bare = [predict(case, UNFITTED) for case in cases]
-    bound = scatter(correction.roofline_noise)
-    roofline = [predict(case, bound, library="roofline") for case in cases]
-    summaries = by_kind("fitted", ours) + by_kind("no fit at all", bare)
-    summaries += by_kind("roofline", roofline)
-    several = [p for p in predictions if p.case.row.n_gpus > 1 and p.case.row.value is not None]
-    return [*summaries, summarise("several GPUs (never fitted)", several)]
+    summaries = []
+    if ours := [p for p in known if judged(p.case)]:
+        cases = [p.case for p in ours]
+        bare = predict_all(cases, UNFITTED)
+        bound = scatter(correction.roofline_noise)
+        roofline = predict_all(cases, bound, library="roofline")
+        summaries += by_kind("fitted", ours) + by_kind("no fit at all", bare)
+        summaries += by_kind("roofline", roofline)
+    several = [p for p in known if p.case.row.n_gpus > 1]
+    summaries.append(summarise("several GPUs (never fitted)", several))
+    return [*summaries, summarise("every row, trusted or not", known)]
 
 
-def by_device_and_library(predictions: Sequence[Prediction]) -> tuple[Group, ...]:
-    """Every device with every library: all rows, and the errors of those with a value."""
-    members: dict[tuple[str, str], list[Prediction]] = defaultdict(list)
-    for prediction in predictions:
-        members[prediction.case.device, prediction.case.library].append(prediction)
-    groups = []
-    for (device, library), group in sorted(members.items()):
-        known = [p for p in group if p.case.row.value is not None]
-        bound = [predict(p.case, UNFITTED, library="roofline") for p in known]
-        groups.append(
-            Group(
-                device=device,
-                library=library,
-                predictions=tuple(group),
-                summary=summarise(f"{device}, {library}", known),
-                roofline=summarise(f"{device}, roofline", bound),
-            )
+def by_device_and_library(
+    predictions: Sequence[Prediction], *, done: Callable[[int], None] = lambda _: None
+) -> tuple[Group, ...]:
+    """Every device with every library: all rows, and the errors of those with a value.
+
+    ``done`` hears how many of these the roofline has predicted.
+    """
+    known = [p for p in predictions if p.case.row.value is not None]
+    cases = [p.case for p in known]
+    bound = predict_all(cases, UNFITTED, library="roofline", done=done)
+
+    def of(pair: tuple[str, str], chosen: Sequence[Prediction]) -> tuple[Prediction, ...]:
+        return tuple(p for p in chosen if (p.case.device, p.case.library) == pair)
+
+    return tuple(
+        Group(
+            device=pair[0],
+            library=pair[1],
+            predictions=of(pair, predictions),
+            summary=summarise(", ".join(pair), of(pair, known)),
+            roofline=summarise(f"{pair[0]}, roofline", of(pair, bound)),
         )
-    return tuple(groups)
+        for pair in sorted({(p.case.device, p.case.library) for p in predictions})
+    )
 
 
 def is_layer(case: Case) -> bool:

@@ -1,0 +1,248 @@
+"""A PyTorch module as the calls of ATen operators that it makes, by ``torch.export``.
+
+What does not depend on the images (parameters, and what is computed of them alone) is a ``Value``
+without a layer; calls that reach no output, or only count minibatches, are left out.
+"""
+
+from __future__ import annotations
+
+import logging
+import operator
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from alexsim.errors import NetworkError
+from alexsim.network.layers import Shape
+from alexsim.network.part import INPUT
+
+IMAGES = 13
+"""Images of the traced minibatch: a number that no other extent of a tensor is likely to be."""
+_IGNORED = frozenset({
+    "_assert_async", "_assert_scalar", "_assert_tensor_metadata", "sym_constrain_range",
+    "sym_constrain_range_for_size", "sym_size",
+})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Call:
+    """One call of an operator, its shapes those of ``IMAGES`` images."""
+
+    name: str
+    """What the module's user would call it: ``layer1.0.conv2``, or ``layer1.0.add``."""
+    target: str
+    """``conv2d``, ``relu_``, ``add``: the operator's name without namespace and overload."""
+    overload: str
+    arguments: Mapping[str, Any]
+    """By the schema's names, defaults filled in; tensors are the values of other calls."""
+    output: torch.Tensor
+    """Of the first result, without data."""
+    node: fx.Node
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Constant:
+    """A parameter, a buffer, or what is computed of them: it is the same for every image."""
+
+    keys: frozenset[str]
+    """In the module's ``state_dict``."""
+    tensor: torch.Tensor
+    """Its shape."""
+    trained: bool
+    direct: bool = True
+    """The parameter itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """What a module does to a minibatch, in order."""
+
+    calls: tuple[Call, ...]
+    constants: Mapping[fx.Node, Constant]
+    images: fx.Node
+    heads: tuple[fx.Node, ...]
+    """Outputs, the answer first."""
+
+
+def exported(module: nn.Module, input_shape: Shape) -> Exported:
+    """Trace a module in training mode; it is left as it was.
+
+    Args:
+        module: takes images ``[N, *input_shape]``, returns logits ``[N, classes]``, or several of
+            them, the answer first.
+        input_shape: of one image.
+
+    Raises:
+        NetworkError: PyTorch cannot export it, or it returns no tensor.
+    """
+    parameter = next(module.parameters(), torch.empty(0))
+    modes = {child: child.training for child in module.modules()}
+    module.train()
+    images = torch.zeros(IMAGES, *input_shape, dtype=parameter.dtype, device=parameter.device)
+    try:
+        with warnings.catch_warnings(), _quiet():
+            warnings.simplefilter("ignore")
+            program = torch.export.export(module, (images,), strict=False)
+    except Exception as error:  # PyTorch's and the module's own, of whatever kind
+        raise NetworkError(_why_not(module, input_shape, error)) from error
+    finally:
+        for child, training in modes.items():
+            child.training = training
+    return _read(program, module)
+
+
+class _quiet:  # noqa: N801
+    """Without the exporter's log of what it found dubious."""
+
+    def __enter__(self) -> None:
+        self.before = logging.root.manager.disable
+        logging.disable(logging.WARNING)
+
+    def __exit__(self, *_: object) -> None:
+        logging.disable(self.before)
+
+
+def _why_not(module: nn.Module, input_shape: Shape, error: Exception) -> str:
+    first = " ".join(str(error).split())
+    first = first[:300] + ("..." if len(first) > 300 else "")
+    shape = "x".join(map(str, input_shape))
+    return (
+        f"torch.export cannot trace {type(module).__name__} with images of {shape}:"
+        f" {type(error).__name__}: {first} (other images: NAME@CxHxW, or input_shape=)"
+    )
+
+
+def _read(program: torch.export.ExportedProgram, module: nn.Module) -> Exported:
+    graph, signature = program.graph, program.graph_signature
+    keys = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    keys |= dict(signature.inputs_to_lifted_tensor_constants)
+    trained = {name for name, value in module.named_parameters() if value.requires_grad}
+    constants: dict[fx.Node, Constant] = {}
+    images = []
+    for node in graph.nodes:
+        if node.op == "placeholder":
+            if node.name in keys:
+                key = keys[node.name]
+                constants[node] = Constant(
+                    keys=frozenset({key}), tensor=node.meta["val"], trained=key in trained
+                )
+            else:
+                images.append(node)
+    (output,) = (node for node in graph.nodes if node.op == "output")
+    needed = {spec.arg.name for spec in signature.output_specs if spec.kind.name == "USER_OUTPUT"
+              and hasattr(spec.arg, "name")}  # fmt: skip
+    heads = tuple(node for node in output.args[0] if isinstance(node, fx.Node))
+    heads = tuple(node for node in heads if node.name in needed and _is_tensor(node))
+    if not heads:
+        raise NetworkError(f"{type(module).__name__} returns no tensor: what is its answer?")
+    live = _reached(heads)
+    for node in graph.nodes:
+        if node.op == "call_function" and node in live and not _depends(node, constants):
+            above = [constants[read] for read in node.all_input_nodes]
+            constants[node] = Constant(
+                keys=frozenset().union(*(value.keys for value in above)),
+                tensor=_first(node),
+                trained=any(value.trained for value in above),
+                direct=False,
+            )
+    nodes = [n for n in graph.nodes
+             if n.op == "call_function" and n in live and n not in constants]  # fmt: skip
+    return Exported(
+        calls=tuple(_calls(nodes, module)),
+        constants=constants,
+        images=images[0],
+        heads=heads,
+    )
+
+
+def _is_tensor(node: fx.Node) -> bool:
+    return isinstance(node.meta.get("val"), torch.Tensor)
+
+
+def _first(node: fx.Node) -> torch.Tensor:
+    value = node.meta["val"]
+    while isinstance(value, tuple | list):
+        value = value[0]
+    assert isinstance(value, torch.Tensor)
+    return value
+
+
+def _reached(heads: tuple[fx.Node, ...]) -> set[fx.Node]:
+    live: set[fx.Node] = set()
+    open_nodes = list(heads)
+    while open_nodes:
+        node = open_nodes.pop()
+        if node not in live:
+            live.add(node)
+            open_nodes.extend(node.all_input_nodes)
+    return live
+
+
+def _depends(node: fx.Node, constants: Mapping[fx.Node, Constant]) -> bool:
+    """Whether a call depends on the images, by its inputs or its shape."""
+    if any(read not in constants for read in node.all_input_nodes):
+        return True
+    # What is drawn for every image: torch.empty(N, ...).bernoulli_().
+    value = node.meta.get("val")
+    if not isinstance(value, torch.Tensor):
+        return not isinstance(value, tuple | list)
+    return not node.all_input_nodes and value.dim() > 0 and value.shape[0] == IMAGES
+
+
+def _calls(nodes: list[fx.Node], module: nn.Module) -> Iterator[Call]:
+    nodes = [node for node in nodes if _target(node) not in _IGNORED]
+    modules = dict(module.named_modules())
+    counted = Counter(_key(node) for node in nodes if node.target is not operator.getitem)
+    taken: Counter[str] = Counter((INPUT, "softmax"))
+    for node in nodes:
+        path = _path(node)
+        target = _target(node)
+        whole = path in modules and not list(modules[path].children()) and counted[_key(node)] == 1
+        name = path if whole else ".".join(filter(None, (path, target.rstrip("_"))))
+        taken[name] += 1
+        if taken[name] > 1:
+            name = f"{name}:{taken[name]}"
+        schema = getattr(node.target, "_schema", None)
+        yield Call(
+            name=name,
+            target=target,
+            overload=getattr(node.target, "_overloadname", ""),
+            arguments=_arguments(node, schema),
+            output=_first(node),
+            node=node,
+        )
+
+
+def _arguments(node: fx.Node, schema: Any) -> dict[str, Any]:
+    if schema is None:
+        return {f"arg{index}": value for index, value in enumerate(node.args)}
+    given = dict(zip((argument.name for argument in schema.arguments), node.args, strict=False))
+    given |= node.kwargs
+    return {
+        argument.name: given.get(argument.name, argument.default_value)
+        for argument in schema.arguments
+    }
+
+
+def _target(node: fx.Node) -> str:
+    packet = getattr(node.target, "overloadpacket", None)
+    if packet is not None:
+        return str(packet.__name__)
+    return str(getattr(node.target, "__name__", node.target))
+
+
+def _key(node: fx.Node) -> str:
+    """The call of a module in which an operator is called."""
+    stack = node.meta.get("nn_module_stack") or {"": ("", "")}
+    return str(list(stack)[-1])
+
+
+def _path(node: fx.Node) -> str:
+    """The innermost module in whose ``forward`` an operator is called."""
+    stack = node.meta.get("nn_module_stack")
+    return str(list(stack.values())[-1][0]) if stack else ""

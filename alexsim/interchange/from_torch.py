@@ -1,0 +1,116 @@
+"""``from_torch``: a PyTorch module as a network.
+
+The module's own names stay (``layer1.0.conv2``), its weights are the first weights of training, and
+what they become goes back into its ``state_dict`` to the bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from alexsim.errors import NetworkError
+from alexsim.interchange import traced_cache
+from alexsim.interchange.counted import operator
+from alexsim.interchange.exported import exported
+from alexsim.interchange.mapped import Trace, heads
+from alexsim.network.layers import Layer, Shape, SoftmaxCrossEntropy
+from alexsim.network.network import Network
+from alexsim.network.part import INPUT
+
+OTHER_HEADS = 0.3
+"""Share of every output but the first in the cost: Szegedy et al. 2014, section 5."""
+
+
+def from_torch(
+    module: nn.Module,
+    input_shape: Shape = (3, 224, 224),
+    *,
+    name: str = "",
+    head_weights: Sequence[float] | None = None,
+) -> Network:
+    """The network that a module computes, by ``torch.export``.
+
+    Layers that there are kernels for here are what they are; other operators are ``Operator``s,
+    which are counted: ``Network.not_run`` has them.
+
+    Args:
+        module: takes images ``[N, *input_shape]``; returns logits ``[N, classes]``, or several of
+            them (a tuple, a named tuple), the answer first. It is not changed.
+        input_shape: of one image.
+        name: of the network; the module's class by default.
+        head_weights: share of each output's cross entropy in the cost; by default 1 for the first
+            and 0.3 for others.
+
+    Raises:
+        NetworkError: PyTorch cannot export it, or what it returns is no answer.
+    """
+    shape = tuple(int(extent) for extent in input_shape)
+    if not shape or min(shape) < 1:
+        raise NetworkError(f"input_shape must be positive numbers, got {input_shape}")
+    if any(is_lazy(tensor) for tensor in _tensors(module)):
+        raise NetworkError(
+            f"{type(module).__name__} has lazy layers without a shape: call it once before"
+        )
+    key = traced_cache.key_of(module, shape, head_weights)
+    network = traced_cache.load(key)
+    if network is None:
+        network = _traced(module, shape, head_weights)
+        traced_cache.save(key, network)
+    kind = type(module).__name__
+    return replace(network, name=name or kind, title=f"{kind}, a PyTorch module", module=module)
+
+
+def _tensors(module: nn.Module) -> Iterator[torch.Tensor]:
+    yield from module.parameters()
+    yield from module.buffers()
+
+
+def _traced(module: nn.Module, shape: Shape, head_weights: Sequence[float] | None) -> Network:
+    calls = exported(module, shape)
+    weights = tuple(head_weights or (1.0, *[OTHER_HEADS] * (len(calls.heads) - 1)))
+    if len(weights) != len(calls.heads):
+        raise NetworkError(
+            f"head_weights must be {len(calls.heads)} numbers, as the module has outputs;"
+            f" got {len(weights)}"
+        )
+    mapping = Trace(
+        exported=calls, module=module, input_name=INPUT, input_shape=shape, operator=operator
+    )
+    mapping.run()
+    heads(mapping, weights)
+    layers = _read_in_order(mapping.layers)
+    state = dict(module.named_parameters())
+    frozen = {
+        name.rpartition(".")[0]
+        for name, key in mapping.keys.items()
+        if key in state and not state[key].requires_grad
+    }
+    return Network(
+        name=type(module).__name__,
+        input_shape=shape,
+        layers=layers,
+        frozen=frozenset(frozen),
+        keys=mapping.keys,
+    )
+
+
+def _read_in_order(layers: Sequence[Layer]) -> tuple[Layer, ...]:
+    """Without the names of inputs where a layer reads the one before it, and without what nobody
+    reads."""
+    needed: set[str] = set()
+    kept: list[Layer] = []
+    for layer in reversed(layers):
+        if layer.name in needed or not kept or isinstance(layer, SoftmaxCrossEntropy):
+            kept.append(layer)
+            needed.update(layer.inputs)
+    before = INPUT
+    ordered = []
+    for layer in reversed(kept):
+        ordered.append(replace(layer, inputs=()) if layer.inputs == (before,) else layer)
+        before = layer.name
+    return tuple(ordered)

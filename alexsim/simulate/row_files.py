@@ -1,0 +1,169 @@
+"""Files of published measurements: a reader for each kind of table, and the row that all give."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import re
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from alexsim.errors import ProfileError
+
+COLUMNS = (
+    "id", "network", "variant", "layer", "gpu", "n_gpus", "parallelism", "interconnect",
+    "library", "precision", "batch_size", "pass", "input_size", "unit", "notes",
+)  # fmt: skip
+"""Of a table of layers and networks; ``value`` may be absent."""
+NETWORK_COLUMNS = (
+    "network", "framework", "device", "n_gpus", "batch", "precision", "pass", "notes",
+)  # fmt: skip
+"""Of a table of whole networks; ``id``, ``time_s`` and ``images_per_s`` may be absent."""
+_PASSES = {
+    "forward": "fwd",
+    "backward": "bwd",
+    "forward+backward": "fwd+bwd",
+    "weight gradients only": "bwd-weight",
+}
+"""How a table of networks names passes, beside the other table's ``train-step``."""
+_LEAST, _MOST, _DIGITS = 1e-9, 1e12, 9
+"""Bounds of figures, and digits of counts: no measurement lies beyond."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One published figure and its conditions, as printed; ``value`` is None in a blind row."""
+
+    id: str
+    network: str
+    variant: str = ""
+    layer: str = ""
+    gpu: str
+    n_gpus: int
+    parallelism: str = ""
+    interconnect: str = ""
+    library: str
+    precision: str
+    batch_size: str
+    passes: str
+    input_size: str = ""
+    value: float | None
+    unit: str
+    notes: str
+    source: str
+    trust: str = ""
+
+
+def read_rows(path: str) -> tuple[Row, ...]:
+    """Rows of a CSV file, plain or gzipped, or of the built-in ``published``.
+
+    Its header tells the kind of table.
+
+    Raises:
+        ProfileError: the file cannot be read, lacks a column, or holds a malformed number.
+    """
+    if path == "published":
+        source = files("alexsim_profiles") / "measurements" / "published.csv"
+        return tuple(_rows(source.read_text(encoding="utf-8"), path))
+    try:
+        data = Path(path).read_bytes()
+        text = (gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data).decode()
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise ProfileError(f"cannot read {path}: {error}") from error
+    return tuple(_rows(text, path))
+
+
+def _rows(text: str, path: str) -> Iterable[Row]:
+    reader = csv.DictReader(text.splitlines())
+    header = set(reader.fieldnames or ())
+    kinds = ((COLUMNS, _figure), (NETWORK_COLUMNS, _step))
+    row_of = next((row_of for columns, row_of in kinds if header.issuperset(columns)), None)
+    if row_of is None:
+        kinds_of = ", nor ".join(",".join(columns) for columns, _ in kinds)
+        raise ProfileError(f"{path} lacks the columns of a table of rows: neither {kinds_of}")
+    for line, entry in enumerate(reader, start=2):
+        if None in entry.values():
+            raise ProfileError(f"{path}, line {line}: fewer columns than the header")
+        entry.setdefault("id", f"line {line}")
+        try:
+            yield row_of(entry)
+        except ValueError as error:
+            raise ProfileError(f"{path}, line {line}: {error} (row {entry['id']})") from error
+
+
+def _figure(entry: dict[str, str]) -> Row:
+    source = entry.get("source", "")
+    trust = re.search(r"trust=(\w)", f"{source} {entry['notes']}")
+    return Row(
+        id=entry["id"],
+        network=entry["network"],
+        variant=entry["variant"],
+        layer=entry["layer"],
+        gpu=entry["gpu"],
+        n_gpus=_whole(entry, "n_gpus"),
+        parallelism=entry["parallelism"],
+        interconnect=entry["interconnect"],
+        library=entry["library"],
+        precision=entry["precision"],
+        batch_size=_digits(entry, "batch_size"),
+        passes=entry["pass"],
+        input_size=entry["input_size"],
+        value=_value(entry, "value"),
+        unit=entry["unit"],
+        notes=entry["notes"],
+        source=source,
+        trust=trust[1] if trust else "",
+    )
+
+
+def _step(entry: dict[str, str]) -> Row:
+    """A whole network's pass; ``batch`` counts the images of all cards, ``time_s`` is theirs."""
+    seconds, rate = _value(entry, "time_s"), _value(entry, "images_per_s")
+    by_rate = seconds is None and rate is not None
+    return Row(
+        id=entry["id"],
+        network=entry["network"],
+        gpu=entry["device"],
+        n_gpus=_whole(entry, "n_gpus"),
+        library=entry["framework"],
+        precision=entry["precision"],
+        batch_size=_digits(entry, "batch"),
+        passes=_PASSES.get(entry["pass"], entry["pass"]),
+        value=rate if seconds is None else seconds * 1e3,
+        unit="images/s" if by_rate else "ms per batch",
+        notes=entry["notes"],
+        source=entry.get("source", ""),
+    )
+
+
+def _digits(entry: dict[str, str], column: str) -> str:
+    """The text as printed; a number has few digits.
+
+    Raises:
+        ValueError: it has too many.
+    """
+    text = entry[column]
+    if text.isascii() and text.isdigit() and len(text) > _DIGITS:
+        raise ValueError(f"{column} must have at most {_DIGITS} digits, got {len(text)}")
+    return text
+
+
+def _whole(entry: dict[str, str], column: str) -> int:
+    text = _digits(entry, column)
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise ValueError(f"{column} must be a positive whole number, got {text!r}")
+    return int(text)
+
+
+def _value(entry: dict[str, str], column: str) -> float | None:
+    if not (text := entry.get(column)):
+        return None
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{column} must be positive and finite, got {text!r}")
+    if not _LEAST <= value <= _MOST:
+        raise ValueError(f"{column} must be between {_LEAST:g} and {_MOST:g}, got {text!r}")
+    return value
