@@ -202,6 +202,38 @@ def test_half_weights_of_turns_are_cast_once() -> None:
     assert casts["fc7.a.turn0.forward"] > 6 * 4096 * 2048 > casts["fc7.a.turn1.forward"] == 0
 
 
+def test_layers_that_share_parameters_share_their_copies() -> None:
+    """The first that computes in half precision makes them: a lookup in the table does not."""
+    table = Parameter("weight", (6, 6), Role.WEIGHT)
+    lookup = Operator(name="table", target="embedding", shape=(6,), operands=(table,))
+    times = Product(1, 6, 6)
+    first, second = (
+        Operator(
+            name=name, target="linear", shape=(6,), operands=(table,), shares="table",
+            products=(times,), grad_products=((times,),), keeps=Saved((0,)),
+        )
+        for name in ("first", "second")
+    )  # fmt: skip
+    layers = (lookup, first, second, SoftmaxCrossEntropy(name="cost"))
+    net = Network(name="tied", input_shape=(6,), layers=layers)
+    mixed = plan(net, batch_size=4, precision="amp", policy="reuse")
+    halves = [name for name in buffers(mixed) if name.endswith("weight.half")]
+    assert halves == ["gpu0/first.a.weight.half"]
+    casts = {op.id: op.count.cast_bytes for op in mixed.ops() if op.kind == OpKind.FORWARD}
+    assert casts == {
+        "table.a.forward": 0,
+        "first.a.forward": 6 * (24 + 36),
+        "second.a.forward": 0,
+        "cost.a.forward": 0,
+    }
+    readers = {op.id for op in mixed.ops() if halves[0] in op.reads}
+    assert readers == {
+        f"{layer}.a.{kind}"
+        for layer in ("first", "second")
+        for kind in ("grad_weight", "grad_input")
+    } | {"second.a.forward"}
+
+
 def block() -> Network:
     """Self-attention of eight tokens in two heads, after a norm; added to what went in."""
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from alexsim.errors import ProfileError
-from alexsim.simulate.costs.precision import Computed
 from alexsim.trace import Span, Trace
+
+if TYPE_CHECKING:
+    from alexsim.simulate.costs.precision import Computed
 
 ILSVRC_IMAGES, ILSVRC_EPOCHS = 1_281_167, 90
 """An ILSVRC-2012 epoch, and the passes that the paper and its successors trained."""
