@@ -246,7 +246,7 @@ def _instead_of_work(
     note("alexsim.profile.kernels.compile_kernels", ())
     made = Exported(network=step.plan.network, files={".pt": b"", ".onnx": b""}, changes=())
     note("alexsim.interchange.convert.exported", made)
-    note("alexsim.simulate.judging.leave_out", [])
+    note("alexsim.bench.judging.leave_out", [])
     fitted = "alexsim.simulate.validation.fit_to"
     note(fitted, lambda *_, **__: replace(_correction(), noise=0.5))
     note("alexsim.cli.flops._compared", SimpleNamespace(complaints=("a difference",)))

@@ -183,6 +183,7 @@ def memory_tables(plan: Plan, verdict: Fit, *, context_bytes: int, layers: bool)
     devices = memory_table(plan, context_bytes=context_bytes)
     split = "" if plan.spec.partition == "columns" else f", {plan.spec.partition}"
     split += ", fused" if plan.spec.fusion != "none" else ""
+    split += ", amp" if plan.spec.precision == "amp" else ""
     title = f"{plan.network.name}, batch {plan.images}, {plan.spec.policy}{split}: MiB per device"
     out = plain_table(title, "", *(device.name for device in devices))
     names = _NAMES | (_NAMES_IN_PYTORCH if plan.spec.policy == "pytorch" else {})
