@@ -226,6 +226,16 @@ def test_real_training_on_a_cpu_holds_as_much(name: str, rule: str) -> None:
         )
 
 
+@pytest.mark.parametrize("name", ["resnet18", "alexnet-owt"])
+def test_the_peak_under_autocast_is_the_tracker_s(name: str) -> None:
+    """Halves of what convolutions and products read and write, and copies of their weights."""
+    net = load_network(name)
+    for batch, rule in ((2, "adamw"), (96, "sgd")):
+        theirs = tracked(module(name), rule, (batch, *net.input_shape), amp=True)
+        peak, _ = live_peak(tape(net, batch, rule, precision="amp"))
+        assert peak == pytest.approx(theirs["Total"], rel=0.001)
+
+
 def small(*layers: Layer) -> Network:
     end = (FullyConnected(name="fc", units=10), SoftmaxCrossEntropy(name="softmax"))
     return Network(name="small", input_shape=(3, 32, 32), layers=(*layers, *end))
@@ -477,7 +487,10 @@ def test_what_helps_does_help() -> None:
     smaller = planned("resnet18", batch_size=verdict.largest_batch_size, optimizer="sgd")
     assert fit(smaller, budget).fits
     helps = {help_.option: help_ for help_ in verdict.helps}
-    assert set(helps) == {"", "--policy reuse"}
+    assert set(helps) == {"", "--policy reuse", "--precision amp"}
+    for option, field in (("--policy reuse", "policy"), ("--precision amp", "precision")):
+        other = plan(replace(made.spec, **{field: option.split()[1]}))
+        assert device.total_bytes - helps[option].saved_bytes == other.devices[0].total_bytes
     assert device.total_bytes - helps[""].saved_bytes <= budget
     blocks = named_blocks(made.network)
     fewer = tuple(blocks[name] for name in helps[""].recomputed[:-1])

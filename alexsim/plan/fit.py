@@ -119,9 +119,13 @@ def fit(plan: Plan, budget_bytes: int, *, context_bytes: int = 0) -> Fit:
 
 def _helps(plan: Plan, room: int) -> Iterator[Help]:
     """What would make a step in eager PyTorch fit, this minibatch and all."""
+    (device,) = plan.devices
+    if plan.spec.precision == "fp32":
+        half = representative(replace(plan.spec, precision="amp"))
+        if (need := max(each.total_bytes for each in half.devices)) <= room:
+            yield Help(option="--precision amp", saved_bytes=device.total_bytes - need)
     if help_ := recomputation(plan, room):
         yield help_
-    (device,) = plan.devices
     if (need := _need(plan, plan.images, "reuse", 1)) <= room:
         yield Help(option="--policy reuse", saved_bytes=device.total_bytes - need)
 
