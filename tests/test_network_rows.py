@@ -11,9 +11,9 @@ import pytest
 
 from alexsim.bench.judging import judge
 from alexsim.cli.app import main
+from alexsim.editions.load import load_network
 from alexsim.errors import ProfileError
 from alexsim.machine.machine import load_machine
-from alexsim.network.editions import load_network
 from alexsim.network.layers import LocalResponseNorm
 from alexsim.plan.plan import OpKind
 from alexsim.report.validation import by_network, left_out

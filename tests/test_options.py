@@ -155,7 +155,7 @@ def _traced(root: Path) -> Path:
     file.write_text(
         "from dataclasses import replace\n"
         "from torch import nn\n"
-        "from alexsim.network.editions import load_network\n"
+        "from alexsim.editions.load import load_network\n"
         "net = replace(load_network('lenet-5'), module=nn.Flatten())\n"
     )
     return file

@@ -15,9 +15,12 @@ from torch import nn
 from torch.nn import functional as F
 
 import alexsim
+from alexsim.budget.advice import named_blocks
+from alexsim.budget.fit import fit
+from alexsim.budget.workspace import convolution_bytes
+from alexsim.editions.load import load_network
 from alexsim.errors import PlanError
 from alexsim.network import layers as la
-from alexsim.network.editions import load_network
 from alexsim.network.layers import (
     Add,
     AveragePool,
@@ -36,18 +39,15 @@ from alexsim.network.layers import (
 )
 from alexsim.network.network import Network
 from alexsim.plan import caching_allocator as ca
-from alexsim.plan.advice import named_blocks
 from alexsim.plan.autograd import Tape
 from alexsim.plan.caching_allocator import CachingAllocator
 from alexsim.plan.eager import live_peak
-from alexsim.plan.fit import fit
 from alexsim.plan.plan import Plan
 from alexsim.plan.planner import plan
 from alexsim.plan.spec import PlanSpec
 from alexsim.plan.steps import StepList
 from alexsim.plan.tables import memory_table
 from alexsim.plan.tensors import CARD, CPU, Eager
-from alexsim.plan.workspace import convolution_bytes
 
 MIB = 1 << 20
 TRACKED = Eager(byte_masks=False, state_beside=False, sums_in_place=False)

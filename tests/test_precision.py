@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from test_graph import GRAPHS, conv, graphs, network
 
 from alexsim.cli.app import main
+from alexsim.editions.load import load_network
 from alexsim.errors import PlanError, ProfileError
 from alexsim.execute.executor import Executor
 from alexsim.machine.machine import load_machine
-from alexsim.network.editions import load_network
 from alexsim.network.layers import (
     Add,
     Auxiliary,

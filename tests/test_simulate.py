@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from alexsim.documents.simulation import simulation_document
+from alexsim.editions.load import load_network
 from alexsim.errors import PlanError, ProfileError
 from alexsim.machine.machine import Machine, changed, load_machine
 from alexsim.machine.paths import all_reduce_s, between, from_host, to_host
-from alexsim.network.editions import load_network
 from alexsim.plan.spec import PlanSpec
 from alexsim.recipe.stages import training_of
 from alexsim.report.simulation import simulation_tables

@@ -56,10 +56,10 @@ def memory(context: typer.Context, options: MemoryOptions) -> None:
 
     Example: alexsim memory --net alexnet-owt --partition hybrid --gpus 4 --batch 512
     """
+    from alexsim.budget.fit import fit
     from alexsim.machine.defaults import DEVICE
     from alexsim.machine.device import load_device
     from alexsim.plan.asked import undone
-    from alexsim.plan.fit import fit
     from alexsim.plan.planner import representative
     from alexsim.plan.tables import memory_table
 

@@ -10,12 +10,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from alexsim.budget.fit import Fit
+from alexsim.editions.load import load_network
 from alexsim.machine.device import Device
 from alexsim.network import counts
-from alexsim.network.editions import load_network
 from alexsim.network.layers import Layer
 from alexsim.network.network import Network
-from alexsim.plan.fit import Fit
 from alexsim.plan.plan import Category, Plan
 from alexsim.plan.spec import PlanSpec
 from alexsim.plan.tables import FlopTable, StepFlops, memory_table, step_flops

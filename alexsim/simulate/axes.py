@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
+from alexsim.editions.load import as_written, load_network
 from alexsim.errors import AlexsimError, known_as, unknown
 from alexsim.machine.machine import (
     NUMBERS,
@@ -17,7 +18,6 @@ from alexsim.machine.machine import (
     number_of,
 )
 from alexsim.machine.machine import as_written as machine_as_written
-from alexsim.network.editions import as_written, load_network
 from alexsim.network.update_rules import OPTIMIZERS
 from alexsim.plan.choices import PARTITIONS, POLICIES, SCHEDULES, TRANSPORTS
 from alexsim.simulate.costs.libraries import library_names, load_library

@@ -9,9 +9,9 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
 from typing import cast
 
+from alexsim.editions.load import load_network
 from alexsim.errors import AlexsimError
 from alexsim.machine.machine import Machine, changed, in_si, load_machine, unit_of
-from alexsim.network.editions import load_network
 from alexsim.network.update_rules import Optimizer
 from alexsim.plan.asked import gpus_and_partition
 from alexsim.plan.choices import Partition, Policy, Schedule, TransportName

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from alexsim.budget.advice import Help, recomputation
+from alexsim.budget.workspace import workspace_bytes
 from alexsim.errors import MemoryBudgetError
-from alexsim.plan.advice import Help, recomputation
 from alexsim.plan.choices import Policy
 from alexsim.plan.plan import Buffer, Plan
 from alexsim.plan.planner import representative
-from alexsim.plan.workspace import workspace_bytes
 from alexsim.units import format_bytes
 
 _MOST_BATCH = 1 << 16
@@ -48,7 +48,7 @@ class Fit:
     suggestions: tuple[str, ...]
     workspace_bytes: int | None = None
     """What convolutions may take beyond what was compared with the budget, at most: with policy
-    ``pytorch``, where nobody knows before (see ``alexsim.plan.workspace``); else None."""
+    ``pytorch``, where nobody knows before (see ``alexsim.budget.workspace``); else None."""
     helps: tuple[Help, ...] = ()
     """With policy ``pytorch``, what would fit, beside smaller minibatches."""
 
