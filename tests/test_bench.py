@@ -330,7 +330,10 @@ def test_a_damaged_baseline_is_named(
         (["update", "--runs", "0"], "--runs"),
         (["update", "--baseline", "no/such/folder/b.json"], "there is no folder"),
         (["run", "--net", "nowhere.py:net"], "there is no file nowhere.py"),
-        (["run", "--net", f"{__file__}:nothing"], "has no Network called 'nothing'"),
+        (
+            ["run", "--net", f"{__file__}:nothing"],
+            "has no Network and no torch.nn.Module called 'nothing'",
+        ),
     ],
 )
 def test_mistakes_are_one_line(

@@ -87,7 +87,7 @@ def test_memory_verdicts(
     [
         (("memory", "--mem-cap", "3XB"), "3XB"),
         (("memory", "--gpus", "5"), "must be 1 or 2, got 5"),
-        (("memory", "--policy", "x"), "as-released, in-place, reuse; got 'x'"),
+        (("memory", "--policy", "x"), "as-released, in-place, reuse, pytorch; got 'x'"),
         (("flops", "--net", "lenet"), "did you mean lenet-5"),
         (("flops", "--nets", "x"), "--nets"),
         (("flip",), "flip"),

@@ -238,9 +238,12 @@ FAILING = {
     "bytes": (b"\xff\xfe", "net.py:1: SyntaxError"),
     "null": ("a\0b", "net.py: SyntaxError"),
     "layer": (f"{LAYERS}\nConvolution(name='c', filters=0, size=1)\n", "net.py:3: layer 'c'"),
-    "no name": ("other = 1\n", "has no Network called 'net' (it has none at all)"),
+    "no name": (
+        "other = 1\n",
+        "has no Network and no torch.nn.Module called 'net' (it has none at all)",
+    ),
     "no network": ("net = 5\n", "'net', but something of type int"),
-    "function": ("def net(): pass\n", "'net', but something of type function"),
+    "function": ("def net(): pass\n", "'net', net() returns something of type NoneType"),
 }
 
 

@@ -24,6 +24,8 @@ from alexsim.network.network import Network
 
 _SHAPE = re.compile(r"[1-9][0-9]{0,5}(x[1-9][0-9]{0,5}){0,3}")
 _IMAGENET = (3, 224, 224)
+_RUN = "<run_path>"
+"""What such a file is called to itself."""
 _READER = "alexsim.interchange.from_torch"
 """What makes a network of a module."""
 
@@ -48,14 +50,16 @@ def network_in(path: str, name: str) -> Network:
             f"{path}: say which of its networks, as in {path}:NAME ({_listed(names)})"
         )
     given: Any = names.get(name)
-    if callable(given) and not _is_module(given):
+    called = callable(given) and not _is_module(given)
+    if called:
         given = _called(path, name, given)
     if isinstance(given, Network):
         if at:
             raise NetworkError(f"{path}:{name} is a Network, which has its own shape: leave @ out")
         return given
     if not _is_module(given):
-        kind = f", but something of type {type(given).__name__}" if name in names else ""
+        what = f"{name}() returns" if called else "but"
+        kind = f", {what} something of type {type(given).__name__}" if name in names else ""
         raise NetworkError(
             f"{path} has no Network and no torch.nn.Module called {name!r}{kind} ({_listed(names)})"
         )
@@ -70,7 +74,7 @@ def network_in(path: str, name: str) -> Network:
 def _run(path: str) -> dict[str, Any]:
     try:
         with contextlib.redirect_stdout(sys.stderr), _beside(path):
-            return runpy.run_path(path)
+            return runpy.run_path(path, run_name=_RUN)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
@@ -131,14 +135,16 @@ def _shape_of(module: Any, given: str) -> Shape:
 
 
 def _listed(names: Mapping[str, Any]) -> str:
-    kinds = [
+    """What a file has that may be meant: networks and modules; else functions."""
+    kinds = [key for key, value in names.items() if isinstance(value, Network) or _is_module(value)]
+    functions = [
         key
         for key, value in names.items()
-        if isinstance(value, Network)
-        or _is_module(value)
-        or (inspect.isfunction(value) and value.__module__ == "<run_path>")
+        if inspect.isfunction(value) and value.__globals__.get("__name__") == _RUN
     ]
-    return f"it has {', '.join(kinds)}" if kinds else "it has none at all"
+    if kinds:
+        return f"it has {', '.join(kinds)}"
+    return f"it has the functions {', '.join(functions)}" if functions else "it has none at all"
 
 
 def _place(path: str, error: BaseException) -> str:
