@@ -75,6 +75,8 @@ def operator(mapping: Trace, call: Call, shape: Shape) -> Operator:
     """The call, counted."""
     reads = [mapping.read(node) for node in _nodes(call.arguments.values())]
     values = list(dict.fromkeys(read.layer for read in reads if isinstance(read, Value)))
+    if call.target in VIEWS:
+        del values[1:]  # of what follows it needs the shape: expand_as
     if not values:
         # What is drawn or made for every image depends on nothing; it takes its place in order.
         values = [mapping.layers[-1].name if mapping.layers else mapping.input_name]

@@ -15,7 +15,7 @@ import torch
 from torch import fx, nn
 
 from alexsim.errors import NetworkError
-from alexsim.interchange.exported import IMAGES, Call, Constant, Exported
+from alexsim.interchange.exported import IMAGES, MADE_LIKE, Call, Constant, Exported
 from alexsim.network.layers import (
     ELU,
     GELU,
@@ -183,7 +183,7 @@ class Trace:
                     return Value(first.layer, shape, call.name)
             elif call.target in _SAME or _does_nothing(call):
                 return first
-            if call.target in _LIKE:
+            if call.target in MADE_LIKE:
                 return Constant(keys=frozenset(), tensor=call.output, trained=False, direct=False)
         mapped = _LAYERS.get(call.target.rstrip("_"))
         result = mapped(self, call, shape) if mapped else None
@@ -230,11 +230,6 @@ _SAME = frozenset({
     "tensor_split", "unbind", "unsafe_chunk", "unsafe_split",
 })  # fmt: skip
 """The same values; what splits a tensor returns views of it, which ``getitem`` then names."""
-_LIKE = frozenset({
-    "empty_like", "full_like", "new_empty", "new_full", "new_ones", "new_zeros", "ones_like",
-    "zeros_like",
-})  # fmt: skip
-"""Of the images' shape or type only."""
 _RESHAPES = frozenset({
     "_unsafe_view", "flatten", "reshape", "squeeze", "unflatten", "unsqueeze", "view",
 })  # fmt: skip
