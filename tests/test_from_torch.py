@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+
 import pytest
 import torch
 import torch_models
@@ -10,11 +13,20 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 import alexsim
+from alexsim.cli.app import main
+from alexsim.errors import NetworkError, RunError
 from alexsim.execute.context import Choices, Hyperparameters
 from alexsim.execute.executor import Executor
+from alexsim.interchange import from_torch as from_torch_module
+from alexsim.interchange.module_state import saved
+from alexsim.machine.machine import load_machine
+from alexsim.network.editions import load_network
 from alexsim.network.network import Network
+from alexsim.network.not_run import unsupported, unsupported_mac_share
 from alexsim.plan.planner import plan
 from alexsim.plan.tables import flop_table
+from alexsim.simulate.simulator import on_machine
+from alexsim.train.weights import load_weights
 
 SHAPE, BATCH, STEPS = (3, 28, 28), 6, 3
 RATE = 1e-2
@@ -124,3 +136,185 @@ def test_parameters_and_flop_are_pytorchs_own(kind: type[nn.Module]) -> None:
     ours = (table.training_flop - table.flop - 2 * sum(scores)) * BATCH
     grouped = any(isinstance(child, nn.Conv2d) and child.groups > 1 for child in module.modules())
     assert ours == backward.get_total_flops() or (grouped and ours < backward.get_total_flops())
+
+
+def test_what_has_no_kernel_is_said_completely() -> None:
+    """Every operator, how often, where; training is refused, counting and predicting are not."""
+    shape = COUNTED[torch_models.Attention]
+    network = alexsim.from_torch(built(torch_models.Attention, shape), shape)
+    kinds = unsupported(network)
+    assert sum(len(kind.layers) for kind in kinds) == len(network.not_run)
+    assert all(kind.formula for kind in kinds)
+    assert 0 < unsupported_mac_share(network) < 1
+    with pytest.raises(NetworkError) as refused:
+        executor_of(network)
+    for kind in kinds:
+        assert f"{kind.target} x {len(kind.layers)} (in {kind.layers[0]})" in str(refused.value)
+    made = plan(network, batch_size=BATCH)
+    assert on_machine(made.spec, load_machine("a100")).step_s > 0
+    operators = {layer.name for layer in network.not_run}
+    attention = [op for op in made.ops() if op.layer in operators]
+    assert attention
+    assert all(op.count.moved_bytes for op in attention)
+
+
+def test_an_operator_that_nobody_knows_moves_its_bytes() -> None:
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(3, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.fc(torch.special.bessel_j0(x).mean((2, 3)))
+
+    network = alexsim.from_torch(Odd(), (3, 8, 8))
+    (odd,) = (kind for kind in unsupported(network) if not kind.formula)
+    assert odd.target == "special_bessel_j0"
+
+
+def test_names_are_the_modules_own() -> None:
+    network = alexsim.from_torch(built(torch_models.Residual), SHAPE)
+    names = [layer.name for layer in network.layers]
+    assert names[:4] == ["conv1", "bn1", "relu", "maxpool"]
+    block = [name.removeprefix("layer2.0.") for name in names if name.startswith("layer2.0.")]
+    assert block == [
+        "conv1", "bn1", "relu", "conv2", "bn2", "downsample.0", "downsample.1", "add", "relu:2"
+    ]  # fmt: skip
+    assert set(network.keys.values()) <= set(network.module.state_dict())
+
+
+def test_a_traced_module_is_kept_by_its_content(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The same module is not traced again; one that differs in a number, or in its code, is."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    traced = []
+    trace = from_torch_module.exported
+    monkeypatch.setattr(
+        from_torch_module, "exported", lambda *given: traced.append(1) or trace(*given)
+    )
+    first = alexsim.from_torch(built(torch_models.Plain), SHAPE)
+    again = alexsim.from_torch(built(torch_models.Plain), SHAPE)
+    assert (len(traced), again) == (1, first)
+    assert again.keys == first.keys
+    other = built(torch_models.Plain)
+    other.features[2].k = 3.0
+    assert alexsim.from_torch(other, SHAPE) != first
+    alexsim.from_torch(built(torch_models.Plain), (3, 27, 27))
+    assert len(traced) == 3
+    (kept, *_) = tmp_path.rglob("*.json")
+    for file in tmp_path.rglob("*.json"):
+        file.write_text(kept.read_text()[:100])
+    assert alexsim.from_torch(built(torch_models.Plain), SHAPE) == first
+    assert len(traced) == 4
+
+
+# The command line
+
+FILE = """
+import torch_models
+model = torch_models.Residual()
+small = torch_models.Residual()
+small.input_shape = (3, 32, 32)
+def made(): return torch_models.Residual()
+def needs(size): return torch_models.Residual()
+class Late(torch_models.Residual): input_shape = (3, 32, 32)
+number = 7
+odd = torch_models.Residual()
+odd.input_shape = "3x32"
+def fails(): raise OSError("no weights here")
+"""
+
+
+def command(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    return int(caught.value.code or 0)
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "mine.py"
+    path.write_text(FILE)
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("model", (3, 224, 224)), ("model@3x64x48", (3, 64, 48)), ("small", (3, 32, 32)),
+        ("made@3x40x40", (3, 40, 40)), ("Late", (3, 32, 32)), ("small@3x56x56", (3, 56, 56)),
+    ],
+)  # fmt: skip
+def test_a_file_may_have_modules_functions_and_classes(
+    mine: Path, name: str, shape: tuple[int, ...]
+) -> None:
+    network = load_network(f"{mine}:{name}")
+    assert network.input_shape == shape
+    assert network.name == name.partition("@")[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("model@1x28x28", "torch.export cannot trace Residual with images of 1x28x28"),
+        ("model@", "needs a shape of images"),
+        ("model@3x0x3", "needs a shape of images"),
+        ("needs", "needs arguments (size)"),
+        ("number", "something of type int"),
+        ("absent", "it has model, small, made, needs"),
+        ("odd", "input_shape must be positive whole numbers"),
+        ("fails", "OSError: no weights here"),
+        ("", "say which of its networks"),
+    ],
+)
+def test_what_is_no_module_is_refused_in_a_line(mine: Path, name: str, says: str) -> None:
+    with pytest.raises(NetworkError) as refused:
+        load_network(f"{mine}:{name}")
+    assert says in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_training_begins_from_the_modules_weights_and_gives_them_back(
+    mine: Path, tmp_path: Path
+) -> None:
+    """To the bit. At a rate that changes nothing the weights are those of the module that the run
+    began with; running statistics are those that it gathered."""
+    name, run, out = f"{mine}:small", tmp_path / "run", tmp_path / "back.pt"
+    options = ("--batch", "4", "--steps", "1", "--workers", "1", "-o", str(run), "--json")
+    assert command("train", "--net", name, "--learning-rate", "1e-30", *options) == 0
+    network = load_network(name)
+    begun, learnt = network.module.state_dict(), load_weights(run).state
+    module = torch_models.Residual()
+    alexsim.load_into(module, run)
+    assert command("model", "export", str(run), str(out)) == 0
+    state, exported = module.state_dict(), torch.load(out)
+    for ours, key in network.keys.items():
+        assert torch.equal(state[key], learnt[saved(ours)])
+        assert torch.equal(exported[key], learnt[saved(ours)])
+        same = torch.allclose(state[key], begun[key], rtol=0, atol=1e-25)
+        assert same != ("running" in key), key
+    with pytest.raises(RunError, match="missing"):
+        alexsim.load_into(nn.Linear(2, 2), run)
+
+
+@pytest.mark.parametrize("shape", ["3x64x48", "5x64x64", "3x5x8x8"])
+def test_training_feeds_square_images_of_one_or_three_channels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], shape: str
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import torch\n"
+        "class Mine(torch.nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        f"        self.fc = torch.nn.Linear({math.prod(map(int, shape.split('x')))}, 4)\n"
+        "    def forward(self, x):\n"
+        "        return self.fc(x.flatten(1))\n"
+    )
+    run = tmp_path / "run"
+    assert command("train", "--net", f"{path}:Mine@{shape}", "--steps", "1", "-o", str(run)) == 2
+    assert f"reads {shape}: training feeds square images" in capsys.readouterr().err
+    assert not run.exists()

@@ -126,7 +126,7 @@ def told(made: Plan, machine: Machine) -> tuple[dict[str, str], str]:
     training = Training(images=1, epochs=1, days=1.0, days_interval=found.step_interval)
     console.print(simulation_tables(found, made.network, training))
     named = {
-        "simulation": json_text(simulation_document(found, training).document()),
+        "simulation": json_text(simulation_document(found, made.network, training).document()),
         "document": json_text(document.document()),
         "trace": json_text(chrome_trace([Clock(name="simulated", plan=made, trace=found.trace)])),
         "figures": str(

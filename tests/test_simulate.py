@@ -69,7 +69,7 @@ def test_the_same_figures_as_ever(name: str) -> None:
     configuration, machine, library = GOLDENS[name]
     result = simulated(configuration, load_machine(machine), library)
     document = simulation_document(
-        result, training_of(result, images=1_281_167, epochs=90)
+        result, configuration.network, training_of(result, images=1_281_167, epochs=90)
     ).document()
     del document["alexsim"]
     # Whoever means to change them writes them anew with: python tests/test_simulate.py
@@ -447,7 +447,7 @@ def write_goldens() -> None:
     for name, (configuration, machine, library) in GOLDENS.items():
         result = simulated(configuration, load_machine(machine), library)
         document = simulation_document(
-            result, training_of(result, images=1_281_167, epochs=90)
+            result, configuration.network, training_of(result, images=1_281_167, epochs=90)
         ).document()
         del document["alexsim"]
         (GOLDEN / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n", "utf-8")

@@ -106,7 +106,7 @@ def simulate(options: SimulateOptions) -> None:
     )
     if options.json:
         assumptions = tried if options.sensitivity else None
-        print_json(simulation_document(result, trained, assumptions))
+        print_json(simulation_document(result, spec.network, trained, assumptions))
         return
     tables = simulation_tables(result, spec.network, trained, sensitivities=tried)
     shared.console().print(tables)

@@ -5,11 +5,27 @@ from __future__ import annotations
 from typing import Annotated
 
 from alexsim.documents.base import From, NetworkDocument, Part
+from alexsim.network.not_run import unsupported
 from alexsim.network.update_rules import Optimizer
 from alexsim.plan.choices import Partition, Policy, Schedule
 from alexsim.plan.fit import Fit
 from alexsim.plan.plan import Plan
 from alexsim.plan.tables import FlopTable, LayerFlops, memory_table
+
+
+class NotRun(Part):
+    """Calls of an operator of PyTorch that is counted from its shapes: it has no kernel here."""
+
+    operator: Annotated[str, From("target")]
+    layers: tuple[str, ...]
+    """What those calls are called."""
+    mac: int
+    """Multiply-adds of one image's forward pass in them all."""
+    formula: bool
+    """Whether its arithmetic is counted; else its bytes alone."""
+
+
+NotRunOf = Annotated[tuple[NotRun, ...], From(lambda record: unsupported(record.network))]
 
 
 class FlopsDocument(NetworkDocument):
@@ -27,6 +43,8 @@ class FlopsDocument(NetworkDocument):
         int, From(lambda table: sum(layer.elementwise_flop for layer in table.layers))
     ]
     layers: tuple[LayerFlops, ...]
+    not_run: NotRunOf = ()
+    """Empty where every layer has a kernel."""
 
 
 def flops_document(table: FlopTable) -> FlopsDocument:
@@ -68,6 +86,8 @@ class MemoryDocument(PlanWords, NetworkDocument):
     largest_batch_size: Annotated[int, From("verdict.largest_batch_size")]
     """0 where no image fits."""
     suggestions: Annotated[tuple[str, ...], From("verdict.suggestions")]
+    not_run: Annotated[tuple[NotRun, ...], From(lambda all_: unsupported(all_.plan.network))] = ()
+    """Empty where every layer has a kernel."""
 
 
 def memory_document(plan: Plan, verdict: Fit, *, context_bytes: int) -> MemoryDocument:

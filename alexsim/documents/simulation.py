@@ -6,6 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 from alexsim.documents.base import ABSENT, From, Interval, NetworkDocument, Part
+from alexsim.documents.plan import NotRun
+from alexsim.network.network import Network
+from alexsim.network.not_run import unsupported
 from alexsim.recipe.stages import Training
 from alexsim.simulate.sensitivity import Sensitivity
 from alexsim.simulate.simulation import DeviceTimes, LayerTimes, Simulation
@@ -131,6 +134,8 @@ class SimulationDocument(StepParts, NetworkDocument):
     layers: tuple[LayerTimes, ...]
     ops: tuple[OpSeconds, ...]
     critical_path: tuple[PathSpan, ...]
+    not_run: tuple[NotRun, ...] = ()
+    """Operators that are counted from their shapes, whose times are the roofline's."""
     recipe: Annotated[str, From(_of_recipe("recipe"))] = ""
     """With ``--recipe``."""
     stages: Annotated[tuple[Stage, ...], From(_of_recipe("stages"))] = ()
@@ -140,8 +145,13 @@ class SimulationDocument(StepParts, NetworkDocument):
 
 
 def simulation_document(
-    simulation: Simulation, training: Training, sensitivities: Sequence[Sensitivity] | None = None
+    simulation: Simulation,
+    network: Network,
+    training: Training,
+    sensitivities: Sequence[Sensitivity] | None = None,
 ) -> SimulationDocument:
     """``alexsim simulate --json``."""
     sensitivity = ABSENT if sensitivities is None else tuple(sensitivities)
-    return SimulationDocument.of(simulation, training=training, sensitivity=sensitivity)
+    return SimulationDocument.of(
+        simulation, training=training, sensitivity=sensitivity, not_run=unsupported(network)
+    )

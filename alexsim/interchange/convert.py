@@ -16,6 +16,7 @@ from alexsim.interchange.caffe_messages import Floats
 from alexsim.interchange.checkpoint import choose, format_of, listed, under
 from alexsim.interchange.layout import dropout_factors, from_plain, plain_shapes, sized, to_plain
 from alexsim.interchange.mean import mean_bytes
+from alexsim.interchange.module_state import module_state
 from alexsim.interchange.onnx import largest_difference, onnx_bytes
 from alexsim.interchange.state_dict import (
     TORCHVISION_NAMES,
@@ -93,6 +94,9 @@ def exported(
         InterchangeError: the weights do not fit, or the format cannot hold the network.
         NetworkError: the network has no plain form.
     """
+    if network.module is not None and ending in (".pt", ".pth") and not torchvision_names:
+        learnt = module_state(network, state, network.module.state_dict())
+        return Exported(network=network, files={ending: state_dict_bytes(learnt)}, changes=())
     plain = to_plain(network, state)
     changes = _changes(network, back=False)
     if ending == ".onnx":

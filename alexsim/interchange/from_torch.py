@@ -6,17 +6,19 @@ what they become goes back into its ``state_dict`` to the bit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from alexsim.errors import NetworkError
 from alexsim.interchange import traced_cache
 from alexsim.interchange.counted import operator
 from alexsim.interchange.exported import exported
 from alexsim.interchange.mapped import Trace, heads
-from alexsim.network.layers import Layer, Shape
+from alexsim.network.layers import Layer, Shape, SoftmaxCrossEntropy
 from alexsim.network.network import Network
 from alexsim.network.part import INPUT
 
@@ -50,6 +52,10 @@ def from_torch(
     shape = tuple(int(extent) for extent in input_shape)
     if not shape or min(shape) < 1:
         raise NetworkError(f"input_shape must be positive numbers, got {input_shape}")
+    if any(is_lazy(tensor) for tensor in _tensors(module)):
+        raise NetworkError(
+            f"{type(module).__name__} has lazy layers without a shape: call it once before"
+        )
     key = traced_cache.key_of(module, shape, head_weights)
     network = traced_cache.load(key)
     if network is None:
@@ -57,6 +63,11 @@ def from_torch(
         traced_cache.save(key, network)
     kind = type(module).__name__
     return replace(network, name=name or kind, title=f"{kind}, a PyTorch module", module=module)
+
+
+def _tensors(module: nn.Module) -> Iterator[torch.Tensor]:
+    yield from module.parameters()
+    yield from module.buffers()
 
 
 def _traced(module: nn.Module, shape: Shape, head_weights: Sequence[float] | None) -> Network:
@@ -94,7 +105,7 @@ def _read_in_order(layers: Sequence[Layer]) -> tuple[Layer, ...]:
     needed: set[str] = set()
     kept: list[Layer] = []
     for layer in reversed(layers):
-        if layer.name in needed or not kept or type(layer).__name__ == "SoftmaxCrossEntropy":
+        if layer.name in needed or not kept or isinstance(layer, SoftmaxCrossEntropy):
             kept.append(layer)
             needed.update(layer.inputs)
     before = INPUT

@@ -64,6 +64,21 @@ def refuse_not_run(network: Network) -> None:
     )
 
 
+def refuse_not_photographs(network: Network) -> None:
+    """Refuse a network that cannot read the crops of image files.
+
+    Raises:
+        NetworkError: they are square, in grey or in three colours.
+    """
+    channels, *sides = network.input_shape
+    if channels not in (1, 3) or len(sides) != 2 or sides[0] != sides[1]:
+        shape = "x".join(map(str, network.input_shape))
+        raise NetworkError(
+            f"{network.name} reads {shape}: training feeds square images of 1 or 3 channels,"
+            " cropped from files"
+        )
+
+
 def _words(kinds: Iterable[Unsupported]) -> Iterable[str]:
     for kind in kinds:
         yield f"{kind.target} x {len(kind.layers)} (in {kind.layers[0]})"

@@ -12,6 +12,7 @@ from rich.text import Text
 from alexsim.network.layers.kinds import kind_words
 from alexsim.network.network import Network
 from alexsim.recipe.stages import Training
+from alexsim.report.not_run import not_run_lines
 from alexsim.report.recipe import stages_table
 from alexsim.report.tables import data_path_text, milliseconds, plain_table
 from alexsim.simulate.sensitivity import Sensitivity
@@ -45,6 +46,8 @@ def simulation_tables(
     ]
     if simulation.exchanges:
         parts.append(_exchanges(simulation))
+    if lines := not_run_lines(network, simulation):
+        parts.append(Text("\n".join(lines)))
     if sensitivities:
         parts.append(_sensitivities(sensitivities))
     return Group(*parts)

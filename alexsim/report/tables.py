@@ -17,6 +17,7 @@ from alexsim.network.network import Network
 from alexsim.plan.fit import Fit
 from alexsim.plan.plan import Category, Plan
 from alexsim.plan.tables import FlopTable, memory_table
+from alexsim.report.not_run import not_run_lines
 from alexsim.units import format_bytes, mib
 
 if TYPE_CHECKING:
@@ -67,7 +68,10 @@ def flops_tables(table: FlopTable) -> RenderableType:
         "weight gr.",
         "other",
     )
+    views = {layer.name for layer in table.network.layers if layer.views}
     for layer in table.layers:
+        if layer.name in views:
+            continue
         out.add_row(
             layer.name,
             f"{layer.parameters:,}" if layer.parameters else "",
@@ -99,6 +103,8 @@ def flops_tables(table: FlopTable) -> RenderableType:
         f"neurons:  {table.network.neurons:,} (outputs of convolutions and fc layers)",
         "MAC, forward and gradients are convolutions and fc layers only; other is all",
         "the rest, forward and backward: one FLOP per operation on an element.",
+        *([f"Not listed: {len(views)} views, which cost nothing."] if views else []),
+        *not_run_lines(table.network),
         *([""] if (articles := reconciliation(table.network)) else []),
         *articles,
     ]
@@ -153,6 +159,8 @@ def memory_tables(plan: Plan, verdict: Fit, *, context_bytes: int, layers: bool)
         )
     if plan.alike > 1:
         parts.append(Text(f"{devices[0].name} holds as much as any of {plan.alike} GPUs"))
+    if lines := not_run_lines(plan.network):
+        parts.append(Text("\n".join(lines)))
     if verdict.fits:
         parts.append(Text(f"fits; the largest batch that does is {verdict.largest_batch_size}"))
     return Group(*parts)
@@ -193,9 +201,10 @@ def network_table(network: Network) -> RenderableType:
     blanks = [""] * len(reads_column)
     out.add_row("total", "", *blanks, "", f"{network.parameters:,}", f"{macs / 1e6:,.2f}")
     pixels = "x".join(str(extent) for extent in network.input_shape)
+    not_run = "".join(f"\n{line}" for line in not_run_lines(network))
     text = (
         f"input {pixels} = {math.prod(network.input_shape):,} values;"
-        f" {network.columns} column(s); {network.neurons:,} neurons"
+        f" {network.columns} column(s); {network.neurons:,} neurons{not_run}"
     )
     return Group(out, Text(text))
 

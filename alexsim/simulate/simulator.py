@@ -90,6 +90,9 @@ def simulate(
             f"{machine.name} has {room:g} device(s) and no network; {count} are asked for"
         )
 
+    if len(plan.network.input_shape) != 3:
+        data = "none"  # they are no images, of which files could be decoded
+
     def tasks(data: DataPath) -> TaskList:
         return TaskList(plan=plan, timer=timer, data=data)
 

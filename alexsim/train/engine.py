@@ -14,7 +14,7 @@ from alexsim.execute.ranks import Ranks
 from alexsim.execute.stored import stored_parameters
 from alexsim.execute.world import Connected, World
 from alexsim.network.editions import load_network
-from alexsim.network.not_run import refuse_not_run
+from alexsim.network.not_run import refuse_not_photographs, refuse_not_run
 from alexsim.network.update_rules import is_state
 from alexsim.plan.fit import fit
 from alexsim.plan.plan import Plan
@@ -35,7 +35,9 @@ def refuse_what_does_not_fit(settings: TrainSettings) -> None:
         MemoryBudgetError: a stage needs more.
         NetworkError: a layer has no kernel.
     """
-    refuse_not_run(load_network(settings.network))
+    network = load_network(settings.network)
+    refuse_not_run(network)
+    refuse_not_photographs(network)
     for stage in {stage.frozen: stage for stage in settings.recipe.stages}.values():
         verdict = fit(stage_plan(settings, stage), settings.budget_bytes)
         if not verdict.fits:

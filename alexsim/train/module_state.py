@@ -8,21 +8,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from alexsim.errors import RunError
+from alexsim.errors import InterchangeError, RunError
+from alexsim.interchange.module_state import first_weights, module_state
 from alexsim.network.editions import load_network
 from alexsim.network.network import Network
-from alexsim.network.part import letter
 from alexsim.train.weights import load_weights
 
 if TYPE_CHECKING:
     from torch import nn
-
-
-def first_weights(network: Network) -> dict[str, torch.Tensor]:
-    """The module's parameters and running statistics by the names of checkpoints,
-    ``conv1.a.weight``, in float32."""
-    state = network.module.state_dict()
-    return {_saved(name): state[key].detach().cpu().float() for name, key in network.keys.items()}
 
 
 def begun_from_module(
@@ -52,18 +45,8 @@ def load_into(module: nn.Module, path: str | Path) -> None:
     network = load_network(weights.network)
     if not network.keys:
         raise RunError(f"{path}: {weights.network} was no PyTorch module")
-    state = dict(module.state_dict())
-    for name, key in network.keys.items():
-        learnt, there = weights.state[_saved(name)], state.get(key)
-        if there is None or there.shape != learnt.shape:
-            raise RunError(
-                f"{path}: {name} is {tuple(learnt.shape)}, the module's {key} is"
-                f" {'missing' if there is None else tuple(there.shape)}"
-            )
-        state[key] = learnt.to(there.dtype)
+    try:
+        state = module_state(network, weights.state, module.state_dict())
+    except InterchangeError as error:
+        raise RunError(f"{path}: {error}") from error
     module.load_state_dict(state)
-
-
-def _saved(name: str) -> str:
-    layer, _, parameter = name.rpartition(".")
-    return f"{layer}.{letter(0)}.{parameter}"

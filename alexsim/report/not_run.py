@@ -1,0 +1,33 @@
+"""What of a network is only counted, in lines below a table."""
+
+from __future__ import annotations
+
+from alexsim.network.network import Network
+from alexsim.network.not_run import WORKING, unsupported, unsupported_mac_share
+from alexsim.simulate.simulation import Simulation
+
+
+def not_run_lines(network: Network, simulation: Simulation | None = None) -> list[str]:
+    """Operators without a kernel, how often and where; their share of the multiply-adds, and of a
+    simulated step's computing."""
+    kinds = unsupported(network)
+    if not kinds:
+        return []
+    names = {layer for kind in kinds for layer in kind.layers}
+    shares = [f"{100 * unsupported_mac_share(network):.0f} % of the forward multiply-adds"]
+    if simulation is not None:
+        seconds = sum(op.seconds for op in simulation.ops)
+        theirs = sum(op.seconds for op in simulation.ops if op.layer in names)
+        shares.append(f"{100 * theirs / seconds if seconds else 0:.0f} % of the computing")
+    lines = [
+        f"counted from their shapes, as there is no kernel here ({', '.join(shares)}):",
+        *(
+            f"  {kind.target} x {len(kind.layers)}, first {kind.layers[0]}"
+            + ("" if kind.formula else ": no formula, bytes only")
+            for kind in kinds
+        ),
+        f"{WORKING} work; train, profile and model do not.",
+    ]
+    if simulation is not None:
+        lines[-1] = "Their times are the roofline's: no published row has measured them."
+    return lines
