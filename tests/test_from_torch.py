@@ -21,6 +21,7 @@ from alexsim.interchange import from_torch as from_torch_module
 from alexsim.interchange.module_state import saved
 from alexsim.machine.machine import load_machine
 from alexsim.network.editions import load_network
+from alexsim.network.layers import Convolution
 from alexsim.network.network import Network
 from alexsim.network.not_run import unsupported, unsupported_mac_share
 from alexsim.plan.planner import plan
@@ -109,6 +110,7 @@ def test_three_steps_are_the_module_under_autograd(name: str, policy: str) -> No
 COUNTED: dict[type[nn.Module], tuple[int, ...]] = {
     torch_models.Attention: (3, 32, 32),
     torch_models.Shuffle: SHAPE,
+    torch_models.Windows: SHAPE,
     torch_models.Volumes: (3, 5, 8, 8),
     torch_models.Signals: (2, 40),
 }
@@ -117,9 +119,9 @@ EVERY = {**dict.fromkeys(torch_models.MODELS.values(), SHAPE), **COUNTED}
 
 @pytest.mark.parametrize("kind", EVERY, ids=lambda kind: kind.__name__)
 def test_parameters_and_flop_are_pytorchs_own(kind: type[nn.Module]) -> None:
-    """Forward to the digit. Backward too, but that PyTorch's counter takes weight gradients of
-    grouped convolutions for those of whole ones, and that attention computes its scores again, as
-    on cards: on ``meta`` they are kept."""
+    """To the digit, but that PyTorch's counter takes weight gradients of grouped convolutions for
+    those of whole ones, and that attention computes its scores again, as on cards: on ``meta`` they
+    are kept."""
     shape = EVERY[kind]
     module = built(kind, shape).train()
     network = alexsim.from_torch(module, shape)
@@ -133,9 +135,25 @@ def test_parameters_and_flop_are_pytorchs_own(kind: type[nn.Module]) -> None:
     assert network.parameters == sum(parameter.numel() for parameter in module.parameters())
     assert table.flop * BATCH == forward.get_total_flops()
     scores = [la.products[0].multiply_adds for la in network.not_run if "attention" in la.target]
-    ours = (table.training_flop - table.flop - 2 * sum(scores)) * BATCH
-    grouped = any(isinstance(child, nn.Conv2d) and child.groups > 1 for child in module.modules())
-    assert ours == backward.get_total_flops() or (grouped and ours < backward.get_total_flops())
+    whole = [
+        (layer.groups - 1) * parts[0].multiply_adds
+        for layer, parts in zip(network.layers, network.parts, strict=True)
+        if isinstance(layer, Convolution)
+    ]
+    ours = table.training_flop - table.flop + 2 * (sum(whole) - sum(scores))
+    assert ours * BATCH == backward.get_total_flops()
+
+
+def test_what_no_image_changes_is_no_layer() -> None:
+    """Masks made in the images' type, and what is computed of parameters: the layer that reads them
+    has the parameters. Of ``expand_as`` the second argument is a shape."""
+    network = alexsim.from_torch(built(torch_models.Windows), SHAPE)
+    of_masks = ("new_zeros", "sub", "ne", "eq", "masked_fill", "exp", "prod")
+    assert not {layer.target for layer in network.not_run} & set(of_masks)
+    assert all(len(layer.inputs) < 2 for layer in network.not_run if layer.views)
+    assert {"scale", "bias"} <= {name.rpartition(".")[2] for name in network.keys} | {
+        parameter.name for layer in network.not_run for parameter in layer.operands
+    }
 
 
 def test_what_has_no_kernel_is_said_completely() -> None:
