@@ -14,12 +14,21 @@ AlexsimError          the user's mistake: the command line prints one line and e
 
 from __future__ import annotations
 
-import difflib
+import re
 from collections.abc import Iterable
+from difflib import SequenceMatcher
 from typing import ClassVar
 
 _NEAR = 0.75
 """Least similarity, of 1: two names of four letters of which one differs, or eight, two."""
+_SEPARATORS = re.compile(r"[-_.\s]+")
+_FEW = 20
+"""As many names a message may list."""
+_LISTS = {
+    "network": "alexsim network list",
+    "layer": "alexsim network show NETWORK",
+} | dict.fromkeys(("machine", "device", "link"), "alexsim hardware list")
+"""By kind of name, the command that lists them."""
 
 
 class AlexsimError(Exception):
@@ -74,22 +83,49 @@ class GateError(AlexsimError):
 
 
 def known_as(name: str, known: Iterable[str]) -> str | None:
-    """The known name that equals ``name`` up to case; None if there is none, or several."""
+    """The known name that ``name`` is, in whatever case, with or without separators.
+
+    ``ResNet-50`` is ``resnet50``, ``inception v3`` is ``inception_v3``. A name as it is listed
+    comes first, then one that differs in case alone; None where none is alike, or several are.
+    """
     names = tuple(known)
     if name in names:
         return name
-    alike = [candidate for candidate in names if candidate.casefold() == name.casefold()]
-    return alike[0] if len(alike) == 1 else None
+    for form in (str.casefold, plain):
+        alike = [candidate for candidate in names if form(candidate) == form(name)]
+        if len(alike) == 1:
+            return alike[0]
+    return None
+
+
+def plain(name: str) -> str:
+    """A name without case and separators: what names are compared by."""
+    return _SEPARATORS.sub("", name.casefold())
 
 
 def unknown(kind: str, name: str, known: Iterable[str], mark: str = "") -> str:
-    """The message for an unknown name: the known names that are close to it, and all of them.
+    """The message for an unknown name: the known names that are close to it, and all of them, or
+    where they are many, the command that lists them.
 
     ``mark`` stands before each name, as the + of a network's variants does.
     """
     names = tuple(known)
-    folded = {key.casefold(): key for key in names}
-    near = difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=_NEAR)
-    hint = f"; did you mean {' or '.join(mark + folded[key] for key in near)}?" if near else ""
     quoted = mark + name if mark else repr(name)
-    return f"no {kind} {quoted}{hint} (known: {', '.join(mark + key for key in names)})"
+    near = _near(name, names)
+    hint = f"; did you mean {' or '.join(mark + each for each in near)}?" if near else ""
+    command = _LISTS.get(kind.split()[0].rstrip(","), "")
+    if command and len(names) > _FEW:
+        return f"no {kind} {quoted}{hint} (`{command}` has all {len(names)})"
+    return f"no {kind} {quoted}{hint} (known: {', '.join(mark + each for each in names)})"
+
+
+def _near(name: str, names: tuple[str, ...]) -> list[str]:
+    """Up to three that are close or, of three characters or more, begin so; the closest first."""
+    start = plain(name)
+    likeness = {each: SequenceMatcher(None, plain(each), start).ratio() for each in names}
+    near = [
+        each
+        for each in names
+        if likeness[each] >= _NEAR or (len(start) > 2 and plain(each).startswith(start))
+    ]
+    return sorted(near, key=lambda each: -likeness[each])[:3]

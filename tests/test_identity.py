@@ -124,9 +124,9 @@ def told(made: Plan, machine: Machine) -> tuple[dict[str, str], str]:
     document = plan_document(made, found, Ceilings(flop_per_s=1e12, bytes_per_s=1e11))
     console = Console(width=100, record=True, quiet=True)
     training = Training(images=1, epochs=1, days=1.0, days_interval=found.step_interval)
-    console.print(simulation_tables(found, made.network, training))
+    console.print(simulation_tables(found, made.spec, training))
     named = {
-        "simulation": json_text(simulation_document(found, made.network, training).document()),
+        "simulation": json_text(simulation_document(found, made.spec, training).document()),
         "document": json_text(document.document()),
         "trace": json_text(chrome_trace([Clock(name="simulated", plan=made, trace=found.trace)])),
         "figures": str(

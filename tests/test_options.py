@@ -110,6 +110,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "classes": root / "classes.txt",
         "weights": weights,
         "wnids": wnids,
+        "traced": f"{_traced(root)}:net",
         "tiny": f"{root / 'tiny.py'}:net",
         "state": root / "state.pt",
         "nan": wrong,
@@ -146,6 +147,18 @@ def _content(path: Path) -> bytes:
         return data
     size = 8 + int.from_bytes(data[:8], "little")
     return json.dumps(json.loads(data[8:size]), sort_keys=True).encode() + data[size:]
+
+
+def _traced(root: Path) -> Path:
+    """A file whose network was made of a module."""
+    file = root / "traced.py"
+    file.write_text(
+        "from dataclasses import replace\n"
+        "from torch import nn\n"
+        "from alexsim.network.editions import load_network\n"
+        "net = replace(load_network('lenet-5'), module=nn.Flatten())\n"
+    )
+    return file
 
 
 def _made(folder: Path) -> Path:
@@ -222,6 +235,7 @@ def _instead_of_work(
     patch.setattr(models, "setup", setup)
     step = request.getfixturevalue("lenet")[0]
     note("alexsim.profile.profiler.profile", step)
+    note("alexsim.profile.rivals.rivals_of")
     known = read(CALIBRATION)
     note("alexsim.profile.calibrate.calibrate", lambda *_, **__: (known, dict.fromkeys((3, 5))))
     note("alexsim.profile.calibrate.check", [])

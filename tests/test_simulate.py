@@ -69,7 +69,7 @@ def test_the_same_figures_as_ever(name: str) -> None:
     configuration, machine, library = GOLDENS[name]
     result = simulated(configuration, load_machine(machine), library)
     document = simulation_document(
-        result, configuration.network, training_of(result, images=1_281_167, epochs=90)
+        result, configuration, training_of(result, images=1_281_167, epochs=90)
     ).document()
     del document["alexsim"]
     # Whoever means to change them writes them anew with: python tests/test_simulate.py
@@ -116,7 +116,7 @@ def test_articles_speeds_are_explained_by_the_cards_peak(machine: Machine, expla
     assert (round(result.device_flop_per_s / 1e12, 3) == 1.581) == explained
     text = io.StringIO()
     training = training_of(result, images=1_281_167, epochs=90)
-    Console(file=text, width=80).print(simulation_tables(result, ALEXNET, training))
+    Console(file=text, width=80).print(simulation_tables(result, TWO, training))
     assert ("Articles say" in text.getvalue()) == explained
 
 
@@ -447,7 +447,7 @@ def write_goldens() -> None:
     for name, (configuration, machine, library) in GOLDENS.items():
         result = simulated(configuration, load_machine(machine), library)
         document = simulation_document(
-            result, configuration.network, training_of(result, images=1_281_167, epochs=90)
+            result, configuration, training_of(result, images=1_281_167, epochs=90)
         ).document()
         del document["alexsim"]
         (GOLDEN / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n", "utf-8")

@@ -341,7 +341,7 @@ def test_mistakes_take_one_line_and_leave_nothing(
         (("--steps", "5", "--epochs", "2"), 2, "not both"),
         (("--epochs", "-1"), 2, "--epochs must be positive"),
         (("--net", "alexnet"), 2, "did you mean"),
-        (("--gpus", "2"), 2, "gpus must be 1, got 2"),
+        (("--gpus", "2"), 2, "so each GPU has a replica"),
         (("--data", tmp_path / "gone"), 2, "no such folder"),
         (("--data", tmp_path / "one"), 2, "only one class, 'dark'"),
         (("--augment", "none"), 2, "2012, paper; got 'none'"),

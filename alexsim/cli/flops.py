@@ -11,17 +11,21 @@ from alexsim.cli import fields
 from alexsim.cli import options as shared
 from alexsim.cli.fields import flag
 from alexsim.cli.output import print_json
-from alexsim.cli.plan_options import LayerOptions
+from alexsim.cli.plan_options import GpuOptions, LayerOptions
 from alexsim.errors import AlexsimError, GateError
 
 if TYPE_CHECKING:
     from alexsim.counters.comparison import Comparison
+    from alexsim.network.network import Network
+    from alexsim.plan.spec import PlanSpec
     from alexsim.plan.tables import FlopTable
+
+_OF_STEP = ("gpus", "partition", "replicas", "machine", "network")
 
 
 @dataclass(frozen=True, kw_only=True)
-class FlopsOptions(LayerOptions):
-    """What is counted."""
+class FlopsOptions(GpuOptions, LayerOptions):
+    """What is counted, and of a step on which GPUs."""
 
     compare: bool = flag("Run the FLOP counters that are installed, and explain each of them.")
     strict: bool = flag(
@@ -34,23 +38,33 @@ def flops(context: typer.Context, options: FlopsOptions) -> None:
     """Count FLOPs and parameters, layer by layer.
 
     MAC (multiply-adds) and FLOP are those of convolutions and fully connected layers, per image;
-    everything else is counted apart as elementwise. --batch is for the bytes in --json. --compare
-    needs PyTorch alone; pip install "alexsim[counters]" adds other people's counters.
+    everything else is counted apart as elementwise. --gpus, --partition, --replicas and --machine
+    add a step of --batch images: each GPU's share, the gradients that are summed, and the time at
+    the machine's peak. Without them --batch is for the bytes in --json. --compare needs PyTorch
+    alone; pip install "alexsim[counters]" adds other people's counters.
 
     Example: alexsim flops --net alexnet-owt
+
+    Example: alexsim flops --net resnet50 --machine a100x4 --batch 256
 
     Example: alexsim flops --compare --strict
     """
     from alexsim.network.editions import load_network
     from alexsim.plan.tables import flop_table
+    from alexsim.report.tables import flops_tables
 
     if options.strict and not options.compare:
         raise AlexsimError("--strict needs --compare")
-    if not options.json:
-        fields.refuse(context, "changes only the bytes that --json has", "batch")
+    of_step = fields.given(context, *_OF_STEP)
+    if not options.json and not of_step:
+        fields.refuse(context, "changes only a step, and the bytes that --json has", "batch")
     network = load_network(options.net)
     if options.train_only and options.compare:
         raise AlexsimError("--compare counts whole training steps: leave --train-only out")
+    if of_step and options.compare:
+        raise AlexsimError(f"--compare counts single images: leave {of_step[0]} out")
+    spec = _spec(options, network) if of_step else None
+    machine = options.there(spec) if spec else None
     table = flop_table(network, options.batch, trainable=options.trainable(network))
     comparison = _compared(table) if options.compare else None
     if options.json:
@@ -61,9 +75,15 @@ def flops(context: typer.Context, options: FlopsOptions) -> None:
         else:
             from alexsim.documents.plan import flops_document
 
-            print_json(flops_document(table))
+            print_json(flops_document(table, spec, machine))
     else:
-        _print(table, comparison)
+        console = shared.console()
+        console.print(flops_tables(table, spec, machine.device if machine else None))
+        if comparison:
+            from alexsim.report.counters import counters_tables
+
+            console.print()
+            console.print(counters_tables(comparison), soft_wrap=True)
     if options.strict and comparison and comparison.complaints:
         raise GateError("; ".join(comparison.complaints))
 
@@ -76,13 +96,15 @@ def _compared(table: FlopTable) -> Comparison:
         return compare(table, COUNTERS, done)
 
 
-def _print(table: FlopTable, comparison: Comparison | None) -> None:
-    from alexsim.report.tables import flops_tables
+def _spec(options: FlopsOptions, network: Network) -> PlanSpec:
+    from alexsim.plan.spec import PlanSpec
 
-    console = shared.console()
-    console.print(flops_tables(table))
-    if comparison:
-        from alexsim.report.counters import counters_tables
-
-        console.print()
-        console.print(counters_tables(comparison), soft_wrap=True)
+    gpus, partition = options.split(network)
+    return PlanSpec(
+        network=network,
+        gpus=gpus,
+        partition=partition,
+        replicas=options.replicas,
+        batch_size=options.batch,
+        trainable=options.trainable(network),
+    )

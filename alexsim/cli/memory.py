@@ -8,21 +8,30 @@ import typer
 
 from alexsim.cli import fields
 from alexsim.cli import options as shared
-from alexsim.cli.fields import flag
+from alexsim.cli.fields import flag, option
 from alexsim.cli.output import print_json
 from alexsim.cli.plan_options import (
     BudgetOptions,
+    GpuOptions,
+    HybridOptions,
+    PlanOptions,
     RuleOptions,
-    SplitRunOptions,
     WhatIfOptions,
-    undone,
 )
 from alexsim.errors import AlexsimError
 
 
 @dataclass(frozen=True, kw_only=True)
-class MemoryOptions(SplitRunOptions, WhatIfOptions, RuleOptions, BudgetOptions):
+class MemoryOptions(
+    GpuOptions, PlanOptions, HybridOptions, WhatIfOptions, RuleOptions, BudgetOptions
+):
     """What is planned, and for which budget."""
+
+    mem_cap: str | None = option(
+        "SIZE",
+        "Memory budget of each GPU, as in 3GB (= 3 x 1024^3 bytes). Default: the usable memory of"
+        " --machine, or of a GTX 580 with 3 GB.",
+    )
 
     layers: bool = flag("Also list every layer.")
 
@@ -40,26 +49,30 @@ def memory(context: typer.Context, options: MemoryOptions) -> None:
 
     Example: alexsim memory --net resnet50 --batch 32 --optimizer adamw
 
+    Example: alexsim memory --net resnet50 --machine a100x4 --batch 512
+
     Example: alexsim memory --net alexnet-owt --partition hybrid --gpus 4 --batch 512
     """
     from alexsim.machine.defaults import DEVICE
     from alexsim.machine.device import load_device
+    from alexsim.plan.asked import undone
     from alexsim.plan.fit import fit
     from alexsim.plan.planner import representative
     from alexsim.plan.tables import memory_table
 
     if options.json:
         fields.refuse(context, "is for the tables: --json has every layer", "layers")
-    device = load_device(DEVICE)
+    spec = options.plan_spec()
+    machine = options.there(spec)
+    device = machine.device if machine else load_device(DEVICE)
     taken = int(device.context_bytes.value)
     budget = options.budget(device.memory_bytes.value)
-    plan = representative(options.plan_spec())
+    plan = representative(spec)
     table = memory_table(plan, context_bytes=taken)
-    for option, other in undone(
-        plan.spec, "schedule", "variable_batch", "optimizer", "fusion"
-    ).items():
+    choices = ("schedule", "variable_batch", "optimizer", "fusion")
+    for name, other in undone(spec, *choices).items():
         if memory_table(representative(other), context_bytes=taken) == table:
-            raise AlexsimError(f"{option} changes no byte here, with --policy {options.policy}")
+            raise AlexsimError(f"{name} changes no byte here, with --policy {options.policy}")
     verdict = fit(plan, budget, context_bytes=taken)
     if options.json:
         from alexsim.documents.plan import memory_document

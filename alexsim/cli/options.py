@@ -25,6 +25,13 @@ def edition(net: str) -> str:
     return as_written(net)
 
 
+def machine_as_written(name: str) -> str:
+    """A machine's name as lists have it."""
+    from alexsim.machine.machine import as_written
+
+    return as_written(name)
+
+
 @dataclass(frozen=True, kw_only=True)
 class NetOptions(Options):
     """A network."""
@@ -43,7 +50,7 @@ class NetOptions(Options):
 class BatchOptions(Options):
     """A minibatch."""
 
-    batch: int = option("N", "Images per step.", 128)
+    batch: int = option("N", "Images per step, over all GPUs.", 128)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +61,7 @@ class MachineOptions(Options):
         "NAME",
         "Machine, device or TOML file to predict: see `alexsim hardware list`.",
         MACHINE,
+        callback=machine_as_written,
         autocompletion=complete.machines,
     )
 

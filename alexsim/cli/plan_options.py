@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 from alexsim.cli import complete
 from alexsim.cli.fields import Options, flag, option
-from alexsim.cli.options import BatchOptions, NetOptions
+from alexsim.cli.options import BatchOptions, NetOptions, machine_as_written
 from alexsim.cli.run_options import DeviceOptions
 from alexsim.errors import AlexsimError, known_as, unknown
 from alexsim.network.update_rules import Optimizer
@@ -15,6 +15,7 @@ from alexsim.plan.choices import Partition, Policy, Schedule
 from alexsim.units import parse_bytes
 
 if TYPE_CHECKING:
+    from alexsim.machine.machine import Machine
     from alexsim.network.network import Network
     from alexsim.plan.spec import PlanSpec
 
@@ -76,43 +77,112 @@ class PlanOptions(LayerOptions, StepOptions):
             AlexsimError: a choice is not allowed, or changes nothing.
         """
         from alexsim.network.editions import load_network
+        from alexsim.plan.asked import fused
         from alexsim.plan.spec import PlanChoices, PlanSpec
 
         network = load_network(self.net)
         words = [each.name for each in fields(PlanChoices)] + ["optimizer"]
         given = {name: getattr(self, name, None) for name in words}
+        given["gpus"], given["partition"] = self.split(network)
         chosen: dict[str, Any] = {name: word for name, word in given.items() if word is not None}
         chosen |= {"batch_size": self.batch, "trainable": self.trainable(network)}
-        spec = PlanSpec(network=network, **chosen | others)
-        return fused(getattr(self, "fuse", None), spec)
+        return fused(getattr(self, "fuse", None), PlanSpec(network=network, **chosen | others))
+
+    def split(self, network: Network) -> tuple[int | None, Partition | None]:
+        """GPUs and partition: those of one replica, which is all that is measured.
+
+        Raises:
+            AlexsimError: it is on one GPU, and several were asked for.
+        """
+        if network.columns == 1 < (self.gpus or 1):
+            raise AlexsimError(
+                f"--gpus {self.gpus}: {network.name} is written in one column, so several GPUs have"
+                " replicas of it, and one is measured; leave --gpus out, or `alexsim simulate"
+                f" --gpus {self.gpus}`"
+            )
+        return self.gpus, None
 
 
 @dataclass(frozen=True, kw_only=True)
-class SplitOptions(PlanOptions):
-    """A training step of a network that is split over devices."""
+class HybridOptions(Options):
+    """A step of a hybrid plan."""
 
-    partition: Partition | None = option(
-        "PARTITION",
-        "`columns`; `replicas`: a copy per GPU; `hybrid`: fc layers split over GPUs.",
-        "columns",
-    )
     variable_batch: bool = flag(
         "With --partition hybrid: update fully connected layers after each GPU's images."
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class SplitRunOptions(SplitOptions):
-    """One that can run: replicas have an option of their own."""
+class GpuOptions(Options):
+    """Several GPUs, how they share a step, and the machine that they are in."""
 
     gpus: int | None = option(
-        "N", "Virtual GPUs: one per column (the default), or 1 for all; `hybrid`: any number."
+        "N",
+        "GPUs. Default: one per column of the network, or all that --machine names, as in a100x4."
+        " Several of a network of one column are `replicas`.",
     )
-    partition: Literal["columns", "hybrid"] | None = option(
+    partition: Partition | None = option(
         "PARTITION",
-        "`columns`, as the network is written; `hybrid`: a copy of the convolutions on every GPU,"
-        " and a share of each fully connected layer, as in 2014 (networks of one column).",
-        "columns",
+        "`columns`, as the network is written; `replicas`: data parallel, a copy per GPU; `hybrid`:"
+        " copies whose fc layers are split over all GPUs. Default: columns, or replicas for several"
+        " GPUs and one column.",
+    )
+    replicas: int = option("N", "With `columns`: copies of all columns, which share the batch.", 1)
+    machine: str = option(
+        "NAME",
+        "Machine, device, device and count as in a100x4 (see `alexsim hardware list`), TOML file;"
+        " to simulate also the .json file of `alexsim check calibrate`. Default: gtx580x2.",
+        "",
+        callback=machine_as_written,
+        autocompletion=complete.machines,
+    )
+    network: str = option(
+        "LINK",
+        "Link between machines, as in 10gbe, or a TOML file: then any number of GPUs may be asked"
+        " for. A bare device, or --library measured, is then a machine of one GPU each; without, a"
+        " bare device's GPUs share one host.",
+        "",
+        autocompletion=complete.links,
+    )
+
+    def split(self, network: Network) -> tuple[int | None, Partition]:
+        """GPUs and partition, where one of them was not said."""
+        from alexsim.plan.asked import gpus_and_partition
+
+        return gpus_and_partition(
+            network,
+            gpus=self.gpus,
+            partition=self.partition,
+            replicas=self.replicas,
+            machine=self.machine,
+        )
+
+    def there(self, spec: PlanSpec) -> Machine | None:
+        """The machine, with room for all of the spec's GPUs; None where none was named.
+
+        Raises:
+            AlexsimError: it has too few; or --network joins nothing.
+        """
+        from alexsim.machine.machine import machine_for
+
+        if self.machine:
+            return machine_for(self.machine, spec.all_gpus, self.network)
+        if self.network:
+            raise AlexsimError(f"--network {self.network} joins machines: name one by --machine")
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LibraryOptions(Options):
+    """A library of kernels."""
+
+    library: str = option(
+        "LIBRARY",
+        "Whose kernels' speed is modelled: cuda-convnet, cuda-convnet2, im2col-gemm, cudnn-v1 to"
+        " cudnn-v8, nervana, fbfft, roofline, measured (this machine). Default: that of the card's"
+        " time.",
+        "",
+        autocompletion=complete.libraries,
     )
 
 
@@ -195,41 +265,3 @@ def layer_of(option: str, given: str, names: tuple[str, ...]) -> str:
     if (written := known_as(given, names)) is None:
         raise AlexsimError(f"{option}: {unknown('layer', given, names)}")
     return written
-
-
-def fused(given: bool | None, spec: PlanSpec) -> PlanSpec:
-    """The spec with its layers fused, if that was asked for, or is usual with its other choices.
-
-    Raises:
-        AlexsimError: it was asked for, and there is nothing to fuse; or not to, and nothing is.
-    """
-    from alexsim.plan.planner import plan
-
-    usual = spec.backend == "triton" and spec.policy == "reuse"
-    if given is False and not usual:
-        raise AlexsimError(
-            "--no-fuse is for --backend triton with --policy reuse: elsewhere no layers are fused"
-        )
-    if given and not any(op.epilogue for op in plan(replace(spec, fusion="kernels")).ops()):
-        kernels = f"of backend {spec.backend} " if spec.backend else ""
-        raise AlexsimError(f"--fuse: no kernel {kernels}does two layers of {spec.network.name}")
-    return replace(spec, fusion="kernels") if given or (usual and given is None) else spec
-
-
-def undone(spec: PlanSpec, *names: str, **usual: str) -> dict[str, PlanSpec]:
-    """By option, the spec without each of these choices that was made.
-
-    Args:
-        spec: what was asked for.
-        names: the choices.
-        usual: what is used unless an option says so, where that is not the spec's default.
-    """
-    defaults = {field.name: field.default for field in fields(spec)} | usual
-    others = {}
-    for name in names:
-        given = getattr(spec, name)
-        if given != defaults[name]:
-            option = "--fuse" if name == "fusion" else f"--{name.replace('_', '-')}"
-            value = f" {given}" if isinstance(given, str) and name != "fusion" else ""
-            others[option + value] = replace(spec, **{name: defaults[name]})  # type: ignore[arg-type]
-    return others

@@ -9,16 +9,9 @@ from typing import TYPE_CHECKING
 
 from alexsim.cli import complete
 from alexsim.cli import options as shared
+from alexsim.cli import output as files
 from alexsim.cli.fields import flag, option
 from alexsim.cli.options import MachineOptions, TraceOptions
-from alexsim.cli.output import (
-    check_file,
-    json_text,
-    print_json,
-    write_bytes,
-    write_text,
-    write_trace,
-)
 from alexsim.cli.plan_options import KernelOptions, PlanOptions, RuleOptions, layer_of
 from alexsim.errors import AlexsimError
 
@@ -38,19 +31,20 @@ class ProfileOptions(PlanOptions, RuleOptions, KernelOptions, TraceOptions, Mach
     snapshot: Path | None = option(
         "FILE",
         "Write the step's memory as a snapshot for pytorch.org/memory_viz (a pickle).",
-        callback=check_file,
+        callback=files.check_file,
     )
     torch_profiler: bool = flag("Lay one step of torch.profiler under the trace as well.")
+    no_beside: bool = flag("Not beside eager and compiled PyTorch, on the module of --net.")
     output: Path | None = option(
-        "FILE", "Keep the document, for `alexsim report`.", names="-o --output", callback=check_file
+        "FILE", "Keep it all, for `alexsim report`.", names="-o --output", callback=files.check_file
     )
 
 
 def profile(options: ProfileOptions) -> None:
     """Measure every op of a step on this machine.
 
-    Beside it stand the op's counts and another machine's time. Timing costs time: steps with and
-    without it take turns, and the difference is shown.
+    Beside it stand the op's counts, another machine's time and, of a PyTorch module, eager's and
+    torch.compile's. Timing costs time: steps with and without it take turns.
 
     Example: alexsim profile --layer conv1 --machine gtx580x2
 
@@ -60,8 +54,10 @@ def profile(options: ProfileOptions) -> None:
     from alexsim.documents.profile import profile_document
     from alexsim.machine.machine import load_machine
     from alexsim.network.editions import load_network
+    from alexsim.network.not_run import refuse_not_run
     from alexsim.plan.planner import plan
-    from alexsim.report.profile import layer_tables, profile_tables
+    from alexsim.profile.beside import is_wanted
+    from alexsim.report.profile import profile_tables
     from alexsim.report.tables import lent_text
     from alexsim.simulate.simulator import on_machine
 
@@ -69,6 +65,7 @@ def profile(options: ProfileOptions) -> None:
         raise AlexsimError("--torch-profiler goes under a trace: give --trace FILE too")
     cores = options.cores()
     network = load_network(options.net)
+    refuse_not_run(network)
     layer = options.layer
     if layer:
         layer = layer_of("--layer", layer, tuple(each.name for each in network.layers))
@@ -79,6 +76,7 @@ def profile(options: ProfileOptions) -> None:
     theirs = replace(spec, policy="as-released", backend="", fusion="none")
     simulation = on_machine(theirs, load_machine(options.machine))
     planned = plan(spec)
+    beside = is_wanted(network, options.net, without=options.no_beside, note=say)
     if planned.lent:
         say(lent_text(planned))
     # torch.profiler's library writes to stderr that it started and stopped.
@@ -87,23 +85,25 @@ def profile(options: ProfileOptions) -> None:
 
     from alexsim.profile.profiler import Underlay
     from alexsim.profile.profiler import profile as run
+    from alexsim.profile.rivals import PREPARATIONS, rivals_of
 
     torch.set_num_threads(cores)
     rounds, under = options.rounds, Underlay() if options.torch_profiler else None
+    device, rivals = options.device, None
+    if beside:
+        with shared.counting("PyTorch's first steps, torch.compile", PREPARATIONS) as done:
+            rivals = rivals_of(planned, device, done)
     with shared.counting("profiling", rounds) as done:
         measured = run(
-            planned, simulation, device=options.device, rounds=rounds, underlay=under, done=done
-        )
+            planned, simulation, device=device, rounds=rounds, underlay=under, rivals=rivals,
+            done=done,
+        )  # fmt: skip
     _write(measured, under, options)
     if options.json:
-        print_json(profile_document(measured, only=layer))
+        files.print_json(profile_document(measured, only=layer))
         return
     console = shared.console()
-    if layer:
-        (chosen,) = (each for each in measured.layers if each.name == layer)
-        console.print(layer_tables(measured, chosen))
-    else:
-        console.print(profile_tables(measured, width=console.width))
+    console.print(profile_tables(measured, layer, width=console.width))
 
 
 def _write(measured: StepProfile, under: Underlay | None, options: ProfileOptions) -> None:
@@ -113,8 +113,8 @@ def _write(measured: StepProfile, under: Underlay | None, options: ProfileOption
     from alexsim.report.memory_viz import snapshot_bytes
 
     if options.trace is not None:
-        write_trace(options.trace, both_clocks(measured, under.events if under else ()))
+        files.write_trace(options.trace, both_clocks(measured, under.events if under else ()))
     if options.snapshot is not None:
-        write_bytes(options.snapshot, snapshot_bytes(measured.plan))
+        files.write_bytes(options.snapshot, snapshot_bytes(measured.plan))
     if options.output is not None:
-        write_text(options.output, json_text(profile_document(measured)))
+        files.write_text(options.output, files.json_text(profile_document(measured)))

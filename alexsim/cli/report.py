@@ -10,19 +10,23 @@ import typer
 
 from alexsim.cli import complete, fields
 from alexsim.cli.fields import argument, option
-from alexsim.cli.options import MachineOptions
+from alexsim.cli.options import edition
 from alexsim.cli.output import check_file, print_json, write_text
-from alexsim.cli.plan_options import StepOptions
+from alexsim.cli.plan_options import GpuOptions, LibraryOptions, StepOptions
 from alexsim.errors import AlexsimError
 
 if TYPE_CHECKING:
     from alexsim.page.inputs import Subject
 
-_OF_NETWORKS = ("batch", "gpus", "policy", "schedule", "machine")
+_OF_NETWORKS = {"batch": "batch_size", "network": "joined_by"} | {
+    name: name
+    for name in ("gpus", "partition", "replicas", "policy", "schedule", "machine", "library")
+}
+"""By option, the field of ``Wanted``."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportOptions(StepOptions, MachineOptions):
+class ReportOptions(GpuOptions, StepOptions, LibraryOptions):
     """What is drawn."""
 
     inputs: list[str] = argument(
@@ -46,13 +50,13 @@ def report(context: typer.Context, options: ReportOptions) -> None:
     Or of several of them, compared. Times, roofline, memory, timeline, curves and filters; it needs
     no network.
 
-    --batch, --gpus, --policy, --schedule and --machine are for a network's name, which is planned
-    and predicted; a run and a profile have their own, and a network beside one of them takes its
-    batch size, policy and schedule, and the same network its GPUs too.
+    All options but -o and --json are for a network's name, which is planned and predicted; a run
+    and a profile have their own, and a network beside one of them takes its batch size, policy and
+    schedule, and the same network its GPUs too.
 
     Example: alexsim report runs/today -o today.html
 
-    Example: alexsim report alexnet-2012 --machine k20x8 --batch 64
+    Example: alexsim report alexnet-owt --machine k20x8 --gpus 8 --batch 1024
 
     Example: alexsim report runs/monday runs/tuesday alexnet-2012 -o all.html
     """
@@ -69,10 +73,13 @@ def report(context: typer.Context, options: ReportOptions) -> None:
             f"{given[0]} is for a network's name; {' and '.join(inputs)} have their own"
         )
     changed = {
-        "batch_size" if name == "batch" else name: getattr(options, name)
-        for name in _OF_NETWORKS
+        field: getattr(options, name)
+        for name, field in _OF_NETWORKS.items()
         if f"--{name}" in given
     }
+    if "gpus" in changed:
+        # Not those of a run, which had others.
+        changed = {"partition": None, "replicas": 1, **changed}
     measured = [_measured(name) for name in inputs]
     like = next(filter(None, measured), None)
     subjects = [
@@ -86,6 +93,8 @@ def report(context: typer.Context, options: ReportOptions) -> None:
     if options.json:
         print_json(page_document(subjects, options.output, size))
         return
+    for sharing in dict.fromkeys(each.document.sharing for each in subjects if each.kind == "plan"):
+        typer.echo(sharing, nl=bool(sharing))
     typer.echo(f"{options.output}: {format_bytes(size)}, opens in any browser")
 
 
@@ -100,6 +109,6 @@ def _measured(given: str) -> Subject | None:
         return None
     if path.exists():
         return profile_subject(path)
-    if "/" in given or path.suffix:
+    if "/" in given or (path.suffix and edition(given) == given):
         raise AlexsimError(f"there is no {given}")
     return None

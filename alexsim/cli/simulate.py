@@ -33,19 +33,22 @@ def simulate(options: SimulateOptions) -> None:
 
     Example: alexsim simulate --train-only fc8
 
+    Example: alexsim simulate --net resnet50 --machine a100x4 --batch 256
+
     Example: alexsim simulate --replicas 4 --network 10gbe --batch 512
 
-    Example: alexsim simulate --machine k20x8 --gpus 8 --partition replicas --batch 1024
-    --net alexnet-owt
+    Example: alexsim simulate --machine k20x8 --gpus 8 --batch 1024 --net alexnet-owt
     """
     from functools import partial
 
-    from alexsim.cli.simulated import other_choices, refuse_idle, wanted
+    from alexsim.cli.simulated import wanted
     from alexsim.documents.simulation import simulation_document
-    from alexsim.recipe.file import load_recipe
+    from alexsim.plan.asked import other_choices
+    from alexsim.recipe.file import as_written, load_recipe
     from alexsim.recipe.stages import stage_times, training_of
     from alexsim.report.simulation import simulation_tables
     from alexsim.simulate.costs.libraries import load_library_for
+    from alexsim.simulate.effect import refuse_idle
     from alexsim.simulate.simulation import ILSVRC_EPOCHS
     from alexsim.simulate.simulator import planned, simulate_network
     from alexsim.simulate.timer import Timer
@@ -102,13 +105,13 @@ def simulate(options: SimulateOptions) -> None:
             recipe, spec, lambda each: step(each, clock), images=images, epochs=epochs
         )
     trained = training_of(
-        result, images=images, epochs=epochs, recipe=options.recipe, stages=stages
+        result, images=images, epochs=epochs, recipe=as_written(options.recipe), stages=stages
     )
     if options.json:
         assumptions = tried if options.sensitivity else None
-        print_json(simulation_document(result, spec.network, trained, assumptions))
+        print_json(simulation_document(result, spec, trained, assumptions))
         return
-    tables = simulation_tables(result, spec.network, trained, sensitivities=tried)
+    tables = simulation_tables(result, spec, trained, sensitivities=tried)
     shared.console().print(tables)
 
 

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from alexsim.cli import complete
 from alexsim.cli.fields import Options, flag, option
 from alexsim.cli.options import TraceOptions
-from alexsim.cli.plan_options import RecipeRuleOptions, SplitOptions, WhatIfOptions
+from alexsim.cli.plan_options import (
+    GpuOptions,
+    HybridOptions,
+    LibraryOptions,
+    PlanOptions,
+    RecipeRuleOptions,
+    WhatIfOptions,
+)
 from alexsim.plan.choices import TransportName
 from alexsim.simulate.costs.cost import Precision
 from alexsim.simulate.simulation import ILSVRC_IMAGES
@@ -22,50 +29,25 @@ class ImageOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SimulateOptions(SplitOptions, WhatIfOptions, RecipeRuleOptions, ImageOptions, TraceOptions):
+class SimulateOptions(
+    GpuOptions,
+    LibraryOptions,
+    PlanOptions,
+    HybridOptions,
+    WhatIfOptions,
+    RecipeRuleOptions,
+    ImageOptions,
+    TraceOptions,
+):
     """What is predicted, and on which machine."""
 
-    gpus: int | None = option(
-        "N",
-        "GPUs: 1 or one per column (the default) for `columns`; any number of copies for `replicas`"
-        " and `hybrid`, which share the batch.",
-    )
-    machine: str = option(
-        "NAME",
-        "Machine, device or TOML file of either (see `alexsim hardware list`), or the .json file of"
-        " `alexsim check calibrate`. Default: gtx580x2.",
-        "",
-        autocompletion=complete.machines,
-    )
     link: str = option(
         "LINK",
         "Link of every device to its host, as in pcie3-x16, or a TOML file.",
         "",
         autocompletion=complete.links,
     )
-    network: str = option(
-        "LINK",
-        "Link between machines, as in 10gbe, or a TOML file: then any number of GPUs may be asked"
-        " for. A bare device, or --library measured, is then a machine of one GPU each; without, a"
-        " bare device's GPUs share one host.",
-        "",
-        autocompletion=complete.links,
-    )
-    library: str = option(
-        "LIBRARY",
-        "Whose kernels' speed is modelled: cuda-convnet, cuda-convnet2, im2col-gemm, cudnn-v1 to"
-        " cudnn-v8, nervana, fbfft, roofline, measured (this machine). Default: that of the card's"
-        " time.",
-        "",
-        autocompletion=complete.libraries,
-    )
     precision: Precision = option("PRECISION", "`fp32`, `tf32` or `fp16`.", "fp32")
-    replicas: int = option(
-        "N",
-        "With `columns`: copies of all columns, on machines that --network joins, which share the"
-        " batch.",
-        1,
-    )
     transport: TransportName | None = option(
         "TRANSPORT", "`peer` or `host`. Default: the machine's."
     )

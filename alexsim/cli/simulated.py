@@ -12,12 +12,8 @@ if TYPE_CHECKING:
 
     from alexsim.cli.simulate_options import SimulateOptions
     from alexsim.machine.machine import Machine
-    from alexsim.network.update_rules import Optimizer
-    from alexsim.plan.choices import TransportName
-    from alexsim.plan.spec import PlanSpec
     from alexsim.simulate.costs.correction import Correction
     from alexsim.simulate.costs.measured import Calibration
-    from alexsim.simulate.simulation import Simulation
 
 
 def wanted(
@@ -37,12 +33,13 @@ def wanted(
     from alexsim.simulate.costs.libraries import load_library
     from alexsim.simulate.costs.measured import default_path, machine_of, read
     from alexsim.simulate.simulator import default_library
+    from alexsim.simulate.sweep import machine_with
 
     machine, library, network = options.machine, options.library, options.network
     settings = options.settings or []
     others: dict[str, Callable[[], Machine]] = {}
     if library != "measured" and not machine.endswith(".json"):
-        the_sheet = partial(_sheet, machine or MACHINE, options.link)
+        the_sheet = partial(machine_with, machine or MACHINE, options.link)
         sheet = the_sheet(network, settings)
         chosen = load_library(library).name if library else default_library(sheet)
         if network:
@@ -78,62 +75,3 @@ def wanted(
         others[f"--network {network}"] = partial(replace, here, network=None)
         here = replace(here, network=load_link(network))
     return here, "measured", scatter(known.scatter), known, others
-
-
-def other_choices(spec: PlanSpec, *, optimizer: Optimizer) -> dict[str, PlanSpec]:
-    """The plan with the other choice, for each that was made.
-
-    Args:
-        spec: what was asked for.
-        optimizer: what is used unless another is given.
-    """
-    from dataclasses import replace
-
-    from alexsim.cli.plan_options import undone
-
-    others: dict[str, PlanSpec] = {}
-    if spec.transport:
-        other: TransportName = "peer" if spec.transport == "host" else "host"
-        others[f"--transport {spec.transport}"] = replace(spec, transport=other)
-    names = ("schedule", "policy", "fusion", "optimizer", "variable_batch")
-    return others | undone(spec, *names, optimizer=optimizer)
-
-
-def refuse_idle(result: Simulation, others: Mapping[str, Callable[[], Simulation]]) -> None:
-    """Refuse an option that changes nothing: it was meant to.
-
-    Raises:
-        AlexsimError: without one of ``others`` every figure is the same.
-    """
-    from alexsim.simulate.effect import without_effect
-
-    if idle := without_effect(result, others):
-        why = next((why for option, why in _WHY_IDLE.items() if idle.startswith(option)), "")
-        raise AlexsimError(f"{idle} changes no figure here{why}; leave it out")
-
-
-_WHY_IDLE = {
-    "--network": ": all GPUs are in one machine",
-    "--transport": ": no GPU exchanges anything with another of its machine",
-    "--set": ": nothing in this step depends on it",
-}
-
-
-def _sheet(name: str, link: str, network: str, settings: list[str]) -> Machine:
-    """The machine that was asked for, with the numbers that were set.
-
-    Raises:
-        AlexsimError: the name, the link or a setting is not allowed.
-    """
-    from alexsim.machine.machine import changed, in_si, load_machine
-    from alexsim.simulate.sweep import number
-
-    numbers: dict[str, float] = {}
-    for text in settings:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise AlexsimError(f"--set must be KEY=NUMBER, got {text!r}")
-        if in_si(key, 1)[0] in {in_si(other, 1)[0] for other in numbers}:
-            raise AlexsimError(f"--set {key} is given twice")
-        numbers[key] = number(key, value)
-    return changed(load_machine(name, link, network), numbers)

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from alexsim.cli import complete
 from alexsim.cli.fields import AT_ONCE, NOT_NEGATIVE, flag, listed, option
 from alexsim.cli.options import MachineOptions, edition
 from alexsim.cli.plan_options import (
     BudgetOptions,
+    HybridOptions,
     KernelOptions,
+    PlanOptions,
     RecipeRuleOptions,
-    SplitRunOptions,
 )
 from alexsim.data.augmentation import Augmentation, Normalisation
 from alexsim.data.choices import Order
 from alexsim.execute.choices import Device, Precision
-from alexsim.plan.choices import TransportName
+from alexsim.plan.choices import Partition, TransportName
+
+if TYPE_CHECKING:
+    from alexsim.network.network import Network
 
 CHANGEABLE = ("steps", "epochs", "threads", "gpus", "partition", "replicas", "processes")
 """What a run which goes on may have anew."""
@@ -28,7 +32,7 @@ BESIDE = ("resume", "machine", "timeout", "json")
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions(
-    SplitRunOptions, KernelOptions, RecipeRuleOptions, BudgetOptions, MachineOptions
+    PlanOptions, HybridOptions, KernelOptions, RecipeRuleOptions, BudgetOptions, MachineOptions
 ):
     """What is trained, on what, and how; ``None`` where a recipe or a stored run may say."""
 
@@ -40,7 +44,17 @@ class TrainOptions(
         callback=edition,
         autocompletion=complete.networks,
     )
-    partition: Literal["columns", "hybrid"] | None = None
+    gpus: int | None = option(
+        "N",
+        "Virtual GPUs: one per column (the default), or 1 for all; `hybrid`: any number; so, with"
+        " processes, for a network of one column, where they are --replicas.",
+    )
+    partition: Literal["columns", "hybrid"] | None = option(
+        "PARTITION",
+        "`columns`, the default: as the network is written; `hybrid`: a copy of the convolutions on"
+        " every GPU, and a share of each fully connected layer, as in 2014 (networks of one"
+        " column).",
+    )
     data: Path | None = option(
         "DIR",
         "Images as DIR/<class>/*.JPEG, or with train/ and val/ as ILSVRC has them, or as `alexsim"
@@ -127,3 +141,8 @@ class TrainOptions(
         " as torchrun began.",
     )
     timeout: float = option("SECONDS", "How long another process may be silent.", 120)
+
+    def split(self, network: Network) -> tuple[int | None, Partition | None]:
+        """GPUs of one replica and partition, as they were said."""
+        del network
+        return self.gpus, self.partition

@@ -11,7 +11,7 @@ from alexsim.cli.train_settings import (
     apart_anyway,
     builtin_images,
     cache,
-    replicas_of,
+    replicated,
     steps_wanted,
 )
 from alexsim.data.dataset import Dataset
@@ -22,6 +22,7 @@ from alexsim.network.editions import load_network
 from alexsim.plan.planner import plan
 from alexsim.train.checkpoint import RunDirectory
 from alexsim.train.config import launched_as, refuse_other_run
+from alexsim.train.copies import replicas_of
 from alexsim.train.settings import HeldOutLine, TrainSettings, Watcher
 
 
@@ -66,15 +67,16 @@ def _divided(
 ) -> TrainSettings:
     """The settings with other GPUs, replicas or another partition, if that was asked for."""
     split = options.partition or stored.partition
+    network = load_network(stored.network)
+    if split == "columns":
+        options = replicated(options, network, place)
     columns = options.gpus or stored.gpus
     if options.gpus is None and split == "hybrid" and place:
         columns = place.size
     elif options.gpus is None and split == "columns" != stored.partition:
-        columns = load_network(stored.network).columns
-    made = plan(
-        load_network(stored.network), gpus=columns, partition=split, batch_size=stored.batch_size
-    )
-    copies = replicas_of(options, made, place)
+        columns = network.columns
+    made = plan(network, gpus=columns, partition=split, batch_size=stored.batch_size)
+    copies = replicas_of(options.replicas, made, place, processes=options.processes)
     if (split, columns, copies) == (stored.partition, stored.gpus, stored.replicas):
         return stored
     watch.note(

@@ -24,10 +24,12 @@ from alexsim.network.variants import without_head
 from alexsim.plan.choices import TransportName
 from alexsim.plan.plan import OpKind, Plan
 from alexsim.plan.planner import plan
+from alexsim.recipe.adjusted import adjusted
 from alexsim.recipe.defaults import training_defaults
 from alexsim.recipe.file import load_recipe, recipe_name
 from alexsim.recipe.recipe import Recipe
 from alexsim.train.config import steps_of
+from alexsim.train.copies import data_parallel, replicas_of
 from alexsim.train.engine import refuse_what_does_not_fit
 from alexsim.train.initial import refuse_not_finite, refuse_other_layers
 from alexsim.train.settings import TrainSettings, Watcher
@@ -77,6 +79,7 @@ def _settings(
 ) -> TrainSettings:
     """Settings of a run, but for its images and their number of steps."""
     budget = options.budget(load_device(DEVICE).memory_bytes.value)
+    options = replicated(options, load_network(options.net), place)
     apart = apart_anyway(options, place)
     _refuse_together(options, apart=apart)
     if options.partition == "hybrid" and options.gpus is None and place:
@@ -84,7 +87,7 @@ def _settings(
     made = plan(
         options.plan_spec(optimizer=recipe.optimizer, trainable=None, transport="", replicas=1)
     )
-    copies = replicas_of(options, made, place)
+    copies = replicas_of(options.replicas, made, place, processes=options.processes)
     on_host = copies * len(made.devices) if options.processes else 1
     on_host = place.on_host if place else on_host
     # To the bits of one process, each of a strict run has as many threads as that would.
@@ -115,43 +118,18 @@ def _settings(
 
 
 def _recipe(options: TrainOptions, initial: Weights | None) -> Recipe:
-    """What is followed, with what was given on the command line; rates scale all of its stages."""
+    """What is followed, with what was given on the command line."""
     recipe = load_recipe(options.recipe or recipe_name(options.net))
-    if not options.recipe:
-        recipe = recipe.only_first_stage
-    if options.optimizer:
-        recipe = recipe.updated_by(options.optimizer)
-    if options.bias_rate is not None and recipe.optimizer != "sgd-2012":
-        raise AlexsimError(
-            f"--bias-rate is for --optimizer sgd-2012; {recipe.optimizer} has one rate for"
-            " everything, --learning-rate"
-        )
-    first = recipe.stages[0]
-    weights = _factor("--learning-rate", options.learning_rate, first.weight_rate)
-    biases = _factor("--bias-rate", options.bias_rate, first.bias_rate)
-    # One rate for both is what --learning-rate alone means; 2012's biases keep their factor.
-    weights = 1.0 if weights is None else weights
-    recipe = recipe.scaled(weights, weights if biases is None else biases)
-    # The layers of a trained network have learnt from images normalised as they were.
-    normalise = options.normalise or (initial.normalisation if initial else None)
-    if options.augment is not None:
-        recipe = replace(recipe, augmentation=options.augment)
-    if normalise is not None:
-        recipe = replace(recipe, normalisation=normalise)
-    if options.colour_noise is not None:
-        noise = options.colour_noise
-        stages = tuple(replace(stage, colour_noise=noise) for stage in recipe.stages)
-        recipe = replace(recipe, stages=stages)
-    return recipe
-
-
-def _factor(option: str, value: float | None, of: float) -> float | None:
-    """What makes ``of`` the rate that was given."""
-    if value is None:
-        return None
-    if not of:
-        raise AlexsimError(f"{option}: the recipe's first rate is 0, and cannot be scaled")
-    return value / of
+    return adjusted(
+        recipe if options.recipe else recipe.only_first_stage,
+        optimizer=options.optimizer,
+        learning_rate=options.learning_rate,
+        bias_rate=options.bias_rate,
+        augmentation=options.augment,
+        # The layers of a trained network have learnt from images normalised as they were.
+        normalisation=options.normalise or (initial.normalisation if initial else None),
+        colour_noise=options.colour_noise,
+    )
 
 
 def _frozen(options: TrainOptions, recipe: Recipe, network: Network) -> Recipe:
@@ -213,27 +191,13 @@ def apart_anyway(options: TrainOptions, place: Place | None) -> bool:
     return options.processes or (place is not None and not place.launcher)
 
 
-def replicas_of(options: TrainOptions, made: Plan, place: Place | None) -> int:
-    """Copies of all columns: as many as the processes make, or as were asked for."""
-    given, columns, batch = options.replicas, len(made.devices), made.spec.batch_size
-    if place is None:
-        if given not in (None, 1) and not options.processes:
-            raise AlexsimError(
-                f"--replicas {given} needs a process per GPU: --processes, or torchrun"
-            )
-        copies = given or 1
-    else:
-        copies, left = divmod(place.size, columns)
-        if left or not copies or given not in (None, copies):
-            asked = f"{given} replicas" if given else "whole replicas"
-            raise AlexsimError(f"{place.size} processes do not make {asked} of {columns} GPU(s)")
-    if copies > 1 and made.spec.partition == "hybrid":
-        raise AlexsimError(
-            f"--partition hybrid has as many --gpus as processes, not {copies} replicas"
-        )
-    if batch % copies:
-        raise AlexsimError(f"--batch {batch} does not divide over {copies} replicas")
-    return copies
+def replicated(options: TrainOptions, network: Network, place: Place | None) -> TrainOptions:
+    """The options with --replicas for --gpus, where several GPUs are meant to have a copy each."""
+    together = place is None and not options.processes
+    if options.gpus is None or options.partition is not None:
+        return options
+    gpus, replicas = data_parallel(network, options.gpus, options.replicas, together=together)
+    return replace(options, gpus=gpus, replicas=replicas)
 
 
 def _transport(options: TrainOptions, devices: int, *, apart: bool) -> TransportName:

@@ -76,7 +76,10 @@ class TerminalWatch:
         if settings.partition == "hybrid":
             devices += ", hybrid" + settings.variable_batch * " with a variable batch"
         if settings.replicas > 1:
-            devices = f"{settings.replicas} replicas of {devices}"
+            images = settings.batch_size // settings.replicas
+            devices = (
+                f"data parallel: {settings.replicas} replicas, {images} images each, of {devices}"
+            )
         self._say(
             f"{settings.network}, batch {settings.batch_size}, {devices}, {settings.policy},"
             f" {_by(settings)}; run directory {run_dir}"

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from alexsim.documents.base import From, NetworkDocument, Part
+from alexsim.documents.base import ABSENT, From, NetworkDocument, Part
+from alexsim.machine.machine import Machine
 from alexsim.network.not_run import unsupported
 from alexsim.network.update_rules import Optimizer
 from alexsim.plan.choices import Partition, Policy, Schedule
 from alexsim.plan.fit import Fit
 from alexsim.plan.plan import Plan
-from alexsim.plan.tables import FlopTable, LayerFlops, memory_table
+from alexsim.plan.spec import PlanSpec
+from alexsim.plan.tables import FlopTable, LayerFlops, StepFlops, memory_table, step_flops
+from alexsim.report.tables import sharing_text
 
 
 class NotRun(Part):
@@ -45,11 +48,25 @@ class FlopsDocument(NetworkDocument):
     layers: tuple[LayerFlops, ...]
     not_run: NotRunOf = ()
     """Empty where every layer has a kernel."""
+    step: Annotated[
+        StepFlops | None, From(lambda table: getattr(table, "step", None) or ABSENT)
+    ] = None
+    """A step on the GPUs that were asked for; absent where none were."""
+    peak_s: Annotated[
+        float | None, From(lambda table: getattr(table, "peak_s", None) or ABSENT)
+    ] = None
+    """Seconds in which the fullest GPU of ``--machine`` does a step's FLOP at its float32 peak."""
 
 
-def flops_document(table: FlopTable) -> FlopsDocument:
-    """``alexsim flops --json``."""
-    return FlopsDocument.of(table)
+def flops_document(
+    table: FlopTable, spec: PlanSpec | None = None, machine: Machine | None = None
+) -> FlopsDocument:
+    """``alexsim flops --json``; of a step too where there is a spec."""
+    if spec is None:
+        return FlopsDocument.of(table)
+    step = step_flops(table, spec)
+    peak_s = step.flop_of_gpu / machine.device.flop_per_s if machine else None
+    return FlopsDocument.of(table, step=step, peak_s=peak_s)
 
 
 class PlanWords(Part):
@@ -64,6 +81,17 @@ class PlanWords(Part):
     fusion: Annotated[str, From("plan.spec.fusion")] = "none"
 
 
+class Shares(Part):
+    """How the GPUs of a plan share its images."""
+
+    gpus: Annotated[int, From("plan.spec.all_gpus")] = 0
+    """Those of all replicas; 0 in documents of versions that did not say."""
+    images_per_gpu: Annotated[int, From("plan.spec.op_images")] = 0
+    """Of the images of a step; 0 in documents of versions that did not say."""
+    sharing: Annotated[str, From(lambda of: sharing_text(of.plan.spec))] = ""
+    """How several GPUs share a step, in words."""
+
+
 class DeviceBytes(Part):
     """What a device holds at its fullest op, summed two ways."""
 
@@ -73,7 +101,7 @@ class DeviceBytes(Part):
     by_layer: dict[str, int]
 
 
-class MemoryDocument(PlanWords, NetworkDocument):
+class MemoryDocument(PlanWords, Shares, NetworkDocument):
     """``alexsim memory --json``."""
 
     network: Annotated[str, From("plan.network.name")]

@@ -10,7 +10,8 @@ from typing import Annotated
 from pydantic import Field
 
 from alexsim.documents.base import From, Interval, Joined, NetworkDocument
-from alexsim.documents.plan import PlanWords
+from alexsim.documents.beside import BesideDocument
+from alexsim.documents.plan import PlanWords, Shares
 from alexsim.documents.simulation import StepParts
 from alexsim.documents.step import (
     CardTelemetry,
@@ -39,7 +40,7 @@ class PredictedParts(StepParts):
     text: Annotated[str, From(data_path_text)]
 
 
-class PlanDocument(PlanWords, NetworkDocument, Finite):
+class PlanDocument(PlanWords, Shares, NetworkDocument, Finite):
     """A planned step with its predicted times."""
 
     network: Annotated[str, From("plan.network.name")]
@@ -114,6 +115,8 @@ class ProfileDocument(PlanDocument):
     ]
     telemetry: CardTelemetry | None = None
     """null where no card ran it."""
+    beside: BesideDocument | None = None
+    """null where no PyTorch module was measured beside it."""
     spans: Annotated[
         MeasuredSpans,
         From(
@@ -139,7 +142,8 @@ def plan_document(plan: Plan, simulation: Simulation, sheet: Ceilings) -> PlanDo
 def profile_document(profile: StepProfile, *, only: str = "") -> ProfileDocument:
     """A measured step, of all layers or of one."""
     layers = tuple(layer for layer in profile.layers if only in ("", layer.name))
-    return ProfileDocument.of(profile, layers=layers)
+    beside = BesideDocument.of_profile(profile, only=only)
+    return ProfileDocument.of(profile, layers=layers, beside=beside)
 
 
 def _transfers(

@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 
 from alexsim.documents.base import ABSENT, From, Interval, NetworkDocument, Part
 from alexsim.documents.plan import NotRun
-from alexsim.network.network import Network
 from alexsim.network.not_run import unsupported
+from alexsim.plan.spec import PlanSpec
 from alexsim.recipe.stages import Training
+from alexsim.report.tables import sharing_text
 from alexsim.simulate.sensitivity import Sensitivity
 from alexsim.simulate.simulation import DeviceTimes, LayerTimes, Simulation
 
@@ -104,6 +105,10 @@ class SimulationDocument(StepParts, NetworkDocument):
     partition: str
     replicas: int
     gpus: Annotated[int, From("devices_count")]
+    images_per_gpu: Annotated[int, From("spec.op_images")]
+    """Of the images of a step."""
+    sharing: Annotated[str, From(lambda both: sharing_text(both.spec))]
+    """How several GPUs share a step, in words; empty for one."""
     step_s: float
     step_s_interval: Annotated[Interval, From("step_interval")]
     """It should hold nine steps in ten of such machines."""
@@ -146,12 +151,16 @@ class SimulationDocument(StepParts, NetworkDocument):
 
 def simulation_document(
     simulation: Simulation,
-    network: Network,
+    spec: PlanSpec,
     training: Training,
     sensitivities: Sequence[Sensitivity] | None = None,
 ) -> SimulationDocument:
     """``alexsim simulate --json``."""
     sensitivity = ABSENT if sensitivities is None else tuple(sensitivities)
     return SimulationDocument.of(
-        simulation, training=training, sensitivity=sensitivity, not_run=unsupported(network)
+        simulation,
+        spec=spec,
+        training=training,
+        sensitivity=sensitivity,
+        not_run=unsupported(spec.network),
     )

@@ -19,6 +19,10 @@ class PointResult(Part):
 
     settings: Annotated[dict[str, str], From(lambda point: dict(point.settings))]
     error: Annotated[str, From(lambda point: point.error or ABSENT)] = ""
+    gpus: Annotated[int | None, _unless_failed(lambda p: p.gpus)] = None
+    """Of all replicas."""
+    partition: Annotated[str, _unless_failed(lambda p: p.partition)] = ""
+    """How they share a step."""
     step_s: Annotated[float | None, _unless_failed(lambda p: p.step_s)] = None
     step_s_interval: Annotated[
         tuple[float, float] | None, _unless_failed(lambda p: (p.low_s, p.high_s))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -10,7 +11,7 @@ from typing import Annotated, Any, cast
 
 from annotated_types import Ge
 
-from alexsim.errors import ProfileError, known_as, unknown
+from alexsim.errors import ProfileError, known_as, plain, unknown
 from alexsim.machine.device import Device, device_names, load_device
 from alexsim.machine.sheet import (
     Count,
@@ -92,10 +93,21 @@ class Machine(Sheet):
     rates_for: Annotated[int, Ge(1)] = 224
     """Side of the crops that both rates are for; what is decoded is 256/224 of it."""
 
+    def lacks(self, devices: int) -> str:
+        """Why it cannot have that many devices at work; empty if it can."""
+        room = self.devices_per_node.value
+        if self.network is not None or devices <= room:
+            return ""
+        return f"{self.name} has {room:g} device(s) and no network; {devices} are asked for"
+
 
 NUMBERS = tuple(numbers(Machine))
 """Names of a machine's own numbers."""
 _LINKS = ("link", "uplink", "peer_link", "network")
+_MOST = 16
+"""Devices in one node."""
+_COUNTED = (r"(?P<count>[0-9]{1,9})x(?P<name>.+)", r"(?P<name>.+)x(?P<count>[0-9]{1,9})")
+"""A device's name with a count before or behind it, without separators."""
 
 
 def link_names() -> tuple[str, ...]:
@@ -113,10 +125,11 @@ def load_machine(name: str, link: str = "", network: str = "") -> Machine:
     """A machine's sheet, or one device of that name on a bus of its time, or a TOML file.
 
     A bare device is as many cards as are asked for in one host, each in a slot of its own. With a
-    network it is a machine of one card, and the cards are as many such machines.
+    network it is a machine of one card, and the cards are as many such machines. With a count, as
+    in ``a100x4`` or ``4xa100``, it is that many cards in each host.
 
     Args:
-        name: a machine, a device, or the path of a TOML file of either; in whatever case.
+        name: a machine, a device, or the path of a TOML file of either; as ``known_as`` knows it.
         link: the link of each device; that of the sheet, or of the device's time, by default.
         network: the link that joins nodes; that of the sheet, or none, by default.
 
@@ -131,18 +144,83 @@ def load_machine(name: str, link: str = "", network: str = "") -> Machine:
             )
         else:
             machine = _from_sheet(table, where)
-    elif written := known_as(name, machine_names()):
-        machine = _from_sheet(*find("machines", written, what="machine"))
-    elif written := known_as(name, device_names()):
-        machine = _around(written, load_device(written), apart=bool(network))
     else:
-        raise ProfileError(unknown("machine or device", name, (*machine_names(), *device_names())))
+        written, count = _count_of(name)
+        if count is not None or written in device_names():
+            machine = _around(written, load_device(written), apart=bool(network), count=count)
+        elif written in machine_names():
+            machine = _from_sheet(*find("machines", written, what="machine"))
+        else:
+            known = (*machine_names(), *device_names())
+            raise ProfileError(unknown("machine or device", name, known))
     if link:
         bus = load_link(link)
         machine = replace(machine, link=bus, uplink=bus)
     if network:
         machine = replace(machine, network=load_link(network))
     return machine
+
+
+def machine_for(name: str, devices: int, network: str = "") -> Machine:
+    """A machine for that many devices or, with a network, as many such machines as they need.
+
+    Raises:
+        ProfileError: it has fewer devices; or the network joins nothing, as one machine has them.
+    """
+    machine = load_machine(name, "", network)
+    if network and devices <= machine.devices_per_node.value:
+        raise ProfileError(
+            f"--network {network} changes no figure here: all GPUs are in one machine; leave it out"
+        )
+    if lacking := machine.lacks(devices):
+        raise ProfileError(lacking)
+    return machine
+
+
+def as_written(name: str) -> str:
+    """A machine's name as lists have it, behind a device's its count: ``a100x4``.
+
+    What is not known stays.
+
+    Raises:
+        ProfileError: it counts more than a node has, or what is no device.
+    """
+    written, count = _count_of(name)
+    return written if count is None else f"{written}x{count}"
+
+
+def devices_in(name: str) -> int | None:
+    """The count beside a device's name, as in ``a100x4``; None where there is none.
+
+    Raises:
+        ProfileError: it counts more than a node has, or what is no device.
+    """
+    return _count_of(name)[1]
+
+
+def _count_of(name: str) -> tuple[str, int | None]:
+    """A machine or a device as lists have it, and the count beside the device's name."""
+    if written := known_as(name, machine_names()) or known_as(name, device_names()):
+        return written, None
+    for match in (re.fullmatch(pattern, plain(name)) for pattern in _COUNTED):
+        if match is None:
+            continue
+        count = int(match["count"])
+        if listed := known_as(f"{match['name']}x{count}", machine_names()):
+            return listed, None
+        if several := known_as(match["name"], machine_names()):
+            raise ProfileError(
+                f"{name}: {several} is a machine, and a count is of a device, as in a100x4;"
+                " --network LINK joins machines"
+            )
+        if written := known_as(match["name"], device_names()):
+            if 1 <= count <= _MOST:
+                return written, count
+            raise ProfileError(
+                f"{name}: a node has 1 to {_MOST} devices, not {count}; --network LINK joins nodes,"
+                f" as in --machine {written}x8 --network 100gbe --gpus 32"
+            )
+    return name, None
 
 
 def load_sheet(name: str) -> Machine | Device | Link:
@@ -156,10 +234,11 @@ def load_sheet(name: str) -> Machine | Device | Link:
         if "device" in table:
             return load_machine(name)
         return load_device(name) if "architecture" in table else load_link(name)
-    if known_as(name, machine_names()):
+    written, count = _count_of(name)
+    if count is not None or written in machine_names():
         return load_machine(name)
-    if known_as(name, device_names()):
-        return load_device(name)
+    if written in device_names():
+        return load_device(written)
     if known_as(name, link_names()):
         return load_link(name)
     known = (*machine_names(), *device_names(), *link_names())
@@ -174,9 +253,9 @@ def _from_sheet(table: Mapping[str, Any], where: str) -> Machine:
     return read_sheet(Machine, {**table, "device_name": table.get("device")}, where)
 
 
-def _around(name: str, device: Device, *, apart: bool) -> Machine:
+def _around(name: str, device: Device, *, apart: bool, count: int | None = None) -> Machine:
     """As many of a device as are asked for, each in a slot of a machine of its time; ``apart``:
-    one card in each such machine."""
+    one card in each such machine; ``count``: that many in each."""
     year = device.year
     hosts = ((2012, "gtx580x2"), (2016, "titan-blackx4"), (2020, "dgx-1"), (9999, "hgx-h200"))
     base = load_machine(next(name for before, name in hosts if year < before))
@@ -186,16 +265,17 @@ def _around(name: str, device: Device, *, apart: bool) -> Machine:
     single = Quantity(
         value=1, kind="spec", source="a slot of its own; beyond a network, a host too"
     )
-    many = Quantity(value=16, kind="spec", source="as many as are asked for, up to 16")
+    source = "as many as are asked for, up to 16" if count is None else "the machine's name"
+    many = Quantity(value=count or _MOST, kind="spec", source=source)
     return replace(
         base,
-        name=device.name,
+        name=device.name if count is None else f"{count} x {device.name}",
         device=device,
         device_name=name,
         link=link,
         uplink=link,
         peer_link=None,
-        devices_per_node=single if apart else many,
+        devices_per_node=single if apart and count is None else many,
         devices_per_uplink=single,
     )
 

@@ -12,11 +12,13 @@ from alexsim.documents.run import HeldOutMetrics, RunConfig, RunSettings, StepMe
 from alexsim.documents.step import TelemetrySample
 from alexsim.errors import AlexsimError, RunError
 from alexsim.machine.defaults import MACHINE
-from alexsim.network.editions import load_network
+from alexsim.machine.machine import machine_for
+from alexsim.network.editions import as_written, load_network
 from alexsim.network.layers import Convolution
 from alexsim.network.part import letter
 from alexsim.network.update_rules import Optimizer
 from alexsim.page.earlier import complete
+from alexsim.plan.asked import gpus_and_partition
 from alexsim.plan.choices import Partition, Policy, Schedule
 from alexsim.plan.spec import PlanSpec
 from alexsim.profile.step_profile import Ceilings
@@ -96,21 +98,37 @@ class Wanted:
     network: str
     batch_size: int = 128
     gpus: int | None = None
-    partition: Partition = "columns"
+    partition: Partition | None = None
     replicas: int = 1
     variable_batch: bool = False
     policy: Policy = "as-released"
     schedule: Schedule = "serial"
     optimizer: Optimizer = "sgd-2012"
     machine: str = MACHINE
+    joined_by: str = ""
+    """The link between several such machines."""
+    library: str = ""
+    as_many: bool = False
+    """Whether the GPUs are a run's: then as many machines are joined as have them."""
 
     def document(self) -> PlanDocument:
-        """Its plan, and the prediction."""
-        machine = enough_machines(self.machine, (self.gpus or 1) * self.replicas)
-        spec = PlanSpec(
-            network=load_network(self.network),
+        """Its plan, and the prediction.
+
+        Raises:
+            AlexsimError: a name is not known, or two choices do not go together.
+        """
+        network = load_network(self.network)
+        gpus, partition = gpus_and_partition(
+            network,
             gpus=self.gpus,
             partition=self.partition,
+            replicas=self.replicas,
+            machine=self.machine,
+        )
+        spec = PlanSpec(
+            network=network,
+            gpus=gpus,
+            partition=partition,
             replicas=self.replicas,
             variable_batch=self.variable_batch,
             batch_size=self.batch_size,
@@ -118,15 +136,19 @@ class Wanted:
             policy=self.policy,
             optimizer=self.optimizer,
         )
+        if self.as_many and not self.joined_by:
+            machine = enough_machines(self.machine, spec.all_gpus)
+        else:
+            machine = machine_for(self.machine, spec.all_gpus, self.joined_by)
         device = machine.device
         sheet = Ceilings(flop_per_s=device.flop_per_s, bytes_per_s=device.memory_bytes_per_s.value)
-        simulation = on_machine(spec, machine)
+        simulation = on_machine(spec, machine, library=self.library)
         return plan_document(planned(spec, machine, whole=True), simulation, sheet)
 
 
 def plan_subject(wanted: Wanted) -> Subject:
     """A network that is only planned."""
-    return Subject(name=wanted.network, kind="plan", document=wanted.document())
+    return Subject(name=as_written(wanted.network), kind="plan", document=wanted.document())
 
 
 def profile_subject(path: Path) -> Subject:
@@ -219,6 +241,7 @@ def _as_run(settings: RunSettings) -> Wanted:
         policy=settings.policy,
         schedule=settings.schedule,
         optimizer=settings.recipe.optimizer if settings.recipe else "sgd-2012",
+        as_many=True,
     )
 
 

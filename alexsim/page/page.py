@@ -13,6 +13,7 @@ from plotly.graph_objects import Figure as Plot
 from plotly.offline import get_plotlyjs
 
 from alexsim.documents.run import RunRecipe
+from alexsim.page.beside import beside_section
 from alexsim.page.curves import curve_section, telemetry_section
 from alexsim.page.elements import Section
 from alexsim.page.figures.style import CONFIG, DARK, LIGHT
@@ -39,6 +40,7 @@ def page(subject: Subject) -> str:
         _summary(subject),
         curve_section(subject),
         layer_section(document),
+        beside_section(document),
         roofline_section(document),
         timeline_section(document),
         traffic_section(document),
@@ -141,6 +143,8 @@ def _sentence(subject: Subject) -> str:
 def _facts(subject: Subject) -> Iterator[tuple[str, str, str]]:
     document, measured = subject.document, subject.measured
     batch = document.batch_size
+    if document.sharing:
+        yield "GPUs", digits(document.gpus), document.sharing
     if measured:
         low, high = measured.step_s_interval
         yield (
@@ -188,7 +192,9 @@ def _facts(subject: Subject) -> Iterator[tuple[str, str, str]]:
     if document.exchanges:
         moved = sum(exchange.bytes for exchange in document.exchanges)
         yield "Exchanged per step", format_bytes(moved), f"in {len(document.exchanges)} exchanges"
-    flop = sum(layer.training_flop for layer in document.layers)
+    # Layers are those of one replica.
+    copies = document.gpus // len(document.memory.devices) or 1
+    flop = copies * sum(layer.training_flop for layer in document.layers)
     rate = f"{scaled(flop / measured.step_s, 'FLOP/s')} reached" if measured else ""
     yield "Arithmetic per step", scaled(flop, "FLOP"), rate or "multiply-adds count two"
 
@@ -204,7 +210,7 @@ def described(subject: Subject) -> dict[str, str]:
     pairs = {
         "network": document.network,
         "batch size": str(document.batch_size),
-        "GPUs": str(len(document.memory.devices)),
+        "GPUs": str(document.gpus or len(document.memory.devices)),
         "memory policy": document.policy,
         "schedule": document.schedule,
     }

@@ -10,7 +10,7 @@ from alexsim.network.network import Network
 from alexsim.plan.buffers import pieces
 from alexsim.plan.layout import Layout, lay_out
 from alexsim.plan.plan import Block, DevicePlan, Op, OpKind, Plan
-from alexsim.plan.spec import PlanSpec
+from alexsim.plan.spec import PlanSpec, usual_partition
 from alexsim.plan.steps import StepList
 
 
@@ -18,7 +18,8 @@ def plan(spec: PlanSpec | Network, **choices: Any) -> Plan:
     """Lay out one training step.
 
     Args:
-        spec: a spec; or a network, with the fields of its spec as ``choices``.
+        spec: a spec; or a network, with the fields of its spec as ``choices``: several ``gpus``
+            and no partition are ``usual_partition``.
         choices: fields that differ from the spec's.
 
     Raises:
@@ -41,7 +42,9 @@ def representative(spec: PlanSpec | Network, **choices: Any) -> Plan:
 def _spec(spec: PlanSpec | Network, choices: dict[str, Any]) -> PlanSpec:
     if isinstance(spec, PlanSpec):
         return replace(spec, **choices)
-    return PlanSpec(network=spec, **choices)
+    return PlanSpec(
+        network=spec, **{"partition": usual_partition(spec, choices.get("gpus"))} | choices
+    )
 
 
 def _plan(spec: PlanSpec, *, first_only: bool) -> Plan:

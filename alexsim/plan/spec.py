@@ -43,8 +43,8 @@ class PlanChoices:
     """Choices that do not depend on the network: a run's settings have the same."""
 
     gpus: int | None = None
-    """Devices of one replica. With ``columns`` one per column (the default), or 1 for all of them;
-    with ``replicas`` and ``hybrid`` any number."""
+    """Devices. With ``columns`` those of one replica: one per column (the default), or 1 for all of
+    them; with ``replicas`` and ``hybrid`` any number."""
     partition: Partition = "columns"
     """``columns``: each device has columns of the network. ``replicas``: each has all of it, on its
     share of the images, and gradients are summed. ``hybrid``: a copy of the convolutions on every
@@ -150,6 +150,15 @@ class PlanSpec(PlanChoices):
         return 1 if self.partition == "hybrid" else self.shares
 
     @property
+    def all_gpus(self) -> int:
+        """Devices of all replicas.
+
+        Raises:
+            PlanError: the network cannot have so many.
+        """
+        return len(set(self.device_of)) * self.copies
+
+    @property
     def turns(self) -> int:
         """How often the layers that a hybrid plan splits run in a step."""
         return self.shares if self.partition == "hybrid" else 1
@@ -190,8 +199,20 @@ class PlanSpec(PlanChoices):
             return tuple(range(columns))
         if gpus == 1:
             return (0,) * columns
-        allowed = "1" if columns == 1 else f"1 or {columns}"
-        raise PlanError(
-            f"{self.network.name} is written in {columns} column(s): gpus must be {allowed}, got"
-            f" {gpus}"
-        )
+        if columns > 1:
+            allowed = f"gpus must be 1 or {columns}, got {gpus}; partition replicas has a copy of"
+            allowed += f" all {columns} columns on each of any number of GPUs"
+        else:
+            allowed = f"gpus must be 1, got {gpus}; partition replicas has a copy of it on each of"
+            allowed += f" {gpus} GPUs, hybrid also splits its fully connected layers"
+        written = f"{columns} columns" if columns > 1 else "one column"
+        raise PlanError(f"{self.network.name} is written in {written}: {allowed}")
+
+
+def usual_partition(network: Network, gpus: int | None) -> Partition:
+    """How that many GPUs share a step where no partition is named.
+
+    A network that is written in one column has a copy on each of several: ``replicas``, which is
+    data parallel.
+    """
+    return "replicas" if network.columns == 1 and (gpus or 1) > 1 else "columns"

@@ -10,7 +10,8 @@ from alexsim.network.network import Network
 from alexsim.network.part import Part
 from alexsim.network.update_rules import RULES
 from alexsim.plan.plan import Category, DevicePlan, Op, OpKind, Plan
-from alexsim.plan.planner import plan
+from alexsim.plan.planner import plan, representative
+from alexsim.plan.spec import PlanSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +102,40 @@ def _elementwise(
     fused = any(op.fused and op.kind == OpKind.GRAD_WEIGHT for op in ops)
     carried = RULES["sgd-2012"].fused_flop * sum(part.weight_count for part in parts)
     return (total - carried * fused) // batch_size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepFlops:
+    """FLOP of a step's multiply-adds, forward and backward, and how the GPUs share them."""
+
+    batch_size: int
+    gpus: int
+    """Those of all replicas."""
+    images_per_gpu: int
+    flop: int
+    """Of all images, on all GPUs."""
+    flop_of_gpu: int
+    """Of the GPU that has the most."""
+    summed_bytes: int
+    """Gradients of each GPU that are summed over the replicas; of the GPU that has the most."""
+
+
+def step_flops(table: FlopTable, spec: PlanSpec) -> StepFlops:
+    """A step of the table's network, shared as ``spec`` says."""
+    # The first of devices that do alike has the most of them.
+    devices = representative(spec).devices
+    summed = (
+        sum(op.count.moved_bytes for op in device.ops if op.kind == OpKind.ALL_REDUCE)
+        for device in devices
+    )
+    return StepFlops(
+        batch_size=spec.batch_size,
+        gpus=spec.all_gpus,
+        images_per_gpu=spec.op_images,
+        flop=spec.batch_size * table.training_flop,
+        flop_of_gpu=max(sum(op.count.flop for op in device.ops) for device in devices),
+        summed_bytes=max(summed),
+    )
 
 
 def without_formula(network: Network) -> tuple[tuple[str, OpKind], ...]:

@@ -14,6 +14,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,9 @@ from alexsim.network.counts import FLOAT_BYTES
 from alexsim.plan.plan import Plan
 from alexsim.profile.breakdown import layers_of, rounds_of, transfers_s
 from alexsim.profile.nvml import Sample, Sampler, Telemetry
+from alexsim.profile.rivals import Rivals
 from alexsim.profile.step_profile import Ceilings, Held, StepProfile, Timing, ratio, spread
+from alexsim.profile.steps import allocations, minibatch, take_turns, wait
 from alexsim.simulate.simulation import Simulation
 from alexsim.trace import Span, Trace
 
@@ -48,6 +51,7 @@ def profile(
     precision: Precision = "fp32",
     rounds: int,
     underlay: Underlay | None = None,
+    rivals: Rivals | None = None,
     done: Callable[[int], None] = lambda _: None,
 ) -> StepProfile:
     """Run ``rounds`` pairs of steps, with and without timing, and a step to measure memory.
@@ -59,6 +63,7 @@ def profile(
         precision: of products, with backend ``triton``.
         rounds: pairs.
         underlay: if given, filled with the events of ``torch.profiler`` in one more step.
+        rivals: PyTorch's steps, which take turns with both.
         done: gets how many pairs have run.
     """
     executor = Executor(plan, Choices(device=device, precision=precision))
@@ -68,16 +73,19 @@ def profile(
     step(timed=True)
     timed: list[tuple[float, Trace]] = []
     untimed: list[float] = []
+
+    def run(is_timed: bool, number: int) -> None:
+        elapsed, spans = step(timed=is_timed, number=number)
+        if is_timed:
+            timed.append((elapsed, spans))
+        else:
+            untimed.append(elapsed)
+
     samples: list[Sample] = []
     with Sampler(samples.append) if device == "cuda" else contextlib.nullcontext() as sampler:
         for index in range(rounds):
-            # They take turns to come first, so that a drift falls on both alike.
-            for is_timed in (True, False) if index % 2 else (False, True):
-                elapsed, trace = step(timed=is_timed, number=index)
-                if is_timed:
-                    timed.append((elapsed, trace))
-                else:
-                    untimed.append(elapsed)
+            ours = [partial(run, is_timed, index) for is_timed in (False, True)]
+            take_turns([*ours, *(rivals.turns() if rivals else ())], index)
             done(index + 1)
     reached = ceilings(device)
     trace = Trace(spans=tuple(span for _, step_trace in timed for span in step_trace.spans))
@@ -112,6 +120,7 @@ def profile(
         else None,
         simulation=simulation,
         trace=trace,
+        beside=rivals.result(untimed) if rivals else None,
     )
 
 
@@ -119,21 +128,16 @@ class _Step:
     """The same step again and again, on random images."""
 
     def __init__(self, executor: Executor, device: Device) -> None:
-        plan = executor.plan
         self._executor, self._device = executor, device
-        generator = torch.Generator().manual_seed(0)
-        channels, height, width = plan.network.input_shape
-        size = (plan.batch_size, height, width, channels)
-        self._images = torch.randn(size, generator=generator).permute(0, 3, 1, 2)
-        self._labels = torch.randint(plan.network.classes, (plan.batch_size,), generator=generator)
+        self._images, self._labels = minibatch(executor.plan)
 
     def __call__(self, *, timed: bool, number: int = 0) -> tuple[float, Trace]:
         """Seconds of a step, and its spans if ``timed``."""
         self._executor.record(on=timed)
-        _wait(self._device)
+        wait(self._device)
         started = time.perf_counter()
         self._executor.step(self._images, self._labels, step=number, hyperparameters=STILL)
-        _wait(self._device)
+        wait(self._device)
         return time.perf_counter() - started, self._executor.trace()
 
 
@@ -154,13 +158,8 @@ def _held(plan: Plan, step: _Step, device: Device) -> tuple[Held, ...]:
     with torch.profiler.profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         _, trace = step(timed=True)
     offset_ns = _wall_offset_ns()
-    assert profiled.profiler is not None
-    allocations = sorted(
-        (event.start_ns() - offset_ns, event.nbytes())
-        for event in profiled.profiler.kineto_results.events()
-        if event.name() == "[memory]"
-    )
-    peaks = _scratch_peaks(trace, allocations)
+    taken = [(when_ns - offset_ns, size) for when_ns, size in allocations(profiled)]
+    peaks = _scratch_peaks(trace, taken)
     return tuple(
         Held(
             devices=device_plan.name,
@@ -251,14 +250,9 @@ def ceilings(device: Device) -> Ceilings:
 def _best(run: Callable[[], object], device: Device) -> float:
     seconds = []
     for _ in range(6):
-        _wait(device)
+        wait(device)
         started = time.perf_counter()
         run()
-        _wait(device)
+        wait(device)
         seconds.append(time.perf_counter() - started)
     return min(seconds[1:])
-
-
-def _wait(device: Device) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()

@@ -122,6 +122,75 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PassTimes:
+    """Seconds of a group per step: medians."""
+
+    forward_s: float
+    backward_s: float
+    """Both gradients."""
+
+    @property
+    def all_s(self) -> float:
+        """Of both."""
+        return self.forward_s + self.backward_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModuleTimes:
+    """A module that eager PyTorch called."""
+
+    name: str
+    """Its first, in the module that was given; that itself has none."""
+    aliases: tuple[str, ...]
+    """All its names."""
+    works: bool
+    """Whether it computes something itself: a leaf, or it made a part of autograd's graph."""
+    eager: PassTimes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EagerStep:
+    """Steps of eager PyTorch. Timed, its time runs on from mark to mark: what lies between two ops
+    is the first's."""
+
+    torch: str
+    """Version."""
+    untimed: Spread
+    timed: Spread
+    modules: tuple[ModuleTimes, ...]
+    """In the order in which their first calls ended: children before their parents."""
+    loss_s: float
+    """The cost, forward and backward."""
+    update_s: float
+    held_bytes: int
+    """Most bytes that parameters, buffers, the update rule's state, and what a step takes held at
+    a time; the minibatch is not in it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompiledStep:
+    """Steps of the module that ``torch.compile`` made."""
+
+    untimed: Spread
+    compile_s: float
+    """How much longer its first step took."""
+    over_eager: Ratio
+    over_ours: Ratio | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """PyTorch's steps, which took turns with ours."""
+
+    eager: EagerStep
+    compiled: CompiledStep | None
+    why_not: str
+    """Why nothing was compiled; empty where it was."""
+    over_ours: Ratio | None
+    """Eager's step over ours, round by round; None where ours was not run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepProfile:
     """A step: its layers, the transfers and rest between them, and the cost of timing it."""
 
@@ -141,6 +210,8 @@ class StepProfile:
     simulation: Simulation
     trace: Trace
     """Of the timed steps."""
+    beside: Beside | None = None
+    """None where no PyTorch module was measured beside it."""
 
     @property
     def step(self) -> Spread:

@@ -25,6 +25,11 @@ def recipe_names() -> tuple[str, ...]:
     return names("recipes")
 
 
+def as_written(name: str) -> str:
+    """A recipe's name as lists have it; what is not known stays."""
+    return known_as(name, recipe_names()) or name
+
+
 def load_recipe(name: str) -> Recipe:
     """A shipped recipe, or the TOML file at that path.
 
@@ -43,7 +48,7 @@ def recipe_text(name: str) -> str:
     load_recipe(name)
     if name.endswith(".toml"):
         return Path(name).read_text(encoding="utf-8")
-    file = files("alexsim_profiles") / "recipes" / f"{known_as(name, recipe_names())}.toml"
+    file = files("alexsim_profiles") / "recipes" / f"{as_written(name)}.toml"
     return file.read_text(encoding="utf-8")
 
 

@@ -9,14 +9,17 @@ from rich.text import Text
 
 from alexsim.network.counts import PASSES
 from alexsim.profile.step_profile import LayerProfile, PassProfile, StepProfile
+from alexsim.report.beside import beside_tables, group_lines, ms
 from alexsim.report.tables import data_path_text, plain_table, reconciliation
 from alexsim.units import MIB
 
 _WIDE = 120
 
 
-def profile_tables(profile: StepProfile, *, width: int) -> RenderableType:
-    """The whole step, layer by layer."""
+def profile_tables(profile: StepProfile, layer: str, *, width: int) -> RenderableType:
+    """The whole step, layer by layer; or one layer, if it is named."""
+    if layer:
+        return _layer_tables(profile, next(each for each in profile.layers if each.name == layer))
     step, batch = profile.step, profile.plan.images
     head = (
         f"{profile.plan.network.name}, batch {batch}, medians of {profile.rounds} rounds\n"
@@ -31,7 +34,13 @@ def profile_tables(profile: StepProfile, *, width: int) -> RenderableType:
     )
     sections = (_timing, _sums, _memory, _cards, _articles)
     foot = "\n".join(line for section in sections for line in section(profile))
-    return Group(Text(head), _wide(profile) if width >= _WIDE else _narrow(profile), Text(foot))
+    wide = width >= _WIDE
+    return Group(
+        Text(head),
+        _wide(profile) if wide else _narrow(profile),
+        Text(foot),
+        *beside_tables(profile, wide=wide),
+    )
 
 
 def _timing(profile: StepProfile) -> list[str]:
@@ -102,14 +111,14 @@ def _narrow(profile: StepProfile) -> RenderableType:
         "layer", "forward", "input", "weight", "update", "all", "GFLOP/s", "ceil.", "there",
     )  # fmt: skip
     for layer in profile.layers:
-        out.add_row(layer.name, *_times(layer), *_rates(layer.passes), _ms(layer.predicted_s))
+        out.add_row(layer.name, *_times(layer), *_rates(layer.passes), ms(layer.predicted_s))
     passes = [pass_ for layer in profile.layers for pass_ in layer.passes]
     out.add_section()
     sums = [
         sum(pass_.measured.median_s for pass_ in passes if pass_.name == name) for name in PASSES
     ]
     predicted_s = sum(layer.predicted_s for layer in profile.layers)
-    out.add_row("sum", *map(_ms, sums), _ms(sum(sums)), *_rates(passes), _ms(predicted_s))
+    out.add_row("sum", *map(ms, sums), ms(sum(sums)), *_rates(passes), ms(predicted_s))
     return out
 
 
@@ -135,12 +144,12 @@ def _wide(profile: StepProfile) -> RenderableType:
             *_times(layer),
             f"{100 * spread / layer.measured_s:.0f} %" if layer.measured_s else "",
             *_rates(layer.passes),
-            _ms(layer.predicted_s),
+            ms(layer.predicted_s),
         )
     return out
 
 
-def layer_tables(profile: StepProfile, layer: LayerProfile) -> RenderableType:
+def _layer_tables(profile: StepProfile, layer: LayerProfile) -> RenderableType:
     """One layer, pass by pass."""
     held = ", ".join(f"{name} {size / MIB:,.2f}" for name, size in layer.memory_bytes.items())
     head = (
@@ -169,10 +178,10 @@ def layer_tables(profile: StepProfile, layer: LayerProfile) -> RenderableType:
         m = pass_.measured
         times.add_row(
             pass_.name,
-            *map(_ms, (m.median_s, m.low_s, m.high_s)),
+            *map(ms, (m.median_s, m.low_s, m.high_s)),
             *_rates([pass_]),
             pass_.limit,
-            _ms(pass_.predicted_s),
+            ms(pass_.predicted_s),
             pass_.predicted_limit,
         )
     share = layer.measured_s / profile.timed.median_s
@@ -181,13 +190,14 @@ def layer_tables(profile: StepProfile, layer: LayerProfile) -> RenderableType:
         f" there {1e3 * layer.predicted_s:,.1f} ms per GPU,"
         f" {100 * layer.predicted_s / profile.simulation.step_s:.1f} %"
     )
+    foot = "\n".join((foot, *group_lines(profile, layer.name)))
     return Group(Text(head), counts, times, Text(foot))
 
 
 def _times(layer: LayerProfile) -> list[str]:
     seconds = {pass_.name: pass_.measured.median_s for pass_ in layer.passes}
     times = [seconds.get(name, 0.0) for name in PASSES]
-    return [*map(_ms, times), _ms(sum(times))]
+    return [*map(ms, times), ms(sum(times))]
 
 
 def _rates(passes: Sequence[PassProfile]) -> list[str]:
@@ -196,10 +206,3 @@ def _rates(passes: Sequence[PassProfile]) -> list[str]:
     floor = sum(pass_.floor_s for pass_ in passes)
     rate = f"{flop / seconds / 1e9:,.0f}" if flop and seconds else ""
     return [rate, f"{100 * floor / seconds:.0f} %" if seconds else ""]
-
-
-def _ms(seconds: float) -> str:
-    if not seconds:
-        return ""
-    places = 2 if seconds < 0.01 else 1 if seconds < 1 else 0
-    return f"{1e3 * seconds:,.{places}f}"

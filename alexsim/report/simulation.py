@@ -11,10 +11,11 @@ from rich.text import Text
 
 from alexsim.network.layers.kinds import kind_words
 from alexsim.network.network import Network
+from alexsim.plan.spec import PlanSpec
 from alexsim.recipe.stages import Training
 from alexsim.report.not_run import not_run_lines
 from alexsim.report.recipe import stages_table
-from alexsim.report.tables import data_path_text, milliseconds, plain_table
+from alexsim.report.tables import data_path_text, milliseconds, plain_table, sharing_text
 from alexsim.simulate.sensitivity import Sensitivity
 from alexsim.simulate.simulation import DeviceTimes, ExchangeTimes, Simulation
 from alexsim.trace import Activity
@@ -28,13 +29,15 @@ _ARTICLES_FLOP_PER_S = 1.581e12
 
 def simulation_tables(
     simulation: Simulation,
-    network: Network,
+    spec: PlanSpec,
     training: Training,
     *,
     sensitivities: Sequence[Sensitivity] = (),
 ) -> RenderableType:
     """The training, the step, its parts, every device, and a picture of its timeline."""
+    network, sharing = spec.network, sharing_text(spec)
     parts: list[RenderableType] = [
+        *([Text(sharing)] if sharing else ()),
         Text(_head(simulation, training)),
         *([stages_table(training.stages)] if training.stages else ()),
         Text(timeline(simulation)),

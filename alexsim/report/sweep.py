@@ -56,6 +56,8 @@ def sweep_table(points: Sequence[Point], axes: Sequence[str], most: int = 40) ->
     title = f"{len(points)} configurations"
     if len(points) > most:
         title += f", the first {most} (-o FILE has all)"
+    if "partition" not in axes and any(point.partition == "replicas" for point in points):
+        title = f"several GPUs: data parallel, each with its share of the batch\n{title}"
     priced = any(point.price_usd is not None for point in points)
     figures = ["ms", "images/s", "days", "MiB", "kWh", *(["USD"] if priced else []), ""]
     out = plain_table(title, *axes, *figures)

@@ -10,13 +10,15 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from alexsim.machine.device import Device
 from alexsim.network import counts
 from alexsim.network.editions import load_network
 from alexsim.network.layers import Layer
 from alexsim.network.network import Network
 from alexsim.plan.fit import Fit
 from alexsim.plan.plan import Category, Plan
-from alexsim.plan.tables import FlopTable, memory_table
+from alexsim.plan.spec import PlanSpec
+from alexsim.plan.tables import FlopTable, StepFlops, memory_table, step_flops
 from alexsim.report.not_run import not_run_lines
 from alexsim.units import format_bytes, mib
 
@@ -56,8 +58,29 @@ def plain_table(title: str, *columns: str) -> Table:
     return table
 
 
-def flops_tables(table: FlopTable) -> RenderableType:
-    """FLOPs per layer, totals, and how they compare with the articles' figure."""
+def sharing_text(spec: PlanSpec) -> str:
+    """How several GPUs share the images of a step, in a line; empty where there is one GPU."""
+    gpus, name, copies = spec.all_gpus, spec.network.name, spec.copies
+    images = f"{spec.op_images:,} of a step's {spec.batch_size:,} images"
+    if gpus == 1:
+        return ""
+    if spec.partition == "hybrid":
+        return (
+            f"hybrid: {gpus} GPUs, each with {images} in all convolutions, and with a share of the"
+            " units of the fully connected layers"
+        )
+    if copies == gpus:
+        return f"data parallel: {gpus} GPUs, each with all of {name} and {images}"
+    split = f"{spec.network.columns} columns of {name} on {gpus // copies} GPUs"
+    if copies > 1:
+        return f"data parallel: {copies} replicas of the {split}, each with {images}"
+    return f"{split}, each with all {spec.batch_size:,} images of a step"
+
+
+def flops_tables(
+    table: FlopTable, spec: PlanSpec | None = None, device: Device | None = None
+) -> RenderableType:
+    """FLOPs per layer, totals, a step's on the GPUs of ``spec``, and the articles' figure."""
     out = plain_table(
         f"{table.network.name}: FLOP per image, in millions (1 MAC = 2 FLOP)",
         "layer",
@@ -105,10 +128,31 @@ def flops_tables(table: FlopTable) -> RenderableType:
         "the rest, forward and backward: one FLOP per operation on an element.",
         *([f"Not listed: {len(views)} views, which cost nothing."] if views else []),
         *not_run_lines(table.network),
+        *(_step_lines(step_flops(table, spec), device) if spec else ()),
         *([""] if (articles := reconciliation(table.network)) else []),
         *articles,
     ]
-    return Group(out, Text("\n".join(lines)))
+    first = [Text(sharing)] if spec and (sharing := sharing_text(spec)) else []
+    return Group(*first, out, Text("\n".join(lines)))
+
+
+def _step_lines(step: StepFlops, device: Device | None) -> list[str]:
+    """What a step's arithmetic is on several GPUs, and how long at their peak."""
+    of_each = f", {step.flop_of_gpu / 1e9:,.2f} on the fullest of {step.gpus} GPUs"
+    lines = [
+        "",
+        f"step:     {step.flop / 1e9:,.2f} GFLOP for {step.batch_size:,} images"
+        + of_each * (step.gpus > 1),
+    ]
+    if step.summed_bytes:
+        lines.append(f"          {format_bytes(step.summed_bytes)} of gradients summed by each GPU")
+    if device:
+        peak_s = step.flop_of_gpu / device.flop_per_s
+        lines.append(
+            f"          {milliseconds(peak_s)} ms at the peak of {device.name},"
+            f" {device.flop_per_s / 1e12:.3g} TFLOP/s in float32"
+        )
+    return lines
 
 
 def reconciliation(network: Network) -> list[str]:
@@ -142,7 +186,8 @@ def memory_tables(plan: Plan, verdict: Fit, *, context_bytes: int, layers: bool)
     out.add_row("budget", *(mib(verdict.budget_bytes) for _ in devices))
     free = [verdict.budget_bytes - device.total_bytes for device in devices]
     out.add_row("free", *(mib(value) for value in free))
-    parts: list[RenderableType] = [out]
+    sharing = sharing_text(plan.spec)
+    parts: list[RenderableType] = [Text(sharing), out] if sharing else [out]
     if layers:
         by_layer = plain_table("MiB by layer", "layer", *(device.name for device in devices))
         for name in {name: None for device in devices for name in device.by_layer}:
@@ -157,8 +202,10 @@ def memory_tables(plan: Plan, verdict: Fit, *, context_bytes: int, layers: bool)
                 f" in {exchanges} exchanges"
             )
         )
-    if plan.alike > 1:
-        parts.append(Text(f"{devices[0].name} holds as much as any of {plan.alike} GPUs"))
+    if plan.stands_for > 1 and len(devices) == 1:
+        parts.append(Text(f"{devices[0].name} holds as much as any of {plan.stands_for} GPUs"))
+    elif plan.replicas > 1:
+        parts.append(Text(f"each of {plan.replicas} replicas holds as much"))
     if lines := not_run_lines(plan.network):
         parts.append(Text("\n".join(lines)))
     if verdict.fits:

@@ -7,21 +7,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from alexsim.errors import AlexsimError, known_as, unknown
-from alexsim.machine.device import device_names
 from alexsim.machine.machine import (
     NUMBERS,
     changed,
     in_si,
+    link_names,
     load_link,
     load_machine,
-    machine_names,
     number_of,
 )
-from alexsim.network.editions import load_network
+from alexsim.machine.machine import as_written as machine_as_written
+from alexsim.network.editions import as_written, load_network
 from alexsim.network.update_rules import OPTIMIZERS
 from alexsim.plan.choices import PARTITIONS, POLICIES, SCHEDULES, TRANSPORTS
 from alexsim.simulate.costs.cost import PRECISIONS
-from alexsim.simulate.costs.libraries import load_library
+from alexsim.simulate.costs.libraries import library_names, load_library
 from alexsim.simulate.pareto import Point
 from alexsim.simulate.sweep import AXES, number, point_of, whole
 
@@ -38,12 +38,13 @@ def parse_axes(given: Sequence[str]) -> dict[str, tuple[str, ...]]:
         listed = tuple(value.strip() for value in values.split(","))
         if not equals or not all(listed):
             raise AlexsimError(f"--axis must be NAME=VALUE,VALUE,...; got {text!r}")
+        name = known_as(name, AXES) or name
         if in_si(name, 1)[0] in {in_si(other, 1)[0] for other in axes}:
             raise AlexsimError(f"--axis {name} is given twice")
         if name not in AXES and "." not in name and name not in NUMBERS:
             known = (*AXES, "device.clock_mhz and other numbers of the machine")
             raise AlexsimError(f"--axis: {unknown('axis', name, known)}")
-        axes[name] = listed
+        axes[name] = tuple(_WRITTEN.get(name, str)(value) for value in listed)
     return axes
 
 
@@ -160,16 +161,23 @@ def _predictable(name: str) -> str:
     return library
 
 
-def _written(machine: str) -> str:
-    load_machine(machine)
-    return known_as(machine, (*machine_names(), *device_names())) or machine
+def _known_by(names: Callable[[], tuple[str, ...]]) -> Callable[[str], str]:
+    return lambda given: known_as(given, names()) or given
 
 
+_WRITTEN: dict[str, Callable[[str], str]] = {
+    "net": as_written,
+    "machine": machine_as_written,
+    "link": _known_by(link_names),
+    "network": _known_by(link_names),
+    "library": _known_by(library_names),
+}
+"""How lists have the values of axes that are names."""
 _VALUES: dict[str, Callable[[str], object]] = {
     "net": load_network,
     "batch": partial(whole, "batch"),
     "gpus": partial(whole, "gpus"),
-    "machine": _written,
+    "machine": load_machine,
     "link": load_link,
     "network": load_link,
     "library": _predictable,

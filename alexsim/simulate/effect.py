@@ -23,3 +23,21 @@ def without_effect(result: Simulation, others: Mapping[str, Callable[[], Simulat
         except AlexsimError:
             continue
     return ""
+
+
+def refuse_idle(result: Simulation, others: Mapping[str, Callable[[], Simulation]]) -> None:
+    """Refuse an option that changes nothing: it was meant to.
+
+    Raises:
+        AlexsimError: without one of ``others`` every figure is the same.
+    """
+    if idle := without_effect(result, others):
+        why = next((why for option, why in _WHY_IDLE.items() if idle.startswith(option)), "")
+        raise AlexsimError(f"{idle} changes no figure here{why}; leave it out")
+
+
+_WHY_IDLE = {
+    "--network": ": all GPUs are in one machine",
+    "--transport": ": no GPU exchanges anything with another of its machine",
+    "--set": ": nothing in this step depends on it",
+}

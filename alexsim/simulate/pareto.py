@@ -11,6 +11,10 @@ class Point:
     """One configuration and its result, or the line that says why there is none."""
 
     settings: Mapping[str, str]
+    gpus: int = 0
+    """Of all replicas."""
+    partition: str = ""
+    """How they share a step."""
     step_s: float = 0.0
     low_s: float = 0.0
     high_s: float = 0.0

@@ -13,7 +13,7 @@ from alexsim.plan.plan import Plan
 from alexsim.plan.planner import plan as make_plan
 from alexsim.plan.planner import representative
 from alexsim.plan.spec import PlanSpec
-from alexsim.simulate.costs.correction import load_correction
+from alexsim.simulate.costs.correction import correction_of
 from alexsim.simulate.costs.libraries import load_library
 from alexsim.simulate.engine import run
 from alexsim.simulate.host import data_path_times
@@ -48,7 +48,7 @@ def enough_machines(name: str, devices: int) -> Machine:
     """A machine; if it has too few devices and no network, enough such machines joined by 10 Gbit/s
     Ethernet."""
     machine = load_machine(name)
-    if devices <= machine.devices_per_node.value or machine.network is not None:
+    if not machine.lacks(devices):
         return machine
     joined = load_machine(name, "", _NETWORK)
     count = math.ceil(devices / joined.devices_per_node.value)
@@ -84,11 +84,8 @@ def simulate(
         raise PlanError(f"{plan.network.name} has no convolution and no fully connected layer")
     machine = timer.machine
     count = len(plan.devices) * plan.stands_for
-    room = math.inf if machine.network else machine.devices_per_node.value
-    if count > room:
-        raise PlanError(
-            f"{machine.name} has {room:g} device(s) and no network; {count} are asked for"
-        )
+    if lacking := machine.lacks(count):
+        raise PlanError(lacking)
 
     if len(plan.network.input_shape) != 3:
         data = "none"  # they are no images, of which files could be decoded
@@ -126,16 +123,15 @@ def simulate_network(
     return simulate(plan, timer, data=data, whole_pipeline=whole_pipeline)
 
 
-def on_machine(spec: PlanSpec, machine: Machine, *, data: DataPath = "jpeg") -> Simulation:
-    """A spec simulated with the library of the machine's time.
+def on_machine(
+    spec: PlanSpec, machine: Machine, *, library: str = "", data: DataPath = "jpeg"
+) -> Simulation:
+    """A spec simulated with that library or, without a name, that of the machine's time.
 
     Its trace has the devices' spans only, to be compared with measured ones.
     """
-    timer = Timer(
-        machine=machine,
-        library=load_library(default_library(machine)),
-        correction=load_correction(),
-    )
+    known = load_library(library or default_library(machine))
+    timer = Timer(machine=machine, library=known, correction=correction_of(known.name))
     simulation = simulate_network(spec, timer, data=data)
     spans = tuple(span for span in simulation.trace.spans if span.device != "host")
     return replace(simulation, trace=Trace(spans=spans))

@@ -10,9 +10,10 @@ from functools import lru_cache
 from typing import cast
 
 from alexsim.errors import AlexsimError
-from alexsim.machine.machine import Machine, changed, load_machine, unit_of
+from alexsim.machine.machine import Machine, changed, in_si, load_machine, unit_of
 from alexsim.network.editions import load_network
 from alexsim.network.update_rules import Optimizer
+from alexsim.plan.asked import gpus_and_partition
 from alexsim.plan.choices import Partition, Policy, Schedule, TransportName
 from alexsim.plan.spec import PlanSpec
 from alexsim.simulate.costs.correction import correction_of
@@ -80,6 +81,23 @@ def _machine(name: str, link: str, network: str, numbers: tuple[tuple[str, str],
     )
 
 
+def machine_with(name: str, link: str, network: str, settings: list[str]) -> Machine:
+    """A machine with numbers that were set, each as ``--set`` has it: ``device.clock_mhz=1700``.
+
+    Raises:
+        AlexsimError: the name, the link or a setting is not allowed.
+    """
+    numbers: dict[str, float] = {}
+    for text in settings:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise AlexsimError(f"--set must be KEY=NUMBER, got {text!r}")
+        if in_si(key, 1)[0] in {in_si(other, 1)[0] for other in numbers}:
+            raise AlexsimError(f"--set {key} is given twice")
+        numbers[key] = number(key, value)
+    return changed(load_machine(name, link, network), numbers)
+
+
 def _simulated(settings: dict[str, str], images: int, epochs: int) -> Point:
     numbers = tuple((key, text) for key, text in settings.items() if key not in AXES)
     machine = _machine(
@@ -87,13 +105,21 @@ def _simulated(settings: dict[str, str], images: int, epochs: int) -> Point:
     )
     named = settings.get("library")
     library = load_library(named).name if named else default_library(machine)
-    gpus = settings.get("gpus")
-    configuration = PlanSpec(
-        network=load_network(settings["net"]),
+    network = load_network(settings["net"])
+    gpus, replicas = settings.get("gpus"), whole("replicas", settings.get("replicas", "1"))
+    # Planning refuses words that are not among these types' values.
+    devices, partition = gpus_and_partition(
+        network,
         gpus=whole("gpus", gpus) if gpus else None,
-        # Planning refuses words that are not among these types' values.
-        partition=cast("Partition", settings.get("partition", "columns")),
-        replicas=whole("replicas", settings.get("replicas", "1")),
+        partition=cast("Partition | None", settings.get("partition")),
+        replicas=replicas,
+        machine=settings["machine"],
+    )
+    configuration = PlanSpec(
+        network=network,
+        gpus=devices,
+        partition=partition,
+        replicas=replicas,
         batch_size=whole("batch", settings.get("batch", "128")),
         schedule=cast("Schedule", settings.get("schedule", "serial")),
         transport=cast("TransportName", settings.get("transport", "")),
@@ -112,6 +138,8 @@ def _simulated(settings: dict[str, str], images: int, epochs: int) -> Point:
     days = simulation.training_days(images, epochs)
     return Point(
         settings=settings,
+        gpus=simulation.devices_count,
+        partition=simulation.partition,
         step_s=simulation.step_s,
         low_s=simulation.step_interval.low,
         high_s=simulation.step_interval.high,

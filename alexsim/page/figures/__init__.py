@@ -9,9 +9,10 @@ from collections.abc import Sequence
 
 from plotly.graph_objects import Figure
 
-from alexsim.documents.profile import PlanDocument
+from alexsim.documents.profile import PlanDocument, ProfileDocument
 from alexsim.documents.run import HeldOutMetrics, StepMetrics
 from alexsim.documents.step import TelemetrySample
+from alexsim.page.figures.beside import beside_times
 from alexsim.page.figures.curves import QUANTITIES, error, loss, said, step_times, telemetry
 from alexsim.page.figures.layers import layer_times
 from alexsim.page.figures.memory import (
@@ -29,6 +30,8 @@ from alexsim.page.figures.timeline import spans_of, timeline
 def step_figures(document: PlanDocument, budget: Budget | None = None) -> dict[str, Figure]:
     """A step's figures by name; ``budget`` is the predicted GPU's if None."""
     figures = {f"layers-{clock}": layer_times(document, clock) for clock in clocks_of(document)}
+    if isinstance(document, ProfileDocument) and document.beside:
+        figures["beside"] = beside_times(document.beside)
     if (roof := roofline(document)) is not None:
         figures["roofline"] = roof
     spans = spans_of(document)

@@ -1,0 +1,43 @@
+"""The examples run, and so does what the documentation says of modules."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from alexsim.cli.app import main
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "pytorch.md"
+COMMANDS = [
+    line.removeprefix("alexsim ")
+    for block in re.findall(r"```\n(.*?)```", PAGE.read_text("utf-8"), flags=re.DOTALL)
+    for line in block.splitlines()
+]
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_the_commands_of_the_page_answer(
+    line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    arguments = shlex.split(line)
+    if arguments[0] == "profile":
+        arguments += ["--rounds", "1", "--no-beside"]
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    out = capsys.readouterr().out
+    assert not caught.value.code
+    assert max(len(line) for line in out.splitlines()) <= 80
+
+
+def test_the_examples_answer_in_python() -> None:
+    script = ROOT / "examples" / "questions.py"
+    answer = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    assert "24.30 GFLOP per image" in answer.stdout
+    assert answer.stdout.count("\n") == 3
