@@ -243,23 +243,25 @@ COLUMNS: Mapping[str, Callable[[Result], str]] = {
     ),
     "wrong": lambda result: "; ".join(result.wrong),
 }
-RIGHT = slice(1, 8)
+NUMBERS = 7
+"""Columns of numbers, which follow the name."""
 
 
-def table(rows: Iterable[Iterable[str]], markdown: bool) -> Iterator[str]:
-    """Lines of a table, its first row the header."""
+def table(rows: Iterable[Iterable[str]], numbers: int, markdown: bool) -> Iterator[str]:
+    """Lines of a table, its first row the header; columns of which every cell is empty are not
+    shown."""
     header, *lines = (list(row) for row in rows)
     shown = [index for index in range(len(header)) if any(line[index] for line in lines)]
     lines = [[line[index] for index in shown] for line in (header, *lines)]
     if markdown:
-        signs = ["---:" if index in range(20)[RIGHT] else "---" for index in shown]
+        signs = ["---:" if 0 < index <= numbers else "---" for index in shown]
         for line in (lines[0], signs, *lines[1:]):
             yield f"| {' | '.join(line)} |"
         return
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         yield "  ".join(
-            cell.rjust(width) if index in range(20)[RIGHT] else cell.ljust(width)
+            cell.rjust(width) if 0 < index <= numbers else cell.ljust(width)
             for index, cell, width in zip(shown, line, widths, strict=True)
         ).rstrip()
 
@@ -287,7 +289,7 @@ def predicted(path: str, networks: Mapping[str, Network], markdown: bool) -> Ite
         percent = [f"{100 * figure:.1f}" for figure in figures]
         where = [errors.device, errors.framework]
         lines.append([errors.network, str(summary.rows), *percent, *where])
-    yield from table(lines, markdown)
+    yield from table(lines, 3, markdown)
 
 
 def main() -> int:
@@ -311,7 +313,7 @@ def main() -> int:
             cells = (cell(results[-1]) for cell in COLUMNS.values())
             print("  ".join(filter(None, cells)), file=sys.stderr, flush=True)
     rows = [COLUMNS, *([cell(result) for cell in COLUMNS.values()] for result in results)]
-    print("\n".join(table(rows, options.markdown)))
+    print("\n".join(table(rows, NUMBERS, options.markdown)))
     whole = sum(not result.missing and result.name in networks for result in results)
     wrong = sum(bool(result.wrong) for result in results)
     print(f"\n{whole} of {len(results)} map whole; figures of {wrong} are wrong")
