@@ -154,7 +154,7 @@ def completed(line: str) -> list[str]:
     [
         ("alexsim flops --net re", {"resnet18", "resnet50"}),
         ("alexsim memory --net alexnet-paper+no-", {"alexnet-paper+no-lrn"}),
-        ("alexsim memory --policy ", {"as-released", "in-place", "reuse"}),
+        ("alexsim memory --policy ", {"as-released", "in-place", "reuse", "pytorch"}),
         ("alexsim train --optimizer sg", {"sgd-2012", "sgd"}),
         ("alexsim train --precision fp32", {"fp32", "fp32x3"}),
         ("alexsim train --recipe m", {"modern"}),

@@ -38,7 +38,7 @@ from alexsim.network.layers import (
 )
 from alexsim.network.network import Network
 from alexsim.page.steps import layer_table
-from alexsim.plan.choices import POLICIES
+from alexsim.plan.choices import RUN_POLICIES
 from alexsim.plan.plan import Category, OpKind, Plan
 from alexsim.plan.planner import plan
 from alexsim.plan.spec import PlanSpec
@@ -186,7 +186,7 @@ def test_the_traffic_of_each_fused_op() -> None:
     assert gone == {f"{n}.a.{kind}" for n in ("r0", "p0") for kind in ("forward", "grad_input")}
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", RUN_POLICIES)
 def test_what_lies_between_is_in_no_memory(policy: str) -> None:
     made = fused("alexnet-2012", policy=policy)
     names = {buffer.name.partition("/")[2] for d in made.devices for buffer in d.buffers}

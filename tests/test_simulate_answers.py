@@ -109,5 +109,5 @@ def test_a_recipes_days_come_first(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     days = [line for line in out.splitlines() if " days (90 %" in line]
     assert len(days) == 1
-    assert days[0] in out.splitlines()[:3]
+    assert days[0] in out.splitlines()[:4]
     assert f"recipe 2012, 90 epochs of 1,281,167 images: {found['training_days']:.3g} d" in days[0]

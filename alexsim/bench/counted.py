@@ -10,7 +10,7 @@ from importlib import metadata, util
 from alexsim.bench.verdicts import Value
 from alexsim.machine.machine import load_machine
 from alexsim.network.network import Network
-from alexsim.plan.choices import POLICIES
+from alexsim.plan.choices import RUN_POLICIES
 from alexsim.plan.planner import plan
 from alexsim.plan.spec import PlanSpec
 from alexsim.plan.tables import flop_table
@@ -69,7 +69,7 @@ def _flop(network: Network) -> Iterator[tuple[str, Value]]:
 
 
 def _memory(network: Network) -> Iterator[tuple[str, Value]]:
-    for policy in POLICIES:
+    for policy in RUN_POLICIES:
         for backend in ("", "aten"):
             planned = plan(network, batch_size=_BATCH, policy=policy, backend=backend)
             where = f"{policy}/{backend}" if backend else policy

@@ -47,7 +47,7 @@ def memory(context: typer.Context, options: MemoryOptions) -> None:
 
     Example: alexsim memory --policy reuse --fuse
 
-    Example: alexsim memory --net resnet50 --batch 32 --optimizer adamw
+    Example: alexsim memory --net resnet50 --batch 32 --policy pytorch
 
     Example: alexsim memory --net resnet50 --machine a100x4 --batch 512
 

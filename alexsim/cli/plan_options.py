@@ -28,7 +28,7 @@ class ColumnOptions(Options):
     policy: Policy = option(
         "POLICY",
         "Memory: `as-released` keeps every buffer of 2012, `in-place` lets ReLU overwrite, `reuse`"
-        " shares by lifetime.",
+        " shares by lifetime; `pytorch` is what eager PyTorch would hold: it is not run.",
         "as-released",
     )
 

@@ -8,6 +8,7 @@ from alexsim.documents.base import ABSENT, From, NetworkDocument, Part
 from alexsim.machine.machine import Machine
 from alexsim.network.not_run import unsupported
 from alexsim.network.update_rules import Optimizer
+from alexsim.plan.advice import Help
 from alexsim.plan.choices import Partition, Policy, Schedule
 from alexsim.plan.fit import Fit
 from alexsim.plan.plan import Plan
@@ -114,6 +115,10 @@ class MemoryDocument(PlanWords, Shares, NetworkDocument):
     largest_batch_size: Annotated[int, From("verdict.largest_batch_size")]
     """0 where no image fits."""
     suggestions: Annotated[tuple[str, ...], From("verdict.suggestions")]
+    workspace_bytes: Annotated[int | None, From("verdict.workspace_bytes")] = None
+    """With policy ``pytorch``: what convolutions may take beyond all this, at most."""
+    helps: Annotated[tuple[Help, ...], From("verdict.helps")] = ()
+    """With policy ``pytorch``, where it does not fit: what would, and at which cost."""
     not_run: Annotated[tuple[NotRun, ...], From(lambda all_: unsupported(all_.plan.network))] = ()
     """Empty where every layer has a kernel."""
 

@@ -47,6 +47,8 @@ class Network:
     """Layers that do not learn unless a plan says so."""
     copied: int = 0
     """Leading layers of which every column has a copy, for its share of the images (``hybrid``)."""
+    copies_concats: bool = field(default=False, repr=False)
+    """Whether every concatenation is a copy, as PyTorch's is, instead of one block of memory."""
     parts: tuple[tuple[Part, ...], ...] = field(init=False, repr=False, compare=False)
     """``parts[i]``: layer ``i`` in each column that has a part of it."""
     _parts_by_name: Mapping[str, tuple[Part, ...]] = field(init=False, repr=False, compare=False)
@@ -270,7 +272,7 @@ def _views(network: Network) -> frozenset[str]:
         for index, layer in enumerate(network.layers)
         if isinstance(layer, Concat)
     }
-    if not concats:
+    if not concats or network.copies_concats:
         return frozenset()
     places = Places()
     for index, layer in enumerate(network.layers):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-Policy = Literal["as-released", "in-place", "reuse"]
+Policy = Literal["as-released", "in-place", "reuse", "pytorch"]
 Schedule = Literal["serial", "overlap"]
 TransportName = Literal["peer", "host"]
 Partition = Literal["columns", "replicas", "hybrid"]
 Fusion = Literal["none", "kernels"]
 
-POLICIES: tuple[Policy, ...] = ("as-released", "in-place", "reuse")
+RUN_POLICIES: tuple[Policy, ...] = ("as-released", "in-place", "reuse")
+"""Those that plans can be run with; all others are counted and timed."""
+POLICIES: tuple[Policy, ...] = (*RUN_POLICIES, "pytorch")
 SCHEDULES: tuple[Schedule, ...] = ("serial", "overlap")
 TRANSPORTS: tuple[TransportName, ...] = ("peer", "host")
 PARTITIONS: tuple[Partition, ...] = ("columns", "replicas", "hybrid")

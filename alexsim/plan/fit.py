@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from alexsim.errors import MemoryBudgetError
-from alexsim.plan.choices import POLICIES, Policy
+from alexsim.plan.advice import Help, recomputation
+from alexsim.plan.choices import Policy
 from alexsim.plan.plan import Buffer, Plan
 from alexsim.plan.planner import representative
+from alexsim.plan.workspace import workspace_bytes
 from alexsim.units import format_bytes
 
 _MOST_BATCH = 1 << 16
+_TIGHTER: dict[Policy, tuple[Policy, ...]] = {
+    "as-released": ("in-place", "reuse"),
+    "in-place": ("reuse",),
+    "reuse": (),
+    "pytorch": ("reuse",),
+}
+"""Policies that hold less, the nearest first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +30,8 @@ class Shortage:
     device: str
     need_bytes: int
     over_bytes: int
+    live_bytes: int
+    """What is needed without alignment and gaps."""
     largest: tuple[Buffer, ...]
 
 
@@ -29,9 +41,26 @@ class Fit:
 
     budget_bytes: int
     fits: bool
+    free_bytes: int
+    """Of the fullest device; below 0 where it does not fit."""
     shortages: tuple[Shortage, ...]
     largest_batch_size: int
     suggestions: tuple[str, ...]
+    workspace_bytes: int | None = None
+    """What convolutions may take beyond what was compared with the budget, at most: with policy
+    ``pytorch``, where nobody knows before (see ``alexsim.plan.workspace``); else None."""
+    helps: tuple[Help, ...] = ()
+    """With policy ``pytorch``, what would fit, beside smaller minibatches."""
+
+    @property
+    def words(self) -> str:
+        """The verdict on what fits, in a sentence."""
+        words = f"fits; the largest batch that does is {self.largest_batch_size}"
+        if not self.workspace_bytes:
+            return words
+        more = f"convolutions may take up to {format_bytes(self.workspace_bytes)} more"
+        fits = self.workspace_bytes <= self.free_bytes
+        return f"{words}\n{more} as workspace: {'it fits even so' if fits else 'no fit then'}"
 
     def error(self) -> MemoryBudgetError:
         """In one line: what is over by how much, in which buffers, and what would fit."""
@@ -39,9 +68,12 @@ class Fit:
         names = ", ".join(
             f"{buffer.label} {format_bytes(buffer.size_bytes)}" for buffer in worst.largest
         )
+        gaps = ""
+        if self.workspace_bytes is not None:
+            gaps = f", {format_bytes(worst.live_bytes)} of it tensors and context"
         advice = "; ".join(self.suggestions) or "nothing smaller fits either"
         return MemoryBudgetError(
-            f"{worst.device} needs {format_bytes(worst.need_bytes)}, its budget is"
+            f"{worst.device} needs {format_bytes(worst.need_bytes)}{gaps}, its budget is"
             f" {format_bytes(self.budget_bytes)}: {format_bytes(worst.over_bytes)} over"
             f" (largest: {names}); what would fit: {advice}"
         )
@@ -54,6 +86,7 @@ def fit(plan: Plan, budget_bytes: int, *, context_bytes: int = 0) -> Fit:
             device=device.name,
             need_bytes=device.total_bytes + context_bytes,
             over_bytes=device.total_bytes + context_bytes - budget_bytes,
+            live_bytes=device.live_peak_bytes + device.scratch_bytes + context_bytes,
             largest=tuple(
                 sorted(
                     (b for b in device.buffers if b.name in device.resident),
@@ -66,13 +99,31 @@ def fit(plan: Plan, budget_bytes: int, *, context_bytes: int = 0) -> Fit:
     )
     room = budget_bytes - context_bytes
     largest = _largest_batch(plan, room, plan.spec.policy, len(plan.devices) * plan.alike)
+    eager = plan.spec.policy == "pytorch"
+    helps = tuple(_helps(plan, room)) if eager and shortages else ()
+    suggestions = _suggestions(plan, room, largest) if shortages else []
+    if helps:
+        batches = (option for option in suggestions if not option.startswith("--policy"))
+        suggestions = [*batches, *(help_.words for help_ in helps)]
     return Fit(
         budget_bytes=budget_bytes,
         fits=not shortages,
+        free_bytes=room - max(device.total_bytes for device in plan.devices),
         shortages=shortages,
         largest_batch_size=largest,
-        suggestions=tuple(_suggestions(plan, room, largest)) if shortages else (),
+        suggestions=tuple(suggestions),
+        workspace_bytes=workspace_bytes(plan) if eager else None,
+        helps=helps,
     )
+
+
+def _helps(plan: Plan, room: int) -> Iterator[Help]:
+    """What would make a step in eager PyTorch fit, this minibatch and all."""
+    if help_ := recomputation(plan, room):
+        yield help_
+    (device,) = plan.devices
+    if (need := _need(plan, plan.images, "reuse", 1)) <= room:
+        yield Help(option="--policy reuse", saved_bytes=device.total_bytes - need)
 
 
 def _suggestions(plan: Plan, room: int, largest: int) -> list[str]:
@@ -80,13 +131,14 @@ def _suggestions(plan: Plan, room: int, largest: int) -> list[str]:
     if largest:
         suggestions.append(f"--batch {largest}")
     devices = len(plan.devices) * plan.alike
-    tighter = POLICIES[POLICIES.index(plan.spec.policy) + 1 :]
+    tighter = _TIGHTER[plan.spec.policy]
     for policy in tighter:
         if _fits(plan, room, plan.images, policy, devices):
             suggestions.append(f"--policy {policy}")
             break
     columns = plan.network.columns
-    if devices < columns and _fits(plan, room, plan.images, plan.spec.policy, columns):
+    splits = devices < columns and plan.spec.policy != "pytorch"
+    if splits and _fits(plan, room, plan.images, plan.spec.policy, columns):
         suggestions.append(f"--gpus {columns}")
     if not suggestions and tighter:
         batch = _largest_batch(plan, room, tighter[-1], devices)

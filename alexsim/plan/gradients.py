@@ -73,11 +73,11 @@ class Gradients(Crossings):
         """Whether a weight gradient goes straight into the momentum, as 2012's fc layers' did.
 
         Gradients of replicas, and those that layers share, are summed first: then each has a
-        buffer. So it has where a rule needs the gradient itself.
+        buffer. So it has where a rule needs the gradient itself, and in PyTorch.
         """
-        fusing = RULES[self.spec.optimizer].fused_flop > 0 and self.spec.copies == 1
-        shared = part.owner in self.shared_owners
-        return fusing and not shared and isinstance(part.layer, FullyConnected)
+        alone = self.spec.copies == 1 and part.owner not in self.shared_owners
+        fusing = RULES[self.spec.optimizer].fused_flop > 0 and self.spec.policy != "pytorch"
+        return fusing and alone and isinstance(part.layer, FullyConnected)
 
     def end_of(self, part: Part, *, backward: bool = False) -> Part | None:
         """The part that the kernel of a part does too, in the forward or in the backward pass."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from alexsim.network.network import Network
 from alexsim.plan.buffers import pieces
+from alexsim.plan.eager import lay_out_eager
 from alexsim.plan.layout import Layout, lay_out
 from alexsim.plan.plan import Block, DevicePlan, Op, OpKind, Plan
 from alexsim.plan.spec import PlanSpec, usual_partition
@@ -50,14 +51,15 @@ def _spec(spec: PlanSpec | Network, choices: dict[str, Any]) -> PlanSpec:
 def _plan(spec: PlanSpec, *, first_only: bool) -> Plan:
     steps = StepList(spec=spec, first_only=first_only and spec.partition == "hybrid")
     steps.build()
-    buffers = pieces(steps)
+    if spec.policy == "pytorch":
+        layouts = [lay_out_eager(steps)]
+    else:
+        buffers = pieces(steps)
+        layouts = [lay_out(device, steps, buffers) for device in range(len(steps.ops))]
     return Plan(
         spec=spec,
         network=steps.network,
-        devices=tuple(
-            _device_plan(steps, device, lay_out(device, steps, buffers))
-            for device in range(len(steps.ops))
-        ),
+        devices=tuple(_device_plan(steps, device, layout) for device, layout in enumerate(layouts)),
         posted=tuple(steps.exchanges),
         collectives=tuple(steps.collectives),
     )

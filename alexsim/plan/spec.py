@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from typing import Any, Literal
 
 from alexsim.errors import PlanError, unknown
 from alexsim.network.hybrid import first_split, hybrid
+from alexsim.network.layers import Concat
 from alexsim.network.network import Network
 from alexsim.network.update_rules import OPTIMIZERS, Optimizer
 from alexsim.plan.choices import (
@@ -59,7 +61,7 @@ class PlanChoices:
     """Images of a step, over all devices."""
     policy: Policy = "as-released"
     """``as-released`` and ``in-place`` hold the 2012 system's buffers, ``reuse`` the fewest bytes
-    that this op order needs."""
+    that this op order needs; ``pytorch`` what eager PyTorch would: counted and timed, not run."""
     schedule: Schedule = "serial"
     """``serial`` as in 2012, or ``overlap``."""
     transport: TransportName | Literal[""] = ""
@@ -114,6 +116,8 @@ class PlanSpec(PlanChoices):
                 raise PlanError(unknown("layer with weights", strange[0], known))
 
     def _refuse_what_does_not_go_together(self) -> None:
+        if self.policy == "pytorch":
+            self._refuse_what_is_not_eager()
         if self.partition != "columns":
             if self.gpus is None and not self.network.copied:
                 raise PlanError(f"partition {self.partition} needs a number of GPUs (--gpus N)")
@@ -135,6 +139,19 @@ class PlanSpec(PlanChoices):
             sharers = "GPUs" if self.partition != "columns" else "replicas"
             raise PlanError(
                 f"a batch of {self.batch_size} images does not divide over {self.shares} {sharers}"
+            )
+
+    def _refuse_what_is_not_eager(self) -> None:
+        if self.backend:
+            raise PlanError("policy pytorch is counted and timed, not run: choose another to run")
+        for name, allowed in (("fusion", "none"), ("schedule", "serial")):
+            if (value := getattr(self, name)) != allowed:
+                raise PlanError(f"policy pytorch does not go with {name} {value}")
+        if self.partition == "hybrid":
+            raise PlanError("policy pytorch does not go with partition hybrid")
+        if self.partition == "columns" and self.gpus != 1 and self.network.columns > 1:
+            raise PlanError(
+                f"policy pytorch has all columns of {self.network.name} on one GPU (--gpus 1)"
             )
 
     @property
@@ -184,6 +201,8 @@ class PlanSpec(PlanChoices):
         """
         if self.partition == "hybrid" and not self.network.copied:
             return hybrid(self.network, self.shares)
+        if self.policy == "pytorch" and any(isinstance(la, Concat) for la in self.network.layers):
+            return _with_copies(self.network)
         return self.network
 
     @property
@@ -216,3 +235,8 @@ def usual_partition(network: Network, gpus: int | None) -> Partition:
     data parallel.
     """
     return "replicas" if network.columns == 1 and (gpus or 1) > 1 else "columns"
+
+
+@lru_cache(maxsize=16)
+def _with_copies(network: Network) -> Network:
+    return replace(network, copies_concats=True)

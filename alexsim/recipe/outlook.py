@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass
 
 from alexsim.network.network import Network
-from alexsim.plan.choices import POLICIES
+from alexsim.plan.choices import RUN_POLICIES
 from alexsim.plan.fit import fit
 from alexsim.plan.planner import plan
 from alexsim.plan.tables import flop_table
@@ -78,7 +78,7 @@ def _fitting(network: Network, recipe: Recipe, budget_bytes: int) -> tuple[int, 
 
     A batch of 0 where no image fits.
     """
-    for policy in POLICIES:
+    for policy in RUN_POLICIES:
         planned = plan(
             network,
             batch_size=BATCH,
@@ -87,7 +87,7 @@ def _fitting(network: Network, recipe: Recipe, budget_bytes: int) -> tuple[int, 
             optimizer=recipe.optimizer,
         )
         if all(device.total_bytes <= budget_bytes for device in planned.devices):
-            return BATCH, "" if policy == POLICIES[0] else f"--policy {policy}"
+            return BATCH, "" if policy == RUN_POLICIES[0] else f"--policy {policy}"
     batch = fit(planned, budget_bytes).largest_batch_size
     return batch, f"--policy {policy} --batch {batch}" if batch else ""
 

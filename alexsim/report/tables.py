@@ -43,6 +43,14 @@ _NAMES = {
     Category.CONTEXT: "device context",
 }
 
+_NAMES_IN_PYTORCH = {
+    Category.INPUT: "images and labels",
+    Category.NORM: "kept by norms",
+    Category.MOMENTUM: "optimizer state",
+    Category.WORKSPACE: "made by the update",
+    Category.PADDING: "rounding, gaps in segments",
+}
+
 
 def plain_table(title: str, *columns: str) -> Table:
     """A table without frame; the first column to the left, the others to the right.
@@ -177,7 +185,8 @@ def memory_tables(plan: Plan, verdict: Fit, *, context_bytes: int, layers: bool)
     split += ", fused" if plan.spec.fusion != "none" else ""
     title = f"{plan.network.name}, batch {plan.images}, {plan.spec.policy}{split}: MiB per device"
     out = plain_table(title, "", *(device.name for device in devices))
-    for category, name in _NAMES.items():
+    names = _NAMES | (_NAMES_IN_PYTORCH if plan.spec.policy == "pytorch" else {})
+    for category, name in names.items():
         values = [device.by_category[category] for device in devices]
         if any(values):
             out.add_row(name, *(mib(value) for value in values))
@@ -209,7 +218,7 @@ def memory_tables(plan: Plan, verdict: Fit, *, context_bytes: int, layers: bool)
     if lines := not_run_lines(plan.network):
         parts.append(Text("\n".join(lines)))
     if verdict.fits:
-        parts.append(Text(f"fits; the largest batch that does is {verdict.largest_batch_size}"))
+        parts.append(Text(verdict.words))
     return Group(*parts)
 
 

@@ -60,8 +60,8 @@ class Auxiliary(NamedTuple):
 
     name: str
     shape: Shape
-    category: Literal["norm", "mask"]
-    """A ``mask`` is drawn before the forward pass; what is a ``norm`` is computed in it."""
+    category: Literal["norm", "mask", "activation"]
+    """A ``mask`` is drawn before the forward pass; all others are computed in it."""
     per_image: bool = True
     """Whether every image has such values; else the minibatch has them once."""
     item_bytes: int = 4
@@ -75,6 +75,8 @@ class Saved(NamedTuple):
     output: bool = False
     beside: tuple[Auxiliary, ...] = ()
     """Tensors that only the backward pass reads: indices of maxima, masks, means."""
+    passing: tuple[Auxiliary, ...] = ()
+    """Tensors that the backward pass makes beside the gradients, and frees when it has them."""
 
 
 class Elementwise(NamedTuple):
@@ -160,7 +162,10 @@ class Layer(ABC):
         return self.multiply_adds(inputs, outputs)
 
     def saved(self, inputs: Shape, outputs: Shape) -> Saved:
-        """What PyTorch's autograd holds until the backward pass, parameters left out."""
+        """What PyTorch's autograd holds until the backward pass, parameters left out.
+
+        By the formulas of PyTorch's ``tools/autograd/derivatives.yaml``, on a card.
+        """
         places = range(len(self.inputs) or 1) if "input" in self.backward_reads else ()
         beside = self.auxiliary(inputs, outputs)
         return Saved(tuple(places), "output" in self.backward_reads, beside)
@@ -266,6 +271,11 @@ class SoftmaxCrossEntropy(Layer):
 
     def elementwise(self) -> Elementwise:
         return Elementwise(forward=5, grad_input=2)
+
+    def saved(self, inputs: Shape, outputs: Shape) -> Saved:
+        """The logarithms of the softmax; the cost's gradient is that of these first."""
+        del inputs
+        return Saved(output=True, passing=(Auxiliary("dlog", outputs, "activation"),))
 
     def output_shape(self, inputs: Shape, column: int = 0) -> Shape:
         del column

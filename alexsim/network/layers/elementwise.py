@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from alexsim.errors import NetworkError
-from alexsim.network.layers.base import Auxiliary, Elementwise, Kept, Kernel, Layer, Shape
+from alexsim.network.layers.base import (
+    Auxiliary,
+    Elementwise,
+    Kept,
+    Kernel,
+    Layer,
+    Saved,
+    Shape,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +52,11 @@ class ReLU6(Layer):
     def elementwise(self) -> Elementwise:
         return Elementwise(forward=2, grad_input=2)
 
+    def saved(self, inputs: Shape, outputs: Shape) -> Saved:
+        """Its input; in place, a copy of that."""
+        del inputs, outputs
+        return Saved(inputs=(0,))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeakyReLU(Layer):
@@ -63,6 +76,11 @@ class LeakyReLU(Layer):
     def elementwise(self) -> Elementwise:
         return Elementwise(forward=2, grad_input=2)
 
+    def saved(self, inputs: Shape, outputs: Shape) -> Saved:
+        """Its input, or what has taken its place."""
+        del inputs, outputs
+        return _either(self)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ELU(Layer):
@@ -73,6 +91,11 @@ class ELU(Layer):
 
     def elementwise(self) -> Elementwise:
         return Elementwise(forward=3, grad_input=3)
+
+    def saved(self, inputs: Shape, outputs: Shape) -> Saved:
+        """Its input, or what has taken its place."""
+        del inputs, outputs
+        return _either(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,6 +212,17 @@ class Dropout(Layer):
         shape = (1,) * len(outputs) if self.whole_images else outputs
         return (Auxiliary("mask", shape, "mask"),)
 
+    def saved(self, inputs: Shape, outputs: Shape) -> Saved:
+        """Its mask, a byte a value; the factors, where it is in place or of whole images."""
+        (mask,) = self.auxiliary(inputs, outputs)
+        fused = not (self.in_place or self.whole_images)
+        return Saved(beside=(mask._replace(item_bytes=1) if fused else mask,))
+
     def draws(self, outputs: Shape) -> int:
         """Random values of one image."""
         return 1 if self.whole_images else math.prod(outputs)
+
+
+def _either(layer: Layer) -> Saved:
+    """The output, where it has been written over the input, else the input."""
+    return Saved(output=True) if layer.in_place else Saved(inputs=(0,))

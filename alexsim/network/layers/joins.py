@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from alexsim.errors import NetworkError
-from alexsim.network.layers.base import Elementwise, Kept, Layer, Shape, side_by_side
+from alexsim.network.layers.base import (
+    Auxiliary,
+    Elementwise,
+    Kept,
+    Layer,
+    Saved,
+    Shape,
+    side_by_side,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +60,11 @@ class Multiply(_Join):
 
     def elementwise(self) -> Elementwise:
         return Elementwise(forward=1, grad_input=1)
+
+    def saved(self, inputs: Shape, outputs: Shape) -> Saved:
+        """Both; the second's gradient is that of every pixel before it is summed."""
+        del inputs
+        return Saved(inputs=(0, 1), passing=(Auxiliary("product", outputs, "activation"),))
 
     def input_shape(self, shapes: Sequence[Shape]) -> Shape:
         first, second = shapes

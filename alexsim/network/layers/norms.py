@@ -14,6 +14,7 @@ from alexsim.network.layers.base import (
     Layer,
     Parameter,
     Role,
+    Saved,
     Shape,
     image,
 )
@@ -45,6 +46,24 @@ class _ResponseNorm(Layer):
         del inputs
         return (Auxiliary("norm", outputs, "norm"),)
 
+    def saved(self, inputs: Shape, outputs: Shape) -> Saved:
+        """PyTorch has no such operator: what those keep that it is made of.
+
+        The squares that are averaged, the denominators, and their power.
+        """
+        beside = (
+            Auxiliary("squares", self.averaged(inputs), "norm"),
+            *self.auxiliary(inputs, outputs),
+            Auxiliary("power", outputs, "norm"),
+        )
+        # Of the quotient's second gradient, -dy * (x / power) / power.
+        passing = tuple(Auxiliary(f"factor{i}", outputs, "norm") for i in range(3))
+        return Saved(inputs=(0,), beside=beside, passing=passing)
+
+    def averaged(self, inputs: Shape) -> Shape:
+        """Shape of the squares that PyTorch averages."""
+        return inputs
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalResponseNorm(_ResponseNorm):
@@ -58,6 +77,11 @@ class LocalResponseNorm(_ResponseNorm):
 
     def elementwise(self) -> Elementwise:
         return Elementwise(forward=self.size + 4, grad_input=self.size + 7)
+
+    def averaged(self, inputs: Shape) -> Shape:
+        """With zeros around, as ``torch.nn.functional.local_response_norm`` pads them."""
+        channels, *pixels = inputs
+        return (channels + self.size - 1, *pixels)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from alexsim.network.layers.base import (
     Kernel,
     Layer,
     Pair,
+    Saved,
     Shape,
     image,
     named_window,
@@ -85,6 +86,11 @@ class MaxPool(Pool):
             grad_input=2 * self.taps if self.ties == "all" else self.taps + 1,
         )
 
+    def saved(self, inputs: Shape, outputs: Shape) -> Saved:
+        """Its input, and where the largest values are, in 8 bytes each."""
+        del inputs
+        return Saved(inputs=(0,), beside=(Auxiliary("indices", outputs, "activation", True, 8),))
+
     @property
     def epilogue_of(self) -> Kernel:
         """That of a norm, where a word has a bit for each pixel of a window."""
@@ -110,6 +116,11 @@ class AveragePool(Pool):
     def elementwise(self) -> Elementwise:
         return Elementwise(forward=self.taps, grad_input=self.taps + 1)
 
+    def saved(self, inputs: Shape, outputs: Shape) -> Saved:
+        """Its input, of which it only needs the shape."""
+        del inputs, outputs
+        return Saved(inputs=(0,))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdaptiveAveragePool(Layer):
@@ -131,6 +142,11 @@ class AdaptiveAveragePool(Layer):
         """A division per output, and an addition per input: windows tile it, or nearly."""
         both = math.prod(inputs) + math.prod(outputs)
         return Elementwise(forward=both, grad_input=both)
+
+    def saved(self, inputs: Shape, outputs: Shape) -> Saved:
+        """Its input; of the global pool nothing: PyTorch takes a mean over axes for it."""
+        del inputs, outputs
+        return Saved(inputs=() if pair(self.size) == (1, 1) else (0,))
 
     @property
     def window(self) -> str:

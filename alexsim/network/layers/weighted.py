@@ -15,6 +15,7 @@ from alexsim.network.layers.base import (
     Parameter,
     Reads,
     Role,
+    Saved,
     Shape,
     image,
     named_window,
@@ -56,6 +57,10 @@ class Convolution(Layer):
 
     def multiply_adds(self, inputs: Shape, outputs: Shape) -> int:
         return math.prod(self.parameters(inputs)[0].shape) * math.prod(outputs[1:])
+
+    def saved(self, inputs: Shape, outputs: Shape) -> Saved:
+        del inputs, outputs
+        return Saved(inputs=(0,))
 
     @property
     def reads_all(self) -> bool:
@@ -122,6 +127,10 @@ class FullyConnected(Layer):
 
     def multiply_adds(self, inputs: Shape, outputs: Shape) -> int:
         return math.prod(inputs) * outputs[0]
+
+    def saved(self, inputs: Shape, outputs: Shape) -> Saved:
+        del inputs, outputs
+        return Saved(inputs=(0,))
 
     @property
     def reads_all(self) -> bool:

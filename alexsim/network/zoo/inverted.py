@@ -118,7 +118,9 @@ def _project(
                 name=f"{name}_stochastic_depth", rate=left_out, rescaled=True, whole_images=True
             )
         )
-    graph.add(Add(name=f"{name}_add", inputs=(graph.last, shortcut)))
+    # torchvision's EfficientNet writes result += input, its MobileNetV2 x + conv(x).
+    add = Add(name=f"{name}_add", inputs=(graph.last, shortcut), in_place=bool(left_out))
+    graph.add(add)
 
 
 def _classifier(graph: Graph, first_weights: Deviation) -> None:
