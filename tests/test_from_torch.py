@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch_models
+from eager_reference import tracked
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
@@ -24,13 +25,20 @@ from alexsim.network.editions import load_network
 from alexsim.network.layers import Convolution
 from alexsim.network.network import Network
 from alexsim.network.not_run import unsupported, unsupported_mac_share
+from alexsim.plan.autograd import Tape
+from alexsim.plan.eager import live_peak
 from alexsim.plan.planner import plan
+from alexsim.plan.spec import PlanSpec
+from alexsim.plan.steps import StepList
 from alexsim.plan.tables import flop_table
+from alexsim.plan.tensors import Eager
 from alexsim.simulate.simulator import on_machine
 from alexsim.train.weights import load_weights
 
 SHAPE, BATCH, STEPS = (3, 28, 28), 6, 3
 RATE = 1e-2
+TRACKED = Eager(byte_masks=False, state_beside=False, sums_in_place=False)
+"""A card's rules, but fake tensors are a CPU's, and a tracker keeps sums from being in place."""
 
 
 def built(kind: type[nn.Module], shape: tuple[int, ...] = SHAPE) -> nn.Module:
@@ -154,6 +162,19 @@ def test_what_no_image_changes_is_no_layer() -> None:
     assert {"scale", "bias"} <= {name.rpartition(".")[2] for name in network.keys} | {
         parameter.name for layer in network.not_run for parameter in layer.operands
     }
+
+
+@pytest.mark.parametrize("kind", [torch_models.Windows, torch_models.Shuffle, torch_models.Signals])
+def test_what_operators_hold_is_what_autograd_holds(kind: type[nn.Module]) -> None:
+    """Copies that products make of matrices that do not lie one behind the other among it; what is
+    computed of parameters alone is no layer, some bytes."""
+    network = alexsim.from_torch(kind(), COUNTED[kind])
+    spec = PlanSpec(network=network, optimizer="sgd", policy="pytorch", batch_size=BATCH)
+    steps = StepList(spec=spec)
+    steps.build()
+    ours, _ = live_peak(Tape(steps=steps, eager=TRACKED))
+    theirs = tracked(kind, "sgd", (BATCH, *COUNTED[kind]))["Total"]
+    assert ours == pytest.approx(theirs, rel=3e-3)
 
 
 def test_what_has_no_kernel_is_said_completely() -> None:

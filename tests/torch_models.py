@@ -283,13 +283,15 @@ class Windows(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.patch(x).permute(0, 2, 3, 1)
-        y = F.normalize(x, dim=-1)
-        scores = y @ y.transpose(-2, -1) * self.scale.exp() + self.bias.prod(1)
+        scores = self.scores(F.normalize(x, dim=-1))
         mask = x.new_zeros(7)
         mask[3:] = 1
         mask = mask[:, None] - mask[None]
         scores = scores + mask.masked_fill(mask != 0, -100.0).masked_fill(mask == 0, 0.0)
         return self.fc((x + scores.softmax(-1) @ x).mean((1, 2)))
+
+    def scores(self, y: torch.Tensor) -> torch.Tensor:
+        return y @ y.transpose(-2, -1) * self.scale.exp() + self.bias.prod(1)
 
 
 class Shuffle(nn.Module):

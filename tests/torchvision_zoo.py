@@ -75,7 +75,7 @@ TRACKED_IMAGES, LOSS_BYTES, MOST_MORE = 8, 8, 0.05
 """Of the step whose memory is compared, and how far it may be off."""
 TRACKED = Eager(byte_masks=False, state_beside=False, sums_in_place=False)
 """A card's rules, but fake tensors are a CPU's, and a tracker keeps sums from being in place."""
-FLOOR = 1e-6
+FLOOR = 1e-5
 """Of the largest gradient of all, or of a running variance, which begins at 1: below it there are
 rounding errors alone, as in gradients of biases before a batch norm."""
 

@@ -7,7 +7,7 @@ forth to the bit. What has no layer, or only with other constants, is an ``Opera
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -225,9 +225,13 @@ def is_view(call: Call) -> bool:
     source = next(iter(call.arguments.values()))
     if not isinstance(source, fx.Node):
         return False
-    tensor = source.meta["val"]
+    return is_viewed(source.meta["val"], call.output.shape)
+
+
+def is_viewed(tensor: torch.Tensor, shape: Sequence[int]) -> bool:
+    """Whether a tensor of another shape can have the same memory."""
     try:
-        torch.empty_strided(tensor.shape, tensor.stride(), device="meta").view(call.output.shape)
+        torch.empty_strided(tensor.shape, tensor.stride(), device="meta").view(*shape)
     except RuntimeError:
         return False
     return True
