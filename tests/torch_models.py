@@ -291,7 +291,7 @@ class Windows(nn.Module):
         return self.fc((x + scores.softmax(-1) @ x).mean((1, 2)))
 
     def scores(self, y: torch.Tensor) -> torch.Tensor:
-        return y @ y.transpose(-2, -1) * self.scale.exp() + self.bias.prod(1)
+        return y @ y.transpose(-2, -1) * self.scale.exp() * 0.5 + self.bias.prod(1)
 
 
 class Shuffle(nn.Module):
