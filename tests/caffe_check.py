@@ -17,9 +17,9 @@ import torch
 from interchange_cases import EVERY
 from torch.nn import functional as F
 
+from alexsim.editions.load import load_network
 from alexsim.interchange.caffe import caffe_files
 from alexsim.interchange.module import AlexNet
-from alexsim.network.editions import load_network
 from alexsim.network.network import Network
 
 

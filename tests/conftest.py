@@ -19,8 +19,8 @@ from PIL import Image
 from alexsim.cli import output
 from alexsim.data.images import worker_pool
 from alexsim.documents.base import Document
+from alexsim.editions.load import load_network
 from alexsim.machine.machine import load_machine
-from alexsim.network.editions import load_network
 from alexsim.page.schemas import DOCUMENTS, schema_of
 from alexsim.plan.planner import plan
 from alexsim.plan.spec import PlanSpec

@@ -144,33 +144,42 @@ def optimizer(name: str, model: nn.Module, *, foreach: bool) -> torch.optim.Opti
     )
 
 
-def step(model: nn.Module, rule: torch.optim.Optimizer, images: Tensor, labels: Tensor) -> Any:
-    """One step of the usual loop; what stays alive after it."""
+def step(
+    model: nn.Module,
+    rule: torch.optim.Optimizer,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    amp: bool = False,
+) -> Any:
+    """One step of the usual loop, under autocast if ``amp``; what stays alive after it."""
     rule.zero_grad()
-    outputs = model(images)
-    outputs = outputs if isinstance(outputs, list | tuple) else [outputs]
-    loss = sum(F.cross_entropy(output.flatten(1), labels) for output in outputs)
+    # The lists of the CPU and of cards differ in no operator of these networks.
+    with torch.autocast("cpu", torch.bfloat16, enabled=amp):
+        outputs = model(images)
+        outputs = outputs if isinstance(outputs, list | tuple) else [outputs]
+        loss = sum(F.cross_entropy(output.flatten(1), labels) for output in outputs)
     loss.backward()
     rule.step()
     return outputs, loss
 
 
 def tracked(
-    make: Any, rule: str, shape: tuple[int, ...], *, foreach: bool = True
+    make: Any, rule: str, shape: tuple[int, ...], *, foreach: bool = True, amp: bool = False
 ) -> dict[str, int]:
     """Peak of a second step under fake tensors, by MemTracker's categories, and ``Total``."""
     with FakeTensorMode(allow_non_fake_inputs=True):
         model = make()
         images, labels = torch.randn(shape), torch.zeros(shape[0], dtype=torch.long)
         update = optimizer(rule, model, foreach=foreach)
-        step(model, update, images, labels)
+        step(model, update, images, labels, amp=amp)
         update.zero_grad()
         tracker = MemTracker()
         tracker.track_external(model, update, images, labels)
         with tracker, warnings.catch_warnings():
             # Without a module at hand it keeps no record of that module; the peak is not touched.
             warnings.filterwarnings("ignore", "Module is None")
-            step(model, update, images, labels)
+            step(model, update, images, labels, amp=amp)
         (peak,) = tracker.get_tracker_snapshot("peak").values()
     return {getattr(key, "value", key): size for key, size in peak.items()}
 

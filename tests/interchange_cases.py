@@ -7,9 +7,9 @@ import math
 import torch
 from torch import nn
 
+from alexsim.editions.load import load_network
 from alexsim.interchange.layout import weighted
 from alexsim.interchange.module import AlexNet
-from alexsim.network.editions import load_network
 from alexsim.network.layers import (
     AveragePool,
     Convolution,

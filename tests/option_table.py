@@ -83,6 +83,7 @@ TABLE: dict[str, tuple[str, dict[str, Line]]] = {
             "fuse": ("memory --net {tiny} --json", "--fuse"),
             "train_only": "--train-only fc5",
             "optimizer": "--optimizer sgd",
+            "precision": "--precision amp",
             "layers": ("memory --net lenet-5", "--layers"),
             "json": ("memory --net lenet-5", "--json"),
         },

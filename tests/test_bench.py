@@ -17,7 +17,7 @@ from alexsim.bench.runner import Selection
 from alexsim.bench.timed import Case, cases, measure, slowed
 from alexsim.bench.verdicts import Baseline, BenchRun, Host, Machine, Stored, Timed, judge
 from alexsim.cli.app import main
-from alexsim.network.editions import load_network
+from alexsim.editions.load import load_network
 from alexsim.profile.step_profile import Ratio
 
 OWN = """

@@ -24,8 +24,8 @@ from alexsim.counters.readings import Counter, Item, Reading
 from alexsim.counters.reconcile import forward_account
 from alexsim.counters.tools import COUNTERS
 from alexsim.documents.counters import compared_flops_document
+from alexsim.editions.load import edition_names, load_network
 from alexsim.interchange.module import plain_module
-from alexsim.network.editions import edition_names, load_network
 from alexsim.network.layers import (
     Convolution,
     Elementwise,

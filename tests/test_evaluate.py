@@ -23,6 +23,7 @@ from alexsim.cli.app import main
 from alexsim.data.dataset import Dataset, Sample
 from alexsim.data.discover import discover, split_of
 from alexsim.data.images import load_square
+from alexsim.editions.load import load_network
 from alexsim.errors import DataError, RunError
 from alexsim.evaluate.evaluate import (
     Answers,
@@ -37,7 +38,6 @@ from alexsim.evaluate.evaluate import (
     tuned,
 )
 from alexsim.execute.executor import Executor
-from alexsim.network.editions import load_network
 from alexsim.plan.planner import plan
 from alexsim.train.weights import Weights, load_weights, save_weights
 

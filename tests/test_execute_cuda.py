@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from alexsim.cli.app import main
+from alexsim.editions.load import load_network
 from alexsim.execute.cards import Cards, packed, places, unpacked
 from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
-from alexsim.network.editions import load_network
 from alexsim.plan.planner import plan
 
 # Higher rates make a chaos of rounding: at 0.01 float32 and float64 part by 0.6 % in four steps.

@@ -11,11 +11,11 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from alexsim.editions.load import load_network
 from alexsim.errors import MemoryBudgetError
 from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.execute.memory import Ledger
-from alexsim.network.editions import load_network
 from alexsim.plan.planner import plan
 from alexsim.units import MIB
 

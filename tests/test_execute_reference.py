@@ -7,10 +7,10 @@ import reference
 import torch
 from torch.nn import functional as F
 
+from alexsim.editions.load import load_network
 from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.execute.random import dropout_keep
-from alexsim.network.editions import load_network
 from alexsim.network.layers import Dropout, MaxPool, ReLU
 from alexsim.network.network import Network
 from alexsim.plan.planner import plan

@@ -21,13 +21,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from alexsim.editions.load import load_network
 from alexsim.errors import AlexsimError, MemoryBudgetError
 from alexsim.execute import cards, ranks
 from alexsim.execute.context import Choices, Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.execute.plan_executor import PlanExecutor
 from alexsim.execute.world import RENDEZVOUS, Connected, Place, World, joined
-from alexsim.network.editions import load_network
 from alexsim.plan.plan import Plan
 from alexsim.plan.planner import plan
 from alexsim.recipe.file import load_recipe

@@ -4,9 +4,9 @@ import pytest
 import torch
 from test_graph import COLUMNS, GRAPHS
 
+from alexsim.editions.load import edition_names, load_network
 from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
-from alexsim.network.editions import edition_names, load_network
 from alexsim.network.layers import (
     Add,
     Convolution,

@@ -17,12 +17,12 @@ from tiny import CLASSES, MARGIN, SIDE, convolved, features, write_weights
 
 from alexsim.data.dataset import Sample
 from alexsim.data.words import words_of
+from alexsim.editions.load import load_network
 from alexsim.errors import DataError, NetworkError
 from alexsim.evaluate import explain
 from alexsim.evaluate.evaluate import Setup, feature_layer, forward
 from alexsim.evaluate.explain import Picture, labelled, pictures, predictions, responses
 from alexsim.evaluate.neighbours import neighbours
-from alexsim.network.editions import load_network
 from alexsim.train.weights import Weights, load_weights
 
 SETUP = Setup(batch_size=4, workers=1)

@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import load_file
 
 from alexsim.cli.app import main
+from alexsim.editions.load import load_network
 from alexsim.errors import NetworkError, RunError
 from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.machine.machine import load_machine
-from alexsim.network.editions import load_network
 from alexsim.network.network import Network
 from alexsim.plan.plan import Category, OpKind, Plan
 from alexsim.plan.planner import plan

@@ -15,13 +15,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import alexsim
 from alexsim.cli.app import main
+from alexsim.editions.load import load_network
 from alexsim.errors import NetworkError, RunError
 from alexsim.execute.context import Choices, Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.interchange import from_torch as from_torch_module
 from alexsim.interchange.module_state import saved
 from alexsim.machine.machine import load_machine
-from alexsim.network.editions import load_network
 from alexsim.network.layers import Convolution
 from alexsim.network.network import Network
 from alexsim.network.not_run import unsupported, unsupported_mac_share

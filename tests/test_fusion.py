@@ -21,11 +21,11 @@ from test_graph import (
 from test_graph import theirs as by_autograd
 
 from alexsim.documents.profile import plan_document
+from alexsim.editions.load import load_network
 from alexsim.errors import PlanError
 from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.machine.machine import load_machine
-from alexsim.network.editions import load_network
 from alexsim.network.layers import (
     Add,
     Concat,

@@ -12,11 +12,12 @@ from test_ranks import alexsim, assert_near, assert_same, ranks_by_hand, state_o
 from torch import nn
 from torch.nn import functional as F
 
+from alexsim.budget.fit import fit
+from alexsim.editions.load import load_network
 from alexsim.errors import NetworkError, PlanError
 from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.machine.machine import Machine, load_machine
-from alexsim.network.editions import load_network
 from alexsim.network.hybrid import hybrid
 from alexsim.network.layers import (
     Convolution,
@@ -29,7 +30,6 @@ from alexsim.network.layers import (
 )
 from alexsim.network.network import Network
 from alexsim.network.part import letter
-from alexsim.plan.fit import fit
 from alexsim.plan.plan import OpKind, Plan
 from alexsim.plan.planner import plan, representative
 from alexsim.plan.spec import PlanSpec

@@ -14,10 +14,10 @@ from tiny import SOURCE
 
 from alexsim.documents.profile import PlanDocument, plan_document
 from alexsim.documents.simulation import simulation_document
+from alexsim.editions.load import load_network
 from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.machine.machine import Machine, load_machine
-from alexsim.network.editions import load_network
 from alexsim.page.earlier import complete
 from alexsim.page.inputs import Subject
 from alexsim.page.memory import alive_table

@@ -25,6 +25,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import alexsim
+from alexsim.editions.load import load_network
 from alexsim.errors import AlexsimError, InterchangeError, NetworkError
 from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
@@ -47,7 +48,6 @@ from alexsim.interchange.state_dict import (
     to_torchvision,
 )
 from alexsim.network import layers as layers_room
-from alexsim.network.editions import load_network
 from alexsim.network.layers import (
     Convolution,
     Dropout,

@@ -12,11 +12,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from interchange_cases import SMALL, State, assert_same, drawn
 
+from alexsim.editions.load import load_network
 from alexsim.errors import InterchangeError
 from alexsim.interchange.caffemodel import difference, read_caffemodel
 from alexsim.interchange.layout import to_plain
 from alexsim.interchange.mean import mean_bytes, mean_of
-from alexsim.network.editions import load_network
 from alexsim.network.layers import (
     Convolution,
     FullyConnected,

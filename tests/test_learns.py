@@ -12,10 +12,10 @@ from chains import CHAINS
 from rich.console import Console
 
 from alexsim.documents.networks import networks_document
+from alexsim.editions.load import edition_names, load_network
 from alexsim.errors import PlanError
 from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
-from alexsim.network.editions import edition_names, load_network
 from alexsim.network.layers import Convolution, FullyConnected, ReLU, Sigmoid
 from alexsim.network.network import Network
 from alexsim.plan.planner import plan

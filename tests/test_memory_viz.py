@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from torch.cuda import _memory_viz
 
 from alexsim.cli.app import main
-from alexsim.network.editions import load_network
+from alexsim.editions.load import load_network
 from alexsim.network.network import Network
 from alexsim.plan.plan import DevicePlan, Plan
 from alexsim.plan.planner import plan

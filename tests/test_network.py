@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from chains import CHAINS
 
+from alexsim.editions.load import load_network
 from alexsim.errors import NetworkError
 from alexsim.network import counts
 from alexsim.network.diagram import diagram, rows, svg
-from alexsim.network.editions import load_network
 from alexsim.network.layers import (
     Convolution,
     Dropout,

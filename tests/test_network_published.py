@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from alexsim.editions.load import load_network
 from alexsim.errors import NetworkError
 from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
-from alexsim.network.editions import load_network
 from alexsim.network.layers import (
     Convolution,
     FullyConnected,

@@ -9,16 +9,16 @@ from statistics import median
 
 import pytest
 
+from alexsim.bench.judging import judge
 from alexsim.cli.app import main
+from alexsim.editions.load import load_network
 from alexsim.errors import ProfileError
 from alexsim.machine.machine import load_machine
-from alexsim.network.editions import load_network
 from alexsim.network.layers import LocalResponseNorm
 from alexsim.plan.plan import OpKind
 from alexsim.report.validation import by_network, left_out
 from alexsim.simulate import validation
 from alexsim.simulate.costs.correction import load_correction
-from alexsim.simulate.judging import judge
 from alexsim.simulate.row_files import COLUMNS, NETWORK_COLUMNS, Row, read_rows
 from alexsim.simulate.rows import Case, Excluded, case_of
 from alexsim.simulate.validation import cases, predict, predict_all

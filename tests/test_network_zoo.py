@@ -11,11 +11,12 @@ from chains import ZOO
 from test_graph import GRAPHS
 
 from alexsim.documents.networks import network_document
+from alexsim.editions import zoo
+from alexsim.editions.load import load_network
 from alexsim.errors import NetworkError
-from alexsim.network import counts, zoo
+from alexsim.network import counts
 from alexsim.network.branches import Fork, Tangle, blocks, layers_of, shown_reads
 from alexsim.network.diagram import diagram, repeats, svg
-from alexsim.network.editions import load_network
 from alexsim.network.layers import BatchNorm, Dropout, MaxPool, ReLU
 from alexsim.network.network import Network
 

@@ -155,7 +155,7 @@ def _traced(root: Path) -> Path:
     file.write_text(
         "from dataclasses import replace\n"
         "from torch import nn\n"
-        "from alexsim.network.editions import load_network\n"
+        "from alexsim.editions.load import load_network\n"
         "net = replace(load_network('lenet-5'), module=nn.Flatten())\n"
     )
     return file
@@ -246,7 +246,7 @@ def _instead_of_work(
     note("alexsim.profile.kernels.compile_kernels", ())
     made = Exported(network=step.plan.network, files={".pt": b"", ".onnx": b""}, changes=())
     note("alexsim.interchange.convert.exported", made)
-    note("alexsim.simulate.judging.leave_out", [])
+    note("alexsim.bench.judging.leave_out", [])
     fitted = "alexsim.simulate.validation.fit_to"
     note(fitted, lambda *_, **__: replace(_correction(), noise=0.5))
     note("alexsim.cli.flops._compared", SimpleNamespace(complaints=("a difference",)))

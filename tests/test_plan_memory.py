@@ -8,9 +8,9 @@ from drawn import networks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alexsim.network.editions import load_network
+from alexsim.budget.fit import fit
+from alexsim.editions.load import load_network
 from alexsim.network.network import Network
-from alexsim.plan.fit import fit
 from alexsim.plan.plan import Plan
 from alexsim.plan.planner import plan
 from alexsim.plan.tables import memory_table

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from alexsim.editions.load import load_network
 from alexsim.errors import PlanError
-from alexsim.network.editions import load_network
 from alexsim.plan.plan import OpKind, Plan
 from alexsim.plan.planner import plan
 

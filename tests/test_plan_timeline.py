@@ -8,7 +8,7 @@ from drawn import networks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alexsim.network.editions import load_network
+from alexsim.editions.load import load_network
 from alexsim.network.network import Network
 from alexsim.plan.plan import Buffer, DevicePlan, Plan
 from alexsim.plan.planner import plan

@@ -15,9 +15,12 @@ from torch import nn
 from torch.nn import functional as F
 
 import alexsim
+from alexsim.budget.advice import named_blocks
+from alexsim.budget.fit import fit
+from alexsim.budget.workspace import convolution_bytes
+from alexsim.editions.load import load_network
 from alexsim.errors import PlanError
 from alexsim.network import layers as la
-from alexsim.network.editions import load_network
 from alexsim.network.layers import (
     Add,
     AveragePool,
@@ -36,18 +39,15 @@ from alexsim.network.layers import (
 )
 from alexsim.network.network import Network
 from alexsim.plan import caching_allocator as ca
-from alexsim.plan.advice import named_blocks
 from alexsim.plan.autograd import Tape
 from alexsim.plan.caching_allocator import CachingAllocator
 from alexsim.plan.eager import live_peak
-from alexsim.plan.fit import fit
 from alexsim.plan.plan import Plan
 from alexsim.plan.planner import plan
 from alexsim.plan.spec import PlanSpec
 from alexsim.plan.steps import StepList
 from alexsim.plan.tables import memory_table
 from alexsim.plan.tensors import CARD, CPU, Eager
-from alexsim.plan.workspace import convolution_bytes
 
 MIB = 1 << 20
 TRACKED = Eager(byte_masks=False, state_beside=False, sums_in_place=False)
@@ -224,6 +224,16 @@ def test_real_training_on_a_cpu_holds_as_much(name: str, rule: str) -> None:
         assert peak == pytest.approx(
             trained(module(name), rule, (batch, *net.input_shape)), rel=0.02
         )
+
+
+@pytest.mark.parametrize("name", ["resnet18", "alexnet-owt"])
+def test_the_peak_under_autocast_is_the_tracker_s(name: str) -> None:
+    """Halves of what convolutions and products read and write, and copies of their weights."""
+    net = load_network(name)
+    for batch, rule in ((2, "adamw"), (96, "sgd")):
+        theirs = tracked(module(name), rule, (batch, *net.input_shape), amp=True)
+        peak, _ = live_peak(tape(net, batch, rule, precision="amp"))
+        assert peak == pytest.approx(theirs["Total"], rel=0.001)
 
 
 def small(*layers: Layer) -> Network:
@@ -477,7 +487,10 @@ def test_what_helps_does_help() -> None:
     smaller = planned("resnet18", batch_size=verdict.largest_batch_size, optimizer="sgd")
     assert fit(smaller, budget).fits
     helps = {help_.option: help_ for help_ in verdict.helps}
-    assert set(helps) == {"", "--policy reuse"}
+    assert set(helps) == {"", "--policy reuse", "--precision amp"}
+    for option, field in (("--policy reuse", "policy"), ("--precision amp", "precision")):
+        other = plan(replace(made.spec, **{field: option.split()[1]}))
+        assert device.total_bytes - helps[option].saved_bytes == other.devices[0].total_bytes
     assert device.total_bytes - helps[""].saved_bytes <= budget
     blocks = named_blocks(made.network)
     fewer = tuple(blocks[name] for name in helps[""].recomputed[:-1])

@@ -10,9 +10,9 @@ import torch
 
 from alexsim.cli.app import main
 from alexsim.documents.profile import profile_document
+from alexsim.editions.load import load_network
 from alexsim.execute.context import STILL
 from alexsim.execute.executor import Executor
-from alexsim.network.editions import load_network
 from alexsim.plan.planner import plan
 from alexsim.plan.tables import flop_table
 from alexsim.profile import profiler

@@ -24,9 +24,9 @@ from safetensors.torch import load_file
 from alexsim.data.discover import discover
 from alexsim.data.loader import Loader
 from alexsim.data.statistics import Statistics
+from alexsim.editions.load import load_network
 from alexsim.execute.meeting import agreed_name
 from alexsim.execute.world import RENDEZVOUS
-from alexsim.network.editions import load_network
 from alexsim.network.layers import FullyConnected
 from alexsim.plan.plan import OpKind
 from alexsim.plan.planner import plan

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from alexsim.cli.app import main
+from alexsim.editions.load import load_network
 from alexsim.errors import ProfileError
 from alexsim.execute.bind_triton import Constants
 from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.machine.machine import load_machine
-from alexsim.network.editions import load_network
 from alexsim.plan.planner import plan
 from alexsim.plan.spec import PlanSpec
 from alexsim.recipe.file import load_recipe, recipe_from, recipe_names, recipe_table, recipe_text

@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from alexsim.budget.fit import fit
 from alexsim.documents.base import Document, Part
 from alexsim.documents.plan import PlanWords, memory_document
 from alexsim.documents.profile import plan_document
+from alexsim.editions.load import load_network
 from alexsim.errors import RunError
 from alexsim.machine.machine import load_machine
-from alexsim.network.editions import load_network
 from alexsim.page.schemas import DOCUMENTS, written
-from alexsim.plan.fit import fit
 from alexsim.plan.spec import WORDS, PlanSpec
 from alexsim.profile.step_profile import Ceilings
 from alexsim.simulate.simulator import on_machine, planned

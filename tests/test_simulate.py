@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from alexsim.documents.simulation import simulation_document
+from alexsim.editions.load import load_network
 from alexsim.errors import PlanError, ProfileError
 from alexsim.machine.machine import Machine, changed, load_machine
-from alexsim.network.editions import load_network
+from alexsim.machine.paths import all_reduce_s, between, from_host, to_host
 from alexsim.plan.spec import PlanSpec
 from alexsim.recipe.stages import training_of
 from alexsim.report.simulation import simulation_tables
 from alexsim.simulate.costs.correction import UNFITTED, load_correction
 from alexsim.simulate.costs.libraries import load_library
-from alexsim.simulate.paths import all_reduce_s, between, from_host, to_host
 from alexsim.simulate.simulation import Simulation
 from alexsim.simulate.simulator import simulate_network
 from alexsim.simulate.timer import DataPath, Timer

@@ -9,8 +9,8 @@ import pytest
 
 from alexsim.cli.app import main
 from alexsim.documents.simulation import StepParts
+from alexsim.editions.load import load_network
 from alexsim.machine.machine import load_machine
-from alexsim.network.editions import load_network
 from alexsim.plan.planner import plan
 from alexsim.plan.spec import PlanSpec
 from alexsim.report.tables import data_path_text

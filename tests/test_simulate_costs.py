@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
+from alexsim.editions.load import load_network
 from alexsim.errors import ProfileError
 from alexsim.machine.device import load_device
 from alexsim.network.counts import forward
-from alexsim.network.editions import load_network
 from alexsim.plan.plan import Op, OpKind
 from alexsim.plan.planner import plan
 from alexsim.simulate.costs.correction import UNFITTED, load_correction

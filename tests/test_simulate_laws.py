@@ -14,10 +14,11 @@ from chains import CHAINS
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from alexsim.editions.load import load_network
 from alexsim.errors import AlexsimError, ProfileError
 from alexsim.machine.device import Device, device_names, load_device
 from alexsim.machine.machine import Machine, changed, load_machine, machine_names
-from alexsim.network.editions import load_network
+from alexsim.machine.paths import all_gather_s, all_reduce_s, between, from_host, to_host
 from alexsim.network.layers import Convolution
 from alexsim.network.network import Network
 from alexsim.plan.buffers import partial_sum_copies
@@ -26,11 +27,11 @@ from alexsim.plan.planner import plan
 from alexsim.plan.spec import PlanSpec
 from alexsim.simulate.costs import cuda_convnet
 from alexsim.simulate.costs.correction import UNFITTED, correction_of, load_correction
-from alexsim.simulate.costs.cost import PRECISIONS, Work, convolution_shape
+from alexsim.simulate.costs.cost import Work, convolution_shape
 from alexsim.simulate.costs.gemm import gemm, peak_flop_per_s
 from alexsim.simulate.costs.libraries import library_names, load_library, load_library_for
+from alexsim.simulate.costs.precision import STEP_PRECISIONS, plan_precision
 from alexsim.simulate.engine import Task, run
-from alexsim.simulate.paths import all_gather_s, all_reduce_s, between, from_host, to_host
 from alexsim.simulate.simulation import Simulation
 from alexsim.simulate.simulator import default_library, simulate_network
 from alexsim.simulate.tasks import TaskList
@@ -85,7 +86,7 @@ def machines(draw: st.DrawFn, network: str | None = None) -> Machine:
 def timers(draw: st.DrawFn, machine: Machine) -> Timer:
     """A library that can compute so on the device, corrected or not."""
     name = draw(st.sampled_from([name for name in library_names() if name != "measured"]))
-    precision = draw(st.sampled_from(PRECISIONS))
+    precision = draw(st.sampled_from(STEP_PRECISIONS))
     try:
         library = load_library_for(name, machine.device, precision)
     except ProfileError:
@@ -124,7 +125,8 @@ def simulated(configuration: PlanSpec, timer: Timer, data: DataPath) -> Simulati
     machine, columns = timer.machine, configuration.network.columns
     devices = configuration.copies * (columns if configuration.partition == "columns" else 1)
     assume(machine.network is not None or devices <= machine.devices_per_node.value)
-    return simulate_network(configuration, timer, data=data)
+    typed = replace(configuration, precision=plan_precision(timer.precision))
+    return simulate_network(typed, timer, data=data)
 
 
 PATHS = st.sampled_from(["jpeg", "none"])
@@ -235,12 +237,15 @@ def test_no_op_is_over_a_peak_nor_slower_on_a_faster_device(
     timer = data.draw(timers(machine))
     fusion = data.draw(st.sampled_from(["none", "kernels"]))
     replicas = data.draw(st.sampled_from([1, 2]))
-    made = plan(network, batch_size=replicas * images, replicas=replicas, fusion=fusion)
+    made = plan(
+        network, batch_size=replicas * images, replicas=replicas, fusion=fusion,
+        precision=plan_precision(timer.precision),
+    )  # fmt: skip
     faster = replace(
         timer, machine=scaled(machine, key, data.draw(st.sampled_from([1.01, 1.3, 5])))
     )
     before, after = (ops_of(made, each).costs for each in (timer, faster))
-    peak = peak_flop_per_s(machine.device, timer.precision)
+    peak = peak_flop_per_s(machine.device, timer.best_precision)
     bandwidth = machine.device.memory_bytes_per_s.value
     for op in made.ops():
         if op.id not in before:
@@ -286,7 +291,13 @@ def test_two_layers_in_one_kernel_are_never_dearer_than_apart(
 ) -> None:
     timer = data.draw(timers(machine))
     made, apart = (
-        plan(network, batch_size=images, backend=backend, fusion=fusion)
+        plan(
+            network,
+            batch_size=images,
+            backend=backend,
+            fusion=fusion,
+            precision="fp32" if backend else plan_precision(timer.precision),
+        )
         for fusion in ("kernels", "none")
     )
     first_of = {op.epilogue: op.layer for op in made.ops() if op.epilogue}

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from alexsim.editions.load import load_network
 from alexsim.machine.machine import Machine, load_link
 from alexsim.machine.sheet import Quantity
-from alexsim.network.editions import load_network
 from alexsim.plan.plan import OpKind, Plan
 from alexsim.plan.planner import plan
 from alexsim.simulate.costs.correction import UNFITTED

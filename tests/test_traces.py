@@ -18,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alexsim.cli.app import main
+from alexsim.editions.load import load_network
 from alexsim.machine.machine import load_machine
-from alexsim.network.editions import load_network
 from alexsim.plan.plan import OpKind, Plan
 from alexsim.plan.spec import PlanSpec
 from alexsim.plan.timeline import memory_timeline

@@ -18,11 +18,11 @@ from alexsim.bench import store
 from alexsim.data.packed import pack_index as packed
 from alexsim.data.packed.index import read_index
 from alexsim.data.sources.listing import ImageClass, Skipped
+from alexsim.editions.load import edition_names
 from alexsim.errors import AlexsimError, DataError, ProfileError, RunError
 from alexsim.machine.device import Architecture, Device
 from alexsim.machine.machine import Link, load_machine
 from alexsim.machine.sheet import find, read_sheet
-from alexsim.network.editions import edition_names
 from alexsim.recipe.defaults import Defaults
 from alexsim.recipe.file import load_recipe, recipe_from, recipe_names, recipe_table
 from alexsim.recipe.recipe import Plateau

@@ -11,11 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alexsim.cli.app import main
-from alexsim.errors import AlexsimError, ProfileError
-from alexsim.simulate.costs.correction import UNFITTED, correction_document, load_correction
-from alexsim.simulate.fit import nine_in_ten
-from alexsim.simulate.judging import (
+from alexsim.bench.judging import (
     by_device_and_library,
     by_kind,
     is_step,
@@ -24,6 +20,10 @@ from alexsim.simulate.judging import (
     leave_out,
     summarise,
 )
+from alexsim.cli.app import main
+from alexsim.errors import AlexsimError, ProfileError
+from alexsim.simulate.costs.correction import UNFITTED, correction_document, load_correction
+from alexsim.simulate.fit import nine_in_ten
 from alexsim.simulate.row_files import read_rows
 from alexsim.simulate.rows import Case, Excluded, case_of
 from alexsim.simulate.validation import Prediction, all_rows, cases, fit_to, may_fit, predict
@@ -208,7 +208,7 @@ def test_what_holds_nine_in_ten_is_a_quantile() -> None:
 def test_the_gate_passes_no_error_that_is_no_number(
     error: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from alexsim.simulate import judging
+    from alexsim.bench import judging
 
     steps, bound = summarise("steps, fitted", predicted([0.1])), summarise("x", predicted([0.9]))
     summaries = [

@@ -10,12 +10,13 @@ import torch
 from torch.nn import functional as F
 
 from alexsim.cli.app import main
+from alexsim.editions.load import load_network
+from alexsim.editions.variants import VARIANTS, varied
 from alexsim.errors import NetworkError
 from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.interchange.module import plain_module
 from alexsim.machine.machine import load_machine
-from alexsim.network.editions import load_network
 from alexsim.network.layers import (
     Convolution,
     FullyConnected,
@@ -25,7 +26,6 @@ from alexsim.network.layers import (
     SoftmaxCrossEntropy,
 )
 from alexsim.network.network import Network
-from alexsim.network.variants import VARIANTS, varied
 from alexsim.plan.planner import plan
 from alexsim.plan.spec import PlanSpec
 from alexsim.recipe.file import recipe_name
@@ -160,6 +160,6 @@ def test_every_command_takes_variants(tmp_path: Path, capsys: pytest.CaptureFixt
     own = tmp_path / "a+b" / "mine.py"
     own.parent.mkdir()
     own.write_text(
-        "from alexsim.network.editions import load_network\nnet = load_network('lenet-5')\n"
+        "from alexsim.editions.load import load_network\nnet = load_network('lenet-5')\n"
     )
     assert load_network(f"{own}:net").name == "lenet-5"

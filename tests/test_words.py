@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 
 from alexsim.cli.app import main
+from alexsim.editions import load as editions
+from alexsim.editions.load import edition_names, load_network
+from alexsim.editions.variants import VARIANTS
 from alexsim.errors import AlexsimError, PlanError, ProfileError, known_as, plain, unknown
 from alexsim.machine.device import device_names, load_device
 from alexsim.machine.machine import (
@@ -24,9 +27,6 @@ from alexsim.machine.machine import (
     machine_for,
     machine_names,
 )
-from alexsim.network import editions
-from alexsim.network.editions import edition_names, load_network
-from alexsim.network.variants import VARIANTS
 from alexsim.page.inputs import Wanted, plan_subject
 from alexsim.plan.asked import gpus_and_partition
 from alexsim.plan.choices import PARTITIONS

@@ -12,11 +12,11 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from alexsim.editions.load import load_network
 from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.execute.random import dropout_keep
 from alexsim.network import counts
-from alexsim.network.editions import load_network
 from alexsim.network.layers import BatchNorm, Convolution, Dropout, FullyConnected
 from alexsim.network.network import Network
 from alexsim.plan.planner import plan

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from alexsim.network.editions import load_network
+from alexsim.editions.load import load_network
 from alexsim.train.weights import Weights, save_weights, state_shapes
 
 SOURCE = """

@@ -14,8 +14,8 @@ from multiprocessing import get_context
 
 from alexsim.bench.counted import counted, kernel_figures
 from alexsim.bench.verdicts import Baseline, BenchRun, Host, Timed, Value, Verdict, judge
+from alexsim.editions.load import load_network
 from alexsim.machine.cpu import cpu_name
-from alexsim.network.editions import load_network
 
 _REPEATS = 4
 """How often a case that looks slower is measured again, each time in a new process.

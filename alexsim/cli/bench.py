@@ -42,7 +42,7 @@ class BenchOptions(NetOptions):
             AlexsimError: an option is of no use, or there is no such network.
         """
         from alexsim.bench.runner import Selection
-        from alexsim.network.editions import load_network
+        from alexsim.editions.load import load_network
 
         if self.only == "counted":
             fields.refuse(context, "is for timed cases", "batch", "tolerance", "runs")

@@ -42,7 +42,7 @@ def calibrate(options: CalibrateOptions) -> None:
     Example: alexsim check calibrate --check 32,128 --rounds 10
     """
     from alexsim.documents.calibration import calibration_document
-    from alexsim.network.editions import load_network
+    from alexsim.editions.load import load_network
     from alexsim.report.calibration import calibration_tables
     from alexsim.simulate.costs.measured import default_path, machine_of, write
 

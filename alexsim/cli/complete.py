@@ -19,8 +19,8 @@ def _starting(incomplete: str, names: Iterable[str]) -> list[str]:
 
 def networks(incomplete: str) -> list[str]:
     """Editions; behind a +, their variants."""
-    from alexsim.network.editions import edition_names
-    from alexsim.network.variants import VARIANTS
+    from alexsim.editions.load import edition_names
+    from alexsim.editions.variants import VARIANTS
 
     before, plus, last = incomplete.rpartition("+")
     if plus:
@@ -63,7 +63,7 @@ def layers(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def _network(context: typer.Context) -> Network | None:
     """The network that the line names so far."""
-    from alexsim.network.editions import load_network
+    from alexsim.editions.load import load_network
 
     try:
         return load_network(str(context.params.get("net") or "alexnet-2012"))

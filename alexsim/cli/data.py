@@ -241,8 +241,8 @@ def bench_data(options: BenchOptions) -> None:
 
 def _needed(machine: str, batch: int) -> float:
     """Images/s of AlexNet of 2012 on a machine, as the simulator has it, data left out."""
+    from alexsim.editions.load import load_network
     from alexsim.machine.machine import load_machine
-    from alexsim.network.editions import load_network
     from alexsim.plan.spec import PlanSpec
     from alexsim.simulate.simulator import on_machine
 

@@ -56,8 +56,8 @@ def export(context: typer.Context, options: ExportOptions) -> None:
     if out.suffix != ".onnx":
         fields.refuse(context, f"is for .onnx, got {out}", "check")
 
+    from alexsim.editions.load import load_network
     from alexsim.interchange.convert import Exported, Inputs, exported
-    from alexsim.network.editions import load_network
     from alexsim.train.weights import load_weights, save_weights
 
     weights = load_weights(options.source)

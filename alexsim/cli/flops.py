@@ -49,7 +49,7 @@ def flops(context: typer.Context, options: FlopsOptions) -> None:
 
     Example: alexsim flops --compare --strict
     """
-    from alexsim.network.editions import load_network
+    from alexsim.editions.load import load_network
     from alexsim.plan.tables import flop_table
     from alexsim.report.tables import flops_tables
 

@@ -61,11 +61,11 @@ def import_(options: ImportOptions) -> None:
     if mean is not None and options.normalise == "channels":
         raise AlexsimError("--mean is for --normalise mean-image")
 
+    from alexsim.editions.load import load_network
+    from alexsim.editions.variants import without_head
     from alexsim.interchange.convert import imported
     from alexsim.interchange.mean import mean_of
-    from alexsim.network.editions import load_network
     from alexsim.network.part import square_side
-    from alexsim.network.variants import without_head
     from alexsim.train.weights import Weights, save_weights
 
     read = imported(options.file, load_network(net), key=options.key, allow_nan=options.allow_nan)

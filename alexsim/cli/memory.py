@@ -19,6 +19,7 @@ from alexsim.cli.plan_options import (
     WhatIfOptions,
 )
 from alexsim.errors import AlexsimError
+from alexsim.plan.choices import PlanPrecision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,9 @@ class MemoryOptions(
         "Memory budget of each GPU, as in 3GB (= 3 x 1024^3 bytes). Default: the usable memory of"
         " --machine, or of a GTX 580 with 3 GB.",
     )
-
+    precision: PlanPrecision = option(
+        "PRECISION", "`fp32`, or `amp`: types of numbers as PyTorch's autocast has them.", "fp32"
+    )
     layers: bool = flag("Also list every layer.")
 
 
@@ -53,23 +56,23 @@ def memory(context: typer.Context, options: MemoryOptions) -> None:
 
     Example: alexsim memory --net alexnet-owt --partition hybrid --gpus 4 --batch 512
     """
+    from alexsim.budget.fit import fit
     from alexsim.machine.defaults import DEVICE
     from alexsim.machine.device import load_device
     from alexsim.plan.asked import undone
-    from alexsim.plan.fit import fit
     from alexsim.plan.planner import representative
     from alexsim.plan.tables import memory_table
 
     if options.json:
         fields.refuse(context, "is for the tables: --json has every layer", "layers")
-    spec = options.plan_spec()
+    spec = options.plan_spec(precision=options.precision)
     machine = options.there(spec)
     device = machine.device if machine else load_device(DEVICE)
     taken = int(device.context_bytes.value)
     budget = options.budget(device.memory_bytes.value)
     plan = representative(spec)
     table = memory_table(plan, context_bytes=taken)
-    choices = ("schedule", "variable_batch", "optimizer", "fusion")
+    choices = ("schedule", "variable_batch", "optimizer", "fusion", "precision")
     for name, other in undone(spec, *choices).items():
         if memory_table(representative(other), context_bytes=taken) == table:
             raise AlexsimError(f"{name} changes no byte here, with --policy {options.policy}")

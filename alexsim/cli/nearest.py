@@ -31,10 +31,10 @@ def nearest(options: NearestOptions) -> None:
     """
     from alexsim.data.discover import discover
     from alexsim.documents.evaluation import neighbour_document
+    from alexsim.editions.load import load_network
     from alexsim.evaluate.evaluate import feature_layer
     from alexsim.evaluate.explain import labelled, pictures
     from alexsim.evaluate.neighbours import neighbours
-    from alexsim.network.editions import load_network
     from alexsim.report.neighbours import neighbour_picture, neighbour_tables
     from alexsim.train.weights import load_weights
 

@@ -30,10 +30,10 @@ def list_networks(options: Options) -> None:
     import os
 
     from alexsim.documents.networks import networks_document
+    from alexsim.editions.load import edition_names, load_network
+    from alexsim.editions.variants import VARIANTS
     from alexsim.machine.defaults import DEVICE
     from alexsim.machine.device import load_device
-    from alexsim.network.editions import edition_names, load_network
-    from alexsim.network.variants import VARIANTS
     from alexsim.recipe.outlook import outlook
     from alexsim.report.networks import networks_tables
 
@@ -59,8 +59,8 @@ def show_network(options: ShowOptions) -> None:
     Example: alexsim network show alexnet-2012
     """
     from alexsim.documents.networks import network_document
+    from alexsim.editions.load import load_network
     from alexsim.network.diagram import diagram, svg
-    from alexsim.network.editions import load_network
     from alexsim.report.tables import network_table, side_by_side
 
     network = load_network(options.name)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def edition(net: str) -> str:
     """A network's name as lists have it: recipes and baselines go by it."""
-    from alexsim.network.editions import as_written
+    from alexsim.editions.load import as_written
 
     return as_written(net)
 

@@ -76,7 +76,7 @@ class PlanOptions(LayerOptions, StepOptions):
         Raises:
             AlexsimError: a choice is not allowed, or changes nothing.
         """
-        from alexsim.network.editions import load_network
+        from alexsim.editions.load import load_network
         from alexsim.plan.asked import fused
         from alexsim.plan.spec import PlanChoices, PlanSpec
 

@@ -31,8 +31,8 @@ def predict(options: PredictOptions) -> None:
     Example: alexsim model predict net.safetensors n02123045/*.JPEG --names LOC_synset_mapping.txt
     """
     from alexsim.documents.evaluation import prediction_document
+    from alexsim.editions.load import load_network
     from alexsim.evaluate.explain import labelled, pictures, predictions
-    from alexsim.network.editions import load_network
     from alexsim.report.prediction import prediction_picture, prediction_text
     from alexsim.train.weights import load_weights
 

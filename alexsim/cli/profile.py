@@ -52,8 +52,8 @@ def profile(options: ProfileOptions) -> None:
     """
     from alexsim.cli.run_options import ready_for_triton, say
     from alexsim.documents.profile import profile_document
+    from alexsim.editions.load import load_network
     from alexsim.machine.machine import load_machine
-    from alexsim.network.editions import load_network
     from alexsim.network.not_run import refuse_not_run
     from alexsim.plan.planner import plan
     from alexsim.profile.beside import is_wanted

@@ -10,14 +10,11 @@ from alexsim.cli.simulate_options import SimulateOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from alexsim.machine.machine import Machine
-    from alexsim.plan.plan import Plan
     from alexsim.plan.spec import PlanSpec
     from alexsim.recipe.stages import StageTimes
     from alexsim.simulate.costs.correction import Correction
-    from alexsim.simulate.costs.cost import Precision
     from alexsim.simulate.sensitivity import Sensitivity
     from alexsim.simulate.simulation import Simulation
     from alexsim.simulate.timer import Timer
@@ -39,6 +36,7 @@ def simulate(options: SimulateOptions) -> None:
 
     Example: alexsim simulate --machine k20x8 --gpus 8 --batch 1024 --net alexnet-owt
     """
+    from dataclasses import replace
     from functools import partial
 
     from alexsim.cli.simulated import wanted
@@ -47,41 +45,34 @@ def simulate(options: SimulateOptions) -> None:
     from alexsim.recipe.file import as_written, load_recipe
     from alexsim.recipe.stages import stage_times, training_of
     from alexsim.report.simulation import simulation_tables
-    from alexsim.simulate.costs.libraries import load_library_for
+    from alexsim.simulate.costs.precision import plan_precision
     from alexsim.simulate.effect import refuse_idle
     from alexsim.simulate.simulation import ILSVRC_EPOCHS
     from alexsim.simulate.simulator import planned, simulate_network
-    from alexsim.simulate.timer import Timer
+    from alexsim.simulate.timer import timer_of
 
     recipe = load_recipe(options.recipe) if options.recipe else None
     epochs = options.epochs or (recipe.epochs if recipe else ILSVRC_EPOCHS)
     usual = recipe.optimizer if recipe else "sgd-2012"
-    spec = options.plan_spec(optimizer=options.optimizer or usual)
+    spec = options.plan_spec(
+        optimizer=options.optimizer or usual, precision=plan_precision(options.precision)
+    )
     there, chosen, correction, known, others = wanted(options)
-
-    def timer(on: Machine, corrected: Correction, computed: Precision) -> Timer:
-        return Timer(
-            machine=on,
-            library=load_library_for(chosen, on.device, computed),
-            correction=corrected,
-            precision=computed,
-            calibration=known,
-        )
 
     def step(which: PlanSpec, clock: Timer) -> Simulation:
         return simulate_network(which, clock, data=options.data_path, whole_pipeline=True)
 
     def run(on: Machine, corrected: Correction) -> Simulation:
-        return step(spec, timer(on, corrected, options.precision))
+        return step(spec, timer_of(chosen, on, corrected, options.precision, known))
 
     def elsewhere(on: Callable[[], Machine]) -> Simulation:
         return run(on(), correction)
 
     def plain() -> Simulation:
-        return step(spec, timer(there, correction, "fp32"))
+        return step(replace(spec, precision="fp32"), timer_of(chosen, there, correction))
 
-    result = run(there, correction)
-    clock = timer(there, correction, options.precision)
+    clock = timer_of(chosen, there, correction, options.precision, known)
+    result = step(spec, clock)
     without: dict[str, Callable[[], Simulation]] = {}
     for option, on in others.items():
         without[option] = partial(elsewhere, on)
@@ -91,8 +82,11 @@ def simulate(options: SimulateOptions) -> None:
         without[f"--precision {options.precision}"] = plain
     refuse_idle(result, without)
     if options.trace is not None:
+        from alexsim.report.chrome_trace import Clock
+
         plan = planned(spec, there, backend="aten" if known else "")
-        _write_trace(options.trace, plan, result)
+        shown = Clock(name=f"simulated: {result.machine}", plan=plan, trace=result.trace)
+        write_trace(options.trace, [shown])
     tried: tuple[Sensitivity, ...] = ()
     if options.sensitivity:
         from alexsim.simulate.sensitivity import sensitivities, traits_of
@@ -113,10 +107,3 @@ def simulate(options: SimulateOptions) -> None:
         return
     tables = simulation_tables(result, spec, trained, sensitivities=tried)
     shared.console().print(tables)
-
-
-def _write_trace(path: Path, planned: Plan, result: Simulation) -> None:
-    from alexsim.report.chrome_trace import Clock
-
-    name = f"simulated: {result.machine}"
-    write_trace(path, [Clock(name=name, plan=planned, trace=result.trace)])

@@ -16,7 +16,7 @@ from alexsim.cli.plan_options import (
     WhatIfOptions,
 )
 from alexsim.plan.choices import TransportName
-from alexsim.simulate.costs.cost import Precision
+from alexsim.simulate.costs.precision import StepPrecision
 from alexsim.simulate.simulation import ILSVRC_IMAGES
 from alexsim.simulate.timer import DataPath
 
@@ -47,7 +47,12 @@ class SimulateOptions(
         "",
         autocompletion=complete.links,
     )
-    precision: Precision = option("PRECISION", "`fp32`, `tf32` or `fp16`.", "fp32")
+    precision: StepPrecision = option(
+        "PRECISION",
+        "`fp32`, `tf32`, `fp16` (all of it); `amp`: each op as PyTorch's autocast has it;"
+        " `pytorch`: as PyTorch unasked, convolutions in TF32 where the card can.",
+        "fp32",
+    )
     transport: TransportName | None = option(
         "TRANSPORT", "`peer` or `host`. Default: the machine's."
     )

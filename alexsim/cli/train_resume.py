@@ -16,9 +16,9 @@ from alexsim.cli.train_settings import (
 )
 from alexsim.data.dataset import Dataset
 from alexsim.data.discover import discover
+from alexsim.editions.load import load_network
 from alexsim.errors import RunError
 from alexsim.execute.world import Place, World, attempt, launch
-from alexsim.network.editions import load_network
 from alexsim.plan.planner import plan
 from alexsim.train.checkpoint import RunDirectory
 from alexsim.train.config import launched_as, refuse_other_run

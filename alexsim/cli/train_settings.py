@@ -13,14 +13,14 @@ from alexsim.data import builtin
 from alexsim.data.dataset import Dataset
 from alexsim.data.discover import discover
 from alexsim.data.loader import refuse_order
+from alexsim.editions.load import load_network
+from alexsim.editions.variants import without_head
 from alexsim.errors import AlexsimError
 from alexsim.execute.world import Place
 from alexsim.machine.defaults import DEVICE
 from alexsim.machine.device import load_device
 from alexsim.names import name_text
-from alexsim.network.editions import load_network
 from alexsim.network.network import Network
-from alexsim.network.variants import without_head
 from alexsim.plan.choices import TransportName
 from alexsim.plan.plan import OpKind, Plan
 from alexsim.plan.planner import plan

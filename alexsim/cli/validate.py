@@ -52,9 +52,10 @@ def validate(context: typer.Context, options: ValidateOptions) -> None:
     """
     from operator import attrgetter
 
+    from alexsim.bench import judging
     from alexsim.documents.validation import validation_document
     from alexsim.report.validation import predictions_csv, validation_tables
-    from alexsim.simulate import judging, validation
+    from alexsim.simulate import validation
     from alexsim.simulate.costs.correction import correction_text, load_correction
 
     if options.json:

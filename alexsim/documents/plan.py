@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from alexsim.budget.advice import Help
+from alexsim.budget.fit import Fit
 from alexsim.documents.base import ABSENT, From, NetworkDocument, Part
 from alexsim.machine.machine import Machine
 from alexsim.network.not_run import unsupported
 from alexsim.network.update_rules import Optimizer
-from alexsim.plan.advice import Help
-from alexsim.plan.choices import Partition, Policy, Schedule
-from alexsim.plan.fit import Fit
+from alexsim.plan.choices import Partition, PlanPrecision, Policy, Schedule
 from alexsim.plan.plan import Plan
 from alexsim.plan.spec import PlanSpec
 from alexsim.plan.tables import FlopTable, LayerFlops, StepFlops, memory_table, step_flops
@@ -80,6 +80,7 @@ class PlanWords(Part):
     optimizer: Annotated[Optimizer, From("plan.spec.optimizer")] = "sgd-2012"
     backend: Annotated[str, From("plan.spec.backend")] = ""
     fusion: Annotated[str, From("plan.spec.fusion")] = "none"
+    precision: Annotated[PlanPrecision, From("plan.spec.precision")] = "fp32"
 
 
 class Shares(Part):

@@ -11,6 +11,7 @@ from alexsim.network.not_run import unsupported
 from alexsim.plan.spec import PlanSpec
 from alexsim.recipe.stages import Training
 from alexsim.report.tables import sharing_text
+from alexsim.simulate.costs.precision import StepPrecision
 from alexsim.simulate.sensitivity import Sensitivity
 from alexsim.simulate.simulation import DeviceTimes, LayerTimes, Simulation
 
@@ -134,6 +135,13 @@ class SimulationDocument(StepParts, NetworkDocument):
     """Of the training, at the data sheets' power."""
     price_usd: float | None
     """Of all devices when they came out; null where a sheet states none."""
+    precision: Annotated[StepPrecision, From("computed.precision")] = "fp32"
+    half_type: Annotated[str, From("computed.half_type")] = ""
+    """``bf16`` or ``fp16``; empty where nothing is half precision."""
+    tensor_cores: Annotated[bool, From("computed.tensor_cores")] = False
+    """Whether tensor cores do the products."""
+    tf32_by_default: Annotated[bool, From("computed.tf32_by_default")] = False
+    """Whether PyTorch itself would run these convolutions in TF32, as ``pytorch`` does."""
     devices: tuple[DeviceTimes, ...]
     exchanges: tuple[ExchangeSeconds, ...]
     layers: tuple[LayerTimes, ...]

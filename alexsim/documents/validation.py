@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated
 
+from alexsim.bench.judging import Group, Summary
 from alexsim.documents.base import Document, From, Part
 from alexsim.report.validation import by_network, left_out
-from alexsim.simulate.judging import Group, Summary
 from alexsim.simulate.rows import Excluded
 
 

@@ -21,10 +21,10 @@ from alexsim.data.dataset import Dataset, Sample
 from alexsim.data.loader import Batch, Loader
 from alexsim.data.statistics import Floats, Statistics
 from alexsim.data.workers import workers_for
+from alexsim.editions.load import load_network
 from alexsim.errors import DataError, NetworkError
 from alexsim.execute.choices import Backend, Device
 from alexsim.execute.executor import Executor
-from alexsim.network.editions import load_network
 from alexsim.network.layers import Dropout, FullyConnected
 from alexsim.network.part import square_side
 from alexsim.plan.planner import plan

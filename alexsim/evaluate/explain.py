@@ -16,10 +16,10 @@ from alexsim.data.dataset import Sample
 from alexsim.data.images import Pixels, load_crops
 from alexsim.data.loader import crop_of
 from alexsim.data.statistics import Floats
+from alexsim.editions.load import load_network
 from alexsim.errors import DataError
 from alexsim.evaluate.evaluate import Done, Setup, answers, forward
 from alexsim.names import name_text
-from alexsim.network.editions import load_network
 from alexsim.network.layers import Convolution, pair
 from alexsim.network.network import Network
 from alexsim.network.part import letter, square_side

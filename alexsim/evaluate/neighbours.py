@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexsim.data.dataset import Sample
+from alexsim.editions.load import load_network
 from alexsim.errors import DataError
 from alexsim.evaluate.evaluate import Activations, Done, Setup, feature_layer, forward
 from alexsim.evaluate.explain import Picture, pictures
-from alexsim.network.editions import load_network
 from alexsim.network.network import Network
 from alexsim.train.weights import Weights
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from alexsim.errors import PlanError
 from alexsim.execute.cards import Cards, Timeline, places
 from alexsim.execute.context import Choices, Hyperparameters, StepContext
 from alexsim.execute.malloc import set_allocators
@@ -37,6 +38,7 @@ class Executor:
 
     Raises:
         MemoryBudgetError: a device's plan does not fit; nothing was allocated.
+        PlanError: it is of a precision that nothing here computes in.
         AlexsimError: there is no CUDA device.
     """
 
@@ -50,6 +52,8 @@ class Executor:
         transport: Transport | None = None,
         **changes: object,
     ) -> None:
+        if plan.spec.precision != "fp32":
+            raise PlanError(f"a plan of precision {plan.spec.precision} is counted, not run")
         if plan.spec.backend not in ("aten", "triton"):
             raise ValueError(
                 f"the plan's backend must be aten or triton, got {plan.spec.backend!r}"

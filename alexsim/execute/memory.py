@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import torch
 
+from alexsim.budget.fit import fit
 from alexsim.errors import MemoryBudgetError
-from alexsim.plan.fit import fit
 from alexsim.plan.plan import Block, Buffer, Category, DevicePlan, Op, Plan
 from alexsim.units import format_bytes
 

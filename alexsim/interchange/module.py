@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from torch.nn import functional as F
 
+from alexsim.editions.load import load_network
 from alexsim.errors import InterchangeError
 from alexsim.interchange.layout import (
     dropout_factors,
@@ -30,7 +31,6 @@ from alexsim.interchange.layout import (
     to_plain,
     unknown_kind,
 )
-from alexsim.network.editions import load_network
 from alexsim.network.layers import (
     AveragePool,
     Convolution,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from alexsim.machine.sheet import Count, NotNegative, Positive, Sheet, load_record, names
 from alexsim.typed import Named
+
+HalfType = Literal["bf16", "fp16"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -84,6 +86,12 @@ class Device(Sheet):
         """TF32 tensor-core peak; 0 without."""
         per_clock = self.architecture.tensor_tf32_flop_per_clock.value
         return self.multiprocessors.value * per_clock * self.clock_hz.value
+
+    @property
+    def half_type(self) -> HalfType:
+        """The half precision of mixed precision: bfloat16 on tensor cores that have it, which came
+        with TF32 (Ampere); else float16."""
+        return "bf16" if self.tensor_tf32_flop_per_s else "fp16"
 
 
 def device_names() -> tuple[str, ...]:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from alexsim.documents.profile import PlanDocument, ProfileDocument, plan_document
 from alexsim.documents.run import HeldOutMetrics, RunConfig, RunSettings, StepMetrics
 from alexsim.documents.step import TelemetrySample
+from alexsim.editions.load import as_written, load_network
 from alexsim.errors import AlexsimError, RunError
 from alexsim.machine.defaults import MACHINE
 from alexsim.machine.machine import machine_for
-from alexsim.network.editions import as_written, load_network
 from alexsim.network.layers import Convolution
 from alexsim.network.part import letter
 from alexsim.network.update_rules import Optimizer

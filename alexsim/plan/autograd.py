@@ -38,7 +38,8 @@ from alexsim.network.layers import (
 from alexsim.network.part import Part
 from alexsim.network.views import Read
 from alexsim.plan.plan import Category, OpKind
-from alexsim.plan.tensors import Held, Tensors, item_bytes
+from alexsim.plan.precision import HALF_BYTES
+from alexsim.plan.tensors import Held, Tensors
 
 _OF_NODES = frozenset({OpKind.GRAD_INPUT, OpKind.GRAD_WEIGHT})
 
@@ -61,12 +62,16 @@ class Tape(Tensors):
     _made_by: dict[int, str] = field(default_factory=dict)
     """By identity of what a forward pass made, the layer."""
     _waiting: dict[Read, _Gradient] = field(default_factory=dict)
+    _left: int = field(init=False)
+    """The tick at which the forward pass, and with it autocast, is over."""
     _answers: set[tuple[str, ...]] = field(init=False)
     """Readers of an output that a loop has a name for."""
 
     def __post_init__(self) -> None:
         Tensors.__post_init__(self)
         self._answers = {(head.name,) for head in self.steps.network.heads}
+        last = max(i for i, op in enumerate(self.ops) if op.kind == OpKind.FORWARD)
+        self._left = 2 * last + 1
         self._block = {name: block for block in self.recomputed for name in block}
         for position, op in enumerate(self.ops):
             if op.kind == OpKind.UPLOAD:
@@ -110,15 +115,41 @@ class Tape(Tensors):
             if len(names) == 1:
                 inputs.append(self.at[names[0]])
             else:
-                shape = (self.steps.batch_size, *part.input_shapes[index])
-                inputs.append(self.hold(part, f"x{index}", Category.ACTIVATION, shape, tick))
-                self._made_by[id(inputs[-1])] = part.layer.name
+                inputs.append(self._copy_of_input(part, index, f"x{index}", tick))
+        widths = self.steps.types.widths(part)
+        for index in self.steps.copies(part):
+            item = widths.of_input(index)
+            inputs[index] = self._copy_of_input(part, index, f"x{index}.cast", tick, item)
         return inputs
+
+    def _copy_of_input(
+        self, part: Part, index: int, purpose: str, tick: int, item: int = 0
+    ) -> Held:
+        """One of what a part reads, put together or in another type."""
+        shape = (self.steps.batch_size, *part.input_shapes[index])
+        item = item or self.item_bytes(part.inputs[index][0].layer)
+        held = self.hold(part, purpose, Category.ACTIVATION, shape, tick, item=item)
+        self._made_by[id(held)] = part.layer.name
+        return held
+
+    def _half_parameters(self, part: Part, tick: int) -> list[Held]:
+        """Autocast's copies of a part's parameters, which last until it is left: layers that share
+        parameters have one of each."""
+        copies = []
+        for name, (buffer,) in self.steps.half_copies(part).items():
+            if self.steps.first_in_half(part):
+                shape = part.read_by_name[name].shape
+                self.hold(
+                    part, f"{name}.half", Category.WEIGHT, shape, tick, self._left, item=HALF_BYTES
+                )
+            copies.append(self.at[buffer])
+        return copies
 
     def _forward(self, part: Part, tick: int) -> None:
         layer, saves = part.layer, self._saves(part)
         inputs = self._inputs(part, tick)
         beside = []
+        halves = self._half_parameters(part, tick)
         for kept in saves.beside:
             drawn = self.at.get(self.named(part, kept.name))
             beside.append(drawn or self._auxiliary(part, kept, tick))
@@ -130,7 +161,7 @@ class Tape(Tensors):
             output = inputs[0]
             self.share(part, "activation", Category.ACTIVATION, output)
         else:
-            shape, item = (self.steps.batch_size, *part.output_shape), item_bytes(layer.name)
+            shape, item = (self.steps.batch_size, *part.output_shape), self.item_bytes(layer.name)
             output = self.hold(part, "activation", Category.ACTIVATION, shape, tick, item=item)
             self._made_by[id(output)] = layer.name
         for held in (output, *beside):
@@ -140,7 +171,8 @@ class Tape(Tensors):
             # The product's weight gradient alone needs its input; a convolution's node holds it.
             frozen = isinstance(layer, FullyConnected) and not self.trains(part)
             read = [] if frozen else [inputs[place] for place in saves.inputs]
-            self._saved[part.output] = [*read, *beside, *([output] if saves.output else [])]
+            self._saved[part.output] = [*read, *halves, *beside]
+            self._saved[part.output] += [output] if saves.output else []
         if self.steps.network.readers[layer.name] in self._answers:
             output.used(self.end)
 
@@ -152,7 +184,7 @@ class Tape(Tensors):
         is_last = self.steps.network.readers[read.layer][-1] == part.layer.name
         kept = any(held is other for saved in self._saved.values() for other in saved)
         values = self.steps.batch_size * math.prod(part.output_shape)
-        same = held.piece.size_bytes == values * item_bytes(part.layer.name)
+        same = held.piece.size_bytes == values * self.item_bytes(part.layer.name)
         return is_last and not kept and same
 
     def _backward(self) -> None:
@@ -217,6 +249,11 @@ class Tape(Tensors):
     def _parameter_grads(self, part: Part, begins: int, ends: int) -> None:
         """Those of a layer's parameters; what several layers compute with has one, a sum."""
         owner = self.steps.network.part_of(part.owner, part.column)
+        if self.steps.half_copies(part):
+            # What was saved is gone when the next nodes cast them.
+            size = (part.parameters_read,)
+            self._passing(part, "grads.half", size, begins, ends + 1, HALF_BYTES)
+            begins = ends + 1
         for parameter in part.learning:
             purpose = f"{parameter.name}.grad"
             later = self.named(owner, purpose) in self.at
@@ -239,11 +276,20 @@ class Tape(Tensors):
             if new is None:
                 shape = (self.steps.batch_size, *part.input_shapes[index])
                 new = _Gradient(self._grad(target, shape, begins, ends), dense=len(group) == 1)
+                if self.steps.grad_copy(part, index):
+                    item = self.steps.types.widths(part).of_input(index)
+                    self._passing(part, f"dx{index}.cast", shape, begins, ends, item)
             new.held.used(ends)
             self._add_to(target, new, ends)
 
+    def _passing(
+        self, part: Part, purpose: str, shape: Shape, begins: int, ends: int, item: int
+    ) -> None:
+        """A gradient in the type in which it was computed, before it is cast."""
+        self.hold(part, purpose, Category.WORKSPACE, shape, begins, ends, item=item)
+
     def _grad(self, target: Part, shape: Shape, first: int, last: int) -> Held:
-        purpose, item = self.unused(target, "activation_grad"), item_bytes(target.layer.name)
+        purpose, item = self.unused(target, "activation_grad"), self.item_bytes(target.layer.name)
         return self.hold(target, purpose, Category.ACTIVATION_GRAD, shape, first, last, item=item)
 
     def _add_to(self, target: Part, new: _Gradient, ends: int) -> None:

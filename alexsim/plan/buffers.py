@@ -9,7 +9,7 @@ partial sums of weight gradients. ``reuse`` holds only what some op touches.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -94,16 +94,17 @@ def _part_pieces(steps: StepList, part: Part) -> Iterator[Piece]:
     shape = (steps.batch_size, *part.output_shape)
     trains = layer.name in steps.trainable
     piece = partial(Piece, device, layer.name, part.column)
+    item = steps.types.output_bytes[layer.name]
     if part.view:
         return
     # Between two layers that are one op, nothing is in memory.
     if layer.name not in steps.fusions:
-        output = piece("activation", Category.ACTIVATION, shape)
+        output = piece("activation", Category.ACTIVATION, shape, item_bytes=item)
         if steps.spec.policy != "as-released" and layer.overwrites_input and _is_free(steps, part):
             output.shares = steps.inputs(part)[0][0]
         yield output
     if steps.has_grad(layer.name) and steps.end_of(part, backward=True) is None:
-        grad = piece("activation_grad", Category.ACTIVATION_GRAD, shape)
+        grad = piece("activation_grad", Category.ACTIVATION_GRAD, shape, item_bytes=item)
         grad.shares = _overwritten(steps, part, grad.name)
         yield grad
     for kept in _left_behind(steps, part):
@@ -125,6 +126,24 @@ def _part_pieces(steps: StepList, part: Part) -> Iterator[Piece]:
         passes = part.joined
         one_pass = (part.weight_shape[0], part.weight_shape[1] // passes, *part.weight_shape[2:])
         yield piece("partial_sum", Category.PARTIAL_SUM, (partial_sum_copies(part), *one_pass))
+    if layer.name not in steps.ends:
+        yield from _copies(steps, part, piece)
+
+
+def _copies(steps: StepList, part: Part, piece: Callable[..., Piece]) -> Iterator[Piece]:
+    """What a part reads in another type than it lies in memory, and what its gradients are."""
+    widths = steps.types.widths(part)
+    for index in steps.copies(part):
+        shape, item = (steps.batch_size, *part.input_shapes[index]), widths.of_input(index)
+        yield piece(f"x{index}.cast", Category.ACTIVATION, shape, item_bytes=item)
+        if any(steps.has_grad(read.layer) for read in part.inputs[index]):
+            yield piece(f"dx{index}.cast", Category.WORKSPACE, shape, item_bytes=item)
+    halves = steps.half_copies(part)
+    for name, parameter in part.read_by_name.items() if steps.first_in_half(part) else ():
+        yield piece(f"{name}.half", Category.WEIGHT, parameter.shape, item_bytes=widths.weight)
+    if halves and part.owner in steps.trainable:
+        size = (part.parameters_read,)
+        yield piece("grads.half", Category.WORKSPACE, size, item_bytes=widths.weight)
 
 
 def _overwritten(steps: StepList, part: Part, grad: str) -> str:
@@ -132,6 +151,8 @@ def _overwritten(steps: StepList, part: Part, grad: str) -> str:
     readers = steps.network.readers[part.layer.name]
     if steps.spec.policy != "as-released" and len(readers) == 1:
         (reader,) = readers
+        if not steps.alike(part.layer.name, reader):
+            return steps.shared.get(grad, "")
         if steps.network.parts_of(reader)[0].layer.overwrites_grad:
             device = steps.device_of[part.column]
             return f"gpu{device}/{reader}.{letter(part.column)}.activation_grad"
@@ -155,7 +176,8 @@ def _remote_pieces(steps: StepList, part: Part) -> Iterator[Piece]:
         if steps.has_grad(read.layer):
             categories.append(Category.REMOTE_GRAD)
         for category in categories:
-            yield Piece(device, *read, category, category, shape)
+            item = steps.types.output_bytes[read.layer]
+            yield Piece(device, *read, category, category, shape, item)
 
 
 def _landings(steps: StepList, buffers: list[Piece]) -> Iterator[Piece]:
@@ -163,7 +185,7 @@ def _landings(steps: StepList, buffers: list[Piece]) -> Iterator[Piece]:
 
     def landing(grad: Piece, name: str) -> Piece:
         place = (grad.device, grad.layer, grad.column)
-        return Piece(*place, name, Category.WORKSPACE, grad.shape)
+        return Piece(*place, name, Category.WORKSPACE, grad.shape, grad.item_bytes)
 
     known = {piece.name for piece in buffers}
     grads = {(p.layer, p.column): p for p in buffers if p.category == Category.ACTIVATION_GRAD}
@@ -181,5 +203,7 @@ def _is_free(steps: StepList, part: Part) -> bool:
     if others or part.layer.name in steps.ends:
         return False
     if read.layer == INPUT or len(steps.network.readers[read.layer]) > 1:
+        return False
+    if not steps.alike(read.layer, part.layer.name):
         return False
     return not steps.network.part_of(*read).layer.keeps_output

@@ -9,6 +9,7 @@ Schedule = Literal["serial", "overlap"]
 TransportName = Literal["peer", "host"]
 Partition = Literal["columns", "replicas", "hybrid"]
 Fusion = Literal["none", "kernels"]
+PlanPrecision = Literal["fp32", "amp"]
 
 RUN_POLICIES: tuple[Policy, ...] = ("as-released", "in-place", "reuse")
 """Those that plans can be run with; all others are counted and timed."""
@@ -17,3 +18,4 @@ SCHEDULES: tuple[Schedule, ...] = ("serial", "overlap")
 TRANSPORTS: tuple[TransportName, ...] = ("peer", "host")
 PARTITIONS: tuple[Partition, ...] = ("columns", "replicas", "hybrid")
 FUSIONS: tuple[Fusion, ...] = ("none", "kernels")
+PLAN_PRECISIONS: tuple[PlanPrecision, ...] = ("fp32", "amp")

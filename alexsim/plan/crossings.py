@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from alexsim.network.counts import FLOAT_BYTES, Count
+from alexsim.network.counts import Count
 from alexsim.network.part import INPUT, Part, letter
 from alexsim.network.views import Read
 from alexsim.plan.exchanges import Collective, Exchange
-from alexsim.plan.placement import Placement, activation, elements
+from alexsim.plan.placement import Placement, activation
 from alexsim.plan.plan import OpKind, Queue
 
 
@@ -145,7 +145,10 @@ class Crossings(Placement):
                 operands={"x": (exchange.target_buffer,), "total": (grad,)},
                 reads=(exchange.target_buffer, grad),
                 writes=(grad,),
-                count=Count(elementwise_flop=size // FLOAT_BYTES, moved_bytes=3 * size),
+                count=Count(
+                    elementwise_flop=size // self.types.output_bytes[read.layer],
+                    moved_bytes=3 * size,
+                ),
             )
 
     def _is_remote(self, read: Read, device: int) -> bool:
@@ -159,8 +162,7 @@ class Crossings(Placement):
         target: tuple[int, str],
     ) -> Exchange:
         layer, column = read
-        part = self.network.part_of(layer, column)
-        size = FLOAT_BYTES * self.batch_size * elements(part.output_shape)
+        size = self.output_size(self.network.part_of(layer, column))
         exchange = Exchange(
             name=f"{layer}.{letter(column)}.{direction}.gpu{source[0]}-gpu{target[0]}",
             layer=layer,
@@ -220,10 +222,7 @@ class Crossings(Placement):
             readers = tuple(self.device_of[part.column] for part in parts)
             alone = len(columns) == 1 and readers == columns
             differ = parts[-1].reads != first.reads
-            sizes = (
-                FLOAT_BYTES * self.batch_size * elements(part.output_shape)
-                for part in self.network.parts_of(first.reads[0].layer)
-            )
+            sizes = map(self.output_size, self.network.parts_of(first.reads[0].layer))
             self._crossing[name] = (
                 None if differ or alone else _Crossing(columns, tuple(sizes), readers)
             )
@@ -307,7 +306,8 @@ class Crossings(Placement):
                 f"gpu{device}/{collective.layer}.{letter(device)}.landing",
             )
         sums = sum(exchange.size_bytes for exchange in added)
-        count = Count(elementwise_flop=sums // FLOAT_BYTES, moved_bytes=size + 3 * sums)
+        item = self.types.output_bytes[collective.layer]
+        count = Count(elementwise_flop=sums // item, moved_bytes=size + 3 * sums)
         return _End(operands, (*sent, *total) if begun else sent, (*total, *landing), count)
 
     def barrier(self, name: str, *, in_test: bool = False) -> None:

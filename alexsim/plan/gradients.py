@@ -15,7 +15,7 @@ from alexsim.network.views import Read
 from alexsim.plan.crossings import Crossings
 from alexsim.plan.exchanges import Exchange
 from alexsim.plan.fusion import Fusion, fusions
-from alexsim.plan.placement import elements, parameter
+from alexsim.plan.placement import elements
 from alexsim.plan.plan import Operands, OpKind
 
 _OF_BOTH = (OpKind.FORWARD, OpKind.GRAD_INPUT, OpKind.GRAD_WEIGHT)
@@ -73,11 +73,12 @@ class Gradients(Crossings):
         """Whether a weight gradient goes straight into the momentum, as 2012's fc layers' did.
 
         Gradients of replicas, and those that layers share, are summed first: then each has a
-        buffer. So it has where a rule needs the gradient itself, and in PyTorch.
+        buffer. So it has where a rule needs the gradient itself, in half precision and in PyTorch.
         """
-        alone = self.spec.copies == 1 and part.owner not in self.shared_owners
-        fusing = RULES[self.spec.optimizer].fused_flop > 0 and self.spec.policy != "pytorch"
-        return fusing and alone and isinstance(part.layer, FullyConnected)
+        spec, shared = self.spec, part.owner in self.shared_owners
+        if spec.copies > 1 or spec.precision == "amp" or spec.policy == "pytorch" or shared:
+            return False
+        return RULES[spec.optimizer].fused_flop > 0 and isinstance(part.layer, FullyConnected)
 
     def end_of(self, part: Part, *, backward: bool = False) -> Part | None:
         """The part that the kernel of a part does too, in the forward or in the backward pass."""
@@ -175,7 +176,7 @@ class Gradients(Crossings):
             later = bool(self.turn) and not self.spec.variable_batch
             end = self.end_of(part, backward=True)
             reads = self._grads_after(part, end)
-            reads |= self._named("x", self.inputs(part))
+            reads |= self._named("x", self.kept_inputs(part)) | self.half_copies(part)
             for kept in () if end else part.auxiliary:
                 reads[kept.name] = (self._buffer(part, kept.name),)
             writes = {
@@ -188,16 +189,19 @@ class Gradients(Crossings):
                 self.begun.add(part.owner)
             if later:
                 reads |= writes
+            if self.types.half(part):
+                writes["half"] = (self._buffer(part, "grads.half"),)
             if fused:
                 reads["weight"] = (self._parameter(part, "weight"),)
                 writes["momentum"] = (self._parameter(part, "weight.momentum"),)
                 reads["momentum"] = writes["momentum"]
             if end:
                 count = counts.grad_weight_of_both(
-                    part, end, self.batch_size, fused=fused, later=later
+                    part, end, self.batch_size, self.types.both(part, end), fused=fused, later=later
                 )
             else:
-                count = counts.grad_weight(part, self.batch_size, fused=fused, later=later)
+                widths = self.types.widths(part)
+                count = counts.grad_weight(part, self.batch_size, widths, fused=fused, later=later)
             self._add(
                 OpKind.GRAD_WEIGHT,
                 part,
@@ -250,7 +254,7 @@ class Gradients(Crossings):
             reads["y"], reads["labels"] = (self._buffer(part, "activation"),), self._labels(part)
         else:
             reads = self._grads_after(part, end)
-        inputs = self.inputs(part)
+        inputs = self.kept_inputs(part)
         if "output" in part.layer.backward_reads:
             reads["y"] = (self._buffer(part, "activation"),)
         if "input" in part.layer.backward_reads:
@@ -260,7 +264,7 @@ class Gradients(Crossings):
         for kept in () if end else part.auxiliary:
             reads[kept.name] = (self._buffer(part, kept.name),)
         if "weight" in part.read_by_name:
-            reads["weight"] = (self._parameter(part, "weight"),)
+            reads |= self.half_copies(part) or {"weight": (self._parameter(part, "weight"),)}
         if part.layer.sums_for_grad and self._trains(part):
             reads |= {
                 f"d{p.name}": (self._parameter(part, f"{p.name}.grad"),) for p in part.learning
@@ -275,14 +279,16 @@ class Gradients(Crossings):
         if end:
             # Both gradients pass through the layer that follows; its arithmetic is counted once.
             counted = self._trains(part)
-            count = counts.grad_input_of_both(part, end, self.batch_size, counted=counted)
+            count = counts.grad_input_of_both(
+                part, end, self.batch_size, self.types.both(part, end), counted=counted
+            )
         else:
-            count = counts.grad_input(part, self.batch_size, index)
+            count = counts.grad_input(part, self.batch_size, index, self.types.widths(part))
         self._add(
             OpKind.GRAD_INPUT,
             part,
             reads=reads | (writes if accumulate else {}),
-            writes=writes,
+            writes=writes | self.grad_copy(part, index or 0),
             count=count,
             accumulate=accumulate,
             suffix="" if index is None else str(index),
@@ -298,7 +304,7 @@ class Gradients(Crossings):
             for read, name in zip(group, names, strict=True)
             if name == grad
         )
-        size = FLOAT_BYTES * self.batch_size * elements(self.network.part_of(*read).output_shape)
+        size = self.output_size(self.network.part_of(*read))
         self._add(
             OpKind.CLEAR,
             part,
@@ -320,6 +326,8 @@ class Gradients(Crossings):
             name = self.inputs(part, "activation_grad")[index][0]
             if len(group) > 1 or name in self.contributed or group[0] in self.joined:
                 continue
+            if not self.alike(group[0].layer, part.layer.name):
+                continue
             read = self.network.part_of(*group[0]) if group[0].layer != INPUT else part
             if elements(read.output_shape) != elements(part.output_shape):
                 continue  # a slice of it
@@ -337,21 +345,3 @@ class Gradients(Crossings):
             if all(first_write < other and write < producer for other, write in passed.values()):
                 passed[index] = (producer, first_write)
         return set(passed)
-
-    def _parameter(self, part: Part, name: str) -> str:
-        """A parameter's buffer, or what belongs to it: its own, or of the layer that has it."""
-        if part.layer.shares:
-            part = self.network.part_of(part.layer.shares, part.column)
-        return self._buffer(part, name)
-
-    def _buffer(self, part: Part, name: str) -> str:
-        return parameter(self.device_of[part.column], part, name)
-
-    def _labels(self, part: Part) -> tuple[str, ...]:
-        return (f"gpu{self.device_of[part.column]}/labels",)
-
-    @staticmethod
-    def _named(role: str, inputs: tuple[tuple[str, ...], ...]) -> dict[str, tuple[str, ...]]:
-        if len(inputs) == 1:
-            return {role: inputs[0]}
-        return {f"{role}{index}": names for index, names in enumerate(inputs)}

@@ -14,6 +14,7 @@ from alexsim.network.update_rules import Optimizer
 from alexsim.network.views import Read
 from alexsim.plan.backends import BACKENDS, Asked, Choice, meets_rows, read_as_rows
 from alexsim.plan.plan import Op, OpKind
+from alexsim.plan.precision import Types, types_of
 from alexsim.plan.spec import PlanSpec
 
 _IN_TEST = frozenset({OpKind.UPLOAD, OpKind.FORWARD, OpKind.LOSS, OpKind.ALL_GATHER})
@@ -40,6 +41,7 @@ class Placement:
     network: Network = field(init=False)
     device_of: tuple[int, ...] = field(init=False)
     """Device of each column."""
+    types: Types = field(init=False)
     batch_size: int = field(init=False)
     """Images that one op works on."""
     ops: list[list[Op]] = field(init=False)
@@ -53,9 +55,12 @@ class Placement:
     _inputs: dict[tuple[str, int, int, str], tuple[tuple[str, ...], ...]] = field(
         default_factory=dict
     )
+    _copiers: dict[tuple[str, int], Part] = field(default_factory=dict)
+    """By layer and column, the first part that reads its parameters in half precision."""
 
     def __post_init__(self) -> None:
         self.network, self.device_of = self.spec.written, self.spec.device_of
+        self.types = types_of(self.network, self.spec.precision)
         self.batch_size = self.spec.op_images
         self.ops = [[] for _ in range(1 if self.first_only else self.devices)]
         self._choose = BACKENDS[self.spec.backend].choose
@@ -159,6 +164,70 @@ class Placement:
                 for group in self.inputs_now(part)
             )
         return self._inputs[key]
+
+    def _parameter(self, part: Part, name: str) -> str:
+        """A parameter's buffer, or what belongs to it: its own, or of the layer that has it."""
+        if part.layer.shares:
+            part = self.network.part_of(part.layer.shares, part.column)
+        return self._buffer(part, name)
+
+    def _buffer(self, part: Part, name: str) -> str:
+        return parameter(self.device_of[part.column], part, name)
+
+    def _labels(self, part: Part) -> tuple[str, ...]:
+        return (f"gpu{self.device_of[part.column]}/labels",)
+
+    @staticmethod
+    def _named(role: str, inputs: tuple[tuple[str, ...], ...]) -> dict[str, tuple[str, ...]]:
+        if len(inputs) == 1:
+            return {role: inputs[0]}
+        return {f"{role}{index}": names for index, names in enumerate(inputs)}
+
+    def copies(self, part: Part) -> dict[int, str]:
+        """Inputs that a part reads as copies of another type, and the buffers of these copies."""
+        widths = self.types.widths(part)
+        device = self.device_of[part.column]
+        return {
+            index: parameter(device, part, f"x{index}.cast")
+            for index in range(len(widths.read))
+            if widths.cast(index)
+        }
+
+    def kept_inputs(self, part: Part) -> tuple[tuple[str, ...], ...]:
+        """Buffers that a part's backward pass reads for its inputs: these, or their copies."""
+        copies = self.copies(part)
+        return tuple(
+            (copies[index],) if index in copies else names
+            for index, names in enumerate(self.inputs(part))
+        )
+
+    def grad_copy(self, part: Part, index: int) -> dict[str, tuple[str, ...]]:
+        """The buffer of the gradient of an input's copy, in the copy's type; none of no copy."""
+        copied = index in self.copies(part)
+        return {"cast": (self._buffer(part, f"dx{index}.cast"),)} if copied else {}
+
+    def half_copies(self, part: Part) -> dict[str, tuple[str, ...]]:
+        """By parameter, the buffer of its copy in half precision; none where nothing reads such.
+
+        Layers that share parameters share the copies of the first that needs them.
+        """
+        if not self.types.half(part):
+            return {}
+        first = self._copiers.setdefault((part.owner, part.column), part)
+        return {name: (self._buffer(first, f"{name}.half"),) for name in part.read_by_name}
+
+    def first_in_half(self, part: Part) -> bool:
+        """Whether a part is the first to read its parameters in half precision, and copies them."""
+        return self._copiers.get((part.owner, part.column)) is part
+
+    def alike(self, first: str, second: str) -> bool:
+        """Whether the outputs of two layers have one type."""
+        return self.types.output_bytes[first] == self.types.output_bytes[second]
+
+    def output_size(self, part: Part) -> int:
+        """Bytes of a part's output, or of its gradient, over the images of one op."""
+        item = self.types.output_bytes[part.layer.name]
+        return item * self.batch_size * elements(part.output_shape)
 
     def local(self, device: int, read: Read, name: str) -> str:
         """Buffer of an output or its gradient on ``device``: itself, or its remote copy."""

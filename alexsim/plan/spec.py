@@ -14,11 +14,13 @@ from alexsim.network.update_rules import OPTIMIZERS, Optimizer
 from alexsim.plan.choices import (
     FUSIONS,
     PARTITIONS,
+    PLAN_PRECISIONS,
     POLICIES,
     SCHEDULES,
     TRANSPORTS,
     Fusion,
     Partition,
+    PlanPrecision,
     Policy,
     Schedule,
     TransportName,
@@ -36,6 +38,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "optimizer": OPTIMIZERS,
     "backend": BACKENDS,
     "fusion": FUSIONS,
+    "precision": PLAN_PRECISIONS,
 }
 """Allowed values of the choices that are words."""
 
@@ -97,6 +100,9 @@ class PlanSpec(PlanChoices):
     needs are left out, with their buffers."""
     optimizer: Optimizer = "sgd-2012"
     """By which rule weights are updated: see ``alexsim.network.update_rules``."""
+    precision: PlanPrecision = "fp32"
+    """``amp``: every number has the type that PyTorch's autocast gives it (see
+    ``alexsim.plan.precision``). Such a plan is counted and simulated, not run."""
 
     def __post_init__(self) -> None:
         for name, allowed in WORDS.items():
@@ -135,6 +141,8 @@ class PlanSpec(PlanChoices):
             raise PlanError("a variable batch needs partition hybrid")
         if self.variable_batch and self.shares == 1:
             raise PlanError("a variable batch changes nothing where one GPU has all images")
+        if self.precision == "amp" and self.backend:
+            raise PlanError("a plan of precision amp is counted and simulated; no backend runs it")
         if self.batch_size % self.shares:
             sharers = "GPUs" if self.partition != "columns" else "replicas"
             raise PlanError(

@@ -112,14 +112,22 @@ class StepList(Gradients):
             reads[name] = (self._parameter(part, name),)
             if not parameter.trained:
                 writes[name] = reads[name]
+        halves = self.half_copies(part)
+        # Copies of the first turn serve the others, unless there is an update between them.
+        again = self.turn and not self.spec.variable_batch
+        cast = self.first_in_half(part) and not again
+        (writes if cast else reads).update({f"{name}.half": at for name, at in halves.items()})
+        for index, copy in self.copies(part).items():
+            writes[f"x{index}.cast"] = (copy,)
         if end:
-            count = counts.forward_of_both(part, end, self.batch_size)
+            widths = self.types.both(part, end)
+            count = counts.forward_of_both(part, end, self.batch_size, widths, cast=cast)
         else:
-            count = counts.forward(part, self.batch_size)
+            count = counts.forward(part, self.batch_size, self.types.widths(part), cast=cast)
         self._add(OpKind.FORWARD, part, reads=reads, writes=writes, count=count)
 
     def _loss(self, part: Part) -> None:
-        size = FLOAT_BYTES * self.batch_size * elements(part.output_shape)
+        size = self.output_size(part)
         reads = {"y": (self._buffer(part, "activation"),), "labels": self._labels(part)}
         self._add(OpKind.LOSS, part, reads=reads, count=Count(moved_bytes=size))
 

@@ -49,12 +49,6 @@ CARD = Eager()
 CPU = Eager(foreach=False, byte_masks=False, state_beside=False)
 
 
-def item_bytes(layer: str) -> int:
-    """Bytes of a value of a layer's output, and of its gradient."""
-    del layer
-    return FLOAT_BYTES
-
-
 @dataclass(slots=True, eq=False)
 class Held:
     """A tensor's memory. Time is in ticks, two for each op: it runs, then sums are taken."""
@@ -90,6 +84,10 @@ class Tensors:
         self.end = 2 * len(self.ops) - 1
         for part in self.parts():
             self._lasting(part)
+
+    def item_bytes(self, layer: str) -> int:
+        """Bytes of a value of a layer's output, and of its gradient."""
+        return self.steps.types.output_bytes[layer]
 
     def part(self, op: Op) -> Part:
         """The part that an op belongs to."""

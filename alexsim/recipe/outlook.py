@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from alexsim.budget.fit import fit
 from alexsim.network.network import Network
 from alexsim.plan.choices import RUN_POLICIES
-from alexsim.plan.fit import fit
 from alexsim.plan.planner import plan
 from alexsim.plan.tables import flop_table
 from alexsim.recipe.defaults import Defaults, training_defaults

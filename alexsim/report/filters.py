@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from alexsim.editions.load import load_network
 from alexsim.errors import AlexsimError
 from alexsim.evaluate.explain import drawable
-from alexsim.network.editions import load_network
 from alexsim.network.part import letter
 from alexsim.report.pictures import FAINT, Canvas, Filters, enlarged, grid
 from alexsim.train.weights import Weights

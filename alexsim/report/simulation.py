@@ -16,6 +16,7 @@ from alexsim.recipe.stages import Training
 from alexsim.report.not_run import not_run_lines
 from alexsim.report.recipe import stages_table
 from alexsim.report.tables import data_path_text, milliseconds, plain_table, sharing_text
+from alexsim.simulate.costs.precision import Computed
 from alexsim.simulate.sensitivity import Sensitivity
 from alexsim.simulate.simulation import DeviceTimes, ExchangeTimes, Simulation
 from alexsim.trace import Activity
@@ -79,6 +80,7 @@ def _head(simulation: Simulation, training: Training) -> str:
         f" {milliseconds(between.high)}), {simulation.images_per_s:,.0f} images/s,"
         f" {100 * simulation.utilisation:.0f} % of peak",
         *_counted(simulation),
+        *_computed(simulation.computed),
         f"  {data_path_text(simulation)}",
         f"  forward {milliseconds(simulation.forward_s)} ms"
         f"{', with the wait for images' if simulation.data_bound else ''},"
@@ -112,6 +114,26 @@ def _counted(simulation: Simulation) -> list[str]:
         f"  Winograd or FFT do {share:.0f} % of the multiply-adds of direct convolution; these",
         "  count against the peak, here and below.",
     ]
+
+
+def _computed(how: Computed) -> list[str]:
+    """In which types it computes, and which PyTorch itself would choose."""
+    match how.precision:
+        case "amp" if how.tensor_cores:
+            return [
+                f"  mixed precision: products in {how.half_type} on tensor cores, gradients float32"
+            ]
+        case "amp":
+            return [
+                f"  mixed precision, {how.half_type}; no tensor cores: fewer bytes, no more FLOP/s"
+            ]
+        case "pytorch" if how.tf32_by_default:
+            return [
+                "  as PyTorch does unless told otherwise: convolutions in TF32, the rest float32"
+            ]
+        case "fp32" if how.tf32_by_default:
+            return ["  PyTorch itself would run convolutions in TF32 here: --precision pytorch"]
+    return []
 
 
 def _ideal_training(simulation: Simulation) -> str:

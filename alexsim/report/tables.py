@@ -10,12 +10,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from alexsim.budget.fit import Fit
+from alexsim.editions.load import load_network
 from alexsim.machine.device import Device
 from alexsim.network import counts
-from alexsim.network.editions import load_network
 from alexsim.network.layers import Layer
 from alexsim.network.network import Network
-from alexsim.plan.fit import Fit
 from alexsim.plan.plan import Category, Plan
 from alexsim.plan.spec import PlanSpec
 from alexsim.plan.tables import FlopTable, StepFlops, memory_table, step_flops
@@ -183,6 +183,7 @@ def memory_tables(plan: Plan, verdict: Fit, *, context_bytes: int, layers: bool)
     devices = memory_table(plan, context_bytes=context_bytes)
     split = "" if plan.spec.partition == "columns" else f", {plan.spec.partition}"
     split += ", fused" if plan.spec.fusion != "none" else ""
+    split += ", amp" if plan.spec.precision == "amp" else ""
     title = f"{plan.network.name}, batch {plan.images}, {plan.spec.policy}{split}: MiB per device"
     out = plain_table(title, "", *(device.name for device in devices))
     names = _NAMES | (_NAMES_IN_PYTORCH if plan.spec.policy == "pytorch" else {})

@@ -12,8 +12,8 @@ from rich.console import Group as Lines
 from rich.console import RenderableType
 from rich.text import Text
 
+from alexsim.bench.judging import Group, Summary, is_layer, summarise
 from alexsim.report.tables import plain_table
-from alexsim.simulate.judging import Group, Summary, is_layer, summarise
 from alexsim.simulate.rows import Excluded
 from alexsim.simulate.validation import Prediction
 

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
+from alexsim.editions.load import as_written, load_network
 from alexsim.errors import AlexsimError, known_as, unknown
 from alexsim.machine.machine import (
     NUMBERS,
@@ -17,11 +18,10 @@ from alexsim.machine.machine import (
     number_of,
 )
 from alexsim.machine.machine import as_written as machine_as_written
-from alexsim.network.editions import as_written, load_network
 from alexsim.network.update_rules import OPTIMIZERS
 from alexsim.plan.choices import PARTITIONS, POLICIES, SCHEDULES, TRANSPORTS
-from alexsim.simulate.costs.cost import PRECISIONS
 from alexsim.simulate.costs.libraries import library_names, load_library
+from alexsim.simulate.costs.precision import STEP_PRECISIONS
 from alexsim.simulate.pareto import Point
 from alexsim.simulate.sweep import AXES, number, point_of, whole
 
@@ -187,7 +187,7 @@ _VALUES: dict[str, Callable[[str], object]] = {
     "transport": _one_of("transport", *TRANSPORTS),
     "policy": _one_of("policy", *POLICIES),
     "optimizer": _one_of("optimizer", *OPTIMIZERS),
-    "precision": _one_of("precision", *PRECISIONS),
+    "precision": _one_of("precision", *STEP_PRECISIONS),
     "data-path": _one_of("data-path", "jpeg", "none"),
 }
 """What each axis's values mean; equal values are the same twice."""

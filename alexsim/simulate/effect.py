@@ -39,5 +39,6 @@ def refuse_idle(result: Simulation, others: Mapping[str, Callable[[], Simulation
 _WHY_IDLE = {
     "--network": ": all GPUs are in one machine",
     "--transport": ": no GPU exchanges anything with another of its machine",
+    "--precision pytorch": ": PyTorch's own is float32 on this card, by this library",
     "--set": ": nothing in this step depends on it",
 }

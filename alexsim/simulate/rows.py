@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from functools import cache
 from types import MappingProxyType
 
+from alexsim.editions.load import load_network
 from alexsim.machine.device import load_device
 from alexsim.machine.sheet import find
-from alexsim.network.editions import load_network
 from alexsim.network.layers import (
     Convolution,
     Dropout,

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from alexsim.errors import ProfileError
 from alexsim.trace import Span, Trace
+
+if TYPE_CHECKING:
+    from alexsim.simulate.costs.precision import Computed
 
 ILSVRC_IMAGES, ILSVRC_EPOCHS = 1_281_167, 90
 """An ILSVRC-2012 epoch, and the passes that the paper and its successors trained."""
@@ -172,6 +176,7 @@ class Simulation:
     """Of all devices, by their data sheets."""
     price_usd: float | None
     """Of all devices when they came out; None where a sheet states none."""
+    computed: Computed = field(compare=False)
     trace: Trace
 
     def __post_init__(self) -> None:

@@ -15,6 +15,7 @@ from alexsim.plan.planner import representative
 from alexsim.plan.spec import PlanSpec
 from alexsim.simulate.costs.correction import correction_of
 from alexsim.simulate.costs.libraries import load_library
+from alexsim.simulate.costs.precision import plan_precision
 from alexsim.simulate.engine import run
 from alexsim.simulate.host import data_path_times
 from alexsim.simulate.simulation import Simulation
@@ -77,11 +78,17 @@ def simulate(
             never waits for it.
 
     Raises:
-        PlanError: the machine has fewer devices than the plan, or nothing is multiplied.
+        PlanError: the machine has fewer devices than the plan, nothing is multiplied, or the
+            plan's numbers have not the types that the timer's precision gives them.
         ProfileError: the machine's numbers give no finite time.
     """
     if not any(op.count.mac for op in plan.ops()):
-        raise PlanError(f"{plan.network.name} has no convolution and no fully connected layer")
+        raise PlanError(f"{plan.network.name} multiplies nothing: it has no product of matrices")
+    if plan_precision(timer.precision) != plan.spec.precision:
+        raise PlanError(
+            f"precision {timer.precision} needs a plan of precision"
+            f" {plan_precision(timer.precision)}; this one's is {plan.spec.precision}"
+        )
     machine = timer.machine
     count = len(plan.devices) * plan.stands_for
     if lacking := machine.lacks(count):

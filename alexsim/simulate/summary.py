@@ -9,6 +9,7 @@ from itertools import takewhile
 
 from alexsim.plan.plan import PASS_OF, Op, OpKind, Plan
 from alexsim.simulate.costs.gemm import peak_flop_per_s
+from alexsim.simulate.costs.precision import computed
 from alexsim.simulate.critical import critical_path, interval
 from alexsim.simulate.engine import Times
 from alexsim.simulate.simulation import (
@@ -123,6 +124,9 @@ def summarise(
         device_flop_per_s=machine.device.flop_per_s,
         power_w=count * machine.device.power_w.value,
         price_usd=count * price.value if (price := machine.device.price_usd) else None,
+        computed=computed(
+            listed.timer.precision, machine.device, listed.timer.library.name, plan.network.layers
+        ),
         trace=trace,
     )
 
@@ -133,7 +137,7 @@ def _peak_flop_per_s(listed: TaskList, ops: tuple[OpTimes, ...], devices: int) -
     Virtual GPUs share this machine, whose peak is the best rate that was measured.
     """
     timer = listed.timer
-    device_peak = peak_flop_per_s(timer.machine.device, timer.precision)
+    device_peak = peak_flop_per_s(timer.machine.device, timer.best_precision)
     if timer.calibration is None:
         return devices * device_peak
     return max(device_peak, *(op.flop / op.seconds for op in ops if op.seconds))

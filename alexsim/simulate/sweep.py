@@ -9,20 +9,20 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
 from typing import cast
 
+from alexsim.editions.load import load_network
 from alexsim.errors import AlexsimError
 from alexsim.machine.machine import Machine, changed, in_si, load_machine, unit_of
-from alexsim.network.editions import load_network
 from alexsim.network.update_rules import Optimizer
 from alexsim.plan.asked import gpus_and_partition
 from alexsim.plan.choices import Partition, Policy, Schedule, TransportName
 from alexsim.plan.spec import PlanSpec
 from alexsim.simulate.costs.correction import correction_of
-from alexsim.simulate.costs.cost import Precision
-from alexsim.simulate.costs.libraries import load_library, load_library_for
+from alexsim.simulate.costs.libraries import load_library
+from alexsim.simulate.costs.precision import StepPrecision, plan_precision
 from alexsim.simulate.pareto import Point, with_pareto
 from alexsim.simulate.simulation import Simulation
 from alexsim.simulate.simulator import default_library, simulate_network
-from alexsim.simulate.timer import DataPath, Timer
+from alexsim.simulate.timer import DataPath, timer_of
 from alexsim.units import parse_bytes
 
 AXES = (
@@ -105,6 +105,7 @@ def _simulated(settings: dict[str, str], images: int, epochs: int) -> Point:
     )
     named = settings.get("library")
     library = load_library(named).name if named else default_library(machine)
+    precision = cast("StepPrecision", settings.get("precision", "fp32"))
     network = load_network(settings["net"])
     gpus, replicas = settings.get("gpus"), whole("replicas", settings.get("replicas", "1"))
     # Planning refuses words that are not among these types' values.
@@ -125,15 +126,11 @@ def _simulated(settings: dict[str, str], images: int, epochs: int) -> Point:
         transport=cast("TransportName", settings.get("transport", "")),
         policy=cast("Policy", settings.get("policy", "as-released")),
         optimizer=cast("Optimizer", settings.get("optimizer", "sgd-2012")),
+        precision=plan_precision(precision),
     )
-    precision, data = settings.get("precision", "fp32"), settings.get("data-path", "jpeg")
-    timer = Timer(
-        machine=machine,
-        library=load_library_for(library, machine.device, cast("Precision", precision)),
-        correction=correction_of(library),
-        precision=cast("Precision", precision),
-    )
-    simulation = simulate_network(configuration, timer, data=cast("DataPath", data))
+    timer = timer_of(library, machine, correction_of(library), precision)
+    data = cast("DataPath", settings.get("data-path", "jpeg"))
+    simulation = simulate_network(configuration, timer, data=data)
     memory_bytes = max(device.memory_bytes for device in simulation.devices)
     days = simulation.training_days(images, epochs)
     return Point(

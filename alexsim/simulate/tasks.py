@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from alexsim.machine import paths
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.network.part import Part
 from alexsim.plan.backends.aten import done_flop
 from alexsim.plan.exchanges import Collective, Exchange
 from alexsim.plan.plan import Op, OpKind, Plan
-from alexsim.simulate import paths
-from alexsim.simulate.costs.cost import Cost, Work
+from alexsim.simulate.costs.cost import Cost, Work, work_of
 from alexsim.simulate.costs.measured import REST, signature
 from alexsim.simulate.engine import Task
 from alexsim.simulate.host import Auxiliary, data_path_times
@@ -70,11 +70,11 @@ class TaskList:
                 self.costs[op.id] = [Cost(self._measured_s(op), "measured", (), flop=flop)]
                 continue
             # Columns are mostly alike, and alike ops cost the same.
-            part = self._parts[op.layer, op.column]
-            shapes = (part.input_shape, part.output_shape)
-            key = (op.kind, op.layer, op.fused, op.epilogue, op.count, *shapes)
+            work = self._work(op)
+            shapes = (work.part.input_shape, work.part.output_shape)
+            key = (op.kind, op.layer, op.fused, op.epilogue, op.count, work.index, *shapes)
             if key not in alike:
-                alike[key] = self.timer.costs(self._work(op))
+                alike[key] = self.timer.costs(work)
             self.costs[op.id] = alike[key]
         for step in range(steps):
             self.of_step.append({})
@@ -88,14 +88,9 @@ class TaskList:
         return calibration.seconds(signature(op, part), self.plan.batch_size)
 
     def _work(self, op: Op) -> Work:
-        return Work(
-            kind=op.kind,
-            part=self._parts[op.layer, op.column],
-            batch_size=self.plan.batch_size,
-            count=op.count,
-            fused=op.fused,
-            epilogue=self._parts[op.epilogue, op.column] if op.epilogue else None,
-        )
+        epilogue = self._parts[op.epilogue, op.column] if op.epilogue else None
+        work = work_of(op, self._parts[op.layer, op.column], epilogue, self.plan)
+        return work.with_loss_scaling() if self.timer.scales_loss else work
 
     def _add(
         self,

@@ -8,8 +8,9 @@ from typing import Literal
 from alexsim.machine.machine import Machine
 from alexsim.simulate.costs.correction import Correction
 from alexsim.simulate.costs.cost import Cost, Precision, Work
-from alexsim.simulate.costs.libraries import Library
+from alexsim.simulate.costs.libraries import Library, load_library_for
 from alexsim.simulate.costs.measured import Calibration
+from alexsim.simulate.costs.precision import StepPrecision, best_precision, op_precision
 
 DataPath = Literal["jpeg", "none"]
 
@@ -21,14 +22,47 @@ class Timer:
     machine: Machine
     library: Library
     correction: Correction
-    precision: Precision = "fp32"
+    precision: StepPrecision = "fp32"
     calibration: Calibration | None = None
     """Measurements of this machine, which take the place of every model."""
+
+    @property
+    def best_precision(self) -> Precision:
+        """The fastest precision of any op."""
+        return best_precision(self.precision, self.machine.device, self.library.name)
+
+    @property
+    def scales_loss(self) -> bool:
+        """Whether gradients are checked and divided before an update: float16 has few exponents
+        (PyTorch's ``GradScaler``), bfloat16 as many as float32."""
+        return self.precision == "amp" and self.machine.device.half_type == "fp16"
 
     def costs(self, work: Work) -> list[Cost]:
         """Pieces of an op's time, corrected."""
         device, correction = self.machine.device, self.correction
+        precision = op_precision(self.precision, device, self.library.name, work)
         return [
             cost.lasting(correction.time(cost))
-            for cost in self.library.costs(device, work, self.precision, correction)
+            for cost in self.library.costs(device, work, precision, correction)
         ]
+
+
+def timer_of(
+    library: str,
+    machine: Machine,
+    correction: Correction,
+    precision: StepPrecision = "fp32",
+    calibration: Calibration | None = None,
+) -> Timer:
+    """A timer by the library of that name.
+
+    Raises:
+        ProfileError: there is no such library, or it or the device cannot compute so.
+    """
+    return Timer(
+        machine=machine,
+        library=load_library_for(library, machine.device, precision),
+        correction=correction,
+        precision=precision,
+        calibration=calibration,
+    )

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 import torch
 
+from alexsim.budget.fit import fit
+from alexsim.editions.load import load_network
 from alexsim.errors import AlexsimError, RunError
 from alexsim.execute.context import Choices
 from alexsim.execute.executor import Executor
@@ -13,10 +15,8 @@ from alexsim.execute.plan_executor import PlanExecutor
 from alexsim.execute.ranks import Ranks
 from alexsim.execute.stored import stored_parameters
 from alexsim.execute.world import Connected, World
-from alexsim.network.editions import load_network
 from alexsim.network.not_run import refuse_not_photographs, refuse_not_run
 from alexsim.network.update_rules import is_state
-from alexsim.plan.fit import fit
 from alexsim.plan.plan import Plan
 from alexsim.plan.planner import plan
 from alexsim.recipe.recipe import Stage

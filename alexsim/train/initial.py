@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import torch
 
+from alexsim.editions.load import load_network
 from alexsim.errors import RunError
-from alexsim.network.editions import load_network
 from alexsim.network.network import Network
 from alexsim.network.update_rules import is_state
 from alexsim.train.settings import TrainSettings

@@ -17,8 +17,8 @@ from alexsim.data.interrupt import Interrupt
 from alexsim.data.loader import Loader
 from alexsim.data.sources.listing import left_out_lines
 from alexsim.data.statistics import Statistics, statistics
+from alexsim.editions.load import load_network
 from alexsim.execute.world import World
-from alexsim.network.editions import load_network
 from alexsim.train.checkpoint import NoDirectory, RunDirectory
 from alexsim.train.config import common, config_of, same_data
 from alexsim.train.engine import Engine, refuse_what_does_not_fit

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from alexsim.editions.load import load_network
 from alexsim.errors import InterchangeError, RunError
 from alexsim.interchange.module_state import first_weights, module_state
-from alexsim.network.editions import load_network
 from alexsim.network.network import Network
 from alexsim.train.weights import load_weights
 

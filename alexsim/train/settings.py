@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal, NamedTuple
 from annotated_types import Ge
 
 from alexsim.data.choices import Order
+from alexsim.editions.load import load_network
 from alexsim.execute.choices import Backend, Device, Precision
 from alexsim.names import name_of, name_text
-from alexsim.network.editions import load_network
 from alexsim.plan.choices import Policy, Schedule, TransportName
 from alexsim.plan.plan import Plan
 from alexsim.plan.spec import PlanChoices, PlanSpec

@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 
 from alexsim.data.augmentation import Normalisation
 from alexsim.data.statistics import Floats
+from alexsim.editions.load import load_network
 from alexsim.errors import RunError
 from alexsim.files import unfinished
-from alexsim.network.editions import load_network
 from alexsim.network.network import Network
 from alexsim.network.part import letter
 from alexsim.network.update_rules import is_state

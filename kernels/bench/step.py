@@ -21,10 +21,10 @@ import torch
 from card import where
 from torch import nn
 
+from alexsim.editions.load import load_network
 from alexsim.execute.choices import Precision
 from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
-from alexsim.network.editions import load_network
 from alexsim.network.layers import (
     Convolution,
     Dropout,

@@ -23,8 +23,8 @@ from torch.nn import functional as F
 from alexsim.data.discover import discover
 from alexsim.data.loader import Batch, Loader
 from alexsim.data.workers import workers_for
+from alexsim.editions.load import load_network
 from alexsim.interchange.module import ColumnNorm, plain_module
-from alexsim.network.editions import load_network
 from alexsim.network.layers import Convolution, FullyConnected, LocalResponseNorm
 from alexsim.network.network import Network
 from alexsim.train.checkpoint import RunDirectory

@@ -14,8 +14,8 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
+from alexsim.editions.load import load_network
 from alexsim.machine.machine import Machine, load_machine
-from alexsim.network.editions import load_network
 from alexsim.plan.spec import PlanSpec
 from alexsim.simulate.simulator import on_machine
 

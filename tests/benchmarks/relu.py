@@ -20,6 +20,7 @@ from alexsim.data.discover import discover
 from alexsim.data.loader import Loader
 from alexsim.data.statistics import statistics
 from alexsim.data.workers import workers_for
+from alexsim.editions.variants import varied
 from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.network.layers import (
@@ -31,7 +32,6 @@ from alexsim.network.layers import (
     SoftmaxCrossEntropy,
 )
 from alexsim.network.network import Network
-from alexsim.network.variants import varied
 from alexsim.plan.planner import plan
 from alexsim.recipe.file import load_recipe
 

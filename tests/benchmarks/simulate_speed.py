@@ -11,8 +11,8 @@ import sys
 import time
 from collections.abc import Callable
 
+from alexsim.editions.load import load_network
 from alexsim.machine.machine import load_machine
-from alexsim.network.editions import load_network
 from alexsim.plan.spec import PlanSpec
 from alexsim.simulate.axes import combinations
 from alexsim.simulate.costs.correction import load_correction

@@ -147,9 +147,9 @@ def plain_child(name: str, size: int, steps: int) -> dict[str, Any]:
 
 
 def alexsim_child(name: str, size: int, steps: int) -> dict[str, Any]:
+    from alexsim.editions.load import load_network
     from alexsim.execute.context import Hyperparameters
     from alexsim.execute.executor import Executor
-    from alexsim.network.editions import load_network
     from alexsim.plan.planner import plan
 
     images, labels = batch_of(size)

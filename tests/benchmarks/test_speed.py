@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from alexsim.bench.timed import cases
+from alexsim.editions.load import load_network
 from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
-from alexsim.network.editions import load_network
 from alexsim.plan.planner import plan
 
 CASES = {case.name: case for case in cases(load_network("alexnet-2012"), 8)}

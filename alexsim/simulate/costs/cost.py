@@ -8,12 +8,14 @@ from typing import Literal
 
 from alexsim.machine.device import Device
 from alexsim.network import counts
-from alexsim.network.counts import FLOAT_BYTES, Count
+from alexsim.network.counts import FLOAT, FLOAT_BYTES, Count, Widths
 from alexsim.network.layers import Convolution, pair
 from alexsim.network.part import Part
-from alexsim.plan.plan import OpKind
+from alexsim.plan.plan import Op, OpKind, Plan
+from alexsim.plan.precision import Types, types_of
 
 Precision = Literal["fp32", "tf32", "fp16"]
+"""Of one op's products; the step's are ``alexsim.simulate.costs.precision``'s."""
 PRECISIONS: tuple[Precision, ...] = ("fp32", "tf32", "fp16")
 Limit = Literal["compute", "memory", "launch", "measured"]
 
@@ -29,6 +31,28 @@ class Work:
     fused: bool = False
     epilogue: Part | None = None
     """The part whose layer the same kernel computes too."""
+    index: int = 0
+    """Input whose gradient it is."""
+    types: Types | None = None
+    """With precision ``amp``: of all numbers, whose bytes ``count`` then has."""
+
+    @property
+    def half(self) -> bool:
+        """Whether it computes in half precision, by its layer's own type."""
+        products = (OpKind.FORWARD, OpKind.GRAD_INPUT, OpKind.GRAD_WEIGHT)
+        return self.types is not None and self.kind in products and self.types.half(self.part)
+
+    def with_loss_scaling(self) -> Work:
+        """The same; an update with a pass before it that looks for infinities in the gradients and
+        divides them (``torch._amp_foreach_non_finite_check_and_unscale_``)."""
+        if self.kind != OpKind.UPDATE:
+            return self
+        moved = self.count.moved_bytes + 2 * FLOAT_BYTES * self.part.parameters
+        return replace(self, count=replace(self.count, moved_bytes=moved))
+
+    def widths(self, part: Part) -> Widths:
+        """Bytes of what a part reads and writes, as ``count`` has them."""
+        return self.types.widths(part) if self.types else FLOAT
 
     def apart(self) -> tuple[Work, Work]:
         """The op without its epilogue, and the epilogue's op: forward, or its input gradient.
@@ -38,23 +62,47 @@ class Work:
         """
         assert self.epilogue is not None
         forward = self.kind == OpKind.FORWARD
-        count_of = counts.forward if forward else counts.grad_input
+
+        def count_of(part: Part) -> Count:
+            widths = self.widths(part)
+            if forward:
+                return counts.forward(part, self.batch_size, widths)
+            return counts.grad_input(part, self.batch_size, widths=widths)
+
         epilogue = replace(
             self,
             kind=OpKind.FORWARD if forward else OpKind.GRAD_INPUT,
             part=self.epilogue,
-            count=count_of(self.epilogue, self.batch_size),
+            count=count_of(self.epilogue),
             fused=False,
             epilogue=None,
         )
         if self.part.layer.kernel == "product":
-            mask_bytes = (
-                0 if forward else counts.epilogue_read_bytes(self.epilogue, self.batch_size)
-            )
-            count = replace(self.count, moved_bytes=self.count.moved_bytes - mask_bytes)
+            widths = self.widths(self.epilogue)
+            mask_bytes = counts.epilogue_read_bytes(self.epilogue, self.batch_size, widths)
+            left = self.count.moved_bytes - (0 if forward else mask_bytes)
+            count = replace(self.count, moved_bytes=left)
         else:
-            count = count_of(self.part, self.batch_size)
+            count = count_of(self.part)
         return replace(self, count=count, epilogue=None), epilogue
+
+
+def work_of(op: Op, part: Part, epilogue: Part | None, plan: Plan) -> Work:
+    """An op of a plan to be timed; ``part`` and ``epilogue`` are its parts there."""
+    index = 0
+    if op.kind == OpKind.GRAD_INPUT and part.layer.several:
+        index = next(int(name[2:]) for name in op.operands if name[:2] == "dx" and name[2:])
+    amp = plan.spec.precision == "amp"
+    return Work(
+        kind=op.kind,
+        part=part,
+        batch_size=plan.batch_size,
+        count=op.count,
+        fused=op.fused,
+        epilogue=epilogue,
+        index=index,
+        types=types_of(plan.network, "amp") if amp else None,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,4 +198,5 @@ def memory_bound(device: Device, moved_bytes: float, traits: tuple[str, ...]) ->
 
 def bytes_of(work: Work, precision: Precision) -> float:
     """Least bytes that an op moves; not for updates, which stay float32."""
-    return work.count.moved_bytes / (2 if precision == "fp16" else 1)
+    halved = precision == "fp16" and work.types is None
+    return work.count.moved_bytes / (2 if halved else 1)

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from alexsim.machine.device import Device
 from alexsim.network import counts
-from alexsim.network.counts import FLOAT_BYTES
 from alexsim.network.layers import FullyConnected
 from alexsim.plan.plan import OpKind
 from alexsim.simulate.costs.cost import Cost, Precision, Work, bytes_of, memory_bound
@@ -31,22 +30,28 @@ def fully_connected(
         OpKind.GRAD_WEIGHT: (units, inputs, images),
     }[work.kind]
     seconds, limit = gemm(device, *product, split=True, vectors=True, precision=precision)
-    kind = str(work.kind)
-    architecture = device.architecture.name
-    traits: tuple[str, ...] = (
-        f"fc:{kind}",
-        f"architecture:{architecture}",
-        f"architecture:{architecture}:fc",
-    )
-    if tensor_speedup(device, precision) > 1:
-        traits = (*traits, f"precision:{precision}:fc")
+    traits = product_traits(device, work.kind, precision)
     costs = [Cost(seconds, limit, traits, flop=work.count.flop)]
     if work.fused:
         costs.append(part_of_update(device, work, _traits(device, "update", OpKind.UPDATE, family)))
     if work.kind == OpKind.FORWARD and part.bias_shape:
-        moved = 2 * FLOAT_BYTES * images * units
+        moved = 2 * work.widths(part).output * images * units
         costs.append(memory_bound(device, moved, (*_by_memory(device), "elementwise:bias")))
     return costs
+
+
+def product_traits(device: Device, kind: OpKind, precision: Precision) -> tuple[str, ...]:
+    """What cuBLAS products have in common with others."""
+    architecture = device.architecture.name
+    traits = (f"fc:{kind}", f"architecture:{architecture}", f"architecture:{architecture}:fc")
+    if tensor_speedup(device, precision) > 1:
+        return (*traits, f"precision:{precision}:fc")
+    return traits
+
+
+def cast(device: Device, moved_bytes: int) -> Cost:
+    """Copies of numbers as another type."""
+    return memory_bound(device, moved_bytes, _by_memory(device))
 
 
 def elementwise(device: Device, work: Work, family: str, precision: Precision) -> list[Cost]:

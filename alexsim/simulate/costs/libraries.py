@@ -10,7 +10,7 @@ from alexsim.machine.device import Device
 from alexsim.network import counts
 from alexsim.network.layers import Convolution
 from alexsim.plan.plan import OpKind
-from alexsim.simulate.costs import cuda_convnet, cudnn, elementwise, im2col
+from alexsim.simulate.costs import cuda_convnet, cudnn, elementwise, im2col, operators
 from alexsim.simulate.costs.correction import UNFITTED, Correction
 from alexsim.simulate.costs.cost import (
     LAUNCH_S,
@@ -23,6 +23,7 @@ from alexsim.simulate.costs.cost import (
     memory_bound,
 )
 from alexsim.simulate.costs.gemm import peak_flop_per_s, tensor_speedup
+from alexsim.simulate.costs.precision import ABLE, StepPrecision
 
 _PRODUCTS = (OpKind.FORWARD, OpKind.GRAD_INPUT, OpKind.GRAD_WEIGHT)
 
@@ -61,6 +62,10 @@ class Library:
             )
         if self.name == "roofline":
             return [(cost,) for cost in _roofline(device, work, precision)]
+        if copied := work.count.cast_bytes:
+            left = replace(work.count, moved_bytes=work.count.moved_bytes - copied, cast_bytes=0)
+            rest = self.pieces(device, replace(work, count=left), precision)
+            return [*rest, (elementwise.cast(device, copied),)]
         if work.epilogue is not None:
             return self._of_both(device, work, precision)
         if isinstance(work.part.layer, Convolution) and work.kind in _PRODUCTS:
@@ -69,6 +74,8 @@ class Library:
                 shape = convolution_shape(work)
                 moved = 2 * (shape.input_bytes + shape.output_bytes)
                 pieces.append((memory_bound(device, moved, ("memory", "elementwise:transpose")),))
+        elif operators.products(work):
+            pieces = [(operators.product_cost(device, work, precision),)]
         elif elementwise.is_product(work):
             costs = elementwise.fully_connected(device, work, self.family, precision)
             pieces = [(cost,) for cost in costs]
@@ -186,24 +193,21 @@ def load_library(name: str, family: str = "") -> Library:
     return Library(name=name, family=family or "torch7", algorithms=cudnn.algorithms(version))
 
 
-_PRECISIONS = {"cudnn-v7": ("fp16",), "cudnn-v8": ("fp16", "tf32"), "roofline": ("fp16", "tf32")}
-"""What libraries have tensor-core kernels for, beside float32."""
-
-
-def load_library_for(name: str, device: Device, precision: Precision) -> Library:
+def load_library_for(name: str, device: Device, precision: StepPrecision) -> Library:
     """The library of that name, if it can compute with ``precision`` on the device.
+
+    Mixed precision needs no tensor cores: without, it moves half the bytes at the same FLOP/s.
 
     Raises:
         ProfileError: there is no such library, or it or the device cannot compute so.
     """
     library = load_library(name)
-    if precision != "fp32":
-        able = [other for other, has in _PRECISIONS.items() if precision in has]
+    if precision not in ("fp32", "pytorch"):
+        needed = device.half_type if precision == "amp" else precision
+        able = [other for other, has in ABLE.items() if needed in has]
         if library.name not in able:
-            raise ProfileError(
-                f"{library.name} has no {precision} kernels (only {', '.join(able)})"
-            )
-        if tensor_speedup(device, precision) == 1:
+            raise ProfileError(f"{library.name} has no {needed} kernels (only {', '.join(able)})")
+        if precision != "amp" and tensor_speedup(device, precision) == 1:
             raise ProfileError(f"{device.name} has no tensor cores for {precision}")
     return library
 

@@ -7,6 +7,15 @@ Sources: Sandler et al. 2018 and Tan & Le 2019, as in torchvision's ``mobilenetv
 
 from __future__ import annotations
 
+from alexsim.editions.zoo.graph import (
+    CLASSES,
+    IMAGENET,
+    Activation,
+    Deviation,
+    Graph,
+    always,
+    he_fan_out,
+)
 from alexsim.network.layers import (
     AdaptiveAveragePool,
     Add,
@@ -17,15 +26,6 @@ from alexsim.network.layers import (
     SiLU,
 )
 from alexsim.network.network import Network
-from alexsim.network.zoo.graph import (
-    CLASSES,
-    IMAGENET,
-    Activation,
-    Deviation,
-    Graph,
-    always,
-    he_fan_out,
-)
 
 _MOBILENET = (
     (1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2),

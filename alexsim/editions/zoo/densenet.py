@@ -5,9 +5,9 @@ Sources: Huang et al. 2017, as in torchvision's ``densenet.py``.
 
 from __future__ import annotations
 
+from alexsim.editions.zoo.graph import CLASSES, IMAGENET, Graph, he_fan_in
 from alexsim.network.layers import AdaptiveAveragePool, AveragePool, MaxPool, ReLU
 from alexsim.network.network import Network
-from alexsim.network.zoo.graph import CLASSES, IMAGENET, Graph, he_fan_in
 
 _GROWTH, _BOTTLENECK = 32, 4
 

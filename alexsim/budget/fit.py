@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from alexsim.budget.advice import Help, recomputation
+from alexsim.budget.workspace import workspace_bytes
 from alexsim.errors import MemoryBudgetError
-from alexsim.plan.advice import Help, recomputation
 from alexsim.plan.choices import Policy
 from alexsim.plan.plan import Buffer, Plan
 from alexsim.plan.planner import representative
-from alexsim.plan.workspace import workspace_bytes
 from alexsim.units import format_bytes
 
 _MOST_BATCH = 1 << 16
@@ -48,7 +48,7 @@ class Fit:
     suggestions: tuple[str, ...]
     workspace_bytes: int | None = None
     """What convolutions may take beyond what was compared with the budget, at most: with policy
-    ``pytorch``, where nobody knows before (see ``alexsim.plan.workspace``); else None."""
+    ``pytorch``, where nobody knows before (see ``alexsim.budget.workspace``); else None."""
     helps: tuple[Help, ...] = ()
     """With policy ``pytorch``, what would fit, beside smaller minibatches."""
 
@@ -119,9 +119,13 @@ def fit(plan: Plan, budget_bytes: int, *, context_bytes: int = 0) -> Fit:
 
 def _helps(plan: Plan, room: int) -> Iterator[Help]:
     """What would make a step in eager PyTorch fit, this minibatch and all."""
+    (device,) = plan.devices
+    if plan.spec.precision == "fp32":
+        half = representative(replace(plan.spec, precision="amp"))
+        if (need := max(each.total_bytes for each in half.devices)) <= room:
+            yield Help(option="--precision amp", saved_bytes=device.total_bytes - need)
     if help_ := recomputation(plan, room):
         yield help_
-    (device,) = plan.devices
     if (need := _need(plan, plan.images, "reuse", 1)) <= room:
         yield Help(option="--policy reuse", saved_bytes=device.total_bytes - need)
 

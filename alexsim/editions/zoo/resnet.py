@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from alexsim.editions.zoo.graph import CLASSES, IMAGENET, Graph, he_fan_out
 from alexsim.network.layers import AdaptiveAveragePool, Add, MaxPool, ReLU
 from alexsim.network.network import Network
-from alexsim.network.zoo.graph import CLASSES, IMAGENET, Graph, he_fan_out
 
 _Block = Callable[[Graph, str, int, int], None]
 

@@ -6,9 +6,9 @@ repository), as in torchvision's ``vgg.py`` and ``squeezenet.py``.
 
 from __future__ import annotations
 
+from alexsim.editions.zoo.graph import CLASSES, IMAGENET, Graph, always, he_fan_in, he_fan_out
 from alexsim.network.layers import AdaptiveAveragePool, Convolution, Dropout, MaxPool, ReLU
 from alexsim.network.network import Network
-from alexsim.network.zoo.graph import CLASSES, IMAGENET, Graph, always, he_fan_in, he_fan_out
 
 _VGG16 = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 """Filters and convolutions of each block."""

@@ -1,5 +1,4 @@
-"""The editions: AlexNet as it was run, as it was written up, its relatives, LeNet-5, and what came
-after (``zoo``).
+"""AlexNet as it was run, as it was written up, its relatives, and LeNet-5.
 
 Sources: *paper* is Krizhevsky, Sutskever, Hinton, NIPS 2012; *as run* is the source that the
 Computer History Museum released in 2025 (net #145 and its sisters), facts only.
@@ -7,12 +6,6 @@ Computer History Museum released in 2025 (net #145 and its sisters), facts only.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
-
-from alexsim.errors import NetworkError, known_as, unknown
-from alexsim.network import published, zoo
-from alexsim.network.file import network_in
 from alexsim.network.layers import (
     AveragePool,
     Convolution,
@@ -27,7 +20,6 @@ from alexsim.network.layers import (
     SpatialResponseNorm,
 )
 from alexsim.network.network import Network
-from alexsim.network.variants import VARIANTS, varied
 
 IMAGENET = (3, 224, 224)
 
@@ -205,74 +197,6 @@ def lenet_5() -> Network:
             SoftmaxCrossEntropy(name="softmax"),
         ),
     )
-
-
-_EDITIONS: dict[str, Callable[[], Network]] = {
-    "alexnet-2012": alexnet_2012,
-    "alexnet-paper": alexnet_paper,
-    "alexnet-1gpu": alexnet_1gpu,
-    "alexnet-6conv": alexnet_6conv,
-    "alexnet-owt": alexnet_owt,
-    "lenet-5": lenet_5,
-    "caffenet": published.caffenet,
-    "alexnet-caffe": published.alexnet_caffe,
-    "alexnet-ungrouped": published.alexnet_ungrouped,
-    "alexnet-mxnet": published.alexnet_mxnet,
-    "alexnet-tf": published.alexnet_tf,
-    "overfeat-fast": published.overfeat_fast,
-    "vgg-a": published.vgg_a,
-    "vgg-f": published.vgg_f,
-    "vgg-m": published.vgg_m,
-    "vgg-s": published.vgg_s,
-    "cifar10-quick": published.cifar10_quick,
-    "vgg16": zoo.vgg16,
-    "googlenet": zoo.googlenet,
-    "googlenet-heads": zoo.googlenet_heads,
-    "inception_v3": zoo.inception_v3,
-    "resnet18": zoo.resnet18,
-    "resnet50": zoo.resnet50,
-    "densenet121": zoo.densenet121,
-    "squeezenet1_1": zoo.squeezenet1_1,
-    "mobilenet_v2": zoo.mobilenet_v2,
-    "efficientnet_b0": zoo.efficientnet_b0,
-}
-
-
-def edition_names() -> tuple[str, ...]:
-    """Names that ``load_network`` accepts."""
-    return tuple(_EDITIONS)
-
-
-@cache
-def load_network(name: str) -> Network:
-    """The edition of that name, or a network of one's own: ``FILE.py:NAME``.
-
-    Either may be varied: ``alexnet-paper+no-lrn+tanh`` (see ``variants``).
-
-    Raises:
-        NetworkError: there is none; the message lists the names and the nearest.
-    """
-    # Folders may have a + in their names.
-    file, colon, rest = name.rpartition(".py:")
-    rest, *variants = rest.split("+")
-    if variants:
-        return varied(load_network(file + colon + rest), tuple(variants))
-    if colon:
-        return network_in(f"{file}.py", rest)
-    if name.endswith(".py"):
-        return network_in(name, "")
-    if (written := known_as(name, _EDITIONS)) is None:
-        raise NetworkError(unknown("network", name, _EDITIONS))
-    return _EDITIONS[written]()
-
-
-def as_written(name: str) -> str:
-    """A network's name as lists have it, in whatever case it was given; what is not known stays."""
-    if ".py:" in name:
-        return name
-    base, *variants = name.split("+")
-    written = [known_as(base, _EDITIONS) or base]
-    return "+".join([*written, *(known_as(variant, VARIANTS) or variant for variant in variants)])
 
 
 def _convolutions_as_run(*, conv5: int = 128) -> tuple[Layer, ...]:

@@ -6,6 +6,7 @@ with batch normalisation in both, and in GoogLeNet with 3x3 windows where the pa
 
 from __future__ import annotations
 
+from alexsim.editions.zoo.graph import CLASSES, IMAGENET, Graph, always
 from alexsim.network.layers import (
     AdaptiveAveragePool,
     AveragePool,
@@ -17,7 +18,6 @@ from alexsim.network.layers import (
     pair,
 )
 from alexsim.network.network import Network
-from alexsim.network.zoo.graph import CLASSES, IMAGENET, Graph, always
 
 _GOOGLENET = {
     "3a": (64, (96, 128), (16, 32), 32),

@@ -1,0 +1,1 @@
+"""Whether a plan fits its devices' memory, and what would."""

@@ -1,0 +1,79 @@
+"""``load_network``: an edition by its name, its variants, or a network of a user's file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+from alexsim.editions import alexnet, published, zoo
+from alexsim.editions.file import network_in
+from alexsim.editions.variants import VARIANTS, varied
+from alexsim.errors import NetworkError, known_as, unknown
+from alexsim.network.network import Network
+
+_EDITIONS: dict[str, Callable[[], Network]] = {
+    "alexnet-2012": alexnet.alexnet_2012,
+    "alexnet-paper": alexnet.alexnet_paper,
+    "alexnet-1gpu": alexnet.alexnet_1gpu,
+    "alexnet-6conv": alexnet.alexnet_6conv,
+    "alexnet-owt": alexnet.alexnet_owt,
+    "lenet-5": alexnet.lenet_5,
+    "caffenet": published.caffenet,
+    "alexnet-caffe": published.alexnet_caffe,
+    "alexnet-ungrouped": published.alexnet_ungrouped,
+    "alexnet-mxnet": published.alexnet_mxnet,
+    "alexnet-tf": published.alexnet_tf,
+    "overfeat-fast": published.overfeat_fast,
+    "vgg-a": published.vgg_a,
+    "vgg-f": published.vgg_f,
+    "vgg-m": published.vgg_m,
+    "vgg-s": published.vgg_s,
+    "cifar10-quick": published.cifar10_quick,
+    "vgg16": zoo.vgg16,
+    "googlenet": zoo.googlenet,
+    "googlenet-heads": zoo.googlenet_heads,
+    "inception_v3": zoo.inception_v3,
+    "resnet18": zoo.resnet18,
+    "resnet50": zoo.resnet50,
+    "densenet121": zoo.densenet121,
+    "squeezenet1_1": zoo.squeezenet1_1,
+    "mobilenet_v2": zoo.mobilenet_v2,
+    "efficientnet_b0": zoo.efficientnet_b0,
+}
+
+
+def edition_names() -> tuple[str, ...]:
+    """Names that ``load_network`` accepts."""
+    return tuple(_EDITIONS)
+
+
+@cache
+def load_network(name: str) -> Network:
+    """The edition of that name, or a network of one's own: ``FILE.py:NAME``.
+
+    Either may be varied: ``alexnet-paper+no-lrn+tanh`` (see ``variants``).
+
+    Raises:
+        NetworkError: there is none; the message lists the names and the nearest.
+    """
+    # Folders may have a + in their names.
+    file, colon, rest = name.rpartition(".py:")
+    rest, *variants = rest.split("+")
+    if variants:
+        return varied(load_network(file + colon + rest), tuple(variants))
+    if colon:
+        return network_in(f"{file}.py", rest)
+    if name.endswith(".py"):
+        return network_in(name, "")
+    if (written := known_as(name, _EDITIONS)) is None:
+        raise NetworkError(unknown("network", name, _EDITIONS))
+    return _EDITIONS[written]()
+
+
+def as_written(name: str) -> str:
+    """A network's name as lists have it, in whatever case it was given; what is not known stays."""
+    if ".py:" in name:
+        return name
+    base, *variants = name.split("+")
+    written = [known_as(base, _EDITIONS) or base]
+    return "+".join([*written, *(known_as(variant, VARIANTS) or variant for variant in variants)])
