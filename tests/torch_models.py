@@ -270,6 +270,30 @@ class Attention(nn.Module):
         return self.fc((x + self.mlp(x)).mean(1))
 
 
+class Windows(nn.Module):
+    """Rows of pixels attend to each other but for masked pairs, by their angles; biases are
+    computed of parameters alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = nn.Conv2d(3, 8, 4, 4)
+        self.bias = nn.Parameter(torch.randn(7, 2))
+        self.scale = nn.Parameter(torch.ones(1))
+        self.fc = nn.Linear(8, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.patch(x).permute(0, 2, 3, 1)
+        scores = self.scores(F.normalize(x, dim=-1))
+        mask = x.new_zeros(7)
+        mask[3:] = 1
+        mask = mask[:, None] - mask[None]
+        scores = scores + mask.masked_fill(mask != 0, -100.0).masked_fill(mask == 0, 0.0)
+        return self.fc((x + scores.softmax(-1) @ x).mean((1, 2)))
+
+    def scores(self, y: torch.Tensor) -> torch.Tensor:
+        return y @ y.transpose(-2, -1) * self.scale.exp() * 0.5 + self.bias.prod(1)
+
+
 class Shuffle(nn.Module):
     """Channels shuffled by reshapes and a permutation, halves that go different ways."""
 

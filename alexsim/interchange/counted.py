@@ -15,7 +15,7 @@ import torch
 from torch import fx
 
 from alexsim.interchange.exported import IMAGES, Call, Constant
-from alexsim.interchange.mapped import Trace, Value, is_view
+from alexsim.interchange.mapped import Trace, Value, is_view, is_viewed, per_image
 from alexsim.network.layers import (
     Auxiliary,
     Elementwise,
@@ -75,11 +75,15 @@ def operator(mapping: Trace, call: Call, shape: Shape) -> Operator:
     """The call, counted."""
     reads = [mapping.read(node) for node in _nodes(call.arguments.values())]
     values = list(dict.fromkeys(read.layer for read in reads if isinstance(read, Value)))
+    if call.target in VIEWS:
+        del values[1:]  # of what follows it needs the shape: expand_as
     if not values:
         # What is drawn or made for every image depends on nothing; it takes its place in order.
         values = [mapping.layers[-1].name if mapping.layers else mapping.input_name]
     target = call.target.rstrip("_")
     flop, kept, formula = _arithmetic(call, target)
+    if target in ("mul", "div") and sum(map(_learns, reads)) < 2:
+        kept = ""  # only the other factor's gradient needs it
     products, grads = _products(mapping, call, target, values)
     return Operator(
         name=call.name,
@@ -92,7 +96,7 @@ def operator(mapping: Trace, call: Call, shape: Shape) -> Operator:
         flop=flop,
         formula=formula,
         operands=tuple(_operands(mapping, call, reads)),
-        keeps=_saved(call, target, kept, len(values), shape),
+        keeps=_copied(mapping, call, values, _saved(call, target, kept, len(values), shape)),
         is_view=_views(call),
     )
 
@@ -178,6 +182,30 @@ def _saved(call: Call, target: str, kept: str, inputs: int, shape: Shape) -> Sav
             Auxiliary("mask", shape, "mask" if target == "dropout" else "norm", item_bytes=1),
         )
     return Saved(places, "o" in kept, beside)
+
+
+def _copied(mapping: Trace, call: Call, values: Sequence[str], saved: Saved) -> Saved:
+    """``matmul`` of batches of matrices that do not lie one behind the other copies them
+    (``LinearAlgebra.cpp``: ``expand``, then ``reshape`` to three axes), and holds the copy."""
+    if call.target != "matmul":
+        return saved
+    operands = [call.arguments[name] for name in ("self", "other")]
+    if any(node.meta["val"].dim() < 3 for node in operands):
+        return saved
+    kept, copies = set(), []
+    for place, node in enumerate(operands):
+        read, tensor = mapping.read(node), node.meta["val"]
+        if not isinstance(read, Value):
+            continue
+        if is_viewed(tensor, (-1, *tensor.shape[-2:])):
+            kept.add(values.index(read.layer))
+        else:
+            copies.append(Auxiliary(f"copy{place}", per_image(tensor), "activation"))
+    return saved._replace(inputs=tuple(sorted(kept)), beside=tuple(copies)) if copies else saved
+
+
+def _learns(read: Any) -> bool:
+    return isinstance(read, Value) or (isinstance(read, Constant) and read.trained)
 
 
 def _rows(call: Call, target: str) -> int:

@@ -27,6 +27,11 @@ _IGNORED = frozenset({
     "_assert_async", "_assert_scalar", "_assert_tensor_metadata", "sym_constrain_range",
     "sym_constrain_range_for_size", "sym_size",
 })  # fmt: skip
+MADE_LIKE = frozenset({
+    "empty_like", "full_like", "new_empty", "new_full", "new_ones", "new_zeros", "ones_like",
+    "zeros_like",
+})  # fmt: skip
+"""Of another tensor's shape or type only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -143,7 +148,7 @@ def _read(program: torch.export.ExportedProgram, module: nn.Module) -> Exported:
     live = _reached(heads)
     for node in graph.nodes:
         if node.op == "call_function" and node in live and not _depends(node, constants):
-            above = [constants[read] for read in node.all_input_nodes]
+            above = [constants[read] for read in node.all_input_nodes if read in constants]
             constants[node] = Constant(
                 keys=frozenset().union(*(value.keys for value in above)),
                 tensor=_first(node),
@@ -185,13 +190,14 @@ def _reached(heads: tuple[fx.Node, ...]) -> set[fx.Node]:
 
 def _depends(node: fx.Node, constants: Mapping[fx.Node, Constant]) -> bool:
     """Whether a call depends on the images, by its inputs or its shape."""
-    if any(read not in constants for read in node.all_input_nodes):
+    made = not node.all_input_nodes or _target(node) in MADE_LIKE
+    if not made and any(read not in constants for read in node.all_input_nodes):
         return True
     # What is drawn for every image: torch.empty(N, ...).bernoulli_().
     value = node.meta.get("val")
     if not isinstance(value, torch.Tensor):
         return not isinstance(value, tuple | list)
-    return not node.all_input_nodes and value.dim() > 0 and value.shape[0] == IMAGES
+    return made and value.dim() > 0 and value.shape[0] == IMAGES
 
 
 def _calls(nodes: list[fx.Node], module: nn.Module) -> Iterator[Call]:

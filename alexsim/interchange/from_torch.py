@@ -15,9 +15,10 @@ from torch.nn.parameter import is_lazy
 
 from alexsim.errors import NetworkError
 from alexsim.interchange import traced_cache
+from alexsim.interchange.aten_layers import LAYERS, heads
 from alexsim.interchange.counted import operator
 from alexsim.interchange.exported import exported
-from alexsim.interchange.mapped import Trace, heads
+from alexsim.interchange.mapped import Trace
 from alexsim.network.layers import Layer, Shape, SoftmaxCrossEntropy
 from alexsim.network.network import Network
 from alexsim.network.part import INPUT
@@ -79,7 +80,12 @@ def _traced(module: nn.Module, shape: Shape, head_weights: Sequence[float] | Non
             f" got {len(weights)}"
         )
     mapping = Trace(
-        exported=calls, module=module, input_name=INPUT, input_shape=shape, operator=operator
+        exported=calls,
+        module=module,
+        input_name=INPUT,
+        input_shape=shape,
+        kinds=LAYERS,
+        operator=operator,
     )
     mapping.run()
     heads(mapping, weights)
