@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from alexsim.errors import NetworkError, RunError
 from alexsim.execute.context import Choices, Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.interchange import from_torch as from_torch_module
-from alexsim.interchange.module_state import saved
+from alexsim.interchange.module_state import module_state, saved
 from alexsim.machine.machine import load_machine
 from alexsim.network.layers import Convolution
 from alexsim.network.network import Network
@@ -357,3 +358,123 @@ def test_training_feeds_square_images_of_one_or_three_channels(
     assert command("train", "--net", f"{path}:Mine@{shape}", "--steps", "1", "-o", str(run)) == 2
     assert f"reads {shape}: training feeds square images" in capsys.readouterr().err
     assert not run.exists()
+
+
+class Detached(nn.Module):
+    """A trunk that no gradient reaches, and one that it does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3)
+        self.fc = nn.Linear(4, torch_models.CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc((self.a(x).detach() + self.b(x)).mean((2, 3)))
+
+
+class Tied(nn.Module):
+    """One tensor under two names; the first is not in the trace."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.again = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1)
+        self.again.weight = self.first.weight
+        self.table = nn.Parameter(torch.randn(3, 1, 1))
+        self.alias = self.table
+        self.fc = nn.Linear(3, torch_models.CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc((self.again(self.first(x)) * self.alias).mean((2, 3)))
+
+
+class Depth(nn.Module):
+    """How often a layer is called stands in an object, or under a private name."""
+
+    def __init__(self, depth: int, *, private: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+        self.fc = nn.Linear(3, torch_models.CLASSES)
+        self.private = private
+        self._depth = depth if private else 0
+        self.settings = None if private else SimpleNamespace(depth=depth)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for _ in range(self._depth if self.private else self.settings.depth):
+            x = self.conv(x)
+        return self.fc(x.mean((2, 3)))
+
+
+class Mixed(nn.Module):
+    """What is no whole number of values for an image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3, torch_models.CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first, second = x.chunk(2, 0)
+        return self.fc(torch.cat((first, second)).mean((2, 3)))
+
+
+class Quiet(Mixed):
+    """A block with rules of its own."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            x = x.relu()
+        return self.fc(x.mean((2, 3)))
+
+
+class Boxes(Mixed):
+    """An output that is no logits."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.fc(x.mean((2, 3))), x.amax((2, 3))
+
+
+def test_what_is_detached_has_no_gradients() -> None:
+    network = alexsim.from_torch(Detached(), SHAPE)
+    ops = {(op.layer, op.kind) for op in plan(network).ops()}
+    backward = {layer for layer, kind in ops if kind in ("grad_weight", "grad_input", "update")}
+    assert "a" not in backward
+    assert {"b", "fc"} <= backward
+
+
+def test_tensors_with_two_names_are_counted_once_and_written_to_both() -> None:
+    module = Tied()
+    network = alexsim.from_torch(module, SHAPE)
+    assert network.parameters == sum(parameter.numel() for parameter in module.parameters())
+    before = module.state_dict()
+    learnt = {saved(name): torch.randn_like(before[key]) for name, key in network.keys.items()}
+    state = module_state(network, learnt, module.state_dict())
+    assert torch.equal(state["first.weight"], state["again.weight"])
+    assert torch.equal(state["first.weight"], learnt[saved(next(iter(network.keys)))])
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_what_a_trace_depends_on_is_in_its_key(private: bool) -> None:
+    networks = [alexsim.from_torch(Depth(depth, private=private), SHAPE) for depth in (1, 3, 1)]
+    assert [len(network.layers) for network in networks] == [4, 6, 4]
+
+
+@pytest.mark.parametrize(
+    ("module", "says"),
+    [
+        (Mixed(), "no whole number of values"),
+        (Quiet(), "a block of torch.no_grad"),
+        (Boxes(), "only logits of the same classes have a cost"),
+        (Mixed().half(), "give it in float32"),
+    ],
+    ids=["mixed", "no_grad", "boxes", "half"],
+)
+def test_what_would_be_counted_wrongly_is_refused(module: nn.Module, says: str) -> None:
+    with pytest.raises(NetworkError, match=says):
+        alexsim.from_torch(module, SHAPE)
+
+
+def test_a_part_on_eval_is_not_trained() -> None:
+    module = built(torch_models.Residual).train()
+    module.bn1.eval()
+    network = alexsim.from_torch(module, SHAPE)
+    assert [layer.name for layer in network.not_run] == ["bn1"]
+    assert alexsim.from_torch(module.eval(), SHAPE).not_run == ()

@@ -55,7 +55,9 @@ class Fit:
     @property
     def words(self) -> str:
         """The verdict on what fits, in a sentence."""
-        words = f"fits; the largest batch that does is {self.largest_batch_size}"
+        more_fit = self.largest_batch_size >= _MOST_BATCH
+        largest = f"at least {_MOST_BATCH}" if more_fit else self.largest_batch_size
+        words = f"fits; the largest batch that does is {largest}"
         if not self.workspace_bytes:
             return words
         more = f"convolutions may take up to {format_bytes(self.workspace_bytes)} more"

@@ -12,7 +12,7 @@ from typing import Any
 
 from alexsim.errors import NetworkError
 from alexsim.interchange.exported import IMAGES, Call, Constant
-from alexsim.interchange.mapped import Mapped, Noise, Read, Trace, Value
+from alexsim.interchange.mapped import Mapped, Noise, Read, Trace, Value, view
 from alexsim.network.layers import (
     ELU,
     GELU,
@@ -308,9 +308,9 @@ def heads(mapping: Trace, weights: Sequence[float]) -> None:
     """Give every output its softmax and cost, the answer's last.
 
     Raises:
-        NetworkError: an output does not come from the images.
+        NetworkError: an output does not come from the images, or is no logits as the answer's are.
     """
-    ends = []
+    ends: list[Value] = []
     calls = {call.node: call for call in mapping.exported.calls}
     for place, head in enumerate(mapping.exported.heads):
         node = head
@@ -321,11 +321,19 @@ def heads(mapping: Trace, weights: Sequence[float]) -> None:
         value = mapping.read(node)
         if not isinstance(value, Value):
             raise NetworkError(f"output {place} of the module does not depend on its images")
+        if ends and value.shape != ends[0].shape:
+            raise NetworkError(
+                f"output {place} of the module is {value.shape}, its answer {ends[0].shape}: only"
+                " logits of the same classes have a cost; return no others"
+            )
         ends.append(value)
     for place, value in reversed(list(enumerate(ends))):
         name = f"{value.layer}.softmax" if place else "softmax"
-        weight = weights[place]
-        mapping.append(SoftmaxCrossEntropy(name=name, inputs=(value.layer,), weight=weight))
+        weight, layer = weights[place], value.layer
+        if len(value.shape) > 1:
+            # Of every pixel, or token: the same values, but no cost that can be trained here.
+            layer = mapping.append(view(f"{value.layer}.dense_cost", layer, value.shape))
+        mapping.append(SoftmaxCrossEntropy(name=name, inputs=(layer,), weight=weight))
 
 
 def _pair(value: Any) -> tuple[int, int]:

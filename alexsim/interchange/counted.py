@@ -36,7 +36,8 @@ VIEWS = frozenset({
 _COPIES = frozenset({
     "_to_copy", "cat", "clone", "constant_pad_nd", "contiguous", "flip", "gather", "index",
     "index_select", "pad", "pixel_shuffle", "pixel_unshuffle", "repeat", "repeat_interleave",
-    "roll", "stack", "to", "tril", "triu", "embedding", "channel_shuffle", "native_channel_shuffle",
+    "roll", "detach", "stack", "to", "tril", "triu", "embedding", "channel_shuffle",
+    "native_channel_shuffle",
 })  # fmt: skip
 """They move values and compute nothing; autograd holds indices at most."""
 _PRODUCTS = frozenset({
@@ -118,7 +119,10 @@ def _nodes(arguments: Any) -> Iterator[fx.Node]:
 
 def _operands(mapping: Trace, call: Call, reads: Sequence[Any]) -> Iterator[Parameter]:
     """Parameters and buffers that no layer before has."""
-    state = {**dict(mapping.module.named_parameters()), **dict(mapping.module.named_buffers())}
+    state = {
+        **dict(mapping.module.named_parameters(remove_duplicate=False)),
+        **dict(mapping.module.named_buffers(remove_duplicate=False)),
+    }
     for constant in (read for read in reads if isinstance(read, Constant)):
         for key in sorted(constant.keys - mapping.taken.keys()):
             mapping.taken[key] = call.name
@@ -295,9 +299,10 @@ def _convolved(call: Call, target: str) -> Product:
     groups, taps = given["groups"], math.prod(weight.shape[2:])
     if "transpose" in target or given.get("transposed"):
         # Every value that is read spreads over a window.
-        rows = math.prod(images.shape[2:])
+        rows = math.prod(images.shape[2:]) * images.shape[0] // IMAGES
         return Product(rows, weight.shape[0] // groups, weight.shape[1] * taps, groups)
-    rows = math.prod(call.output.shape[2:])
+    # The first axis may hold several rows of each image.
+    rows = math.prod(call.output.shape[2:]) * call.output.shape[0] // IMAGES
     return Product(rows, weight.shape[1] * taps, weight.shape[0] // groups, groups)
 
 

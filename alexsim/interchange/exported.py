@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch._ops import HigherOrderOperator
 
 from alexsim.errors import NetworkError
 from alexsim.network.layers import Shape
@@ -86,8 +87,15 @@ def exported(module: nn.Module, input_shape: Shape) -> Exported:
         NetworkError: PyTorch cannot export it, or it returns no tensor.
     """
     parameter = next(module.parameters(), torch.empty(0))
+    if parameter.dtype not in (torch.float32, torch.float64):
+        raise NetworkError(
+            f"{type(module).__name__} is {str(parameter.dtype).removeprefix('torch.')}: give it in"
+            " float32, and ask for --precision amp"
+        )
     modes = {child: child.training for child in module.modules()}
-    module.train()
+    if not module.training:
+        # Parts of a module in training mode that are not are meant so.
+        module.train()
     images = torch.zeros(IMAGES, *input_shape, dtype=parameter.dtype, device=parameter.device)
     try:
         with warnings.catch_warnings(), _quiet():
@@ -106,7 +114,7 @@ class _quiet:  # noqa: N801
 
     def __enter__(self) -> None:
         self.before = logging.root.manager.disable
-        logging.disable(logging.WARNING)
+        logging.disable(logging.CRITICAL)
 
     def __exit__(self, *_: object) -> None:
         logging.disable(self.before)
@@ -118,7 +126,8 @@ def _why_not(module: nn.Module, input_shape: Shape, error: Exception) -> str:
     shape = "x".join(map(str, input_shape))
     return (
         f"torch.export cannot trace {type(module).__name__} with images of {shape}:"
-        f" {type(error).__name__}: {first} (other images: NAME@CxHxW, or input_shape=)"
+        f" {type(error).__name__}: {first} (its input is one tensor of numbers; of another shape:"
+        " NAME@CxHxW, or input_shape=)"
     )
 
 
@@ -126,7 +135,8 @@ def _read(program: torch.export.ExportedProgram, module: nn.Module) -> Exported:
     graph, signature = program.graph, program.graph_signature
     keys = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     keys |= dict(signature.inputs_to_lifted_tensor_constants)
-    trained = {name for name, value in module.named_parameters() if value.requires_grad}
+    named = module.named_parameters(remove_duplicate=False)
+    trained = {name for name, value in named if value.requires_grad}
     constants: dict[fx.Node, Constant] = {}
     images = []
     for node in graph.nodes:
@@ -138,6 +148,7 @@ def _read(program: torch.export.ExportedProgram, module: nn.Module) -> Exported:
                 )
             else:
                 images.append(node)
+    _refuse_regions(graph)
     (output,) = (node for node in graph.nodes if node.op == "output")
     needed = {spec.arg.name for spec in signature.output_specs if spec.kind.name == "USER_OUTPUT"
               and hasattr(spec.arg, "name")}  # fmt: skip
@@ -163,6 +174,23 @@ def _read(program: torch.export.ExportedProgram, module: nn.Module) -> Exported:
         images=images[0],
         heads=heads,
     )
+
+
+def _refuse_regions(graph: fx.Graph) -> None:
+    """Refuse blocks with rules of their own, into which a trace does not look.
+
+    Raises:
+        NetworkError: names their kind, and the module.
+    """
+    for node in graph.nodes:
+        name = _target(node) if node.op == "call_function" else ""
+        if isinstance(node.target, HigherOrderOperator):
+            kinds = {"set_grad_enabled": "torch.no_grad", "autocast": "autocast"}
+            what = kinds.get(name.removeprefix("wrap_with_"), name)
+            raise NetworkError(
+                f"{_path(node) or 'forward'} has a block of {what}, which is not read: leave it out"
+                " (frozen parameters have requires_grad=False, types are --precision)"
+            )
 
 
 def _is_tensor(node: fx.Node) -> bool:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import fx, nn
 
+from alexsim.errors import NetworkError
 from alexsim.interchange.exported import IMAGES, MADE_LIKE, Call, Constant, Exported
 from alexsim.network.layers import (
     Convolution,
@@ -169,6 +170,7 @@ class Trace:
                 return first
             if call.target in MADE_LIKE:
                 return Constant(keys=frozenset(), tensor=call.output, trained=False, direct=False)
+        _refuse_uneven(call)
         mapped = self.kinds.get(call.target.rstrip("_"))
         result = mapped(self, call, shape) if mapped else None
         if result is None:
@@ -210,7 +212,7 @@ class Trace:
 
 
 _SAME = frozenset({
-    "alias", "chunk", "clone", "detach", "lift_fresh_copy", "split", "split_with_sizes",
+    "alias", "chunk", "clone", "lift_fresh_copy", "split", "split_with_sizes",
     "tensor_split", "unbind", "unsafe_chunk", "unsafe_split",
 })  # fmt: skip
 """The same values; what splits a tensor returns views of it, which ``getitem`` then names."""
@@ -235,6 +237,20 @@ def is_viewed(tensor: torch.Tensor, shape: Sequence[int]) -> bool:
     except RuntimeError:
         return False
     return True
+
+
+def _refuse_uneven(call: Call) -> None:
+    """Refuse what has no whole number of values for an image, but for one number of all.
+
+    Raises:
+        NetworkError: the module splits the minibatch, or sums over it.
+    """
+    shape = tuple(call.output.shape)
+    if math.prod(shape) > 1 and math.prod(shape) % IMAGES:
+        raise NetworkError(
+            f"{call.name} makes {'x'.join(map(str, shape))} of {IMAGES} images, no whole number of"
+            " values for each: modules that mix or split the images of a minibatch are not read"
+        )
 
 
 def _does_nothing(call: Call) -> bool:

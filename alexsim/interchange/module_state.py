@@ -40,7 +40,10 @@ def module_state(network: Network, state: State, before: State) -> dict[str, tor
                 f"{name} is {tuple(learnt.shape)}, the module's {key} is"
                 f" {'missing' if there is None else tuple(there.shape)}"
             )
-        after[key] = learnt.to(there.dtype)
+        # The module may have one tensor under several names.
+        place = there.untyped_storage().data_ptr()
+        same = (k for k, v in before.items() if v.untyped_storage().data_ptr() == place)
+        after |= dict.fromkeys([*same, key], learnt.to(there.dtype))
     return after
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 import sys
 import sysconfig
 from collections.abc import Iterator, Sequence
@@ -30,28 +31,54 @@ from alexsim.network.network import Network
 from alexsim.typed import read
 
 _PLAIN = (str, int, float, bool, type(None))
+_INTERNAL = frozenset(vars(nn.Module()))
+"""What every module has: children, tensors and hooks, which are compared as such."""
+_HOOKS = frozenset(name for name in _INTERNAL if name.endswith("_hooks"))
+
+
+class _UnknownError(Exception):
+    """A setting that cannot be compared from one process to another."""
 
 
 def key_of(module: nn.Module, input_shape: Shape, head_weights: Sequence[float] | None) -> str:
-    """Digest of all that the trace of a module depends on."""
+    """Digest of all that the trace of a module depends on; empty where that cannot be known."""
     digest = hashlib.sha256(repr((torch.__version__, input_shape, head_weights)).encode())
-    for line in (*_tree(module), *_sources(module)):
-        digest.update(line.encode("utf-8", "surrogatepass") + b"\n")
+    try:
+        for line in (*_tree(module), *_sources(module)):
+            digest.update(line.encode("utf-8", "surrogatepass") + b"\n")
+    except _UnknownError:
+        return ""
     return digest.hexdigest()
 
 
 def _tree(module: nn.Module) -> Iterator[str]:
     for name, child in module.named_modules(remove_duplicate=False):
         kind = type(child)
-        yield f"{name} {kind.__module__}.{kind.__qualname__}"
+        mode = child.training or not module.training
+        yield f"{name} {kind.__module__}.{kind.__qualname__} {mode}"
         for key, value in sorted(vars(child).items()):
-            if not key.startswith("_") and key != "training":
+            if key in _HOOKS:
+                yield f" {key}={_setting(list(value.values()))}"
+            elif key not in _INTERNAL:
                 yield f" {key}={_setting(value)}"
-    for name, tensor in (*module.named_parameters(remove_duplicate=False), *module.named_buffers()):
-        yield f"{name} {tuple(tensor.shape)} {tensor.dtype} {tensor.requires_grad}"
+    first: dict[int, str] = {}
+    for name, tensor in _named_tensors(module):
+        # Two names may be of one tensor.
+        alias = first.setdefault(id(tensor), name)
+        yield f"{name} {alias} {tuple(tensor.shape)} {tensor.dtype} {tensor.requires_grad}"
+
+
+def _named_tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    yield from module.named_parameters(remove_duplicate=False)
+    yield from module.named_buffers(remove_duplicate=False)
 
 
 def _setting(value: Any) -> str:
+    """A value as a text that is the same wherever the value is.
+
+    Raises:
+        _UnknownError: there is none.
+    """
     if isinstance(value, _PLAIN):
         return repr(value)
     if isinstance(value, tuple | list):
@@ -59,7 +86,19 @@ def _setting(value: Any) -> str:
     if isinstance(value, dict):
         pairs = (f"{_setting(key)}: {_setting(held)}" for key, held in value.items())
         return f"{{{', '.join(pairs)}}}"
-    return getattr(value, "__qualname__", None) or type(value).__qualname__
+    if isinstance(value, nn.Module):
+        return f"{type(value).__qualname__} [{', '.join(_tree(value))}]"
+    code = getattr(value, "__code__", None)
+    if code is not None:
+        held = [cell.cell_contents for cell in value.__closure__ or ()]
+        place = (code.co_filename, code.co_firstlineno, value.__defaults__)
+        return f"{value.__qualname__} {_setting(place)} {_setting(held)}"
+    try:
+        return hashlib.sha256(pickle.dumps(value)).hexdigest()
+    except Exception as error:  # objects may raise anything
+        if settings := getattr(value, "__dict__", None):
+            return f"{type(value).__qualname__} {_setting(settings)}"
+        raise _UnknownError from error
 
 
 def _sources(module: nn.Module) -> Iterator[str]:
@@ -102,6 +141,8 @@ def _place(key: str) -> Path:
 
 def save(key: str, network: Network) -> None:
     """Keep a network without its module; where that cannot be written, it is traced again."""
+    if not key:
+        return
     document = {
         "name": network.name,
         "input_shape": network.input_shape,
@@ -119,6 +160,8 @@ def save(key: str, network: Network) -> None:
 
 def load(key: str) -> Network | None:
     """The network that was kept; None if there is none, or it cannot be read."""
+    if not key:
+        return None
     try:
         document = json.loads(_place(key).read_text("utf-8"))
         return Network(

@@ -131,7 +131,7 @@ class Network:
         """These layers, and all whose outputs depend on theirs."""
         reached = set(names)
         for index, layer in enumerate(self.layers):
-            if reached.intersection(self.inputs_of(index)):
+            if reached.intersection(self.inputs_of(index)) and not layer.stops_grad:
                 reached.add(layer.name)
         return frozenset(reached)
 

@@ -23,6 +23,8 @@ class Unsupported:
     """Multiply-adds of one image's forward pass in them all."""
     formula: bool
     """Whether its arithmetic is counted; else its bytes alone."""
+    views: bool
+    """Whether it does nothing but name values otherwise."""
 
 
 def unsupported(network: Network) -> tuple[Unsupported, ...]:
@@ -36,6 +38,7 @@ def unsupported(network: Network) -> tuple[Unsupported, ...]:
             layers=tuple(layer.name for layer in layers),
             mac=sum(part.multiply_adds for la in layers for part in network.parts_of(la.name)),
             formula=all(layer.formula for layer in layers),
+            views=all(layer.views for layer in layers),
         )
         for target, layers in by_target.items()
     )

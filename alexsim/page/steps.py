@@ -265,7 +265,10 @@ def timeline_section(document: PlanDocument) -> Section | None:
 def traffic_section(document: PlanDocument) -> Section:
     """Every exchange of a step: bytes, measured and predicted seconds."""
     if not document.exchanges:
-        return Section("traffic", "Traffic", "One GPU holds everything: nothing is exchanged.")
+        text = "No GPU reads another's activations."
+        if document.sharing:
+            text += " Replicas sum their gradients once a step."
+        return Section("traffic", "Traffic", text)
     text = "Each exchange copies one column's activations, or their gradients, to the other GPU."
     return Section("traffic", "Traffic", text, tables=[traffic_table(document)])
 

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from alexsim.network import counts
 from alexsim.network.counts import FLOAT_BYTES, Count
+from alexsim.network.detached import learning, without_cost
 from alexsim.network.layers import FullyConnected, Role, SoftmaxCrossEntropy
 from alexsim.network.part import INPUT, Part, letter
 from alexsim.network.update_rules import RULES
@@ -48,12 +49,12 @@ class Gradients(Crossings):
 
     def __post_init__(self) -> None:
         Crossings.__post_init__(self)
-        self.trainable = self.spec.trained
+        self.trainable = learning(self.network, self.spec.trained)
         self.fusions = fusions(self.spec) if self.spec.fusion == "kernels" else {}
         self.ends = {fusion.second: fusion for fusion in self.fusions.values()}
         using = self.network.using(self.trainable)
         self.shared_owners = frozenset(la.shares for la in self.network.layers if la.shares)
-        self.learning = self.network.reaches(using)
+        self.learning = self.network.reaches(using) - without_cost(self.network)
         self.joining = tuple(
             part
             for parts in self.layers

@@ -100,9 +100,7 @@ def flops_tables(
         "other",
     )
     views = {layer.name for layer in table.network.layers if layer.views}
-    for layer in table.layers:
-        if layer.name in views:
-            continue
+    for layer in (layer for layer in table.layers if layer.name not in views):
         out.add_row(
             layer.name,
             f"{layer.parameters:,}" if layer.parameters else "",
@@ -134,7 +132,7 @@ def flops_tables(
         f"neurons:  {table.network.neurons:,} (outputs of convolutions and fc layers)",
         "MAC, forward and gradients are convolutions and fc layers only; other is all",
         "the rest, forward and backward: one FLOP per operation on an element.",
-        *([f"Not listed: {len(views)} views, which cost nothing."] if views else []),
+        *([f"Not listed: {len(views)} views, which cost nothing."] * bool(views)),
         *not_run_lines(table.network),
         *(_step_lines(step_flops(table, spec), device) if spec else ()),
         *([""] if (articles := reconciliation(table.network)) else []),

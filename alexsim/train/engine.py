@@ -38,6 +38,8 @@ def refuse_what_does_not_fit(settings: TrainSettings) -> None:
     network = load_network(settings.network)
     refuse_not_run(network)
     refuse_not_photographs(network)
+    if network.frozen and not any(settings.spec(stage).trained for stage in settings.recipe.stages):
+        raise AlexsimError(f"{network.name}: none of its parameters requires a gradient")
     for stage in {stage.frozen: stage for stage in settings.recipe.stages}.values():
         verdict = fit(stage_plan(settings, stage), settings.budget_bytes)
         if not verdict.fits:

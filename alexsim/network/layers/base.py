@@ -132,6 +132,11 @@ class Layer(ABC):
         return False
 
     @property
+    def stops_grad(self) -> bool:
+        """Whether no gradient goes back through it."""
+        return False
+
+    @property
     def epilogue_of(self) -> Kernel:
         """The kind of kernel at whose end it can be done."""
         return ""

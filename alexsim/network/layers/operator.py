@@ -72,6 +72,10 @@ class Operator(Layer):
         return self.is_view
 
     @property
+    def stops_grad(self) -> bool:
+        return self.target == "detach"
+
+    @property
     def backward_reads(self) -> tuple[Kept, ...]:  # type: ignore[override]
         kept: tuple[tuple[Kept, bool], ...] = (
             ("output", self.keeps.output),

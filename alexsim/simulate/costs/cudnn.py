@@ -75,7 +75,10 @@ def convolution(
     if "implicit" in allowed:
         seconds, limit = implicit(device, kind, shape, precision)
         candidates.append(Candidate(seconds, limit, work.count.flop))
-    if shape.stride == 1 and shape.size > 1 and precision == "fp32":
+    # Depthwise convolutions have no matrices for tensor cores: in half precision they are done as
+    # in float32.
+    plain = precision == "fp32" or (shape.groups > 1 and shape.channels == 1)
+    if shape.stride == 1 and shape.size > 1 and plain:
         sides = (_fft_tile(kind, shape, tiled=t) for t, n in _FFTS if n in allowed)
         candidates += [fft(device, kind, shape, side) for side in sides if side]
         if shape.size == 3:
