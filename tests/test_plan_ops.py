@@ -146,7 +146,7 @@ def test_a_new_head_lives_on_gpu_0() -> None:
     [
         ({"gpus": 3}, "gpus must be 1 or 2, got 3"),
         ({"batch_size": 0}, "batch size must be at least 1, got 0"),
-        ({"policy": "none"}, "as-released, in-place, reuse; got 'none'"),
+        ({"policy": "none"}, "as-released, in-place, reuse, pytorch; got 'none'"),
         ({"schedule": "x"}, "serial, overlap; got 'x'"),
         ({"partition": "rows"}, "columns, replicas, hybrid; got 'rows'"),
         ({"transport": "x"}, "peer, host; got 'x'"),

@@ -648,7 +648,7 @@ def test_damage_is_told_in_one_line(
         (("alexnet",), "no network 'alexnet'; did you mean alexnet-"),
         (("runs/none",), "there is no runs/none"),
         (("none.json",), "there is no none.json"),
-        (("lenet-5", "--policy", "x"), "as-released, in-place, reuse; got 'x'"),
+        (("lenet-5", "--policy", "x"), "as-released, in-place, reuse, pytorch; got 'x'"),
         (("lenet-5", "--batch", "0"), "--batch must be at least 1"),
         (("lenet-5", "-o", "/gone/x.html"), "cannot write /gone/x.html"),
     ],
