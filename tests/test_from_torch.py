@@ -472,6 +472,15 @@ def test_what_would_be_counted_wrongly_is_refused(module: nn.Module, says: str) 
         alexsim.from_torch(module, SHAPE)
 
 
+def test_a_layer_learns_whole_or_not() -> None:
+    module = built(torch_models.Residual)
+    module.fc.bias.requires_grad_(False)
+    with pytest.raises(NetworkError, match="some require a gradient and some do not"):
+        alexsim.from_torch(module, SHAPE)
+    module.fc.weight.requires_grad_(False)
+    assert alexsim.from_torch(module, SHAPE).frozen == {"fc"}
+
+
 def test_a_part_on_eval_is_not_trained() -> None:
     module = built(torch_models.Residual).train()
     module.bn1.eval()

@@ -6,7 +6,7 @@ what they become goes back into its ``state_dict`` to the bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -90,19 +90,33 @@ def _traced(module: nn.Module, shape: Shape, head_weights: Sequence[float] | Non
     mapping.run()
     heads(mapping, weights)
     layers = _read_in_order(mapping.layers)
-    state = dict(module.named_parameters())
-    frozen = {
-        name.rpartition(".")[0]
-        for name, key in mapping.keys.items()
-        if key in state and not state[key].requires_grad
-    }
     return Network(
         name=type(module).__name__,
         input_shape=shape,
         layers=layers,
-        frozen=frozenset(frozen),
+        frozen=_frozen(module, mapping.keys),
         keys=mapping.keys,
     )
+
+
+def _frozen(module: nn.Module, keys: Mapping[str, str]) -> frozenset[str]:
+    """Layers none of whose parameters requires a gradient.
+
+    Raises:
+        NetworkError: some of a layer's do.
+    """
+    learns: dict[str, set[bool]] = {}
+    state = dict(module.named_parameters(remove_duplicate=False))
+    for name, key in keys.items():
+        if key in state:
+            learns.setdefault(name.rpartition(".")[0], set()).add(state[key].requires_grad)
+    for layer, both in learns.items():
+        if len(both) > 1:
+            raise NetworkError(
+                f"layer {layer!r}: of its parameters some require a gradient and some do not: a"
+                " layer learns whole, or not"
+            )
+    return frozenset(layer for layer, each in learns.items() if each == {False})
 
 
 def _read_in_order(layers: Sequence[Layer]) -> tuple[Layer, ...]:
