@@ -4,7 +4,7 @@
 
 NAMEs are parts of names; all networks without. Needs an environment of its own, with torch 2.14.1
 and torchvision 0.29.1 beside what alexsim needs (x86, about 5.5 GB; not in CI), and for gradients
-16 GB of memory. Exits with 1 and a line per error where a figure differs, or fewer than 60 map
+8 GB of memory. Exits with 1 and a line per error where a figure differs, or fewer than 60 map
 whole. Of each network:
 
 - Parameters are as many as the module's.
@@ -16,7 +16,8 @@ whole. Of each network:
 - Gradients, of those that map whole: what one step of gradient descent makes of every parameter and
   running statistic, against autograd in float64, dropout and stochastic depth off, images of 64
   pixels (299 for Inception, whose second head takes no less). Errors are relative to the largest
-  gradient of the same parameter. Where the step would not fit into memory in float64 it is float32.
+  gradient of the same parameter. RegNet Y 128GF is left out: its step takes 26 GB, and in float32
+  PyTorch's gradients differ from its own in float64 by a quarter, which checks nothing.
 - Memory of a step of 8 images under policy ``pytorch``, gradient descent with momentum: its most
   bytes against ``MemTracker`` under fake tensors, per cent more. It may be off by 8 bytes; of what
   does not map whole it may be off by 5 per cent.
@@ -69,12 +70,12 @@ WANTED = 60
 """Networks that must map whole."""
 IMAGES, RATE, CLASSES = 3, 1024.0, 1000
 """Of the step for gradients. A change of a parameter is so large that rounding it loses nothing."""
-DOUBLE_BYTES = 12e9
-"""Of a step, above which it is float32."""
-TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-2}
-FLOORS = {torch.float64: 1e-5, torch.float32: 1e-2}
-"""Of the largest gradient of all, or of a running variance, which begins at 1: below it there are
-rounding errors alone, as in gradients of biases before a batch norm."""
+MOST_PARAMETERS = 200e6
+"""Of networks whose gradients are checked: a step holds five times their 8 bytes."""
+TOLERANCE, FLOOR = 1e-9, 1e-5
+"""Of a parameter's gradients, and of the largest gradient of all, or of a running variance, which
+begins at 1: below the floor there are rounding errors alone, as in gradients of biases before a
+batch norm."""
 TRACKED_IMAGES, LOSS_BYTES, MOST_MORE = 8, 8, 0.05
 """Of the step whose memory is compared, and how far it may be off."""
 TRACKED = Eager(byte_masks=False, state_beside=False, sums_in_place=False)
@@ -93,7 +94,8 @@ class Result:
     attention: int = 0
     seconds: tuple[float, float] = (0.0, 0.0)
     missing: tuple[tuple[str, int], ...] = ()
-    gradients: tuple[str, float] | None = None
+    gradients: float | None = None
+    """The largest error."""
     memory: tuple[int, int] | None = None
     """Ours and PyTorch's."""
     wrong: list[str] = field(default_factory=list)
@@ -194,14 +196,11 @@ def check_gradients(result: Result) -> None:
     for child in module.modules():
         if isinstance(child, nn.Dropout | StochasticDepth):
             child.p = 0.0
-    values = sum(parameter.numel() for parameter in module.parameters())
-    # Parameters, gradients and momentum, and the module's own parameters.
-    dtype = torch.float64 if 4 * 8 * values < DOUBLE_BYTES else torch.float32
-    module.to(dtype)
-    images = torch.randn(IMAGES, 3, side, side, dtype=dtype)
+    module.double()
+    images = torch.randn(IMAGES, 3, side, side, dtype=torch.float64)
     labels = torch.randint(0, CLASSES, (IMAGES,))
     network = alexsim.from_torch(module, (3, side, side))
-    changed, floor = stepped(network, images, labels, dtype), FLOORS[dtype]
+    changed = stepped(network, images, labels)
     give_back()
     cost(module(images), labels).backward()
     state = module.state_dict()
@@ -210,25 +209,25 @@ def check_gradients(result: Result) -> None:
     worst = ("", 0.0)
     for name, key in network.keys.items():
         layer, _, parameter = name.rpartition(".")
-        ours, theirs, scale = changed[f"{layer}.a.{parameter}"], state[key], floor
+        ours, theirs, scale = changed[f"{layer}.a.{parameter}"], state[key], FLOOR
         if key in gradients:
-            ours, theirs, scale = (theirs - ours) / RATE, gradients.pop(key), floor * largest
+            ours, theirs, scale = (theirs - ours) / RATE, gradients.pop(key), FLOOR * largest
         scale = max(scale, float(theirs.abs().max()))
         error = float((ours - theirs).abs().max()) / scale
         worst = max(worst, (name, error), key=lambda pair: pair[1])
-    result.gradients = ("float64" if dtype == torch.float64 else "float32", worst[1])
+    result.gradients = worst[1]
     if gradients:
         result.wrong.append(f"no layer has {', '.join(gradients)}")
-    if not worst[1] <= TOLERANCES[dtype]:
-        result.wrong.append(f"gradient of {worst[0]}: {worst[1]:.1e} off ({result.gradients[0]})")
+    if not worst[1] <= TOLERANCE:
+        result.wrong.append(f"gradient of {worst[0]}: {worst[1]:.1e} off")
 
 
 def stepped(
-    network: Network, images: torch.Tensor, labels: torch.Tensor, dtype: torch.dtype
+    network: Network, images: torch.Tensor, labels: torch.Tensor
 ) -> dict[str, torch.Tensor]:
     """The state after one step of gradient descent from the module's weights."""
     planned = plan(network, batch_size=IMAGES, backend="aten", optimizer="sgd", policy="reuse")
-    executor = Executor(planned, Choices(dtype=dtype))
+    executor = Executor(planned, Choices(dtype=torch.float64))
     module = network.module.state_dict()
     begin = executor.state()
     for name, key in network.keys.items():
@@ -255,7 +254,7 @@ def check(name: str, gradients: bool, networks: dict[str, Network]) -> Result:
     try:
         networks[name] = check_counts(result)
         check_memory(result, networks[name])
-        if gradients and not result.missing:
+        if gradients and not result.missing and result.parameters < MOST_PARAMETERS:
             check_gradients(result)
     except Exception as error:
         result.wrong.append(f"{type(error).__name__}: {error}")
@@ -277,15 +276,13 @@ COLUMNS: Mapping[str, Callable[[Result], str]] = {
     "bytes, %": lambda result: (
         f"{100 * (result.memory[0] / result.memory[1] - 1):+.4f}" if result.memory else ""
     ),
-    "gradients": lambda result: (
-        f"{result.gradients[1]:.0e} {result.gradients[0]}" if result.gradients else ""
-    ),
+    "gradients": lambda result: "" if result.gradients is None else f"{result.gradients:.0e}",
     "maps": lambda result: (
         ", ".join(f"{target} {calls}" for target, calls in result.missing) or "whole"
     ),
     "wrong": lambda result: "; ".join(result.wrong),
 }
-NUMBERS = 8
+NUMBERS = 9
 """Columns of numbers, which follow the name."""
 
 
@@ -357,6 +354,9 @@ def main() -> int:
     rows = [COLUMNS, *([cell(result) for cell in COLUMNS.values()] for result in results)]
     print("\n".join(table(rows, NUMBERS, options.markdown)))
     whole = sum(not result.missing and result.name in networks for result in results)
+    for result in results:
+        for error in result.wrong:
+            print(f"{result.name}: {error}", file=sys.stderr)
     wrong = sum(bool(result.wrong) for result in results)
     print(f"\n{whole} of {len(results)} map whole; figures of {wrong} are wrong")
     if options.rows:
