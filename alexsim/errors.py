@@ -120,12 +120,9 @@ def unknown(kind: str, name: str, known: Iterable[str], mark: str = "") -> str:
 
 
 def _near(name: str, names: tuple[str, ...]) -> list[str]:
-    """Up to three that are close or, of three characters or more, begin so; the closest first."""
+    """Up to three that, of three characters or more, begin so, or are close; the closest first."""
     start = plain(name)
+    begins = {each: len(start) > 2 and plain(each).startswith(start) for each in names}
     likeness = {each: SequenceMatcher(None, plain(each), start).ratio() for each in names}
-    near = [
-        each
-        for each in names
-        if likeness[each] >= _NEAR or (len(start) > 2 and plain(each).startswith(start))
-    ]
-    return sorted(near, key=lambda each: -likeness[each])[:3]
+    near = [each for each in names if likeness[each] >= _NEAR or begins[each]]
+    return sorted(near, key=lambda each: (not begins[each], -likeness[each]))[:3]

@@ -123,7 +123,7 @@ def configurations(draw: st.DrawFn, networks: Sequence[Network] = tuple(SIMULATE
 
 def simulated(configuration: PlanSpec, timer: Timer, data: DataPath) -> Simulation:
     machine, columns = timer.machine, configuration.network.columns
-    devices = configuration.copies * (columns if configuration.partition == "columns" else 1)
+    devices = configuration.shares * (columns if configuration.partition == "columns" else 1)
     assume(machine.network is not None or devices <= machine.devices_per_node.value)
     typed = replace(configuration, precision=plan_precision(timer.precision))
     return simulate_network(typed, timer, data=data)
