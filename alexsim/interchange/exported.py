@@ -11,6 +11,7 @@ import operator
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,7 +77,7 @@ class Exported:
 
 
 def exported(module: nn.Module, input_shape: Shape) -> Exported:
-    """Trace a module in training mode; it is left as it was.
+    """Trace a module as it is trained: on ``eval()``, in training mode; it is left as it was.
 
     Args:
         module: takes images ``[N, *input_shape]``, returns logits ``[N, classes]``, or several of
@@ -109,15 +110,15 @@ def exported(module: nn.Module, input_shape: Shape) -> Exported:
     return _read(program, module)
 
 
-class _quiet:  # noqa: N801
-    """Without the exporter's log of what it found dubious."""
-
-    def __enter__(self) -> None:
-        self.before = logging.root.manager.disable
-        logging.disable(logging.CRITICAL)
-
-    def __exit__(self, *_: object) -> None:
-        logging.disable(self.before)
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the exporter logs: its errors are raised."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _why_not(module: nn.Module, input_shape: Shape, error: Exception) -> str:

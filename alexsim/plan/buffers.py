@@ -17,7 +17,7 @@ from alexsim.network.counts import FLOAT_BYTES
 from alexsim.network.layers import Auxiliary, Convolution, Role, Shape, pair
 from alexsim.network.part import INPUT, Part, letter
 from alexsim.network.update_rules import RULES, UPDATES
-from alexsim.plan.plan import Category
+from alexsim.plan.plan import Buffer, Category
 from alexsim.plan.steps import StepList
 
 LABEL_BYTES = 8
@@ -47,6 +47,24 @@ class Piece:
         )
         self.name = f"gpu{self.device}/{self.label}"
         self.size_bytes = math.prod(self.shape) * self.item_bytes
+
+    def placed(self, block: str, life: tuple[int, int], channel: int = 0) -> Buffer:
+        """The buffer in its block; ``life``: its first and last op."""
+        return Buffer(
+            name=self.name,
+            label=self.label,
+            device=f"gpu{self.device}",
+            category=self.category,
+            layer=self.layer,
+            column=self.column,
+            shape=self.shape,
+            item_bytes=self.item_bytes,
+            block=block,
+            channel=channel,
+            shares=self.shares,
+            first=life[0],
+            last=life[1],
+        )
 
 
 def partial_sum_copies(part: Part) -> int:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from alexsim.plan.autograd import Tape
-from alexsim.plan.buffers import Piece
 from alexsim.plan.caching_allocator import CachingAllocator
 from alexsim.plan.layout import Layout
-from alexsim.plan.plan import Block, Buffer, Category, OpKind
+from alexsim.plan.plan import Block, Category, OpKind
 from alexsim.plan.steps import StepList
 from alexsim.plan.tensors import CARD, Eager, Held
 
@@ -35,8 +34,8 @@ def lay_out_eager(steps: StepList, eager: Eager = CARD) -> Layout:
         for held in tape.held
     )
     buffers = (
-        *(_buffer(held.piece, held) for held in tape.held),
-        *(_buffer(piece, roots[piece.shares]) for piece in tape.aliases),
+        *(held.piece.placed(held.piece.name, _ops(held)) for held in tape.held),
+        *(piece.placed(piece.shares, _ops(roots[piece.shares])) for piece in tape.aliases),
     )
     return Layout(
         buffers=buffers,
@@ -47,21 +46,9 @@ def lay_out_eager(steps: StepList, eager: Eager = CARD) -> Layout:
     )
 
 
-def _buffer(piece: Piece, held: Held) -> Buffer:
-    return Buffer(
-        name=piece.name,
-        label=piece.label,
-        device=f"gpu{piece.device}",
-        category=piece.category,
-        layer=piece.layer,
-        column=piece.column,
-        shape=piece.shape,
-        item_bytes=piece.item_bytes,
-        block=held.piece.name,
-        shares=piece.shares,
-        first=held.first // 2,
-        last=held.last // 2,
-    )
+def _ops(held: Held) -> tuple[int, int]:
+    """The first and the last op of its life."""
+    return held.first // 2, held.last // 2
 
 
 def live_peak(tape: Tape) -> tuple[int, list[Held]]:

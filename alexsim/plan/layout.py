@@ -52,21 +52,7 @@ def lay_out(device: int, steps: StepList, pieces: list[Piece]) -> Layout:
         for room in rooms
     )
     buffers = tuple(
-        Buffer(
-            name=piece.name,
-            label=piece.label,
-            device=f"gpu{device}",
-            category=piece.category,
-            layer=piece.layer,
-            column=piece.column,
-            shape=piece.shape,
-            item_bytes=piece.item_bytes,
-            block=group.block,
-            channel=group.channel,
-            shares=piece.shares,
-            first=lives[piece.name][0],
-            last=lives[piece.name][1],
-        )
+        piece.placed(group.block, lives[piece.name], channel=group.channel)
         for group in groups
         for piece in group.pieces
     )

@@ -100,8 +100,6 @@ class Layer(ABC):
     """A layer before it whose parameters are its own too; both learn them."""
     in_place: bool = False
     """Whether PyTorch writes its output over its first input (``nn.ReLU(inplace=True)``)."""
-    runs: ClassVar[bool] = True
-    """Whether it can be computed here; else it is only counted."""
     backward_reads: ClassVar[tuple[Kept, ...]] = ()
     """What its input's gradient is computed from, beside its output's gradient, its weights and
     its auxiliary buffers."""

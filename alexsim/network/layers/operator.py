@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from alexsim.network.layers.base import (
     Auxiliary,
@@ -61,7 +61,6 @@ class Operator(Layer):
     """Parameters that it reads."""
     keeps: Saved = _NOTHING_SAVED
     is_view: bool = False
-    runs: ClassVar[bool] = False
 
     @property
     def several(self) -> bool:
