@@ -16,7 +16,7 @@ import torch
 from jsonschema import Draft202012Validator
 from PIL import Image
 
-from alexsim.cli import output
+from alexsim.command import output
 from alexsim.data.images import worker_pool
 from alexsim.documents.base import Document
 from alexsim.editions.load import load_network

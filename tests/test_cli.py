@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from alexsim.cli.app import main
-from alexsim.cli.output import write_bytes
+from alexsim.command.output import write_bytes
 
 FLOPS_KEYS = {"parameters", "neurons", "mac", "flop", "training_flop", "layers"}
 MEMORY_KEYS = {"policy", "budget_bytes", "fits", "devices", "largest_batch_size", "suggestions"}

@@ -119,7 +119,7 @@ def test_an_option_of_every_command_is_one_field() -> None:
     )
     add_one = (
         "import dataclasses\n"
-        "from alexsim.cli import fields\n"
+        "from alexsim.command import fields\n"
         "class Options(fields.Options):\n"
         "    extra: bool = fields.flag('Also this.')\n"
         "fields.Options = dataclasses.dataclass(frozen=True, kw_only=True)(Options)\n"

@@ -9,19 +9,19 @@ from statistics import median
 
 import pytest
 
-from alexsim.bench.judging import judge
 from alexsim.cli.app import main
 from alexsim.editions.load import load_network
 from alexsim.errors import ProfileError
+from alexsim.fidelity import validation
+from alexsim.fidelity.judging import judge
+from alexsim.fidelity.row_files import COLUMNS, NETWORK_COLUMNS, Row, read_rows
+from alexsim.fidelity.rows import Case, Excluded, case_of
+from alexsim.fidelity.validation import cases, predict, predict_all
 from alexsim.machine.machine import load_machine
 from alexsim.network.layers import LocalResponseNorm
 from alexsim.plan.plan import OpKind
 from alexsim.report.validation import by_network, left_out
-from alexsim.simulate import validation
 from alexsim.simulate.costs.correction import load_correction
-from alexsim.simulate.row_files import COLUMNS, NETWORK_COLUMNS, Row, read_rows
-from alexsim.simulate.rows import Case, Excluded, case_of
-from alexsim.simulate.validation import cases, predict, predict_all
 
 VALUES = ("images_per_s", "time_s")
 USUAL = {

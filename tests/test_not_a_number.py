@@ -20,7 +20,7 @@ from tiny import CLASSES, write_weights
 
 from alexsim.bench.verdicts import Host, Machine, Stored, Timed, _timed
 from alexsim.cli.app import main
-from alexsim.cli.output import json_text as document_text
+from alexsim.command.output import json_text as document_text
 from alexsim.data.dataset import Sample
 from alexsim.documents.run import HeldOutMetrics, StepMetrics
 from alexsim.evaluate.evaluate import Answers, averaged, combined, errors, tuned

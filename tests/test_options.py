@@ -246,8 +246,8 @@ def _instead_of_work(
     note("alexsim.profile.kernels.compile_kernels", ())
     made = Exported(network=step.plan.network, files={".pt": b"", ".onnx": b""}, changes=())
     note("alexsim.interchange.convert.exported", made)
-    note("alexsim.bench.judging.leave_out", [])
-    fitted = "alexsim.simulate.validation.fit_to"
+    note("alexsim.fidelity.judging.leave_out", [])
+    fitted = "alexsim.fidelity.validation.fit_to"
     note(fitted, lambda *_, **__: replace(_correction(), noise=0.5))
     note("alexsim.cli.flops._compared", SimpleNamespace(complaints=("a difference",)))
     compared = "alexsim.documents.counters.compared_flops_document"

@@ -97,7 +97,7 @@ def test_the_table_fits_and_widens(
     assert "timing cost" in narrow
     from rich.console import Console
 
-    from alexsim.cli import options
+    from alexsim.command import options
 
     monkeypatch.setattr(options, "console", lambda: Console(width=160, highlight=False))
     assert run(*FAST) == 0

@@ -20,6 +20,7 @@ from alexsim.data.packed.index import read_index
 from alexsim.data.sources.listing import ImageClass, Skipped
 from alexsim.editions.load import edition_names
 from alexsim.errors import AlexsimError, DataError, ProfileError, RunError
+from alexsim.fidelity.rows import Names
 from alexsim.machine.device import Architecture, Device
 from alexsim.machine.machine import Link, load_machine
 from alexsim.machine.sheet import find, read_sheet
@@ -28,7 +29,6 @@ from alexsim.recipe.file import load_recipe, recipe_from, recipe_names, recipe_t
 from alexsim.recipe.recipe import Plateau
 from alexsim.simulate.costs import measured
 from alexsim.simulate.costs.correction import CorrectionFile
-from alexsim.simulate.rows import Names
 from alexsim.train.checkpoint import RunDirectory
 from alexsim.train.settings import (
     Evaluation,

@@ -11,7 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alexsim.bench.judging import (
+from alexsim.cli.app import main
+from alexsim.errors import AlexsimError, ProfileError
+from alexsim.fidelity.fit import nine_in_ten
+from alexsim.fidelity.judging import (
     by_device_and_library,
     by_kind,
     is_step,
@@ -20,13 +23,10 @@ from alexsim.bench.judging import (
     leave_out,
     summarise,
 )
-from alexsim.cli.app import main
-from alexsim.errors import AlexsimError, ProfileError
+from alexsim.fidelity.row_files import read_rows
+from alexsim.fidelity.rows import Case, Excluded, case_of
+from alexsim.fidelity.validation import Prediction, all_rows, cases, fit_to, may_fit, predict
 from alexsim.simulate.costs.correction import UNFITTED, correction_document, load_correction
-from alexsim.simulate.fit import nine_in_ten
-from alexsim.simulate.row_files import read_rows
-from alexsim.simulate.rows import Case, Excluded, case_of
-from alexsim.simulate.validation import Prediction, all_rows, cases, fit_to, may_fit, predict
 
 CASES, EXCLUDED = all_rows("published")
 
@@ -208,7 +208,7 @@ def test_what_holds_nine_in_ten_is_a_quantile() -> None:
 def test_the_gate_passes_no_error_that_is_no_number(
     error: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from alexsim.bench import judging
+    from alexsim.fidelity import judging
 
     steps, bound = summarise("steps, fitted", predicted([0.1])), summarise("x", predicted([0.9]))
     summaries = [

@@ -52,6 +52,7 @@ from torchvision.ops import StochasticDepth
 import alexsim
 from alexsim.execute.context import Choices, Hyperparameters
 from alexsim.execute.executor import Executor
+from alexsim.fidelity.validation import all_rows, predict_all
 from alexsim.network.layers import Convolution
 from alexsim.network.network import Network
 from alexsim.network.not_run import unsupported
@@ -64,7 +65,6 @@ from alexsim.plan.tables import flop_table
 from alexsim.plan.tensors import Eager
 from alexsim.report.validation import by_network
 from alexsim.simulate.costs.correction import load_correction
-from alexsim.simulate.validation import all_rows, predict_all
 
 WANTED = 60
 """Networks that must map whole."""

@@ -11,8 +11,8 @@ from typing import Any, cast
 import typer
 from typer.exceptions import Abort, TyperException
 
-from alexsim.cli.fields import option_name
 from alexsim.cli.tree import MOVED, PANELS, CommandGroup
+from alexsim.command.fields import option_name
 from alexsim.errors import AlexsimError
 from alexsim.execute.malloc import set_allocators
 from alexsim.names import STREAM_ERRORS

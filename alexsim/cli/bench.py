@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Literal
 
 import typer
 
-from alexsim.cli import fields
-from alexsim.cli import options as shared
-from alexsim.cli.fields import NOT_NEGATIVE, flag, option
-from alexsim.cli.options import NetOptions, OutputOptions
-from alexsim.cli.output import check_file, json_text, print_json, write_text
+from alexsim.command import fields
+from alexsim.command import options as shared
+from alexsim.command.fields import NOT_NEGATIVE, flag, option
+from alexsim.command.options import NetOptions, OutputOptions
+from alexsim.command.output import check_file, json_text, print_json, write_text
 from alexsim.errors import GateError
 
 if TYPE_CHECKING:

@@ -6,11 +6,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from alexsim.cli import options as shared
-from alexsim.cli.fields import AT_ONCE, option, whole_numbers
-from alexsim.cli.options import NetOptions
-from alexsim.cli.output import check_file, print_json, write_text
 from alexsim.cli.plan_options import ColumnOptions
+from alexsim.command import options as shared
+from alexsim.command.fields import AT_ONCE, option, whole_numbers
+from alexsim.command.options import NetOptions
+from alexsim.command.output import check_file, print_json, write_text
 from alexsim.errors import AlexsimError
 
 

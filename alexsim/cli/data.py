@@ -9,10 +9,11 @@ from pathlib import Path
 
 import typer
 
-from alexsim.cli import fields
-from alexsim.cli import options as shared
 from alexsim.cli.data_watch import ImageProgress
-from alexsim.cli.fields import (
+from alexsim.cli.sources import SourceOptions
+from alexsim.command import fields
+from alexsim.command import options as shared
+from alexsim.command.fields import (
     AT_ONCE,
     Options,
     argument,
@@ -21,9 +22,8 @@ from alexsim.cli.fields import (
     refuse_number,
     whole_numbers,
 )
-from alexsim.cli.options import BatchOptions
-from alexsim.cli.output import check_file, print_json, write_bytes
-from alexsim.cli.sources import SourceOptions
+from alexsim.command.options import BatchOptions
+from alexsim.command.output import check_file, print_json, write_bytes
 from alexsim.data.choices import Order, PackOrder
 from alexsim.errors import AlexsimError, GateError
 

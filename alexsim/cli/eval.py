@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alexsim.cli import models as shared_models
-from alexsim.cli import options as shared
-from alexsim.cli.fields import argument, option
 from alexsim.cli.models import AnswerOptions, SetOptions, ViewOptions
-from alexsim.cli.output import check_file, check_rows, print_json, write_rows
+from alexsim.command import options as shared
+from alexsim.command.fields import argument, option
+from alexsim.command.output import check_file, check_rows, print_json, write_rows
 from alexsim.errors import AlexsimError
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from typing import Literal
 
 import typer
 
-from alexsim.cli import fields
-from alexsim.cli import options as shared
-from alexsim.cli.fields import Options, argument, flag, option
-from alexsim.cli.output import check_file, print_json, write_bytes
+from alexsim.command import fields
+from alexsim.command import options as shared
+from alexsim.command.fields import Options, argument, flag, option
+from alexsim.command.output import check_file, print_json, write_bytes
 from alexsim.errors import AlexsimError
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import typer
 
 from alexsim.cli import models
-from alexsim.cli.fields import REQUIRED, option
 from alexsim.cli.models import ModelOptions
-from alexsim.cli.output import check_picture, print_json
+from alexsim.command.fields import REQUIRED, option
+from alexsim.command.output import check_picture, print_json
 
 
 @dataclass(frozen=True, kw_only=True)

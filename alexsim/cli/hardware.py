@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from alexsim.cli import complete
-from alexsim.cli import options as shared
-from alexsim.cli.fields import Options, argument
-from alexsim.cli.output import print_json
+from alexsim.command import complete
+from alexsim.command import options as shared
+from alexsim.command.fields import Options, argument
+from alexsim.command.output import print_json
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alexsim.cli import options as shared
-from alexsim.cli.fields import argument, flag, option
-from alexsim.cli.options import NetOptions
-from alexsim.cli.output import check_file, print_json
+from alexsim.command import options as shared
+from alexsim.command.fields import argument, flag, option
+from alexsim.command.options import NetOptions
+from alexsim.command.output import check_file, print_json
 from alexsim.data.augmentation import Normalisation
 from alexsim.errors import AlexsimError
 

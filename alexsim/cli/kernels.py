@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from alexsim.cli import options as shared
-from alexsim.cli.fields import Options, option
-from alexsim.cli.output import print_json
+from alexsim.command import options as shared
+from alexsim.command.fields import Options, option
+from alexsim.command.output import print_json
 from alexsim.errors import AlexsimError
 from alexsim.execute.choices import PRECISIONS
 

@@ -6,10 +6,6 @@ from dataclasses import dataclass
 
 import typer
 
-from alexsim.cli import fields
-from alexsim.cli import options as shared
-from alexsim.cli.fields import flag, option
-from alexsim.cli.output import print_json
 from alexsim.cli.plan_options import (
     BudgetOptions,
     GpuOptions,
@@ -18,6 +14,10 @@ from alexsim.cli.plan_options import (
     RuleOptions,
     WhatIfOptions,
 )
+from alexsim.command import fields
+from alexsim.command import options as shared
+from alexsim.command.fields import flag, option
+from alexsim.command.output import print_json
 from alexsim.errors import AlexsimError
 from alexsim.plan.choices import PlanPrecision
 

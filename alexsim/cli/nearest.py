@@ -6,10 +6,10 @@ import sys
 from dataclasses import dataclass, replace
 
 from alexsim.cli import models
-from alexsim.cli import options as shared
-from alexsim.cli.fields import option
 from alexsim.cli.models import ImageOptions, SetOptions
-from alexsim.cli.output import print_json
+from alexsim.command import options as shared
+from alexsim.command.fields import option
+from alexsim.command.output import print_json
 from alexsim.errors import AlexsimError
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from alexsim.cli import models
-from alexsim.cli import options as shared
-from alexsim.cli.fields import AT_ONCE, option
 from alexsim.cli.models import ImageOptions, ViewOptions
-from alexsim.cli.output import print_json
+from alexsim.command import options as shared
+from alexsim.command.fields import AT_ONCE, option
+from alexsim.command.output import print_json
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alexsim.cli import complete
-from alexsim.cli import options as shared
-from alexsim.cli import output as files
-from alexsim.cli.fields import flag, option
-from alexsim.cli.options import MachineOptions, TraceOptions
 from alexsim.cli.plan_options import KernelOptions, PlanOptions, RuleOptions, layer_of
+from alexsim.command import complete
+from alexsim.command import options as shared
+from alexsim.command import output as files
+from alexsim.command.fields import flag, option
+from alexsim.command.options import MachineOptions, TraceOptions
 from alexsim.errors import AlexsimError
 
 if TYPE_CHECKING:

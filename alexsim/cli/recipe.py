@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import typer
 
-from alexsim.cli import complete
-from alexsim.cli import options as shared
-from alexsim.cli.fields import Options, argument
-from alexsim.cli.options import OutputOptions
-from alexsim.cli.output import print_json, write_text
+from alexsim.command import complete
+from alexsim.command import options as shared
+from alexsim.command.fields import Options, argument
+from alexsim.command.options import OutputOptions
+from alexsim.command.output import print_json, write_text
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 
 import typer
 
-from alexsim.cli.fields import AT_ONCE, Options, option
+from alexsim.command.fields import AT_ONCE, Options, option
 from alexsim.errors import AlexsimError
 from alexsim.execute.choices import Backend, Device
 

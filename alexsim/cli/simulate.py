@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from alexsim.cli import options as shared
-from alexsim.cli.output import print_json, write_trace
 from alexsim.cli.simulate_options import SimulateOptions
+from alexsim.command import options as shared
+from alexsim.command.output import print_json, write_trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable

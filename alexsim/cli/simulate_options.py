@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from alexsim.cli import complete
-from alexsim.cli.fields import Options, flag, option
-from alexsim.cli.options import TraceOptions
 from alexsim.cli.plan_options import (
     GpuOptions,
     HybridOptions,
@@ -15,6 +12,9 @@ from alexsim.cli.plan_options import (
     RecipeRuleOptions,
     WhatIfOptions,
 )
+from alexsim.command import complete
+from alexsim.command.fields import Options, flag, option
+from alexsim.command.options import TraceOptions
 from alexsim.plan.choices import TransportName
 from alexsim.simulate.costs.precision import StepPrecision
 from alexsim.simulate.simulation import ILSVRC_IMAGES

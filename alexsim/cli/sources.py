@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from alexsim.cli.fields import Options, option
+from alexsim.command.fields import Options, option
 from alexsim.data.sources.classes import LabelScheme
 from alexsim.errors import AlexsimError
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import typer
 
-from alexsim.cli import complete, fields
-from alexsim.cli import options as shared
-from alexsim.cli.fields import flag, option
-from alexsim.cli.options import MachineOptions, NetOptions, OutputOptions
-from alexsim.cli.output import check_rows, print_json, write_rows
 from alexsim.cli.simulate_options import ImageOptions
+from alexsim.command import complete, fields
+from alexsim.command import options as shared
+from alexsim.command.fields import flag, option
+from alexsim.command.options import MachineOptions, NetOptions, OutputOptions
+from alexsim.command.output import check_rows, print_json, write_rows
 from alexsim.errors import AlexsimError
 from alexsim.simulate.simulation import ILSVRC_EPOCHS
 

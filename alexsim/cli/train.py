@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from alexsim.cli import fields
-from alexsim.cli import options as shared
-from alexsim.cli.output import json_text, print_json, write_text, write_trace
 from alexsim.cli.train_options import BESIDE, CHANGEABLE, TrainOptions
+from alexsim.command import fields
+from alexsim.command import options as shared
+from alexsim.command.output import json_text, print_json, write_text, write_trace
 from alexsim.errors import AlexsimError
 
 if TYPE_CHECKING:

@@ -6,9 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from alexsim.cli import complete
-from alexsim.cli.fields import AT_ONCE, NOT_NEGATIVE, flag, listed, option
-from alexsim.cli.options import MachineOptions, edition
 from alexsim.cli.plan_options import (
     BudgetOptions,
     HybridOptions,
@@ -16,6 +13,9 @@ from alexsim.cli.plan_options import (
     PlanOptions,
     RecipeRuleOptions,
 )
+from alexsim.command import complete
+from alexsim.command.fields import AT_ONCE, NOT_NEGATIVE, flag, listed, option
+from alexsim.command.options import MachineOptions, edition
 from alexsim.data.augmentation import Augmentation, Normalisation
 from alexsim.data.choices import Order
 from alexsim.execute.choices import Device, Precision

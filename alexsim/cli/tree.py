@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import typer
 from typer.core import TyperGroup
 
-from alexsim.cli.fields import command
+from alexsim.command.fields import command
 
 if TYPE_CHECKING:
     from typer._click import Command as ClickCommand

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import typer
 
-from alexsim.cli import fields
-from alexsim.cli import options as shared
-from alexsim.cli.fields import flag, option
-from alexsim.cli.options import OutputOptions
-from alexsim.cli.output import check_file, print_json, write_text
+from alexsim.command import fields
+from alexsim.command import options as shared
+from alexsim.command.fields import flag, option
+from alexsim.command.options import OutputOptions
+from alexsim.command.output import check_file, print_json, write_text
 from alexsim.errors import AlexsimError, GateError
 
 
@@ -52,10 +52,9 @@ def validate(context: typer.Context, options: ValidateOptions) -> None:
     """
     from operator import attrgetter
 
-    from alexsim.bench import judging
     from alexsim.documents.validation import validation_document
+    from alexsim.fidelity import judging, validation
     from alexsim.report.validation import predictions_csv, validation_tables
-    from alexsim.simulate import validation
     from alexsim.simulate.costs.correction import correction_text, load_correction
 
     if options.json:

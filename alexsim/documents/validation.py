@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated
 
-from alexsim.bench.judging import Group, Summary
 from alexsim.documents.base import Document, From, Part
+from alexsim.fidelity.judging import Group, Summary
+from alexsim.fidelity.rows import Excluded
 from alexsim.report.validation import by_network, left_out
-from alexsim.simulate.rows import Excluded
 
 
 class GroupErrors(Part):

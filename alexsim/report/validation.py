@@ -12,10 +12,10 @@ from rich.console import Group as Lines
 from rich.console import RenderableType
 from rich.text import Text
 
-from alexsim.bench.judging import Group, Summary, is_layer, summarise
+from alexsim.fidelity.judging import Group, Summary, is_layer, summarise
+from alexsim.fidelity.rows import Excluded
+from alexsim.fidelity.validation import Prediction
 from alexsim.report.tables import plain_table
-from alexsim.simulate.rows import Excluded
-from alexsim.simulate.validation import Prediction
 
 _MOST = 5
 """So many devices, libraries or networks of a rule are named."""

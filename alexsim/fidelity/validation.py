@@ -14,6 +14,8 @@ from functools import cache
 from types import MappingProxyType
 
 from alexsim.errors import AlexsimError
+from alexsim.fidelity.row_files import Row, read_rows
+from alexsim.fidelity.rows import Case, Excluded, case_of
 from alexsim.machine.device import load_device
 from alexsim.machine.machine import Machine, load_link, load_machine
 from alexsim.network import counts
@@ -26,8 +28,6 @@ from alexsim.plan.spec import PlanSpec
 from alexsim.simulate.costs.correction import UNFITTED, Correction
 from alexsim.simulate.costs.cost import Cost, Work
 from alexsim.simulate.costs.libraries import load_library
-from alexsim.simulate.row_files import Row, read_rows
-from alexsim.simulate.rows import Case, Excluded, case_of
 from alexsim.simulate.simulation import ILSVRC_EPOCHS, ILSVRC_IMAGES, NINE_IN_TEN
 from alexsim.simulate.simulator import simulate_network
 from alexsim.simulate.timer import Timer
@@ -162,7 +162,7 @@ def fit_to(chosen: Sequence[Case], *, fitted_to: str) -> Correction:
     Raises:
         AlexsimError: there is none.
     """
-    from alexsim.simulate.fit import Observation, fit, nine_in_ten
+    from alexsim.fidelity.fit import Observation, fit, nine_in_ten
 
     observations = []
     for case in chosen:

@@ -12,6 +12,7 @@ from functools import cache
 from types import MappingProxyType
 
 from alexsim.editions.load import load_network
+from alexsim.fidelity.row_files import Row
 from alexsim.machine.device import load_device
 from alexsim.machine.sheet import find
 from alexsim.network.layers import (
@@ -23,7 +24,6 @@ from alexsim.network.layers import (
 )
 from alexsim.network.network import Network
 from alexsim.simulate.costs.cost import Precision
-from alexsim.simulate.row_files import Row
 from alexsim.typed import read
 
 TIMES = ("ms per batch", "ms per image", "images/s", "hours")

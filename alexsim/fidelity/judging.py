@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from alexsim.errors import AlexsimError
+from alexsim.fidelity.rows import Case
+from alexsim.fidelity.validation import Prediction, fit_to, may_fit, predict, predict_all
 from alexsim.simulate.costs.correction import UNFITTED, Correction, scatter
-from alexsim.simulate.rows import Case
-from alexsim.simulate.validation import Prediction, fit_to, may_fit, predict, predict_all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

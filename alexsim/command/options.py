@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alexsim.cli import complete
-from alexsim.cli.fields import Options, option
-from alexsim.cli.output import check_file, check_trace
+from alexsim.command import complete
+from alexsim.command.fields import Options, option
+from alexsim.command.output import check_file, check_trace
 from alexsim.machine.defaults import MACHINE
 
 if TYPE_CHECKING:

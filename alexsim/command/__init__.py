@@ -1,0 +1,1 @@
+"""What all commands share: options as fields of records, their completion, and output."""
