@@ -28,6 +28,8 @@ class Architecture(Sheet):
     """Lanes that serve shared-memory loads, per clock."""
     blocks_per_sm: Positive
     registers_per_thread: Positive
+    fp16_flop_per_clock: NotNegative
+    """FP16 arithmetic outside tensor cores, per multiprocessor; 0: none, only storage."""
     tensor_fp16_flop_per_clock: NotNegative
     """FP16 with float32 accumulation, per multiprocessor."""
     tensor_tf32_flop_per_clock: NotNegative
@@ -74,6 +76,12 @@ class Device(Sheet):
         """Float32 peak: two FLOP per lane and clock."""
         lanes = self.multiprocessors.value * self.architecture.lanes_per_sm.value
         return 2 * lanes * self.clock_hz.value
+
+    @property
+    def fp16_flop_per_s(self) -> float:
+        """FP16 peak outside tensor cores; 0 where FP16 is computed as float32."""
+        per_clock = self.architecture.fp16_flop_per_clock.value
+        return self.multiprocessors.value * per_clock * self.clock_hz.value
 
     @property
     def tensor_fp16_flop_per_s(self) -> float:
