@@ -99,6 +99,12 @@ def _match(names: Sequence[Name], text: str) -> Name | None:
     return next((name for name in names if re.match(name.pattern, text)), None)
 
 
+def device_named(name: str) -> str:
+    """Name of the sheet of a card as a table writes it; empty where there is none."""
+    device = _match(_names().device, name)
+    return device.name if device else ""
+
+
 def case_of(row: Row, networks: Mapping[str, Network] = MappingProxyType({})) -> Case | Excluded:
     """The case that the row ran, or why it cannot be predicted.
 

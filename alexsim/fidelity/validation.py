@@ -117,14 +117,12 @@ _device = cache(load_device)
 
 
 @cache
-def pieces(case: Case, library: str = "") -> tuple[tuple[Cost, ...], ...]:
-    """Pieces of the time of a one-GPU row's pass, each by all algorithms that can do it."""
+def pieces(case: Case, library: str = "") -> tuple[Cost, ...]:
+    """Pieces of the time of a one-GPU row's pass."""
     model = load_library(library or case.library, case.family)
     device = _device(case.device)
     return tuple(
-        candidates
-        for work in _works(case)
-        for candidates in model.pieces(device, work, case.precision)
+        cost for work in _works(case) for cost in model.costs(device, work, case.precision)
     )
 
 
@@ -175,7 +173,7 @@ def fit_to(chosen: Sequence[Case], *, fitted_to: str) -> Correction:
         observations.append(
             Observation(
                 id=case.row.id,
-                costs=[min(ways, key=UNFITTED.time) for ways in pieces(case)],
+                costs=pieces(case),
                 measured_s=measured_s(case),
                 noise=noise,
             )
@@ -233,10 +231,10 @@ def _on_one_gpu(case: Case, correction: Correction, library: str) -> tuple[float
         pixels = case.batch_size * math.prod(case.network.input_shape)
         size = 2 if case.precision == "fp16" else FLOAT_BYTES
         total += machine_of(case).link.seconds(size * pixels)
-    for candidates in pieces(case, library):
-        seconds, traits = min((correction.time(cost), cost.traits) for cost in candidates)
+    for cost in pieces(case, library):
+        seconds = correction.time(cost)
         total += seconds
-        for trait in traits:
+        for trait in cost.traits:
             shares[trait] += seconds
     return total, correction.spread({trait: share / total for trait, share in shares.items()})
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 from alexsim.errors import ProfileError
 from alexsim.simulate.costs.cost import Cost
+from alexsim.simulate.costs.trees import Forests, load_forests, log_factor
 from alexsim.strict_json import json_text
 from alexsim.typed import parse
 
@@ -56,14 +57,15 @@ class Correction:
     roofline_noise: float = 0.15
     """The same scatter around the roofline, which nothing corrects."""
 
-    def factor(self, traits: tuple[str, ...]) -> float:
-        """What a piece of cost is multiplied by."""
-        coefficients = self.coefficients
-        return math.exp(sum([coefficients.get(trait, 0.0) for trait in traits]))
+    forests: Forests = field(default_factory=dict)
+    """Trees by kind of call; empty: the mechanism as worked out."""
 
     def time(self, cost: Cost) -> float:
         """Corrected seconds of a piece of cost; never faster than the device's peaks allow."""
-        return max(cost.seconds * self.factor(cost.traits), cost.least_s)
+        coefficients = self.coefficients
+        logarithm = sum([coefficients.get(trait, 0.0) for trait in cost.traits])
+        logarithm += log_factor(self.forests, cost.learned)
+        return max(cost.seconds * math.exp(logarithm), cost.least_s)
 
     def spread(self, gradient: Mapping[str, float]) -> float:
         """Standard deviation of the logarithm of a time.
@@ -123,6 +125,7 @@ def load_correction() -> Correction:
         noise=stored.noise,
         roofline_noise=stored.roofline_noise,
         fitted_to=stored.fitted_to,
+        forests=load_forests(),
     )
 
 

@@ -15,11 +15,11 @@ from alexsim.network.counts import FLOAT_BYTES
 from alexsim.plan.buffers import partial_sum_copies
 from alexsim.plan.plan import OpKind
 from alexsim.simulate.costs.cost import (
-    LAUNCH_S,
     ConvolutionShape,
     Cost,
     Work,
     convolution_shape,
+    launch_s,
     memory_bound,
 )
 from alexsim.simulate.costs.gemm import issue_bound
@@ -166,7 +166,7 @@ def seconds(device: Device, work: Work, launch: Launch) -> tuple[float, bool]:
     balance = per_sm * device.multiprocessors.value / launch.blocks
     compute_s = work.count.flop * launch.padding * balance / (device.flop_per_s * bound)
     memory_s = launch.traffic_bytes / (2.0 * device.memory_bytes_per_s.value)
-    return max(compute_s, memory_s, LAUNCH_S), memory_s > compute_s
+    return max(compute_s, memory_s, launch_s(device)), memory_s > compute_s
 
 
 def convolution(device: Device, work: Work, library: str) -> list[Cost]:

@@ -18,7 +18,7 @@ from math import ceil, sqrt
 
 from alexsim.machine.device import Architecture, Device
 from alexsim.network.counts import FLOAT_BYTES
-from alexsim.simulate.costs.cost import LAUNCH_S, Limit, Precision
+from alexsim.simulate.costs.cost import Limit, Precision, launch_s
 
 _WARP = 32
 _PROLOGUE = 24
@@ -79,8 +79,11 @@ def issue_bound(architecture: Architecture, sums: int, loads: float, passes: flo
 def _tiles(device: Device) -> tuple[tuple[_Tile, float], ...]:
     """Tiles that the registers allow, each with the multiply-adds per second of one SM."""
     architecture = device.architecture
-    small = architecture.registers_per_thread.value < 128 and architecture.name == "fermi"
-    rate = architecture.lanes_per_sm.value * device.clock_hz.value
+    small = architecture.registers_per_thread.value < 128 and architecture.name.startswith("fermi")
+    held = device.sustained_flop_per_s / device.flop_per_s
+    # Matrix units, where they have float32, do what lanes would.
+    held *= device.product_flop_per_s / device.flop_per_s
+    rate = architecture.lanes_per_sm.value * device.clock_hz.value * held
     return tuple(
         (
             tile,
@@ -122,10 +125,10 @@ def gemm(  # noqa: PLR0913 - a product has that many sides
     operands = rows * depth + depth * columns + rows * columns
     memory_s = item * batches * operands / bandwidth if operands_move else 0.0
     speedup = tensor_speedup(device, precision)
-    best = float("inf")
+    best, least_s = float("inf"), launch_s(device)
     if vectors and min(rows, columns) <= _VECTORS:
         # A few vectors: a warp per row reads the matrix once, and no tile is padded.
-        best = 2 * batches * rows * columns * depth / (_DOT * device.flop_per_s)
+        best = 2 * batches * rows * columns * depth / (_DOT * device.sustained_flop_per_s)
     for tile, rate in _tiles(device):
         tiles = ceil(rows / tile.rows) * ceil(columns / tile.columns) * batches
         step_s = tile.rows * tile.columns / (rate * speedup)
@@ -133,10 +136,10 @@ def gemm(  # noqa: PLR0913 - a product has that many sides
         best = min(best, _waves(waves) * step_s * (depth + _PROLOGUE))
         if split:
             sum_s = FLOAT_BYTES * batches * rows * columns / bandwidth
-            best = min(best, _split(depth, multiprocessors / tiles, step_s, sum_s))
+            best = min(best, _split(depth, multiprocessors / tiles, step_s, sum_s) + least_s)
     if memory_s > best:
-        return max(memory_s, LAUNCH_S), "memory" if memory_s > LAUNCH_S else "launch"
-    return max(best, LAUNCH_S), "compute" if best > LAUNCH_S else "launch"
+        return max(memory_s, least_s), "memory" if memory_s > least_s else "launch"
+    return max(best, least_s), "compute" if best > least_s else "launch"
 
 
 def _waves(waves: int) -> float:
@@ -145,7 +148,8 @@ def _waves(waves: int) -> float:
 
 
 def _split(depth: int, room: float, step_s: float, sum_s: float) -> float:
-    """Seconds with the depth in the best number of parts, of two waves of blocks at most.
+    """Seconds with the depth in the best number of parts, of two waves of blocks at most, beside
+    the launch that adds the sums.
 
     The best number of parts that fits is taken, so more multiprocessors never cost time.
 
@@ -164,14 +168,14 @@ def _split(depth: int, room: float, step_s: float, sum_s: float) -> float:
         # Shorter parts against more sums: the best number is next to where both slopes are equal.
         even = int(min(most, sqrt(block_s * depth / sum_s)))
         for parts in (max(2, even), min(most, max(2, even + 1))):
-            seconds = block_s * (depth / parts + _PROLOGUE) + sum_s * (parts + 1) + LAUNCH_S
+            seconds = block_s * (depth / parts + _PROLOGUE) + sum_s * (parts + 1)
             best = min(best, seconds)
     return best
 
 
 def peak_flop_per_s(device: Device, precision: Precision) -> float:
     """Peak of the units that multiply in a precision."""
-    return device.flop_per_s * tensor_speedup(device, precision)
+    return max(device.product_flop_per_s, device.flop_per_s * tensor_speedup(device, precision))
 
 
 @lru_cache(maxsize=256)

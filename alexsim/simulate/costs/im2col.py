@@ -9,7 +9,7 @@ from __future__ import annotations
 from alexsim.machine.device import Device
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.plan.plan import OpKind
-from alexsim.simulate.costs.cost import LAUNCH_S, Cost, Work, convolution_shape, memory_bound
+from alexsim.simulate.costs.cost import Cost, Work, convolution_shape, launch_s, memory_bound
 from alexsim.simulate.costs.gemm import gemm
 
 
@@ -48,5 +48,5 @@ def convolution(device: Device, work: Work, library: str) -> list[Cost]:
         costs.append(memory_bound(device, 2 * shape.output_bytes, traits))
     # Kernels on one image are short: each waits for the kernel before it to drain.
     each = 2 + (work.kind == OpKind.FORWARD)
-    costs.append(Cost(each * shape.batch_size * LAUNCH_S, "launch", ("im2col:launch",)))
+    costs.append(Cost(each * shape.batch_size * launch_s(device), "launch", ("im2col:launch",)))
     return costs

@@ -1,0 +1,137 @@
+"""Trees from measured kernels, and predictions of kernels that a fit has not seen."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from alexsim.fidelity.boosting import Growth, grow
+from alexsim.fidelity.kernel_rows import Call, KernelRow, Unlike, call_of
+from alexsim.simulate.costs.cost import Kind
+from alexsim.simulate.costs.features import NAMES
+from alexsim.simulate.costs.trees import Forest, Forests
+
+MOST_OF_A_GROUP = 900
+"""Rows of a device, source, op and precision that teach: three sweeps of random shapes have 583,000
+of 740,000 rows, and a fit that weighed rows alike would see nothing else."""
+GROWTH = Growth(trees=400)
+_FEW = 100
+
+Group = tuple[str, ...]
+CHIPS = {
+    "v100": "gv100-tesla", "v100-pcie": "gv100-tesla", "v100-sxm3": "gv100-tesla",
+    "p100": "gp100", "p100-pcie": "gp100",
+    "a100": "ga100", "a100-pcie": "ga100", "a100-80gb": "ga100", "a100-pcie-80gb": "ga100",
+    "h100": "gh100", "h100-pcie": "gh100", "h200": "gh100", "gh200": "gh100",
+    "k40": "gk110b", "k40-875": "gk110b",
+}  # fmt: skip
+"""Cards of one chip that are left out together, by sheet; others stand for themselves."""
+
+
+def chip(device: str) -> str:
+    """What is left out together with a device."""
+    return CHIPS.get(device, device)
+
+
+def group_of(row: KernelRow) -> Group:
+    """Rows that a sample takes alike: of a card, a source, an op, a pass and a precision."""
+    stated = "stated" if row.algorithm and row.op == "conv" else ""
+    return row.device, row.source, row.op, row.precision, row.passes, stated
+
+
+def sample(
+    rows: Iterable[KernelRow], most: int = MOST_OF_A_GROUP, seed: int = 1
+) -> tuple[KernelRow, ...]:
+    """At most so many rows of each group, by chance that repeats; in the order of the rows."""
+    chance, seen = random.Random(seed), defaultdict[Group, int](int)  # noqa: S311 - no secret
+    kept: dict[Group, list[tuple[int, KernelRow]]] = defaultdict(list)
+    for place, row in enumerate(rows):
+        group = group_of(row)
+        seen[group] += 1
+        if len(kept[group]) < most:
+            kept[group].append((place, row))
+        elif (instead := chance.randrange(seen[group])) < most:
+            kept[group][instead] = place, row
+    return tuple(row for _, row in sorted((pair for of in kept.values() for pair in of), key=_place))
+
+
+def _place(pair: tuple[int, KernelRow]) -> int:
+    return pair[0]
+
+
+def teaching(rows: Iterable[KernelRow]) -> list[Call]:
+    """Calls that teach: an algorithm that was searched for also as the library's own choice."""
+    calls = []
+    for row in rows:
+        if row.time_s is None:
+            continue
+        try:
+            calls.append(call_of(row))
+            if row.algorithm and row.op == "conv" and "advises" not in row.notes:
+                calls.append(call_of(row, as_chosen=True))
+        except Unlike:
+            continue
+    return calls
+
+
+def grown(
+    calls: Sequence[Call],
+    growth: Growth = GROWTH,
+    *,
+    kinds: Iterable[Kind] = tuple(NAMES),
+    done: Callable[[int], None] = lambda _: None,
+) -> Forests:
+    """Trees from calls with times, by kind of call."""
+    forests: dict[Kind, Forest] = {}
+    for kind in kinds:
+        chosen = [call for call in calls if call.learned.kind == kind]
+        if not chosen:
+            continue
+        counts = defaultdict[Group, int](int)
+        for call in chosen:
+            counts[group_of(call.row)] += 1
+        weight = np.array([max(_FEW, counts[group_of(c.row)]) ** -0.75 for c in chosen])
+        features = np.array([call.learned.features for call in chosen])
+        target = np.log([(c.row.time_s or 0.0) / (c.base_s + c.overhead_s) for c in chosen])
+        forests[kind] = grow(features, target, weight, growth, done=done)
+    return forests
+
+
+def predicted_s(calls: Sequence[Call], forests: Forests) -> np.ndarray:
+    """Seconds of calls by trees; never over the device's peaks."""
+    seconds = np.array([call.base_s + call.overhead_s for call in calls])
+    for kind, forest in forests.items():
+        chosen = [i for i, call in enumerate(calls) if call.learned.kind == kind]
+        if chosen:
+            features = np.array([calls[i].learned.features for i in chosen])
+            seconds[chosen] *= np.exp(forest.log_factors(features))
+    return np.maximum(seconds, [call.least_s for call in calls])
+
+
+def left_out(
+    calls: Sequence[Call],
+    key: Callable[[Call], Hashable],
+    growth: Growth = GROWTH,
+    *,
+    done: Callable[[int], None] = lambda _: None,
+) -> np.ndarray:
+    """Seconds of calls, each by trees that have seen no call with its key."""
+    seconds = np.full(len(calls), np.nan)
+    keys = [key(call) for call in calls]
+    for count, held in enumerate(dict.fromkeys(keys), start=1):
+        inside = [i for i, each in enumerate(keys) if each == held]
+        kinds = {calls[i].learned.kind for i in inside}
+        others = [call for call, each in zip(calls, keys, strict=True) if each != held]
+        forests = grown(others, growth, kinds=sorted(kinds))
+        seconds[inside] = predicted_s([calls[i] for i in inside], forests)
+        done(count)
+    return seconds
+
+
+def thinned(growth: Growth) -> Growth:
+    """Half the trees at twice the rate: half the time, for the many fits of a leave-out."""
+    return replace(growth, trees=growth.trees // 2, rate=growth.rate * 1.75)
