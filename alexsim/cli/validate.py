@@ -72,7 +72,7 @@ def validate(context: typer.Context, options: ValidateOptions) -> None:
     from operator import attrgetter
 
     from alexsim.documents.validation import validation_document
-    from alexsim.fidelity import groups, judging, validation
+    from alexsim.fidelity import groups, judged, judging, validation
     from alexsim.report.validation import predictions_csv, validation_tables
     from alexsim.simulate.costs.correction import correction_text, load_correction
 
@@ -96,13 +96,14 @@ def validate(context: typer.Context, options: ValidateOptions) -> None:
             f" {excluded[0].why if excluded else 'it is empty'}"
         )
     # The shipped correction was fitted to what ships with it.
-    taught = cases if options.refit else validation.all_rows("published")[0]
-    judged = groups.of_predictions(predictions, bounds, groups.seen_in(taught))
-    by_axis = groups.by_axis(judged)
+    whole = options.refit or (measurements == "published" and not sample)
+    taught = cases if whole else validation.all_rows("published")[0]
+    rows = judged.of_predictions(predictions, bounds, judged.seen_in(taught))
+    by_axis = groups.by_axis(rows)
     if options.html:
         from alexsim.page.validation import validation_page
 
-        page = validation_page(judged, by_axis, measurements, correction.fitted_to, sample)
+        page = validation_page(rows, by_axis, measurements, correction.fitted_to, sample)
         write_text(options.html, page)
     summaries = judging.judge(predictions, correction)
     if options.leave_out:
@@ -122,6 +123,8 @@ def validate(context: typer.Context, options: ValidateOptions) -> None:
             ),
             soft_wrap=True,
         )
+        if options.html:
+            typer.echo(f"{options.html}: opens in any browser")
     if not sample:
         _gate(context, options, summaries)
 

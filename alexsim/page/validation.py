@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 from plotly.graph_objects import Figure as Plot
 
-from alexsim.fidelity.groups import AXES, WHOLE, ErrorGroup, Judged
+from alexsim.fidelity.groups import AXES, ErrorGroup
+from alexsim.fidelity.judged import WHOLE, Judged
 from alexsim.fidelity.sample import Sample
 from alexsim.page.elements import Cell, Figure, Section, Table, number, share, table
 from alexsim.page.figures.text import percent, seconds
 from alexsim.page.figures.validation import coverage, dots_of, residuals, scatter, signed
 from alexsim.page.page import rendered
-from alexsim.report.groups import cut_line, sample_line
+from alexsim.report.groups import common_line, cut_line, parting, sample_line
 
 _FARTHEST = 30
 """So many rows are listed as farthest off."""
@@ -106,7 +107,7 @@ def _scatter(known: Sequence[Judged], dots: Sequence[Judged], every: int) -> Sec
     if every > 1:
         said = (
             f"{len(dots):,} of {len(known):,} rows are drawn: one in {every} of each op of each"
-            " device of each source, and at least one, chosen by a checksum of their ids. Every"
+            " device of each source, and at least one, chosen by a hash of their ids. Every"
             f" other figure on this page is of all rows. {said}"
         )
     if any(not row.device_seen for row in dots):
@@ -135,21 +136,20 @@ def _distribution() -> Section:
 
 def _groups(groups: Sequence[ErrorGroup]) -> Section:
     """A table for every axis that parts the rows."""
-    tables = []
-    for axis in AXES:
-        members = [group for group in groups if group.axis == axis.name]
-        if len(members) > 1:
-            tables.append(_table(axis.name, axis.title, members, groups[0]))
+    tables = [
+        _table(axis.name, axis.title, members, groups[0])
+        for axis, members in parting(groups).items()
+    ]
     text = (
         'Per cent of the measured time. "Alike": each device of each source counts alike, whatever'
-        " the number of its rows."
+        f" the number of its rows. {common_line(groups)}"
     )
     return Section("groups", "Errors by group", text, tables=tables)
 
 
 def _table(id_: str, title: str, members: Sequence[ErrorGroup], every: ErrorGroup) -> Table:
     return table(
-        f"by-{id_}", title.capitalize(), members,
+        f"errors-by-{id_.replace('_', '-')}", title.capitalize(), members,
         {
             title: lambda group: group.name,
             "rows": lambda group: number(group.plain.rows, lambda count: f"{count:,.0f}"),

@@ -8,7 +8,7 @@ from rich.console import Group as Lines
 from rich.console import RenderableType
 from rich.text import Text
 
-from alexsim.fidelity.groups import AXES, CUT, ErrorGroup, Errors
+from alexsim.fidelity.groups import AXES, CUT, Axis, ErrorGroup, Errors
 from alexsim.fidelity.sample import Sample
 from alexsim.report.tables import plain_table
 
@@ -29,28 +29,41 @@ def cut_line(groups: Sequence[ErrorGroup]) -> str:
     count = groups[0].plain.cut if groups else 0
     if not count:
         return ""
-    errors = "1 error" if count == 1 else f"{count:,} errors"
-    return f"{errors} over {100 * CUT:,.0f} % count as {100 * CUT:,.0f} % in these means."
+    most = f"{100 * CUT:,.0f} %"
+    counts = f"1 error over {most} counts" if count == 1 else f"{count:,} errors over {most} count"
+    return f"{counts} as {most} in these means."
+
+
+def parting(groups: Sequence[ErrorGroup]) -> dict[Axis, list[ErrorGroup]]:
+    """The axes that part the rows, and their groups."""
+    members = {axis: [group for group in groups if group.axis == axis.name] for axis in AXES}
+    return {axis: each for axis, each in members.items() if len(each) > 1}
+
+
+def common_line(groups: Sequence[ErrorGroup]) -> str:
+    """What all rows have in common: the axes that do not part them."""
+    parted = parting(groups)
+    alone = [axis for axis in AXES if axis not in parted]
+    names = {group.axis: group.name for group in groups}
+    said = "; ".join(f"{axis.title}: {names[axis.name]}" for axis in alone)
+    return f"All rows: {said}." if said else ""
 
 
 def groups_tables(groups: Sequence[ErrorGroup]) -> RenderableType:
     """Every axis that parts the rows; under "alike" what it is where each device of each source
     counts alike, if that says something else."""
     out = plain_table(
-        "Errors of times, %, by group; \"alike\": median/mean where each device of each source"
-        " counts alike; \"roof\": the roofline's median",
-        "group", "rows", "median", "mean", "bias", "in 90 %", "alike", "roof",
+        "Errors of times, %, by group; held: in the 90 % interval; alike: median/mean where each"
+        " device of each source counts alike; roof: the roofline's median",
+        "group", "rows", "median", "mean", "bias", "held", "alike", "roof",
     )  # fmt: skip
-    for axis, title in [("all", ""), *((axis.name, axis.title) for axis in AXES)]:
-        members = [group for group in groups if group.axis == axis]
-        if title and len(members) < 2:
-            continue
-        if title:
-            out.add_row(title)
+    out.add_row(groups[0].name, *_figures(groups[0]))
+    for axis, members in parting(groups).items():
+        out.add_row(axis.title)
         for group in members:
-            out.add_row(f"{'  ' * bool(title)}{group.name:.{_WIDEST}}", *_figures(group))
-    cut = cut_line(groups)
-    return Lines(out, Text(f"{cut}\n")) if cut else out
+            out.add_row(f"  {group.name:.{_WIDEST}}", *_figures(group))
+    said = [line for line in (cut_line(groups), common_line(groups)) if line]
+    return Lines(out, Text("".join(f"{line}\n" for line in said)))
 
 
 def _figures(group: ErrorGroup) -> list[str]:

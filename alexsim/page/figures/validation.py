@@ -12,7 +12,7 @@ from typing import Any
 
 from plotly.graph_objects import Figure
 
-from alexsim.fidelity.groups import Judged
+from alexsim.fidelity.judged import Judged
 from alexsim.fidelity.sample import sample
 from alexsim.page.figures.style import LIGHT, SERIES, colour, figure, words
 from alexsim.page.figures.text import digits, percent, seconds
