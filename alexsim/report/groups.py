@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import fill
 
 from rich.console import Group as Lines
 from rich.console import RenderableType
@@ -22,6 +23,11 @@ def sample_line(sample: Sample) -> str:
         f"A sample, {sample.rows:,} of {sample.of:,} rows: one in {sample.every} of each device"
         " with each library, and at least one. All sums are the sample's."
     )
+
+
+def wrapped(line: str) -> Text:
+    """A sentence as a terminal has it."""
+    return Text(fill(line, 79))
 
 
 def cut_line(groups: Sequence[ErrorGroup]) -> str:
@@ -53,8 +59,8 @@ def groups_tables(groups: Sequence[ErrorGroup]) -> RenderableType:
     """Every axis that parts the rows; under "alike" what it is where each device of each source
     counts alike, if that says something else."""
     out = plain_table(
-        "Errors of times, %, by group; held: in the 90 % interval; alike: median/mean where each"
-        " device of each source counts alike; roof: the roofline's median",
+        "Errors of times, %, by group; held: in the 90 % interval; alike: median/mean\n"
+        "where each device of each source counts alike; roof: the roofline's median",
         "group", "rows", "median", "mean", "bias", "held", "alike", "roof",
     )  # fmt: skip
     out.add_row(groups[0].name, *_figures(groups[0]))
@@ -63,7 +69,7 @@ def groups_tables(groups: Sequence[ErrorGroup]) -> RenderableType:
         for group in members:
             out.add_row(f"  {group.name:.{_WIDEST}}", *_figures(group))
     said = [line for line in (cut_line(groups), common_line(groups)) if line]
-    return Lines(out, Text("".join(f"{line}\n" for line in said)))
+    return Lines(out, *(wrapped(line) for line in said), Text())
 
 
 def _figures(group: ErrorGroup) -> list[str]:

@@ -17,7 +17,7 @@ from alexsim.fidelity.judging import Group, Summary, is_layer, summarise
 from alexsim.fidelity.rows import Excluded
 from alexsim.fidelity.sample import Sample
 from alexsim.fidelity.validation import Prediction
-from alexsim.report.groups import groups_tables, sample_line
+from alexsim.report.groups import groups_tables, sample_line, wrapped
 from alexsim.report.tables import plain_table
 
 _MOST = 5
@@ -73,7 +73,7 @@ def validation_tables(
 ) -> RenderableType:
     """Every row; errors by network, by device and library, by what a reader asks for and by kind;
     why rows are left out."""
-    said: list[RenderableType] = [Text(sample_line(sample))] if sample else []
+    said: list[RenderableType] = [wrapped(sample_line(sample))] if sample else []
     parts = list(said)
     if every_row:
         parts += [Text(_rows_of(group)) for group in groups]
