@@ -106,30 +106,38 @@ def judge(predictions: Sequence[Prediction], correction: Correction) -> list[Sum
     return [*summaries, summarise("every row, trusted or not", known)]
 
 
-def by_device_and_library(
+def roofline_of(
     predictions: Sequence[Prediction], *, done: Callable[[int], None] = lambda _: None
+) -> list[Prediction]:
+    """What the roofline predicts of those that have a value; ``done`` hears how many."""
+    cases = [p.case for p in predictions if p.case.row.value is not None]
+    return predict_all(cases, UNFITTED, library="roofline", done=done)
+
+
+def by_device_and_library(
+    predictions: Sequence[Prediction], bounds: Sequence[Prediction]
 ) -> tuple[Group, ...]:
-    """Every device with every library: all rows, and the errors of those with a value.
-
-    ``done`` hears how many of these the roofline has predicted.
-    """
-    known = [p for p in predictions if p.case.row.value is not None]
-    cases = [p.case for p in known]
-    bound = predict_all(cases, UNFITTED, library="roofline", done=done)
-
-    def of(pair: tuple[str, str], chosen: Sequence[Prediction]) -> tuple[Prediction, ...]:
-        return tuple(p for p in chosen if (p.case.device, p.case.library) == pair)
-
+    """Every device with every library: all rows, and the errors of those with a value beside those
+    of the roofline, ``bounds``."""
+    known = _parted([p for p in predictions if p.case.row.value is not None])
+    bound = _parted(bounds)
     return tuple(
         Group(
             device=pair[0],
             library=pair[1],
-            predictions=of(pair, predictions),
-            summary=summarise(", ".join(pair), of(pair, known)),
-            roofline=summarise(f"{pair[0]}, roofline", of(pair, bound)),
+            predictions=tuple(members),
+            summary=summarise(", ".join(pair), known[pair]),
+            roofline=summarise(f"{pair[0]}, roofline", bound[pair]),
         )
-        for pair in sorted({(p.case.device, p.case.library) for p in predictions})
+        for pair, members in sorted(_parted(predictions).items())
     )
+
+
+def _parted(predictions: Sequence[Prediction]) -> dict[tuple[str, str], list[Prediction]]:
+    pairs: dict[tuple[str, str], list[Prediction]] = defaultdict(list)
+    for each in predictions:
+        pairs[each.case.device, each.case.library].append(each)
+    return pairs
 
 
 def is_layer(case: Case) -> bool:

@@ -128,19 +128,25 @@ def pieces(case: Case, library: str = "") -> tuple[Cost, ...]:
 
 def measured_s(case: Case) -> float:
     """Seconds of one batch that the row states."""
-    return _seconds(case.row, case.batch_size)
+    assert case.row.value is not None
+    return seconds_of(case, case.row.value)
 
 
-def _seconds(row: Row, batch_size: int) -> float:
-    assert row.value is not None
-    match row.unit:
+def seconds_of(case: Case, value: float) -> float:
+    """Seconds of one batch, of a value in the row's unit."""
+    match case.row.unit:
         case "images/s":
-            return batch_size / row.value
+            return case.batch_size / value
         case "ms per image":
-            return row.value * batch_size / 1e3
+            return value * case.batch_size / 1e3
         case "hours":
-            return row.value * 3600 / (ILSVRC_EPOCHS * ILSVRC_IMAGES / batch_size)
-    return row.value / 1e3
+            return value * 3600 / (ILSVRC_EPOCHS * ILSVRC_IMAGES / case.batch_size)
+    return value / 1e3
+
+
+def flop_of(case: Case) -> int:
+    """FLOP of the multiply-adds that a row timed, of all GPUs."""
+    return sum(work.count.flop for work in _works(case))
 
 
 def _in_unit(row: Row, batch_size: int, seconds: float) -> float:
