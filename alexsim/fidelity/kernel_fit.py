@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Container, Hashable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from alexsim.fidelity.boosting import Growth, grow
 from alexsim.fidelity.kernel_rows import Call, KernelRow, Unlike, call_of
-from alexsim.simulate.costs.cost import Kind
-from alexsim.simulate.costs.features import NAMES
+from alexsim.simulate.costs.cost import Kind, Realm
 from alexsim.simulate.costs.trees import Forest, Forests
 
 MOST_OF_A_GROUP = 900
@@ -22,6 +21,7 @@ GROWTH = Growth(trees=400)
 _FEW = 100
 
 Group = tuple[str, ...]
+Part = tuple[Kind, Realm]
 CHIPS = {
     "v100": "gv100-tesla", "v100-pcie": "gv100-tesla", "v100-sxm3": "gv100-tesla",
     "p100": "gp100", "p100-pcie": "gp100",
@@ -47,7 +47,7 @@ def sample(
     rows: Iterable[KernelRow], most: int = MOST_OF_A_GROUP, seed: int = 1
 ) -> tuple[KernelRow, ...]:
     """At most so many rows of each group, by chance that repeats; in the order of the rows."""
-    chance, seen = random.Random(seed), defaultdict[Group, int](int)  # noqa: S311 - no secret
+    chance, seen = random.Random(seed), defaultdict[Group, int](int)
     kept: dict[Group, list[tuple[int, KernelRow]]] = defaultdict(list)
     for place, row in enumerate(rows):
         group = group_of(row)
@@ -56,7 +56,9 @@ def sample(
             kept[group].append((place, row))
         elif (instead := chance.randrange(seen[group])) < most:
             kept[group][instead] = place, row
-    return tuple(row for _, row in sorted((pair for of in kept.values() for pair in of), key=_place))
+    return tuple(
+        row for _, row in sorted((pair for of in kept.values() for pair in of), key=_place)
+    )
 
 
 def _place(pair: tuple[int, KernelRow]) -> int:
@@ -82,30 +84,31 @@ def grown(
     calls: Sequence[Call],
     growth: Growth = GROWTH,
     *,
-    kinds: Iterable[Kind] = tuple(NAMES),
+    only: Container[Part] | None = None,
     done: Callable[[int], None] = lambda _: None,
 ) -> Forests:
-    """Trees from calls with times, by kind of call."""
-    forests: dict[Kind, Forest] = {}
-    for kind in kinds:
-        chosen = [call for call in calls if call.learned.kind == kind]
-        if not chosen:
-            continue
-        counts = defaultdict[Group, int](int)
-        for call in chosen:
-            counts[group_of(call.row)] += 1
+    """Trees from calls with times, by kind of call and realm; ``only`` those."""
+    parts = defaultdict[Part, list[Call]](list)
+    for call in calls:
+        part = call.learned.kind, call.learned.realm
+        if only is None or part in only:
+            parts[part].append(call)
+    forests: dict[Part, Forest] = {}
+    for part, chosen in parts.items():
+        counts = Counter(group_of(call.row) for call in chosen)
         weight = np.array([max(_FEW, counts[group_of(c.row)]) ** -0.75 for c in chosen])
         features = np.array([call.learned.features for call in chosen])
         target = np.log([(c.row.time_s or 0.0) / (c.base_s + c.overhead_s) for c in chosen])
-        forests[kind] = grow(features, target, weight, growth, done=done)
+        grows = growth if part[1] == "fp32" else _fewer(growth)
+        forests[part] = grow(features, target, weight, grows, done=done)
     return forests
 
 
 def predicted_s(calls: Sequence[Call], forests: Forests) -> np.ndarray:
     """Seconds of calls by trees; never over the device's peaks."""
     seconds = np.array([call.base_s + call.overhead_s for call in calls])
-    for kind, forest in forests.items():
-        chosen = [i for i, call in enumerate(calls) if call.learned.kind == kind]
+    for part, forest in forests.items():
+        chosen = [i for i, c in enumerate(calls) if (c.learned.kind, c.learned.realm) == part]
         if chosen:
             features = np.array([calls[i].learned.features for i in chosen])
             seconds[chosen] *= np.exp(forest.log_factors(features))
@@ -124,12 +127,17 @@ def left_out(
     keys = [key(call) for call in calls]
     for count, held in enumerate(dict.fromkeys(keys), start=1):
         inside = [i for i, each in enumerate(keys) if each == held]
-        kinds = {calls[i].learned.kind for i in inside}
+        parts = {(calls[i].learned.kind, calls[i].learned.realm) for i in inside}
         others = [call for call, each in zip(calls, keys, strict=True) if each != held]
-        forests = grown(others, growth, kinds=sorted(kinds))
+        forests = grown(others, growth, only=parts)
         seconds[inside] = predicted_s([calls[i] for i in inside], forests)
         done(count)
     return seconds
+
+
+def _fewer(growth: Growth) -> Growth:
+    """For the few rows of a lesser realm."""
+    return replace(growth, trees=growth.trees // 3, depth=4)
 
 
 def thinned(growth: Growth) -> Growth:

@@ -19,7 +19,11 @@ Precision = Literal["fp32", "tf32", "fp16"]
 """Of one op's products; the step's are ``alexsim.simulate.costs.precision``'s."""
 PRECISIONS: tuple[Precision, ...] = ("fp32", "tf32", "fp16")
 Kind = Literal["convolution", "product", "memory"]
-"""Of a kernel, by what its time depends on: each has trees of its own."""
+"""Of a kernel, by what its time depends on: each has trees of its own, for each of ``REALMS``."""
+Realm = Literal["fp32", "half", "elsewhere"]
+REALMS: tuple[Realm, ...] = ("fp32", "half", "elsewhere")
+"""Float32 on NVIDIA's cards, whose kernels were measured most; reduced precision there; and other
+makers' devices."""
 Limit = Literal["compute", "memory", "launch", "measured"]
 
 
@@ -130,12 +134,18 @@ class Cost:
         """The same piece with another time; ``replace`` takes four times as long."""
         return Cost(seconds, self.limit, self.traits, self.least_s, self.flop, self.learned)
 
+    def also(self, traits: tuple[str, ...]) -> Cost:
+        """The same piece with further traits."""
+        every = self.traits + traits
+        return Cost(self.seconds, self.limit, every, self.least_s, self.flop, self.learned)
+
 
 @dataclass(frozen=True, slots=True)
 class Learned:
     """What the trees are asked about a piece: which of them, and the piece's features in order."""
 
     kind: Kind
+    realm: Realm
     features: tuple[float, ...]
 
 

@@ -19,6 +19,7 @@ from alexsim.simulate.costs.cost import (
     Kind,
     Learned,
     Precision,
+    Realm,
     launch_s,
 )
 from alexsim.simulate.costs.cudnn import candidates, product_sides
@@ -81,6 +82,12 @@ def _precision(device: Device, precision: Precision) -> float:
     return 1.0 if tensor_speedup(device, precision) > 1 else 2.0
 
 
+def _realm(device: Device, precision: Precision) -> Realm:
+    if device.architecture.platform != "cuda":
+        return "elsewhere"
+    return "fp32" if precision == "fp32" else "half"
+
+
 @lru_cache(maxsize=16384)
 def convolution_features(  # noqa: PLR0913 - what tells calls apart
     device: Device,
@@ -126,6 +133,7 @@ def convolution_features(  # noqa: PLR0913 - what tells calls apart
     padding = (shape.extent - shape.height) // 2
     return Learned(
         "convolution",
+        _realm(device, precision),
         (
             log(base_s / max(compute_s, memory_s)),
             log(compute_s / memory_s),
@@ -170,6 +178,7 @@ def product_features(  # noqa: PLR0913 - what tells calls apart
     base_s = base_s or product_s(device, sides, batches, precision)
     return Learned(
         "product",
+        _realm(device, precision),
         (
             log(base_s / max(compute_s, memory_s)),
             log(compute_s / memory_s),
@@ -224,6 +233,7 @@ def memory_features(  # noqa: PLR0913 - what tells calls apart
     moved_s = moved_bytes / device.memory_bytes_per_s.value
     return Learned(
         "memory",
+        _realm(device, precision),
         (
             log(launch_s(device) / moved_s),
             log(moved_bytes),

@@ -101,7 +101,9 @@ class Library:
         return [replace(cost, traits=(*cost.traits, chosen, f"{chosen}:{work.kind}"))]
 
 
-def _possible(device: Device, work: Work, cost: Cost, precision: Precision) -> Cost:
+def _possible(
+    device: Device, work: Work, cost: Cost, precision: Precision, whose: tuple[str, ...] = ()
+) -> Cost:
     """A product, never faster than the peaks allow: its multiply-adds, and its bytes moved once."""
     moved = bytes_of(work, precision)
     if work.fused:
@@ -114,10 +116,11 @@ def _possible(device: Device, work: Work, cost: Cost, precision: Precision) -> C
     compute_s = cost.flop / peak_flop_per_s(device, precision)
     memory_s = moved / device.memory_bytes_per_s.value
     least_s = max(compute_s, memory_s)
+    traits = cost.traits + whose
     if cost.seconds >= least_s:
-        return Cost(cost.seconds, cost.limit, cost.traits, least_s, cost.flop, cost.learned)
+        return Cost(cost.seconds, cost.limit, traits, least_s, cost.flop, cost.learned)
     limit: Limit = "compute" if compute_s > memory_s else "memory"
-    return Cost(least_s, limit, cost.traits, least_s, cost.flop, cost.learned)
+    return Cost(least_s, limit, traits, least_s, cost.flop, cost.learned)
 
 
 CHANNELS_LAST = frozenset({"tensorflow-2015", "tensorflow-nhwc"})

@@ -7,15 +7,12 @@ depth d is d comparisons and a table of 2^d values, and a forest is a few operat
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.resources import files
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from alexsim.errors import ProfileError
-from alexsim.simulate.costs.cost import Kind, Learned
+from alexsim.simulate.costs.cost import REALMS, Kind, Learned, Realm
 from alexsim.simulate.costs.features import NAMES
 
 if TYPE_CHECKING:
@@ -67,58 +64,51 @@ class Forest:
 
 _MOST, _AT_A_TIME = 100_000, 500
 
-Forests = Mapping[Kind, Forest]
+Forests = Mapping[tuple[Kind, Realm], Forest]
 
 
-@cache
-def load_forests() -> Forests:
-    """The forests that are shipped.
+def forests_from(arrays: Mapping[str, np.ndarray], source: str) -> Forests:
+    """Forests from the arrays of a file.
 
     Raises:
-        ProfileError: the file is not of this version's features.
+        ProfileError: they are not of this version's features.
     """
     import numpy as np
 
-    source = files("alexsim_profiles") / "measurements" / "forests.npz"
-    with source.open("rb") as stream, np.load(cast(Any, stream), allow_pickle=False) as stored:
-        arrays = {name: stored[name] for name in stored.files}
-    forests: dict[Kind, Forest] = {}
     for kind, names in NAMES.items():
         if arrays[f"{kind}.names"].tolist() != list(names):
             raise ProfileError(f"{source}: its features of a {kind} are not this version's")
-        forests[kind] = Forest(
-            bias=float(arrays[f"{kind}.bias"]),
-            feature=arrays[f"{kind}.feature"].astype(np.intp),
-            threshold=arrays[f"{kind}.threshold"].astype(np.float64),
-            value=arrays[f"{kind}.value"].astype(np.float64),
+    return {
+        (kind, realm): Forest(
+            bias=float(arrays[f"{kind}.{realm}.bias"]),
+            feature=arrays[f"{kind}.{realm}.feature"].astype(np.intp),
+            threshold=arrays[f"{kind}.{realm}.threshold"].astype(np.float64),
+            value=arrays[f"{kind}.{realm}.value"].astype(np.float64),
         )
-    return forests
+        for kind in NAMES
+        for realm in REALMS
+        if f"{kind}.{realm}.bias" in arrays
+    }
 
 
-def forests_bytes(forests: Forests) -> bytes:
-    """As the file that ``load_forests`` reads."""
-    import io
-
+def forest_arrays(forests: Forests) -> dict[str, np.ndarray]:
+    """As the arrays that ``forests_from`` reads."""
     import numpy as np
 
-    arrays: dict[str, Any] = {}
-    for kind, forest in forests.items():
+    arrays = {f"{kind}.names": np.array(names) for kind, names in NAMES.items()}
+    for (kind, realm), forest in forests.items():
         arrays |= {
-            f"{kind}.names": np.array(NAMES[kind]),
-            f"{kind}.bias": np.float64(forest.bias),
-            f"{kind}.feature": forest.feature.astype(np.uint8),
-            f"{kind}.threshold": forest.threshold.astype(np.float32),
-            f"{kind}.value": forest.value.astype(np.float16),
+            f"{kind}.{realm}.bias": np.array(forest.bias),
+            f"{kind}.{realm}.feature": forest.feature.astype(np.uint8),
+            f"{kind}.{realm}.threshold": forest.threshold.astype(np.float32),
+            f"{kind}.{realm}.value": forest.value.astype(np.float32),
         }
-    stream = io.BytesIO()
-    np.savez_compressed(stream, **arrays)
-    return stream.getvalue()
+    return arrays
 
 
 def log_factor(forests: Forests, learned: Learned | None) -> float:
     """Logarithm of a piece's factor; 0 where nothing was learned."""
-    if learned is None or learned.kind not in forests:
+    if learned is None:
         return 0.0
-    value = forests[learned.kind].log_factor(learned.features)
-    assert math.isfinite(value)
-    return value
+    forest = forests.get((learned.kind, learned.realm))
+    return forest.log_factor(learned.features) if forest else 0.0
