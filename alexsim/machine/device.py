@@ -24,8 +24,13 @@ class Architecture(Sheet):
     """Float32 multiply-adds per clock."""
     issue_warps_per_clock: Positive
     """Warp instructions issued per clock, without dual issue."""
+    dual_issue: Positive | None = None
+    """Instructions that a scheduler can dispatch at once, where the second may be a load but
+    no multiply-add; None: one."""
     load_store_lanes_per_sm: Positive
     """Lanes that serve shared-memory loads, per clock."""
+    bank_bytes: Positive | None = None
+    """What a bank of shared memory delivers per clock; None: 4."""
     blocks_per_sm: Positive
     registers_per_thread: Positive
     tensor_fp16_flop_per_clock: NotNegative

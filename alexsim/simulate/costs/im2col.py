@@ -1,7 +1,8 @@
 """Convolution as one matrix product per image (Caffe, Torch's SpatialConvolutionMM, CorrMM).
 
 Each image's windows are written out as the columns of a matrix (``im2col``), which a cuBLAS
-product reads; the input gradient goes the way back (``col2im``).
+product reads; the input gradient goes the way back (``col2im``). Frameworks did so from 2013 to
+2016, with the cuBLAS of their time.
 """
 
 from __future__ import annotations
@@ -10,18 +11,29 @@ from alexsim.machine.device import Device
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.plan.plan import OpKind
 from alexsim.simulate.costs.cost import LAUNCH_S, Cost, Work, convolution_shape, memory_bound
+from alexsim.simulate.costs.cublas import product_of_2014
 from alexsim.simulate.costs.gemm import gemm
+
+_LAST_YEAR = 2015
+"""Of cards whose products frameworks took from the cuBLAS of that time."""
+_WRITE, _GATHER = 0.7, 0.4
+"""Share of the memory's rate of ``im2col``, a thread per pixel and channel that writes all its
+taps, and of ``col2im``, whose threads gather as many, far apart."""
 
 
 def convolution(device: Device, work: Work, library: str) -> list[Cost]:
     """A convolution op by im2col and cuBLAS."""
     shape = convolution_shape(work)
     product = {
-        OpKind.FORWARD: (shape.filters, shape.outputs, shape.depth),
-        OpKind.GRAD_INPUT: (shape.depth, shape.outputs, shape.filters),
-        OpKind.GRAD_WEIGHT: (shape.filters, shape.depth, shape.outputs),
+        OpKind.FORWARD: (shape.outputs, shape.filters, shape.depth),
+        OpKind.GRAD_INPUT: (shape.outputs, shape.depth, shape.filters),
+        OpKind.GRAD_WEIGHT: (shape.depth, shape.filters, shape.outputs),
     }[work.kind]
-    seconds, limit = gemm(device, *product)
+    weights = work.kind == OpKind.GRAD_WEIGHT
+    if device.year > _LAST_YEAR or device.architecture.registers_per_thread.value < 128:
+        seconds, limit = gemm(device, *product)
+    else:
+        seconds, limit = product_of_2014(device, *product, by_depth=weights)
     launches = shape.batch_size * shape.groups
     architecture = device.architecture.name
     kind = str(work.kind)
@@ -42,7 +54,9 @@ def convolution(device: Device, work: Work, library: str) -> list[Cost]:
         matrix = FLOAT_BYTES * shape.groups * shape.depth * shape.outputs
         image = shape.input_bytes / shape.batch_size
         traits: tuple[str, ...] = (f"im2col:{kind}", f"architecture:{architecture}:memory")
-        costs.append(memory_bound(device, shape.batch_size * (matrix + image), traits))
+        share = _GATHER if work.kind == OpKind.GRAD_INPUT else _WRITE
+        moving = memory_bound(device, shape.batch_size * (matrix + image), traits)
+        costs.append(moving.lasting(moving.seconds / share))
     if work.kind == OpKind.FORWARD:
         traits = ("memory", f"architecture:{architecture}:memory", "elementwise:bias")
         costs.append(memory_bound(device, 2 * shape.output_bytes, traits))
