@@ -16,7 +16,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from alexsim.errors import ProfileError
-from alexsim.fidelity.fit import Observation
+from alexsim.fidelity.fit import Observation, fit
 from alexsim.fidelity.networks_of_2012 import Run, run_of
 from alexsim.machine.device import Device, load_device
 from alexsim.machine.machine import load_link
@@ -101,9 +101,7 @@ def fermi_figures(rows: Sequence[FermiRow]) -> tuple[tuple[Figure, ...], tuple[L
 
 
 def fermi_observations(rows: Sequence[FermiRow]) -> list[Observation]:
-    """What a fit may learn from: products, memory, networks; links have no coefficient.
-
-    """
+    """What a fit may learn from: products, memory, networks; links have no coefficient."""
     figures, _ = fermi_figures(rows)
     return [
         Observation(
@@ -115,6 +113,11 @@ def fermi_observations(rows: Sequence[FermiRow]) -> list[Observation]:
         for figure in figures
         if figure.what != "copy"
     ]
+
+
+def fermi_correction() -> Correction:
+    """What the shipped figures of Fermi cards teach, and nothing else."""
+    return fit(fermi_observations(read_fermi_rows()), fitted_to="Fermi cards, no AlexNet")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,8 +61,8 @@ class Run:
                 costs += model.costs(device, work, "fp32", UNFITTED)
             if isinstance(part.layer, Convolution):
                 moved = self._more_bytes(part)
-                traits = ("memory", f"architecture:{device.architecture.name}:memory")
-                traits = (*traits, "elementwise:cuda-convnet")
+                architecture = f"architecture:{device.architecture.name}:memory"
+                traits = ("memory", architecture, "elementwise:cuda-convnet")
                 costs += [memory_bound(device, moved, traits)] if moved > 0 else []
         return tuple(costs)
 
@@ -157,8 +157,8 @@ def _layers(text: str, number: int) -> list[Layer]:
         return [layer, ReLU(name=f"relu{number}")]
     if pool := re.match(r"(max|avg) (\d)/(\d)$", text):
         kind = MaxPool if pool[1] == "max" else AveragePool
-        sides = {"size": int(pool[2]), "stride": int(pool[3])}
-        return [kind(name=f"pool{number}", rounding="ceil", **sides)]
+        size, stride = int(pool[2]), int(pool[3])
+        return [kind(name=f"pool{number}", size=size, stride=stride, rounding="ceil")]
     if norm := re.match(r"cmrnorm (\d+)$", text):
         return [LocalResponseNorm(name=f"norm{number}", size=int(norm[1]))]
     if units := re.match(r"fc(?: \d+->(\d+))?$", text):

@@ -28,7 +28,7 @@ _WAIT_CLOCKS = 800
 _START = 40
 """Steps of the depth that the first words and the last sums cost: two such waits."""
 _SHORTEST = 1024
-"""Steps in the shortest part of a depth that is split where tiles are fewer than multiprocessors."""
+"""Steps in the shortest part of a depth, split where multiprocessors would be left over."""
 _ODD = 2.0
 """An odd side leaves rows that no wide load can begin with: conv1, with three channels, has one."""
 _BY_DEPTH = 1.6

@@ -22,7 +22,7 @@ from alexsim.simulate.costs.cost import (
     convolution_shape,
     memory_bound,
 )
-from alexsim.simulate.costs.rounds import WARP, Round, lane_share
+from alexsim.simulate.costs.rounds import WARP, Round, lane_share, outer
 
 FIRST_RELEASE, SECOND_RELEASE = "cuda-convnet-2011-06", "cuda-convnet-2011-09"
 """Before 18 September 2011, when the weight gradient became a third faster, and before 3 February
@@ -76,9 +76,9 @@ def first_generation(work: Work, library: str = "cuda-convnet", registers: int =
     lanes = 32 if shape.filters % 32 == 0 else 16
     if shape.channels <= 3:
         pixels = 5 if lanes == 32 else 2
-        of = Round(1, shape.channels, shape.channels, 32 * pixels, 0)
+        of = outer(1, shape.channels, 32 * pixels, 0)
         if many:
-            of = Round(1, shape.channels * pixels, shape.channels * pixels, 32, 0, 1, 4)
+            of = outer(1, shape.channels * pixels, 32, 0, common_width=4)
         return _few_channels_weights(work, shape, (1, pixels), tile=(lanes, 128 // lanes), of=of)
     filters = 2 if lanes == 32 or shape.filters % 32 == 0 else 1
     lanes = lanes if shape.filters % (lanes * filters) == 0 else 16
@@ -122,7 +122,7 @@ def second_generation(work: Work) -> Launch:
         return _input_gradient(shape, images, side // rows, threads=WARP * rows, filters=16)
     if shape.channels <= 3:
         filters = 4 if shape.filters % 64 == 0 else 3 if shape.filters % 48 == 0 else 2
-        of = Round(filters, 2 * shape.channels, filters * 2 * shape.channels, 32, 0)
+        of = outer(filters, 2 * shape.channels, 32, 0)
         return _few_channels_weights(work, shape, (filters, 2), tile=(16, 16), of=of)
     colours = next((n for n in (64, 48, 32, 16) if shape.channels % n == 0), 16)
     filters = next((n for n in (128, 64, 32) if shape.filters % n == 0), 16)
@@ -200,7 +200,13 @@ def _forward(
         * ceil(shape.filters / filters)
         * ceil(shape.batch_size / (WARP * images)),
         round=Round(
-            images, wide, images * wide, steps, (WARP * images + filters) * steps / 128, min(width, images), width
+            images,
+            wide,
+            images * wide,
+            steps,
+            (WARP * images + filters) * steps / 128,
+            min(width, images),
+            width,
         ),
         padding=_whole(shape, images)
         * _up(shape.taps, pixels)
@@ -221,7 +227,9 @@ def _input_gradient(
         * shape.inputs
         * ceil(shape.channels / colours)
         * ceil(shape.batch_size / (WARP * images)),
-        round=Round(images, wide, images * wide, filters, (WARP * images + colours) * filters / threads),
+        round=Round(
+            images, wide, images * wide, filters, (WARP * images + colours) * filters / threads
+        ),
         padding=_whole(shape, images)
         * _valid_share(shape)
         * _up(shape.channels, colours)
@@ -239,7 +247,13 @@ def _few_channels_gradient(shape: ConvolutionShape) -> Launch:
     tile = 16 * images
     return Launch(
         blocks=shape.groups * ceil(shape.inputs / 16) * ceil(shape.batch_size / tile),
-        round=Round(images, shape.channels, images * shape.channels, 16, 16 * (tile + 16 * shape.channels) / 256),
+        round=Round(
+            images,
+            shape.channels,
+            images * shape.channels,
+            16,
+            16 * (tile + 16 * shape.channels) / 256,
+        ),
         padding=_up(shape.batch_size, tile)
         / shape.batch_size
         * (shape.size + 1)
@@ -249,7 +263,7 @@ def _few_channels_gradient(shape: ConvolutionShape) -> Launch:
     )
 
 
-def _weights(  # noqa: PLR0913 - a tile has that many sides
+def _weights(
     work: Work,
     shape: ConvolutionShape,
     each: tuple[int, int],
@@ -265,9 +279,10 @@ def _weights(  # noqa: PLR0913 - a tile has that many sides
     pieces = partial_sum_copies(work.part)
     blocks = ceil(shape.channels / colours) * ceil(shape.taps / pixels)
     blocks *= ceil(shape.filters / filters)
+    words = (filters + colours * pixels) * images / threads
     return Launch(
         blocks=shape.groups * pieces * blocks,
-        round=Round(*each, each[0] * each[1], images, (filters + colours * pixels) * images / threads, 1, width),
+        round=outer(*each, images, words, common_width=width),
         padding=_whole(shape, 1)
         * _up(shape.taps, pixels)
         / shape.taps

@@ -46,6 +46,20 @@ class Round:
         return self.distinct / self.distinct_width + self.common / self.common_width
 
 
+def outer(
+    distinct: int,
+    common: int,
+    steps: int,
+    words: float,
+    *,
+    distinct_width: int = 1,
+    common_width: int = 1,
+) -> Round:
+    """A round of which every step multiplies all ``distinct`` values by all ``common`` ones."""
+    sums = distinct * common
+    return Round(distinct, common, sums, steps, words, distinct_width, common_width)
+
+
 def lane_share(architecture: Architecture, work: Round) -> float:
     """Share of the float32 lanes that a kernel of such rounds keeps busy.
 
@@ -59,9 +73,10 @@ def lane_share(architecture: Architecture, work: Round) -> float:
     multiplies = work.sums * work.steps
     issued = multiplies + work.loads * work.steps + 2 * work.words + _CONTROL
     issue = max(multiplies, issued / at_once) / architecture.issue_warps_per_clock.value
-    passes = work.loads + work.distinct * (
-        max(1.0, work.distinct_width / bank_words) - 1
-    ) / work.distinct_width
+    passes = (
+        work.loads
+        + work.distinct * (max(1.0, work.distinct_width / bank_words) - 1) / work.distinct_width
+    )
     delivery = (passes * work.steps + 2 * work.words) / lanes
     busy = multiplies * WARP / architecture.lanes_per_sm.value
     return busy / max(busy, hypot(issue, delivery))
