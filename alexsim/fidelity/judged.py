@@ -5,16 +5,17 @@ words that groups go by.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
 from alexsim.fidelity.rows import Case
-from alexsim.fidelity.validation import Prediction, flop_of, may_fit, seconds_of
-from alexsim.machine.device import load_device
+from alexsim.fidelity.validation import Prediction, flop_of, seconds_of
+from alexsim.machine.device import device_names, load_device
 from alexsim.network.layers.kinds import kind_words
 from alexsim.network.part import Part
+from alexsim.simulate.costs.correction import Correction
 
 WHOLE = "network"
 """The op of a row that timed a whole network."""
@@ -94,10 +95,11 @@ class Seen(NamedTuple):
     libraries: frozenset[str]
 
 
-def seen_in(cases: Iterable[Case]) -> Seen:
-    """What a fit to these has seen."""
-    taught = [case for case in cases if may_fit(case)]
-    return Seen(frozenset(c.device for c in taught), frozenset(c.library for c in taught))
+def seen_by(correction: Correction) -> Seen:
+    """What a fit has seen."""
+    card = correction.card
+    devices = frozenset(name for name in device_names() if _device(name).name in card.devices)
+    return Seen(devices, frozenset(card.libraries))
 
 
 def of_predictions(

@@ -8,9 +8,8 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from alexsim.errors import AlexsimError
 from alexsim.fidelity.rows import Case
-from alexsim.fidelity.validation import Prediction, fit_to, may_fit, predict, predict_all
+from alexsim.fidelity.validation import Prediction, may_fit, predict_all
 from alexsim.simulate.costs.correction import UNFITTED, Correction, scatter
 
 
@@ -97,7 +96,7 @@ def judge(predictions: Sequence[Prediction], correction: Correction) -> list[Sum
     if ours := [p for p in known if judged(p.case)]:
         cases = [p.case for p in ours]
         bare = predict_all(cases, UNFITTED)
-        bound = scatter(correction.roofline_noise)
+        bound = scatter(correction.card.roofline_noise)
         roofline = predict_all(cases, bound, library="roofline")
         summaries += by_kind("fitted", ours) + by_kind("no fit at all", bare)
         summaries += by_kind("roofline", roofline)
@@ -143,30 +142,3 @@ def _parted(predictions: Sequence[Prediction]) -> dict[tuple[str, str], list[Pre
 def is_layer(case: Case) -> bool:
     """A single layer, alone or inside a network."""
     return case.single_layer
-
-
-def leave_out(
-    all_cases: Sequence[Case],
-    key: Callable[[Case], str],
-    *,
-    done: Callable[[int], None] = lambda _: None,
-) -> tuple[Prediction, ...]:
-    """Each group of rows predicted by a fit that has not seen it.
-
-    Raises:
-        AlexsimError: there is one group only, or nothing to fit to without some group.
-    """
-    groups: dict[str, list[Case]] = defaultdict(list)
-    for case in all_cases:
-        groups[key(case)].append(case)
-    if len(groups) < 2:
-        raise AlexsimError(
-            f"leaving one out needs rows of at least two; all are {next(iter(groups))}"
-        )
-    predictions = []
-    for index, (name, members) in enumerate(sorted(groups.items()), start=1):
-        others = [case for case in all_cases if key(case) != name]
-        correction = fit_to(others, fitted_to=f"all but {name}")
-        predictions += [predict(case, correction) for case in members if judged(case)]
-        done(index)
-    return tuple(predictions)

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Container, Hashable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from alexsim.fidelity.boosting import Growth, grow
 from alexsim.fidelity.kernel_rows import Call, KernelRow, Unlike, call_of
-from alexsim.simulate.costs.cost import Kind, Realm
+from alexsim.simulate.costs.cost import REALMS, Kind, Realm
 from alexsim.simulate.costs.trees import Forest, Forests
 
 MOST_OF_A_GROUP = 900
 """Rows of a device, source, op and precision that teach: three sweeps of random shapes have 583,000
 of 740,000 rows, and a fit that weighed rows alike would see nothing else."""
-GROWTH = Growth(trees=400)
+GROWTH = Growth(trees=400, features=0.4)
 _FEW = 100
 
 Group = tuple[str, ...]
@@ -65,19 +65,20 @@ def _place(pair: tuple[int, KernelRow]) -> int:
     return pair[0]
 
 
-def teaching(rows: Iterable[KernelRow]) -> list[Call]:
-    """Calls that teach: an algorithm that was searched for also as the library's own choice."""
-    calls = []
+def teaching(rows: Iterable[KernelRow]) -> tuple[list[Call], list[Call]]:
+    """Calls that teach: as stated; and, where an algorithm was searched for, as the library's own
+    choice."""
+    stated, chosen = [], []
     for row in rows:
         if row.time_s is None:
             continue
         try:
-            calls.append(call_of(row))
+            stated.append(call_of(row))
             if row.algorithm and row.op == "conv" and "advises" not in row.notes:
-                calls.append(call_of(row, as_chosen=True))
+                chosen.append(call_of(row, as_chosen=True))
         except Unlike:
             continue
-    return calls
+    return stated, chosen
 
 
 def grown(
@@ -91,7 +92,7 @@ def grown(
     parts = defaultdict[Part, list[Call]](list)
     for call in calls:
         part = call.learned.kind, call.learned.realm
-        if only is None or part in only:
+        if part[1] in REALMS and (only is None or part in only):
             parts[part].append(call)
     forests: dict[Part, Forest] = {}
     for part, chosen in parts.items():
@@ -104,35 +105,20 @@ def grown(
     return forests
 
 
-def predicted_s(calls: Sequence[Call], forests: Forests) -> np.ndarray:
-    """Seconds of calls by trees; never over the device's peaks."""
+def predicted_s(calls: Sequence[Call], forests: Forests, trust: float = 1.0) -> np.ndarray:
+    """Seconds of calls by trees; never over the device's peaks.
+
+    ``trust``: what is left of the logarithm of the trees' factor.
+    """
     seconds = np.array([call.base_s + call.overhead_s for call in calls])
     for part, forest in forests.items():
         chosen = [i for i, c in enumerate(calls) if (c.learned.kind, c.learned.realm) == part]
         if chosen:
             features = np.array([calls[i].learned.features for i in chosen])
-            seconds[chosen] *= np.exp(forest.log_factors(features))
-    return np.maximum(seconds, [call.least_s for call in calls])
-
-
-def left_out(
-    calls: Sequence[Call],
-    key: Callable[[Call], Hashable],
-    growth: Growth = GROWTH,
-    *,
-    done: Callable[[int], None] = lambda _: None,
-) -> np.ndarray:
-    """Seconds of calls, each by trees that have seen no call with its key."""
-    seconds = np.full(len(calls), np.nan)
-    keys = [key(call) for call in calls]
-    for count, held in enumerate(dict.fromkeys(keys), start=1):
-        inside = [i for i, each in enumerate(keys) if each == held]
-        parts = {(calls[i].learned.kind, calls[i].learned.realm) for i in inside}
-        others = [call for call, each in zip(calls, keys, strict=True) if each != held]
-        forests = grown(others, growth, only=parts)
-        seconds[inside] = predicted_s([calls[i] for i in inside], forests)
-        done(count)
-    return seconds
+            seconds[chosen] *= np.exp(trust * forest.log_factors(features))
+    least_s = np.array([call.least_s for call in calls])
+    bounded: np.ndarray = np.maximum(seconds, least_s)
+    return bounded
 
 
 def _fewer(growth: Growth) -> Growth:

@@ -8,16 +8,19 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+from alexsim.errors import ProfileError
+from alexsim.fidelity.row_files import entries, header_of
 from alexsim.fidelity.rows import device_named
 from alexsim.machine.device import Device, load_device
 from alexsim.machine.sheet import Quantity
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.plan.plan import OpKind
+from alexsim.simulate.costs import im2col
 from alexsim.simulate.costs.cost import ConvolutionShape, Learned, Precision, launch_s
 from alexsim.simulate.costs.cudnn import candidates
 from alexsim.simulate.costs.features import (
@@ -28,7 +31,7 @@ from alexsim.simulate.costs.features import (
     product_features,
     product_s,
 )
-from alexsim.simulate.costs.gemm import gemm, peak_flop_per_s
+from alexsim.simulate.costs.gemm import peak_flop_per_s
 
 KERNEL_COLUMNS = (
     "device", "device_clock_notes", "library", "op", "pass", "precision", "layout", "batch",
@@ -65,6 +68,8 @@ class Call:
     device: str
     """Of the sheet."""
     generation: str
+    flop: float
+    """Of its multiply-adds, two each; 0 where it has none."""
     base_s: float
     overhead_s: float
     least_s: float
@@ -146,7 +151,7 @@ def call_of(row: KernelRow, *, as_chosen: bool = False) -> Call:
     made = _MAKERS.get(row.op)
     if made is None:
         raise Unlike(f"no model of the op: {row.op}")
-    base_s, least_s, learned = made(row, device, extra, as_chosen)
+    base_s, least_s, flop, learned = made(row, device, extra, as_chosen)
     overhead_s = next(
         (
             seconds.get(row.op, seconds.get(row.passes, seconds.get("", 0.0)))
@@ -160,13 +165,49 @@ def call_of(row: KernelRow, *, as_chosen: bool = False) -> Call:
     return Call(
         row=row,
         device=device_named(row.device),
-        generation=device.architecture.name.partition("-")[0],
+        generation=device.architecture.generation,
+        flop=flop,
         base_s=base_s,
         overhead_s=overhead_s,
         least_s=least_s,
         roofline_s=max(least_s, launch_s(device)),
         learned=learned,
     )
+
+
+def are_kernels(path: str) -> bool:
+    """Whether a table is one of kernels, by its header."""
+    return header_of(path).issuperset(KERNEL_COLUMNS)
+
+
+def read_kernels(path: str) -> Iterator[KernelRow]:
+    """Rows of a table of kernels, plain or gzipped, one at a time.
+
+    Raises:
+        ProfileError: the file cannot be read, lacks a column, or holds a malformed number.
+    """
+    for line, entry in entries(path, KERNEL_COLUMNS):
+        text, time_s = entry.get("time_s", ""), None
+        if text:
+            try:
+                time_s = float(text)
+            except ValueError:
+                time_s = math.nan
+            if not 0 < time_s < math.inf:
+                raise ProfileError(f"{path}, line {line}: time_s must be above 0, got {text!r}")
+        yield KernelRow(
+            id=entry.get("id") or f"line {line}",
+            source=entry.get("source", ""),
+            device=entry["device"],
+            library=entry["library"],
+            op=entry["op"],
+            passes=entry["pass"],
+            precision=entry["precision"],
+            algorithm=entry["algorithm"],
+            notes=entry["notes"],
+            time_s=time_s,
+            entry=entry,
+        )
 
 
 def _extra(text: str) -> dict[str, Any]:
@@ -203,7 +244,7 @@ def _version(row: KernelRow) -> float:
     return 0.0
 
 
-_Made = tuple[float, float, Learned]
+_Made = tuple[float, float, float, Learned]
 
 
 def _convolution(row: KernelRow, device: Device, extra: dict[str, Any], as_chosen: bool) -> _Made:
@@ -272,7 +313,7 @@ def _convolution(row: KernelRow, device: Device, extra: dict[str, Any], as_chose
         version=_version(row), channels_last=channels_last, epilogue=epilogue,
         precision=precision,
     )  # fmt: skip
-    return base_s, least_s, learned
+    return base_s, least_s, len(passes) * flop, learned
 
 
 def _way_s(
@@ -281,16 +322,9 @@ def _way_s(
     """Seconds of the stated algorithm's mechanism, or of the fastest where none is."""
     if stated == "im2col":
         # One product for each image and group, between kernels that write and read its windows.
-        rows, columns, depth = {
-            OpKind.FORWARD: (shape.filters, shape.outputs, shape.depth),
-            OpKind.GRAD_INPUT: (shape.depth, shape.outputs, shape.filters),
-            OpKind.GRAD_WEIGHT: (shape.filters, shape.depth, shape.outputs),
-        }[kind]
         launches = shape.batch_size * shape.groups
-        matrix = FLOAT_BYTES * launches * shape.depth * shape.outputs
-        windows_s = 2 * matrix / device.memory_bytes_per_s.value
-        product = gemm(device, rows, columns, depth, precision=precision)[0]
-        return launches * (product + launch_s(device)) + windows_s
+        each_s = im2col.product(device, kind, shape)[0] + 2 * launch_s(device)
+        return launches * each_s + im2col.windows_s(device, kind, shape)
     ways = candidates(device, kind, shape, frozenset(ALGORITHMS), precision)
     name = {"precomputed": "implicit", "libdnn": "implicit"}.get(stated, stated)
     if name and name not in ways:
@@ -311,7 +345,7 @@ def _product(row: KernelRow, device: Device, extra: dict[str, Any], _: bool) -> 
         )  # fmt: skip
         share = float(extra["flops"]) / (2 * side**3)
         least_s = float(extra["flops"]) / peak_flop_per_s(device, precision)
-        return base_s * share, least_s, learned
+        return base_s * share, least_s, float(extra["flops"]), learned
     batches = _number(row, "batch") if row.op == "bmm" else 1
     m, n, k = (_number(row, column) for column in ("m", "n", "k"))
     if not min(m, n, k, batches):
@@ -347,7 +381,7 @@ def _product(row: KernelRow, device: Device, extra: dict[str, Any], _: bool) -> 
         device, _PASS[row.passes], forward if len(sides) > 1 else sides[0], batches, op=row.op,
         base_s=base_s, version=_version(row), epilogue=epilogue, precision=precision,
     )  # fmt: skip
-    return base_s, least_s, learned
+    return base_s, least_s, len(sides) * flop, learned
 
 
 _ELEMENTWISE = {
@@ -367,7 +401,7 @@ _PASSES_OVER: Mapping[str, Callable[[KernelRow], float]] = {
 }
 
 
-def _memory(row: KernelRow, device: Device, extra: dict[str, Any], _: bool) -> _Made:
+def _memory(row: KernelRow, device: Device, _extra: dict[str, Any], _: bool) -> _Made:
     precision = _precision(row)
     item = 2 if precision == "fp16" else FLOAT_BYTES
     backward = {"forward": 0.0, "backward": 1.0, "forward (training)": 2.0, "copy": 0.0}
@@ -393,38 +427,30 @@ def _memory(row: KernelRow, device: Device, extra: dict[str, Any], _: bool) -> _
             moved = 2.0 * values + outputs
     else:
         moved = values * _PASSES_OVER[row.op](row)
-    return _moved(
-        row, device, op, item * moved, item * outputs, batch * pixels, channels,
-        backward[row.passes], window, precision,
-    )  # fmt: skip
-
-
-def _moved(  # noqa: PLR0913 - as memory_features has them
-    row: KernelRow, device: Device, op: str, moved: float, written: float, rows: float, length: float,
-    backward: float, window: float, precision: Precision,
-) -> _Made:  # fmt: skip
-    rate = device.memory_bytes_per_s.value
-    base_s = max(moved / rate, launch_s(device))
     learned = memory_features(
-        device, op, moved, written, rows, length, backward=backward, window=window,
-        precision=precision,
+        device, op, item * moved, float(item * outputs), batch * pixels, channels,
+        backward=backward[row.passes], window=window, precision=precision,
     )  # fmt: skip
+    return _moved(device, item * moved, learned)
+
+
+def _moved(device: Device, moved_bytes: float, learned: Learned) -> _Made:
+    moved_s = moved_bytes / device.memory_bytes_per_s.value
     # What fits the second-level cache need not cross memory.
-    least_s = moved / rate if moved > 4 * device.l2_bytes.value else 0.0
-    return base_s, least_s, learned
+    least_s = moved_s if moved_bytes > 4 * device.l2_bytes.value else 0.0
+    return max(moved_s, launch_s(device)), least_s, 0.0, learned
 
 
-def _copy(row: KernelRow, device: Device, extra: dict[str, Any], _: bool) -> _Made:
+def _copy(_row: KernelRow, device: Device, extra: dict[str, Any], _: bool) -> _Made:
     """Copies within the card's memory, whole arrays at a time."""
     what = str(extra.get("what", "device copy"))
     if not what.startswith("device ") or "host" in what:
         raise Unlike(f"a transfer, not a kernel: {what.partition(',')[0]}")
     if "bytes" not in extra:
-        raise Unlike(f"bytes are not stated: {row.op}")
+        raise Unlike("bytes are not stated")
     moved = float(extra["bytes"])
-    return _moved(
-        row, device, "copy", moved, moved / 2, moved / FLOAT_BYTES / 1024, 1024, 0.0, 1.0, "fp32"
-    )
+    learned = memory_features(device, "copy", moved, moved / 2, moved / FLOAT_BYTES / 1024, 1024)
+    return _moved(device, moved, learned)
 
 
 _MAKERS: Mapping[str, Callable[[KernelRow, Device, dict[str, Any], bool], _Made]] = {

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from types import MappingProxyType
+from typing import Protocol
 
 from alexsim.editions.load import load_network
 from alexsim.fidelity.row_files import Row
@@ -51,11 +52,19 @@ class Case:
     single_layer: bool
 
 
+class AnyRow(Protocol):
+    """Of any table."""
+
+    @property
+    def id(self) -> str:
+        """By which the table knows it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Excluded:
     """A row that is not predicted, and the rule that says so."""
 
-    row: Row
+    row: AnyRow
     why: str
     """The rule and, after a colon, what of the row it names."""
 

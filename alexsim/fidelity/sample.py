@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Protocol, TypeVar
 
+from alexsim.fidelity.kernel_rows import KernelRow
 from alexsim.fidelity.row_files import Row
 
 _EVERY, _MOST = 20, 2000
@@ -38,6 +39,13 @@ def quick(rows: Sequence[Row]) -> tuple[tuple[Row, ...], Sample]:
     every = max(_EVERY, -(-len(rows) // _MOST))
     kept = sample(rows, lambda row: (row.gpu, row.library), every=every)
     return kept, Sample(rows=len(kept), of=len(rows), every=every)
+
+
+def quick_kernels(rows: Sequence[KernelRow]) -> tuple[list[KernelRow], Sample]:
+    """Rows for a quick look, of every op of every device and source."""
+    every = max(_EVERY, -(-len(rows) // _MOST))
+    kept = sample(rows, lambda row: (row.device, row.source, row.op), every=every)
+    return [*kept], Sample(rows=len(kept), of=len(rows), every=every)
 
 
 def sample(

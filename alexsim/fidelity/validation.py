@@ -7,11 +7,12 @@ lower its trust; the fit in use is ``alexsim_profiles/measurements/correction.js
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from alexsim.errors import AlexsimError
 from alexsim.fidelity.row_files import Row, read_rows
@@ -32,7 +33,11 @@ from alexsim.simulate.simulation import ILSVRC_EPOCHS, ILSVRC_IMAGES, NINE_IN_TE
 from alexsim.simulate.simulator import simulate_network
 from alexsim.simulate.timer import Timer
 
+if TYPE_CHECKING:
+    from alexsim.fidelity.fit import Observation
+
 _UPLOAD = "upload of images inside"
+_MOST_ALIKE = 40
 _NOISE = {"A": 0.07, "B": 0.10, "C": 0.25, "": 0.25}
 """Relative scatter expected of figures by trust: the same code on the same card varies so much."""
 
@@ -160,41 +165,60 @@ def _in_unit(row: Row, batch_size: int, seconds: float) -> float:
     return seconds * 1e3
 
 
-def fit_to(chosen: Sequence[Case], *, fitted_to: str) -> Correction:
-    """Corrections from the rows among ``chosen`` that a fit may use.
+def observations(chosen: Sequence[Case]) -> list[Observation]:
+    """Figures of the rows among ``chosen`` that a fit may use.
 
-    Raises:
-        AlexsimError: there is none.
+    Rows of one device and source count together as ``_MOST_ALIKE`` rows at most: a sweep of 500
+    configurations of one card says less than 500 cards.
     """
-    from alexsim.fidelity.fit import Observation, fit, nine_in_ten
+    from alexsim.fidelity.fit import Observation
 
-    observations = []
-    for case in chosen:
-        if not may_fit(case):
-            continue
+    taught = [case for case in chosen if may_fit(case)]
+    alike = Counter(map(_whence, taught))
+    figures = []
+    for case in taught:
         noise, value = _NOISE.get(case.row.trust, _NOISE[""]), case.row.value
         assert value is not None
         if case.row.unit == "ms per batch" and value.is_integer() and value < 100:
             noise = math.hypot(noise, 0.29 / value)  # rounded to whole milliseconds
-        observations.append(
+        noise *= math.sqrt(max(1.0, alike[_whence(case)] / _MOST_ALIKE))
+        figures.append(
             Observation(
-                id=case.row.id,
-                costs=pieces(case),
-                measured_s=measured_s(case),
-                noise=noise,
+                id=case.row.id, costs=pieces(case), measured_s=measured_s(case), noise=noise
             )
         )
-    if not observations:
-        raise AlexsimError(
-            f"nothing to fit to ({fitted_to}): no row of one GPU with a value, GTX 580 left out"
-        )
-    correction = fit(observations, fitted_to=fitted_to)
-    misses = [
-        math.log(_on_one_gpu(case, UNFITTED, "roofline")[0] / measured_s(case))
-        for case in chosen
-        if may_fit(case)
-    ]
-    return replace(correction, roofline_noise=nine_in_ten(misses))
+    return figures
+
+
+def _whence(case: Case) -> tuple[str, str, str]:
+    return case.device, case.row.source.partition(" ")[0], case.row.library
+
+
+def fit_to(chosen: Sequence[Case], base: Correction) -> Correction:
+    """Corrections from the rows among ``chosen`` that a fit may use, on the trees of ``base``.
+
+    Raises:
+        AlexsimError: there is none.
+    """
+    from alexsim.fidelity.fit import fit
+
+    figures = observations(chosen)
+    if not figures:
+        raise AlexsimError("nothing to fit to: no row of one GPU with a value, GTX 580 left out")
+    return fit(figures, base)
+
+
+def roofline_noise(chosen: Sequence[Case]) -> float:
+    """Scatter of rows that a fit may use around the roofline."""
+    from alexsim.fidelity.fit import nine_in_ten
+
+    return nine_in_ten(
+        [
+            math.log(_on_one_gpu(case, UNFITTED, "roofline")[0] / measured_s(case))
+            for case in chosen
+            if may_fit(case)
+        ]
+    )
 
 
 def predict(case: Case, correction: Correction, *, library: str = "") -> Prediction:
@@ -242,7 +266,14 @@ def _on_one_gpu(case: Case, correction: Correction, library: str) -> tuple[float
         total += seconds
         for trait in cost.traits:
             shares[trait] += seconds
-    return total, correction.spread({trait: share / total for trait, share in shares.items()})
+    error = correction.error_class(
+        "layer" if case.single_layer else "network",
+        _device(case.device).name,
+        library or case.library,
+        reduced=case.precision != "fp32",
+    )
+    shares = {trait: share / total for trait, share in shares.items()}
+    return total, correction.spread(shares, error)
 
 
 def _on_several_gpus(case: Case, correction: Correction, library: str) -> tuple[float, float]:

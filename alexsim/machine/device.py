@@ -28,8 +28,13 @@ class Architecture(Sheet):
     """Float32 multiply-adds per clock."""
     issue_warps_per_clock: Positive
     """Warp instructions issued per clock, without dual issue."""
+    dual_issue: Positive | None = None
+    """Instructions that a scheduler can dispatch at once, where the second may be a load but
+    no multiply-add; None: one."""
     load_store_lanes_per_sm: Positive
     """Lanes that serve shared-memory loads, per clock."""
+    bank_bytes: Positive | None = None
+    """What a bank of shared memory delivers per clock; None: 4."""
     blocks_per_sm: Positive
     registers_per_thread: Positive
     fp16_flop_per_clock: NotNegative
@@ -40,8 +45,13 @@ class Architecture(Sheet):
     """FP16 with float32 accumulation, per multiprocessor."""
     tensor_tf32_flop_per_clock: NotNegative
     sustained_flop_per_joule: Positive | None = None
-    """Float32 FLOP per joule at which long products run, where the power limit sets the clock; None:
-    cards hold their clock."""
+    """Float32 FLOP per joule of long products, where the power limit sets the clock; None: cards
+    hold their clock."""
+
+    @property
+    def generation(self) -> str:
+        """The name without the chip's."""
+        return self.name.partition("-")[0]
 
 
 def load_architecture(name: str) -> Architecture:

@@ -19,6 +19,7 @@ from alexsim.fidelity.sample import Sample
 from alexsim.fidelity.validation import Prediction
 from alexsim.report.groups import groups_tables, sample_line, wrapped
 from alexsim.report.tables import plain_table
+from alexsim.simulate.costs.card import Card
 
 _MOST = 5
 """So many devices, libraries or networks of a rule are named."""
@@ -211,3 +212,25 @@ def _line(cells: Sequence[str]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow(cells)
     return text.getvalue()
+
+
+def left_out_table(card: Card) -> RenderableType:
+    """Errors of fits that had not seen what they predict, beside the mechanism and the roofline."""
+    table = plain_table(
+        "Left out in turn: median / mean error, %, each card with each source alike",
+        "of", "never seen", "rows", "fit", "mechanism", "roofline", "held",
+    )  # fmt: skip
+    for line in card.left_out:
+        pairs = (
+            (line.median, line.mean),
+            (line.mechanism_median, line.mechanism_mean),
+            (line.roofline_median, line.roofline_mean),
+        )
+        table.add_row(
+            line.what,
+            line.left_out,
+            f"{line.rows:,}",
+            *(f"{100 * middle:.0f} / {100 * mean:.0f}" for middle, mean in pairs),
+            f"{100 * line.coverage:.0f} %",
+        )
+    return table

@@ -87,9 +87,7 @@ class Card:
         self, unit: Unit, *, device_seen: bool, library_seen: bool, reduced: bool
     ) -> ErrorClass | None:
         """The class of a prediction; the nearest that has rows: rather a class that knew less."""
-        of = {
-            (c.device_seen, c.library_seen, c.reduced): c for c in self.classes if c.unit == unit
-        }
+        of = {(c.device_seen, c.library_seen, c.reduced): c for c in self.classes if c.unit == unit}
         for key in (
             (device_seen, library_seen, reduced),
             (device_seen and library_seen, False, reduced),

@@ -33,7 +33,7 @@ def fully_connected(
         OpKind.GRAD_WEIGHT: (units, inputs, images),
     }[work.kind]
     seconds, limit = gemm(device, *product, split=True, vectors=True, precision=precision)
-    traits = product_traits(device, work.kind, precision)
+    traits = product_traits(device, work.kind, precision, family)
     learned = product_features(device.basis, work.kind, product, precision=precision)
     costs = [Cost(seconds, limit, traits, flop=work.count.flop, learned=learned)]
     if work.fused:
@@ -44,10 +44,18 @@ def fully_connected(
     return costs
 
 
-def product_traits(device: Device, kind: OpKind, precision: Precision) -> tuple[str, ...]:
-    """What cuBLAS products have in common with others."""
+def product_traits(
+    device: Device, kind: OpKind, precision: Precision, family: str = ""
+) -> tuple[str, ...]:
+    """What cuBLAS products have in common with others.
+
+    With images innermost (cuda-convnet) no pass turns its operands; with images outermost each
+    turns others, and differs from the others by that.
+    """
     architecture = device.architecture.name
     traits = (f"fc:{kind}", f"architecture:{architecture}", f"architecture:{architecture}:fc")
+    if family == "cuda-convnet":
+        return traits[1:]
     if tensor_speedup(device, precision) > 1:
         return (*traits, f"precision:{precision}:fc")
     return traits

@@ -85,6 +85,8 @@ def _precision(device: Device, precision: Precision) -> float:
 def _realm(device: Device, precision: Precision) -> Realm:
     if device.architecture.platform != "cuda":
         return "elsewhere"
+    if device.architecture.generation in ("fermi", "tesla"):
+        return "before"
     return "fp32" if precision == "fp32" else "half"
 
 

@@ -134,6 +134,8 @@ OVERHEAD_S = 5e-6
 
 _FIXED = {
     "cuda-convnet": Library(name="cuda-convnet", family="cuda-convnet"),
+    "cuda-convnet-2011-06": Library(name="cuda-convnet-2011-06", family="cuda-convnet"),
+    "cuda-convnet-2011-09": Library(name="cuda-convnet-2011-09", family="cuda-convnet"),
     "cuda-convnet2": Library(name="cuda-convnet2", family="cuda-convnet"),
     "im2col-gemm": Library(name="im2col-gemm", family="caffe"),
     "nervana": Library(name="nervana", family="neon", algorithms=frozenset({"implicit"})),
