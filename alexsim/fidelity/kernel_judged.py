@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from functools import cache
-from itertools import batched
+from itertools import islice
 from typing import Final
 
 from alexsim.fidelity.judged import Judged
@@ -37,7 +37,8 @@ def judge_kernels(
     excluded: list[Excluded] = []
     seen_sources = correction.card.sources
     count = 0
-    for some in batched(rows, _AT_A_TIME):
+    every = iter(rows)
+    while some := list(islice(every, _AT_A_TIME)):
         calls: dict[bool, list[Call]] = {True: [], False: []}
         for row in some:
             try:

@@ -13,7 +13,9 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from alexsim.fidelity.groups import ErrorGroup
+from alexsim.fidelity.judged import Judged
 from alexsim.fidelity.judging import Group, Summary, is_layer, summarise
+from alexsim.fidelity.row_files import Row
 from alexsim.fidelity.rows import Excluded
 from alexsim.fidelity.sample import Sample
 from alexsim.fidelity.validation import Prediction
@@ -202,10 +204,35 @@ def predictions_csv(
             ]
         )
     for left in excluded:
-        row, value = left.row, left.row.value
+        row = left.row
+        assert isinstance(row, Row)
+        value = row.value
         figures = [row.unit, "" if value is None else f"{value:g}", ""]
         names = [row.network, row.gpu, row.library]
         yield _line([row.id, "", "", "", left.why, *figures, *names])
+
+
+def kernels_csv(judged: Iterable[Judged], excluded: Iterable[Excluded]) -> Iterator[str]:
+    """One line per row of a table of kernels: predicted seconds and bounds, or why there are
+    none."""
+    columns = ["id", "predicted_s", "low_s", "high_s", "reason", "time_s", "error"]
+    yield _line([*columns, "device", "source", "op"])
+    for row in judged:
+        known = row.measured_s is not None
+        yield _line(
+            [
+                row.id,
+                *(f"{value:.6g}" for value in (row.predicted_s, row.low_s, row.high_s)),
+                "",
+                f"{row.measured_s:g}" if known else "",
+                f"{row.error:.4f}" if known else "",
+                row.device,
+                row.source,
+                row.op,
+            ]
+        )
+    for left in excluded:
+        yield _line([left.row.id, "", "", "", left.why, "", "", "", "", ""])
 
 
 def _line(cells: Sequence[str]) -> str:
