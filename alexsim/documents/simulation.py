@@ -12,6 +12,7 @@ from alexsim.plan.spec import PlanSpec
 from alexsim.recipe.stages import Training
 from alexsim.report.tables import sharing_text
 from alexsim.simulate.costs.precision import StepPrecision
+from alexsim.simulate.evidence import Evidence
 from alexsim.simulate.sensitivity import Sensitivity
 from alexsim.simulate.simulation import DeviceTimes, LayerTimes, Simulation
 
@@ -140,6 +141,8 @@ class SimulationDocument(StepParts, NetworkDocument):
     """``bf16`` or ``fp16``; empty where nothing is half precision."""
     tensor_cores: Annotated[bool, From("computed.tensor_cores")] = False
     """Whether tensor cores do the products."""
+    evidence: Evidence | None = None
+    """What the prediction rests on: rows that the fit had, errors of predictions like it."""
     tf32_by_default: Annotated[bool, From("computed.tf32_by_default")] = False
     """Whether PyTorch itself would run these convolutions in TF32, as ``pytorch`` does."""
     devices: tuple[DeviceTimes, ...]

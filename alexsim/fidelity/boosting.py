@@ -75,7 +75,7 @@ def grow(
         place = (1 << np.arange(growth.depth))[::-1]
         left -= value[tree][(features[:, asked[tree]] > threshold[tree]) @ place]
         done(tree + 1)
-    return Forest(bias, asked, threshold, value)
+    return Forest(bias, asked, threshold, value, features.min(axis=0), features.max(axis=0))
 
 
 def _binned(features: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:

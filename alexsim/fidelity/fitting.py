@@ -15,8 +15,17 @@ from statistics import fmean, median
 import numpy as np
 
 from alexsim.fidelity.boosting import Growth
-from alexsim.fidelity.fit import nine_in_ten
-from alexsim.fidelity.kernel_fit import GROWTH, chip, grown, predicted_s, sample, teaching
+from alexsim.fidelity.fit import fit, nine_in_ten
+from alexsim.fidelity.kernel_fit import (
+    GROWTH,
+    chip,
+    few_of_each,
+    grown,
+    kernel_observations,
+    predicted_s,
+    sample,
+    teaching,
+)
 from alexsim.fidelity.kernel_judged import TRUST
 from alexsim.fidelity.kernel_rows import Call, KernelRow
 from alexsim.fidelity.rows import Case
@@ -107,6 +116,8 @@ def _of_case(scope: Scope, case: Case) -> str:
     return case.library
 
 
+GIVEN: Scope = "device, ten kernels given"
+_GIVEN, _EACH = 10, 20
 SCOPES: tuple[Scope, ...] = ("rows", "device", "generation", "source", "library")
 
 
@@ -137,7 +148,8 @@ def fit_everything(
     known = _Known(stated=stated, chosen=chosen, cases=taught, growth=growth)
     jobs = _jobs(known, scopes)
     forests = grown([*stated, *chosen], growth)
-    correction = fit_to(taught, Correction(forests=forests))
+    figures = kernel_observations(few_of_each(stated, _EACH))
+    correction = fit_to(taught, Correction(forests=forests), figures)
     done(1)
     scored: list[Scored] = []
     if workers > 1:
@@ -206,44 +218,78 @@ def _without(job: _Job) -> list[Scored]:
         only = None if cases else {(c.learned.kind, c.learned.realm) for c in held}
         half = replace(known.growth, trees=known.growth.trees // 2, rate=known.growth.rate * 1.75)
         forests = grown(others, half, only=only)
-    scored = []
+    scored: list[Scored] = []
     trust = TRUST if scope == "source" else 1.0
-    for call, seconds in zip(held, predicted_s(held, forests, trust), strict=True):
-        stated = "stated" if call.row.algorithm and call.row.op == "conv" else ""
+    left = [call for call in known.stated if _of_call(scope, call) not in keys]
+    others_of = [case for case in known.cases if _of_case(scope, case) not in keys]
+    figures = kernel_observations(few_of_each(left, _EACH))
+    correction = fit_to(others_of, Correction(forests=forests), figures)
+    scored += _of_calls(held, predicted_s(held, correction, trust), scope)
+    if scope == "device" and held:
+        scored += _given(held, cases, correction)
+    return scored + _of_cases(cases, correction, scope)
+
+
+def _of_cases(cases: Sequence[Case], correction: Correction, scope: Scope) -> list[Scored]:
+    models = (
+        predict_all(cases, correction),
+        predict_all(cases, UNFITTED),
+        predict_all(cases, UNFITTED, library="roofline"),
+    )
+    scored = []
+    for case, *three in zip(cases, *models, strict=True):
+        ours, bare, bound = (seconds_of(case, each.value) for each in three)
         scored.append(
             Scored(
-                unit=call.learned.kind,
+                unit="layer" if case.single_layer else "network",
                 scope=scope,
-                group=(call.row.device, call.row.source, call.row.op, stated),
-                reduced=call.learned.realm == "half",
-                predicted_s=float(seconds),
-                mechanism_s=call.base_s + call.overhead_s,
-                roofline_s=call.roofline_s + call.overhead_s,
-                measured_s=call.row.time_s or math.nan,
+                group=(case.device, case.row.source.partition(" ")[0]),
+                reduced=case.precision != "fp32",
+                predicted_s=ours,
+                mechanism_s=bare,
+                roofline_s=bound,
+                measured_s=measured_s(case),
             )
         )
-    others_of = [case for case in known.cases if _of_case(scope, case) not in keys]
-    if cases and others_of:
-        correction = fit_to(others_of, Correction(forests=forests))
-        models = (
-            predict_all(cases, correction),
-            predict_all(cases, UNFITTED),
-            predict_all(cases, UNFITTED, library="roofline"),
+    return scored
+
+
+def _of_calls(calls: Sequence[Call], times: np.ndarray, scope: Scope) -> list[Scored]:
+    return [
+        Scored(
+            unit=call.learned.kind,
+            scope=scope,
+            group=(
+                call.row.device,
+                call.row.source,
+                call.row.op,
+                "stated" if call.row.algorithm and call.row.op == "conv" else "",
+            ),
+            reduced=call.learned.realm == "half",
+            predicted_s=float(seconds),
+            mechanism_s=call.base_s + call.overhead_s,
+            roofline_s=call.roofline_s + call.overhead_s,
+            measured_s=call.row.time_s or math.nan,
         )
-        for case, *three in zip(cases, *models, strict=True):
-            ours, bare, bound = (seconds_of(case, each.value) for each in three)
-            scored.append(
-                Scored(
-                    unit="layer" if case.single_layer else "network",
-                    scope=scope,
-                    group=(case.device, case.row.source.partition(" ")[0]),
-                    reduced=case.precision != "fp32",
-                    predicted_s=ours,
-                    mechanism_s=bare,
-                    roofline_s=bound,
-                    measured_s=measured_s(case),
-                )
-            )
+        for call, seconds in zip(calls, times, strict=True)
+    ]
+
+
+def _given(held: Sequence[Call], cases: Sequence[Case], correction: Correction) -> list[Scored]:
+    """The same where ten kernels of each kind were measured on the card, by each source's timer."""
+    scored = []
+    by_source: dict[tuple[str, str, str], list[Call]] = defaultdict(list)
+    for call in held:
+        by_source[call.device, call.row.source, call.learned.kind].append(call)
+    for calls in by_source.values():
+        ten, rest = calls[:_GIVEN], calls[_GIVEN:]
+        if len(rest) >= _FEW:
+            conditioned = fit(kernel_observations(ten), correction, given=True)
+            scored += _of_calls(rest, predicted_s(rest, conditioned), GIVEN)
+    if cases:
+        ten = few_of_each(held, _GIVEN)
+        conditioned = fit(kernel_observations(ten), correction, given=True)
+        scored += _of_cases(cases, conditioned, GIVEN)
     return scored
 
 
@@ -339,7 +385,7 @@ def _table(scored: Sequence[Scored]) -> tuple[LeftOut, ...]:
     lines = []
     for unit, what in _WHAT.items():
         for reduced in (False, True):
-            for scope in SCOPES:
+            for scope in (*SCOPES, GIVEN):
                 rows = [s for s in scored if (s.unit, s.reduced, s.scope) == (unit, reduced, scope)]
                 ours = _errors(rows, lambda row: row.predicted_s)
                 if not ours[2]:

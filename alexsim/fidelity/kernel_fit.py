@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 
 from alexsim.fidelity.boosting import Growth, grow
+from alexsim.fidelity.fit import Observation
 from alexsim.fidelity.kernel_rows import Call, KernelRow, Unlike, call_of
-from alexsim.simulate.costs.cost import REALMS, Kind, Realm
+from alexsim.machine.device import load_device
+from alexsim.simulate.costs.correction import Correction
+from alexsim.simulate.costs.cost import REALMS, Cost, Kind, Realm, device_traits
 from alexsim.simulate.costs.trees import Forest, Forests
 
 MOST_OF_A_GROUP = 900
@@ -105,13 +110,19 @@ def grown(
     return forests
 
 
-def predicted_s(calls: Sequence[Call], forests: Forests, trust: float = 1.0) -> np.ndarray:
-    """Seconds of calls by trees; never over the device's peaks.
+def predicted_s(calls: Sequence[Call], correction: Correction, trust: float = 1.0) -> np.ndarray:
+    """Seconds of calls by trees and the device's coefficients; never over the device's peaks.
 
     ``trust``: what is left of the logarithm of the trees' factor.
     """
     seconds = np.array([call.base_s + call.overhead_s for call in calls])
-    for part, forest in forests.items():
+    known = correction.coefficients
+    offsets = (
+        sum(known.get(t, 0.0) for t in device_traits(device_name(c.device), c.learned.kind))
+        for c in calls
+    )
+    seconds *= np.exp(np.fromiter(offsets, float, len(calls)))
+    for part, forest in correction.forests.items():
         chosen = [i for i, c in enumerate(calls) if (c.learned.kind, c.learned.realm) == part]
         if chosen:
             features = np.array([calls[i].learned.features for i in chosen])
@@ -119,6 +130,50 @@ def predicted_s(calls: Sequence[Call], forests: Forests, trust: float = 1.0) -> 
     least_s = np.array([call.least_s for call in calls])
     bounded: np.ndarray = np.maximum(seconds, least_s)
     return bounded
+
+
+_SCATTER, _MOST_ALIKE = 0.25, 3
+"""Relative scatter of a kernel around its prediction; and how many independent rows all rows of a
+device and source count as: they share what their card and timer have of their own."""
+
+
+def kernel_observations(calls: Sequence[Call]) -> list[Observation]:
+    """Calls with times as a fit of coefficients takes them."""
+    alike = Counter((c.device, c.row.source, c.learned.kind) for c in calls)
+    figures = []
+    for call in calls:
+        assert call.row.time_s is not None
+        count = alike[call.device, call.row.source, call.learned.kind]
+        traits = device_traits(device_name(call.device), call.learned.kind)
+        # The timer's share is part of what the trees were taught to multiply.
+        whole = Cost(call.base_s + call.overhead_s, "compute", traits, learned=call.learned)
+        figures.append(
+            Observation(
+                id=call.row.id,
+                costs=[whole],
+                measured_s=call.row.time_s,
+                noise=_SCATTER * math.sqrt(max(1.0, count / _MOST_ALIKE)),
+            )
+        )
+    return figures
+
+
+def few_of_each(calls: Sequence[Call], most: int) -> list[Call]:
+    """At most so many calls of each device, source and kind."""
+    seen = Counter[tuple[str, str, str]]()
+    kept = []
+    for call in calls:
+        group = call.device, call.row.source, call.learned.kind
+        seen[group] += 1
+        if seen[group] <= most:
+            kept.append(call)
+    return kept
+
+
+@cache
+def device_name(sheet: str) -> str:
+    """A device's name, by its sheet's."""
+    return load_device(sheet).name
 
 
 def _fewer(growth: Growth) -> Growth:

@@ -47,7 +47,7 @@ def judge_kernels(
                 excluded.append(Excluded(row=row, why=str(why)))
         for seen, chosen in calls.items():
             if chosen:
-                times = predicted_s(chosen, correction.forests, 1.0 if seen else TRUST)
+                times = predicted_s(chosen, correction, 1.0 if seen else TRUST)
                 judged += (
                     _judged(call, float(seconds), correction, seen)
                     for call, seconds in zip(chosen, times, strict=True)

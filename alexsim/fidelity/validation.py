@@ -194,15 +194,18 @@ def _whence(case: Case) -> tuple[str, str, str]:
     return case.device, case.row.source.partition(" ")[0], case.row.library
 
 
-def fit_to(chosen: Sequence[Case], base: Correction) -> Correction:
-    """Corrections from the rows among ``chosen`` that a fit may use, on the trees of ``base``.
+def fit_to(
+    chosen: Sequence[Case], base: Correction, kernels: Sequence[Observation] = ()
+) -> Correction:
+    """Corrections from the rows among ``chosen`` that a fit may use, and from kernels, on the trees
+    of ``base``.
 
     Raises:
         AlexsimError: there is none.
     """
     from alexsim.fidelity.fit import fit
 
-    figures = observations(chosen)
+    figures = [*observations(chosen), *kernels]
     if not figures:
         raise AlexsimError("nothing to fit to: no row of one GPU with a value, GTX 580 left out")
     return fit(figures, base)

@@ -17,6 +17,7 @@ from alexsim.report.not_run import not_run_lines
 from alexsim.report.recipe import stages_table
 from alexsim.report.tables import data_path_text, milliseconds, plain_table, sharing_text
 from alexsim.simulate.costs.precision import Computed
+from alexsim.simulate.evidence import Evidence
 from alexsim.simulate.sensitivity import Sensitivity
 from alexsim.simulate.simulation import DeviceTimes, ExchangeTimes, Simulation
 from alexsim.trace import Activity
@@ -81,6 +82,7 @@ def _head(simulation: Simulation, training: Training) -> str:
         f" {100 * simulation.utilisation:.0f} % of peak",
         *_counted(simulation),
         *_computed(simulation.computed),
+        *rests_on(simulation.evidence),
         f"  {data_path_text(simulation)}",
         f"  forward {milliseconds(simulation.forward_s)} ms"
         f"{', with the wait for images' if simulation.data_bound else ''},"
@@ -103,6 +105,25 @@ def _head(simulation: Simulation, training: Training) -> str:
             " `alexsim memory` says what would."
         )
     return "\n".join(lines)
+
+
+def rests_on(evidence: Evidence) -> list[str]:
+    """What a prediction rests on, in lines of 80 columns; none where this machine was measured."""
+    if evidence.error is None:
+        return []
+    error = evidence.error
+
+    def seen(name: str, rows: int) -> str:
+        return f"{name} {f'seen ({rows:,} rows)' if rows else 'never seen'}"
+
+    given = f"; given {evidence.given}" if evidence.given else ""
+    return [
+        f"  Rests on {evidence.rows:,} rows: {seen(evidence.device, evidence.device_rows)},"
+        f" {seen(evidence.library, evidence.library_rows)};",
+        f"  {100 * evidence.inside:.0f} % of the time in measured shapes{given}. Such predictions,"
+        f" left out: {100 * error.median:.0f} %",
+        f"  off at the median, {100 * error.mean:.0f} % at the mean ({error.rows} {error.unit}s).",
+    ]
 
 
 def _counted(simulation: Simulation) -> list[str]:

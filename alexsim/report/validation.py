@@ -204,12 +204,11 @@ def predictions_csv(
             ]
         )
     for left in excluded:
-        row = left.row
-        assert isinstance(row, Row)
-        value = row.value
-        figures = [row.unit, "" if value is None else f"{value:g}", ""]
-        names = [row.network, row.gpu, row.library]
-        yield _line([row.id, "", "", "", left.why, *figures, *names])
+        of = left.row
+        assert isinstance(of, Row)
+        value = of.value
+        figures = [of.unit, "" if value is None else f"{value:g}", ""]
+        yield _line([of.id, "", "", "", left.why, *figures, of.network, of.gpu, of.library])
 
 
 def kernels_csv(judged: Iterable[Judged], excluded: Iterable[Excluded]) -> Iterator[str]:

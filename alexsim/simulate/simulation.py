@@ -11,6 +11,7 @@ from alexsim.trace import Span, Trace
 
 if TYPE_CHECKING:
     from alexsim.simulate.costs.precision import Computed
+    from alexsim.simulate.evidence import Evidence
 
 ILSVRC_IMAGES, ILSVRC_EPOCHS = 1_281_167, 90
 """An ILSVRC-2012 epoch, and the passes that the paper and its successors trained."""
@@ -177,6 +178,7 @@ class Simulation:
     price_usd: float | None
     """Of all devices when they came out; None where a sheet states none."""
     computed: Computed = field(compare=False)
+    evidence: Evidence = field(compare=False)
     trace: Trace
 
     def __post_init__(self) -> None:

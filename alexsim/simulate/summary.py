@@ -12,6 +12,7 @@ from alexsim.simulate.costs.gemm import peak_flop_per_s
 from alexsim.simulate.costs.precision import computed
 from alexsim.simulate.critical import critical_path, interval
 from alexsim.simulate.engine import Times
+from alexsim.simulate.evidence import evidence_of
 from alexsim.simulate.simulation import (
     DataPathTimes,
     DeviceTimes,
@@ -126,6 +127,10 @@ def summarise(
         price_usd=count * price.value if (price := machine.device.price_usd) else None,
         computed=computed(
             listed.timer.precision, machine.device, listed.timer.library.name, plan.network.layers
+        ),
+        evidence=evidence_of(
+            listed.timer,
+            (cost for op in plan.devices[0].ops for cost in listed.costs.get(op.id, ())),
         ),
         trace=trace,
     )

@@ -140,6 +140,12 @@ class Cost:
         return Cost(self.seconds, self.limit, every, self.least_s, self.flop, self.learned)
 
 
+@lru_cache(maxsize=1024)
+def device_traits(name: str, kind: str) -> tuple[str, ...]:
+    """What pieces of all kinds, and those of one kind, have in common on a device."""
+    return (f"device:{name}", f"device:{name}:{kind}") if kind else (f"device:{name}",)
+
+
 @dataclass(frozen=True, slots=True)
 class Learned:
     """What the trees are asked about a piece: which of them, and the piece's features in order."""

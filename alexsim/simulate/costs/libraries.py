@@ -19,6 +19,7 @@ from alexsim.simulate.costs.cost import (
     Work,
     bytes_of,
     convolution_shape,
+    device_traits,
     launch_s,
     memory_bound,
 )
@@ -68,7 +69,17 @@ class Library:
         if self.family != "cuda-convnet":
             traits = ("overhead", f"family:{self.family}:overhead")
             pieces.append(Cost(OVERHEAD_S, "launch", traits))
-        return [_possible(device, work, cost, precision) if cost.flop else cost for cost in pieces]
+        every = []
+        for cost in pieces:
+            if cost.traits[0] == "overhead":
+                every.append(cost)
+                continue
+            whose = device_traits(device.basis.name, cost.learned.kind if cost.learned else "")
+            if cost.flop:
+                every.append(_possible(device, work, cost, precision, whose))
+            else:
+                every.append(cost.also(whose))
+        return every
 
     def _of_both(self, device: Device, work: Work, precision: Precision) -> list[Cost]:
         """One kernel for two layers: the time of each alone, for the bytes that still move.

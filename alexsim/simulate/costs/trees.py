@@ -31,7 +31,11 @@ class Forest:
     """trees x d"""
     value: np.ndarray
     """trees x 2^d"""
+    low: np.ndarray
+    high: np.ndarray
+    """The least and the largest value of each feature in what was measured."""
     _known: dict[tuple[float, ...], float] = field(default_factory=dict, repr=False)
+    _inside: dict[tuple[float, ...], bool] = field(default_factory=dict, repr=False)
 
     def log_factor(self, features: tuple[float, ...]) -> float:
         """Logarithm of what the mechanism's time is multiplied by."""
@@ -43,6 +47,22 @@ class Forest:
             if len(self._known) > _MOST:
                 self._known.clear()
             self._known[features] = known
+        return known
+
+    def inside(self, features: tuple[float, ...]) -> bool:
+        """Whether every feature lies within what was measured."""
+        known = self._inside.get(features)
+        if known is None:
+            pairs = zip(features, self.low.tolist(), self.high.tolist(), strict=True)
+            # The bounds are kept in single precision.
+            slack = 1e-4
+            known = all(
+                low - slack * abs(low) <= value <= high + slack * abs(high)
+                for value, low, high in pairs
+            )
+            if len(self._inside) > _MOST:
+                self._inside.clear()
+            self._inside[features] = known
         return known
 
     def log_factors(self, features: np.ndarray) -> np.ndarray:
@@ -84,6 +104,8 @@ def forests_from(arrays: Mapping[str, np.ndarray], source: str) -> Forests:
             feature=arrays[f"{kind}.{realm}.feature"].astype(np.intp),
             threshold=arrays[f"{kind}.{realm}.threshold"].astype(np.float64),
             value=arrays[f"{kind}.{realm}.value"].astype(np.float64),
+            low=arrays[f"{kind}.{realm}.low"].astype(np.float64),
+            high=arrays[f"{kind}.{realm}.high"].astype(np.float64),
         )
         for kind in NAMES
         for realm in REALMS
@@ -102,6 +124,8 @@ def forest_arrays(forests: Forests) -> dict[str, np.ndarray]:
             f"{kind}.{realm}.feature": forest.feature.astype(np.uint8),
             f"{kind}.{realm}.threshold": forest.threshold.astype(np.float32),
             f"{kind}.{realm}.value": forest.value.astype(np.float32),
+            f"{kind}.{realm}.low": forest.low.astype(np.float32),
+            f"{kind}.{realm}.high": forest.high.astype(np.float32),
         }
     return arrays
 
@@ -112,3 +136,11 @@ def log_factor(forests: Forests, learned: Learned | None) -> float:
         return 0.0
     forest = forests.get((learned.kind, learned.realm))
     return forest.log_factor(learned.features) if forest else 0.0
+
+
+def inside(forests: Forests, learned: Learned | None) -> bool | None:
+    """Whether a piece's shape lies within what was measured; None where nothing was."""
+    if learned is None:
+        return None
+    forest = forests.get((learned.kind, learned.realm))
+    return forest.inside(learned.features) if forest else None
