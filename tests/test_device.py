@@ -5,10 +5,9 @@ import pytest
 
 from alexsim.errors import ProfileError
 from alexsim.machine.device import Device, device_names, load_device
+from alexsim.machine.link import link_names, load_link
 from alexsim.machine.machine import (
     changed,
-    link_names,
-    load_link,
     load_machine,
     load_sheet,
     machine_names,

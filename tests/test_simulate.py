@@ -14,8 +14,9 @@ from rich.console import Console
 from alexsim.documents.simulation import simulation_document
 from alexsim.editions.load import load_network
 from alexsim.errors import PlanError, ProfileError
+from alexsim.machine.collectives import all_reduce_s
 from alexsim.machine.machine import Machine, changed, load_machine
-from alexsim.machine.paths import all_reduce_s, between, from_host, to_host
+from alexsim.machine.paths import between, from_host, to_host
 from alexsim.plan.spec import PlanSpec
 from alexsim.recipe.stages import training_of
 from alexsim.report.simulation import simulation_tables

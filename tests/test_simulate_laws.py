@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from alexsim.editions.load import load_network
 from alexsim.errors import AlexsimError, ProfileError
+from alexsim.machine.collectives import all_gather_s, all_reduce_s
 from alexsim.machine.device import Device, device_names, load_device
 from alexsim.machine.machine import Machine, changed, load_machine, machine_names
-from alexsim.machine.paths import all_gather_s, all_reduce_s, between, from_host, to_host
+from alexsim.machine.paths import between, from_host, to_host
 from alexsim.network.layers import Convolution
 from alexsim.network.network import Network
 from alexsim.plan.buffers import partial_sum_copies

@@ -9,7 +9,8 @@ from pydantic import ConfigDict
 
 from alexsim.documents.base import Document, Part
 from alexsim.machine.device import Device
-from alexsim.machine.machine import Link, Machine
+from alexsim.machine.link import Link
+from alexsim.machine.machine import Machine
 from alexsim.report.hardware import quantities
 
 

@@ -10,7 +10,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from alexsim.machine.device import Architecture, Device
-from alexsim.machine.machine import Link, Machine
+from alexsim.machine.link import Link
+from alexsim.machine.machine import Machine
 from alexsim.machine.sheet import Quantity
 from alexsim.report.tables import plain_table
 
