@@ -8,6 +8,7 @@ import pytest
 from alexsim.editions.load import load_network
 from alexsim.errors import ProfileError
 from alexsim.machine.device import load_device
+from alexsim.machine.machine import load_machine
 from alexsim.network.counts import forward
 from alexsim.plan.plan import Op, OpKind
 from alexsim.plan.planner import plan
@@ -16,8 +17,9 @@ from alexsim.simulate.costs.cost import Work
 from alexsim.simulate.costs.cuda_convnet import first_generation, seconds
 from alexsim.simulate.costs.cudnn import VERSIONS, algorithms
 from alexsim.simulate.costs.gemm import gemm
-from alexsim.simulate.costs.libraries import library_names, load_library
+from alexsim.simulate.costs.libraries import library_names, load_library, load_library_for
 from alexsim.simulate.costs.measured import Calibration
+from alexsim.simulate.simulator import default_library
 
 FERMI = load_device("gtx580")
 NETWORK = load_network("alexnet-2012")
@@ -183,3 +185,15 @@ def test_tensor_cores_speed_up_products_in_half_precision() -> None:
     assert gemm(card, 4096, 4096, 4096, precision="fp16")[0] < single / 4
     old = load_device("titan-x-maxwell")
     assert gemm(old, 4096, 4096, 4096, precision="fp16")[0] == gemm(old, 4096, 4096, 4096)[0]
+
+
+@pytest.mark.parametrize("name", ["mi100", "rx6900-xt", "i7-6700k", "cortex-a57x4"])
+def test_where_cuda_does_not_run_there_is_only_the_roofline(name: str) -> None:
+    machine = load_machine(name)
+    assert default_library(machine) == "roofline"
+    for library in library_names():
+        if library in ("roofline", "measured"):
+            load_library_for(library, machine.device, "fp32")
+            continue
+        with pytest.raises(ProfileError, match=f"{library} is of NVIDIA's GPUs; for .* only roof"):
+            load_library_for(library, machine.device, "fp32")

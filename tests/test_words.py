@@ -50,7 +50,7 @@ LISTS: dict[str, tuple[Callable[[str], Any], tuple[str, ...]]] = {
     "recipe": (load_recipe, recipe_names()),
 }
 STRANGE = (
-    "foo", "my-model", "bert", "gpt2", "vit_b_16", "yolo", "llama", "mi300x", "tesla", "cpu", "zzz",
+    "foo", "my-model", "bert", "gpt2", "vit_b_16", "yolo", "llama", "tpu-v4", "tesla", "cpu", "zzz",
     "9", "A" * 40,
 )  # fmt: skip
 

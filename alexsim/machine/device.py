@@ -9,17 +9,21 @@ from alexsim.machine.sheet import Count, NotNegative, Positive, Sheet, load_reco
 from alexsim.typed import Named
 
 HalfType = Literal["bf16", "fp16"]
+Platform = Literal["cuda", "hip", "cpu"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Architecture(Sheet):
     """What a multiprocessor can do in one clock, and the limits of a block on it.
 
+    Of AMD's GPUs a multiprocessor is a compute unit, of a CPU a core.
     Sources: the CUDA C programming guide's compute capability tables, and the white papers.
     """
 
     name: str
     note: str
+    platform: Platform = "cuda"
+    """Whose libraries run on it."""
     lanes_per_sm: Positive
     """Float32 multiply-adds per clock."""
     issue_warps_per_clock: Positive
@@ -28,6 +32,10 @@ class Architecture(Sheet):
     """Lanes that serve shared-memory loads, per clock."""
     blocks_per_sm: Positive
     registers_per_thread: Positive
+    fp16_flop_per_clock: NotNegative
+    """FP16 arithmetic outside tensor cores, per multiprocessor; 0: none, only storage."""
+    matrix_fp32_flop_per_clock: Positive | None = None
+    """Float32 in matrix units, per multiprocessor; None: products run on the lanes."""
     tensor_fp16_flop_per_clock: NotNegative
     """FP16 with float32 accumulation, per multiprocessor."""
     tensor_tf32_flop_per_clock: NotNegative
@@ -74,6 +82,20 @@ class Device(Sheet):
         """Float32 peak: two FLOP per lane and clock."""
         lanes = self.multiprocessors.value * self.architecture.lanes_per_sm.value
         return 2 * lanes * self.clock_hz.value
+
+    @property
+    def product_flop_per_s(self) -> float:
+        """Float32 peak of matrix products: that of the matrix units where they have float32."""
+        per_clock = self.architecture.matrix_fp32_flop_per_clock
+        if per_clock is None:
+            return self.flop_per_s
+        return self.multiprocessors.value * per_clock.value * self.clock_hz.value
+
+    @property
+    def fp16_flop_per_s(self) -> float:
+        """FP16 peak outside tensor cores; 0 where FP16 is computed as float32."""
+        per_clock = self.architecture.fp16_flop_per_clock.value
+        return self.multiprocessors.value * per_clock * self.clock_hz.value
 
     @property
     def tensor_fp16_flop_per_s(self) -> float:

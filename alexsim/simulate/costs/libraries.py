@@ -150,6 +150,9 @@ def _possible(device: Device, work: Work, cost: Cost, precision: Precision) -> C
 CHANNELS_LAST = frozenset({"tensorflow-2015", "tensorflow-nhwc"})
 """Families that keep channels last and turn every operand of a convolution for cuDNN."""
 
+_ANYWHERE = ("roofline", "measured")
+"""Libraries that are no one platform's."""
+
 OVERHEAD_S = 5e-6
 """Host time per op that a framework adds when nothing hides it; corrected per family."""
 
@@ -199,9 +202,14 @@ def load_library_for(name: str, device: Device, precision: StepPrecision) -> Lib
     Mixed precision needs no tensor cores: without, it moves half the bytes at the same FLOP/s.
 
     Raises:
-        ProfileError: there is no such library, or it or the device cannot compute so.
+        ProfileError: there is no such library, it does not run on the device, or it or the device
+            cannot compute so.
     """
     library = load_library(name)
+    if device.architecture.platform != "cuda" and library.name not in _ANYWHERE:
+        raise ProfileError(
+            f"{library.name} is of NVIDIA's GPUs; for {device.name} there is only roofline"
+        )
     if precision not in ("fp32", "pytorch"):
         needed = device.half_type if precision == "amp" else precision
         able = [other for other, has in ABLE.items() if needed in has]
