@@ -39,13 +39,13 @@ _COLLECTIVES: dict[str, Collectives] = {
 _HIDDEN = {"tensorflow": 0.6, "pytorch": 0.6}
 """Of the sums, what is done while gradients are still computed: these frameworks sum a layer's
 gradients as soon as they are there. Fitted to the steps of 2 and 4 RTX 2080 Ti in TensorFlow 1.15
-(published.csv, lam-0113 to lam-0126); TensorFlow's XLA computes all gradients in one piece and hides
-nothing, and its steps (lam-0081 to lam-0112) say so to 4 %."""
+(published.csv, lam-0113 to lam-0126). TensorFlow's XLA computes all gradients in one piece and
+hides nothing, as its steps say (lam-0081 to lam-0112)."""
 
-# ``torch.nn.DataParallel``: one process copies a module to all cards before every forward pass, and
-# launches each card's kernels from a thread of its own, one thread at a time (Python's lock). Fitted
-# to 32 networks on 2 to 4 cards of three machines (ryujaehun/pytorch-gpu-benchmark) with the time of
-# one card as published; with a machine left out its rows err by 6 to 18 % at the median.
+# ``torch.nn.DataParallel``: one process copies a module to all cards before every forward pass and
+# launches each card's kernels from a thread of its own, one thread at a time (Python's lock).
+# Fitted to 32 networks on 2 to 4 cards of three machines (ryujaehun/pytorch-gpu-benchmark), with
+# the time of one card as published.
 _LAUNCH_S = 25e-6
 """Per parameter or buffer and card: what Python takes to launch the layers of a forward pass."""
 _THREAD_S = 3.3e-3

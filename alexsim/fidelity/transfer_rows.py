@@ -3,7 +3,8 @@
 A row is a mapping of columns to texts, as ``csv.DictReader`` has it: ``op`` is ``allreduce``,
 ``sendrecv`` or ``memcpy``; ``extra`` is a JSON table with ``bytes`` and, as far as the source says,
 ``ranks``, ``ranks_per_node``, ``link`` or, of a copy, ``what``. What a source leaves unsaid is what
-cards of that time were sold in; a measured value never counts.
+cards of that time were sold in. The row's own value never counts; that servers differ by how cards
+reach each other was read from rates, and stands in ``_SERVERS``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from functools import cache
 
 from alexsim.fidelity.rows import Names
 from alexsim.machine.collectives import all_reduce_s, send_s
-from alexsim.machine.device import Device, load_device
+from alexsim.machine.device import load_device
 from alexsim.machine.link import Link, load_link
 from alexsim.machine.machine import Machine, load_machine
 from alexsim.machine.sheet import Quantity, find
@@ -32,8 +33,22 @@ _SWITCHES = {
     "hopper": "nvlink4",
 }
 """Links to an NVSwitch, or of a DGX-1, by architecture."""
+_SERVERS = {
+    ("titan-x-pascal", "2018"): 4,
+    ("gtx1080-ti", "2018"): 4,
+    ("p100-pcie", "2017"): 4,
+    ("titan-x-maxwell", "2018"): 0,
+    ("m40", "2018"): 0,
+    ("p100-pcie", "2018"): 0,
+}
+"""DeepBench's servers by card and year of the sheet: cards behind each switch, or 0 where all goes
+through the host's memory. No sheet says which: the first three reach 9 to 12 GB/s on 2 and 4 cards,
+the others 6 GB/s on 2, 4 and 8 alike."""
 _BRIDGES = {"turing": "nvlink2-bridge", "ampere": "nvlink3", "hopper": "nvlink3"}
 """Links that join pairs; 12 links of 25 GB/s to both sides of the PCIe cards."""
+_FABRICS = {"hopper": "ib-ndr"}
+"""Networks of servers by architecture; InfiniBand EDR for the others. Servers of bridged pairs pass
+2 to 3 GB/s: Ethernet."""
 _DEVICE_SHARE = 0.91
 """Of the memory's rate, what kernels reach that only read, write or copy: median of 140 figures on
 32 cards (clpeak, SHOC, gpu-benches)."""
@@ -75,7 +90,9 @@ def transfer_s(row: Mapping[str, str]) -> float | str:
         return f"ranks not stated: {row['extra']}"
     if ranks < 2:
         return f"ranks not stated: {row['extra']}"
-    machine = _machine(device, str(extra.get("link", "")), per_node or min(ranks, 8))
+    sheet = re.search(r"sheet of (\d{4})", row["notes"])
+    behind = _SERVERS.get((device, sheet[1])) if sheet else None
+    machine = _machine(device, str(extra.get("link", "")), per_node or min(ranks, 8), behind)
     started = _PYTORCH_S if "pytorch" in row["library"] and row["op"] == "allreduce" else 0.0
     if row["op"] == "sendrecv":
         return send_s(machine, size, peer=machine.peer, apart=per_node == 1)
@@ -99,9 +116,10 @@ def _copy_s(row: Mapping[str, str], device: str, what: str, size: float) -> floa
 def _host_link(row: Mapping[str, str], device: str) -> Link:
     if "POWER9" in row["device"]:
         return load_link("nvlink2-power9")
-    own = load_machine(device).link
-    # SHOC's hosts, of 2009 to 2012, have PCI Express 2.0 whatever the card.
-    return own if "gtx580" in device or "shoc" not in row["source"] else load_link("pcie2-x16")
+    if "shoc" in row["source"] and not device.startswith("gtx580"):
+        # Its hosts, of 2009 to 2012, have PCI Express 2.0 whatever the card.
+        return load_link("pcie2-x16")
+    return load_machine(device).link
 
 
 @cache
@@ -111,22 +129,27 @@ def _device(printed: str) -> str | None:
 
 
 @cache
-def _machine(name: str, link: str, per_node: int) -> Machine:
-    """Cards of that name, so many in a node, joined as the row says."""
-    device, machine = load_device(name), load_machine(name)
-    joined = {"NVSwitch": _SWITCHES}.get(
-        link, _BRIDGES if "pairs" in link and per_node == 2 else {}
-    )
-    peer_link = joined.get(device.architecture.name)
+def _machine(name: str, link: str, per_node: int, behind: int | None) -> Machine:
+    """Cards of that name, so many in a node, joined as the row says, ``behind`` as in _SERVERS."""
+    machine = load_machine(name)
+    if behind is not None:
+        source = "the rates of all rows of that server"
+        machine = replace(
+            machine,
+            devices_per_uplink=Quantity(value=behind or 1, kind="fitted", source=source),
+            devices_per_socket=Quantity(value=8, kind="fitted", source=source),
+            host_staging_bytes_per_s=Quantity(value=6e10, kind="fitted", source=source),
+        )
+    pairs = _BRIDGES if "pairs" in link and per_node == 2 else {}
+    joined = _SWITCHES if link == "NVSwitch" else pairs
+    architecture = load_device(name).architecture.name
+    peer_link = joined.get(architecture)
     inside = Quantity(value=per_node, kind="spec", source="the row's ranks in a node")
     return replace(
         machine,
         collectives="nccl",
+        peer=machine.peer and behind != 0,
         devices_per_node=inside,
         peer_link=load_link(peer_link) if peer_link else None,
-        network=load_link(_network(device)),
+        network=load_link("25gbe" if "pairs" in link else _FABRICS.get(architecture, "ib-edr")),
     )
-
-
-def _network(device: Device) -> str:
-    return "ib-ndr" if device.architecture.name == "hopper" else "ib-edr"

@@ -36,8 +36,7 @@ from alexsim.machine.sheet import NotNegative, Quantity, Share, Sheet, find, rea
 class Nccl(Sheet):
     """What NCCL reaches: the sheet ``collectives/nccl.toml``.
 
-    Shares are of a copy's rate over the same link. ``bus``: between devices that read each other's
-    memory over it; ``staged``: between those that cannot, through the host's memory.
+    Shares are of a copy's rate over the same link.
     """
 
     name: str
@@ -47,16 +46,20 @@ class Nccl(Sheet):
     """Of a ring's rate, what it reaches if every eight bytes carry a flag (protocol LL)."""
     fence_s: NotNegative
     """What the protocol with fences (Simple) takes beside its steps."""
-    bus_share: Share
+    switch_share: Share
+    """Over PCI Express, between devices behind one switch that read each other's memory."""
+    bridge_share: Share
+    """Between such devices, but through the host's bridge."""
+    staged_share: Share
+    """Between devices that cannot: through the host's memory."""
     bus_flag_step_s: NotNegative
     """One step of a ring by the protocol with flags."""
     bus_step_s: NotNegative
     """One step by the protocol with fences."""
-    staged_share: Share
     peer_link_share: Share
     peer_link_flag_step_s: NotNegative
     peer_link_step_s: NotNegative
-    switch_share: Share
+    sum_share: Share
     """Of a switch that adds."""
     send_share: Share
     """Of a device that sends to one other over a peer link."""
@@ -195,12 +198,14 @@ def _inside(machine: Machine, devices: int, *, peer: bool) -> _Level:
             ring_rate=rate * nccl.peer_link_share.value,
             flag_step_s=nccl.peer_link_flag_step_s,
             step_s=nccl.peer_link_step_s,
-            sum_rate=rate * nccl.switch_share.value if link.sums else 0.0,
+            sum_rate=rate * nccl.sum_share.value if link.sums else 0.0,
         )
     rate, latency = machine.link.through_bytes_per_s, machine.link.latency_s.value
-    if machine.devices_per_uplink.value > 1:
+    share = nccl.switch_share
+    if devices > machine.devices_per_uplink.value:
         rate = min(rate, machine.uplink.through_bytes_per_s)
-    ring_rate = rate * (nccl.bus_share if peer else nccl.staged_share).value
+        share = nccl.bridge_share
+    ring_rate = rate * (share if peer else nccl.staged_share).value
     if devices > machine.devices_per_socket.value:
         ring_rate = min(ring_rate, machine.socket_bytes_per_s.value)
     if not peer:

@@ -53,6 +53,11 @@ def sheet_tables(sheet: Machine | Device | Link) -> RenderableType:
     parts: list[RenderableType] = [Text(sheet.name)]
     if isinstance(sheet, Device) and sheet.note:
         parts.append(Text(f"Note: {sheet.note}"))
+    if isinstance(sheet, Machine):
+        access = "read" if sheet.peer else "cannot read"
+        parts.append(
+            Text(f"Devices {access} each other's memory; collectives: {sheet.collectives}")
+        )
     for title, record in _records(sheet):
         parts.append(Text(f"\n{title}"))
         for name, quantity in quantities(record):
