@@ -172,6 +172,8 @@ TABLE: dict[str, tuple[str, dict[str, Line]]] = {
             "refit": "--refit",
             "save_correction": "--save-correction {out}/correction.json",
             "gate": "--gate 0.01",
+            "quick": "--quick",
+            "html": "--html {out}/page.html",
             "output": "-o {out}/rows.csv",
             "json": ("check validate --measurements {rows}", "--json"),
         },

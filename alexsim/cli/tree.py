@@ -68,6 +68,7 @@ _BENCH = {
 }
 _CHECK: Mapping[str, Command | Group] = {
     "validate": Command("validate:validate", "Predict published figures, and say how far off."),
+    "fit": Command("fit:fit", "Fit the cost models to measured kernels and published figures."),
     "calibrate": Command("calibrate:calibrate", "Measure this machine, to simulate it."),
     "bench": Group(
         _BENCH,
@@ -126,7 +127,7 @@ PANELS: Panels = {
         "check": Group(
             _CHECK,
             "Predictions beside measurements, baselines, compiled kernels.",
-            "Example: alexsim check validate --leave-out",
+            "Example: alexsim check validate --quick",
         )
     },
 }

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from types import MappingProxyType
+from typing import Protocol
 
 from alexsim.editions.load import load_network
 from alexsim.fidelity.row_files import Row
@@ -51,11 +52,19 @@ class Case:
     single_layer: bool
 
 
+class AnyRow(Protocol):
+    """Of any table."""
+
+    @property
+    def id(self) -> str:
+        """By which the table knows it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Excluded:
     """A row that is not predicted, and the rule that says so."""
 
-    row: Row
+    row: AnyRow
     why: str
     """The rule and, after a colon, what of the row it names."""
 
@@ -97,6 +106,12 @@ def _names() -> Names:
 
 def _match(names: Sequence[Name], text: str) -> Name | None:
     return next((name for name in names if re.match(name.pattern, text)), None)
+
+
+def device_named(name: str) -> str:
+    """Name of the sheet of a card as a table writes it; empty where there is none."""
+    device = _match(_names().device, name)
+    return device.name if device else ""
 
 
 def case_of(row: Row, networks: Mapping[str, Network] = MappingProxyType({})) -> Case | Excluded:

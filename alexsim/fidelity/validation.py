@@ -7,11 +7,12 @@ lower its trust; the fit in use is ``alexsim_profiles/measurements/correction.js
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from alexsim.errors import AlexsimError
 from alexsim.fidelity.row_files import Row, read_rows
@@ -32,7 +33,11 @@ from alexsim.simulate.simulation import ILSVRC_EPOCHS, ILSVRC_IMAGES, NINE_IN_TE
 from alexsim.simulate.simulator import simulate_network
 from alexsim.simulate.timer import Timer
 
+if TYPE_CHECKING:
+    from alexsim.fidelity.fit import Observation
+
 _UPLOAD = "upload of images inside"
+_MOST_ALIKE = 40
 _NOISE = {"A": 0.07, "B": 0.10, "C": 0.25, "": 0.25}
 """Relative scatter expected of figures by trust: the same code on the same card varies so much."""
 
@@ -117,32 +122,36 @@ _device = cache(load_device)
 
 
 @cache
-def pieces(case: Case, library: str = "") -> tuple[tuple[Cost, ...], ...]:
-    """Pieces of the time of a one-GPU row's pass, each by all algorithms that can do it."""
+def pieces(case: Case, library: str = "") -> tuple[Cost, ...]:
+    """Pieces of the time of a one-GPU row's pass."""
     model = load_library(library or case.library, case.family)
     device = _device(case.device)
     return tuple(
-        candidates
-        for work in _works(case)
-        for candidates in model.pieces(device, work, case.precision)
+        cost for work in _works(case) for cost in model.costs(device, work, case.precision)
     )
 
 
 def measured_s(case: Case) -> float:
     """Seconds of one batch that the row states."""
-    return _seconds(case.row, case.batch_size)
+    assert case.row.value is not None
+    return seconds_of(case, case.row.value)
 
 
-def _seconds(row: Row, batch_size: int) -> float:
-    assert row.value is not None
-    match row.unit:
+def seconds_of(case: Case, value: float) -> float:
+    """Seconds of one batch, of a value in the row's unit."""
+    match case.row.unit:
         case "images/s":
-            return batch_size / row.value
+            return case.batch_size / value
         case "ms per image":
-            return row.value * batch_size / 1e3
+            return value * case.batch_size / 1e3
         case "hours":
-            return row.value * 3600 / (ILSVRC_EPOCHS * ILSVRC_IMAGES / batch_size)
-    return row.value / 1e3
+            return value * 3600 / (ILSVRC_EPOCHS * ILSVRC_IMAGES / case.batch_size)
+    return value / 1e3
+
+
+def flop_of(case: Case) -> int:
+    """FLOP of the multiply-adds that a row timed, of all GPUs."""
+    return sum(work.count.flop for work in _works(case))
 
 
 def _in_unit(row: Row, batch_size: int, seconds: float) -> float:
@@ -156,41 +165,60 @@ def _in_unit(row: Row, batch_size: int, seconds: float) -> float:
     return seconds * 1e3
 
 
-def fit_to(chosen: Sequence[Case], *, fitted_to: str) -> Correction:
-    """Corrections from the rows among ``chosen`` that a fit may use.
+def observations(chosen: Sequence[Case]) -> list[Observation]:
+    """Figures of the rows among ``chosen`` that a fit may use.
 
-    Raises:
-        AlexsimError: there is none.
+    Rows of one device and source count together as ``_MOST_ALIKE`` rows at most: a sweep of 500
+    configurations of one card says less than 500 cards.
     """
-    from alexsim.fidelity.fit import Observation, fit, nine_in_ten
+    from alexsim.fidelity.fit import Observation
 
-    observations = []
-    for case in chosen:
-        if not may_fit(case):
-            continue
+    taught = [case for case in chosen if may_fit(case)]
+    alike = Counter(map(_whence, taught))
+    figures = []
+    for case in taught:
         noise, value = _NOISE.get(case.row.trust, _NOISE[""]), case.row.value
         assert value is not None
         if case.row.unit == "ms per batch" and value.is_integer() and value < 100:
             noise = math.hypot(noise, 0.29 / value)  # rounded to whole milliseconds
-        observations.append(
+        noise *= math.sqrt(max(1.0, alike[_whence(case)] / _MOST_ALIKE))
+        figures.append(
             Observation(
-                id=case.row.id,
-                costs=[min(ways, key=UNFITTED.time) for ways in pieces(case)],
-                measured_s=measured_s(case),
-                noise=noise,
+                id=case.row.id, costs=pieces(case), measured_s=measured_s(case), noise=noise
             )
         )
-    if not observations:
-        raise AlexsimError(
-            f"nothing to fit to ({fitted_to}): no row of one GPU with a value, GTX 580 left out"
-        )
-    correction = fit(observations, fitted_to=fitted_to)
-    misses = [
-        math.log(_on_one_gpu(case, UNFITTED, "roofline")[0] / measured_s(case))
-        for case in chosen
-        if may_fit(case)
-    ]
-    return replace(correction, roofline_noise=nine_in_ten(misses))
+    return figures
+
+
+def _whence(case: Case) -> tuple[str, str, str]:
+    return case.device, case.row.source.partition(" ")[0], case.row.library
+
+
+def fit_to(chosen: Sequence[Case], base: Correction) -> Correction:
+    """Corrections from the rows among ``chosen`` that a fit may use, on the trees of ``base``.
+
+    Raises:
+        AlexsimError: there is none.
+    """
+    from alexsim.fidelity.fit import fit
+
+    figures = observations(chosen)
+    if not figures:
+        raise AlexsimError("nothing to fit to: no row of one GPU with a value, GTX 580 left out")
+    return fit(figures, base)
+
+
+def roofline_noise(chosen: Sequence[Case]) -> float:
+    """Scatter of rows that a fit may use around the roofline."""
+    from alexsim.fidelity.fit import nine_in_ten
+
+    return nine_in_ten(
+        [
+            math.log(_on_one_gpu(case, UNFITTED, "roofline")[0] / measured_s(case))
+            for case in chosen
+            if may_fit(case)
+        ]
+    )
 
 
 def predict(case: Case, correction: Correction, *, library: str = "") -> Prediction:
@@ -233,12 +261,19 @@ def _on_one_gpu(case: Case, correction: Correction, library: str) -> tuple[float
         pixels = case.batch_size * math.prod(case.network.input_shape)
         size = 2 if case.precision == "fp16" else FLOAT_BYTES
         total += setting_of(case).machine.link.seconds(size * pixels)
-    for candidates in pieces(case, library):
-        seconds, traits = min((correction.time(cost), cost.traits) for cost in candidates)
+    for cost in pieces(case, library):
+        seconds = correction.time(cost)
         total += seconds
-        for trait in traits:
+        for trait in cost.traits:
             shares[trait] += seconds
-    return total, correction.spread({trait: share / total for trait, share in shares.items()})
+    error = correction.error_class(
+        "layer" if case.single_layer else "network",
+        _device(case.device).name,
+        library or case.library,
+        reduced=case.precision != "fp32",
+    )
+    shares = {trait: share / total for trait, share in shares.items()}
+    return total, correction.spread(shares, error)
 
 
 def _on_several_gpus(case: Case, correction: Correction, library: str) -> tuple[float, float]:

@@ -72,4 +72,11 @@ def _spread(listed: TaskList) -> float:
             total += cost.seconds
             for trait in cost.traits:
                 shares[trait] += cost.seconds
-    return listed.timer.correction.spread({trait: share / total for trait, share in shares.items()})
+    timer = listed.timer
+    error = timer.correction.error_class(
+        "network",
+        timer.machine.device.basis.name,
+        timer.library.name,
+        reduced=timer.best_precision != "fp32",
+    )
+    return timer.correction.spread({trait: share / total for trait, share in shares.items()}, error)

@@ -43,7 +43,7 @@ class Timer:
         precision = op_precision(self.precision, device, self.library.name, work)
         return [
             cost.lasting(correction.time(cost))
-            for cost in self.library.costs(device, work, precision, correction)
+            for cost in self.library.costs(device, work, precision)
         ]
 
 
