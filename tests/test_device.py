@@ -5,10 +5,9 @@ import pytest
 
 from alexsim.errors import ProfileError
 from alexsim.machine.device import Device, device_names, load_device
+from alexsim.machine.link import link_names, load_link
 from alexsim.machine.machine import (
     changed,
-    link_names,
-    load_link,
     load_machine,
     load_sheet,
     machine_names,
@@ -179,7 +178,7 @@ def test_unknown_names_list_the_near_and_the_known() -> None:
 
 
 def test_every_number_of_every_sheet_has_a_source_or_says_that_it_has_none() -> None:
-    for folder in ("devices", "links", "machines", "architectures"):
+    for folder in ("devices", "links", "machines", "architectures", "collectives"):
         for name in names(folder):
             sources = find(folder, name, what="sheet")[0]["sources"]
             used = {q["source"] for q in find(folder, name, what="sheet")[0].values()
@@ -203,7 +202,7 @@ def test_a_bare_device_beyond_a_network_is_a_machine_of_one_card() -> None:
 def test_a_users_own_sheet(tmp_path: Path) -> None:
     text = Path(str(_folder() / "machines" / "gtx580x2.toml")).read_text("utf-8")
     own = tmp_path / "mine.toml"
-    own.write_text(text.replace('link = "pcie2-x16"', 'link = "pcie1-x8"'), encoding="utf-8")
+    own.write_text(text.replace('link = "pcie2-x16-gtx580"', 'link = "pcie1-x8"'), encoding="utf-8")
     assert load_machine(str(own)).link.bytes_per_s.value == 2e9
     card = tmp_path / "card.toml"
     card.write_text(Path(str(_folder() / "devices" / "gtx580.toml")).read_text("utf-8"), "utf-8")

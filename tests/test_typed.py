@@ -22,7 +22,8 @@ from alexsim.editions.load import edition_names
 from alexsim.errors import AlexsimError, DataError, ProfileError, RunError
 from alexsim.fidelity.rows import Names
 from alexsim.machine.device import Architecture, Device
-from alexsim.machine.machine import Link, load_machine
+from alexsim.machine.link import Link
+from alexsim.machine.machine import load_machine
 from alexsim.machine.sheet import find, read_sheet
 from alexsim.recipe.defaults import Defaults
 from alexsim.recipe.file import load_recipe, recipe_from, recipe_names, recipe_table

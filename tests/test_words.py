@@ -17,11 +17,10 @@ from alexsim.editions.load import edition_names, load_network
 from alexsim.editions.variants import VARIANTS
 from alexsim.errors import AlexsimError, PlanError, ProfileError, known_as, plain, unknown
 from alexsim.machine.device import device_names, load_device
+from alexsim.machine.link import link_names, load_link
 from alexsim.machine.machine import (
     as_written,
     devices_in,
-    link_names,
-    load_link,
     load_machine,
     load_sheet,
     machine_for,

@@ -28,7 +28,8 @@ def wanted(
     from dataclasses import replace
     from functools import partial
 
-    from alexsim.machine.machine import load_link, number_of
+    from alexsim.machine.link import load_link
+    from alexsim.machine.machine import number_of
     from alexsim.simulate.costs.correction import correction_of, scatter
     from alexsim.simulate.costs.libraries import load_library
     from alexsim.simulate.costs.measured import default_path, machine_of, read

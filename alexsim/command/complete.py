@@ -39,7 +39,7 @@ def _names(*sources: str) -> Callable[[str], list[str]]:
 
 
 _MACHINES = ("machine.machine:machine_names", "machine.device:device_names")
-_LINKS = "machine.machine:link_names"
+_LINKS = "machine.link:link_names"
 machines = _names(*_MACHINES)
 links = _names(_LINKS)
 sheets = _names(*_MACHINES, _LINKS)

@@ -19,7 +19,7 @@ from alexsim.errors import ProfileError
 from alexsim.fidelity.fit import Observation, fit
 from alexsim.fidelity.networks_of_2012 import Run, run_of
 from alexsim.machine.device import Device, load_device
-from alexsim.machine.machine import load_link
+from alexsim.machine.link import load_link
 from alexsim.machine.sheet import find
 from alexsim.plan.plan import OpKind
 from alexsim.simulate.costs.correction import Correction

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from alexsim.errors import AlexsimError
 from alexsim.fidelity.row_files import Row, read_rows
 from alexsim.fidelity.rows import Case, Excluded, case_of
+from alexsim.fidelity.several import in_one_process, replicated_s, setting_of
 from alexsim.machine.device import load_device
-from alexsim.machine.machine import Machine, load_link, load_machine
 from alexsim.network import counts
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.network.layers import LocalResponseNorm
@@ -263,7 +263,7 @@ def _on_one_gpu(case: Case, correction: Correction, library: str) -> tuple[float
         # Images come from the host's memory before the pass begins.
         pixels = case.batch_size * math.prod(case.network.input_shape)
         size = 2 if case.precision == "fp16" else FLOAT_BYTES
-        total += machine_of(case).link.seconds(size * pixels)
+        total += setting_of(case).machine.link.seconds(size * pixels)
     for cost in pieces(case, library):
         seconds = correction.time(cost)
         total += seconds
@@ -286,12 +286,16 @@ def _on_several_gpus(case: Case, correction: Correction, library: str) -> tuple[
         partition = "columns"
     elif row.parallelism == "hybrid":
         partition = "hybrid"
-    if case.passes == "fwd":
+    ran = setting_of(case)
+    if case.passes == "fwd" or in_one_process(case) or "COMPUTE part only" in row.notes:
         # Every device does its share, and none waits for another.
         alone = replace(case, batch_size=case.batch_size // row.n_gpus, row=replace(row, n_gpus=1))
-        return _on_one_gpu(alone, correction, library)
+        seconds, spread = _on_one_gpu(alone, correction, library)
+        if in_one_process(case):
+            seconds = replicated_s(case, ran.machine, seconds)
+        return seconds, spread
     timer = Timer(
-        machine=machine_of(case),
+        machine=ran.machine,
         library=load_library(library or case.library, case.family),
         correction=correction,
         precision=case.precision,
@@ -307,34 +311,17 @@ def _on_several_gpus(case: Case, correction: Correction, library: str) -> tuple[
     simulated = simulate_network(configuration, timer, data="none" if ready else "jpeg")
     step_s, low = simulated.step_s, simulated.step_interval.low
     spread = math.log(step_s / low) / NINE_IN_TEN
+    if partition == "replicas":
+        step_s -= ran.hidden * simulated.devices[0].exposed_all_reduce_s
+        if _UPLOAD not in row.notes:
+            # Images lie on the device, or come while the step before computes.
+            step_s -= simulated.devices[0].exposed_upload_s
     if case.passes == "fwd+bwd":
         # A plan's step ends with the update, which these rows lack.
         works = _works(replace(case, passes="train-step"))
         updates = [cost for w in works if w.kind == OpKind.UPDATE for cost in timer.costs(w)]
         step_s -= sum(cost.seconds for cost in updates)
     return step_s, spread
-
-
-def machine_of(case: Case) -> Machine:
-    """The machine that a row of several GPUs ran on, by its device and its links."""
-    text = case.row.interconnect.lower()
-    machines = {
-        "gtx580": "gtx580x2",
-        "k20": "k20x8",
-        "k80": "k80x16",
-        "p100": "dgx-1",
-        "a100": "dgx-a100",
-    }
-    name = machines.get(case.device, case.device)
-    machine = load_machine(name)
-    if "nvlink pairs" in text:
-        # Pairs are bridged; between them everything crosses PCIe.
-        return replace(machine, peer=case.row.n_gpus == 2)
-    if "nvlink" in text and machine.peer_link is None:
-        return replace(machine, peer_link=load_link("nvlink2"))
-    if "no p2p" in text or "parameters on cpu" in text:
-        return replace(machine, peer=False)
-    return machine
 
 
 def all_rows(

@@ -8,12 +8,11 @@ from functools import partial
 
 from alexsim.editions.load import as_written, load_network
 from alexsim.errors import AlexsimError, known_as, unknown
+from alexsim.machine.link import link_names, load_link
 from alexsim.machine.machine import (
     NUMBERS,
     changed,
     in_si,
-    link_names,
-    load_link,
     load_machine,
     number_of,
 )

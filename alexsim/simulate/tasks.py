@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from alexsim.machine import paths
+from alexsim.machine import collectives, paths
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.network.part import Part
 from alexsim.plan.backends.aten import done_flop
@@ -221,7 +221,7 @@ class TaskList:
     def _collective_s(self, collective: Collective) -> float:
         """Seconds in which one column's values or gradients, or all columns', are exchanged."""
         one_column = len(collective.columns) == 1
-        duration_s = paths.broadcast_s if one_column else paths.all_gather_s
+        duration_s = collectives.broadcast_s if one_column else collectives.all_gather_s
         devices = self.plan.turns
         peer = self.plan.transport == "peer"
         return duration_s(self.timer.machine, devices, collective.size_bytes, peer=peer)
@@ -313,7 +313,7 @@ class TaskList:
 
     def _all_reduce_s(self, part: Part, devices: int) -> float:
         item = 2 if self.timer.precision == "fp16" else FLOAT_BYTES
-        return paths.all_reduce_s(
+        return collectives.all_reduce_s(
             self.timer.machine,
             devices,
             item * part.parameters,
