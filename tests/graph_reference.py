@@ -86,6 +86,9 @@ MEANINGS: dict[type, Callable[..., Tensor]] = {
     la.Dropout: dropout,
     la.Add: lambda _, __, *xs: sum(xs),
     la.Multiply: lambda _, __, a, b: a * b,
+    la.ChannelShuffle: lambda layer, _, x: F.channel_shuffle(x, layer.groups).chunk(
+        layer.parts, 1
+    )[layer.part],
     la.Concat: lambda _, __, *xs: torch.cat(xs, 1),
     la.SoftmaxCrossEntropy: lambda _, __, x: F.log_softmax(x.flatten(1), 1),
 }

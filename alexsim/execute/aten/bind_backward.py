@@ -18,6 +18,7 @@ from alexsim.execute.aten.bound import (
     batch_norm_tensors,
     discard,
     per_pixel,
+    shuffled,
     slices,
 )
 from alexsim.execute.aten.chunks import rows
@@ -37,6 +38,7 @@ from alexsim.network.layers import (
     Add,
     AveragePool,
     BatchNorm,
+    ChannelShuffle,
     Concat,
     Convolution,
     Dropout,
@@ -83,6 +85,18 @@ def grad_input(bound: Bound) -> Launch:
         case Flatten():
             flat = rows(dx)
             return lambda _: discard((flat.add_ if add else flat.copy_)(dy))
+        case ChannelShuffle():
+            taken, turns = shuffled(layer, dx), dy.unflatten(1, (-1, layer.groups))
+
+            def put_back(_: StepContext) -> None:
+                if add:
+                    taken.add_(turns)
+                    return
+                if layer.parts > 1:
+                    dx.zero_()  # of the other parts
+                taken.copy_(turns)
+
+            return put_back
         case MaxPool():
             x, y = bound["x"], bound["y"]
             return lambda _: max_pool_grad_input(layer, x, y, dy, dx, size, add=add)

@@ -17,6 +17,7 @@ from alexsim.network.layers import (
     Add,
     AveragePool,
     BatchNorm,
+    ChannelShuffle,
     Concat,
     Convolution,
     Dropout,
@@ -123,7 +124,9 @@ def _needs(asked: Asked, part: Part, algorithm: Algorithm) -> tuple[int, int, in
             return 0, 2 * batch_size * math.prod(part.output_shape), 0
         case SoftmaxCrossEntropy() if accumulate:
             return 0, batch_size * inputs, 0
-        case Add() | Concat() | AveragePool() | AdaptiveAveragePool() | Dropout() | Flatten():
+        case Add() | Concat() | AveragePool() | AdaptiveAveragePool() | Dropout():
+            return 0, 0, 0
+        case Flatten() | ChannelShuffle():
             return 0, 0, 0
         case BatchNorm():
             fixed = 16 * FLOAT_BYTES * part.input_shape[0]
