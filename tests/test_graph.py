@@ -90,7 +90,6 @@ SINGLE = [
     BatchNorm(name="x"),
     LayerNorm(name="x"),
     LeakyReLU(name="x", slope=0.2),
-    ChannelShuffle(name="x", groups=3),
     *(kind(name="x") for kind in FORWARD),
     Dropout(name="x", rate=0.3),
     Dropout(name="x", rate=0.3, rescaled=True),

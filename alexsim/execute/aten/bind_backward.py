@@ -18,12 +18,16 @@ from alexsim.execute.aten.bound import (
     batch_norm_tensors,
     discard,
     per_pixel,
-    shuffled,
     slices,
 )
 from alexsim.execute.aten.chunks import rows
 from alexsim.execute.aten.convolution import convolution_grad_input, convolution_grad_weight
-from alexsim.execute.aten.elementwise import BACKWARD, factor_grad_input, in_chunks
+from alexsim.execute.aten.elementwise import (
+    BACKWARD,
+    factor_grad_input,
+    in_chunks,
+    move_grad_input,
+)
 from alexsim.execute.aten.linear import linear_grad_weight_into_momentum
 from alexsim.execute.aten.norm import norm_grad_input
 from alexsim.execute.aten.pool import (
@@ -38,11 +42,9 @@ from alexsim.network.layers import (
     Add,
     AveragePool,
     BatchNorm,
-    ChannelShuffle,
     Concat,
     Convolution,
     Dropout,
-    Flatten,
     FullyConnected,
     LayerNorm,
     LocalResponseNorm,
@@ -51,6 +53,7 @@ from alexsim.network.layers import (
     SoftmaxCrossEntropy,
     SpatialResponseNorm,
 )
+from alexsim.network.layers.elementwise import Move
 from alexsim.plan.backends.aten import adds_apart
 
 Tensor = torch.Tensor
@@ -82,21 +85,8 @@ def grad_input(bound: Bound) -> Launch:
             if add:
                 return lambda _: discard(flat.add_(torch.mm(dy, weight)))
             return lambda _: discard(torch.mm(dy, weight, out=flat))
-        case Flatten():
-            flat = rows(dx)
-            return lambda _: discard((flat.add_ if add else flat.copy_)(dy))
-        case ChannelShuffle():
-            taken, turns = shuffled(layer, dx), dy.unflatten(1, (-1, layer.groups))
-
-            def put_back(_: StepContext) -> None:
-                if add:
-                    taken.add_(turns)
-                    return
-                if layer.parts > 1:
-                    dx.zero_()  # of the other parts
-                taken.copy_(turns)
-
-            return put_back
+        case Move():
+            return lambda _: move_grad_input(layer, dy, dx, add=add)
         case MaxPool():
             x, y = bound["x"], bound["y"]
             return lambda _: max_pool_grad_input(layer, x, y, dy, dx, size, add=add)

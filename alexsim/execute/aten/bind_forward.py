@@ -11,7 +11,6 @@ from alexsim.execute.aten.bound import (
     batch_norm_tensors,
     discard,
     per_pixel,
-    shuffled,
     slices,
 )
 from alexsim.execute.aten.chunks import rows
@@ -30,7 +29,6 @@ from alexsim.network.layers import (
     Add,
     AveragePool,
     BatchNorm,
-    ChannelShuffle,
     Concat,
     Convolution,
     Dropout,
@@ -114,9 +112,6 @@ def forward(bound: Bound) -> Launch:
             return lambda _: discard(torch.addmm(shift, flat, transposed, out=y))
         case Flatten():
             return lambda _: discard(y.copy_(rows(x)))
-        case ChannelShuffle():
-            taken, turns = shuffled(layer, x), y.unflatten(1, (-1, layer.groups))
-            return lambda _: discard(turns.copy_(taken))
         case MaxPool():
             return lambda _: max_pool_forward(layer, x, y, size)
         case AveragePool():

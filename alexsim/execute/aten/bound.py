@@ -11,7 +11,6 @@ from alexsim.execute.aten.batch_norm import BatchNormTensors
 from alexsim.execute.memory import Memory
 from alexsim.network.layers import (
     BatchNorm,
-    ChannelShuffle,
     LayerNorm,
     LocalResponseNorm,
     SpatialResponseNorm,
@@ -65,12 +64,6 @@ def per_pixel(factors: Tensor, like: Tensor) -> Tensor:
 def slices(bound: Bound, whole: Tensor) -> list[Tensor]:
     """The channels of each input of a concatenation."""
     return list(whole.split([shape[0] for shape in bound.part.input_shapes], 1))
-
-
-def shuffled(layer: ChannelShuffle, x: Tensor) -> Tensor:
-    """A view of the channels that a shuffle puts out, ``[N, channels per group, groups, ...]``."""
-    turns = x.unflatten(1, (layer.groups, -1)).transpose(1, 2)
-    return turns.chunk(layer.parts, 1)[layer.part]
 
 
 def batch_norm_tensors(bound: Bound) -> BatchNormTensors:

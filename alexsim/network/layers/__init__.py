@@ -43,9 +43,9 @@ from alexsim.network.layers.weighted import Convolution, FullyConnected
 
 __all__ = [
     "ELU", "GELU", "AdaptiveAveragePool", "Add", "Auxiliary", "AveragePool", "BatchNorm",
-    "ChannelShuffle", "Concat", "Convolution", "Dropout", "Elementwise", "Flatten", "FullyConnected", "HardSigmoid",
-    "HardSwish", "Kept", "Layer", "LayerNorm", "LeakyReLU", "LocalResponseNorm", "MaxPool",
-    "Multiply", "Operator", "Pair", "Parameter", "Pool", "Product", "ReLU", "ReLU6", "Reads",
-    "Role", "Saved", "Shape", "SiLU", "Sigmoid", "Softmax", "SoftmaxCrossEntropy",
-    "SpatialResponseNorm", "Tanh", "pair",
+    "ChannelShuffle", "Concat", "Convolution", "Dropout", "Elementwise", "Flatten",
+    "FullyConnected", "HardSigmoid", "HardSwish", "Kept", "Layer", "LayerNorm", "LeakyReLU",
+    "LocalResponseNorm", "MaxPool", "Multiply", "Operator", "Pair", "Parameter", "Pool", "Product",
+    "ReLU", "ReLU6", "Reads", "Role", "Saved", "Shape", "SiLU", "Sigmoid", "Softmax",
+    "SoftmaxCrossEntropy", "SpatialResponseNorm", "Tanh", "pair",
 ]  # fmt: skip

@@ -175,13 +175,18 @@ class Softmax(Layer):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Flatten(Layer):
-    """An image as one row of values, channels first; PyTorch has a view for it, we a copy."""
-
-    flattens: ClassVar[bool] = True
+class Move(Layer):
+    """Values at other places, and nothing computed."""
 
     def elementwise(self) -> Elementwise:
         return Elementwise(forward=0, grad_input=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flatten(Move):
+    """An image as one row of values, channels first; PyTorch has a view for it, we a copy."""
+
+    flattens: ClassVar[bool] = True
 
     def output_shape(self, inputs: Shape, column: int = 0) -> Shape:
         del column
@@ -189,11 +194,11 @@ class Flatten(Layer):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChannelShuffle(Layer):
+class ChannelShuffle(Move):
     """One channel of each of ``groups`` equal groups in turn (ShuffleNet, Zhang et al. 2018).
 
-    Its output is part number ``part``, from 0, of ``parts`` equal ones: ShuffleNetV2 filters one half
-    of the channels and passes the other on as it is (Ma et al. 2018).
+    Its output is part number ``part``, from 0, of ``parts`` equal ones: ShuffleNetV2 filters one
+    half of the channels and passes the other on as it is (Ma et al. 2018).
     """
 
     groups: int = 2
@@ -206,9 +211,6 @@ class ChannelShuffle(Layer):
             raise NetworkError(
                 f"layer {self.name!r}: part must be in 0 to {self.parts - 1}, got {self.part}"
             )
-
-    def elementwise(self) -> Elementwise:
-        return Elementwise(forward=0, grad_input=0)
 
     def input_shape(self, shapes: Sequence[Shape]) -> Shape:
         if shapes[0][0] % (self.groups * self.parts):
