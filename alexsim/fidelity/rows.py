@@ -12,7 +12,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import Protocol
 
-from alexsim.editions.load import load_network
+from alexsim.editions.load import edition_names, load_network
 from alexsim.fidelity.row_files import Row
 from alexsim.machine.device import load_device
 from alexsim.machine.sheet import find
@@ -93,6 +93,7 @@ class Names:
     library: tuple[Name, ...]
     """Of a library's name, or of ``name; notes`` where the notes have the version."""
     network: tuple[Name, ...]
+    """Of ``network:variant``; what no pattern matches may be an edition's name."""
     parallelism: tuple[Name, ...]
     """Of ``source; notes``."""
     excluded: tuple[Name, ...]
@@ -177,16 +178,15 @@ def _network_of(
     if "single conv layer" in row.network:
         return _single(row)
     named = _match(_names().network, f"{row.network}:{row.variant}")
-    if named is None:
+    if named is None and row.network not in edition_names():
         return f"not among our editions as it was measured: {row.network}"
-    network = load_network(named.name)
+    network = load_network(named.name if named else row.network)
     if row.library.startswith("matconvnet") and row.network == "AlexNet":
         network = load_network("alexnet-caffe")
     if "OWT with LRN" in row.variant:
         network = _with_norms(network)
-    if row.network == "deepscale-squeezenet-1.1":
-        # Caffe's deploy files take images of 227 pixels.
-        network = replace(network, input_shape=(3, 227, 227))
+    if row.network.startswith("deepscale-squeezenet"):
+        network = _as_deployed(network)
     without = "FC LAYERS ABSENT" in row.notes or "convolutions and pools only" in row.network
     if without or "NO FC" in row.variant.upper():
         network = _without_fc(network)
@@ -228,6 +228,16 @@ def _single(row: Row) -> tuple[Network, frozenset[str], bool] | str:
         layers=(layer, SoftmaxCrossEntropy(name="softmax")),
     )
     return network, frozenset({"conv"}), True
+
+
+def _as_deployed(network: Network) -> Network:
+    """SqueezeNet by Caffe's deploy files: images of 227 pixels, and 1.0 pads its last layer."""
+    padded = "classifier_1" if network.name == "squeezenet1_0" else ""
+    layers = (
+        replace(la, padding=1) if isinstance(la, Convolution) and la.name == padded else la
+        for la in network.layers
+    )
+    return replace(network, input_shape=(3, 227, 227), layers=tuple(layers))
 
 
 def _without_fc(network: Network) -> Network:
