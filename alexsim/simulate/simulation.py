@@ -98,6 +98,19 @@ class LayerTimes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Elasticity:
+    """What a part of a step's work does to its length: where the part takes 1 % less time, on all
+    devices, the step takes ``share`` % less."""
+
+    part: str
+    """A layer; or the activity of transfers and barriers, or a stage of the data path."""
+    pass_name: str
+    """The layer's pass; empty for what is no layer's."""
+    share: float
+    """All parts' add up to 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DataPathTimes:
     """The hosts' work for a step, beside it: seconds of each stage, all hosts at a time."""
 
@@ -168,6 +181,8 @@ class Simulation:
     ops: tuple[OpTimes, ...]
     critical_path: tuple[Span, ...]
     """Spans that make up the step's length: each could start because the span before it ended."""
+    elasticities: tuple[Elasticity, ...]
+    """In steady state, in no order; parts that do not matter are left out."""
     device_memory_bytes: int
     """Usable bytes of one device's memory."""
     device_flop_per_s: float
