@@ -45,6 +45,8 @@ TABLE: dict[str, tuple[str, dict[str, Line]]] = {
             "train_only": "--train-only fc3",
             "optimizer": "--optimizer adamw",
             "sensitivity": "--sensitivity",
+            "elasticities": "--elasticities",
+            "what_if": "--what-if overlap",
             "trace": "--trace {out}/t.json.gz",
             "json": ("simulate --net {tiny}", "--json"),
         },

@@ -250,7 +250,9 @@ def test_an_elasticity_is_what_a_step_that_is_simulated_again_gains(
 
     def figures(faster: dict[tuple[str, str], float]) -> tuple[float, dict[tuple[str, str], float]]:
         found = simulated(configuration, replace(timer, faster=faster), path)
-        return found.step_s, {(each.part, each.pass_name): each.share for each in found.elasticities}
+        return found.step_s, {
+            (each.part, each.pass_name): each.share for each in found.elasticities
+        }
 
     before = figures({})
     names = [layer.name for layer in configuration.network.layers]

@@ -48,6 +48,16 @@ def parse_axes(given: Sequence[str]) -> dict[str, tuple[str, ...]]:
     return axes
 
 
+def choice_of(name: str, text: str) -> int | str:
+    """A value of an axis that is no number of the machine: a count, or a word as lists have it.
+
+    Raises:
+        AlexsimError: it is not allowed.
+    """
+    meant = _VALUES[name](text)
+    return meant if isinstance(meant, int) else _WRITTEN.get(name, str)(text)
+
+
 def check_axes(axes: Mapping[str, tuple[str, ...]], machine: str) -> None:
     """Check every value before anything is simulated.
 

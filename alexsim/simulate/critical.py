@@ -38,16 +38,14 @@ def critical_path(
     return tuple(reversed(path))
 
 
-def elasticities(
-    listed: TaskList, times: Times, last: int, before: int
-) -> tuple[Elasticity, ...]:
+def elasticities(listed: TaskList, times: Times, last: int, before: int) -> tuple[Elasticity, ...]:
     """How much each part of a step's work would shorten the step if it took less time.
 
-    A step ends with ``last``, and begins when ``before`` ends (-1: at time 0). Either end is the sum
-    of the tasks on its chain back to time 0, so its derivative by the time of a part is the time
-    that the part has on that chain; the step's is the difference. Where images set the pace both
-    chains have a step's computing on them, and their difference is the data path alone: other than
-    ``critical_path``, which goes back no further than to where the step began.
+    A step ends with ``last``, and begins when ``before`` ends (-1: at time 0). Either end is the
+    sum of the tasks on its chain back to time 0, so its derivative by the time of a part is the
+    time that the part has on that chain; the step's is the difference. Where images set the pace
+    both chains have a step's computing on them, and their difference is the data path alone: other
+    than ``critical_path``, which goes back no further than to where the step began.
 
     Args:
         listed: the tasks.

@@ -74,6 +74,8 @@ class OpTimes:
     kind: str
     seconds: float
     limit: str
+    least_s: float
+    """Seconds at the device's peaks, of arithmetic or of memory; 0 where it was measured."""
     flop: float
     """FLOP of the multiply-adds that it does: Winograd and FFT do fewer than a direct
     convolution, which the plan counts."""

@@ -245,6 +245,7 @@ def _ops(listed: TaskList) -> tuple[OpTimes, ...]:
                 kind=op.kind,
                 seconds=seconds,
                 limit=longest.limit,
+                least_s=sum([cost.least_s for cost in costs]),
                 # A slice of a layer may do more than its share: at most the plan's count.
                 flop=min(op.count.flop, flop),
             )
