@@ -64,6 +64,30 @@ TABLE: dict[str, tuple[str, dict[str, Line]]] = {
             "json": ("sweep -a batch=64,128 --net lenet-5", "--json"),
         },
     ),
+    "recommend": (
+        "recommend --days 9 --net lenet-5 --machine k80,titan-v --gpus 1 --batch 128"
+        " --precision fp32 --json",
+        {
+            "net": ("recommend --days 9 --machine k80 --gpus 2 --batch 128 --json",
+                    "--net alexnet-owt"),
+            "days": ("recommend --images-per-s 9 --net lenet-5 --machine k80 --gpus 1 --json",
+                     "--budget 900"),
+            "images_per_s": ("recommend --budget 9000 --net lenet-5 --gpus 1 --batch 128 --json",
+                             "--images-per-s 900"),
+            "budget": "--budget 5000",
+            "epochs": "--epochs 9",
+            "images": "--images 1000",
+            "machine": "--machine k80",
+            "gpus": "--gpus 2",
+            "batch": "--batch 64",
+            "partition": ("recommend --days 9 --machine k80 --gpus 2 --batch 128 --json",
+                          "--partition replicas"),
+            "precision": "--precision fp32,amp",
+            "policy": "--policy reuse",
+            "data_path": "--data-path none",
+            "json": ("recommend --days 9 --net lenet-5 --machine k80 --gpus 1", "--json"),
+        },
+    ),
     "memory": (
         "memory --net lenet-5 --json",
         {
