@@ -175,4 +175,4 @@ def test_answers_come_first_with_all_that_they_rest_on(capsys: pytest.CaptureFix
         assert any(words in line for line in lines[:16]), words
     assert "alexsim simulate --net alexnet-2012 --machine gtx1080-ti --batch 128 --gpus 1" in out
     assert "6 configurations: " in out
-    assert "1 machines' sheets state none" in out
+    assert "; 1 machine(s) have no stated price." in out

@@ -56,7 +56,7 @@ def recommend(options: RecommendOptions) -> None:
 
     Example: alexsim recommend --days 2
 
-    Example: alexsim recommend --net resnet50 --images-per-s 3000 --budget 20000 --batch 256
+    Example: alexsim recommend --net resnet50 --images-per-s 2000 --budget 20000 --batch 256
     """
     from alexsim.editions.load import load_network
     from alexsim.machine.device import device_names

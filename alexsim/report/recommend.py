@@ -23,9 +23,10 @@ def recommend_tables(result: Recommendation, network: Network) -> RenderableType
         out.add_row(name, *(cells[name] for cells in rows))
     without = "; ".join(f"{count:,} {why}" for why, count in result.left_out.items() if count)
     counts = f"{result.configurations:,} configurations: {result.simulated:,} simulated; {without}."
-    unpriced = f"; {result.unpriced} machines' sheets state none" if result.unpriced else ""
+    unpriced = f"; {result.unpriced} machine(s) have no stated price" if result.unpriced else ""
     notes = (
-        f"USD: the cards when they came out{unpriced}. kWh: at data-sheet power.\n"
+        f"USD: the cards, when they came out{unpriced}.\n"
+        "kWh: the cards, at data-sheet power.\n"
         "What a larger minibatch does to the errors of the network is not predicted."
     )
     first = next(iter(shown.values()))
@@ -49,7 +50,8 @@ def _goal(goal: Goal) -> str:
     run = f"{goal.epochs} epochs of {goal.images:,} images"
     words = []
     if goal.days is not None:
-        words.append(f"{run} in {goal.days:g} days: {rate:,.0f} images/s")
+        days = "1 day" if goal.days == 1 else f"{goal.days:g} days"
+        words.append(f"{run} in {days}: {rate:,.0f} images/s")
     elif rate:
         words.append(f"{rate:,.0f} images/s, {run}")
     if goal.budget_usd is not None:

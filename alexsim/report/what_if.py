@@ -52,7 +52,7 @@ def what_if_table(
             f"{1 / change.ratio:.2f}x",
             _moved(change.moved),
         )
-        if (beyond_s := change.beyond_peaks_s) > _LEAST * simulation.step_s:
+        if (beyond_s := change.beyond_peaks_s) > max(5e-5, _LEAST * simulation.step_s):
             beyond = f"{milliseconds(beyond_s)} ms less than the card's peaks allow."
             notes.append(f"{change.change}: {beyond}")
         if not change.simulation.fits:
@@ -74,7 +74,7 @@ def elasticities_table(simulation: Simulation, network: Network) -> RenderableTy
     for each in simulation.elasticities:
         shares[each.part][each.pass_name] = each.share
     out = plain_table(
-        "Elasticities: 1 % less time here makes the step shorter by, %",
+        "Elasticities: % of the step per 1 % less time",
         "part", "forward", "input gr.", "weight gr.", "update", "all",
     )  # fmt: skip
     layers = [layer.name for layer in network.layers if layer.name in shares]

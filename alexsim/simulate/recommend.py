@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ NO_SENSE, NO_ROOM = "have choices that do not go together", "do not fit their ca
 NO_PRICE, NO_MONEY = "have no price", "cost more than the budget"
 TOO_SLOW, BEATEN = "are surely too slow", "surely beat no answer"
 """Why configurations are left out."""
+_ALONE = 50
+"""Configurations that one process simulates in about a second: deep networks take longest."""
 _FEWER = 1 + 1e-9
 """Bounds are of steps simulated apart; rounding must not decide."""
 
@@ -113,11 +116,12 @@ class _Search:
     def simulate(self, settings: Iterable[Mapping[str, str]]) -> None:
         new = [each for each in settings if tuple(each.items()) not in self.points]
         unique = {tuple(each.items()): each for each in new}
-        before = len(self.points)
+        before, cores = len(self.points), len(os.sched_getaffinity(0))
         for point in sweep(
             list(unique.values()),
             images=self.goal.images,
             epochs=self.goal.epochs,
+            workers=min(cores, 1 + len(unique) // _ALONE),
             done=lambda count: self.done(before + count),
         ):
             self.points[tuple(point.settings.items())] = point

@@ -233,9 +233,11 @@ def _ops(listed: TaskList) -> tuple[OpTimes, ...]:
         if not (costs := listed.costs.get(op.id)):
             continue
         longest, seconds, flop = costs[0], costs[0].seconds, costs[0].flop
+        least_s = longest.least_s
         for cost in costs[1:]:
             longest = cost if cost.seconds > longest.seconds else longest
             seconds, flop = seconds + cost.seconds, flop + cost.flop
+            least_s += cost.least_s
         times.append(
             OpTimes(
                 name=op.id,
@@ -245,7 +247,7 @@ def _ops(listed: TaskList) -> tuple[OpTimes, ...]:
                 kind=op.kind,
                 seconds=seconds,
                 limit=longest.limit,
-                least_s=sum([cost.least_s for cost in costs]),
+                least_s=least_s,
                 # A slice of a layer may do more than its share: at most the plan's count.
                 flop=min(op.count.flop, flop),
             )
