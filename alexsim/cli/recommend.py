@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from alexsim.cli.simulate_options import ImageOptions
@@ -87,7 +88,7 @@ def recommend(options: RecommendOptions) -> None:
     chosen = {"policy": options.policy, "data-path": options.data_path}
     usual = {"policy": "as-released", "data-path": "jpeg"}
     given = {name: value for name, value in chosen.items() if value != usual[name]}
-    with shared.counting("simulating", None) as done:
+    with shared.counting("choosing", math.prod(map(len, axes.values()))) as done:
         result = run(goal, axes, {"net": options.net, **given}, done=done)
     points = result.answers.values() or [result.nearest]
     for name, value in given.items():

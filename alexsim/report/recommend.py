@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
+
 from rich.console import Group, RenderableType
 from rich.text import Text
 
@@ -31,7 +33,9 @@ def recommend_tables(result: Recommendation, network: Network) -> RenderableType
     )
     first = next(iter(shown.values()))
     goal = Text(f"{network.name}, {_goal(result.goal)}")
-    return Group(goal, out, Text(command_of(first)), Text(counts), Text(notes))
+    # In a shell it may be pasted, lines and all.
+    command = " \\\n    ".join(wrap(command_of(first), 74, break_on_hyphens=False))
+    return Group(goal, out, Text(command), Text(counts), Text(notes))
 
 
 def nearest_text(result: Recommendation) -> str:

@@ -112,22 +112,28 @@ class _Search:
     nearest: Point | None = None
     left_out: Counter[str] = field(default_factory=Counter)
     unpriced: set[str] = field(default_factory=set)
+    judged: int = 0
 
     def simulate(self, settings: Iterable[Mapping[str, str]]) -> None:
+        """Add the points of configurations; those that are known already are not simulated again.
+
+        They are done when they are judged; ``done`` gets them with all that were left out.
+        """
         new = [each for each in settings if tuple(each.items()) not in self.points]
         unique = {tuple(each.items()): each for each in new}
-        before, cores = len(self.points), len(os.sched_getaffinity(0))
+        settled, cores = self.judged + self.left_out.total(), len(os.sched_getaffinity(0))
         for point in sweep(
             list(unique.values()),
             images=self.goal.images,
             epochs=self.goal.epochs,
             workers=min(cores, 1 + len(unique) // _ALONE),
-            done=lambda count: self.done(before + count),
+            done=lambda count: self.done(settled + count),
         ):
             self.points[tuple(point.settings.items())] = point
 
     def judge(self, point: Point) -> None:
         """Keep a configuration if it is the best of its kind so far."""
+        self.judged += not point.error
         if point.error:
             self.left_out[NO_SENSE] += 1
             return
@@ -209,7 +215,7 @@ def recommend(
         goal: what must be met.
         axes: ``machine``, ``gpus``, ``batch``, ``partition`` and ``precision``.
         fixed: other settings, as a sweep has them; ``net`` too.
-        done: gets how many configurations are simulated.
+        done: gets how many configurations are settled: simulated, or left out.
 
     Raises:
         MemoryBudgetError: none fits.
@@ -231,7 +237,7 @@ def recommend(
         answers={name: search.best[name] for name in goal.answered if name in search.best},
         nearest=search.nearest,
         configurations=total,
-        simulated=total - search.left_out.total(),
+        simulated=search.judged,
         left_out=dict(search.left_out),
         unpriced=len(search.unpriced),
     )
