@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alexsim.cli.app import main
-from alexsim.simulate import recommend as module
-from alexsim.simulate.pareto import Point
-from alexsim.simulate.recommend import Answered, Goal, Recommendation, command_of, recommend
-from alexsim.simulate.sweep import point_of
+from alexsim.explore import recommend as module
+from alexsim.explore.pareto import Point
+from alexsim.explore.recommend import Answered, Goal, Recommendation, command_of, recommend
+from alexsim.explore.sweep import point_of
 
 IMAGES, EPOCHS = 1_281_167, 90
 NET = "alexnet-2012"

@@ -6,6 +6,7 @@ import pytest
 
 from alexsim.cli.app import main
 from alexsim.editions.load import load_network
+from alexsim.explore.what_if import PASSES, parse_change
 from alexsim.machine.machine import changed, load_machine
 from alexsim.plan.planner import plan
 from alexsim.plan.precision import half_by_rule, output_bytes
@@ -14,7 +15,6 @@ from alexsim.simulate.costs.correction import correction_of
 from alexsim.simulate.simulation import Simulation
 from alexsim.simulate.simulator import simulate_network
 from alexsim.simulate.timer import Timer, timer_of
-from alexsim.simulate.what_if import PASSES, parse_change
 
 NET = load_network("alexnet-2012")
 MACHINE = load_machine("gtx580x2")

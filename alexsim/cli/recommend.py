@@ -60,11 +60,11 @@ def recommend(options: RecommendOptions) -> None:
     Example: alexsim recommend --net resnet50 --images-per-s 2000 --budget 20000 --batch 256
     """
     from alexsim.editions.load import load_network
+    from alexsim.explore.recommend import Goal, partitions
+    from alexsim.explore.recommend import recommend as run
+    from alexsim.explore.sweep import point_of
     from alexsim.machine.device import device_names
     from alexsim.report.recommend import nearest_text, recommend_tables
-    from alexsim.simulate.recommend import Goal, partitions
-    from alexsim.simulate.recommend import recommend as run
-    from alexsim.simulate.sweep import point_of
 
     goal = Goal(
         images=options.images,
@@ -112,7 +112,7 @@ def _listed(name: str, given: str) -> tuple[str, ...]:
     Raises:
         AlexsimError: one is not allowed, or stands there twice.
     """
-    from alexsim.simulate.axes import choice_of
+    from alexsim.explore.axes import choice_of
 
     values: list[str] = []
     for text in given.split(",") if given else ():

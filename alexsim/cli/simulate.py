@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from alexsim.cli.simulated import Case
+    from alexsim.explore.sensitivity import Sensitivity
     from alexsim.machine.machine import Machine
     from alexsim.recipe.stages import StageTimes, Training
     from alexsim.simulate.costs.correction import Correction
-    from alexsim.simulate.sensitivity import Sensitivity
     from alexsim.simulate.simulation import Simulation
 
 
@@ -42,11 +42,11 @@ def simulate(options: SimulateOptions) -> None:
 
     from alexsim.cli.simulated import case_of, what_ifs
     from alexsim.documents.simulation import simulation_document
+    from alexsim.explore.effect import refuse_idle
     from alexsim.plan.asked import other_choices
     from alexsim.recipe.file import as_written, load_recipe
     from alexsim.recipe.stages import stage_times, training_of
     from alexsim.report.simulation import simulation_tables
-    from alexsim.simulate.effect import refuse_idle
     from alexsim.simulate.simulation import ILSVRC_EPOCHS
 
     recipe = load_recipe(options.recipe) if options.recipe else None
@@ -92,7 +92,7 @@ def simulate(options: SimulateOptions) -> None:
         write_trace(options.trace, [shown])
     tried: tuple[Sensitivity, ...] = ()
     if options.sensitivity:
-        from alexsim.simulate.sensitivity import sensitivities, traits_of
+        from alexsim.explore.sensitivity import sensitivities, traits_of
 
         traits = traits_of(clock.library.name, there)
         tried = sensitivities(run, there, clock.correction, traits)

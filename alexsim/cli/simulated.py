@@ -12,6 +12,7 @@ from alexsim.machine.defaults import MACHINE
 
 if TYPE_CHECKING:
     from alexsim.cli.simulate_options import SimulateOptions
+    from alexsim.explore.what_if import Change, WhatIf
     from alexsim.machine.machine import Machine
     from alexsim.network.update_rules import Optimizer
     from alexsim.plan.spec import PlanSpec
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from alexsim.simulate.costs.measured import Calibration
     from alexsim.simulate.simulation import Simulation
     from alexsim.simulate.timer import DataPath, Timer
-    from alexsim.simulate.what_if import Change, WhatIf
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ def what_ifs(
     if not options.what_if:
         return ()
     from alexsim.editions.load import load_network
-    from alexsim.simulate.what_if import WhatIf, parse_change, what_if
+    from alexsim.explore.what_if import WhatIf, parse_change, what_if
 
     network, tried, base = load_network(options.net), dict[str, WhatIf](), case_of(options, usual)
     before = plain, trained(base, plain).days
@@ -123,12 +123,12 @@ def wanted(
     """
     from functools import partial
 
+    from alexsim.explore.sweep import machine_with
     from alexsim.machine.machine import load_link, number_of
     from alexsim.simulate.costs.correction import correction_of, scatter
     from alexsim.simulate.costs.libraries import load_library
     from alexsim.simulate.costs.measured import default_path, machine_of, read
     from alexsim.simulate.simulator import default_library
-    from alexsim.simulate.sweep import machine_with
 
     machine, library, network = options.machine, options.library, options.network
     settings = options.settings or []

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 from alexsim.documents.base import Document, From, Part
+from alexsim.explore.pareto import Point
+from alexsim.explore.recommend import Answered, Goal, Recommendation, command_of
 from alexsim.network.network import Network
-from alexsim.simulate.pareto import Point
-from alexsim.simulate.recommend import Answered, Goal, Recommendation, command_of
 
 
 class Configuration(Part):

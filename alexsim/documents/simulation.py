@@ -9,14 +9,14 @@ from pydantic import Field
 
 from alexsim.documents.base import ABSENT, From, Interval, NetworkDocument, Part
 from alexsim.documents.plan import NotRun
+from alexsim.explore.sensitivity import Sensitivity
+from alexsim.explore.what_if import Moved, WhatIf
 from alexsim.network.not_run import unsupported
 from alexsim.plan.spec import PlanSpec
 from alexsim.recipe.stages import Training
 from alexsim.report.tables import sharing_text
 from alexsim.simulate.costs.precision import StepPrecision
-from alexsim.simulate.sensitivity import Sensitivity
 from alexsim.simulate.simulation import DeviceTimes, LayerTimes, Simulation
-from alexsim.simulate.what_if import Moved, WhatIf
 
 
 class DataPath(Part):

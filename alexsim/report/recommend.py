@@ -7,11 +7,11 @@ from textwrap import wrap
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from alexsim.explore.pareto import Point
+from alexsim.explore.recommend import Goal, Recommendation, command_of
 from alexsim.network.network import Network
 from alexsim.report.tables import plain_table
 from alexsim.report.what_if import days_text
-from alexsim.simulate.pareto import Point
-from alexsim.simulate.recommend import Goal, Recommendation, command_of
 from alexsim.units import GIB
 
 

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from alexsim.explore.sensitivity import Sensitivity
+from alexsim.explore.what_if import WhatIf, kinds_of, waits_s
 from alexsim.network.network import Network
 from alexsim.plan.spec import PlanSpec
 from alexsim.recipe.stages import Training
@@ -17,9 +19,7 @@ from alexsim.report.recipe import stages_table
 from alexsim.report.tables import data_path_text, milliseconds, plain_table, sharing_text
 from alexsim.report.what_if import ACTIVITIES, days_text, elasticities_table, what_if_table
 from alexsim.simulate.costs.precision import Computed
-from alexsim.simulate.sensitivity import Sensitivity
 from alexsim.simulate.simulation import ExchangeTimes, Simulation
-from alexsim.simulate.what_if import WhatIf, kinds_of, waits_s
 from alexsim.trace import Activity
 from alexsim.units import MIB
 

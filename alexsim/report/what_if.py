@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from alexsim.explore.what_if import PASSES, Moved, WhatIf
 from alexsim.network.network import Network
 from alexsim.recipe.stages import Training
 from alexsim.report.tables import milliseconds, plain_table
 from alexsim.simulate.simulation import Simulation
-from alexsim.simulate.what_if import PASSES, Moved, WhatIf
 from alexsim.trace import Activity
 
 ACTIVITIES: dict[Activity, str] = {

@@ -12,11 +12,11 @@ from typing import Literal
 
 from alexsim.editions.load import load_network
 from alexsim.errors import AlexsimError, MemoryBudgetError
+from alexsim.explore.pareto import Point
+from alexsim.explore.sweep import configuration_of, sweep
 from alexsim.network.network import Network
 from alexsim.plan.choices import Partition
-from alexsim.simulate.pareto import Point
 from alexsim.simulate.simulator import planned
-from alexsim.simulate.sweep import configuration_of, sweep
 from alexsim.units import format_bytes
 
 GPUS = ("1", "2", "4", "8", "16")

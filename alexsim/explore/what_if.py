@@ -10,14 +10,14 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from alexsim.errors import AlexsimError, known_as, unknown
+from alexsim.explore.axes import choice_of
+from alexsim.explore.sweep import AXES
 from alexsim.machine.machine import NUMBERS
 from alexsim.network.layers.kinds import kind_words
 from alexsim.network.network import Network
 from alexsim.plan.plan import PASS_OF
 from alexsim.plan.precision import half_by_rule
-from alexsim.simulate.axes import choice_of
 from alexsim.simulate.simulation import DeviceTimes, Simulation
-from alexsim.simulate.sweep import AXES
 
 PASSES = tuple(dict.fromkeys(PASS_OF.values()))
 CHOICES = tuple(axis for axis in AXES if axis != "net")

@@ -8,6 +8,8 @@ from functools import partial
 
 from alexsim.editions.load import as_written, load_network
 from alexsim.errors import AlexsimError, known_as, unknown
+from alexsim.explore.pareto import Point
+from alexsim.explore.sweep import AXES, number, point_of, whole
 from alexsim.machine.machine import (
     NUMBERS,
     changed,
@@ -22,8 +24,6 @@ from alexsim.network.update_rules import OPTIMIZERS
 from alexsim.plan.choices import PARTITIONS, POLICIES, SCHEDULES, TRANSPORTS
 from alexsim.simulate.costs.libraries import library_names, load_library
 from alexsim.simulate.costs.precision import STEP_PRECISIONS
-from alexsim.simulate.pareto import Point
-from alexsim.simulate.sweep import AXES, number, point_of, whole
 
 
 def parse_axes(given: Sequence[str]) -> dict[str, tuple[str, ...]]:

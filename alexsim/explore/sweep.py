@@ -11,6 +11,7 @@ from typing import cast
 
 from alexsim.editions.load import load_network
 from alexsim.errors import AlexsimError
+from alexsim.explore.pareto import Point, with_pareto
 from alexsim.machine.machine import Machine, changed, in_si, load_machine, unit_of
 from alexsim.network.update_rules import Optimizer
 from alexsim.plan.asked import gpus_and_partition
@@ -19,7 +20,6 @@ from alexsim.plan.spec import PlanSpec
 from alexsim.simulate.costs.correction import correction_of
 from alexsim.simulate.costs.libraries import load_library
 from alexsim.simulate.costs.precision import StepPrecision, plan_precision
-from alexsim.simulate.pareto import Point, with_pareto
 from alexsim.simulate.simulation import Simulation
 from alexsim.simulate.simulator import default_library, simulate_network
 from alexsim.simulate.timer import DataPath, Timer, timer_of
