@@ -16,6 +16,8 @@ from alexsim.editions import load as editions
 from alexsim.editions.load import edition_names, load_network
 from alexsim.editions.variants import VARIANTS
 from alexsim.errors import AlexsimError, PlanError, ProfileError, known_as, plain, unknown
+from alexsim.explore.axes import parse_axes
+from alexsim.explore.sweep import sweep
 from alexsim.machine.device import device_names, load_device
 from alexsim.machine.link import link_names, load_link
 from alexsim.machine.machine import (
@@ -35,9 +37,7 @@ from alexsim.plan.tables import flop_table, step_flops
 from alexsim.recipe import file as recipes
 from alexsim.recipe.file import load_recipe, recipe_names
 from alexsim.report.tables import sharing_text
-from alexsim.simulate.axes import parse_axes
 from alexsim.simulate.costs.libraries import library_names, load_library
-from alexsim.simulate.sweep import sweep
 
 HARDWARE = (*machine_names(), *device_names())
 LISTS: dict[str, tuple[Callable[[str], Any], tuple[str, ...]]] = {

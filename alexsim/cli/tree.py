@@ -91,6 +91,9 @@ PANELS: Panels = {
         "memory": Command("memory:memory", "Show what each GPU holds in a step, and if it fits."),
         "simulate": Command("simulate:simulate", "Predict a step and a whole run on a machine."),
         "sweep": Command("sweep:sweep", "Simulate every combination of some choices."),
+        "recommend": Command(
+            "recommend:recommend", "Look for the machine that meets a goal at least cost."
+        ),
         "profile": Command("profile:profile", "Measure every op of a step on this machine."),
         "report": Command("report:report", "Draw an HTML page of a run, a profile or a plan."),
     },

@@ -75,6 +75,8 @@ class OpTimes:
     kind: str
     seconds: float
     limit: str
+    least_s: float
+    """Seconds at the device's peaks, of arithmetic or of memory; 0 where it was measured."""
     flop: float
     """FLOP of the multiply-adds that it does: Winograd and FFT do fewer than a direct
     convolution, which the plan counts."""
@@ -96,6 +98,19 @@ class LayerTimes:
     def total_s(self) -> float:
         """All passes."""
         return self.forward_s + self.grad_input_s + self.grad_weight_s + self.update_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Elasticity:
+    """What a part of a step's work does to its length: where the part takes 1 % less time, on all
+    devices, the step takes ``share`` % less."""
+
+    part: str
+    """A layer; or the activity of transfers and barriers, or a stage of the data path."""
+    pass_name: str
+    """The layer's pass; empty for what is no layer's."""
+    share: float
+    """All parts' add up to 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +184,8 @@ class Simulation:
     ops: tuple[OpTimes, ...]
     critical_path: tuple[Span, ...]
     """Spans that make up the step's length: each could start because the span before it ended."""
+    elasticities: tuple[Elasticity, ...]
+    """In steady state, in no order; parts that do not matter are left out."""
     device_memory_bytes: int
     """Usable bytes of one device's memory."""
     device_flop_per_s: float

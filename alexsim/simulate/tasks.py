@@ -85,7 +85,8 @@ class TaskList:
         calibration = self.timer.calibration
         assert calibration is not None
         part = self._parts.get((op.layer, op.column))
-        return calibration.seconds(signature(op, part), self.plan.batch_size)
+        seconds = calibration.seconds(signature(op, part), self.plan.batch_size)
+        return seconds / self.timer.times_as_fast(op.layer, op.kind)
 
     def _work(self, op: Op) -> Work:
         epilogue = self._parts[op.epilogue, op.column] if op.epilogue else None

@@ -108,7 +108,7 @@ def work_of(op: Op, part: Part, epilogue: Part | None, plan: Plan) -> Work:
         fused=op.fused,
         epilogue=epilogue,
         index=index,
-        types=types_of(plan.network, "amp") if amp else None,
+        types=types_of(plan.network, "amp", plan.spec.half_layers) if amp else None,
     )
 
 
