@@ -106,7 +106,7 @@ def fermi_observations(rows: Sequence[FermiRow]) -> list[Observation]:
     return [
         Observation(
             id=figure.row.id,
-            costs=figure.costs,
+            ops=[figure.costs],
             measured_s=figure.measured_s,
             noise=_NOISE[figure.what],
         )

@@ -9,7 +9,6 @@ time of a piece at the device's peaks is left out here: it has a kink, and no fi
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -30,7 +29,8 @@ class Observation:
     """One figure: its pieces of cost, and what was measured."""
 
     id: str
-    costs: Sequence[Cost]
+    ops: Sequence[Sequence[Cost]]
+    """Pieces of each op."""
     measured_s: float
     noise: float
     """Relative scatter expected of such a figure, from its trust mark and rounding."""
@@ -46,7 +46,7 @@ def fit(
         base: its trees multiply the mechanism.
         given: take the coefficients of ``base`` and their covariance as what is known before.
     """
-    taught = {trait for o in observations for cost in o.costs for trait in cost.traits}
+    taught = {t for o in observations for costs in o.ops for cost in costs for t in cost.traits}
     known = base.traits if given else ()
     traits = [*known, *sorted(taught - set(known))]
     width = np.array([prior_width(trait) for trait in traits])
@@ -89,22 +89,40 @@ class _Model:
     def __init__(
         self, observations: Sequence[Observation], traits: Sequence[str], base: Correction
     ) -> None:
-        sums: dict[tuple[int, tuple[str, ...]], float] = defaultdict(float)
-        for row, observation in enumerate(observations):
-            for cost in observation.costs:
-                learned = math.exp(log_factor(base.forests, cost.learned))
-                sums[row, cost.traits] += cost.seconds * learned
-        columns = {kind: column for column, kind in enumerate(sorted({kind for _, kind in sums}))}
-        self._seconds = np.zeros((len(observations), len(columns)))
-        for (row, kind), seconds in sums.items():
-            self._seconds[row, columns[kind]] = seconds
+        columns: dict[tuple[str, ...], int] = {}
+        seconds, column, op, row = [], [], [], []
+        ops = 0
+        for place, observation in enumerate(observations):
+            for costs in observation.ops:
+                for cost in costs:
+                    learned = math.exp(log_factor(base.forests, cost.learned))
+                    seconds.append(cost.seconds * learned)
+                    column.append(columns.setdefault(cost.traits, len(columns)))
+                    op.append(ops)
+                    row.append(place)
+                ops += 1
+        self._seconds = np.array(seconds)
+        self._column, self._op, self._row = np.array(column), np.array(op), np.array(row)
+        self._ops, self._rows = ops, len(observations)
         index = {trait: i for i, trait in enumerate(traits)}
         self._traits = np.zeros((len(columns), len(traits)))
-        for kind, column in columns.items():
-            self._traits[column, [index[trait] for trait in kind]] = 1
+        of_host = np.zeros(len(columns), bool)
+        for kind, place in columns.items():
+            self._traits[place, [index[trait] for trait in kind]] = 1
+            of_host[place] = kind[:1] == ("overhead",)
+        self._of_host = of_host[self._column]
 
     def linearised(self, beta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Share of each trait in each figure, and the logarithm of each predicted figure."""
-        corrected = self._seconds * np.exp(self._traits @ beta)
-        total = corrected.sum(axis=1)
-        return corrected / total[:, None] @ self._traits, np.log(total)
+        """Share of each trait in each figure, and the logarithm of each predicted figure.
+
+        Of each op the host's work or its kernels count, whichever takes longer.
+        """
+        corrected = self._seconds * np.exp(self._traits @ beta)[self._column]
+        host = np.bincount(self._op, corrected * self._of_host, self._ops)
+        device = np.bincount(self._op, corrected * ~self._of_host, self._ops)
+        corrected[(host > device)[self._op] != self._of_host] = 0.0
+        columns = len(self._traits)
+        cell = self._row * columns + self._column
+        sums = np.bincount(cell, corrected, self._rows * columns).reshape(self._rows, columns)
+        total = sums.sum(axis=1)
+        return sums / total[:, None] @ self._traits, np.log(total)

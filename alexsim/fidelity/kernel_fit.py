@@ -150,7 +150,7 @@ def kernel_observations(calls: Sequence[Call]) -> list[Observation]:
         figures.append(
             Observation(
                 id=call.row.id,
-                costs=[whole],
+                ops=[[whole]],
                 measured_s=call.row.time_s,
                 noise=_SCATTER * math.sqrt(max(1.0, count / _MOST_ALIKE)),
             )

@@ -148,6 +148,10 @@ def call_of(row: KernelRow, *, as_chosen: bool = False) -> Call:
     entry = row.entry
     device = device_of(row.device, entry["device_clock_notes"])
     extra = _extra(entry["extra"])
+    if row.precision == "fp16" and 0 < device.fp16_flop_per_s < device.flop_per_s / 2:
+        raise Unlike(
+            f"half-precision arithmetic at a small share of the float32 rate: {row.device}"
+        )
     made = _MAKERS.get(row.op)
     if made is None:
         raise Unlike(f"no model of the op: {row.op}")

@@ -122,13 +122,11 @@ _device = cache(load_device)
 
 
 @cache
-def pieces(case: Case, library: str = "") -> tuple[Cost, ...]:
-    """Pieces of the time of a one-GPU row's pass."""
+def pieces(case: Case, library: str = "") -> tuple[tuple[Cost, ...], ...]:
+    """Pieces of the time of each op of a one-GPU row's pass."""
     model = load_library(library or case.library, case.family)
     device = _device(case.device)
-    return tuple(
-        cost for work in _works(case) for cost in model.costs(device, work, case.precision)
-    )
+    return tuple(tuple(model.costs(device, work, case.precision)) for work in _works(case))
 
 
 def measured_s(case: Case) -> float:
@@ -183,9 +181,7 @@ def observations(chosen: Sequence[Case]) -> list[Observation]:
             noise = math.hypot(noise, 0.29 / value)  # rounded to whole milliseconds
         noise *= math.sqrt(max(1.0, alike[_whence(case)] / _MOST_ALIKE))
         figures.append(
-            Observation(
-                id=case.row.id, costs=pieces(case), measured_s=measured_s(case), noise=noise
-            )
+            Observation(id=case.row.id, ops=pieces(case), measured_s=measured_s(case), noise=noise)
         )
     return figures
 
@@ -264,11 +260,11 @@ def _on_one_gpu(case: Case, correction: Correction, library: str) -> tuple[float
         pixels = case.batch_size * math.prod(case.network.input_shape)
         size = 2 if case.precision == "fp16" else FLOAT_BYTES
         total += setting_of(case).machine.link.seconds(size * pixels)
-    for cost in pieces(case, library):
-        seconds = correction.time(cost)
-        total += seconds
-        for trait in cost.traits:
-            shares[trait] += seconds
+    for costs in pieces(case, library):
+        for cost, seconds in zip(costs, correction.times(costs), strict=True):
+            total += seconds
+            for trait in cost.traits:
+                shares[trait] += seconds
     error = correction.error_class(
         "layer" if case.single_layer else "network",
         _device(case.device).name,

@@ -46,9 +46,10 @@ class Timer:
         device, correction = self.machine.device, self.correction
         precision = op_precision(self.precision, device, self.library.name, work)
         times = self.times_as_fast(work.part.layer.name, work.kind)
+        costs = self.library.costs(device, work, precision)
         return [
-            cost.lasting(correction.time(cost) / times)
-            for cost in self.library.costs(device, work, precision)
+            cost.lasting(seconds / times)
+            for cost, seconds in zip(costs, correction.times(costs), strict=True)
         ]
 
     def times_as_fast(self, layer: str, kind: OpKind) -> float:

@@ -6,7 +6,14 @@ from operator import attrgetter
 
 from alexsim.machine.device import Device
 from alexsim.network.layers import Convolution, pair
-from alexsim.simulate.costs.cost import Cost, Precision, Work, convolution_shape
+from alexsim.simulate.costs.cost import (
+    Cost,
+    Limit,
+    Precision,
+    Work,
+    convolution_shape,
+    launch_s,
+)
 from alexsim.simulate.costs.cudnn import candidates
 from alexsim.simulate.costs.features import convolution_features
 from alexsim.simulate.costs.gemm import tensor_speedup
@@ -45,6 +52,25 @@ def convolution(
         precision=precision,
     )  # fmt: skip
     return Cost(best.seconds, best.limit, traits, flop=best.flop, learned=learned)
+
+
+_DEPTHWISE = 0.25
+"""Share of the lanes that PyTorch's own depthwise kernels keep busy: each multiply-add waits for a
+load that a neighbour shares."""
+
+
+def depthwise(device: Device, work: Work) -> Cost:
+    """A depthwise convolution by PyTorch's own kernels (``aten/native/cuda/DepthwiseConv2d.cu``),
+    which it takes before cuDNN's."""
+    shape = convolution_shape(work)
+    moved_s = (shape.input_bytes + shape.output_bytes) / device.memory_bytes_per_s.value
+    compute_s = work.count.flop / (_DEPTHWISE * device.sustained_flop_per_s)
+    chosen = "family:pytorch:depthwise"
+    architecture = f"architecture:{device.architecture.name}"
+    limit: Limit = "compute" if compute_s > moved_s else "memory"
+    seconds = max(moved_s, compute_s, launch_s(device))
+    traits = (chosen, f"{chosen}:{work.kind}", architecture)
+    return Cost(seconds, limit, traits, flop=work.count.flop)
 
 
 def version_of(library: str) -> float:

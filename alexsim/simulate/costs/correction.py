@@ -73,6 +73,19 @@ class Correction:
         logarithm += log_factor(self.forests, cost.learned)
         return max(cost.seconds * math.exp(logarithm), cost.least_s)
 
+    def times(self, costs: Sequence[Cost]) -> list[float]:
+        """Corrected seconds of an op's pieces.
+
+        The host issues an op while the device computes those before it: its own work shows only
+        where it takes longer than the op's kernels.
+        """
+        times = [self.time(cost) for cost in costs]
+        for index, cost in enumerate(costs):
+            if cost.of_host:
+                kernels_s = sum(t for t, c in zip(times, costs, strict=True) if not c.of_host)
+                times[index] = max(0.0, times[index] - kernels_s)
+        return times
+
     def error_class(
         self, unit: Unit, device: str, library: str, *, reduced: bool
     ) -> ErrorClass | None:

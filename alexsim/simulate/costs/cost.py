@@ -134,6 +134,11 @@ class Cost:
         """The same piece with another time; ``replace`` takes four times as long."""
         return Cost(seconds, self.limit, self.traits, self.least_s, self.flop, self.learned)
 
+    @property
+    def of_host(self) -> bool:
+        """Whether it is the host's work, beside the device's."""
+        return bool(self.traits) and self.traits[0] == "overhead"
+
     def also(self, traits: tuple[str, ...]) -> Cost:
         """The same piece with further traits."""
         every = self.traits + traits

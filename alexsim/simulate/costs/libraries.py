@@ -11,7 +11,7 @@ from alexsim.network import counts
 from alexsim.network.layers import Convolution
 from alexsim.plan.plan import OpKind
 from alexsim.simulate.costs import cuda_convnet, cudnn, elementwise, im2col, operators
-from alexsim.simulate.costs.convolution import convolution
+from alexsim.simulate.costs.convolution import convolution, depthwise
 from alexsim.simulate.costs.cost import (
     Cost,
     Limit,
@@ -71,7 +71,7 @@ class Library:
             pieces.append(Cost(OVERHEAD_S, "launch", traits))
         every = []
         for cost in pieces:
-            if cost.traits[0] == "overhead":
+            if cost.of_host:
                 every.append(cost)
                 continue
             whose = device_traits(device.basis.name, cost.learned.kind if cost.learned else "")
@@ -106,6 +106,8 @@ class Library:
             return cuda_convnet.convolution(device, work, self.name)
         if self.name == "im2col-gemm":
             return im2col.convolution(device, work, f"{self.name}:{self.family}")
+        if self.family == "pytorch" and convolution_shape(work).depthwise:
+            return [depthwise(device, work)]
         cost = convolution(device, work, self.name, self.algorithms, precision)
         # A framework chooses among the library's algorithms, by trial or by rule of thumb.
         chosen = f"family:{self.family}:convolution"
