@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from alexsim.cli.simulate_options import SimulateOptions
 from alexsim.command import options as shared
 from alexsim.command.output import print_json, write_trace
+from alexsim.errors import AlexsimError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,6 +79,13 @@ def simulate(options: SimulateOptions) -> None:
         without[option] = partial(elsewhere, on)
     for option, other in other_choices(spec, optimizer=usual).items():
         without[option] = partial(case.simulated, other)
+    before: Simulation | None = None
+    if options.given:
+        from alexsim.simulate.costs.correction import load_correction
+
+        before = run(there, load_correction())
+        if before.step_s == result.step_s:
+            raise AlexsimError(f"--given {options.given} changes no figure here; leave it out")
     if options.precision != "fp32":
         without[f"--precision {options.precision}"] = plain
     refuse_idle(result, without)
@@ -105,6 +113,7 @@ def simulate(options: SimulateOptions) -> None:
                 sensitivities=tried if options.sensitivity else None,
                 elasticities=options.elasticities,
                 what_ifs=changes,
+                before=before,
             )
         )
         return
@@ -115,5 +124,6 @@ def simulate(options: SimulateOptions) -> None:
         sensitivities=tried,
         elasticities=options.elasticities,
         what_ifs=changes,
+        before=before,
     )
     shared.console().print(tables)

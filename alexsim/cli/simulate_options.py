@@ -70,6 +70,13 @@ class SimulateOptions(
         "",
         autocompletion=complete.recipes,
     )
+    given: str = option(
+        "FILE",
+        "CSV file of measured rows of one's own, of the kinds that `alexsim check validate` takes,"
+        " or `fermi` (shipped figures of other networks on cards of 2010 and 2011): they condition"
+        " the shipped fit, and the step without them is shown beside.",
+        "",
+    )
     sensitivity: bool = flag("Also show which assumptions matter most.")
     elasticities: bool = flag(
         "Also show what each layer's pass, transfers and the data path are worth: how much shorter"

@@ -126,7 +126,7 @@ def wanted(
     from alexsim.explore.sweep import machine_with
     from alexsim.machine.link import load_link
     from alexsim.machine.machine import number_of
-    from alexsim.simulate.costs.correction import correction_of, scatter
+    from alexsim.simulate.costs.correction import scatter
     from alexsim.simulate.costs.libraries import load_library
     from alexsim.simulate.costs.measured import default_path, machine_of, read
     from alexsim.simulate.simulator import default_library
@@ -145,7 +145,7 @@ def wanted(
             key = setting.partition("=")[0]
             if number_of(the_sheet(network, left), key) != number_of(sheet, key):
                 others[f"--set {setting}"] = partial(the_sheet, network, left)
-        return sheet, chosen, correction_of(chosen), None, others
+        return sheet, chosen, _correction(chosen, options.given), None, others
     if library not in ("", "measured"):
         raise AlexsimError(f"{machine} is a calibration: its library is measured, not {library}")
     if machine and not machine.endswith(".json"):
@@ -158,6 +158,7 @@ def wanted(
         "--transport": options.transport,
         "--precision": options.precision != "fp32",
         "--sensitivity": options.sensitivity,
+        "--given": options.given,
     }
     if ignored := [option for option, value in changes.items() if value]:
         raise AlexsimError(
@@ -171,3 +172,21 @@ def wanted(
         others[f"--network {network}"] = partial(replace, here, network=None)
         here = replace(here, network=load_link(network))
     return here, "measured", scatter(known.scatter), known, others
+
+
+def _correction(library: str, rows: str) -> Correction:
+    """What is shipped for a library, conditioned on the rows of a table if one is named.
+
+    Raises:
+        AlexsimError: the table cannot condition it.
+    """
+    from alexsim.simulate.costs.correction import correction_of
+
+    shipped = correction_of(library)
+    if not rows:
+        return shipped
+    if library == "roofline":
+        raise AlexsimError("--given conditions a fit; --library roofline has none")
+    from alexsim.fidelity.given import given
+
+    return given(rows, shipped).correction

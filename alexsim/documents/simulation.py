@@ -129,6 +129,13 @@ def _of_recipe(name: str) -> Callable[[Any], Any]:
     return lambda both: getattr(both.training, name) if both.training.stages else ABSENT
 
 
+class BeforeGiven(Part):
+    """The step by the shipped fit alone."""
+
+    step_s: float
+    step_s_interval: Annotated[Interval, From("step_interval")]
+
+
 class SimulationDocument(StepParts, NetworkDocument):
     """``alexsim simulate --json``."""
 
@@ -192,6 +199,8 @@ class SimulationDocument(StepParts, NetworkDocument):
     elasticities: tuple[PartElasticity, ...] = ()
     """With ``--elasticities``."""
     what_if: tuple[ChangedStep, ...] = ()
+    before_given: BeforeGiven | None = None
+    """With ``--given``: the step without."""
     """With ``--what-if``."""
 
 
@@ -203,6 +212,7 @@ def simulation_document(
     sensitivities: Sequence[Sensitivity] | None = None,
     elasticities: bool = False,
     what_ifs: Sequence[WhatIf] = (),
+    before: Simulation | None = None,
 ) -> SimulationDocument:
     """``alexsim simulate --json``."""
     sensitivity = ABSENT if sensitivities is None else tuple(sensitivities)
@@ -213,5 +223,6 @@ def simulation_document(
         sensitivity=sensitivity,
         elasticities=simulation.elasticities if elasticities else ABSENT,
         what_if=tuple(what_ifs) or ABSENT,
+        before_given=BeforeGiven.of(before) if before else ABSENT,
         not_run=unsupported(spec.network),
     )

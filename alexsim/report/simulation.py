@@ -38,12 +38,13 @@ def simulation_tables(
     sensitivities: Sequence[Sensitivity] = (),
     elasticities: bool = False,
     what_ifs: Sequence[WhatIf] = (),
+    before: Simulation | None = None,
 ) -> RenderableType:
     """The training, the step, its parts, every device, and a picture of its timeline."""
     network, sharing = spec.network, sharing_text(spec)
     parts: list[RenderableType] = [
         *([Text(sharing)] if sharing else ()),
-        Text(_head(simulation, training)),
+        Text(_head(simulation, training, before)),
         *([stages_table(training.stages)] if training.stages else ()),
         *([what_if_table(what_ifs, simulation, training)] if what_ifs else ()),
         Text(timeline(simulation)),
@@ -71,7 +72,7 @@ def _machines(simulation: Simulation) -> str:
     return f"{simulation.devices_count} device(s){split}"
 
 
-def _head(simulation: Simulation, training: Training) -> str:
+def _head(simulation: Simulation, training: Training, before: Simulation | None) -> str:
     bounds, between = training.days_interval, simulation.step_interval
     first = " at first" if training.stages else ""
     # Stages differ in the third digit.
@@ -88,6 +89,7 @@ def _head(simulation: Simulation, training: Training) -> str:
         *_counted(simulation),
         *_computed(simulation.computed),
         *rests_on(simulation.evidence),
+        *_before(before),
         f"  {data_path_text(simulation)}",
         f"  forward {milliseconds(simulation.forward_s)} ms"
         f"{', with the wait for images' if simulation.data_bound else ''},"
@@ -110,6 +112,16 @@ def _head(simulation: Simulation, training: Training) -> str:
             " `alexsim memory` says what would."
         )
     return "\n".join(lines)
+
+
+def _before(before: Simulation | None) -> list[str]:
+    if before is None:
+        return []
+    between = before.step_interval
+    return [
+        f"  By the shipped fit alone: step {milliseconds(before.step_s)} ms (90 %:"
+        f" {milliseconds(between.low)} to {milliseconds(between.high)})"
+    ]
 
 
 def rests_on(evidence: Evidence) -> list[str]:

@@ -1,0 +1,131 @@
+"""Evidence of one's own: a few measured rows condition the shipped fit.
+
+The shipped coefficients and their covariance are the prior (Bayes' rule on logarithms, as in
+``fit``): rows of a card move that card's coefficients most, and those that it shares with others
+of its generation, its library or its framework less, so that what was measured on one card carries
+over to another as ratios.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from alexsim.errors import AlexsimError
+from alexsim.fidelity.fermi_rows import COLUMNS as FERMI_COLUMNS
+from alexsim.fidelity.fermi_rows import fermi_figures, fermi_observations, read_fermi_rows
+from alexsim.fidelity.fit import Observation, fit
+from alexsim.fidelity.kernel_fit import kernel_observations
+from alexsim.fidelity.kernel_rows import Unlike, are_kernels, call_of, read_kernels
+from alexsim.fidelity.row_files import header_of, read_rows
+from alexsim.fidelity.validation import cases, observations
+from alexsim.simulate.costs.correction import Correction
+
+FERMI = "fermi"
+_MOST = 5000
+"""Rows that are few: more make a fit of their own (`alexsim check fit`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenRow:
+    """A given row beside both predictions, in seconds."""
+
+    id: str
+    measured_s: float
+    shipped_s: float
+    given_s: float
+    """By the fit that was given all rows but this one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What a table of rows gave."""
+
+    file: str
+    rows: int
+    """That condition the fit."""
+    left_out: Mapping[str, int]
+    """The others, by rule."""
+    correction: Correction
+
+
+def given(path: str, base: Correction) -> Given:
+    """The shipped fit, conditioned on the rows of a table.
+
+    Any table will do that ``validate`` takes, ``published``, and ``fermi``, the shipped figures of
+    cards of 2010 and 2011, of which none is AlexNet's: rows of one GPU with a value.
+
+    Raises:
+        ProfileError: the table cannot be read.
+        AlexsimError: no row of it can condition the fit, or they are too many.
+    """
+    figures, left_out = _observations(path)
+    if len(figures) > _MOST:
+        raise AlexsimError(
+            f"{path} has {len(figures):,} rows to condition the fit, of {_MOST:,} at most;"
+            " `alexsim check fit` fits to tables"
+        )
+    name = Path(path).name
+    counted = f"{len(figures):,} row{'s' * (len(figures) != 1)} of {name}"
+    conditioned = replace(fit(figures, base, given=True), evidence=counted)
+    return Given(file=name, rows=len(figures), left_out=left_out, correction=conditioned)
+
+
+def side_by_side(path: str, base: Correction) -> tuple[GivenRow, ...]:
+    """Each row beside what the shipped fit says of it, and the fit given all the others.
+
+    Raises:
+        ProfileError: the table cannot be read.
+        AlexsimError: no row of it can condition the fit.
+    """
+    figures, _ = _observations(path)
+    rows = []
+    for index, figure in enumerate(figures):
+        others = [*figures[:index], *figures[index + 1 :]]
+        conditioned = fit(others, base, given=True) if others else base
+        rows.append(
+            GivenRow(
+                id=figure.id,
+                measured_s=figure.measured_s,
+                shipped_s=_seconds(figure, base),
+                given_s=_seconds(figure, conditioned),
+            )
+        )
+    return tuple(rows)
+
+
+def _seconds(figure: Observation, correction: Correction) -> float:
+    return math.fsum(seconds for costs in figure.ops for seconds in correction.times(costs))
+
+
+def _observations(path: str) -> tuple[Sequence[Observation], Mapping[str, int]]:
+    figures: list[Observation] = []
+    left_out = Counter[str]()
+    if path == FERMI or (path != "published" and header_of(path).issuperset(FERMI_COLUMNS)):
+        rows = read_fermi_rows("" if path == FERMI else path)
+        figures = fermi_observations(rows)
+        left_out.update(left.why for left in fermi_figures(rows)[1])
+    elif path != "published" and are_kernels(path):
+        calls = []
+        for row in read_kernels(path):
+            if row.time_s is None:
+                left_out["no value"] += 1
+                continue
+            try:
+                calls.append(call_of(row))
+            except Unlike as why:
+                left_out[str(why).partition(": ")[0]] += 1
+        figures = kernel_observations(calls)
+    else:
+        known, excluded = cases(read_rows(path))
+        figures = observations(known)
+        left_out.update(each.rule for each in excluded)
+        if more := len(known) - len(figures):
+            left_out["not a measured row of one GPU that a fit may use"] += more
+    if not figures:
+        rules = "; ".join(f"{rule} ({count})" for rule, count in left_out.most_common(3))
+        raise AlexsimError(f"{path}: no row can condition the fit: {rules or 'it is empty'}")
+    return figures, dict(left_out.most_common())
