@@ -93,7 +93,7 @@ class Names:
     library: tuple[Name, ...]
     """Of a library's name, or of ``name; notes`` where the notes have the version."""
     network: tuple[Name, ...]
-    """Of ``network:variant``; what no pattern matches may be an edition's name."""
+    """Of ``network:variant; notes``; what no pattern matches may be an edition's name."""
     parallelism: tuple[Name, ...]
     """Of ``source; notes``."""
     excluded: tuple[Name, ...]
@@ -177,7 +177,7 @@ def _network_of(
         return networks[row.network], frozenset(), False
     if "single conv layer" in row.network:
         return _single(row)
-    named = _match(_names().network, f"{row.network}:{row.variant}")
+    named = _match(_names().network, f"{row.network}:{row.variant}; {row.notes}")
     if named is None and row.network not in edition_names():
         return f"not among our editions as it was measured: {row.network}"
     network = load_network(named.name if named else row.network)
