@@ -20,10 +20,10 @@ from alexsim.simulate.costs.correction import Correction
 from alexsim.simulate.costs.cost import REALMS, Cost, Kind, Realm, device_traits
 from alexsim.simulate.costs.trees import Forest, Forests
 
-MOST_OF_A_GROUP = 900
+MOST_OF_A_GROUP = 700
 """Rows of a device, source, op and precision that teach: three sweeps of random shapes have 583,000
 of 740,000 rows, and a fit that weighed rows alike would see nothing else."""
-GROWTH = Growth(trees=400, features=0.4)
+GROWTH = Growth(trees=300, rate=0.1, features=0.4)
 _FEW = 100
 _EXAM = ("gtx580", "gtx580-1.5gb", "gtx480")
 """Sheets of the cards that 2012 is predicted for: no figure of them teaches."""

@@ -148,7 +148,9 @@ def case_of(row: Row, networks: Mapping[str, Network] = MappingProxyType({})) ->
         layers=layers,
         device=device.name,
         library=library.name,
-        family="caffe" if row.library.startswith("caffe") else library.family,
+        family="caffe"
+        if row.library.startswith("caffe") and not library.family.startswith("caffe-")
+        else library.family,
         precision=_precision(row, device.name),
         batch_size=int(row.batch_size),
         passes=row.passes,

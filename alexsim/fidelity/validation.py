@@ -297,7 +297,7 @@ def _on_several_gpus(case: Case, correction: Correction, library: str) -> tuple[
         precision=case.precision,
     )
     configuration = PlanSpec(
-        network=case.network,
+        network=replace(case.network, copies_concats=True),
         gpus=row.n_gpus,
         partition=partition,
         batch_size=case.batch_size,

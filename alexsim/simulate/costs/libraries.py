@@ -160,6 +160,7 @@ _FIXED = {
     "fbfft": Library(
         name="fbfft", family="torch7", algorithms=frozenset({"fft", "fft-tiled", "implicit"})
     ),
+    "libdnn": Library(name="libdnn", family="caffe-opencl", algorithms=frozenset({"implicit"})),
     "roofline": Library(name="roofline", family=""),
     "measured": Library(name="measured", family=""),
 }
