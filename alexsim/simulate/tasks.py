@@ -18,6 +18,10 @@ from alexsim.simulate.host import Auxiliary, data_path_times
 from alexsim.simulate.timer import DataPath, Timer
 
 CORES = ("cores",)
+_known: dict[tuple[object, ...], tuple[tuple[object, ...], dict[str, list[Cost]]]] = {}
+"""Ops' costs of the last plans on the last machines, by their identities: a step is often simulated
+again with another schedule of the host's, or to see what a change is worth."""
+_MOST_KNOWN = 64
 BARRIER_S = 3e-5
 """Host threads that synchronise their devices and wait for each other: tens of microseconds."""
 
@@ -61,25 +65,40 @@ class TaskList:
 
     def build(self, steps: int) -> None:
         """Emit ``steps`` steps: the host's work, then every device's ops."""
+        self.costs = self._costs()
+        for step in range(steps):
+            self.of_step.append({})
+            crop = self._host(step)
+            self._devices(step, crop)
+
+    def _costs(self) -> dict[str, list[Cost]]:
+        """Pieces of the time of every op that computes, by its id."""
+        timer = self.timer
+        whose = (timer.machine, timer.library, timer.correction, timer.calibration)
+        key = (id(self.plan), *map(id, whose), timer.precision, *sorted(timer.faster.items()))
+        if key in _known:
+            return _known[key][1]
+        costs: dict[str, list[Cost]] = {}
         alike: dict[tuple[object, ...], list[Cost]] = {}
         for op in self.plan.ops():
             if op.kind.activity != "computing":
                 continue
             if self.timer.calibration is not None:
                 flop = done_flop(op, self._parts[op.layer, op.column])
-                self.costs[op.id] = [Cost(self._measured_s(op), "measured", (), flop=flop)]
+                costs[op.id] = [Cost(self._measured_s(op), "measured", (), flop=flop)]
                 continue
             # Columns are mostly alike, and alike ops cost the same.
             work = self._work(op)
             shapes = (work.part.input_shape, work.part.output_shape)
-            key = (op.kind, op.layer, op.fused, op.epilogue, op.count, work.index, *shapes)
-            if key not in alike:
-                alike[key] = self.timer.costs(work)
-            self.costs[op.id] = alike[key]
-        for step in range(steps):
-            self.of_step.append({})
-            crop = self._host(step)
-            self._devices(step, crop)
+            shape = (op.kind, op.layer, op.fused, op.epilogue, op.count, work.index, *shapes)
+            if shape not in alike:
+                alike[shape] = timer.costs(work)
+            costs[op.id] = alike[shape]
+        if len(_known) >= _MOST_KNOWN:
+            _known.clear()
+        # What a key's identities are of is kept, so that no other can have them.
+        _known[key] = (self.plan, *whose), costs
+        return costs
 
     def _measured_s(self, op: Op) -> float:
         calibration = self.timer.calibration
