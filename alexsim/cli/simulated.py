@@ -25,7 +25,6 @@ def wanted(
     Raises:
         AlexsimError: an option is not allowed, or changes nothing.
     """
-    from dataclasses import replace
     from functools import partial
 
     from alexsim.machine.machine import load_link, number_of
@@ -69,9 +68,7 @@ def wanted(
             " machine's own times"
         )
     known = read(machine or str(default_path()))
-    here = machine_of(known)
     if network:
-        # Then every device is such a machine, beyond that link.
-        others[f"--network {network}"] = partial(replace, here, network=None)
-        here = replace(here, network=load_link(network))
+        others[f"--network {network}"] = partial(machine_of, known)
+    here = machine_of(known, load_link(network) if network else None)
     return here, "measured", scatter(known.scatter), known, others
