@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 
 from alexsim.editions.load import load_network
-from alexsim.errors import ProfileError
 from alexsim.machine.device import load_device
 from alexsim.network.counts import forward
 from alexsim.plan.plan import Op, OpKind
@@ -17,7 +16,6 @@ from alexsim.simulate.costs.cuda_convnet import first_generation, seconds
 from alexsim.simulate.costs.cudnn import VERSIONS, algorithms
 from alexsim.simulate.costs.gemm import gemm
 from alexsim.simulate.costs.libraries import library_names, load_library
-from alexsim.simulate.costs.measured import Calibration
 
 FERMI = load_device("gtx580")
 NETWORK = load_network("alexnet-2012")
@@ -163,18 +161,6 @@ def test_a_product_takes_at_least_its_flop_and_bytes() -> None:
         assert limit in ("compute", "memory", "launch")
     assert gemm(card, 4096, 1, 4096, vectors=True)[1] == "memory"
     assert gemm(card, 2048, 2048, 2048)[1] == "compute"
-
-
-def test_measured_times_lie_on_the_lines_between_measurements() -> None:
-    calibration = Calibration(
-        machine="x", system="x", date="x", method="x", backend="aten", torch="2", threads=2,
-        rounds=1, memory_bytes=1, scatter=0.1, rates=(),
-        ops={"a": ((10, 2.0), (20, 3.0), (40, 9.0))},
-    )  # fmt: skip
-    at = {batch: calibration.seconds("a", batch) for batch in (5, 10, 15, 20, 30, 40, 50)}
-    assert at == {5: 1.5, 10: 2.0, 15: 2.5, 20: 3.0, 30: 6.0, 40: 9.0, 50: 12.0}
-    with pytest.raises(ProfileError, match="no measurement of 'b'"):
-        calibration.seconds("b", 10)
 
 
 def test_tensor_cores_speed_up_products_in_half_precision() -> None:

@@ -65,9 +65,9 @@ class CoresTaskList(TaskList):
             seconds = self._all_reduce_s(self._parts[op.layer, op.column], self.plan.replicas)
             self._add(step, op, "network", seconds, after, () if self._network else _CORES)
         elif self._network is None:
-            # Every replica does the same, on the same cores.
+            # Every replica does the same, on the same cores; one thread runs a device's whole list.
             seconds = self.plan.replicas * self._measured_s(op)
-            self._add(step, op, op.queue, seconds, after, _CORES)
+            self._add(step, op, "compute", seconds, after, _CORES)
         else:
             self._op_over_network(step, op, after, self._network)
 

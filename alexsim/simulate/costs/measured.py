@@ -160,20 +160,22 @@ def in_chunks(points: Sequence[Point], images: int, chunk: int) -> float:
     chunks of 8 take what 8 and 4 take, which is more than the middle of 8 and 16: a chunk has costs
     of its own, such as rearranging weights.
     """
-    whole: dict[int, list[tuple[int, float]]] = {}
-    """By size of a chunk, their numbers, and seconds without the rest."""
+    whole: dict[int, dict[int, float]] = {}
+    """By size of a chunk, seconds of so many of them, without the rest."""
 
     def alone(size: int) -> float:
-        firsts = [(known, runs[0][1] / runs[0][0]) for known, runs in sorted(whole.items())]
-        return _on_line(firsts, size)
+        firsts = ((known, next(iter(counts.items()))) for known, counts in sorted(whole.items()))
+        return _on_line([(known, seconds / count) for known, (count, seconds) in firsts], size)
 
     for measured, size, seconds in points:
+        if (measured, size) == (images, chunk):
+            return seconds
         count, rest = divmod(measured, size)
-        if rest:
-            seconds -= alone(rest) if whole else seconds * rest / measured
-        whole.setdefault(size, []).append((count, max(0.0, seconds)))
+        rest_s = (alone(rest) if whole else seconds * rest / measured) if rest else 0.0
+        whole.setdefault(size, {}).setdefault(count, max(0.0, seconds - rest_s))
     count, rest = divmod(images, chunk)
-    seconds = _on_line(whole[chunk], count) if chunk in whole else count * alone(chunk)
+    counts = list(whole.get(chunk, {}).items())
+    seconds = _on_line(counts, count) if counts else count * alone(chunk)
     return seconds + (alone(rest) if rest else 0.0)
 
 
