@@ -17,6 +17,8 @@ REPEATS = 5
 _REPEAT_S = 0.02
 """A repeat is about as long: long beside what a clock takes, and beside a launch."""
 _MOST_CALLS = 1000
+_WORKS = 0.5
+"""Utilisation of a card that works: between two measurements it may go to sleep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +74,12 @@ def watched(device: Device) -> Iterator[Callable[[], str]]:
 
 
 def clocks_text(samples: Sequence[Sample], why: str) -> str:
-    """Medians of the first card's clocks; or ``why`` nobody knows them."""
+    """Medians of the first card's clocks while it worked; or ``why`` nobody knows them."""
+    first = [sample for sample in samples if sample.card == 0]
+    worked = [each for each in first if (each.utilisation or 0) >= _WORKS] or first
     known = {
-        "SM": [sample.sm_mhz for sample in samples if sample.card == 0 and sample.sm_mhz],
-        "memory": [each.memory_mhz for each in samples if each.card == 0 and each.memory_mhz],
+        "SM": [sample.sm_mhz for sample in worked if sample.sm_mhz],
+        "memory": [sample.memory_mhz for sample in worked if sample.memory_mhz],
     }
     texts = [f"{name} {statistics.median(mhz):g} MHz" for name, mhz in known.items() if mhz]
     if not texts:

@@ -22,7 +22,11 @@ from alexsim.network.network import Network
 from alexsim.profile.clock import REPEATS, Clock
 from alexsim.simulate.costs.measured import Calibration, Rate
 
-_SQUARES = (256, 512, 1024, 2048)
+_SIZES: dict[str, tuple[tuple[int, ...], int]] = {
+    "cpu": ((256, 512, 1024, 2048), 4),
+    "cuda": ((256, 512, 1024, 2048, 4096, 8192), 64),
+}
+"""By device, sides of square products, and images of convolutions of usual sizes."""
 _BATCH = 32
 _COPY_BYTES = 256 * 1024 * 1024
 METHOD = (
@@ -54,7 +58,6 @@ _USUAL = (
 and, the last, MobileNet."""
 _USUAL_LINEAR = ((9216, 4096), (4096, 4096), (2048, 1000))
 """Inputs and outputs: fc6 and fc7 of AlexNet, the last of ResNet-50."""
-_USUAL_BATCH = {"cpu": 4, "cuda": 64}
 _LINEAR_BATCH = 128
 
 
@@ -227,7 +230,7 @@ def network_rates(network: Network, device: Device) -> Iterator[Timed]:
     """Products of every size, the network's convolutions and products once per shape, memory, and
     what every op costs."""
     bench = Microbench(clock=Clock(device))
-    for side in _SQUARES:
+    for side in _SIZES[device][0]:
         yield bench.product(side, side, side)
     seen = set()
     for parts in network.parts:
@@ -251,7 +254,7 @@ def network_rates(network: Network, device: Device) -> Iterator[Timed]:
 
 def usual_rates(device: Device) -> Iterator[Timed]:
     """Convolutions, products and passes over memory of the sizes that many networks have."""
-    bench, batch = Microbench(clock=Clock(device)), _USUAL_BATCH[device]
+    bench, batch = Microbench(clock=Clock(device)), _SIZES[device][1]
     for channels, side, filters, size, stride, padding, groups in _USUAL:
         layer = Convolution(
             name="", filters=filters, size=size, stride=stride, padding=padding, groups=groups
