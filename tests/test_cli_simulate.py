@@ -307,7 +307,15 @@ def test_calibrate_predicts_what_it_has_not_seen(
         "--rounds", "3", "--threads", "1", "-o", str(path),
     )  # fmt: skip
     assert {row["name"] for row in found["checks"]} >= {"step", "conv1", "fc5"}
+    # Two processes summed small and large tensors.
+    small, large = (rate["seconds"] for rate in found["rates"] if rate["what"] == "all-reduce")
+    assert 0 < small < large
+    replicas = document(
+        capsys, "simulate", "--machine", str(path), "--net", "lenet-5", "--batch", "256",
+        "--replicas", "2", "--data-path", "none",
+    )  # fmt: skip
     step = found["checks"][0]
+    assert replicas["step_s"] > 1.5 * step["predicted_s"]
     assert step["name"] == "step"
     assert 0.3 < step["predicted_s"] / step["measured_s"] < 3  # figures are for benchmarks
     again = document(
@@ -326,7 +334,7 @@ def test_calibrate_predicts_what_it_has_not_seen(
     arguments = ("simulate", "--machine", str(path), "--net", "lenet-5")
     text = path.read_text("utf-8")
     for old, new, message in (
-        ('"schema": 2', '"schema": 1', "schema 1, not 2"),
+        ('"schema": 3', '"schema": 2', "schema 2, not 3"),
         ('"threads": 1', '"threads": 0', "threads must be at least 1, got 0"),
         ('"threads": 1', '"thread": 1', "missing keys ['threads'], unknown keys ['thread']"),
         (

@@ -37,6 +37,7 @@ from alexsim.data.bench import LoaderRate
 from alexsim.documents.plan import flops_document
 from alexsim.execute.world import Place
 from alexsim.interchange.convert import Exported
+from alexsim.profile.microbench import timed
 from alexsim.simulate.costs.measured import read
 from alexsim.train.settings import TrainSettings
 
@@ -237,9 +238,12 @@ def _instead_of_work(
     note("alexsim.profile.profiler.profile", step)
     note("alexsim.profile.rivals.rivals_of")
     known = read(CALIBRATION)
-    note("alexsim.profile.calibrate.calibrate", lambda *_, **__: (known, dict.fromkeys((3, 5))))
+    note("alexsim.profile.calibrate.calibrate", lambda *_, **__: (known, dict.fromkeys((3, 5, 8))))
     note("alexsim.profile.calibrate.check", [])
     note("alexsim.profile.throughput.data_rates", ())
+    kernel = timed("launch latency", "1", (1, "op"), 1e-6, op="launch")
+    for rates in ("microbench.network_rates", "microbench.usual_rates", "transfers.transfer_rates"):
+        note(f"alexsim.profile.{rates}", [kernel])
     run = BenchRun(network="", host=HOST, counted={}, timed=())
     note("alexsim.bench.runner.run", run)
     note("alexsim.bench.runner.compare", (run, ()))

@@ -28,7 +28,6 @@ from alexsim.simulate.costs.cuda_convnet import (
 from alexsim.simulate.costs.cudnn import VERSIONS, algorithms
 from alexsim.simulate.costs.gemm import gemm
 from alexsim.simulate.costs.libraries import library_names, load_library, load_library_for
-from alexsim.simulate.costs.measured import Calibration
 from alexsim.simulate.costs.rounds import Round, lane_share
 from alexsim.simulate.simulator import default_library
 
@@ -250,18 +249,6 @@ def test_a_product_takes_at_least_its_flop_and_bytes() -> None:
         assert limit in ("compute", "memory", "launch")
     assert gemm(card, 4096, 1, 4096, vectors=True)[1] == "memory"
     assert gemm(card, 2048, 2048, 2048)[1] == "compute"
-
-
-def test_measured_times_lie_on_the_lines_between_measurements() -> None:
-    calibration = Calibration(
-        machine="x", system="x", date="x", method="x", backend="aten", torch="2", threads=2,
-        rounds=1, memory_bytes=1, scatter=0.1, rates=(),
-        ops={"a": ((10, 2.0), (20, 3.0), (40, 9.0))},
-    )  # fmt: skip
-    at = {batch: calibration.seconds("a", batch) for batch in (5, 10, 15, 20, 30, 40, 50)}
-    assert at == {5: 1.5, 10: 2.0, 15: 2.5, 20: 3.0, 30: 6.0, 40: 9.0, 50: 12.0}
-    with pytest.raises(ProfileError, match="no measurement of 'b'"):
-        calibration.seconds("b", 10)
 
 
 def test_tensor_cores_speed_up_products_in_half_precision() -> None:

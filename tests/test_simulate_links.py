@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from calibrations import calibrated
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +17,7 @@ from alexsim.plan.plan import OpKind, Plan
 from alexsim.plan.planner import plan
 from alexsim.simulate.costs.correction import UNFITTED
 from alexsim.simulate.costs.libraries import load_library
-from alexsim.simulate.costs.measured import REST, Calibration, Rate, machine_of, signature
+from alexsim.simulate.costs.measured import REST, Calibration, machine_of, signature
 from alexsim.simulate.simulation import Simulation
 from alexsim.simulate.simulator import simulate
 from alexsim.simulate.timer import Timer
@@ -26,20 +27,14 @@ OP_S, COPY_S, REST_S = 3e-3, 1e-3, 2e-3
 
 def calibration(made: Plan) -> Calibration:
     """Every op takes 3 ms, every copy 1 ms."""
+    images = made.batch_size
     parts = {(p.layer.name, p.column): p for ps in made.network.parts for p in ps}
-    ops = {REST: ((made.batch_size, REST_S),)}
+    ops = {REST: ((images, images, REST_S),)}
     for op in made.ops():
         seconds = COPY_S if op.kind in (OpKind.POST, OpKind.WAIT) else OP_S
         name = signature(op, parts.get((op.layer, op.column)))
-        ops[name] = ((made.batch_size, seconds),)
-    names = ("gemm", "convolution", "memory copy", "memory read", "image load", "image normalise")
-    return Calibration(
-        machine="a machine", system="", date="", method="", backend="aten", torch="", threads=1,
-        rounds=1, memory_bytes=1 << 34, scatter=0.02, ops=ops,
-        rates=tuple(
-            Rate(what=name, shape="", seconds=1.0, per_second=1e9, unit="") for name in names
-        ),
-    )  # fmt: skip
+        ops[name] = ((images, images, seconds),)
+    return calibrated(ops)
 
 
 def on(made: Plan, machine: Machine) -> Simulation:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from alexsim.cli.plan_options import ColumnOptions
+from alexsim.cli.run_options import PlaceOptions
 from alexsim.command import options as shared
-from alexsim.command.fields import AT_ONCE, option, whole_numbers
+from alexsim.command.fields import option, whole_numbers
 from alexsim.command.options import NetOptions
 from alexsim.command.output import check_file, print_json, write_text
 from alexsim.errors import AlexsimError
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from alexsim.profile.calibrate import Bench, Check, Round
+    from alexsim.simulate.costs.measured import Calibration
+
 
 @dataclass(frozen=True, kw_only=True)
-class CalibrateOptions(NetOptions, ColumnOptions):
+class CalibrateOptions(NetOptions, ColumnOptions, PlaceOptions):
     """What is measured."""
 
     batches: str = option("N,N,...", "Batch sizes to measure.", "16,64,160")
@@ -26,7 +33,11 @@ class CalibrateOptions(NetOptions, ColumnOptions):
         "",
     )
     rounds: int = option("N", "Steps at every batch size.", 5)
-    threads: int | None = option("N", "CPU threads. Default: all cores.", rules=AT_ONCE)
+    rows: Path | None = option(
+        "FILE",
+        "Write the microbenchmarks, and more of usual sizes, as a table of kernels (.csv).",
+        callback=check_file,
+    )
     output: Path | None = option(
         "FILE", "Default: where `--library measured` looks.", names="-o --output"
     )
@@ -36,62 +47,110 @@ def calibrate(options: CalibrateOptions) -> None:
     """Measure this machine, to simulate it.
 
     Every op of a training step, for `alexsim simulate --library measured`; and what this machine
-    can do at best: products and convolutions over shapes, memory, the overhead of an op, decoding
-    JPEGs.
+    can do at best: products and convolutions over shapes, memory, launches, copies to and from a
+    card, sums of gradients, decoding JPEGs.
 
     Example: alexsim check calibrate --check 32,128 --rounds 10
+
+    Example: alexsim check calibrate --net resnet18 --device cuda --rows h200.csv
     """
     from alexsim.documents.calibration import calibration_document
     from alexsim.editions.load import load_network
+    from alexsim.network.not_run import refuse_not_run
     from alexsim.report.calibration import calibration_tables
-    from alexsim.simulate.costs.measured import default_path, machine_of, write
+    from alexsim.report.rows import csv_text
+    from alexsim.simulate.costs.measured import write
 
-    batches, output, rounds = options.batches, options.output, options.rounds
-    taught = whole_numbers("--batches", batches)
+    taught, asked = _batches(options)
+    path = _path(options)
+    cores, device = options.cores(), options.device
+    network = load_network(options.net)
+    refuse_not_run(network)
+
+    import torch
+
+    from alexsim.execute.cards import places
+    from alexsim.profile.calibrate import Bench
+    from alexsim.profile.calibrate import calibrate as run
+    from alexsim.profile.clock import watched
+    from alexsim.profile.microbench import kernel_rows, network_rates, usual_rates
+    from alexsim.profile.throughput import data_rates
+    from alexsim.profile.transfers import transfer_rates
+
+    places(device, 1)
+    torch.set_num_threads(cores)
+    with watched(device) as clocks:
+        kernels = [*network_rates(network, device), *transfer_rates(device)]
+        more = list(usual_rates(device)) if options.rows else []
+        images = data_rates(network.input_shape[1], network.input_shape[0])
+        bench = Bench(
+            network, [*taught, *asked], gpus=1 if device == "cuda" else options.gpus,
+            policy=options.policy, schedule="serial", device=device, copies=taught,
+        )  # fmt: skip
+        what = f"measuring {len(taught) + len(asked)} batch sizes"
+        with shared.counting(what, options.rounds) as done:
+            calibration, measured = run(
+                bench,
+                taught,
+                rounds=options.rounds,
+                threads=cores,
+                others=asked,
+                rates=[*(kernel.rate for kernel in kernels), *images],
+                clocks=clocks,
+                done=done,
+            )
+    write_text(path, write(calibration))
+    if options.rows:
+        write_text(options.rows, csv_text(kernel_rows([*kernels, *more], calibration)))
+    checks = _checks(calibration, bench, {batch: measured[batch] for batch in asked})
+    if options.json:
+        print_json(calibration_document(calibration, checks, path=str(path)))
+        return
+    shared.console().print(calibration_tables(calibration, checks, str(path)))
+
+
+def _batches(options: CalibrateOptions) -> tuple[list[int], list[int]]:
+    """Batch sizes to measure, and those to predict."""
+    taught = whole_numbers("--batches", options.batches)
     asked = whole_numbers("--check", options.check) if options.check else []
     if len(set(taught)) < 2:
-        raise AlexsimError(f"--batches needs at least two batch sizes, got {batches!r}")
+        raise AlexsimError(f"--batches needs at least two batch sizes, got {options.batches!r}")
     if both := sorted(set(taught) & set(asked)):
         raise AlexsimError(f"--check must differ from --batches; both have {both[0]}")
+    if options.device == "cuda" and options.gpus is not None:
+        raise AlexsimError("--gpus is for a CPU: with --device cuda one card has all columns")
+    return taught, asked
 
+
+def _path(options: CalibrateOptions) -> Path:
+    """Where the calibration goes; refused before the minutes of measuring, not after them."""
+    from alexsim.simulate.costs.measured import default_path
+
+    output = options.output
     if output and output.suffix != ".json":
         raise AlexsimError(f"-o must name a .json file, got {output}")
-    # Before the minutes of measuring, not after them.
+    if options.rows and options.rows.suffix != ".csv":
+        raise AlexsimError(f"--rows must name a .csv file, got {options.rows}")
     path = output or default_path()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise AlexsimError(f"cannot write {path}: {error.strerror}") from error
     check_file(path)
+    return path
 
-    import torch
 
-    from alexsim.profile.calibrate import Bench
-    from alexsim.profile.calibrate import calibrate as run
-    from alexsim.profile.calibrate import check as compare
-    from alexsim.profile.throughput import data_rates
+def _checks(
+    calibration: Calibration, bench: Bench, measured: Mapping[int, Sequence[Round]]
+) -> list[Check]:
+    """What the calibration predicts of batch sizes that it has not seen, beside their rounds."""
+    from alexsim.profile.calibrate import check
     from alexsim.simulate.costs.correction import UNFITTED
     from alexsim.simulate.costs.libraries import load_library
+    from alexsim.simulate.costs.measured import machine_of
     from alexsim.simulate.simulator import simulate
     from alexsim.simulate.timer import Timer
 
-    cores = options.threads or os.cpu_count() or 1
-    torch.set_num_threads(cores)
-    network = load_network(options.net)
-    bench = Bench(
-        network, [*taught, *asked], gpus=options.gpus, policy=options.policy, schedule="serial"
-    )
-    with shared.counting(f"measuring {len(taught) + len(asked)} batch sizes", rounds) as done:
-        calibration, measured = run(
-            bench,
-            taught,
-            rounds=rounds,
-            threads=cores,
-            others=asked,
-            data=data_rates(network.input_shape[1], network.input_shape[0]),
-            done=done,
-        )
-    write_text(path, write(calibration))
     timer = Timer(
         machine=machine_of(calibration),
         library=load_library("measured"),
@@ -99,10 +158,7 @@ def calibrate(options: CalibrateOptions) -> None:
         calibration=calibration,
     )
     checks = []
-    for batch in asked:
+    for batch, rounds in measured.items():
         predicted = simulate(bench.plans[batch], timer, data="none")
-        checks += compare(bench.plans[batch], predicted, measured[batch])
-    if options.json:
-        print_json(calibration_document(calibration, checks, path=str(path)))
-        return
-    shared.console().print(calibration_tables(calibration, checks, str(path)))
+        checks += check(bench.plans[batch], predicted, rounds)
+    return checks

@@ -15,13 +15,10 @@ from alexsim.execute.choices import Backend, Device
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeviceOptions(Options):
+class PlaceOptions(Options):
     """Where something runs."""
 
     device: Device = option("DEVICE", "`cpu` or `cuda`: where it runs.", "cpu")
-    backend: Backend = option(
-        "BACKEND", "Whose kernels: `aten` (PyTorch's, cuDNN on CUDA) or `triton` (ours).", "aten"
-    )
     threads: int | None = option("N", "CPU threads. Default: all cores.", rules=AT_ONCE)
 
     def cores(self, processes: int = 1) -> int:
@@ -35,6 +32,15 @@ class DeviceOptions(Options):
         if self.device == "cuda":
             raise AlexsimError("--threads are a CPU's; with --device cuda none computes")
         return self.threads
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceOptions(PlaceOptions):
+    """Where something runs, and by whose kernels."""
+
+    backend: Backend = option(
+        "BACKEND", "Whose kernels: `aten` (PyTorch's, cuDNN on CUDA) or `triton` (ours).", "aten"
+    )
 
 
 def say(text: str) -> None:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from alexsim.cli.simulate_options import SimulateOptions
 from alexsim.command import options as shared
 from alexsim.command.output import print_json, write_trace
-from alexsim.errors import AlexsimError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +40,7 @@ def simulate(options: SimulateOptions) -> None:
     from dataclasses import replace
     from functools import partial
 
-    from alexsim.cli.simulated import case_of, what_ifs
+    from alexsim.cli.simulated import before_given, case_of, what_ifs
     from alexsim.documents.simulation import simulation_document
     from alexsim.explore.effect import refuse_idle
     from alexsim.plan.asked import other_choices
@@ -79,13 +78,7 @@ def simulate(options: SimulateOptions) -> None:
         without[option] = partial(elsewhere, on)
     for option, other in other_choices(spec, optimizer=usual).items():
         without[option] = partial(case.simulated, other)
-    before: Simulation | None = None
-    if options.given:
-        from alexsim.simulate.costs.correction import load_correction
-
-        before = run(there, load_correction())
-        if before.step_s == result.step_s:
-            raise AlexsimError(f"--given {options.given} changes no figure here; leave it out")
+    before = before_given(options.given, case, result)
     if options.precision != "fp32":
         without[f"--precision {options.precision}"] = plain
     refuse_idle(result, without)

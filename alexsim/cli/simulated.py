@@ -166,11 +166,9 @@ def wanted(
             " machine's own times"
         )
     known = read(machine or str(default_path()))
-    here = machine_of(known)
     if network:
-        # Then every device is such a machine, beyond that link.
-        others[f"--network {network}"] = partial(replace, here, network=None)
-        here = replace(here, network=load_link(network))
+        others[f"--network {network}"] = partial(machine_of, known)
+    here = machine_of(known, load_link(network) if network else None)
     return here, "measured", scatter(known.scatter), known, others
 
 
@@ -190,3 +188,19 @@ def _correction(library: str, rows: str) -> Correction:
     from alexsim.fidelity.given import given
 
     return given(rows, shipped).correction
+
+
+def before_given(rows: str, case: Case, result: Simulation) -> Simulation | None:
+    """The step by the shipped fit alone; None where no rows were given.
+
+    Raises:
+        AlexsimError: the rows change nothing.
+    """
+    if not rows:
+        return None
+    from alexsim.simulate.costs.correction import load_correction
+
+    before = case.simulated(timer=replace(case.timer, correction=load_correction()))
+    if before.step_s == result.step_s:
+        raise AlexsimError(f"--given {rows} changes no figure here; leave it out")
+    return before

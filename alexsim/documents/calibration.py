@@ -27,9 +27,16 @@ class CalibrationDocument(Document):
     """``alexsim check calibrate --json``."""
 
     machine: str
+    device: str
+    """``cpu`` or ``cuda``: whose ops were measured."""
+    cards: int
     threads: int
     rounds: int
     date: str
+    disturbed: int
+    """Steps that other processes disturbed, when they had been measured again already."""
+    clocks: str
+    """Of the card while it was measured; or why nobody knows them; of a CPU, empty."""
     scatter: float
     """Standard deviation of the logarithm of a step's time."""
     flop_per_s: float

@@ -11,20 +11,33 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import torch
 
-from alexsim.execute.context import STILL
+from alexsim.errors import AlexsimError
+from alexsim.execute.choices import Device
+from alexsim.execute.context import STILL, Choices
 from alexsim.execute.executor import Executor
-from alexsim.machine.cpu import cpu_name
+from alexsim.execute.transport import InProcess
 from alexsim.network.network import Network
 from alexsim.plan.choices import Policy, Schedule
-from alexsim.plan.plan import OpKind, Plan
+from alexsim.plan.plan import Op, OpKind, Plan
 from alexsim.plan.planner import plan
-from alexsim.profile.microbench import METHOD, rates
+from alexsim.plan.spec import PlanSpec
+from alexsim.profile.microbench import METHOD, device_name
+from alexsim.profile.others import Moment
 from alexsim.profile.step_profile import quantile
-from alexsim.simulate.costs.measured import REST, Calibration, Rate, signature
+from alexsim.profile.steps import minibatch, wait
+from alexsim.simulate.costs.measured import REST, Calibration, Point, Rate, signature
 from alexsim.simulate.simulation import NINE_IN_TEN, Simulation
+
+_WARM_UPS: Mapping[Device, int] = {"cpu": 1, "cuda": 3}
+"""Steps that fault pages in, and let oneDNN and cuDNN make their kernels and a card its clocks."""
+_DISTURBED = 0.05
+"""Share of the cores' time that others may take during a step."""
+_COPIES, _COPIES_ROUNDS = 2, 3
+"""Replicas whose ops are timed where they differ, and in how many of the first rounds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,10 +47,57 @@ class Round:
     batch_size: int
     step_s: float
     ops: dict[str, float]
+    disturbed: bool = False
+    """Whether others took the cores meanwhile."""
+
+
+class _Alone(InProcess):
+    """A replica without the others: what they would sum stays as it is."""
+
+    def reduce(self, device: int, layer: str, gradients: Sequence[torch.Tensor]) -> None:
+        """Nothing."""
+
+
+class Step:
+    """The same step again and again, every op timed."""
+
+    def __init__(self, made: Plan, device: Device) -> None:
+        self.plan, self._device = made, device
+        transport = _Alone(len(made.devices)) if made.replicas > 1 else None
+        self._executor = Executor(made, Choices(device=device), transport=transport)
+        self._executor.initialise()
+        self._images, self._labels = minibatch(made)
+
+    def __call__(self) -> Round:
+        """Run it once."""
+        self._executor.record()
+        wait(self._device)
+        before = Moment.now()
+        started = time.perf_counter()
+        self._executor.step(self._images, self._labels, step=0, hyperparameters=STILL)
+        wait(self._device)
+        elapsed = time.perf_counter() - started
+        seconds = {op: times[0] for op, times in self._executor.trace().by_op().items()}
+        return Round(
+            batch_size=self.plan.batch_size,
+            step_s=elapsed,
+            ops=seconds,
+            disturbed=self._device == "cpu" and Moment.now().others_share(before) > _DISTURBED,
+        )
 
 
 class Bench:
-    """A network's step at several batch sizes, ready to run."""
+    """A network's step at several batch sizes.
+
+    Args:
+        network: what is trained.
+        batches: images of a step.
+        gpus: devices that share them: of a CPU, one per column or 1; of a card, 1.
+        policy: of memory.
+        schedule: of ops.
+        device: where to run.
+        copies: batch sizes of which there is the step of a replica as well.
+    """
 
     def __init__(
         self,
@@ -47,39 +107,35 @@ class Bench:
         gpus: int | None,
         policy: Policy,
         schedule: Schedule,
+        device: Device = "cpu",
+        copies: Sequence[int] = (),
     ) -> None:
-        self.network = network
-        self.plans: dict[int, Plan] = {}
-        self._executors: dict[int, Executor] = {}
-        self._inputs: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-        generator = torch.Generator().manual_seed(0)
-        channels, height, width = network.input_shape
-        for batch in batches:
-            planned = plan(
-                network,
-                gpus=gpus,
-                batch_size=batch,
-                policy=policy,
-                schedule=schedule,
-                backend="aten",
-            )
-            self.plans[batch] = planned
-            self._executors[batch] = Executor(planned)
-            self._executors[batch].initialise()
-            images = torch.randn((batch, height, width, channels), generator=generator)
-            labels = torch.randint(network.classes, (batch,), generator=generator)
-            self._inputs[batch] = images.permute(0, 3, 1, 2), labels
+        self.device = device
+        usual = PlanSpec(
+            network=network, gpus=gpus, policy=policy, schedule=schedule, backend="aten"
+        )
+        self.plans = {batch: plan(usual, batch_size=batch) for batch in batches}
+        self.copies = {
+            batch: plan(usual, batch_size=_COPIES * batch, replicas=_COPIES) for batch in copies
+        }
 
-    def step(self, batch: int) -> Round:
-        """Run one step with every op timed."""
-        executor = self._executors[batch]
-        images, labels = self._inputs[batch]
-        executor.record()
-        started = time.perf_counter()
-        executor.step(images, labels, step=0, hyperparameters=STILL)
-        elapsed = time.perf_counter() - started
-        seconds = {op: times[0] for op, times in executor.trace().by_op().items()}
-        return Round(batch_size=batch, step_s=elapsed, ops=seconds)
+    def steps(self) -> tuple[dict[int, Step], dict[int, Step]]:
+        """All of them, ready to run: by batch size, and a replica's.
+
+        Raises:
+            AlexsimError: there is no card, or it cannot hold them together.
+        """
+        try:
+            whole, copies = (
+                {batch: Step(made, self.device) for batch, made in plans.items()}
+                for plans in (self.plans, self.copies)
+            )
+        except torch.OutOfMemoryError as error:
+            raise AlexsimError(
+                f"steps of {', '.join(map(str, self.plans))} images do not fit on the card"
+                " together: choose smaller --batches"
+            ) from error
+        return whole, copies
 
 
 def calibrate(
@@ -89,62 +145,120 @@ def calibrate(
     rounds: int,
     threads: int,
     others: Sequence[int] = (),
-    data: Sequence[Rate] = (),
+    rates: Sequence[Rate] = (),
+    clocks: Callable[[], str] = lambda: "",
     done: Callable[[int], None] = lambda _: None,
 ) -> tuple[Calibration, dict[int, list[Round]]]:
     """Time ``batches`` in turns and, between them, ``others``, which the calibration leaves out.
 
-    ``data`` are measured rates of the data path.
+    A step that other processes disturb is measured again, as often as there are rounds at most.
+
+    Args:
+        bench: steps of all of these, and of replicas of the first.
+        batches: two or more.
+        rounds: steps at every batch size.
+        threads: of the CPU.
+        others: more batch sizes.
+        rates: of microbenchmarks.
+        clocks: says a card's, when all is measured.
+        done: gets how many rounds have run.
 
     Returns:
         The calibration, medians over rounds, and every round of every batch size.
     """
-    all_batches = sorted({*batches, *others})
-    for batch in all_batches:
-        bench.step(batch)  # faults pages in, and lets oneDNN make its kernels
+    steps, copies = bench.steps()
+    turns = [steps[batch] for batch in sorted({*batches, *others})]
+    again = dict.fromkeys((*turns, *copies.values()), rounds)
+
+    def run(step: Step) -> Round:
+        measured = step()
+        while measured.disturbed and again[step]:
+            again[step] -= 1
+            measured = step()
+        return measured
+
+    for step in again:
+        for _ in range(_WARM_UPS[bench.device]):
+            step()
     measured: dict[int, list[Round]] = defaultdict(list)
+    apart: dict[int, list[Round]] = defaultdict(list)
     for index in range(rounds):
         # Forward and back again, so that a drift inside a round cancels.
-        for batch in all_batches if index % 2 == 0 else reversed(all_batches):
-            measured[batch].append(bench.step(batch))
+        for step in turns if index % 2 == 0 else reversed(turns):
+            measured[step.plan.batch_size].append(run(step))
+        for batch, step in copies.items() if index < _COPIES_ROUNDS else ():
+            apart[batch].append(run(step))
         done(index + 1)
-    points: dict[str, dict[int, float]] = defaultdict(dict)
+    points: dict[str, list[Point]] = defaultdict(list)
     for batch in sorted(batches):
-        by_signature: dict[str, list[float]] = defaultdict(list)
-        planned = bench.plans[batch]
-        parts = {(p.layer.name, p.column): p for ps in planned.network.parts for p in ps}
-        timed_ops = [op for op in planned.ops() if op.kind != OpKind.BARRIER]
-        for op in timed_ops:
-            name = signature(op, parts.get((op.layer, op.column)))
-            times = [round_.ops[op.id] for round_ in measured[batch]]
-            by_signature[name].append(statistics.median(times))
-        by_signature[REST].append(
-            statistics.median(
-                round_.step_s - sum(round_.ops[op.id] for op in timed_ops)
-                for round_ in measured[batch]
-            )
-        )
-        for name, times in by_signature.items():
-            points[name][batch] = statistics.mean(times)
+        known = _points(bench.plans[batch], measured[batch])
+        known[REST] = (batch, batch, _rest_s(bench.plans[batch], measured[batch]))
+        if batch in apart:
+            known = _points(bench.copies[batch], apart[batch]) | known
+        for name, point in known.items():
+            points[name].append(point)
     return (
         Calibration(
-            machine=cpu_name(),
+            machine=device_name(bench.device),
             system=f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
             date=datetime.now(UTC).date().isoformat(),
             method=f"ops: medians of {rounds} steps per batch size, in turns; rates: {METHOD}",
+            clocks=clocks(),
             backend="aten",
             torch=torch.__version__,
             threads=threads,
             rounds=rounds,
+            disturbed=sum(each.disturbed for known in measured.values() for each in known),
             scatter=_scatter(measured),
-            rates=(*rates(bench.network), *data),
-            memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-            ops={
-                name: tuple(sorted(by_batch.items())) for name, by_batch in sorted(points.items())
-            },
+            rates=tuple(rates),
+            ops={name: tuple(known) for name, known in sorted(points.items())},
+            **_counted(bench.device, threads),
         ),
         dict(measured),
     )
+
+
+def _counted(device: Device, threads: int) -> dict[str, Any]:
+    """What there is of a device, and its memory."""
+    if device == "cpu":
+        size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        cards, multiprocessors = 1, threads
+    else:
+        card = torch.cuda.get_device_properties(0)
+        size, multiprocessors = card.total_memory, card.multi_processor_count
+        cards = torch.cuda.device_count()
+    return {
+        "device": device,
+        "cards": cards,
+        "multiprocessors": multiprocessors,
+        "memory_bytes": size,
+    }
+
+
+def _timed_ops(made: Plan) -> list[Op]:
+    """Ops whose time is their own: not waits of devices, nor of replicas, for each other."""
+    return [op for op in made.ops() if op.kind not in (OpKind.BARRIER, OpKind.ALL_REDUCE)]
+
+
+def _points(made: Plan, rounds: Sequence[Round]) -> dict[str, Point]:
+    """By signature, the images, the chunks and the seconds: the mean over ops of their medians."""
+    times: dict[str, list[float]] = defaultdict(list)
+    chunks: dict[str, int] = {}
+    parts = {(p.layer.name, p.column): p for ps in made.network.parts for p in ps}
+    for op in _timed_ops(made):
+        name = signature(op, parts.get((op.layer, op.column)))
+        times[name].append(statistics.median(each.ops[op.id] for each in rounds))
+        chunks[name] = op.chunk_images or made.batch_size
+    return {
+        name: (made.batch_size, chunks[name], statistics.mean(each)) for name, each in times.items()
+    }
+
+
+def _rest_s(made: Plan, rounds: Sequence[Round]) -> float:
+    """Seconds of a step between its ops."""
+    ops = [op.id for op in _timed_ops(made)]
+    rests = (each.step_s - sum(each.ops[op] for op in ops) for each in rounds)
+    return max(0.0, statistics.median(rests))
 
 
 def _scatter(measured: Mapping[int, Sequence[Round]]) -> float:

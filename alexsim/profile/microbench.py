@@ -1,169 +1,308 @@
-"""What this machine can do at best: products, convolutions, memory, an empty op, decoding JPEGs.
+"""What a device can do at best: products, convolutions, passes over memory, launches.
 
-Every figure is the median of repeats, each long enough to time, after a warm-up.
+Each has a rate, and its columns in a table of kernels' times, so that others can read it.
 """
 
 from __future__ import annotations
 
-import io
-import statistics
-import time
-from collections.abc import Callable, Iterator
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
+from torch.nn import functional as F
 
+from alexsim.execute.choices import Device
+from alexsim.machine.cpu import cpu_name
+from alexsim.network.counts import FLOAT_BYTES
 from alexsim.network.layers import Convolution, pair
 from alexsim.network.network import Network
-from alexsim.simulate.costs.measured import Rate
+from alexsim.profile.clock import REPEATS, Clock
+from alexsim.simulate.costs.measured import Calibration, Rate
 
-_REPEATS = 5
-_SQUARES = (256, 512, 1024, 2048)
+_SIZES: dict[str, tuple[tuple[int, ...], int]] = {
+    "cpu": ((256, 512, 1024, 2048), 4),
+    "cuda": ((256, 512, 1024, 2048, 4096, 8192), 64),
+}
+"""By device, sides of square products, and images of convolutions of usual sizes."""
 _BATCH = 32
 _COPY_BYTES = 256 * 1024 * 1024
-_TINY_OPS = 2000
-_JPEGS = 64
-_JPEG_SIDE = 256
 METHOD = (
-    "float32; median of 5 repeats after a warm-up; convolutions channels-last at 32 images; memory"
-    " over 256 MiB; JPEGs of 256 x 256 by Pillow in one thread; images as train reads its own"
+    f"float32; median of {REPEATS} repeats after a warm-up, short calls in a row; convolutions"
+    " channels-last at 32 images; memory over 256 MiB"
 )
+COLUMNS = (
+    "source", "device", "library", "op", "pass", "precision", "layout", "batch", "in_channels",
+    "height", "width", "out_channels", "kernel_h", "kernel_w", "stride_h", "stride_w", "pad_h",
+    "pad_w", "groups", "m", "n", "k", "extra", "time_s", "algorithm", "notes",
+)  # fmt: skip
+"""Of a table of kernels. ``m``, ``n`` and ``k`` of ``gemm`` are those of a column-major product, of
+``linear`` images, outputs and inputs; ``extra`` is JSON."""
+
+_USUAL = (
+    (3, 224, 64, 11, 4, 2, 1),
+    (64, 27, 192, 5, 1, 2, 1),
+    (384, 13, 256, 3, 1, 1, 1),
+    (64, 112, 128, 3, 1, 1, 1),
+    (256, 28, 512, 3, 1, 1, 1),
+    (512, 14, 512, 3, 1, 1, 1),
+    (3, 224, 64, 7, 2, 3, 1),
+    (256, 56, 64, 1, 1, 0, 1),
+    (128, 28, 512, 1, 1, 0, 1),
+    (256, 28, 256, 3, 2, 1, 1),
+    (192, 28, 192, 3, 1, 1, 192),
+)
+"""Channels, side, filters, size, stride, padding, groups: of AlexNet (Krizhevsky 2014), VGG, ResNet
+and, the last, MobileNet."""
+_USUAL_LINEAR = ((9216, 4096), (4096, 4096), (2048, 1000))
+"""Inputs and outputs: fc6 and fc7 of AlexNet, the last of ResNet-50."""
+_LINEAR_BATCH = 128
 
 
-def rates(network: Network) -> Iterator[Rate]:
-    """Measure all rates; convolutions are those of ``network``, once per shape."""
-    for side in _SQUARES:
-        yield _product(side, side, side)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timed:
+    """A microbenchmark's rate, and its columns in a table of kernels: those that it has."""
+
+    rate: Rate
+    columns: Mapping[str, str | int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Microbench:
+    """Times microbenchmarks on a device."""
+
+    clock: Clock
+
+    def timed(
+        self,
+        what: str,
+        shape: str,
+        work: tuple[float, str],
+        run: Callable[[], object],
+        **columns: str | int,
+    ) -> Timed:
+        """Time a call that does so much ``work``, of a unit."""
+        return timed(what, shape, work, self.clock.seconds(run), **columns)
+
+    def product(self, rows: int, depth: int, columns: int) -> Timed:
+        """``[rows, depth] @ [depth, columns]``."""
+        a, b = self.randn(rows, depth), self.randn(depth, columns)
+        out = torch.empty(rows, columns, device=self.clock.device)
+        return self.timed(
+            "gemm", f"{rows} x {depth} x {columns}", (2 * rows * depth * columns, "FLOP"),
+            lambda: torch.mm(a, b, out=out), op="gemm", m=columns, n=rows, k=depth,
+            extra=json.dumps({"ops": "NN"}), **{"pass": "forward"},
+        )  # fmt: skip
+
+    def linear(self, images: int, inputs: int, outputs: int) -> Timed:
+        """A fully connected layer without bias."""
+        x, weight = self.randn(images, inputs), self.randn(outputs, inputs)
+        return self.timed(
+            "linear", f"{images} x {inputs} -> {outputs}", (2 * images * inputs * outputs, "FLOP"),
+            lambda: F.linear(x, weight), op="linear", m=images, n=outputs, k=inputs,
+            **{"pass": "forward"},
+        )  # fmt: skip
+
+    def convolution(
+        self,
+        batch: int,
+        shape: tuple[int, ...],
+        filters: int,
+        layer: Convolution,
+        memory_format: torch.memory_format,
+    ) -> Iterator[Timed]:
+        """All passes of a convolution of images ``[C, H, W]``."""
+        channels, height, width = shape
+        size, stride, padding, dilation = (
+            pair(v) for v in (layer.size, layer.stride, layer.padding, layer.dilation)
+        )
+        images = self.randn(batch, *shape).to(memory_format=memory_format)
+        weights = self.randn(filters, channels // layer.groups, *size)
+        weights = weights.to(memory_format=memory_format)
+
+        def forward() -> torch.Tensor:
+            return F.conv2d(images, weights, None, stride, padding, dilation, layer.groups)
+
+        out = forward()
+        gradient = torch.randn_like(out)
+
+        def backward(*wanted: bool) -> object:
+            return torch.ops.aten.convolution_backward(
+                gradient, images, weights, None, stride, padding, dilation, False, [0, 0],
+                layer.groups, [*wanted, False],
+            )  # fmt: skip
+
+        flop = 2 * out.numel() * weights[0].numel()
+        name = f"{channels}x{height}x{width} -> {filters}, {layer.window.removesuffix('/1')}"
+        columns: dict[str, str | int] = {
+            "layout": "NCHW" if memory_format == torch.contiguous_format else "NHWC",
+            "batch": batch, "in_channels": channels, "height": height, "width": width,
+            "out_channels": filters, "kernel_h": size[0], "kernel_w": size[1],
+            "stride_h": stride[0], "stride_w": stride[1], "pad_h": padding[0], "pad_w": padding[1],
+            "groups": layer.groups,
+        }  # fmt: skip
+        if dilation != (1, 1):
+            columns["extra"] = json.dumps({"dilation": list(dilation)})
+        for what, run in (
+            ("forward", forward),
+            ("grad_input", lambda: backward(True, False)),
+            ("grad_weight", lambda: backward(False, True)),
+        ):
+            work = (flop, "FLOP")
+            columns |= {"op": "conv", "pass": what}
+            yield self.timed(f"convolution {what}", name, work, run, **columns)
+
+    def memory(self) -> Iterator[Timed]:
+        """Large passes over memory."""
+        source = torch.ones(_COPY_BYTES // FLOAT_BYTES, device=self.clock.device)
+        target, other = torch.empty_like(source), torch.ones_like(source)
+        for what, passes, run in (
+            ("read", 1, source.sum),
+            ("copy", 2, lambda: target.copy_(source)),
+            ("add", 3, lambda: torch.add(source, other, out=target)),
+        ):
+            moved = passes * _COPY_BYTES
+            yield self.timed(
+                f"memory {what}", "256 MiB", (moved, "byte"), run, op="stream", algorithm=what,
+                extra=json.dumps({"bytes": moved}), **{"pass": "copy"},
+            )  # fmt: skip
+
+    def launches(self) -> Iterator[Timed]:
+        """An op with next to nothing to do: among others, and alone."""
+        value, out = (torch.ones(1, device=self.clock.device) for _ in range(2))
+
+        def run() -> None:
+            torch.add(value, value, out=out)
+
+        both = {"in a row": ("op overhead", self.clock.seconds)}
+        both["alone"] = ("launch latency", self.clock.alone_s)
+        for how, (what, seconds_of) in both.items():
+            columns = {"op": "launch", "pass": "forward", "algorithm": how}
+            yield timed(what, "1", (1, "op"), seconds_of(run), **columns)
+
+    def elementwise(self, batch: int) -> Iterator[Timed]:
+        """Layers that move values rather than multiply them, as they are usual."""
+        channels, side = 64, 56
+        x, other = (self.randn(batch, channels, side, side) for _ in range(2))
+        mean, variance, scale = (torch.ones(channels, device=x.device) for _ in range(3))
+        logits, size = self.randn(_LINEAR_BATCH, 1000), FLOAT_BYTES * x.numel()
+        pool = {"kernel": 3, "stride": 2, "pad": 0}
+        both = {f"{name}_{axis}": value for name, value in pool.items() for axis in "hw"}
+        for op, algorithm, moved, run, more in (
+            ("elementwise", "relu", 2 * size, lambda: torch.relu(x), {}),
+            ("elementwise", "add", 3 * size, lambda: torch.add(x, other), {}),
+            ("pool", "max", 1.25 * size, lambda: F.max_pool2d(x, 3, 2),
+             {"out_channels": channels, **both}),
+            ("batchnorm", "spatial", 3 * size,
+             lambda: F.batch_norm(x, mean, variance, scale, mean, training=True), {}),
+            ("lrn", "across channels, 5", 2 * size, lambda: F.local_response_norm(x, 5), {}),
+        ):  # fmt: skip
+            columns: dict[str, str | int] = {"layout": "NCHW", "batch": batch, **more}
+            columns |= {"in_channels": channels, "height": side, "width": side, "op": op}
+            columns["pass"] = "forward (training)" if op == "batchnorm" else "forward"
+            yield self.timed(
+                algorithm, f"{batch} x {channels}x{side}x{side}", (moved, "byte"), run,
+                algorithm=algorithm, **columns,
+            )  # fmt: skip
+        yield self.timed(
+            "softmax", f"{_LINEAR_BATCH} x 1000", (2 * FLOAT_BYTES * logits.numel(), "byte"),
+            lambda: torch.softmax(logits, 1), op="softmax", batch=_LINEAR_BATCH, in_channels=1000,
+            height=1, width=1, **{"pass": "forward"},
+        )  # fmt: skip
+
+    def randn(self, *size: int) -> torch.Tensor:
+        """Random values on the device."""
+        return torch.randn(*size, device=self.clock.device)
+
+
+def timed(
+    what: str, shape: str, work: tuple[float, str], seconds: float, **columns: str | int
+) -> Timed:
+    """What takes so many seconds for so much work, of a unit."""
+    amount, unit = work
+    rate = Rate(what=what, shape=shape, seconds=seconds, per_second=amount / seconds, unit=unit)
+    return Timed(rate=rate, columns=columns)
+
+
+def network_rates(network: Network, device: Device) -> Iterator[Timed]:
+    """Products of every size, the network's convolutions and products once per shape, memory, and
+    what every op costs."""
+    bench = Microbench(clock=Clock(device))
+    for side in _SIZES[device][0]:
+        yield bench.product(side, side, side)
     seen = set()
     for parts in network.parts:
         part = parts[0]
         layer, filters = part.layer, part.output_shape[0]
         if isinstance(layer, Convolution):
-            key = (part.input_shape, filters, layer.size, layer.stride)
+            key = (part.input_shape, filters, layer.size, layer.stride, layer.groups)
             if key not in seen:
                 seen.add(key)
-                yield from _convolution(part.input_shape, filters, layer)
-        elif part.weight_shape:
+                yield from bench.convolution(
+                    _BATCH, part.input_shape, filters, layer, torch.channels_last
+                )
+        elif len(part.weight_shape) == 2:
             units, inputs = part.weight_shape
-            yield _product(units, inputs, 128)
-    yield from _memory()
-    yield _tiny_op()
-    yield _decoding()
+            yield bench.product(units, inputs, _LINEAR_BATCH)
+        give_back(device)
+    yield from bench.memory()
+    give_back(device)
+    yield from bench.launches()
 
 
-def _seconds(run: Callable[[], object]) -> float:
-    run()
-    times = []
-    for _ in range(_REPEATS):
-        started = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - started)
-    return statistics.median(times)
-
-
-def _product(rows: int, depth: int, columns: int) -> Rate:
-    a, b = torch.randn(rows, depth), torch.randn(depth, columns)
-    out = torch.empty(rows, columns)
-    seconds = _seconds(lambda: torch.mm(a, b, out=out))
-    shape = f"{rows} x {depth} x {columns}"
-    return Rate(
-        what="gemm",
-        shape=shape,
-        seconds=seconds,
-        per_second=2 * rows * depth * columns / seconds,
-        unit="FLOP",
-    )
-
-
-def _convolution(shape: tuple[int, ...], filters: int, layer: Convolution) -> Iterator[Rate]:
-    channels = shape[0]
-    images = torch.randn(_BATCH, *shape).to(memory_format=torch.channels_last)
-    size, stride, padding, dilation = (
-        list(pair(v)) for v in (layer.size, layer.stride, layer.padding, layer.dilation)
-    )
-    weights = torch.randn(filters, channels // layer.groups, *size)
-    weights = weights.to(memory_format=torch.channels_last)
-
-    def forward() -> torch.Tensor:
-        return torch.nn.functional.conv2d(
-            images, weights, None, stride, padding, dilation, layer.groups
+def usual_rates(device: Device) -> Iterator[Timed]:
+    """Convolutions, products and passes over memory of the sizes that many networks have."""
+    bench, batch = Microbench(clock=Clock(device)), _SIZES[device][1]
+    for channels, side, filters, size, stride, padding, groups in _USUAL:
+        layer = Convolution(
+            name="", filters=filters, size=size, stride=stride, padding=padding, groups=groups
         )
-
-    out = forward()
-    gradient = torch.randn_like(out)
-
-    def backward(*wanted: bool) -> object:
-        return torch.ops.aten.convolution_backward(
-            gradient, images, weights, None, stride, padding, dilation, False, [0, 0], layer.groups,
-            [*wanted, False],
-        )  # fmt: skip
-
-    flop = 2 * out.numel() * weights[0].numel()
-    name = f"{channels}x{shape[1]}x{shape[2]} -> {filters}, {layer.window.removesuffix('/1')}"
-    for what, run in (
-        ("forward", forward),
-        ("grad_input", lambda: backward(True, False)),
-        ("grad_weight", lambda: backward(False, True)),
-    ):
-        seconds = _seconds(run)
-        yield Rate(
-            what=f"convolution {what}",
-            shape=name,
-            seconds=seconds,
-            per_second=flop / seconds,
-            unit="FLOP",
+        yield from bench.convolution(
+            batch, (channels, side, side), filters, layer, torch.contiguous_format
         )
+        give_back(device)
+    for inputs, outputs in _USUAL_LINEAR:
+        yield bench.linear(_LINEAR_BATCH, inputs, outputs)
+    yield from bench.elementwise(batch)
+    give_back(device)
 
 
-def _memory() -> Iterator[Rate]:
-    source = torch.ones(_COPY_BYTES // 4)
-    target, other = torch.empty_like(source), torch.ones_like(source)
-    for what, moved, run in (
-        ("memory read", _COPY_BYTES, source.sum),
-        ("memory copy", 2 * _COPY_BYTES, lambda: target.copy_(source)),
-        ("memory add", 3 * _COPY_BYTES, lambda: torch.add(source, other, out=target)),
-    ):
-        seconds = _seconds(run)
-        yield Rate(
-            what=what, shape="256 MiB", seconds=seconds, per_second=moved / seconds, unit="byte"
-        )
+def give_back(device: Device) -> None:
+    """What PyTorch's allocator keeps of memory that is free, to the card."""
+    if device == "cuda":
+        torch.cuda.empty_cache()
 
 
-def _tiny_op() -> Rate:
-    value, out = torch.ones(1), torch.empty(1)
-
-    def run() -> None:
-        for _ in range(_TINY_OPS):
-            torch.add(value, value, out=out)
-
-    seconds = _seconds(run) / _TINY_OPS
-    return Rate(what="op overhead", shape="1", seconds=seconds, per_second=1 / seconds, unit="op")
-
-
-def _decoding() -> Rate:
-    files = [_jpeg(seed) for seed in range(_JPEGS)]
-
-    def decode() -> list[np.ndarray]:
-        return [np.asarray(Image.open(io.BytesIO(file)).convert("RGB")) for file in files]
-
-    seconds = _seconds(decode) / _JPEGS
-    shape = f"{sum(map(len, files)) // _JPEGS:,} bytes"
-    return Rate(
-        what="jpeg decode", shape=shape, seconds=seconds, per_second=1 / seconds, unit="image"
-    )
+def kernel_rows(kernels: Sequence[Timed], calibration: Calibration) -> list[dict[str, Any]]:
+    """Lines of a table of kernels, with all ``COLUMNS``, of what was timed with a calibration."""
+    notes = (f"median of {REPEATS}, calls in a row", calibration.clocks)
+    usual = {
+        "source": "alexsim check calibrate",
+        "device": calibration.machine,
+        "library": library_name(calibration.device),
+        "precision": "fp32",
+        "notes": "; ".join(filter(None, notes)),
+    }
+    rows = []
+    for kernel in kernels:
+        known = usual | dict(kernel.columns) | {"time_s": kernel.rate.seconds}
+        rows.append({name: known.get(name, "") for name in COLUMNS})
+    return rows
 
 
-def _jpeg(seed: int) -> bytes:
-    """A picture with detail at every scale, so that it takes as many bytes as a photograph."""
-    generator = np.random.default_rng(seed)
-    pixels = np.full((_JPEG_SIDE, _JPEG_SIDE, 3), 128.0)
-    side = 4
-    while side <= _JPEG_SIDE:
-        coarse = generator.normal(0, 40 * (4 / side) ** 0.5, (side, side, 3))
-        pixels += np.repeat(np.repeat(coarse, _JPEG_SIDE // side, 0), _JPEG_SIDE // side, 1)
-        side *= 2
-    file = io.BytesIO()
-    image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
-    image.save(file, "JPEG", quality=85)
-    return file.getvalue()
+def device_name(device: Device) -> str:
+    """What is measured."""
+    return torch.cuda.get_device_name() if device == "cuda" else cpu_name()
+
+
+def library_name(device: Device) -> str:
+    """Whose kernels run, with versions."""
+    if device == "cuda":
+        cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+        versions = f"cudnn {cudnn}, cuda {torch.version.cuda}"
+    else:
+        known = re.search(r"(?:MKL-DNN|oneDNN) v([0-9.]+)", torch.__config__.show())
+        versions = f"onednn {known[1]}" if known else "cpu"
+    return f"pytorch {torch.__version__}, {versions}"

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import statistics
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from alexsim.data import builtin
 from alexsim.data.images import Crop, load_crops
+from alexsim.profile.clock import Clock
 from alexsim.simulate.costs.measured import Rate
 
 _FILES, _REPEATS = 32, 5
+_JPEGS = 64
+_JPEG_SIDE = 256
+METHOD = "JPEGs of 256 x 256 by Pillow in one thread; images as train reads its own"
 
 
-def data_rates(crop_side: int, channels: int) -> tuple[Rate, Rate]:
-    """Images per second and core: from file to crop, and from crop to normalised floats.
+def data_rates(crop_side: int, channels: int) -> tuple[Rate, ...]:
+    """Images per second and core: JPEGs, from file to crop, and from crop to normalised floats.
 
     The files are drawn as those of the built-in data: 256 pixels on the shorter side, quality 85.
     """
@@ -47,11 +53,40 @@ def data_rates(crop_side: int, channels: int) -> tuple[Rate, Rate]:
             image -= mean
             image *= np.float32(1 / 1.1)
         floats.append((time.perf_counter() - started) / _FILES)
-    return _rate("image load", f"{size:,} bytes", loads), _rate(
-        "image normalise", f"{crop_side} x {crop_side}", floats
+    return (
+        _decoding(),
+        _rate("image load", f"{size:,} bytes", loads),
+        _rate("image normalise", f"{crop_side} x {crop_side}", floats),
     )
 
 
 def _rate(what: str, shape: str, seconds: list[float]) -> Rate:
     median = statistics.median(seconds)
     return Rate(what=what, shape=shape, seconds=median, per_second=1 / median, unit="image")
+
+
+def _decoding() -> Rate:
+    """JPEGs in one thread."""
+    files = [_jpeg(seed) for seed in range(_JPEGS)]
+
+    def decode() -> list[np.ndarray]:
+        return [np.asarray(Image.open(io.BytesIO(file)).convert("RGB")) for file in files]
+
+    seconds = Clock("cpu").seconds(decode) / _JPEGS
+    shape = f"{sum(map(len, files)) // _JPEGS:,} bytes"
+    return _rate("jpeg decode", shape, [seconds])
+
+
+def _jpeg(seed: int) -> bytes:
+    """A picture with detail at every scale, so that it takes as many bytes as a photograph."""
+    generator = np.random.default_rng(seed)
+    pixels = np.full((_JPEG_SIDE, _JPEG_SIDE, 3), 128.0)
+    side = 4
+    while side <= _JPEG_SIDE:
+        coarse = generator.normal(0, 40 * (4 / side) ** 0.5, (side, side, 3))
+        pixels += np.repeat(np.repeat(coarse, _JPEG_SIDE // side, 0), _JPEG_SIDE // side, 1)
+        side *= 2
+    file = io.BytesIO()
+    image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+    image.save(file, "JPEG", quality=85)
+    return file.getvalue()

@@ -23,14 +23,31 @@ _UNITS = {
 }
 
 
+def _units(calibration: Calibration) -> str:
+    if calibration.on_cores:
+        return f"{calibration.threads} threads"
+    return f"{calibration.cards} card(s)"
+
+
+def _notes(calibration: Calibration) -> str:
+    """What a reader should know of the card, or of those who took the cores."""
+    notes = [calibration.clocks] if calibration.clocks else []
+    if calibration.disturbed:
+        notes.append(
+            f"other processes disturbed {calibration.disturbed} steps: measure again when it is"
+            " quiet"
+        )
+    return "".join(f"\n{note}" for note in notes)
+
+
 def calibration_tables(
     calibration: Calibration, checks: Sequence[Check], path: str
 ) -> RenderableType:
     """What was measured, and how well it predicts batch sizes that it has not seen."""
     head = Text(
-        f"{calibration.machine}, {calibration.threads} threads, {calibration.date}:"
+        f"{calibration.machine}, {_units(calibration)}, {calibration.date}:"
         f" {len(calibration.ops)} ops, {calibration.rounds} rounds, steps scatter by"
-        f" {100 * calibration.scatter:.0f} %\nwritten to {path}"
+        f" {100 * calibration.scatter:.0f} %{_notes(calibration)}\nwritten to {path}"
     )
     table = plain_table("What it can do at best", "what", "shape", "ms", "rate", "")
     table.columns[1].justify = "left"

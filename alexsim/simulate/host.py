@@ -43,7 +43,7 @@ class Auxiliary:
 
 
 def data_path_times(machine: Machine, plan: Plan) -> DataPathTimes:
-    """Seconds that each stage takes for a batch; every node reads its share.
+    """Seconds that each stage takes for a batch; every node reads the images of its devices.
 
     Args:
         machine: its rates are those of crops of ``rates_for`` pixels.
@@ -51,6 +51,9 @@ def data_path_times(machine: Machine, plan: Plan) -> DataPathTimes:
     """
     devices = len(plan.devices) * plan.stands_for
     nodes = math.ceil(devices / machine.devices_per_node.value)
+    if plan.spec.partition == "columns":
+        # Columns work on the same images, in whichever node they are.
+        nodes = min(nodes, plan.replicas)
     images = math.ceil(plan.images / nodes)
     crop = plan.network.input_shape[1]
     side, rated = square_side(crop), square_side(machine.rates_for)

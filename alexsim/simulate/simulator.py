@@ -13,6 +13,7 @@ from alexsim.plan.plan import Plan
 from alexsim.plan.planner import plan as make_plan
 from alexsim.plan.planner import representative
 from alexsim.plan.spec import PlanSpec
+from alexsim.simulate.cores import CoresTaskList
 from alexsim.simulate.costs.correction import correction_of
 from alexsim.simulate.costs.libraries import load_library
 from alexsim.simulate.costs.precision import plan_precision
@@ -97,14 +98,17 @@ def simulate(
     if len(plan.network.input_shape) != 3:
         data = "none"  # they are no images, of which files could be decoded
 
+    on_cores = timer.calibration is not None and timer.calibration.on_cores
+
     def tasks(data: DataPath) -> TaskList:
-        return TaskList(plan=plan, timer=timer, data=data)
+        kind = CoresTaskList if on_cores else TaskList
+        return kind(plan=plan, timer=timer, data=data)
 
     host = data_path_times(machine, plan) if data == "jpeg" else None
     # Where decoding takes time of the cores that compute, the whole pipeline must run.
-    whole = whole_pipeline or timer.calibration is not None
+    whole = whole_pipeline or on_cores
     steps, even = (_WHOLE_STEPS, _WHOLE_EVEN) if whole else (_STEPS, _EVEN)
-    alike = plan.spec.schedule == "serial" and not timer.calibration
+    alike = plan.spec.schedule == "serial" and not on_cores
     ready = _run(tasks("none"), 1, looked_at=0) if alike else _run(tasks("none"), steps, even)
     if host is None or (alike and not whole_pipeline and ready.step_s >= host.seconds):
         return summarise(ready, data_path=host)
@@ -122,10 +126,14 @@ def simulate_network(
     spec: PlanSpec, timer: Timer, *, data: DataPath = "jpeg", whole_pipeline: bool = False
 ) -> Simulation:
     """Plan and simulate: the entry point of commands and sweeps."""
-    if timer.calibration and (spec.partition != "columns" or spec.replicas > 1):
-        raise PlanError("this machine's calibration predicts one replica of partition columns only")
+    if timer.calibration and spec.partition == "hybrid":
+        raise PlanError("this machine's calibration has no times of layers that hybrid plans split")
     if timer.calibration and spec.fusion != "none":
         raise PlanError("this machine's calibration has no times of layers that are fused")
+    if timer.calibration and spec.optimizer != "sgd-2012":
+        raise PlanError(
+            f"this machine's calibration has times of sgd-2012's updates, not of {spec.optimizer}'s"
+        )
     plan = planned(spec, timer.machine, backend="aten" if timer.calibration else "")
     return simulate(plan, timer, data=data, whole_pipeline=whole_pipeline)
 

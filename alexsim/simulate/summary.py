@@ -141,13 +141,16 @@ def summarise(
 def _peak_flop_per_s(listed: TaskList, ops: tuple[OpTimes, ...], devices: int) -> float:
     """Peak of ``devices`` of the machine's devices.
 
-    Virtual GPUs share this machine, whose peak is the best rate that was measured.
+    Of a machine that was measured it is the best rate that was; virtual GPUs and replicas that
+    share its cores share that.
     """
     timer = listed.timer
     device_peak = peak_flop_per_s(timer.machine.device, timer.best_precision)
     if timer.calibration is None:
         return devices * device_peak
-    return max(device_peak, *(op.flop / op.seconds for op in ops if op.seconds))
+    best = max(device_peak, *(op.flop / op.seconds for op in ops if op.seconds))
+    shared = timer.calibration.on_cores and timer.machine.network is None
+    return best / listed.plan.replicas if shared else devices * best
 
 
 def _spans(run: TimedSteps, origin: float, closed: float) -> Iterator[tuple[int, Span]]:

@@ -17,7 +17,6 @@ from alexsim.simulate.engine import Task
 from alexsim.simulate.host import Auxiliary, data_path_times
 from alexsim.simulate.timer import DataPath, Timer
 
-CORES = ("cores",)
 _known: dict[tuple[object, ...], tuple[tuple[object, ...], dict[str, list[Cost]]]] = {}
 """Ops' costs of the last plans on the last machines, by their identities: a step is often simulated
 again with another schedule of the host's, or to see what a change is worth."""
@@ -48,7 +47,6 @@ class TaskList:
     _members: dict[str, int] = field(init=False)
     """How many of the plan's devices take part in each collective."""
     _parts: dict[tuple[str, int], Part] = field(init=False)
-    _waits: dict[str, Op] = field(init=False)
     _gradients: dict[str, list[str]] = field(init=False)
     """The ops of all devices that compute each layer's weight gradient."""
 
@@ -57,7 +55,6 @@ class TaskList:
         self._exchanges = {exchange.name: exchange for exchange in self.plan.posted}
         self._collectives = {collective.name: collective for collective in self.plan.collectives}
         self._members = Counter(op.collective for op in self.plan.ops() if op.collective)
-        self._waits = {op.exchange: op for op in self.plan.ops() if op.kind == OpKind.WAIT}
         self._gradients = {}
         for op in self.plan.ops():
             if op.kind == OpKind.GRAD_WEIGHT:
@@ -101,10 +98,13 @@ class TaskList:
         return costs
 
     def _measured_s(self, op: Op) -> float:
-        calibration = self.timer.calibration
+        """By the calibration; an upload with what lies between the ops of its device's step."""
+        calibration, images = self.timer.calibration, self.plan.batch_size
         assert calibration is not None
-        part = self._parts.get((op.layer, op.column))
-        seconds = calibration.seconds(signature(op, part), self.plan.batch_size)
+        name = signature(op, self._parts.get((op.layer, op.column)))
+        seconds = calibration.seconds(name, images, op.chunk_images or images)
+        if op.kind == OpKind.UPLOAD and (op.device_index == 0 or not calibration.on_cores):
+            seconds += calibration.seconds(REST, images, images)
         return seconds / self.timer.times_as_fast(op.layer, op.kind)
 
     def _work(self, op: Op) -> Work:
@@ -134,15 +134,7 @@ class TaskList:
         if self.data == "none":
             return ()
         uploads = [op.id for op in self.plan.ops() if op.kind == OpKind.UPLOAD]
-        if self.timer.calibration is None:
-            return self._stages(step, "", uploads, ())
-        # Where times are measured, decoding takes the cores that compute: those that all devices
-        # share or, where each device is a machine, that machine's.
-        if self.timer.machine.network is None:
-            return self._stages(step, "", uploads, CORES)
-        for device, upload in zip(self.plan.devices, uploads, strict=True):
-            self._stages(step, f"{device.name}.", [upload], (f"{device.name}.cores",))
-        return ()
+        return self._stages(step, "", uploads, ())
 
     def _stages(
         self, step: int, prefix: str, uploads: list[str], cores: tuple[str, ...]
@@ -221,7 +213,7 @@ class TaskList:
         """All devices go on when all have arrived."""
         assert {op.kind for op in ops} == {OpKind.BARRIER}, [op.id for op in ops]
         known = self.of_step[step]
-        seconds = BARRIER_S if self.timer.calibration is None else self._barrier_s(ops[0])
+        seconds = self._barrier_s(ops[0])
         before = {known[need] for op in ops for need in op.depends_on if need in known}
         before |= {known[op.id] for op in last}
         for op in ops:
@@ -247,36 +239,20 @@ class TaskList:
         return duration_s(self.timer.machine, devices, collective.size_bytes, peer=peer)
 
     def _barrier_s(self, barrier: Op) -> float:
-        """Seconds in which a barrier's messages reach other machines; 0 among threads of a process.
-
-        Receives are posted when the step begins, so a barrier takes one journey. At the end of a
-        step processes also exchange the loss, whether files were broken, and whether to stop: gloo
-        sends these only when it has heard that they are awaited, two journeys each.
-        """
-        link = self.timer.machine.network
-        journeys = 7 if barrier.barrier == "end" else 1
-        return journeys * link.latency_s.value if link else 0.0
+        """Seconds that a barrier takes when all have come to it."""
+        del barrier
+        return BARRIER_S
 
     def _op(self, step: int, device: int, op: Op, crop: tuple[int, ...]) -> None:
         known = self.of_step[step]
         after = tuple([known[need] for need in self._needs(op)])
         seconds = 0.0
         links: tuple[str, ...] = ()
-        if self.timer.calibration is not None:
-            seconds = self._measured_s(op)
-            if op.kind == OpKind.UPLOAD and device == 0:
-                seconds += self.timer.calibration.seconds(REST, self.plan.batch_size)
-            if self.timer.machine.network is not None:
-                self._op_over_network(step, op, seconds, after)
-                return
-            # All virtual GPUs of this machine compute on the same cores.
-            self._add(step, op, op.queue, seconds, after, CORES)
-            return
         machine, size = self.timer.machine, op.count.moved_bytes
         if op.kind == OpKind.UPLOAD:
             path = paths.from_host(machine, device, size, alike=self.plan.stands_for)
-            seconds, links = path.seconds, path.holds
-            after = (*after, *crop)
+            seconds = path.seconds if self.timer.calibration is None else self._measured_s(op)
+            links, after = path.holds, (*after, *crop)
             if step >= 2 and op.queue != "compute":
                 # Two input buffers: this step's is free when the step before the last has ended.
                 last = self.plan.devices[device].ops[-1].id
@@ -297,34 +273,6 @@ class TaskList:
         after = (*after, *[self._crossed[link] for link in links if link in self._crossed])
         index = self._add(step, op, op.queue, seconds, after)
         self._crossed |= dict.fromkeys(links, index)
-
-    def _op_over_network(self, step: int, op: Op, seconds: float, after: tuple[int, ...]) -> None:
-        """An op of a device that is a machine of this kind, with the others beyond a network.
-
-        A post copies its values, which cross while both machines go on; the wait copies them again.
-        """
-        link = self.timer.machine.network
-        assert link is not None
-        # One thread of the host runs a device's whole list, copies too.
-        cores = (f"{op.device}.cores",)
-        if op.kind == OpKind.POST:
-            exchange = self._exchanges[op.exchange]
-            copied = self._measured_s(self._waits[op.exchange])
-            done = self._add(step, op, "compute", copied, after, cores)
-            rate = link.bytes_per_s.value * link.efficiency.value
-            stages = {"wire": exchange.size_bytes / rate, "hop": link.latency_s.value}
-            for queue, taken_s in stages.items():
-                message = Auxiliary(
-                    id=f"{exchange.name}.{queue}",
-                    device=f"{exchange.source}>{exchange.target}",
-                    activity="exchange",
-                    exchange=exchange.name,
-                )
-                done = self._add(step, message, queue, taken_s, (done,))
-            return
-        if op.kind == OpKind.WAIT:
-            after = (*after, self.of_step[step][f"{op.exchange}.hop"])
-        self._add(step, op, "compute", seconds, after, cores)
 
     @property
     def _collective_queue(self) -> str:
