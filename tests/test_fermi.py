@@ -11,16 +11,16 @@ from alexsim.errors import ProfileError
 from alexsim.fidelity.fermi_rows import (
     COLUMNS,
     Figure,
-    fermi_correction,
     fermi_figures,
     fermi_observations,
+    given_fermi,
     read_fermi_rows,
 )
 from alexsim.fidelity.networks_of_2012 import Run, run_of
 from alexsim.machine.machine import load_machine
 from alexsim.network.part import Part
 from alexsim.plan.spec import PlanSpec
-from alexsim.simulate.costs.correction import UNFITTED
+from alexsim.simulate.costs.correction import UNFITTED, load_correction
 from alexsim.simulate.costs.libraries import load_library
 from alexsim.simulate.simulator import simulate_network
 from alexsim.simulate.timer import Timer
@@ -136,7 +136,7 @@ def test_the_machine_of_2012_given_other_networks_on_fermi() -> None:
     timer = Timer(
         machine=load_machine("gtx580x2"),
         library=load_library("cuda-convnet"),
-        correction=fermi_correction(),
+        correction=given_fermi(load_correction()),
     )
     result = simulate_network(PlanSpec(network=load_network("alexnet-2012")), timer)
     low, high = result.step_interval.low, result.step_interval.high
