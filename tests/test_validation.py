@@ -141,10 +141,11 @@ def test_rows_without_work_or_without_teachers_are_named() -> None:
 def test_a_device_that_no_fit_has_seen_has_wider_intervals() -> None:
     """By coefficients alone, where no class of errors is known."""
     shipped = load_correction()
-    k40 = [case for case in CASES if case.device in ("k40", "k40-875", "titan")]
+    some = CASES[::6]
+    k40 = [case for case in some if case.device in ("k40", "k40-875", "titan")]
     base = replace(shipped, coefficients={}, traits=(), covariance=None)
-    fitted = fit_to([case for case in CASES if case not in k40], base)
-    both = fit_to(CASES, base)
+    fitted = fit_to([case for case in some if case not in k40], base)
+    both = fit_to(some, base)
     plain = replace(load_card(), classes=())
     held = [predict(case, replace(fitted, card=plain)) for case in k40]
     seen = [predict(case, replace(both, card=plain)) for case in k40]

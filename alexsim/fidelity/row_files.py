@@ -115,8 +115,9 @@ def _lines(path: str) -> Generator[str]:
         with _opened(path) as stream:
             zipped = stream.read(2) == b"\x1f\x8b"
             stream.seek(0)
-            plain = cast("IO[bytes]", gzip.open(stream)) if zipped else stream
-            yield from io.TextIOWrapper(plain, encoding="utf-8")
+            plain = cast("IO[bytes]", gzip.GzipFile(fileobj=stream)) if zipped else stream
+            with io.TextIOWrapper(plain, encoding="utf-8") as lines:
+                yield from lines
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise ProfileError(f"cannot read {path}: {error}") from error
 
