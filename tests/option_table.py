@@ -196,14 +196,21 @@ TABLE: dict[str, tuple[str, dict[str, Line]]] = {
         {
             "measurements": "--measurements {fewer}",
             "rows": ("check validate --measurements {rows}", "--summary"),
-            "leave_out": "--leave-out",
-            "refit": "--refit",
-            "save_correction": "--save-correction {out}/correction.json",
             "gate": "--gate 0.01",
             "quick": "--quick",
             "html": "--html {out}/page.html",
             "output": "-o {out}/rows.csv",
             "json": ("check validate --measurements {rows}", "--json"),
+        },
+    ),
+    "check fit": (
+        "check fit --kernels {kernels} --networks {rows} -o {out}/fit",
+        {
+            "kernels": "--kernels {others}",
+            "networks": "--networks {fewer}",
+            "leave_out": "--no-leave-out",
+            "workers": "--workers 1",
+            "output": "-o {out}/other",
         },
     ),
     "check kernels": (

@@ -21,7 +21,7 @@ from alexsim.cli.app import main
 from alexsim.command.output import write_lines
 from alexsim.errors import AlexsimError
 from alexsim.fidelity.groups import AXES, by_axis
-from alexsim.fidelity.judged import Judged, of_predictions, seen_in
+from alexsim.fidelity.judged import Judged, of_predictions, seen_by
 from alexsim.fidelity.judging import roofline_of
 from alexsim.fidelity.row_files import read_rows
 from alexsim.fidelity.sample import quick, sample
@@ -142,7 +142,7 @@ def test_groups_stand_in_order_and_sizes_hold_their_rows() -> None:
 def test_published_rows_keep_their_figures_in_seconds() -> None:
     chosen = all_rows("published")[0][::9]
     predictions = predict_all(chosen, load_correction())
-    rows = of_predictions(predictions, roofline_of(predictions), seen_in(chosen))
+    rows = of_predictions(predictions, roofline_of(predictions), seen_by(load_correction()))
     for prediction, row in zip(predictions, rows, strict=True):
         assert row.id == prediction.case.row.id
         if prediction.case.row.value is None:

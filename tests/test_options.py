@@ -23,6 +23,7 @@ from typing import Any
 
 import pytest
 import torch
+from kernel_table import some_kernels, write_table
 from option_refusals import REFUSED
 from option_table import FAIL_WITHOUT, TABLE
 from PIL import Image
@@ -119,6 +120,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "packed": root / "packed",
         "rows": root / "rows.csv",
         "fewer": root / "fewer.csv",
+        "kernels": root / "kernels.csv",
+        "others": root / "others.csv",
         "calibration": CALIBRATION,
     }
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
@@ -138,6 +141,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     for name, chosen in (("rows", steps), ("fewer", steps[:5])):
         with Path(str(found[name])).open("w", newline="") as file:
             csv.writer(file).writerows([rows[0], *chosen])
+    write_table(root / "kernels.csv", some_kernels(9))
+    write_table(root / "others.csv", some_kernels(6))
     return {name: str(path) for name, path in found.items()}
 
 
@@ -250,9 +255,7 @@ def _instead_of_work(
     note("alexsim.profile.kernels.compile_kernels", ())
     made = Exported(network=step.plan.network, files={".pt": b"", ".onnx": b""}, changes=())
     note("alexsim.interchange.convert.exported", made)
-    note("alexsim.fidelity.judging.leave_out", [])
-    fitted = "alexsim.fidelity.validation.fit_to"
-    note(fitted, lambda *_, **__: replace(_correction(), noise=0.5))
+    note("alexsim.fidelity.fitting.fit_everything", lambda *_, **__: _correction())
     note("alexsim.cli.flops._compared", SimpleNamespace(complaints=("a difference",)))
     compared = "alexsim.documents.counters.compared_flops_document"
     note(compared, lambda table, *_: flops_document(table))

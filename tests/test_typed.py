@@ -29,7 +29,7 @@ from alexsim.recipe.defaults import Defaults
 from alexsim.recipe.file import load_recipe, recipe_from, recipe_names, recipe_table
 from alexsim.recipe.recipe import Plateau
 from alexsim.simulate.costs import measured
-from alexsim.simulate.costs.correction import CorrectionFile
+from alexsim.simulate.costs.card import EMPTY, Card, ErrorClass, LeftOut
 from alexsim.train.checkpoint import RunDirectory
 from alexsim.train.settings import (
     Evaluation,
@@ -209,11 +209,22 @@ CASES = {
         write=lambda record: json.loads(measured.write(record)),
         free={"ops"},
     ),
-    "correction": Case(
-        document={"fitted_to": "a", "noise": 0.1, "roofline_noise": 0.5, "traits": ["a", "b"],
-                  "coefficients": [0.5, -0.5], "covariance": [[0.1], [0.2, 0.3]]},
-        read=lambda document, _: parse(CorrectionFile, json.dumps(document), "it.json"),
-        write=asdict,
+    "card": Case(
+        document=(lambda d: d | {
+            "data": {"a": "b"}, "devices": {"A": 3}, "libraries": {"c": 1}, "sources": {"d": 2},
+            "classes": [asdict(ErrorClass(
+                unit="network", device_seen=True, library_seen=False, reduced=False, rows=20,
+                median=0.1, mean=0.2, noise=0.3,
+            ))],
+            "left_out": [asdict(LeftOut(
+                what="convolutions", left_out="device", groups=2, rows=30, median=0.1, mean=0.2,
+                mechanism_median=0.3, mechanism_mean=0.4, roofline_median=0.5, roofline_mean=0.6,
+                coverage=0.9,
+            ))],
+        })(asdict(EMPTY)),
+        read=lambda document, _: parse(Card, json.dumps(document), "it.json"),
+        write=lambda card: json.loads(json.dumps(asdict(card))),
+        free={"data", "devices", "libraries", "sources"},
     ),
     "baseline": Case(
         document=(lambda d: d | {"counted": {"a": 1, "b": 0.5, "c": "x"}})(

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import typer
+
+from alexsim.command import fields
 from alexsim.command import options as shared
 from alexsim.command.fields import AT_ONCE, REQUIRED, Options, flag, option
 from alexsim.command.output import write_bytes, write_text
@@ -33,7 +36,7 @@ class FitOptions(Options):
     )
 
 
-def fit(options: FitOptions) -> None:
+def fit(context: typer.Context, options: FitOptions) -> None:
     """Fit the cost models again.
 
     Boosted trees from measured kernels, coefficients from published figures of one GPU (never a
@@ -51,6 +54,8 @@ def fit(options: FitOptions) -> None:
     from alexsim.report.validation import left_out_table
     from alexsim.simulate.costs.correction import correction_bytes
 
+    if not options.leave_out:
+        fields.refuse(context, "is for leaving out: one process fits", "workers")
     try:
         options.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -8,7 +8,8 @@ import hashlib
 import io
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -90,7 +91,8 @@ def header_of(path: str) -> frozenset[str]:
     Raises:
         ProfileError: the file cannot be read.
     """
-    return frozenset(csv.DictReader(_lines(path)).fieldnames or ())
+    with closing(_lines(path)) as lines:
+        return frozenset(csv.DictReader(lines).fieldnames or ())
 
 
 def entries(path: str, needed: Iterable[str] = ()) -> Iterator[tuple[int, dict[str, str]]]:
@@ -108,10 +110,14 @@ def entries(path: str, needed: Iterable[str] = ()) -> Iterator[tuple[int, dict[s
         yield line, entry
 
 
-def _lines(path: str) -> Iterator[str]:
+def _lines(path: str) -> Generator[str]:
     try:
-        text = io.TextIOWrapper(_opened(path), encoding="utf-8")
-        yield from text
+        with _opened(path) as stream:
+            zipped = stream.read(2) == b"\x1f\x8b"
+            stream.seek(0)
+            plain = cast("IO[bytes]", gzip.GzipFile(fileobj=stream)) if zipped else stream
+            with io.TextIOWrapper(plain, encoding="utf-8") as lines:
+                yield from lines
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise ProfileError(f"cannot read {path}: {error}") from error
 
@@ -119,10 +125,7 @@ def _lines(path: str) -> Iterator[str]:
 def _opened(path: str) -> IO[bytes]:
     if path == "published":
         return (files("alexsim_profiles") / "measurements" / "published.csv").open("rb")
-    stream = Path(path).open("rb")  # noqa: SIM115 - the caller reads to its end
-    zipped = stream.read(2) == b"\x1f\x8b"
-    stream.seek(0)
-    return cast("IO[bytes]", gzip.open(stream)) if zipped else stream
+    return Path(path).open("rb")
 
 
 def digest(path: str) -> str:
