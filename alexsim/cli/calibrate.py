@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from dataclasses import fields as fields_of
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from alexsim.cli.plan_options import ColumnOptions
 from alexsim.cli.run_options import PlaceOptions
+from alexsim.command import fields
 from alexsim.command import options as shared
 from alexsim.command.fields import option, whole_numbers
 from alexsim.command.options import NetOptions
@@ -38,12 +42,18 @@ class CalibrateOptions(NetOptions, ColumnOptions, PlaceOptions):
         "Write the microbenchmarks, and more of usual sizes, as a table of kernels (.csv).",
         callback=check_file,
     )
+    given: str = option(
+        "FILE",
+        "Measure nothing: show what measured rows of one's own, of the kinds that `alexsim check"
+        " validate` takes, make of the shipped fit; `alexsim simulate --given FILE` predicts so.",
+        "",
+    )
     output: Path | None = option(
         "FILE", "Default: where `--library measured` looks.", names="-o --output"
     )
 
 
-def calibrate(options: CalibrateOptions) -> None:
+def calibrate(context: typer.Context, options: CalibrateOptions) -> None:
     """Measure this machine, to simulate it.
 
     Every op of a training step, for `alexsim simulate --library measured`; and what this machine
@@ -53,7 +63,12 @@ def calibrate(options: CalibrateOptions) -> None:
     Example: alexsim check calibrate --check 32,128 --rounds 10
 
     Example: alexsim check calibrate --net resnet18 --device cuda --rows h200.csv
+
+    Example: alexsim check calibrate --given h200.csv
     """
+    if options.given:
+        _given(context, options)
+        return
     from alexsim.documents.calibration import calibration_document
     from alexsim.editions.load import load_network
     from alexsim.network.not_run import refuse_not_run
@@ -107,6 +122,25 @@ def calibrate(options: CalibrateOptions) -> None:
         print_json(calibration_document(calibration, checks, path=str(path)))
         return
     shared.console().print(calibration_tables(calibration, checks, str(path)))
+
+
+def _given(context: typer.Context, options: CalibrateOptions) -> None:
+    """Each given row beside both predictions."""
+    from alexsim.documents.given import given_document
+    from alexsim.fidelity.given import given, side_by_side
+    from alexsim.report.given import given_tables
+    from alexsim.simulate.costs.correction import load_correction
+
+    names = [field.name for field in fields_of(CalibrateOptions)]
+    others = [name for name in names if name not in ("given", "json")]
+    fields.refuse(context, "is for measuring, and --given measures nothing", *others)
+    shipped = load_correction()
+    conditioned = given(options.given, shipped)
+    rows = side_by_side(options.given, shipped)
+    if options.json:
+        print_json(given_document(conditioned, rows))
+        return
+    shared.console().print(given_tables(conditioned, rows))
 
 
 def _batches(options: CalibrateOptions) -> tuple[list[int], list[int]]:

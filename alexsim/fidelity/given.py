@@ -12,6 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from pathlib import Path
 
 from alexsim.errors import AlexsimError
@@ -24,7 +25,7 @@ from alexsim.fidelity.row_files import header_of, read_rows
 from alexsim.fidelity.validation import cases, observations
 from alexsim.simulate.costs.correction import Correction
 
-FERMI = "fermi"
+FERMI, _FITS = "fermi", 20
 _MOST = 5000
 """Rows that are few: more make a fit of their own (`alexsim check fit`)."""
 
@@ -37,7 +38,7 @@ class GivenRow:
     measured_s: float
     shipped_s: float
     given_s: float
-    """By the fit that was given all rows but this one."""
+    """By the fit that was given other rows alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,26 +76,29 @@ def given(path: str, base: Correction) -> Given:
 
 
 def side_by_side(path: str, base: Correction) -> tuple[GivenRow, ...]:
-    """Each row beside what the shipped fit says of it, and the fit given all the others.
+    """Each row beside what the shipped fit says of it, and the fit given others: all but it or, of
+    more than ``_FITS`` rows, but it and some more.
 
     Raises:
         ProfileError: the table cannot be read.
         AlexsimError: no row of it can condition the fit.
     """
     figures, _ = _observations(path)
-    rows = []
-    for index, figure in enumerate(figures):
-        others = [*figures[:index], *figures[index + 1 :]]
+    parts = min(_FITS, len(figures))
+    rows: list[tuple[int, GivenRow]] = []
+    for part in range(parts):
+        others = [figure for place, figure in enumerate(figures) if place % parts != part]
         conditioned = fit(others, base, given=True) if others else base
-        rows.append(
-            GivenRow(
+        for place in range(part, len(figures), parts):
+            figure = figures[place]
+            row = GivenRow(
                 id=figure.id,
                 measured_s=figure.measured_s,
                 shipped_s=_seconds(figure, base),
                 given_s=_seconds(figure, conditioned),
             )
-        )
-    return tuple(rows)
+            rows.append((place, row))
+    return tuple(row for _, row in sorted(rows, key=itemgetter(0)))
 
 
 def _seconds(figure: Observation, correction: Correction) -> float:
