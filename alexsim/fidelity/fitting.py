@@ -48,7 +48,7 @@ _FEW = 10
 _CUT = 10.0
 _WHAT: Mapping[Unit, str] = {
     "convolution": "convolutions", "product": "products", "memory": "memory ops",
-    "layer": "layers in frameworks", "network": "whole networks",
+    "layer": "layers", "network": "networks",
 }  # fmt: skip
 Scope = str
 """What a fit has not seen: rows, device, generation, source or library."""
@@ -72,6 +72,8 @@ class Scored:
     scope: Scope
     group: tuple[str, ...]
     reduced: bool
+    elsewhere: bool
+    """Whether the device is not one of NVIDIA's cards."""
     predicted_s: float
     mechanism_s: float
     roofline_s: float
@@ -116,7 +118,7 @@ def _of_case(scope: Scope, case: Case) -> str:
     return case.library
 
 
-GIVEN: Scope = "device, ten kernels given"
+GIVEN: Scope = "device, 10 given"
 _GIVEN, _EACH = 10, 20
 SCOPES: tuple[Scope, ...] = ("rows", "device", "generation", "source", "library")
 
@@ -245,6 +247,7 @@ def _of_cases(cases: Sequence[Case], correction: Correction, scope: Scope) -> li
                 scope=scope,
                 group=(case.device, case.row.source.partition(" ")[0]),
                 reduced=case.precision != "fp32",
+                elsewhere=_device(case.device).architecture.platform != "cuda",
                 predicted_s=ours,
                 mechanism_s=bare,
                 roofline_s=bound,
@@ -265,7 +268,8 @@ def _of_calls(calls: Sequence[Call], times: np.ndarray, scope: Scope) -> list[Sc
                 call.row.op,
                 "stated" if call.row.algorithm and call.row.op == "conv" else "",
             ),
-            reduced=call.learned.realm == "half",
+            reduced=call.reduced,
+            elsewhere=call.learned.realm == "elsewhere",
             predicted_s=float(seconds),
             mechanism_s=call.base_s + call.overhead_s,
             roofline_s=call.roofline_s + call.overhead_s,
@@ -354,7 +358,11 @@ def _classes(scored: Sequence[Scored]) -> tuple[ErrorClass, ...]:
         for reduced in (False, True):
             by_seen: dict[tuple[bool, bool], ErrorClass] = {}
             for scope in ("rows", "device", of_library):
-                rows = [s for s in scored if (s.unit, s.reduced, s.scope) == (unit, reduced, scope)]
+                rows = [
+                    s
+                    for s in scored
+                    if (s.unit, s.reduced, s.scope) == (unit, reduced, scope) and not s.elsewhere
+                ]
                 if len(rows) < 2 * _FEW:
                     continue
                 middle, mean, _ = _errors(rows, lambda row: row.predicted_s)
@@ -382,29 +390,38 @@ def _classes(scored: Sequence[Scored]) -> tuple[ErrorClass, ...]:
 
 
 def _table(scored: Sequence[Scored]) -> tuple[LeftOut, ...]:
-    lines = []
-    for unit, what in _WHAT.items():
-        for reduced in (False, True):
-            for scope in (*SCOPES, GIVEN):
-                rows = [s for s in scored if (s.unit, s.reduced, s.scope) == (unit, reduced, scope)]
-                ours = _errors(rows, lambda row: row.predicted_s)
-                if not ours[2]:
-                    continue
-                bare = _errors(rows, lambda row: row.mechanism_s)
-                bound = _errors(rows, lambda row: row.roofline_s)
-                lines.append(
-                    LeftOut(
-                        what=f"{what}, reduced precision" if reduced else what,
-                        left_out=scope,
-                        groups=ours[2],
-                        rows=len(rows),
-                        median=ours[0],
-                        mean=ours[1],
-                        mechanism_median=bare[0],
-                        mechanism_mean=bare[1],
-                        roofline_median=bound[0],
-                        roofline_mean=bound[1],
-                        coverage=_coverage(rows),
-                    )
-                )
-    return tuple(lines)
+    parts: dict[tuple[Unit, bool, bool, Scope], list[Scored]] = defaultdict(list)
+    for each in scored:
+        parts[each.unit, each.elsewhere, each.reduced, each.scope].append(each)
+    order = [
+        (unit, elsewhere, reduced, scope)
+        for unit in _WHAT
+        for elsewhere, reduced in ((False, False), (False, True), (True, False), (True, True))
+        for scope in (*SCOPES, GIVEN)
+    ]
+    return tuple(
+        line for part in order if part in parts and (line := _line(part, parts[part])) is not None
+    )
+
+
+def _line(part: tuple[Unit, bool, bool, Scope], rows: Sequence[Scored]) -> LeftOut | None:
+    unit, elsewhere, reduced, scope = part
+    ours = _errors(rows, lambda row: row.predicted_s)
+    if not ours[2]:
+        return None
+    bare = _errors(rows, lambda row: row.mechanism_s)
+    bound = _errors(rows, lambda row: row.roofline_s)
+    words = [_WHAT[unit], *(["AMD, CPUs"] if elsewhere else []), *(["half"] if reduced else [])]
+    return LeftOut(
+        what=", ".join(words),
+        left_out=scope,
+        groups=ours[2],
+        rows=len(rows),
+        median=ours[0],
+        mean=ours[1],
+        mechanism_median=bare[0],
+        mechanism_mean=bare[1],
+        roofline_median=bound[0],
+        roofline_mean=bound[1],
+        coverage=_coverage(rows),
+    )

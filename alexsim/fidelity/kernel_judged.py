@@ -60,7 +60,7 @@ def judge_kernels(
 def _judged(call: Call, seconds: float, correction: Correction, source_seen: bool) -> Judged:
     row, device = call.row, _device(call.device)
     device_seen = device.name in correction.card.devices
-    reduced = call.learned.realm == "half"
+    reduced = call.reduced
     error = correction.card.error_of(
         call.learned.kind, device_seen=device_seen, library_seen=source_seen, reduced=reduced
     )

@@ -75,6 +75,8 @@ class Call:
     least_s: float
     roofline_s: float
     learned: Learned
+    reduced: bool
+    """Whether precision is less than float32."""
 
 
 class Unlike(Exception):  # noqa: N818 - a reason, not a failure
@@ -176,6 +178,7 @@ def call_of(row: KernelRow, *, as_chosen: bool = False) -> Call:
         least_s=least_s,
         roofline_s=max(least_s, launch_s(device)),
         learned=learned,
+        reduced=_precision(row) != "fp32",
     )
 
 

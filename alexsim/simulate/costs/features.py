@@ -87,7 +87,10 @@ def _realm(device: Device, precision: Precision) -> Realm:
         return "elsewhere"
     if device.architecture.generation in ("fermi", "tesla"):
         return "before"
-    return "fp32" if precision == "fp32" else "half"
+    if precision == "fp32":
+        return "fp32"
+    # Half precision without tensor cores: two cards are too few to say what others do.
+    return "half" if tensor_speedup(device, precision) > 1 else "before"
 
 
 @lru_cache(maxsize=16384)
