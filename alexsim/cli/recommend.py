@@ -63,7 +63,6 @@ def recommend(options: RecommendOptions) -> None:
     from alexsim.explore.recommend import Goal, partitions
     from alexsim.explore.recommend import recommend as run
     from alexsim.explore.sweep import point_of
-    from alexsim.machine.device import device_names
     from alexsim.report.recommend import nearest_text, recommend_tables
 
     goal = Goal(
@@ -79,7 +78,7 @@ def recommend(options: RecommendOptions) -> None:
         raise AlexsimError("recommend needs a goal: --days, --images-per-s or --budget")
     network = load_network(options.net)
     axes = {
-        "machine": _listed("machine", options.machine) or device_names(),
+        "machine": _listed("machine", options.machine) or _modelled(),
         "gpus": _listed("gpus", options.gpus),
         "batch": _listed("batch", options.batch),
         "partition": _listed("partition", options.partition) or partitions(network),
@@ -124,3 +123,12 @@ def _listed(name: str, given: str) -> tuple[str, ...]:
             raise AlexsimError(f"--{name}: {value} is given twice")
         values.append(value)
     return tuple(values)
+
+
+def _modelled() -> tuple[str, ...]:
+    """Devices of whose libraries there is a model, not the roofline alone."""
+    from alexsim.machine.device import device_names, load_device
+
+    return tuple(
+        name for name in device_names() if load_device(name).architecture.platform == "cuda"
+    )

@@ -286,13 +286,15 @@ def _given(held: Sequence[Call], cases: Sequence[Case], correction: Correction) 
     for call in held:
         by_source[call.device, call.row.source, call.learned.kind].append(call)
     for calls in by_source.values():
-        ten, rest = calls[:_GIVEN], calls[_GIVEN:]
+        every = max(1, len(calls) // _GIVEN)
+        ten = calls[::every][:_GIVEN]
+        rest = [c for place, c in enumerate(calls) if place % every or place >= every * _GIVEN]
         if len(rest) >= _FEW:
-            conditioned = fit(kernel_observations(ten), correction, given=True)
+            conditioned = fit(kernel_observations(ten, given=True), correction, given=True)
             scored += _of_calls(rest, predicted_s(rest, conditioned), GIVEN)
     if cases:
         ten = few_of_each(held, _GIVEN)
-        conditioned = fit(kernel_observations(ten), correction, given=True)
+        conditioned = fit(kernel_observations(ten, given=True), correction, given=True)
         scored += _of_cases(cases, conditioned, GIVEN)
     return scored
 

@@ -122,7 +122,7 @@ def _observations(path: str) -> tuple[Sequence[Observation], Mapping[str, int]]:
                 calls.append(call_of(row))
             except Unlike as why:
                 left_out[str(why).partition(": ")[0]] += 1
-        figures = kernel_observations(calls)
+        figures = kernel_observations(calls, given=True)
     else:
         known, excluded = cases(read_rows(path))
         figures = observations(known)

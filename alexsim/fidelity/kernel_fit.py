@@ -140,8 +140,11 @@ _SCATTER, _MOST_ALIKE = 0.25, 3
 device and source count as: they share what their card and timer have of their own."""
 
 
-def kernel_observations(calls: Sequence[Call]) -> list[Observation]:
-    """Calls with times as a fit of coefficients takes them."""
+def kernel_observations(calls: Sequence[Call], *, given: bool = False) -> list[Observation]:
+    """Calls with times as a fit of coefficients takes them.
+
+    ``given``: what their timer has of its own is wanted too, as they are of one's own condition.
+    """
     alike = Counter((c.device, c.row.source, c.learned.kind) for c in calls)
     figures = []
     for call in calls:
@@ -155,7 +158,7 @@ def kernel_observations(calls: Sequence[Call]) -> list[Observation]:
                 id=call.row.id,
                 ops=[[whole]],
                 measured_s=call.row.time_s,
-                noise=_SCATTER * math.sqrt(max(1.0, count / _MOST_ALIKE)),
+                noise=_SCATTER * math.sqrt(1.0 if given else max(1.0, count / _MOST_ALIKE)),
             )
         )
     return figures
