@@ -55,9 +55,9 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     table = write_table(root / "kernels.csv.gz", kernels())
     published = files("alexsim_profiles") / "measurements" / "published.csv"
     header, *rows = csv.reader(published.read_text("utf-8").splitlines())
-    # Whole networks and layers, few of each source.
+    layers = [row for row in rows if row[3] and row[11] == "fwd"][::60]
     with (root / "rows.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([header, *rows[::25]])
+        csv.writer(file).writerows([header, *layers])
     return table, root / "rows.csv"
 
 
@@ -88,7 +88,7 @@ def test_the_card_says_what_taught_and_how_far_off_it_is_where_not(whole: Correc
     card = whole.card
     assert card.sources["a/b"] + card.sources["c/d"] == 400
     assert card.devices["Tesla T4"] > 50
-    assert {"Tesla P100", "GTX 580"} & set(card.devices) == set() or "GTX 580" not in card.devices
+    assert "GTX 580" not in card.devices
     seen = {(c.unit, c.device_seen, c.library_seen) for c in card.classes}
     assert {("convolution", d, s) for d in (True, False) for s in (True, False)} <= seen
     assert {line.left_out for line in card.left_out} >= {"rows", "device", "source"}
