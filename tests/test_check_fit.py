@@ -153,10 +153,10 @@ def test_a_table_of_kernels_is_judged_by_group_in_every_form(
     tables: tuple[Path, Path], run: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:
     given = ("check", "validate", "--measurements", tables[0])
-    code, out, err = run(*given, "--quick", "--json", "-o", tmp_path / "k.csv",
+    code, said, err = run(*given, "--quick", "--json", "-o", tmp_path / "k.csv",
                          "--html", tmp_path / "k.html")  # fmt: skip
     assert code == 0, err
-    document = json.loads(out)
+    document = json.loads(said)
     assert document["sample"]["of"] == 400
     written = list(csv.DictReader((tmp_path / "k.csv").read_text("utf-8").splitlines()))
     assert len(written) == document["sample"]["rows"]
@@ -164,8 +164,8 @@ def test_a_table_of_kernels_is_judged_by_group_in_every_form(
     every = document["by_axis"][0]
     assert every["plain"]["rows"] == len(written)
     blind = [{**entry, "time_s": ""} for entry in kernels(20)]
-    code, _, err = run("check", "validate", "--measurements",
-                       write_table(tmp_path / "b.csv", blind), "-o", tmp_path / "b-out.csv")  # fmt: skip
+    path, out = write_table(tmp_path / "b.csv", blind), tmp_path / "b-out.csv"
+    code, _, err = run("check", "validate", "--measurements", path, "-o", out)
     assert code == 0, err
-    lines = list(csv.DictReader((tmp_path / "b-out.csv").read_text("utf-8").splitlines()))
+    lines = list(csv.DictReader(out.read_text("utf-8").splitlines()))
     assert len(lines) == 20

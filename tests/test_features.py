@@ -51,7 +51,7 @@ def test_every_kind_has_as_many_features_as_names() -> None:
     st.sampled_from(CARDS), st.sampled_from(LIBRARIES), st.sampled_from(NETWORKS),
     st.sampled_from([1, 7, 64, 256]),
     st.sampled_from(["clock_hz", "multiprocessors", "memory_bytes_per_s"]),
-    st.sampled_from([0.5, 2, 3]),
+    st.sampled_from([2, 3, 7]),
 )  # fmt: skip
 def test_a_changed_card_has_its_sheets_features_and_none_is_over_the_peaks(
     name: str, library: str, network: str, batch: int, key: str, times: float
