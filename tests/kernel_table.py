@@ -13,17 +13,17 @@ from alexsim.fidelity.kernel_rows import KERNEL_COLUMNS, KernelRow, call_of
 
 COLUMNS = ("id", "source", *KERNEL_COLUMNS, "time_s")
 CONVOLUTION: Mapping[str, str] = {
-    "device": "V100", "library": "cudnn 7.6", "op": "conv", "pass": "forward",
+    "device": "Tesla V100 SXM2 16GB", "library": "cudnn 7.6", "op": "conv", "pass": "forward",
     "precision": "fp32", "layout": "NCHW", "batch": "16", "in_channels": "64", "height": "28",
     "width": "28", "out_channels": "96", "kernel_h": "3", "kernel_w": "3", "stride_h": "1",
     "stride_w": "1", "pad_h": "1", "pad_w": "1", "groups": "1",
 }  # fmt: skip
 PRODUCT: Mapping[str, str] = {
-    "device": "P100", "library": "cublas 9", "op": "gemm", "pass": "forward",
+    "device": "Tesla P100", "library": "cublas 9", "op": "gemm", "pass": "forward",
     "precision": "fp32", "m": "512", "n": "256", "k": "128",
 }  # fmt: skip
 MEMORY: Mapping[str, str] = {
-    "device": "T4", "library": "PyTorch", "op": "elementwise", "pass": "forward",
+    "device": "Tesla T4", "library": "PyTorch", "op": "elementwise", "pass": "forward",
     "precision": "fp32", "algorithm": "relu", "batch": "16", "in_channels": "64",
     "height": "56", "width": "56",
 }  # fmt: skip

@@ -177,7 +177,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_work(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("alexsim.command.output.write_whole", None)
+    monkeypatch.setattr("alexsim.files.write_whole", None)
     ending = {"sheet": ".png", "output": ".png", "trace": ".json.gz"}.get(
         str(parameter.name), ".csv"
     )

@@ -263,6 +263,8 @@ def _convolution(row: KernelRow, device: Device, extra: dict[str, Any], as_chose
     groups = _number(row, "groups") if row.entry["groups"] else 1
     strides = [_number(row, c) for c in ("stride_h", "stride_w")]
     pads = [_number(row, c) for c in ("pad_h", "pad_w")]
+    if not min(batch, channels, filters, groups, height, width, high, wide, *strides):
+        raise Unlike("the filter, its stride or a tensor is empty")
     end = extra.get("pad_end", 0)
     ends = end if isinstance(end, list) else [end, end]
     out = [
@@ -271,7 +273,7 @@ def _convolution(row: KernelRow, device: Device, extra: dict[str, Any], as_chose
             (height, width), pads, ends, (high, wide), strides, strict=True
         )
     ]
-    if min(out) < 1 or not (batch and channels and filters and groups):
+    if min(out) < 1:
         raise Unlike("the filter is larger than the padded image")
     shape = ConvolutionShape(
         batch_size=batch,

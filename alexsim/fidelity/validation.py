@@ -1,7 +1,7 @@
 """Predictions of published figures, beside the figures, and fits to them.
 
 Fits leave out every GTX 580 row and all rows of several GPUs, and a figure counts the less the
-lower its trust; the fit in use is ``alexsim_profiles/measurements/correction.json``.
+lower its trust; the fit in use is ``alexsim_profiles/measurements/fit.npz``.
 """
 
 from __future__ import annotations
