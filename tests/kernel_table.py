@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from alexsim.fidelity.kernel_rows import KERNEL_COLUMNS, KernelRow, call_of
+from alexsim.fidelity.kernel_calls import call_of
+from alexsim.fidelity.kernel_rows import KERNEL_COLUMNS, KernelRow
 
 COLUMNS = ("id", "source", *KERNEL_COLUMNS, "time_s")
 CONVOLUTION: Mapping[str, str] = {

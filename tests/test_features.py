@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kernel_table import CONVOLUTION, MEMORY, PRODUCT, row_of
 
 from alexsim.editions.load import load_network
-from alexsim.fidelity.kernel_rows import call_of
+from alexsim.fidelity.kernel_calls import call_of
 from alexsim.machine.device import load_device
 from alexsim.network import counts
 from alexsim.plan.plan import OpKind

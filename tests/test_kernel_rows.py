@@ -22,7 +22,9 @@ from kernel_table import (
 )
 
 from alexsim.errors import ProfileError
-from alexsim.fidelity.kernel_rows import Unlike, are_kernels, call_of, device_of, read_kernels
+from alexsim.fidelity.kernel_calls import call_of
+from alexsim.fidelity.kernel_fields import Unlike, device_of
+from alexsim.fidelity.kernel_rows import are_kernels, read_kernels
 from alexsim.simulate.costs.features import NAMES
 
 

@@ -47,8 +47,9 @@ def fit(context: typer.Context, options: FitOptions) -> None:
     """
     import os
 
-    from alexsim.fidelity.fitting import SCOPES, fit_everything
+    from alexsim.fidelity.fitting import fit_everything
     from alexsim.fidelity.kernel_rows import read_kernels
+    from alexsim.fidelity.left_out import SCOPES
     from alexsim.fidelity.row_files import digest, read_rows
     from alexsim.fidelity.validation import cases
     from alexsim.report.validation import left_out_table

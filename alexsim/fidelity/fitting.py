@@ -10,12 +10,12 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
 from hashlib import blake2b
-from statistics import fmean, median
 
 import numpy as np
 
 from alexsim.fidelity.boosting import Growth
 from alexsim.fidelity.fit import fit, nine_in_ten
+from alexsim.fidelity.kernel_calls import Call
 from alexsim.fidelity.kernel_fit import (
     GROWTH,
     chip,
@@ -27,7 +27,8 @@ from alexsim.fidelity.kernel_fit import (
     teaching,
 )
 from alexsim.fidelity.kernel_judged import TRUST
-from alexsim.fidelity.kernel_rows import Call, KernelRow
+from alexsim.fidelity.kernel_rows import KernelRow
+from alexsim.fidelity.left_out import FEW, GIVEN, SCOPES, Scope, Scored, classes_of, table_of
 from alexsim.fidelity.rows import Case
 from alexsim.fidelity.validation import (
     fit_to,
@@ -38,20 +39,10 @@ from alexsim.fidelity.validation import (
     seconds_of,
 )
 from alexsim.machine.device import Device, load_device
-from alexsim.simulate.costs.card import Card, ErrorClass, LeftOut, Unit, both_unseen
+from alexsim.simulate.costs.card import Card
 from alexsim.simulate.costs.correction import UNFITTED, Correction
-from alexsim.simulate.simulation import NINE_IN_TEN
 
 _FOLDS = 5
-_FEW = 10
-"""Rows of a device and source below which their errors are no group of the table."""
-_CUT = 10.0
-_WHAT: Mapping[Unit, str] = {
-    "convolution": "convolutions", "product": "products", "memory": "memory ops",
-    "layer": "layers", "network": "networks",
-}  # fmt: skip
-Scope = str
-"""What a fit has not seen: rows, device, generation, source or library."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,27 +53,6 @@ class _Known:
     chosen: Sequence[Call]
     cases: Sequence[Case]
     growth: Growth
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scored:
-    """A prediction by a fit that had not seen its row, in seconds."""
-
-    unit: Unit
-    scope: Scope
-    group: tuple[str, ...]
-    reduced: bool
-    elsewhere: bool
-    """Whether the device is not one of NVIDIA's cards."""
-    predicted_s: float
-    mechanism_s: float
-    roofline_s: float
-    measured_s: float
-
-    @property
-    def log_ratio(self) -> float:
-        """Logarithm of predicted over measured time."""
-        return math.log(self.predicted_s / self.measured_s)
 
 
 def _fold(name: str) -> str:
@@ -118,9 +88,7 @@ def _of_case(scope: Scope, case: Case) -> str:
     return case.library
 
 
-GIVEN: Scope = "device, 10 given"
 _GIVEN, _EACH = 10, 20
-SCOPES: tuple[Scope, ...] = ("rows", "device", "generation", "source", "library")
 
 
 def fit_everything(
@@ -179,8 +147,8 @@ def fit_everything(
         devices=dict(sorted(devices.items())),
         libraries=dict(sorted(Counter(case.library for case in taught).items())),
         sources=dict(sorted(Counter(call.row.source for call in stated).items())),
-        classes=_classes(scored),
-        left_out=_table(scored),
+        classes=classes_of(scored),
+        left_out=table_of(scored),
     )
     return replace(correction, card=card)
 
@@ -289,7 +257,7 @@ def _given(held: Sequence[Call], cases: Sequence[Case], correction: Correction) 
         every = max(1, len(calls) // _GIVEN)
         ten = calls[::every][:_GIVEN]
         rest = [c for place, c in enumerate(calls) if place % every or place >= every * _GIVEN]
-        if len(rest) >= _FEW:
+        if len(rest) >= FEW:
             conditioned = fit(kernel_observations(ten, given=True), correction, given=True)
             scored += _of_calls(rest, predicted_s(rest, conditioned), GIVEN)
     if cases:
@@ -297,133 +265,3 @@ def _given(held: Sequence[Call], cases: Sequence[Case], correction: Correction) 
         conditioned = fit(kernel_observations(ten, given=True), correction, given=True)
         scored += _of_cases(cases, conditioned, GIVEN)
     return scored
-
-
-def _groups(scored: Sequence[Scored]) -> dict[tuple[str, ...], list[Scored]]:
-    groups: dict[tuple[str, ...], list[Scored]] = defaultdict(list)
-    for each in scored:
-        groups[each.group].append(each)
-    return groups
-
-
-def _errors(
-    scored: Sequence[Scored], seconds: Callable[[Scored], float]
-) -> tuple[float, float, int]:
-    """Median and mean error, each a mean over groups, and how many groups have enough rows."""
-    medians, means = [], []
-    for rows in _groups(scored).values():
-        if len(rows) < _FEW:
-            continue
-        errors = [min(abs(seconds(row) / row.measured_s - 1), _CUT) for row in rows]
-        medians.append(median(errors))
-        means.append(fmean(errors))
-    return (fmean(medians), fmean(means), len(means)) if means else (0.0, 0.0, 0)
-
-
-def _noise(scored: Sequence[Scored]) -> float:
-    """As ``nine_in_ten``, each group's rows counting as much as another's."""
-    misses, weights = [], []
-    for rows in _groups(scored).values():
-        misses += [abs(row.log_ratio) for row in rows]
-        weights += [1 / math.sqrt(len(rows))] * len(rows)
-    order = np.argsort(misses)
-    below = np.cumsum(np.array(weights)[order])
-    at = int(np.searchsorted(below, 0.9 * below[-1]))
-    return nine_in_ten([misses[order[min(at, len(order) - 1)]]])
-
-
-def _coverage(scored: Sequence[Scored]) -> float:
-    """Share of rows in intervals of nine in ten that the other half of the groups gave."""
-    groups = [rows for _, rows in sorted(_groups(scored).items())]
-    held = []
-    for half in (0, 1):
-        teach = [row for rows in groups[1 - half :: 2] for row in rows]
-        judge = [row for rows in groups[half::2] for row in rows]
-        noise = _noise(teach or judge)
-        held += [abs(row.log_ratio) <= NINE_IN_TEN * noise for row in judge]
-    return fmean(held)
-
-
-_SEEN: Mapping[Scope, tuple[bool, bool]] = {
-    "rows": (True, True),
-    "device": (False, True),
-    "source": (True, False),
-    "library": (True, False),
-}
-"""Whether the device and the library, or a kernel's timer, were seen when a scope was left out."""
-
-
-def _classes(scored: Sequence[Scored]) -> tuple[ErrorClass, ...]:
-    classes: list[ErrorClass] = []
-    for unit in _WHAT:
-        of_library = "library" if unit in ("network", "layer") else "source"
-        for reduced in (False, True):
-            by_seen: dict[tuple[bool, bool], ErrorClass] = {}
-            for scope in ("rows", "device", of_library):
-                rows = [
-                    s
-                    for s in scored
-                    if (s.unit, s.reduced, s.scope) == (unit, reduced, scope) and not s.elsewhere
-                ]
-                if len(rows) < 2 * _FEW:
-                    continue
-                middle, mean, _ = _errors(rows, lambda row: row.predicted_s)
-                device, library = _SEEN[scope]
-                by_seen[device, library] = ErrorClass(
-                    unit=unit,
-                    device_seen=device,
-                    library_seen=library,
-                    reduced=reduced,
-                    rows=len(rows),
-                    median=middle,
-                    mean=mean,
-                    noise=_noise(rows),
-                )
-            if len(by_seen) == 3:
-                seen, card = by_seen[True, True], by_seen[False, True]
-                other = by_seen[True, False]
-                worse = max(card, other, key=lambda c: c.noise)
-                noise = both_unseen(card.noise, other.noise, seen.noise)
-                by_seen[False, False] = replace(
-                    worse, device_seen=False, library_seen=False, noise=noise
-                )
-            classes += by_seen.values()
-    return tuple(classes)
-
-
-def _table(scored: Sequence[Scored]) -> tuple[LeftOut, ...]:
-    parts: dict[tuple[Unit, bool, bool, Scope], list[Scored]] = defaultdict(list)
-    for each in scored:
-        parts[each.unit, each.elsewhere, each.reduced, each.scope].append(each)
-    order = [
-        (unit, elsewhere, reduced, scope)
-        for unit in _WHAT
-        for elsewhere, reduced in ((False, False), (False, True), (True, False), (True, True))
-        for scope in (*SCOPES, GIVEN)
-    ]
-    return tuple(
-        line for part in order if part in parts and (line := _line(part, parts[part])) is not None
-    )
-
-
-def _line(part: tuple[Unit, bool, bool, Scope], rows: Sequence[Scored]) -> LeftOut | None:
-    unit, elsewhere, reduced, scope = part
-    ours = _errors(rows, lambda row: row.predicted_s)
-    if not ours[2]:
-        return None
-    bare = _errors(rows, lambda row: row.mechanism_s)
-    bound = _errors(rows, lambda row: row.roofline_s)
-    words = [_WHAT[unit], *(["AMD, CPUs"] if elsewhere else []), *(["half"] if reduced else [])]
-    return LeftOut(
-        what=", ".join(words),
-        left_out=scope,
-        groups=ours[2],
-        rows=len(rows),
-        median=ours[0],
-        mean=ours[1],
-        mechanism_median=bare[0],
-        mechanism_mean=bare[1],
-        roofline_median=bound[0],
-        roofline_mean=bound[1],
-        coverage=_coverage(rows),
-    )

@@ -19,8 +19,10 @@ from alexsim.errors import AlexsimError
 from alexsim.fidelity.fermi_rows import COLUMNS as FERMI_COLUMNS
 from alexsim.fidelity.fermi_rows import fermi_figures, fermi_observations, read_fermi_rows
 from alexsim.fidelity.fit import Observation, fit
+from alexsim.fidelity.kernel_calls import call_of
+from alexsim.fidelity.kernel_fields import Unlike
 from alexsim.fidelity.kernel_fit import kernel_observations
-from alexsim.fidelity.kernel_rows import Unlike, are_kernels, call_of, read_kernels
+from alexsim.fidelity.kernel_rows import are_kernels, read_kernels
 from alexsim.fidelity.row_files import header_of, read_rows
 from alexsim.fidelity.validation import cases, observations
 from alexsim.simulate.costs.correction import Correction

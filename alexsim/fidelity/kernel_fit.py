@@ -13,7 +13,9 @@ import numpy as np
 
 from alexsim.fidelity.boosting import Growth, grow
 from alexsim.fidelity.fit import Observation
-from alexsim.fidelity.kernel_rows import Call, KernelRow, Unlike, call_of
+from alexsim.fidelity.kernel_calls import Call, call_of
+from alexsim.fidelity.kernel_fields import Unlike
+from alexsim.fidelity.kernel_rows import KernelRow
 from alexsim.fidelity.rows import device_named
 from alexsim.machine.device import load_device
 from alexsim.simulate.costs.correction import Correction

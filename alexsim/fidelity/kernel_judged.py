@@ -9,8 +9,10 @@ from itertools import islice
 from typing import Final
 
 from alexsim.fidelity.judged import Judged
+from alexsim.fidelity.kernel_calls import Call, call_of
+from alexsim.fidelity.kernel_fields import Unlike
 from alexsim.fidelity.kernel_fit import predicted_s
-from alexsim.fidelity.kernel_rows import Call, KernelRow, Unlike, call_of
+from alexsim.fidelity.kernel_rows import KernelRow
 from alexsim.fidelity.rows import Excluded
 from alexsim.machine.device import Device, load_device
 from alexsim.simulate.costs.correction import Correction
