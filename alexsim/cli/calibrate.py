@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from alexsim.cli.plan_options import ColumnOptions
-from alexsim.cli.run_options import PlaceOptions
 from alexsim.command import fields
 from alexsim.command import options as shared
 from alexsim.command.fields import option, whole_numbers
 from alexsim.command.options import NetOptions
 from alexsim.command.output import check_file, print_json, write_text
+from alexsim.command.plan_options import ColumnOptions
+from alexsim.command.run_options import PlaceOptions
 from alexsim.errors import AlexsimError
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from alexsim.cli.plan_options import GpuOptions, LayerOptions
 from alexsim.command import fields
 from alexsim.command import options as shared
 from alexsim.command.fields import flag
 from alexsim.command.output import print_json
+from alexsim.command.plan_options import GpuOptions, LayerOptions
 from alexsim.errors import AlexsimError, GateError
 
 if TYPE_CHECKING:

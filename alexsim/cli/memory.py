@@ -6,7 +6,11 @@ from dataclasses import dataclass
 
 import typer
 
-from alexsim.cli.plan_options import (
+from alexsim.command import fields
+from alexsim.command import options as shared
+from alexsim.command.fields import flag, option
+from alexsim.command.output import print_json
+from alexsim.command.plan_options import (
     BudgetOptions,
     GpuOptions,
     HybridOptions,
@@ -14,10 +18,6 @@ from alexsim.cli.plan_options import (
     RuleOptions,
     WhatIfOptions,
 )
-from alexsim.command import fields
-from alexsim.command import options as shared
-from alexsim.command.fields import flag, option
-from alexsim.command.output import print_json
 from alexsim.errors import AlexsimError
 from alexsim.plan.choices import PlanPrecision
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from alexsim.cli.run_options import DeviceOptions, ready_for_triton, say
 from alexsim.command.fields import AT_ONCE, REQUIRED, Options, argument, option
 from alexsim.command.output import check_picture, write_bytes
+from alexsim.command.run_options import DeviceOptions, ready_for_triton, say
 from alexsim.data.choices import Views
 from alexsim.errors import DataError
 

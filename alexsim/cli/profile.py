@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alexsim.cli.plan_options import KernelOptions, PlanOptions, RuleOptions, layer_of
 from alexsim.command import complete
 from alexsim.command import options as shared
 from alexsim.command import output as files
 from alexsim.command.fields import flag, option
 from alexsim.command.options import MachineOptions, TraceOptions
+from alexsim.command.plan_options import KernelOptions, PlanOptions, RuleOptions, layer_of
 from alexsim.errors import AlexsimError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def profile(options: ProfileOptions) -> None:
 
     Example: alexsim profile --rounds 10 --trace step.json.gz --snapshot memory.pickle
     """
-    from alexsim.cli.run_options import ready_for_triton, say
+    from alexsim.command.run_options import ready_for_triton, say
     from alexsim.documents.profile import profile_document
     from alexsim.editions.load import load_network
     from alexsim.machine.machine import load_machine

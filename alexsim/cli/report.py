@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from alexsim.cli.plan_options import GpuOptions, LibraryOptions, StepOptions
 from alexsim.command import complete, fields
 from alexsim.command.fields import argument, option
 from alexsim.command.options import edition
 from alexsim.command.output import check_file, print_json, write_text
+from alexsim.command.plan_options import GpuOptions, LibraryOptions, StepOptions
 from alexsim.errors import AlexsimError
 
 if TYPE_CHECKING:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from alexsim.cli.plan_options import (
+from alexsim.command import complete
+from alexsim.command.fields import Options, flag, option
+from alexsim.command.options import TraceOptions
+from alexsim.command.plan_options import (
     GpuOptions,
     HybridOptions,
     LibraryOptions,
@@ -12,9 +15,6 @@ from alexsim.cli.plan_options import (
     RecipeRuleOptions,
     WhatIfOptions,
 )
-from alexsim.command import complete
-from alexsim.command.fields import Options, flag, option
-from alexsim.command.options import TraceOptions
 from alexsim.plan.choices import TransportName
 from alexsim.simulate.costs.precision import StepPrecision
 from alexsim.simulate.simulation import ILSVRC_IMAGES

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from alexsim.cli.plan_options import (
+from alexsim.command import complete
+from alexsim.command.fields import AT_ONCE, NOT_NEGATIVE, flag, listed, option
+from alexsim.command.options import MachineOptions, edition
+from alexsim.command.plan_options import (
     BudgetOptions,
     HybridOptions,
     KernelOptions,
     PlanOptions,
     RecipeRuleOptions,
 )
-from alexsim.command import complete
-from alexsim.command.fields import AT_ONCE, NOT_NEGATIVE, flag, listed, option
-from alexsim.command.options import MachineOptions, edition
 from alexsim.data.augmentation import Augmentation, Normalisation
 from alexsim.data.choices import Order
 from alexsim.execute.choices import Device, Precision

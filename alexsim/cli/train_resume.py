@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from alexsim.cli.run_options import ready_for_triton
 from alexsim.cli.train_options import TrainOptions
 from alexsim.cli.train_settings import (
     apart_anyway,
@@ -14,6 +13,7 @@ from alexsim.cli.train_settings import (
     replicated,
     steps_wanted,
 )
+from alexsim.command.run_options import ready_for_triton
 from alexsim.data.dataset import Dataset
 from alexsim.data.discover import discover
 from alexsim.editions.load import load_network

@@ -7,8 +7,8 @@ import time
 from dataclasses import fields, replace
 from pathlib import Path
 
-from alexsim.cli.run_options import ready_for_triton
 from alexsim.cli.train_options import TrainOptions
+from alexsim.command.run_options import ready_for_triton
 from alexsim.data import builtin
 from alexsim.data.dataset import Dataset
 from alexsim.data.discover import discover

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from alexsim.cli.run_options import DeviceOptions
 from alexsim.command import complete
 from alexsim.command.fields import Options, flag, option
 from alexsim.command.options import BatchOptions, NetOptions, machine_as_written
+from alexsim.command.run_options import DeviceOptions
 from alexsim.errors import AlexsimError, known_as, unknown
 from alexsim.network.update_rules import Optimizer
 from alexsim.plan.choices import Partition, Policy, Schedule
