@@ -211,7 +211,7 @@ CASES = {
     ),
     "card": Case(
         document=(lambda d: d | {
-            "data": {"a": "b"}, "devices": {"A": 3}, "libraries": {"c": 1}, "sources": {"d": 2},
+            "data": {"a": "b"}, "devices": {"A": 3}, "libraries": {"c": 1}, "kernel_sources": {"d": 2},
             "classes": [asdict(ErrorClass(
                 unit="network", device_seen=True, library_seen=False, reduced=False, rows=20,
                 median=0.1, mean=0.2, noise=0.3,
@@ -224,7 +224,7 @@ CASES = {
         })(asdict(EMPTY)),
         read=lambda document, _: parse(Card, json.dumps(document), "it.json"),
         write=lambda card: json.loads(json.dumps(asdict(card))),
-        free={"data", "devices", "libraries", "sources"},
+        free={"data", "devices", "libraries", "kernel_sources"},
     ),
     "baseline": Case(
         document=(lambda d: d | {"counted": {"a": 1, "b": 0.5, "c": "x"}})(

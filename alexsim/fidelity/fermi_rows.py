@@ -10,13 +10,13 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
 from alexsim.errors import ProfileError
-from alexsim.fidelity.fit import Observation, fit
+from alexsim.fidelity.fit import Observation
 from alexsim.fidelity.networks_of_2012 import Run, run_of
 from alexsim.machine.device import Device, load_device
 from alexsim.machine.link import load_link
@@ -113,12 +113,6 @@ def fermi_observations(rows: Sequence[FermiRow]) -> list[Observation]:
         for figure in figures
         if figure.what != "copy"
     ]
-
-
-def given_fermi(base: Correction) -> Correction:
-    """``base``, conditioned on the shipped figures of Fermi cards; none is AlexNet's."""
-    conditioned = fit(fermi_observations(read_fermi_rows()), base, given=True)
-    return replace(conditioned, evidence="figures of other networks on Fermi cards")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -146,7 +146,7 @@ def fit_everything(
         roofline_noise=roofline_noise(taught),
         devices=dict(sorted(devices.items())),
         libraries=dict(sorted(Counter(case.library for case in taught).items())),
-        sources=dict(sorted(Counter(call.row.source for call in stated).items())),
+        kernel_sources=dict(sorted(Counter(call.row.source for call in stated).items())),
         classes=classes_of(scored),
         left_out=table_of(scored),
     )

@@ -18,7 +18,7 @@ from pathlib import Path
 from alexsim.errors import AlexsimError
 from alexsim.fidelity.fermi_rows import COLUMNS as FERMI_COLUMNS
 from alexsim.fidelity.fermi_rows import fermi_figures, fermi_observations, read_fermi_rows
-from alexsim.fidelity.fit import Observation, fit
+from alexsim.fidelity.fit import Observation, fit, nine_in_ten
 from alexsim.fidelity.kernel_calls import call_of
 from alexsim.fidelity.kernel_fields import Unlike
 from alexsim.fidelity.kernel_fit import kernel_observations
@@ -27,7 +27,8 @@ from alexsim.fidelity.row_files import header_of, read_rows
 from alexsim.fidelity.validation import cases, observations
 from alexsim.simulate.costs.correction import Correction
 
-FERMI, _FITS = "fermi", 20
+FERMI, _FITS, _LEAST = "fermi", 20, 0.05
+"""The table that ships; fits of ``side_by_side``; scatter below which few rows say nothing."""
 _MOST = 5000
 """Rows that are few: more make a fit of their own (`alexsim check fit`)."""
 
@@ -72,8 +73,13 @@ def given(path: str, base: Correction) -> Given:
             " `alexsim check fit` fits to tables"
         )
     name = Path(path).name
-    counted = f"{len(figures):,} row{'s' * (len(figures) != 1)} of {name}"
-    conditioned = replace(fit(figures, base, given=True), evidence=counted)
+    rows = _beside(figures, base)
+    conditioned = replace(
+        fit(figures, base, given=True),
+        evidence=f"{len(figures):,} row{'s' * (len(figures) != 1)} of {name}",
+        alike=frozenset(map(_device_of, figures)),
+        alike_noise=max(nine_in_ten([math.log(r.given_s / r.measured_s) for r in rows]), _LEAST),
+    )
     return Given(file=name, rows=len(figures), left_out=left_out, correction=conditioned)
 
 
@@ -85,7 +91,15 @@ def side_by_side(path: str, base: Correction) -> tuple[GivenRow, ...]:
         ProfileError: the table cannot be read.
         AlexsimError: no row of it can condition the fit.
     """
-    figures, _ = _observations(path)
+    return _beside(_observations(path)[0], base)
+
+
+def _device_of(figure: Observation) -> str:
+    traits = (trait for costs in figure.ops for cost in costs for trait in cost.traits)
+    return next((trait[7:] for trait in traits if trait.startswith("device:")), "")
+
+
+def _beside(figures: Sequence[Observation], base: Correction) -> tuple[GivenRow, ...]:
     parts = min(_FITS, len(figures))
     rows: list[tuple[int, GivenRow]] = []
     for part in range(parts):

@@ -37,7 +37,7 @@ def judge_kernels(
     """Rows predicted, with the bounds of their class; and those that cannot be, with the rule."""
     judged: list[Judged] = []
     excluded: list[Excluded] = []
-    seen_sources = correction.card.sources
+    seen_sources = correction.card.kernel_sources
     count = 0
     every = iter(rows)
     while some := list(islice(every, _AT_A_TIME)):

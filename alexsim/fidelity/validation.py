@@ -272,7 +272,7 @@ def _on_one_gpu(case: Case, correction: Correction, library: str) -> tuple[float
         reduced=case.precision != "fp32",
     )
     shares = {trait: share / total for trait, share in shares.items()}
-    return total, correction.spread(shares, error)
+    return total, correction.spread(shares, error, _device(case.device).name)
 
 
 def _on_several_gpus(case: Case, correction: Correction, library: str) -> tuple[float, float]:

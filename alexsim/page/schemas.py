@@ -18,6 +18,7 @@ from alexsim.documents.evaluation import (
     NeighboursDocument,
     PredictionDocument,
 )
+from alexsim.documents.given import GivenDocument
 from alexsim.documents.hardware import (
     DeviceDocument,
     HardwareDocument,
@@ -64,6 +65,7 @@ DOCUMENTS: tuple[type[Document], ...] = (
     RecipesDocument,
     ValidationDocument,
     CalibrationDocument,
+    GivenDocument,
     BenchDocument,
     BaselineDocument,
     KernelsDocument,

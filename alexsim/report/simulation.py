@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import textwrap
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -133,14 +134,15 @@ def rests_on(evidence: Evidence) -> list[str]:
     def seen(name: str, rows: int) -> str:
         return f"{name} {f'seen ({rows:,} rows)' if rows else 'never seen'}"
 
-    given = f"; given {evidence.given}" if evidence.given else ""
-    return [
-        f"  Rests on {evidence.rows:,} rows: {seen(evidence.device, evidence.device_rows)},"
-        f" {seen(evidence.library, evidence.library_rows)};",
-        f"  {100 * evidence.inside:.0f} % of the time in measured shapes{given}. Such predictions,"
-        f" left out: {100 * error.median:.0f} %",
-        f"  off at the median, {100 * error.mean:.0f} % at the mean ({error.rows} {error.unit}s).",
-    ]
+    given = f" Given {evidence.given}." if evidence.given else ""
+    said = (
+        f"Rests on {evidence.rows:,} rows: {seen(evidence.device, evidence.device_rows)},"
+        f" {seen(evidence.library, evidence.library_rows)};"
+        f" {100 * evidence.inside:.0f} % of the time in shapes as measured.{given}"
+        f" Such predictions, left out, were {100 * error.median:.0f} % off at the median,"
+        f" {100 * error.mean:.0f} % at the mean ({error.rows:,} {error.unit}s)."
+    )
+    return textwrap.wrap(said, 79, initial_indent="  ", subsequent_indent="  ")
 
 
 def _counted(simulation: Simulation) -> list[str]:

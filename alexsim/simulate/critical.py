@@ -125,4 +125,5 @@ def _spread(listed: TaskList) -> float:
         timer.library.name,
         reduced=timer.best_precision != "fp32",
     )
-    return timer.correction.spread({trait: share / total for trait, share in shares.items()}, error)
+    parts = {trait: share / total for trait, share in shares.items()}
+    return timer.correction.spread(parts, error, timer.machine.device.basis.name)

@@ -78,7 +78,7 @@ class Card:
     devices: Mapping[str, int]
     """Rows that taught, by the device's name."""
     libraries: Mapping[str, int]
-    sources: Mapping[str, int]
+    kernel_sources: Mapping[str, int]
     """Rows of kernels that taught, by source."""
     classes: tuple[ErrorClass, ...]
     left_out: tuple[LeftOut, ...]
@@ -109,7 +109,7 @@ EMPTY = Card(
     roofline_noise=0.15,
     devices={},
     libraries={},
-    sources={},
+    kernel_sources={},
     classes=(),
     left_out=(),
 )

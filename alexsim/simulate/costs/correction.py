@@ -65,6 +65,10 @@ class Correction:
     card: Card = EMPTY
     evidence: str = ""
     """What it was conditioned on beside the shipped fit; empty: nothing."""
+    alike: frozenset[str] = frozenset()
+    """Devices, by name, that the evidence is of."""
+    alike_noise: float = 0.0
+    """Scatter of the evidence's own rows, each predicted from the others."""
 
     def time(self, cost: Cost) -> float:
         """Corrected seconds of a piece of cost; never faster than the device's peaks allow."""
@@ -117,20 +121,25 @@ class Correction:
             total += float(part.dot(weights).dot(weights))
         return max(total, 0.0)
 
-    def spread(self, shares: Mapping[str, float], error: ErrorClass | None) -> float:
+    def spread(
+        self, shares: Mapping[str, float], error: ErrorClass | None, device: str = ""
+    ) -> float:
         """Standard deviation of the logarithm of a time.
 
         The class's own, from fits that had not seen what it says. Without a class: the scatter of
-        the figures, and the coefficients'. Where further evidence was given, that of the shipped
-        fit's coefficients makes room for that of the conditioned ones.
+        the figures, and the coefficients'. Where further evidence was given of the device, the
+        scatter of its own rows and what the coefficients still leave open, if that is less; of
+        another device, what the coefficients left open before makes room for what they do now.
         """
         if error is None:
             return math.sqrt(self.card.noise**2 + self.variance(shares))
         if not self.evidence:
             return error.noise
-        before, after = load_correction().variance(shares), self.variance(shares)
-        left = error.noise**2 - max(before - after, 0.0)
-        return math.sqrt(max(left, self.card.noise**2 / 4, 0.05**2))
+        after = self.variance(shares)
+        if device in self.alike:
+            return min(error.noise, math.hypot(self.alike_noise, math.sqrt(after)))
+        left = error.noise**2 - max(load_correction().variance(shares) - after, 0.0)
+        return math.sqrt(max(left, error.noise**2 / 4))
 
 
 def scatter(noise: float) -> Correction:
