@@ -89,7 +89,7 @@ def test_the_shipped_fit_is_small_and_its_card_is_of_what_taught() -> None:
     assert set(SHIPPED.coefficients) == set(SHIPPED.traits)
     assert {kind for kind, _ in SHIPPED.forests} == set(NAMES)
     assert {realm for _, realm in SHIPPED.forests} == set(REALMS)
-    for counted in (card.devices, card.libraries, card.sources):
+    for counted in (card.devices, card.libraries, card.kernel_sources):
         assert counted
         assert min(counted.values()) > 0
     assert "published" in card.data
