@@ -11,16 +11,12 @@ from statistics import fmean, median
 import numpy as np
 
 from alexsim.fidelity.fit import nine_in_ten
-from alexsim.simulate.costs.card import ErrorClass, LeftOut, Unit, both_unseen
+from alexsim.simulate.costs.card import PLURAL, ErrorClass, LeftOut, Unit, both_unseen
 from alexsim.simulate.simulation import NINE_IN_TEN
 
 FEW = 10
 """Rows of a device and source below which their errors are no group of the table."""
 _CUT = 10.0
-_WHAT: Mapping[Unit, str] = {
-    "convolution": "convolutions", "product": "products", "memory": "memory ops",
-    "layer": "layers", "network": "networks",
-}  # fmt: skip
 Scope = str
 """What a fit has not seen: rows, device, generation, source or library."""
 SCOPES: tuple[Scope, ...] = ("rows", "device", "generation", "source", "library")
@@ -105,7 +101,7 @@ _SEEN: Mapping[Scope, tuple[bool, bool]] = {
 def classes_of(scored: Sequence[Scored]) -> tuple[ErrorClass, ...]:
     """Errors by what was timed, what the fits had seen, and precision, on NVIDIA's cards."""
     classes: list[ErrorClass] = []
-    for unit in _WHAT:
+    for unit in PLURAL:
         of_library = "library" if unit in ("network", "layer") else "source"
         for reduced in (False, True):
             by_seen: dict[tuple[bool, bool], ErrorClass] = {}
@@ -150,7 +146,7 @@ def table_of(scored: Sequence[Scored]) -> tuple[LeftOut, ...]:
         parts[each.unit, each.elsewhere, each.reduced, each.scope].append(each)
     order = [
         (unit, elsewhere, reduced, scope)
-        for unit in _WHAT
+        for unit in PLURAL
         for elsewhere, reduced in ((False, False), (False, True), (True, False), (True, True))
         for scope in (*SCOPES, GIVEN)
     ]
@@ -166,7 +162,7 @@ def _line(part: tuple[Unit, bool, bool, Scope], rows: Sequence[Scored]) -> LeftO
         return None
     bare = _errors(rows, lambda row: row.mechanism_s)
     bound = _errors(rows, lambda row: row.roofline_s)
-    words = [_WHAT[unit], *(["AMD, CPUs"] if elsewhere else []), *(["half"] if reduced else [])]
+    words = [PLURAL[unit], *(["AMD, CPUs"] if elsewhere else []), *(["half"] if reduced else [])]
     return LeftOut(
         what=", ".join(words),
         left_out=scope,

@@ -11,6 +11,10 @@ from annotated_types import Ge
 
 Unit = Literal["network", "layer", "convolution", "product", "memory"]
 """What was timed: a whole network, a layer of one inside a framework, or a kernel by itself."""
+PLURAL: Mapping[Unit, str] = {
+    "network": "networks", "layer": "layers", "convolution": "convolutions",
+    "product": "products", "memory": "memory ops",
+}  # fmt: skip
 NotNegative = Annotated[float, Ge(0)]
 
 
@@ -38,7 +42,7 @@ class ErrorClass:
         precision = ", reduced precision" if self.reduced else ""
         whose = "library" if self.unit in ("network", "layer") else "timer"
         return (
-            f"{self.unit}s, card {seen[self.device_seen]}, {whose} {seen[self.library_seen]}"
+            f"{PLURAL[self.unit]}, card {seen[self.device_seen]}, {whose} {seen[self.library_seen]}"
             f"{precision}"
         )
 
