@@ -211,7 +211,8 @@ CASES = {
     ),
     "card": Case(
         document=(lambda d: d | {
-            "data": {"a": "b"}, "devices": {"A": 3}, "libraries": {"c": 1}, "kernel_sources": {"d": 2},
+            "data": {"a": "b"}, "devices": {"A": 3}, "libraries": {"c": 1},
+            "kernel_sources": {"d": 2},
             "classes": [asdict(ErrorClass(
                 unit="network", device_seen=True, library_seen=False, reduced=False, rows=20,
                 median=0.1, mean=0.2, noise=0.3,
