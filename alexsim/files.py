@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 
 def write_whole(path: Path, *parts: bytes) -> None:
     """A whole file, or what was there before; pipes and devices are written into.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    write_parts(path, parts)
+
+
+def write_parts(path: Path, parts: Iterable[bytes]) -> None:
+    """As ``write_whole``, each part as it is made.
 
     Raises:
         OSError: it cannot be written.

@@ -1,4 +1,6 @@
-"""Pages of ``alexsim report`` in a real browser: ``python tests/browser_check.py a.html b.html``.
+"""Pages of ``alexsim report`` and ``check validate`` in a real browser.
+
+``python tests/browser_check.py a.html b.html``
 
 Opens each page in headless Chromium with the network off, in both colour schemes, on a desktop, on
 phones and for print, and fails if a page takes 2 s to draw, asks for anything, raises an error, is
@@ -44,13 +46,14 @@ FIGURES = """(async () => {
     const ground = getComputedStyle(document.body).backgroundColor;
     const paper = place.querySelector(".main-svg").style.background;
     if (paper !== ground) amiss.push(`${place.id} stands on ${paper}, the page on ${ground}`);
-    const marks = place.querySelectorAll(".point path, path.point, .js-line, .js-fill");
+    const marks = place.querySelectorAll(".point path, path.point, .js-line, .js-fill, .gl-canvas");
     if (!marks.length) amiss.push(`${place.id} shows no mark`);
     const height = place.querySelector(".nsewdrag").getBBox().height;
     if (height < 30) amiss.push(`${place.id} has a plot of ${height} pixels`);
     if (place.getBoundingClientRect().right > innerWidth) amiss.push(`${place.id} is cut`);
   }
-  const place = document.querySelector("#plot-layers-predicted, #plot-layers-side-by-side");
+  const place = document.querySelector(
+    "#plot-layers-predicted, #plot-layers-side-by-side, #plot-residuals");
   const bars = () => place.querySelectorAll(".barlayer .point path").length;
   const before = bars();
   Plotly.Fx.hover(place, [{ curveNumber: 0, pointNumber: 0 }]);
@@ -68,14 +71,16 @@ FIGURES = """(async () => {
 })()"""
 # Zooms a figure, and whether it still is after the window changed.
 ZOOMED = """(async () => {
-  const place = document.querySelector("#plot-layers-predicted, #plot-layers-side-by-side");
+  const place = document.querySelector(
+    "#plot-layers-predicted, #plot-layers-side-by-side, #plot-residuals");
   place.querySelector('[data-title="Zoom in"]').click();
   await new Promise((done) => setTimeout(done, 500));
   window.zoomed = place._fullLayout.xaxis.range[1];
   return true;
 })()"""
 KEPT = """(() => {
-  const place = document.querySelector("#plot-layers-predicted, #plot-layers-side-by-side");
+  const place = document.querySelector(
+    "#plot-layers-predicted, #plot-layers-side-by-side, #plot-residuals");
   const { width, xaxis } = place._fullLayout;
   const amiss = [];
   if (Math.abs(xaxis.range[1] / window.zoomed - 1) > 1e-6) amiss.push("the zoom is lost");

@@ -1,10 +1,19 @@
-"""The editions before VGG-16, for tests of what reads layer after layer, or trains every edition.
+"""Editions for tests: those before VGG-16, which are chains, and of the later ones one or two of
+each family.
 
-``test_zoo`` and ``test_network_zoo`` are for the others.
+The others of a family differ in depth and width alone; ``test_network_zoo`` counts every one.
 """
 
 from alexsim.editions import zoo
-from alexsim.editions.load import edition_names
+from alexsim.editions.load import edition_names, load_network
+from alexsim.recipe.defaults import trains_as
 
-ZOO = tuple(getattr(zoo, name)().name for name in zoo.__all__)
-CHAINS = tuple(name for name in edition_names() if name not in ZOO)
+SIBLINGS = tuple(name for name in edition_names() if trains_as(name))
+FAMILIES = tuple(name for name in edition_names() if name not in SIBLINGS)
+ZOO = tuple(name for name in zoo.EDITIONS if name in FAMILIES)
+CHAINS = tuple(
+    name
+    for name in FAMILIES
+    if name not in zoo.EDITIONS and len(load_network(name).input_shape) == 3
+)
+"""Of images."""

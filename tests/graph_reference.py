@@ -60,6 +60,10 @@ def average_pool(layer: la.AveragePool, w: Values, x: Tensor) -> Tensor:
     return F.avg_pool2d(x, layer.size, layer.stride, layer.padding, ceil, layer.count_padding)
 
 
+def channel_shuffle(layer: la.ChannelShuffle, w: Values, x: Tensor) -> Tensor:
+    return F.channel_shuffle(x, layer.groups).chunk(layer.parts, 1)[layer.part]
+
+
 MEANINGS: dict[type, Callable[..., Tensor]] = {
     la.Convolution: convolution,
     la.FullyConnected: lambda _, w, x: F.linear(x.flatten(1), w["weight"], w["bias"]),
@@ -86,6 +90,7 @@ MEANINGS: dict[type, Callable[..., Tensor]] = {
     la.Dropout: dropout,
     la.Add: lambda _, __, *xs: sum(xs),
     la.Multiply: lambda _, __, a, b: a * b,
+    la.ChannelShuffle: channel_shuffle,
     la.Concat: lambda _, __, *xs: torch.cat(xs, 1),
     la.SoftmaxCrossEntropy: lambda _, __, x: F.log_softmax(x.flatten(1), 1),
 }

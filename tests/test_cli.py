@@ -122,7 +122,8 @@ def test_network_show_fits_a_terminal_and_draws(
 
 @pytest.mark.parametrize(
     "command", [(), ("train",), ("memory",), ("flops",), ("network", "list"), ("network", "show"),
-     ("simulate",), ("report",), ("sweep",), ("check", "validate"), ("check", "calibrate"),
+     ("simulate",), ("report",), ("sweep",), ("recommend",), ("check", "validate"),
+     ("check", "calibrate"),
      ("hardware", "list"), ("hardware", "show"),
      ("model", "export"), ("model", "import"), ("eval",), ("model", "predict"),
      ("model", "nearest"), ("model", "filters"), ("profile",), ("model",), ("check",),

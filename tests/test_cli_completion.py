@@ -164,6 +164,7 @@ def completed(line: str) -> list[str]:
         ("alexsim simulate --library cuda", {"cuda-convnet", "cuda-convnet2"}),
         ("alexsim simulate --network 100", {"100gbe"}),
         ("alexsim sweep --axis ba", {"batch="}),
+        ("alexsim simulate --what-if f", {"fuse"}),
         ("alexsim check kernels --precision bf", {"bf16"}),
         ("alexsim hardware show gtx58", {"gtx580", "gtx580x2"}),
         ("alexsim network show res", {"resnet18", "resnet50"}),

@@ -85,6 +85,7 @@ def valid(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, t
         "model nearest": (weights, image, "--data", folder),
         "report": ("lenet-5", "-o", where / "page.html"),
         "sweep": ("-a", "batch=2"),
+        "recommend": ("--net", "lenet-5", "--machine", "k80", "--days", "9"),
         "check calibrate": ("-o", where / "here.json"),
         "check bench compare": counted[:2],
         "check bench update": ("--baseline", where / "base.json"),

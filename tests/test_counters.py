@@ -12,7 +12,7 @@ from importlib import util
 
 import pytest
 import torch
-from chains import CHAINS
+from chains import CHAINS, FAMILIES
 from reference import REFERENCES
 from test_cli import run
 from torch.nn import functional as F
@@ -24,7 +24,7 @@ from alexsim.counters.readings import Counter, Item, Reading
 from alexsim.counters.reconcile import forward_account
 from alexsim.counters.tools import COUNTERS
 from alexsim.documents.counters import compared_flops_document
-from alexsim.editions.load import edition_names, load_network
+from alexsim.editions.load import load_network
 from alexsim.interchange.module import plain_module
 from alexsim.network.layers import (
     Convolution,
@@ -296,7 +296,7 @@ def test_coverage_names_what_has_no_formula() -> None:
 
 
 def test_our_own_count_has_a_formula_for_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    for edition in edition_names():
+    for edition in FAMILIES:
         assert without_formula(load_network(edition)) == ()
     monkeypatch.setattr(ReLU, "elementwise", lambda _: Elementwise(forward=0, grad_input=1))
     assert without_formula(small()) == (("relu1", OpKind.FORWARD),)

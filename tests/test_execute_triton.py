@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from chains import FAMILIES
 from test_graph import COLUMNS, GRAPHS
 
-from alexsim.editions.load import edition_names, load_network
+from alexsim.editions.load import load_network
 from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.network.layers import (
@@ -86,7 +87,7 @@ def test_a_graph_trains_as_on_the_aten_backend(name: str) -> None:
 
 
 def test_every_edition_finds_its_kernels() -> None:
-    for name in edition_names():
+    for name in FAMILIES:
         network = load_network(name)
         choices = {"batch_size": 1, "policy": "reuse", "fusion": "kernels"}
         Executor(plan(network, backend="triton", **choices), device=DEVICE)

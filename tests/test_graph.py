@@ -20,6 +20,7 @@ from alexsim.network.layers import (
     Add,
     AveragePool,
     BatchNorm,
+    ChannelShuffle,
     Concat,
     Convolution,
     Dropout,
@@ -155,6 +156,13 @@ GRAPHS = {
         conv("c1", 6), Multiply(name="square", inputs=("c1", "excite")),
         Dropout(name="depth", rate=0.4, rescaled=True, whole_images=True),
         Add(name="a", inputs=("depth", "excite")),
+    ),
+    "halves": network(
+        conv("c0", 6), conv("d0", 6, inputs=("c0",)), Concat(name="cat0", inputs=("c0", "d0")),
+        ChannelShuffle(name="left1", part=0, parts=2),
+        ChannelShuffle(name="right1", inputs=("cat0",), part=1, parts=2), conv("c1", 6),
+        BatchNorm(name="n1"), ReLU(name="r1"), Concat(name="cat1", inputs=("left1", "r1")),
+        ChannelShuffle(name="shuffle"), conv("c2", 5), BatchNorm(name="n2"),
     ),
     "heads": network(
         conv("c0", 6), ReLU(name="r0"),

@@ -99,7 +99,7 @@ def test_zipped_or_blind_the_rows_are_the_same(tmp_path: Path) -> None:
         ({"batch": ""}, "batch size per device not stated"),
         ({"n_gpus": "5"}, "the batch does not divide over the GPUs"),
         ({"n_gpus": "4"}, "how the GPUs share the work is not stated"),
-        ({"network": "resnet152"}, "not among our editions as it was measured"),
+        ({"network": "resnet1202"}, "not among our editions as it was measured"),
         ({"network": "resnet18_wide"}, "not among our editions as it was measured"),
     ],
 )
@@ -124,6 +124,8 @@ def test_a_row_is_left_out_by_its_conditions(
         ({"device": "Tesla K40m"}, "device", "k40"),
         ({"framework": "pytorch (NGC image of its year)"}, "library", "cudnn-v8"),
         ({"framework": "caffe 2016-10 (im2col+cuBLAS 8.0)"}, "library", "im2col-gemm"),
+        ({"framework": "torch7 + cudnn R1"}, "library", "cudnn-v1"),
+        ({"framework": "torch7 + cunn"}, "library", "im2col-gemm"),
         ({"framework": "MXNet", "notes": "caffe 1, MXNet 0.7; cudnn 5.1"}, "library", "cudnn-v5.1"),
         ({"framework": "Keras (TensorFlow)", "notes": "cudnn 5.0"}, "family", "tensorflow"),
         ({"pass": "weight gradients only"}, "passes", "bwd-weight"),
@@ -136,9 +138,33 @@ def test_names_of_these_tables_are_known(
     assert getattr(case(tmp_path, **given), field) == wanted
 
 
+@pytest.mark.parametrize(
+    ("printed", "name"),
+    [
+        ("vgg19_bn", "vgg19_bn"),
+        ("vgg11", "vgg11"),
+        ("googlenet", "googlenet"),
+        ("bvlc-googlenet", "googlenet-caffe"),
+        ("GoogLeNet of convnet-benchmarks", "googlenet-caffe+no-lrn"),
+        ("AlexNet of the fbcunn example", "alexnet-fbcunn"),
+        ("five fully connected layers, 512 in, 1000 out, 11 million parameters", "fcn-5"),
+    ],
+)
+def test_tables_names_of_networks_are_known(tmp_path: Path, printed: str, name: str) -> None:
+    assert case(tmp_path, network=printed).network == load_network(name)
+
+
+def test_squeezenets_of_caffe_s_deploy_files_take_227_pixels(tmp_path: Path) -> None:
+    """Iandola et al.'s prototxt: 1.0 pads conv10, so that pool10 has 15 x 15 pixels."""
+    for version, side in (("1.0", 15), ("1.1", 14)):
+        network = case(tmp_path, network=f"deepscale-squeezenet-{version}").network
+        assert network.input_shape == (3, 227, 227)
+        assert network.parts_of("classifier_1")[0].output_shape == (1000, side, side)
+
+
 def test_a_script_may_pass_further_networks(tmp_path: Path) -> None:
-    networks = {"resnet152": load_network("resnet50"), "resnet18": load_network("vgg16")}
-    path = written(tmp_path / "x.csv", [USUAL | {"network": "resnet152"}, USUAL])
+    networks = {"resnet1202": load_network("resnet50"), "resnet18": load_network("vgg16")}
+    path = written(tmp_path / "x.csv", [USUAL | {"network": "resnet1202"}, USUAL])
     deep, other = validation.all_rows(path, networks)[0]
     assert (deep.network.name, other.network.name) == ("resnet50", "vgg16")
     assert [left.rule for left in validation.all_rows(path)[1]] == [

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alexsim.simulate.pareto import Point, objectives, with_pareto
+from alexsim.explore.pareto import Point, objectives, with_pareto
 
 SMALL = st.integers(1, 4)
 

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from alexsim.editions.load import load_network
 from alexsim.errors import AlexsimError, ProfileError
+from alexsim.machine.collectives import all_gather_s, all_reduce_s
 from alexsim.machine.device import Device, device_names, load_device
 from alexsim.machine.machine import Machine, changed, load_machine, machine_names
-from alexsim.machine.paths import all_gather_s, all_reduce_s, between, from_host, to_host
+from alexsim.machine.paths import between, from_host, to_host
 from alexsim.network.layers import Convolution
 from alexsim.network.network import Network
 from alexsim.plan.buffers import partial_sum_copies
@@ -31,9 +32,11 @@ from alexsim.simulate.costs.cost import Work, convolution_shape
 from alexsim.simulate.costs.gemm import gemm, peak_flop_per_s
 from alexsim.simulate.costs.libraries import library_names, load_library, load_library_for
 from alexsim.simulate.costs.precision import STEP_PRECISIONS, plan_precision
+from alexsim.simulate.critical import elasticities, part_of
 from alexsim.simulate.engine import Task, run
 from alexsim.simulate.simulation import Simulation
-from alexsim.simulate.simulator import default_library, simulate_network
+from alexsim.simulate.simulator import default_library, planned, simulate_network
+from alexsim.simulate.summary import TimedSteps
 from alexsim.simulate.tasks import TaskList
 from alexsim.simulate.timer import DataPath, Timer
 
@@ -208,13 +211,79 @@ def test_the_parts_are_the_whole_and_no_rate_is_over_its_peak(
     assert found.images_per_s <= (found.devices_count * found.ideal_training_images_per_s * ROUND)
     passed = found.batch_size / found.forward_s
     assert passed <= found.ideal_forward_images_per_s * ROUND
-    link = machine.link.effective_bytes_per_s
+    link = max(machine.link.effective_bytes_per_s, machine.link.return_bytes_per_s)
     if machine.peer_link is not None:
         link = max(link, machine.peer_link.effective_bytes_per_s)
     for exchange in found.exchanges:
         # In a collective every device has a link that carries something.
         links = 1 if exchange.turn is None else found.devices_count
         assert exchange.size_bytes <= links * link * exchange.seconds * ROUND
+
+
+PASSES = ("forward", "grad_input", "grad_weight", "update")
+
+
+def gains_as_said(
+    part: tuple[str, str],
+    times: float,
+    before: tuple[float, dict[tuple[str, str], float]],
+    after: tuple[float, dict[tuple[str, str], float]],
+) -> None:
+    """A step's length is convex in the time of a part: from a part that is ``times`` as fast it
+    gains at most what the elasticity says, and at least what that of the faster step says. Both are
+    one figure where the critical path stays the same; elsewhere a path beside it has taken over."""
+    (before_s, shares), (after_s, left) = before, after
+    assert sum(shares.values()) == pytest.approx(1)
+    most = (1 - 1 / times) * shares.get(part, 0.0) * before_s
+    least = (times - 1) * left.get(part, 0.0) * after_s
+    assert least - 1e-9 * before_s <= before_s - after_s <= most + 1e-9 * before_s
+
+
+FASTER = st.sampled_from([1 / 0.99, 1 / 0.99, 2, 16])
+
+
+@LAWS
+@given(st.data(), machines(), configurations(), FASTER, PATHS)
+def test_an_elasticity_is_what_a_step_that_is_simulated_again_gains(
+    data: st.DataObject, machine: Machine, configuration: PlanSpec, times: float, path: DataPath
+) -> None:
+    timer = data.draw(timers(machine))
+
+    def figures(faster: dict[tuple[str, str], float]) -> tuple[float, dict[tuple[str, str], float]]:
+        found = simulated(configuration, replace(timer, faster=faster), path)
+        return found.step_s, {
+            (each.part, each.pass_name): each.share for each in found.elasticities
+        }
+
+    before = figures({})
+    names = [layer.name for layer in configuration.network.layers]
+    computed = [key for key in before[1] if key[1]] or list(itertools.product(names, PASSES))
+    part = data.draw(st.sampled_from(sorted(computed)))
+    gains_as_said(part, times, before, figures({part: times}))
+
+
+@LAWS
+@given(st.data(), machines(), configurations(), FASTER, PATHS)
+def test_so_are_those_of_transfers_and_of_the_hosts_work(
+    data: st.DataObject, machine: Machine, configuration: PlanSpec, times: float, path: DataPath
+) -> None:
+    timer = data.draw(timers(machine))
+    simulated(configuration, timer, "none")  # the machine has so many devices
+    made = planned(replace(configuration, precision=plan_precision(timer.precision)), machine)
+    listed = TaskList(plan=made, timer=timer, data=path)
+    listed.build(12)
+
+    def figures() -> tuple[float, dict[tuple[str, str], float]]:
+        timed = TimedSteps(listed=listed, times=run(listed.tasks), steps=12, looked_at=5)
+        ends = (timed.closing(step)[0] for step in (5, 4))
+        found = elasticities(listed, timed.times, *ends)
+        return timed.step_s, {(each.part, each.pass_name): each.share for each in found}
+
+    before = figures()
+    part = data.draw(st.sampled_from(sorted(before[1], key=lambda key: (key[1], key[0]))))
+    for task, (item, queue) in zip(listed.tasks, listed.ops, strict=True):
+        task.seconds /= times if part_of(item, queue) == part else 1
+    gains_as_said(part, times, before, figures())
 
 
 EVERY = [load_network(name) for name in CHAINS]
@@ -344,17 +413,25 @@ def test_a_product_is_split_as_is_fastest(
 def test_no_transfer_is_faster_than_every_link_that_it_crosses(
     machine: Machine, count: int, size: int, peer: bool
 ) -> None:
-    own, beyond = machine.link.effective_bytes_per_s, machine.network
+    own = max(machine.link.effective_bytes_per_s, machine.link.return_bytes_per_s)
+    beyond = machine.network
     assert beyond is not None
     for path in (from_host(machine, 1, size), to_host(machine, 0, 1, size)):
         assert size <= own * path.seconds * ROUND
     fastest = max(own, machine.peer_link.effective_bytes_per_s if machine.peer_link else 0.0)
     assert size <= fastest * between(machine, 0, 1, size).seconds * ROUND
     whole = all_reduce_s(machine, count, size, peer=peer)
-    # Whatever the way, each device's buffer leaves it once but for its own part.
-    least = 2 * (count - 1) / count * size / fastest
+    # Whatever the way, each device's buffer leaves it once but for its own part, and so does the
+    # sum; only a switch that adds takes each once.
+    sums = machine.peer_link is not None and machine.peer_link.sums
+    least = (1 if sums else 2 * (count - 1) / count) * size / fastest
     assert least <= whole * ROUND
-    assert all_gather_s(machine, count, size, peer=peer) == pytest.approx(whole / 2)
+    gathered = all_gather_s(machine, count, size, peer=peer)
+    if machine.collectives == "nccl":
+        assert whole / 2 <= gathered * ROUND
+        assert gathered <= whole * ROUND
+    else:
+        assert gathered == pytest.approx(whole / 2)
     apart = changed(machine, {"devices_per_node": 1})
     slowest = min(own, beyond.effective_bytes_per_s)
     between_nodes = all_reduce_s(apart, count, size, peer=peer)

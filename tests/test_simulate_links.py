@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alexsim.editions.load import load_network
-from alexsim.machine.machine import Machine, load_link
+from alexsim.machine.link import load_link
+from alexsim.machine.machine import Machine
 from alexsim.machine.sheet import Quantity
 from alexsim.plan.plan import OpKind, Plan
 from alexsim.plan.planner import plan

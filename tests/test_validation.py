@@ -21,6 +21,7 @@ from alexsim.fidelity.judging import (
     judge,
     judged,
     leave_out,
+    roofline_of,
     summarise,
 )
 from alexsim.fidelity.row_files import read_rows
@@ -107,7 +108,7 @@ def test_errors_meet_the_targets_and_beat_the_roofline() -> None:
 def test_groups_hold_every_row_once_and_say_what_is_worst() -> None:
     correction = load_correction()
     predictions = [predict(case, correction) for case in CASES]
-    groups = by_device_and_library(predictions)
+    groups = by_device_and_library(predictions, roofline_of(predictions))
     assert sorted(p.case.row.id for g in groups for p in g.predictions) == sorted(
         case.row.id for case in CASES
     )

@@ -16,12 +16,13 @@ from alexsim.editions import load as editions
 from alexsim.editions.load import edition_names, load_network
 from alexsim.editions.variants import VARIANTS
 from alexsim.errors import AlexsimError, PlanError, ProfileError, known_as, plain, unknown
+from alexsim.explore.axes import parse_axes
+from alexsim.explore.sweep import sweep
 from alexsim.machine.device import device_names, load_device
+from alexsim.machine.link import link_names, load_link
 from alexsim.machine.machine import (
     as_written,
     devices_in,
-    link_names,
-    load_link,
     load_machine,
     load_sheet,
     machine_for,
@@ -36,9 +37,7 @@ from alexsim.plan.tables import flop_table, step_flops
 from alexsim.recipe import file as recipes
 from alexsim.recipe.file import load_recipe, recipe_names
 from alexsim.report.tables import sharing_text
-from alexsim.simulate.axes import parse_axes
 from alexsim.simulate.costs.libraries import library_names, load_library
-from alexsim.simulate.sweep import sweep
 
 HARDWARE = (*machine_names(), *device_names())
 LISTS: dict[str, tuple[Callable[[str], Any], tuple[str, ...]]] = {
@@ -51,7 +50,7 @@ LISTS: dict[str, tuple[Callable[[str], Any], tuple[str, ...]]] = {
     "recipe": (load_recipe, recipe_names()),
 }
 STRANGE = (
-    "foo", "my-model", "bert", "gpt2", "vit_b_16", "yolo", "llama", "mi300x", "tesla", "cpu", "zzz",
+    "foo", "my-model", "bert", "gpt2", "vit_b_16", "yolo", "llama", "tpu-v4", "tesla", "cpu", "zzz",
     "9", "A" * 40,
 )  # fmt: skip
 

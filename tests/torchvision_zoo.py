@@ -8,6 +8,7 @@ and torchvision 0.29.1 beside what alexsim needs (x86, about 5.5 GB; not in CI),
 whole. Of each network:
 
 - Parameters are as many as the module's.
+- Our edition of that name has the same parameters and forward FLOPs, heads aside.
 - FLOPs are those of ``FlopCounterMode`` on ``meta``, with 4 images less those with 2. It takes the
   weight gradient of a convolution of G groups for that of a whole one (2 (G - 1) times its
   multiply-adds too much), and ``meta`` keeps attention's scores, which our kernels compute again:
@@ -50,6 +51,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.ops import StochasticDepth
 
 import alexsim
+from alexsim.editions.load import edition_names, load_network
 from alexsim.execute.context import Choices, Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.fidelity.validation import all_rows, predict_all
@@ -108,7 +110,7 @@ class Result:
 def built(name: str, device: str = "meta") -> nn.Module:
     """The network as torchvision builds it, in training mode."""
     # Those two draw their weights by SciPy's truncated normals, minutes long.
-    settings = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    settings = {"init_weights": False} if heads(name) else {}
     # Widths of RegNets are computed by tensors: on meta they have no values.
     where = "cpu" if name.startswith("regnet") else device
     with torch.device(where):
@@ -171,7 +173,16 @@ def check_counts(result: Result) -> Network:
     )
     ours = table.training_flop - table.flop + result.grouped - result.attention
     result.near("backward FLOP", ours, backward)
+    if result.name in edition_names() and not heads(result.name):
+        edition = load_network(result.name)
+        result.near("parameters of our edition", edition.parameters, network.parameters)
+        result.near("forward FLOP of our edition", flop_table(edition, IMAGES).flop, forward)
     return network
+
+
+def heads(name: str) -> bool:
+    """Whether torchvision builds it with auxiliary heads, which our edition of that name lacks."""
+    return name in ("googlenet", "inception_v3")
 
 
 def check_memory(result: Result, network: Network) -> None:

@@ -26,7 +26,8 @@ def list_hardware(options: Options) -> None:
     """
     from alexsim.documents.hardware import hardware_document
     from alexsim.machine.device import device_names, load_device
-    from alexsim.machine.machine import link_names, load_link, load_machine, machine_names
+    from alexsim.machine.link import link_names, load_link
+    from alexsim.machine.machine import load_machine, machine_names
     from alexsim.report.hardware import hardware_tables
 
     machines = {name: load_machine(name) for name in machine_names()}

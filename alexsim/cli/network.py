@@ -34,18 +34,25 @@ def list_networks(options: Options) -> None:
     from alexsim.editions.variants import VARIANTS
     from alexsim.machine.defaults import DEVICE
     from alexsim.machine.device import load_device
+    from alexsim.recipe.defaults import trains_as
     from alexsim.recipe.outlook import outlook
     from alexsim.report.networks import networks_tables
 
     budget, cores = int(load_device(DEVICE).memory_bytes.value), os.cpu_count() or 1
-    networks = [
-        outlook(load_network(name), budget_bytes=budget, cores=cores) for name in edition_names()
-    ]
+    networks = [load_network(name) for name in edition_names()]
+    # Planning every depth of a family would take half a minute.
+    outlooks = {
+        network.name: outlook(network, budget_bytes=budget, cores=cores)
+        for network in networks
+        if not trains_as(network.name)
+    }
     variants = {name: what for name, (what, _) in VARIANTS.items()}
     if options.json:
-        print_json(networks_document(networks, variants, budget_bytes=budget, cores=cores))
+        document = networks_document(networks, outlooks, variants, budget_bytes=budget, cores=cores)
+        print_json(document)
         return
-    shared.console().print(networks_tables(networks, budget_bytes=budget, cores=cores))
+    tables = networks_tables(networks, outlooks.values(), budget_bytes=budget, cores=cores)
+    shared.console().print(tables)
     print("\nvariants, as in --net alexnet-paper+no-lrn+tanh:")
     for name, what in variants.items():
         print(f"+{name:13} {what}")

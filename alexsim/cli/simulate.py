@@ -11,13 +11,12 @@ from alexsim.command.output import print_json, write_trace
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from alexsim.cli.simulated import Case
+    from alexsim.explore.sensitivity import Sensitivity
     from alexsim.machine.machine import Machine
-    from alexsim.plan.spec import PlanSpec
-    from alexsim.recipe.stages import StageTimes
+    from alexsim.recipe.stages import StageTimes, Training
     from alexsim.simulate.costs.correction import Correction
-    from alexsim.simulate.sensitivity import Sensitivity
     from alexsim.simulate.simulation import Simulation
-    from alexsim.simulate.timer import Timer
 
 
 def simulate(options: SimulateOptions) -> None:
@@ -27,6 +26,8 @@ def simulate(options: SimulateOptions) -> None:
     machine that is predicted, from `alexsim check calibrate`.
 
     Example: alexsim simulate --recipe 2012
+
+    Example: alexsim simulate --what-if conv2.grad_weight=2x --what-if link=pcie3-x16
 
     Example: alexsim simulate --train-only fc8
 
@@ -39,71 +40,80 @@ def simulate(options: SimulateOptions) -> None:
     from dataclasses import replace
     from functools import partial
 
-    from alexsim.cli.simulated import wanted
+    from alexsim.cli.simulated import case_of, what_ifs
     from alexsim.documents.simulation import simulation_document
+    from alexsim.explore.effect import refuse_idle
     from alexsim.plan.asked import other_choices
     from alexsim.recipe.file import as_written, load_recipe
     from alexsim.recipe.stages import stage_times, training_of
     from alexsim.report.simulation import simulation_tables
-    from alexsim.simulate.costs.precision import plan_precision
-    from alexsim.simulate.effect import refuse_idle
     from alexsim.simulate.simulation import ILSVRC_EPOCHS
-    from alexsim.simulate.simulator import planned, simulate_network
-    from alexsim.simulate.timer import timer_of
 
     recipe = load_recipe(options.recipe) if options.recipe else None
     epochs = options.epochs or (recipe.epochs if recipe else ILSVRC_EPOCHS)
     usual = recipe.optimizer if recipe else "sgd-2012"
-    spec = options.plan_spec(
-        optimizer=options.optimizer or usual, precision=plan_precision(options.precision)
-    )
-    there, chosen, correction, known, others = wanted(options)
-
-    def step(which: PlanSpec, clock: Timer) -> Simulation:
-        return simulate_network(which, clock, data=options.data_path, whole_pipeline=True)
+    case = case_of(options, usual)
+    spec, clock, there = case.spec, case.timer, case.timer.machine
 
     def run(on: Machine, corrected: Correction) -> Simulation:
-        return step(spec, timer_of(chosen, on, corrected, options.precision, known))
+        return case.simulated(timer=replace(clock, machine=on, correction=corrected))
 
     def elsewhere(on: Callable[[], Machine]) -> Simulation:
-        return run(on(), correction)
+        return run(on(), clock.correction)
 
     def plain() -> Simulation:
-        return step(replace(spec, precision="fp32"), timer_of(chosen, there, correction))
+        return case.simulated(replace(spec, precision="fp32"), replace(clock, precision="fp32"))
 
-    clock = timer_of(chosen, there, correction, options.precision, known)
-    result = step(spec, clock)
+    def trained(case: Case, step: Simulation) -> Training:
+        stages: tuple[StageTimes, ...] = ()
+        images = options.images
+        if recipe:
+            stages = stage_times(recipe, case.spec, case.simulated, images=images, epochs=epochs)
+        named = as_written(options.recipe)
+        return training_of(step, images=images, epochs=epochs, recipe=named, stages=stages)
+
+    result = case.simulated()
     without: dict[str, Callable[[], Simulation]] = {}
-    for option, on in others.items():
+    for option, on in case.others.items():
         without[option] = partial(elsewhere, on)
     for option, other in other_choices(spec, optimizer=usual).items():
-        without[option] = partial(step, other, clock)
+        without[option] = partial(case.simulated, other)
     if options.precision != "fp32":
         without[f"--precision {options.precision}"] = plain
     refuse_idle(result, without)
+    training = trained(case, result)
+    changes = what_ifs(options, usual, result, trained)
     if options.trace is not None:
         from alexsim.report.chrome_trace import Clock
+        from alexsim.simulate.simulator import planned
 
-        plan = planned(spec, there, backend="aten" if known else "")
+        plan = planned(spec, there, backend="aten" if clock.calibration else "")
         shown = Clock(name=f"simulated: {result.machine}", plan=plan, trace=result.trace)
         write_trace(options.trace, [shown])
     tried: tuple[Sensitivity, ...] = ()
     if options.sensitivity:
-        from alexsim.simulate.sensitivity import sensitivities, traits_of
+        from alexsim.explore.sensitivity import sensitivities, traits_of
 
-        tried = sensitivities(run, there, correction, traits_of(chosen, there))
-    stages: tuple[StageTimes, ...] = ()
-    images = options.images
-    if recipe:
-        stages = stage_times(
-            recipe, spec, lambda each: step(each, clock), images=images, epochs=epochs
-        )
-    trained = training_of(
-        result, images=images, epochs=epochs, recipe=as_written(options.recipe), stages=stages
-    )
+        traits = traits_of(clock.library.name, there)
+        tried = sensitivities(run, there, clock.correction, traits)
     if options.json:
-        assumptions = tried if options.sensitivity else None
-        print_json(simulation_document(result, spec, trained, assumptions))
+        print_json(
+            simulation_document(
+                result,
+                spec,
+                training,
+                sensitivities=tried if options.sensitivity else None,
+                elasticities=options.elasticities,
+                what_ifs=changes,
+            )
+        )
         return
-    tables = simulation_tables(result, spec, trained, sensitivities=tried)
+    tables = simulation_tables(
+        result,
+        spec,
+        training,
+        sensitivities=tried,
+        elasticities=options.elasticities,
+        what_ifs=changes,
+    )
     shared.console().print(tables)

@@ -71,3 +71,15 @@ class SimulateOptions(
         autocompletion=complete.recipes,
     )
     sensitivity: bool = flag("Also show which assumptions matter most.")
+    elasticities: bool = flag(
+        "Also show what each layer's pass, transfers and the data path are worth: how much shorter"
+        " the step is where it takes 1 % less time."
+    )
+    what_if: list[str] | None = option(
+        "CHANGE",
+        "The step with one change beside it, each time the option is given: `conv2.forward=2x` or"
+        " `conv*=1.5x` (kernels so many times as fast), `fuse`, `overlap`, `precision=amp`,"
+        " `precision=fp16:conv*` (the products of these layers), `link=pcie3-x16`, `batch=256` or"
+        " another option here, `device.clock_mhz=1700` or another number of the machine.",
+        autocompletion=complete.changes,
+    )

@@ -1,19 +1,115 @@
-"""What ``alexsim simulate`` predicts: the machine that its options describe, each of use."""
+"""What ``alexsim simulate`` predicts: the machine that its options describe, each of use; and the
+same with one change."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from alexsim.errors import AlexsimError
 from alexsim.machine.defaults import MACHINE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from alexsim.cli.simulate_options import SimulateOptions
+    from alexsim.explore.what_if import Change, WhatIf
     from alexsim.machine.machine import Machine
+    from alexsim.network.update_rules import Optimizer
+    from alexsim.plan.spec import PlanSpec
+    from alexsim.recipe.stages import Training
     from alexsim.simulate.costs.correction import Correction
     from alexsim.simulate.costs.measured import Calibration
+    from alexsim.simulate.simulation import Simulation
+    from alexsim.simulate.timer import DataPath, Timer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A step on a machine."""
+
+    spec: PlanSpec
+    timer: Timer
+    data: DataPath
+    others: Mapping[str, Callable[[], Machine]]
+    """The machine without each option that changes it."""
+
+    def simulated(self, spec: PlanSpec | None = None, timer: Timer | None = None) -> Simulation:
+        """The step, or that of another spec or by another timer."""
+        from alexsim.simulate.simulator import simulate_network
+
+        return simulate_network(
+            spec or self.spec, timer or self.timer, data=self.data, whole_pipeline=True
+        )
+
+
+def case_of(options: SimulateOptions, usual: Optimizer, change: Change | None = None) -> Case:
+    """What is predicted, ``change`` and all; ``usual`` is the update rule if no option names one.
+
+    Raises:
+        AlexsimError: an option is not allowed, or changes nothing.
+    """
+    from alexsim.simulate.costs.precision import plan_precision
+    from alexsim.simulate.timer import timer_of
+
+    spec = options.plan_spec(
+        optimizer=options.optimizer or usual,
+        precision=plan_precision(options.precision),
+        half_layers=change.half_layers if change else None,
+    )
+    there, library, correction, known, others = wanted(options)
+    timer = timer_of(library, there, correction, options.precision, known)
+    if change is not None and change.faster:
+        timer = replace(timer, faster=change.faster)
+    return Case(spec=spec, timer=timer, data=options.data_path, others=others)
+
+
+def what_ifs(
+    options: SimulateOptions,
+    usual: Optimizer,
+    plain: Simulation,
+    trained: Callable[[Case, Simulation], Training],
+) -> tuple[WhatIf, ...]:
+    """Every what-if that was asked for, beside the step without it.
+
+    Raises:
+        AlexsimError: a change is not allowed, changes nothing, or is given twice.
+    """
+    if not options.what_if:
+        return ()
+    from alexsim.editions.load import load_network
+    from alexsim.explore.what_if import WhatIf, parse_change, what_if
+
+    network, tried, base = load_network(options.net), dict[str, WhatIf](), case_of(options, usual)
+    before = plain, trained(base, plain).days
+    for text in options.what_if:
+        if text in tried:
+            raise AlexsimError(f"--what-if {text} is given twice")
+        try:
+            change = parse_change(text, network)
+            case = case_of(_changed(options, change, base.spec), usual, change)
+            after = case.simulated()
+        except AlexsimError as error:
+            raise AlexsimError(f"--what-if {text}: {error}") from error
+        if after == plain:
+            raise AlexsimError(f"--what-if {text} changes no figure here; leave it out")
+        tried[text] = what_if(text, before, (after, trained(case, after).days), network)
+    return tuple(tried.values())
+
+
+def _changed(options: SimulateOptions, change: Change, spec: PlanSpec) -> SimulateOptions:
+    """The options as they would be for that change; on another machine as many GPUs as in ``spec``,
+    unless its name counts them."""
+    from alexsim.machine.machine import devices_in, in_si
+
+    def named(setting: str) -> str:
+        return in_si(setting.partition("=")[0], 1)[0]
+
+    if "machine" in change.choices and devices_in(change.choices["machine"]) is None:
+        options = replace(options, gpus=spec.gpus, partition=spec.partition)
+    if not change.number:
+        return replace(options, **change.choices)
+    others = [each for each in options.settings or () if named(each) != named(change.number)]
+    return replace(options, settings=[*others, change.number])
 
 
 def wanted(
@@ -27,12 +123,13 @@ def wanted(
     """
     from functools import partial
 
-    from alexsim.machine.machine import load_link, number_of
+    from alexsim.explore.sweep import machine_with
+    from alexsim.machine.link import load_link
+    from alexsim.machine.machine import number_of
     from alexsim.simulate.costs.correction import correction_of, scatter
     from alexsim.simulate.costs.libraries import load_library
     from alexsim.simulate.costs.measured import default_path, machine_of, read
     from alexsim.simulate.simulator import default_library
-    from alexsim.simulate.sweep import machine_with
 
     machine, library, network = options.machine, options.library, options.network
     settings = options.settings or []

@@ -41,9 +41,9 @@ def sweep(context: typer.Context, options: SweepOptions) -> None:
 
     Example: alexsim sweep -a batch=64,128,256 -a machine=gtx580x2,k20x8 -o sweep.parquet
     """
+    from alexsim.explore.axes import check_axes, combinations, idle_axis, parse_axes
+    from alexsim.explore.sweep import sweep as run
     from alexsim.report.sweep import grid_text, sweep_rows, sweep_table
-    from alexsim.simulate.axes import check_axes, combinations, idle_axis, parse_axes
-    from alexsim.simulate.sweep import sweep as run
 
     epochs, images = options.epochs, options.images
     if not options.axis:

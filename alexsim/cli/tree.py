@@ -68,6 +68,7 @@ _BENCH = {
 }
 _CHECK: Mapping[str, Command | Group] = {
     "validate": Command("validate:validate", "Predict published figures, and say how far off."),
+    "fit": Command("fit:fit", "Fit the cost models to measured kernels and published figures."),
     "calibrate": Command("calibrate:calibrate", "Measure this machine, to simulate it."),
     "bench": Group(
         _BENCH,
@@ -90,6 +91,9 @@ PANELS: Panels = {
         "memory": Command("memory:memory", "Show what each GPU holds in a step, and if it fits."),
         "simulate": Command("simulate:simulate", "Predict a step and a whole run on a machine."),
         "sweep": Command("sweep:sweep", "Simulate every combination of some choices."),
+        "recommend": Command(
+            "recommend:recommend", "Look for the machine that meets a goal at least cost."
+        ),
         "profile": Command("profile:profile", "Measure every op of a step on this machine."),
         "report": Command("report:report", "Draw an HTML page of a run, a profile or a plan."),
     },
@@ -126,7 +130,7 @@ PANELS: Panels = {
         "check": Group(
             _CHECK,
             "Predictions beside measurements, baselines, compiled kernels.",
-            "Example: alexsim check validate --leave-out",
+            "Example: alexsim check validate --quick",
         )
     },
 }

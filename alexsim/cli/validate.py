@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -11,8 +13,13 @@ from alexsim.command import fields
 from alexsim.command import options as shared
 from alexsim.command.fields import flag, option
 from alexsim.command.options import OutputOptions
-from alexsim.command.output import check_file, print_json, write_text
+from alexsim.command.output import check_file, print_json, write_lines, write_text
 from alexsim.errors import AlexsimError, GateError
+
+if TYPE_CHECKING:
+    from alexsim.fidelity.judging import Summary
+    from alexsim.fidelity.rows import Case, Excluded
+    from alexsim.fidelity.sample import Sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,17 +28,12 @@ class ValidateOptions(OutputOptions):
 
     measurements: str = option(
         "FILE",
-        "CSV file of figures of layers or of whole networks, plain or gzipped, with or without"
-        " values; `published` are those that ship with alexsim.",
+        "CSV file of figures of kernels, of layers or of whole networks, plain or gzipped, with or"
+        " without values; `published` are those that ship with alexsim.",
         "published",
     )
     rows: bool = flag(
         "Every row with its error, or the sums alone.", True, names="--rows/--summary"
-    )
-    leave_out: bool = flag("Also fit without each device and each library in turn (some seconds).")
-    refit: bool = flag("Fit again, instead of using the shipped correction.")
-    save_correction: Path | None = option(
-        "FILE", "Write the correction in use.", callback=check_file
     )
     gate: float = option(
         "PERCENT",
@@ -39,62 +41,146 @@ class ValidateOptions(OutputOptions):
         " of the roofline's.",
         20.0,
     )
+    quick: bool = flag(
+        "A sample that is the same every time: one row in 20 of each device with each library, and"
+        " at least one; 2,000 or so of large tables. Nothing is gated."
+    )
+    html: Path | None = option(
+        "FILE",
+        "Also draw predicted against measured times on an HTML page, with the groups' errors.",
+        callback=check_file,
+    )
 
 
 def validate(context: typer.Context, options: ValidateOptions) -> None:
     """Predict published figures, and say how far off.
 
     Every row with its error; then the errors by network, by device and library, the roofline's
-    beside, and by kind of row. With -o, every row's prediction and its 90 % bounds go to a CSV
-    file. Rows without a value (a blind table) are predicted only.
+    beside, by group (old and new cards, seen by the fit or not, op, size ...), and by kind of row.
+    With -o, every row's prediction and its 90 % bounds go to a CSV file. Rows without a value (a
+    blind table) are predicted only.
 
-    Example: alexsim check validate --leave-out
+    Example: alexsim check validate --quick --html page.html
+
+    Example: alexsim check validate --measurements kernels.csv.gz --summary
     """
-    from operator import attrgetter
-
     from alexsim.documents.validation import validation_document
-    from alexsim.fidelity import judging, validation
-    from alexsim.report.validation import predictions_csv, validation_tables
-    from alexsim.simulate.costs.correction import correction_text, load_correction
+    from alexsim.fidelity import groups, judged, judging, kernel_rows, validation
+    from alexsim.report.validation import left_out_table, predictions_csv, validation_tables
+    from alexsim.simulate.costs.correction import load_correction
 
     if options.json:
         fields.refuse(context, "is for the tables: -o FILE has every row", "rows")
     measurements = options.measurements
-    cases, excluded = validation.all_rows(measurements)
+    if kernel_rows.are_kernels(measurements):
+        _kernels(context, options)
+        return
+    cases, excluded, sample = _chosen(context, options)
     correction = load_correction()
-    if options.refit:
-        correction = validation.fit_to(cases, fitted_to=f"{measurements}: one GPU, no GTX 580")
     with shared.counting("predicting rows", len(cases)) as done:
         predictions = validation.predict_all(cases, correction, done=done)
     with shared.counting("by the roofline", len(cases)) as done:
-        groups_of = judging.by_device_and_library(predictions, done=done)
+        bounds = judging.roofline_of(predictions, done=done)
+    groups_of = judging.by_device_and_library(predictions, bounds)
     if options.output:
-        write_text(options.output, predictions_csv(predictions, excluded))
+        write_lines(options.output, predictions_csv(predictions, excluded))
     if not predictions:
         raise AlexsimError(
             f"{measurements}: none of its {len(excluded)} rows can be predicted:"
             f" {excluded[0].why if excluded else 'it is empty'}"
         )
+    rows = judged.of_predictions(predictions, bounds, judged.seen_by(correction))
+    by_axis = groups.by_axis(rows)
+    if options.html:
+        from alexsim.page.validation import validation_page
+
+        page = validation_page(rows, by_axis, measurements, correction.card.fitted_to, sample)
+        write_text(options.html, page)
     summaries = judging.judge(predictions, correction)
-    if options.leave_out:
-        for name in ("device", "library"):
-            key = attrgetter(name)
-            with shared.counting(f"leaving out each {name}", len({*map(key, cases)})) as done:
-                left = judging.leave_out(cases, key, done=done)
-            summaries += judging.by_kind(f"leave-one-{name}-out", left)
-    if options.save_correction:
-        write_text(options.save_correction, correction_text(correction))
     if options.json:
-        print_json(validation_document(summaries, groups_of, excluded))
+        print_json(validation_document(summaries, groups_of, by_axis, excluded, sample=sample))
     else:
         shared.console().print(
-            validation_tables(summaries, groups_of, excluded, every_row=options.rows),
+            validation_tables(
+                summaries, groups_of, by_axis, excluded, every_row=options.rows, sample=sample
+            ),
             soft_wrap=True,
         )
+        shared.console().print(left_out_table(correction.card), soft_wrap=True)
+        if options.html:
+            typer.echo(f"{options.html}: opens in any browser")
+    if not sample:
+        _gate(context, options, summaries)
+
+
+def _kernels(context: typer.Context, options: ValidateOptions) -> None:
+    """Beside a table of kernels: errors by group, and a file of predictions."""
+    from alexsim.documents.validation import validation_document
+    from alexsim.fidelity import groups
+    from alexsim.fidelity.kernel_judged import judge_kernels
+    from alexsim.fidelity.kernel_rows import read_kernels
+    from alexsim.fidelity.sample import quick_kernels
+    from alexsim.report.validation import kernels_csv, left_out_table, validation_tables
+    from alexsim.simulate.costs.correction import load_correction
+
+    fields.refuse(context, "judges whole-network steps; this is a table of kernels", "gate")
+    fields.refuse(context, "is for rows of layers and networks: -o FILE has every row", "rows")
+    rows, sample = [*read_kernels(options.measurements)], None
+    if options.quick:
+        rows, sample = quick_kernels(rows)
+    correction = load_correction()
+    with shared.counting("predicting kernels", len(rows)) as done:
+        judged, excluded = judge_kernels(rows, correction, done=done)
+    if options.output:
+        write_lines(options.output, kernels_csv(judged, excluded))
+    if not judged:
+        raise AlexsimError(
+            f"{options.measurements}: none of its {len(excluded)} rows can be predicted"
+        )
+    by_axis = groups.by_axis(judged)
+    if options.html:
+        from alexsim.page.validation import validation_page
+
+        if not by_axis:
+            raise AlexsimError(f"--html draws what was measured; {options.measurements} has none")
+        told = (options.measurements, correction.card.fitted_to, sample)
+        write_text(options.html, validation_page(judged, by_axis, *told))
+    if options.json:
+        print_json(validation_document((), (), by_axis, excluded, sample=sample))
+        return
+    tables = validation_tables((), (), by_axis, excluded, every_row=False, sample=sample)
+    shared.console().print(tables, soft_wrap=True)
+    shared.console().print(left_out_table(correction.card), soft_wrap=True)
+
+
+def _chosen(
+    context: typer.Context, options: ValidateOptions
+) -> tuple[Sequence[Case], Sequence[Excluded], Sample | None]:
+    """Rows that are predicted, those that cannot be, and what a quick look took of all."""
+    from alexsim.fidelity import validation
+    from alexsim.fidelity.row_files import read_rows
+    from alexsim.fidelity.sample import quick
+
+    rows, sample = read_rows(options.measurements), None
+    if options.quick:
+        fields.refuse(context, "is for all rows, and --quick takes a sample", "gate")
+        rows, sample = quick(rows)
+    cases, excluded = validation.cases(rows)
+    if options.html and all(case.row.value is None for case in cases):
+        raise AlexsimError(
+            f"--html draws what was measured; {options.measurements} has no row with a value that"
+            " can be predicted"
+        )
+    return cases, excluded, sample
+
+
+def _gate(context: typer.Context, options: ValidateOptions, summaries: Sequence[Summary]) -> None:
     by_name = {summary.name: summary for summary in summaries}
     ours, roofline = by_name.get("steps, fitted"), by_name.get("steps, roofline")
     if ours is None or roofline is None or not ours.rows:
-        fields.refuse(context, f"judges whole-network steps; {measurements} has none", "gate")
+        fields.refuse(
+            context, f"judges whole-network steps; {options.measurements} has none", "gate"
+        )
         return
     error = 100 * ours.mean_absolute_error
     limit = min(options.gate, 50 * roofline.mean_absolute_error)

@@ -39,7 +39,7 @@ def _names(*sources: str) -> Callable[[str], list[str]]:
 
 
 _MACHINES = ("machine.machine:machine_names", "machine.device:device_names")
-_LINKS = "machine.machine:link_names"
+_LINKS = "machine.link:link_names"
 machines = _names(*_MACHINES)
 links = _names(_LINKS)
 sheets = _names(*_MACHINES, _LINKS)
@@ -71,8 +71,15 @@ def _network(context: typer.Context) -> Network | None:
         return None
 
 
+def changes(incomplete: str) -> list[str]:
+    """What a what-if changes, up to the equals sign."""
+    from alexsim.explore.what_if import CHOICES, WORDS
+
+    return _starting(incomplete, (*WORDS, *(f"{name}=" for name in CHOICES)))
+
+
 def axes(incomplete: str) -> list[str]:
     """What a sweep varies, up to the equals sign."""
-    from alexsim.simulate.sweep import AXES
+    from alexsim.explore.sweep import AXES
 
     return _starting(incomplete, (f"{name}=" for name in AXES))

@@ -186,6 +186,6 @@ def whole_numbers(option: str, given: str) -> list[int]:
     Raises:
         AlexsimError: one of them is none.
     """
-    from alexsim.simulate.sweep import whole
+    from alexsim.explore.sweep import whole
 
     return list(dict.fromkeys(whole(option, text.strip()) for text in given.split(",")))

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from alexsim import strict_json
 from alexsim.errors import AlexsimError
-from alexsim.files import write_whole
+from alexsim.files import write_parts
 from alexsim.names import STREAM_ERRORS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from alexsim.documents.base import Document
     from alexsim.report.chrome_trace import Clock
@@ -43,8 +43,21 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         AlexsimError: the file cannot be written.
     """
+    _write(path, [data])
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """As ``write_text``, each line as it is made: nothing holds the whole text.
+
+    Raises:
+        AlexsimError: the file cannot be written.
+    """
+    _write(path, (line.encode("utf-8", STREAM_ERRORS) for line in lines))
+
+
+def _write(path: Path, parts: Iterable[bytes]) -> None:
     try:
-        write_whole(path, data)
+        write_parts(path, parts)
     except OSError as error:
         raise AlexsimError(f"cannot write {path}: {error.strerror}") from error
 

@@ -9,7 +9,8 @@ from pydantic import ConfigDict
 
 from alexsim.documents.base import Document, Part
 from alexsim.machine.device import Device
-from alexsim.machine.machine import Link, Machine
+from alexsim.machine.link import Link
+from alexsim.machine.machine import Machine
 from alexsim.report.hardware import quantities
 
 
@@ -46,6 +47,8 @@ class MachineSheet(LinkSheet):
     device: str
     peer: bool
     """Devices may read each other's memory."""
+    collectives: str
+    """Who sums gradients: ``copies``, ``nccl``, ``tree``, ``root`` or ``host``."""
     link: LinkSheet
     uplink: LinkSheet
     peer_link: LinkSheet | None
@@ -117,6 +120,7 @@ def _sheet(sheet: Machine | Device | Link) -> dict[str, Any]:
     table |= dict(quantities(sheet))
     if isinstance(sheet, Machine):
         table |= {"device": sheet.device_name, "peer": sheet.peer}
+        table["collectives"] = sheet.collectives
         for name in ("link", "uplink", "peer_link", "network"):
             link = getattr(sheet, name)
             table[name] = None if link is None else _sheet(link)

@@ -8,6 +8,7 @@ from typing import Annotated
 from alexsim.documents.base import Document, From, Joined, Part
 from alexsim.network import counts
 from alexsim.network.network import Network
+from alexsim.recipe.defaults import trains_as
 from alexsim.recipe.outlook import Outlook
 
 
@@ -45,6 +46,8 @@ class EditionRow(NetworkSummary):
 
     refused: Annotated[str | None, From(lambda edition: edition.refused or None)]
     """Why it cannot be trained here; null if it can."""
+    trains_as: Annotated[str | None, From(lambda edition: trains_as(edition.network.name) or None)]
+    """The network of its family whose training stands for its own, which is null; else null."""
     training: Annotated[
         DefaultTraining | None,
         From(lambda edition: None if edition.seconds is None else edition),
@@ -69,13 +72,22 @@ class NetworksDocument(Document):
 
 
 def networks_document(
-    editions: Sequence[Outlook], variants: Mapping[str, str], *, budget_bytes: int, cores: int
+    networks: Sequence[Network],
+    outlooks: Mapping[str, Outlook],
+    variants: Mapping[str, str],
+    *,
+    budget_bytes: int,
+    cores: int,
 ) -> NetworksDocument:
     """``alexsim network list --json``; variants by name, with what each changes."""
+    untold = {"refused": "", "seconds": None}
     return NetworksDocument.of(
         budget_bytes=budget_bytes,
         cores=cores,
-        networks=tuple(editions),
+        networks=[
+            outlooks.get(network.name) or Joined(None, {"network": network, **untold})
+            for network in networks
+        ],
         variants=[{"name": name, "what": what} for name, what in variants.items()],
     )
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
+from pydantic import Field
+
 from alexsim.documents.base import ABSENT, From, Interval, NetworkDocument, Part
 from alexsim.documents.plan import NotRun
+from alexsim.explore.sensitivity import Sensitivity
+from alexsim.explore.what_if import Moved, WhatIf
 from alexsim.network.not_run import unsupported
 from alexsim.plan.spec import PlanSpec
 from alexsim.recipe.stages import Training
 from alexsim.report.tables import sharing_text
 from alexsim.simulate.costs.precision import StepPrecision
-from alexsim.simulate.sensitivity import Sensitivity
+from alexsim.simulate.evidence import Evidence
 from alexsim.simulate.simulation import DeviceTimes, LayerTimes, Simulation
 
 
@@ -73,6 +77,34 @@ class PathSpan(Part):
     queue: str
     start_s: float
     end_s: float
+
+
+class PartElasticity(Part):
+    """How much shorter the step is where a part of its work takes 1 % less time."""
+
+    part: str
+    """A layer; ``exchange``, ``all_reduce``, ``upload``, ``barrier``; or a stage of the data path:
+    ``disk``, ``decode``, ``crop``."""
+    pass_: Annotated[str, From("pass_name"), Field(alias="pass")]
+    """Of the layer; else empty."""
+    share: float
+    """Of the step, per share of the part's time; all parts' add up to 1."""
+
+
+class ChangedStep(Part):
+    """The step with one change."""
+
+    change: str
+    step_s: Annotated[float, From("simulation.step_s")]
+    images_per_s: Annotated[float, From("simulation.images_per_s")]
+    training_days: Annotated[float, From("days")]
+    ratio: float
+    """Of the training's days to those without the change."""
+    fits: Annotated[bool, From("simulation.fits")]
+    beyond_peaks_s: float
+    """Seconds by which the first device's ops are shorter than its peaks allow."""
+    moved: tuple[Moved, ...]
+    """Parts of the first device's step that take another time, what changed most first."""
 
 
 class Stage(Part):
@@ -140,6 +172,8 @@ class SimulationDocument(StepParts, NetworkDocument):
     """``bf16`` or ``fp16``; empty where nothing is half precision."""
     tensor_cores: Annotated[bool, From("computed.tensor_cores")] = False
     """Whether tensor cores do the products."""
+    evidence: Evidence | None = None
+    """What the prediction rests on: rows that the fit had, errors of predictions like it."""
     tf32_by_default: Annotated[bool, From("computed.tf32_by_default")] = False
     """Whether PyTorch itself would run these convolutions in TF32, as ``pytorch`` does."""
     devices: tuple[DeviceTimes, ...]
@@ -155,13 +189,20 @@ class SimulationDocument(StepParts, NetworkDocument):
     """With ``--recipe``."""
     sensitivity: tuple[Sensitivity, ...] = ()
     """With ``--sensitivity``."""
+    elasticities: tuple[PartElasticity, ...] = ()
+    """With ``--elasticities``."""
+    what_if: tuple[ChangedStep, ...] = ()
+    """With ``--what-if``."""
 
 
 def simulation_document(
     simulation: Simulation,
     spec: PlanSpec,
     training: Training,
+    *,
     sensitivities: Sequence[Sensitivity] | None = None,
+    elasticities: bool = False,
+    what_ifs: Sequence[WhatIf] = (),
 ) -> SimulationDocument:
     """``alexsim simulate --json``."""
     sensitivity = ABSENT if sensitivities is None else tuple(sensitivities)
@@ -170,5 +211,7 @@ def simulation_document(
         spec=spec,
         training=training,
         sensitivity=sensitivity,
+        elasticities=simulation.elasticities if elasticities else ABSENT,
+        what_if=tuple(what_ifs) or ABSENT,
         not_run=unsupported(spec.network),
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 from alexsim.documents.base import ABSENT, Document, From, Part
-from alexsim.simulate.pareto import Point
+from alexsim.explore.pareto import Point
 
 
 def _unless_failed(source: Callable[[Any], Any]) -> From:

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import Annotated
 
 from alexsim.documents.base import Document, From, Part
+from alexsim.fidelity.groups import ErrorGroup
 from alexsim.fidelity.judging import Group, Summary
 from alexsim.fidelity.rows import Excluded
+from alexsim.fidelity.sample import Sample
 from alexsim.report.validation import by_network, left_out
 
 
@@ -65,12 +67,16 @@ class Rule(Part):
 class ValidationDocument(Document):
     """``alexsim check validate --json``."""
 
+    sample: Sample | None
+    """null where every row was looked at; else all that follows is the sample's."""
     rows: Annotated[int, From(lambda of: len(of.predictions) + len(of.excluded))]
     predicted: Annotated[int, From(lambda of: len(of.predictions))]
     summaries: tuple[Summary, ...]
     groups: Annotated[
         tuple[GroupErrors, ...], From(lambda of: [g for g in of.groups if g.summary.rows])
     ]
+    by_axis: tuple[ErrorGroup, ...]
+    """All rows with a value, then each group of each axis that a reader may ask by."""
     networks: Annotated[tuple[ErrorsOfNetwork, ...], From(lambda of: by_network(of.predictions))]
     predictions: tuple[PredictedRow, ...]
     excluded_by_rule: Annotated[
@@ -86,12 +92,19 @@ class ValidationDocument(Document):
 
 
 def validation_document(
-    summaries: Sequence[Summary], groups: Sequence[Group], excluded: Sequence[Excluded]
+    summaries: Sequence[Summary],
+    groups: Sequence[Group],
+    by_axis: Sequence[ErrorGroup],
+    excluded: Sequence[Excluded],
+    *,
+    sample: Sample | None,
 ) -> ValidationDocument:
     """``alexsim check validate --json``."""
     return ValidationDocument.of(
+        sample=sample,
         summaries=tuple(summaries),
         groups=groups,
+        by_axis=tuple(by_axis),
         predictions=[p for group in groups for p in group.predictions],
         excluded=tuple(excluded),
     )

@@ -1,9 +1,10 @@
 """The networks behind published timings: AlexNet's one-GPU descendants, and VGG and OverFeat.
 
 Sources: Caffe's model files (CaffeNet, bvlc_alexnet, cifar10_quick), the scripts of MXNet,
-tf_cnn_benchmarks and convnet-benchmarks, Simonyan & Zisserman 2014 (VGG-A), Chatfield et al. 2014
-(VGG-F, -M, -S), Sermanet et al. 2013 (OverFeat-fast). Shapes are theirs; weights start at He's
-deviation (He et al. 2015) in every one.
+tf_cnn_benchmarks and convnet-benchmarks, the example of fbcunn, deep-learning-benchmarks of 2016
+(FCN-5, FCN-8), Simonyan & Zisserman 2014 (VGG-A), Chatfield et al. 2014 (VGG-F, -M, -S), Sermanet
+et al. 2013 (OverFeat-fast). Shapes are theirs; weights start at He's deviation (He et al. 2015),
+and before a sigmoid, whose slope at 0 is 1/4, as in ``alexnet.lenet_5``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from alexsim.network.layers import (
     Layer,
     LocalResponseNorm,
     MaxPool,
+    Reads,
     ReLU,
+    Sigmoid,
     SoftmaxCrossEntropy,
 )
 from alexsim.network.network import Network
@@ -80,6 +83,27 @@ def alexnet_tf() -> Network:
             *_conv("5", 384, 256, 3, padding=1),
             _pool("5"),
             *_head(9216, 4096),
+        ),
+    )
+
+
+def alexnet_fbcunn() -> Network:
+    """The example of Facebook's Torch libraries: columns that never meet before fc6, no norm."""
+    return Network(
+        name="alexnet-fbcunn",
+        title="fbcunn's AlexNet: two columns that meet in fc6, no norm",
+        input_shape=(3, 224, 224),
+        columns=2,
+        layers=(
+            *_conv("1", 3, 48, 11, stride=4, padding=2),
+            _pool("1"),
+            *_conv("2", 48, 128, 5, padding=2),
+            _pool("2"),
+            *_conv("3", 128, 192, 3, padding=1),
+            *_conv("4", 192, 192, 3, padding=1),
+            *_conv("5", 192, 128, 3, padding=1),
+            _pool("5"),
+            *_head(9216, 4096, columns=2),
         ),
     )
 
@@ -173,6 +197,34 @@ def cifar10_quick() -> Network:
     )
 
 
+def fcn_5() -> Network:
+    """Three hidden layers of 2048 sigmoids, between 512 values and 1000 classes."""
+    return _sigmoids("fcn-5", 3)
+
+
+def fcn_8() -> Network:
+    """The same with six hidden layers."""
+    return _sigmoids("fcn-8", 6)
+
+
+def _sigmoids(name: str, hidden: int) -> Network:
+    layers: list[Layer] = []
+    inputs, units = 512, 2048
+    for index in range(1, hidden + 1):
+        layers += [
+            FullyConnected(name=f"fc{index}", units=units, weight_std=4 * inputs**-0.5),
+            Sigmoid(name=f"sigmoid{index}"),
+        ]
+        inputs = units
+    last = FullyConnected(name=f"fc{hidden + 1}", units=1000, weight_std=inputs**-0.5)
+    return Network(
+        name=name,
+        title=f"{name.upper()}: {hidden} hidden layers of sigmoids on 512 values, no images",
+        input_shape=(512,),
+        layers=(*layers, last, SoftmaxCrossEntropy(name="softmax")),
+    )
+
+
 def _grouped(name: str, title: str, *, norm_first: bool = True, groups: int = 2) -> Network:
     def shrink(index: str) -> tuple[Layer, ...]:
         pair = (_lrn(index), _pool(index))
@@ -250,15 +302,22 @@ def _conv(
 
 
 def _head(
-    inputs: int, units: int, *, second: int | None = None, dropout: bool = True
+    inputs: int, units: int, *, second: int | None = None, dropout: bool = True, columns: int = 1
 ) -> Iterator[Layer]:
+    """Three fully connected layers; they read every column, and stand in the first."""
+
+    def fc(index: int, count: int, std: float) -> FullyConnected:
+        standing = count if columns == 1 else (count, *[0] * (columns - 1))
+        reads: Reads = "own" if columns == 1 else "all"
+        return FullyConnected(name=f"fc{index}", units=standing, reads=reads, weight_std=std)
+
     second = second or units
     for index, (fan_in, count) in ((6, (inputs, units)), (7, (units, second))):
-        yield FullyConnected(name=f"fc{index}", units=count, weight_std=_he(fan_in))
+        yield fc(index, count, _he(fan_in))
         yield ReLU(name=f"relu{index}")
         if dropout:
             yield Dropout(name=f"dropout{index}")
-    yield FullyConnected(name="fc8", units=1000)
+    yield fc(8, 1000, 0.01)
     yield SoftmaxCrossEntropy(name="softmax")
 
 

@@ -8,14 +8,15 @@ time of a piece at the device's peaks is left out here: it has a kink, and no fi
 
 from __future__ import annotations
 
-from collections import defaultdict
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from alexsim.simulate.costs.correction import Correction, prior_width
 from alexsim.simulate.costs.cost import Cost
+from alexsim.simulate.costs.trees import log_factor
 from alexsim.simulate.simulation import NINE_IN_TEN
 
 _STEPS = 12
@@ -28,37 +29,49 @@ class Observation:
     """One figure: its pieces of cost, and what was measured."""
 
     id: str
-    costs: Sequence[Cost]
+    ops: Sequence[Sequence[Cost]]
+    """Pieces of each op."""
     measured_s: float
     noise: float
     """Relative scatter expected of such a figure, from its trust mark and rounding."""
 
 
-def fit(observations: Sequence[Observation], *, fitted_to: str) -> Correction:
-    """The most probable coefficients, given the figures and the priors."""
-    traits = sorted({trait for o in observations for cost in o.costs for trait in cost.traits})
+def fit(
+    observations: Sequence[Observation], base: Correction, *, given: bool = False
+) -> Correction:
+    """The most probable coefficients, given the figures and the priors.
+
+    Args:
+        observations: the figures.
+        base: its trees multiply the mechanism.
+        given: take the coefficients of ``base`` and their covariance as what is known before.
+    """
+    taught = {t for o in observations for costs in o.ops for cost in costs for t in cost.traits}
+    known = base.traits if given else ()
+    traits = [*known, *sorted(taught - set(known))]
     width = np.array([prior_width(trait) for trait in traits])
-    model = _Model(observations, traits)
-    beta = np.zeros(len(traits))
+    precision = np.diag(1 / width**2)
+    prior = np.zeros(len(traits))
+    if given and base.covariance is not None:
+        count = len(known)
+        precision[:count, :count] = np.linalg.inv(base.covariance + 1e-9 * np.eye(count))
+        prior[:count] = [base.coefficients[trait] for trait in known]
+    model = _Model(observations, traits, base)
+    beta = prior.copy()
     target = np.log([o.measured_s for o in observations])
     sigma = np.array([o.noise for o in observations])
-    precision = np.diag(1 / width**2)
     for _ in range(_STEPS):
         design, predicted = model.linearised(beta)
         residual = target - predicted
         weight = np.minimum(1.0, _OUTLIER * sigma / np.maximum(np.abs(residual), 1e-12)) / sigma**2
         normal = design.T @ (weight[:, None] * design) + precision
-        right = design.T @ (weight * (residual + design @ beta))
+        right = design.T @ (weight * (residual + design @ beta)) + precision @ prior
         beta = np.linalg.solve(normal, right)
-    covariance = np.linalg.inv(normal)
-    return Correction(
+    return replace(
+        base,
         coefficients=dict(zip(traits, beta.tolist(), strict=True)),
-        covariance={
-            trait: dict(zip(traits, row, strict=True))
-            for trait, row in zip(traits, covariance.tolist(), strict=True)
-        },
-        noise=max(nine_in_ten(target - model.linearised(beta)[1]), 0.02),
-        fitted_to=fitted_to,
+        traits=tuple(traits),
+        covariance=np.linalg.inv(normal),
     )
 
 
@@ -73,22 +86,43 @@ def nine_in_ten(misses: Sequence[float] | np.ndarray) -> float:
 class _Model:
     """Every observation's pieces, summed for any coefficients."""
 
-    def __init__(self, observations: Sequence[Observation], traits: Sequence[str]) -> None:
-        sums: dict[tuple[int, tuple[str, ...]], float] = defaultdict(float)
-        for row, observation in enumerate(observations):
-            for cost in observation.costs:
-                sums[row, cost.traits] += cost.seconds
-        columns = {kind: column for column, kind in enumerate(sorted({kind for _, kind in sums}))}
-        self._seconds = np.zeros((len(observations), len(columns)))
-        for (row, kind), seconds in sums.items():
-            self._seconds[row, columns[kind]] = seconds
+    def __init__(
+        self, observations: Sequence[Observation], traits: Sequence[str], base: Correction
+    ) -> None:
+        columns: dict[tuple[str, ...], int] = {}
+        seconds, column, op, row = [], [], [], []
+        ops = 0
+        for place, observation in enumerate(observations):
+            for costs in observation.ops:
+                for cost in costs:
+                    learned = math.exp(log_factor(base.forests, cost.learned))
+                    seconds.append(cost.seconds * learned)
+                    column.append(columns.setdefault(cost.traits, len(columns)))
+                    op.append(ops)
+                    row.append(place)
+                ops += 1
+        self._seconds = np.array(seconds)
+        self._column, self._op, self._row = np.array(column), np.array(op), np.array(row)
+        self._ops, self._rows = ops, len(observations)
         index = {trait: i for i, trait in enumerate(traits)}
         self._traits = np.zeros((len(columns), len(traits)))
-        for kind, column in columns.items():
-            self._traits[column, [index[trait] for trait in kind]] = 1
+        of_host = np.zeros(len(columns), bool)
+        for kind, place in columns.items():
+            self._traits[place, [index[trait] for trait in kind]] = 1
+            of_host[place] = kind[:1] == ("overhead",)
+        self._of_host = of_host[self._column]
 
     def linearised(self, beta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Share of each trait in each figure, and the logarithm of each predicted figure."""
-        corrected = self._seconds * np.exp(self._traits @ beta)
-        total = corrected.sum(axis=1)
-        return corrected / total[:, None] @ self._traits, np.log(total)
+        """Share of each trait in each figure, and the logarithm of each predicted figure.
+
+        Of each op the host's work or its kernels count, whichever takes longer.
+        """
+        corrected = self._seconds * np.exp(self._traits @ beta)[self._column]
+        host = np.bincount(self._op, corrected * self._of_host, self._ops)
+        device = np.bincount(self._op, corrected * ~self._of_host, self._ops)
+        corrected[(host > device)[self._op] != self._of_host] = 0.0
+        columns = len(self._traits)
+        cell = self._row * columns + self._column
+        sums = np.bincount(cell, corrected, self._rows * columns).reshape(self._rows, columns)
+        total = sums.sum(axis=1)
+        return sums / total[:, None] @ self._traits, np.log(total)

@@ -8,9 +8,8 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from alexsim.errors import AlexsimError
 from alexsim.fidelity.rows import Case
-from alexsim.fidelity.validation import Prediction, fit_to, may_fit, predict, predict_all
+from alexsim.fidelity.validation import Prediction, may_fit, predict_all
 from alexsim.simulate.costs.correction import UNFITTED, Correction, scatter
 
 
@@ -97,7 +96,7 @@ def judge(predictions: Sequence[Prediction], correction: Correction) -> list[Sum
     if ours := [p for p in known if judged(p.case)]:
         cases = [p.case for p in ours]
         bare = predict_all(cases, UNFITTED)
-        bound = scatter(correction.roofline_noise)
+        bound = scatter(correction.card.roofline_noise)
         roofline = predict_all(cases, bound, library="roofline")
         summaries += by_kind("fitted", ours) + by_kind("no fit at all", bare)
         summaries += by_kind("roofline", roofline)
@@ -106,59 +105,40 @@ def judge(predictions: Sequence[Prediction], correction: Correction) -> list[Sum
     return [*summaries, summarise("every row, trusted or not", known)]
 
 
-def by_device_and_library(
+def roofline_of(
     predictions: Sequence[Prediction], *, done: Callable[[int], None] = lambda _: None
+) -> list[Prediction]:
+    """What the roofline predicts of those that have a value; ``done`` hears how many."""
+    cases = [p.case for p in predictions if p.case.row.value is not None]
+    return predict_all(cases, UNFITTED, library="roofline", done=done)
+
+
+def by_device_and_library(
+    predictions: Sequence[Prediction], bounds: Sequence[Prediction]
 ) -> tuple[Group, ...]:
-    """Every device with every library: all rows, and the errors of those with a value.
-
-    ``done`` hears how many of these the roofline has predicted.
-    """
-    known = [p for p in predictions if p.case.row.value is not None]
-    cases = [p.case for p in known]
-    bound = predict_all(cases, UNFITTED, library="roofline", done=done)
-
-    def of(pair: tuple[str, str], chosen: Sequence[Prediction]) -> tuple[Prediction, ...]:
-        return tuple(p for p in chosen if (p.case.device, p.case.library) == pair)
-
+    """Every device with every library: all rows, and the errors of those with a value beside those
+    of the roofline, ``bounds``."""
+    known = _parted([p for p in predictions if p.case.row.value is not None])
+    bound = _parted(bounds)
     return tuple(
         Group(
             device=pair[0],
             library=pair[1],
-            predictions=of(pair, predictions),
-            summary=summarise(", ".join(pair), of(pair, known)),
-            roofline=summarise(f"{pair[0]}, roofline", of(pair, bound)),
+            predictions=tuple(members),
+            summary=summarise(", ".join(pair), known[pair]),
+            roofline=summarise(f"{pair[0]}, roofline", bound[pair]),
         )
-        for pair in sorted({(p.case.device, p.case.library) for p in predictions})
+        for pair, members in sorted(_parted(predictions).items())
     )
+
+
+def _parted(predictions: Sequence[Prediction]) -> dict[tuple[str, str], list[Prediction]]:
+    pairs: dict[tuple[str, str], list[Prediction]] = defaultdict(list)
+    for each in predictions:
+        pairs[each.case.device, each.case.library].append(each)
+    return pairs
 
 
 def is_layer(case: Case) -> bool:
     """A single layer, alone or inside a network."""
     return case.single_layer
-
-
-def leave_out(
-    all_cases: Sequence[Case],
-    key: Callable[[Case], str],
-    *,
-    done: Callable[[int], None] = lambda _: None,
-) -> tuple[Prediction, ...]:
-    """Each group of rows predicted by a fit that has not seen it.
-
-    Raises:
-        AlexsimError: there is one group only, or nothing to fit to without some group.
-    """
-    groups: dict[str, list[Case]] = defaultdict(list)
-    for case in all_cases:
-        groups[key(case)].append(case)
-    if len(groups) < 2:
-        raise AlexsimError(
-            f"leaving one out needs rows of at least two; all are {next(iter(groups))}"
-        )
-    predictions = []
-    for index, (name, members) in enumerate(sorted(groups.items()), start=1):
-        others = [case for case in all_cases if key(case) != name]
-        correction = fit_to(others, fitted_to=f"all but {name}")
-        predictions += [predict(case, correction) for case in members if judged(case)]
-        done(index)
-    return tuple(predictions)

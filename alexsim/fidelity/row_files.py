@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import gzip
+import hashlib
+import io
 import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import IO, cast
 
 from alexsim.errors import ProfileError
 
@@ -65,33 +68,73 @@ def read_rows(path: str) -> tuple[Row, ...]:
     Raises:
         ProfileError: the file cannot be read, lacks a column, or holds a malformed number.
     """
-    if path == "published":
-        source = files("alexsim_profiles") / "measurements" / "published.csv"
-        return tuple(_rows(source.read_text(encoding="utf-8"), path))
-    try:
-        data = Path(path).read_bytes()
-        text = (gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data).decode()
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise ProfileError(f"cannot read {path}: {error}") from error
-    return tuple(_rows(text, path))
-
-
-def _rows(text: str, path: str) -> Iterable[Row]:
-    reader = csv.DictReader(text.splitlines())
-    header = set(reader.fieldnames or ())
+    columns = header_of(path)
     kinds = ((COLUMNS, _figure), (NETWORK_COLUMNS, _step))
-    row_of = next((row_of for columns, row_of in kinds if header.issuperset(columns)), None)
+    row_of = next((row_of for needed, row_of in kinds if columns.issuperset(needed)), None)
     if row_of is None:
         kinds_of = ", nor ".join(",".join(columns) for columns, _ in kinds)
         raise ProfileError(f"{path} lacks the columns of a table of rows: neither {kinds_of}")
+    rows = []
+    for line, entry in entries(path):
+        entry.setdefault("id", f"line {line}")
+        try:
+            rows.append(row_of(entry))
+        except ValueError as error:
+            raise ProfileError(f"{path}, line {line}: {error} (row {entry['id']})") from error
+    return tuple(rows)
+
+
+def header_of(path: str) -> frozenset[str]:
+    """Columns of a table.
+
+    Raises:
+        ProfileError: the file cannot be read.
+    """
+    return frozenset(csv.DictReader(_lines(path)).fieldnames or ())
+
+
+def entries(path: str, needed: Iterable[str] = ()) -> Iterator[tuple[int, dict[str, str]]]:
+    """A table's lines by column, with their numbers, one at a time.
+
+    Raises:
+        ProfileError: the file cannot be read, or lacks a column or a line's value.
+    """
+    reader = csv.DictReader(_lines(path))
+    if missing := sorted(set(needed) - set(reader.fieldnames or ())):
+        raise ProfileError(f"{path} lacks the column {missing[0]}")
     for line, entry in enumerate(reader, start=2):
         if None in entry.values():
             raise ProfileError(f"{path}, line {line}: fewer columns than the header")
-        entry.setdefault("id", f"line {line}")
-        try:
-            yield row_of(entry)
-        except ValueError as error:
-            raise ProfileError(f"{path}, line {line}: {error} (row {entry['id']})") from error
+        yield line, entry
+
+
+def _lines(path: str) -> Iterator[str]:
+    try:
+        with io.TextIOWrapper(_opened(path), encoding="utf-8") as text:
+            yield from text
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise ProfileError(f"cannot read {path}: {error}") from error
+
+
+def _opened(path: str) -> IO[bytes]:
+    if path == "published":
+        return (files("alexsim_profiles") / "measurements" / "published.csv").open("rb")
+    stream = Path(path).open("rb")  # noqa: SIM115 - the caller reads to its end
+    zipped = stream.read(2) == b"\x1f\x8b"
+    stream.seek(0)
+    return cast("IO[bytes]", gzip.open(stream)) if zipped else stream
+
+
+def digest(path: str) -> str:
+    """SHA-256 of a table's text.
+
+    Raises:
+        ProfileError: the file cannot be read.
+    """
+    made = hashlib.sha256()
+    for line in _lines(path):
+        made.update(line.encode())
+    return made.hexdigest()
 
 
 def _figure(entry: dict[str, str]) -> Row:

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from types import MappingProxyType
+from typing import Protocol
 
-from alexsim.editions.load import load_network
+from alexsim.editions.load import edition_names, load_network
 from alexsim.fidelity.row_files import Row
 from alexsim.machine.device import load_device
 from alexsim.machine.sheet import find
@@ -51,11 +52,19 @@ class Case:
     single_layer: bool
 
 
+class AnyRow(Protocol):
+    """Of any table."""
+
+    @property
+    def id(self) -> str:
+        """By which the table knows it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Excluded:
     """A row that is not predicted, and the rule that says so."""
 
-    row: Row
+    row: AnyRow
     why: str
     """The rule and, after a colon, what of the row it names."""
 
@@ -84,6 +93,7 @@ class Names:
     library: tuple[Name, ...]
     """Of a library's name, or of ``name; notes`` where the notes have the version."""
     network: tuple[Name, ...]
+    """Of ``network:variant``; what no pattern matches may be an edition's name."""
     parallelism: tuple[Name, ...]
     """Of ``source; notes``."""
     excluded: tuple[Name, ...]
@@ -97,6 +107,12 @@ def _names() -> Names:
 
 def _match(names: Sequence[Name], text: str) -> Name | None:
     return next((name for name in names if re.match(name.pattern, text)), None)
+
+
+def device_named(name: str) -> str:
+    """Name of the sheet of a card as a table writes it; empty where there is none."""
+    device = _match(_names().device, name)
+    return device.name if device else ""
 
 
 def case_of(row: Row, networks: Mapping[str, Network] = MappingProxyType({})) -> Case | Excluded:
@@ -162,16 +178,15 @@ def _network_of(
     if "single conv layer" in row.network:
         return _single(row)
     named = _match(_names().network, f"{row.network}:{row.variant}")
-    if named is None:
+    if named is None and row.network not in edition_names():
         return f"not among our editions as it was measured: {row.network}"
-    network = load_network(named.name)
+    network = load_network(named.name if named else row.network)
     if row.library.startswith("matconvnet") and row.network == "AlexNet":
         network = load_network("alexnet-caffe")
     if "OWT with LRN" in row.variant:
         network = _with_norms(network)
-    if row.network == "deepscale-squeezenet-1.1":
-        # Caffe's deploy files take images of 227 pixels.
-        network = replace(network, input_shape=(3, 227, 227))
+    if row.network.startswith("deepscale-squeezenet"):
+        network = _as_deployed(network)
     without = "FC LAYERS ABSENT" in row.notes or "convolutions and pools only" in row.network
     if without or "NO FC" in row.variant.upper():
         network = _without_fc(network)
@@ -213,6 +228,16 @@ def _single(row: Row) -> tuple[Network, frozenset[str], bool] | str:
         layers=(layer, SoftmaxCrossEntropy(name="softmax")),
     )
     return network, frozenset({"conv"}), True
+
+
+def _as_deployed(network: Network) -> Network:
+    """SqueezeNet by Caffe's deploy files: images of 227 pixels, and 1.0 pads its last layer."""
+    padded = "classifier_1" if network.name == "squeezenet1_0" else ""
+    layers = (
+        replace(la, padding=1) if isinstance(la, Convolution) and la.name == padded else la
+        for la in network.layers
+    )
+    return replace(network, input_shape=(3, 227, 227), layers=tuple(layers))
 
 
 def _without_fc(network: Network) -> Network:

@@ -7,17 +7,18 @@ lower its trust; the fit in use is ``alexsim_profiles/measurements/correction.js
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from alexsim.errors import AlexsimError
 from alexsim.fidelity.row_files import Row, read_rows
 from alexsim.fidelity.rows import Case, Excluded, case_of
+from alexsim.fidelity.several import in_one_process, replicated_s, setting_of
 from alexsim.machine.device import load_device
-from alexsim.machine.machine import Machine, load_link, load_machine
 from alexsim.network import counts
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.network.layers import LocalResponseNorm
@@ -32,7 +33,11 @@ from alexsim.simulate.simulation import ILSVRC_EPOCHS, ILSVRC_IMAGES, NINE_IN_TE
 from alexsim.simulate.simulator import simulate_network
 from alexsim.simulate.timer import Timer
 
+if TYPE_CHECKING:
+    from alexsim.fidelity.fit import Observation
+
 _UPLOAD = "upload of images inside"
+_MOST_ALIKE = 40
 _NOISE = {"A": 0.07, "B": 0.10, "C": 0.25, "": 0.25}
 """Relative scatter expected of figures by trust: the same code on the same card varies so much."""
 
@@ -118,31 +123,33 @@ _device = cache(load_device)
 
 @cache
 def pieces(case: Case, library: str = "") -> tuple[tuple[Cost, ...], ...]:
-    """Pieces of the time of a one-GPU row's pass, each by all algorithms that can do it."""
+    """Pieces of the time of each op of a one-GPU row's pass."""
     model = load_library(library or case.library, case.family)
     device = _device(case.device)
-    return tuple(
-        candidates
-        for work in _works(case)
-        for candidates in model.pieces(device, work, case.precision)
-    )
+    return tuple(tuple(model.costs(device, work, case.precision)) for work in _works(case))
 
 
 def measured_s(case: Case) -> float:
     """Seconds of one batch that the row states."""
-    return _seconds(case.row, case.batch_size)
+    assert case.row.value is not None
+    return seconds_of(case, case.row.value)
 
 
-def _seconds(row: Row, batch_size: int) -> float:
-    assert row.value is not None
-    match row.unit:
+def seconds_of(case: Case, value: float) -> float:
+    """Seconds of one batch, of a value in the row's unit."""
+    match case.row.unit:
         case "images/s":
-            return batch_size / row.value
+            return case.batch_size / value
         case "ms per image":
-            return row.value * batch_size / 1e3
+            return value * case.batch_size / 1e3
         case "hours":
-            return row.value * 3600 / (ILSVRC_EPOCHS * ILSVRC_IMAGES / batch_size)
-    return row.value / 1e3
+            return value * 3600 / (ILSVRC_EPOCHS * ILSVRC_IMAGES / case.batch_size)
+    return value / 1e3
+
+
+def flop_of(case: Case) -> int:
+    """FLOP of the multiply-adds that a row timed, of all GPUs."""
+    return sum(work.count.flop for work in _works(case))
 
 
 def _in_unit(row: Row, batch_size: int, seconds: float) -> float:
@@ -156,41 +163,61 @@ def _in_unit(row: Row, batch_size: int, seconds: float) -> float:
     return seconds * 1e3
 
 
-def fit_to(chosen: Sequence[Case], *, fitted_to: str) -> Correction:
-    """Corrections from the rows among ``chosen`` that a fit may use.
+def observations(chosen: Sequence[Case]) -> list[Observation]:
+    """Figures of the rows among ``chosen`` that a fit may use.
 
-    Raises:
-        AlexsimError: there is none.
+    Rows of one device and source count together as ``_MOST_ALIKE`` rows at most: a sweep of 500
+    configurations of one card says less than 500 cards.
     """
-    from alexsim.fidelity.fit import Observation, fit, nine_in_ten
+    from alexsim.fidelity.fit import Observation
 
-    observations = []
-    for case in chosen:
-        if not may_fit(case):
-            continue
+    taught = [case for case in chosen if may_fit(case)]
+    alike = Counter(map(_whence, taught))
+    figures = []
+    for case in taught:
         noise, value = _NOISE.get(case.row.trust, _NOISE[""]), case.row.value
         assert value is not None
         if case.row.unit == "ms per batch" and value.is_integer() and value < 100:
             noise = math.hypot(noise, 0.29 / value)  # rounded to whole milliseconds
-        observations.append(
-            Observation(
-                id=case.row.id,
-                costs=[min(ways, key=UNFITTED.time) for ways in pieces(case)],
-                measured_s=measured_s(case),
-                noise=noise,
-            )
+        noise *= math.sqrt(max(1.0, alike[_whence(case)] / _MOST_ALIKE))
+        figures.append(
+            Observation(id=case.row.id, ops=pieces(case), measured_s=measured_s(case), noise=noise)
         )
-    if not observations:
-        raise AlexsimError(
-            f"nothing to fit to ({fitted_to}): no row of one GPU with a value, GTX 580 left out"
-        )
-    correction = fit(observations, fitted_to=fitted_to)
-    misses = [
-        math.log(_on_one_gpu(case, UNFITTED, "roofline")[0] / measured_s(case))
-        for case in chosen
-        if may_fit(case)
-    ]
-    return replace(correction, roofline_noise=nine_in_ten(misses))
+    return figures
+
+
+def _whence(case: Case) -> tuple[str, str, str]:
+    return case.device, case.row.source.partition(" ")[0], case.row.library
+
+
+def fit_to(
+    chosen: Sequence[Case], base: Correction, kernels: Sequence[Observation] = ()
+) -> Correction:
+    """Corrections from the rows among ``chosen`` that a fit may use, and from kernels, on the trees
+    of ``base``.
+
+    Raises:
+        AlexsimError: there is none.
+    """
+    from alexsim.fidelity.fit import fit
+
+    figures = [*observations(chosen), *kernels]
+    if not figures:
+        raise AlexsimError("nothing to fit to: no row of one GPU with a value, GTX 580 left out")
+    return fit(figures, base)
+
+
+def roofline_noise(chosen: Sequence[Case]) -> float:
+    """Scatter of rows that a fit may use around the roofline."""
+    from alexsim.fidelity.fit import nine_in_ten
+
+    return nine_in_ten(
+        [
+            math.log(_on_one_gpu(case, UNFITTED, "roofline")[0] / measured_s(case))
+            for case in chosen
+            if may_fit(case)
+        ]
+    )
 
 
 def predict(case: Case, correction: Correction, *, library: str = "") -> Prediction:
@@ -232,13 +259,20 @@ def _on_one_gpu(case: Case, correction: Correction, library: str) -> tuple[float
         # Images come from the host's memory before the pass begins.
         pixels = case.batch_size * math.prod(case.network.input_shape)
         size = 2 if case.precision == "fp16" else FLOAT_BYTES
-        total += machine_of(case).link.seconds(size * pixels)
-    for candidates in pieces(case, library):
-        seconds, traits = min((correction.time(cost), cost.traits) for cost in candidates)
-        total += seconds
-        for trait in traits:
-            shares[trait] += seconds
-    return total, correction.spread({trait: share / total for trait, share in shares.items()})
+        total += setting_of(case).machine.link.seconds(size * pixels)
+    for costs in pieces(case, library):
+        for cost, seconds in zip(costs, correction.times(costs), strict=True):
+            total += seconds
+            for trait in cost.traits:
+                shares[trait] += seconds
+    error = correction.error_class(
+        "layer" if case.single_layer else "network",
+        _device(case.device).name,
+        library or case.library,
+        reduced=case.precision != "fp32",
+    )
+    shares = {trait: share / total for trait, share in shares.items()}
+    return total, correction.spread(shares, error)
 
 
 def _on_several_gpus(case: Case, correction: Correction, library: str) -> tuple[float, float]:
@@ -248,12 +282,16 @@ def _on_several_gpus(case: Case, correction: Correction, library: str) -> tuple[
         partition = "columns"
     elif row.parallelism == "hybrid":
         partition = "hybrid"
-    if case.passes == "fwd":
+    ran = setting_of(case)
+    if case.passes == "fwd" or in_one_process(case) or "COMPUTE part only" in row.notes:
         # Every device does its share, and none waits for another.
         alone = replace(case, batch_size=case.batch_size // row.n_gpus, row=replace(row, n_gpus=1))
-        return _on_one_gpu(alone, correction, library)
+        seconds, spread = _on_one_gpu(alone, correction, library)
+        if in_one_process(case):
+            seconds = replicated_s(case, ran.machine, seconds)
+        return seconds, spread
     timer = Timer(
-        machine=machine_of(case),
+        machine=ran.machine,
         library=load_library(library or case.library, case.family),
         correction=correction,
         precision=case.precision,
@@ -269,34 +307,17 @@ def _on_several_gpus(case: Case, correction: Correction, library: str) -> tuple[
     simulated = simulate_network(configuration, timer, data="none" if ready else "jpeg")
     step_s, low = simulated.step_s, simulated.step_interval.low
     spread = math.log(step_s / low) / NINE_IN_TEN
+    if partition == "replicas":
+        step_s -= ran.hidden * simulated.devices[0].exposed_all_reduce_s
+        if _UPLOAD not in row.notes:
+            # Images lie on the device, or come while the step before computes.
+            step_s -= simulated.devices[0].exposed_upload_s
     if case.passes == "fwd+bwd":
         # A plan's step ends with the update, which these rows lack.
         works = _works(replace(case, passes="train-step"))
         updates = [cost for w in works if w.kind == OpKind.UPDATE for cost in timer.costs(w)]
         step_s -= sum(cost.seconds for cost in updates)
     return step_s, spread
-
-
-def machine_of(case: Case) -> Machine:
-    """The machine that a row of several GPUs ran on, by its device and its links."""
-    text = case.row.interconnect.lower()
-    machines = {
-        "gtx580": "gtx580x2",
-        "k20": "k20x8",
-        "k80": "k80x16",
-        "p100": "dgx-1",
-        "a100": "dgx-a100",
-    }
-    name = machines.get(case.device, case.device)
-    machine = load_machine(name)
-    if "nvlink pairs" in text:
-        # Pairs are bridged; between them everything crosses PCIe.
-        return replace(machine, peer=case.row.n_gpus == 2)
-    if "nvlink" in text and machine.peer_link is None:
-        return replace(machine, peer_link=load_link("nvlink2"))
-    if "no p2p" in text or "parameters on cpu" in text:
-        return replace(machine, peer=False)
-    return machine
 
 
 def all_rows(

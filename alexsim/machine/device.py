@@ -2,35 +2,56 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Literal
 
 from alexsim.machine.sheet import Count, NotNegative, Positive, Sheet, load_record, names
 from alexsim.typed import Named
 
 HalfType = Literal["bf16", "fp16"]
+Platform = Literal["cuda", "hip", "cpu"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Architecture(Sheet):
     """What a multiprocessor can do in one clock, and the limits of a block on it.
 
+    Of AMD's GPUs a multiprocessor is a compute unit, of a CPU a core.
     Sources: the CUDA C programming guide's compute capability tables, and the white papers.
     """
 
     name: str
     note: str
+    platform: Platform = "cuda"
+    """Whose libraries run on it."""
     lanes_per_sm: Positive
     """Float32 multiply-adds per clock."""
     issue_warps_per_clock: Positive
     """Warp instructions issued per clock, without dual issue."""
+    dual_issue: Positive | None = None
+    """Instructions that a scheduler can dispatch at once, where the second may be a load but
+    no multiply-add; None: one."""
     load_store_lanes_per_sm: Positive
     """Lanes that serve shared-memory loads, per clock."""
+    bank_bytes: Positive | None = None
+    """What a bank of shared memory delivers per clock; None: 4."""
     blocks_per_sm: Positive
     registers_per_thread: Positive
+    fp16_flop_per_clock: NotNegative
+    """FP16 arithmetic outside tensor cores, per multiprocessor; 0: none, only storage."""
+    matrix_fp32_flop_per_clock: Positive | None = None
+    """Float32 in matrix units, per multiprocessor; None: products run on the lanes."""
     tensor_fp16_flop_per_clock: NotNegative
     """FP16 with float32 accumulation, per multiprocessor."""
     tensor_tf32_flop_per_clock: NotNegative
+    sustained_flop_per_joule: Positive | None = None
+    """Float32 FLOP per joule of long products, where the power limit sets the clock; None: cards
+    hold their clock."""
+
+    @property
+    def generation(self) -> str:
+        """The name without the chip's."""
+        return self.name.partition("-")[0]
 
 
 def load_architecture(name: str) -> Architecture:
@@ -76,6 +97,41 @@ class Device(Sheet):
         return 2 * lanes * self.clock_hz.value
 
     @property
+    def basis(self) -> Device:
+        """The device as its sheet has it, where numbers of this one were changed."""
+        return self
+
+    def changed(self, **values: float) -> Device:
+        """As ``Sheet.changed``; what is known of the sheet's kernels still applies to it."""
+        other = Sheet.changed(self, **values)
+        if isinstance(other, ChangedDevice):
+            return other
+        kept = {field.name: getattr(other, field.name) for field in fields(other)}
+        return ChangedDevice(**kept, sheet=self)
+
+    @property
+    def sustained_flop_per_s(self) -> float:
+        """Float32 rate at the clock that the power limit leaves under long products."""
+        per_joule = self.architecture.sustained_flop_per_joule
+        if per_joule is None:
+            return self.flop_per_s
+        return min(self.flop_per_s, per_joule.value * self.power_w.value)
+
+    @property
+    def product_flop_per_s(self) -> float:
+        """Float32 peak of matrix products: that of the matrix units where they have float32."""
+        per_clock = self.architecture.matrix_fp32_flop_per_clock
+        if per_clock is None:
+            return self.flop_per_s
+        return self.multiprocessors.value * per_clock.value * self.clock_hz.value
+
+    @property
+    def fp16_flop_per_s(self) -> float:
+        """FP16 peak outside tensor cores; 0 where FP16 is computed as float32."""
+        per_clock = self.architecture.fp16_flop_per_clock.value
+        return self.multiprocessors.value * per_clock * self.clock_hz.value
+
+    @property
     def tensor_fp16_flop_per_s(self) -> float:
         """FP16 tensor-core peak; 0 without tensor cores."""
         per_clock = self.architecture.tensor_fp16_flop_per_clock.value
@@ -92,6 +148,18 @@ class Device(Sheet):
         """The half precision of mixed precision: bfloat16 on tensor cores that have it, which came
         with TF32 (Ampere); else float16."""
         return "bf16" if self.tensor_tf32_flop_per_s else "fp16"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ChangedDevice(Device):
+    """A device of which some numbers were changed."""
+
+    sheet: Device
+
+    @property
+    def basis(self) -> Device:
+        """The device before any change."""
+        return self.sheet
 
 
 def device_names() -> tuple[str, ...]:

@@ -7,54 +7,34 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 from annotated_types import Ge
 
 from alexsim.errors import ProfileError, known_as, plain, unknown
 from alexsim.machine.device import Device, device_names, load_device
+from alexsim.machine.link import Link, link_names, load_link
 from alexsim.machine.sheet import (
     Count,
-    NotNegative,
     Positive,
     Quantity,
-    Share,
     Sheet,
     find,
-    load_record,
     names,
     numbers,
     read_sheet,
 )
 from alexsim.typed import Named
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Link(Sheet):
-    """One direction of a connection: its raw rate, what real transfers reach of it, its latency."""
-
-    name: str
-    bytes_per_s: Positive
-    efficiency: Share
-    latency_s: NotNegative
-
-    @property
-    def effective_bytes_per_s(self) -> float:
-        """Payload bytes per second of a long transfer."""
-        return self.bytes_per_s.value * self.efficiency.value
-
-    def seconds(self, size_bytes: int) -> float:
-        """Time of one transfer that has the link to itself."""
-        return self.latency_s.value + size_bytes / self.effective_bytes_per_s
-
-
-def load_link(name: str) -> Link:
-    """The sheet ``links/<name>.toml``, or the TOML file at a path.
-
-    Raises:
-        ProfileError: there is none, or its keys are not Link's fields.
-    """
-    return load_record(Link, name)
+Collectives = Literal["copies", "nccl", "tree", "root", "host"]
+_ONE_PROCESSOR = Quantity(value=16, kind="spec", source="one processor, unless the sheet says more")
+_BETWEEN_PROCESSORS = Quantity(
+    value=5.3e9,
+    kind="fitted",
+    source="geometric mean of rings of eight in seven published sets of all-reduces over PCI"
+    " Express: Titan X (Pascal) and GTX 1080 Ti 8.7, P100 5.1 and 5.9, Titan X (Maxwell) and M40"
+    " 6.2, L40S 1.5 GB/s (DeepBench 2017 and 2018, aiconfigurator)",
+)
 
 
 def _link_if_any(name: str) -> Link | None:
@@ -68,7 +48,8 @@ class Machine(Sheet):
     A device reaches its root or switch over ``link``; ``devices_per_uplink`` of them share one
     ``uplink`` towards the host and the other groups. ``peer_link`` joins devices directly
     (NVLink), ``network`` joins nodes; both may be absent. ``peer``: devices may read each other's
-    memory, else an exchange is staged through the host's.
+    memory, else an exchange is staged through the host's. ``collectives``: who sums gradients (see
+    ``alexsim.machine.collectives``).
     """
 
     name: str
@@ -90,6 +71,11 @@ class Machine(Sheet):
     disk_bytes_per_s: Positive
     host_staging_bytes_per_s: Positive
     """What devices can write to and read from the host's memory at once, all together."""
+    collectives: Collectives = "copies"
+    devices_per_socket: Count = _ONE_PROCESSOR
+    """Devices that one processor connects, of those without a link of their own."""
+    socket_bytes_per_s: Positive = _BETWEEN_PROCESSORS
+    """What a ring of kernels reaches that passes from one processor to another."""
     rates_for: Annotated[int, Ge(1)] = 224
     """Side of the crops that both rates are for; what is decoded is 256/224 of it."""
 
@@ -108,11 +94,10 @@ _MOST = 16
 """Devices in one node."""
 _COUNTED = (r"(?P<count>[0-9]{1,9})x(?P<name>.+)", r"(?P<name>.+)x(?P<count>[0-9]{1,9})")
 """A device's name with a count before or behind it, without separators."""
-
-
-def link_names() -> tuple[str, ...]:
-    """Names that ``load_link`` accepts, sorted."""
-    return names("links")
+_WITHOUT_PEER = ("gtx16", "rtx20", "rtx30", "rtx40", "titan-rtx")
+"""GeForce cards since Turing read each other's memory over NVLink alone (NVIDIA's driver reports no
+peer access between them over PCI Express)."""
+_FOUR = Quantity(value=4, kind="spec", source="servers of eight cards have two processors")
 
 
 def machine_names() -> tuple[str, ...]:
@@ -261,7 +246,8 @@ def _around(name: str, device: Device, *, apart: bool, count: int | None = None)
     base = load_machine(next(name for before, name in hosts if year < before))
     bus = 2 if year < 2012 or name.startswith("k20") else 3 if year < 2020 else 4
     bus = 5 if year >= 2022 and device.architecture.name == "hopper" else bus
-    link = load_link(f"pcie{bus}-x16")
+    measured = f"pcie{bus}-x16-{name}"
+    link = load_link(measured if measured in link_names() else f"pcie{bus}-x16")
     single = Quantity(
         value=1, kind="spec", source="a slot of its own; beyond a network, a host too"
     )
@@ -275,6 +261,8 @@ def _around(name: str, device: Device, *, apart: bool, count: int | None = None)
         link=link,
         uplink=link,
         peer_link=None,
+        peer=not name.startswith(_WITHOUT_PEER),
+        devices_per_socket=_FOUR,
         devices_per_node=single if apart and count is None else many,
         devices_per_uplink=single,
     )

@@ -84,10 +84,13 @@ class Network:
                 readers[read] = tuple(dict.fromkeys((*others, *readers[layer.name])))
         object.__setattr__(self, "readers", readers)
         object.__setattr__(self, "parts", tuple(_resolve(self)))
-        by_name = {parts[0].layer.name: parts for parts in self.parts}
         if self.copied and not self.is_chain:
             raise NetworkError(f"network {self.name!r}: only a chain of layers can be copied")
-        object.__setattr__(self, "_parts_by_name", by_name)
+        object.__setattr__(self, "_parts_by_name", {p[0].layer.name: p for p in self.parts})
+
+    def __hash__(self) -> int:
+        """Cheap, as plans are remembered by their networks: these are then compared."""
+        return hash((self.name, self.input_shape, len(self.layers)))
 
     def inputs_of(self, index: int) -> tuple[str, ...]:
         """Names of what a layer reads: as it says, or the layer before it, or the images."""
@@ -206,9 +209,7 @@ class Network:
 
 def _resolve(network: Network) -> Iterator[tuple[Part, ...]]:
     # Every column reads the whole image, so the input is the same in each.
-    shapes: dict[str, dict[int, Shape]] = {
-        INPUT: dict.fromkeys(range(network.columns), network.input_shape)
-    }
+    shapes = {INPUT: dict.fromkeys(range(network.columns), network.input_shape)}
     views = _views(network)
     heads = {head.name for head in network.heads}
     made_of: dict[Read, tuple[Read, ...]] = {}

@@ -67,14 +67,19 @@ def refuse_not_run(network: Network) -> None:
     )
 
 
+def reads_photographs(network: Network) -> bool:
+    """Whether it reads square images, in grey or in three colours."""
+    channels, *sides = network.input_shape
+    return channels in (1, 3) and len(sides) == 2 and sides[0] == sides[1]
+
+
 def refuse_not_photographs(network: Network) -> None:
     """Refuse a network that cannot read the crops of image files.
 
     Raises:
         NetworkError: they are square, in grey or in three colours.
     """
-    channels, *sides = network.input_shape
-    if channels not in (1, 3) or len(sides) != 2 or sides[0] != sides[1]:
+    if not reads_photographs(network):
         shape = "x".join(map(str, network.input_shape))
         raise NetworkError(
             f"{network.name} reads {shape}: training feeds square images of 1 or 3 channels,"

@@ -29,6 +29,7 @@ from alexsim.documents.networks import LayersDocument, NetworksDocument
 from alexsim.documents.page import PageDocument
 from alexsim.documents.plan import FlopsDocument, MemoryDocument
 from alexsim.documents.profile import ProfileDocument
+from alexsim.documents.recommend import RecommendDocument
 from alexsim.documents.simulation import SimulationDocument
 from alexsim.documents.sweep import GridDocument, SweepDocument
 from alexsim.documents.training import RecipesDocument, TrainDocument
@@ -43,6 +44,7 @@ DOCUMENTS: tuple[type[Document], ...] = (
     SimulationDocument,
     SweepDocument,
     GridDocument,
+    RecommendDocument,
     ProfileDocument,
     PageDocument,
     PredictionDocument,

@@ -60,7 +60,7 @@ class Placement:
 
     def __post_init__(self) -> None:
         self.network, self.device_of = self.spec.written, self.spec.device_of
-        self.types = types_of(self.network, self.spec.precision)
+        self.types = types_of(self.network, self.spec.precision, self.spec.half_layers)
         self.batch_size = self.spec.op_images
         self.ops = [[] for _ in range(1 if self.first_only else self.devices)]
         self._choose = BACKENDS[self.spec.backend].choose

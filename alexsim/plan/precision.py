@@ -83,8 +83,20 @@ _PARAMETERS_ASIDE = frozenset({"batch_norm", "instance_norm"})
 """Operators whose result has their input's type, whatever that of their parameters."""
 
 
-def rule_of(layer: Layer) -> Rule:
-    """What autocast does with a layer."""
+def rule_of(layer: Layer, half_layers: frozenset[str] | None = None) -> Rule:
+    """What autocast does with a layer; where it is on for ``half_layers`` alone, others' products
+    are ``float``."""
+    rule = _rule_of(layer)
+    off = half_layers is not None and layer.name not in half_layers
+    return "float" if rule == "half" and off else rule
+
+
+def half_by_rule(network: Network) -> tuple[str, ...]:
+    """Layers that autocast computes in half precision."""
+    return tuple(layer.name for layer in network.layers if rule_of(layer) == "half")
+
+
+def _rule_of(layer: Layer) -> Rule:
     if not isinstance(layer, Operator):
         return _LAYERS.get(type(layer), "as its inputs")
     for rule, names in LISTS.items():
@@ -95,25 +107,27 @@ def rule_of(layer: Layer) -> Rule:
     return "float result" if widens else "as its inputs"
 
 
-def output_bytes(network: Network, precision: PlanPrecision) -> Mapping[str, int]:
+def output_bytes(
+    network: Network, precision: PlanPrecision, half_layers: frozenset[str] | None = None
+) -> Mapping[str, int]:
     """Bytes of one value of each layer's output, and of the images, which are float32.
 
     Outputs that lie side by side in one block of memory have one type, the widest of theirs.
     """
-    return (
-        _amp_bytes(network) if precision == "amp" else dict.fromkeys(network.readers, FLOAT_BYTES)
-    )
+    if precision == "amp":
+        return _amp_bytes(network, half_layers)
+    return dict.fromkeys(network.readers, FLOAT_BYTES)
 
 
 @lru_cache(maxsize=64)
-def _amp_bytes(network: Network) -> Mapping[str, int]:
+def _amp_bytes(network: Network, half_layers: frozenset[str] | None) -> Mapping[str, int]:
     parts = [part for parts in network.parts for part in parts]
     groups = {group for part in parts for group in part.inputs if len(group) > 1}
     widened: set[str] = set()
     while True:
         sizes = {INPUT: FLOAT_BYTES}
         for part in parts:
-            name, rule = part.layer.name, rule_of(part.layer)
+            name, rule = part.layer.name, rule_of(part.layer, half_layers)
             size = HALF_BYTES if rule == "half" else FLOAT_BYTES
             if rule == "as its inputs":
                 size = max(sizes[read.layer] for read in part.reads)
@@ -136,16 +150,18 @@ class Types:
     precision: PlanPrecision
     output_bytes: Mapping[str, int]
     """Of one value of each layer's output, and of its gradient."""
+    half_layers: frozenset[str] | None = None
+    """As ``PlanSpec`` has them."""
 
     def half(self, part: Part) -> bool:
         """Whether a part computes in half precision."""
-        return self.precision == "amp" and rule_of(part.layer) == "half"
+        return self.precision == "amp" and rule_of(part.layer, self.half_layers) == "half"
 
     def widths(self, part: Part) -> Widths:
         """Bytes of the values that a part reads and writes."""
         if self.precision != "amp":
             return FLOAT
-        rule = rule_of(part.layer)
+        rule = rule_of(part.layer, self.half_layers)
         stored = tuple(max(self.output_bytes[r.layer] for r in group) for group in part.inputs)
         of_copies = {"half": HALF_BYTES, "float": FLOAT_BYTES}.get(rule)
         return Widths(
@@ -160,6 +176,12 @@ class Types:
         return self.widths(first), self.widths(second)
 
 
-def types_of(network: Network, precision: PlanPrecision) -> Types:
+def types_of(
+    network: Network, precision: PlanPrecision, half_layers: frozenset[str] | None = None
+) -> Types:
     """The types of the numbers of a network's plan."""
-    return Types(precision=precision, output_bytes=output_bytes(network, precision))
+    return Types(
+        precision=precision,
+        output_bytes=output_bytes(network, precision, half_layers),
+        half_layers=half_layers,
+    )

@@ -103,6 +103,9 @@ class PlanSpec(PlanChoices):
     precision: PlanPrecision = "fp32"
     """``amp``: every number has the type that PyTorch's autocast gives it (see
     ``alexsim.plan.precision``). Such a plan is counted and simulated, not run."""
+    half_layers: frozenset[str] | None = None
+    """With ``amp``: the only layers whose products are in half precision; by default all that
+    autocast lists."""
 
     def __post_init__(self) -> None:
         for name, allowed in WORDS.items():
@@ -141,6 +144,8 @@ class PlanSpec(PlanChoices):
             raise PlanError("a variable batch needs partition hybrid")
         if self.variable_batch and self.shares == 1:
             raise PlanError("a variable batch changes nothing where one GPU has all images")
+        if self.half_layers is not None and self.precision != "amp":
+            raise PlanError("half_layers are of precision amp")
         if self.precision == "amp" and self.backend:
             raise PlanError("a plan of precision amp is counted and simulated; no backend runs it")
         if self.batch_size % self.shares:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from alexsim.network import counts
-from alexsim.network.layers import Concat, Flatten, MaxPool
+from alexsim.network.layers import Concat, MaxPool
+from alexsim.network.layers.elementwise import Move
 from alexsim.network.network import Network
 from alexsim.network.part import Part
 from alexsim.network.update_rules import RULES
@@ -141,16 +142,16 @@ def step_flops(table: FlopTable, spec: PlanSpec) -> StepFlops:
 def without_formula(network: Network) -> tuple[tuple[str, OpKind], ...]:
     """Layers and passes that a plan runs and for which ``counts`` gives no FLOP at all."""
     kinds = (OpKind.FORWARD, OpKind.GRAD_INPUT, OpKind.GRAD_WEIGHT, OpKind.UPDATE)
-    # A pool of single pixels compares nothing; what is concatenated or passed on is only copied.
+    # A pool of single pixels compares nothing; what is put elsewhere or passed on is only copied.
     free = {
         (la.name, kind)
         for la in network.layers
         for kind, is_free in (
             (
                 OpKind.FORWARD,
-                isinstance(la, Concat | Flatten) or (isinstance(la, MaxPool) and la.size == 1),
+                isinstance(la, Concat | Move) or (isinstance(la, MaxPool) and la.size == 1),
             ),
-            (OpKind.GRAD_INPUT, isinstance(la, Concat | Flatten) or la.passes_grad),
+            (OpKind.GRAD_INPUT, isinstance(la, Concat | Move) or la.passes_grad),
         )
         if is_free
     }

@@ -24,12 +24,20 @@ class Defaults:
     weights: str
     """Deviations of its first weights, in words; the network has them layer by layer."""
     source: str
+    also: tuple[str, ...] = ()
+    """Other editions that are trained so, of its family."""
 
 
 def training_defaults(network: str) -> Defaults:
     """Of an edition and its variants; of others, what most editions have."""
-    known = _editions()
-    return known.get(network.partition("+")[0], known[_OTHER])
+    known, base = _editions(), network.partition("+")[0]
+    return known.get(trains_as(base) or base, known[_OTHER])
+
+
+def trains_as(network: str) -> str:
+    """The edition of its family that an edition is trained like; empty if it has defaults of its
+    own, or those of most."""
+    return next((name for name, table in _editions().items() if network in table.also), "")
 
 
 @cache

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from alexsim.budget.fit import fit
 from alexsim.network.network import Network
+from alexsim.network.not_run import reads_photographs
 from alexsim.plan.choices import RUN_POLICIES
 from alexsim.plan.planner import plan
 from alexsim.plan.tables import flop_table
@@ -36,7 +37,7 @@ class Outlook:
     defaults: Defaults
     weight_rate: float
     refused: str
-    """Why the backend aten cannot train it; empty if it can."""
+    """Why it cannot be trained on images, or not within the budget; empty if it can."""
     batch_size: int
     """0 if it cannot be trained."""
     options: str
@@ -57,8 +58,10 @@ def outlook(network: Network, *, budget_bytes: int, cores: int | None = None) ->
     """
     defaults = training_defaults(network.name)
     recipe = load_recipe(defaults.recipe)
-    batch, options = _fitting(network, recipe, budget_bytes)
-    why = "" if batch else f"one image does not fit into {format_bytes(budget_bytes)}"
+    batch, options, why = 0, "", "no square images of 1 or 3 channels"
+    if reads_photographs(network):
+        batch, options = _fitting(network, recipe, budget_bytes)
+        why = "" if batch else f"one image does not fit into {format_bytes(budget_bytes)}"
     seconds = None
     if batch:
         seconds = _seconds(network, defaults.steps * batch, cores or os.cpu_count() or 1)

@@ -10,7 +10,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from alexsim.machine.device import Architecture, Device
-from alexsim.machine.machine import Link, Machine
+from alexsim.machine.link import Link
+from alexsim.machine.machine import Machine
 from alexsim.machine.sheet import Quantity
 from alexsim.report.tables import plain_table
 
@@ -52,6 +53,11 @@ def sheet_tables(sheet: Machine | Device | Link) -> RenderableType:
     parts: list[RenderableType] = [Text(sheet.name)]
     if isinstance(sheet, Device) and sheet.note:
         parts.append(Text(f"Note: {sheet.note}"))
+    if isinstance(sheet, Machine):
+        access = "read" if sheet.peer else "cannot read"
+        parts.append(
+            Text(f"Devices {access} each other's memory; collectives: {sheet.collectives}")
+        )
     for title, record in _records(sheet):
         parts.append(Text(f"\n{title}"))
         for name, quantity in quantities(record):

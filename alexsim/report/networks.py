@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from alexsim.network.network import Network
 from alexsim.recipe.outlook import CORE_FLOP_PER_S, CORE_IMAGES_PER_S, Outlook
 from alexsim.report.tables import plain_table
 from alexsim.units import format_bytes
@@ -15,11 +16,13 @@ _MINUTE, _HOUR = 60, 3600
 
 
 def networks_tables(
-    outlooks: Sequence[Outlook], *, budget_bytes: int, cores: int
+    networks: Iterable[Network], outlooks: Iterable[Outlook], *, budget_bytes: int, cores: int
 ) -> RenderableType:
-    """Every network, and what `alexsim train --net NAME` does with it; within 80 columns."""
-    networks = plain_table("Networks", "name", "parameters", "title")
-    networks.columns[2].justify, networks.columns[2].no_wrap = "left", False
+    """Every network, and what `alexsim train --net NAME` does with most; within 80 columns."""
+    listed = plain_table("Networks", "name", "parameters", "title")
+    listed.columns[2].justify, listed.columns[2].no_wrap = "left", False
+    for network in networks:
+        listed.add_row(network.name, f"{network.parameters:,}", network.title)
     runs = plain_table(
         "alexsim train --net NAME, on the built-in images",
         "name", "rate", "steps", "batch", "takes", "with",
@@ -28,7 +31,6 @@ def networks_tables(
     refusals: dict[str, list[str]] = {}
     for outlook in outlooks:
         network = outlook.network
-        networks.add_row(network.name, f"{network.parameters:,}", network.title)
         if outlook.seconds is None:
             refusals.setdefault(outlook.refused, []).append(network.name)
             continue
@@ -44,9 +46,10 @@ def networks_tables(
     notes.append(
         f"Takes: about, with {cores} cores: counted FLOPs at {CORE_FLOP_PER_S / 1e9:.0f} GFLOP/s"
         f" each (AlexNet on Zen 4), or {CORE_IMAGES_PER_S:,.0f} images/s each where reading them"
-        f" takes longer. With: what else fits them into {format_bytes(budget_bytes)}."
+        f" takes longer. With: what else fits them into {format_bytes(budget_bytes)}; of networks"
+        " that are not in this table, `alexsim memory --net NAME` tells."
     )
-    return Group(networks, runs, *(Text(note) for note in notes))
+    return Group(listed, runs, *(Text(note) for note in notes))
 
 
 def about(seconds: float) -> str:

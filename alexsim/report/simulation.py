@@ -9,16 +9,18 @@ from collections.abc import Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from alexsim.network.layers.kinds import kind_words
+from alexsim.explore.sensitivity import Sensitivity
+from alexsim.explore.what_if import WhatIf, kinds_of, waits_s
 from alexsim.network.network import Network
 from alexsim.plan.spec import PlanSpec
 from alexsim.recipe.stages import Training
 from alexsim.report.not_run import not_run_lines
 from alexsim.report.recipe import stages_table
 from alexsim.report.tables import data_path_text, milliseconds, plain_table, sharing_text
+from alexsim.report.what_if import ACTIVITIES, days_text, elasticities_table, what_if_table
 from alexsim.simulate.costs.precision import Computed
-from alexsim.simulate.sensitivity import Sensitivity
-from alexsim.simulate.simulation import DeviceTimes, ExchangeTimes, Simulation
+from alexsim.simulate.evidence import Evidence
+from alexsim.simulate.simulation import ExchangeTimes, Simulation
 from alexsim.trace import Activity
 from alexsim.units import MIB
 
@@ -34,6 +36,8 @@ def simulation_tables(
     training: Training,
     *,
     sensitivities: Sequence[Sensitivity] = (),
+    elasticities: bool = False,
+    what_ifs: Sequence[WhatIf] = (),
 ) -> RenderableType:
     """The training, the step, its parts, every device, and a picture of its timeline."""
     network, sharing = spec.network, sharing_text(spec)
@@ -41,10 +45,12 @@ def simulation_tables(
         *([Text(sharing)] if sharing else ()),
         Text(_head(simulation, training)),
         *([stages_table(training.stages)] if training.stages else ()),
+        *([what_if_table(what_ifs, simulation, training)] if what_ifs else ()),
         Text(timeline(simulation)),
         _devices(simulation),
         _parts(simulation, network),
         _critical_path(simulation, network),
+        *([elasticities_table(simulation, network)] if elasticities else ()),
         _layers(simulation),
         _longest(simulation),
     ]
@@ -69,18 +75,19 @@ def _head(simulation: Simulation, training: Training) -> str:
     bounds, between = training.days_interval, simulation.step_interval
     first = " at first" if training.stages else ""
     # Stages differ in the third digit.
-    days = f"{training.days:.3g}" if training.stages else _days(training.days)
+    days = f"{training.days:.3g}" if training.stages else days_text(training.days)
     lines = [
         f"{simulation.network} on {simulation.machine}, {simulation.library}:"
         f" {_machines(simulation)}, {simulation.batch_size} images per step",
         f"  {f'recipe {training.recipe}, ' if training.stages else ''}{training.epochs} epochs of"
         f" {training.images:,} images: {days} days"
-        f" (90 %: {_days(bounds.low)} to {_days(bounds.high)})",
+        f" (90 %: {days_text(bounds.low)} to {days_text(bounds.high)})",
         f"  step {milliseconds(simulation.step_s)} ms{first} (90 %: {milliseconds(between.low)} to"
         f" {milliseconds(between.high)}), {simulation.images_per_s:,.0f} images/s,"
         f" {100 * simulation.utilisation:.0f} % of peak",
         *_counted(simulation),
         *_computed(simulation.computed),
+        *rests_on(simulation.evidence),
         f"  {data_path_text(simulation)}",
         f"  forward {milliseconds(simulation.forward_s)} ms"
         f"{', with the wait for images' if simulation.data_bound else ''},"
@@ -103,6 +110,25 @@ def _head(simulation: Simulation, training: Training) -> str:
             " `alexsim memory` says what would."
         )
     return "\n".join(lines)
+
+
+def rests_on(evidence: Evidence) -> list[str]:
+    """What a prediction rests on, in lines of 80 columns; none where this machine was measured."""
+    if evidence.error is None:
+        return []
+    error = evidence.error
+
+    def seen(name: str, rows: int) -> str:
+        return f"{name} {f'seen ({rows:,} rows)' if rows else 'never seen'}"
+
+    given = f"; given {evidence.given}" if evidence.given else ""
+    return [
+        f"  Rests on {evidence.rows:,} rows: {seen(evidence.device, evidence.device_rows)},"
+        f" {seen(evidence.library, evidence.library_rows)};",
+        f"  {100 * evidence.inside:.0f} % of the time in measured shapes{given}. Such predictions,"
+        f" left out: {100 * error.median:.0f} %",
+        f"  off at the median, {100 * error.mean:.0f} % at the mean ({error.rows} {error.unit}s).",
+    ]
 
 
 def _counted(simulation: Simulation) -> list[str]:
@@ -147,10 +173,6 @@ def _ideal_training(simulation: Simulation) -> str:
     )
 
 
-def _days(days: float) -> str:
-    return f"{days:,.0f}" if days >= 10 else f"{days:.2g}"
-
-
 def _devices(simulation: Simulation) -> RenderableType:
     out = plain_table(
         "Per device, ms per step (of transfers: what no computing hides)",
@@ -177,12 +199,8 @@ def _exposed(exposed_s: float, whole_s: float) -> str:
     return f"{milliseconds(exposed_s)} of {milliseconds(whole_s)}"
 
 
-def _kinds(network: Network) -> dict[str, str]:
-    return {layer.name: kind_words(type(layer).__name__).group for layer in network.layers}
-
-
 def _parts(simulation: Simulation, network: Network) -> RenderableType:
-    kinds, device = _kinds(network), simulation.devices[0]
+    kinds, device = kinds_of(network), simulation.devices[0]
     sums: dict[str, list[float]] = defaultdict(lambda: [0.0] * 4)
     for layer in simulation.layers:
         if layer.device == device.name:
@@ -197,29 +215,20 @@ def _parts(simulation: Simulation, network: Network) -> RenderableType:
     for name, times in sums.items():
         cells = [milliseconds(seconds) if seconds else "" for seconds in times]
         out.add_row(name, *cells, milliseconds(sum(times)), f"{100 * sum(times) / step_s:.0f} %")
-    for name, seconds in _waits(device).items():
+    for name, seconds in waits_s(device).items():
         if seconds > step_s / 2000:
             share = f"{100 * seconds / step_s:.0f} %"
             out.add_row(name, "", "", "", "", milliseconds(seconds), share)
     return out
 
 
-def _waits(device: DeviceTimes) -> dict[str, float]:
-    return {
-        "exchange, exposed": device.exposed_exchange_s,
-        "all-reduce, exposed": device.exposed_all_reduce_s,
-        "upload, exposed": device.exposed_upload_s,
-        "idle": device.idle_s,
-    }
-
-
 def _critical_path(simulation: Simulation, network: Network) -> RenderableType:
     """The path by device and part, and how often it changes device."""
-    kinds = _kinds(network)
+    kinds = kinds_of(network)
     seconds: dict[tuple[str, str], float] = defaultdict(float)
     pieces: dict[tuple[str, str], int] = defaultdict(int)
     for span in simulation.critical_path:
-        name = _NAMES.get(span.activity) or kinds[span.layer]
+        name = ACTIVITIES.get(span.activity) or kinds[span.layer]
         seconds[span.device, name] += span.duration_s
         pieces[span.device, name] += 1
     devices = [span.device for span in simulation.critical_path]
@@ -239,16 +248,6 @@ def _critical_path(simulation: Simulation, network: Network) -> RenderableType:
                 f"{100 * total / simulation.step_s:.1f} %",
             )
     return out
-
-
-_NAMES: dict[Activity, str] = {
-    "exchange": "exchange",
-    "all_reduce": "all-reduce",
-    "upload": "upload",
-    "barrier": "barriers",
-    "host": "data path",
-}
-"""Activities that do not compute."""
 
 
 def _layers(simulation: Simulation) -> RenderableType:

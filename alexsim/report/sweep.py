@@ -8,8 +8,8 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from alexsim.explore.pareto import Point, objectives
 from alexsim.report.tables import milliseconds, plain_table
-from alexsim.simulate.pareto import Point, objectives
 from alexsim.units import MIB
 
 _FIGURES = (

@@ -5,17 +5,23 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.console import Group as Lines
 from rich.console import RenderableType
 from rich.text import Text
 
+from alexsim.fidelity.groups import ErrorGroup
+from alexsim.fidelity.judged import Judged
 from alexsim.fidelity.judging import Group, Summary, is_layer, summarise
+from alexsim.fidelity.row_files import Row
 from alexsim.fidelity.rows import Excluded
+from alexsim.fidelity.sample import Sample
 from alexsim.fidelity.validation import Prediction
+from alexsim.report.groups import groups_tables, sample_line, wrapped
 from alexsim.report.tables import plain_table
+from alexsim.simulate.costs.card import Card
 
 _MOST = 5
 """So many devices, libraries or networks of a rule are named."""
@@ -62,17 +68,22 @@ def left_out(excluded: Iterable[Excluded]) -> dict[str, dict[str, int]]:
 def validation_tables(
     summaries: Sequence[Summary],
     groups: Sequence[Group],
+    by_axis: Sequence[ErrorGroup],
     excluded: Sequence[Excluded],
     *,
     every_row: bool,
+    sample: Sample | None = None,
 ) -> RenderableType:
-    """Every row; errors by network, by device and library and by kind; why rows are left out."""
-    parts: list[RenderableType] = []
+    """Every row; errors by network, by device and library, by what a reader asks for and by kind;
+    why rows are left out."""
+    said: list[RenderableType] = [wrapped(sample_line(sample))] if sample else []
+    parts = list(said)
     if every_row:
         parts += [Text(_rows_of(group)) for group in groups]
     if any(group.summary.rows for group in groups):
         predictions = [p for group in groups for p in group.predictions]
-        parts += [_networks(by_network(predictions)), _groups(groups), _summaries(summaries)]
+        parts += [_networks(by_network(predictions)), _groups(groups)]
+        parts += [groups_tables(by_axis), _summaries(summaries)]
     predicted = sum(len(group.predictions) for group in groups)
     parts.append(Text(f"\n{predicted} of {predicted + len(excluded)} rows predicted"))
     if excluded:
@@ -86,7 +97,7 @@ def validation_tables(
                 count = sum(count for _, count in others)
                 left.add_row(f"  others, {len(others)} in all (-o FILE names them)", str(count))
         parts.append(left)
-    return Lines(*parts)
+    return Lines(*parts, *said)
 
 
 def _rows_of(group: Group) -> str:
@@ -168,18 +179,18 @@ def _summaries(summaries: Sequence[Summary]) -> RenderableType:
     return out
 
 
-def predictions_csv(predictions: Iterable[Prediction], excluded: Iterable[Excluded]) -> str:
+def predictions_csv(
+    predictions: Iterable[Prediction], excluded: Iterable[Excluded]
+) -> Iterator[str]:
     """One line per row: the prediction in the row's unit and its bounds, or why there is none.
 
     Its network and device are named as here or, where there is no prediction, as in the table.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     columns = ["id", "predicted", "low", "high", "reason", "unit", "measured", "error"]
-    writer.writerow([*columns, "network", "device", "framework"])
+    yield _line([*columns, "network", "device", "framework"])
     for prediction in predictions:
         row = prediction.case.row
-        writer.writerow(
+        yield _line(
             [
                 row.id,
                 *(f"{value:.6g}" for value in (prediction.value, prediction.low, prediction.high)),
@@ -193,8 +204,59 @@ def predictions_csv(predictions: Iterable[Prediction], excluded: Iterable[Exclud
             ]
         )
     for left in excluded:
-        row, value = left.row, left.row.value
-        figures = [row.unit, "" if value is None else f"{value:g}", ""]
-        names = [row.network, row.gpu, row.library]
-        writer.writerow([row.id, "", "", "", left.why, *figures, *names])
+        of = left.row
+        assert isinstance(of, Row)
+        value = of.value
+        figures = [of.unit, "" if value is None else f"{value:g}", ""]
+        yield _line([of.id, "", "", "", left.why, *figures, of.network, of.gpu, of.library])
+
+
+def kernels_csv(judged: Iterable[Judged], excluded: Iterable[Excluded]) -> Iterator[str]:
+    """One line per row of a table of kernels: predicted seconds and bounds, or why there are
+    none."""
+    columns = ["id", "predicted_s", "low_s", "high_s", "reason", "time_s", "error"]
+    yield _line([*columns, "device", "source", "op"])
+    for row in judged:
+        known = row.measured_s is not None
+        yield _line(
+            [
+                row.id,
+                *(f"{value:.6g}" for value in (row.predicted_s, row.low_s, row.high_s)),
+                "",
+                f"{row.measured_s:g}" if known else "",
+                f"{row.error:.4f}" if known else "",
+                row.device,
+                row.source,
+                row.op,
+            ]
+        )
+    for left in excluded:
+        yield _line([left.row.id, "", "", "", left.why, "", "", "", "", ""])
+
+
+def _line(cells: Sequence[str]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
     return text.getvalue()
+
+
+def left_out_table(card: Card) -> RenderableType:
+    """Errors of fits that had not seen what they predict, beside the mechanism and the roofline."""
+    table = plain_table(
+        "Left out in turn: median / mean error, %, each card with each source alike",
+        "of", "never seen", "rows", "fit", "mechanism", "roofline", "held",
+    )  # fmt: skip
+    for line in card.left_out:
+        pairs = (
+            (line.median, line.mean),
+            (line.mechanism_median, line.mechanism_mean),
+            (line.roofline_median, line.roofline_mean),
+        )
+        table.add_row(
+            line.what,
+            line.left_out,
+            f"{line.rows:,}",
+            *(f"{100 * middle:.0f} / {100 * mean:.0f}" for middle, mean in pairs),
+            f"{100 * line.coverage:.0f} %",
+        )
+    return table

@@ -8,8 +8,8 @@ of its own. Replicas do alike, and one is simulated.
 
 from __future__ import annotations
 
-from alexsim.machine import paths
-from alexsim.machine.machine import Link
+from alexsim.machine.collectives import all_reduce_s
+from alexsim.machine.link import Link
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.network.part import Part
 from alexsim.plan.plan import Op, OpKind
@@ -104,4 +104,4 @@ class CoresTaskList(TaskList):
     def _all_reduce_s(self, part: Part, devices: int) -> float:
         """Processes of one machine sum through its memory."""
         size = FLOAT_BYTES * part.parameters
-        return paths.all_reduce_s(self.timer.machine, devices, size, peer=bool(self._network))
+        return all_reduce_s(self.timer.machine, devices, size, peer=bool(self._network))

@@ -6,14 +6,19 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
+from alexsim.plan.plan import PASS_OF, Op
 from alexsim.simulate.engine import Times
-from alexsim.simulate.simulation import NINE_IN_TEN, DeviceTimes, Interval
+from alexsim.simulate.host import Auxiliary
+from alexsim.simulate.simulation import NINE_IN_TEN, DeviceTimes, Elasticity, Interval
 from alexsim.simulate.tasks import TaskList
 from alexsim.trace import Span
 
 TRANSFER_SPREAD, HOST_SPREAD = 0.2, 0.3
 """Standard deviation of the logarithm of a transfer's time and of a stage of the data path:
 published copies over one kind of link differ by about a fifth, hosts and disks by more."""
+
+_ROUND = 1e-9
+"""A share of a step that rounding leaves where both chains have the same tasks."""
 
 
 def critical_path(
@@ -31,6 +36,47 @@ def critical_path(
             path.append(spans[index])
         index = times.cause[index]
     return tuple(reversed(path))
+
+
+def elasticities(listed: TaskList, times: Times, last: int, before: int) -> tuple[Elasticity, ...]:
+    """How much each part of a step's work would shorten the step if it took less time.
+
+    A step ends with ``last``, and begins when ``before`` ends (-1: at time 0). Either end is the
+    sum of the tasks on its chain back to time 0, so its derivative by the time of a part is the
+    time that the part has on that chain; the step's is the difference. Where images set the pace
+    both chains have a step's computing on them, and their difference is the data path alone: other
+    than ``critical_path``, which goes back no further than to where the step began.
+
+    Args:
+        listed: the tasks.
+        times: when each started and ended, and what let it start.
+        last: the step's last task.
+        before: that of the step before it.
+    """
+    seconds: dict[tuple[str, str], float] = defaultdict(float)
+    ends = [(times.end[last], last, 1), (times.end[before] if before >= 0 else 0.0, before, -1)]
+    while ends[0][1] != ends[1][1]:
+        # Back from the later of the two, until the chains meet.
+        ends.sort()
+        _, index, sign = ends.pop()
+        seconds[part_of(*listed.ops[index])] += sign * (times.end[index] - times.start[index])
+        cause = times.cause[index]
+        ends.append((times.start[index], cause, sign))
+    step_s = sum(seconds.values())
+    return tuple(
+        Elasticity(part=part, pass_name=name, share=taken_s / step_s)
+        for (part, name), taken_s in seconds.items()
+        if abs(taken_s) > _ROUND * step_s
+    )
+
+
+def part_of(item: Op | Auxiliary, queue: str) -> tuple[str, str]:
+    """A layer and its pass; of a transfer its activity; of the hosts' work its stage."""
+    if isinstance(item, Auxiliary):
+        return (queue.rpartition(".")[2] if item.activity == "host" else item.activity), ""
+    if item.kind.activity != "computing":
+        return item.kind.activity, ""
+    return item.layer, PASS_OF.get(item.kind, "forward")
 
 
 def interval(
@@ -72,4 +118,11 @@ def _spread(listed: TaskList) -> float:
             total += cost.seconds
             for trait in cost.traits:
                 shares[trait] += cost.seconds
-    return listed.timer.correction.spread({trait: share / total for trait, share in shares.items()})
+    timer = listed.timer
+    error = timer.correction.error_class(
+        "network",
+        timer.machine.device.basis.name,
+        timer.library.name,
+        reduced=timer.best_precision != "fp32",
+    )
+    return timer.correction.spread({trait: share / total for trait, share in shares.items()}, error)

@@ -11,6 +11,7 @@ from alexsim.trace import Span, Trace
 
 if TYPE_CHECKING:
     from alexsim.simulate.costs.precision import Computed
+    from alexsim.simulate.evidence import Evidence
 
 ILSVRC_IMAGES, ILSVRC_EPOCHS = 1_281_167, 90
 """An ILSVRC-2012 epoch, and the passes that the paper and its successors trained."""
@@ -74,6 +75,8 @@ class OpTimes:
     kind: str
     seconds: float
     limit: str
+    least_s: float
+    """Seconds at the device's peaks, of arithmetic or of memory; 0 where it was measured."""
     flop: float
     """FLOP of the multiply-adds that it does: Winograd and FFT do fewer than a direct
     convolution, which the plan counts."""
@@ -95,6 +98,19 @@ class LayerTimes:
     def total_s(self) -> float:
         """All passes."""
         return self.forward_s + self.grad_input_s + self.grad_weight_s + self.update_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Elasticity:
+    """What a part of a step's work does to its length: where the part takes 1 % less time, on all
+    devices, the step takes ``share`` % less."""
+
+    part: str
+    """A layer; or the activity of transfers and barriers, or a stage of the data path."""
+    pass_name: str
+    """The layer's pass; empty for what is no layer's."""
+    share: float
+    """All parts' add up to 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,6 +184,8 @@ class Simulation:
     ops: tuple[OpTimes, ...]
     critical_path: tuple[Span, ...]
     """Spans that make up the step's length: each could start because the span before it ended."""
+    elasticities: tuple[Elasticity, ...]
+    """In steady state, in no order; parts that do not matter are left out."""
     device_memory_bytes: int
     """Usable bytes of one device's memory."""
     device_flop_per_s: float
@@ -177,6 +195,7 @@ class Simulation:
     price_usd: float | None
     """Of all devices when they came out; None where a sheet states none."""
     computed: Computed = field(compare=False)
+    evidence: Evidence = field(compare=False)
     trace: Trace
 
     def __post_init__(self) -> None:

@@ -10,8 +10,9 @@ from itertools import takewhile
 from alexsim.plan.plan import PASS_OF, Op, OpKind, Plan
 from alexsim.simulate.costs.gemm import peak_flop_per_s
 from alexsim.simulate.costs.precision import computed
-from alexsim.simulate.critical import critical_path, interval
+from alexsim.simulate.critical import critical_path, elasticities, interval
 from alexsim.simulate.engine import Times
+from alexsim.simulate.evidence import evidence_of
 from alexsim.simulate.simulation import (
     DataPathTimes,
     DeviceTimes,
@@ -35,9 +36,10 @@ class TimedSteps:
     """Index of the step that is summarised."""
 
     def closing(self, step: int) -> tuple[int, float]:
-        """The devices' last task of a step, and when it ends; the first step begins at 0."""
+        """The devices' last task of a step, and when it ends; nothing ends before the first step,
+        which begins at 0."""
         if step < 0:
-            return 0, 0.0
+            return -1, 0.0
         ends = [(finish, index) for index, _, _, finish in self.ops_of(step)]
         finish, index = max(ends)
         return index, finish
@@ -68,7 +70,7 @@ def summarise(
     """
     listed = run.listed
     last = run.looked_at
-    origin = run.closing(last - 1)[1]
+    before, origin = run.closing(last - 1)
     closing, closed = run.closing(last)
     step_s = closed - origin
     plan, machine = listed.plan, listed.timer.machine
@@ -120,12 +122,17 @@ def summarise(
         layers=_layers(listed),
         ops=ops,
         critical_path=path,
+        elasticities=elasticities(listed, run.times, closing, before),
         device_memory_bytes=int(machine.device.memory_bytes.value),
         device_flop_per_s=machine.device.flop_per_s,
         power_w=count * machine.device.power_w.value,
         price_usd=count * price.value if (price := machine.device.price_usd) else None,
         computed=computed(
             listed.timer.precision, machine.device, listed.timer.library.name, plan.network.layers
+        ),
+        evidence=evidence_of(
+            listed.timer,
+            (cost for op in plan.devices[0].ops for cost in listed.costs.get(op.id, ())),
         ),
         trace=trace,
     )
@@ -234,9 +241,11 @@ def _ops(listed: TaskList) -> tuple[OpTimes, ...]:
         if not (costs := listed.costs.get(op.id)):
             continue
         longest, seconds, flop = costs[0], costs[0].seconds, costs[0].flop
+        least_s = longest.least_s
         for cost in costs[1:]:
             longest = cost if cost.seconds > longest.seconds else longest
             seconds, flop = seconds + cost.seconds, flop + cost.flop
+            least_s += cost.least_s
         times.append(
             OpTimes(
                 name=op.id,
@@ -246,6 +255,7 @@ def _ops(listed: TaskList) -> tuple[OpTimes, ...]:
                 kind=op.kind,
                 seconds=seconds,
                 limit=longest.limit,
+                least_s=least_s,
                 # A slice of a layer may do more than its share: at most the plan's count.
                 flop=min(op.count.flop, flop),
             )

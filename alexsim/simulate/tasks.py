@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from alexsim.machine import paths
+from alexsim.machine import collectives, paths
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.network.part import Part
 from alexsim.plan.backends.aten import done_flop
@@ -84,6 +84,7 @@ class TaskList:
         assert calibration is not None
         name = signature(op, self._parts.get((op.layer, op.column)))
         seconds = calibration.seconds(name, images, op.chunk_images or images)
+        seconds /= self.timer.times_as_fast(op.layer, op.kind)
         if op.kind == OpKind.UPLOAD and (op.device_index == 0 or not calibration.on_cores):
             seconds += calibration.seconds(REST, images, images)
         return seconds
@@ -214,7 +215,7 @@ class TaskList:
     def _collective_s(self, collective: Collective) -> float:
         """Seconds in which one column's values or gradients, or all columns', are exchanged."""
         one_column = len(collective.columns) == 1
-        duration_s = paths.broadcast_s if one_column else paths.all_gather_s
+        duration_s = collectives.broadcast_s if one_column else collectives.all_gather_s
         devices = self.plan.turns
         peer = self.plan.transport == "peer"
         return duration_s(self.timer.machine, devices, collective.size_bytes, peer=peer)
@@ -262,7 +263,7 @@ class TaskList:
 
     def _all_reduce_s(self, part: Part, devices: int) -> float:
         item = 2 if self.timer.precision == "fp16" else FLOAT_BYTES
-        return paths.all_reduce_s(
+        return collectives.all_reduce_s(
             self.timer.machine,
             devices,
             item * part.parameters,

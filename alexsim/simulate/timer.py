@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from alexsim.machine.machine import Machine
+from alexsim.plan.plan import PASS_OF, OpKind
 from alexsim.simulate.costs.correction import Correction
 from alexsim.simulate.costs.cost import Cost, Precision, Work
 from alexsim.simulate.costs.libraries import Library, load_library_for
@@ -25,6 +27,8 @@ class Timer:
     precision: StepPrecision = "fp32"
     calibration: Calibration | None = None
     """Measurements of this machine, which take the place of every model."""
+    faster: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    """What-if: how many times as fast as these a layer's pass is, by their names."""
 
     @property
     def best_precision(self) -> Precision:
@@ -41,10 +45,18 @@ class Timer:
         """Pieces of an op's time, corrected."""
         device, correction = self.machine.device, self.correction
         precision = op_precision(self.precision, device, self.library.name, work)
+        times = self.times_as_fast(work.part.layer.name, work.kind)
+        costs = self.library.costs(device, work, precision)
         return [
-            cost.lasting(correction.time(cost))
-            for cost in self.library.costs(device, work, precision, correction)
+            cost.lasting(seconds / times)
+            for cost, seconds in zip(costs, correction.times(costs), strict=True)
         ]
+
+    def times_as_fast(self, layer: str, kind: OpKind) -> float:
+        """What an op's time is divided by; 1 but for a what-if's ops that compute."""
+        if not self.faster or kind.activity != "computing":
+            return 1.0
+        return self.faster.get((layer, PASS_OF.get(kind, "forward")), 1.0)
 
 
 def timer_of(

@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable
 
 from alexsim.editions.load import load_network
+from alexsim.explore.axes import combinations
+from alexsim.explore.sweep import sweep
 from alexsim.machine.machine import load_machine
 from alexsim.plan.spec import PlanSpec
-from alexsim.simulate.axes import combinations
 from alexsim.simulate.costs.correction import load_correction
 from alexsim.simulate.costs.libraries import load_library
 from alexsim.simulate.simulator import simulate_network
-from alexsim.simulate.sweep import sweep
 from alexsim.simulate.timer import Timer
 
 

@@ -4,13 +4,17 @@ Layers are named after torchvision's modules, with ``_`` for its ``.``, which se
 from its column and its parameter here. Weighted layers stand in the order of its ``state_dict``.
 """
 
-from alexsim.editions.zoo.densenet import densenet121
-from alexsim.editions.zoo.inception import googlenet, googlenet_heads, inception_v3
-from alexsim.editions.zoo.inverted import efficientnet_b0, mobilenet_v2
-from alexsim.editions.zoo.plain import squeezenet1_1, vgg16
-from alexsim.editions.zoo.resnet import resnet18, resnet50
+from collections.abc import Callable, Mapping
 
-__all__ = [
-    "densenet121", "efficientnet_b0", "googlenet", "googlenet_heads", "inception_v3",
-    "mobilenet_v2", "resnet18", "resnet50", "squeezenet1_1", "vgg16",
-]  # fmt: skip
+from alexsim.editions.zoo.densenet import DENSENETS
+from alexsim.editions.zoo.inception import INCEPTIONS
+from alexsim.editions.zoo.inverted import INVERTED
+from alexsim.editions.zoo.plain import SQUEEZENETS, VGGS
+from alexsim.editions.zoo.resnet import RESNETS
+from alexsim.editions.zoo.shufflenet import SHUFFLENETS
+from alexsim.network.network import Network
+
+EDITIONS: Mapping[str, Callable[[], Network]] = {
+    **VGGS, **INCEPTIONS, **RESNETS, **DENSENETS, **SQUEEZENETS, **INVERTED, **SHUFFLENETS,
+}  # fmt: skip
+"""By name, family by family."""

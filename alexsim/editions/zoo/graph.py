@@ -63,13 +63,21 @@ class Graph:
 
     Args:
         first_weights: of convolutions.
-        epsilon: of batch normalisations.
+        epsilon, momentum: of batch normalisations.
+        normalised: whether units have them; else their convolutions have biases.
     """
 
     def __init__(
-        self, input_shape: Shape, first_weights: Deviation, *, epsilon: float = 1e-5
+        self,
+        input_shape: Shape,
+        first_weights: Deviation,
+        *,
+        epsilon: float = 1e-5,
+        momentum: float = 0.1,
+        normalised: bool = True,
     ) -> None:
-        self._input_shape, self._first_weights, self._epsilon = input_shape, first_weights, epsilon
+        self._input_shape, self._first_weights = input_shape, first_weights
+        self._epsilon, self._momentum, self._normalised = epsilon, momentum, normalised
         self._layers: list[Layer] = []
         self._shapes: dict[str, Shape] = {INPUT: input_shape}
 
@@ -121,7 +129,14 @@ class Graph:
 
     def batch_norm(self, name: str, after: str = "") -> str:
         """A batch normalisation."""
-        return self.add(BatchNorm(name=name, inputs=self._reads(after), epsilon=self._epsilon))
+        return self.add(
+            BatchNorm(
+                name=name,
+                inputs=self._reads(after),
+                epsilon=self._epsilon,
+                momentum=self._momentum,
+            )
+        )
 
     def unit(
         self,
@@ -138,9 +153,10 @@ class Graph:
         """A convolution, its batch normalisation and a non-linearity, named after their kinds."""
         self.conv(
             f"{name}_conv", filters, size,
-            after=after, stride=stride, padding=padding, groups=groups,
+            after=after, stride=stride, padding=padding, groups=groups, bias=not self._normalised,
         )  # fmt: skip
-        self.batch_norm(f"{name}_bn")
+        if self._normalised:
+            self.batch_norm(f"{name}_bn")
         if activation:
             self.add(activation(name=f"{name}_{activation.__name__.lower()}"))
         return self.last

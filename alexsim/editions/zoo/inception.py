@@ -1,16 +1,21 @@
 """Networks of branches that are put side by side: GoogLeNet and Inception v3.
 
 Sources: Szegedy et al. 2015 and 2016, as in torchvision's ``googlenet.py`` and ``inception.py``:
-with batch normalisation in both, and in GoogLeNet with 3x3 windows where the paper has 5x5.
+with batch normalisation in both, and in GoogLeNet with 3x3 windows where the paper has 5x5. As in
+the paper is Caffe's ``bvlc_googlenet``.
 """
 
 from __future__ import annotations
 
-from alexsim.editions.zoo.graph import CLASSES, IMAGENET, Graph, always
+from collections.abc import Callable
+from functools import partial
+
+from alexsim.editions.zoo.graph import CLASSES, IMAGENET, Graph, always, he_fan_in
 from alexsim.network.layers import (
     AdaptiveAveragePool,
     AveragePool,
     Dropout,
+    LocalResponseNorm,
     MaxPool,
     Pair,
     ReLU,
@@ -38,17 +43,7 @@ _Steps = list[tuple[str, int, Pair]]
 """Name, filters and window of each convolution of a branch."""
 
 
-def googlenet() -> Network:
-    """Nine inception modules, one head."""
-    return _googlenet("googlenet", "GoogLeNet: inception modules", heads={})
-
-
-def googlenet_heads() -> Network:
-    """The same with both auxiliary heads, each with 0.3 of the cost (Szegedy et al. 2015)."""
-    return _googlenet("googlenet-heads", "GoogLeNet with its auxiliary heads", heads=_HEADS)
-
-
-def inception_v3() -> Network:
+def _inception_v3() -> Network:
     """Eleven modules, with windows of one row or column, on 299 pixels; no auxiliary head."""
     graph = Graph((3, 299, 299), always(0.1), epsilon=1e-3)
     graph.unit("Conv2d_1a_3x3", 32, 3, stride=2)
@@ -71,12 +66,21 @@ def inception_v3() -> Network:
     return graph.network("inception_v3", "Inception v3: factorised windows, 299 pixels")
 
 
-def _googlenet(name: str, title: str, *, heads: dict[str, str]) -> Network:
-    graph = Graph(IMAGENET, always(0.01), epsilon=1e-3)
+def _googlenet(name: str, title: str, *, heads: bool, paper: bool = False) -> Network:
+    """Nine inception modules; the auxiliary heads have 0.3 of the cost each.
+
+    ``paper``: with response norms instead of batch norms and windows of 5x5.
+    """
+    weights = he_fan_in if paper else always(0.01)
+    graph = Graph(IMAGENET, weights, epsilon=1e-3, normalised=not paper)
     graph.unit("conv1", 64, 7, stride=2, padding=3)
     graph.add(_max_pool("maxpool1", rounding_up=True))
+    if paper:
+        graph.add(_response_norm("norm1"))
     graph.unit("conv2", 64, 1)
     graph.unit("conv3", 192, 3, padding=1)
+    if paper:
+        graph.add(_response_norm("norm2"))
     before = graph.add(_max_pool("maxpool2", rounding_up=True))
     for module, (whole, third, fifth, pooled) in _GOOGLENET.items():
         inception = f"inception{module}"
@@ -86,19 +90,27 @@ def _googlenet(name: str, title: str, *, heads: dict[str, str]) -> Network:
                 graph, before, f"{inception}_branch2", [("_0", third[0], 1), ("_1", third[1], 3)]
             ),
             _branch(
-                graph, before, f"{inception}_branch3", [("_0", fifth[0], 1), ("_1", fifth[1], 3)]
+                graph,
+                before,
+                f"{inception}_branch3",
+                [("_0", fifth[0], 1), ("_1", fifth[1], 5 if paper else 3)],
             ),
             _pooled(graph, before, f"{inception}_branch4", pooled, average=False),
         ]
         before = graph.concat(f"{inception}_concat", *branches)
-        if module in heads:
-            _auxiliary(graph, heads[module])
+        if heads and module in _HEADS:
+            _auxiliary(graph, _HEADS[module])
         if module in ("3b", "4e"):
-            size = 3 if module == "3b" else 2
+            size = 3 if paper or module == "3b" else 2
             before = graph.add(_max_pool(f"maxpool{module[0]}", size=size, rounding_up=True))
-    graph.add(AdaptiveAveragePool(name="avgpool"), Dropout(name="dropout", rate=0.2, rescaled=True))
+    dropout = Dropout(name="dropout", rate=0.4 if paper else 0.2, rescaled=True)
+    graph.add(AdaptiveAveragePool(name="avgpool"), dropout)
     graph.fully_connected("fc", CLASSES, always(0.01))
     return graph.network(name, title)
+
+
+def _response_norm(name: str) -> LocalResponseNorm:
+    return LocalResponseNorm(name=name, alpha=1e-4 / 5, k=1.0)
 
 
 def _auxiliary(graph: Graph, name: str) -> None:
@@ -214,3 +226,15 @@ def _shrunk(graph: Graph, before: str, name: str) -> str:
 
 def _max_pool(name: str, *, size: int = 3, rounding_up: bool = False) -> MaxPool:
     return MaxPool(name=name, size=size, stride=2, rounding="ceil" if rounding_up else "floor")
+
+
+_GOOGLENETS = {
+    "googlenet": ("GoogLeNet: inception modules", False, False),
+    "googlenet-heads": ("GoogLeNet with its auxiliary heads", True, False),
+    "googlenet-caffe": ("Caffe's bvlc_googlenet, as in the paper", False, True),
+    "googlenet-caffe-heads": ("Caffe's bvlc_googlenet with its auxiliary heads", True, True),
+}
+INCEPTIONS: dict[str, Callable[[], Network]] = {
+    name: partial(_googlenet, name, title, heads=heads, paper=paper)
+    for name, (title, heads, paper) in _GOOGLENETS.items()
+} | {"inception_v3": _inception_v3}

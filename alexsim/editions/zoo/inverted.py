@@ -1,11 +1,14 @@
-"""Networks of inverted residuals: MobileNetV2 and EfficientNet-B0.
+"""Networks of inverted residuals: MobileNetV2, MNASNet and EfficientNet-B0.
 
-Sources: Sandler et al. 2018 and Tan & Le 2019, as in torchvision's ``mobilenetv2.py`` and
-``efficientnet.py``. Numbered modules are named for what they are: torchvision's
-``features.2.conv.0.0`` is ``features_2_expand_conv``.
+Sources: Sandler et al. 2018, Tan et al. 2019 and Tan & Le 2019, as in torchvision's
+``mobilenetv2.py``, ``mnasnet.py`` and ``efficientnet.py``. Numbered modules are named for what they
+are: torchvision's ``features.2.conv.0.0`` is ``features_2_expand_conv``.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
 
 from alexsim.editions.zoo.graph import (
     CLASSES,
@@ -21,6 +24,7 @@ from alexsim.network.layers import (
     Add,
     Dropout,
     Multiply,
+    ReLU,
     ReLU6,
     Sigmoid,
     SiLU,
@@ -37,10 +41,18 @@ _EFFICIENTNET = (
     (6, 112, 3, 1, 5), (6, 192, 4, 2, 5), (6, 320, 1, 1, 3),
 )  # fmt: skip
 """The same, and the size of the windows."""
+_MNASNET = (
+    (1, 16, 1, 1, 3), (3, 24, 3, 2, 3), (3, 40, 3, 2, 5), (6, 80, 3, 2, 5),
+    (6, 96, 2, 1, 3), (6, 192, 4, 2, 5), (6, 320, 1, 1, 3),
+)  # fmt: skip
+_WIDTHS = {"0_5": 0.5, "0_75": 0.75, "1_0": 1.0, "1_3": 1.3}
+"""Of MNASNets: factors of the channels."""
 _STOCHASTIC_DEPTH = 0.2
+_MOMENTUM = 3e-4
+"""Of MNASNet's batch norms."""
 
 
-def mobilenet_v2() -> Network:
+def _mobilenet_v2() -> Network:
     """Seventeen blocks that expand, filter each channel, and project."""
     graph = Graph(IMAGENET, he_fan_out)
     graph.unit("features_0", 32, 3, stride=2, padding=1, activation=ReLU6)
@@ -57,7 +69,31 @@ def mobilenet_v2() -> Network:
     return graph.network("mobilenet_v2", "MobileNetV2: inverted residuals")
 
 
-def efficientnet_b0() -> Network:
+def _mnasnet(version: str) -> Network:
+    """MobileNetV2's blocks with the expansions and windows that a search took (variant B1)."""
+    graph = Graph(IMAGENET, he_fan_out, momentum=_MOMENTUM)
+    graph.unit("layers_0", _in_eights(32 * _WIDTHS[version]), 3, stride=2, padding=1)
+    for stage, (expansion, channels, count, stride, size) in enumerate(_MNASNET, start=1):
+        for index in range(count):
+            before = graph.last
+            name, first = f"layers_{stage}_{index}", stride if index == 0 else 1
+            _filter(graph, name, expansion, size=size, stride=first, activation=ReLU)
+            wide = _in_eights(channels * _WIDTHS[version])
+            _project(graph, name, wide, before, stride=first)
+    graph.unit("layers_8", 1280, 1)
+    # Uniform within (3 / fan-out) ** 0.5.
+    _classifier(graph, lambda _, fan_out: float(fan_out**-0.5))
+    factor = version.replace("_", ".")
+    return graph.network(f"mnasnet{version}", f"MNASNet {factor}: searched inverted residuals")
+
+
+def _in_eights(channels: float) -> int:
+    """The nearest multiple of 8; the next one, where that is less than nine tenths."""
+    nearest = max(8, int(channels + 4) // 8 * 8)
+    return nearest if nearest >= 0.9 * channels else nearest + 8
+
+
+def _efficientnet_b0() -> Network:
     """Sixteen inverted residuals; squeeze and excitation rates each channel before projection.
 
     Blocks are left out of single images (stochastic depth), later ones more often.
@@ -128,3 +164,10 @@ def _classifier(graph: Graph, first_weights: Deviation) -> None:
         AdaptiveAveragePool(name="avgpool"), Dropout(name="classifier_0", rate=0.2, rescaled=True)
     )
     graph.fully_connected("classifier_1", CLASSES, first_weights)
+
+
+INVERTED: dict[str, Callable[[], Network]] = {
+    "mobilenet_v2": _mobilenet_v2,
+    **{f"mnasnet{version}": partial(_mnasnet, version) for version in _WIDTHS},
+    "efficientnet_b0": _efficientnet_b0,
+}

@@ -22,7 +22,12 @@ from alexsim.execute.aten.bound import (
 )
 from alexsim.execute.aten.chunks import rows
 from alexsim.execute.aten.convolution import convolution_grad_input, convolution_grad_weight
-from alexsim.execute.aten.elementwise import BACKWARD, factor_grad_input, in_chunks
+from alexsim.execute.aten.elementwise import (
+    BACKWARD,
+    factor_grad_input,
+    in_chunks,
+    move_grad_input,
+)
 from alexsim.execute.aten.linear import linear_grad_weight_into_momentum
 from alexsim.execute.aten.norm import norm_grad_input
 from alexsim.execute.aten.pool import (
@@ -40,7 +45,6 @@ from alexsim.network.layers import (
     Concat,
     Convolution,
     Dropout,
-    Flatten,
     FullyConnected,
     LayerNorm,
     LocalResponseNorm,
@@ -49,6 +53,7 @@ from alexsim.network.layers import (
     SoftmaxCrossEntropy,
     SpatialResponseNorm,
 )
+from alexsim.network.layers.elementwise import Move
 from alexsim.plan.backends.aten import adds_apart
 
 Tensor = torch.Tensor
@@ -80,9 +85,8 @@ def grad_input(bound: Bound) -> Launch:
             if add:
                 return lambda _: discard(flat.add_(torch.mm(dy, weight)))
             return lambda _: discard(torch.mm(dy, weight, out=flat))
-        case Flatten():
-            flat = rows(dx)
-            return lambda _: discard((flat.add_ if add else flat.copy_)(dy))
+        case Move():
+            return lambda _: move_grad_input(layer, dy, dx, add=add)
         case MaxPool():
             x, y = bound["x"], bound["y"]
             return lambda _: max_pool_grad_input(layer, x, y, dy, dx, size, add=add)

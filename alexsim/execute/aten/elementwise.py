@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 
-from alexsim.execute.aten.chunks import chunks
+from alexsim.execute.aten.chunks import chunks, rows
 from alexsim.network.layers import (
     ELU,
     GELU,
+    ChannelShuffle,
     HardSigmoid,
     HardSwish,
     Layer,
@@ -26,6 +27,7 @@ from alexsim.network.layers import (
     Softmax,
     Tanh,
 )
+from alexsim.network.layers.elementwise import Move
 
 Tensor = torch.Tensor
 _aten = torch.ops.aten
@@ -42,6 +44,7 @@ FORWARD: dict[type[Layer], Callable[[Any, Tensor, Tensor], object]] = {
     HardSwish: lambda _, x, y: _aten.hardswish.out(x, out=y),
     HardSigmoid: lambda _, x, y: _aten.hardsigmoid.out(x, out=y),
     Softmax: lambda _, x, y: torch.softmax(x, 1, out=y),
+    ChannelShuffle: lambda la, x, y: y.unflatten(1, (-1, la.groups)).copy_(shuffled(la, x)),
 }
 
 BACKWARD: dict[type[Layer], Callable[[Any, Tensor, Tensor, Tensor], object]] = {
@@ -60,6 +63,26 @@ BACKWARD: dict[type[Layer], Callable[[Any, Tensor, Tensor, Tensor], object]] = {
     # ATen's function writes into a channels-last gradient as if it were contiguous.
     Softmax: lambda _, dy, y, dx: torch.mul(y, dy - (dy * y).sum(1, keepdim=True), out=dx),
 }
+
+
+def shuffled(layer: ChannelShuffle, x: Tensor) -> Tensor:
+    """A view of the channels that a shuffle puts out, ``[N, channels per group, groups, ...]``."""
+    turns = x.unflatten(1, (layer.groups, -1)).transpose(1, 2)
+    taken: Tensor = turns.chunk(layer.parts, 1)[layer.part]
+    return taken
+
+
+def move_grad_input(layer: Move, dy: Tensor, dx: Tensor, *, add: bool) -> None:
+    """Every gradient where its value was."""
+    there, moved = rows(dx) if layer.flattens else dx, dy
+    if isinstance(layer, ChannelShuffle):
+        there, moved = shuffled(layer, dx), dy.unflatten(1, (-1, layer.groups))
+    if add:
+        there.add_(moved)
+        return
+    if there.numel() < dx.numel():
+        dx.zero_()  # of channels that it did not take
+    there.copy_(moved)
 
 
 def in_chunks(

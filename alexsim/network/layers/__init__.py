@@ -17,6 +17,7 @@ from alexsim.network.layers.base import (
 from alexsim.network.layers.elementwise import (
     ELU,
     GELU,
+    ChannelShuffle,
     Dropout,
     Flatten,
     HardSigmoid,
@@ -41,10 +42,10 @@ from alexsim.network.layers.pools import AdaptiveAveragePool, AveragePool, MaxPo
 from alexsim.network.layers.weighted import Convolution, FullyConnected
 
 __all__ = [
-    "ELU", "GELU", "AdaptiveAveragePool", "Add", "Auxiliary", "AveragePool", "BatchNorm", "Concat",
-    "Convolution", "Dropout", "Elementwise", "Flatten", "FullyConnected", "HardSigmoid",
-    "HardSwish", "Kept", "Layer", "LayerNorm", "LeakyReLU", "LocalResponseNorm", "MaxPool",
-    "Multiply", "Operator", "Pair", "Parameter", "Pool", "Product", "ReLU", "ReLU6", "Reads",
-    "Role", "Saved", "Shape", "SiLU", "Sigmoid", "Softmax", "SoftmaxCrossEntropy",
-    "SpatialResponseNorm", "Tanh", "pair",
+    "ELU", "GELU", "AdaptiveAveragePool", "Add", "Auxiliary", "AveragePool", "BatchNorm",
+    "ChannelShuffle", "Concat", "Convolution", "Dropout", "Elementwise", "Flatten",
+    "FullyConnected", "HardSigmoid", "HardSwish", "Kept", "Layer", "LayerNorm", "LeakyReLU",
+    "LocalResponseNorm", "MaxPool", "Multiply", "Operator", "Pair", "Parameter", "Pool", "Product",
+    "ReLU", "ReLU6", "Reads", "Role", "Saved", "Shape", "SiLU", "Sigmoid", "Softmax",
+    "SoftmaxCrossEntropy", "SpatialResponseNorm", "Tanh", "pair",
 ]  # fmt: skip

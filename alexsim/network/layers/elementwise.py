@@ -1,8 +1,9 @@
-"""Elementwise layers: non-linearities, and dropout."""
+"""Elementwise layers: non-linearities, dropout, and what only moves values."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,6 +16,7 @@ from alexsim.network.layers.base import (
     Layer,
     Saved,
     Shape,
+    positive,
 )
 
 
@@ -173,17 +175,54 @@ class Softmax(Layer):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Flatten(Layer):
-    """An image as one row of values, channels first; PyTorch has a view for it, we a copy."""
-
-    flattens: ClassVar[bool] = True
+class Move(Layer):
+    """Values at other places, and nothing computed."""
 
     def elementwise(self) -> Elementwise:
         return Elementwise(forward=0, grad_input=0)
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flatten(Move):
+    """An image as one row of values, channels first; PyTorch has a view for it, we a copy."""
+
+    flattens: ClassVar[bool] = True
+
     def output_shape(self, inputs: Shape, column: int = 0) -> Shape:
         del column
         return (math.prod(inputs),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelShuffle(Move):
+    """One channel of each of ``groups`` equal groups in turn (ShuffleNet, Zhang et al. 2018).
+
+    Its output is part number ``part``, from 0, of ``parts`` equal ones: ShuffleNetV2 filters one
+    half of the channels and passes the other on as it is (Ma et al. 2018).
+    """
+
+    groups: int = 2
+    part: int = 0
+    parts: int = 1
+
+    def __post_init__(self) -> None:
+        positive(self, "groups", "parts")
+        if not 0 <= self.part < self.parts:
+            raise NetworkError(
+                f"layer {self.name!r}: part must be in 0 to {self.parts - 1}, got {self.part}"
+            )
+
+    def input_shape(self, shapes: Sequence[Shape]) -> Shape:
+        if shapes[0][0] % (self.groups * self.parts):
+            raise NetworkError(
+                f"layer {self.name!r}: {shapes[0][0]} channels are not {self.parts} parts of"
+                f" {self.groups} groups"
+            )
+        return shapes[0]
+
+    def output_shape(self, inputs: Shape, column: int = 0) -> Shape:
+        del column
+        return (inputs[0] // self.parts, *inputs[1:])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,6 @@ from alexsim.network.layers import (
     Concat,
     Convolution,
     Dropout,
-    Flatten,
     FullyConnected,
     HardSwish,
     LayerNorm,
@@ -32,6 +31,7 @@ from alexsim.network.layers import (
     SpatialResponseNorm,
     pair,
 )
+from alexsim.network.layers.elementwise import Move
 from alexsim.network.part import Part
 from alexsim.plan.backends.base import Asked, Choice, Passes
 from alexsim.plan.plan import Algorithm, Op, OpKind
@@ -123,7 +123,7 @@ def _needs(asked: Asked, part: Part, algorithm: Algorithm) -> tuple[int, int, in
             return 0, 2 * batch_size * math.prod(part.output_shape), 0
         case SoftmaxCrossEntropy() if accumulate:
             return 0, batch_size * inputs, 0
-        case Add() | Concat() | AveragePool() | AdaptiveAveragePool() | Dropout() | Flatten():
+        case Add() | Concat() | AveragePool() | AdaptiveAveragePool() | Dropout() | Move():
             return 0, 0, 0
         case BatchNorm():
             fixed = 16 * FLOAT_BYTES * part.input_shape[0]

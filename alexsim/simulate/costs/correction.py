@@ -1,37 +1,45 @@
-"""Corrections of cost models: what fitting published figures has taught, and how sure it is.
+"""Corrections of cost models: what measured kernels and published figures have taught, and how sure
+it is.
 
-A piece of cost is multiplied by the exponential of the sum of its traits' coefficients. Every
-coefficient has a normal prior around 0 (the mechanism as worked out) whose width depends on the
-kind of trait; measurements move it. What is left over gives each prediction its interval.
+A piece of cost is multiplied by what trees say of its shape (``trees``), and by the exponential of
+the sum of its traits' coefficients. Every coefficient has a normal prior around 0 whose width
+depends on the kind of trait; published figures move it. The scatter of what fits like it had not
+seen gives each prediction its interval (``card``).
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING
 
 from alexsim.errors import ProfileError
+from alexsim.simulate.costs.card import EMPTY, Card, ErrorClass, Unit
 from alexsim.simulate.costs.cost import Cost
+from alexsim.simulate.costs.trees import Forests, forests_from, log_factor
 from alexsim.strict_json import json_text
 from alexsim.typed import parse
 
+if TYPE_CHECKING:
+    import numpy as np
+
 PRIOR_WIDTHS = {
-    "library": 0.4,
-    "architecture": 0.25,
-    "precision": 0.7,
-    "fc": 0.4,
-    "memory": 0.3,
-    "elementwise": 0.5,
+    "library": 0.3,
+    "architecture": 0.15,
+    "device": 0.14,
+    "precision": 0.4,
+    "fc": 0.2,
+    "memory": 0.15,
+    "elementwise": 0.3,
     "im2col": 0.5,
     "family": 0.4,
     "overhead": 0.7,
 }
-"""Standard deviation of the logarithm that a trait's coefficient has before any measurement."""
+"""Standard deviation of the logarithm that a trait's coefficient has before any measurement. A
+device's is what one number per device and source takes from the trees' errors on devices unseen."""
 
 
 def prior_width(trait: str) -> float:
@@ -42,66 +50,94 @@ def prior_width(trait: str) -> float:
     return PRIOR_WIDTHS[words[0]] * (0.6 if len(words) > 2 else 1.0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Correction:
-    """Coefficients by trait, and their covariance.
+    """Coefficients by trait, their covariance, and the trees.
 
-    ``noise`` is the relative scatter of one measurement around its prediction.
+    ``traits`` name the rows and columns of ``covariance``.
     """
 
-    coefficients: Mapping[str, float]
-    covariance: Mapping[str, Mapping[str, float]]
-    noise: float
-    fitted_to: str
-    roofline_noise: float = 0.15
-    """The same scatter around the roofline, which nothing corrects."""
-
-    def factor(self, traits: tuple[str, ...]) -> float:
-        """What a piece of cost is multiplied by."""
-        coefficients = self.coefficients
-        return math.exp(sum([coefficients.get(trait, 0.0) for trait in traits]))
+    coefficients: Mapping[str, float] = field(default_factory=dict)
+    traits: Sequence[str] = ()
+    covariance: np.ndarray | None = None
+    forests: Forests = field(default_factory=dict)
+    """Trees by kind of call; empty: the mechanism as worked out."""
+    card: Card = EMPTY
+    evidence: str = ""
+    """What it was conditioned on beside the shipped fit; empty: nothing."""
 
     def time(self, cost: Cost) -> float:
         """Corrected seconds of a piece of cost; never faster than the device's peaks allow."""
-        return max(cost.seconds * self.factor(cost.traits), cost.least_s)
+        coefficients = self.coefficients
+        logarithm = sum([coefficients.get(trait, 0.0) for trait in cost.traits])
+        logarithm += log_factor(self.forests, cost.learned)
+        return max(cost.seconds * math.exp(logarithm), cost.least_s)
 
-    def spread(self, gradient: Mapping[str, float]) -> float:
-        """Standard deviation of the logarithm of a time.
+    def times(self, costs: Sequence[Cost]) -> list[float]:
+        """Corrected seconds of an op's pieces.
 
-        ``gradient``: share of the time that each trait multiplies. Traits that no measurement had
+        The host issues an op while the device computes those before it: its own work shows only
+        where it takes longer than the op's kernels.
+        """
+        times = [self.time(cost) for cost in costs]
+        for index, cost in enumerate(costs):
+            if cost.of_host:
+                kernels_s = sum(t for t, c in zip(times, costs, strict=True) if not c.of_host)
+                times[index] = max(0.0, times[index] - kernels_s)
+        return times
+
+    def error_class(
+        self, unit: Unit, device: str, library: str, *, reduced: bool
+    ) -> ErrorClass | None:
+        """Errors of the class that a prediction belongs to; None where none is known."""
+        return self.card.error_of(
+            unit,
+            device_seen=device in self.card.devices,
+            library_seen=library in self.card.libraries,
+            reduced=reduced,
+        )
+
+    def variance(self, shares: Mapping[str, float]) -> float:
+        """Variance of the logarithm of a time by its coefficients alone.
+
+        ``shares``: share of the time that each trait multiplies. Traits that no measurement had
         keep the width of their prior.
         """
-        variance = self.noise**2
-        for trait, share in gradient.items():
-            row = self.covariance.get(trait)
-            if row is None:
-                variance += (share * prior_width(trait)) ** 2
-                continue
-            variance += share * sum(row.get(other, 0.0) * s for other, s in gradient.items())
-        return math.sqrt(max(variance, 0.0))
+        index = {trait: i for i, trait in enumerate(self.traits)}
+        known = [(index[trait], share) for trait, share in shares.items() if trait in index]
+        total = sum(
+            (share * prior_width(trait)) ** 2
+            for trait, share in shares.items()
+            if trait not in index
+        )
+        if known and self.covariance is not None:
+            places = [place for place, _ in known]
+            weights = [share for _, share in known]
+            part = self.covariance[places][:, places]
+            total += float(part.dot(weights).dot(weights))
+        return max(total, 0.0)
 
+    def spread(self, shares: Mapping[str, float], error: ErrorClass | None) -> float:
+        """Standard deviation of the logarithm of a time.
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CorrectionFile:
-    """The same as a file: traits, their coefficients, and the covariance's lower triangle."""
-
-    fitted_to: str
-    noise: float
-    roofline_noise: float
-    traits: tuple[str, ...]
-    coefficients: tuple[float, ...]
-    covariance: tuple[tuple[float, ...], ...]
-
-    def __post_init__(self) -> None:
-        count = len(self.traits)
-        rows = [len(row) for row in self.covariance]
-        if len(self.coefficients) != count or rows != [*range(1, count + 1)]:
-            raise ProfileError(f"coefficients and covariance are not those of {count} traits")
+        The class's own, from fits that had not seen what it says. Without a class: the scatter of
+        the figures, and the coefficients'. Where further evidence was given, that of the shipped
+        fit's coefficients makes room for that of the conditioned ones.
+        """
+        if error is None:
+            return math.sqrt(self.card.noise**2 + self.variance(shares))
+        if not self.evidence:
+            return error.noise
+        before, after = load_correction().variance(shares), self.variance(shares)
+        left = error.noise**2 - max(before - after, 0.0)
+        return math.sqrt(max(left, self.card.noise**2 / 4, 0.05**2))
 
 
 def scatter(noise: float) -> Correction:
     """No correction; figures lie around predictions with this relative scatter."""
-    return Correction(coefficients={}, covariance={}, noise=noise, fitted_to="nothing")
+    from dataclasses import replace
+
+    return Correction(card=replace(EMPTY, noise=noise))
 
 
 UNFITTED = scatter(0.15)
@@ -109,74 +145,68 @@ UNFITTED = scatter(0.15)
 
 
 @cache
-def load_correction() -> Correction:
-    """What was fitted to the published rows and shipped.
+def load_card() -> Card:
+    """The card of the shipped fit.
 
     Raises:
         ProfileError: the file is malformed.
     """
-    source = files("alexsim_profiles") / "measurements" / "correction.json"
-    stored = parse(CorrectionFile, source.read_text(encoding="utf-8"), str(source))
+    source = files("alexsim_profiles") / "measurements" / "fit.json"
+    return parse(Card, source.read_text(encoding="utf-8"), str(source))
+
+
+@cache
+def load_correction() -> Correction:
+    """What was fitted to measured kernels and published figures, and shipped.
+
+    Raises:
+        ProfileError: the files are malformed, or not of this version's features.
+    """
+    import numpy as np
+
+    source = files("alexsim_profiles") / "measurements" / "fit.npz"
+    with source.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    traits = tuple(arrays["traits"].tolist())
+    coefficients = arrays["coefficients"].astype(np.float64)
+    triangle = arrays["covariance"].astype(np.float64)
+    if len(coefficients) != len(traits) or len(triangle) != len(traits) * (len(traits) + 1) // 2:
+        raise ProfileError(f"{source}: not the coefficients of {len(traits)} traits")
+    covariance = np.zeros((len(traits), len(traits)))
+    lower = np.tril_indices(len(traits))
+    covariance[lower] = triangle
+    covariance.T[lower] = triangle
     return Correction(
-        coefficients=dict(zip(stored.traits, stored.coefficients, strict=True)),
-        covariance=_Triangle(stored.traits, stored.covariance),
-        noise=stored.noise,
-        roofline_noise=stored.roofline_noise,
-        fitted_to=stored.fitted_to,
+        coefficients=dict(zip(traits, coefficients.tolist(), strict=True)),
+        traits=traits,
+        covariance=covariance,
+        forests=forests_from(arrays, str(source)),
+        card=load_card(),
     )
+
+
+def correction_bytes(correction: Correction) -> tuple[bytes, str]:
+    """As the files ``fit.npz`` and ``fit.json`` that are loaded."""
+    import io
+    from dataclasses import asdict
+
+    import numpy as np
+
+    from alexsim.simulate.costs.trees import forest_arrays
+
+    assert correction.covariance is not None
+    lower = np.tril_indices(len(correction.traits))
+    arrays = {
+        "traits": np.array(correction.traits),
+        "coefficients": np.array([correction.coefficients[t] for t in correction.traits], "f4"),
+        "covariance": correction.covariance[lower].astype("f4"),
+        **forest_arrays(correction.forests),
+    }
+    stream = io.BytesIO()
+    np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
+    return stream.getvalue(), json_text(asdict(correction.card), indent=1) + "\n"
 
 
 def correction_of(library: str) -> Correction:
     """What is shipped for a library; nothing corrects the roofline, but its errors are known."""
-    shipped = load_correction()
-    return scatter(shipped.roofline_noise) if library == "roofline" else shipped
-
-
-class _Triangle(Mapping[str, Mapping[str, float]]):
-    """Rows of a symmetric matrix stored as its lower triangle, made when they are asked for."""
-
-    def __init__(self, traits: Sequence[str], triangle: Sequence[Sequence[float]]) -> None:
-        self._index = {trait: i for i, trait in enumerate(traits)}
-        self._triangle = triangle
-        self._made: dict[str, dict[str, float]] = {}
-
-    def __getitem__(self, key: str) -> dict[str, float]:
-        if key not in self._made:
-            i, triangle = self._index[key], self._triangle
-            self._made[key] = {
-                other: triangle[max(i, j)][min(i, j)] for other, j in self._index.items()
-            }
-        return self._made[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._index)
-
-    def __len__(self) -> int:
-        return len(self._index)
-
-
-def correction_document(correction: Correction) -> dict[str, Any]:
-    """A correction as JSON: traits, coefficients, and the covariance's lower triangle."""
-    traits = tuple(sorted(correction.coefficients))
-    return asdict(
-        CorrectionFile(
-            fitted_to=correction.fitted_to,
-            noise=round(correction.noise, 5),
-            roofline_noise=round(correction.roofline_noise, 5),
-            traits=traits,
-            coefficients=tuple(round(correction.coefficients[trait], 5) for trait in traits),
-            covariance=tuple(
-                tuple(float(f"{correction.covariance[a][b]:.3g}") for b in traits[: i + 1])
-                for i, a in enumerate(traits)
-            ),
-        )
-    )
-
-
-def correction_text(correction: Correction) -> str:
-    """As a JSON file with one trait, and one row of the covariance, per line."""
-    document = correction_document(correction)
-    rows = document.pop("covariance")
-    head = json_text(document, indent=1).removesuffix("\n}")
-    lines = ",\n".join(json.dumps(row, separators=(",", ":"), allow_nan=False) for row in rows)
-    return f'{head},\n "covariance": [\n{lines}\n]}}\n'
+    return scatter(load_card().roofline_noise) if library == "roofline" else load_correction()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 from alexsim.machine.device import Device
@@ -17,6 +18,12 @@ from alexsim.plan.precision import Types, types_of
 Precision = Literal["fp32", "tf32", "fp16"]
 """Of one op's products; the step's are ``alexsim.simulate.costs.precision``'s."""
 PRECISIONS: tuple[Precision, ...] = ("fp32", "tf32", "fp16")
+Kind = Literal["convolution", "product", "memory"]
+"""Of a kernel, by what its time depends on: each has trees of its own, for each of ``REALMS``."""
+Realm = Literal["fp32", "half", "elsewhere", "before"]
+REALMS: tuple[Realm, ...] = ("fp32", "half", "elsewhere")
+"""Float32 on NVIDIA's cards, whose kernels were measured most; reduced precision there; and other
+makers' devices. Of cards ``before`` Kepler only rates of whole products were measured: no trees."""
 Limit = Literal["compute", "memory", "launch", "measured"]
 
 
@@ -101,7 +108,7 @@ def work_of(op: Op, part: Part, epilogue: Part | None, plan: Plan) -> Work:
         fused=op.fused,
         epilogue=epilogue,
         index=index,
-        types=types_of(plan.network, "amp") if amp else None,
+        types=types_of(plan.network, "amp", plan.spec.half_layers) if amp else None,
     )
 
 
@@ -120,10 +127,37 @@ class Cost:
     traits: tuple[str, ...]
     least_s: float = 0.0
     flop: float = 0.0
+    learned: Learned | None = None
+    """What measured kernels say of such a piece; None where none were measured."""
 
     def lasting(self, seconds: float) -> Cost:
         """The same piece with another time; ``replace`` takes four times as long."""
-        return Cost(seconds, self.limit, self.traits, self.least_s, self.flop)
+        return Cost(seconds, self.limit, self.traits, self.least_s, self.flop, self.learned)
+
+    @property
+    def of_host(self) -> bool:
+        """Whether it is the host's work, beside the device's."""
+        return bool(self.traits) and self.traits[0] == "overhead"
+
+    def also(self, traits: tuple[str, ...]) -> Cost:
+        """The same piece with further traits."""
+        every = self.traits + traits
+        return Cost(self.seconds, self.limit, every, self.least_s, self.flop, self.learned)
+
+
+@lru_cache(maxsize=1024)
+def device_traits(name: str, kind: str) -> tuple[str, ...]:
+    """What pieces of all kinds, and those of one kind, have in common on a device."""
+    return (f"device:{name}", f"device:{name}:{kind}") if kind else (f"device:{name}",)
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What the trees are asked about a piece: which of them, and the piece's features in order."""
+
+    kind: Kind
+    realm: Realm
+    features: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +176,8 @@ class ConvolutionShape:
     """Input pixels of one channel, without padding."""
     outputs: int
     """Output pixels of one channel."""
+    height: int
+    """Of the input."""
     extent: int
     """Height of the padded input."""
     out_extent: int
@@ -150,6 +186,11 @@ class ConvolutionShape:
     def depth(self) -> int:
         """Values that one output sums over."""
         return self.channels * self.taps
+
+    @property
+    def depthwise(self) -> bool:
+        """Whether each group has one channel, of several."""
+        return self.groups > 1 and self.channels == 1
 
     @property
     def input_bytes(self) -> int:
@@ -179,21 +220,33 @@ def convolution_shape(work: Work) -> ConvolutionShape:
         stride=max(stride),
         inputs=math.prod(inputs),
         outputs=math.prod(outputs),
+        height=inputs[0],
         extent=inputs[0] + 2 * pair(layer.padding)[0],
         out_extent=outputs[0],
     )
 
 
-LAUNCH_S = 4e-6
-"""Least time of one kernel on the device, from launch to end, pipelined behind others."""
+_LAUNCH_S, _LAUNCH_CLOCKS = 2.5e-6, 4000
 
 
-def memory_bound(device: Device, moved_bytes: float, traits: tuple[str, ...]) -> Cost:
+@lru_cache(maxsize=1024)
+def launch_s(device: Device) -> float:
+    """Least seconds of one kernel on the device, from launch to end, pipelined behind others.
+
+    The shortest of published kernel timings in pipelined loops (2nd percentile) take 5.3 to 7.1
+    microseconds at 1200 to 1440 MHz, 8.7 at 585 MHz, 11 to 15 at 560 to 800 MHz of older cards.
+    """
+    return _LAUNCH_S + _LAUNCH_CLOCKS / device.clock_hz.value
+
+
+def memory_bound(
+    device: Device, moved_bytes: float, traits: tuple[str, ...], learned: Learned | None = None
+) -> Cost:
     """A piece that only moves bytes, at the data sheet's rate."""
-    seconds = moved_bytes / device.memory_bytes_per_s.value
-    if seconds < LAUNCH_S:
-        return Cost(LAUNCH_S, "launch", traits, seconds)
-    return Cost(seconds, "memory", traits, seconds)
+    seconds, least_s = moved_bytes / device.memory_bytes_per_s.value, launch_s(device)
+    if seconds < least_s:
+        return Cost(least_s, "launch", traits, seconds, 0.0, learned)
+    return Cost(seconds, "memory", traits, seconds, 0.0, learned)
 
 
 def bytes_of(work: Work, precision: Precision) -> float:

@@ -16,21 +16,19 @@ v7       tensor cores for FP16; v8: TF32
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil, log2
 
 from alexsim.machine.device import Device
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.plan.plan import OpKind
 from alexsim.simulate.costs.cost import (
-    LAUNCH_S,
     ConvolutionShape,
-    Cost,
     Limit,
     Precision,
-    Work,
-    convolution_shape,
+    launch_s,
 )
-from alexsim.simulate.costs.gemm import gemm, tensor_speedup
+from alexsim.simulate.costs.gemm import gemm
 
 VERSIONS = ("v1", "v2", "v3", "v4", "v5", "v5.1", "v6", "v7", "v8")
 _FFT_FROM, _TILES_FROM, _FUSED_FROM, _WINOGRAD_FROM = 2, 3, 4, 5
@@ -62,74 +60,95 @@ class Candidate:
     flop: float
 
 
-def convolution(
+@lru_cache(maxsize=16384)
+def candidates(
     device: Device,
-    work: Work,
-    library: str,
+    kind: OpKind,
+    shape: ConvolutionShape,
     allowed: frozenset[str],
     precision: Precision = "fp32",
-) -> tuple[Cost, ...]:
-    """A convolution op by each of the allowed algorithms that can do it."""
-    shape, kind = convolution_shape(work), work.kind
-    candidates = []
+) -> dict[str, Candidate]:
+    """Each of the allowed algorithms that can do a convolution's pass, by name."""
+    ways = {}
+    flop = 2.0 * shape.batch_size * shape.groups * shape.filters * shape.outputs * shape.depth
     if "implicit" in allowed:
-        seconds, limit = implicit(device, kind, shape, precision)
-        candidates.append(Candidate(seconds, limit, work.count.flop))
-    # Depthwise convolutions have no matrices for tensor cores: in half precision they are done as
-    # in float32.
-    plain = precision == "fp32" or (shape.groups > 1 and shape.channels == 1)
+        ways["implicit"] = Candidate(*implicit(device, kind, shape, precision), flop)
+    if "gemm" in allowed:
+        ways["gemm"] = Candidate(*explicit(device, kind, shape, precision), flop)
+    plain = precision == "fp32" or shape.depthwise
     if shape.stride == 1 and shape.size > 1 and plain:
-        sides = (_fft_tile(kind, shape, tiled=t) for t, n in _FFTS if n in allowed)
-        candidates += [fft(device, kind, shape, side) for side in sides if side]
-        if shape.size == 3:
+        for tiled, name in _FFTS:
+            if name in allowed and (side := _fft_tile(kind, shape, tiled=tiled)):
+                ways[name] = fft(device, kind, shape, side)
+        if shape.size == 3 and not shape.depthwise:
             if "winograd-2" in allowed and kind != OpKind.GRAD_WEIGHT:
-                candidates.append(winograd(device, kind, shape, 2))
+                ways["winograd-2"] = winograd(device, kind, shape, 2)
             if "winograd-4" in allowed:
-                candidates.append(winograd(device, kind, shape, 4))
-    few = ":few" if shape.channels <= 3 else ""
-    architecture = device.architecture.name
-    # All algorithms have the same traits: a correction of one algorithm alone would change which is
-    # the fastest, and could lead a faster card to a slower algorithm.
-    traits: tuple[str, ...] = (
-        f"library:{library}",
-        f"library:{library}:{kind}{few}",
-        f"architecture:{architecture}",
-        f"architecture:{architecture}:cudnn",
-    )
-    if tensor_speedup(device, precision) > 1:
-        # What keeps tensor cores waiting is much the same for every precision.
-        tensor = ("precision:tensor", f"precision:{precision}:{architecture}")
-        traits = (*traits, *tensor, f"precision:{precision}:conv")
-    return tuple(Cost(c.seconds, c.limit, traits, flop=c.flop) for c in candidates)
+                ways["winograd-4"] = winograd(device, kind, shape, 4)
+    return ways
+
+
+_DEPTHWISE = 0.1
+"""Share of the lanes that depthwise kernels keep busy: every multiply-add waits for its own load
+(median of the fastest algorithms on eight cards)."""
 
 
 def implicit(
     device: Device, kind: OpKind, shape: ConvolutionShape, precision: Precision = "fp32"
 ) -> tuple[float, Limit]:
-    """One matrix product over all images; the matrix of windows is never in memory.
+    """One matrix product over all images and groups in one launch; the matrix of windows is never
+    in memory.
 
     The input gradient is the product of the turned filters with the output's gradient, or, for
     few channels, one product whose results are added into the input (cuDNN's algorithm 0).
+    Depthwise convolutions have no matrices for tiles nor tensor cores.
     """
-    images, groups = shape.batch_size, shape.groups
-    pixels = images * shape.outputs
-
-    def product(rows: int, columns: int, depth: int, *, split: bool = False) -> tuple[float, Limit]:
-        seconds, limit = gemm(
-            device, rows, columns, depth, split=split, operands_move=False, precision=precision
+    least_s = (shape.input_bytes + shape.output_bytes) / device.memory_bytes_per_s.value
+    if shape.depthwise:
+        multiplied = (
+            2 * shape.batch_size * shape.groups * shape.filters * shape.outputs * shape.taps
         )
-        return groups * seconds, limit
-
-    if kind == OpKind.FORWARD:
-        seconds, limit = product(shape.filters, pixels, shape.depth)
-    elif kind == OpKind.GRAD_WEIGHT:
-        seconds, limit = product(shape.filters, shape.depth, pixels, split=True)
+        seconds = multiplied / (_DEPTHWISE * device.sustained_flop_per_s)
+        limit: Limit = "compute"
     else:
-        depth = ceil(shape.filters * shape.taps / shape.stride**2)
-        gather = product(shape.channels, images * shape.inputs, depth)
-        scatter_s, scatter_limit = product(shape.depth, pixels, shape.filters)
-        seconds, limit = min(gather, (scatter_s, scatter_limit))
-    return seconds, limit
+        rows, columns, depth = product_sides(kind, shape)
+        split = kind == OpKind.GRAD_WEIGHT
+        seconds, limit = gemm(
+            device, rows, columns, depth, batches=shape.groups, split=split,
+            operands_move=False, precision=precision,
+        )  # fmt: skip
+        if kind == OpKind.GRAD_INPUT:
+            scattered = gemm(
+                device, shape.depth, shape.batch_size * shape.outputs, shape.filters,
+                batches=shape.groups, operands_move=False, precision=precision,
+            )  # fmt: skip
+            seconds, limit = min((seconds, limit), scattered)
+    if precision == "fp16":
+        least_s /= 2
+    if seconds > max(least_s, launch_s(device)):
+        return seconds, limit
+    return max(least_s, launch_s(device)), "memory" if least_s > launch_s(device) else "launch"
+
+
+def product_sides(kind: OpKind, shape: ConvolutionShape) -> tuple[int, int, int]:
+    """Rows, columns and depth of one group's product in a pass."""
+    pixels = shape.batch_size * shape.outputs
+    if kind == OpKind.FORWARD:
+        return shape.filters, pixels, shape.depth
+    if kind == OpKind.GRAD_WEIGHT:
+        return shape.filters, shape.depth, pixels
+    depth = ceil(shape.filters * shape.taps / shape.stride**2)
+    return shape.channels, shape.batch_size * shape.inputs, depth
+
+
+def explicit(
+    device: Device, kind: OpKind, shape: ConvolutionShape, precision: Precision = "fp32"
+) -> tuple[float, Limit]:
+    """As ``implicit``, with the windows of all images written out and read back."""
+    seconds, limit = implicit(device, kind, shape, precision)
+    matrix = FLOAT_BYTES * shape.batch_size * shape.groups * shape.depth * shape.outputs
+    moved_s = 2 * matrix / device.memory_bytes_per_s.value
+    return seconds + moved_s + launch_s(device), limit if seconds > moved_s else "memory"
 
 
 def _fft_tile(kind: OpKind, shape: ConvolutionShape, *, tiled: bool) -> int | None:
@@ -166,10 +185,11 @@ def fft(device: Device, kind: OpKind, shape: ConvolutionShape, side: int) -> Can
     batches = shape.groups * frequencies
     product_s, limit = gemm(device, rows, columns, 4 * depth, batches=batches)
     transform_s = max(
-        transform_flop / (0.3 * device.flop_per_s), moved / device.memory_bytes_per_s.value
+        transform_flop / (0.3 * device.sustained_flop_per_s),
+        moved / device.memory_bytes_per_s.value,
     )
     return Candidate(
-        product_s + transform_s,
+        product_s + transform_s + 2 * launch_s(device),
         limit if product_s > transform_s else "memory",
         2 * batches * rows * columns * 4 * depth,
     )
@@ -198,8 +218,8 @@ def winograd(device: Device, kind: OpKind, shape: ConvolutionShape, outputs: int
         channels = shape.groups * (shape.channels + shape.filters)
         moved += FLOAT_BYTES * 2 * points * (tiles * channels + shape.channels * shape.filters)
     moved_s = moved / device.memory_bytes_per_s.value
-    seconds = product_s + moved_s + 2 * LAUNCH_S
+    seconds = product_s + moved_s + 2 * launch_s(device)
     if outputs == 2:
         # Transforms of 32 and 24 additions per tile and channel share the lanes with the products.
-        seconds = max(product_s * 1.15, moved_s)
+        seconds = max(product_s * 1.15, moved_s, launch_s(device))
     return Candidate(seconds, limit if product_s > moved_s else "memory", flop)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from alexsim.machine.device import Device
 from alexsim.network import counts
-from alexsim.network.layers import FullyConnected
+from alexsim.network.counts import FLOAT_BYTES
+from alexsim.network.layers import FullyConnected, Pool, pair
 from alexsim.plan.plan import OpKind
-from alexsim.simulate.costs.cost import Cost, Precision, Work, bytes_of, memory_bound
+from alexsim.simulate.costs.cost import Cost, Learned, Precision, Work, bytes_of, memory_bound
+from alexsim.simulate.costs.features import memory_features, product_features
 from alexsim.simulate.costs.gemm import gemm, tensor_speedup
 
 _NORMS = ("LocalResponseNorm", "SpatialResponseNorm")
@@ -30,8 +33,9 @@ def fully_connected(
         OpKind.GRAD_WEIGHT: (units, inputs, images),
     }[work.kind]
     seconds, limit = gemm(device, *product, split=True, vectors=True, precision=precision)
-    traits = product_traits(device, work.kind, precision)
-    costs = [Cost(seconds, limit, traits, flop=work.count.flop)]
+    traits = product_traits(device, work.kind, precision, family)
+    learned = product_features(device.basis, work.kind, product, precision=precision)
+    costs = [Cost(seconds, limit, traits, flop=work.count.flop, learned=learned)]
     if work.fused:
         costs.append(part_of_update(device, work, _traits(device, "update", OpKind.UPDATE, family)))
     if work.kind == OpKind.FORWARD and part.bias_shape:
@@ -40,10 +44,18 @@ def fully_connected(
     return costs
 
 
-def product_traits(device: Device, kind: OpKind, precision: Precision) -> tuple[str, ...]:
-    """What cuBLAS products have in common with others."""
+def product_traits(
+    device: Device, kind: OpKind, precision: Precision, family: str = ""
+) -> tuple[str, ...]:
+    """What cuBLAS products have in common with others.
+
+    With images innermost (cuda-convnet) no pass turns its operands; with images outermost each
+    turns others, and differs from the others by that.
+    """
     architecture = device.architecture.name
     traits = (f"fc:{kind}", f"architecture:{architecture}", f"architecture:{architecture}:fc")
+    if family == "cuda-convnet":
+        return traits[1:]
     if tensor_speedup(device, precision) > 1:
         return (*traits, f"precision:{precision}:fc")
     return traits
@@ -62,7 +74,37 @@ def elementwise(device: Device, work: Work, family: str, precision: Precision) -
     moved, layer = bytes_of(work, precision), type(work.part.layer).__name__
     if family == "cuda-convnet" and layer in _NORMS and work.kind == OpKind.GRAD_INPUT:
         moved *= _NORM_GRADIENT_PASSES / 4
-    return [memory_bound(device, moved, _traits(device, layer, work.kind, family))]
+    traits = _traits(device, layer, work.kind, family)
+    return [memory_bound(device, moved, traits, _learned(device, work, moved, precision))]
+
+
+_OPS = {
+    "ReLU": "relu", "ReLU6": "relu", "LeakyReLU": "relu", "LocalResponseNorm": "lrn",
+    "SpatialResponseNorm": "lrn", "BatchNorm": "batchnorm", "LayerNorm": "layernorm",
+    "Dropout": "dropout", "Concat": "copy", "Flatten": "copy", "SoftmaxCrossEntropy": "softmax",
+    "Softmax": "softmax", "MaxPool": "pool", "AveragePool": "pool", "AdaptiveAveragePool": "pool",
+    **dict.fromkeys(
+        ("ELU", "Sigmoid", "Tanh", "SiLU", "GELU", "HardSwish", "HardSigmoid"), "transcendental"
+    ),
+}  # fmt: skip
+"""What a layer's op is among the measured ones; others move bytes as an addition does."""
+
+
+def _learned(device: Device, work: Work, moved: float, precision: Precision) -> Learned | None:
+    part, layer = work.part, work.part.layer
+    if not moved:
+        return None
+    channels, *sides = part.output_shape
+    pixels = work.batch_size * math.prod(sides)
+    item = 2 if precision == "fp16" else FLOAT_BYTES
+    forward = work.kind == OpKind.FORWARD
+    op = _OPS.get(type(layer).__name__, "add")
+    return memory_features(
+        device.basis, op, moved, float(item * channels * pixels), pixels, channels,
+        backward=(2.0 if op == "batchnorm" else 0.0) if forward else 1.0,
+        window=float(math.prod(pair(layer.size))) if isinstance(layer, Pool) else 1.0,
+        precision=precision,
+    )  # fmt: skip
 
 
 def part_of_update(device: Device, work: Work, traits: tuple[str, ...]) -> Cost:

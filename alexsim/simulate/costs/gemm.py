@@ -7,7 +7,9 @@ A block of threads computes a tile; each thread keeps ``side x side`` sums in re
 * issue: multiply-adds and (vectorised) loads share the schedulers;
 * load/store lanes: they deliver one 4-byte word each.
 
-(Volkov & Demmel 2008 and Lai & Seznec 2013 give this bound for SGEMM.)
+(Volkov & Demmel 2008 and Lai & Seznec 2013 give this bound for SGEMM.) Where a thread has 63
+registers (Fermi, GK104), tiles are smaller, and what brings them to shared memory counts too:
+``rounds.lane_share``.
 """
 
 from __future__ import annotations
@@ -15,12 +17,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, sqrt
+from typing import Literal
 
 from alexsim.machine.device import Architecture, Device
 from alexsim.network.counts import FLOAT_BYTES
-from alexsim.simulate.costs.cost import LAUNCH_S, Limit, Precision
+from alexsim.simulate.costs.cost import Limit, Precision, launch_s
+from alexsim.simulate.costs.rounds import Round, lane_share
 
+Cublas = Literal["cuda-3", "cuda-4.1"]
+"""Of cards of 63 registers: until CUDA 4.0 a thread read one word of shared memory at a time (the
+kernel of Nath, Tomov and Dongarra 2010), since CUDA 4.1 two."""
 _WARP = 32
+_STAGED = 16
+"""Steps of the depth that such a kernel brings to shared memory at a time."""
 _PROLOGUE = 24
 """Steps of the depth that loading the first tiles and storing the last sums cost."""
 _SHORTEST = 256
@@ -70,17 +79,26 @@ def issue_bound(architecture: Architecture, sums: int, loads: float, passes: flo
             is the same for all threads takes one.
     """
     lanes = architecture.lanes_per_sm.value / _WARP
-    issue = architecture.issue_warps_per_clock.value * sums / (sums + loads)
+    at_once = architecture.dual_issue.value if architecture.dual_issue else 1
+    issue = architecture.issue_warps_per_clock.value * min(1.0, at_once * sums / (sums + loads))
     delivery = architecture.load_store_lanes_per_sm.value / _WARP * sums / passes
     return min(1.0, issue / lanes, delivery / lanes)
 
 
 @lru_cache(maxsize=256)
-def _tiles(device: Device) -> tuple[tuple[_Tile, float], ...]:
+def _tiles(device: Device, cublas: Cublas) -> tuple[tuple[_Tile, float], ...]:
     """Tiles that the registers allow, each with the multiply-adds per second of one SM."""
     architecture = device.architecture
-    small = architecture.registers_per_thread.value < 128 and architecture.name == "fermi"
-    rate = architecture.lanes_per_sm.value * device.clock_hz.value
+    held = device.sustained_flop_per_s / device.flop_per_s
+    # Matrix units, where they have float32, do what lanes would.
+    held *= device.product_flop_per_s / device.flop_per_s
+    rate = architecture.lanes_per_sm.value * device.clock_hz.value * held
+    if architecture.registers_per_thread.value < 128:
+        width = 1 if cublas == "cuda-3" else 2
+        return tuple(
+            (tile, rate * lane_share(architecture, _round(tile, width)))
+            for tile in _SMALL_REGISTERS
+        )
     return tuple(
         (
             tile,
@@ -88,11 +106,24 @@ def _tiles(device: Device) -> tuple[tuple[_Tile, float], ...]:
             * issue_bound(
                 architecture,
                 tile.side_rows * tile.side_columns,
-                (tile.side_rows + tile.side_columns) / (2 if small else 4),
+                (tile.side_rows + tile.side_columns) / 4,
                 tile.side_rows + tile.side_columns,
             ),
         )
-        for tile in (_SMALL_REGISTERS if small else _LARGE_REGISTERS)
+        for tile in _LARGE_REGISTERS
+    )
+
+
+def _round(tile: _Tile, width: int) -> Round:
+    """Of either side, a warp's threads share most words."""
+    words = (tile.rows + tile.columns) * _STAGED / tile.threads
+    return Round(
+        distinct=0,
+        common=tile.side_rows + tile.side_columns,
+        sums=tile.side_rows * tile.side_columns,
+        steps=_STAGED,
+        words=words,
+        common_width=width,
     )
 
 
@@ -108,13 +139,15 @@ def gemm(  # noqa: PLR0913 - a product has that many sides
     vectors: bool = False,
     operands_move: bool = True,
     precision: Precision = "fp32",
+    cublas: Cublas = "cuda-4.1",
 ) -> tuple[float, Limit]:
     """Seconds of ``batches`` products of (rows x depth) by (depth x columns), and what limits.
 
     The fastest of the library's tiles is taken; ``split`` lets the depth be split over as many
     blocks as is fastest, at the price of adding the partial sums; ``vectors`` lets products
     with a few columns go by matrix-vector kernels; ``operands_move=False`` leaves the operands'
-    memory traffic out, where they are made on the fly and the caller counts what moves.
+    memory traffic out, where they are made on the fly and the caller counts what moves;
+    ``cublas`` matters on cards of 63 registers only.
     """
     multiprocessors = device.multiprocessors.value
     bandwidth = device.memory_bytes_per_s.value
@@ -122,21 +155,21 @@ def gemm(  # noqa: PLR0913 - a product has that many sides
     operands = rows * depth + depth * columns + rows * columns
     memory_s = item * batches * operands / bandwidth if operands_move else 0.0
     speedup = tensor_speedup(device, precision)
-    best = float("inf")
+    best, least_s = float("inf"), launch_s(device)
     if vectors and min(rows, columns) <= _VECTORS:
         # A few vectors: a warp per row reads the matrix once, and no tile is padded.
-        best = 2 * batches * rows * columns * depth / (_DOT * device.flop_per_s)
-    for tile, rate in _tiles(device):
+        best = 2 * batches * rows * columns * depth / (_DOT * device.sustained_flop_per_s)
+    for tile, rate in _tiles(device, cublas):
         tiles = ceil(rows / tile.rows) * ceil(columns / tile.columns) * batches
         step_s = tile.rows * tile.columns / (rate * speedup)
         waves = ceil(tiles / multiprocessors)
         best = min(best, _waves(waves) * step_s * (depth + _PROLOGUE))
         if split:
             sum_s = FLOAT_BYTES * batches * rows * columns / bandwidth
-            best = min(best, _split(depth, multiprocessors / tiles, step_s, sum_s))
+            best = min(best, _split(depth, multiprocessors / tiles, step_s, sum_s) + least_s)
     if memory_s > best:
-        return max(memory_s, LAUNCH_S), "memory" if memory_s > LAUNCH_S else "launch"
-    return max(best, LAUNCH_S), "compute" if best > LAUNCH_S else "launch"
+        return max(memory_s, least_s), "memory" if memory_s > least_s else "launch"
+    return max(best, least_s), "compute" if best > least_s else "launch"
 
 
 def _waves(waves: int) -> float:
@@ -145,7 +178,8 @@ def _waves(waves: int) -> float:
 
 
 def _split(depth: int, room: float, step_s: float, sum_s: float) -> float:
-    """Seconds with the depth in the best number of parts, of two waves of blocks at most.
+    """Seconds with the depth in the best number of parts, of two waves of blocks at most, beside
+    the launch that adds the sums.
 
     The best number of parts that fits is taken, so more multiprocessors never cost time.
 
@@ -164,14 +198,14 @@ def _split(depth: int, room: float, step_s: float, sum_s: float) -> float:
         # Shorter parts against more sums: the best number is next to where both slopes are equal.
         even = int(min(most, sqrt(block_s * depth / sum_s)))
         for parts in (max(2, even), min(most, max(2, even + 1))):
-            seconds = block_s * (depth / parts + _PROLOGUE) + sum_s * (parts + 1) + LAUNCH_S
+            seconds = block_s * (depth / parts + _PROLOGUE) + sum_s * (parts + 1)
             best = min(best, seconds)
     return best
 
 
 def peak_flop_per_s(device: Device, precision: Precision) -> float:
     """Peak of the units that multiply in a precision."""
-    return device.flop_per_s * tensor_speedup(device, precision)
+    return max(device.product_flop_per_s, device.flop_per_s * tensor_speedup(device, precision))
 
 
 @lru_cache(maxsize=256)

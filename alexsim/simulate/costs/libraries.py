@@ -11,15 +11,16 @@ from alexsim.network import counts
 from alexsim.network.layers import Convolution
 from alexsim.plan.plan import OpKind
 from alexsim.simulate.costs import cuda_convnet, cudnn, elementwise, im2col, operators
-from alexsim.simulate.costs.correction import UNFITTED, Correction
+from alexsim.simulate.costs.convolution import convolution, depthwise
 from alexsim.simulate.costs.cost import (
-    LAUNCH_S,
     Cost,
     Limit,
     Precision,
     Work,
     bytes_of,
     convolution_shape,
+    device_traits,
+    launch_s,
     memory_bound,
 )
 from alexsim.simulate.costs.gemm import peak_flop_per_s, tensor_speedup
@@ -39,33 +40,18 @@ class Library:
     family: str
     algorithms: frozenset[str] = frozenset()
 
-    def costs(
-        self,
-        device: Device,
-        work: Work,
-        precision: Precision = "fp32",
-        correction: Correction = UNFITTED,
-    ) -> list[Cost]:
-        """Pieces of an op's time before correction, each by the algorithm that is fastest after."""
-        return [
-            candidates[0] if len(candidates) == 1 else min(candidates, key=correction.time)
-            for candidates in self.pieces(device, work, precision)
-        ]
-
-    def pieces(
-        self, device: Device, work: Work, precision: Precision = "fp32"
-    ) -> list[tuple[Cost, ...]]:
-        """Pieces of an op's time, each by all algorithms that the library has for it."""
+    def costs(self, device: Device, work: Work, precision: Precision = "fp32") -> list[Cost]:
+        """Pieces of an op's time before correction."""
         if self.name == "measured":
             raise ProfileError(
                 "library measured is this machine's own: alexsim simulate --library measured"
             )
         if self.name == "roofline":
-            return [(cost,) for cost in _roofline(device, work, precision)]
+            return _roofline(device, work, precision)
         if copied := work.count.cast_bytes:
             left = replace(work.count, moved_bytes=work.count.moved_bytes - copied, cast_bytes=0)
-            rest = self.pieces(device, replace(work, count=left), precision)
-            return [*rest, (elementwise.cast(device, copied),)]
+            rest = self.costs(device, replace(work, count=left), precision)
+            return [*rest, elementwise.cast(device, copied)]
         if work.epilogue is not None:
             return self._of_both(device, work, precision)
         if isinstance(work.part.layer, Convolution) and work.kind in _PRODUCTS:
@@ -73,27 +59,29 @@ class Library:
             if self.family in CHANNELS_LAST:
                 shape = convolution_shape(work)
                 moved = 2 * (shape.input_bytes + shape.output_bytes)
-                pieces.append((memory_bound(device, moved, ("memory", "elementwise:transpose")),))
+                pieces.append(memory_bound(device, moved, ("memory", "elementwise:transpose")))
         elif operators.products(work):
-            pieces = [(operators.product_cost(device, work, precision),)]
+            pieces = operators.product_costs(device, work, precision)
         elif elementwise.is_product(work):
-            costs = elementwise.fully_connected(device, work, self.family, precision)
-            pieces = [(cost,) for cost in costs]
+            pieces = elementwise.fully_connected(device, work, self.family, precision)
         else:
-            costs = elementwise.elementwise(device, work, self.family, precision)
-            pieces = [(cost,) for cost in costs]
+            pieces = elementwise.elementwise(device, work, self.family, precision)
         if self.family != "cuda-convnet":
             traits = ("overhead", f"family:{self.family}:overhead")
-            pieces.append((Cost(OVERHEAD_S, "launch", traits),))
-        return [
-            tuple(
-                _possible(device, work, cost, precision) if cost.flop else cost
-                for cost in candidates
-            )
-            for candidates in pieces
-        ]
+            pieces.append(Cost(OVERHEAD_S, "launch", traits))
+        every = []
+        for cost in pieces:
+            if cost.of_host:
+                every.append(cost)
+                continue
+            whose = device_traits(device.basis.name, cost.learned.kind if cost.learned else "")
+            if cost.flop:
+                every.append(_possible(device, work, cost, precision, whose))
+            else:
+                every.append(cost.also(whose))
+        return every
 
-    def _of_both(self, device: Device, work: Work, precision: Precision) -> list[tuple[Cost, ...]]:
+    def _of_both(self, device: Device, work: Work, precision: Precision) -> list[Cost]:
         """One kernel for two layers: the time of each alone, for the bytes that still move.
 
         A product takes as long as before, whichever layer's output it writes; its epilogue's other
@@ -101,34 +89,34 @@ class Library:
         is left of these takes one launch. The library's overhead is that of one op.
         """
         alone, epilogue = work.apart()
-        first = self.pieces(device, alone, precision)
+        first = self.costs(device, alone, precision)
         second = elementwise.elementwise(device, epilogue, self.family, precision)
         if work.part.layer.kernel == "product":
             left = (work.count.moved_bytes - alone.count.moved_bytes) / epilogue.count.moved_bytes
-            return [*first, *((elementwise.share(cost, left),) for cost in second if left)]
+            return [*first, *(elementwise.share(cost, left) for cost in second if left)]
         overhead = first[1:]
-        moving = [first[0][0], *second]
+        moving = [first[0], *second]
         moved = alone.count.moved_bytes + epilogue.count.moved_bytes
         whole_s = sum(cost.seconds for cost in moving)
-        left = max(work.count.moved_bytes / moved, LAUNCH_S / whole_s)
-        return [*((elementwise.share(cost, left),) for cost in moving), *overhead]
+        left = max(work.count.moved_bytes / moved, launch_s(device) / whole_s)
+        return [*(elementwise.share(cost, left) for cost in moving), *overhead]
 
-    def _convolution(
-        self, device: Device, work: Work, precision: Precision
-    ) -> list[tuple[Cost, ...]]:
+    def _convolution(self, device: Device, work: Work, precision: Precision) -> list[Cost]:
         if self.name.startswith("cuda-convnet"):
-            return [(cost,) for cost in cuda_convnet.convolution(device, work, self.name)]
+            return cuda_convnet.convolution(device, work, self.name)
         if self.name == "im2col-gemm":
-            name = f"{self.name}:{self.family}"
-            return [(cost,) for cost in im2col.convolution(device, work, name)]
-        candidates = cudnn.convolution(device, work, self.name, self.algorithms, precision)
+            return im2col.convolution(device, work, f"{self.name}:{self.family}")
+        if self.family == "pytorch" and convolution_shape(work).depthwise:
+            return [depthwise(device, work)]
+        cost = convolution(device, work, self.name, self.algorithms, precision)
         # A framework chooses among the library's algorithms, by trial or by rule of thumb.
         chosen = f"family:{self.family}:convolution"
-        traits = (chosen, f"{chosen}:{work.kind}")
-        return [tuple(replace(cost, traits=(*cost.traits, *traits)) for cost in candidates)]
+        return [replace(cost, traits=(*cost.traits, chosen, f"{chosen}:{work.kind}"))]
 
 
-def _possible(device: Device, work: Work, cost: Cost, precision: Precision) -> Cost:
+def _possible(
+    device: Device, work: Work, cost: Cost, precision: Precision, whose: tuple[str, ...] = ()
+) -> Cost:
     """A product, never faster than the peaks allow: its multiply-adds, and its bytes moved once."""
     moved = bytes_of(work, precision)
     if work.fused:
@@ -141,20 +129,26 @@ def _possible(device: Device, work: Work, cost: Cost, precision: Precision) -> C
     compute_s = cost.flop / peak_flop_per_s(device, precision)
     memory_s = moved / device.memory_bytes_per_s.value
     least_s = max(compute_s, memory_s)
+    traits = cost.traits + whose
     if cost.seconds >= least_s:
-        return Cost(cost.seconds, cost.limit, cost.traits, least_s, cost.flop)
+        return Cost(cost.seconds, cost.limit, traits, least_s, cost.flop, cost.learned)
     limit: Limit = "compute" if compute_s > memory_s else "memory"
-    return Cost(least_s, limit, cost.traits, least_s, cost.flop)
+    return Cost(least_s, limit, traits, least_s, cost.flop, cost.learned)
 
 
 CHANNELS_LAST = frozenset({"tensorflow-2015", "tensorflow-nhwc"})
 """Families that keep channels last and turn every operand of a convolution for cuDNN."""
+
+_ANYWHERE = ("roofline", "measured")
+"""Libraries that are no one platform's."""
 
 OVERHEAD_S = 5e-6
 """Host time per op that a framework adds when nothing hides it; corrected per family."""
 
 _FIXED = {
     "cuda-convnet": Library(name="cuda-convnet", family="cuda-convnet"),
+    "cuda-convnet-2011-06": Library(name="cuda-convnet-2011-06", family="cuda-convnet"),
+    "cuda-convnet-2011-09": Library(name="cuda-convnet-2011-09", family="cuda-convnet"),
     "cuda-convnet2": Library(name="cuda-convnet2", family="cuda-convnet"),
     "im2col-gemm": Library(name="im2col-gemm", family="caffe"),
     "nervana": Library(name="nervana", family="neon", algorithms=frozenset({"implicit"})),
@@ -199,9 +193,14 @@ def load_library_for(name: str, device: Device, precision: StepPrecision) -> Lib
     Mixed precision needs no tensor cores: without, it moves half the bytes at the same FLOP/s.
 
     Raises:
-        ProfileError: there is no such library, or it or the device cannot compute so.
+        ProfileError: there is no such library, it does not run on the device, or it or the device
+            cannot compute so.
     """
     library = load_library(name)
+    if device.architecture.platform != "cuda" and library.name not in _ANYWHERE:
+        raise ProfileError(
+            f"{library.name} is of NVIDIA's GPUs; for {device.name} there is only roofline"
+        )
     if precision not in ("fp32", "pytorch"):
         needed = device.half_type if precision == "amp" else precision
         able = [other for other, has in ABLE.items() if needed in has]
@@ -216,7 +215,7 @@ def _roofline(device: Device, work: Work, precision: Precision) -> list[Cost]:
     """The larger of FLOP over peak and bytes over bandwidth; no correction applies to it."""
     if work.kind == OpKind.UPDATE:
         return [elementwise.part_of_update(device, work, ())]
-    launch = Cost(LAUNCH_S, "launch", (), flop=work.count.flop)
+    launch = Cost(launch_s(device), "launch", (), flop=work.count.flop)
     costs = [_possible(device, work, launch, precision)]
     if work.fused:
         costs.append(elementwise.part_of_update(device, work, ()))

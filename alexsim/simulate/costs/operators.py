@@ -5,8 +5,9 @@ from __future__ import annotations
 from alexsim.machine.device import Device
 from alexsim.network.layers import Operator, Product
 from alexsim.plan.plan import OpKind
-from alexsim.simulate.costs.cost import Cost, Limit, Precision, Work
+from alexsim.simulate.costs.cost import Cost, Precision, Work
 from alexsim.simulate.costs.elementwise import product_traits
+from alexsim.simulate.costs.features import product_features
 from alexsim.simulate.costs.gemm import gemm
 
 
@@ -22,7 +23,7 @@ def products(work: Work) -> tuple[Product, ...]:
     return ()
 
 
-def product_cost(device: Device, work: Work, precision: Precision) -> Cost:
+def product_costs(device: Device, work: Work, precision: Precision) -> list[Cost]:
     """All products of an op, one after another.
 
     What both matrices are an image's of is a batch of products; else the rows of all images lie one
@@ -30,22 +31,26 @@ def product_cost(device: Device, work: Work, precision: Precision) -> Cost:
     what lies between two products to itself (attention's scores), so that only the op's operands
     need cross memory: the least time sees to these.
     """
-    seconds, longest_s = 0.0, 0.0
-    limit: Limit = "compute"
-    for product in products(work):
+    costs, traits = [], product_traits(device, work.kind, precision)
+    every = products(work)
+    whole = sum(rows * depth * columns * times for rows, depth, columns, times, *_ in every)
+    for product in every:
         rows, depth, columns, times = product[:4]
+        share = rows * depth * columns * times / whole
         if product.per_image:
             times *= work.batch_size
         elif work.kind == OpKind.GRAD_WEIGHT:
             rows, depth = depth, rows * work.batch_size
         else:
             rows *= work.batch_size
-        taken_s, limits = gemm(
+        seconds, limit = gemm(
             device, rows, columns, depth, batches=times, split=True, vectors=True,
             operands_move=False, precision=precision,
         )  # fmt: skip
-        seconds += taken_s
-        if taken_s > longest_s:
-            longest_s, limit = taken_s, limits
-    traits = product_traits(device, work.kind, precision)
-    return Cost(seconds, limit, traits, flop=work.count.flop)
+        learned = product_features(
+            device.basis, work.kind, (rows, columns, depth), times,
+            op="bmm" if times > 1 else "linear", precision=precision,
+        )  # fmt: skip
+        flop = share * work.count.flop
+        costs.append(Cost(seconds, limit, traits, flop=flop, learned=learned))
+    return costs

@@ -24,6 +24,8 @@ class Point:
     utilisation_counts: str = ""
     """As in a simulation."""
     memory_bytes: int = 0
+    device_memory_bytes: int = 0
+    """What is usable of a device's."""
     fits: bool = False
     energy_kwh: float = 0.0
     """Of all devices in the training run, at their data sheets' power."""
@@ -34,6 +36,12 @@ class Point:
     error: str = ""
     figures: str = ""
     """Digest of all simulated figures: equal only where nothing differs."""
+
+    @property
+    def days_interval(self) -> tuple[float, float]:
+        """Bounds of the training's days."""
+        steps_days = self.training_days / self.step_s
+        return steps_days * self.low_s, steps_days * self.high_s
 
 
 def objectives(points: Sequence[Point]) -> tuple[str, ...]:

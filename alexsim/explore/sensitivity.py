@@ -48,7 +48,7 @@ def sensitivities(
         changes.append((key, change, run(other, correction).step_s / base))
     for trait in traits:
         # The coefficient's uncertainty, without the scatter of single measurements.
-        width = math.sqrt(correction.spread({trait: 1.0}) ** 2 - correction.noise**2)
+        width = math.sqrt(correction.variance({trait: 1.0}))
         moved = {**correction.coefficients}
         moved[trait] = moved.get(trait, 0.0) + width
         shifted = replace(correction, coefficients=moved)

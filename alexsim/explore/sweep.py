@@ -11,6 +11,7 @@ from typing import cast
 
 from alexsim.editions.load import load_network
 from alexsim.errors import AlexsimError
+from alexsim.explore.pareto import Point, with_pareto
 from alexsim.machine.machine import Machine, changed, in_si, load_machine, unit_of
 from alexsim.network.update_rules import Optimizer
 from alexsim.plan.asked import gpus_and_partition
@@ -19,10 +20,9 @@ from alexsim.plan.spec import PlanSpec
 from alexsim.simulate.costs.correction import correction_of
 from alexsim.simulate.costs.libraries import load_library
 from alexsim.simulate.costs.precision import StepPrecision, plan_precision
-from alexsim.simulate.pareto import Point, with_pareto
 from alexsim.simulate.simulation import Simulation
 from alexsim.simulate.simulator import default_library, simulate_network
-from alexsim.simulate.timer import DataPath, timer_of
+from alexsim.simulate.timer import DataPath, Timer, timer_of
 from alexsim.units import parse_bytes
 
 AXES = (
@@ -98,7 +98,12 @@ def machine_with(name: str, link: str, network: str, settings: list[str]) -> Mac
     return changed(load_machine(name, link, network), numbers)
 
 
-def _simulated(settings: dict[str, str], images: int, epochs: int) -> Point:
+def configuration_of(settings: Mapping[str, str]) -> tuple[PlanSpec, Timer]:
+    """What a configuration plans, and what times it.
+
+    Raises:
+        AlexsimError: two of its choices do not go together.
+    """
     numbers = tuple((key, text) for key, text in settings.items() if key not in AXES)
     machine = _machine(
         settings["machine"], settings.get("link", ""), settings.get("network", ""), numbers
@@ -116,7 +121,7 @@ def _simulated(settings: dict[str, str], images: int, epochs: int) -> Point:
         replicas=replicas,
         machine=settings["machine"],
     )
-    configuration = PlanSpec(
+    spec = PlanSpec(
         network=network,
         gpus=devices,
         partition=partition,
@@ -128,9 +133,13 @@ def _simulated(settings: dict[str, str], images: int, epochs: int) -> Point:
         optimizer=cast("Optimizer", settings.get("optimizer", "sgd-2012")),
         precision=plan_precision(precision),
     )
-    timer = timer_of(library, machine, correction_of(library), precision)
+    return spec, timer_of(library, machine, correction_of(library), precision)
+
+
+def _simulated(settings: dict[str, str], images: int, epochs: int) -> Point:
+    spec, timer = configuration_of(settings)
     data = cast("DataPath", settings.get("data-path", "jpeg"))
-    simulation = simulate_network(configuration, timer, data=data)
+    simulation = simulate_network(spec, timer, data=data)
     memory_bytes = max(device.memory_bytes for device in simulation.devices)
     days = simulation.training_days(images, epochs)
     return Point(
@@ -145,6 +154,7 @@ def _simulated(settings: dict[str, str], images: int, epochs: int) -> Point:
         utilisation=simulation.utilisation,
         utilisation_counts=simulation.utilisation_counts,
         memory_bytes=memory_bytes,
+        device_memory_bytes=simulation.device_memory_bytes,
         fits=simulation.fits,
         energy_kwh=days * 24 * simulation.power_w / 1e3,
         price_usd=simulation.price_usd,

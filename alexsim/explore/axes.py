@@ -8,12 +8,13 @@ from functools import partial
 
 from alexsim.editions.load import as_written, load_network
 from alexsim.errors import AlexsimError, known_as, unknown
+from alexsim.explore.pareto import Point
+from alexsim.explore.sweep import AXES, number, point_of, whole
+from alexsim.machine.link import link_names, load_link
 from alexsim.machine.machine import (
     NUMBERS,
     changed,
     in_si,
-    link_names,
-    load_link,
     load_machine,
     number_of,
 )
@@ -22,8 +23,6 @@ from alexsim.network.update_rules import OPTIMIZERS
 from alexsim.plan.choices import PARTITIONS, POLICIES, SCHEDULES, TRANSPORTS
 from alexsim.simulate.costs.libraries import library_names, load_library
 from alexsim.simulate.costs.precision import STEP_PRECISIONS
-from alexsim.simulate.pareto import Point
-from alexsim.simulate.sweep import AXES, number, point_of, whole
 
 
 def parse_axes(given: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -46,6 +45,16 @@ def parse_axes(given: Sequence[str]) -> dict[str, tuple[str, ...]]:
             raise AlexsimError(f"--axis: {unknown('axis', name, known)}")
         axes[name] = tuple(_WRITTEN.get(name, str)(value) for value in listed)
     return axes
+
+
+def choice_of(name: str, text: str) -> int | str:
+    """A value of an axis that is no number of the machine: a count, or a word as lists have it.
+
+    Raises:
+        AlexsimError: it is not allowed.
+    """
+    meant = _VALUES[name](text)
+    return meant if isinstance(meant, int) else _WRITTEN.get(name, str)(text)
 
 
 def check_axes(axes: Mapping[str, tuple[str, ...]], machine: str) -> None:

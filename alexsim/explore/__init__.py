@@ -1,0 +1,1 @@
+"""Many steps compared: sweeps, what-ifs, sensitivities, recommendations. No torch in here."""

@@ -1,0 +1,466 @@
+"""Rows of measured kernels, and the call that each timed, in our terms.
+
+A row whose call cannot be predicted has its reason; rules read its conditions, never its time.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+from alexsim.errors import ProfileError
+from alexsim.fidelity.row_files import entries, header_of
+from alexsim.fidelity.rows import device_named
+from alexsim.machine.device import Device, load_device
+from alexsim.machine.sheet import Quantity
+from alexsim.network.counts import FLOAT_BYTES
+from alexsim.plan.plan import OpKind
+from alexsim.simulate.costs import im2col
+from alexsim.simulate.costs.cost import ConvolutionShape, Learned, Precision, launch_s
+from alexsim.simulate.costs.cudnn import candidates
+from alexsim.simulate.costs.features import (
+    ALGORITHMS,
+    STEP,
+    convolution_features,
+    memory_features,
+    product_features,
+    product_s,
+)
+from alexsim.simulate.costs.gemm import peak_flop_per_s
+
+KERNEL_COLUMNS = (
+    "device", "device_clock_notes", "library", "op", "pass", "precision", "layout", "batch",
+    "in_channels", "height", "width", "out_channels", "kernel_h", "kernel_w", "stride_h",
+    "stride_w", "pad_h", "pad_w", "groups", "m", "n", "k", "extra", "algorithm", "notes",
+)  # fmt: skip
+"""Of a table of kernels; ``id``, ``source`` and ``time_s`` may be absent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelRow:
+    """A measured kernel, layer or pass, as printed; ``time_s`` is None in a blind row."""
+
+    id: str
+    source: str
+    device: str
+    library: str
+    op: str
+    passes: str
+    precision: str
+    algorithm: str
+    notes: str
+    time_s: float | None
+    entry: Mapping[str, str]
+    """All of its columns."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """What a row timed: its mechanism's seconds, what its timer adds, the least time at the peaks,
+    and what the trees look at. ``roofline_s`` is the time at the peaks and the launch."""
+
+    row: KernelRow
+    device: str
+    """Of the sheet."""
+    generation: str
+    flop: float
+    """Of its multiply-adds, two each; 0 where it has none."""
+    base_s: float
+    overhead_s: float
+    least_s: float
+    roofline_s: float
+    learned: Learned
+
+
+class Unlike(Exception):  # noqa: N818 - a reason, not a failure
+    """Why a row is no call that can be predicted."""
+
+
+_CLOCKS = (
+    r"application clocks (?P<mhz>\d+) MHz",
+    r"authors: (?P<mhz>\d+) MHz",
+    r"boost level \((?P<mhz>\d+) MHz\)",
+    r"SM (?P<mhz>\d+) MHz",
+)
+_PASS = {
+    "forward": OpKind.FORWARD,
+    "grad_input": OpKind.GRAD_INPUT,
+    "grad_weight": OpKind.GRAD_WEIGHT,
+    "train-step": STEP,
+}
+_PASSES = (OpKind.FORWARD, OpKind.GRAD_INPUT, OpKind.GRAD_WEIGHT)
+_STATED = {
+    "IMPLICIT_PRECOMP_GEMM": "precomputed", "LICIT_PRECOMP_GEMM": "precomputed",
+    "IMPLICIT_GEMM": "implicit", "GEMM": "gemm", "FFT": "fft", "FFT_TILING": "fft-tiled",
+    "WINOGRAD": "winograd-2", "WINOGRAD_NONFUSED": "winograd-4", "im2col+GEMM": "im2col",
+    "libDNN (fused implicit GEMM)": "libdnn", "DIRECT CONV": "implicit",
+    "ConvolutionFwdAlgoDirect": "implicit", "ConvolutionFwdAlgoGEMM": "gemm",
+    "ConvolutionFwdAlgoWinograd": "winograd-2", "ConvolutionFwdAlgoFFT": "fft",
+    "Intel's own": "implicit", "WINOGRAD F(6x6,3x3)": "winograd-4", "FFT 8x8": "fft-tiled",
+    "FFT 16x16": "fft-tiled",
+}  # fmt: skip
+"""Algorithms as sources name them; a kernel's name may follow behind a colon."""
+OVERHEADS: Mapping[str, Mapping[str, float]] = {
+    "sitar-lab/NeuSight": {"": 22e-6},
+    "CDECatapult/ml-performance-prediction": {"": 150e-6, STEP: 280e-6},
+    "ck-caffe": {"conv": 8e-6, "linear": 8e-6, "lrn": 8e-6},
+}
+"""Seconds that a harness adds to each call, by source (part of its name) and op or pass: its
+shortest calls (1st and 2nd percentile, median over its cards) less a launch. Others time loops of
+pipelined launches or subtract what they add."""
+_UPDATE_PASSES = {"sgd": 3, "momentum": 5, "adagrad": 5, "rmsprop": 5, "adam": 7, "adadelta": 7}
+"""Times that an optimizer reads or writes the size of what it updates."""
+
+
+@lru_cache(maxsize=512)
+def device_of(name: str, clock_notes: str) -> Device:
+    """The sheet of a row's card, at the clock that the row states.
+
+    Raises:
+        Unlike: there is no sheet.
+    """
+    sheet = device_named(name)
+    if not sheet:
+        raise Unlike(f"no data sheet: {name}")
+    device = load_device(sheet)
+    stated = next((m for rule in _CLOCKS if (m := re.search(rule, clock_notes))), None)
+    if stated is None:
+        return device
+    source = "the row's card at its stated clock"
+    clock = Quantity(value=float(stated["mhz"]) * 1e6, kind="measured", source=source)
+    return replace(device, clock_hz=clock)
+
+
+def call_of(row: KernelRow, *, as_chosen: bool = False) -> Call:
+    """The call that a row timed.
+
+    Args:
+        row: as printed.
+        as_chosen: forget a stated algorithm: the library's own choice.
+
+    Raises:
+        Unlike: it cannot be predicted; says why.
+    """
+    entry = row.entry
+    device = device_of(row.device, entry["device_clock_notes"])
+    extra = _extra(entry["extra"])
+    if row.precision == "fp16" and 0 < device.fp16_flop_per_s < device.flop_per_s / 2:
+        raise Unlike(
+            f"half-precision arithmetic at a small share of the float32 rate: {row.device}"
+        )
+    made = _MAKERS.get(row.op)
+    if made is None:
+        raise Unlike(f"no model of the op: {row.op}")
+    base_s, least_s, flop, learned = made(row, device, extra, as_chosen)
+    overhead_s = next(
+        (
+            seconds.get(row.op, seconds.get(row.passes, seconds.get("", 0.0)))
+            if row.passes != "train-step"
+            else seconds.get(STEP, seconds.get("", 0.0))
+            for source, seconds in OVERHEADS.items()
+            if source in row.source
+        ),
+        0.0,
+    )
+    return Call(
+        row=row,
+        device=device_named(row.device),
+        generation=device.architecture.generation,
+        flop=flop,
+        base_s=base_s,
+        overhead_s=overhead_s,
+        least_s=least_s,
+        roofline_s=max(least_s, launch_s(device)),
+        learned=learned,
+    )
+
+
+def are_kernels(path: str) -> bool:
+    """Whether a table is one of kernels, by its header."""
+    return header_of(path).issuperset(KERNEL_COLUMNS)
+
+
+def read_kernels(path: str) -> Iterator[KernelRow]:
+    """Rows of a table of kernels, plain or gzipped, one at a time.
+
+    Raises:
+        ProfileError: the file cannot be read, lacks a column, or holds a malformed number.
+    """
+    for line, entry in entries(path, KERNEL_COLUMNS):
+        text, time_s = entry.get("time_s", ""), None
+        if text:
+            try:
+                time_s = float(text)
+            except ValueError:
+                time_s = math.nan
+            if not 0 < time_s < math.inf:
+                raise ProfileError(f"{path}, line {line}: time_s must be above 0, got {text!r}")
+        yield KernelRow(
+            id=entry.get("id") or f"line {line}",
+            source=entry.get("source", ""),
+            device=entry["device"],
+            library=entry["library"],
+            op=entry["op"],
+            passes=entry["pass"],
+            precision=entry["precision"],
+            algorithm=entry["algorithm"],
+            notes=entry["notes"],
+            time_s=time_s,
+            entry=entry,
+        )
+
+
+def _extra(text: str) -> dict[str, Any]:
+    try:
+        extra = json.loads(text) if text else {}
+    except ValueError as error:
+        raise Unlike(f"extra is not JSON: {text[:40]}") from error
+    return extra if isinstance(extra, dict) else {}
+
+
+def _number(row: KernelRow, column: str) -> int:
+    text = row.entry[column]
+    try:
+        value = float(text)
+    except ValueError:
+        raise Unlike(f"{column} is not stated: {row.op}") from None
+    if not (math.isfinite(value) and value >= 0):
+        raise Unlike(f"{column} must be a finite number: {text}")
+    return int(value)
+
+
+def _precision(row: KernelRow) -> Precision:
+    words = row.precision
+    # Storage in half precision halves the bytes; arithmetic in half precision its own rate.
+    return "fp16" if words.startswith(("fp16", "bf16")) or "in, tensor cores" in words else "fp32"
+
+
+def _version(row: KernelRow) -> float:
+    """cuDNN's version, as a number; of CUDA where there is no cuDNN; 0 if neither is stated."""
+    if m := re.search(r"cudnn v?(\d+)(?:\.(\d+))?", row.library):
+        return 8.9 if m[1] == "8902" else float(f"{m[1]}.{m[2] or 0}")
+    if m := re.search(r"(?:cublas |CUDA |cuda )(\d+)(?:\.(\d+))?", row.library):
+        return float(f"{m[1]}.{m[2] or 0}") if float(m[1]) < 20 else 12.1
+    return 0.0
+
+
+_Made = tuple[float, float, float, Learned]
+
+
+def _convolution(row: KernelRow, device: Device, extra: dict[str, Any], as_chosen: bool) -> _Made:
+    if row.passes not in _PASS:
+        raise Unlike(f"no model of the pass: conv, {row.passes}")
+    batch, channels, filters = (_number(row, c) for c in ("batch", "in_channels", "out_channels"))
+    height, width = _number(row, "height"), _number(row, "width")
+    high, wide = _number(row, "kernel_h"), _number(row, "kernel_w")
+    groups = _number(row, "groups") if row.entry["groups"] else 1
+    strides = [_number(row, c) for c in ("stride_h", "stride_w")]
+    pads = [_number(row, c) for c in ("pad_h", "pad_w")]
+    end = extra.get("pad_end", 0)
+    ends = end if isinstance(end, list) else [end, end]
+    out = [
+        (side + 2 * pad + int(more) - size) // stride + 1
+        for side, pad, more, size, stride in zip(
+            (height, width), pads, ends, (high, wide), strides, strict=True
+        )
+    ]
+    if min(out) < 1 or not (batch and channels and filters and groups):
+        raise Unlike("the filter is larger than the padded image")
+    shape = ConvolutionShape(
+        batch_size=batch,
+        groups=groups,
+        channels=max(1, channels // groups),
+        filters=max(1, filters // groups),
+        taps=high * wide,
+        size=max(high, wide),
+        stride=max(strides),
+        inputs=height * width,
+        outputs=out[0] * out[1],
+        height=height,
+        extent=height + 2 * pads[0],
+        out_extent=out[0],
+    )
+    stated = _STATED.get(row.algorithm.partition(":")[0], "")
+    if as_chosen and stated not in ("im2col", "libdnn"):
+        stated = ""
+    precision, rate = _precision(row), device.memory_bytes_per_s.value
+    least_s, base_s = 0.0, 0.0
+    passes = _PASSES if row.passes == "train-step" else (OpKind(_PASS[row.passes]),)
+    for kind in passes:
+        base_s += _way_s(device, kind, shape, stated, precision)
+    item = 2 if precision == "fp16" else FLOAT_BYTES
+    weights = shape.groups * shape.filters * shape.depth
+    tensors = (shape.input_bytes + shape.output_bytes) / FLOAT_BYTES + weights
+    flop = 2.0 * batch * groups * shape.filters * shape.outputs * shape.depth
+    if not stated:
+        compute_s = flop / peak_flop_per_s(device, precision)
+        least_s = len(passes) * item * tensors / rate
+        fast = shape.size > 1 and shape.stride == 1
+        least_s = max(least_s, len(passes) * compute_s / (4 if fast else 1))
+    if row.passes == "train-step":
+        # Its input and target are variables too: they get gradients and updates.
+        updated = _UPDATE_PASSES.get(extra.get("opt", ""), 3) + 2
+        base_s += updated * FLOAT_BYTES * tensors / rate + 4 * launch_s(device)
+    channels_last = row.entry["layout"] == "NHWC" and precision == "fp32"
+    if channels_last:
+        both = shape.input_bytes + shape.output_bytes
+        base_s += len(passes) * (2 * both / rate + 2 * launch_s(device))
+    epilogue = (1.0 if extra.get("bias") else 0.0) + (2.0 if extra.get("act") else 0.0)
+    if epilogue:
+        base_s += 2 * shape.output_bytes / rate + launch_s(device)
+    learned = convolution_features(
+        device, _PASS[row.passes], shape, (high, wide), base_s=base_s, algorithm=stated,
+        version=_version(row), channels_last=channels_last, epilogue=epilogue,
+        precision=precision,
+    )  # fmt: skip
+    return base_s, least_s, len(passes) * flop, learned
+
+
+def _way_s(
+    device: Device, kind: OpKind, shape: ConvolutionShape, stated: str, precision: Precision
+) -> float:
+    """Seconds of the stated algorithm's mechanism, or of the fastest where none is."""
+    if stated == "im2col":
+        # One product for each image and group, between kernels that write and read its windows.
+        launches = shape.batch_size * shape.groups
+        each_s = im2col.product(device, kind, shape)[0] + 2 * launch_s(device)
+        return launches * each_s + im2col.windows_s(device, kind, shape)
+    ways = candidates(device, kind, shape, frozenset(ALGORITHMS), precision)
+    name = {"precomputed": "implicit", "libdnn": "implicit"}.get(stated, stated)
+    if name and name not in ways:
+        # A source's name for what this shape cannot be done by here.
+        name = "implicit"
+    return ways[name].seconds if name else min(way.seconds for way in ways.values())
+
+
+def _product(row: KernelRow, device: Device, extra: dict[str, Any], _: bool) -> _Made:
+    precision = _precision(row)
+    if "flops" in extra and not row.entry["m"]:
+        # A rate alone, of sizes that are not stated: a large product.
+        side = 4096
+        base_s = product_s(device, (side, side, side), 1, precision)
+        learned = product_features(
+            device, OpKind.FORWARD, (side, side, side), op="gemm", base_s=base_s,
+            version=_version(row), precision=precision,
+        )  # fmt: skip
+        share = float(extra["flops"]) / (2 * side**3)
+        least_s = float(extra["flops"]) / peak_flop_per_s(device, precision)
+        return base_s * share, least_s, float(extra["flops"]), learned
+    batches = _number(row, "batch") if row.op == "bmm" else 1
+    m, n, k = (_number(row, column) for column in ("m", "n", "k"))
+    if not min(m, n, k, batches):
+        raise Unlike("a product without rows, columns or depth")
+    # A linear layer's rows are the batch; as BLAS sees it they are the columns.
+    forward = (n, m, k) if row.op == "linear" else (m, n, k)
+    if row.op not in ("linear", "gemm", "gemv", "bmm"):
+        raise Unlike(f"no model of the op: {row.op}")
+    rows, columns, depth = forward
+    sides = {
+        "forward": [forward],
+        "grad_weight": [(rows, depth, columns)],
+        "grad_input": [(depth, columns, rows)],
+        "train-step": [forward, (depth, columns, rows), (rows, depth, columns)],
+        "backward": [(depth, columns, rows), (rows, depth, columns)],
+    }.get(row.passes)
+    if sides is None or row.passes == "backward":
+        raise Unlike(f"no model of the pass: {row.op}, {row.passes}")
+    base_s = sum(product_s(device, each, batches, precision) for each in sides)
+    rate = device.memory_bytes_per_s.value
+    item = 2 if precision == "fp16" else FLOAT_BYTES
+    tensors = batches * (rows * depth + depth * columns + rows * columns)
+    flop = 2.0 * batches * rows * columns * depth
+    peak_s = flop / peak_flop_per_s(device, precision)
+    least_s = len(sides) * max(item * tensors / rate, peak_s)
+    if row.passes == "train-step":
+        updated = _UPDATE_PASSES.get(extra.get("opt", ""), 3) + 2
+        base_s += updated * FLOAT_BYTES * tensors / rate + 4 * launch_s(device)
+    epilogue = (1.0 if extra.get("bias") else 0.0) + (2.0 if extra.get("act") else 0.0)
+    if extra.get("act") or (extra.get("bias") and row.passes == "forward"):
+        base_s += 2 * item * rows * columns / rate
+    learned = product_features(
+        device, _PASS[row.passes], forward if len(sides) > 1 else sides[0], batches, op=row.op,
+        base_s=base_s, version=_version(row), epilogue=epilogue, precision=precision,
+    )  # fmt: skip
+    return base_s, least_s, len(sides) * flop, learned
+
+
+_ELEMENTWISE = {
+    "relu": ("relu", 2), "clipped_relu": ("relu", 2), "add": ("add", 3), "mul": ("add", 3),
+    "div": ("add", 3), "pow": ("transcendental", 3), "div scalar": ("scalar", 2),
+    "mul scalar": ("scalar", 2), "add scalar": ("scalar", 2), "pow scalar": ("transcendental", 2),
+    "gelu": ("transcendental", 2), "tanh": ("transcendental", 2),
+}  # fmt: skip
+"""Our op, and times that the tensor is read or written."""
+_PASSES_OVER: Mapping[str, Callable[[KernelRow], float]] = {
+    "softmax": lambda _: 2,
+    "layernorm": lambda _: 2,
+    "bias": lambda _: 2,
+    "dropout": lambda _: 3,
+    "lrn": lambda row: 3 if row.passes == "forward" else 6,
+    "batchnorm": lambda row: 3 if "training" in row.passes else 2,
+}
+
+
+def _memory(row: KernelRow, device: Device, _extra: dict[str, Any], _: bool) -> _Made:
+    precision = _precision(row)
+    item = 2 if precision == "fp16" else FLOAT_BYTES
+    backward = {"forward": 0.0, "backward": 1.0, "forward (training)": 2.0, "copy": 0.0}
+    if row.passes not in backward:
+        raise Unlike(f"no model of the pass: {row.op}, {row.passes}")
+    batch, channels = _number(row, "batch"), _number(row, "in_channels")
+    pixels = _number(row, "height") * _number(row, "width")
+    values, window = batch * channels * pixels, 1.0
+    if not values:
+        raise Unlike("a tensor without values")
+    op, outputs = row.op, values
+    if row.op == "elementwise":
+        named = _ELEMENTWISE.get(row.algorithm)
+        if named is None:
+            raise Unlike(f"no model of the op: {row.op} {row.algorithm}")
+        op, times = named
+        moved = float(times) * values
+    elif row.op == "pool":
+        size, stride = _number(row, "kernel_h"), max(1, _number(row, "stride_h"))
+        outputs = max(1, values // stride**2)
+        window, moved = float(size * size), float(values + outputs)
+        if backward[row.passes]:
+            moved = 2.0 * values + outputs
+    else:
+        moved = values * _PASSES_OVER[row.op](row)
+    learned = memory_features(
+        device, op, item * moved, float(item * outputs), batch * pixels, channels,
+        backward=backward[row.passes], window=window, precision=precision,
+    )  # fmt: skip
+    return _moved(device, item * moved, learned)
+
+
+def _moved(device: Device, moved_bytes: float, learned: Learned) -> _Made:
+    moved_s = moved_bytes / device.memory_bytes_per_s.value
+    # What fits the second-level cache need not cross memory.
+    least_s = moved_s if moved_bytes > 4 * device.l2_bytes.value else 0.0
+    return max(moved_s, launch_s(device)), least_s, 0.0, learned
+
+
+def _copy(_row: KernelRow, device: Device, extra: dict[str, Any], _: bool) -> _Made:
+    """Copies within the card's memory, whole arrays at a time."""
+    what = str(extra.get("what", "device copy"))
+    if not what.startswith("device ") or "host" in what:
+        raise Unlike(f"a transfer, not a kernel: {what.partition(',')[0]}")
+    if "bytes" not in extra:
+        raise Unlike("bytes are not stated")
+    moved = float(extra["bytes"])
+    learned = memory_features(device, "copy", moved, moved / 2, moved / FLOAT_BYTES / 1024, 1024)
+    return _moved(device, moved, learned)
+
+
+_MAKERS: Mapping[str, Callable[[KernelRow, Device, dict[str, Any], bool], _Made]] = {
+    "conv": _convolution,
+    **dict.fromkeys(("gemm", "linear", "bmm", "gemv"), _product),
+    **dict.fromkeys(("elementwise", "pool", *_PASSES_OVER), _memory),
+    **dict.fromkeys(("stream", "memcpy"), _copy),
+}
