@@ -24,6 +24,7 @@ _CLOCKS = (
     r"application clocks (?P<mhz>\d+) MHz",
     r"authors: (?P<mhz>\d+) MHz",
     r"boost level \((?P<mhz>\d+) MHz\)",
+    r"SM (?P<mhz>\d+) MHz",
 )
 
 

@@ -81,7 +81,7 @@ def clocks_text(samples: Sequence[Sample], why: str) -> str:
         "SM": [sample.sm_mhz for sample in worked if sample.sm_mhz],
         "memory": [sample.memory_mhz for sample in worked if sample.memory_mhz],
     }
-    texts = [f"{name} {statistics.median(mhz):g} MHz" for name, mhz in known.items() if mhz]
+    texts = [f"{name} {statistics.median(mhz):.0f} MHz" for name, mhz in known.items() if mhz]
     if not texts:
         return f"clocks unknown: {why or 'NVML reports none'}"
     return f"{', '.join(texts)} (medians, by NVML)"

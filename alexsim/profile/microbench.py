@@ -15,6 +15,7 @@ import torch
 from torch.nn import functional as F
 
 from alexsim.execute.choices import Device
+from alexsim.fidelity.kernel_rows import KERNEL_COLUMNS
 from alexsim.machine.cpu import cpu_name
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.network.layers import Convolution, pair
@@ -33,13 +34,10 @@ METHOD = (
     f"float32; median of {REPEATS} repeats after a warm-up, short calls in a row; convolutions"
     " channels-last at 32 images; memory over 256 MiB"
 )
-COLUMNS = (
-    "source", "device", "library", "op", "pass", "precision", "layout", "batch", "in_channels",
-    "height", "width", "out_channels", "kernel_h", "kernel_w", "stride_h", "stride_w", "pad_h",
-    "pad_w", "groups", "m", "n", "k", "extra", "time_s", "algorithm", "notes",
-)  # fmt: skip
-"""Of a table of kernels. ``m``, ``n`` and ``k`` of ``gemm`` are those of a column-major product, of
-``linear`` images, outputs and inputs; ``extra`` is JSON."""
+COLUMNS = ("source", *KERNEL_COLUMNS, "time_s")
+"""Of a table of kernels, as ``alexsim.fidelity.kernel_rows`` reads it. ``m``, ``n`` and ``k`` of
+``gemm`` are those of a column-major product, of ``linear`` images, outputs and inputs; ``extra`` is
+JSON."""
 
 _USUAL = (
     (3, 224, 64, 11, 4, 2, 1),
@@ -277,13 +275,13 @@ def give_back(device: Device) -> None:
 
 def kernel_rows(kernels: Sequence[Timed], calibration: Calibration) -> list[dict[str, Any]]:
     """Lines of a table of kernels, with all ``COLUMNS``, of what was timed with a calibration."""
-    notes = (f"median of {REPEATS}, calls in a row", calibration.clocks)
     usual = {
         "source": "alexsim check calibrate",
         "device": calibration.machine,
         "library": library_name(calibration.device),
         "precision": "fp32",
-        "notes": "; ".join(filter(None, notes)),
+        "device_clock_notes": calibration.clocks,
+        "notes": f"median of {REPEATS}, calls in a row",
     }
     rows = []
     for kernel in kernels:
@@ -297,11 +295,17 @@ def device_name(device: Device) -> str:
     return torch.cuda.get_device_name() if device == "cuda" else cpu_name()
 
 
+def cudnn_version(number: int) -> str:
+    """``9.10.2`` for 91002, ``8.9.2`` for 8902: ``CUDNN_VERSION`` of ``cudnn_version.h``."""
+    scale = 10000 if number >= 90000 else 1000
+    return f"{number // scale}.{number % scale // 100}.{number % 100}"
+
+
 def library_name(device: Device) -> str:
     """Whose kernels run, with versions."""
     if device == "cuda":
-        cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
-        versions = f"cudnn {cudnn}, cuda {torch.version.cuda}"
+        number = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+        versions = f"cudnn {cudnn_version(number)}, cuda {torch.version.cuda}"
     else:
         known = re.search(r"(?:MKL-DNN|oneDNN) v([0-9.]+)", torch.__config__.show())
         versions = f"onednn {known[1]}" if known else "cpu"

@@ -31,7 +31,7 @@ _SIZES = (4096, 64 * MIB)
 _WRITTEN = {
     UP: "host to device, pinned",
     DOWN: "device to host, pinned",
-    ACROSS: "device to device",
+    ACROSS: "peer to peer",
 }
 _WAIT_S = 120
 _PROCESSES = 2

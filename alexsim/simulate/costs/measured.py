@@ -265,21 +265,11 @@ def machine_of(calibration: Calibration, network: Link | None = None) -> Machine
         clock_hz=measured(calibration.flop_per_s / (2 * lanes * units)),
         memory_bytes_per_s=measured(calibration.rate("memory copy")),
     )
-    links: dict[str, Any]
     if calibration.on_cores:
-        # Two processes sum in two rounds, each to the host's memory and from there.
-        link = calibration.link(SUM, journeys=4)
-        together = measured(2 * link.bytes_per_s.value)
-        links = {"link": link, "uplink": link, "host_staging_bytes_per_s": together}
+        links = _between_processes(calibration)
         count, what = 1 if network else _PROCESSES, f"{threads} threads"
     else:
-        ways = [calibration.link(way) for way in (UP, DOWN)]
-        link = min(ways, key=lambda way: way.effective_bytes_per_s)
-        several = calibration.cards > 1
-        across = calibration.link(ACROSS) if several else None
-        # Whatever passes through the host's memory is written and read there.
-        links = {"link": link, "uplink": link, "peer_link": across, "peer": several}
-        links["host_staging_bytes_per_s"] = measured(2 * link.bytes_per_s.value)
+        links = _between_cards(calibration)
         count, what = calibration.cards, f"{calibration.cards} card(s)"
     return replace(
         base,
@@ -298,6 +288,42 @@ def machine_of(calibration: Calibration, network: Link | None = None) -> Machine
         disk_bytes_per_s=measured(calibration.rate("memory read")),
         rates_for=calibration.crop_side or base.rates_for,
     )
+
+
+def _between_processes(calibration: Calibration) -> dict[str, Any]:
+    """Two processes sum in two rounds, each to the memory that all share, and from there."""
+    link = calibration.link(SUM, journeys=4)
+    together = replace(link.bytes_per_s, value=2 * link.bytes_per_s.value)
+    return {
+        "link": link,
+        "uplink": link,
+        "host_staging_bytes_per_s": together,
+        "collectives": "copies",
+    }
+
+
+def _between_cards(calibration: Calibration) -> dict[str, Any]:
+    """Cards have a link to the host and, where copies between them are faster, one of their own."""
+    up, down = calibration.link(UP), calibration.link(DOWN)
+    raw = max(up.bytes_per_s, down.bytes_per_s, key=lambda rate: rate.value)
+    link = replace(
+        up,
+        bytes_per_s=raw,
+        efficiency=replace(raw, value=up.bytes_per_s.value / raw.value),
+        return_efficiency=replace(raw, value=down.bytes_per_s.value / raw.value),
+    )
+    across = calibration.link(ACROSS) if calibration.cards > 1 else None
+    if across and across.bytes_per_s.value <= raw.value:
+        across = None
+    return {
+        "link": link,
+        "uplink": link,
+        "peer_link": across,
+        "peer": True,
+        # Whatever passes through the host's memory is written and read there.
+        "host_staging_bytes_per_s": replace(raw, value=2 * raw.value),
+        "collectives": "nccl",
+    }
 
 
 _PROCESSES = 1024
