@@ -10,7 +10,7 @@ import typer
 from alexsim.command import fields
 from alexsim.command import options as shared
 from alexsim.command.fields import AT_ONCE, REQUIRED, Options, flag, option
-from alexsim.command.output import write_bytes, write_text
+from alexsim.command.output import print_json, write_bytes, write_text
 from alexsim.errors import AlexsimError
 
 
@@ -47,6 +47,7 @@ def fit(context: typer.Context, options: FitOptions) -> None:
     """
     import os
 
+    from alexsim.documents.fit import fit_document
     from alexsim.fidelity.fitting import fit_everything
     from alexsim.fidelity.kernel_rows import read_kernels
     from alexsim.fidelity.left_out import SCOPES
@@ -73,4 +74,7 @@ def fit(context: typer.Context, options: FitOptions) -> None:
     arrays, card = correction_bytes(correction)
     write_bytes(options.output / "fit.npz", arrays)
     write_text(options.output / "fit.json", card)
+    if options.json:
+        print_json(fit_document(correction.card, path=str(options.output)))
+        return
     shared.console().print(left_out_table(correction.card), soft_wrap=True)

@@ -111,11 +111,16 @@ class Device(Sheet):
 
     @property
     def sustained_flop_per_s(self) -> float:
-        """Float32 rate at the clock that the power limit leaves under long products."""
-        per_joule = self.architecture.sustained_flop_per_joule
+        """Float32 rate at the clock that the power limit leaves under long products.
+
+        Its share of the peak is the sheet's, whatever numbers were changed.
+        """
+        sheet = self.basis
+        per_joule = sheet.architecture.sustained_flop_per_joule
         if per_joule is None:
             return self.flop_per_s
-        return min(self.flop_per_s, per_joule.value * self.power_w.value)
+        share = per_joule.value * sheet.power_w.value / sheet.flop_per_s
+        return self.flop_per_s * min(1.0, share)
 
     @property
     def product_flop_per_s(self) -> float:

@@ -18,6 +18,7 @@ from alexsim.documents.evaluation import (
     NeighboursDocument,
     PredictionDocument,
 )
+from alexsim.documents.fit import FitDocument
 from alexsim.documents.given import GivenDocument
 from alexsim.documents.hardware import (
     DeviceDocument,
@@ -65,6 +66,7 @@ DOCUMENTS: tuple[type[Document], ...] = (
     RecipesDocument,
     ValidationDocument,
     CalibrationDocument,
+    FitDocument,
     GivenDocument,
     BenchDocument,
     BaselineDocument,

@@ -101,7 +101,9 @@ def _learned(device: Device, work: Work, moved: float, precision: Precision) -> 
     op = _OPS.get(type(layer).__name__, "add")
     return memory_features(
         device.basis, op, moved, float(item * channels * pixels), pixels, channels,
-        backward=(2.0 if op == "batchnorm" else 0.0) if forward else 1.0,
+        # Of gradients only those of response norms were measured: others are asked about as ops
+        # that move as many bytes, batch norms' as what keeps statistics.
+        backward=2.0 if op == "batchnorm" else float(op == "lrn" and not forward),
         window=float(math.prod(pair(layer.size))) if isinstance(layer, Pool) else 1.0,
         precision=precision,
     )  # fmt: skip

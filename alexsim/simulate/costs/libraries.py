@@ -185,7 +185,9 @@ def load_library(name: str, family: str = "") -> Library:
         fixed = _FIXED[name]
         return Library(name=name, family=family or fixed.family, algorithms=fixed.algorithms)
     version = name.removeprefix("cudnn-")
-    return Library(name=name, family=family or "torch7", algorithms=cudnn.algorithms(version))
+    # Torch was what most used cuDNN with until PyTorch came, in the year of cuDNN 7.
+    usual = "torch7" if cudnn.VERSIONS.index(version) < cudnn.VERSIONS.index("v7") else "pytorch"
+    return Library(name=name, family=family or usual, algorithms=cudnn.algorithms(version))
 
 
 def load_library_for(name: str, device: Device, precision: StepPrecision) -> Library:
