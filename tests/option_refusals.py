@@ -36,6 +36,11 @@ REFUSED = [
      "layers that hybrid plans split"),
     ("simulate --machine {calibration} --optimizer adamw", "not of adamw's"),
     ("simulate --machine {calibration} --replicas 8 --batch 64", "on both sides of 8"),
+    ("check calibrate --given fermi --rounds 2", "is for measuring, and --given measures nothing"),
+    ("simulate --given fermi --library roofline", "--given conditions a fit"),
+    ("simulate --given fermi --machine {calibration}", "changes a data sheet"),
+    ("simulate --given fermi --library cudnn-v7 --machine titan-rtx --net lenet-5 --gpus 1 "
+     "--given nothing.csv", "cannot read nothing.csv"),
     ("check calibrate --device cuda --gpus 1", "--gpus is for a CPU"),
     ("check calibrate --device cuda --threads 1", "--threads are a CPU's"),
     ("check calibrate --rows rows.txt", "--rows must name a .csv file"),

@@ -44,6 +44,7 @@ TABLE: dict[str, tuple[str, dict[str, Line]]] = {
             "recipe": "--recipe modern",
             "train_only": "--train-only fc3",
             "optimizer": "--optimizer adamw",
+            "given": "--given fermi",
             "sensitivity": "--sensitivity",
             "elasticities": "--elasticities",
             "what_if": "--what-if overlap",
@@ -187,6 +188,7 @@ TABLE: dict[str, tuple[str, dict[str, Line]]] = {
             "device": "--device cuda",
             "threads": "--threads 1",
             "rows": "--rows {out}/rows.csv",
+            "given": ("check calibrate", "--given fermi"),
             "output": "-o {out}/other.json",
             "json": ("check calibrate --net lenet-5 --batches 2,4 -o {out}/c.json", "--json"),
         },
@@ -211,6 +213,7 @@ TABLE: dict[str, tuple[str, dict[str, Line]]] = {
             "leave_out": "--no-leave-out",
             "workers": "--workers 1",
             "output": "-o {out}/other",
+            "json": "--json",
         },
     ),
     "check kernels": (

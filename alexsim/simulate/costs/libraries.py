@@ -69,14 +69,15 @@ class Library:
         if self.family != "cuda-convnet":
             traits = ("overhead", f"family:{self.family}:overhead")
             pieces.append(Cost(OVERHEAD_S, "launch", traits))
-        every = []
+        every, flop = [], sum(cost.flop for cost in pieces)
         for cost in pieces:
             if cost.of_host:
                 every.append(cost)
                 continue
             whose = device_traits(device.basis.name, cost.learned.kind if cost.learned else "")
             if cost.flop:
-                every.append(_possible(device, work, cost, precision, whose))
+                share = cost.flop / flop
+                every.append(_possible(device, work, cost, precision, whose, share=share))
             else:
                 every.append(cost.also(whose))
         return every
@@ -115,9 +116,16 @@ class Library:
 
 
 def _possible(
-    device: Device, work: Work, cost: Cost, precision: Precision, whose: tuple[str, ...] = ()
+    device: Device,
+    work: Work,
+    cost: Cost,
+    precision: Precision,
+    whose: tuple[str, ...] = (),
+    *,
+    share: float = 1.0,
 ) -> Cost:
-    """A product, never faster than the peaks allow: its multiply-adds, and its bytes moved once."""
+    """A product, never faster than the peaks allow: its multiply-adds, and its share of the op's
+    bytes moved once."""
     moved = bytes_of(work, precision)
     if work.fused:
         # Another piece moves the rest.
@@ -127,7 +135,7 @@ def _possible(
             plain = replace(plain, moved_bytes=plain.moved_bytes + mask_bytes)
         moved = bytes_of(replace(work, count=plain), precision)
     compute_s = cost.flop / peak_flop_per_s(device, precision)
-    memory_s = moved / device.memory_bytes_per_s.value
+    memory_s = share * moved / device.memory_bytes_per_s.value
     least_s = max(compute_s, memory_s)
     traits = cost.traits + whose
     if cost.seconds >= least_s:
