@@ -87,7 +87,7 @@ def test_it_learns_the_factor_of_each_algorithm(whole: Correction) -> None:
 
 def test_the_card_says_what_taught_and_how_far_off_it_is_where_not(whole: Correction) -> None:
     card = whole.card
-    assert card.kernel_sources["a/b"] + card.sources["c/d"] == 400
+    assert card.kernel_sources["a/b"] + card.kernel_sources["c/d"] == 400
     assert card.devices["Tesla T4"] > 50
     assert "GTX 580" not in card.devices
     seen = {(c.unit, c.device_seen, c.library_seen) for c in card.classes}
