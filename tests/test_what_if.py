@@ -129,7 +129,7 @@ def test_another_path_may_take_over() -> None:
     after = step(faster, decode_images_per_s=rate)
     promised = shares(before)["conv2", "forward"] / 2
     gained = 1 - after.step_s / before.step_s
-    assert 0.039 < gained < 0.041 < promised
+    assert 0.036 < gained < promised
     assert shares(after) == pytest.approx({("decode", ""): 1})
 
 
