@@ -20,7 +20,9 @@ from hypothesis import strategies as st
 from alexsim.editions.load import load_network
 from alexsim.errors import AlexsimError, PlanError, ProfileError
 from alexsim.execute.aten.chunks import chunks
-from alexsim.fidelity.kernel_rows import call_of, device_of, read_kernels
+from alexsim.fidelity.kernel_calls import call_of
+from alexsim.fidelity.kernel_fields import device_of
+from alexsim.fidelity.kernel_rows import read_kernels
 from alexsim.machine.link import load_link
 from alexsim.plan.plan import OpKind, Plan
 from alexsim.plan.planner import plan
