@@ -291,7 +291,7 @@ def test_hardware_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert {"gtx580x2", "k20x8", "dgx-1"} <= {machine["name"] for machine in found["machines"]}
     pair = document(capsys, "hardware", "show", "gtx580x2")
     assert (pair["device"], pair["peer"], pair["peer_link"]) == ("gtx580", True, None)
-    assert pair["uplink"]["title"] == "PCI Express 2.0 x16"
+    assert pair["uplink"]["title"] == "PCI Express 2.0 x16 with a GTX 580"
     card = document(capsys, "hardware", "show", "gtx580")
     assert (card["architecture"], card["year"]) == ("fermi", 2010)
     assert card["clock_hz"]["value"] == 1.544e9
@@ -358,12 +358,13 @@ def test_calibrate_predicts_what_it_has_not_seen(
         assert message in capsys.readouterr().err
 
 
-def test_simulate_starts_without_torch_numpy_or_pandas() -> None:
+def test_simulate_starts_without_torch_or_pandas() -> None:
+    """It reads its fit with numpy."""
     code = (
         "import sys; from alexsim.cli.app import main\n"
         "try: main(['simulate', '--json'])\n"
         "except SystemExit: pass\n"
-        "heavy = {'torch', 'numpy', 'pandas', 'matplotlib'} & set(sys.modules)\n"
+        "heavy = {'torch', 'pandas', 'matplotlib'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -37,7 +37,7 @@ class FitOptions(Options):
 
 
 def fit(context: typer.Context, options: FitOptions) -> None:
-    """Fit the cost models again.
+    """Fit the cost models to measured kernels and published figures.
 
     Boosted trees from measured kernels, coefficients from published figures of one GPU (never a
     GTX 580's), and the errors of fits that had not seen what they predict. Equal files give equal

@@ -124,7 +124,8 @@ def _kernels(context: typer.Context, options: ValidateOptions) -> None:
     from alexsim.simulate.costs.correction import load_correction
 
     fields.refuse(context, "judges whole-network steps; this is a table of kernels", "gate")
-    fields.refuse(context, "is for rows of layers and networks: -o FILE has every row", "rows")
+    if options.rows:
+        fields.refuse(context, "is for rows of layers and networks: -o FILE has every row", "rows")
     rows, sample = [*read_kernels(options.measurements)], None
     if options.quick:
         rows, sample = quick_kernels(rows)
