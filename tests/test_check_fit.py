@@ -16,12 +16,13 @@ from kernel_table import CONVOLUTION, PRODUCT, entry_of, row_of, timed, write_ta
 from alexsim.cli.app import main
 from alexsim.fidelity import fitting
 from alexsim.fidelity.boosting import Growth
+from alexsim.fidelity.fit_files import correction_bytes
 from alexsim.fidelity.kernel_calls import call_of
 from alexsim.fidelity.kernel_fit import predicted_s
 from alexsim.fidelity.kernel_rows import read_kernels
 from alexsim.fidelity.row_files import read_rows
 from alexsim.fidelity.validation import cases
-from alexsim.simulate.costs.correction import Correction, correction_bytes
+from alexsim.simulate.costs.correction import Correction
 
 FACTORS = {"IMPLICIT_GEMM": 1.3, "FFT": 2.0, "WINOGRAD": 3.0}
 DEVICES = ("Tesla P100", "Tesla T4", "Tesla K80")

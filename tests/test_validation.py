@@ -14,6 +14,7 @@ import pytest
 from alexsim.cli.app import main
 from alexsim.errors import AlexsimError, ProfileError
 from alexsim.fidelity.fit import nine_in_ten
+from alexsim.fidelity.fit_files import correction_bytes
 from alexsim.fidelity.judging import (
     by_device_and_library,
     by_kind,
@@ -23,11 +24,11 @@ from alexsim.fidelity.judging import (
     roofline_of,
     summarise,
 )
+from alexsim.fidelity.left_out import both_unseen
 from alexsim.fidelity.row_files import read_rows
 from alexsim.fidelity.rows import Case, Excluded, case_of
 from alexsim.fidelity.validation import Prediction, all_rows, cases, fit_to, may_fit, predict
-from alexsim.simulate.costs.card import both_unseen
-from alexsim.simulate.costs.correction import UNFITTED, correction_bytes, load_card, load_correction
+from alexsim.simulate.costs.correction import UNFITTED, load_card, load_correction
 from alexsim.simulate.costs.cost import Cost
 
 CASES, EXCLUDED = all_rows("published")

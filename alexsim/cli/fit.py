@@ -48,13 +48,13 @@ def fit(context: typer.Context, options: FitOptions) -> None:
     import os
 
     from alexsim.documents.fit import fit_document
+    from alexsim.fidelity.fit_files import correction_bytes
     from alexsim.fidelity.fitting import fit_everything
     from alexsim.fidelity.kernel_rows import read_kernels
     from alexsim.fidelity.left_out import SCOPES
     from alexsim.fidelity.row_files import digest, read_rows
     from alexsim.fidelity.validation import cases
     from alexsim.report.validation import left_out_table
-    from alexsim.simulate.costs.correction import correction_bytes
 
     if not options.leave_out:
         fields.refuse(context, "is for leaving out: one process fits", "workers")

@@ -11,7 +11,7 @@ from statistics import fmean, median
 import numpy as np
 
 from alexsim.fidelity.fit import nine_in_ten
-from alexsim.simulate.costs.card import PLURAL, ErrorClass, LeftOut, Unit, both_unseen
+from alexsim.simulate.costs.card import PLURAL, ErrorClass, LeftOut, Unit
 from alexsim.simulate.simulation import NINE_IN_TEN
 
 FEW = 10
@@ -75,6 +75,11 @@ def _noise(scored: Sequence[Scored]) -> float:
     below = np.cumsum(np.array(weights)[order])
     at = int(np.searchsorted(below, 0.9 * below[-1]))
     return nine_in_ten([misses[order[min(at, len(order) - 1)]]])
+
+
+def both_unseen(device: float, library: float, seen: float) -> float:
+    """Noise where two things are unseen, from that of either alone: what each adds is added."""
+    return math.sqrt(max(device**2 + library**2 - seen**2, device**2, library**2))
 
 
 def _coverage(scored: Sequence[Scored]) -> float:

@@ -91,7 +91,7 @@ class Microbench:
         return self.timed(
             "gemm", f"{rows} x {depth} x {columns}", (2 * rows * depth * columns, "FLOP"),
             lambda: torch.mm(a, b, out=out), op="gemm", m=columns, n=rows, k=depth,
-            extra=json.dumps({"ops": "NN"}), **{"pass": "forward"},
+            extra=json.dumps({"ops": "NN"}, allow_nan=False), **{"pass": "forward"},
         )  # fmt: skip
 
     def linear(self, images: int, inputs: int, outputs: int) -> Timed:
@@ -142,7 +142,7 @@ class Microbench:
             "groups": layer.groups,
         }  # fmt: skip
         if dilation != (1, 1):
-            columns["extra"] = json.dumps({"dilation": list(dilation)})
+            columns["extra"] = json.dumps({"dilation": list(dilation)}, allow_nan=False)
         for what, run in (
             ("forward", forward),
             ("grad_input", lambda: backward(True, False)),
@@ -164,7 +164,7 @@ class Microbench:
             moved = passes * _COPY_BYTES
             yield self.timed(
                 f"memory {what}", "256 MiB", (moved, "byte"), run, op="stream", algorithm=what,
-                extra=json.dumps({"bytes": moved}), **{"pass": "copy"},
+                extra=json.dumps({"bytes": moved}, allow_nan=False), **{"pass": "copy"},
             )  # fmt: skip
 
     def launches(self) -> Iterator[Timed]:

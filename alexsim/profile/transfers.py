@@ -129,7 +129,7 @@ def _copied(
 ) -> Timed:
     shape = f"{extra['ranks']} x {_text(size)}" if "ranks" in extra else _text(size)
     columns = {"library": library, "op": op, "pass": "collective" if op == "allreduce" else "copy"}
-    columns["extra"] = json.dumps({"bytes": size} | extra)
+    columns["extra"] = json.dumps({"bytes": size} | extra, allow_nan=False)
     return timed(name, shape, (size, "byte"), seconds, **columns)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -118,8 +117,3 @@ EMPTY = Card(
     left_out=(),
 )
 """Of a mechanism alone."""
-
-
-def both_unseen(device: float, library: float, seen: float) -> float:
-    """Noise where two things are unseen, from that of either alone: what each adds is added."""
-    return math.sqrt(max(device**2 + library**2 - seen**2, device**2, library**2))

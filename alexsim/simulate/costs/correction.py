@@ -20,7 +20,6 @@ from alexsim.errors import ProfileError
 from alexsim.simulate.costs.card import EMPTY, Card, ErrorClass, Unit
 from alexsim.simulate.costs.cost import Cost
 from alexsim.simulate.costs.trees import Forests, forests_from, log_factor
-from alexsim.strict_json import json_text
 from alexsim.typed import parse
 
 if TYPE_CHECKING:
@@ -192,28 +191,6 @@ def load_correction() -> Correction:
         forests=forests_from(arrays, str(source)),
         card=load_card(),
     )
-
-
-def correction_bytes(correction: Correction) -> tuple[bytes, str]:
-    """As the files ``fit.npz`` and ``fit.json`` that are loaded."""
-    import io
-    from dataclasses import asdict
-
-    import numpy as np
-
-    from alexsim.simulate.costs.trees import forest_arrays
-
-    assert correction.covariance is not None
-    lower = np.tril_indices(len(correction.traits))
-    arrays = {
-        "traits": np.array(correction.traits),
-        "coefficients": np.array([correction.coefficients[t] for t in correction.traits], "f4"),
-        "covariance": correction.covariance[lower].astype("f4"),
-        **forest_arrays(correction.forests),
-    }
-    stream = io.BytesIO()
-    np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
-    return stream.getvalue(), json_text(asdict(correction.card), indent=1) + "\n"
 
 
 def correction_of(library: str) -> Correction:

@@ -113,23 +113,6 @@ def forests_from(arrays: Mapping[str, np.ndarray], source: str) -> Forests:
     }
 
 
-def forest_arrays(forests: Forests) -> dict[str, np.ndarray]:
-    """As the arrays that ``forests_from`` reads."""
-    import numpy as np
-
-    arrays = {f"{kind}.names": np.array(names) for kind, names in NAMES.items()}
-    for (kind, realm), forest in forests.items():
-        arrays |= {
-            f"{kind}.{realm}.bias": np.array(forest.bias),
-            f"{kind}.{realm}.feature": forest.feature.astype(np.uint8),
-            f"{kind}.{realm}.threshold": forest.threshold.astype(np.float32),
-            f"{kind}.{realm}.value": forest.value.astype(np.float32),
-            f"{kind}.{realm}.low": forest.low.astype(np.float32),
-            f"{kind}.{realm}.high": forest.high.astype(np.float32),
-        }
-    return arrays
-
-
 def log_factor(forests: Forests, learned: Learned | None) -> float:
     """Logarithm of a piece's factor; 0 where nothing was learned."""
     if learned is None:
