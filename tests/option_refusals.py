@@ -115,7 +115,7 @@ REFUSED = [
     ("check validate --measurements {rows} --json --summary", "is for the tables"),
     ("check validate --quick --gate 30", "--gate is for all rows"),
     ("check validate --measurements {kernels} --gate 30", "judges whole-network steps"),
-    ("check validate --measurements {kernels} --summary", "is for rows of layers and networks"),
+    ("check validate --measurements {kernels} --rows", "is for rows of layers and networks"),
     ("check fit --kernels {kernels} -o {out}/fit --no-leave-out --workers 2", "is for leaving out"),
     ("check bench run --only counted --batch 3", "is for timed cases"),
     ("check bench compare --only counted --tolerance 3", "is for timed cases"),
