@@ -94,7 +94,6 @@ def calibrate(options: CalibrateOptions) -> None:
                 taught,
                 rounds=options.rounds,
                 threads=cores,
-                others=asked,
                 rates=[*(kernel.rate for kernel in kernels), *images],
                 clocks=clocks,
                 done=done,
