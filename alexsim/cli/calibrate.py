@@ -109,7 +109,6 @@ def calibrate(context: typer.Context, options: CalibrateOptions) -> None:
                 taught,
                 rounds=options.rounds,
                 threads=cores,
-                others=asked,
                 rates=[*(kernel.rate for kernel in kernels), *images],
                 clocks=clocks,
                 done=done,

@@ -37,7 +37,7 @@ _WARM_UPS: Mapping[Device, int] = {"cpu": 1, "cuda": 3}
 _DISTURBED = 0.05
 """Share of the cores' time that others may take during a step."""
 _COPIES, _COPIES_ROUNDS = 2, 3
-"""Replicas whose ops are timed where they differ, and in how many of the first rounds."""
+"""Replicas whose ops are timed where they differ, and in how many steps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +62,7 @@ class Step:
     """The same step again and again, every op timed."""
 
     def __init__(self, made: Plan, device: Device) -> None:
-        self.plan, self._device = made, device
+        self.plan, self.device = made, device
         transport = _Alone(len(made.devices)) if made.replicas > 1 else None
         self._executor = Executor(made, Choices(device=device), transport=transport)
         self._executor.initialise()
@@ -71,18 +71,18 @@ class Step:
     def __call__(self) -> Round:
         """Run it once."""
         self._executor.record()
-        wait(self._device)
+        wait(self.device)
         before = Moment.now()
         started = time.perf_counter()
         self._executor.step(self._images, self._labels, step=0, hyperparameters=STILL)
-        wait(self._device)
+        wait(self.device)
         elapsed = time.perf_counter() - started
         seconds = {op: times[0] for op, times in self._executor.trace().by_op().items()}
         return Round(
             batch_size=self.plan.batch_size,
             step_s=elapsed,
             ops=seconds,
-            disturbed=self._device == "cpu" and Moment.now().others_share(before) > _DISTURBED,
+            disturbed=self.device == "cpu" and Moment.now().others_share(before) > _DISTURBED,
         )
 
 
@@ -119,23 +119,19 @@ class Bench:
             batch: plan(usual, batch_size=_COPIES * batch, replicas=_COPIES) for batch in copies
         }
 
-    def steps(self) -> tuple[dict[int, Step], dict[int, Step]]:
-        """All of them, ready to run: by batch size, and a replica's.
+    def steps(self) -> dict[int, Step]:
+        """Those that take turns, ready to run, by batch size.
 
         Raises:
             AlexsimError: there is no card, or it cannot hold them together.
         """
         try:
-            whole, copies = (
-                {batch: Step(made, self.device) for batch, made in plans.items()}
-                for plans in (self.plans, self.copies)
-            )
+            return {batch: Step(made, self.device) for batch, made in self.plans.items()}
         except torch.OutOfMemoryError as error:
             raise AlexsimError(
                 f"steps of {', '.join(map(str, self.plans))} images do not fit on the card"
                 " together: choose smaller --batches"
             ) from error
-        return whole, copies
 
 
 def calibrate(
@@ -144,21 +140,19 @@ def calibrate(
     *,
     rounds: int,
     threads: int,
-    others: Sequence[int] = (),
     rates: Sequence[Rate] = (),
     clocks: Callable[[], str] = lambda: "",
     done: Callable[[int], None] = lambda _: None,
 ) -> tuple[Calibration, dict[int, list[Round]]]:
-    """Time ``batches`` in turns and, between them, ``others``, which the calibration leaves out.
+    """Time the steps of ``bench`` in turns; the calibration knows those of ``batches``.
 
     A step that other processes disturb is measured again, as often as there are rounds at most.
 
     Args:
-        bench: steps of all of these, and of replicas of the first.
+        bench: steps of these and of other batch sizes, and of replicas.
         batches: two or more.
         rounds: steps at every batch size.
         threads: of the CPU.
-        others: more batch sizes.
         rates: of microbenchmarks.
         clocks: says a card's, when all is measured.
         done: gets how many rounds have run.
@@ -166,29 +160,12 @@ def calibrate(
     Returns:
         The calibration, medians over rounds, and every round of every batch size.
     """
-    steps, copies = bench.steps()
-    turns = [steps[batch] for batch in sorted({*batches, *others})]
-    again = dict.fromkeys((*turns, *copies.values()), rounds)
-
-    def run(step: Step) -> Round:
-        measured = step()
-        while measured.disturbed and again[step]:
-            again[step] -= 1
-            measured = step()
-        return measured
-
-    for step in again:
-        for _ in range(_WARM_UPS[bench.device]):
-            step()
-    measured: dict[int, list[Round]] = defaultdict(list)
-    apart: dict[int, list[Round]] = defaultdict(list)
-    for index in range(rounds):
-        # Forward and back again, so that a drift inside a round cancels.
-        for step in turns if index % 2 == 0 else reversed(turns):
-            measured[step.plan.batch_size].append(run(step))
-        for batch, step in copies.items() if index < _COPIES_ROUNDS else ():
-            apart[batch].append(run(step))
-        done(index + 1)
+    measured = _in_turns(list(bench.steps().values()), rounds, done)
+    # Few ops of a replica are others: they need no turns, and two of its steps no memory at once.
+    apart = {
+        batch: _in_turns([Step(made, bench.device)], min(rounds, _COPIES_ROUNDS))[batch]
+        for batch, made in bench.copies.items()
+    }
     points: dict[str, list[Point]] = defaultdict(list)
     for batch in sorted(batches):
         known = _points(bench.plans[batch], measured[batch])
@@ -214,8 +191,29 @@ def calibrate(
             ops={name: tuple(known) for name, known in sorted(points.items())},
             **_counted(bench.device, threads),
         ),
-        dict(measured),
+        measured,
     )
+
+
+def _in_turns(
+    steps: Sequence[Step], rounds: int, done: Callable[[int], None] = lambda _: None
+) -> dict[int, list[Round]]:
+    """Every step's rounds, by its images; forward and back again, so that a drift inside a round
+    cancels."""
+    for step in steps:
+        for _ in range(_WARM_UPS[step.device]):
+            step()
+    again = dict.fromkeys(steps, rounds)
+    measured: dict[int, list[Round]] = {step.plan.batch_size: [] for step in steps}
+    for index in range(rounds):
+        for step in steps if index % 2 == 0 else reversed(steps):
+            each = step()
+            while each.disturbed and again[step]:
+                again[step] -= 1
+                each = step()
+            measured[step.plan.batch_size].append(each)
+        done(index + 1)
+    return measured
 
 
 def _counted(device: Device, threads: int) -> dict[str, Any]:
