@@ -25,5 +25,6 @@ def calibrated(ops: Mapping[str, Sequence[Point]], **changes: Any) -> Calibratio
         "cards": 1, "multiprocessors": 1, "clocks": "", "backend": "aten", "torch": "",
         "threads": 1, "rounds": 1, "disturbed": 0, "memory_bytes": 1 << 34, "scatter": 0.02,
         "rates": tuple(rates), "ops": {name: tuple(points) for name, points in ops.items()},
+        "half_ops": {},
     }  # fmt: skip
     return Calibration(**known | changes)

@@ -8,7 +8,8 @@ import platform
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -29,7 +30,7 @@ from alexsim.profile.microbench import METHOD, device_name
 from alexsim.profile.others import Moment
 from alexsim.profile.step_profile import quantile
 from alexsim.profile.steps import minibatch, wait
-from alexsim.simulate.costs.measured import REST, Calibration, Point, Rate, signature
+from alexsim.simulate.costs.measured import REST, Calibration, Point, Rate, half_of, signature
 from alexsim.simulate.simulation import NINE_IN_TEN, Simulation
 
 _WARM_UPS: Mapping[Device, int] = {"cpu": 1, "cuda": 3}
@@ -161,19 +162,16 @@ def calibrate(
         The calibration, medians over rounds, and every round of every batch size.
     """
     measured = _in_turns(list(bench.steps().values()), rounds, done)
-    # Few ops of a replica are others: they need no turns, and two of its steps no memory at once.
-    apart = {
-        batch: _in_turns([Step(made, bench.device)], min(rounds, _COPIES_ROUNDS))[batch]
-        for batch, made in bench.copies.items()
-    }
     points: dict[str, list[Point]] = defaultdict(list)
+    halves: dict[str, list[Point]] = defaultdict(list)
     for batch in sorted(batches):
         known = _points(bench.plans[batch], measured[batch])
-        known[REST] = (batch, batch, _rest_s(bench.plans[batch], measured[batch]))
-        if batch in apart:
-            known = _points(bench.copies[batch], apart[batch]) | known
-        for name, point in known.items():
-            points[name].append(point)
+        if batch in bench.copies:
+            step = Step(bench.copies[batch], bench.device)
+            of_replica, with_half = _of_a_replica(step, min(rounds, _COPIES_ROUNDS), threads)
+            known = of_replica | known
+            _append(halves, with_half)
+        _append(points, known)
     return (
         Calibration(
             machine=device_name(bench.device),
@@ -189,10 +187,41 @@ def calibrate(
             scatter=_scatter(measured),
             rates=tuple(rates),
             ops={name: tuple(known) for name, known in sorted(points.items())},
+            half_ops={name: tuple(known) for name, known in sorted(halves.items())},
             **_counted(bench.device, threads),
         ),
         measured,
     )
+
+
+def _of_a_replica(
+    step: Step, rounds: int, threads: int
+) -> tuple[dict[str, Point], dict[str, Point]]:
+    """A replica's points with all threads and, on a CPU, with half of them.
+
+    Few of its ops are others than a device's alone: they need no turns, and so no memory beside
+    those.
+    """
+    made = step.plan
+    points = _points(made, _in_turns([step], rounds)[made.batch_size])
+    if step.device == "cuda":
+        return points, {}
+    with _threads(half_of(threads)):
+        return points, _points(made, _in_turns([step], rounds)[made.batch_size])
+
+
+def _append(points: Mapping[str, list[Point]], known: Mapping[str, Point]) -> None:
+    for name, point in known.items():
+        points[name].append(point)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Compute with so many."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    yield
+    torch.set_num_threads(before)
 
 
 def _in_turns(
@@ -239,7 +268,8 @@ def _timed_ops(made: Plan) -> list[Op]:
 
 
 def _points(made: Plan, rounds: Sequence[Round]) -> dict[str, Point]:
-    """By signature, the images, the chunks and the seconds: the mean over ops of their medians."""
+    """By signature, the images, the chunks and the seconds: the mean over ops of their medians; and
+    what lies between them."""
     times: dict[str, list[float]] = defaultdict(list)
     chunks: dict[str, int] = {}
     parts = {(p.layer.name, p.column): p for ps in made.network.parts for p in ps}
@@ -247,16 +277,13 @@ def _points(made: Plan, rounds: Sequence[Round]) -> dict[str, Point]:
         name = signature(op, parts.get((op.layer, op.column)))
         times[name].append(statistics.median(each.ops[op.id] for each in rounds))
         chunks[name] = op.chunk_images or made.batch_size
+    ops = [op.id for op in _timed_ops(made)]
+    rests = (each.step_s - sum(each.ops[op] for op in ops) for each in rounds)
+    times[REST].append(max(0.0, statistics.median(rests)))
+    chunks[REST] = made.batch_size
     return {
         name: (made.batch_size, chunks[name], statistics.mean(each)) for name, each in times.items()
     }
-
-
-def _rest_s(made: Plan, rounds: Sequence[Round]) -> float:
-    """Seconds of a step between its ops."""
-    ops = [op.id for op in _timed_ops(made)]
-    rests = (each.step_s - sum(each.ops[op] for op in ops) for each in rounds)
-    return max(0.0, statistics.median(rests))
 
 
 def _scatter(measured: Mapping[int, Sequence[Round]]) -> float:

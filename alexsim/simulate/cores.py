@@ -1,9 +1,9 @@
 """Tasks of devices that are processes on the cores of this machine, or of machines like it: what
 ``alexsim train --device cpu`` does, by a calibration.
 
-On one machine all devices share the cores. Whether they take turns, or each has its part of the
-threads all the time, the cores have the same work to do. Beyond a network every device is a machine
-of its own. Replicas do alike, and one is simulated.
+On one machine all devices share the cores, and columns take turns. Replicas are processes that do
+the same at the same time, each with its part of the threads; one stands for all. Beyond a network
+every device is a machine of its own.
 """
 
 from __future__ import annotations
@@ -65,9 +65,8 @@ class CoresTaskList(TaskList):
             seconds = self._all_reduce_s(self._parts[op.layer, op.column], self.plan.replicas)
             self._add(step, op, "network", seconds, after, () if self._network else _CORES)
         elif self._network is None:
-            # Every replica does the same, on the same cores; one thread runs a device's whole list.
-            seconds = self.plan.replicas * self._measured_s(op)
-            self._add(step, op, "compute", seconds, after, _CORES)
+            # One thread runs a device's whole list, copies too.
+            self._add(step, op, "compute", self._measured_s(op), after, _CORES)
         else:
             self._op_over_network(step, op, after, self._network)
 

@@ -101,10 +101,12 @@ class TaskList:
         """By the calibration; an upload with what lies between the ops of its device's step."""
         calibration, images = self.timer.calibration, self.plan.batch_size
         assert calibration is not None
+        shared = calibration.on_cores and self.timer.machine.network is None
+        replicas = self.plan.replicas if shared else 1
         name = signature(op, self._parts.get((op.layer, op.column)))
-        seconds = calibration.seconds(name, images, op.chunk_images or images)
+        seconds = calibration.seconds(name, images, op.chunk_images or images, replicas=replicas)
         if op.kind == OpKind.UPLOAD and (op.device_index == 0 or not calibration.on_cores):
-            seconds += calibration.seconds(REST, images, images)
+            seconds += calibration.seconds(REST, images, images, replicas=replicas)
         return seconds / self.timer.times_as_fast(op.layer, op.kind)
 
     def _work(self, op: Op) -> Work:

@@ -79,9 +79,11 @@ class Calibration:
     """Standard deviation of the logarithm of one step's time around the median."""
     rates: tuple[Rate, ...]
     ops: Mapping[str, Points]
+    half_ops: Mapping[str, Points]
+    """Of a replica, with ``half_of`` the threads: two share the cores so. Of a card, none."""
 
     def __post_init__(self) -> None:
-        for name, points in self.ops.items():
+        for name, points in (*self.ops.items(), *self.half_ops.items()):
             # Nothing may lie between the ops, and an offer of what is there takes no time.
             batch = next((batch for batch, _, seconds in points if not seconds), None)
             if batch is not None and name not in (REST, OpKind.POST):
@@ -115,20 +117,27 @@ class Calibration:
         """The highest rate that any product or convolution reached."""
         return max(self.rate("gemm"), self.rate("convolution"))
 
-    def seconds(self, signature: str, images: int, chunk: int) -> float:
+    def seconds(self, signature: str, images: int, chunk: int, *, replicas: int = 1) -> float:
         """Time of an op on so many images, of which it takes ``chunk`` at a time.
+
+        So many ``replicas`` share the cores: each has its part of the threads, and all do the same
+        at a time. The work of two, measured by one beside an idle half, is that of the others.
 
         Raises:
             ProfileError: nobody measured such an op.
         """
-        points = self.ops.get(signature)
+        points = (self.half_ops if replicas > 1 else self.ops).get(signature)
         if points is None:
             raise ProfileError(
                 f"the calibration has no measurement of {signature!r}; measure its network with"
                 " `alexsim check calibrate --net EDITION --gpus N`, at --batches on both sides of"
                 f" {images}"
             )
-        return in_chunks(points, images, chunk)
+        seconds = in_chunks(points, images, chunk)
+        if replicas == 1:
+            return seconds
+        busy = min(self.threads, replicas * max(1, self.threads // replicas))
+        return seconds * replicas * half_of(self.threads) / busy
 
     def link(self, what: str, *, journeys: int = 1) -> Link:
         """A link as fast as the transfers of that name, the smallest of which took ``journeys``.
@@ -151,6 +160,11 @@ class Calibration:
             efficiency=Quantity(value=1, kind="measured", source=source),
             latency_s=Quantity(value=small.seconds / journeys, kind="measured", source=source),
         )
+
+
+def half_of(threads: int) -> int:
+    """Threads of each of two processes."""
+    return max(1, threads // 2)
 
 
 def in_chunks(points: Sequence[Point], images: int, chunk: int) -> float:
