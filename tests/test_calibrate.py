@@ -48,7 +48,7 @@ from alexsim.simulate.simulation import Simulation
 from alexsim.simulate.simulator import simulate_network
 from alexsim.simulate.timer import Timer
 
-OP_S, REST_S = 3e-3, 2e-3
+OP_S, REST_S, HALF_S = 3e-3, 2e-3, 5e-3
 
 
 # Times by chunks
@@ -111,14 +111,15 @@ def test_an_op_by_another_algorithm_is_another_op() -> None:
 
 
 def known_ops(made: Plan) -> Calibration:
-    """Every op takes 3 ms at the plan's images."""
+    """Every op takes 3 ms at the plan's images, on two of four threads 5 ms."""
     images = made.batch_size
     parts = {(p.layer.name, p.column): p for ps in made.network.parts for p in ps}
     ops = {REST: [(images, images, REST_S)]}
     for op in made.ops():
         if op.kind not in (OpKind.BARRIER, OpKind.ALL_REDUCE):
             ops[signature(op, parts.get((op.layer, op.column)))] = [(images, images, OP_S)]
-    return calibrated(ops)
+    half = dict.fromkeys(ops, ((images, images, HALF_S),))
+    return calibrated(ops, half_ops=half, threads=4)
 
 
 def spec(replicas: int, **choices: object) -> PlanSpec:
@@ -153,12 +154,15 @@ def sums_s(made: Plan, count: int) -> float:
     return sum(map(min, ring, tree))
 
 
-@pytest.mark.parametrize("count", [2, 3, 8])
+@pytest.mark.parametrize(("count", "times"), [(2, 1), (3, 2), (4, 2), (8, 4)])
 @pytest.mark.parametrize("schedule", ["serial", "overlap"])
-def test_replicas_take_turns_on_the_cores_and_sum(replica: Plan, count: int, schedule: str) -> None:
+def test_replicas_share_the_cores_and_sum(
+    replica: Plan, count: int, times: int, schedule: str
+) -> None:
+    """Of four threads two replicas have two each, three and four one each, and eight take turns."""
     known = known_ops(replica)
     ops = sum(op.kind != OpKind.ALL_REDUCE for op in replica.ops())
-    work_s = count * (ops * OP_S + REST_S)
+    work_s = times * HALF_S * (ops + 1)
     found = on(known, spec(count, schedule=schedule))
     assert found.step_s == pytest.approx(work_s + sums_s(replica, count), rel=1e-6)
     assert found.devices_count == count
@@ -249,7 +253,7 @@ def test_every_op_of_a_replica_has_a_time(measured: Calibration, replicas: int) 
         if op.kind not in (OpKind.BARRIER, OpKind.ALL_REDUCE)
     }
     assert names <= measured.ops.keys()
-    assert all(measured.seconds(name, 3, 3) > 0 for name in names)
+    assert all(measured.seconds(name, 3, 3, replicas=replicas) > 0 for name in names)
 
 
 def test_what_others_take_of_the_cores_is_neither_ours_nor_idle(
@@ -362,7 +366,7 @@ def test_memory_that_a_card_has_not_is_one_line(monkeypatch: pytest.MonkeyPatch)
     network = load_network("lenet-5")
     bench = Bench(network, [2, 4], gpus=1, policy="reuse", schedule="serial", device="cuda")
     with pytest.raises(AlexsimError, match="steps of 2, 4 images do not fit on the card"):
-        bench.steps()
+        bench.steps(list(bench.plans.values()))
 
 
 @pytest.mark.gpu
@@ -389,6 +393,6 @@ def test_a_card_is_calibrated_as_a_cpu_is(tmp_path: Path) -> None:
         load_network("resnet18"), [48], gpus=1, policy="as-released", schedule="serial",
         device="cuda",
     )  # fmt: skip
-    step = bench.steps()[48]
+    (step,) = bench.steps([bench.plans[48]])
     times = sorted(step().step_s for _ in range(15))
     assert one.step_s == pytest.approx(times[7], rel=0.1)

@@ -37,7 +37,10 @@ _WARM_UPS: Mapping[Device, int] = {"cpu": 1, "cuda": 3}
 """Steps that fault pages in, and let oneDNN and cuDNN make their kernels and a card its clocks."""
 _DISTURBED = 0.05
 """Share of the cores' time that others may take during a step."""
-_COPIES, _COPIES_ROUNDS = 2, 3
+_SITTING = 2
+"""Rounds in the same memory. Where a step's pages happen to lie makes a difference of percents to
+it, the same in every round: medians are over several such places."""
+_COPIES, _COPIES_ROUNDS = 2, 2
 """Replicas whose ops are timed where they differ, and in how many steps."""
 
 
@@ -62,23 +65,27 @@ class _Alone(InProcess):
 class Step:
     """The same step again and again, every op timed."""
 
-    def __init__(self, made: Plan, device: Device) -> None:
+    def __init__(self, made: Plan, device: Device, state: Mapping[str, torch.Tensor]) -> None:
+        """``state``: weights to begin with; if empty, drawn ones."""
         self.plan, self.device = made, device
         transport = _Alone(len(made.devices)) if made.replicas > 1 else None
-        self._executor = Executor(made, Choices(device=device), transport=transport)
-        self._executor.initialise()
+        self.executor = Executor(made, Choices(device=device), transport=transport)
+        if state:
+            self.executor.load_state(state)
+        else:
+            self.executor.initialise()
         self._images, self._labels = minibatch(made)
 
     def __call__(self) -> Round:
         """Run it once."""
-        self._executor.record()
+        self.executor.record()
         wait(self.device)
         before = Moment.now()
         started = time.perf_counter()
-        self._executor.step(self._images, self._labels, step=0, hyperparameters=STILL)
+        self.executor.step(self._images, self._labels, step=0, hyperparameters=STILL)
         wait(self.device)
         elapsed = time.perf_counter() - started
-        seconds = {op: times[0] for op, times in self._executor.trace().by_op().items()}
+        seconds = {op: times[0] for op, times in self.executor.trace().by_op().items()}
         return Round(
             batch_size=self.plan.batch_size,
             step_s=elapsed,
@@ -119,20 +126,58 @@ class Bench:
         self.copies = {
             batch: plan(usual, batch_size=_COPIES * batch, replicas=_COPIES) for batch in copies
         }
+        self._state: dict[str, torch.Tensor] = {}
 
-    def steps(self) -> dict[int, Step]:
-        """Those that take turns, ready to run, by batch size.
+    def steps(self, plans: Sequence[Plan]) -> list[Step]:
+        """Ready to run, in memory of their own.
 
         Raises:
             AlexsimError: there is no card, or it cannot hold them together.
         """
         try:
-            return {batch: Step(made, self.device) for batch, made in self.plans.items()}
+            return [self._step(made) for made in plans]
         except torch.OutOfMemoryError as error:
             raise AlexsimError(
                 f"steps of {', '.join(map(str, self.plans))} images do not fit on the card"
                 " together: choose smaller --batches"
             ) from error
+
+    def _step(self, made: Plan) -> Step:
+        """Weights are drawn once."""
+        step = Step(made, self.device, self._state)
+        if not self._state:
+            self._state = {name: each.clone() for name, each in step.executor.state().items()}
+        return step
+
+    def rounds(
+        self, plans: Sequence[Plan], rounds: int, done: Callable[[int], None] = lambda _: None
+    ) -> dict[int, list[Round]]:
+        """Every plan's measured steps, by its images, in turns.
+
+        A step that other processes disturb is measured again, as often as there are rounds at most.
+        """
+        measured: dict[int, list[Round]] = {made.batch_size: [] for made in plans}
+        for first in range(0, rounds, _SITTING):
+            for each in self._sitting(plans, min(_SITTING, rounds - first)):
+                measured[each.batch_size].append(each)
+            done(min(first + _SITTING, rounds))
+        return measured
+
+    def _sitting(self, plans: Sequence[Plan], rounds: int) -> Iterator[Round]:
+        """Its steps' memory is given back at its end."""
+        steps = self.steps(plans)
+        for step in steps:
+            for _ in range(_WARM_UPS[self.device]):
+                step()
+        again = dict.fromkeys(steps, rounds)
+        for index in range(rounds):
+            # Forward and back again, so that a drift inside a sitting cancels.
+            for step in steps if index % 2 == 0 else reversed(steps):
+                each = step()
+                while each.disturbed and again[step]:
+                    again[step] -= 1
+                    each = step()
+                yield each
 
 
 def calibrate(
@@ -147,8 +192,6 @@ def calibrate(
 ) -> tuple[Calibration, dict[int, list[Round]]]:
     """Time the steps of ``bench`` in turns; the calibration knows those of ``batches``.
 
-    A step that other processes disturb is measured again, as often as there are rounds at most.
-
     Args:
         bench: steps of these and of other batch sizes, and of replicas.
         batches: two or more.
@@ -161,14 +204,13 @@ def calibrate(
     Returns:
         The calibration, medians over rounds, and every round of every batch size.
     """
-    measured = _in_turns(list(bench.steps().values()), rounds, done)
+    measured = bench.rounds(list(bench.plans.values()), rounds, done)
     points: dict[str, list[Point]] = defaultdict(list)
     halves: dict[str, list[Point]] = defaultdict(list)
     for batch in sorted(batches):
         known = _points(bench.plans[batch], measured[batch])
         if batch in bench.copies:
-            step = Step(bench.copies[batch], bench.device)
-            of_replica, with_half = _of_a_replica(step, min(rounds, _COPIES_ROUNDS), threads)
+            of_replica, with_half = _of_a_replica(bench, batch, threads)
             known = of_replica | known
             _append(halves, with_half)
         _append(points, known)
@@ -195,19 +237,23 @@ def calibrate(
 
 
 def _of_a_replica(
-    step: Step, rounds: int, threads: int
+    bench: Bench, batch: int, threads: int
 ) -> tuple[dict[str, Point], dict[str, Point]]:
     """A replica's points with all threads and, on a CPU, with half of them.
 
     Few of its ops are others than a device's alone: they need no turns, and so no memory beside
     those.
     """
-    made = step.plan
-    points = _points(made, _in_turns([step], rounds)[made.batch_size])
-    if step.device == "cuda":
-        return points, {}
+    made = bench.copies[batch]
+
+    def points() -> dict[str, Point]:
+        return _points(made, bench.rounds([made], _COPIES_ROUNDS)[batch])
+
+    if bench.device == "cuda":
+        return points(), {}
     with _threads(half_of(threads)):
-        return points, _points(made, _in_turns([step], rounds)[made.batch_size])
+        halves = points()
+    return points(), halves
 
 
 def _append(points: Mapping[str, list[Point]], known: Mapping[str, Point]) -> None:
@@ -222,27 +268,6 @@ def _threads(count: int) -> Iterator[None]:
     torch.set_num_threads(count)
     yield
     torch.set_num_threads(before)
-
-
-def _in_turns(
-    steps: Sequence[Step], rounds: int, done: Callable[[int], None] = lambda _: None
-) -> dict[int, list[Round]]:
-    """Every step's rounds, by its images; forward and back again, so that a drift inside a round
-    cancels."""
-    for step in steps:
-        for _ in range(_WARM_UPS[step.device]):
-            step()
-    again = dict.fromkeys(steps, rounds)
-    measured: dict[int, list[Round]] = {step.plan.batch_size: [] for step in steps}
-    for index in range(rounds):
-        for step in steps if index % 2 == 0 else reversed(steps):
-            each = step()
-            while each.disturbed and again[step]:
-                again[step] -= 1
-                each = step()
-            measured[step.plan.batch_size].append(each)
-        done(index + 1)
-    return measured
 
 
 def _counted(device: Device, threads: int) -> dict[str, Any]:
