@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -29,10 +30,11 @@ from alexsim.plan.planner import plan
 from alexsim.plan.spec import PlanSpec
 from alexsim.profile import clock as clocks
 from alexsim.profile import microbench, others
-from alexsim.profile.calibrate import Bench, calibrate
+from alexsim.profile.calibrate import calibrate
 from alexsim.profile.clock import Clock, clocks_text
 from alexsim.profile.microbench import cudnn_version, kernel_rows, network_rates, usual_rates
 from alexsim.profile.nvml import Sample
+from alexsim.profile.sittings import Bench, Round
 from alexsim.report.rows import csv_text
 from alexsim.simulate.costs.correction import UNFITTED
 from alexsim.simulate.costs.libraries import load_library
@@ -358,11 +360,42 @@ def test_rows_of_kernels_are_read_as_the_work_that_was_timed(
     assert [cudnn_version(number) for number in (91002, 8902, 7605)] == ["9.10.2", "8.9.2", "7.6.5"]
 
 
+def test_rounds_are_measured_in_several_places_and_again_if_disturbed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[int] = []
+    runs: Counter[int] = Counter()
+
+    class Fake:
+        """A step whose every third run is disturbed; of 4 images, every one."""
+
+        def __init__(self, of: Plan, *_: object) -> None:
+            self.plan, self.device, self.executor = of, "cpu", SimpleNamespace(state=dict)
+            made.append(of.batch_size)
+
+        def __call__(self) -> Round:
+            size = self.plan.batch_size
+            runs[size] += 1
+            disturbed = size == 4 or runs[size] % 3 == 0
+            return Round(batch_size=size, step_s=1.0, ops={}, disturbed=disturbed)
+
+    monkeypatch.setattr("alexsim.profile.sittings.Step", Fake)
+    network = load_network("lenet-5")
+    bench = Bench(network, [2, 4], gpus=None, policy="reuse", schedule="serial")
+    measured = bench.rounds(list(bench.plans.values()), 5)
+    # Three sittings, of two rounds, two, and one; each begins with a step that is not looked at.
+    assert made == 3 * [2, 4]
+    assert {size: len(rounds) for size, rounds in measured.items()} == {2: 5, 4: 5}
+    assert not any(each.disturbed for each in measured[2])
+    assert all(each.disturbed for each in measured[4])
+    assert runs[4] == 3 + 5 + 5
+
+
 def test_memory_that_a_card_has_not_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("alexsim.profile.calibrate.Step", full)
+    monkeypatch.setattr("alexsim.profile.sittings.Step", full)
     network = load_network("lenet-5")
     bench = Bench(network, [2, 4], gpus=1, policy="reuse", schedule="serial", device="cuda")
     with pytest.raises(AlexsimError, match="steps of 2, 4 images do not fit on the card"):

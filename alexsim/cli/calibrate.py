@@ -21,7 +21,8 @@ from alexsim.errors import AlexsimError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from alexsim.profile.calibrate import Bench, Check, Round
+    from alexsim.profile.calibrate import Check
+    from alexsim.profile.sittings import Bench, Round
     from alexsim.simulate.costs.measured import Calibration
 
 
@@ -85,10 +86,10 @@ def calibrate(context: typer.Context, options: CalibrateOptions) -> None:
     import torch
 
     from alexsim.execute.cards import places
-    from alexsim.profile.calibrate import Bench
     from alexsim.profile.calibrate import calibrate as run
     from alexsim.profile.clock import watched
     from alexsim.profile.microbench import kernel_rows, network_rates, usual_rates
+    from alexsim.profile.sittings import Bench
     from alexsim.profile.throughput import data_rates
     from alexsim.profile.transfers import transfer_rates
 
