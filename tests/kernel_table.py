@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from alexsim.fidelity.kernel_calls import call_of
-from alexsim.fidelity.kernel_rows import KERNEL_COLUMNS, KernelRow
+from alexsim.fidelity.kernel_rows import KERNEL_COLUMNS, KernelRow, kernel_row
 
 COLUMNS = ("id", "source", *KERNEL_COLUMNS, "time_s")
 CONVOLUTION: Mapping[str, str] = {
@@ -39,20 +39,7 @@ def entry_of(base: Mapping[str, str], **changed: str) -> dict[str, str]:
 
 def row_of(base: Mapping[str, str], **changed: str) -> KernelRow:
     """A row of a kernel."""
-    entry = entry_of(base, **changed)
-    return KernelRow(
-        id=entry["id"],
-        source=entry["source"],
-        device=entry["device"],
-        library=entry["library"],
-        op=entry["op"],
-        passes=entry["pass"],
-        precision=entry["precision"],
-        algorithm=entry["algorithm"],
-        notes=entry["notes"],
-        time_s=float(entry["time_s"]) if entry["time_s"] else None,
-        entry=entry,
-    )
+    return kernel_row(entry_of(base, **changed), "here")
 
 
 def timed(row: KernelRow, factor: float) -> dict[str, str]:

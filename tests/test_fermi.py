@@ -15,7 +15,7 @@ from alexsim.fidelity.fermi_rows import (
     fermi_observations,
     read_fermi_rows,
 )
-from alexsim.fidelity.given import FERMI, given
+from alexsim.fidelity.given import given
 from alexsim.fidelity.networks_of_2012 import Run, run_of
 from alexsim.machine.machine import load_machine
 from alexsim.network.part import Part
@@ -141,7 +141,7 @@ def test_the_machine_of_2012_given_other_networks_on_fermi() -> None:
         timer = Timer(machine=machine, library=library, correction=correction)
         return simulate_network(PlanSpec(network=load_network("alexnet-2012")), timer)
 
-    before, after = simulated(shipped).step_interval, simulated(given(FERMI, shipped).correction)
+    before, after = simulated(shipped).step_interval, simulated(given("fermi", shipped).correction)
     low, high = after.step_interval.low, after.step_interval.high
     assert low < 0.575
     assert high > 0.480

@@ -91,6 +91,11 @@ def test_half_precision_is_for_cards_that_have_it() -> None:
     ("base", "changed", "why"),
     [
         (CONVOLUTION, {"device": "Abacus 3"}, "no data sheet: Abacus 3"),
+        (CONVOLUTION, {"extra": '{"pad_end": "wide"}'}, "pad_end must be a whole number, or two"),
+        (CONVOLUTION, {"extra": '{"pad_end": [1]}'}, "pad_end must be a whole number, or two"),
+        (PRODUCT, {"m": "", "extra": '{"flops": "many"}'}, "flops are not stated"),
+        (MEMORY, {"op": "stream", "extra": '{"bytes": -1}'}, "bytes must be above 0: -1"),
+        (MEMORY, {"op": "stream", "extra": ""}, "bytes are not stated"),
         (CONVOLUTION, {"op": "sort"}, "no model of the op: sort"),
         (CONVOLUTION, {"passes": "sideways"}, "no model of the pass"),
         (CONVOLUTION, {"batch": ""}, "batch is not stated"),

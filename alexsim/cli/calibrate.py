@@ -127,20 +127,18 @@ def calibrate(context: typer.Context, options: CalibrateOptions) -> None:
 def _given(context: typer.Context, options: CalibrateOptions) -> None:
     """Each given row beside both predictions."""
     from alexsim.documents.given import given_document
-    from alexsim.fidelity.given import given, side_by_side
+    from alexsim.fidelity.given import given
     from alexsim.report.given import given_tables
     from alexsim.simulate.costs.correction import load_correction
 
     names = [field.name for field in fields_of(CalibrateOptions)]
     others = [name for name in names if name not in ("given", "json")]
     fields.refuse(context, "is for measuring, and --given measures nothing", *others)
-    shipped = load_correction()
-    conditioned = given(options.given, shipped)
-    rows = side_by_side(options.given, shipped)
+    conditioned = given(options.given, load_correction())
     if options.json:
-        print_json(given_document(conditioned, rows))
+        print_json(given_document(conditioned))
         return
-    shared.console().print(given_tables(conditioned, rows))
+    shared.console().print(given_tables(conditioned))
 
 
 def _batches(options: CalibrateOptions) -> tuple[list[int], list[int]]:

@@ -67,7 +67,7 @@ def fit(context: typer.Context, options: FitOptions) -> None:
     taught, _ = cases(row for file in files[1:] for row in read_rows(file))
     workers = options.workers or os.cpu_count() or 1
     scopes = SCOPES if options.leave_out else ()
-    with shared.counting("fits", len(scopes) * 20 + 1) as done:
+    with shared.counting("fitting, each thing left out in turn", 1) as done:
         correction = fit_everything(
             read_kernels(options.kernels), taught, data, workers=workers, scopes=scopes, done=done
         )

@@ -88,7 +88,7 @@ class TraceOptions(Options):
 
 
 @contextmanager
-def counting(what: str, total: int, *, at_once: bool = False) -> Iterator[Callable[[int], None]]:
+def counting(what: str, total: int, *, at_once: bool = False) -> Iterator[Callable[[float], None]]:
     """A bar on stderr with an estimate of what is left; silent where stderr is no terminal.
 
     ``at_once`` draws at every step: for work that keeps stderr to itself between steps.

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
 
-from alexsim.documents.base import Document, From
+from alexsim.documents.base import Document
 from alexsim.simulate.costs.card import Card, ErrorClass, LeftOut
 
 
@@ -20,7 +19,7 @@ class FitDocument(Document):
     devices: Mapping[str, int]
     """Rows that taught, by device."""
     classes: tuple[ErrorClass, ...]
-    left_out: Annotated[tuple[LeftOut, ...], From("left_out")]
+    left_out: tuple[LeftOut, ...]
 
 
 def fit_document(card: Card, *, path: str) -> FitDocument:

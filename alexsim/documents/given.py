@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated
 
 from alexsim.documents.base import Document, From, Part
-from alexsim.fidelity.given import Given, GivenRow
+from alexsim.fidelity.given import Given
 
 
 class GivenRowSeconds(Part):
@@ -28,9 +28,9 @@ class GivenDocument(Document):
     """Rows of the file that condition the fit."""
     left_out: Mapping[str, int]
     """The others, by rule."""
-    rows: Annotated[tuple[GivenRowSeconds, ...], From("each")]
+    rows: Annotated[tuple[GivenRowSeconds, ...], From("beside")]
 
 
-def given_document(given: Given, rows: Sequence[GivenRow]) -> GivenDocument:
+def given_document(given: Given) -> GivenDocument:
     """``alexsim check calibrate --given FILE --json``."""
-    return GivenDocument.of(given, each=tuple(rows))
+    return GivenDocument.of(given)

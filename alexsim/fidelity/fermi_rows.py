@@ -7,17 +7,16 @@ can then be asked for the machine of 2012.
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
-from pathlib import Path
 
 from alexsim.errors import ProfileError
 from alexsim.fidelity.fit import Observation
 from alexsim.fidelity.networks_of_2012 import Run, run_of
+from alexsim.fidelity.row_files import entries
+from alexsim.fidelity.rows import Excluded
 from alexsim.machine.device import Device, load_device
 from alexsim.machine.link import load_link
 from alexsim.machine.sheet import find
@@ -66,37 +65,21 @@ class Figure:
         return sum(correction.time(cost) for cost in self.costs)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LeftOut:
-    """A row that is not predicted, and the rule that says so."""
-
-    row: FermiRow
-    why: str
-
-
-def read_fermi_rows(path: str = "") -> tuple[FermiRow, ...]:
-    """Rows of a CSV file, by default of ``measurements/fermi.csv``.
+def read_fermi_rows(path: str = "fermi") -> tuple[FermiRow, ...]:
+    """Rows of a CSV file, by default of the built-in ``fermi``.
 
     Raises:
         ProfileError: the file cannot be read, lacks a column, or a value is no positive number.
     """
-    try:
-        source = files("alexsim_profiles") / "measurements" / "fermi.csv"
-        text = Path(path).read_text("utf-8") if path else source.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ProfileError(f"cannot read {path}: {error}") from error
-    reader = csv.DictReader(text.splitlines())
-    if missing := [name for name in COLUMNS if name not in (reader.fieldnames or ())]:
-        raise ProfileError(f"{path} lacks the column {missing[0]} of a table of Fermi figures")
-    return tuple(_row(line, path or "fermi.csv") for line in reader)
+    return tuple(_row(entry, path) for _, entry in entries(path, COLUMNS))
 
 
-def fermi_figures(rows: Sequence[FermiRow]) -> tuple[tuple[Figure, ...], tuple[LeftOut, ...]]:
+def fermi_figures(rows: Sequence[FermiRow]) -> tuple[tuple[Figure, ...], tuple[Excluded, ...]]:
     """Rows that are predicted, and those that are not; the rule never looks at a row's value."""
     judged = [_judged(row) for row in rows]
     return (
         tuple(figure for figure in judged if isinstance(figure, Figure)),
-        tuple(figure for figure in judged if isinstance(figure, LeftOut)),
+        tuple(figure for figure in judged if isinstance(figure, Excluded)),
     )
 
 
@@ -167,18 +150,18 @@ def _row(line: dict[str, str], path: str) -> FermiRow:
     )
 
 
-def _judged(row: FermiRow) -> Figure | LeftOut:
+def _judged(row: FermiRow) -> Figure | Excluded:
     if "cuda-convnet" in row.library or "Krizhevsky" in row.library:
         run = run_of(row.ran, row.shape, row.batch, row.library, row.unit)
         return _of_network(row, run)
     device = _device(row.gpu)
     if device is None:
-        return LeftOut(row=row, why="no data sheet of a card of compute capability 2.0")
+        return Excluded(row=row, why="no data sheet of a card of compute capability 2.0")
     if row.ran.startswith("SGEMM"):
         return _of_product(row, device)
     if row.ran.startswith(("device memory", "reduction")):
         if "no ECC" not in row.gpu and "GTX" not in row.gpu:
-            return LeftOut(row=row, why="error correction takes an unstated share of the memory")
+            return Excluded(row=row, why="error correction takes an unstated share of the memory")
         traits = ("memory", f"architecture:{device.architecture.name}:memory")
         cost = memory_bound(device, _GIGA, traits)
         return Figure(row=row, what="memory", costs=(cost,), measured_s=1 / row.value)
@@ -186,20 +169,20 @@ def _judged(row: FermiRow) -> Figure | LeftOut:
         seconds = _GIGA / load_link("pcie2-x16").effective_bytes_per_s
         copy = Cost(seconds, "memory", ())
         return Figure(row=row, what="copy", costs=(copy,), measured_s=1 / row.value)
-    return LeftOut(row=row, why="no cost model for what it ran")
+    return Excluded(row=row, why="no cost model for what it ran")
 
 
-def _of_product(row: FermiRow, device: Device) -> Figure | LeftOut:
+def _of_product(row: FermiRow, device: Device) -> Figure | Excluded:
     if "transfers" in row.ran:
-        return LeftOut(row=row, why="with transfers of an unstated size")
+        return Excluded(row=row, why="with transfers of an unstated size")
     version = re.search(r"CUDA (\d)\.(\d)", row.library)
     if version is None or row.unit not in ("GFLOP/s", "s for 10 products"):
-        return LeftOut(row=row, why="no rate of a release of cuBLAS")
+        return Excluded(row=row, why="no rate of a release of cuBLAS")
     release = (int(version[1]), int(version[2]))
     if release < (3, 2):
-        return LeftOut(row=row, why="before CUDA 3.2 cuBLAS had no kernels for these cards")
+        return Excluded(row=row, why="before CUDA 3.2 cuBLAS had no kernels for these cards")
     if row.gpu.endswith("-Q") and release >= (5, 0):
-        return LeftOut(row=row, why="half the rate of the same card under an older release")
+        return Excluded(row=row, why="half the rate of the same card under an older release")
     sides = re.match(r"(\d+)x(\d+)x(\d+)$", row.shape)
     m, n, k = (int(side) for side in sides.groups()) if sides else (_SIDE, _SIDE, _SIDE)
     cublas: Cublas = "cuda-3" if release < (4, 1) else "cuda-4.1"
@@ -211,14 +194,14 @@ def _of_product(row: FermiRow, device: Device) -> Figure | LeftOut:
     return Figure(row=row, what="product", costs=(cost,), measured_s=measured_s)
 
 
-def _of_network(row: FermiRow, run: Run | str) -> Figure | LeftOut:
+def _of_network(row: FermiRow, run: Run | str) -> Figure | Excluded:
     if isinstance(run, str):
-        return LeftOut(row=row, why=run)
+        return Excluded(row=row, why=run)
     device = load_device("gtx580")
     per_unit = {"s": 1, "min": 60, "day": 86_400}
     unit = next((seconds for name, seconds in per_unit.items() if row.unit.startswith(name)), 0)
     if not unit:
-        return LeftOut(row=row, why="no time of a training")
+        return Excluded(row=row, why="no time of a training")
     return Figure(
         row=row,
         what="whole training" if unit == per_unit["day"] else "network",

@@ -25,6 +25,7 @@ from alexsim.fidelity.kernel_fit import (
     predicted_s,
     sample,
     teaching,
+    thinned,
 )
 from alexsim.fidelity.kernel_judged import TRUST
 from alexsim.fidelity.kernel_rows import KernelRow
@@ -99,7 +100,7 @@ def fit_everything(
     growth: Growth = GROWTH,
     workers: int = 1,
     scopes: Sequence[Scope] = SCOPES,
-    done: Callable[[int], None] = lambda _: None,
+    done: Callable[[float], None] = lambda _: None,
 ) -> Correction:
     """The fit to ship, with its card.
 
@@ -110,28 +111,29 @@ def fit_everything(
         growth: of the trees; those of left-out fits are half as many.
         workers: processes that fit without something.
         scopes: what is left out in turn.
-        done: hears how many fits are finished.
+        done: hears the share of all fits that is finished.
     """
     rows = sample(kernels)
     stated, chosen = teaching(rows)
     taught = [case for case in cases if may_fit(case)]
     known = _Known(stated=stated, chosen=chosen, cases=taught, growth=growth)
     jobs = _jobs(known, scopes)
+    fits = len(jobs) + 1
     forests = grown([*stated, *chosen], growth)
     figures = kernel_observations(few_of_each(stated, _EACH))
     correction = fit_to(taught, Correction(forests=forests), figures)
-    done(1)
+    done(1 / fits)
     scored: list[Scored] = []
     if workers > 1:
         with ProcessPoolExecutor(workers, initializer=_begin, initargs=(known, correction)) as pool:
             for count, part in enumerate(pool.map(_without, jobs), start=2):
                 scored += part
-                done(count)
+                done(count / fits)
     else:
         _begin(known, correction)
         for count, job in enumerate(jobs, start=2):
             scored += _without(job)
-            done(count)
+            done(count / fits)
     devices = Counter(_device(call.device).name for call in stated)
     devices.update(_device(case.device).name for case in taught)
     inside = [
@@ -186,8 +188,7 @@ def _without(job: _Job) -> list[Scored]:
     if held:
         others = [c for c in (*known.stated, *known.chosen) if _of_call(scope, c) not in keys]
         only = None if cases else {(c.learned.kind, c.learned.realm) for c in held}
-        half = replace(known.growth, trees=known.growth.trees // 2, rate=known.growth.rate * 1.75)
-        forests = grown(others, half, only=only)
+        forests = grown(others, thinned(known.growth), only=only)
     scored: list[Scored] = []
     trust = TRUST if scope == "source" else 1.0
     left = [call for call in known.stated if _of_call(scope, call) not in keys]

@@ -27,8 +27,8 @@ from alexsim.fidelity.row_files import header_of, read_rows
 from alexsim.fidelity.validation import cases, observations
 from alexsim.simulate.costs.correction import Correction
 
-FERMI, _FITS, _LEAST = "fermi", 20, 0.05
-"""The table that ships; fits of ``side_by_side``; scatter below which few rows say nothing."""
+_FITS, _LEAST = 20, 0.05
+"""Fits to parts of the rows; scatter below which few rows say nothing."""
 _MOST = 5000
 """Rows that are few: more make a fit of their own (`alexsim check fit`)."""
 
@@ -54,6 +54,9 @@ class Given:
     left_out: Mapping[str, int]
     """The others, by rule."""
     correction: Correction
+    beside: tuple[GivenRow, ...]
+    """Each row beside what the shipped fit says of it, and the fit given others: all but it or, of
+    more than ``_FITS`` rows, but it and some more."""
 
 
 def given(path: str, base: Correction) -> Given:
@@ -80,18 +83,9 @@ def given(path: str, base: Correction) -> Given:
         alike=frozenset(map(_device_of, figures)),
         alike_noise=max(nine_in_ten([math.log(r.given_s / r.measured_s) for r in rows]), _LEAST),
     )
-    return Given(file=name, rows=len(figures), left_out=left_out, correction=conditioned)
-
-
-def side_by_side(path: str, base: Correction) -> tuple[GivenRow, ...]:
-    """Each row beside what the shipped fit says of it, and the fit given others: all but it or, of
-    more than ``_FITS`` rows, but it and some more.
-
-    Raises:
-        ProfileError: the table cannot be read.
-        AlexsimError: no row of it can condition the fit.
-    """
-    return _beside(_observations(path)[0], base)
+    return Given(
+        file=name, rows=len(figures), left_out=left_out, correction=conditioned, beside=rows
+    )
 
 
 def _device_of(figure: Observation) -> str:
@@ -124,11 +118,11 @@ def _seconds(figure: Observation, correction: Correction) -> float:
 def _observations(path: str) -> tuple[Sequence[Observation], Mapping[str, int]]:
     figures: list[Observation] = []
     left_out = Counter[str]()
-    if path == FERMI or (path != "published" and header_of(path).issuperset(FERMI_COLUMNS)):
-        rows = read_fermi_rows("" if path == FERMI else path)
+    if header_of(path).issuperset(FERMI_COLUMNS):
+        rows = read_fermi_rows(path)
         figures = fermi_observations(rows)
         left_out.update(left.why for left in fermi_figures(rows)[1])
-    elif path != "published" and are_kernels(path):
+    elif are_kernels(path):
         calls = []
         for row in read_kernels(path):
             if row.time_s is None:

@@ -11,9 +11,11 @@ from typing import Any
 
 from alexsim.fidelity.kernel_fields import (
     Unlike,
+    amount,
     device_of,
     extra_of,
     number_of,
+    pad_ends,
     precision_of,
     version_of,
 )
@@ -145,10 +147,9 @@ def _convolution(row: KernelRow, device: Device, extra: dict[str, Any], as_chose
     pads = [number_of(row, c) for c in ("pad_h", "pad_w")]
     if not min(batch, channels, filters, groups, height, width, high, wide, *strides):
         raise Unlike("the filter, its stride or a tensor is empty")
-    end = extra.get("pad_end", 0)
-    ends = end if isinstance(end, list) else [end, end]
+    ends = pad_ends(extra)
     out = [
-        (side + 2 * pad + int(more) - size) // stride + 1
+        (side + 2 * pad + more - size) // stride + 1
         for side, pad, more, size, stride in zip(
             (height, width), pads, ends, (high, wide), strides, strict=True
         )
@@ -232,26 +233,23 @@ def _product(row: KernelRow, device: Device, extra: dict[str, Any], _: bool) -> 
             device, OpKind.FORWARD, (side, side, side), op="gemm", base_s=base_s,
             version=version_of(row), precision=precision,
         )  # fmt: skip
-        share = float(extra["flops"]) / (2 * side**3)
-        least_s = float(extra["flops"]) / peak_flop_per_s(device, precision)
-        return base_s * share, least_s, float(extra["flops"]), learned
+        flop = amount(extra, "flops")
+        least_s = flop / peak_flop_per_s(device, precision)
+        return base_s * flop / (2 * side**3), least_s, flop, learned
     batches = number_of(row, "batch") if row.op == "bmm" else 1
     m, n, k = (number_of(row, column) for column in ("m", "n", "k"))
     if not min(m, n, k, batches):
         raise Unlike("a product without rows, columns or depth")
     # A linear layer's rows are the batch; as BLAS sees it they are the columns.
     forward = (n, m, k) if row.op == "linear" else (m, n, k)
-    if row.op not in ("linear", "gemm", "gemv", "bmm"):
-        raise Unlike(f"no model of the op: {row.op}")
     rows, columns, depth = forward
     sides = {
         "forward": [forward],
         "grad_weight": [(rows, depth, columns)],
         "grad_input": [(depth, columns, rows)],
         "train-step": [forward, (depth, columns, rows), (rows, depth, columns)],
-        "backward": [(depth, columns, rows), (rows, depth, columns)],
     }.get(row.passes)
-    if sides is None or row.passes == "backward":
+    if sides is None:
         raise Unlike(f"no model of the pass: {row.op}, {row.passes}")
     base_s = sum(product_s(device, each, batches, precision) for each in sides)
     rate = device.memory_bytes_per_s.value
@@ -335,9 +333,7 @@ def _copy(_row: KernelRow, device: Device, extra: dict[str, Any], _: bool) -> _M
     what = str(extra.get("what", "device copy"))
     if not what.startswith("device ") or "host" in what:
         raise Unlike(f"a transfer, not a kernel: {what.partition(',')[0]}")
-    if "bytes" not in extra:
-        raise Unlike("bytes are not stated")
-    moved = float(extra["bytes"])
+    moved = amount(extra, "bytes")
     learned = memory_features(device, "copy", moved, moved / 2, moved / FLOAT_BYTES / 1024, 1024)
     return _moved(device, moved, learned)
 

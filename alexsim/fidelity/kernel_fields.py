@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -58,6 +59,33 @@ def extra_of(text: str) -> dict[str, Any]:
     except ValueError as error:
         raise Unlike(f"extra is not JSON: {text[:40]}") from error
     return extra if isinstance(extra, dict) else {}
+
+
+def amount(extra: Mapping[str, Any], key: str) -> float:
+    """A positive number of ``extra``.
+
+    Raises:
+        Unlike: there is none.
+    """
+    value = extra.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise Unlike(f"{key} are not stated")
+    if not 0 < value < math.inf:
+        raise Unlike(f"{key} must be above 0: {value}")
+    return float(value)
+
+
+def pad_ends(extra: Mapping[str, Any]) -> list[int]:
+    """How much wider the pads at the ends of height and width are.
+
+    Raises:
+        Unlike: it is no whole number, nor a pair of them.
+    """
+    end = extra.get("pad_end", 0)
+    ends = end if isinstance(end, list) else [end, end]
+    if len(ends) != 2 or not all(type(each) is int and each >= 0 for each in ends):
+        raise Unlike(f"pad_end must be a whole number, or two: {end}")
+    return ends
 
 
 def number_of(row: KernelRow, column: str) -> int:

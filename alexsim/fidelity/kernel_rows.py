@@ -47,24 +47,33 @@ def read_kernels(path: str) -> Iterator[KernelRow]:
         ProfileError: the file cannot be read, lacks a column, or holds a malformed number.
     """
     for line, entry in entries(path, KERNEL_COLUMNS):
-        text, time_s = entry.get("time_s", ""), None
-        if text:
-            try:
-                time_s = float(text)
-            except ValueError:
-                time_s = math.nan
-            if not 0 < time_s < math.inf:
-                raise ProfileError(f"{path}, line {line}: time_s must be above 0, got {text!r}")
-        yield KernelRow(
-            id=entry.get("id") or f"line {line}",
-            source=entry.get("source", ""),
-            device=entry["device"],
-            library=entry["library"],
-            op=entry["op"],
-            passes=entry["pass"],
-            precision=entry["precision"],
-            algorithm=entry["algorithm"],
-            notes=entry["notes"],
-            time_s=time_s,
-            entry=entry,
-        )
+        yield kernel_row(entry, f"{path}, line {line}")
+
+
+def kernel_row(entry: Mapping[str, str], where: str) -> KernelRow:
+    """The row of a table's columns; a row without an id has its line's number.
+
+    Raises:
+        ProfileError: its time is no positive number.
+    """
+    text, time_s = entry.get("time_s", ""), None
+    if text:
+        try:
+            time_s = float(text)
+        except ValueError:
+            time_s = math.nan
+        if not 0 < time_s < math.inf:
+            raise ProfileError(f"{where}: time_s must be above 0, got {text!r}")
+    return KernelRow(
+        id=entry.get("id") or where.rpartition(", ")[2],
+        source=entry.get("source", ""),
+        device=entry["device"],
+        library=entry["library"],
+        op=entry["op"],
+        passes=entry["pass"],
+        precision=entry["precision"],
+        algorithm=entry["algorithm"],
+        notes=entry["notes"],
+        time_s=time_s,
+        entry=entry,
+    )

@@ -26,6 +26,8 @@ NETWORK_COLUMNS = (
     "network", "framework", "device", "n_gpus", "batch", "precision", "pass", "notes",
 )  # fmt: skip
 """Of a table of whole networks; ``id``, ``time_s`` and ``images_per_s`` may be absent."""
+BUILT_IN = ("published", "fermi")
+"""Tables that ship, by name."""
 _PASSES = {
     "forward": "fwd",
     "backward": "bwd",
@@ -102,7 +104,7 @@ def entries(path: str, needed: Iterable[str] = ()) -> Iterator[tuple[int, dict[s
         ProfileError: the file cannot be read, or lacks a column or a line's value.
     """
     reader = csv.DictReader(_lines(path))
-    if missing := sorted(set(needed) - set(reader.fieldnames or ())):
+    if missing := [column for column in needed if column not in (reader.fieldnames or ())]:
         raise ProfileError(f"{path} lacks the column {missing[0]}")
     for line, entry in enumerate(reader, start=2):
         if None in entry.values():
@@ -123,8 +125,8 @@ def _lines(path: str) -> Generator[str]:
 
 
 def _opened(path: str) -> IO[bytes]:
-    if path == "published":
-        return (files("alexsim_profiles") / "measurements" / "published.csv").open("rb")
+    if path in BUILT_IN:
+        return (files("alexsim_profiles") / "measurements" / f"{path}.csv").open("rb")
     return Path(path).open("rb")
 
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from statistics import fmean, median
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from alexsim.fidelity.given import Given, GivenRow
+from alexsim.fidelity.given import Given
 from alexsim.report.tables import milliseconds, plain_table
 
 _SHOWN = 20
 
 
-def given_tables(given: Given, rows: Sequence[GivenRow]) -> RenderableType:
+def given_tables(given: Given) -> RenderableType:
     """The sums first, then the rows, and what was left out."""
+    rows = given.beside
     shipped, conditioned = (
         [abs(seconds / row.measured_s - 1) for row, seconds in pairs]
         for pairs in (

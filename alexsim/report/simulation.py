@@ -19,7 +19,6 @@ from alexsim.report.not_run import not_run_lines
 from alexsim.report.recipe import stages_table
 from alexsim.report.tables import data_path_text, milliseconds, plain_table, sharing_text
 from alexsim.report.what_if import ACTIVITIES, days_text, elasticities_table, what_if_table
-from alexsim.simulate.costs.card import PLURAL
 from alexsim.simulate.costs.precision import Computed
 from alexsim.simulate.evidence import Evidence
 from alexsim.simulate.simulation import ExchangeTimes, Simulation
@@ -140,8 +139,8 @@ def rests_on(evidence: Evidence) -> list[str]:
         f"Rests on {evidence.rows:,} rows: {seen(evidence.device, evidence.device_rows)},"
         f" {seen(evidence.library, evidence.library_rows)};"
         f" {100 * evidence.inside:.0f} % of the time in shapes as measured.{given}"
-        f" Such predictions, left out, were {100 * error.median:.0f} % off at the median,"
-        f" {100 * error.mean:.0f} % at the mean ({error.rows:,} {PLURAL[error.unit]})."
+        f" {error.words.capitalize()}: left out, {error.rows:,} were"
+        f" {100 * error.median:.0f} % off at the median, {100 * error.mean:.0f} % at the mean."
     )
     return textwrap.wrap(said, 79, initial_indent="  ", subsequent_indent="  ")
 

@@ -2,7 +2,7 @@
 
 All trees of a forest are oblivious: every node of a level asks the same question, so that a tree of
 depth d is d comparisons and a table of 2^d values, and a forest is a few operations of numpy.
-``alexsim.fidelity.kernel_fit`` fits and writes them.
+``alexsim.fidelity.kernel_fit`` grows them, ``alexsim.fidelity.fit_files`` writes them.
 """
 
 from __future__ import annotations
