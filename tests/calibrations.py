@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alexsim.simulate.costs.measured import ACROSS, DOWN, SUM, UP, Calibration, Point, Rate
+from alexsim.costs.measured import ACROSS, DOWN, SUM, UP, Calibration, Point, Rate
 
 NAMES = ("gemm", "convolution", "memory copy", "memory read", "image load", "image normalise")
 LATENCY_S, BYTES_PER_S = 1e-5, 1e9

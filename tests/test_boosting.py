@@ -6,10 +6,10 @@ import io
 
 import numpy as np
 
+from alexsim.costs.features import NAMES
+from alexsim.costs.trees import Forest, forests_from
 from alexsim.fidelity.boosting import Growth, grow
 from alexsim.fidelity.fit_files import forest_arrays
-from alexsim.simulate.costs.features import NAMES
-from alexsim.simulate.costs.trees import Forest, forests_from
 
 GROWTH = Growth(trees=60, depth=4, rate=0.2, features=0.7)
 COLUMNS = len(NAMES["memory"])

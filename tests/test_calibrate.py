@@ -18,6 +18,16 @@ from calibrations import BYTES_PER_S, LATENCY_S, calibrated
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from alexsim.costs.correction import UNFITTED
+from alexsim.costs.libraries import load_library
+from alexsim.costs.measured import (
+    ACROSS,
+    REST,
+    Calibration,
+    in_chunks,
+    machine_of,
+    signature,
+)
 from alexsim.editions.load import load_network
 from alexsim.errors import AlexsimError, PlanError, ProfileError
 from alexsim.execute.aten.chunks import chunks
@@ -36,16 +46,6 @@ from alexsim.profile.microbench import cudnn_version, kernel_rows, network_rates
 from alexsim.profile.nvml import Sample
 from alexsim.profile.sittings import Bench, Round
 from alexsim.report.rows import csv_text
-from alexsim.simulate.costs.correction import UNFITTED
-from alexsim.simulate.costs.libraries import load_library
-from alexsim.simulate.costs.measured import (
-    ACROSS,
-    REST,
-    Calibration,
-    in_chunks,
-    machine_of,
-    signature,
-)
 from alexsim.simulate.simulation import Simulation
 from alexsim.simulate.simulator import simulate_network
 from alexsim.simulate.timer import Timer
@@ -405,7 +405,7 @@ def test_memory_that_a_card_has_not_is_one_line(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.gpu
 def test_a_card_is_calibrated_as_a_cpu_is(tmp_path: Path) -> None:
     from alexsim.cli.app import main
-    from alexsim.simulate.costs.measured import read
+    from alexsim.costs.measured import read
 
     path, rows = tmp_path / "card.json", tmp_path / "rows.csv"
     with pytest.raises(SystemExit) as ended:

@@ -14,6 +14,7 @@ import pytest
 from kernel_table import CONVOLUTION, PRODUCT, entry_of, row_of, timed, write_table
 
 from alexsim.cli.app import main
+from alexsim.costs.correction import Correction
 from alexsim.fidelity import fitting
 from alexsim.fidelity.boosting import Growth
 from alexsim.fidelity.fit_files import correction_bytes
@@ -22,7 +23,6 @@ from alexsim.fidelity.kernel_fit import predicted_s
 from alexsim.fidelity.kernel_rows import read_kernels
 from alexsim.fidelity.row_files import read_rows
 from alexsim.fidelity.validation import cases
-from alexsim.simulate.costs.correction import Correction
 
 FACTORS = {"IMPLICIT_GEMM": 1.3, "FFT": 2.0, "WINOGRAD": 3.0}
 DEVICES = ("Tesla P100", "Tesla T4", "Tesla K80")

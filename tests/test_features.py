@@ -8,15 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kernel_table import CONVOLUTION, MEMORY, PRODUCT, row_of
 
+from alexsim.costs.correction import load_correction
+from alexsim.costs.cost import REALMS, Cost, Work
+from alexsim.costs.features import NAMES
+from alexsim.costs.libraries import load_library
 from alexsim.editions.load import load_network
 from alexsim.fidelity.kernel_calls import call_of
 from alexsim.machine.device import load_device
 from alexsim.network import counts
 from alexsim.plan.plan import OpKind
-from alexsim.simulate.costs.correction import load_correction
-from alexsim.simulate.costs.cost import REALMS, Cost, Work
-from alexsim.simulate.costs.features import NAMES
-from alexsim.simulate.costs.libraries import load_library
 
 CARDS = ["k80", "titan-x-maxwell", "p100", "v100", "t4", "a100"]
 LIBRARIES = ["cudnn-v4", "cudnn-v8", "im2col-gemm", "nervana-winograd"]

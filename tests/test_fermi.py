@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from alexsim.costs.correction import UNFITTED, Correction, load_correction
+from alexsim.costs.libraries import load_library
 from alexsim.editions.load import load_network
 from alexsim.errors import ProfileError
 from alexsim.fidelity.fermi_rows import (
@@ -20,8 +22,6 @@ from alexsim.fidelity.networks_of_2012 import Run, run_of
 from alexsim.machine.machine import load_machine
 from alexsim.network.part import Part
 from alexsim.plan.spec import PlanSpec
-from alexsim.simulate.costs.correction import UNFITTED, Correction, load_correction
-from alexsim.simulate.costs.libraries import load_library
 from alexsim.simulate.simulation import Simulation
 from alexsim.simulate.simulator import simulate_network
 from alexsim.simulate.timer import Timer

@@ -20,6 +20,9 @@ from test_graph import (
 )
 from test_graph import theirs as by_autograd
 
+from alexsim.costs.correction import UNFITTED
+from alexsim.costs.libraries import load_library
+from alexsim.costs.measured import machine_of, read
 from alexsim.documents.profile import plan_document
 from alexsim.editions.load import load_network
 from alexsim.errors import PlanError
@@ -44,9 +47,6 @@ from alexsim.plan.planner import plan
 from alexsim.plan.spec import PlanSpec
 from alexsim.profile.step_profile import Ceilings
 from alexsim.report.tables import lent_text
-from alexsim.simulate.costs.correction import UNFITTED
-from alexsim.simulate.costs.libraries import load_library
-from alexsim.simulate.costs.measured import machine_of, read
 from alexsim.simulate.simulator import on_machine, planned, simulate_network
 from alexsim.simulate.timer import Timer
 

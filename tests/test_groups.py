@@ -19,6 +19,7 @@ from test_report import Page
 
 from alexsim.cli.app import main
 from alexsim.command.output import write_lines
+from alexsim.costs.correction import load_correction
 from alexsim.errors import AlexsimError
 from alexsim.fidelity.groups import AXES, by_axis
 from alexsim.fidelity.judged import Judged, of_predictions, seen_by
@@ -29,7 +30,6 @@ from alexsim.fidelity.validation import all_rows, measured_s, predict_all
 from alexsim.page.figures import validation as figures
 from alexsim.page.validation import validation_page
 from alexsim.report.groups import cut_line
-from alexsim.simulate.costs.correction import load_correction
 
 GENERATIONS = ("fermi", "kepler", "maxwell", "volta", "turing", "ampere", "ada", "hopper", "next")
 

@@ -13,6 +13,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from alexsim.budget.fit import fit
+from alexsim.costs.correction import load_correction
+from alexsim.costs.libraries import load_library
 from alexsim.editions.load import load_network
 from alexsim.errors import NetworkError, PlanError
 from alexsim.execute.context import Hyperparameters
@@ -33,8 +35,6 @@ from alexsim.network.part import letter
 from alexsim.plan.plan import OpKind, Plan
 from alexsim.plan.planner import plan, representative
 from alexsim.plan.spec import PlanSpec
-from alexsim.simulate.costs.correction import load_correction
-from alexsim.simulate.costs.libraries import load_library
 from alexsim.simulate.simulation import Simulation
 from alexsim.simulate.simulator import default_library, on_machine, simulate
 from alexsim.simulate.timer import Timer

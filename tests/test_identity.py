@@ -12,6 +12,8 @@ import torch
 from rich.console import Console
 from tiny import SOURCE
 
+from alexsim.costs.correction import load_correction
+from alexsim.costs.libraries import load_library
 from alexsim.documents.profile import PlanDocument, plan_document
 from alexsim.documents.simulation import simulation_document
 from alexsim.editions.load import load_network
@@ -29,8 +31,6 @@ from alexsim.profile.step_profile import Ceilings
 from alexsim.recipe.stages import Training
 from alexsim.report.chrome_trace import Clock, chrome_trace
 from alexsim.report.simulation import simulation_tables
-from alexsim.simulate.costs.correction import load_correction
-from alexsim.simulate.costs.libraries import load_library
 from alexsim.simulate.simulation import Simulation
 from alexsim.simulate.simulator import default_library, simulate
 from alexsim.simulate.timer import Timer

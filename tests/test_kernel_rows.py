@@ -21,11 +21,11 @@ from kernel_table import (
     write_table,
 )
 
+from alexsim.costs.features import NAMES
 from alexsim.errors import ProfileError
 from alexsim.fidelity.kernel_calls import call_of
 from alexsim.fidelity.kernel_fields import Unlike, device_of
 from alexsim.fidelity.kernel_rows import are_kernels, read_kernels
-from alexsim.simulate.costs.features import NAMES
 
 
 def named(row: Mapping[str, str], **changed: str) -> dict[str, float]:

@@ -10,6 +10,7 @@ from statistics import median
 import pytest
 
 from alexsim.cli.app import main
+from alexsim.costs.correction import load_correction
 from alexsim.editions.load import load_network
 from alexsim.errors import ProfileError
 from alexsim.fidelity import validation
@@ -21,7 +22,6 @@ from alexsim.machine.machine import load_machine
 from alexsim.network.layers import LocalResponseNorm
 from alexsim.plan.plan import OpKind
 from alexsim.report.validation import by_network, left_out
-from alexsim.simulate.costs.correction import load_correction
 
 VALUES = ("images_per_s", "time_s")
 USUAL = {

@@ -34,12 +34,12 @@ import alexsim.train.loop  # noqa: F401
 from alexsim.bench.verdicts import BenchRun, Host
 from alexsim.cli import models
 from alexsim.cli.app import main, the_command
+from alexsim.costs.measured import read
 from alexsim.data.bench import LoaderRate
 from alexsim.documents.plan import flops_document
 from alexsim.execute.world import Place
 from alexsim.interchange.convert import Exported
 from alexsim.profile.microbench import timed
-from alexsim.simulate.costs.measured import read
 from alexsim.train.settings import TrainSettings
 
 CALIBRATION = str(files("alexsim_profiles") / "baselines" / "cpu-2-cores" / "calibration.json")
@@ -300,7 +300,7 @@ def _train(patch: pytest.MonkeyPatch, calls: list[str], note: Callable[..., None
 
 
 def _correction() -> Any:
-    from alexsim.simulate.costs.correction import load_correction
+    from alexsim.costs.correction import load_correction
 
     return load_correction()
 

@@ -15,6 +15,9 @@ from hypothesis import strategies as st
 from test_graph import GRAPHS, conv, graphs, network
 
 from alexsim.cli.app import main
+from alexsim.costs.correction import UNFITTED, load_correction
+from alexsim.costs.gemm import gemm, peak_flop_per_s
+from alexsim.costs.libraries import load_library_for
 from alexsim.editions.load import load_network
 from alexsim.errors import PlanError, ProfileError
 from alexsim.execute.executor import Executor
@@ -40,9 +43,6 @@ from alexsim.plan.plan import Buffer, Category, OpKind, Plan
 from alexsim.plan.planner import plan
 from alexsim.plan.precision import LISTS, output_bytes
 from alexsim.plan.spec import PlanSpec
-from alexsim.simulate.costs.correction import UNFITTED, load_correction
-from alexsim.simulate.costs.gemm import gemm, peak_flop_per_s
-from alexsim.simulate.costs.libraries import load_library_for
 from alexsim.simulate.simulator import simulate, simulate_network
 from alexsim.simulate.tasks import TaskList
 from alexsim.simulate.timer import timer_of

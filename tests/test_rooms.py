@@ -56,7 +56,7 @@ def test_no_name_is_a_filler() -> None:
     [
         ("simulate --recipe 2012 --json", ("torch", "alexsim.train", "alexsim.evaluate")),
         ("flops --json", ("torch", "numpy", "alexsim.counters", "alexsim.train")),
-        ("memory", ("torch", "numpy", "alexsim.simulate.costs", "alexsim.data.images")),
+        ("memory", ("torch", "numpy", "alexsim.costs", "alexsim.data.images")),
         ("profile --help", ("torch", "alexsim.counters")),
     ],
 )

@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from alexsim.costs.correction import UNFITTED, load_correction
+from alexsim.costs.libraries import load_library
 from alexsim.documents.simulation import simulation_document
 from alexsim.editions.load import load_network
 from alexsim.errors import PlanError, ProfileError
@@ -20,8 +22,6 @@ from alexsim.machine.paths import between, from_host, to_host
 from alexsim.plan.spec import PlanSpec
 from alexsim.recipe.stages import training_of
 from alexsim.report.simulation import simulation_tables
-from alexsim.simulate.costs.correction import UNFITTED, load_correction
-from alexsim.simulate.costs.libraries import load_library
 from alexsim.simulate.simulation import Simulation
 from alexsim.simulate.simulator import simulate_network
 from alexsim.simulate.timer import DataPath, Timer

@@ -7,6 +7,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from alexsim.costs.correction import load_correction
+from alexsim.costs.cost import Work, convolution_shape
+from alexsim.costs.cublas import product_of_2014
+from alexsim.costs.cuda_convnet import (
+    FIRST_RELEASE,
+    SECOND_RELEASE,
+    Launch,
+    first_generation,
+    launch_of,
+    seconds,
+)
+from alexsim.costs.cudnn import VERSIONS, algorithms, candidates
+from alexsim.costs.gemm import gemm
+from alexsim.costs.libraries import library_names, load_library, load_library_for
+from alexsim.costs.rounds import Round, lane_share
 from alexsim.editions.load import load_network
 from alexsim.errors import ProfileError
 from alexsim.machine.device import load_architecture, load_device
@@ -15,21 +30,6 @@ from alexsim.network.counts import forward
 from alexsim.network.layers import Convolution
 from alexsim.plan.plan import Op, OpKind
 from alexsim.plan.planner import plan
-from alexsim.simulate.costs.correction import load_correction
-from alexsim.simulate.costs.cost import Work, convolution_shape
-from alexsim.simulate.costs.cublas import product_of_2014
-from alexsim.simulate.costs.cuda_convnet import (
-    FIRST_RELEASE,
-    SECOND_RELEASE,
-    Launch,
-    first_generation,
-    launch_of,
-    seconds,
-)
-from alexsim.simulate.costs.cudnn import VERSIONS, algorithms, candidates
-from alexsim.simulate.costs.gemm import gemm
-from alexsim.simulate.costs.libraries import library_names, load_library, load_library_for
-from alexsim.simulate.costs.rounds import Round, lane_share
 from alexsim.simulate.simulator import default_library
 
 FERMI = load_device("gtx580")

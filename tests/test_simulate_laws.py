@@ -14,6 +14,12 @@ from chains import CHAINS
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from alexsim.costs import cuda_convnet
+from alexsim.costs.correction import UNFITTED, correction_of, load_correction
+from alexsim.costs.cost import Work, convolution_shape
+from alexsim.costs.gemm import gemm, peak_flop_per_s
+from alexsim.costs.libraries import library_names, load_library, load_library_for
+from alexsim.costs.precision import STEP_PRECISIONS, plan_precision
 from alexsim.editions.load import load_network
 from alexsim.errors import AlexsimError, ProfileError
 from alexsim.machine.collectives import all_gather_s, all_reduce_s
@@ -26,12 +32,6 @@ from alexsim.plan.buffers import partial_sum_copies
 from alexsim.plan.plan import Category, OpKind, Plan
 from alexsim.plan.planner import plan
 from alexsim.plan.spec import PlanSpec
-from alexsim.simulate.costs import cuda_convnet
-from alexsim.simulate.costs.correction import UNFITTED, correction_of, load_correction
-from alexsim.simulate.costs.cost import Work, convolution_shape
-from alexsim.simulate.costs.gemm import gemm, peak_flop_per_s
-from alexsim.simulate.costs.libraries import library_names, load_library, load_library_for
-from alexsim.simulate.costs.precision import STEP_PRECISIONS, plan_precision
 from alexsim.simulate.critical import elasticities, part_of
 from alexsim.simulate.engine import Task, run
 from alexsim.simulate.simulation import Simulation

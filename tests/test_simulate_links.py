@@ -9,15 +9,15 @@ from calibrations import calibrated
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from alexsim.costs.correction import UNFITTED
+from alexsim.costs.libraries import load_library
+from alexsim.costs.measured import REST, Calibration, machine_of, signature
 from alexsim.editions.load import load_network
 from alexsim.machine.link import load_link
 from alexsim.machine.machine import Machine
 from alexsim.machine.sheet import Quantity
 from alexsim.plan.plan import OpKind, Plan
 from alexsim.plan.planner import plan
-from alexsim.simulate.costs.correction import UNFITTED
-from alexsim.simulate.costs.libraries import load_library
-from alexsim.simulate.costs.measured import REST, Calibration, machine_of, signature
 from alexsim.simulate.simulation import Simulation
 from alexsim.simulate.simulator import simulate
 from alexsim.simulate.timer import Timer

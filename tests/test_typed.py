@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 from alexsim.bench import store
+from alexsim.costs import measured
+from alexsim.costs.card import EMPTY, Card, ErrorClass, LeftOut
 from alexsim.data.packed import pack_index as packed
 from alexsim.data.packed.index import read_index
 from alexsim.data.sources.listing import ImageClass, Skipped
@@ -28,8 +30,6 @@ from alexsim.machine.sheet import find, read_sheet
 from alexsim.recipe.defaults import Defaults
 from alexsim.recipe.file import load_recipe, recipe_from, recipe_names, recipe_table
 from alexsim.recipe.recipe import Plateau
-from alexsim.simulate.costs import measured
-from alexsim.simulate.costs.card import EMPTY, Card, ErrorClass, LeftOut
 from alexsim.train.checkpoint import RunDirectory
 from alexsim.train.settings import (
     Evaluation,

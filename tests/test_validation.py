@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from alexsim.cli.app import main
+from alexsim.costs.correction import UNFITTED, load_card, load_correction
+from alexsim.costs.cost import Cost
 from alexsim.errors import AlexsimError, ProfileError
 from alexsim.fidelity.fit import nine_in_ten
 from alexsim.fidelity.fit_files import correction_bytes
@@ -28,8 +30,6 @@ from alexsim.fidelity.left_out import both_unseen
 from alexsim.fidelity.row_files import read_rows
 from alexsim.fidelity.rows import Case, Excluded, case_of
 from alexsim.fidelity.validation import Prediction, all_rows, cases, fit_to, may_fit, predict
-from alexsim.simulate.costs.correction import UNFITTED, load_card, load_correction
-from alexsim.simulate.costs.cost import Cost
 
 CASES, EXCLUDED = all_rows("published")
 

@@ -5,13 +5,13 @@ import json
 import pytest
 
 from alexsim.cli.app import main
+from alexsim.costs.correction import correction_of
 from alexsim.editions.load import load_network
 from alexsim.explore.what_if import PASSES, parse_change
 from alexsim.machine.machine import changed, load_machine
 from alexsim.plan.planner import plan
 from alexsim.plan.precision import half_by_rule, output_bytes
 from alexsim.plan.spec import PlanSpec
-from alexsim.simulate.costs.correction import correction_of
 from alexsim.simulate.simulation import Simulation
 from alexsim.simulate.simulator import simulate_network
 from alexsim.simulate.timer import Timer, timer_of

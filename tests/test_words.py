@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from alexsim.cli.app import main
+from alexsim.costs.libraries import library_names, load_library
 from alexsim.editions import load as editions
 from alexsim.editions.load import edition_names, load_network
 from alexsim.editions.variants import VARIANTS
@@ -37,7 +38,6 @@ from alexsim.plan.tables import flop_table, step_flops
 from alexsim.recipe import file as recipes
 from alexsim.recipe.file import load_recipe, recipe_names
 from alexsim.report.tables import sharing_text
-from alexsim.simulate.costs.libraries import library_names, load_library
 
 HARDWARE = (*machine_names(), *device_names())
 LISTS: dict[str, tuple[Callable[[str], Any], tuple[str, ...]]] = {

@@ -51,6 +51,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.ops import StochasticDepth
 
 import alexsim
+from alexsim.costs.correction import load_correction
 from alexsim.editions.load import edition_names, load_network
 from alexsim.execute.context import Choices, Hyperparameters
 from alexsim.execute.executor import Executor
@@ -66,7 +67,6 @@ from alexsim.plan.steps import StepList
 from alexsim.plan.tables import flop_table
 from alexsim.plan.tensors import Eager
 from alexsim.report.validation import by_network
-from alexsim.simulate.costs.correction import load_correction
 
 WANTED = 60
 """Networks that must map whole."""

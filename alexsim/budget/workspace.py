@@ -3,7 +3,7 @@
 PyTorch takes the first engine that cuDNN's heuristics name and gives it the workspace it asks for,
 without a limit (``aten/src/ATen/native/cudnn/Conv_v8.cpp``). Which one that is depends on card and
 version, so the bytes are an interval. Its lower end is 0: an implicit product needs next to
-nothing. Its upper end is what the hungriest of the algorithms that ``simulate/costs/cudnn.py``
+nothing. Its upper end is what the hungriest of the algorithms that ``costs/cudnn.py``
 models writes to memory, at stride 1 without groups and dilation:
 
 3 x 3       Winograd's F(4x4) "nonfused": 36 values per tile of 4 x 4 outputs and channel, of

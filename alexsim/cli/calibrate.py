@@ -21,9 +21,9 @@ from alexsim.errors import AlexsimError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from alexsim.costs.measured import Calibration
     from alexsim.profile.calibrate import Check
     from alexsim.profile.sittings import Bench, Round
-    from alexsim.simulate.costs.measured import Calibration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,12 +70,12 @@ def calibrate(context: typer.Context, options: CalibrateOptions) -> None:
     if options.given:
         _given(context, options)
         return
+    from alexsim.costs.measured import write
     from alexsim.documents.calibration import calibration_document
     from alexsim.editions.load import load_network
     from alexsim.network.not_run import refuse_not_run
     from alexsim.report.calibration import calibration_tables
     from alexsim.report.rows import csv_text
-    from alexsim.simulate.costs.measured import write
 
     taught, asked = _batches(options)
     path = _path(options)
@@ -126,10 +126,10 @@ def calibrate(context: typer.Context, options: CalibrateOptions) -> None:
 
 def _given(context: typer.Context, options: CalibrateOptions) -> None:
     """Each given row beside both predictions."""
+    from alexsim.costs.correction import load_correction
     from alexsim.documents.given import given_document
     from alexsim.fidelity.given import given
     from alexsim.report.given import given_tables
-    from alexsim.simulate.costs.correction import load_correction
 
     names = [field.name for field in fields_of(CalibrateOptions)]
     others = [name for name in names if name not in ("given", "json")]
@@ -156,7 +156,7 @@ def _batches(options: CalibrateOptions) -> tuple[list[int], list[int]]:
 
 def _path(options: CalibrateOptions) -> Path:
     """Where the calibration goes; refused before the minutes of measuring, not after them."""
-    from alexsim.simulate.costs.measured import default_path
+    from alexsim.costs.measured import default_path
 
     output = options.output
     if output and output.suffix != ".json":
@@ -176,10 +176,10 @@ def _checks(
     calibration: Calibration, bench: Bench, measured: Mapping[int, Sequence[Round]]
 ) -> list[Check]:
     """What the calibration predicts of batch sizes that it has not seen, beside their rounds."""
+    from alexsim.costs.correction import UNFITTED
+    from alexsim.costs.libraries import load_library
+    from alexsim.costs.measured import machine_of
     from alexsim.profile.calibrate import check
-    from alexsim.simulate.costs.correction import UNFITTED
-    from alexsim.simulate.costs.libraries import load_library
-    from alexsim.simulate.costs.measured import machine_of
     from alexsim.simulate.simulator import simulate
     from alexsim.simulate.timer import Timer
 

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from alexsim.cli.simulated import Case
+    from alexsim.costs.correction import Correction
     from alexsim.explore.sensitivity import Sensitivity
     from alexsim.machine.machine import Machine
     from alexsim.recipe.stages import StageTimes, Training
-    from alexsim.simulate.costs.correction import Correction
     from alexsim.simulate.simulation import Simulation
 
 

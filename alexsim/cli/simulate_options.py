@@ -15,8 +15,8 @@ from alexsim.command.plan_options import (
     RecipeRuleOptions,
     WhatIfOptions,
 )
+from alexsim.costs.precision import StepPrecision
 from alexsim.plan.choices import TransportName
-from alexsim.simulate.costs.precision import StepPrecision
 from alexsim.simulate.simulation import ILSVRC_IMAGES
 from alexsim.simulate.timer import DataPath
 

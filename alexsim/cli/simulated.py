@@ -12,13 +12,13 @@ from alexsim.machine.defaults import MACHINE
 
 if TYPE_CHECKING:
     from alexsim.cli.simulate_options import SimulateOptions
+    from alexsim.costs.correction import Correction
+    from alexsim.costs.measured import Calibration
     from alexsim.explore.what_if import Change, WhatIf
     from alexsim.machine.machine import Machine
     from alexsim.network.update_rules import Optimizer
     from alexsim.plan.spec import PlanSpec
     from alexsim.recipe.stages import Training
-    from alexsim.simulate.costs.correction import Correction
-    from alexsim.simulate.costs.measured import Calibration
     from alexsim.simulate.simulation import Simulation
     from alexsim.simulate.timer import DataPath, Timer
 
@@ -48,7 +48,7 @@ def case_of(options: SimulateOptions, usual: Optimizer, change: Change | None = 
     Raises:
         AlexsimError: an option is not allowed, or changes nothing.
     """
-    from alexsim.simulate.costs.precision import plan_precision
+    from alexsim.costs.precision import plan_precision
     from alexsim.simulate.timer import timer_of
 
     spec = options.plan_spec(
@@ -123,12 +123,12 @@ def wanted(
     """
     from functools import partial
 
+    from alexsim.costs.correction import scatter
+    from alexsim.costs.libraries import load_library
+    from alexsim.costs.measured import default_path, machine_of, read
     from alexsim.explore.sweep import machine_with
     from alexsim.machine.link import load_link
     from alexsim.machine.machine import number_of
-    from alexsim.simulate.costs.correction import scatter
-    from alexsim.simulate.costs.libraries import load_library
-    from alexsim.simulate.costs.measured import default_path, machine_of, read
     from alexsim.simulate.simulator import default_library
 
     machine, library, network = options.machine, options.library, options.network
@@ -178,7 +178,7 @@ def _correction(library: str, rows: str) -> Correction:
     Raises:
         AlexsimError: the table cannot condition it.
     """
-    from alexsim.simulate.costs.correction import correction_of
+    from alexsim.costs.correction import correction_of
 
     shipped = correction_of(library)
     if not rows:
@@ -198,7 +198,7 @@ def before_given(rows: str, case: Case, result: Simulation) -> Simulation | None
     """
     if not rows:
         return None
-    from alexsim.simulate.costs.correction import load_correction
+    from alexsim.costs.correction import load_correction
 
     before = case.simulated(timer=replace(case.timer, correction=load_correction()))
     if before.step_s == result.step_s:

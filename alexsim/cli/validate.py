@@ -64,10 +64,10 @@ def validate(context: typer.Context, options: ValidateOptions) -> None:
 
     Example: alexsim check validate --measurements kernels.csv.gz --summary
     """
+    from alexsim.costs.correction import load_correction
     from alexsim.documents.validation import validation_document
     from alexsim.fidelity import groups, judged, judging, kernel_rows, validation
     from alexsim.report.validation import left_out_table, predictions_csv, validation_tables
-    from alexsim.simulate.costs.correction import load_correction
 
     if options.json:
         fields.refuse(context, "is for the tables: -o FILE has every row", "rows")
@@ -115,13 +115,13 @@ def validate(context: typer.Context, options: ValidateOptions) -> None:
 
 def _kernels(context: typer.Context, options: ValidateOptions) -> None:
     """Beside a table of kernels: errors by group, and a file of predictions."""
+    from alexsim.costs.correction import load_correction
     from alexsim.documents.validation import validation_document
     from alexsim.fidelity import groups
     from alexsim.fidelity.kernel_judged import judge_kernels
     from alexsim.fidelity.kernel_rows import read_kernels
     from alexsim.fidelity.sample import quick_kernels
     from alexsim.report.validation import kernels_csv, left_out_table, validation_tables
-    from alexsim.simulate.costs.correction import load_correction
 
     fields.refuse(context, "judges whole-network steps; this is a table of kernels", "gate")
     if options.rows:

@@ -44,7 +44,7 @@ machines = _names(*_MACHINES)
 links = _names(_LINKS)
 sheets = _names(*_MACHINES, _LINKS)
 recipes = _names("recipe.file:recipe_names")
-libraries = _names("simulate.costs.libraries:library_names")
+libraries = _names("costs.libraries:library_names")
 
 
 def weighted_layers(ctx: typer.Context, incomplete: str) -> list[str]:

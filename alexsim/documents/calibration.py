@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated
 
+from alexsim.costs.measured import Calibration, Rate
 from alexsim.documents.base import Document, From, Part
 from alexsim.profile.calibrate import Check
-from alexsim.simulate.costs.measured import Calibration, Rate
 from alexsim_kernels.code import KernelCode
 
 

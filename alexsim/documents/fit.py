@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from alexsim.costs.card import Card, ErrorClass, LeftOut
 from alexsim.documents.base import Document
-from alexsim.simulate.costs.card import Card, ErrorClass, LeftOut
 
 
 class FitDocument(Document):

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from alexsim.costs.precision import StepPrecision
 from alexsim.documents.base import ABSENT, From, Interval, NetworkDocument, Part
 from alexsim.documents.plan import NotRun
 from alexsim.explore.sensitivity import Sensitivity
@@ -15,7 +16,6 @@ from alexsim.network.not_run import unsupported
 from alexsim.plan.spec import PlanSpec
 from alexsim.recipe.stages import Training
 from alexsim.report.tables import sharing_text
-from alexsim.simulate.costs.precision import StepPrecision
 from alexsim.simulate.evidence import Evidence
 from alexsim.simulate.simulation import DeviceTimes, LayerTimes, Simulation
 

@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
+from alexsim.costs.libraries import library_names, load_library
+from alexsim.costs.precision import STEP_PRECISIONS
 from alexsim.editions.load import as_written, load_network
 from alexsim.errors import AlexsimError, known_as, unknown
 from alexsim.explore.pareto import Point
@@ -21,8 +23,6 @@ from alexsim.machine.machine import (
 from alexsim.machine.machine import as_written as machine_as_written
 from alexsim.network.update_rules import OPTIMIZERS
 from alexsim.plan.choices import PARTITIONS, POLICIES, SCHEDULES, TRANSPORTS
-from alexsim.simulate.costs.libraries import library_names, load_library
-from alexsim.simulate.costs.precision import STEP_PRECISIONS
 
 
 def parse_axes(given: Sequence[str]) -> dict[str, tuple[str, ...]]:

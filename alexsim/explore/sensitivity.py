@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from alexsim.costs.correction import Correction
 from alexsim.machine.machine import Machine, changed
-from alexsim.simulate.costs.correction import Correction
 from alexsim.simulate.simulation import Simulation
 
 

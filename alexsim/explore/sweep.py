@@ -9,6 +9,9 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
 from typing import cast
 
+from alexsim.costs.correction import correction_of
+from alexsim.costs.libraries import load_library
+from alexsim.costs.precision import StepPrecision, plan_precision
 from alexsim.editions.load import load_network
 from alexsim.errors import AlexsimError
 from alexsim.explore.pareto import Point, with_pareto
@@ -17,9 +20,6 @@ from alexsim.network.update_rules import Optimizer
 from alexsim.plan.asked import gpus_and_partition
 from alexsim.plan.choices import Partition, Policy, Schedule, TransportName
 from alexsim.plan.spec import PlanSpec
-from alexsim.simulate.costs.correction import correction_of
-from alexsim.simulate.costs.libraries import load_library
-from alexsim.simulate.costs.precision import StepPrecision, plan_precision
 from alexsim.simulate.simulation import Simulation
 from alexsim.simulate.simulator import default_library, simulate_network
 from alexsim.simulate.timer import DataPath, Timer, timer_of

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alexsim.simulate.costs.trees import Forest
+from alexsim.costs.trees import Forest
 
 _BINS = 64
 

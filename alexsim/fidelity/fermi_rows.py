@@ -12,6 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
+from alexsim.costs.correction import Correction
+from alexsim.costs.cost import Cost, memory_bound
+from alexsim.costs.elementwise import product_traits
+from alexsim.costs.gemm import Cublas, gemm
 from alexsim.errors import ProfileError
 from alexsim.fidelity.fit import Observation
 from alexsim.fidelity.networks_of_2012 import Run, run_of
@@ -21,10 +25,6 @@ from alexsim.machine.device import Device, load_device
 from alexsim.machine.link import load_link
 from alexsim.machine.sheet import find
 from alexsim.plan.plan import OpKind
-from alexsim.simulate.costs.correction import Correction
-from alexsim.simulate.costs.cost import Cost, memory_bound
-from alexsim.simulate.costs.elementwise import product_traits
-from alexsim.simulate.costs.gemm import Cublas, gemm
 from alexsim.typed import read
 
 COLUMNS = ("id", "gpu", "library", "network_or_op", "shape", "batch", "value", "unit", "notes")

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from alexsim.simulate.costs.correction import Correction, prior_width
-from alexsim.simulate.costs.cost import Cost
-from alexsim.simulate.costs.trees import log_factor
+from alexsim.costs.correction import Correction, prior_width
+from alexsim.costs.cost import Cost
+from alexsim.costs.trees import log_factor
 from alexsim.simulate.simulation import NINE_IN_TEN
 
 _STEPS = 12

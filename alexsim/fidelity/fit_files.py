@@ -1,4 +1,4 @@
-"""The files of a fit, as ``alexsim.simulate.costs.correction.load_correction`` reads them."""
+"""The files of a fit, as ``alexsim.costs.correction.load_correction`` reads them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import asdict
 
 import numpy as np
 
-from alexsim.simulate.costs.correction import Correction
-from alexsim.simulate.costs.features import NAMES
-from alexsim.simulate.costs.trees import Forests
+from alexsim.costs.correction import Correction
+from alexsim.costs.features import NAMES
+from alexsim.costs.trees import Forests
 from alexsim.strict_json import json_text
 
 
@@ -29,7 +29,7 @@ def correction_bytes(correction: Correction) -> tuple[bytes, str]:
 
 
 def forest_arrays(forests: Forests) -> dict[str, np.ndarray]:
-    """As the arrays that ``alexsim.simulate.costs.trees.forests_from`` reads."""
+    """As the arrays that ``alexsim.costs.trees.forests_from`` reads."""
     arrays = {f"{kind}.names": np.array(names) for kind, names in NAMES.items()}
     for (kind, realm), forest in forests.items():
         arrays |= {

@@ -13,6 +13,8 @@ from hashlib import blake2b
 
 import numpy as np
 
+from alexsim.costs.card import Card
+from alexsim.costs.correction import UNFITTED, Correction
 from alexsim.fidelity.boosting import Growth
 from alexsim.fidelity.fit import fit, nine_in_ten
 from alexsim.fidelity.kernel_calls import Call
@@ -40,8 +42,6 @@ from alexsim.fidelity.validation import (
     seconds_of,
 )
 from alexsim.machine.device import Device, load_device
-from alexsim.simulate.costs.card import Card
-from alexsim.simulate.costs.correction import UNFITTED, Correction
 
 _FOLDS = 5
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
 
+from alexsim.costs.correction import Correction
 from alexsim.errors import AlexsimError
 from alexsim.fidelity.fermi_rows import COLUMNS as FERMI_COLUMNS
 from alexsim.fidelity.fermi_rows import fermi_figures, fermi_observations, read_fermi_rows
@@ -25,7 +26,6 @@ from alexsim.fidelity.kernel_fit import kernel_observations
 from alexsim.fidelity.kernel_rows import are_kernels, read_kernels
 from alexsim.fidelity.row_files import header_of, read_rows
 from alexsim.fidelity.validation import cases, observations
-from alexsim.simulate.costs.correction import Correction
 
 _FITS, _LEAST = 20, 0.05
 """Fits to parts of the rows; scatter below which few rows say nothing."""

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
+from alexsim.costs.correction import Correction
 from alexsim.fidelity.rows import Case
 from alexsim.fidelity.validation import Prediction, flop_of, seconds_of
 from alexsim.machine.device import device_names, load_device
 from alexsim.network.layers.kinds import kind_words
 from alexsim.network.part import Part
-from alexsim.simulate.costs.correction import Correction
 
 WHOLE = "network"
 """The op of a row that timed a whole network."""

@@ -8,9 +8,9 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from alexsim.costs.correction import UNFITTED, Correction, scatter
 from alexsim.fidelity.rows import Case
 from alexsim.fidelity.validation import Prediction, may_fit, predict_all
-from alexsim.simulate.costs.correction import UNFITTED, Correction, scatter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from alexsim.costs import im2col
+from alexsim.costs.cost import ConvolutionShape, Learned, Precision, launch_s
+from alexsim.costs.cudnn import candidates
+from alexsim.costs.features import (
+    ALGORITHMS,
+    STEP,
+    convolution_features,
+    memory_features,
+    product_features,
+    product_s,
+)
+from alexsim.costs.gemm import peak_flop_per_s
 from alexsim.fidelity.kernel_fields import (
     Unlike,
     amount,
@@ -24,18 +36,6 @@ from alexsim.fidelity.rows import device_named
 from alexsim.machine.device import Device
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.plan.plan import OpKind
-from alexsim.simulate.costs import im2col
-from alexsim.simulate.costs.cost import ConvolutionShape, Learned, Precision, launch_s
-from alexsim.simulate.costs.cudnn import candidates
-from alexsim.simulate.costs.features import (
-    ALGORITHMS,
-    STEP,
-    convolution_features,
-    memory_features,
-    product_features,
-    product_s,
-)
-from alexsim.simulate.costs.gemm import peak_flop_per_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

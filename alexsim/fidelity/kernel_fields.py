@@ -10,11 +10,11 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
+from alexsim.costs.cost import Precision
 from alexsim.fidelity.kernel_rows import KernelRow
 from alexsim.fidelity.rows import device_named
 from alexsim.machine.device import Device, load_device
 from alexsim.machine.sheet import Quantity
-from alexsim.simulate.costs.cost import Precision
 
 
 class Unlike(Exception):  # noqa: N818 - a reason, not a failure

@@ -11,6 +11,9 @@ from functools import cache
 
 import numpy as np
 
+from alexsim.costs.correction import Correction
+from alexsim.costs.cost import REALMS, Cost, Kind, Realm, device_traits
+from alexsim.costs.trees import Forest, Forests
 from alexsim.fidelity.boosting import Growth, grow
 from alexsim.fidelity.fit import Observation
 from alexsim.fidelity.kernel_calls import Call, call_of
@@ -18,9 +21,6 @@ from alexsim.fidelity.kernel_fields import Unlike
 from alexsim.fidelity.kernel_rows import KernelRow
 from alexsim.fidelity.rows import device_named
 from alexsim.machine.device import load_device
-from alexsim.simulate.costs.correction import Correction
-from alexsim.simulate.costs.cost import REALMS, Cost, Kind, Realm, device_traits
-from alexsim.simulate.costs.trees import Forest, Forests
 
 MOST_OF_A_GROUP = 700
 """Rows of a device, source, op and precision that teach: three sweeps of random shapes have 583,000

@@ -8,6 +8,7 @@ from functools import cache
 from itertools import islice
 from typing import Final
 
+from alexsim.costs.correction import Correction
 from alexsim.fidelity.judged import Judged
 from alexsim.fidelity.kernel_calls import Call, call_of
 from alexsim.fidelity.kernel_fields import Unlike
@@ -15,7 +16,6 @@ from alexsim.fidelity.kernel_fit import predicted_s
 from alexsim.fidelity.kernel_rows import KernelRow
 from alexsim.fidelity.rows import Excluded
 from alexsim.machine.device import Device, load_device
-from alexsim.simulate.costs.correction import Correction
 from alexsim.simulate.simulation import NINE_IN_TEN
 
 TRUST: Final = 0.75

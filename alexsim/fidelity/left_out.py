@@ -10,8 +10,8 @@ from statistics import fmean, median
 
 import numpy as np
 
+from alexsim.costs.card import PLURAL, ErrorClass, LeftOut, Unit
 from alexsim.fidelity.fit import nine_in_ten
-from alexsim.simulate.costs.card import PLURAL, ErrorClass, LeftOut, Unit
 from alexsim.simulate.simulation import NINE_IN_TEN
 
 FEW = 10

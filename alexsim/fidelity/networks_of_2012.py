@@ -12,6 +12,8 @@ import math
 import re
 from dataclasses import dataclass
 
+from alexsim.costs.cost import Cost, Work, memory_bound
+from alexsim.costs.libraries import load_library
 from alexsim.machine.device import Device
 from alexsim.network import counts
 from alexsim.network.counts import FLOAT_BYTES
@@ -30,8 +32,6 @@ from alexsim.network.network import Network
 from alexsim.network.part import Part
 from alexsim.plan.buffers import partial_sum_copies
 from alexsim.plan.plan import OpKind
-from alexsim.simulate.costs.cost import Cost, Work, memory_bound
-from alexsim.simulate.costs.libraries import load_library
 
 _CIFAR_BATCH, _CIFAR_CLASSES = 10_000, 10
 _ILSVRC_IMAGES = 1_300_000

@@ -12,6 +12,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import Protocol
 
+from alexsim.costs.cost import Precision
 from alexsim.editions.load import edition_names, load_network
 from alexsim.fidelity.row_files import Row
 from alexsim.machine.device import load_device
@@ -24,7 +25,6 @@ from alexsim.network.layers import (
     SoftmaxCrossEntropy,
 )
 from alexsim.network.network import Network
-from alexsim.simulate.costs.cost import Precision
 from alexsim.typed import read
 
 TIMES = ("ms per batch", "ms per image", "images/s", "hours")

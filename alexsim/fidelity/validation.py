@@ -14,6 +14,9 @@ from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from alexsim.costs.correction import UNFITTED, Correction
+from alexsim.costs.cost import Cost, Work
+from alexsim.costs.libraries import load_library
 from alexsim.errors import AlexsimError
 from alexsim.fidelity.row_files import Row, read_rows
 from alexsim.fidelity.rows import Case, Excluded, case_of
@@ -26,9 +29,6 @@ from alexsim.network.network import Network
 from alexsim.plan.choices import Partition
 from alexsim.plan.plan import OpKind
 from alexsim.plan.spec import PlanSpec
-from alexsim.simulate.costs.correction import UNFITTED, Correction
-from alexsim.simulate.costs.cost import Cost, Work
-from alexsim.simulate.costs.libraries import load_library
 from alexsim.simulate.simulation import ILSVRC_EPOCHS, ILSVRC_IMAGES, NINE_IN_TEN
 from alexsim.simulate.simulator import simulate_network
 from alexsim.simulate.timer import Timer

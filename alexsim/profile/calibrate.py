@@ -15,12 +15,12 @@ from typing import Any
 
 import torch
 
+from alexsim.costs.measured import REST, Calibration, Point, Rate, half_of, signature
 from alexsim.execute.choices import Device
 from alexsim.plan.plan import Op, OpKind, Plan
 from alexsim.profile.microbench import METHOD, device_name
 from alexsim.profile.sittings import Bench, Round
 from alexsim.profile.step_profile import quantile
-from alexsim.simulate.costs.measured import REST, Calibration, Point, Rate, half_of, signature
 from alexsim.simulate.simulation import NINE_IN_TEN, Simulation
 
 _COPIES_ROUNDS = 2

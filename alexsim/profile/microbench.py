@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from alexsim.costs.measured import Calibration, Rate
 from alexsim.execute.choices import Device
 from alexsim.fidelity.kernel_rows import KERNEL_COLUMNS
 from alexsim.machine.cpu import cpu_name
@@ -21,7 +22,6 @@ from alexsim.network.counts import FLOAT_BYTES
 from alexsim.network.layers import Convolution, pair
 from alexsim.network.network import Network
 from alexsim.profile.clock import REPEATS, Clock
-from alexsim.simulate.costs.measured import Calibration, Rate
 
 _SIZES: dict[str, tuple[tuple[int, ...], int]] = {
     "cpu": ((256, 512, 1024, 2048), 4),

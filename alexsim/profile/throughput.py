@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from alexsim.costs.measured import Rate
 from alexsim.data import builtin
 from alexsim.data.images import Crop, load_crops
 from alexsim.profile.clock import Clock
-from alexsim.simulate.costs.measured import Rate
 
 _FILES, _REPEATS = 32, 5
 _JPEGS = 64

@@ -19,12 +19,12 @@ from multiprocessing.connection import Connection
 import torch
 import torch.distributed as dist
 
+from alexsim.costs.measured import ACROSS, DOWN, SUM, UP
 from alexsim.errors import AlexsimError
 from alexsim.execute.choices import Device
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.profile.clock import REPEATS, Clock
 from alexsim.profile.microbench import Timed, give_back, timed
-from alexsim.simulate.costs.measured import ACROSS, DOWN, SUM, UP
 from alexsim.units import MIB
 
 _SIZES = (4096, 64 * MIB)

@@ -11,8 +11,8 @@ from rich.text import Text
 from alexsim.report.tables import plain_table
 
 if TYPE_CHECKING:
+    from alexsim.costs.measured import Calibration
     from alexsim.profile.calibrate import Check
-    from alexsim.simulate.costs.measured import Calibration
 
 
 _UNITS = {

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from alexsim.costs.precision import Computed
 from alexsim.explore.sensitivity import Sensitivity
 from alexsim.explore.what_if import WhatIf, kinds_of, waits_s
 from alexsim.network.network import Network
@@ -19,7 +20,6 @@ from alexsim.report.not_run import not_run_lines
 from alexsim.report.recipe import stages_table
 from alexsim.report.tables import data_path_text, milliseconds, plain_table, sharing_text
 from alexsim.report.what_if import ACTIVITIES, days_text, elasticities_table, what_if_table
-from alexsim.simulate.costs.precision import Computed
 from alexsim.simulate.evidence import Evidence
 from alexsim.simulate.simulation import ExchangeTimes, Simulation
 from alexsim.trace import Activity

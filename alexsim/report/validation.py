@@ -12,6 +12,7 @@ from rich.console import Group as Lines
 from rich.console import RenderableType
 from rich.text import Text
 
+from alexsim.costs.card import Card
 from alexsim.fidelity.groups import ErrorGroup
 from alexsim.fidelity.judged import Judged
 from alexsim.fidelity.judging import Group, Summary, is_layer, summarise
@@ -21,7 +22,6 @@ from alexsim.fidelity.sample import Sample
 from alexsim.fidelity.validation import Prediction
 from alexsim.report.groups import groups_tables, sample_line, wrapped
 from alexsim.report.tables import plain_table
-from alexsim.simulate.costs.card import Card
 
 _MOST = 5
 """So many devices, libraries or networks of a rule are named."""

@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from alexsim.simulate.costs.card import ErrorClass
-from alexsim.simulate.costs.cost import Cost
-from alexsim.simulate.costs.trees import inside
+from alexsim.costs.card import ErrorClass
+from alexsim.costs.cost import Cost
+from alexsim.costs.trees import inside
 from alexsim.simulate.timer import Timer
 
 

@@ -10,7 +10,7 @@ from alexsim.errors import ProfileError
 from alexsim.trace import Span, Trace
 
 if TYPE_CHECKING:
-    from alexsim.simulate.costs.precision import Computed
+    from alexsim.costs.precision import Computed
     from alexsim.simulate.evidence import Evidence
 
 ILSVRC_IMAGES, ILSVRC_EPOCHS = 1_281_167, 90

@@ -6,6 +6,9 @@ import math
 from dataclasses import replace
 from functools import lru_cache
 
+from alexsim.costs.correction import correction_of
+from alexsim.costs.libraries import load_library
+from alexsim.costs.precision import plan_precision
 from alexsim.errors import PlanError
 from alexsim.machine.machine import Machine, load_machine
 from alexsim.plan.choices import TransportName
@@ -14,9 +17,6 @@ from alexsim.plan.planner import plan as make_plan
 from alexsim.plan.planner import representative
 from alexsim.plan.spec import PlanSpec
 from alexsim.simulate.cores import CoresTaskList
-from alexsim.simulate.costs.correction import correction_of
-from alexsim.simulate.costs.libraries import load_library
-from alexsim.simulate.costs.precision import plan_precision
 from alexsim.simulate.engine import run
 from alexsim.simulate.host import data_path_times
 from alexsim.simulate.simulation import Simulation

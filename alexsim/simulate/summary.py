@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import takewhile
 
+from alexsim.costs.gemm import peak_flop_per_s
+from alexsim.costs.precision import computed
 from alexsim.plan.plan import PASS_OF, Op, OpKind, Plan
-from alexsim.simulate.costs.gemm import peak_flop_per_s
-from alexsim.simulate.costs.precision import computed
 from alexsim.simulate.critical import critical_path, elasticities, interval
 from alexsim.simulate.engine import Times
 from alexsim.simulate.evidence import evidence_of

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from alexsim.costs.cost import Cost, Work, work_of
+from alexsim.costs.measured import REST, signature
 from alexsim.machine import collectives, paths
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.network.part import Part
 from alexsim.plan.backends.aten import done_flop
 from alexsim.plan.exchanges import Collective, Exchange
 from alexsim.plan.plan import Op, OpKind, Plan
-from alexsim.simulate.costs.cost import Cost, Work, work_of
-from alexsim.simulate.costs.measured import REST, signature
 from alexsim.simulate.engine import Task
 from alexsim.simulate.host import Auxiliary, data_path_times
 from alexsim.simulate.timer import DataPath, Timer

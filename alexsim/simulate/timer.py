@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from alexsim.costs.correction import Correction
+from alexsim.costs.cost import Cost, Precision, Work
+from alexsim.costs.libraries import Library, load_library_for
+from alexsim.costs.measured import Calibration
+from alexsim.costs.precision import StepPrecision, best_precision, op_precision
 from alexsim.machine.machine import Machine
 from alexsim.plan.plan import PASS_OF, OpKind
-from alexsim.simulate.costs.correction import Correction
-from alexsim.simulate.costs.cost import Cost, Precision, Work
-from alexsim.simulate.costs.libraries import Library, load_library_for
-from alexsim.simulate.costs.measured import Calibration
-from alexsim.simulate.costs.precision import StepPrecision, best_precision, op_precision
 
 DataPath = Literal["jpeg", "none"]
 

@@ -11,13 +11,13 @@ import sys
 import time
 from collections.abc import Callable
 
+from alexsim.costs.correction import load_correction
+from alexsim.costs.libraries import load_library
 from alexsim.editions.load import load_network
 from alexsim.explore.axes import combinations
 from alexsim.explore.sweep import sweep
 from alexsim.machine.machine import load_machine
 from alexsim.plan.spec import PlanSpec
-from alexsim.simulate.costs.correction import load_correction
-from alexsim.simulate.costs.libraries import load_library
 from alexsim.simulate.simulator import simulate_network
 from alexsim.simulate.timer import Timer
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from operator import attrgetter
 
-from alexsim.machine.device import Device
-from alexsim.network.layers import Convolution, pair
-from alexsim.simulate.costs.cost import (
+from alexsim.costs.cost import (
     Cost,
     Limit,
     Precision,
@@ -14,9 +12,11 @@ from alexsim.simulate.costs.cost import (
     convolution_shape,
     launch_s,
 )
-from alexsim.simulate.costs.cudnn import candidates
-from alexsim.simulate.costs.features import convolution_features
-from alexsim.simulate.costs.gemm import tensor_speedup
+from alexsim.costs.cudnn import candidates
+from alexsim.costs.features import convolution_features
+from alexsim.costs.gemm import tensor_speedup
+from alexsim.machine.device import Device
+from alexsim.network.layers import Convolution, pair
 
 
 def convolution(

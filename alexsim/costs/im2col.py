@@ -7,10 +7,7 @@ product reads; the input gradient goes the way back (``col2im``). Frameworks did
 
 from __future__ import annotations
 
-from alexsim.machine.device import Device
-from alexsim.network.counts import FLOAT_BYTES
-from alexsim.plan.plan import OpKind
-from alexsim.simulate.costs.cost import (
+from alexsim.costs.cost import (
     ConvolutionShape,
     Cost,
     Limit,
@@ -19,8 +16,11 @@ from alexsim.simulate.costs.cost import (
     launch_s,
     memory_bound,
 )
-from alexsim.simulate.costs.cublas import product_of_2014
-from alexsim.simulate.costs.gemm import gemm
+from alexsim.costs.cublas import product_of_2014
+from alexsim.costs.gemm import gemm
+from alexsim.machine.device import Device
+from alexsim.network.counts import FLOAT_BYTES
+from alexsim.plan.plan import OpKind
 
 _LAST_YEAR = 2015
 """Of cards whose products frameworks took from the cuBLAS of that time."""

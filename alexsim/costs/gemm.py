@@ -19,10 +19,10 @@ from functools import lru_cache
 from math import ceil, sqrt
 from typing import Literal
 
+from alexsim.costs.cost import Limit, Precision, launch_s
+from alexsim.costs.rounds import Round, lane_share
 from alexsim.machine.device import Architecture, Device
 from alexsim.network.counts import FLOAT_BYTES
-from alexsim.simulate.costs.cost import Limit, Precision, launch_s
-from alexsim.simulate.costs.rounds import Round, lane_share
 
 Cublas = Literal["cuda-3", "cuda-4.1"]
 """Of cards of 63 registers: until CUDA 4.0 a thread read one word of shared memory at a time (the

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from alexsim.costs.cost import Cost, Precision, Work
+from alexsim.costs.elementwise import product_traits
+from alexsim.costs.features import product_features
+from alexsim.costs.gemm import gemm
 from alexsim.machine.device import Device
 from alexsim.network.layers import Operator, Product
 from alexsim.plan.plan import OpKind
-from alexsim.simulate.costs.cost import Cost, Precision, Work
-from alexsim.simulate.costs.elementwise import product_traits
-from alexsim.simulate.costs.features import product_features
-from alexsim.simulate.costs.gemm import gemm
 
 
 def products(work: Work) -> tuple[Product, ...]:

@@ -5,14 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from alexsim.errors import ProfileError, known_as, unknown
-from alexsim.machine.device import Device
-from alexsim.network import counts
-from alexsim.network.layers import Convolution
-from alexsim.plan.plan import OpKind
-from alexsim.simulate.costs import cuda_convnet, cudnn, elementwise, im2col, operators
-from alexsim.simulate.costs.convolution import convolution, depthwise
-from alexsim.simulate.costs.cost import (
+from alexsim.costs import cuda_convnet, cudnn, elementwise, im2col, operators
+from alexsim.costs.convolution import convolution, depthwise
+from alexsim.costs.cost import (
     Cost,
     Limit,
     Precision,
@@ -23,8 +18,13 @@ from alexsim.simulate.costs.cost import (
     launch_s,
     memory_bound,
 )
-from alexsim.simulate.costs.gemm import peak_flop_per_s, tensor_speedup
-from alexsim.simulate.costs.precision import ABLE, StepPrecision
+from alexsim.costs.gemm import peak_flop_per_s, tensor_speedup
+from alexsim.costs.precision import ABLE, StepPrecision
+from alexsim.errors import ProfileError, known_as, unknown
+from alexsim.machine.device import Device
+from alexsim.network import counts
+from alexsim.network.layers import Convolution
+from alexsim.plan.plan import OpKind
 
 _PRODUCTS = (OpKind.FORWARD, OpKind.GRAD_INPUT, OpKind.GRAD_WEIGHT)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from alexsim.costs.cost import PRECISIONS, Precision, Work
+from alexsim.costs.gemm import peak_flop_per_s, tensor_speedup
 from alexsim.machine.device import Device, HalfType
 from alexsim.network.layers import Convolution, Layer, Operator
 from alexsim.plan.choices import PlanPrecision
-from alexsim.simulate.costs.cost import PRECISIONS, Precision, Work
-from alexsim.simulate.costs.gemm import peak_flop_per_s, tensor_speedup
 
 StepPrecision = Literal["fp32", "tf32", "fp16", "amp", "pytorch"]
 """``fp32``, ``tf32`` and ``fp16`` are those of every op but updates. ``amp``: of each op that of

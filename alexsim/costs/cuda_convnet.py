@@ -10,11 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import ceil
 
-from alexsim.machine.device import Device
-from alexsim.network.counts import FLOAT_BYTES
-from alexsim.plan.buffers import partial_sum_copies
-from alexsim.plan.plan import OpKind
-from alexsim.simulate.costs.cost import (
+from alexsim.costs.cost import (
     ConvolutionShape,
     Cost,
     Work,
@@ -22,7 +18,11 @@ from alexsim.simulate.costs.cost import (
     launch_s,
     memory_bound,
 )
-from alexsim.simulate.costs.rounds import WARP, Round, lane_share, outer
+from alexsim.costs.rounds import WARP, Round, lane_share, outer
+from alexsim.machine.device import Device
+from alexsim.network.counts import FLOAT_BYTES
+from alexsim.plan.buffers import partial_sum_copies
+from alexsim.plan.plan import OpKind
 
 FIRST_RELEASE, SECOND_RELEASE = "cuda-convnet-2011-06", "cuda-convnet-2011-09"
 """Before 18 September 2011, when the weight gradient became a third faster, and before 3 February

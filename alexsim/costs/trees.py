@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from alexsim.costs.cost import REALMS, Kind, Learned, Realm
+from alexsim.costs.features import NAMES
 from alexsim.errors import ProfileError
-from alexsim.simulate.costs.cost import REALMS, Kind, Learned, Realm
-from alexsim.simulate.costs.features import NAMES
 
 if TYPE_CHECKING:
     import numpy as np

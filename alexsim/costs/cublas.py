@@ -13,11 +13,11 @@ from __future__ import annotations
 from functools import lru_cache
 from math import ceil
 
+from alexsim.costs.cost import Limit, launch_s
+from alexsim.costs.gemm import issue_bound
+from alexsim.costs.rounds import Round, lane_share
 from alexsim.machine.device import Architecture, Device
 from alexsim.network.counts import FLOAT_BYTES
-from alexsim.simulate.costs.cost import Limit, launch_s
-from alexsim.simulate.costs.gemm import issue_bound
-from alexsim.simulate.costs.rounds import Round, lane_share
 
 _TILES = ((128, 64, 8, 8), (64, 64, 8, 4))
 """Rows, columns, and sums of each of 128 threads."""

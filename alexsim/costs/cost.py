@@ -16,7 +16,7 @@ from alexsim.plan.plan import Op, OpKind, Plan
 from alexsim.plan.precision import Types, types_of
 
 Precision = Literal["fp32", "tf32", "fp16"]
-"""Of one op's products; the step's are ``alexsim.simulate.costs.precision``'s."""
+"""Of one op's products; the step's are ``alexsim.costs.precision``'s."""
 PRECISIONS: tuple[Precision, ...] = ("fp32", "tf32", "fp16")
 Kind = Literal["convolution", "product", "memory"]
 """Of a kernel, by what its time depends on: each has trees of its own, for each of ``REALMS``."""

@@ -11,10 +11,7 @@ from __future__ import annotations
 from functools import lru_cache
 from math import ceil, gcd, log, log2
 
-from alexsim.machine.device import Device
-from alexsim.network.counts import FLOAT_BYTES
-from alexsim.plan.plan import OpKind
-from alexsim.simulate.costs.cost import (
+from alexsim.costs.cost import (
     ConvolutionShape,
     Kind,
     Learned,
@@ -22,8 +19,11 @@ from alexsim.simulate.costs.cost import (
     Realm,
     launch_s,
 )
-from alexsim.simulate.costs.cudnn import candidates, product_sides
-from alexsim.simulate.costs.gemm import gemm, peak_flop_per_s, tensor_speedup
+from alexsim.costs.cudnn import candidates, product_sides
+from alexsim.costs.gemm import gemm, peak_flop_per_s, tensor_speedup
+from alexsim.machine.device import Device
+from alexsim.network.counts import FLOAT_BYTES
+from alexsim.plan.plan import OpKind
 
 _TILES = ((128, 128), (128, 64), (64, 64), (32, 32))
 _SIDES = (

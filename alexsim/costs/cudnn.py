@@ -19,16 +19,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, log2
 
-from alexsim.machine.device import Device
-from alexsim.network.counts import FLOAT_BYTES
-from alexsim.plan.plan import OpKind
-from alexsim.simulate.costs.cost import (
+from alexsim.costs.cost import (
     ConvolutionShape,
     Limit,
     Precision,
     launch_s,
 )
-from alexsim.simulate.costs.gemm import gemm
+from alexsim.costs.gemm import gemm
+from alexsim.machine.device import Device
+from alexsim.network.counts import FLOAT_BYTES
+from alexsim.plan.plan import OpKind
 
 VERSIONS = ("v1", "v2", "v3", "v4", "v5", "v5.1", "v6", "v7", "v8")
 _FFT_FROM, _TILES_FROM, _FUSED_FROM, _WINOGRAD_FROM = 2, 3, 4, 5

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from alexsim.costs.cost import Cost, Learned, Precision, Work, bytes_of, memory_bound
+from alexsim.costs.features import memory_features, product_features
+from alexsim.costs.gemm import gemm, tensor_speedup
 from alexsim.machine.device import Device
 from alexsim.network import counts
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.network.layers import FullyConnected, Pool, pair
 from alexsim.plan.plan import OpKind
-from alexsim.simulate.costs.cost import Cost, Learned, Precision, Work, bytes_of, memory_bound
-from alexsim.simulate.costs.features import memory_features, product_features
-from alexsim.simulate.costs.gemm import gemm, tensor_speedup
 
 _NORMS = ("LocalResponseNorm", "SpatialResponseNorm")
 _NORM_GRADIENT_PASSES = 9

@@ -16,10 +16,10 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
+from alexsim.costs.card import EMPTY, Card, ErrorClass, Unit
+from alexsim.costs.cost import Cost
+from alexsim.costs.trees import Forests, forests_from, log_factor
 from alexsim.errors import ProfileError
-from alexsim.simulate.costs.card import EMPTY, Card, ErrorClass, Unit
-from alexsim.simulate.costs.cost import Cost
-from alexsim.simulate.costs.trees import Forests, forests_from, log_factor
 from alexsim.typed import parse
 
 if TYPE_CHECKING:
