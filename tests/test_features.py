@@ -72,16 +72,6 @@ def test_a_changed_card_has_its_sheets_features_and_none_is_over_the_peaks(
             assert SHIPPED.time(cost) >= cost.least_s
 
 
-def test_the_host_shows_only_where_it_outlasts_the_ops_kernels() -> None:
-    host, short, long = (
-        Cost(5e-6, "launch", ("overhead",)),
-        *(Cost(seconds, "memory", ("memory",)) for seconds in (1e-6, 9e-3)),
-    )
-    times = SHIPPED.times([short, host])
-    assert sum(times) == max(SHIPPED.time(short), SHIPPED.time(host))
-    assert SHIPPED.times([long, host]) == [SHIPPED.time(long), 0.0]
-
-
 def test_the_shipped_fit_is_small_and_its_card_is_of_what_taught() -> None:
     stored = files("alexsim_profiles") / "measurements" / "fit.npz"
     assert len(stored.read_bytes()) < 1_000_000

@@ -265,13 +265,50 @@ def test_tensor_cores_speed_up_products_in_half_precision() -> None:
     assert gemm(old, 4096, 4096, 4096, precision="fp16")[0] == gemm(old, 4096, 4096, 4096)[0]
 
 
-@pytest.mark.parametrize("name", ["mi100", "rx6900-xt", "i7-6700k", "cortex-a57x4"])
-def test_where_cuda_does_not_run_there_is_only_the_roofline(name: str) -> None:
+@pytest.mark.parametrize("name", ["mi100", "rx6900-xt", "i7-6700k", "cortex-a57x4", "v100"])
+def test_libraries_run_on_the_devices_of_their_platform_alone(name: str) -> None:
     machine = load_machine(name)
-    assert default_library(machine) == "roofline"
+    device = machine.device
+    able = {
+        "hip": {"miopen"},
+        "cpu": {"onednn", "im2col-gemm"},
+        "cuda": {*library_names()} - {"miopen", "onednn"},
+    }[device.architecture.platform] | {"roofline", "measured"}
+    assert default_library(machine) in able - {"roofline", "measured"}
     for library in library_names():
-        if library in ("roofline", "measured"):
-            load_library_for(library, machine.device, "fp32")
+        if library not in able:
+            with pytest.raises(ProfileError, match=f"{library} does not run on .*roofline"):
+                load_library_for(library, device, "fp32")
             continue
-        with pytest.raises(ProfileError, match=f"{library} is of NVIDIA's GPUs; for .* only roof"):
-            load_library_for(library, machine.device, "fp32")
+        model = load_library_for(library, device, "fp32")
+        if library == "measured":
+            continue
+        # No prediction is over the device's peaks, and a CPU's host issues nothing beside it.
+        ops = [op for op in PLAN.devices[0].ops if op.count.mac]
+        costs = [cost for op in ops for cost in model.costs(device, work_of(op))]
+        assert all(load_correction().time(cost) >= cost.least_s > 0 for cost in costs if cost.flop)
+        assert device.architecture.platform != "cpu" or not any(cost.of_host for cost in costs)
+
+
+def test_advice_without_a_trial_costs_what_was_measured() -> None:
+    """Hardly anything in AlexNet's layers, much in depthwise ones: forward convolutions of seven
+    cards, of which the fastest algorithm and the one that cuDNN advises were timed."""
+    correction, ratios = load_correction(), {}
+    for network in ("alexnet-owt", "mobilenet_v2"):
+        times = []
+        for library in ("cudnn-v7", "cudnn-v7-heuristic"):
+            model = load_library(library, "mxnet")
+            total = 0.0
+            for part, *_ in load_network(network).parts:
+                if isinstance(part.layer, Convolution):
+                    work = Work(
+                        kind=OpKind.FORWARD,
+                        part=part,
+                        batch_size=16,
+                        count=forward(part, 16),
+                    )
+                    total += correction.time(model.costs(load_device("v100"), work)[0])
+            times.append(total)
+        ratios[network] = times[1] / times[0]
+    assert 0.95 < ratios["alexnet-owt"] < 1.5
+    assert ratios["mobilenet_v2"] > 1.2

@@ -215,8 +215,8 @@ CASES = {
             "data": {"a": "b"}, "devices": {"A": 3}, "libraries": {"c": 1},
             "kernel_sources": {"d": 2},
             "classes": [asdict(ErrorClass(
-                unit="network", device_seen=True, library_seen=False, reduced=False, rows=20,
-                median=0.1, mean=0.2, noise=0.3,
+                unit="network", device_seen=True, library_seen=False, reduced=False,
+                platform="hip", rows=20, median=0.1, mean=0.2, noise=0.3,
             ))],
             "left_out": [asdict(LeftOut(
                 what="convolutions", left_out="device", groups=2, rows=30, median=0.1, mean=0.2,

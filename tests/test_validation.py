@@ -159,7 +159,13 @@ def test_a_device_that_no_fit_has_seen_has_wider_intervals() -> None:
 def test_a_class_that_knew_less_is_never_surer() -> None:
     card = load_card()
     for of in card.classes:
-        other = card.error_of(of.unit, device_seen=False, library_seen=False, reduced=of.reduced)
+        other = card.error_of(
+            of.unit,
+            device_seen=False,
+            library_seen=False,
+            reduced=of.reduced,
+            platform=of.platform,
+        )
         assert other is not None
         assert other.noise >= of.noise or of.rows < 20
     assert both_unseen(0.5, 0.4, 0.3) ** 2 == pytest.approx(0.25 + 0.16 - 0.09)

@@ -29,7 +29,7 @@ class RecommendOptions(NetOptions, ImageOptions):
     epochs: int = option("N", "Passes over the images.", ILSVRC_EPOCHS)
     machine: str = option(
         "NAME,...",
-        "Machines and devices to choose from: see `alexsim hardware list`. Default: every device.",
+        "Machines and devices to choose from: see `alexsim hardware list`. Default: every GPU.",
         "",
         autocompletion=complete.machines,
     )
@@ -78,7 +78,7 @@ def recommend(options: RecommendOptions) -> None:
         raise AlexsimError("recommend needs a goal: --days, --images-per-s or --budget")
     network = load_network(options.net)
     axes = {
-        "machine": _listed("machine", options.machine) or _modelled(),
+        "machine": _listed("machine", options.machine) or _gpus(),
         "gpus": _listed("gpus", options.gpus),
         "batch": _listed("batch", options.batch),
         "partition": _listed("partition", options.partition) or partitions(network),
@@ -125,10 +125,10 @@ def _listed(name: str, given: str) -> tuple[str, ...]:
     return tuple(values)
 
 
-def _modelled() -> tuple[str, ...]:
-    """Devices of whose libraries there is a model, not the roofline alone."""
+def _gpus() -> tuple[str, ...]:
+    """All GPUs, and no CPU."""
     from alexsim.machine.device import device_names, load_device
 
     return tuple(
-        name for name in device_names() if load_device(name).architecture.platform == "cuda"
+        name for name in device_names() if load_device(name).architecture.platform != "cpu"
     )

@@ -179,7 +179,8 @@ class LibraryOptions(Options):
     library: str = option(
         "LIBRARY",
         "Whose kernels' speed is modelled: cuda-convnet (as of 2012; its releases -2011-06 and"
-        " -2011-09), cuda-convnet2, im2col-gemm, cudnn-v1 to cudnn-v8, nervana, fbfft, roofline,"
+        " -2011-09), cuda-convnet2, im2col-gemm, cudnn-v1 to cudnn-v8, cudnn-v7-heuristic (no trial"
+        " of algorithms), nervana, fbfft, libdnn; miopen on AMD's cards, onednn on CPUs; roofline;"
         " measured (this machine). Default: that of the card's time.",
         "",
         autocompletion=complete.libraries,

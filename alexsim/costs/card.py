@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge
 
+from alexsim.machine.device import Platform
+
 Unit = Literal["network", "layer", "convolution", "product", "memory"]
 """What was timed: a whole network, a layer of one inside a framework, or a kernel by itself."""
 PLURAL: Mapping[Unit, str] = {
@@ -27,6 +29,8 @@ class ErrorClass:
     """Of a kernel: the source with its timer."""
     reduced: bool
     """Whether precision was less than float32."""
+    platform: Platform
+    """Of the devices."""
     rows: int
     median: NotNegative
     mean: NotNegative
@@ -39,11 +43,9 @@ class ErrorClass:
         """What the class says, in words."""
         seen = {True: "seen", False: "never seen"}
         precision = ", reduced precision" if self.reduced else ""
+        device = f"{'CPU' if self.platform == 'cpu' else 'card'} {seen[self.device_seen]}"
         whose = "library" if self.unit in ("network", "layer") else "timer"
-        return (
-            f"{PLURAL[self.unit]}, card {seen[self.device_seen]}, {whose} {seen[self.library_seen]}"
-            f"{precision}"
-        )
+        return f"{PLURAL[self.unit]}, {device}, {whose} {seen[self.library_seen]}{precision}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,10 +89,26 @@ class Card:
     left_out: tuple[LeftOut, ...]
 
     def error_of(
-        self, unit: Unit, *, device_seen: bool, library_seen: bool, reduced: bool
+        self,
+        unit: Unit,
+        *,
+        device_seen: bool,
+        library_seen: bool,
+        reduced: bool,
+        platform: Platform = "cuda",
     ) -> ErrorClass | None:
-        """The class of a prediction; the nearest that has rows: rather a class that knew less."""
-        of = {(c.device_seen, c.library_seen, c.reduced): c for c in self.classes if c.unit == unit}
+        """The class of a prediction; the nearest that has rows: rather a class that knew less.
+
+        Of whole networks and layers on other makers' devices too few were measured: the class is
+        that of their convolutions.
+        """
+        if platform != "cuda" and unit in ("network", "layer"):
+            unit = "convolution"
+        of = {
+            (c.device_seen, c.library_seen, c.reduced): c
+            for c in self.classes
+            if (c.unit, c.platform) == (unit, platform)
+        }
         for key in (
             (device_seen, library_seen, reduced),
             (device_seen and library_seen, False, reduced),

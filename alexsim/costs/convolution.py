@@ -25,10 +25,13 @@ def convolution(
     library: str,
     allowed: frozenset[str],
     precision: Precision = "fp32",
+    *,
+    algorithm: str = "",
 ) -> Cost:
     """A convolution op by the fastest of the allowed algorithms that can do it.
 
-    A library searches for it, as ``cudnnFindConvolution...`` does by trial.
+    A library searches for it, as ``cudnnFindConvolution...`` does by trial; or ``algorithm`` says
+    how it was chosen or is done (of ``features.STATED``), whose cost measured kernels have taught.
     """
     shape, kind, layer = convolution_shape(work), work.kind, work.part.layer
     assert isinstance(layer, Convolution)
@@ -48,8 +51,8 @@ def convolution(
         tensor = ("precision:tensor", f"precision:{precision}:{architecture}")
         traits = (*traits, *tensor, f"precision:{precision}:conv")
     learned = convolution_features(
-        device.basis, kind, shape, pair(layer.size), version=version_of(library),
-        precision=precision,
+        device.basis, kind, shape, pair(layer.size), allowed=allowed, algorithm=algorithm,
+        version=version_of(library), precision=precision,
     )  # fmt: skip
     return Cost(best.seconds, best.limit, traits, flop=best.flop, learned=learned)
 

@@ -20,6 +20,7 @@ from alexsim.costs.card import EMPTY, Card, ErrorClass, Unit
 from alexsim.costs.cost import Cost
 from alexsim.costs.trees import Forests, forests_from, log_factor
 from alexsim.errors import ProfileError
+from alexsim.machine.device import Device
 from alexsim.typed import parse
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ PRIOR_WIDTHS = {
     "im2col": 0.5,
     "family": 0.4,
     "overhead": 0.7,
+    "host": 0.8,
 }
 """Standard deviation of the logarithm that a trait's coefficient has before any measurement. A
 device's is what one number per device and source takes from the trees' errors on devices unseen."""
@@ -45,7 +47,7 @@ def prior_width(trait: str) -> float:
     """Width of a trait's prior; that of its first word. Interactions are narrower."""
     words = trait.split(":")
     if words[0] == "family" and words[-1] == "overhead":
-        return 1.0
+        return 1.0 if len(words) < 4 else 0.5
     return PRIOR_WIDTHS[words[0]] * (0.6 if len(words) > 2 else 1.0)
 
 
@@ -76,28 +78,30 @@ class Correction:
         logarithm += log_factor(self.forests, cost.learned)
         return max(cost.seconds * math.exp(logarithm), cost.least_s)
 
-    def times(self, costs: Sequence[Cost]) -> list[float]:
-        """Corrected seconds of an op's pieces.
+    def times(self, ops: Sequence[Sequence[Cost]], *, apart: bool = False) -> list[list[float]]:
+        """Corrected seconds of the pieces of ops that follow each other, which add up to the time
+        that all of them take.
 
-        The host issues an op while the device computes those before it: its own work shows only
-        where it takes longer than the op's kernels.
+        The host issues ops in order, and goes on while the device computes: up to some op its work
+        sets the pace, and from there on the kernels. What the other does meanwhile takes no time.
+
+        Args:
+            ops: pieces of each.
+            apart: each op is waited for before the next is issued.
         """
-        times = [self.time(cost) for cost in costs]
-        for index, cost in enumerate(costs):
-            if cost.of_host:
-                kernels_s = sum(t for t, c in zip(times, costs, strict=True) if not c.of_host)
-                times[index] = max(0.0, times[index] - kernels_s)
-        return times
+        times = [[self.time(cost) for cost in costs] for costs in ops]
+        return times if apart else paced(ops, times)
 
     def error_class(
-        self, unit: Unit, device: str, library: str, *, reduced: bool
+        self, unit: Unit, device: Device, library: str, *, reduced: bool
     ) -> ErrorClass | None:
         """Errors of the class that a prediction belongs to; None where none is known."""
         return self.card.error_of(
             unit,
-            device_seen=device in self.card.devices,
+            device_seen=device.name in self.card.devices,
             library_seen=library in self.card.libraries,
             reduced=reduced,
+            platform=device.architecture.platform,
         )
 
     def variance(self, shares: Mapping[str, float]) -> float:
@@ -139,6 +143,36 @@ class Correction:
             return min(error.noise, math.hypot(self.alike_noise, math.sqrt(after)))
         left = error.noise**2 - max(load_correction().variance(shares) - after, 0.0)
         return math.sqrt(max(left, error.noise**2 / 4))
+
+
+def paced_by_host(ops: Sequence[Sequence[Cost]], times: Sequence[Sequence[float]]) -> int:
+    """The last op that the device waits for until the host has issued it.
+
+    Op j ends no sooner than all up to it are issued and it has run; all ops behind it follow. So
+    they take the largest, over j, of the host's time up to j and the kernels' from j on.
+    """
+    host_s, kernels_s, best_s, last = 0.0, 0.0, 0.0, 0
+    for place, (costs, seconds) in enumerate(zip(ops, times, strict=True)):
+        for cost, taken_s in zip(costs, seconds, strict=True):
+            if cost.of_host:
+                host_s += taken_s
+        # How much later the device would be done if it waited for this op to be issued.
+        if (late_s := host_s - kernels_s) > best_s:
+            best_s, last = late_s, place
+        kernels_s += sum([s for cost, s in zip(costs, seconds, strict=True) if not cost.of_host])
+    return last
+
+
+def paced(ops: Sequence[Sequence[Cost]], times: Sequence[Sequence[float]]) -> list[list[float]]:
+    """Seconds of pieces that set the pace; 0 of the others, which run beside them."""
+    last = paced_by_host(ops, times)
+    return [
+        [
+            0.0 if (place > last if cost.of_host else place < last) else seconds
+            for cost, seconds in zip(costs, taken, strict=True)
+        ]
+        for place, (costs, taken) in enumerate(zip(ops, times, strict=True))
+    ]
 
 
 def scatter(noise: float) -> Correction:

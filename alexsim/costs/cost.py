@@ -20,10 +20,10 @@ Precision = Literal["fp32", "tf32", "fp16"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "tf32", "fp16")
 Kind = Literal["convolution", "product", "memory"]
 """Of a kernel, by what its time depends on: each has trees of its own, for each of ``REALMS``."""
-Realm = Literal["fp32", "half", "elsewhere", "before"]
-REALMS: tuple[Realm, ...] = ("fp32", "half", "elsewhere")
-"""Float32 on NVIDIA's cards, whose kernels were measured most; reduced precision there; and other
-makers' devices. Of cards ``before`` Kepler only rates of whole products were measured: no trees."""
+Realm = Literal["fp32", "half", "amd", "cpu", "before"]
+REALMS: tuple[Realm, ...] = ("fp32", "half", "amd", "cpu")
+"""Float32 on NVIDIA's cards, whose kernels were measured most; reduced precision there; AMD's GPUs;
+CPUs. Of cards ``before`` Kepler only rates of whole products were measured: no trees."""
 Limit = Literal["compute", "memory", "launch", "measured"]
 
 

@@ -8,6 +8,7 @@ more of a resource is never slower.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from math import ceil, gcd, log, log2
 
@@ -32,8 +33,9 @@ _SIDES = (
     "rows divide", "columns divide", "depth divides",
 )  # fmt: skip
 ALGORITHMS = ("implicit", "gemm", "fft", "fft-tiled", "winograd-2", "winograd-4")
-STATED = ("", "precomputed", *ALGORITHMS, "im2col", "libdnn")
-"""Which algorithm ran: empty where the library chose."""
+STATED = ("", "precomputed", *ALGORITHMS, "im2col", "libdnn", "advised")
+"""Which algorithm ran: empty where the library chose the fastest by trial, ``advised`` where it
+chose by rules without a trial."""
 _ALL = frozenset(ALGORITHMS)
 STEP = "step"
 """Forward, both gradients and the update in one measured call."""
@@ -82,9 +84,12 @@ def _precision(device: Device, precision: Precision) -> float:
     return 1.0 if tensor_speedup(device, precision) > 1 else 2.0
 
 
+_OTHERS: Mapping[str, Realm] = {"hip": "amd", "cpu": "cpu"}
+
+
 def _realm(device: Device, precision: Precision) -> Realm:
-    if device.architecture.platform != "cuda":
-        return "elsewhere"
+    if other := _OTHERS.get(device.architecture.platform):
+        return other
     if device.architecture.generation in ("fermi", "tesla"):
         return "before"
     if precision == "fp32":
@@ -101,6 +106,7 @@ def convolution_features(  # noqa: PLR0913 - what tells calls apart
     filter_sides: tuple[int, int],
     *,
     base_s: float = 0.0,
+    allowed: frozenset[str] = _ALL,
     algorithm: str = "",
     version: float = 0.0,
     channels_last: bool = False,
@@ -114,7 +120,8 @@ def convolution_features(  # noqa: PLR0913 - what tells calls apart
         kind: the pass.
         shape: dimensions per group.
         filter_sides: height and width.
-        base_s: seconds of the mechanism; by default of the fastest algorithm.
+        base_s: seconds of the mechanism; by default of the fastest that is allowed.
+        allowed: algorithms that the library has.
         algorithm: of ``STATED``.
         version: cuDNN's; 0 where it is another library.
         channels_last: whether operands are transposed on the way.
@@ -127,7 +134,7 @@ def convolution_features(  # noqa: PLR0913 - what tells calls apart
         assert isinstance(each, OpKind)
         for name, way in candidates(device, each, shape, _ALL, precision).items():
             ways[name] = ways.get(name, 0.0) + way.seconds
-    base_s = base_s or min(ways.values())
+    base_s = base_s or min(seconds for name, seconds in ways.items() if name in allowed)
     moved = shape.input_bytes + shape.output_bytes
     moved += FLOAT_BYTES * shape.groups * shape.filters * shape.depth
     memory_s = len(passes) * moved / device.memory_bytes_per_s.value

@@ -17,9 +17,11 @@ from alexsim.costs.cost import (
     memory_bound,
 )
 from alexsim.costs.cublas import product_of_2014
+from alexsim.costs.features import convolution_features
 from alexsim.costs.gemm import gemm
 from alexsim.machine.device import Device
 from alexsim.network.counts import FLOAT_BYTES
+from alexsim.network.layers import Convolution, pair
 from alexsim.plan.plan import OpKind
 
 _LAST_YEAR = 2015
@@ -51,9 +53,31 @@ def windows_s(device: Device, kind: OpKind, shape: ConvolutionShape) -> float:
     return max(moved_s, launch_s(device)) / share
 
 
+def whole_s(device: Device, kind: OpKind, shape: ConvolutionShape) -> float:
+    """Seconds of all images: one product for each image and group, between kernels that write and
+    read its windows."""
+    each_s = product(device, kind, shape)[0] + 2 * launch_s(device)
+    return shape.batch_size * shape.groups * each_s + windows_s(device, kind, shape)
+
+
+def _learned(device: Device, work: Work, shape: ConvolutionShape, library: str) -> Cost:
+    layer = work.part.layer
+    assert isinstance(layer, Convolution)
+    learned = convolution_features(
+        device.basis, work.kind, shape, pair(layer.size), algorithm="im2col",
+        base_s=whole_s(device.basis, work.kind, shape),
+    )  # fmt: skip
+    traits = (f"library:{library}", f"library:{library}:{work.kind}")
+    limit = product(device, work.kind, shape)[1]
+    seconds = whole_s(device, work.kind, shape)
+    return Cost(seconds, limit, traits, flop=work.count.flop, learned=learned)
+
+
 def convolution(device: Device, work: Work, library: str) -> list[Cost]:
-    """A convolution op by im2col and cuBLAS."""
+    """A convolution op by im2col and cuBLAS, or a CPU's BLAS."""
     shape = convolution_shape(work)
+    if device.architecture.platform == "cpu" or device.year > _LAST_YEAR:
+        return [_learned(device, work, shape, library)]
     seconds, limit = product(device, work.kind, shape)
     launches = shape.batch_size * shape.groups
     architecture = device.architecture.name

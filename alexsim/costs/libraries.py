@@ -21,10 +21,10 @@ from alexsim.costs.cost import (
 from alexsim.costs.gemm import peak_flop_per_s, tensor_speedup
 from alexsim.costs.precision import ABLE, StepPrecision
 from alexsim.errors import ProfileError, known_as, unknown
-from alexsim.machine.device import Device
+from alexsim.machine.device import PLATFORMS, Device, Platform
 from alexsim.network import counts
 from alexsim.network.layers import Convolution
-from alexsim.plan.plan import OpKind
+from alexsim.plan.plan import PASS_OF, OpKind
 
 _PRODUCTS = (OpKind.FORWARD, OpKind.GRAD_INPUT, OpKind.GRAD_WEIGHT)
 
@@ -39,6 +39,8 @@ class Library:
     name: str
     family: str
     algorithms: frozenset[str] = frozenset()
+    platforms: tuple[Platform, ...] = ("cuda",)
+    """Whose devices it runs on."""
 
     def costs(self, device: Device, work: Work, precision: Precision = "fp32") -> list[Cost]:
         """Pieces of an op's time before correction."""
@@ -66,8 +68,11 @@ class Library:
             pieces = elementwise.fully_connected(device, work, self.family, precision)
         else:
             pieces = elementwise.elementwise(device, work, self.family, precision)
-        if self.family != "cuda-convnet":
-            traits = ("overhead", f"family:{self.family}:overhead")
+        # A CPU's own time is all that its ops take.
+        if self.family != "cuda-convnet" and device.architecture.platform != "cpu":
+            family = f"family:{self.family}"
+            way = "forward" if PASS_OF.get(work.kind) == "forward" else "backward"
+            traits = ("overhead", f"{family}:overhead", f"{family}:{way}:overhead")
             pieces.append(Cost(OVERHEAD_S, "launch", traits))
         every, flop = [], sum(cost.flop for cost in pieces)
         for cost in pieces:
@@ -109,7 +114,14 @@ class Library:
             return im2col.convolution(device, work, f"{self.name}:{self.family}")
         if self.family == "pytorch" and convolution_shape(work).depthwise:
             return [depthwise(device, work)]
-        cost = convolution(device, work, self.name, self.algorithms, precision)
+        if self.name == "libdnn":
+            algorithm = "libdnn"
+        else:
+            algorithm = "advised" if self.name.endswith(HEURISTIC) else ""
+        cost = convolution(
+            device, work, self.name.removesuffix(HEURISTIC), self.algorithms, precision,
+            algorithm=algorithm,
+        )  # fmt: skip
         # A framework chooses among the library's algorithms, by trial or by rule of thumb.
         chosen = f"family:{self.family}:convolution"
         return [replace(cost, traits=(*cost.traits, chosen, f"{chosen}:{work.kind}"))]
@@ -147,8 +159,11 @@ def _possible(
 CHANNELS_LAST = frozenset({"tensorflow-2015", "tensorflow-nhwc"})
 """Families that keep channels last and turn every operand of a convolution for cuDNN."""
 
-_ANYWHERE = ("roofline", "measured")
-"""Libraries that are no one platform's."""
+HEURISTIC = "-heuristic"
+"""Of a library that chooses algorithms by rules without a trial, as PyTorch does unless
+``torch.backends.cudnn.benchmark`` is set. Measured kernels (forward passes on seven cards) have
+taught what that costs."""
+_HEURISTIC = ("v7", "v8")
 
 OVERHEAD_S = 5e-6
 """Host time per op that a framework adds when nothing hides it; corrected per family."""
@@ -158,7 +173,7 @@ _FIXED = {
     "cuda-convnet-2011-06": Library(name="cuda-convnet-2011-06", family="cuda-convnet"),
     "cuda-convnet-2011-09": Library(name="cuda-convnet-2011-09", family="cuda-convnet"),
     "cuda-convnet2": Library(name="cuda-convnet2", family="cuda-convnet"),
-    "im2col-gemm": Library(name="im2col-gemm", family="caffe"),
+    "im2col-gemm": Library(name="im2col-gemm", family="caffe", platforms=("cuda", "cpu")),
     "nervana": Library(name="nervana", family="neon", algorithms=frozenset({"implicit"})),
     "nervana-winograd": Library(
         name="nervana-winograd",
@@ -169,14 +184,27 @@ _FIXED = {
         name="fbfft", family="torch7", algorithms=frozenset({"fft", "fft-tiled", "implicit"})
     ),
     "libdnn": Library(name="libdnn", family="caffe-opencl", algorithms=frozenset({"implicit"})),
-    "roofline": Library(name="roofline", family=""),
-    "measured": Library(name="measured", family=""),
+    "miopen": Library(
+        name="miopen",
+        family="pytorch",
+        algorithms=frozenset({"implicit", "gemm", "fft", "winograd-2", "winograd-4"}),
+        platforms=("hip",),
+    ),
+    "onednn": Library(
+        name="onednn",
+        family="onednn",
+        algorithms=frozenset({"implicit", "winograd-4"}),
+        platforms=("cpu",),
+    ),
+    "roofline": Library(name="roofline", family="", platforms=PLATFORMS),
+    "measured": Library(name="measured", family="", platforms=PLATFORMS),
 }
 
 
 def library_names() -> tuple[str, ...]:
     """Names that ``load_library`` accepts."""
-    return (*_FIXED, *(f"cudnn-{version}" for version in cudnn.VERSIONS))
+    by_rules = (f"cudnn-{version}{HEURISTIC}" for version in _HEURISTIC)
+    return (*_FIXED, *(f"cudnn-{version}" for version in cudnn.VERSIONS), *by_rules)
 
 
 @lru_cache(maxsize=256)
@@ -190,9 +218,8 @@ def load_library(name: str, family: str = "") -> Library:
         raise ProfileError(unknown("library", name, library_names()))
     name = written
     if name in _FIXED:
-        fixed = _FIXED[name]
-        return Library(name=name, family=family or fixed.family, algorithms=fixed.algorithms)
-    version = name.removeprefix("cudnn-")
+        return replace(_FIXED[name], family=family or _FIXED[name].family)
+    version = name.removeprefix("cudnn-").removesuffix(HEURISTIC)
     # Torch was what most used cuDNN with until PyTorch came, in the year of cuDNN 7.
     usual = "torch7" if cudnn.VERSIONS.index(version) < cudnn.VERSIONS.index("v7") else "pytorch"
     return Library(name=name, family=family or usual, algorithms=cudnn.algorithms(version))
@@ -207,11 +234,14 @@ def load_library_for(name: str, device: Device, precision: StepPrecision) -> Lib
         ProfileError: there is no such library, it does not run on the device, or it or the device
             cannot compute so.
     """
-    library = load_library(name)
-    if device.architecture.platform != "cuda" and library.name not in _ANYWHERE:
+    library, platform = load_library(name), device.architecture.platform
+    if platform not in library.platforms:
+        able = [word for word, each in _FIXED.items() if platform in each.platforms]
         raise ProfileError(
-            f"{library.name} is of NVIDIA's GPUs; for {device.name} there is only roofline"
+            f"{library.name} does not run on {device.name}; there are {', '.join(able)}"
         )
+    if platform == "cpu" and library.name == "im2col-gemm":
+        library = replace(library, family="caffe-cpu")
     if precision not in ("fp32", "pytorch"):
         needed = device.half_type if precision == "amp" else precision
         able = [other for other, has in ABLE.items() if needed in has]

@@ -19,7 +19,9 @@ otherwise, convolutions in TF32 where there are tensor cores for it
 STEP_PRECISIONS: tuple[StepPrecision, ...] = (*PRECISIONS, "amp", "pytorch")
 ABLE = {
     "cudnn-v7": ("fp16",),
+    "cudnn-v7-heuristic": ("fp16",),
     "cudnn-v8": ("fp16", "tf32", "bf16"),
+    "cudnn-v8-heuristic": ("fp16", "tf32", "bf16"),
     "roofline": ("fp16", "tf32", "bf16"),
 }
 """What libraries have tensor-core kernels for, beside float32."""

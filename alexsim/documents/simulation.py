@@ -45,6 +45,8 @@ class StepParts(Part):
         From(lambda simulation: "data path" if simulation.data_bound else "GPUs"),
     ]
     """What sets the pace."""
+    issue_s: float
+    """Seconds in which the devices wait for the host to issue their ops, one by one."""
 
 
 class ExchangeSeconds(Part):

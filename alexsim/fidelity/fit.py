@@ -31,6 +31,8 @@ class Observation:
     id: str
     ops: Sequence[Sequence[Cost]]
     """Pieces of each op."""
+    apart: bool = False
+    """Whether each op was waited for before the next was issued."""
     measured_s: float
     noise: float
     """Relative scatter expected of such a figure, from its trust mark and rounding."""
@@ -104,6 +106,10 @@ class _Model:
         self._seconds = np.array(seconds)
         self._column, self._op, self._row = np.array(column), np.array(op), np.array(row)
         self._ops, self._rows = ops, len(observations)
+        counts = np.array([len(observation.ops) for observation in observations])
+        self._first = np.concatenate(([0], counts.cumsum()[:-1]))
+        self._row_of_op = np.repeat(np.arange(self._rows), counts)
+        self._apart = np.array([observation.apart for observation in observations])[self._row]
         index = {trait: i for i, trait in enumerate(traits)}
         self._traits = np.zeros((len(columns), len(traits)))
         of_host = np.zeros(len(columns), bool)
@@ -115,12 +121,19 @@ class _Model:
     def linearised(self, beta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Share of each trait in each figure, and the logarithm of each predicted figure.
 
-        Of each op the host's work or its kernels count, whichever takes longer.
+        As ``Correction.times``: up to some op the host's work counts, from there on the kernels'.
         """
         corrected = self._seconds * np.exp(self._traits @ beta)[self._column]
         host = np.bincount(self._op, corrected * self._of_host, self._ops)
         device = np.bincount(self._op, corrected * ~self._of_host, self._ops)
-        corrected[(host > device)[self._op] != self._of_host] = 0.0
+        late = host.cumsum() - (device.cumsum() - device)
+        latest = np.maximum.reduceat(late, self._first)
+        last = np.full(self._rows, self._ops)
+        place = np.flatnonzero(late == latest[self._row_of_op])
+        np.minimum.at(last, self._row_of_op[place], place)
+        last = last[self._row]
+        hidden = np.where(self._of_host, self._op > last, self._op < last)
+        corrected[hidden & ~self._apart] = 0.0
         columns = len(self._traits)
         cell = self._row * columns + self._column
         sums = np.bincount(cell, corrected, self._rows * columns).reshape(self._rows, columns)

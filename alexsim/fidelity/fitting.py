@@ -24,6 +24,7 @@ from alexsim.fidelity.kernel_fit import (
     few_of_each,
     grown,
     kernel_observations,
+    noting_advice,
     predicted_s,
     sample,
     teaching,
@@ -113,8 +114,9 @@ def fit_everything(
         scopes: what is left out in turn.
         done: hears the share of all fits that is finished.
     """
-    rows = sample(kernels)
-    stated, chosen = teaching(rows)
+    advised: set[tuple[str, ...]] = set()
+    rows = sample(noting_advice(kernels, advised))
+    stated, chosen = teaching(rows, advised)
     taught = [case for case in cases if may_fit(case)]
     known = _Known(stated=stated, chosen=chosen, cases=taught, growth=growth)
     jobs = _jobs(known, scopes)
@@ -216,7 +218,7 @@ def _of_cases(cases: Sequence[Case], correction: Correction, scope: Scope) -> li
                 scope=scope,
                 group=(case.device, case.row.source.partition(" ")[0]),
                 reduced=case.precision != "fp32",
-                elsewhere=_device(case.device).architecture.platform != "cuda",
+                platform=_device(case.device).architecture.platform,
                 predicted_s=ours,
                 mechanism_s=bare,
                 roofline_s=bound,
@@ -238,7 +240,7 @@ def _of_calls(calls: Sequence[Call], times: np.ndarray, scope: Scope) -> list[Sc
                 "stated" if call.row.algorithm and call.row.op == "conv" else "",
             ),
             reduced=call.reduced,
-            elsewhere=call.learned.realm == "elsewhere",
+            platform=_device(call.device).architecture.platform,
             predicted_s=float(seconds),
             mechanism_s=call.base_s + call.overhead_s,
             roofline_s=call.roofline_s + call.overhead_s,

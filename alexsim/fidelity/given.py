@@ -112,7 +112,8 @@ def _beside(figures: Sequence[Observation], base: Correction) -> tuple[GivenRow,
 
 
 def _seconds(figure: Observation, correction: Correction) -> float:
-    return math.fsum(seconds for costs in figure.ops for seconds in correction.times(costs))
+    times = correction.times(figure.ops, apart=figure.apart)
+    return math.fsum(seconds for op in times for seconds in op)
 
 
 def _observations(path: str) -> tuple[Sequence[Observation], Mapping[str, int]]:

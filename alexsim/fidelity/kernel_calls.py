@@ -88,12 +88,12 @@ _UPDATE_PASSES = {"sgd": 3, "momentum": 5, "adagrad": 5, "rmsprop": 5, "adam": 7
 """Times that an optimizer reads or writes the size of what it updates."""
 
 
-def call_of(row: KernelRow, *, as_chosen: bool = False) -> Call:
+def call_of(row: KernelRow, *, as_stated: str | None = None) -> Call:
     """The call that a row timed.
 
     Args:
         row: as printed.
-        as_chosen: forget a stated algorithm: the library's own choice.
+        as_stated: which algorithm ran, of ``STATED``; by default that which the row names.
 
     Raises:
         Unlike: it cannot be predicted; says why.
@@ -108,7 +108,7 @@ def call_of(row: KernelRow, *, as_chosen: bool = False) -> Call:
     made = _MAKERS.get(row.op)
     if made is None:
         raise Unlike(f"no model of the op: {row.op}")
-    base_s, least_s, flop, learned = made(row, device, extra, as_chosen)
+    base_s, least_s, flop, learned = made(row, device, extra, as_stated)
     overhead_s = next(
         (
             seconds.get(row.op, seconds.get(row.passes, seconds.get("", 0.0)))
@@ -136,7 +136,9 @@ def call_of(row: KernelRow, *, as_chosen: bool = False) -> Call:
 _Made = tuple[float, float, float, Learned]
 
 
-def _convolution(row: KernelRow, device: Device, extra: dict[str, Any], as_chosen: bool) -> _Made:
+def _convolution(
+    row: KernelRow, device: Device, extra: dict[str, Any], as_stated: str | None
+) -> _Made:
     if row.passes not in _PASS:
         raise Unlike(f"no model of the pass: conv, {row.passes}")
     batch, channels, filters = (number_of(row, c) for c in ("batch", "in_channels", "out_channels"))
@@ -171,8 +173,8 @@ def _convolution(row: KernelRow, device: Device, extra: dict[str, Any], as_chose
         out_extent=out[0],
     )
     stated = _STATED.get(row.algorithm.partition(":")[0], "")
-    if as_chosen and stated not in ("im2col", "libdnn"):
-        stated = ""
+    if as_stated is not None and stated not in ("im2col", "libdnn"):
+        stated = as_stated
     precision, rate = precision_of(row), device.memory_bytes_per_s.value
     least_s, base_s = 0.0, 0.0
     passes = _PASSES if row.passes == "train-step" else (OpKind(_PASS[row.passes]),)
@@ -182,7 +184,7 @@ def _convolution(row: KernelRow, device: Device, extra: dict[str, Any], as_chose
     weights = shape.groups * shape.filters * shape.depth
     tensors = (shape.input_bytes + shape.output_bytes) / FLOAT_BYTES + weights
     flop = 2.0 * batch * groups * shape.filters * shape.outputs * shape.depth
-    if not stated:
+    if stated in ("", "advised"):
         compute_s = flop / peak_flop_per_s(device, precision)
         least_s = len(passes) * item * tensors / rate
         fast = shape.size > 1 and shape.stride == 1
@@ -211,19 +213,16 @@ def _way_s(
 ) -> float:
     """Seconds of the stated algorithm's mechanism, or of the fastest where none is."""
     if stated == "im2col":
-        # One product for each image and group, between kernels that write and read its windows.
-        launches = shape.batch_size * shape.groups
-        each_s = im2col.product(device, kind, shape)[0] + 2 * launch_s(device)
-        return launches * each_s + im2col.windows_s(device, kind, shape)
+        return im2col.whole_s(device, kind, shape)
     ways = candidates(device, kind, shape, frozenset(ALGORITHMS), precision)
-    name = {"precomputed": "implicit", "libdnn": "implicit"}.get(stated, stated)
+    name = {"precomputed": "implicit", "libdnn": "implicit", "advised": ""}.get(stated, stated)
     if name and name not in ways:
         # A source's name for what this shape cannot be done by here.
         name = "implicit"
     return ways[name].seconds if name else min(way.seconds for way in ways.values())
 
 
-def _product(row: KernelRow, device: Device, extra: dict[str, Any], _: bool) -> _Made:
+def _product(row: KernelRow, device: Device, extra: dict[str, Any], _: str | None) -> _Made:
     precision = precision_of(row)
     if "flops" in extra and not row.entry["m"]:
         # A rate alone, of sizes that are not stated: a large product.
@@ -288,7 +287,7 @@ _PASSES_OVER: Mapping[str, Callable[[KernelRow], float]] = {
 }
 
 
-def _memory(row: KernelRow, device: Device, _extra: dict[str, Any], _: bool) -> _Made:
+def _memory(row: KernelRow, device: Device, _extra: dict[str, Any], _: str | None) -> _Made:
     precision = precision_of(row)
     item = 2 if precision == "fp16" else FLOAT_BYTES
     backward = {"forward": 0.0, "backward": 1.0, "forward (training)": 2.0, "copy": 0.0}
@@ -328,7 +327,7 @@ def _moved(device: Device, moved_bytes: float, learned: Learned) -> _Made:
     return max(moved_s, launch_s(device)), least_s, 0.0, learned
 
 
-def _copy(_row: KernelRow, device: Device, extra: dict[str, Any], _: bool) -> _Made:
+def _copy(_row: KernelRow, device: Device, extra: dict[str, Any], _: str | None) -> _Made:
     """Copies within the card's memory, whole arrays at a time."""
     what = str(extra.get("what", "device copy"))
     if not what.startswith("device ") or "host" in what:
@@ -338,7 +337,7 @@ def _copy(_row: KernelRow, device: Device, extra: dict[str, Any], _: bool) -> _M
     return _moved(device, moved, learned)
 
 
-_MAKERS: Mapping[str, Callable[[KernelRow, Device, dict[str, Any], bool], _Made]] = {
+_MAKERS: Mapping[str, Callable[[KernelRow, Device, dict[str, Any], str | None], _Made]] = {
     "conv": _convolution,
     **dict.fromkeys(("gemm", "linear", "bmm", "gemv"), _product),
     **dict.fromkeys(("elementwise", "pool", *_PASSES_OVER), _memory),

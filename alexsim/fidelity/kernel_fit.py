@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -75,17 +75,43 @@ def _place(pair: tuple[int, KernelRow]) -> int:
     return pair[0]
 
 
-def teaching(rows: Iterable[KernelRow]) -> tuple[list[Call], list[Call]]:
+_CONDITION = (
+    "device", "device_clock_notes", "library", "precision", "batch", "in_channels", "height",
+    "width", "out_channels", "kernel_h", "kernel_w", "stride_h", "stride_w", "pad_h", "groups",
+)  # fmt: skip
+
+
+def _condition(row: KernelRow) -> tuple[str, ...]:
+    return tuple([row.entry[column] for column in _CONDITION])
+
+
+def noting_advice(rows: Iterable[KernelRow], advised: set[tuple[str, ...]]) -> Iterator[KernelRow]:
+    """The rows; those of an algorithm that a library advises, not the fastest, are noted."""
+    for row in rows:
+        if _ADVISES in row.notes:
+            advised.add(_condition(row))
+        yield row
+
+
+_ADVISES, _FASTEST = "advises", "fastest of all"
+
+
+def teaching(
+    rows: Iterable[KernelRow], advised: Container[tuple[str, ...]] = ()
+) -> tuple[list[Call], list[Call]]:
     """Calls that teach: as stated; and, where an algorithm was searched for, as the library's own
-    choice."""
+    choice, by trial or, without one, as it advises: the fastest but where ``advised`` knows better.
+    """
     stated, chosen = [], []
     for row in rows:
         if row.time_s is None or device_named(row.device) in _EXAM:
             continue
         try:
             stated.append(call_of(row))
-            if row.algorithm and row.op == "conv" and "advises" not in row.notes:
-                chosen.append(call_of(row, as_chosen=True))
+            if row.algorithm and row.op == "conv" and _ADVISES not in row.notes:
+                chosen.append(call_of(row, as_stated=""))
+            if _ADVISES in row.notes or (_FASTEST in row.notes and _condition(row) not in advised):
+                chosen.append(call_of(row, as_stated="advised"))
         except Unlike:
             continue
     return stated, chosen

@@ -64,7 +64,11 @@ def _judged(call: Call, seconds: float, correction: Correction, source_seen: boo
     device_seen = device.name in correction.card.devices
     reduced = call.reduced
     error = correction.card.error_of(
-        call.learned.kind, device_seen=device_seen, library_seen=source_seen, reduced=reduced
+        call.learned.kind,
+        device_seen=device_seen,
+        library_seen=source_seen,
+        reduced=reduced,
+        platform=device.architecture.platform,
     )
     away = math.exp(NINE_IN_TEN * (error.noise if error else _UNKNOWN))
     batch = row.entry["batch"]

@@ -12,6 +12,7 @@ import numpy as np
 
 from alexsim.costs.card import PLURAL, ErrorClass, LeftOut, Unit
 from alexsim.fidelity.fit import nine_in_ten
+from alexsim.machine.device import PLATFORMS, Platform
 from alexsim.simulate.simulation import NINE_IN_TEN
 
 FEW = 10
@@ -31,8 +32,7 @@ class Scored:
     scope: Scope
     group: tuple[str, ...]
     reduced: bool
-    elsewhere: bool
-    """Whether the device is not one of NVIDIA's cards."""
+    platform: Platform
     predicted_s: float
     mechanism_s: float
     roofline_s: float
@@ -104,55 +104,63 @@ _SEEN: Mapping[Scope, tuple[bool, bool]] = {
 
 
 def classes_of(scored: Sequence[Scored]) -> tuple[ErrorClass, ...]:
-    """Errors by what was timed, what the fits had seen, and precision, on NVIDIA's cards."""
-    classes: list[ErrorClass] = []
-    for unit in PLURAL:
-        of_library = "library" if unit in ("network", "layer") else "source"
-        for reduced in (False, True):
-            by_seen: dict[tuple[bool, bool], ErrorClass] = {}
-            for scope in ("rows", "device", of_library):
-                rows = [
-                    s
-                    for s in scored
-                    if (s.unit, s.reduced, s.scope) == (unit, reduced, scope) and not s.elsewhere
-                ]
-                if len(rows) < 2 * FEW:
-                    continue
-                middle, mean, _ = _errors(rows, lambda row: row.predicted_s)
-                device, library = _SEEN[scope]
-                by_seen[device, library] = ErrorClass(
-                    unit=unit,
-                    device_seen=device,
-                    library_seen=library,
-                    reduced=reduced,
-                    rows=len(rows),
-                    median=middle,
-                    mean=mean,
-                    noise=_noise(rows),
-                )
-            if len(by_seen) == 3:
-                seen, card = by_seen[True, True], by_seen[False, True]
-                other = by_seen[True, False]
-                worse = max(card, other, key=lambda c: c.noise)
-                noise = both_unseen(card.noise, other.noise, seen.noise)
-                by_seen[False, False] = replace(
-                    worse, device_seen=False, library_seen=False, noise=noise
-                )
-            # Who knew less is never surer.
-            least = by_seen[True, True].noise if (True, True) in by_seen else 0.0
-            classes += (replace(c, noise=max(c.noise, least)) for c in by_seen.values())
-    return tuple(classes)
+    """Errors by what was timed, where, what the fits had seen, and precision."""
+    return tuple(
+        error
+        for unit in PLURAL
+        for platform in PLATFORMS
+        for reduced in (False, True)
+        for error in _classes(
+            [s for s in scored if (s.unit, s.platform, s.reduced) == (unit, platform, reduced)]
+        )
+    )
+
+
+def _classes(scored: Sequence[Scored]) -> list[ErrorClass]:
+    """The same of rows that are alike but for what the fits had seen."""
+    by_seen: dict[tuple[bool, bool], ErrorClass] = {}
+    of_library = "library" if scored and scored[0].unit in ("network", "layer") else "source"
+    for scope in ("rows", "device", of_library):
+        rows = [row for row in scored if row.scope == scope]
+        if len(rows) < 2 * FEW:
+            continue
+        middle, mean, _ = _errors(rows, lambda row: row.predicted_s)
+        device, library = _SEEN[scope]
+        by_seen[device, library] = ErrorClass(
+            unit=rows[0].unit,
+            device_seen=device,
+            library_seen=library,
+            reduced=rows[0].reduced,
+            platform=rows[0].platform,
+            rows=len(rows),
+            median=middle,
+            mean=mean,
+            noise=_noise(rows),
+        )
+    if len(by_seen) == 3:
+        seen, card = by_seen[True, True], by_seen[False, True]
+        other = by_seen[True, False]
+        worse = max(card, other, key=lambda c: c.noise)
+        noise = both_unseen(card.noise, other.noise, seen.noise)
+        by_seen[False, False] = replace(worse, device_seen=False, library_seen=False, noise=noise)
+    # Who knew less is never surer.
+    least = by_seen[True, True].noise if (True, True) in by_seen else 0.0
+    return [replace(c, noise=max(c.noise, least)) for c in by_seen.values()]
+
+
+_MAKERS: Mapping[Platform, tuple[str, ...]] = {"cuda": (), "hip": ("AMD",), "cpu": ("CPUs",)}
 
 
 def table_of(scored: Sequence[Scored]) -> tuple[LeftOut, ...]:
     """Errors by what was timed and what the fits had not seen, as ``validate`` prints them."""
-    parts: dict[tuple[Unit, bool, bool, Scope], list[Scored]] = defaultdict(list)
+    parts: dict[tuple[Unit, Platform, bool, Scope], list[Scored]] = defaultdict(list)
     for each in scored:
-        parts[each.unit, each.elsewhere, each.reduced, each.scope].append(each)
+        parts[each.unit, each.platform, each.reduced, each.scope].append(each)
     order = [
-        (unit, elsewhere, reduced, scope)
+        (unit, platform, reduced, scope)
         for unit in PLURAL
-        for elsewhere, reduced in ((False, False), (False, True), (True, False), (True, True))
+        for platform in PLATFORMS
+        for reduced in (False, True)
         for scope in (*SCOPES, GIVEN)
     ]
     return tuple(
@@ -160,14 +168,14 @@ def table_of(scored: Sequence[Scored]) -> tuple[LeftOut, ...]:
     )
 
 
-def _line(part: tuple[Unit, bool, bool, Scope], rows: Sequence[Scored]) -> LeftOut | None:
-    unit, elsewhere, reduced, scope = part
+def _line(part: tuple[Unit, Platform, bool, Scope], rows: Sequence[Scored]) -> LeftOut | None:
+    unit, platform, reduced, scope = part
     ours = _errors(rows, lambda row: row.predicted_s)
     if not ours[2]:
         return None
     bare = _errors(rows, lambda row: row.mechanism_s)
     bound = _errors(rows, lambda row: row.roofline_s)
-    words = [PLURAL[unit], *(["AMD, CPUs"] if elsewhere else []), *(["half"] if reduced else [])]
+    words = [PLURAL[unit], *_MAKERS[platform], *(["half"] if reduced else [])]
     return LeftOut(
         what=", ".join(words),
         left_out=scope,

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from alexsim.fidelity.fit import Observation
 
 _UPLOAD = "upload of images inside"
+_ONE_BY_ONE = ("layers timed one by one", "deploy network without loss")
+"""Notes of figures of Caffe's ``time``, which waits for each layer."""
 _MOST_ALIKE = 40
 _NOISE = {"A": 0.07, "B": 0.10, "C": 0.25, "": 0.25}
 """Relative scatter expected of figures by trust: the same code on the same card varies so much."""
@@ -121,12 +123,24 @@ def _works(case: Case) -> list[Work]:
 _device = cache(load_device)
 
 
+def _apart(case: Case) -> bool:
+    return any(words in case.row.notes for words in _ONE_BY_ONE)
+
+
 @cache
 def pieces(case: Case, library: str = "") -> tuple[tuple[Cost, ...], ...]:
     """Pieces of the time of each op of a one-GPU row's pass."""
     model = load_library(library or case.library, case.family)
     device = _device(case.device)
-    return tuple(tuple(model.costs(device, work, case.precision)) for work in _works(case))
+    # A source's host is of its own: some issue ops twice as fast as others.
+    host = (":".join(("host", *_whence(case))),)
+    return tuple(
+        tuple(
+            cost.also(host) if cost.of_host else cost
+            for cost in model.costs(device, work, case.precision)
+        )
+        for work in _works(case)
+    )
 
 
 def measured_s(case: Case) -> float:
@@ -181,13 +195,24 @@ def observations(chosen: Sequence[Case]) -> list[Observation]:
             noise = math.hypot(noise, 0.29 / value)  # rounded to whole milliseconds
         noise *= math.sqrt(max(1.0, alike[_whence(case)] / _MOST_ALIKE))
         figures.append(
-            Observation(id=case.row.id, ops=pieces(case), measured_s=measured_s(case), noise=noise)
+            Observation(
+                id=case.row.id,
+                ops=pieces(case),
+                apart=_apart(case),
+                measured_s=measured_s(case),
+                noise=noise,
+            )
         )
     return figures
 
 
 def _whence(case: Case) -> tuple[str, str, str]:
-    return case.device, case.row.source.partition(" ")[0], case.row.library
+    return case.device, _source(case), case.row.library
+
+
+def _source(case: Case) -> str:
+    """Whose figure it is, without the place in the source."""
+    return case.row.source.partition(" ")[0]
 
 
 def fit_to(
@@ -237,7 +262,7 @@ def predict_all(
     predictions = []
     for index, case in enumerate(chosen, start=1):
         # What is timed depends neither on the figure nor on how it was printed.
-        row = replace(case.row, id="", value=None, unit="", source="", trust="")
+        row = replace(case.row, id="", value=None, unit="", source=_source(case), trust="")
         ran = replace(case, row=row)
         if ran not in times:
             timed = _on_one_gpu if row.n_gpus == 1 else _on_several_gpus
@@ -260,14 +285,16 @@ def _on_one_gpu(case: Case, correction: Correction, library: str) -> tuple[float
         pixels = case.batch_size * math.prod(case.network.input_shape)
         size = 2 if case.precision == "fp16" else FLOAT_BYTES
         total += setting_of(case).machine.link.seconds(size * pixels)
-    for costs in pieces(case, library):
-        for cost, seconds in zip(costs, correction.times(costs), strict=True):
+    ops = pieces(case, library)
+    times = correction.times(ops, apart=_apart(case))
+    for costs, taken in zip(ops, times, strict=True):
+        for cost, seconds in zip(costs, taken, strict=True):
             total += seconds
             for trait in cost.traits:
                 shares[trait] += seconds
     error = correction.error_class(
         "layer" if case.single_layer else "network",
-        _device(case.device).name,
+        _device(case.device),
         library or case.library,
         reduced=case.precision != "fp32",
     )
@@ -316,7 +343,7 @@ def _on_several_gpus(case: Case, correction: Correction, library: str) -> tuple[
         # A plan's step ends with the update, which these rows lack.
         works = _works(replace(case, passes="train-step"))
         updates = [cost for w in works if w.kind == OpKind.UPDATE for cost in timer.costs(w)]
-        step_s -= sum(cost.seconds for cost in updates)
+        step_s -= sum(cost.seconds for cost in updates if not cost.of_host)
     return step_s, spread
 
 

@@ -10,6 +10,7 @@ from alexsim.typed import Named
 
 HalfType = Literal["bf16", "fp16"]
 Platform = Literal["cuda", "hip", "cpu"]
+PLATFORMS: tuple[Platform, ...] = ("cuda", "hip", "cpu")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -191,7 +191,7 @@ class _Rows:
             event = self._complete(name, category, pid, span.queue, when)
             return event | {"args": arguments}
         event = self._complete(profilers_name(span, name), category, pid, span.queue, when)
-        if not is_seen(event["ts"], event["ts"] + event["dur"]):
+        if category == "host" or not is_seen(event["ts"], event["ts"] + event["dur"]):
             del event["cat"]  # readers of profiles pass over it
             return event | {"args": arguments}
         if category == "gpu_memcpy":

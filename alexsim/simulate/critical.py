@@ -6,11 +6,12 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
+from alexsim.costs.correction import paced
 from alexsim.plan.plan import PASS_OF, Op
 from alexsim.simulate.engine import Times
 from alexsim.simulate.host import Auxiliary
 from alexsim.simulate.simulation import NINE_IN_TEN, DeviceTimes, Elasticity, Interval
-from alexsim.simulate.tasks import TaskList
+from alexsim.simulate.tasks import TaskList, seconds_of
 from alexsim.trace import Span
 
 TRANSFER_SPREAD, HOST_SPREAD = 0.2, 0.3
@@ -71,7 +72,10 @@ def elasticities(listed: TaskList, times: Times, last: int, before: int) -> tupl
 
 
 def part_of(item: Op | Auxiliary, queue: str) -> tuple[str, str]:
-    """A layer and its pass; of a transfer its activity; of the hosts' work its stage."""
+    """A layer and its pass, issuing it too; of a transfer its activity; of the data path its
+    stage."""
+    if isinstance(item, Auxiliary) and item.issues:
+        item = item.issues
     if isinstance(item, Auxiliary):
         return (queue.rpartition(".")[2] if item.activity == "host" else item.activity), ""
     if item.kind.activity != "computing":
@@ -98,7 +102,7 @@ def interval(
         computing = max(device.busy_s for device in devices)
         alone_s = max(step_s - device.idle_s for device in devices)
     else:
-        computing = sum(s.duration_s for s in path if s.activity == "computing")
+        computing = sum(s.duration_s for s in path if s.activity in ("computing", "host"))
         alone_s = step_s
     # Beside a data path that takes years, the devices' time is lost in rounding.
     share = computing / alone_s if alone_s else 0.0
@@ -112,16 +116,16 @@ def _spread(listed: TaskList) -> float:
     """Standard deviation of the logarithm of the first device's computing time."""
     shares: dict[str, float] = defaultdict(float)
     total = 0.0
-    device = listed.plan.devices[0]
-    for op in device.ops:
-        for cost in listed.costs.get(op.id, ()):
-            total += cost.seconds
+    ops = listed.costs_of(0)
+    for costs, times in zip(ops, paced(ops, seconds_of(ops)), strict=True):
+        for cost, seconds in zip(costs, times, strict=True):
+            total += seconds
             for trait in cost.traits:
-                shares[trait] += cost.seconds
+                shares[trait] += seconds
     timer = listed.timer
     error = timer.correction.error_class(
         "network",
-        timer.machine.device.basis.name,
+        timer.machine.device.basis,
         timer.library.name,
         reduced=timer.best_precision != "fp32",
     )

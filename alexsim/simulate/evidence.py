@@ -49,7 +49,7 @@ def evidence_of(timer: Timer, costs: Iterable[Cost]) -> Evidence:
     error = None
     if timer.calibration is None and timer.library.name != "roofline":
         reduced = timer.best_precision != "fp32"
-        error = correction.error_class("network", device.name, timer.library.name, reduced=reduced)
+        error = correction.error_class("network", device, timer.library.name, reduced=reduced)
     return Evidence(
         device=device.name,
         device_rows=card.devices.get(device.name, 0),

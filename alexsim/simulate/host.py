@@ -8,7 +8,7 @@ from typing import Any
 
 from alexsim.machine.machine import Machine
 from alexsim.network.part import square_side
-from alexsim.plan.plan import Plan
+from alexsim.plan.plan import Op, Plan
 from alexsim.simulate.simulation import ILSVRC_IMAGES, DataPathTimes
 from alexsim.trace import Activity, Span
 
@@ -24,12 +24,14 @@ rest goes with its pixels. Measured: docs/data.md, "By size"."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Auxiliary:
-    """A task that is no op: a stage of a host's data path, or a message on its way."""
+    """A task that is no op: a stage of a host's data path, the host's work to issue an op to its
+    device, or a message on its way."""
 
     id: str
     device: str
     activity: Activity
     exchange: str = ""
+    issues: Op | None = None
 
     def span(self, **when: Any) -> Span:
         """As ``Op.span``."""
@@ -37,6 +39,7 @@ class Auxiliary:
             op_id=self.id,
             activity=self.activity,
             exchange=self.exchange,
+            layer=self.issues.layer if self.issues else "",
             device=self.device,
             **when,
         )

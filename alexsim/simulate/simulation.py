@@ -221,6 +221,12 @@ class Simulation:
         return self.data_path.seconds if self.data_path else 0.0
 
     @property
+    def issue_s(self) -> float:
+        """Seconds of the step in which the host, issuing ops in order, sets the devices' pace."""
+        issued = (s for s in self.critical_path if s.activity == "host" and s.device != "host")
+        return sum(span.duration_s for span in issued)
+
+    @property
     def data_bound(self) -> bool:
         """Whether the data path sets the pace, not the devices."""
         return self.host_s > self.step_s * 0.999

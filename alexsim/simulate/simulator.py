@@ -153,9 +153,9 @@ def on_machine(
 
 
 def default_library(machine: Machine) -> str:
-    """The library that was current when the card came out; the roofline where CUDA does not run."""
-    if machine.device.architecture.platform != "cuda":
-        return "roofline"
+    """The library that was current when the card came out; of other makers' devices theirs."""
+    if other := {"hip": "miopen", "cpu": "onednn"}.get(machine.device.architecture.platform):
+        return other
     year = machine.device.year
     for last, name in ((2012, "cuda-convnet"), (2014, "cudnn-v2"), (2016, "cudnn-v5.1")):
         if year <= last:

@@ -238,7 +238,8 @@ def _exchange_times(plan: Plan, timed: list[_Timed]) -> tuple[ExchangeTimes, ...
 def _ops(listed: TaskList) -> tuple[OpTimes, ...]:
     times = []
     for op in listed.plan.ops():
-        if not (costs := listed.costs.get(op.id)):
+        costs = [cost for cost in listed.costs.get(op.id, ()) if not cost.of_host]
+        if not costs:
             continue
         longest, seconds, flop = costs[0], costs[0].seconds, costs[0].flop
         least_s = longest.least_s
@@ -273,6 +274,8 @@ def _layers(listed: TaskList) -> tuple[LayerTimes, ...]:
         pass_s = passes.setdefault(key, defaultdict(float))
         limit = limits.setdefault(key, defaultdict(float))
         for cost in listed.costs[op.id]:
+            if cost.of_host:
+                continue
             pass_s[PASS_OF.get(op.kind, "forward")] += cost.seconds
             limit[cost.limit] += cost.seconds
     order = [parts[0].layer.name for parts in listed.plan.network.parts]

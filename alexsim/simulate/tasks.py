@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from alexsim.costs.correction import paced_by_host
 from alexsim.costs.cost import Cost, Work, work_of
 from alexsim.costs.measured import REST, signature
 from alexsim.machine import collectives, paths
@@ -23,6 +25,11 @@ again with another schedule of the host's, or to see what a change is worth."""
 _MOST_KNOWN = 64
 BARRIER_S = 3e-5
 """Host threads that synchronise their devices and wait for each other: tens of microseconds."""
+
+
+def seconds_of(ops: Sequence[Sequence[Cost]]) -> list[list[float]]:
+    """Seconds of the pieces of ops."""
+    return [[cost.seconds for cost in costs] for costs in ops]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,6 +54,8 @@ class TaskList:
     _members: dict[str, int] = field(init=False)
     """How many of the plan's devices take part in each collective."""
     _parts: dict[tuple[str, int], Part] = field(init=False)
+    _paced: list[dict[str, int]] = field(default_factory=list)
+    """Of each device the ops that may wait for the host to issue them, and their places."""
     _gradients: dict[str, list[str]] = field(init=False)
     """The ops of all devices that compute each layer's weight gradient."""
 
@@ -63,6 +72,12 @@ class TaskList:
     def build(self, steps: int) -> None:
         """Emit ``steps`` steps: the host's work, then every device's ops."""
         self.costs = self._costs()
+        for index, device in enumerate(self.plan.devices):
+            timed = [op.id for op in device.ops if op.id in self.costs]
+            ops = self.costs_of(index)
+            last = paced_by_host(ops, seconds_of(ops))
+            issued = timed[: last + 1] if any(c.of_host for costs in ops for c in costs) else []
+            self._paced.append({op: place for place, op in enumerate(issued)})
         for step in range(steps):
             self.of_step.append({})
             crop = self._host(step)
@@ -96,6 +111,24 @@ class TaskList:
         # What a key's identities are of is kept, so that no other can have them.
         _known[key] = (self.plan, *whose), costs
         return costs
+
+    def costs_of(self, device: int) -> list[list[Cost]]:
+        """Pieces of the ops of a device that compute, in order."""
+        ops = self.plan.devices[device].ops
+        return [self.costs[op.id] for op in ops if op.id in self.costs]
+
+    def _issued(self, step: int, device: int, op: Op) -> tuple[int, ...]:
+        """The host's work to issue an op, if the device may wait for it. The host issues ops in
+        order, without waiting, but begins a step when the step before it has ended."""
+        place = self._paced[device].get(op.id)
+        if place is None:
+            return ()
+        after: tuple[int, ...] = ()
+        if step and not place:
+            after = (self.of_step[step - 1][self.plan.devices[device].ops[-1].id],)
+        item = Auxiliary(id=f"issue {op.id}", device=op.device, activity="host", issues=op)
+        seconds = sum([cost.seconds for cost in self.costs[op.id] if cost.of_host])
+        return (self._add(step, item, "issue", seconds, after),)
 
     def _measured_s(self, op: Op) -> float:
         """By the calibration; an upload with what lies between the ops of its device's step."""
@@ -267,7 +300,8 @@ class TaskList:
             self._add(step, op, self._collective_queue, seconds, after)
             return
         elif op.id in self.costs:
-            seconds = sum([cost.seconds for cost in self.costs[op.id]])
+            seconds = sum([cost.seconds for cost in self.costs[op.id] if not cost.of_host])
+            after = (*after, *self._issued(step, device, op))
         elif size:
             seconds = size / machine.device.memory_bytes_per_s.value
         # Transfers cross a link in the order in which they are issued, whichever is ready first: so

@@ -42,14 +42,14 @@ class Timer:
         return self.precision == "amp" and self.machine.device.half_type == "fp16"
 
     def costs(self, work: Work) -> list[Cost]:
-        """Pieces of an op's time, corrected."""
+        """Pieces of an op's time, corrected: its kernels', and the host's to issue it."""
         device, correction = self.machine.device, self.correction
         precision = op_precision(self.precision, device, self.library.name, work)
         times = self.times_as_fast(work.part.layer.name, work.kind)
         costs = self.library.costs(device, work, precision)
         return [
             cost.lasting(seconds / times)
-            for cost, seconds in zip(costs, correction.times(costs), strict=True)
+            for cost, seconds in zip(costs, map(correction.time, costs), strict=True)
         ]
 
     def times_as_fast(self, layer: str, kind: OpKind) -> float:

@@ -50,7 +50,8 @@ def spent_of(document: PlanDocument) -> tuple[Spent, ...]:
     for clock, spans in spans_of(document).items():
         step_s = max(span.end_s for span in spans)
         for device in dict.fromkeys(span.device for span in spans):
-            busy = [s for s in spans if s.device == device and s.activity != "barrier"]
+            idle = ("barrier",) if device == "host" else ("barrier", "host")
+            busy = [s for s in spans if s.device == device and s.activity not in idle]
             spent.append(
                 Spent(
                     clock=clock,
