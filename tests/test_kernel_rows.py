@@ -21,11 +21,12 @@ from kernel_table import (
     write_table,
 )
 
-from alexsim.costs.features import NAMES
+from alexsim.costs.features import NAMES, STATED
 from alexsim.errors import ProfileError
 from alexsim.fidelity.kernel_calls import call_of
 from alexsim.fidelity.kernel_fields import Unlike, device_of
-from alexsim.fidelity.kernel_rows import are_kernels, read_kernels
+from alexsim.fidelity.kernel_fit import Choices, teaching
+from alexsim.fidelity.kernel_rows import KernelRow, are_kernels, read_kernels
 
 
 def named(row: Mapping[str, str], **changed: str) -> dict[str, float]:
@@ -71,12 +72,38 @@ def test_clocks_and_algorithms_are_those_stated() -> None:
     assert slow.base_s > call_of(row_of(PRODUCT)).base_s
     stated = named(CONVOLUTION, algorithm="FFT")
     assert stated["algorithm"] > 0
-    chosen = call_of(row_of(CONVOLUTION, algorithm="FFT"), as_chosen=True)
+    chosen = call_of(row_of(CONVOLUTION, algorithm="FFT"), as_stated="")
     assert chosen.learned == call_of(row_of(CONVOLUTION)).learned
     fastest = call_of(row_of(CONVOLUTION)).base_s
     for algorithm in ("IMPLICIT_GEMM", "GEMM", "FFT", "WINOGRAD", "im2col+GEMM"):
         assert call_of(row_of(CONVOLUTION, algorithm=algorithm)).base_s >= fastest
     assert call_of(row_of(CONVOLUTION, source="x/ck-caffe-y")).overhead_s == 8e-6
+
+
+def test_what_a_library_chose_is_the_fastest_of_all_that_were_timed_or_what_it_advises() -> None:
+    def row(algorithm: str, time_s: float, notes: str = "", **more: str) -> KernelRow:
+        return row_of(CONVOLUTION, algorithm=algorithm, time_s=str(time_s), notes=notes, **more)
+
+    advice = "algorithm that cuDNN advises"
+    all_ways = [row("FFT", 0.2), row("GEMM", 0.1), row("WINOGRAD", 0.105)]
+    searched = [
+        row("GEMM", 0.1, "fastest of all algorithms", batch="8"),
+        row("IMPLICIT_GEMM", 0.3, advice, batch="8"),
+        row("WINOGRAD", 0.1, "fastest of all algorithms", batch="9"),
+        row("", 0.1, batch="10"),
+    ]
+    choices = Choices()
+    rows = list(choices.noted([*all_ways, *searched]))
+    # One call differs from the next by percents: what is as good as the fastest counts too.
+    ways = [choices.of(each) for each in rows]
+    assert ways == [[], [""], [""], [""], ["advised"], ["", "advised"], []]
+    stated, chosen = teaching(rows, choices)
+    assert len(stated) == len(rows)
+    told = NAMES["convolution"].index("algorithm")
+    assert [STATED[int(call.learned.features[told])] for call in chosen] == [
+        way for each in ways for way in each
+    ]
+    assert all(call.base_s == call_of(row_of(CONVOLUTION)).base_s for call in chosen[:2])
 
 
 def test_half_precision_is_for_cards_that_have_it() -> None:

@@ -43,7 +43,8 @@ class ErrorClass:
         """What the class says, in words."""
         seen = {True: "seen", False: "never seen"}
         precision = ", reduced precision" if self.reduced else ""
-        device = f"{'CPU' if self.platform == 'cpu' else 'card'} {seen[self.device_seen]}"
+        named = {"cuda": "card", "hip": "AMD card", "cpu": "CPU"}[self.platform]
+        device = f"{named} {seen[self.device_seen]}"
         whose = "library" if self.unit in ("network", "layer") else "timer"
         return f"{PLURAL[self.unit]}, {device}, {whose} {seen[self.library_seen]}{precision}"
 

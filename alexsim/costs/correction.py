@@ -37,7 +37,8 @@ PRIOR_WIDTHS = {
     "im2col": 0.5,
     "family": 0.4,
     "overhead": 0.7,
-    "host": 0.8,
+    "host": 1.8,
+    "upload": 1.5,
 }
 """Standard deviation of the logarithm that a trait's coefficient has before any measurement. A
 device's is what one number per device and source takes from the trees' errors on devices unseen."""
@@ -47,7 +48,7 @@ def prior_width(trait: str) -> float:
     """Width of a trait's prior; that of its first word. Interactions are narrower."""
     words = trait.split(":")
     if words[0] == "family" and words[-1] == "overhead":
-        return 1.0 if len(words) < 4 else 0.5
+        return 0.6 if len(words) < 4 else 0.5
     return PRIOR_WIDTHS[words[0]] * (0.6 if len(words) > 2 else 1.0)
 
 

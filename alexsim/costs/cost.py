@@ -112,6 +112,10 @@ def work_of(op: Op, part: Part, epilogue: Part | None, plan: Plan) -> Work:
     )
 
 
+OF_HOST = ("overhead", "upload")
+"""First traits of the host's work: issuing an op; copying images whose upload is timed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cost:
     """A piece of an op's time, before correction.
@@ -137,11 +141,11 @@ class Cost:
     @property
     def of_host(self) -> bool:
         """Whether it is the host's work, beside the device's."""
-        return bool(self.traits) and self.traits[0] == "overhead"
+        return bool(self.traits) and self.traits[0] in OF_HOST
 
-    def also(self, traits: tuple[str, ...]) -> Cost:
-        """The same piece with further traits."""
-        every = self.traits + traits
+    def also(self, traits: tuple[str, ...], of: tuple[str, ...] | None = None) -> Cost:
+        """The same piece with further traits; those that it keeps are ``of``, or all."""
+        every = (self.traits if of is None else of) + traits
         return Cost(self.seconds, self.limit, every, self.least_s, self.flop, self.learned)
 
 

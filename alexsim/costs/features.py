@@ -33,7 +33,7 @@ _SIDES = (
     "rows divide", "columns divide", "depth divides",
 )  # fmt: skip
 ALGORITHMS = ("implicit", "gemm", "fft", "fft-tiled", "winograd-2", "winograd-4")
-STATED = ("", "precomputed", *ALGORITHMS, "im2col", "libdnn", "advised")
+STATED = ("", "advised", "precomputed", *ALGORITHMS, "im2col", "libdnn")
 """Which algorithm ran: empty where the library chose the fastest by trial, ``advised`` where it
 chose by rules without a trial."""
 _ALL = frozenset(ALGORITHMS)

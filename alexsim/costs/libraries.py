@@ -71,7 +71,9 @@ class Library:
         # A CPU's own time is all that its ops take.
         if self.family != "cuda-convnet" and device.architecture.platform != "cpu":
             family = f"family:{self.family}"
-            way = "forward" if PASS_OF.get(work.kind) == "forward" else "backward"
+            way = {"forward": "forward", "update": "update"}.get(
+                PASS_OF.get(work.kind, "forward"), "backward"
+            )
             traits = ("overhead", f"{family}:overhead", f"{family}:{way}:overhead")
             pieces.append(Cost(OVERHEAD_S, "launch", traits))
         every, flop = [], sum(cost.flop for cost in pieces)
@@ -165,7 +167,7 @@ HEURISTIC = "-heuristic"
 taught what that costs."""
 _HEURISTIC = ("v7", "v8")
 
-OVERHEAD_S = 5e-6
+OVERHEAD_S = 15e-6
 """Host time per op that a framework adds when nothing hides it; corrected per family."""
 
 _FIXED = {

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from alexsim.costs.correction import Correction, prior_width
-from alexsim.costs.cost import Cost
+from alexsim.costs.cost import OF_HOST, Cost
 from alexsim.costs.trees import log_factor
 from alexsim.simulate.simulation import NINE_IN_TEN
 
@@ -115,7 +115,7 @@ class _Model:
         of_host = np.zeros(len(columns), bool)
         for kind, place in columns.items():
             self._traits[place, [index[trait] for trait in kind]] = 1
-            of_host[place] = kind[:1] == ("overhead",)
+            of_host[place] = bool(kind) and kind[0] in OF_HOST
         self._of_host = of_host[self._column]
 
     def linearised(self, beta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -20,11 +20,11 @@ from alexsim.fidelity.fit import fit, nine_in_ten
 from alexsim.fidelity.kernel_calls import Call
 from alexsim.fidelity.kernel_fit import (
     GROWTH,
+    Choices,
     chip,
     few_of_each,
     grown,
     kernel_observations,
-    noting_advice,
     predicted_s,
     sample,
     teaching,
@@ -114,9 +114,9 @@ def fit_everything(
         scopes: what is left out in turn.
         done: hears the share of all fits that is finished.
     """
-    advised: set[tuple[str, ...]] = set()
-    rows = sample(noting_advice(kernels, advised))
-    stated, chosen = teaching(rows, advised)
+    choices = Choices()
+    rows = sample(choices.noted(kernels))
+    stated, chosen = teaching(rows, choices)
     taught = [case for case in cases if may_fit(case)]
     known = _Known(stated=stated, chosen=chosen, cases=taught, growth=growth)
     jobs = _jobs(known, scopes)

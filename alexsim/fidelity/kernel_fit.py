@@ -6,7 +6,7 @@ import math
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 import numpy as np
@@ -76,42 +76,64 @@ def _place(pair: tuple[int, KernelRow]) -> int:
 
 
 _CONDITION = (
-    "device", "device_clock_notes", "library", "precision", "batch", "in_channels", "height",
-    "width", "out_channels", "kernel_h", "kernel_w", "stride_h", "stride_w", "pad_h", "groups",
+    "device", "device_clock_notes", "library", "pass", "precision", "layout", "batch",
+    "in_channels", "height", "width", "out_channels", "kernel_h", "kernel_w", "stride_h",
+    "stride_w", "pad_h", "pad_w", "groups",
 )  # fmt: skip
+_ADVISED, _BEST = "algorithm that cuDNN advises", 1.1
+"""Of a row whose algorithm was not searched for; and how many times the least of its condition a
+row's time may be, to count as the fastest algorithm's: the same call differs so much."""
 
 
-def _condition(row: KernelRow) -> tuple[str, ...]:
-    return tuple([row.entry[column] for column in _CONDITION])
+@dataclass(slots=True)
+class Choices:
+    """What is known of the algorithms of a table's convolutions, by condition."""
+
+    least_s: dict[int, float] = field(default_factory=dict)
+    advised: set[int] = field(default_factory=set)
+    """Conditions in which the advice is not the fastest."""
+
+    def noted(self, rows: Iterable[KernelRow]) -> Iterator[KernelRow]:
+        """The rows, as they are noted."""
+        for row in rows:
+            if row.algorithm and row.op == "conv" and row.time_s is not None:
+                key = _condition(row)
+                self.least_s[key] = min(self.least_s.get(key, row.time_s), row.time_s)
+                if row.notes == _ADVISED:
+                    self.advised.add(key)
+            yield row
+
+    def of(self, row: KernelRow) -> list[str]:
+        """What beside the stated algorithm a row tells of: a library's own choice, by trial, the
+        fastest; or without one as it advises."""
+        if not row.algorithm or row.op != "conv" or row.time_s is None:
+            return []
+        key = _condition(row)
+        if row.notes == _ADVISED:
+            return ["advised"]
+        if row.time_s > _BEST * self.least_s.get(key, row.time_s):
+            return []
+        # Where the advice differs, the table has a row of it.
+        return ["", "advised"] if "fastest" in row.notes and key not in self.advised else [""]
 
 
-def noting_advice(rows: Iterable[KernelRow], advised: set[tuple[str, ...]]) -> Iterator[KernelRow]:
-    """The rows; those of an algorithm that a library advises, not the fastest, are noted."""
-    for row in rows:
-        if _ADVISES in row.notes:
-            advised.add(_condition(row))
-        yield row
-
-
-_ADVISES, _FASTEST = "advises", "fastest of all"
+def _condition(row: KernelRow) -> int:
+    return hash((row.source, *[row.entry[column] for column in _CONDITION]))
 
 
 def teaching(
-    rows: Iterable[KernelRow], advised: Container[tuple[str, ...]] = ()
+    rows: Iterable[KernelRow], choices: Choices | None = None
 ) -> tuple[list[Call], list[Call]]:
-    """Calls that teach: as stated; and, where an algorithm was searched for, as the library's own
-    choice, by trial or, without one, as it advises: the fastest but where ``advised`` knows better.
-    """
-    stated, chosen = [], []
+    """Calls that teach: as stated; and as what a library chose of its own."""
+    choices = choices or Choices()
+    stated: list[Call] = []
+    chosen: list[Call] = []
     for row in rows:
         if row.time_s is None or device_named(row.device) in _EXAM:
             continue
         try:
             stated.append(call_of(row))
-            if row.algorithm and row.op == "conv" and _ADVISES not in row.notes:
-                chosen.append(call_of(row, as_stated=""))
-            if _ADVISES in row.notes or (_FASTEST in row.notes and _condition(row) not in advised):
-                chosen.append(call_of(row, as_stated="advised"))
+            chosen += (call_of(row, as_stated=way) for way in choices.of(row))
         except Unlike:
             continue
     return stated, chosen

@@ -132,15 +132,31 @@ def pieces(case: Case, library: str = "") -> tuple[tuple[Cost, ...], ...]:
     """Pieces of the time of each op of a one-GPU row's pass."""
     model = load_library(library or case.library, case.family)
     device = _device(case.device)
-    # A source's host is of its own: some issue ops twice as fast as others.
-    host = (":".join(("host", *_whence(case))),)
-    return tuple(
+    # A source's host is of its own: some issue ops twice as fast as others. Single layers wait for
+    # a timer, not for a framework's pace.
+    whose = ":".join(_whence(case))
+    host = (f"host:{whose}",)
+    ops: list[tuple[Cost, ...]] = []
+    if _UPLOAD in case.row.notes:
+        ops.append((_upload(case, whose),))
+    ops += (
         tuple(
-            cost.also(host) if cost.of_host else cost
+            cost.also(host, cost.traits[:1] if case.single_layer else cost.traits)
+            if cost.of_host
+            else cost
             for cost in model.costs(device, work, case.precision)
         )
         for work in _works(case)
     )
+    return tuple(ops)
+
+
+def _upload(case: Case, whose: str) -> Cost:
+    """Images that come from the host's memory before the pass begins, while it waits."""
+    size = 2 if case.precision == "fp16" else FLOAT_BYTES
+    pixels = case.batch_size * math.prod(case.network.input_shape)
+    seconds = setting_of(case).machine.link.seconds(size * pixels)
+    return Cost(seconds, "memory", ("upload", f"upload:{whose}"))
 
 
 def measured_s(case: Case) -> float:
@@ -280,11 +296,6 @@ def predict_all(
 def _on_one_gpu(case: Case, correction: Correction, library: str) -> tuple[float, float]:
     shares: dict[str, float] = defaultdict(float)
     total = 0.0
-    if _UPLOAD in case.row.notes:
-        # Images come from the host's memory before the pass begins.
-        pixels = case.batch_size * math.prod(case.network.input_shape)
-        size = 2 if case.precision == "fp16" else FLOAT_BYTES
-        total += setting_of(case).machine.link.seconds(size * pixels)
     ops = pieces(case, library)
     times = correction.times(ops, apart=_apart(case))
     for costs, taken in zip(ops, times, strict=True):

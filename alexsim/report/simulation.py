@@ -139,7 +139,7 @@ def rests_on(evidence: Evidence) -> list[str]:
         f"Rests on {evidence.rows:,} rows: {seen(evidence.device, evidence.device_rows)},"
         f" {seen(evidence.library, evidence.library_rows)};"
         f" {100 * evidence.inside:.0f} % of the time in shapes as measured.{given}"
-        f" {error.words.capitalize()}: left out, {error.rows:,} were"
+        f" {error.words[0].upper()}{error.words[1:]}: left out, {error.rows:,} were"
         f" {100 * error.median:.0f} % off at the median, {100 * error.mean:.0f} % at the mean."
     )
     return textwrap.wrap(said, 79, initial_indent="  ", subsequent_indent="  ")
