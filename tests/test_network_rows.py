@@ -10,7 +10,7 @@ from statistics import median
 import pytest
 
 from alexsim.cli.app import main
-from alexsim.costs.correction import load_correction
+from alexsim.costs.correction import UNFITTED, load_correction
 from alexsim.editions.load import load_network
 from alexsim.errors import ProfileError
 from alexsim.fidelity import validation
@@ -173,15 +173,18 @@ def test_a_script_may_pass_further_networks(tmp_path: Path) -> None:
 
 
 def test_an_upload_takes_its_link(tmp_path: Path) -> None:
-    link, correction = load_machine("rtx2080-ti").link, load_correction()
+    link = load_machine("rtx2080-ti").link
     for precision, size in (("fp32", 4), ("fp16", 2)):
         with_it = case(tmp_path, precision=precision, notes="upload of images inside")
-        times = [
-            predict(ran, correction).value
-            for ran in (case(tmp_path, precision=precision), with_it)
-        ]  # fmt: skip
         upload_s = link.seconds(size * 12 * 3 * 224 * 224)
-        assert times[1] - times[0] == pytest.approx(1e3 * upload_s)
+        for correction in (UNFITTED, load_correction()):
+            times = [
+                predict(ran, correction).value
+                for ran in (case(tmp_path, precision=precision), with_it)
+            ]  # fmt: skip
+            # From memory that is not pinned, which the fit has seen, it takes longer.
+            assert times[1] - times[0] >= 0.999e3 * upload_s
+            assert correction.forests or times[1] - times[0] == pytest.approx(1e3 * upload_s)
 
 
 def test_several_cards_share_a_batch_and_only_a_step_updates(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cache
 from hashlib import blake2b
 
 import numpy as np
@@ -33,7 +32,7 @@ from alexsim.fidelity.kernel_fit import (
 from alexsim.fidelity.kernel_judged import TRUST
 from alexsim.fidelity.kernel_rows import KernelRow
 from alexsim.fidelity.left_out import FEW, GIVEN, SCOPES, Scope, Scored, classes_of, table_of
-from alexsim.fidelity.rows import Case
+from alexsim.fidelity.rows import Case, sheet_of
 from alexsim.fidelity.validation import (
     fit_to,
     may_fit,
@@ -42,7 +41,6 @@ from alexsim.fidelity.validation import (
     roofline_noise,
     seconds_of,
 )
-from alexsim.machine.device import Device, load_device
 
 _FOLDS = 5
 
@@ -59,9 +57,6 @@ class _Known:
 
 def _fold(name: str) -> str:
     return str(blake2b(name.encode(), digest_size=4).digest()[0] % _FOLDS)
-
-
-_device: Callable[[str], Device] = cache(load_device)
 
 
 def _of_call(scope: Scope, call: Call) -> str:
@@ -84,7 +79,7 @@ def _of_case(scope: Scope, case: Case) -> str:
         case "device":
             return chip(case.device)
         case "generation":
-            return _device(case.device).architecture.generation
+            return sheet_of(case.device).architecture.generation
         case "source":
             return case.row.source.partition(" ")[0]
     return case.library
@@ -136,8 +131,8 @@ def fit_everything(
         for count, job in enumerate(jobs, start=2):
             scored += _without(job)
             done(count / fits)
-    devices = Counter(_device(call.device).name for call in stated)
-    devices.update(_device(case.device).name for case in taught)
+    devices = Counter(sheet_of(call.device).name for call in stated)
+    devices.update(sheet_of(case.device).name for case in taught)
     inside = [
         math.log(each.value / case.row.value)
         for case, each in zip(taught, predict_all(taught, correction), strict=True)
@@ -218,7 +213,7 @@ def _of_cases(cases: Sequence[Case], correction: Correction, scope: Scope) -> li
                 scope=scope,
                 group=(case.device, case.row.source.partition(" ")[0]),
                 reduced=case.precision != "fp32",
-                platform=_device(case.device).architecture.platform,
+                platform=sheet_of(case.device).architecture.platform,
                 predicted_s=ours,
                 mechanism_s=bare,
                 roofline_s=bound,
@@ -240,7 +235,7 @@ def _of_calls(calls: Sequence[Call], times: np.ndarray, scope: Scope) -> list[Sc
                 "stated" if call.row.algorithm and call.row.op == "conv" else "",
             ),
             reduced=call.reduced,
-            platform=_device(call.device).architecture.platform,
+            platform=sheet_of(call.device).architecture.platform,
             predicted_s=float(seconds),
             mechanism_s=call.base_s + call.overhead_s,
             roofline_s=call.roofline_s + call.overhead_s,

@@ -7,13 +7,12 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import NamedTuple
 
 from alexsim.costs.correction import Correction
-from alexsim.fidelity.rows import Case
+from alexsim.fidelity.rows import Case, sheet_of
 from alexsim.fidelity.validation import Prediction, flop_of, seconds_of
-from alexsim.machine.device import device_names, load_device
+from alexsim.machine.device import device_names
 from alexsim.network.layers.kinds import kind_words
 from alexsim.network.part import Part
 
@@ -85,9 +84,6 @@ class Judged:
         return self.measured_s is not None and self.low_s <= self.measured_s <= self.high_s
 
 
-_device = cache(load_device)
-
-
 class Seen(NamedTuple):
     """What a fit had rows of, by name."""
 
@@ -98,7 +94,7 @@ class Seen(NamedTuple):
 def seen_by(correction: Correction) -> Seen:
     """What a fit has seen."""
     card = correction.card
-    devices = frozenset(name for name in device_names() if _device(name).name in card.devices)
+    devices = frozenset(name for name in device_names() if sheet_of(name).name in card.devices)
     return Seen(devices, frozenset(card.libraries))
 
 
@@ -132,7 +128,7 @@ class _Ran(NamedTuple):
 
 def _judged(prediction: Prediction, ran: _Ran, bound: Prediction | None, seen: Seen) -> Judged:
     case, row = prediction.case, prediction.case.row
-    device = _device(case.device)
+    device = sheet_of(case.device)
     low, high = sorted(seconds_of(case, value) for value in (prediction.low, prediction.high))
     return Judged(
         id=row.id,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from functools import cache
 from itertools import islice
 from typing import Final
 
@@ -14,8 +13,7 @@ from alexsim.fidelity.kernel_calls import Call, call_of
 from alexsim.fidelity.kernel_fields import Unlike
 from alexsim.fidelity.kernel_fit import predicted_s
 from alexsim.fidelity.kernel_rows import KernelRow
-from alexsim.fidelity.rows import Excluded
-from alexsim.machine.device import Device, load_device
+from alexsim.fidelity.rows import Excluded, sheet_of
 from alexsim.simulate.simulation import NINE_IN_TEN
 
 TRUST: Final = 0.75
@@ -24,8 +22,6 @@ quarter of the plain mechanism errors on unseen sources are least."""
 _AT_A_TIME = 4000
 _UNKNOWN = 0.5
 """Standard deviation of a logarithm of which no class is known."""
-
-_device: Callable[[str], Device] = cache(load_device)
 
 
 def judge_kernels(
@@ -60,7 +56,7 @@ def judge_kernels(
 
 
 def _judged(call: Call, seconds: float, correction: Correction, source_seen: bool) -> Judged:
-    row, device = call.row, _device(call.device)
+    row, device = call.row, sheet_of(call.device)
     device_seen = device.name in correction.card.devices
     reduced = call.reduced
     error = correction.card.error_of(

@@ -6,7 +6,7 @@ A row that cannot be predicted has its reason; the rule reads the row's conditio
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from types import MappingProxyType
@@ -15,7 +15,7 @@ from typing import Protocol
 from alexsim.costs.cost import Precision
 from alexsim.editions.load import edition_names, load_network
 from alexsim.fidelity.row_files import Row
-from alexsim.machine.device import load_device
+from alexsim.machine.device import Device, load_device
 from alexsim.machine.sheet import find
 from alexsim.network.layers import (
     Convolution,
@@ -109,6 +109,10 @@ def _match(names: Sequence[Name], text: str) -> Name | None:
     return next((name for name in names if re.match(name.pattern, text)), None)
 
 
+sheet_of: Callable[[str], Device] = cache(load_device)
+"""A device, by the name of its sheet."""
+
+
 def device_named(name: str) -> str:
     """Name of the sheet of a card as a table writes it; empty where there is none."""
     device = _match(_names().device, name)
@@ -167,7 +171,7 @@ def _precision(row: Row, device: str) -> Precision:
     if row.precision == "fp16 mixed (tensor cores where present)":
         return "fp16"
     if "TF32" in row.precision:
-        return "tf32" if load_device(device).tensor_tf32_flop_per_s else "fp32"
+        return "tf32" if sheet_of(device).tensor_tf32_flop_per_s else "fp32"
     # Half-precision storage with float32 arithmetic moves half the bytes at the same FLOP rate.
     return "fp16" if row.precision.startswith("fp16") else "fp32"
 

@@ -10,21 +10,16 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from alexsim.costs.correction import UNFITTED, Correction
-from alexsim.costs.cost import Cost, Work
 from alexsim.costs.libraries import load_library
 from alexsim.errors import AlexsimError
 from alexsim.fidelity.row_files import Row, read_rows
-from alexsim.fidelity.rows import Case, Excluded, case_of
+from alexsim.fidelity.rows import Case, Excluded, case_of, sheet_of
 from alexsim.fidelity.several import in_one_process, replicated_s, setting_of
-from alexsim.machine.device import load_device
-from alexsim.network import counts
-from alexsim.network.counts import FLOAT_BYTES
-from alexsim.network.layers import LocalResponseNorm
+from alexsim.fidelity.timed import UPLOAD, pieces, source_of, waits, whence, works
 from alexsim.network.network import Network
 from alexsim.plan.choices import Partition
 from alexsim.plan.plan import OpKind
@@ -36,9 +31,6 @@ from alexsim.simulate.timer import Timer
 if TYPE_CHECKING:
     from alexsim.fidelity.fit import Observation
 
-_UPLOAD = "upload of images inside"
-_ONE_BY_ONE = ("layers timed one by one", "deploy network without loss")
-"""Notes of figures of Caffe's ``time``, which waits for each layer."""
 _MOST_ALIKE = 40
 _NOISE = {"A": 0.07, "B": 0.10, "C": 0.25, "": 0.25}
 """Relative scatter expected of figures by trust: the same code on the same card varies so much."""
@@ -75,7 +67,7 @@ def cases(
     judged: list[Case | Excluded] = []
     for row in rows:
         case = case_of(row, networks)
-        if isinstance(case, Case) and not _works(case):
+        if isinstance(case, Case) and not works(case):
             case = Excluded(row=row, why=f"nothing to do in the pass: {row.passes}")
         judged.append(case)
     return (
@@ -88,75 +80,6 @@ def may_fit(case: Case) -> bool:
     """Whether a fit may use a row: one GPU, a measured value, and never a GTX 580."""
     row = case.row
     return row.n_gpus == 1 and row.value is not None and "GTX 580" not in row.gpu
-
-
-def _works(case: Case) -> list[Work]:
-    """The ops that a one-GPU row timed."""
-    batch, passes = case.batch_size, case.passes
-    forward = passes in ("fwd", "fwd+bwd", "train-step", "total")
-    inputs = passes in ("bwd", "bwd-data", "fwd+bwd", "train-step", "total")
-    weights = passes in ("bwd", "bwd-weight", "fwd+bwd", "train-step", "total")
-    deployed = passes == "bwd-weight" and "deploy network" in case.row.notes
-    works = []
-    for index, parts in enumerate(case.network.parts):
-        for part in parts:
-            if case.layers and part.layer.name not in case.layers:
-                continue
-            wanted = []
-            if forward:
-                wanted.append((OpKind.FORWARD, counts.forward(part, batch)))
-            # Caffe's response norms do both passes even where nothing below asks for a gradient.
-            norm = deployed and isinstance(part.layer, LocalResponseNorm)
-            if norm or (inputs and (index > 0 or case.image_gradient)):
-                wanted.append((OpKind.GRAD_INPUT, counts.grad_input(part, batch)))
-            if weights and part.weight_shape:
-                count = counts.grad_weight(part, batch, fused=False)
-                wanted.append((OpKind.GRAD_WEIGHT, count))
-            if passes in ("train-step", "total") and part.weight_shape:
-                wanted.append((OpKind.UPDATE, counts.update(part, fused=False)))
-            works += [
-                Work(kind=kind, part=part, batch_size=batch, count=count) for kind, count in wanted
-            ]
-    return works
-
-
-_device = cache(load_device)
-
-
-def _apart(case: Case) -> bool:
-    return any(words in case.row.notes for words in _ONE_BY_ONE)
-
-
-@cache
-def pieces(case: Case, library: str = "") -> tuple[tuple[Cost, ...], ...]:
-    """Pieces of the time of each op of a one-GPU row's pass."""
-    model = load_library(library or case.library, case.family)
-    device = _device(case.device)
-    # A source's host is of its own: some issue ops twice as fast as others. Single layers wait for
-    # a timer, not for a framework's pace.
-    whose = ":".join(_whence(case))
-    host = (f"host:{whose}",)
-    ops: list[tuple[Cost, ...]] = []
-    if _UPLOAD in case.row.notes:
-        ops.append((_upload(case, whose),))
-    ops += (
-        tuple(
-            cost.also(host, cost.traits[:1] if case.single_layer else cost.traits)
-            if cost.of_host
-            else cost
-            for cost in model.costs(device, work, case.precision)
-        )
-        for work in _works(case)
-    )
-    return tuple(ops)
-
-
-def _upload(case: Case, whose: str) -> Cost:
-    """Images that come from the host's memory before the pass begins, while it waits."""
-    size = 2 if case.precision == "fp16" else FLOAT_BYTES
-    pixels = case.batch_size * math.prod(case.network.input_shape)
-    seconds = setting_of(case).machine.link.seconds(size * pixels)
-    return Cost(seconds, "memory", ("upload", f"upload:{whose}"))
 
 
 def measured_s(case: Case) -> float:
@@ -179,7 +102,7 @@ def seconds_of(case: Case, value: float) -> float:
 
 def flop_of(case: Case) -> int:
     """FLOP of the multiply-adds that a row timed, of all GPUs."""
-    return sum(work.count.flop for work in _works(case))
+    return sum(work.count.flop for work in works(case))
 
 
 def _in_unit(row: Row, batch_size: int, seconds: float) -> float:
@@ -202,33 +125,24 @@ def observations(chosen: Sequence[Case]) -> list[Observation]:
     from alexsim.fidelity.fit import Observation
 
     taught = [case for case in chosen if may_fit(case)]
-    alike = Counter(map(_whence, taught))
+    alike = Counter(map(whence, taught))
     figures = []
     for case in taught:
         noise, value = _NOISE.get(case.row.trust, _NOISE[""]), case.row.value
         assert value is not None
         if case.row.unit == "ms per batch" and value.is_integer() and value < 100:
             noise = math.hypot(noise, 0.29 / value)  # rounded to whole milliseconds
-        noise *= math.sqrt(max(1.0, alike[_whence(case)] / _MOST_ALIKE))
+        noise *= math.sqrt(max(1.0, alike[whence(case)] / _MOST_ALIKE))
         figures.append(
             Observation(
                 id=case.row.id,
                 ops=pieces(case),
-                apart=_apart(case),
+                apart=waits(case),
                 measured_s=measured_s(case),
                 noise=noise,
             )
         )
     return figures
-
-
-def _whence(case: Case) -> tuple[str, str, str]:
-    return case.device, _source(case), case.row.library
-
-
-def _source(case: Case) -> str:
-    """Whose figure it is, without the place in the source."""
-    return case.row.source.partition(" ")[0]
 
 
 def fit_to(
@@ -278,7 +192,7 @@ def predict_all(
     predictions = []
     for index, case in enumerate(chosen, start=1):
         # What is timed depends neither on the figure nor on how it was printed.
-        row = replace(case.row, id="", value=None, unit="", source=_source(case), trust="")
+        row = replace(case.row, id="", value=None, unit="", source=source_of(case), trust="")
         ran = replace(case, row=row)
         if ran not in times:
             timed = _on_one_gpu if row.n_gpus == 1 else _on_several_gpus
@@ -297,7 +211,7 @@ def _on_one_gpu(case: Case, correction: Correction, library: str) -> tuple[float
     shares: dict[str, float] = defaultdict(float)
     total = 0.0
     ops = pieces(case, library)
-    times = correction.times(ops, apart=_apart(case))
+    times = correction.times(ops, apart=waits(case))
     for costs, taken in zip(ops, times, strict=True):
         for cost, seconds in zip(costs, taken, strict=True):
             total += seconds
@@ -305,12 +219,12 @@ def _on_one_gpu(case: Case, correction: Correction, library: str) -> tuple[float
                 shares[trait] += seconds
     error = correction.error_class(
         "layer" if case.single_layer else "network",
-        _device(case.device),
+        sheet_of(case.device),
         library or case.library,
         reduced=case.precision != "fp32",
     )
     shares = {trait: share / total for trait, share in shares.items()}
-    return total, correction.spread(shares, error, _device(case.device).name)
+    return total, correction.spread(shares, error, sheet_of(case.device).name)
 
 
 def _on_several_gpus(case: Case, correction: Correction, library: str) -> tuple[float, float]:
@@ -341,19 +255,19 @@ def _on_several_gpus(case: Case, correction: Correction, library: str) -> tuple[
         batch_size=case.batch_size,
     )
     # Where a pipeline's host is not stated, it is taken to keep up.
-    ready = any(words in row.notes for words in ("synthetic", _UPLOAD, "input pipeline included"))
+    ready = any(words in row.notes for words in ("synthetic", UPLOAD, "input pipeline included"))
     simulated = simulate_network(configuration, timer, data="none" if ready else "jpeg")
     step_s, low = simulated.step_s, simulated.step_interval.low
     spread = math.log(step_s / low) / NINE_IN_TEN
     if partition == "replicas":
         step_s -= ran.hidden * simulated.devices[0].exposed_all_reduce_s
-        if _UPLOAD not in row.notes:
+        if UPLOAD not in row.notes:
             # Images lie on the device, or come while the step before computes.
             step_s -= simulated.devices[0].exposed_upload_s
     if case.passes == "fwd+bwd":
         # A plan's step ends with the update, which these rows lack.
-        works = _works(replace(case, passes="train-step"))
-        updates = [cost for w in works if w.kind == OpKind.UPDATE for cost in timer.costs(w)]
+        step = works(replace(case, passes="train-step"))
+        updates = [cost for w in step if w.kind == OpKind.UPDATE for cost in timer.costs(w)]
         step_s -= sum(cost.seconds for cost in updates if not cost.of_host)
     return step_s, spread
 

@@ -287,20 +287,16 @@ def data_path_text(simulation: Simulation) -> str:
     """What sets a step's pace, in one line: the GPUs or the data path, with the times of both."""
     path, alone = simulation.data_path, milliseconds(simulation.step_without_data_s)
     share = simulation.issue_s / simulation.step_s
-    # Small ops do not last until the next is issued.
-    paced = f"; the host, issuing ops, paces {100 * share:.0f} % of it" if share > _NOTABLE else ""
+    paced = f"; issuing ops paces {100 * share:.0f} %" if share > 0.02 else ""
     if path is None:
-        return f"images are ready: the data path is left out{paced.replace(' it', ' the step')}"
-    host = (
-        f"data path {milliseconds(path.seconds)} ms ({_STAGES[path.slowest]}"
-        f" {path.images_per_s:,.0f}/s of {path.side} x {path.side})"
-    )
+        return f"images are ready: the data path is left out{paced}"
+    pace = f"{_STAGES[path.slowest]} {path.images_per_s:,.0f}/s of {path.side} x {path.side}"
+    host = f"data path {milliseconds(path.seconds)} ms ({pace})"
     if simulation.data_bound:
         return f"GPUs {alone} ms, {host}, which binds"
     return f"GPUs {alone} ms, which bind{paced}; {host}"
 
 
-_NOTABLE = 0.02
 _STAGES = {"disk": "reads", "decode": "decodes", "crop": "crops"}
 
 

@@ -24,7 +24,7 @@ def kind_of(op: Op | None, span: Span) -> tuple[str, str]:
     name = op.label if op and not op.layer else span.op_id
     match span.activity:
         case "host":
-            return "host", span.queue
+            return "host", span.op_id if span.layer else span.queue
         case "upload":
             return "gpu_memcpy", f"Memcpy HtoD ({name})"
         case "exchange" | "all_reduce":
