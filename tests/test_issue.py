@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alexsim.costs.correction import UNFITTED, load_correction, paced, paced_by_host
+from alexsim.costs.correction import UNFITTED, Waits, load_correction, paced, paced_by_host
 from alexsim.costs.cost import Cost
 from alexsim.editions.load import load_network
 from alexsim.fidelity.fit import Observation, _Model
@@ -48,19 +48,25 @@ def test_pieces_that_set_the_pace_add_up_to_the_time_of_all(
     ops = ops_of(times)
     counted = UNFITTED.times(ops)
     assert math.fsum(map(math.fsum, counted)) == pytest.approx(followed_s(times), abs=1e-15)
-    apart = UNFITTED.times(ops, apart=True)
+    each_waited = UNFITTED.times(ops, waits="op")
     alone = [followed_s([each]) for each in times]
-    assert [math.fsum(op) for op in apart] == pytest.approx(alone, abs=1e-15)
+    assert [math.fsum(op) for op in each_waited] == pytest.approx(alone, abs=1e-15)
+    loop = math.fsum(map(math.fsum, UNFITTED.times(ops, waits="never")))
+    many = 2000
+    assert loop == pytest.approx(followed_s(times * many) / many, rel=1e-2, abs=1e-7)
 
 
-@given(st.lists(OPS, min_size=1, max_size=4), st.lists(st.booleans(), min_size=4, max_size=4))
+@given(
+    st.lists(OPS, min_size=1, max_size=4),
+    st.lists(st.sampled_from(["step", "op", "never"]), min_size=4, max_size=4),
+)
 def test_a_fit_counts_the_same_pieces(
-    rows: list[list[tuple[float, list[float]]]], apart: list[bool]
+    rows: list[list[tuple[float, list[float]]]], waits: list[Waits]
 ) -> None:
     rows = [row for row in rows if followed_s(row)] or [[(1e-6, [1e-6])]]
     observations = [
-        Observation(id=str(i), ops=ops_of(row), apart=alone, measured_s=1.0, noise=0.1)
-        for i, (row, alone) in enumerate(zip(rows, apart, strict=False))
+        Observation(id=str(i), ops=ops_of(row), waits=when, measured_s=1.0, noise=0.1)
+        for i, (row, when) in enumerate(zip(rows, waits, strict=False))
     ]
     model = _Model(observations, ("memory", "overhead"), UNFITTED)
     design, logarithms = model.linearised(np.array([0.2, -0.3]))
@@ -70,7 +76,7 @@ def test_a_fit_counts_the_same_pieces(
             [cost.lasting(cost.seconds * math.exp(fitted[cost.traits[0]])) for cost in costs]
             for costs in each.ops
         ]
-        times = UNFITTED.times(scaled, apart=each.apart)
+        times = UNFITTED.times(scaled, waits=each.waits)
         total = math.fsum(map(math.fsum, times))
         assert logarithms[place] == pytest.approx(math.log(total), abs=1e-9)
         # Shares of both add up; a tie may be counted either way.

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from alexsim.costs.card import EMPTY, Card, ErrorClass, Unit
 from alexsim.costs.cost import Cost
@@ -25,6 +25,10 @@ from alexsim.typed import parse
 
 if TYPE_CHECKING:
     import numpy as np
+
+Waits = Literal["step", "op", "never"]
+"""When a host waits for the device: at a step's end; for each op; or never, in a loop in which the
+slower of the two sets the pace."""
 
 PRIOR_WIDTHS = {
     "library": 0.3,
@@ -79,19 +83,19 @@ class Correction:
         logarithm += log_factor(self.forests, cost.learned)
         return max(cost.seconds * math.exp(logarithm), cost.least_s)
 
-    def times(self, ops: Sequence[Sequence[Cost]], *, apart: bool = False) -> list[list[float]]:
+    def times(self, ops: Sequence[Sequence[Cost]], *, waits: Waits = "step") -> list[list[float]]:
         """Corrected seconds of the pieces of ops that follow each other, which add up to the time
         that all of them take.
 
-        The host issues ops in order, and goes on while the device computes: up to some op its work
-        sets the pace, and from there on the kernels. What the other does meanwhile takes no time.
+        The host issues ops in order, and goes on while the device computes: what either does
+        meanwhile takes no time.
 
         Args:
             ops: pieces of each.
-            apart: each op is waited for before the next is issued.
+            waits: when the host does.
         """
         times = [[self.time(cost) for cost in costs] for costs in ops]
-        return times if apart else paced(ops, times)
+        return paced(ops, times, waits)
 
     def error_class(
         self, unit: Unit, device: Device, library: str, *, reduced: bool
@@ -164,8 +168,25 @@ def paced_by_host(ops: Sequence[Sequence[Cost]], times: Sequence[Sequence[float]
     return last
 
 
-def paced(ops: Sequence[Sequence[Cost]], times: Sequence[Sequence[float]]) -> list[list[float]]:
-    """Seconds of pieces that set the pace; 0 of the others, which run beside them."""
+def paced(
+    ops: Sequence[Sequence[Cost]], times: Sequence[Sequence[float]], waits: Waits = "step"
+) -> list[list[float]]:
+    """Seconds of pieces that set the pace; 0 of the others, which run beside them.
+
+    Of a step the host's count up to some op, and the kernels' from there on.
+    """
+    if waits == "op":
+        return [list(taken) for taken in times]
+    if waits == "never":
+        summed = [0.0, 0.0]
+        for costs, taken in zip(ops, times, strict=True):
+            for cost, seconds in zip(costs, taken, strict=True):
+                summed[cost.of_host] += seconds
+        host = summed[True] > summed[False]
+        return [
+            [s if cost.of_host == host else 0.0 for cost, s in zip(costs, taken, strict=True)]
+            for costs, taken in zip(ops, times, strict=True)
+        ]
     last = paced_by_host(ops, times)
     return [
         [

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from alexsim.costs.correction import Correction, prior_width
+from alexsim.costs.correction import Correction, Waits, prior_width
 from alexsim.costs.cost import OF_HOST, Cost
 from alexsim.costs.trees import log_factor
 from alexsim.simulate.simulation import NINE_IN_TEN
@@ -31,8 +31,8 @@ class Observation:
     id: str
     ops: Sequence[Sequence[Cost]]
     """Pieces of each op."""
-    apart: bool = False
-    """Whether each op was waited for before the next was issued."""
+    waits: Waits = "step"
+    """When its host waited for the device."""
     measured_s: float
     noise: float
     """Relative scatter expected of such a figure, from its trust mark and rounding."""
@@ -109,7 +109,7 @@ class _Model:
         counts = np.array([len(observation.ops) for observation in observations])
         self._first = np.concatenate(([0], counts.cumsum()[:-1]))
         self._row_of_op = np.repeat(np.arange(self._rows), counts)
-        self._apart = np.array([observation.apart for observation in observations])[self._row]
+        self._waits = np.array([observation.waits for observation in observations])
         index = {trait: i for i, trait in enumerate(traits)}
         self._traits = np.zeros((len(columns), len(traits)))
         of_host = np.zeros(len(columns), bool)
@@ -121,7 +121,7 @@ class _Model:
     def linearised(self, beta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Share of each trait in each figure, and the logarithm of each predicted figure.
 
-        As ``Correction.times``: up to some op the host's work counts, from there on the kernels'.
+        Of pieces those count that set the pace, as ``alexsim.costs.correction.paced`` says.
         """
         corrected = self._seconds * np.exp(self._traits @ beta)[self._column]
         host = np.bincount(self._op, corrected * self._of_host, self._ops)
@@ -131,9 +131,11 @@ class _Model:
         last = np.full(self._rows, self._ops)
         place = np.flatnonzero(late == latest[self._row_of_op])
         np.minimum.at(last, self._row_of_op[place], place)
+        slow = np.add.reduceat(host, self._first) > np.add.reduceat(device, self._first)
+        last[self._waits == "never"] = np.where(slow, self._ops, -1)[self._waits == "never"]
         last = last[self._row]
         hidden = np.where(self._of_host, self._op > last, self._op < last)
-        corrected[hidden & ~self._apart] = 0.0
+        corrected[hidden & (self._waits != "op")[self._row]] = 0.0
         columns = len(self._traits)
         cell = self._row * columns + self._column
         sums = np.bincount(cell, corrected, self._rows * columns).reshape(self._rows, columns)

@@ -112,7 +112,7 @@ def _beside(figures: Sequence[Observation], base: Correction) -> tuple[GivenRow,
 
 
 def _seconds(figure: Observation, correction: Correction) -> float:
-    times = correction.times(figure.ops, apart=figure.apart)
+    times = correction.times(figure.ops, waits=figure.waits)
     return math.fsum(seconds for op in times for seconds in op)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from functools import cache
 
+from alexsim.costs.correction import Waits
 from alexsim.costs.cost import Cost, Work
 from alexsim.costs.libraries import load_library
 from alexsim.fidelity.rows import Case, sheet_of
@@ -60,9 +61,11 @@ def works(case: Case) -> list[Work]:
     return timed
 
 
-def waits(case: Case) -> bool:
-    """Whether each layer was waited for before the next was issued."""
-    return any(words in case.row.notes for words in _ONE_BY_ONE)
+def waits(case: Case) -> Waits:
+    """When the host waited: single layers are timed in loops."""
+    if any(words in case.row.notes for words in _ONE_BY_ONE):
+        return "op"
+    return "never" if case.single_layer else "step"
 
 
 @cache

@@ -137,7 +137,7 @@ def observations(chosen: Sequence[Case]) -> list[Observation]:
             Observation(
                 id=case.row.id,
                 ops=pieces(case),
-                apart=waits(case),
+                waits=waits(case),
                 measured_s=measured_s(case),
                 noise=noise,
             )
@@ -211,7 +211,7 @@ def _on_one_gpu(case: Case, correction: Correction, library: str) -> tuple[float
     shares: dict[str, float] = defaultdict(float)
     total = 0.0
     ops = pieces(case, library)
-    times = correction.times(ops, apart=waits(case))
+    times = correction.times(ops, waits=waits(case))
     for costs, taken in zip(ops, times, strict=True):
         for cost, seconds in zip(costs, taken, strict=True):
             total += seconds
