@@ -39,9 +39,30 @@ else:
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
 
+# One thread a process, and in those that a test starts: threads that wait for one another on cores
+# that others use as well take ten times the work. A test of threads says how many.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+_WORKER_BYTES = 6 << 30
+"""A step of AlexNet in float64 beside its reference."""
 _CHECKED: Counter[type] = Counter()
 """Documents of each kind that were compared with their schema; some are enough."""
 _ENOUGH = 5
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Of ``-n auto``: a core and memory for each; none besides this one for a card, or to time."""
+    if torch.cuda.is_available() or config.getoption("benchmark_enable"):
+        return 0
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, min(len(os.sched_getaffinity(0)), memory // _WORKER_BYTES))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """A command of an earlier test may have set its own, as commands do."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
@@ -96,9 +117,6 @@ def two_gpus() -> tuple[StepProfile, Underlay]:
 
 def profiled(name: str, batch_size: int) -> tuple[StepProfile, Underlay]:
     network, under = load_network(name), Underlay()
-    # Threads of two cores that others use as well wait for one another.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     there = PlanSpec(network=network, gpus=None, batch_size=batch_size)
     found = profile(
         plan(network, batch_size=batch_size, backend="aten"),
@@ -107,5 +125,4 @@ def profiled(name: str, batch_size: int) -> tuple[StepProfile, Underlay]:
         rounds=2,
         underlay=under,
     )
-    torch.set_num_threads(threads)
     return found, under
