@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
@@ -24,9 +25,11 @@ from alexsim.machine.machine import load_machine
 from alexsim.page.schemas import DOCUMENTS, schema_of
 from alexsim.plan.planner import plan
 from alexsim.plan.spec import PlanSpec
+from alexsim.profile import profiler
 from alexsim.profile.profiler import Underlay, profile
 from alexsim.profile.step_profile import StepProfile
 from alexsim.simulate.simulator import on_machine
+from alexsim.train import run_profile
 
 # The tests' own helpers (reference.py) stand beside them.
 sys.path.insert(0, str(Path(__file__).parent))
@@ -42,6 +45,9 @@ else:
 # One thread a process, and in those that a test starts: threads that wait for one another on cores
 # that others use as well take ten times the work. A test of threads says how many.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# A second or two, which every run and every profile would take again for the same figures.
+profiler.ceilings = run_profile.ceilings = functools.cache(profiler.ceilings)
 
 _WORKER_BYTES = 6 << 30
 """A step of AlexNet in float64 beside its reference."""

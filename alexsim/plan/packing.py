@@ -118,8 +118,7 @@ def _first_fit(rooms: list[Room]) -> tuple[int, dict[str, int]]:
             if begins <= last and first <= ends:
                 if start - offset >= size:
                     break
-                if end > offset:
-                    offset = end
+                offset = max(offset, end)
         offsets[room.name] = offset
         insort(placed, (offset, offset + size, first, last))
         arena = max(arena, offset + size)
