@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
@@ -24,9 +25,11 @@ from alexsim.machine.machine import load_machine
 from alexsim.page.schemas import DOCUMENTS, schema_of
 from alexsim.plan.planner import plan
 from alexsim.plan.spec import PlanSpec
+from alexsim.profile import profiler
 from alexsim.profile.profiler import Underlay, profile
 from alexsim.profile.step_profile import StepProfile
 from alexsim.simulate.simulator import on_machine
+from alexsim.train import run_profile
 
 # The tests' own helpers (reference.py) stand beside them.
 sys.path.insert(0, str(Path(__file__).parent))
@@ -39,9 +42,33 @@ else:
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
 
+# One thread a process, and in those that a test starts: threads that wait for one another on cores
+# that others use as well take ten times the work. A test of threads says how many.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+# A second or two, which every run and every profile would take again for the same figures.
+profiler.ceilings = run_profile.ceilings = functools.cache(profiler.ceilings)
+
+_WORKER_BYTES = 6 << 30
+"""A step of AlexNet in float64 beside its reference."""
 _CHECKED: Counter[type] = Counter()
 """Documents of each kind that were compared with their schema; some are enough."""
 _ENOUGH = 5
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Of ``-n auto``: a core and memory for each; none besides this one for a card, or to time."""
+    if torch.cuda.is_available() or config.getoption("benchmark_enable"):
+        return 0
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, min(len(os.sched_getaffinity(0)), memory // _WORKER_BYTES))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """A command of an earlier test may have set its own, as commands do."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
@@ -96,9 +123,6 @@ def two_gpus() -> tuple[StepProfile, Underlay]:
 
 def profiled(name: str, batch_size: int) -> tuple[StepProfile, Underlay]:
     network, under = load_network(name), Underlay()
-    # Threads of two cores that others use as well wait for one another.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     there = PlanSpec(network=network, gpus=None, batch_size=batch_size)
     found = profile(
         plan(network, batch_size=batch_size, backend="aten"),
@@ -107,5 +131,4 @@ def profiled(name: str, batch_size: int) -> tuple[StepProfile, Underlay]:
         rounds=2,
         underlay=under,
     )
-    torch.set_num_threads(threads)
     return found, under

@@ -231,8 +231,8 @@ class Trainer:
             for name, p in self.model.named_parameters():
                 inc = self.inc[name].mul_(0.9)
                 if name.endswith("weight"):
-                    inc.sub_(0.0005 * self.rate * p).sub_(self.rate * p.grad)
+                    inc.sub_(p, alpha=0.0005 * self.rate).sub_(p.grad, alpha=self.rate)
                 else:
-                    inc.sub_(self.bias_rate * p.grad)
+                    inc.sub_(p.grad, alpha=self.bias_rate)
                 p.add_(inc)
         return loss.item()

@@ -238,11 +238,7 @@ def measured() -> Calibration:
     bench = Bench(
         network, [2, 4], gpus=None, policy="as-released", schedule="serial", copies=[2, 4]
     )
-    # Threads of two cores that others use as well wait for one another.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     known, _ = calibrate(bench, [2, 4], rounds=2, threads=1)
-    torch.set_num_threads(threads)
     return known
 
 

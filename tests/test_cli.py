@@ -116,8 +116,6 @@ def test_network_show_fits_a_terminal_and_draws(
     assert "…" not in out
     assert run("network", "show", "alexnet-2012", "-o", str(tmp_path / "a.svg")) == 0
     assert "GPU 1" in (tmp_path / "a.svg").read_text()
-    assert run("network", "list") == 0
-    assert "alexnet-6conv" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -153,6 +151,7 @@ def test_light_commands_import_nothing_heavy(arguments: list[str]) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not HEAVY & set(done.stderr.split())
+    assert arguments != ["network", "list"] or "alexnet-6conv" in done.stdout
 
 
 def test_a_pipe_is_written_into_and_stays_a_pipe(tmp_path: Path) -> None:

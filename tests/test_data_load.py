@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from commands import here
 from PIL import Image
 
 from alexsim.cli.app import main
@@ -192,10 +191,7 @@ def test_orders_need_shards(folder: Path, pool: ProcessPoolExecutor) -> None:
 
 
 def alexsim(*arguments: object) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-m", "alexsim", *map(str, arguments), "--json"],
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    done = here(*arguments, "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert isinstance(found, dict)

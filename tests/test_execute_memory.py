@@ -114,9 +114,9 @@ def storages() -> dict[int, int]:
 @pytest.mark.parametrize("fusion", ["none", "kernels"])
 @pytest.mark.parametrize("policy", ["as-released", "reuse"])
 def test_measured_memory_is_the_plan_s(policy: str, fusion: str) -> None:
-    """Live storages and the allocations seen in a step, against the plan: within one percent."""
+    """Live storages and the allocations seen in a step, against the plan: within a half percent."""
     before = storages()
-    executor, images, labels = executor_and_batch(128, policy=policy, fusion=fusion)
+    executor, images, labels = executor_and_batch(32, policy=policy, fusion=fusion)
     held = {key: size for key, size in storages().items() if key not in before}
     for tensor in (images, labels):
         held.pop(tensor.untyped_storage().data_ptr())
@@ -127,17 +127,18 @@ def test_measured_memory_is_the_plan_s(policy: str, fusion: str) -> None:
     planned = sum(device.arena_bytes for device in executor.plan.devices) + max(
         device.scratch_bytes for device in executor.plan.devices
     )
-    assert measured == pytest.approx(planned, rel=0.01)
+    assert measured == pytest.approx(planned, rel=0.005)
     for device in executor.plan.devices:
         assert executor.peak_bytes[device.name] == device.total_bytes
 
 
 def test_exchanged_bytes_are_the_plan_s() -> None:
-    executor, images, labels = executor_and_batch(128, policy="reuse")
+    """A quarter of the default minibatch, and of its bytes."""
+    executor, images, labels = executor_and_batch(32, policy="reuse")
     executor.step(images, labels, step=0, hyperparameters=Hyperparameters())
-    assert executor.transport.exchanged_bytes == 57.25 * MIB
+    assert executor.transport.exchanged_bytes == 57.25 / 4 * MIB
     executor.evaluate(images, labels)
-    assert executor.transport.exchanged_bytes == (57.25 + 28.625) * MIB
+    assert executor.transport.exchanged_bytes == (57.25 + 28.625) / 4 * MIB
 
 
 def test_the_ledger_refuses_before_anything_is_taken() -> None:

@@ -71,10 +71,17 @@ def train(name: str, dtype: torch.dtype, **choices: object) -> tuple[list[float]
     return losses, first, columns_joined(executor.state())
 
 
+def reference_from(name: str, first: dict) -> reference.Reference:
+    """With these parameters, copied; none are drawn before."""
+    with torch.device("meta"):
+        model = reference.REFERENCES[name]()
+    model.load_state_dict({key: value.clone() for key, value in first.items()}, assign=True)
+    return model
+
+
 def train_reference(name: str, dtype: torch.dtype, first: dict) -> tuple[list[float], dict]:
     network = load_network(name)
-    model = reference.REFERENCES[name]().to(dtype)
-    model.load_state_dict(first)
+    model = reference_from(name, first)
     trainer = reference.Trainer(model, rate=RATES.weight_rate, bias_rate=RATES.bias_rate)
     losses = [
         trainer.step(*batch(network, step, dtype), masks_of(network, step, dtype))
@@ -146,8 +153,7 @@ def test_float32_stays_close_to_the_reference(name: str) -> None:
     executor = Executor(plan(network, batch_size=BATCH, backend="aten"), seed=SEED)
     executor.initialise()
     first = {k: v.clone() for k, v in columns_joined(executor.state()).items()}
-    model = reference.REFERENCES[name]()
-    model.load_state_dict(first)
+    model = reference_from(name, first)
     trainer = reference.Trainer(model, rate=RATES.weight_rate, bias_rate=RATES.bias_rate)
     for step in range(STEPS):
         images, labels = batch(network, step, dtype)
@@ -160,6 +166,11 @@ def test_float32_stays_close_to_the_reference(name: str) -> None:
     assert_same_change(first, columns_joined(executor.state()), last, 1e-4)
 
 
+@pytest.fixture(scope="module")
+def two_devices() -> tuple[list[float], dict, dict]:
+    return train("alexnet-2012", torch.float32)
+
+
 @pytest.mark.parametrize(
     "choices",
     [
@@ -170,8 +181,10 @@ def test_float32_stays_close_to_the_reference(name: str) -> None:
         pytest.param({"policy": "reuse", "schedule": "overlap"}, id="overlap-reuse"),
     ],
 )
-def test_devices_policy_and_schedule_change_no_bit(choices: dict) -> None:
-    losses, _, last = train("alexnet-2012", torch.float32)
+def test_devices_policy_and_schedule_change_no_bit(
+    choices: dict, two_devices: tuple[list[float], dict, dict]
+) -> None:
+    losses, _, last = two_devices
     other_losses, _, other = train("alexnet-2012", torch.float32, **choices)
     assert losses == other_losses
     for name, value in last.items():

@@ -1,5 +1,7 @@
 """The plan's training step on Triton's kernels, interpreted here, against the aten backend."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from chains import FAMILIES
@@ -71,8 +73,17 @@ def assert_alike(
 
 @pytest.mark.parametrize("gpus", [1, 2])
 def test_a_step_of_the_network_equals_the_aten_backend(gpus: int) -> None:
-    """Batch 2, all 61 million parameters; dropout, both norms; exchanges, or sums of gradients."""
-    assert_alike("alexnet-2012", 2, 1, gpus=gpus)
+    """Batch 2; dropout, both norms; exchanges of all 61 million parameters, or sums of gradients.
+
+    An interpreted product takes its time by the weight: on one device, where they are the same
+    parts, layers of 2,048 units a column have 256.
+    """
+    network = load_network("alexnet-2012")
+    narrow = tuple(
+        replace(layer, units=256) if getattr(layer, "units", 0) == 2048 else layer
+        for layer in network.layers
+    )
+    assert_alike(network if gpus == 2 else replace(network, layers=narrow), 2, 1, gpus=gpus)
 
 
 @pytest.mark.parametrize("choices", [{}, {"policy": "reuse", "schedule": "overlap"}])

@@ -58,15 +58,11 @@ def test_lenet_learns_at_its_own_rate(seed: int) -> None:
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
     )
-    # Threads of two cores that others use as well wait for one another.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     executor = Executor(plan(network, batch_size=32, backend="aten"), seed=seed)
     executor.initialise()
     for step in range(100):
         executor.step(*textures(32, network, step), step=step, hyperparameters=rates)
     tested = executor.evaluate(*textures(32, network, 10**6))
-    torch.set_num_threads(threads)
     assert tested.losses is not None
     assert tested.losses.mean() < 0.5 * math.log(10)
 

@@ -19,6 +19,7 @@ import pytest
 import tiny
 import torch
 import torch.distributed as dist
+from commands import here
 from safetensors.torch import load_file
 
 from alexsim.data.discover import discover
@@ -53,7 +54,8 @@ def alexsim(*arguments: object, **options: Any) -> subprocess.CompletedProcess[s
 
 
 def train(net: str, folder: Path, to: Path, *more: object) -> dict[str, Any]:
-    done = alexsim(*TRAIN, "--net", net, "--data", folder, "-o", to, *more)
+    command = alexsim if "--processes" in more else here
+    done = command(*TRAIN, "--net", net, "--data", folder, "-o", to, *more)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -192,7 +194,7 @@ def test_replicas_are_one_process_within_rounding(
     profile = json.loads((tmp_path / "run" / "profile.json").read_text())
     assert profile["batch_size"] == 12
     assert {span["device"] for span in profile["spans"]["measured"]} == set(names)
-    done = alexsim("report", tmp_path / "run", "-o", tmp_path / "page.html")
+    done = here("report", tmp_path / "run", "-o", tmp_path / "page.html")
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "page.html").read_text()
     assert all(f"Measured {name}: idle" in page for name in names)
@@ -208,7 +210,8 @@ def test_a_run_goes_on_in_another_number_of_processes(
     ):
         to = tmp_path / str(len(list(tmp_path.iterdir())))
         train(net, folder, to, *first)
-        done = alexsim("train", "--resume", to, "--steps", 8, "--json", *then)
+        command = alexsim if then else here
+        done = command("train", "--resume", to, "--steps", 8, "--json", *then)
         assert done.returncode == 0, done.stderr
         assert_near(state_of(to), state_of(whole[1]))
 
@@ -319,7 +322,7 @@ def test_a_process_that_dies_or_hangs_is_named_and_nothing_is_lost(
     # Within the timeout, and what ending the process takes.
     assert took < (15 if how == signal.SIGSTOP else 12)
     # What was saved is whole, and goes on to where an undisturbed run gets.
-    done = alexsim("train", "--resume", to, "--steps", steps_in(to) + 3, "--json")
+    done = here("train", "--resume", to, "--steps", steps_in(to) + 3, "--json")
     assert done.returncode == 0, done.stderr
     undisturbed = tmp_path / "undisturbed"
     train(net, folder, undisturbed, "--steps", steps_in(to))
@@ -386,8 +389,12 @@ def test_another_launch_of_the_same_job_goes_on(net: str, folder: Path, tmp_path
         ({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "3"}, "LOCAL_RANK 3 of"),
     ],
 )
-def test_places_that_cannot_be_are_refused(given: dict[str, str], says: str) -> None:
-    done = alexsim("train", "--steps", 1, env={**os.environ, **given})
+def test_places_that_cannot_be_are_refused(
+    given: dict[str, str], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    done = here("train", "--steps", 1)
     assert done.returncode == 2
     assert says in done.stderr
 
@@ -460,12 +467,12 @@ def test_sigterm_of_any_process_saves_and_stops_all(net: str, folder: Path, tmp_
 )  # fmt: skip
 def test_mistakes_are_named(
     more: tuple[object, ...], environment: dict[str, str], says: str, net: str, folder: Path,
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     to = tmp_path / "run"
-    done = alexsim(
-        *TRAIN, "--net", net, "--data", folder, "-o", to, *more, env={**os.environ, **environment}
-    )
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    done = here(*TRAIN, "--net", net, "--data", folder, "-o", to, *more)
     assert done.returncode == 2, done.stderr
     assert says in done.stderr
     assert "Traceback" not in done.stderr

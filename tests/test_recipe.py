@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from commands import here
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -355,13 +354,9 @@ def test_freezing_conv1_saves_what_led_to_it_only() -> None:
 
 
 def run(folder: Path, recipe: Path, to: Path, *more: object) -> dict[str, Any]:
-    done = subprocess.run(
-        [
-            sys.executable, "-m", "alexsim", "train", "--net", "lenet-5", "--batch", "16",
-            "--data", str(folder), "--recipe", str(recipe), "-o", str(to), "--workers", "1",
-            "--threads", "1", "--json", *map(str, more),
-        ],
-        capture_output=True, text=True, timeout=300, check=False,
+    done = here(
+        "train", "--net", "lenet-5", "--batch", 16, "--data", folder, "--recipe", recipe, "-o", to,
+        "--workers", 1, "--threads", 1, "--json", *more,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -422,13 +417,7 @@ def test_a_recipe_resumes_to_the_same_bits_in_any_stage(
 ) -> None:
     to = tmp_path / "stopped"
     run(folder, recipe_file, to, "--steps", stop)
-    done = subprocess.run(
-        [
-            sys.executable, "-m", "alexsim", "train", "--resume", str(to), "--steps", "14",
-            "--json",
-        ],
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    done = here("train", "--resume", to, "--steps", 14, "--json")
     assert done.returncode == 0, done.stderr
     ours, theirs = checkpoint(to), checkpoint(whole[0])
     assert ours.keys() == theirs.keys()
@@ -449,13 +438,7 @@ def test_a_run_stopped_after_three_of_six_steps_goes_on_to_the_same_bits(
     path.write_text("[[stages]]".join([f'optimizer = "{optimizer}"\n{stages[0]}', first, second]))
     for name, steps in (("whole", 6), ("stopped", 3)):
         run(folder, path, tmp_path / name, "--steps", steps, "--checkpoint-every", 1)
-    done = subprocess.run(
-        [
-            sys.executable, "-m", "alexsim", "train", "--resume", str(tmp_path / "stopped"),
-            "--steps", "6", "--json",
-        ],
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    done = here("train", "--resume", tmp_path / "stopped", "--steps", 6, "--json")
     assert done.returncode == 0, done.stderr
     runs = {name: checkpoint(tmp_path / name) for name in ("whole", "stopped")}
     assert runs["whole"].keys() == runs["stopped"].keys()

@@ -12,11 +12,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from commands import here
 from safetensors.torch import load_file
 
 from alexsim.cli.app import main
@@ -36,10 +38,10 @@ def alexsim(*arguments: object, **options: Any) -> subprocess.CompletedProcess[s
     )
 
 
-def train(folder: Path, run: Path, *more: object, **options: Any) -> dict[str, Any]:
-    done = alexsim(
+def train(folder: Path, run: Path, *more: object, by: Callable[..., Any] = here) -> dict[str, Any]:
+    done = by(
         "train", *LENET, "--data", folder, "--steps", 40, "-o", run, "--workers", 1, "--threads", 1,
-        "--json", *more, **options,
+        "--json", *more,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -135,13 +137,13 @@ def test_a_resumed_run_leaves_the_profile_of_what_it_ran_itself(
     run = tmp_path / "run"
     train(folder, run, "--steps", 4)
     assert_left_a_profile(run, range(1, 4))
-    done = alexsim("train", "--resume", run, "--steps", 9, "--json")
+    done = here("train", "--resume", run, "--steps", 9, "--json")
     assert done.returncode == 0, done.stderr
     assert_left_a_profile(run, range(5, 9))
 
 
 def test_devices_in_processes_of_their_own_are_profiled_too(folder: Path, tmp_path: Path) -> None:
-    train(folder, tmp_path / "run", "--steps", 3, "--strict")
+    train(folder, tmp_path / "run", "--steps", 3, "--strict", by=alexsim)
     assert_left_a_profile(tmp_path / "run", range(1, 3))
 
 
@@ -203,7 +205,7 @@ def test_killed_at_any_moment_it_resumes_to_the_same_bits(
         process.kill()
         process.wait()
         killed_after.append(lines(run))
-    done = alexsim("train", "--resume", run, "--json")
+    done = here("train", "--resume", run, "--json")
     # A fast machine may have come to the end before the last kill.
     assert done.returncode == 0 or "40 steps are done, 40 were asked for" in done.stderr
     assert len(set(killed_after)) > 1, "every kill hit the same step"
@@ -226,7 +228,7 @@ def test_an_unfinished_checkpoint_is_ignored(
     (run / ".checkpoint-00000009.safetensors.tmp").write_bytes(b"half of")
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 8, "lo')
-    done = alexsim("train", "--resume", run, "--steps", 40, "--json")
+    done = here("train", "--resume", run, "--steps", 40, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["losses"] == undisturbed[1]["losses"]
     assert_same_weights(run, undisturbed[0])
@@ -311,7 +313,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(folder: Path, tmp_path: Path) -> 
 
 def test_a_loss_that_is_no_number_stops_the_run(folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    done = alexsim(
+    done = here(
         "train", "--net", "lenet-5", "--batch", 16, "--data", folder, "-o", run,
         "--checkpoint-every", 1, "--learning-rate", "1e30", "--steps", 50, "--workers", 1,
     )  # fmt: skip
@@ -366,7 +368,7 @@ def test_a_second_run_does_not_overwrite_the_first(
     folder: Path, undisturbed: tuple[Path, dict]
 ) -> None:
     run, _ = undisturbed
-    done = alexsim("train", *LENET, "--data", folder, "-o", run)
+    done = here("train", *LENET, "--data", folder, "-o", run)
     assert done.returncode == 2
     assert f"continue it with --resume {run}" in done.stderr
 
@@ -379,13 +381,13 @@ def test_resuming_with_other_files_is_refused(folder: Path, tmp_path: Path) -> N
             os.link(source, data / name / source.name)
     train(data, run, "--steps", 2)
     (data / "dark" / "00.JPEG").unlink()
-    done = alexsim("train", "--resume", run, "--steps", 4)
+    done = here("train", "--resume", run, "--steps", 4)
     assert done.returncode == 2
     assert "are not those that the run began with" in done.stderr
 
 
 def test_other_threads_are_said(folder: Path, tmp_path: Path) -> None:
     train(folder, tmp_path / "run", "--steps", 2)
-    done = alexsim("train", "--resume", tmp_path / "run", "--steps", 3, "--threads", 2)
+    done = here("train", "--resume", tmp_path / "run", "--steps", 3, "--threads", 2)
     assert done.returncode == 0, done.stderr
     assert "2 threads instead of 1" in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -9,7 +10,7 @@ from typing import TypeVar
 from alexsim.network.layers import Shape
 from alexsim.plan.buffers import Piece
 
-_PACKING_ROUNDS = 12
+_PACKING_ROUNDS = 11
 _GOOD_ENOUGH = 1.005
 _FEW_BLOCKS = 96
 _ALIGNMENT_BYTES = 64
@@ -88,17 +89,22 @@ def pack(rooms: list[Room], ops: int) -> int:
 
 
 def _improved(order: list[Room], bound: int) -> tuple[int, dict[str, int]]:
-    best, best_offsets = _first_fit(order)
+    arena, offsets = best, best_offsets = _first_fit(order)
     # A round costs the square of the blocks: of many, what is good enough is not improved on.
     enough = bound if len(order) <= _FEW_BLOCKS else _GOOD_ENOUGH * bound
+    tried = {tuple(offsets)}
     for _ in range(_PACKING_ROUNDS):
         if best <= enough:
             break
+        ends = {room.name: offsets[room.name] + room.size_bytes > bound for room in order}
+        order = sorted(order, key=lambda room: not ends[room.name])
+        names = tuple(room.name for room in order)
+        if names in tried:  # and so is all that would follow
+            break
+        tried.add(names)
         arena, offsets = _first_fit(order)
         if arena < best:
             best, best_offsets = arena, offsets
-        ends = {room.name: offsets[room.name] + room.size_bytes > bound for room in order}
-        order = sorted(order, key=lambda room: not ends[room.name])
     return best, best_offsets
 
 
@@ -114,8 +120,7 @@ def _first_fit(rooms: list[Room]) -> tuple[int, dict[str, int]]:
                     break
                 offset = max(offset, end)
         offsets[room.name] = offset
-        placed.append((offset, offset + size, first, last))
-        placed.sort()
+        insort(placed, (offset, offset + size, first, last))
         arena = max(arena, offset + size)
     return arena, offsets
 

@@ -28,10 +28,7 @@ def test_case(benchmark: Any, name: str, side: str) -> None:
     """One side of one case, grouped with the other."""
     benchmark.group = name
     case = CASES[name]
-    threads = torch.get_num_threads()
     with ExitStack() as stack:
-        stack.callback(torch.set_num_threads, threads)
-        torch.set_num_threads(1)
         ours, reference = case.make(stack)
         benchmark(ours if side == "ours" else reference)
 
