@@ -133,12 +133,11 @@ def test_measured_memory_is_the_plan_s(policy: str, fusion: str) -> None:
 
 
 def test_exchanged_bytes_are_the_plan_s() -> None:
-    """A quarter of the default minibatch, and of its bytes."""
-    executor, images, labels = executor_and_batch(32, policy="reuse")
+    executor, images, labels = executor_and_batch(128, policy="reuse")
     executor.step(images, labels, step=0, hyperparameters=Hyperparameters())
-    assert executor.transport.exchanged_bytes == 57.25 / 4 * MIB
+    assert executor.transport.exchanged_bytes == 57.25 * MIB
     executor.evaluate(images, labels)
-    assert executor.transport.exchanged_bytes == (57.25 + 28.625) / 4 * MIB
+    assert executor.transport.exchanged_bytes == (57.25 + 28.625) * MIB
 
 
 def test_the_ledger_refuses_before_anything_is_taken() -> None:
