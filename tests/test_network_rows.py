@@ -17,6 +17,7 @@ from alexsim.fidelity import validation
 from alexsim.fidelity.judging import judge
 from alexsim.fidelity.row_files import COLUMNS, NETWORK_COLUMNS, Row, read_rows
 from alexsim.fidelity.rows import Case, Excluded, case_of
+from alexsim.fidelity.timed import works
 from alexsim.fidelity.validation import cases, predict, predict_all
 from alexsim.machine.machine import load_machine
 from alexsim.network.layers import LocalResponseNorm
@@ -91,8 +92,8 @@ def test_zipped_or_blind_the_rows_are_the_same(tmp_path: Path) -> None:
         ),
         ({"notes": "adam"}, "an update by Adam"),
         (
-            {"framework": "NVCaffe fp16 2016-07 + cudnn 5.1"},
-            "fp16 arithmetic at a rate that no sheet has",
+            {"framework": "NVCaffe fp16 2016-07 + cudnn 5.1", "device": "GTX 1080"},
+            "half-precision arithmetic at a small share of the float32 rate",
         ),
         ({"framework": "ncnn, Vulkan"}, "no cost model"),
         ({"device": "iPhone 5S"}, "no data sheet"),
@@ -123,6 +124,11 @@ def test_a_row_is_left_out_by_its_conditions(
         ({"device": "Titan X (Pascal)"}, "device", "titan-x-pascal"),
         ({"device": "Tesla K40m"}, "device", "k40"),
         ({"framework": "pytorch (NGC image of its year)"}, "library", "cudnn-v8"),
+        ({"framework": "NVCaffe 0.15 + cudnn 5.1"}, "family", "nvcaffe"),
+        (
+            {"framework": "NVCaffe fp16 2016-07 + cudnn 5.1", "device": "Jetson TX1"},
+            "library", "cudnn-v5.1",
+        ),
         ({"framework": "caffe 2016-10 (im2col+cuBLAS 8.0)"}, "library", "im2col-gemm"),
         ({"framework": "torch7 + cudnn R1"}, "library", "cudnn-v1"),
         ({"framework": "torch7 + cunn"}, "library", "im2col-gemm"),
@@ -206,8 +212,7 @@ def test_deployed_nets_work_in_weights_and_norms_alone(tmp_path: Path) -> None:
     }  # fmt: skip
     deployed = case(tmp_path, **given, notes="deploy network without loss: no input gradients")
     kinds = [
-        (work.kind, isinstance(work.part.layer, LocalResponseNorm))
-        for work in validation._works(deployed)
+        (work.kind, isinstance(work.part.layer, LocalResponseNorm)) for work in works(deployed)
     ]
     assert kinds.count((OpKind.GRAD_INPUT, True)) == 2
     assert set(kinds) == {(OpKind.GRAD_INPUT, True), (OpKind.GRAD_WEIGHT, False)}

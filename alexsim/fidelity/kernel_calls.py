@@ -32,7 +32,7 @@ from alexsim.fidelity.kernel_fields import (
     version_of,
 )
 from alexsim.fidelity.kernel_rows import KernelRow
-from alexsim.fidelity.rows import device_named
+from alexsim.fidelity.rows import SLOW_IN_HALF, device_named
 from alexsim.machine.device import Device
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.plan.plan import OpKind
@@ -101,10 +101,8 @@ def call_of(row: KernelRow, *, as_stated: str | None = None) -> Call:
     entry = row.entry
     device = device_of(row.device, entry["device_clock_notes"])
     extra = extra_of(entry["extra"])
-    if row.precision == "fp16" and 0 < device.fp16_flop_per_s < device.flop_per_s / 2:
-        raise Unlike(
-            f"half-precision arithmetic at a small share of the float32 rate: {row.device}"
-        )
+    if row.precision == "fp16" and device.slow_in_half:
+        raise Unlike(f"{SLOW_IN_HALF}: {row.device}")
     made = _MAKERS.get(row.op)
     if made is None:
         raise Unlike(f"no model of the op: {row.op}")

@@ -109,6 +109,9 @@ def _match(names: Sequence[Name], text: str) -> Name | None:
     return next((name for name in names if re.match(name.pattern, text)), None)
 
 
+_IN_HALF = "NVCaffe fp16"
+"""It computes in half precision too; others only keep numbers so where that is slow."""
+SLOW_IN_HALF = "half-precision arithmetic at a small share of the float32 rate"
 sheet_of: Callable[[str], Device] = cache(load_device)
 """A device, by the name of its sheet."""
 
@@ -135,6 +138,8 @@ def case_of(row: Row, networks: Mapping[str, Network] = MappingProxyType({})) ->
     device = _match(names.device, row.gpu)
     if device is None:
         return Excluded(row=row, why=f"no data sheet: {row.gpu}")
+    if _IN_HALF in row.library and sheet_of(device.name).slow_in_half:
+        return Excluded(row=row, why=f"{SLOW_IN_HALF}: {row.gpu}")
     if not (row.batch_size.isascii() and row.batch_size.isdigit() and int(row.batch_size)):
         return Excluded(row=row, why="batch size per device not stated")
     if int(row.batch_size) % row.n_gpus and not row.gpu.startswith("GTX 580"):

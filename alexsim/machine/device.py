@@ -138,6 +138,12 @@ class Device(Sheet):
         return self.multiprocessors.value * per_clock * self.clock_hz.value
 
     @property
+    def slow_in_half(self) -> bool:
+        """Whether half-precision arithmetic runs at a small share of the float32 rate, as on
+        GeForce cards of Pascal, which are for trying programs."""
+        return 0 < self.fp16_flop_per_s < self.flop_per_s / 2
+
+    @property
     def tensor_fp16_flop_per_s(self) -> float:
         """FP16 tensor-core peak; 0 without tensor cores."""
         per_clock = self.architecture.tensor_fp16_flop_per_clock.value
