@@ -376,7 +376,9 @@ def test_gradients_are_summed_while_the_backward_pass_goes_on() -> None:
     assert first.end_s < spans["conv1.a.grad_weight"].start_s < last.start_s
     assert {span.queue for span in overlap.trace.spans} >= {"compute", "network"}
     assert overlap.backward_s == pytest.approx(serial.backward_s, rel=0.2)
-    assert overlap.forward_s == pytest.approx(serial.forward_s, rel=0.2)
+    # Its upload is hidden, in the serial step it is part of the forward pass.
+    upload_s = serial.devices[0].exposed_upload_s
+    assert overlap.forward_s == pytest.approx(serial.forward_s - upload_s, rel=0.1)
 
 
 def test_hundreds_of_gpus_wait_for_their_network() -> None:
