@@ -19,6 +19,7 @@ from alexsim_kernels.cpu import direct
 from alexsim_kernels.cpu.algorithm import Algorithm, Pass, Shape, Size, choose, tile_taps
 from alexsim_kernels.cpu.scratch import tiled
 from alexsim_kernels.cpu.tensors import (
+    Filters,
     Map,
     Parts,
     Tensor,
@@ -29,18 +30,6 @@ from alexsim_kernels.cpu.tensors import (
     threads,
     vector,
 )
-
-
-class Filters(ctypes.Structure):
-    """Filters as the kernels see them: ``Filters`` of ``filters.h``."""
-
-    _fields_ = [("data", ctypes.c_void_p)] + [
-        (name, ctypes.c_long)
-        for name in (
-            "filters", "channels", "rows", "columns", "filter", "channel", "row", "column",
-            "true_rows", "true_columns", "fold", "turned",
-        )
-    ]  # fmt: skip
 
 
 class _TileSet(ctypes.Structure):

@@ -23,6 +23,18 @@ class Map(ctypes.Structure):
     ]
 
 
+class Filters(ctypes.Structure):
+    """Filters as the kernels see them: ``Filters`` of ``filters.h``."""
+
+    _fields_ = [("data", ctypes.c_void_p)] + [
+        (name, ctypes.c_long)
+        for name in (
+            "filters", "channels", "rows", "columns", "filter", "channel", "row", "column",
+            "true_rows", "true_columns", "fold", "turned",
+        )
+    ]  # fmt: skip
+
+
 def call(function: str, like: Tensor, *arguments: Any) -> None:
     """Call a kernel of the library for the type of ``like``."""
     getattr(library(_SCALARS[like.dtype]), function)(*arguments)
