@@ -23,6 +23,8 @@ _TRANSFORM = 16
 Zen 4, where the transforms of AlexNet's layers take a fifth of the time."""
 _GATHER = 6
 """What a value costs that the direct method gathers, likewise."""
+_MOST_DEPTHWISE_TAPS = 256
+"""``MOST_TAPS`` of ``direct.cpp``."""
 _MOST_FOLDED = 64
 """Channels of a folded image: more, and the direct method loses nothing."""
 
@@ -101,12 +103,18 @@ def tile_taps(shape: Shape, kind: Kind) -> int:
     return -(-shape.taps[0] // shape.stride[0]) if kind == "folded" else shape.taps[0]
 
 
+def is_depthwise(shape: Shape) -> bool:
+    """Whether ``depthwise`` computes it: a filter per channel, of not too many taps."""
+    each = shape.group_channels == shape.group_filters == 1
+    return each and shape.taps[0] * shape.taps[1] <= _MOST_DEPTHWISE_TAPS
+
+
 def choose(shape: Shape, pass_: Pass) -> Algorithm:
     """The fastest algorithm whose error is bounded, by a count of what each multiplies and moves.
 
     The choice depends on nothing but the shape: every machine and number of threads makes it alike.
     """
-    if shape.groups > 1 and shape.group_channels == shape.group_filters == 1:
+    if shape.groups > 1 and is_depthwise(shape):
         return Algorithm("depthwise")
     kind = _tiled_kind(shape, pass_)
     direct = Algorithm("direct")

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 
 from alexsim_kernels.cpu import direct
-from alexsim_kernels.cpu.algorithm import Algorithm, Pass, Shape, Size, choose, tile_taps
+from alexsim_kernels.cpu.algorithm import Algorithm, Pass, Shape, Size, choose, is_depthwise, tile_taps
 from alexsim_kernels.cpu.scratch import tiled
 from alexsim_kernels.cpu.tensors import (
     Filters,
@@ -250,8 +250,7 @@ def _checked(algorithm: Algorithm | None, shape: Shape, pass_: Pass) -> Algorith
     """``choose``'s, or the given algorithm if it covers the shape."""
     if algorithm is None:
         return choose(shape, pass_)
-    depthwise = shape.group_channels == shape.group_filters == 1
-    fits = {"direct": True, "depthwise": depthwise}.get(algorithm.kind)
+    fits = {"direct": True, "depthwise": is_depthwise(shape)}.get(algorithm.kind)
     if fits is None:
         fold = shape.stride[0] if algorithm.kind == "folded" else 1
         extent = shape.extent if pass_ == "grad_input" else shape.out

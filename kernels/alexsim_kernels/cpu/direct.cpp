@@ -25,6 +25,7 @@ struct Direct {
   long groups, filter_group;
   Grid grid;
   long taps;
+  long run;  // taps that follow each other in memory where all are inside
   const Tap* tap;
   scalar* bias;  // or null
   long relu, add, threads;
@@ -37,6 +38,8 @@ struct Direct {
 }
 
 namespace {
+constexpr long MOST_TAPS = 256;  // of a depthwise filter; algorithm.py knows it too
+
 struct Pixel {
   long image, i, j;
   Pixel(const Grid& grid, long number) {
@@ -66,6 +69,24 @@ INLINE void copy(const scalar* from, scalar* to, long count) {
   } else {
     for (long i = 0; i + WIDTH <= count; i += WIDTH) store(to + i, load(from + i));
     store(to + count - WIDTH, load(from + count - WIDTH));
+  }
+}
+
+// What `taps` taps from the first see of `count` channels of a group, tap by tap.
+INLINE void gather(const Direct& d, const Pixel& at, long first_tap, long taps, long channel,
+                   long count, scalar* to) {
+  for (long t = first_tap; t < first_tap + taps; t += d.run) {
+    const long s = at.j * d.grid.source_across + d.tap[t].column;
+    const scalar* from = source_pixel(d, at, d.tap[t]);
+    if (d.run > 1 && from && s + d.run <= d.source.width) {
+      copy(from, to, d.run * count);
+      to += d.run * count;
+    } else {
+      for (long i = t; i < t + d.run; i++, to += count) {
+        from = source_pixel(d, at, d.tap[i]);
+        copy(from ? from + channel : nullptr, to, count);
+      }
+    }
   }
 }
 
@@ -132,14 +153,9 @@ void product_block(const Direct& d, long g, long first, long here, bool matrix) 
       if (matrix) {
         rows = {d.source.data + first * d.source.pixel + g * channels + c0, d.source.pixel, 1};
       } else {
-        for (long i = 0; i < here; i++) {
-          const Pixel at(d.grid, first + i);
-          for (long t = 0; t < taps; t++) {
-            const scalar* from = source_pixel(d, at, d.tap[t0 + t]);
-            copy(from ? from + g * channels + c0 : nullptr,
-                 gathered + i * d.depth_pitch + t * count, count);
-          }
-        }
+        for (long i = 0; i < here; i++)
+          gather(d, Pixel(d.grid, first + i), t0, taps, g * channels + c0, count,
+                 gathered + i * d.depth_pitch);
       }
       const scalar* cut = d.packed + g * depth * wide + (t0 * channels + c0 * taps) * wide;
       for (long index = 0; index < panels.count; index++) {
@@ -157,11 +173,7 @@ void gather_chunk(const Direct& d, long g, long first, long here) {
 #pragma omp for schedule(static)
   for (long i = 0; i < here; i++) {
     const Pixel at(d.grid, first + i);
-    for (long t = 0; t < d.taps; t++) {
-      const scalar* from = source_pixel(d, at, d.tap[t]);
-      copy(from ? from + g * channels : nullptr, d.gathered + i * d.depth_pitch + t * channels,
-           channels);
-    }
+    gather(d, at, 0, d.taps, g * channels, channels, d.gathered + i * d.depth_pitch);
     scalar* result = d.results + i * d.result_pitch;
     copy(target_pixel(d, at) + g * filters, result, filters);
     std::fill(result + filters, result + padded(filters), scalar(0));
@@ -217,12 +229,18 @@ void pack_depthwise(const Direct& d) {
 void depthwise_pixel(const Direct& d, const Pixel& at) {
   const long channels = d.source.channels, wide = padded(channels);
   scalar* to = target_pixel(d, at);
+  const scalar *from[MOST_TAPS], *filter[MOST_TAPS];
+  long taps = 0;
+  for (long t = 0; t < d.taps; t++)
+    if (const scalar* pixel = source_pixel(d, at, d.tap[t])) {
+      from[taps] = pixel;
+      filter[taps++] = d.packed + t * wide;
+    }
   for (long c = 0; c < channels; c += WIDTH) {
     const long count = std::min(WIDTH, channels - c);
     vec sum = d.bias ? load_part(d.bias + c, count) : vec{};
-    for (long t = 0; t < d.taps; t++)
-      if (const scalar* from = source_pixel(d, at, d.tap[t]))
-        sum += load_part(from + c, count) * load(d.packed + t * wide + c);
+    for (long t = 0; t < taps; t++)
+      sum += load_part(from[t] + c, count) * load(filter[t] + c);
     if (d.add) sum += load_part(to + c, count);
     store_part(to + c, d.relu ? relu(sum) : sum, count);
   }

@@ -42,6 +42,7 @@ class _Direct(ctypes.Structure):
         ("filter_group", ctypes.c_long),
         ("grid", _Grid),
         ("taps", ctypes.c_long),
+        ("run", ctypes.c_long),
         ("tap", ctypes.POINTER(_Tap)),
         ("bias", ctypes.c_void_p),
         *(
@@ -100,9 +101,11 @@ def _cut(
             "sums": depth * padded(filters),
             "results": block * result_pitch,
         }
-        return _Cut(block, 1, 1, depth_pitch, result_pitch, 0, 0, Buffers(sizes))
+        return _Cut(block, taps, 1, depth_pitch, result_pitch, 0, 0, Buffers(sizes))
     channel_block = -(-channels // -(-channels // _DEPTH))
     tap_block = max(1, _DEPTH // channels)
+    if tap_block > shape.taps[1]:
+        tap_block -= tap_block % shape.taps[1]  # whole rows of taps lie in a row in memory
     depth_pitch = pitch(min(taps, tap_block) * channel_block)
     gathered, sums = _BLOCK * depth_pitch, _BLOCK * result_pitch
     sizes = {
@@ -219,6 +222,9 @@ def _described(
 
 def _set_forward_grid(made: _Direct, shape: Shape) -> None:
     made.grid = _Grid(*shape.out, 0, 0, 1, 1, *shape.stride)
+    x = made.source
+    dense = shape.groups == shape.dilation[1] == 1 and x.pixel == x.channels
+    whole = made.tap_block % shape.taps[1] == 0 or made.tap_block >= shape.taps[0] * shape.taps[1]
     _set_taps(
         made,
         [
@@ -230,11 +236,13 @@ def _set_forward_grid(made: _Direct, shape: Shape) -> None:
             for r in range(shape.taps[0])
             for s in range(shape.taps[1])
         ],
+        shape.taps[1] if dense and whole else 1,
     )  # fmt: skip
 
 
-def _set_taps(made: _Direct, taps: list[_Tap]) -> None:
+def _set_taps(made: _Direct, taps: list[_Tap], run: int = 1) -> None:
     made.taps = len(taps)
+    made.run = run
     made.tap = (_Tap * len(taps))(*taps)
 
 
