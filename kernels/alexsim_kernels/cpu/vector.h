@@ -78,7 +78,7 @@ static INLINE vec relu(vec v) { return v < scalar(0) ? vec{} : v; }  // NaN stay
 static INLINE vec inverse_root(vec d) {
 #if defined(__AVX512F__)
   if constexpr (sizeof(scalar) == 4) {
-    const vec y = (vec)_mm512_rsqrt14_ps((__m512)d);
+    const vec y = (vec)_mm512_maskz_rsqrt14_ps(0xffff, (__m512)d);
     const vec z = y * (scalar(1.5) - scalar(0.5) * d * y * y);
     return z == z ? z : y;
   }

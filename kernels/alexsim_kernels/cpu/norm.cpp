@@ -1,0 +1,204 @@
+// Response norms across channels and over pixels, both ways, each in one pass over memory.
+//
+// d = k + alpha * (sum of squares in the window), y = x * d^-beta. Backward, with
+// m = dy * d^-beta and q = m * x / d: dx = m - 2 alpha beta x * (sum of q in the mirrored window).
+#include "vector.h"
+
+extern "C" struct Norm {
+  Map x, d, dy, out;  // `out` is y forward, dx backward; `dy` is backward's alone
+  long size;
+  double k, alpha, beta;
+  long threads;
+  scalar* scratch;
+  long scratch_thread;
+};
+
+namespace {
+constexpr long STREAMED_BYTES = 16 << 20;  // larger results leave the caches before they are read
+constexpr long PIXELS = 16;                // at a time: their squares stay in L1
+
+long padded_row(const Map& x) { return padded(x.channels); }
+
+bool streams(const Map& out) {
+  return out.images * out.height * out.width * out.channels * long(sizeof(scalar)) >
+         STREAMED_BYTES;
+}
+
+INLINE void put(scalar* p, vec v, long count, bool streaming) {
+  if (count < WIDTH)
+    store_part(p, v, count);
+  else if (streaming)
+    stream(p, v);
+  else
+    store(p, v);
+}
+
+// d^-beta, and 1 / d.
+struct Powers {
+  vec power, inverse;
+};
+
+struct ThreeQuarters {
+  INLINE Powers operator()(vec d) const {
+    const vec root = inverse_root(d), power = root * (root * inverse_root(root));
+    return {d == all(INFINITY) ? vec{} : power, root * root};
+  }
+};
+
+struct Any {
+  scalar beta;
+  INLINE Powers operator()(vec d) const {
+    vec power;
+    for (long i = 0; i < WIDTH; i++) power[i] = std::pow(d[i], -beta);
+    return {power, scalar(1) / d};
+  }
+};
+
+template <class Run> void with_power(const Norm& n, Run&& run) {
+  if (n.beta == 0.75)
+    run(ThreeQuarters{});
+  else
+    run(Any{scalar(n.beta)});
+}
+
+// Sum of `size` neighbours, the first at p.
+INLINE vec window(const scalar* p, long size, long step) {
+  vec sum = load(p);
+  for (long i = 1; i < size; i++) sum += load(p + i * step);
+  return sum;
+}
+
+// A few pixels of a row. `squares` holds them with zeros between: room for windows over an edge.
+template <bool BACKWARD, class Power>
+void across_pixels(const Norm& n, Power power, long image, long i, long begin, long end,
+                   scalar* squares, long pitch, bool streaming) {
+  const long channels = n.x.channels, half = n.size / 2;
+  const long before = BACKWARD ? n.size - 1 - half : half;
+  const scalar k = n.k, alpha = n.alpha, factor = -2 * n.alpha * n.beta;
+  for (long j = begin; j < end; j++) {
+    const scalar* x = n.x.at(image, i, j);
+    scalar* to = squares + (j - begin) * pitch;
+    for (long c = 0; c < channels; c += WIDTH) {
+      const long count = std::min(WIDTH, channels - c);
+      const vec v = load_part(x + c, count);
+      if constexpr (BACKWARD) {
+        // Lanes that are no channels: 1, so that nothing becomes NaN.
+        vec d = load_part(n.d.at(image, i, j) + c, count);
+        for (long lane = count; lane < WIDTH; lane++) d[lane] = 1;
+        const Powers p = power(d);
+        const vec m = load_part(n.dy.at(image, i, j) + c, count) * p.power;
+        store(to + c, m * v * p.inverse);
+        store(to + c + PIXELS * pitch, m);
+      } else {
+        store(to + c, v * v);
+      }
+    }
+  }
+  for (long j = begin; j < end; j++) {
+    const scalar *x = n.x.at(image, i, j), *from = squares + (j - begin) * pitch;
+    scalar* out = n.out.at(image, i, j);
+    for (long c = 0; c < channels; c += WIDTH) {
+      const long count = std::min(WIDTH, channels - c);
+      const vec v = load_part(x + c, count), sum = window(from + c - before, n.size, 1);
+      if constexpr (BACKWARD) {
+        put(out + c, load(from + c + PIXELS * pitch) + factor * v * sum, count, streaming);
+      } else {
+        const vec d = k + alpha * sum;
+        put(n.d.at(image, i, j) + c, d, count, streaming);
+        put(out + c, v * power(d).power, count, streaming);
+      }
+    }
+  }
+}
+
+template <bool BACKWARD> void across(const Norm& n) {
+  const long gap = padded(n.size), pitch = padded_row(n.x) + gap;
+  const bool streaming = streams(n.out);
+  with_power(n, [&](auto power) {
+#pragma omp parallel num_threads(n.threads)
+    {
+      scalar* memory = n.scratch + omp_get_thread_num() * n.scratch_thread;
+      std::fill(memory, memory + n.scratch_thread, scalar(0));
+#pragma omp for schedule(static)
+      for (long row = 0; row < n.x.images * n.x.height; row++)
+        for (long j = 0; j < n.x.width; j += PIXELS)
+          across_pixels<BACKWARD>(n, power, row / n.x.height, row % n.x.height, j,
+                                  std::min(j + PIXELS, n.x.width), memory + gap, pitch, streaming);
+      streamed();
+    }
+  });
+}
+
+// One image: rows are summed along, then the last `size` of these sums down.
+template <bool BACKWARD, class Power>
+void over_image(const Norm& n, Power power, long image, scalar* memory, bool streaming) {
+  const long height = n.x.height, width = n.x.width, channels = n.x.channels;
+  const long wide = padded_row(n.x), row = width * wide, half = n.size / 2;
+  const long before = BACKWARD ? n.size - 1 - half : half, after = n.size - 1 - before;
+  const scalar k = n.k, alpha = n.alpha, factor = -2 * n.alpha * n.beta;
+  scalar* squares = memory + before * wide;  // zeros at both ends
+  scalar* sums = memory + (width + n.size - 1) * wide;
+  scalar* kept = sums + n.size * row;
+  for (long i = 0; i < height + after; i++) {
+    if (i < height) {
+      for (long j = 0; j < width; j++)
+        for (long c = 0; c < channels; c += WIDTH) {
+          const long count = std::min(WIDTH, channels - c);
+          const vec v = load_part(n.x.at(image, i, j) + c, count);
+          if constexpr (BACKWARD) {
+            vec d = load_part(n.d.at(image, i, j) + c, count);
+            for (long lane = count; lane < WIDTH; lane++) d[lane] = 1;
+            const Powers p = power(d);
+            const vec m = load_part(n.dy.at(image, i, j) + c, count) * p.power;
+            store(kept + i % n.size * row + j * wide + c, m);
+            store(squares + j * wide + c, m * v * p.inverse);
+          } else {
+            store(squares + j * wide + c, v * v);
+          }
+        }
+      for (long at = 0; at < row; at += WIDTH)
+        store(sums + i % n.size * row + at, window(squares + at - before * wide, n.size, wide));
+    }
+    const long o = i - after;
+    if (o < 0) continue;
+    const long first = std::max(0l, o - before), last = std::min(height - 1, o + after);
+    for (long j = 0; j < width; j++)
+      for (long c = 0; c < channels; c += WIDTH) {
+        const long count = std::min(WIDTH, channels - c), at = j * wide + c;
+        vec sum = load(sums + first % n.size * row + at);
+        for (long r = first + 1; r <= last; r++) sum += load(sums + r % n.size * row + at);
+        const vec v = load_part(n.x.at(image, o, j) + c, count);
+        scalar* out = n.out.at(image, o, j) + c;
+        if constexpr (BACKWARD) {
+          put(out, load(kept + o % n.size * row + at) + factor * v * sum, count, streaming);
+        } else {
+          const vec d = k + alpha * sum;
+          put(n.d.at(image, o, j) + c, d, count, streaming);
+          put(out, v * power(d).power, count, streaming);
+        }
+      }
+  }
+}
+
+template <bool BACKWARD> void over(const Norm& n) {
+  const bool streaming = streams(n.out);
+  with_power(n, [&](auto power) {
+#pragma omp parallel num_threads(n.threads)
+    {
+      scalar* memory = n.scratch + omp_get_thread_num() * n.scratch_thread;
+      std::fill(memory, memory + n.scratch_thread, scalar(0));
+#pragma omp for schedule(static)
+      for (long image = 0; image < n.x.images; image++)
+        over_image<BACKWARD>(n, power, image, memory, streaming);
+      streamed();
+    }
+  });
+}
+}  // namespace
+
+extern "C" {
+void norm_across_forward(const Norm* n) { across<false>(*n); }
+void norm_across_backward(const Norm* n) { across<true>(*n); }
+void norm_over_forward(const Norm* n) { over<false>(*n); }
+void norm_over_backward(const Norm* n) { over<true>(*n); }
+}
