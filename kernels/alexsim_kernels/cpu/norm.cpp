@@ -4,6 +4,8 @@
 // m = dy * d^-beta and q = m * x / d: dx = m - 2 alpha beta x * (sum of q in the mirrored window).
 #include "vector.h"
 
+#include <vector>
+
 extern "C" struct Norm {
   Map x, d, dy, out;  // `out` is y forward, dx backward; `dy` is backward's alone
   long size;
@@ -63,6 +65,9 @@ template <class Run> void with_power(const Norm& n, Run&& run) {
 
 // Sum of `size` neighbours, the first at p.
 INLINE vec window(const scalar* p, long size, long step) {
+  if (size == 5)
+    return load(p) + load(p + step) + load(p + 2 * step) + load(p + 3 * step) +
+           load(p + 4 * step);
   vec sum = load(p);
   for (long i = 1; i < size; i++) sum += load(p + i * step);
   return sum;
@@ -139,8 +144,10 @@ void over_image(const Norm& n, Power power, long image, scalar* memory, bool str
   scalar* squares = memory + before * wide;  // zeros at both ends
   scalar* sums = memory + (width + n.size - 1) * wide;
   scalar* kept = sums + n.size * row;
+  std::vector<const scalar*> rows(n.size);
   for (long i = 0; i < height + after; i++) {
     if (i < height) {
+      scalar* direct = kept + i % n.size * row;
       for (long j = 0; j < width; j++)
         for (long c = 0; c < channels; c += WIDTH) {
           const long count = std::min(WIDTH, channels - c);
@@ -150,27 +157,31 @@ void over_image(const Norm& n, Power power, long image, scalar* memory, bool str
             for (long lane = count; lane < WIDTH; lane++) d[lane] = 1;
             const Powers p = power(d);
             const vec m = load_part(n.dy.at(image, i, j) + c, count) * p.power;
-            store(kept + i % n.size * row + j * wide + c, m);
+            store(direct + j * wide + c, m);
             store(squares + j * wide + c, m * v * p.inverse);
           } else {
             store(squares + j * wide + c, v * v);
           }
         }
+      scalar* sum = sums + i % n.size * row;
       for (long at = 0; at < row; at += WIDTH)
-        store(sums + i % n.size * row + at, window(squares + at - before * wide, n.size, wide));
+        store(sum + at, window(squares + at - before * wide, n.size, wide));
     }
     const long o = i - after;
     if (o < 0) continue;
-    const long first = std::max(0l, o - before), last = std::min(height - 1, o + after);
+    const long first = std::max(0l, o - before);
+    const long present = std::min(height - 1, o + after) - first + 1;
+    for (long r = 0; r < present; r++) rows[r] = sums + (first + r) % n.size * row;
+    const scalar* direct = kept + o % n.size * row;
     for (long j = 0; j < width; j++)
       for (long c = 0; c < channels; c += WIDTH) {
         const long count = std::min(WIDTH, channels - c), at = j * wide + c;
-        vec sum = load(sums + first % n.size * row + at);
-        for (long r = first + 1; r <= last; r++) sum += load(sums + r % n.size * row + at);
+        vec sum = load(rows[0] + at);
+        for (long r = 1; r < present; r++) sum += load(rows[r] + at);
         const vec v = load_part(n.x.at(image, o, j) + c, count);
         scalar* out = n.out.at(image, o, j) + c;
         if constexpr (BACKWARD) {
-          put(out, load(kept + o % n.size * row + at) + factor * v * sum, count, streaming);
+          put(out, load(direct + at) + factor * v * sum, count, streaming);
         } else {
           const vec d = k + alpha * sum;
           put(n.d.at(image, o, j) + c, d, count, streaming);

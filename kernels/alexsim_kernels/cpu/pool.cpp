@@ -4,6 +4,8 @@
 // into a band of rows that stays in cache, and writes each row once, when no window needs it more.
 #include "vector.h"
 
+#include <vector>
+
 extern "C" struct Pool {
   Map x, y, dy, dx;
   const long *row_begin, *row_end, *column_begin, *column_end;  // of each output row and column
@@ -16,19 +18,35 @@ extern "C" struct Pool {
 namespace {
 constexpr long STREAMED_BYTES = 16 << 20;
 
-INLINE vec larger(vec a, vec b) { return (b > a) | (b != b) ? b : a; }  // NaN wins
-
-template <class Take>
-void each_window(const Pool& p, long n, long i, Take&& take) {
-  for (long j = 0; j < p.y.width; j++)
-    for (long c = 0; c < p.y.channels; c += WIDTH)
-      take(j, c, std::min(WIDTH, p.y.channels - c), p.y.at(n, i, j) + c);
+// NaN wins.
+INLINE vec larger(vec a, vec b) {
+  const vec top = b > a ? b : a;
+  return b != b ? b : top;
 }
 
-template <class Run> void each_row(const Pool& p, Run&& run) {
-#pragma omp parallel for schedule(static) num_threads(p.threads)
-  for (long row = 0; row < p.y.images * p.y.height; row++)
-    run(row / p.y.height, row % p.y.height);
+// `take(n, i, j, rows)` for each window; `rows` are the image's at its first column.
+template <class Take> void each_window(const Pool& p, Take&& take) {
+#pragma omp parallel num_threads(p.threads)
+  {
+    std::vector<const scalar*> rows(p.x.height);
+#pragma omp for schedule(static)
+    for (long row = 0; row < p.y.images * p.y.height; row++) {
+      const long n = row / p.y.height, i = row % p.y.height;
+      const long count = p.row_end[i] - p.row_begin[i];
+      for (long r = 0; r < count; r++) rows[r] = p.x.at(n, p.row_begin[i] + r, 0);
+      for (long j = 0; j < p.y.width; j++) take(n, i, j, count, rows.data());
+    }
+  }
+}
+
+// Folds the values of a window, channel by channel.
+template <class Fold>
+INLINE vec fold_window(const Pool& p, long j, long c, long count, long height,
+                       const scalar* const* rows, vec value, Fold&& fold) {
+  for (long r = 0; r < height; r++)
+    for (long s = p.column_begin[j]; s < p.column_end[j]; s++)
+      value = fold(value, load_part(rows[r] + s * p.x.pixel + c, count));
+  return value;
 }
 
 void write_row(const Pool& p, long n, long row, scalar* band, bool streaming) {
@@ -49,61 +67,83 @@ void write_row(const Pool& p, long n, long row, scalar* band, bool streaming) {
   }
 }
 
-// `scatter(n, i, j, c, count, band)` adds the gradients of a window to the rows of the band.
+// `scatter(n, i, j, height, band, x)` adds the gradients of a window to its rows of the band; `x`
+// are those of the image, where there is one.
 template <class Scatter> void backward(const Pool& p, Scatter&& scatter) {
-  const long size = p.band_rows * p.dx.width * padded(p.dx.channels);
+  const long row_size = p.dx.width * padded(p.dx.channels), size = p.band_rows * row_size;
   const bool streaming = !p.add && p.dx.images * p.dx.height * p.dx.width * p.dx.channels *
                                            long(sizeof(scalar)) > STREAMED_BYTES;
 #pragma omp parallel num_threads(p.threads)
   {
-    scalar* band = p.band + omp_get_thread_num() * size;
-    std::fill(band, band + size, scalar(0));
+    scalar* memory = p.band + omp_get_thread_num() * size;
+    std::fill(memory, memory + size, scalar(0));
+    std::vector<scalar*> band(p.band_rows);
+    std::vector<const scalar*> x(p.band_rows);
 #pragma omp for schedule(static)
     for (long n = 0; n < p.dx.images; n++) {
       long written = 0;
       for (long i = 0; i < p.dy.height; i++) {
-        while (written < p.row_begin[i]) write_row(p, n, written++, band, streaming);
-        for (long j = 0; j < p.dy.width; j++)
-          for (long c = 0; c < p.dy.channels; c += WIDTH)
-            scatter(n, i, j, c, std::min(WIDTH, p.dy.channels - c), band);
+        while (written < p.row_begin[i]) write_row(p, n, written++, memory, streaming);
+        const long height = p.row_end[i] - p.row_begin[i];
+        for (long r = 0; r < height; r++) {
+          band[r] = memory + (p.row_begin[i] + r) % p.band_rows * row_size;
+          if (p.x.data) x[r] = p.x.at(n, p.row_begin[i] + r, 0);
+        }
+        for (long j = 0; j < p.dy.width; j++) scatter(n, i, j, height, band.data(), x.data());
       }
-      while (written < p.dx.height) write_row(p, n, written++, band, streaming);
+      while (written < p.dx.height) write_row(p, n, written++, memory, streaming);
     }
     streamed();
   }
 }
 
+// What is left of the gradient goes to a value that is the maximum, or NaN.
 template <bool FIRST>
-INLINE void route(const Pool& p, long n, long i, long j, long c, long count, scalar* band) {
+INLINE void route(const Pool& p, long n, long i, long j, long height, scalar* const* band,
+                  const scalar* const* rows) {
   const long wide = padded(p.dx.channels);
-  const vec top = load_part(p.y.at(n, i, j) + c, count);
-  const vec gradient = load_part(p.dy.at(n, i, j) + c, count);
-  auto open = gradient == gradient;  // windows whose maximum is still to come
-  open = open | ~open;
-  for (long r = p.row_begin[i]; r < p.row_end[i]; r++)
-    for (long s = p.column_begin[j]; s < p.column_end[j]; s++) {
-      const vec x = load_part(p.x.at(n, r, s) + c, count);
-      auto hit = (x == top) | (x != x);
-      if constexpr (FIRST) {
-        hit = hit & open;
-        open = open & ~hit;
+  const scalar *y = p.y.at(n, i, j), *dy = p.dy.at(n, i, j);
+  for (long c = 0; c < p.dy.channels; c += WIDTH) {
+    const long count = std::min(WIDTH, p.dy.channels - c);
+    const vec top = load_part(y + c, count);
+    vec gradient = load_part(dy + c, count);
+    for (long r = 0; r < height; r++)
+      for (long s = p.column_begin[j]; s < p.column_end[j]; s++) {
+        const vec x = load_part(rows[r] + s * p.x.pixel + c, count);
+        vec taken = x != x ? gradient : vec{};
+        taken = x == top ? gradient : taken;
+        if constexpr (FIRST) {
+          gradient = x != x ? vec{} : gradient;
+          gradient = x == top ? vec{} : gradient;
+        }
+        scalar* to = band[r] + s * wide + c;
+        store(to, load(to) + taken);
       }
-      scalar* to = band + (r % p.band_rows * p.dx.width + s) * wide + c;
-      store(to, load(to) + (hit ? gradient : vec{}));
-    }
+  }
 }
 }  // namespace
 
 extern "C" void max_pool_forward(const Pool* pool) {
   const Pool& p = *pool;
-  each_row(p, [&](long n, long i) {
-    each_window(p, n, i, [&](long j, long c, long count, scalar* y) {
-      vec top = all(-INFINITY);
-      for (long r = p.row_begin[i]; r < p.row_end[i]; r++)
-        for (long s = p.column_begin[j]; s < p.column_end[j]; s++)
-          top = larger(top, load_part(p.x.at(n, r, s) + c, count));
-      store_part(y, top, count);
-    });
+  each_window(p, [&](long n, long i, long j, long height, const scalar* const* rows) {
+    for (long c = 0; c < p.y.channels; c += WIDTH) {
+      const long count = std::min(WIDTH, p.y.channels - c);
+      store_part(p.y.at(n, i, j) + c,
+                 fold_window(p, j, c, count, height, rows, all(-INFINITY), larger), count);
+    }
+  });
+}
+
+extern "C" void average_pool_forward(const Pool* pool) {
+  const Pool& p = *pool;
+  const auto plus = [](vec a, vec b) { return a + b; };
+  each_window(p, [&](long n, long i, long j, long height, const scalar* const* rows) {
+    const scalar share = p.share[i * p.y.width + j];
+    for (long c = 0; c < p.y.channels; c += WIDTH) {
+      const long count = std::min(WIDTH, p.y.channels - c);
+      store_part(p.y.at(n, i, j) + c,
+                 share * fold_window(p, j, c, count, height, rows, vec{}, plus), count);
+    }
   });
 }
 
@@ -115,27 +155,17 @@ extern "C" void max_pool_backward(const Pool* pool) {
     backward(p, [&](auto... at) { route<false>(p, at...); });
 }
 
-extern "C" void average_pool_forward(const Pool* pool) {
-  const Pool& p = *pool;
-  each_row(p, [&](long n, long i) {
-    each_window(p, n, i, [&](long j, long c, long count, scalar* y) {
-      vec sum{};
-      for (long r = p.row_begin[i]; r < p.row_end[i]; r++)
-        for (long s = p.column_begin[j]; s < p.column_end[j]; s++)
-          sum += load_part(p.x.at(n, r, s) + c, count);
-      store_part(y, sum * p.share[i * p.y.width + j], count);
-    });
-  });
-}
-
 extern "C" void average_pool_backward(const Pool* pool) {
   const Pool& p = *pool;
-  backward(p, [&](long n, long i, long j, long c, long count, scalar* band) {
-    const vec share = load_part(p.dy.at(n, i, j) + c, count) * p.share[i * p.dy.width + j];
-    for (long r = p.row_begin[i]; r < p.row_end[i]; r++)
-      for (long s = p.column_begin[j]; s < p.column_end[j]; s++) {
-        scalar* to = band + (r % p.band_rows * p.dx.width + s) * padded(p.dx.channels) + c;
-        store(to, load(to) + share);
-      }
+  backward(p, [&](long n, long i, long j, long height, scalar* const* band, const scalar* const*) {
+    const scalar share = p.share[i * p.dy.width + j];
+    for (long c = 0; c < p.dy.channels; c += WIDTH) {
+      const vec part = share * load_part(p.dy.at(n, i, j) + c, std::min(WIDTH, p.dy.channels - c));
+      for (long r = 0; r < height; r++)
+        for (long s = p.column_begin[j]; s < p.column_end[j]; s++) {
+          scalar* to = band[r] + s * padded(p.dx.channels) + c;
+          store(to, load(to) + part);
+        }
+    }
   });
 }
