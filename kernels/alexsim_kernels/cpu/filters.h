@@ -27,7 +27,7 @@ struct Filters {
 };
 
 // Dense filters `[rows][columns][channels][padded filters]`; by all threads of a region.
-static void read_filters(const Filters& f, scalar* dense) {
+static inline void read_filters(const Filters& f, scalar* dense) {
   const long wide = padded(f.filters);
 #pragma omp for schedule(static)
   for (long block = 0; block < wide; block += LANES)
@@ -43,7 +43,7 @@ static void read_filters(const Filters& f, scalar* dense) {
 }
 
 // The other way round; gradients of one group's filters.
-static void write_filters(const Filters& f, const scalar* dense, bool add) {
+static inline void write_filters(const Filters& f, const scalar* dense, bool add) {
   const long wide = padded(f.filters);
 #pragma omp for schedule(static)
   for (long k = 0; k < f.filters; k++)

@@ -23,7 +23,6 @@ constexpr long UNITS = 48;    // units of W at a time, forward: each thread's
 constexpr long DEPTH = 512;   // of a sum at a time
 constexpr long INPUTS = 64;   // columns of a block of W, and of x, backward
 constexpr long STRIP = 256;   // units of such a block of W
-constexpr long ROWS_PACKED = ROWS[PANEL];
 
 // Images as columns: `[panel][k][width]` of `columns`, zeros behind the last.
 void pack_columns(const Linear& l, const Panels& panels) {
@@ -84,34 +83,44 @@ void grad_input_columns(const Linear& l, long first, scalar* block) {
     }
 }
 
-// inc = momentum inc - decay rate w - rate sum; w = w + inc.
-struct Update {
-  const Linear& l;
-  long first_unit, first_input;
-  scalar momentum, shrink, rate;
-  INLINE void operator()(long i, long j, vec sum) const {
-    const long count = l.inputs - first_input - j;
-    if (count <= 0) return;
-    scalar* inc = l.out + (first_unit + i) * l.out_row + first_input + j;
-    if (!l.update) {
-      if (l.add) sum += load_part(inc, count);
-      return store_part(inc, sum, count);
+// Asks for what `finish` will read, while the sums are made.
+void soon(const Linear& l, long unit, long units, long first, long columns) {
+  if (!l.update) return;
+  for (long i = unit; i < unit + units; i++)
+    for (long c = first; c < first + columns; c += WIDTH) {
+      __builtin_prefetch(l.out + i * l.out_row + c, 1);
+      __builtin_prefetch(l.w + i * l.w_row + c, 0);
     }
-    scalar* w = l.w + (first_unit + i) * l.w_row + first_input + j;
-    const vec weight = load_part(w, count);
-    const vec moved = momentum * load_part(inc, count) - shrink * weight - rate * sum;
-    store_part(inc, moved, count);
-    if (l.apply) store_part(w, weight + moved, count);
+}
+
+// Stores sums, or: inc = momentum inc - decay rate w - rate sum; w = w + inc.
+void finish(const Linear& l, long unit, long units, long first, long columns,
+            const scalar* sums, long pitch) {
+  const scalar momentum = l.momentum, shrink = l.decay * l.rate, rate = l.rate;
+  for (long i = 0; i < units; i++) {
+    scalar* out = l.out + (unit + i) * l.out_row + first;
+    scalar* w = l.w + (unit + i) * l.w_row + first;
+    each_vector(columns, [&](long c, auto lanes) {
+      vec v = load(sums + i * pitch + c);
+      if (l.update) {
+        const vec weight = lanes.load(w + c);
+        v = momentum * lanes.load(out + c) - shrink * weight - rate * v;
+        if (l.apply) lanes.store(w + c, weight + v);
+      } else if (l.add) {
+        v += lanes.load(out + c);
+      }
+      lanes.store(out + c, v);
+    });
   }
-};
+}
 
 // dy as strips of a few units: `[strip][image][unit]`.
 void pack_strips(const Linear& l) {
 #pragma omp for schedule(static)
-  for (long n = 0; n < l.units; n += ROWS_PACKED)
+  for (long n = 0; n < l.units; n += PANEL_ROWS)
     for (long m = 0; m < l.images; m++)
-      for (long i = 0; i < ROWS_PACKED; i++)
-        l.packed[(n * l.images) + m * ROWS_PACKED + i] =
+      for (long i = 0; i < PANEL_ROWS; i++)
+        l.packed[(n * l.images) + m * PANEL_ROWS + i] =
             n + i < l.units ? l.dy[m * l.dy_row + n + i] : scalar(0);
 }
 
@@ -119,13 +128,15 @@ void grad_weight_columns(const Linear& l, long first, long columns, scalar* bloc
   const long wide = padded(columns);
   const Panels panels(columns);
   copy_columns(l.x + first, l.x_row, l.images, columns, block, wide);
-  for (long n = 0; n < l.units; n += ROWS_PACKED)
+  scalar sums[PANEL_ROWS * PANEL * WIDTH];
+  for (long n = 0; n < l.units; n += PANEL_ROWS)
     for (long index = 0; index < panels.count; index++) {
-      const long k = panels.first(index);
-      panel(panels.width(index), std::min(ROWS_PACKED, l.units - n), l.images,
-            {l.packed + n * l.images, 1, ROWS_PACKED}, block + k, wide,
-            Update{l, n, first + k, scalar(l.momentum), scalar(l.decay * l.rate),
-                   scalar(l.rate)});
+      const long k = panels.first(index), pitch = panels.width(index) * WIDTH;
+      const long units = std::min(PANEL_ROWS, l.units - n), here = std::min(pitch, columns - k);
+      soon(l, n, units, first + k, here);
+      panel(panels.width(index), units, l.images, {l.packed + n * l.images, 1, PANEL_ROWS},
+            block + k, wide, Store{sums, pitch, false});
+      finish(l, n, units, first + k, here, sums, pitch);
     }
 }
 }  // namespace

@@ -27,8 +27,8 @@ from alexsim_kernels.cpu.tensors import (
 Pass = Literal["forward", "grad_input", "grad_weight"]
 _UNITS, _INPUTS, _STRIP = 48, 64, 256
 """``UNITS``, ``INPUTS`` and ``STRIP`` of ``linear.cpp``."""
-_MOST_ROWS = 12
-"""Units of a strip of gradients, on any machine: at most so many."""
+_MOST_ROWS = 6
+"""``PANEL_ROWS`` of ``product.h``: units of a strip of gradients."""
 
 
 class Update(NamedTuple):

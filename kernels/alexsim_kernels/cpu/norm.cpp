@@ -4,6 +4,7 @@
 // m = dy * d^-beta and q = m * x / d: dx = m - 2 alpha beta x * (sum of q in the mirrored window).
 #include "vector.h"
 
+#include <type_traits>
 #include <vector>
 
 extern "C" struct Norm {
@@ -26,13 +27,11 @@ bool streams(const Map& out) {
          STREAMED_BYTES;
 }
 
-INLINE void put(scalar* p, vec v, long count, bool streaming) {
-  if (count < WIDTH)
-    store_part(p, v, count);
-  else if (streaming)
+template <class Lanes> INLINE void put(scalar* p, vec v, Lanes lanes, bool streaming) {
+  if (std::is_same_v<Lanes, Whole> && streaming)
     stream(p, v);
   else
-    store(p, v);
+    lanes.store(p, v);
 }
 
 // d^-beta, and 1 / d.
@@ -73,6 +72,18 @@ INLINE vec window(const scalar* p, long size, long step) {
   return sum;
 }
 
+// m, and q into `to`. Lanes that are no channels take d = 1, so that nothing becomes NaN.
+template <class Power, class Lanes>
+INLINE vec gradients(Power power, const scalar* x, const scalar* d,
+                     const scalar* dy, Lanes lanes, scalar* to) {
+  vec total = lanes.load(d);
+  for (long lane = lanes.count; lane < WIDTH; lane++) total[lane] = 1;
+  const Powers p = power(total);
+  const vec m = lanes.load(dy) * p.power;
+  store(to, m * lanes.load(x) * p.inverse);
+  return m;
+}
+
 // A few pixels of a row. `squares` holds them with zeros between: room for windows over an edge.
 template <bool BACKWARD, class Power>
 void across_pixels(const Norm& n, Power power, long image, long i, long begin, long end,
@@ -80,39 +91,34 @@ void across_pixels(const Norm& n, Power power, long image, long i, long begin, l
   const long channels = n.x.channels, half = n.size / 2;
   const long before = BACKWARD ? n.size - 1 - half : half;
   const scalar k = n.k, alpha = n.alpha, factor = -2 * n.alpha * n.beta;
-  for (long j = begin; j < end; j++) {
-    const scalar* x = n.x.at(image, i, j);
-    scalar* to = squares + (j - begin) * pitch;
-    for (long c = 0; c < channels; c += WIDTH) {
-      const long count = std::min(WIDTH, channels - c);
-      const vec v = load_part(x + c, count);
+  const scalar *x = n.x.at(image, i, begin), *dy = n.dy.at(image, i, begin);
+  scalar *d = n.d.at(image, i, begin), *out = n.out.at(image, i, begin);
+  for (long j = 0; j < end - begin; j++) {
+    scalar* to = squares + j * pitch;
+    each_vector(channels, [&](long c, auto lanes) {
+      const scalar* from = x + j * n.x.pixel + c;
       if constexpr (BACKWARD) {
-        // Lanes that are no channels: 1, so that nothing becomes NaN.
-        vec d = load_part(n.d.at(image, i, j) + c, count);
-        for (long lane = count; lane < WIDTH; lane++) d[lane] = 1;
-        const Powers p = power(d);
-        const vec m = load_part(n.dy.at(image, i, j) + c, count) * p.power;
-        store(to + c, m * v * p.inverse);
-        store(to + c + PIXELS * pitch, m);
+        store(to + c + PIXELS * pitch, gradients(power, from, d + j * n.d.pixel + c,
+                                                 dy + j * n.dy.pixel + c, lanes, to + c));
       } else {
+        const vec v = lanes.load(from);
         store(to + c, v * v);
       }
-    }
+    });
   }
-  for (long j = begin; j < end; j++) {
-    const scalar *x = n.x.at(image, i, j), *from = squares + (j - begin) * pitch;
-    scalar* out = n.out.at(image, i, j);
-    for (long c = 0; c < channels; c += WIDTH) {
-      const long count = std::min(WIDTH, channels - c);
-      const vec v = load_part(x + c, count), sum = window(from + c - before, n.size, 1);
+  for (long j = 0; j < end - begin; j++) {
+    const scalar* from = squares + j * pitch;
+    each_vector(channels, [&](long c, auto lanes) {
+      const vec v = lanes.load(x + j * n.x.pixel + c), sum = window(from + c - before, n.size, 1);
+      scalar* to = out + j * n.out.pixel + c;
       if constexpr (BACKWARD) {
-        put(out + c, load(from + c + PIXELS * pitch) + factor * v * sum, count, streaming);
+        put(to, load(from + c + PIXELS * pitch) + factor * v * sum, lanes, streaming);
       } else {
-        const vec d = k + alpha * sum;
-        put(n.d.at(image, i, j) + c, d, count, streaming);
-        put(out + c, v * power(d).power, count, streaming);
+        const vec total = k + alpha * sum;
+        put(d + j * n.d.pixel + c, total, lanes, streaming);
+        put(to, v * power(total).power, lanes, streaming);
       }
-    }
+    });
   }
 }
 
@@ -149,20 +155,18 @@ void over_image(const Norm& n, Power power, long image, scalar* memory, bool str
     if (i < height) {
       scalar* direct = kept + i % n.size * row;
       for (long j = 0; j < width; j++)
-        for (long c = 0; c < channels; c += WIDTH) {
-          const long count = std::min(WIDTH, channels - c);
-          const vec v = load_part(n.x.at(image, i, j) + c, count);
+        each_vector(channels, [&](long c, auto lanes) {
+          const scalar* from = n.x.at(image, i, j) + c;
+          scalar* to = squares + j * wide + c;
           if constexpr (BACKWARD) {
-            vec d = load_part(n.d.at(image, i, j) + c, count);
-            for (long lane = count; lane < WIDTH; lane++) d[lane] = 1;
-            const Powers p = power(d);
-            const vec m = load_part(n.dy.at(image, i, j) + c, count) * p.power;
-            store(direct + j * wide + c, m);
-            store(squares + j * wide + c, m * v * p.inverse);
+            store(direct + j * wide + c,
+                  gradients(power, from, n.d.at(image, i, j) + c, n.dy.at(image, i, j) + c,
+                            lanes, to));
           } else {
-            store(squares + j * wide + c, v * v);
+            const vec v = lanes.load(from);
+            store(to, v * v);
           }
-        }
+        });
       scalar* sum = sums + i % n.size * row;
       for (long at = 0; at < row; at += WIDTH)
         store(sum + at, window(squares + at - before * wide, n.size, wide));
@@ -174,20 +178,20 @@ void over_image(const Norm& n, Power power, long image, scalar* memory, bool str
     for (long r = 0; r < present; r++) rows[r] = sums + (first + r) % n.size * row;
     const scalar* direct = kept + o % n.size * row;
     for (long j = 0; j < width; j++)
-      for (long c = 0; c < channels; c += WIDTH) {
-        const long count = std::min(WIDTH, channels - c), at = j * wide + c;
+      each_vector(channels, [&](long c, auto lanes) {
+        const long at = j * wide + c;
         vec sum = load(rows[0] + at);
         for (long r = 1; r < present; r++) sum += load(rows[r] + at);
-        const vec v = load_part(n.x.at(image, o, j) + c, count);
+        const vec v = lanes.load(n.x.at(image, o, j) + c);
         scalar* out = n.out.at(image, o, j) + c;
         if constexpr (BACKWARD) {
-          put(out, load(direct + at) + factor * v * sum, count, streaming);
+          put(out, load(direct + at) + factor * v * sum, lanes, streaming);
         } else {
           const vec d = k + alpha * sum;
-          put(n.d.at(image, o, j) + c, d, count, streaming);
-          put(out, v * power(d).power, count, streaming);
+          put(n.d.at(image, o, j) + c, d, lanes, streaming);
+          put(out, v * power(d).power, lanes, streaming);
         }
-      }
+      });
   }
 }
 

@@ -4,6 +4,7 @@
 // into a band of rows that stays in cache, and writes each row once, when no window needs it more.
 #include "vector.h"
 
+#include <type_traits>
 #include <vector>
 
 extern "C" struct Pool {
@@ -40,12 +41,13 @@ template <class Take> void each_window(const Pool& p, Take&& take) {
 }
 
 // Folds the values of a window, channel by channel.
-template <class Fold>
-INLINE vec fold_window(const Pool& p, long j, long c, long count, long height,
+template <class Lanes, class Fold>
+INLINE vec fold_window(const Pool& p, long j, long c, Lanes lanes, long height,
                        const scalar* const* rows, vec value, Fold&& fold) {
+  const long first = p.column_begin[j] * p.x.pixel + c, last = p.column_end[j] * p.x.pixel + c;
   for (long r = 0; r < height; r++)
-    for (long s = p.column_begin[j]; s < p.column_end[j]; s++)
-      value = fold(value, load_part(rows[r] + s * p.x.pixel + c, count));
+    for (long at = first; at < last; at += p.x.pixel)
+      value = fold(value, lanes.load(rows[r] + at));
   return value;
 }
 
@@ -54,16 +56,15 @@ void write_row(const Pool& p, long n, long row, scalar* band, bool streaming) {
   scalar* from = band + row % p.band_rows * p.dx.width * wide;
   for (long j = 0; j < p.dx.width; j++, from += wide) {
     scalar* to = p.dx.at(n, row, j);
-    for (long c = 0; c < p.dx.channels; c += WIDTH) {
-      const long count = std::min(WIDTH, p.dx.channels - c);
+    each_vector(p.dx.channels, [&](long c, auto lanes) {
       vec v = load(from + c);
       store(from + c, vec{});
-      if (p.add) v += load_part(to + c, count);
-      if (streaming && count == WIDTH)
+      if (p.add) v += lanes.load(to + c);
+      if (std::is_same_v<decltype(lanes), Whole> && streaming)
         stream(to + c, v);
       else
-        store_part(to + c, v, count);
-    }
+        lanes.store(to + c, v);
+    });
   }
 }
 
@@ -101,15 +102,14 @@ template <class Scatter> void backward(const Pool& p, Scatter&& scatter) {
 template <bool FIRST>
 INLINE void route(const Pool& p, long n, long i, long j, long height, scalar* const* band,
                   const scalar* const* rows) {
-  const long wide = padded(p.dx.channels);
+  const long wide = padded(p.dx.channels), first = p.column_begin[j], last = p.column_end[j];
   const scalar *y = p.y.at(n, i, j), *dy = p.dy.at(n, i, j);
-  for (long c = 0; c < p.dy.channels; c += WIDTH) {
-    const long count = std::min(WIDTH, p.dy.channels - c);
-    const vec top = load_part(y + c, count);
-    vec gradient = load_part(dy + c, count);
+  each_vector(p.dy.channels, [&](long c, auto lanes) {
+    const vec top = lanes.load(y + c);
+    vec gradient = lanes.load(dy + c);
     for (long r = 0; r < height; r++)
-      for (long s = p.column_begin[j]; s < p.column_end[j]; s++) {
-        const vec x = load_part(rows[r] + s * p.x.pixel + c, count);
+      for (long s = first; s < last; s++) {
+        const vec x = lanes.load(rows[r] + s * p.x.pixel + c);
         vec taken = x != x ? gradient : vec{};
         taken = x == top ? gradient : taken;
         if constexpr (FIRST) {
@@ -119,18 +119,17 @@ INLINE void route(const Pool& p, long n, long i, long j, long height, scalar* co
         scalar* to = band[r] + s * wide + c;
         store(to, load(to) + taken);
       }
-  }
+  });
 }
 }  // namespace
 
 extern "C" void max_pool_forward(const Pool* pool) {
   const Pool& p = *pool;
   each_window(p, [&](long n, long i, long j, long height, const scalar* const* rows) {
-    for (long c = 0; c < p.y.channels; c += WIDTH) {
-      const long count = std::min(WIDTH, p.y.channels - c);
-      store_part(p.y.at(n, i, j) + c,
-                 fold_window(p, j, c, count, height, rows, all(-INFINITY), larger), count);
-    }
+    scalar* y = p.y.at(n, i, j);
+    each_vector(p.y.channels, [&](long c, auto lanes) {
+      lanes.store(y + c, fold_window(p, j, c, lanes, height, rows, all(-INFINITY), larger));
+    });
   });
 }
 
@@ -139,11 +138,10 @@ extern "C" void average_pool_forward(const Pool* pool) {
   const auto plus = [](vec a, vec b) { return a + b; };
   each_window(p, [&](long n, long i, long j, long height, const scalar* const* rows) {
     const scalar share = p.share[i * p.y.width + j];
-    for (long c = 0; c < p.y.channels; c += WIDTH) {
-      const long count = std::min(WIDTH, p.y.channels - c);
-      store_part(p.y.at(n, i, j) + c,
-                 share * fold_window(p, j, c, count, height, rows, vec{}, plus), count);
-    }
+    scalar* y = p.y.at(n, i, j);
+    each_vector(p.y.channels, [&](long c, auto lanes) {
+      lanes.store(y + c, share * fold_window(p, j, c, lanes, height, rows, vec{}, plus));
+    });
   });
 }
 
@@ -159,13 +157,13 @@ extern "C" void average_pool_backward(const Pool* pool) {
   const Pool& p = *pool;
   backward(p, [&](long n, long i, long j, long height, scalar* const* band, const scalar* const*) {
     const scalar share = p.share[i * p.dy.width + j];
-    for (long c = 0; c < p.dy.channels; c += WIDTH) {
-      const vec part = share * load_part(p.dy.at(n, i, j) + c, std::min(WIDTH, p.dy.channels - c));
+    each_vector(p.dy.channels, [&](long c, auto lanes) {
+      const vec part = share * lanes.load(p.dy.at(n, i, j) + c);
       for (long r = 0; r < height; r++)
         for (long s = p.column_begin[j]; s < p.column_end[j]; s++) {
           scalar* to = band[r] + s * padded(p.dx.channels) + c;
           store(to, load(to) + part);
         }
-    }
+    });
   });
 }

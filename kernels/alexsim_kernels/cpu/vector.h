@@ -48,6 +48,26 @@ static INLINE void store_part(scalar* p, vec v, long count) {
   for (long i = 0; i < count; i++) p[i] = lanes[i];
 }
 
+// How many lanes of a vector are channels: all, known when compiled, or the first few.
+struct Whole {
+  static constexpr long count = WIDTH;
+  INLINE vec load(const scalar* p) const { return ::load(p); }
+  INLINE void store(scalar* p, vec v) const { ::store(p, v); }
+};
+
+struct Part {
+  long count;
+  INLINE vec load(const scalar* p) const { return load_part(p, count); }
+  INLINE void store(scalar* p, vec v) const { store_part(p, v, count); }
+};
+
+// `body(c, lanes)` for each vector of channels.
+template <class Body> static INLINE void each_vector(long channels, Body&& body) {
+  long c = 0;
+  for (; c + WIDTH <= channels; c += WIDTH) body(c, Whole{});
+  if (c < channels) body(c, Part{channels - c});
+}
+
 // Past the caches, where the address is aligned: for results that do not fit there.
 static INLINE void stream(scalar* p, vec v) {
 #if defined(__AVX512F__)
