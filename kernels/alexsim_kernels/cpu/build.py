@@ -92,11 +92,13 @@ def build(scalar: Scalar, progress: Callable[[str], None] | None = None) -> Path
         folder.mkdir(parents=True, exist_ok=True)
         if progress is not None:
             progress(f"compiling the CPU kernels ({scalar}) with {version.splitlines()[0]}")
-        with tempfile.TemporaryDirectory(dir=folder) as work:
+        beside = target.with_suffix(f".{os.getpid()}")
+        with tempfile.TemporaryDirectory(prefix="alexsim-") as work:
             for file, text in sources.items():
                 (Path(work) / file).write_text(text, encoding="utf-8")
             _compile(compiler, scalar, Path(work), name)
-            (Path(work) / name).replace(target)
+            shutil.copyfile(Path(work) / name, beside)
+        beside.replace(target)
     except OSError as error:
         raise BuildError(f"cannot write the CPU kernels: {error}") from error
     return target
