@@ -78,6 +78,15 @@ def cpu_kernels() -> None:
         list(pool.map(build, ("float", "double")))
 
 
+@pytest.fixture(scope="module")
+def single_thread() -> Iterator[None]:
+    """Small tensors take longer to share out than to compute."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three classes of 20 small JPEG files, told apart by brightness."""

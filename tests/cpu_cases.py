@@ -50,17 +50,14 @@ def thread_count(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def same_for_all_threads(run: Callable[[int], list[Tensor]]) -> list[Tensor]:
-    """Results of ``run`` with one thread, which are those with two and with three, bit for bit."""
-    results = []
-    for count in (1, 2, 3):
-        with thread_count(count):
-            results.append(run(count))
-    for other in results[1:]:
-        for a, b in zip(results[0], other, strict=True):
-            assert torch.equal(a.isnan(), b.isnan())
-            assert torch.equal(a.nan_to_num(), b.nan_to_num())
-    return results[0]
+def same_for_two_threads(run: Callable[[int], list[Tensor]]) -> list[Tensor]:
+    """Results of ``run`` with one thread, which are those with two, bit for bit."""
+    results = run(1)
+    with thread_count(2):
+        others = run(2)
+    for a, b in zip(results, others, strict=True):
+        assert torch.equal(a.nan_to_num(1.5), b.nan_to_num(1.5))
+    return results
 
 
 def distance(computed: Tensor, exact: Tensor) -> float:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from itertools import product
 
 import pytest
@@ -14,7 +15,7 @@ from cpu_cases import (
     distance,
     pitched,
     poisoned_scratch,
-    same_for_all_threads,
+    same_for_two_threads,
 )
 from cpu_cases import convolution as reference
 from hypothesis import given, settings
@@ -24,7 +25,7 @@ from alexsim_kernels.cpu import convolution
 from alexsim_kernels.cpu.algorithm import PASSES, Algorithm, Pass, Shape, Size, choose, cover
 from alexsim_kernels.cpu.transforms import TRANSFORMS, cook_toom
 
-pytestmark = pytest.mark.usefixtures("cpu_kernels")
+pytestmark = pytest.mark.usefixtures("cpu_kernels", "single_thread")
 Tensor = torch.Tensor
 DIRECT = Algorithm("direct")
 
@@ -128,7 +129,7 @@ class Passes:
         return [y, dx, dweight, dbias]
 
     def check(self, algorithms: dict[Pass, Algorithm]) -> None:
-        computed = same_for_all_threads(lambda count: self.run(algorithms, count))
+        computed = self.run(algorithms, 1)
         for name, values, exact in zip(("y", "dx", "dw", "db"), computed, self.exact, strict=True):
             assert distance(values, exact) < LIMITS[self.dtype], name
 
@@ -138,6 +139,12 @@ class Passes:
 def test_all_passes_of_the_chosen_algorithm(name: str, dtype: torch.dtype) -> None:
     shape = CASES[name]
     Passes(shape, dtype).check({p: choose(shape, p) for p in PASSES})
+
+
+@pytest.mark.parametrize("name", ["conv1 padded", "conv3", "groups", "strided", "depthwise"])
+def test_two_threads_make_the_same_bits(name: str) -> None:
+    passes = Passes(CASES[name], torch.float32)
+    same_for_two_threads(partial(passes.run, {p: choose(passes.shape, p) for p in PASSES}))
 
 
 @pytest.mark.parametrize("name", ["conv2", "conv1 padded", "depthwise", "groups"])

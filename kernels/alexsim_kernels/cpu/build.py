@@ -92,13 +92,15 @@ def build(scalar: Scalar, progress: Callable[[str], None] | None = None) -> Path
         folder.mkdir(parents=True, exist_ok=True)
         if progress is not None:
             progress(f"compiling the CPU kernels ({scalar}) with {version.splitlines()[0]}")
-        beside = target.with_suffix(f".{os.getpid()}")
         with tempfile.TemporaryDirectory(prefix="alexsim-") as work:
             for file, text in sources.items():
                 (Path(work) / file).write_text(text, encoding="utf-8")
             _compile(compiler, scalar, Path(work), name)
+            # Beside its place first: it appears whole, whoever else builds it.
+            handle, beside = tempfile.mkstemp(prefix=name, dir=folder)
+            os.close(handle)
             shutil.copyfile(Path(work) / name, beside)
-        beside.replace(target)
+        Path(beside).replace(target)
     except OSError as error:
         raise BuildError(f"cannot write the CPU kernels: {error}") from error
     return target
@@ -155,7 +157,7 @@ def _compiler() -> tuple[str, str]:
         told = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
         if "Free Software Foundation" in told.stdout:
             return path, told.stdout
-    raise BuildError("the CPU kernels need a C++ compiler: no g++ on the path")
+    raise BuildError("the CPU kernels need GCC's C++ compiler: no g++ on the path")
 
 
 def _sources() -> dict[str, str]:

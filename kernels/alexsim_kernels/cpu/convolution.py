@@ -259,6 +259,7 @@ def _checked(algorithm: Algorithm | None, shape: Shape, pass_: Pass) -> Algorith
             shape.taps[0] == shape.taps[1]
             and shape.dilation == (1, 1)
             and shape.stride == (fold, fold)
+            and (fold > 1 or algorithm.kind == "winograd")
             and (fold == 1 or (pass_ != "grad_input" and shape.groups == 1))
             and all(_covers(side, size, taps) for side, size in _sides(algorithm, extent))
         )
