@@ -1,4 +1,4 @@
-"""What the tests of the CPU kernels share: tensors with gaps, poisoned scratch, two thread counts."""
+"""What the tests of the CPU kernels share: tensors with gaps, poisoned scratch, threads."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,9 +29,7 @@ def pitched(*shape: int, dtype: torch.dtype, value: float | None = None) -> Tens
 def beside(made: Tensor) -> Tensor:
     """The other channels of a pitched tensor's block."""
     n, c, h, w = made.shape
-    block = torch.as_strided(
-        made, (n, c + 3, h, w), made.stride(), made.storage_offset() - 2
-    )
+    block = torch.as_strided(made, (n, c + 3, h, w), made.stride(), made.storage_offset() - 2)
     return block[:, [0, 1, -1]]
 
 

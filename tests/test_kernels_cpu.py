@@ -1,5 +1,6 @@
 """Convolutions of the CPU kernels: values and gradients against float64, for every algorithm."""
 
+import math
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
@@ -106,8 +107,9 @@ class Passes:
     def run(self, algorithms: dict[Pass, Algorithm], count: int) -> list[Tensor]:
         """Output, gradients of input, weights and biases."""
         s, given_ = self.shape, options(self.shape)
-        y, dx = pitched(*self.dy.shape, dtype=self.dtype, value=NAN), pitched(
-            *self.x.shape, dtype=self.dtype, value=NAN
+        y, dx = (
+            pitched(*self.dy.shape, dtype=self.dtype, value=NAN),
+            pitched(*self.x.shape, dtype=self.dtype, value=NAN),
         )
         dweight, dbias = torch.full_like(self.weight, NAN), torch.full_like(self.bias, NAN)
         scratch = {p: scratch_of(s, p, algorithms[p], count, self.x) for p in PASSES}
@@ -197,9 +199,7 @@ def test_what_is_there_is_added_to_and_negative_becomes_zero(name: str) -> None:
     y0, dx0 = torch.randn_like(passes.dy), torch.randn_like(passes.x)
     y, dx = y0.clone(), dx0.clone()
     dweight, dbias = torch.ones_like(passes.weight), torch.ones_like(passes.bias)
-    convolution.forward(
-        passes.x, passes.weight, passes.bias, y, relu=True, add=True, **given_
-    )
+    convolution.forward(passes.x, passes.weight, passes.bias, y, relu=True, add=True, **given_)
     convolution.grad_input(passes.dy, passes.weight, dx, add=True, **given_)
     convolution.grad_weight(passes.x, passes.dy, dweight, dbias, add=True, **given_)
     exact = [(passes.exact[0] + y0).relu(), passes.exact[1] + dx0]
@@ -223,7 +223,7 @@ def test_not_a_number_travels(name: str, value: float) -> None:
     convolution.forward(passes.x, passes.weight, passes.bias, y, relu=True, **given_)
     bare = reference(passes.x.double(), passes.weight.double(), None, shape)
     assert y[0][bare[0].isnan()].isnan().all()
-    if value != value:
+    if math.isnan(value):
         assert y[0, 0].isnan().any()
     else:
         assert not y[0][~bare[0].isfinite()].isfinite().all()

@@ -227,7 +227,7 @@ def test_a_window_s_maximum_is_nan_if_one_value_is() -> None:
             "sees none of",
         ),
         (
-            lambda x: pool.max_forward(x, x, pool.sliding((5, 5), (4, 4), size=(2, 2), stride=(1, 1))),
+            lambda x: pool.max_forward(x, x, pool.Windows(((0, 5),) * 4, ((0, 4),) * 4)),
             "windows reach to",
         ),
         (
@@ -277,10 +277,10 @@ def test_fully_connected(images: int, inputs: int, units: int, dtype: torch.dtyp
     x, dy = rows(images, inputs, dtype), rows(images, units, dtype)
     weight, inc0 = rows(units, inputs, dtype), torch.randn(units, inputs, dtype=dtype)
     bias = torch.randn(units, dtype=dtype)
+    y0, dx0 = rows(images, units, dtype), rows(images, inputs, dtype)
 
     def run(threads: int) -> list[Tensor]:
-        y, dx = rows(images, units, dtype), rows(images, inputs, dtype)
-        y0, dx0 = y.clone(), dx.clone()
+        y, dx = y0.clone(), dx0.clone()
         dweight, dbias = rows(units, inputs, dtype), torch.full_like(bias, NAN)
         passes: tuple[linear.Pass, ...] = ("forward", "grad_input", "grad_weight")
         forward, grad_input, grad_weight = (

@@ -126,13 +126,32 @@ def choose(shape: Shape, pass_: Pass) -> Algorithm:
     tiled = Algorithm(kind, rows, columns)
     if any(ERRORS[m, taps] > MOST_ERROR for m in {*rows, *columns}):
         return direct
-    products = sum(m + taps - 1 for m in rows) * sum(m + taps - 1 for m in columns)
+    products = _products(tiled, taps)
     channels, filters = shape.group_channels, shape.group_filters
     folded = channels * shape.stride[0] ** 2 if kind == "folded" else channels
     tiled_cost = products * (_lanes(folded) * filters + _TRANSFORM * _lanes(folded + filters))
     positions = extent[0] * extent[1] * shape.taps[0] * shape.taps[1]
     direct_cost = positions * channels * (_lanes(filters) + _GATHER)
     return tiled if tiled_cost < direct_cost else direct
+
+
+def multiply_adds(shape: Shape, algorithm: Algorithm) -> int:
+    """Multiply-adds of the products that a pass is made of; transforms are not counted."""
+    filters = shape.images * shape.filters
+    if not algorithm.rows:
+        taps = shape.taps[0] * shape.taps[1]
+        return filters * shape.group_channels * taps * shape.out[0] * shape.out[1]
+    fold = shape.stride[0] ** 2 if algorithm.kind == "folded" else 1
+    products = _products(algorithm, tile_taps(shape, algorithm.kind))
+    return filters * shape.group_channels * fold * products
+
+
+def _products(algorithm: Algorithm, taps: int) -> int:
+    """Products of an image, for each channel and filter."""
+    rows, columns = (
+        sum(m + taps - 1 for m in side) for side in (algorithm.rows, algorithm.columns)
+    )
+    return rows * columns
 
 
 def _lanes(channels: int) -> int:

@@ -14,9 +14,16 @@ from __future__ import annotations
 import ctypes
 from dataclasses import replace
 
-
 from alexsim_kernels.cpu import direct
-from alexsim_kernels.cpu.algorithm import Algorithm, Pass, Shape, Size, choose, is_depthwise, tile_taps
+from alexsim_kernels.cpu.algorithm import (
+    Algorithm,
+    Pass,
+    Shape,
+    Size,
+    choose,
+    is_depthwise,
+    tile_taps,
+)
 from alexsim_kernels.cpu.scratch import tiled
 from alexsim_kernels.cpu.tensors import (
     Filters,
@@ -104,7 +111,7 @@ def shape_of(
             f"x, weight and y must have 4 axes, got {[list(t.shape) for t in (x, weight, y)]}"
         )
     images, channels, *extent = x.shape
-    filters, group_channels, *taps = weight.shape
+    filters, _, *taps = weight.shape
     shape = Shape(
         images=images,
         channels=channels,
@@ -157,9 +164,7 @@ def forward(
         ValueError: tensors do not go together, or scratch is too small.
     """
     check_type(x=x, weight=weight, bias=bias, y=y)
-    shape = shape_of(
-        x, weight, y, stride=stride, padding=padding, dilation=dilation, groups=groups
-    )
+    shape = shape_of(x, weight, y, stride=stride, padding=padding, dilation=dilation, groups=groups)
     algorithm = _checked(algorithm, shape, "forward")
     at = vector("bias", bias, shape.filters)
     maps = image_map("x", x), image_map("y", y)
@@ -203,7 +208,9 @@ def grad_input(
         bank.filter, bank.channel = bank.channel, bank.filter
         bank.turned = 1
         over = (shape.taps[0] - 1 - padding[0], shape.taps[1] - 1 - padding[1])
-        made = _tiled(maps, bank, replace(shape, padding=(0, 0)), algorithm, "grad_input", dy, scratch)
+        made = _tiled(
+            maps, bank, replace(shape, padding=(0, 0)), algorithm, "grad_input", dy, scratch
+        )
         made.pad_top, made.pad_left = over
         made.add = add
         call("winograd_correlate", dy, ctypes.byref(made), shape.group_filters * weight.stride(0))
@@ -317,9 +324,7 @@ def _tiled(
     return made
 
 
-def output_extent(
-    extent: Size, taps: Size, *, stride: Size, padding: Size, dilation: Size
-) -> Size:
+def output_extent(extent: Size, taps: Size, *, stride: Size, padding: Size, dilation: Size) -> Size:
     """Windows that fit with as much padding on both sides."""
     rows, columns = (
         (size + 2 * before - step * (r - 1) - 1) // along + 1
@@ -328,5 +333,3 @@ def output_extent(
         )
     )
     return rows, columns
-
-

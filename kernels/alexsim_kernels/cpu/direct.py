@@ -77,9 +77,7 @@ def buffers(
     return _cut(shape, algorithm, pass_, threads, item_bytes).buffers
 
 
-def _cut(
-    shape: Shape, algorithm: Algorithm, pass_: Pass, threads: int, item_bytes: int
-) -> _Cut:
+def _cut(shape: Shape, algorithm: Algorithm, pass_: Pass, threads: int, item_bytes: int) -> _Cut:
     taps = shape.taps[0] * shape.taps[1]
     channels, filters = shape.group_channels, shape.group_filters
     if pass_ == "grad_input":

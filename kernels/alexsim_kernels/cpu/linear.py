@@ -176,9 +176,7 @@ def update_weight(
     _grad_weight(made, x, dy, inc, dbias)
 
 
-def _grad_weight(
-    made: _Linear, x: Tensor, dy: Tensor, out: Tensor, dbias: Tensor | None
-) -> None:
+def _grad_weight(made: _Linear, x: Tensor, dy: Tensor, out: Tensor, dbias: Tensor | None) -> None:
     check_type(x=x, dbias=dbias)
     made.bias = vector("dbias", dbias, dy.shape[1])
     made.x, made.x_row = _rows("x", x)
@@ -205,7 +203,7 @@ def _described(
     for name in buffers.sizes:
         setattr(made, name, parts[name])
     made.block_thread = buffers.sizes["block"] // count
-    made.parts = parts    # keeps the scratch
+    made.parts = parts  # keeps the scratch
     return made
 
 

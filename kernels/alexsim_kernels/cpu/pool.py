@@ -65,7 +65,7 @@ def sliding(
         spans.append(tuple((max(0, b), min(b + side, pixels)) for b in begins))
         edge = border if count_padding else 0
         counts.append(tuple(min(b + side, pixels + edge) - max(b, -edge) for b in begins))
-    return _checked(Windows(*spans, *counts), extent, out)
+    return _checked(Windows(spans[0], spans[1], counts[0], counts[1]), extent, out)
 
 
 def adaptive(extent: Size, out: Size) -> Windows:

@@ -53,3 +53,20 @@ void panel(long vectors, long rows, long depth, Operand a, const scalar* b, long
 #endif
   }
 }
+
+// Every thread repeats a product of its own operands: what the registers reach.
+extern "C" void micro_kernel_rate(const scalar* a, const scalar* b, scalar* c, long rows,
+                                  long depth, long columns, long repeats, long threads) {
+  const Panels panels(columns);
+#pragma omp parallel num_threads(threads)
+  {
+    const long thread = omp_get_thread_num();
+    for (long i = 0; i < repeats; i++)
+      for (long index = 0; index < panels.count; index++) {
+        const long k = panels.first(index), vectors = panels.width(index);
+        panel(vectors, rows, depth, {a + thread * rows * depth, depth, 1},
+              b + (thread * columns + k) * depth, vectors * WIDTH,
+              Store{c + thread * rows * columns + k, columns, false});
+      }
+  }
+}

@@ -73,9 +73,7 @@ def image_map(name: str, x: Tensor) -> Map:
     if x.shape[1] > 1 and x.stride(1) != 1:
         raise ValueError(f"{name} must be channels-last, its strides are {list(x.stride())}")
     images, channels, height, width = x.shape
-    return Map(
-        x.data_ptr(), images, channels, height, width, x.stride(0), x.stride(2), x.stride(3)
-    )
+    return Map(x.data_ptr(), images, channels, height, width, x.stride(0), x.stride(2), x.stride(3))
 
 
 def same_shape(name: str, x: Tensor, wanted: tuple[int, ...]) -> None:
@@ -118,7 +116,7 @@ def new_scratch(size: int) -> Tensor:
 
 
 _HUGE = 2 << 20
-_MADV_HUGEPAGE = 14    # <sys/mman.h>; where it is refused, pages stay small
+_MADV_HUGEPAGE = 14  # <sys/mman.h>; where it is refused, pages stay small
 _madvise = ctypes.CDLL(None).madvise
 
 

@@ -13,6 +13,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 Matrix = list[list[Fraction]]
+_ZERO = Fraction(0)
 
 TRANSFORMS = ((4, 3), (5, 3), (4, 5))
 """``(m, r)`` of every F(m, r) that the kernels know."""
@@ -50,7 +51,7 @@ def cook_toom(outputs: int, taps: int) -> CookToom:
         others = [other for other in points if other != point]
         scale = math.prod((point - other for other in others), start=Fraction(1))
         g.append([point**i / scale for i in range(taps)])
-        b.append([*_polynomial(others), Fraction(0)])
+        b.append([*_polynomial(others), _ZERO])
     g.append([Fraction(i == taps - 1) for i in range(taps)])
     b.append(_polynomial(points))
     for row, values in enumerate(b):
@@ -65,7 +66,7 @@ def _polynomial(roots: list[Fraction] | tuple[Fraction, ...]) -> list[Fraction]:
     """Coefficients of the monic polynomial with these roots, lowest power first."""
     coefficients = [Fraction(1)]
     for root in roots:
-        longer = [Fraction(0), *coefficients]
+        longer = [_ZERO, *coefficients]
         for power, value in enumerate(coefficients):
             longer[power] -= root * value
         coefficients = longer
@@ -110,15 +111,17 @@ def _function(name: str, matrix: Matrix) -> list[str]:
             names[k], names[k + 1] = f"s{k}", f"d{k}"
             for row in rows:
                 same = row[k] == row[k + 1]
-                row[k], row[k + 1] = (row[k], Fraction(0)) if same else (Fraction(0), row[k])
+                row[k], row[k + 1] = (row[k], _ZERO) if same else (_ZERO, row[k])
     done = set()
     for i, row in enumerate(rows):
         if i in done:
             continue
         opposite = i + 1 < len(rows) and [*map(abs, row)] == [*map(abs, rows[i + 1])]
-        shared = opposite and [u if u == v else 0 for u, v in zip(row, rows[i + 1], strict=True)]
+        shared = opposite and [
+            u if u == v else _ZERO for u, v in zip(row, rows[i + 1], strict=True)
+        ]
         if shared and any(shared) and shared != row:
-            other = [u if not s else 0 for u, s in zip(row, shared, strict=True)]
+            other = [u if not s else _ZERO for u, s in zip(row, shared, strict=True)]
             lines.append(f"  const vec e{i} = {_sum(shared, names)}, o{i} = {_sum(other, names)};")
             lines.append(f"  y[{i} * y_step] = e{i} + o{i};")
             lines.append(f"  y[{i + 1} * y_step] = e{i} - o{i};")
