@@ -23,7 +23,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alexsim_kernels.cpu import convolution
-from alexsim_kernels.cpu.algorithm import PASSES, Algorithm, Pass, Shape, Size, choose, cover
+from alexsim_kernels.cpu.algorithm import (
+    PASSES,
+    Algorithm,
+    Pass,
+    Shape,
+    Size,
+    choose,
+    cover,
+    multiply_adds,
+)
 from alexsim_kernels.cpu.transforms import TRANSFORMS, cook_toom
 
 pytestmark = pytest.mark.usefixtures("cpu_kernels", "single_thread")
@@ -267,6 +276,16 @@ def test_the_layers_of_2012_take_these_tiles() -> None:
         "conv2": ["winograd 7*4"] * 3,
         "conv3": ["winograd 5+2*4"] * 3,
     }
+
+
+def test_what_is_multiplied() -> None:
+    """Conv3 by 19 x 19 products an image where the direct method takes 39 x 39."""
+    shape = shape_of(128, 256, (13, 13), 192, (3, 3), (13, 13), padding=(1, 1))
+    tiled = multiply_adds(shape, choose(shape, "forward"))
+    assert tiled == 128 * 256 * 192 * 19 * 19
+    assert multiply_adds(shape, DIRECT) == 128 * 256 * 192 * 39 * 39
+    conv1 = shape_of(1, 3, (224, 224), 48, (11, 11), (55, 55), stride=(4, 4))
+    assert multiply_adds(conv1, choose(conv1, "forward")) == 48 * 48 * 77 * 77
 
 
 @given(st.integers(1, 60))

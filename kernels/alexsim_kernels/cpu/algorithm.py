@@ -19,8 +19,7 @@ over the norm of the result, on random data, over the three passes (``kernels/be
 MOST_ERROR = 1e-5
 """No algorithm is chosen whose error is larger."""
 _TRANSFORM = 16
-"""What a transformed value costs, in multiply-adds of the products: measured on two cores of
-Zen 4, where the transforms of AlexNet's layers take a fifth of the time."""
+"""What a transformed value costs, in multiply-adds of the products: an estimate."""
 _GATHER = 6
 """What a value costs that the direct method gathers, likewise."""
 _MOST_DEPTHWISE_TAPS = 256
