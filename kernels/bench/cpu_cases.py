@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
+from alexsim_kernels import reference
 from alexsim_kernels.cpu import convolution, linear, norm, pool
 from alexsim_kernels.cpu.algorithm import PASSES, choose, multiply_adds
 from alexsim_kernels.cpu.tensors import new_scratch
@@ -211,10 +212,14 @@ def pools(batch: int) -> list[Case]:
             def other(leaf=leaf, graph=graph, dy=dy) -> Tensor:
                 return torch.autograd.grad(graph, leaf, dy, retain_graph=True)[0]
 
-            def check_backward(forward=forward, backward=backward, other=other, dx=dx) -> float:
+            def check_backward(
+                forward=forward, backward=backward, x=x, dy=dy, dx=dx, ties=ties
+            ) -> float:
                 forward()
                 backward()
-                return distance(dx, other().double())  # random data has no ties
+                few = (x[:_CHECKED].double(), dy[:_CHECKED].double())
+                wanted = reference.max_pool_gradient(*few, window=3, stride=2, ties=ties)
+                return distance(dx[:_CHECKED], wanted)
 
             cases.append(Case(name, f"grad, {ties}", backward, other, check_backward))
     return cases
