@@ -17,6 +17,7 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -42,12 +43,16 @@ class Row:
     algorithm: str
 
 
+def clock() -> Callable[[], float]:
+    """Of one thread, the processor's time: what others take of it counts less."""
+    return time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+
+
 def milliseconds(run: Run) -> float:
-    """Of the clock; of one thread, the processor's time: what others take of it counts less."""
-    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-    start = clock()
+    seconds = clock()
+    start = seconds()
     run()
-    return 1e3 * (clock() - start)
+    return 1e3 * (seconds() - start)
 
 
 def timed(case: Case, rounds: int, peak: float) -> Row:
@@ -95,7 +100,7 @@ def main() -> None:
     if given.threads:
         torch.set_num_threads(given.threads)
     torch.manual_seed(0)
-    peak = ceiling()
+    peak = ceiling(clock=clock())
     print(
         f"batch {given.batch}, {torch.get_num_threads()} threads, torch {torch.__version__};"
         f" micro-kernel {peak:.0f} GFLOP/s"
