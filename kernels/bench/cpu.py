@@ -83,7 +83,7 @@ def line(row: Row) -> str:
     rate = f"{row.gflop_per_s:6.0f} {row.share_of_ceiling:5.0%}" if row.gflop_per_s else " " * 12
     return (
         f"{row.op:<8}{row.pass_:<12}{row.ours_ms:8.1f}{row.torch_ms:8.1f}{row.ratio:7.2f}"
-        f"{row.error:9.0e} {rate}  {row.algorithm:<14}"
+        f"{row.error:8.0e} {rate}  {row.algorithm:<14}"
     ).rstrip()
 
 
@@ -106,7 +106,7 @@ def main() -> None:
         f" micro-kernel {peak:.0f} GFLOP/s"
     )
     print(
-        "op      pass            ours   torch  ratio    error GFLOP/s peak  algorithm\n"
+        "op      pass            ours   torch  ratio   error GFLOP/s peak  algorithm\n"
         "                          ms      ms"
     )
     rows = []
