@@ -17,7 +17,7 @@ ALIGNMENT = 64
 """Bytes: buffers begin on cache lines."""
 _STAGGER = 16
 _THREAD_BYTES = 3 << 20
-"""Tiles and products of a thread: about as many tiles as were fastest for AlexNet's layers on a core
+"""Tiles and products of a thread: about as many as were fastest for AlexNet's layers on a core
 with 1 MiB of L2."""
 _SHARED_BYTES = 6 << 20
 """Tiles and products that all threads share in a weight gradient."""
