@@ -8,7 +8,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,7 @@ from alexsim.profile.profiler import Underlay, profile
 from alexsim.profile.step_profile import StepProfile
 from alexsim.simulate.simulator import on_machine
 from alexsim.train import run_profile
+from alexsim_kernels.cpu.build import available, build
 
 # The tests' own helpers (reference.py) stand beside them.
 sys.path.insert(0, str(Path(__file__).parent))
@@ -93,6 +94,15 @@ def pool() -> Iterator[ProcessPoolExecutor]:
     """Two decoding processes, kept for the whole session."""
     with worker_pool(2) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def cpu_kernels() -> None:
+    """The CPU kernels for both types, compiled side by side where they are not in the cache."""
+    if why_not := available():
+        pytest.skip(why_not)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(build, ("float", "double")))
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Literal
 
 from alexsim.costs.card import EMPTY, Card, ErrorClass, Unit
-from alexsim.costs.cost import Cost
+from alexsim.costs.cost import OF_HOST, Cost
 from alexsim.costs.trees import Forests, forests_from, log_factor
 from alexsim.errors import ProfileError
 from alexsim.machine.device import Device
@@ -150,21 +150,23 @@ class Correction:
         return math.sqrt(max(left, error.noise**2 / 4))
 
 
+_HOSTS = [(trait,) for trait in OF_HOST]
+
+
 def paced_by_host(ops: Sequence[Sequence[Cost]], times: Sequence[Sequence[float]]) -> int:
-    """The last op that the device waits for until the host has issued it.
+    """The last op that the device waits for until the host has issued it; -1: none.
 
     Op j ends no sooner than all up to it are issued and it has run; all ops behind it follow. So
     they take the largest, over j, of the host's time up to j and the kernels' from j on.
     """
-    host_s, kernels_s, best_s, last = 0.0, 0.0, 0.0, 0
+    issued_s, kernels_s, latest_s, last = 0.0, 0.0, 0.0, -1
     for place, (costs, seconds) in enumerate(zip(ops, times, strict=True)):
-        for cost, taken_s in zip(costs, seconds, strict=True):
-            if cost.of_host:
-                host_s += taken_s
-        # How much later the device would be done if it waited for this op to be issued.
-        if (late_s := host_s - kernels_s) > best_s:
-            best_s, last = late_s, place
-        kernels_s += sum([s for cost, s in zip(costs, seconds, strict=True) if not cost.of_host])
+        host_s = sum([s for c, s in zip(costs, seconds, strict=True) if c.traits[:1] in _HOSTS])
+        issued_s += host_s
+        # How much later the device is done if it waits for this op to be issued.
+        if host_s and (late_s := issued_s - kernels_s) > latest_s:
+            latest_s, last = late_s, place
+        kernels_s += sum(seconds) - host_s
     return last
 
 

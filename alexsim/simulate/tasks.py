@@ -76,8 +76,7 @@ class TaskList:
             timed = [op.id for op in device.ops if op.id in self.costs]
             ops = self.costs_of(index)
             last = paced_by_host(ops, seconds_of(ops))
-            issued = timed[: last + 1] if any(c.of_host for costs in ops for c in costs) else []
-            self._paced.append({op: place for place, op in enumerate(issued)})
+            self._paced.append({op: place for place, op in enumerate(timed[: last + 1])})
         for step in range(steps):
             self.of_step.append({})
             crop = self._host(step)

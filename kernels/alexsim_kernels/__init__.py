@@ -1,1 +1,1 @@
-"""Triton kernels of alexsim; this package imports nothing of ``alexsim``."""
+"""Kernels of alexsim, in Triton and for CPUs; this package imports nothing of ``alexsim``."""

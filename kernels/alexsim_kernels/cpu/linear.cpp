@@ -1,0 +1,192 @@
+// Fully connected layers: y = x W' + b, its gradients, and the update of 2012 in their epilogue;
+// and images of bytes, made floating with the mean taken off.
+//
+// A row of W is a filter: forward, W is the broadcast operand, read where it lies, and the images
+// are the columns. No batch is too large or small:
+// panels are as wide as it takes, though one image alone fills a sixteenth of a vector.
+#include "product.h"
+
+extern "C" struct Linear {
+  scalar *x, *w, *dy, *bias, *out;  // out: y, dx or dw; dy is the gradient's
+  long images, inputs, units;
+  long x_row, w_row, dy_row, out_row;  // distances of rows
+  long relu, add, threads;
+  // The update: out is the increment, w the weights; w too is moved where `apply` says so.
+  long update, apply;
+  double momentum, decay, rate;
+  scalar *packed, *block;
+  long block_thread;
+};
+
+namespace {
+constexpr long UNITS = 48;    // units of W at a time, forward: each thread's
+constexpr long DEPTH = 512;   // of a sum at a time
+constexpr long INPUTS = 64;   // columns of a block of W, and of x, backward
+constexpr long STRIP = 256;   // units of such a block of W
+
+// Images as columns: `[panel][k][width]` of `columns`, zeros behind the last.
+void pack_columns(const Linear& l, const Panels& panels) {
+#pragma omp for schedule(static)
+  for (long k0 = 0; k0 < l.inputs; k0 += LANES)
+    for (long m = 0; m < panels.vectors * WIDTH; m++)
+      for (long k = k0; k < std::min(k0 + LANES, l.inputs); k++)
+        l.packed[panels.packed(l.inputs, k, m)] = m < l.images ? l.x[m * l.x_row + k] : scalar(0);
+}
+
+void forward_units(const Linear& l, const Panels& panels, long first, long here, scalar* sums) {
+  const long pitch = panels.vectors * WIDTH;
+  for (long k = 0; k < l.inputs; k += DEPTH)
+    for (long index = 0; index < panels.count; index++) {
+      const long m = panels.first(index), vectors = panels.width(index);
+      panel(vectors, here, std::min(DEPTH, l.inputs - k),
+            {l.w + first * l.w_row + k, l.w_row, 1},
+            l.packed + m * l.inputs + k * vectors * WIDTH, vectors * WIDTH,
+            Store{sums + m, pitch, k > 0});
+    }
+  for (long m = 0; m < l.images; m++) {
+    scalar* y = l.out + m * l.out_row + first;
+    for (long i = 0; i < here; i++) {
+      scalar value = sums[i * pitch + m];
+      if (l.bias) value += l.bias[first + i];
+      if (l.add) value += y[i];
+      y[i] = l.relu && value < scalar(0) ? scalar(0) : value;
+    }
+  }
+}
+
+// A block of columns of x or W, zeros behind the last.
+void copy_columns(const scalar* from, long row, long rows, long columns, scalar* to, long wide) {
+  for (long i = 0; i < rows; i++)
+    for (long c = 0; c < wide; c += WIDTH)
+      store(to + i * wide + c, c < columns ? load_part(from + i * row + c, columns - c) : vec{});
+}
+
+void grad_input_columns(const Linear& l, long first, scalar* block) {
+  const long columns = std::min(INPUTS, l.inputs - first), wide = padded(columns);
+  const Panels panels(columns);
+  scalar* sums = block + STRIP * INPUTS;
+  for (long n = 0; n < l.units; n += STRIP) {
+    const long units = std::min(STRIP, l.units - n);
+    copy_columns(l.w + n * l.w_row + first, l.w_row, units, columns, block, wide);
+    for (long index = 0; index < panels.count; index++) {
+      const long k = panels.first(index);
+      panel(panels.width(index), l.images, units, {l.dy + n, l.dy_row, 1}, block + k, wide,
+            Store{sums + k, wide, n > 0});
+    }
+  }
+  for (long m = 0; m < l.images; m++)
+    for (long c = 0; c < columns; c += WIDTH) {
+      scalar* to = l.out + m * l.out_row + first + c;
+      vec v = load(sums + m * wide + c);
+      if (l.add) v += load_part(to, columns - c);
+      store_part(to, v, columns - c);
+    }
+}
+
+// Asks for what `finish` will read, while the sums are made.
+void soon(const Linear& l, long unit, long units, long first, long columns) {
+  if (!l.update) return;
+  for (long i = unit; i < unit + units; i++)
+    for (long c = first; c < first + columns; c += WIDTH) {
+      __builtin_prefetch(l.out + i * l.out_row + c, 1);
+      __builtin_prefetch(l.w + i * l.w_row + c, 0);
+    }
+}
+
+// Stores sums, or: inc = momentum inc - decay rate w - rate sum; w = w + inc.
+void finish(const Linear& l, long unit, long units, long first, long columns,
+            const scalar* sums, long pitch) {
+  const scalar momentum = l.momentum, shrink = l.decay * l.rate, rate = l.rate;
+  for (long i = 0; i < units; i++) {
+    scalar* out = l.out + (unit + i) * l.out_row + first;
+    scalar* w = l.w + (unit + i) * l.w_row + first;
+    each_vector(columns, [&](long c, auto lanes) {
+      vec v = load(sums + i * pitch + c);
+      if (l.update) {
+        const vec weight = lanes.load(w + c);
+        v = momentum * lanes.load(out + c) - shrink * weight - rate * v;
+        if (l.apply) lanes.store(w + c, weight + v);
+      } else if (l.add) {
+        v += lanes.load(out + c);
+      }
+      lanes.store(out + c, v);
+    });
+  }
+}
+
+// dy as strips of a few units: `[strip][image][unit]`.
+void pack_strips(const Linear& l) {
+#pragma omp for schedule(static)
+  for (long n = 0; n < l.units; n += PANEL_ROWS)
+    for (long m = 0; m < l.images; m++)
+      for (long i = 0; i < PANEL_ROWS; i++)
+        l.packed[(n * l.images) + m * PANEL_ROWS + i] =
+            n + i < l.units ? l.dy[m * l.dy_row + n + i] : scalar(0);
+}
+
+void grad_weight_columns(const Linear& l, long first, long columns, scalar* block) {
+  const long wide = padded(columns);
+  const Panels panels(columns);
+  copy_columns(l.x + first, l.x_row, l.images, columns, block, wide);
+  scalar sums[PANEL_ROWS * PANEL * WIDTH];
+  for (long n = 0; n < l.units; n += PANEL_ROWS)
+    for (long index = 0; index < panels.count; index++) {
+      const long k = panels.first(index), pitch = panels.width(index) * WIDTH;
+      const long units = std::min(PANEL_ROWS, l.units - n), here = std::min(pitch, columns - k);
+      soon(l, n, units, first + k, here);
+      panel(panels.width(index), units, l.images, {l.packed + n * l.images, 1, PANEL_ROWS},
+            block + k, wide, Store{sums, pitch, false});
+      finish(l, n, units, first + k, here, sums, pitch);
+    }
+}
+}  // namespace
+
+extern "C" void linear_forward(const Linear* layer) {
+  const Linear& l = *layer;
+  const Panels panels(l.images);
+#pragma omp parallel num_threads(l.threads)
+  {
+    scalar* sums = l.block + omp_get_thread_num() * l.block_thread;
+    pack_columns(l, panels);
+#pragma omp for schedule(static)
+    for (long n = 0; n < l.units; n += UNITS)
+      forward_units(l, panels, n, std::min(UNITS, l.units - n), sums);
+  }
+}
+
+extern "C" void linear_grad_input(const Linear* layer) {
+#pragma omp parallel for schedule(static) num_threads(layer->threads)
+  for (long k = 0; k < layer->inputs; k += INPUTS)
+    grad_input_columns(*layer, k, layer->block + omp_get_thread_num() * layer->block_thread);
+}
+
+extern "C" void linear_grad_weight(const Linear* layer) {
+  const Linear& l = *layer;
+#pragma omp parallel num_threads(l.threads)
+  {
+    scalar* block = l.block + omp_get_thread_num() * l.block_thread;
+    pack_strips(l);
+    if (l.bias) {
+#pragma omp for schedule(static)
+      for (long n = 0; n < l.units; n++) {
+        scalar sum = l.add ? l.bias[n] : scalar(0);
+        for (long m = 0; m < l.images; m++) sum += l.dy[m * l.dy_row + n];
+        l.bias[n] = sum;
+      }
+    }
+#pragma omp for schedule(static)
+    for (long k = 0; k < l.inputs; k += 4 * INPUTS)
+      grad_weight_columns(l, k, std::min(4 * INPUTS, l.inputs - k), block);
+  }
+}
+
+// `out[i] = bytes[i] * scale - mean[i % period]`, image by image.
+extern "C" void upload_bytes(const unsigned char* bytes, const scalar* mean, scalar* out,
+                             long count, long period, double scale, long threads) {
+  const scalar factor = scale;
+#pragma omp parallel for schedule(static) num_threads(threads) collapse(2)
+  for (long image = 0; image < count / period; image++)
+    for (long part = 0; part < 16; part++)
+      for (long i = period * part / 16; i < period * (part + 1) / 16; i++)
+        out[image * period + i] = scalar(bytes[image * period + i]) * factor - mean[i];
+}

@@ -1,0 +1,240 @@
+"""Fully connected layers on CPUs, and the upload of images.
+
+``y = x W' + b``; ``dx = dy W``; ``dW = dy' x``, stored or straight into the update of 2012 (paper,
+section 5): ``inc <- momentum inc - decay rate w - rate dW``, and ``w <- w + inc`` where it is asked
+for: the gradient is then never in memory. Sums run in the order of inputs, units and images,
+whatever the number of threads.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Literal, NamedTuple
+
+import torch
+
+from alexsim_kernels.cpu.scratch import Buffers, padded
+from alexsim_kernels.cpu.tensors import (
+    Parts,
+    Tensor,
+    call,
+    check_type,
+    same_shape,
+    threads,
+    vector,
+)
+
+Pass = Literal["forward", "grad_input", "grad_weight"]
+_UNITS, _INPUTS, _STRIP = 48, 64, 256
+"""``UNITS``, ``INPUTS`` and ``STRIP`` of ``linear.cpp``."""
+_MOST_ROWS = 6
+"""``PANEL_ROWS`` of ``product.h``: units of a strip of gradients."""
+
+
+class Update(NamedTuple):
+    """Constants of the update of 2012; ``apply`` moves the weights too, by the new increment."""
+
+    momentum: float
+    decay: float
+    rate: float
+    apply: bool = False
+
+
+class _Linear(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("x", "w", "dy", "bias", "out")),
+        *((name, ctypes.c_long) for name in ("images", "inputs", "units")),
+        *((name, ctypes.c_long) for name in ("x_row", "w_row", "dy_row", "out_row")),
+        *((name, ctypes.c_long) for name in ("relu", "add", "threads", "update", "apply")),
+        *((name, ctypes.c_double) for name in ("momentum", "decay", "rate")),
+        *((name, ctypes.c_void_p) for name in ("packed", "block")),
+        ("block_thread", ctypes.c_long),
+    ]
+
+
+def scratch_bytes(
+    pass_: Pass, images: int, inputs: int, units: int, *, threads: int, item_bytes: int = 4
+) -> int:
+    """Scratch that a pass takes, in bytes."""
+    return _buffers(pass_, images, inputs, units, threads).bytes(item_bytes)
+
+
+def _buffers(pass_: Pass, images: int, inputs: int, units: int, threads: int) -> Buffers:
+    if pass_ == "forward":
+        return Buffers(
+            {"packed": padded(images) * inputs, "block": threads * _UNITS * padded(images)}
+        )
+    if pass_ == "grad_input":
+        return Buffers({"block": threads * _INPUTS * (_STRIP + images)})
+    strips = (units + _MOST_ROWS) * images
+    return Buffers({"packed": strips, "block": threads * 4 * _INPUTS * images})
+
+
+def forward(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    y: Tensor,
+    *,
+    relu: bool = False,
+    add: bool = False,
+    scratch: Tensor | None = None,
+) -> None:
+    """Write ``x weight' + bias`` into ``y``.
+
+    Args:
+        x: ``[M, K]``, rows of values that lie next to each other.
+        weight: ``[N, K]``, likewise.
+        bias: ``[N]``, or None.
+        y: ``[M, N]``, likewise.
+        relu: whether negative results become zero.
+        add: whether to add to what is in ``y``, before the ReLU.
+        scratch: ``scratch_bytes`` bytes, uint8; allocated if not given.
+
+    Raises:
+        ValueError: tensors do not go together, or scratch is too small.
+    """
+    made = _described("forward", x, weight, y, scratch)
+    check_type(x=x, bias=bias)
+    made.bias, made.relu, made.add = vector("bias", bias, weight.shape[0]), relu, add
+    made.x, made.x_row = _rows("x", x)
+    made.w, made.w_row = _rows("weight", weight)
+    made.out, made.out_row = _rows("y", y)
+    call("linear_forward", x, ctypes.byref(made))
+
+
+def grad_input(
+    dy: Tensor,
+    weight: Tensor,
+    dx: Tensor,
+    *,
+    add: bool = False,
+    scratch: Tensor | None = None,
+) -> None:
+    """Write ``dy weight`` into ``dx``, or add it; arguments as ``forward``'s.
+
+    Raises:
+        ValueError: tensors do not go together, or scratch is too small.
+    """
+    made = _described("grad_input", dx, weight, dy, scratch)
+    made.add = add
+    made.dy, made.dy_row = _rows("dy", dy)
+    made.w, made.w_row = _rows("weight", weight)
+    made.out, made.out_row = _rows("dx", dx)
+    call("linear_grad_input", dy, ctypes.byref(made))
+
+
+def grad_weight(
+    x: Tensor,
+    dy: Tensor,
+    dweight: Tensor,
+    dbias: Tensor | None,
+    *,
+    add: bool = False,
+    scratch: Tensor | None = None,
+) -> None:
+    """Write ``dy' x`` into ``dweight`` and the sums of ``dy`` into ``dbias``, or add them.
+
+    Raises:
+        ValueError: tensors do not go together, or scratch is too small.
+    """
+    made = _described("grad_weight", x, dweight, dy, scratch)
+    made.add = add
+    _grad_weight(made, x, dy, dweight, dbias)
+
+
+def update_weight(
+    x: Tensor,
+    dy: Tensor,
+    weight: Tensor,
+    inc: Tensor,
+    dbias: Tensor | None,
+    update: Update,
+    *,
+    scratch: Tensor | None = None,
+) -> None:
+    """Put the gradient of the weights straight into their increment, and write ``dbias``.
+
+    Args:
+        x: ``[M, K]``.
+        dy: ``[M, N]``.
+        weight: ``[N, K]``; written if ``update.apply``.
+        inc: ``[N, K]``: the momentum; read and written.
+        dbias: ``[N]``, or None.
+        update: the rule's constants.
+        scratch: of ``grad_weight``.
+
+    Raises:
+        ValueError: tensors do not go together, or scratch is too small.
+    """
+    made = _described("grad_weight", x, weight, dy, scratch)
+    check_type(weight=weight, inc=inc)
+    same_shape("inc", inc, tuple(weight.shape))
+    made.w, made.w_row = _rows("weight", weight)
+    made.update, made.apply = True, update.apply
+    made.momentum, made.decay, made.rate = update[:3]
+    _grad_weight(made, x, dy, inc, dbias)
+
+
+def _grad_weight(made: _Linear, x: Tensor, dy: Tensor, out: Tensor, dbias: Tensor | None) -> None:
+    check_type(x=x, dbias=dbias)
+    made.bias = vector("dbias", dbias, dy.shape[1])
+    made.x, made.x_row = _rows("x", x)
+    made.dy, made.dy_row = _rows("dy", dy)
+    made.out, made.out_row = _rows("dweight", out)
+    call("linear_grad_weight", x, ctypes.byref(made))
+
+
+def _described(
+    pass_: Pass, x: Tensor, weight: Tensor, y: Tensor, scratch: Tensor | None
+) -> _Linear:
+    check_type(x=x, weight=weight, y=y)
+    if not x.ndim == weight.ndim == y.ndim == 2 or 0 in (*x.shape, *y.shape):
+        shapes = [list(t.shape) for t in (x, weight, y)]
+        raise ValueError(f"x, weight and y must have 2 axes and values, got {shapes}")
+    images, inputs = x.shape
+    units = y.shape[1]
+    same_shape("weight", weight, (units, inputs))
+    same_shape("y", y, (images, units))
+    count = threads()
+    buffers = _buffers(pass_, images, inputs, units, count)
+    parts = Parts(buffers, x, scratch)
+    made = _Linear(images=images, inputs=inputs, units=units, threads=count)
+    for name in buffers.sizes:
+        setattr(made, name, parts[name])
+    made.block_thread = buffers.sizes["block"] // count
+    made.parts = parts  # keeps the scratch
+    return made
+
+
+def _rows(name: str, x: Tensor) -> tuple[int, int]:
+    """Address, and distance of rows."""
+    if x.shape[1] > 1 and x.stride(1) != 1:
+        raise ValueError(f"rows of {name} must be contiguous, its strides are {list(x.stride())}")
+    return x.data_ptr(), x.stride(0)
+
+
+def upload(images: Tensor, mean: Tensor, out: Tensor, *, scale: float = 1.0) -> None:
+    """Write ``images * scale - mean`` into ``out``.
+
+    Args:
+        images: ``[N, H, W, C]``, uint8, contiguous.
+        mean: ``[H, W, C]``, contiguous.
+        out: ``[N, C, H, W]``, channels-last and dense; its type is the mean's.
+        scale: what pixels are multiplied with.
+
+    Raises:
+        ValueError: tensors do not go together.
+    """
+    check_type(mean=mean, out=out)
+    if images.dtype != torch.uint8 or images.ndim != 4 or not images.is_contiguous():
+        raise ValueError(f"images must be [N, H, W, C], uint8, got {images.dtype}")
+    same_shape("mean", mean, tuple(images.shape[1:]))
+    same_shape("out", out, tuple(images.permute(0, 3, 1, 2).shape))
+    if not mean.is_contiguous() or not out.permute(0, 2, 3, 1).is_contiguous():
+        raise ValueError("mean must be contiguous, and out channels-last without gaps")
+    call(
+        "upload_bytes", out, ctypes.c_void_p(images.data_ptr()), ctypes.c_void_p(mean.data_ptr()),
+        ctypes.c_void_p(out.data_ptr()), ctypes.c_long(images.numel()),
+        ctypes.c_long(mean.numel()), ctypes.c_double(scale), ctypes.c_long(threads()),
+    )  # fmt: skip

@@ -1,0 +1,160 @@
+"""Scratch of the convolutions: which buffers, how large, and how tiles are cut to fit the caches.
+
+Everything follows from shapes and the number of threads, so that a plan can state it; only the
+standard library is imported. Sizes are in values, of ``item_bytes`` each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from alexsim_kernels.cpu.algorithm import Algorithm, Pass, Shape, Size, tile_taps
+
+LANES = 16
+"""Channels are padded to whole multiples of it: the widest vector of float32."""
+ALIGNMENT = 64
+"""Bytes: buffers begin on cache lines."""
+_STAGGER = 16
+_THREAD_BYTES = 3 << 20
+"""Tiles and products of a thread: about as many as were fastest for AlexNet's layers on a core
+with 1 MiB of L2."""
+_SHARED_BYTES = 6 << 20
+"""Tiles and products that all threads share in a weight gradient."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TileSet:
+    """Tiles of one size in an image, and how many are transformed at a time."""
+
+    size: Size
+    first: Size
+    count: Size
+    tiles: int
+
+
+@dataclass(frozen=True, slots=True)
+class Buffers:
+    """Named parts of a scratch, in values."""
+
+    sizes: dict[str, int] = field(default_factory=dict)
+
+    def offsets(self, item_bytes: int) -> dict[str, int]:
+        """Where each begins, in bytes."""
+        places, total = {}, 0
+        for name, size in self.sizes.items():
+            places[name] = total
+            total += -(-size * item_bytes // ALIGNMENT) * ALIGNMENT
+        return places
+
+    def bytes(self, item_bytes: int) -> int:
+        """Of all, wherever the scratch begins."""
+        parts = (-(-size * item_bytes // ALIGNMENT) * ALIGNMENT for size in self.sizes.values())
+        total = sum(parts)
+        return total + ALIGNMENT if total else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TiledScratch:
+    """Buffers of a pass by Winograd's method, and its cuts."""
+
+    buffers: Buffers
+    sets: tuple[TileSet, ...]
+    tile_pitch: int
+    product_pitch: int
+    tiles_thread: int
+    products_thread: int
+    folded_thread: int
+
+
+def padded(channels: int) -> int:
+    """Channels in scratch."""
+    return -(-channels // LANES) * LANES
+
+
+def pitch(channels: int) -> int:
+    """Distance of rows of so many channels: never a multiple of a large power of two.
+
+    Such rows would share a few sets of the caches: conv2's weight gradient takes 31 ms, not 78.
+    """
+    wide = padded(channels)
+    return wide if wide % 32 else wide + LANES
+
+
+def tiled(
+    shape: Shape, algorithm: Algorithm, pass_: Pass, threads: int, item_bytes: int
+) -> TiledScratch:
+    """Scratch of ``winograd`` and ``folded``."""
+    taps = tile_taps(shape, algorithm.kind)
+    channels, filters = shape.group_channels, shape.group_filters
+    if pass_ == "grad_input":
+        channels, filters = filters, channels
+    folded = 0
+    if algorithm.kind == "folded":
+        channels *= shape.stride[0] ** 2
+        folded = (shape.out[0] + taps - 1) * (shape.out[1] + taps - 1) * channels
+    together = pass_ == "grad_weight"
+    tile_pitch, product_pitch = pitch(channels), pitch(filters)
+    room = (_SHARED_BYTES if together else _THREAD_BYTES) // item_bytes
+    sets, most_products, values, results = [], 0, 0, 0
+    for rows in _runs(algorithm.rows):
+        for columns in _runs(algorithm.columns):
+            products = (rows[1] + taps - 1) * (columns[1] + taps - 1)
+            per_image = rows[2] * columns[2]
+            tiles = _at_a_time(
+                shape.images,
+                per_image,
+                room // (products * (tile_pitch + product_pitch)),
+                1 if together else threads,
+            )
+            sets.append(
+                TileSet(
+                    size=(rows[1], columns[1]),
+                    first=(rows[0], columns[0]),
+                    count=(rows[2], columns[2]),
+                    tiles=tiles,
+                )
+            )
+            most_products = max(most_products, products)
+            values = max(values, products * (tiles * tile_pitch + _STAGGER))
+            results = max(results, products * (tiles * product_pitch + _STAGGER))
+    copies = 1 if together else threads
+    bank = channels * padded(filters)
+    buffers = Buffers(
+        {
+            "dense": taps * taps * bank,
+            "transformed": most_products * bank,
+            "tiles": copies * values,
+            "products": copies * results,
+            "folded": threads * folded,
+        }
+    )
+    return TiledScratch(
+        buffers=buffers,
+        sets=tuple(sets),
+        tile_pitch=tile_pitch,
+        product_pitch=product_pitch,
+        tiles_thread=values,
+        products_thread=results,
+        folded_thread=folded,
+    )
+
+
+def _runs(sizes: tuple[int, ...]) -> list[tuple[int, int, int]]:
+    """Runs of equal tiles along an axis: first output, size, count."""
+    runs, first = [], 0
+    for size, group in groupby(sizes):
+        count = len(list(group))
+        runs.append((first, size, count))
+        first += size * count
+    return runs
+
+
+def _at_a_time(images: int, per_image: int, most: int, threads: int) -> int:
+    """Tiles at a time: whole images or an even part of one, in as many turns for each thread."""
+    most = max(1, most)
+    if most < per_image:
+        return -(-per_image // -(-per_image // most))
+    turns = -(-images // (most // per_image))
+    turns = -(-turns // threads) * threads
+    return per_image * -(-images // turns)

@@ -1,0 +1,126 @@
+"""Checks, then times, every CPU kernel against PyTorch's best, on one column of AlexNet of 2012.
+
+    python kernels/bench/cpu.py [--batch 128] [--rounds 5] [--threads N] [--out cpu.json]
+
+PyTorch's best is its convolution channels-last, its matrix products, its pools, and a response norm
+made of its pools and powers, into memory that is there. Both run in turns, so that whatever else
+the machine does meets both; a figure is a median over the rounds, a ratio that of their ratios.
+Errors are relative norms against float64, on a few images of random data. GFLOP/s are those
+of the direct method; the share of the peak is that of the products which are made, fewer by
+Winograd's method, over what the micro-kernel reaches out of the first caches on all threads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from cpu_cases import Case, Run, convolutions, norms, pools, products
+
+from alexsim_kernels.cpu.build import available, library
+from alexsim_kernels.cpu.product import ceiling
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A pass: medians in milliseconds, the ratio's median, relative error, rate and algorithm."""
+
+    op: str
+    pass_: str
+    ours_ms: float
+    torch_ms: float
+    ratio: float
+    error: float
+    gflop_per_s: float | None
+    share_of_ceiling: float | None
+    algorithm: str
+
+
+def clock() -> Callable[[], float]:
+    """Of one thread, the processor's time: what others take of it counts less."""
+    return time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+
+
+def milliseconds(run: Run) -> float:
+    seconds = clock()
+    start = seconds()
+    run()
+    return 1e3 * (seconds() - start)
+
+
+def timed(case: Case, rounds: int, peak: float) -> Row:
+    """Check, then time in turns.
+
+    Raises:
+        AssertionError: the error is larger than a kernel may make.
+    """
+    error = case.check()
+    assert error < 1e-5, f"{case.op} {case.pass_}: error {error:.1e}"
+    for run in (case.ours, case.other):
+        run()
+    pairs = [(milliseconds(case.ours), milliseconds(case.other)) for _ in range(rounds)]
+    ours = statistics.median(pair[0] for pair in pairs)
+    rate = case.flop / ours / 1e6 if case.flop else None
+    return Row(
+        op=case.op, pass_=case.pass_, ours_ms=ours,
+        torch_ms=statistics.median(pair[1] for pair in pairs),
+        ratio=statistics.median(other / mine for mine, other in pairs),
+        error=error, gflop_per_s=rate,
+        share_of_ceiling=2 * case.multiplied / ours / 1e6 / peak if case.multiplied else None,
+        algorithm=case.algorithm,
+    )  # fmt: skip
+
+
+def line(row: Row) -> str:
+    """A row of the table, at most 80 columns wide."""
+    rate = f"{row.gflop_per_s:6.0f} {row.share_of_ceiling:5.0%}" if row.gflop_per_s else " " * 12
+    return (
+        f"{row.op:<8}{row.pass_:<12}{row.ours_ms:8.1f}{row.torch_ms:8.1f}{row.ratio:7.2f}"
+        f"{row.error:8.0e} {rate}  {row.algorithm:<14}"
+    ).rstrip()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch", type=int, default=128, help="images")
+    parser.add_argument("--rounds", type=int, default=5, help="times each is timed, in turns")
+    parser.add_argument("--threads", type=int, help="threads; torch's own number if not given")
+    parser.add_argument("--out", type=Path, help="file for the figures, as JSON")
+    given = parser.parse_args()
+    if why_not := available():
+        sys.exit(why_not)
+    library("float", lambda text: print(text, file=sys.stderr))
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    torch.manual_seed(0)
+    peak = ceiling(clock=clock())
+    print(
+        f"batch {given.batch}, {torch.get_num_threads()} threads, torch {torch.__version__};"
+        f" micro-kernel {peak:.0f} GFLOP/s"
+    )
+    print(
+        "op      pass            ours   torch  ratio   error GFLOP/s peak  algorithm\n"
+        "                          ms      ms"
+    )
+    rows = []
+    for make in (convolutions, norms, pools, products):
+        for case in make(given.batch):
+            rows.append(timed(case, given.rounds, peak))
+            print(line(rows[-1]), flush=True)
+    if given.out:
+        document = {
+            "batch": given.batch, "threads": torch.get_num_threads(), "torch": torch.__version__,
+            "micro_kernel_gflop_per_s": peak, "rows": [asdict(row) for row in rows],
+        }  # fmt: skip
+        given.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

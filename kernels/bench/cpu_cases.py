@@ -1,0 +1,279 @@
+"""What ``cpu.py`` times: every kernel and what PyTorch has instead, on one column of AlexNet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+
+from alexsim_kernels import reference
+from alexsim_kernels.cpu import convolution, linear, norm, pool
+from alexsim_kernels.cpu.algorithm import PASSES, choose, multiply_adds
+from alexsim_kernels.cpu.tensors import new_scratch
+
+Tensor = torch.Tensor
+Run = Callable[[], object]
+
+# One column: channels, extent, filters, taps, stride, padding, output extent.
+CONVOLUTIONS = {
+    "conv1": (3, 224, 48, 11, 4, 0, 55),
+    "conv2": (48, 27, 128, 5, 1, 2, 27),
+    "conv3": (256, 13, 192, 3, 1, 1, 13),
+    "conv4": (192, 13, 192, 3, 1, 1, 13),
+    "conv5": (192, 13, 128, 3, 1, 1, 13),
+}
+NORMS = {"norm1": ("across", 48, 55), "norm2": ("across", 128, 27), "spatial": ("over", 128, 27)}
+POOLS = {"pool1": (48, 55, 27), "pool2": (128, 27, 13)}
+PRODUCTS = {"fc6": (9216, 2048), "fc7": (4096, 2048)}
+_CHECKED = 4
+"""Images that errors are taken of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What is timed, against what, and the results to compare."""
+
+    op: str
+    pass_: str
+    ours: Run
+    other: Run
+    check: Callable[[], float]
+    flop: int = 0
+    multiplied: int = 0
+    algorithm: str = ""
+
+
+def images(*shape: int) -> Tensor:
+    return torch.randn(shape).contiguous(memory_format=torch.channels_last)
+
+
+def distance(computed: Tensor, exact: Tensor) -> float:
+    return float((computed.double() - exact).norm() / exact.norm())
+
+
+def convolutions(batch: int) -> list[Case]:
+    cases = []
+    for name, (channels, extent, filters, taps, stride, padding, out) in CONVOLUTIONS.items():
+        last = 4 if name == "conv1" else 0  # the last windows hang over the edge by so much
+        x, dy = images(batch, channels, extent, extent), images(batch, filters, out, out)
+        weight, bias = images(filters, channels, taps, taps) * 0.05, torch.randn(filters)
+        y, dx, dw, db = (torch.empty_like(t) for t in (dy, x, weight, bias))
+        given = {"stride": (stride, stride), "padding": (padding, padding)}
+        shape = convolution.shape_of(x, weight, y, **given)
+        scratch = {
+            p: new_scratch(convolution.scratch_bytes(shape, p, threads=torch.get_num_threads()))
+            for p in PASSES
+            if name != "conv1" or p != "grad_input"
+        }
+        wide = F.pad(x, (0, last, 0, last)).contiguous(memory_format=torch.channels_last)
+        n = _CHECKED
+
+        def exact(
+            x: Tensor = x, weight: Tensor = weight, bias: Tensor = bias, dy: Tensor = dy,
+            last: int = last, stride: int = stride, padding: int = padding,
+        ) -> list[Tensor]:  # fmt: skip
+            inputs = [t.double().requires_grad_() for t in (x[:_CHECKED], weight, bias)]
+            result = F.conv2d(F.pad(inputs[0], (0, last, 0, last)), *inputs[1:], stride, padding)
+            result.backward(dy[:_CHECKED].double())
+            return [result.detach(), *(t.grad for t in inputs)]
+
+        def backward(
+            which: list[bool], wide: Tensor = wide, weight: Tensor = weight, dy: Tensor = dy,
+            stride: int = stride, padding: int = padding, filters: int = filters,
+        ) -> object:  # fmt: skip
+            return torch.ops.aten.convolution_backward(
+                dy, wide, weight, [filters], [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1,
+                which,
+            )  # fmt: skip
+
+        def check_forward(exact=exact, x=x, w=weight, b=bias, y=y, given=given, n=n) -> float:
+            convolution.forward(x[:n], w, b, y[:n], **given)
+            return distance(y[:n], exact()[0])
+
+        def check_input(exact=exact, dy=dy, w=weight, dx=dx, given=given, n=n) -> float:
+            convolution.grad_input(dy[:n], w, dx[:n], **given)
+            return distance(dx[:n], exact()[1])
+
+        def check_weight(exact=exact, x=x, dy=dy, dw=dw, db=db, given=given, n=n) -> float:
+            convolution.grad_weight(x[:n], dy[:n], dw, db, **given)
+            return max(distance(dw, exact()[2]), distance(db, exact()[3]))
+
+        runs = {
+            "forward": (
+                lambda x=x, w=weight, b=bias, y=y, given=given, s=scratch: convolution.forward(
+                    x, w, b, y, scratch=s["forward"], **given
+                ),
+                lambda x=wide, w=weight, b=bias, s=stride, p=padding: F.conv2d(x, w, b, s, p),
+                check_forward,
+            ),
+            "grad_input": (
+                lambda dy=dy, w=weight, dx=dx, given=given, s=scratch: convolution.grad_input(
+                    dy, w, dx, scratch=s["grad_input"], **given
+                ),
+                lambda backward=backward: backward([True, False, False]),
+                check_input,
+            ),
+            "grad_weight": (
+                lambda x=x, dy=dy, w=dw, b=db, given=given, s=scratch: convolution.grad_weight(
+                    x, dy, w, b, scratch=s["grad_weight"], **given
+                ),
+                lambda backward=backward: backward([False, True, True]),
+                check_weight,
+            ),
+        }
+        flop = 2 * y.numel() * channels * taps * taps
+        algorithms = {p: choose(shape, p) for p in scratch}
+        cases += [
+            Case(
+                name, p, *runs[p], flop=flop, multiplied=multiply_adds(shape, chosen),
+                algorithm=chosen.name,
+            )
+            for p, chosen in algorithms.items()
+        ]  # fmt: skip
+    return cases
+
+
+def composed_norm(x: Tensor, window: str) -> Tensor:
+    """PyTorch's shortest way: means of squares by a pool."""
+    if window == "across":
+        return F.local_response_norm(x, 5, 5e-4, 0.75, 2.0)
+    return x * (1 + 1e-3 * F.avg_pool2d(x * x, 5, 1, 2)).pow(-0.75)
+
+
+def norms(batch: int) -> list[Case]:
+    cases = []
+    for name, (window, channels, extent) in NORMS.items():
+        x = images(batch, channels, extent, extent)
+        y, d, dx = (torch.empty_like(x) for _ in range(3))
+        constants = norm.Constants(5, 2.0, 1e-4, 0.75)
+        if window == "over":
+            constants = norm.Constants(5, 1.0, 4e-5, 0.75)
+        leaf = x.clone().requires_grad_()
+        graph = composed_norm(leaf, window)
+
+        def forward(x=x, y=y, d=d, constants=constants, window=window) -> None:
+            norm.forward(x, y, d, constants, window=window)
+
+        def backward(x=x, y=y, d=d, dx=dx, constants=constants, window=window) -> None:
+            norm.backward(x, d, y, dx, constants, window=window)
+
+        def check(
+            backwards: bool, x=x, y=y, dx=dx, window=window, run=(forward, backward)
+        ) -> float:
+            run[0]()
+            exact = x[:_CHECKED].double().requires_grad_()
+            result = composed_norm(exact, window)
+            if not backwards:
+                return distance(y[:_CHECKED], result.detach())
+            run[1]()
+            result.backward(y[:_CHECKED].double())
+            return distance(dx[:_CHECKED], exact.grad)
+
+        cases += [
+            Case(
+                name, "forward", forward, lambda x=x, w=window: composed_norm(x, w),
+                lambda check=check: check(False),
+            ),
+            Case(
+                name, "grad_input", backward,
+                lambda leaf=leaf, graph=graph, y=y: torch.autograd.grad(
+                    graph, leaf, y, retain_graph=True
+                ),
+                lambda check=check: check(True),
+            ),
+        ]  # fmt: skip
+    return cases
+
+
+def pools(batch: int) -> list[Case]:
+    cases = []
+    for name, (channels, extent, out) in POOLS.items():
+        x, dy = images(batch, channels, extent, extent), images(batch, channels, out, out)
+        y, dx = torch.empty_like(dy), torch.empty_like(x)
+        windows = pool.sliding((extent, extent), (out, out), size=(3, 3), stride=(2, 2))
+        leaf = x.clone().requires_grad_()
+        graph = F.max_pool2d(leaf, 3, 2)
+
+        def forward(x=x, y=y, windows=windows) -> None:
+            pool.max_forward(x, y, windows)
+
+        def check(y=y, graph=graph, forward=forward) -> float:
+            forward()
+            return distance(y, graph.detach().double())
+
+        cases.append(Case(name, "forward", forward, lambda x=x: F.max_pool2d(x, 3, 2), check))
+        for ties in ("first", "all"):
+
+            def backward(x=x, y=y, dy=dy, dx=dx, windows=windows, ties=ties) -> None:
+                pool.max_backward(x, y, dy, dx, windows, ties=ties)
+
+            def other(leaf=leaf, graph=graph, dy=dy) -> Tensor:
+                return torch.autograd.grad(graph, leaf, dy, retain_graph=True)[0]
+
+            def check_backward(
+                forward=forward, backward=backward, x=x, dy=dy, dx=dx, ties=ties
+            ) -> float:
+                forward()
+                backward()
+                few = (x[:_CHECKED].double(), dy[:_CHECKED].double())
+                wanted = reference.max_pool_gradient(*few, window=3, stride=2, ties=ties)
+                return distance(dx[:_CHECKED], wanted)
+
+            cases.append(Case(name, f"grad, {ties}", backward, other, check_backward))
+    return cases
+
+
+def products(batch: int) -> list[Case]:
+    cases = []
+    for name, (inputs, units) in PRODUCTS.items():
+        x, dy = torch.randn(batch, inputs), torch.randn(batch, units)
+        weight, bias = torch.randn(units, inputs), torch.randn(units)
+        y, dx, dw, inc = (torch.empty_like(t) for t in (dy, x, weight, weight))
+        inc.zero_()
+        rule = linear.Update(0.9, 5e-4, 0.01, apply=False)
+        exact = {
+            "forward": lambda x=x, w=weight, b=bias: x.double() @ w.double().t() + b.double(),
+            "grad_input": lambda dy=dy, w=weight: dy.double() @ w.double(),
+            "grad_weight": lambda dy=dy, x=x: dy.double().t() @ x.double(),
+        }
+        ours = {
+            "forward": (lambda x=x, w=weight, b=bias, y=y: linear.forward(x, w, b, y), y),
+            "grad_input": (lambda dy=dy, w=weight, dx=dx: linear.grad_input(dy, w, dx), dx),
+            "grad_weight": (lambda x=x, dy=dy, dw=dw: linear.grad_weight(x, dy, dw, None), dw),
+        }
+        others = {
+            "forward": lambda x=x, w=weight, b=bias, y=y: torch.addmm(b, x, w.t(), out=y),
+            "grad_input": lambda dy=dy, w=weight, dx=dx: torch.mm(dy, w, out=dx),
+            "grad_weight": lambda x=x, dy=dy, dw=dw: torch.mm(dy.t(), x, out=dw),
+        }
+        flop = 2 * batch * inputs * units
+        for p in PASSES:
+            run, out = ours[p]
+
+            def check(run=run, out=out, wanted=exact[p]) -> float:
+                run()
+                return distance(out, wanted())
+
+            cases.append(Case(name, p, run, others[p], check, flop=flop, multiplied=flop // 2))
+
+        def update(x=x, dy=dy, w=weight, inc=inc, rule=rule) -> None:
+            linear.update_weight(x, dy, w, inc, None, rule)
+
+        def other_update(x=x, dy=dy, w=weight, inc=inc, rule=rule) -> None:
+            inc.mul_(rule.momentum).add_(w, alpha=-rule.decay * rule.rate)
+            inc.addmm_(dy.t(), x, alpha=-rule.rate)
+
+        def check_update(update=update, x=x, dy=dy, w=weight, inc=inc, rule=rule) -> float:
+            wanted = rule.momentum * inc.double() - rule.decay * rule.rate * w.double()
+            wanted -= rule.rate * dy.double().t() @ x.double()
+            update()
+            return distance(inc, wanted)
+
+        cases.append(
+            Case(
+                name, "update", update, other_update, check_update, flop=flop, multiplied=flop // 2
+            )
+        )
+    return cases

@@ -1,0 +1,328 @@
+"""Norms, pools, fully connected layers and uploads of the CPU kernels."""
+
+import pytest
+import torch
+from cpu_cases import (
+    LIMITS,
+    NAN,
+    TYPES,
+    beside,
+    distance,
+    pitched,
+    poisoned_scratch,
+    same_for_two_threads,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from alexsim_kernels import reference
+from alexsim_kernels.cpu import linear, norm, pool
+
+pytestmark = pytest.mark.usefixtures("cpu_kernels")
+Tensor = torch.Tensor
+INF = float("inf")
+REFERENCES = {"across": reference.norm_across_channels, "over": reference.norm_over_pixels}
+
+
+# ------------------------------------------------------------------------------------------- norms
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize("window", ["across", "over"])
+@pytest.mark.parametrize(
+    ("shape", "size", "k", "alpha", "beta"),
+    [
+        ((2, 48, 9, 7), 5, 2.0, 0.1, 0.75),
+        ((2, 21, 9, 17), 4, 1.0, 0.3, 0.75),  # an even window has an end of its own
+        ((1, 3, 5, 4), 3, 1.0, 0.5, 0.6),
+        ((3, 130, 3, 3), 7, 2.0, 0.2, 0.75),  # windows larger than the image
+        ((1, 1, 1, 1), 1, 1.0, 1.0, 1.0),
+    ],
+)
+def test_norms(
+    shape: tuple[int, ...], size: int, k: float, alpha: float, beta: float,
+    window: norm.Window, dtype: torch.dtype,
+) -> None:  # fmt: skip
+    torch.manual_seed(0)
+    x, dy = pitched(*shape, dtype=dtype), pitched(*shape, dtype=dtype)
+    constants = norm.Constants(size, k, alpha, beta)
+    item = x.element_size()
+
+    def run(threads: int) -> list[Tensor]:
+        y, d, dx = (pitched(*shape, dtype=dtype, value=NAN) for _ in range(3))
+        need = norm.scratch_bytes(
+            window, shape[1], shape[3], size, threads=threads, item_bytes=item
+        )
+        scratch = poisoned_scratch(need)
+        norm.forward(x, y, d, constants, window=window, scratch=scratch)
+        norm.backward(x, d, dy, dx, constants, window=window, scratch=scratch)
+        assert (scratch[-192:] == 255).all()
+        assert all(beside(t).isnan().all() for t in (y, d, dx))
+        return [y, dx]
+
+    exact = x.double().requires_grad_()
+    wanted = REFERENCES[window](exact, size=size, k=k, alpha=alpha, beta=beta)
+    wanted.backward(dy.double())
+    y, dx = same_for_two_threads(run) if size == 5 else run(1)
+    assert distance(y, wanted.detach()) < LIMITS[dtype] / 10
+    assert distance(dx, exact.grad) < LIMITS[dtype] / 10
+
+
+def test_large_results_pass_the_caches() -> None:
+    """Streamed stores begin at 16 MiB."""
+    x = torch.randn(20, 56, 65, 48).permute(0, 3, 1, 2)
+    x = torch.cat([x, x]).contiguous(memory_format=torch.channels_last)
+    y, d, dx = (torch.full_like(x, NAN) for _ in range(3))
+    constants = norm.Constants(5, 2.0, 1e-4, 0.75)
+    norm.forward(x, y, d, constants, window="across")
+    norm.backward(x, d, y, dx, constants, window="across")
+    wanted = reference.norm_across_channels(x[-1:].double(), size=5, k=2.0, alpha=1e-4, beta=0.75)
+    assert distance(y[-1:], wanted) < 1e-6
+    assert torch.equal(dx[:20], dx[20:])
+    windows = pool.sliding((56, 65), (27, 32), size=(3, 3), stride=(2, 2))
+    top = F.max_pool2d(x, 3, 2)
+    pool.max_backward(x, top, top, dx, windows, ties="first")
+    assert float(dx.sum(dtype=torch.float64)) == pytest.approx(
+        float(top.sum(dtype=torch.float64)), rel=1e-6
+    )
+
+
+@pytest.mark.parametrize("window", ["across", "over"])
+@pytest.mark.parametrize("value", [NAN, INF, 1e30])
+def test_norms_of_what_is_no_number(value: float, window: norm.Window) -> None:
+    x = torch.randn(1, 5, 6, 20).permute(0, 3, 1, 2)
+    x[0, 7, 2, 2] = value
+    y, d = torch.zeros_like(x), torch.zeros_like(x)
+    norm.forward(x, y, d, norm.Constants(5, 1.0, 0.1, 0.75), window=window)
+    wanted = REFERENCES[window](x, size=5, k=1.0, alpha=0.1, beta=0.75)
+    assert torch.allclose(y, wanted, equal_nan=True, atol=1e-6)
+
+
+# ------------------------------------------------------------------------------------------- pools
+@pytest.mark.parametrize("ties", ["all", "first"])
+@pytest.mark.parametrize(
+    ("extent", "size", "stride", "out"),
+    [
+        ((13, 13), 3, 2, (6, 6)),
+        ((6, 9), 2, 2, (3, 4)),  # a column that stands in no window
+        ((7, 7), 3, 3, (3, 3)),  # windows that hang over
+        ((5, 6), 4, 1, (2, 3)),
+        ((9, 5), 2, 3, (3, 2)),  # gaps between windows
+        ((1, 1), 1, 1, (1, 1)),
+    ],
+)
+def test_max_pool(
+    extent: tuple[int, int], size: int, stride: int, out: tuple[int, int], ties: pool.Ties
+) -> None:
+    torch.manual_seed(0)
+    x = pitched(3, 21, *extent, dtype=torch.float32)
+    # Whole numbers from a few: windows full of ties, negative maxima among them.
+    x.mul_(2).round_().clamp_(-3, 0 if extent == (13, 13) else 1)
+    dy = pitched(3, 21, *out, dtype=torch.float32)
+    windows = pool.sliding(extent, out, size=(size, size), stride=(stride, stride))
+
+    def run(threads: int) -> list[Tensor]:
+        y = pitched(*dy.shape, dtype=x.dtype, value=NAN)
+        dx = pitched(*x.shape, dtype=x.dtype, value=NAN)
+        scratch = poisoned_scratch(pool.scratch_bytes(windows, 21, extent[1], threads=threads))
+        pool.max_forward(x, y, windows)
+        pool.max_backward(x, y, dy, dx, windows, ties=ties, scratch=scratch)
+        assert beside(y).isnan().all()
+        assert beside(dx).isnan().all()
+        once = dx.clone()
+        pool.max_backward(x, y, dy, dx, windows, ties=ties, add=True)
+        assert torch.equal(dx, 2 * once)
+        return [y, once]
+
+    y, dx = same_for_two_threads(run) if extent == (13, 13) else run(1)
+    assert torch.equal(y, reference.max_pool(x, window=size, stride=stride, size=out))
+    wanted = reference.max_pool_gradient(
+        x.double(), dy.double(), window=size, stride=stride, ties=ties
+    )
+    assert torch.allclose(dx.double(), wanted, atol=1e-5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    st.tuples(st.integers(0, 2), st.integers(0, 2)),
+    st.booleans(),
+    st.booleans(),
+)
+def test_pools_are_torch_s(
+    extent: tuple[int, int], size: tuple[int, int], stride: tuple[int, int],
+    padding: tuple[int, int], ceil: bool, counted: bool,
+) -> None:  # fmt: skip
+    padding = (min(padding[0], size[0] // 2), min(padding[1], size[1] // 2))
+    if any(e + 2 * p < s for e, p, s in zip(extent, padding, size, strict=True)):
+        return
+    torch.manual_seed(0)
+    x = torch.randn(2, 17, *extent, dtype=torch.float64, requires_grad=True)
+    given_x = x.detach().contiguous(memory_format=torch.channels_last)
+    for kind in ("max", "average"):
+        y = (
+            F.max_pool2d(x, size, stride, padding, ceil_mode=ceil)
+            if kind == "max"
+            else F.avg_pool2d(x, size, stride, padding, ceil, counted)
+        )
+        dy = torch.randn_like(y).contiguous(memory_format=torch.channels_last)
+        (wanted,) = torch.autograd.grad(y, x, dy)
+        out = (y.shape[2], y.shape[3])
+        windows = pool.sliding(
+            extent, out, size=size, stride=stride, padding=padding, count_padding=counted
+        )
+        ours, dx = torch.empty_like(dy), torch.empty_like(given_x)
+        if kind == "max":
+            pool.max_forward(given_x, ours, windows)
+            pool.max_backward(given_x, ours, dy, dx, windows, ties="first")
+        else:
+            pool.average_forward(given_x, ours, windows)
+            pool.average_backward(dy, dx, windows)
+        assert torch.allclose(ours, y.detach(), atol=1e-12)
+        assert torch.allclose(dx, wanted, atol=1e-12)
+
+
+@pytest.mark.parametrize("out", [(1, 1), (3, 2), (6, 6)])
+def test_adaptive_average_pool(out: tuple[int, int]) -> None:
+    x = torch.randn(2, 19, 5, 9, dtype=torch.float64, requires_grad=True)
+    y = F.adaptive_avg_pool2d(x, out)
+    dy = torch.randn_like(y).contiguous(memory_format=torch.channels_last)
+    y.backward(dy)
+    windows = pool.adaptive((5, 9), out)
+    given_x = x.detach().contiguous(memory_format=torch.channels_last)
+    ours, dx = torch.empty_like(dy), torch.empty_like(given_x)
+    pool.average_forward(given_x, ours, windows)
+    pool.average_backward(dy, dx, windows)
+    assert torch.allclose(ours, y.detach(), atol=1e-12)
+    assert torch.allclose(dx, x.grad, atol=1e-12)
+
+
+def test_a_window_s_maximum_is_nan_if_one_value_is() -> None:
+    x = torch.randn(2, 9, 9, 20).permute(0, 3, 1, 2)
+    x[0, 3, 4, 4], x[1, 5, 2, 3], x[1, 6, 0, 0] = NAN, INF, -INF
+    y = torch.zeros(2, 4, 4, 20).permute(0, 3, 1, 2)
+    windows = pool.sliding((9, 9), (4, 4), size=(3, 3), stride=(2, 2))
+    pool.max_forward(x, y, windows)
+    assert torch.allclose(y, F.max_pool2d(x, 3, 2), equal_nan=True)
+    dx = torch.full_like(x, NAN)
+    pool.max_backward(x, y, torch.ones_like(y), dx, windows, ties="all")
+    assert dx[0, 3, 4, 4] == 4  # it stands in four windows
+    assert dx.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda x: pool.max_forward(x, x, pool.adaptive((4, 4), (2, 2))), "does not pool to"),
+        (lambda x: pool.adaptive((4, 4), (0, 2)), "a pool has no output"),
+        (
+            lambda x: pool.sliding((4, 4), (9, 2), size=(2, 2), stride=(2, 2)),
+            "sees none of",
+        ),
+        (
+            lambda x: pool.max_forward(x, x, pool.Windows(((0, 5),) * 4, ((0, 4),) * 4)),
+            "windows reach to",
+        ),
+        (
+            lambda x: pool.max_backward(x, x, x, x, pool.adaptive((4, 4), (4, 4)), ties="none"),
+            "ties must be",
+        ),
+        (
+            lambda x: norm.forward(x, x, x, norm.Constants(5, 1, 1, 1), window="between"),
+            "window must be",
+        ),
+        (
+            lambda x: norm.forward(x, x[:, :1], x, norm.Constants(5, 1, 1, 1), window="over"),
+            "out must be",
+        ),
+        (
+            lambda x: norm.forward(x, x, x, norm.Constants(0, 1, 1, 1), window="over"),
+            "must be positive",
+        ),
+        (lambda x: linear.forward(x, x, None, x), "must have 2 axes"),
+        (
+            lambda x: linear.forward(x[0, 0], x[0, 0].t(), None, x[0, 0]),
+            "rows of x must be contiguous",
+        ),
+        (lambda x: linear.upload(x, x[0], x), "images must be"),
+    ],
+)  # fmt: skip
+def test_what_is_refused(call: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call(torch.zeros(2, 4, 4, 3).permute(0, 3, 1, 2))  # type: ignore[operator]
+
+
+# ---------------------------------------------------------------------------------- fully connected
+def rows(count: int, width: int, dtype: torch.dtype) -> Tensor:
+    """A slice of wider rows; beside it stands NaN."""
+    block = torch.full((count, width + 5), NAN, dtype=dtype)
+    block[:, 2 : 2 + width] = torch.randn(count, width, dtype=dtype)
+    return block[:, 2 : 2 + width]
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize(
+    ("images", "inputs", "units"),
+    [(1, 7, 5), (3, 100, 130), (128, 520, 100), (70, 1030, 49), (200, 65, 300), (1, 1, 1)],
+)
+def test_fully_connected(images: int, inputs: int, units: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    x, dy = rows(images, inputs, dtype), rows(images, units, dtype)
+    weight, inc0 = rows(units, inputs, dtype), torch.randn(units, inputs, dtype=dtype)
+    bias = torch.randn(units, dtype=dtype)
+    y0, dx0 = rows(images, units, dtype), rows(images, inputs, dtype)
+
+    def run(threads: int) -> list[Tensor]:
+        y, dx = y0.clone(), dx0.clone()
+        dweight, dbias = rows(units, inputs, dtype), torch.full_like(bias, NAN)
+        passes: tuple[linear.Pass, ...] = ("forward", "grad_input", "grad_weight")
+        forward, grad_input, grad_weight = (
+            poisoned_scratch(
+                linear.scratch_bytes(
+                    p, images, inputs, units, threads=threads, item_bytes=x.element_size()
+                )
+            )
+            for p in passes
+        )
+        linear.forward(x, weight, bias, y, relu=True, scratch=forward)
+        linear.grad_input(dy, weight, dx, scratch=grad_input)
+        linear.grad_weight(x, dy, dweight, dbias, scratch=grad_weight)
+        assert all((s[-192:] == 255).all() for s in (forward, grad_input, grad_weight))
+        y_sum, dx_sum, dweight_sum = y0.clone(), dx0.clone(), torch.ones_like(dweight)
+        linear.forward(x, weight, None, y_sum, add=True)
+        linear.grad_input(dy, weight, dx_sum, add=True)
+        linear.grad_weight(x, dy, dweight_sum, None, add=True)
+        inc, moved = inc0.clone(), weight.clone()
+        linear.update_weight(x, dy, moved, inc, None, linear.Update(0.9, 5e-4, 0.01, apply=True))
+        kept, same = inc0.clone(), weight.clone()
+        linear.update_weight(x, dy, same, kept, None, linear.Update(0.9, 5e-4, 0.01))
+        assert torch.equal(kept, inc)
+        assert torch.equal(same, weight)
+        return [y, dx, dweight, dbias, y_sum - y0, dx_sum - dx0, dweight_sum - 1, inc, moved]
+
+    x64, w64, dy64 = x.double(), weight.double(), dy.double()
+    product, dx, dweight = x64 @ w64.t(), dy64 @ w64, dy64.t() @ x64
+    inc = 0.9 * inc0.double() - 5e-4 * 0.01 * w64 - 0.01 * dweight
+    wanted = [(product + bias.double()).relu(), dx, dweight, dy64.sum(0), product, dx, dweight]
+    wanted += [inc, w64 + inc]
+    results = same_for_two_threads(run) if images == 70 else run(1)
+    for computed, exact in zip(results, wanted, strict=True):
+        assert distance(computed, exact) < LIMITS[dtype]
+
+
+def test_not_a_number_stays_in_its_row() -> None:
+    x, weight, y = torch.ones(3, 9), torch.randn(5, 9), torch.zeros(3, 5)
+    x[1, 4] = NAN
+    linear.forward(x, weight, None, y, relu=True)
+    assert y[1].isnan().all()
+    assert y[[0, 2]].isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+def test_upload_takes_the_mean_off(dtype: torch.dtype) -> None:
+    images = torch.randint(0, 256, (3, 5, 7, 3), dtype=torch.uint8)
+    mean = 255 * torch.rand(5, 7, 3, dtype=dtype)
+    out = torch.zeros(3, 5, 7, 3, dtype=dtype).permute(0, 3, 1, 2)
+    linear.upload(images, mean, out, scale=0.5)
+    assert torch.allclose(out, (images * 0.5 - mean).permute(0, 3, 1, 2).to(dtype))
