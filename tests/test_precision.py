@@ -279,7 +279,7 @@ def test_a_product_that_autocast_keeps_in_float32_is_timed_so() -> None:
         listed = TaskList(plan=plan(net, batch_size=512, precision=precision), timer=timer,
                           data="none")  # fmt: skip
         listed.build(1)
-        seconds.append(listed.costs["x.a.forward"][0].seconds)
+        seconds.append(listed.costs.pieces["x.a.forward"][0].seconds)
     assert seconds[0] == seconds[1]
 
 
@@ -316,9 +316,9 @@ def test_no_op_is_over_the_peak_of_its_type(
     listed.build(1)
     half = {"convolution", "fullyconnected", "linear", "scaled_dot_product_attention"}
     for op in made.ops():
-        if op.id not in listed.costs:
+        if op.id not in listed.costs.pieces:
             continue
-        seconds = sum(cost.seconds for cost in listed.costs[op.id]) * (1 + 1e-9)
+        seconds = sum(cost.seconds for cost in listed.costs.pieces[op.id]) * (1 + 1e-9)
         layer = made.part(op).layer
         kind = layer.target if isinstance(layer, Operator) else type(layer).__name__.lower()
         word = precision
@@ -327,7 +327,7 @@ def test_no_op_is_over_the_peak_of_its_type(
         elif precision == "pytorch":
             takes = kind == "convolution" and library != "cudnn-v7"
             word = "tf32" if takes and device.tensor_tf32_flop_per_s else "fp32"
-        done = sum(cost.flop for cost in listed.costs[op.id])
+        done = sum(cost.flop for cost in listed.costs.pieces[op.id])
         assert done <= peak_flop_per_s(device, word) * seconds, op.id
         if word != "fp32" or library == "roofline":
             assert done == op.count.flop, op.id
@@ -344,8 +344,8 @@ def test_an_operators_products_take_their_time(precision: str) -> None:
     made = plan(block(), batch_size=1 << 16, precision=precision)
     listed = TaskList(plan=made, timer=timer, data="none")
     listed.build(1)
-    flop = {op.id: sum(cost.flop for cost in listed.costs[op.id]) for op in made.ops()
-            if op.id in listed.costs}  # fmt: skip
+    flop = {op.id: sum(cost.flop for cost in listed.costs.pieces[op.id]) for op in made.ops()
+            if op.id in listed.costs.pieces}  # fmt: skip
     images, scores = 1 << 16, 2 * 8 * 8 * 8 * 2
     assert flop["attend.a.forward"] == 2 * scores * images
     grads = [flop[f"attend.a.grad_input{index}"] for index in range(3)]
@@ -369,7 +369,7 @@ def test_an_operators_products_take_their_time(precision: str) -> None:
         "query.a.forward": (product(8 * images, 16, 16),),
         "query.a.grad_weight": (product(16, 16, 8 * images),),
     }.items():
-        costs = [cost for cost in listed.costs[op] if cost.flop]
+        costs = [cost for cost in listed.costs.pieces[op] if cost.flop]
         assert len(costs) == len(times)
         assert sorted(c.seconds for c in costs) == sorted(
             max(seconds, cost.least_s) for seconds, cost in zip(times, costs, strict=True)
@@ -387,7 +387,7 @@ def test_float16_checks_its_gradients_and_bfloat16_does_not() -> None:
         timer = timer_of("cudnn-v8" if name == "a100" else "cudnn-v7", machine, UNFITTED, "amp")
         listed = TaskList(plan=made, timer=timer, data="none")
         listed.build(1)
-        (cost, *_) = listed.costs["fc6.a.update"]
+        (cost, *_) = listed.costs.pieces["fc6.a.update"]
         parameters = net.part_of("fc6", 0).parameters
         bytes_per_s = machine.device.memory_bytes_per_s.value
         assert cost.seconds == pytest.approx(4 * times * parameters / bytes_per_s)

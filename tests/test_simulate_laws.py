@@ -313,7 +313,7 @@ def test_no_op_is_over_a_peak_nor_slower_on_a_faster_device(
     faster = replace(
         timer, machine=scaled(machine, key, data.draw(st.sampled_from([1.01, 1.3, 5])))
     )
-    before, after = (ops_of(made, each).costs for each in (timer, faster))
+    before, after = (ops_of(made, each).costs.pieces for each in (timer, faster))
     peak = peak_flop_per_s(machine.device, timer.best_precision)
     bandwidth = machine.device.memory_bytes_per_s.value
     for op in made.ops():
@@ -346,7 +346,7 @@ def test_a_fused_op_is_never_dearer_than_its_parts(
         for op in listed.plan.ops():
             if op.layer in some and op.kind in (OpKind.GRAD_WEIGHT, OpKind.UPDATE):
                 # What the host's work on an op outlasts its kernels is no kernel's time.
-                kernels = (cost for cost in listed.costs[op.id] if not cost.of_host)
+                kernels = (cost for cost in listed.costs.pieces[op.id] if not cost.of_host)
                 total[op.layer] += sum(cost.seconds for cost in kernels)
     for layer in some:
         assert spent[0][layer] <= spent[1][layer] * ROUND, layer
@@ -375,9 +375,9 @@ def test_two_layers_in_one_kernel_are_never_dearer_than_apart(
     spent: tuple[dict[str, float], ...] = (defaultdict(float), defaultdict(float))
     for total, listed in zip(spent, (ops_of(made, timer), ops_of(apart, timer)), strict=True):
         for op in listed.plan.ops():
-            if op.id in listed.costs:
+            if op.id in listed.costs.pieces:
                 layer = first_of.get(op.layer, op.layer)
-                total[layer] += sum(cost.seconds for cost in listed.costs[op.id])
+                total[layer] += sum(cost.seconds for cost in listed.costs.pieces[op.id])
     assert spent[0].keys() == spent[1].keys()
     for layer, seconds in spent[0].items():
         assert seconds <= spent[1][layer] * ROUND, layer

@@ -104,10 +104,12 @@ class Library:
             return [*first, *(elementwise.share(cost, left) for cost in second if left)]
         overhead = first[1:]
         moving = [first[0], *second]
-        moved = alone.count.moved_bytes + epilogue.count.moved_bytes
-        whole_s = sum(cost.seconds for cost in moving)
-        left = max(work.count.moved_bytes / moved, launch_s(device) / whole_s)
-        return [*(elementwise.share(cost, left) for cost in moving), *overhead]
+        left = work.count.moved_bytes / (alone.count.moved_bytes + epilogue.count.moved_bytes)
+        # Each alone: with shares of their sum a faster device could shift time to what is corrected
+        # upwards.
+        least_s = launch_s(device) / len(moving)
+        shares = (elementwise.share(cost, max(left, least_s / cost.seconds)) for cost in moving)
+        return [*shares, *overhead]
 
     def _convolution(self, device: Device, work: Work, precision: Precision) -> list[Cost]:
         if self.name.startswith("cuda-convnet"):

@@ -119,9 +119,10 @@ def _spread(listed: TaskList) -> float:
     ops = listed.costs_of(0)
     for costs, times in zip(ops, paced(ops, seconds_of(ops)), strict=True):
         for cost, seconds in zip(costs, times, strict=True):
-            total += seconds
-            for trait in cost.traits:
-                shares[trait] += seconds
+            if seconds:
+                total += seconds
+                for trait in cost.traits:
+                    shares[trait] += seconds
     timer = listed.timer
     error = timer.correction.error_class(
         "network",

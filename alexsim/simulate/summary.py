@@ -132,7 +132,7 @@ def summarise(
         ),
         evidence=evidence_of(
             listed.timer,
-            (cost for op in plan.devices[0].ops for cost in listed.costs.get(op.id, ())),
+            (cost for op in plan.devices[0].ops for cost in listed.costs.kernels.get(op.id, ())),
         ),
         trace=trace,
     )
@@ -238,8 +238,7 @@ def _exchange_times(plan: Plan, timed: list[_Timed]) -> tuple[ExchangeTimes, ...
 def _ops(listed: TaskList) -> tuple[OpTimes, ...]:
     times = []
     for op in listed.plan.ops():
-        costs = [cost for cost in listed.costs.get(op.id, ()) if not cost.of_host]
-        if not costs:
+        if not (costs := listed.costs.kernels.get(op.id)):
             continue
         longest, seconds, flop = costs[0], costs[0].seconds, costs[0].flop
         least_s = longest.least_s
@@ -268,14 +267,12 @@ def _layers(listed: TaskList) -> tuple[LayerTimes, ...]:
     passes: dict[tuple[str, str], dict[str, float]] = {}
     limits: dict[tuple[str, str], dict[str, float]] = {}
     for op in listed.plan.ops():
-        if op.id not in listed.costs:
+        if op.id not in listed.costs.kernels:
             continue
         key = (op.layer, op.device)
         pass_s = passes.setdefault(key, defaultdict(float))
         limit = limits.setdefault(key, defaultdict(float))
-        for cost in listed.costs[op.id]:
-            if cost.of_host:
-                continue
+        for cost in listed.costs.kernels[op.id]:
             pass_s[PASS_OF.get(op.kind, "forward")] += cost.seconds
             limit[cost.limit] += cost.seconds
     order = [parts[0].layer.name for parts in listed.plan.network.parts]

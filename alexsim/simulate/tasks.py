@@ -19,7 +19,7 @@ from alexsim.simulate.engine import Task
 from alexsim.simulate.host import Auxiliary, data_path_times
 from alexsim.simulate.timer import DataPath, Timer
 
-_known: dict[tuple[object, ...], tuple[tuple[object, ...], dict[str, list[Cost]]]] = {}
+_known: dict[tuple[object, ...], tuple[tuple[object, ...], Costs]] = {}
 """Ops' costs of the last plans on the last machines, by their identities: a step is often simulated
 again with another schedule of the host's, or to see what a change is worth."""
 _MOST_KNOWN = 64
@@ -30,6 +30,18 @@ BARRIER_S = 3e-5
 def seconds_of(ops: Sequence[Sequence[Cost]]) -> list[list[float]]:
     """Seconds of the pieces of ops."""
     return [[cost.seconds for cost in costs] for costs in ops]
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What the ops that compute cost, by their ids."""
+
+    pieces: dict[str, list[Cost]]
+    kernels: dict[str, list[Cost]]
+    """Without the host's."""
+    kernels_s: dict[str, float]
+    paced: list[dict[str, int]]
+    """Of each device the ops that may wait for the host to issue them, and their places."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -44,7 +56,7 @@ class TaskList:
     """The op or message that each task is, and its device's queue."""
     of_step: list[dict[str, int]] = field(default_factory=list)
     """Every step's tasks, by the id of their op or message."""
-    costs: dict[str, list[Cost]] = field(default_factory=dict)
+    costs: Costs = field(init=False)
     _crossed: dict[str, int] = field(default_factory=dict)
     """The last transfer over each link."""
     _last: dict[str, int] = field(default_factory=dict)
@@ -54,8 +66,6 @@ class TaskList:
     _members: dict[str, int] = field(init=False)
     """How many of the plan's devices take part in each collective."""
     _parts: dict[tuple[str, int], Part] = field(init=False)
-    _paced: list[dict[str, int]] = field(default_factory=list)
-    """Of each device the ops that may wait for the host to issue them, and their places."""
     _gradients: dict[str, list[str]] = field(init=False)
     """The ops of all devices that compute each layer's weight gradient."""
 
@@ -72,18 +82,12 @@ class TaskList:
     def build(self, steps: int) -> None:
         """Emit ``steps`` steps: the host's work, then every device's ops."""
         self.costs = self._costs()
-        for index, device in enumerate(self.plan.devices):
-            timed = [op.id for op in device.ops if op.id in self.costs]
-            ops = self.costs_of(index)
-            last = paced_by_host(ops, seconds_of(ops))
-            self._paced.append({op: place for place, op in enumerate(timed[: last + 1])})
         for step in range(steps):
             self.of_step.append({})
             crop = self._host(step)
             self._devices(step, crop)
 
-    def _costs(self) -> dict[str, list[Cost]]:
-        """Pieces of the time of every op that computes, by its id."""
+    def _costs(self) -> Costs:
         timer = self.timer
         whose = (timer.machine, timer.library, timer.correction, timer.calibration)
         key = (id(self.plan), *map(id, whose), timer.precision, *sorted(timer.faster.items()))
@@ -107,26 +111,34 @@ class TaskList:
             costs[op.id] = alike[shape]
         if len(_known) >= _MOST_KNOWN:
             _known.clear()
+        kernels = {op: [c for c in pieces if not c.of_host] for op, pieces in costs.items()}
+        kernels_s = {op: sum([cost.seconds for cost in ran]) for op, ran in kernels.items()}
+        paced = []
+        for device in self.plan.devices:
+            timed = [op.id for op in device.ops if op.id in costs]
+            ops = [costs[op] for op in timed]
+            last = paced_by_host(ops, seconds_of(ops))
+            paced.append({op: place for place, op in enumerate(timed[: last + 1])})
         # What a key's identities are of is kept, so that no other can have them.
-        _known[key] = (self.plan, *whose), costs
-        return costs
+        _known[key] = (self.plan, *whose), Costs(costs, kernels, kernels_s, paced)
+        return _known[key][1]
 
     def costs_of(self, device: int) -> list[list[Cost]]:
         """Pieces of the ops of a device that compute, in order."""
-        ops = self.plan.devices[device].ops
-        return [self.costs[op.id] for op in ops if op.id in self.costs]
+        ops, pieces = self.plan.devices[device].ops, self.costs.pieces
+        return [pieces[op.id] for op in ops if op.id in pieces]
 
     def _issued(self, step: int, device: int, op: Op) -> tuple[int, ...]:
         """The host's work to issue an op, if the device may wait for it. The host issues ops in
         order, without waiting, but begins a step when the step before it has ended."""
-        place = self._paced[device].get(op.id)
+        place = self.costs.paced[device].get(op.id)
         if place is None:
             return ()
         after: tuple[int, ...] = ()
         if step and not place:
             after = (self.of_step[step - 1][self.plan.devices[device].ops[-1].id],)
         item = Auxiliary(id=f"issue {op.id}", device=op.device, activity="host", issues=op)
-        seconds = sum([cost.seconds for cost in self.costs[op.id] if cost.of_host])
+        seconds = sum([cost.seconds for cost in self.costs.pieces[op.id] if cost.of_host])
         return (self._add(step, item, "issue", seconds, after),)
 
     def _measured_s(self, op: Op) -> float:
@@ -298,8 +310,8 @@ class TaskList:
             seconds = self._all_reduce_s(part, self.plan.turns * self.plan.replicas)
             self._add(step, op, self._collective_queue, seconds, after)
             return
-        elif op.id in self.costs:
-            seconds = sum([cost.seconds for cost in self.costs[op.id] if not cost.of_host])
+        elif op.id in self.costs.kernels_s:
+            seconds = self.costs.kernels_s[op.id]
             after = (*after, *self._issued(step, device, op))
         elif size:
             seconds = size / machine.device.memory_bytes_per_s.value
