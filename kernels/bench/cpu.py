@@ -119,7 +119,9 @@ def main() -> None:
             "batch": given.batch, "threads": torch.get_num_threads(), "torch": torch.__version__,
             "micro_kernel_gflop_per_s": peak, "rows": [asdict(row) for row in rows],
         }  # fmt: skip
-        given.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        given.out.write_text(
+            json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":
