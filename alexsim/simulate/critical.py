@@ -6,12 +6,11 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from alexsim.costs.correction import paced
 from alexsim.plan.plan import PASS_OF, Op
 from alexsim.simulate.engine import Times
 from alexsim.simulate.host import Auxiliary
 from alexsim.simulate.simulation import NINE_IN_TEN, DeviceTimes, Elasticity, Interval
-from alexsim.simulate.tasks import TaskList, seconds_of
+from alexsim.simulate.tasks import TaskList
 from alexsim.trace import Span
 
 TRANSFER_SPREAD, HOST_SPREAD = 0.2, 0.3
@@ -116,13 +115,10 @@ def _spread(listed: TaskList) -> float:
     """Standard deviation of the logarithm of the first device's computing time."""
     shares: dict[str, float] = defaultdict(float)
     total = 0.0
-    ops = listed.costs_of(0)
-    for costs, times in zip(ops, paced(ops, seconds_of(ops)), strict=True):
-        for cost, seconds in zip(costs, times, strict=True):
-            if seconds:
-                total += seconds
-                for trait in cost.traits:
-                    shares[trait] += seconds
+    for cost, seconds in listed.costs.pace():
+        total += seconds
+        for trait in cost.traits:
+            shares[trait] += seconds
     timer = listed.timer
     error = timer.correction.error_class(
         "network",

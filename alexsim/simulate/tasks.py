@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from alexsim.costs.correction import paced_by_host
 from alexsim.costs.cost import Cost, Work, work_of
 from alexsim.costs.measured import REST, signature
 from alexsim.machine import collectives, paths
@@ -17,6 +15,7 @@ from alexsim.plan.exchanges import Collective, Exchange
 from alexsim.plan.plan import Op, OpKind, Plan
 from alexsim.simulate.engine import Task
 from alexsim.simulate.host import Auxiliary, data_path_times
+from alexsim.simulate.op_costs import Costs, costs_of_ops
 from alexsim.simulate.timer import DataPath, Timer
 
 _known: dict[tuple[object, ...], tuple[tuple[object, ...], Costs]] = {}
@@ -25,23 +24,6 @@ again with another schedule of the host's, or to see what a change is worth."""
 _MOST_KNOWN = 64
 BARRIER_S = 3e-5
 """Host threads that synchronise their devices and wait for each other: tens of microseconds."""
-
-
-def seconds_of(ops: Sequence[Sequence[Cost]]) -> list[list[float]]:
-    """Seconds of the pieces of ops."""
-    return [[cost.seconds for cost in costs] for costs in ops]
-
-
-@dataclass(frozen=True, slots=True)
-class Costs:
-    """What the ops that compute cost, by their ids."""
-
-    pieces: dict[str, list[Cost]]
-    kernels: dict[str, list[Cost]]
-    """Without the host's."""
-    kernels_s: dict[str, float]
-    paced: list[dict[str, int]]
-    """Of each device the ops that may wait for the host to issue them, and their places."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -111,22 +93,9 @@ class TaskList:
             costs[op.id] = alike[shape]
         if len(_known) >= _MOST_KNOWN:
             _known.clear()
-        kernels = {op: [c for c in pieces if not c.of_host] for op, pieces in costs.items()}
-        kernels_s = {op: sum([cost.seconds for cost in ran]) for op, ran in kernels.items()}
-        paced = []
-        for device in self.plan.devices:
-            timed = [op.id for op in device.ops if op.id in costs]
-            ops = [costs[op] for op in timed]
-            last = paced_by_host(ops, seconds_of(ops))
-            paced.append({op: place for place, op in enumerate(timed[: last + 1])})
         # What a key's identities are of is kept, so that no other can have them.
-        _known[key] = (self.plan, *whose), Costs(costs, kernels, kernels_s, paced)
+        _known[key] = (self.plan, *whose), costs_of_ops(self.plan, costs)
         return _known[key][1]
-
-    def costs_of(self, device: int) -> list[list[Cost]]:
-        """Pieces of the ops of a device that compute, in order."""
-        ops, pieces = self.plan.devices[device].ops, self.costs.pieces
-        return [pieces[op.id] for op in ops if op.id in pieces]
 
     def _issued(self, step: int, device: int, op: Op) -> tuple[int, ...]:
         """The host's work to issue an op, if the device may wait for it. The host issues ops in
