@@ -287,7 +287,7 @@ def data_path_text(simulation: Simulation) -> str:
     """What sets a step's pace, in one line: the GPUs or the data path, with the times of both."""
     path, alone = simulation.data_path, milliseconds(simulation.step_without_data_s)
     share = simulation.issue_s / simulation.step_s
-    paced = f"; issuing ops paces {100 * share:.0f} %" if share > 0.02 else ""
+    paced = f"; the host, issuing ops, paces {100 * share:.0f} %" if share > 0.02 else ""
     if path is None:
         return f"images are ready: the data path is left out{paced}"
     pace = f"{_STAGES[path.slowest]} {path.images_per_s:,.0f}/s of {path.side} x {path.side}"
