@@ -291,7 +291,7 @@ def test_libraries_run_on_the_devices_of_their_platform_alone(name: str) -> None
 
 
 def test_advice_without_a_trial_costs_what_was_measured() -> None:
-    """Hardly anything in AlexNet's layers, much in depthwise ones: forward convolutions of seven
+    """Hardly anything in AlexNet's layers, much in depthwise ones: forward convolutions of eight
     cards, of which the fastest algorithm and the one that cuDNN advises were timed."""
     correction, ratios = load_correction(), {}
     for network in ("alexnet-owt", "mobilenet_v2"):

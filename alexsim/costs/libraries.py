@@ -41,6 +41,8 @@ class Library:
     algorithms: frozenset[str] = frozenset()
     platforms: tuple[Platform, ...] = ("cuda",)
     """Whose devices it runs on."""
+    choice: str = ""
+    """How a convolution's algorithm is chosen or what it is, of ``features.STATED``."""
 
     def costs(self, device: Device, work: Work, precision: Precision = "fp32") -> list[Cost]:
         """Pieces of an op's time before correction."""
@@ -71,9 +73,8 @@ class Library:
         # A CPU's own time is all that its ops take.
         if self.family != "cuda-convnet" and device.architecture.platform != "cpu":
             family = f"family:{self.family}"
-            way = {"forward": "forward", "update": "update"}.get(
-                PASS_OF.get(work.kind, "forward"), "backward"
-            )
+            named = PASS_OF.get(work.kind, "forward")
+            way = "backward" if named.startswith("grad") else named
             traits = ("overhead", f"{family}:overhead", f"{family}:{way}:overhead")
             pieces.append(Cost(OVERHEAD_S, "launch", traits))
         every, flop = [], sum(cost.flop for cost in pieces)
@@ -118,13 +119,9 @@ class Library:
             return im2col.convolution(device, work, f"{self.name}:{self.family}")
         if self.family == "pytorch" and convolution_shape(work).depthwise:
             return [depthwise(device, work)]
-        if self.name == "libdnn":
-            algorithm = "libdnn"
-        else:
-            algorithm = "advised" if self.name.endswith(HEURISTIC) else ""
         cost = convolution(
             device, work, self.name.removesuffix(HEURISTIC), self.algorithms, precision,
-            algorithm=algorithm,
+            algorithm=self.choice,
         )  # fmt: skip
         # A framework chooses among the library's algorithms, by trial or by rule of thumb.
         chosen = f"family:{self.family}:convolution"
@@ -165,7 +162,7 @@ CHANNELS_LAST = frozenset({"tensorflow-2015", "tensorflow-nhwc"})
 
 HEURISTIC = "-heuristic"
 """Of a library that chooses algorithms by rules without a trial, as PyTorch does unless
-``torch.backends.cudnn.benchmark`` is set. Measured kernels (forward passes on seven cards) have
+``torch.backends.cudnn.benchmark`` is set. Measured kernels (forward passes on eight cards) have
 taught what that costs."""
 _HEURISTIC = ("v7", "v8")
 
@@ -189,7 +186,12 @@ _FIXED = {
     "fbfft": Library(
         name="fbfft", family="torch7", algorithms=frozenset({"fft", "fft-tiled", "implicit"})
     ),
-    "libdnn": Library(name="libdnn", family="caffe-opencl", algorithms=frozenset({"implicit"})),
+    "libdnn": Library(
+        name="libdnn",
+        family="caffe-opencl",
+        algorithms=frozenset({"implicit"}),
+        choice="libdnn",
+    ),
     "miopen": Library(
         name="miopen",
         family="pytorch",
@@ -228,7 +230,12 @@ def load_library(name: str, family: str = "") -> Library:
     version = name.removeprefix("cudnn-").removesuffix(HEURISTIC)
     # Torch was what most used cuDNN with until PyTorch came, in the year of cuDNN 7.
     usual = "torch7" if cudnn.VERSIONS.index(version) < cudnn.VERSIONS.index("v7") else "pytorch"
-    return Library(name=name, family=family or usual, algorithms=cudnn.algorithms(version))
+    return Library(
+        name=name,
+        family=family or usual,
+        algorithms=cudnn.algorithms(version),
+        choice="advised" if name.endswith(HEURISTIC) else "",
+    )
 
 
 def load_library_for(name: str, device: Device, precision: StepPrecision) -> Library:
@@ -242,7 +249,7 @@ def load_library_for(name: str, device: Device, precision: StepPrecision) -> Lib
     """
     library, platform = load_library(name), device.architecture.platform
     if platform not in library.platforms:
-        able = [word for word, each in _FIXED.items() if platform in each.platforms]
+        able = [word for word in library_names() if platform in load_library(word).platforms]
         raise ProfileError(
             f"{library.name} does not run on {device.name}; there are {', '.join(able)}"
         )
