@@ -19,10 +19,10 @@ from torch.cuda import _memory_viz
 
 from alexsim.cli.app import main
 from alexsim.editions.load import load_network
+from alexsim.ledger.timeline import memory_timeline
 from alexsim.network.network import Network
 from alexsim.plan.plan import DevicePlan, Plan
 from alexsim.plan.planner import plan
-from alexsim.plan.timeline import memory_timeline
 from alexsim.report.memory_viz import snapshot, snapshot_bytes
 
 POLICIES = ("as-released", "in-place", "reuse")

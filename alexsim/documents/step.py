@@ -9,9 +9,9 @@ from typing import Annotated
 from pydantic import ConfigDict, Field
 
 from alexsim.documents.base import From, Interval, Part
+from alexsim.ledger.tables import memory_table
+from alexsim.ledger.timeline import Holding, Moment, holdings, memory_timeline
 from alexsim.plan.plan import DevicePlan, Plan
-from alexsim.plan.tables import memory_table
-from alexsim.plan.timeline import Holding, Moment, holdings, memory_timeline
 
 _LARGEST = 12
 """Buffers named of those that are alive at the peak."""

@@ -64,6 +64,10 @@ class DeviceRunner:
 
             self.constants = Constants(place)
             binder = Binder(plan, self.memory, self.constants, choices)
+        elif plan.spec.backend == "native":
+            from alexsim.execute import bind_native
+
+            binder = bind_native.Binder(plan, self.memory, choices.replica)
         self._exchanges = {exchange.name: exchange for exchange in plan.posted}
         collectives = {collective.name: collective for collective in plan.collectives}
         self._joint = {

@@ -106,7 +106,15 @@ class Placement:
             layer, column = part.output
             rows = part.output in self._rows
         choice = self._choose(
-            Asked(kind, part, self.batch_size, accumulate, *self._same_for_all, rows)
+            Asked(
+                kind,
+                part,
+                self.batch_size,
+                accumulate,
+                *self._same_for_all,
+                rows,
+                self.spec.threads,
+            )
         )
         op = Op(
             id=f"{layer}.{letter(column)}.{label}" if layer else f"{name}.{label}",

@@ -18,9 +18,6 @@ from alexsim.plan.spec import PlanSpec
 from alexsim.trace import Activity, Span
 
 Queue = Literal["compute", "copy_in", "copy_out"]
-Algorithm = Literal["", "direct", "winograd"]
-"""How a convolution is computed: as the library chooses, or by Winograd's method; empty where
-there is nothing to choose."""
 Operands = Mapping[str, tuple[str, ...]]
 """Role -> buffers."""
 _NOTHING = Count()
@@ -150,7 +147,9 @@ class Op:
     count: Count = _NOTHING
     backend: str = ""
     """The backend whose kernel runs it: another than the plan's, where that has none."""
-    algorithm: Algorithm = ""
+    algorithm: str = ""
+    """How a convolution is computed, in its backend's words: ``direct``, as the library chooses, or
+    by Winograd's method; empty where there is nothing to choose."""
     scratch_bytes: int = 0
     chunk_images: int = 0
     """Images that the backend works on at a time, so that scratch stays small."""
@@ -313,10 +312,11 @@ class Plan:
 
     @property
     def lent(self) -> tuple[str, ...]:
-        """Layers of which another backend's kernels run an op, in order."""
-        lent = {
-            op.layer for op in self.ops() if op.kind in COMPUTED and op.backend != self.spec.backend
-        }
+        """Layers of which another backend's kernels run an op, in order; with ``native`` one that
+        is a product: what is elementwise is as fast by ATen on a CPU."""
+        others = (op for op in self.ops() if op.backend != self.spec.backend)
+        every = self.spec.backend != "native"
+        lent = {op.layer for op in others if op.kind in COMPUTED and (every or op.count.flop)}
         names = (parts[0].layer.name for parts in self.network.parts)
         return tuple(name for name in names if name in lent)
 

@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from alexsim.ledger.tables import memory_table
 from alexsim.network.counts import PASSES
 from alexsim.plan.plan import PASS_OF, Op, OpKind, Plan, waited_for
-from alexsim.plan.tables import memory_table
 from alexsim.profile.step_profile import (
     Ceilings,
     LayerCount,

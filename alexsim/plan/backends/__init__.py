@@ -10,8 +10,11 @@ from alexsim.plan.backends.base import (
     meets_rows,
     read_as_rows,
 )
+from alexsim.plan.backends.native import Native
 from alexsim.plan.backends.triton import Triton
 
-BACKENDS: dict[str, Backend] = {"": Counted(), "aten": Aten(), "triton": Triton()}
+BACKENDS: dict[str, Backend] = {
+    "": Counted(), "aten": Aten(), "native": Native(), "triton": Triton()
+}  # fmt: skip
 
 __all__ = ["BACKENDS", "Asked", "Backend", "Choice", "Passes", "meets_rows", "read_as_rows"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal, NamedTuple, Protocol
@@ -11,7 +12,7 @@ from alexsim.network.part import Part
 from alexsim.network.update_rules import Optimizer
 from alexsim.network.views import Read
 from alexsim.plan.choices import Policy
-from alexsim.plan.plan import Algorithm, OpKind
+from alexsim.plan.plan import Op, OpKind
 
 Passes = Literal["none", "forward", "forward and backward"]
 """Passes in which one kernel does two layers."""
@@ -30,6 +31,8 @@ class Asked(NamedTuple):
     replicas: int = 1
     rows: bool = False
     """Images that it reads or writes, or their gradients, may lie channels first."""
+    threads: int = 1
+    """Threads of a device."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +41,7 @@ class Choice:
 
     backend: str
     """The backend whose kernel runs it."""
-    algorithm: Algorithm = ""
+    algorithm: str = ""
     chunk_images: int
     """Images that it works on at a time, so that scratch stays small."""
     scratch_bytes: int = 0
@@ -62,6 +65,10 @@ class Backend(Protocol):
         """
         ...
 
+    def done_flop(self, op: Op, part: Part) -> int:
+        """FLOP of the multiply-adds that are done for an op: Winograd's are fewer."""
+        ...
+
 
 @cache
 def _counted(images: int) -> Choice:
@@ -80,6 +87,11 @@ class Counted:
         del first, second, rows, adds
         return "forward and backward"
 
+    def done_flop(self, op: Op, part: Part) -> int:
+        """All that are counted."""
+        del part
+        return op.count.flop
+
 
 def read_as_rows(network: Network, policy: Policy) -> frozenset[Read]:
     """Images that lie channels first, or their gradients do, as a matrix product reads them."""
@@ -87,7 +99,7 @@ def read_as_rows(network: Network, policy: Policy) -> frozenset[Read]:
     for parts in reversed(network.parts):
         for part in parts:
             layer = part.layer
-            flattens = layer.flattens and len(part.input_shape) > 1
+            flattens = layer.flattens and math.prod(part.input_shape[1:]) > 1
             # What such a layer reads, or its gradient, may lie in the memory of its output.
             shares = layer.passes_grad or (
                 policy != "as-released" and (layer.overwrites_grad or layer.overwrites_input)

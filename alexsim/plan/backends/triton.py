@@ -16,7 +16,7 @@ from alexsim.network.layers import (
 from alexsim.network.part import Part
 from alexsim.plan.backends.aten import Aten
 from alexsim.plan.backends.base import Asked, Choice, Passes
-from alexsim.plan.plan import COMPUTED, OpKind
+from alexsim.plan.plan import COMPUTED, Op, OpKind
 from alexsim.units import MIB
 
 SPLIT_BYTES, MOST_SPLITS = 16 * MIB, 512
@@ -47,6 +47,11 @@ class Triton:
         if rows or (adds and not has_kernel(added, part)):
             return "none"
         return "forward and backward"
+
+    def done_flop(self, op: Op, part: Part) -> int:
+        """All that are counted: no kernel of ours is of another method."""
+        del part
+        return op.count.flop
 
 
 def has_kernel(asked: Asked, part: Part) -> bool:
