@@ -227,9 +227,8 @@ def minibatch(net: Network, step: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def ours(net: Network, steps: int = STEPS, **choices: object) -> tuple[list, dict, dict]:
-    executor = Executor(
-        plan(net, batch_size=BATCH, backend="aten", **choices), dtype=torch.float64, seed=SEED
-    )
+    choices = {"backend": "native", "threads": torch.get_num_threads()} | choices
+    executor = Executor(plan(net, batch_size=BATCH, **choices), dtype=torch.float64, seed=SEED)
     executor.initialise()
     first = {name: tensor.clone() for name, tensor in executor.state().items()}
     losses = [
@@ -287,17 +286,24 @@ def assert_trains_as_autograd_does(
         assert (change - exact).norm() <= 1e-10 * exact.norm() + rounding, name
 
 
+@pytest.mark.parametrize("backend", ["aten", "native"])
 @pytest.mark.parametrize("added", [False, True], ids=["written", "added"])
 @pytest.mark.parametrize("layer", SINGLE, ids=lambda layer: type(layer).__name__)
-def test_a_layer_trains_as_autograd_does(layer: Layer, added: bool) -> None:
-    assert_trains_as_autograd_does(around(layer, added=added))
+def test_a_layer_trains_as_autograd_does(layer: Layer, added: bool, backend: str) -> None:
+    assert_trains_as_autograd_does(around(layer, added=added), backend=backend)
 
 
 @pytest.mark.parametrize("policy", ["as-released", "in-place", "reuse"])
-@pytest.mark.parametrize("schedule", ["serial", "overlap"])
+@pytest.mark.parametrize(
+    ("schedule", "backend"), [("serial", "native"), ("overlap", "native"), ("overlap", "aten")]
+)
 @pytest.mark.parametrize("name", GRAPHS)
-def test_a_graph_trains_as_autograd_does(name: str, policy: str, schedule: str) -> None:
-    assert_trains_as_autograd_does(GRAPHS[name], policy=policy, schedule=schedule)
+def test_a_graph_trains_as_autograd_does(
+    name: str, policy: str, schedule: str, backend: str
+) -> None:
+    assert_trains_as_autograd_does(
+        GRAPHS[name], policy=policy, schedule=schedule, backend=backend
+    )
 
 
 ONE_INPUT = (

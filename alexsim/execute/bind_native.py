@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from alexsim.execute.aten.chunks import rows
 from alexsim.execute.bind import bind as bind_aten
 from alexsim.execute.context import Launch, StepContext
 from alexsim.execute.memory import Memory
+from alexsim.network.counts import FLOAT_BYTES
 from alexsim.network.layers import (
     AdaptiveAveragePool,
     AveragePool,
@@ -23,7 +25,7 @@ from alexsim.network.layers import (
     SpatialResponseNorm,
     pair,
 )
-from alexsim.plan.backends.native import asked_of, scratch_bytes, windows_of
+from alexsim.plan.backends.native import asked_of, kernel_bytes, windows_of
 from alexsim.plan.plan import Op, OpKind, Plan
 from alexsim_kernels.cpu import convolution, linear, norm, pool
 from alexsim_kernels.cpu.algorithm import algorithm_of
@@ -50,12 +52,17 @@ class Binder:
                 f" {threads}"
             )
         library(scalar_of(memory.dtype))
+        item = memory.dtype.itemsize
+        ops = [op for op in memory.device.ops if op.backend == "native"]
+        self._kernel_bytes = {op.id: kernel_bytes(asked_of(plan, op), item) for op in ops}
         needed = [
-            scratch_bytes(asked_of(plan, op), memory.dtype.itemsize)
-            for op in memory.device.ops
-            if op.backend == "native"
+            self._kernel_bytes[op.id] + sum(_bytes(memory.operand(op, role)) for role in roles)
+            for op in ops
+            for roles in [self._copied(op)]
         ]
-        self._scratch = new_scratch(max(needed, default=0))
+        most = max(needed, default=0)
+        assert item > FLOAT_BYTES or most <= memory.device.scratch_bytes
+        self._scratch = new_scratch(most)
 
     def __call__(self, op: Op) -> Launch:
         """The function that runs ``op``."""
@@ -64,13 +71,48 @@ class Binder:
         bound = Bound(plan=self._plan, op=op, part=self._plan.part(op), memory=self._memory)
         if isinstance(bound.part.layer, FullyConnected):
             return self._fully_connected(bound)
+        copies = self._copies(op)
+        bound = replace(bound, instead=copies)
         if isinstance(bound.part.layer, Convolution):
             run = self._convolution(bound)
         elif op.kind == OpKind.FORWARD:
             run = self._forward(bound)
         else:
             run = self._grad_input(bound)
-        return lambda _: run()
+        target = "y" if op.kind == OpKind.FORWARD else "dx"
+        pairs = {role: (copy, self._memory.operand(op, role)) for role, copy in copies.items()}
+        read = [pair for role, pair in pairs.items() if role != target or op.accumulate]
+
+        def launch(_: StepContext) -> None:
+            for copy, original in read:
+                copy.copy_(original)
+            run()
+            if target in pairs:
+                copy, original = pairs[target]
+                original.copy_(copy)
+
+        return launch
+
+    def _copied(self, op: Op) -> list[str]:
+        """Roles of images that lie channels first, which no kernel reads or writes."""
+        if isinstance(self._plan.part(op).layer, FullyConnected):
+            return []
+        return [
+            role
+            for role in ("x", "y", "dx", "dy")
+            if role in op.operands and not _channels_last(self._memory.operand(op, role))
+        ]
+
+    def _copies(self, op: Op) -> dict[str, Tensor]:
+        """Room for copies of these behind the kernel's scratch, channels last."""
+        start, copies = self._kernel_bytes[op.id], {}
+        for role in self._copied(op):
+            like = self._memory.operand(op, role)
+            room = self._scratch[start : start + _bytes(like)].view(like.dtype)
+            images, channels, height, width = like.shape
+            copies[role] = room.view(images, height, width, channels).permute(0, 3, 1, 2)
+            start += _bytes(like)
+        return copies
 
     def _convolution(self, bound: Bound) -> Callable[[], None]:
         layer, op = bound.part.layer, bound.op
@@ -97,8 +139,8 @@ class Binder:
     def _fully_connected(self, bound: Bound) -> Launch:
         op, scratch = bound.op, self._scratch
         if op.kind == OpKind.GRAD_INPUT:
-            dy, weight, dx = bound["dy"], bound["weight"], rows(bound["dx"])
-            return lambda _: linear.grad_input(dy, weight, dx, scratch=scratch)
+            dy, weight, dx, add = bound["dy"], bound["weight"], rows(bound["dx"]), op.accumulate
+            return lambda _: linear.grad_input(dy, weight, dx, add=add, scratch=scratch)
         x = rows(bound["x"])
         if op.kind == OpKind.FORWARD:
             weight, bias, y, relu = bound["weight"], bound.get("bias"), bound["y"], op.epilogue
@@ -154,3 +196,11 @@ def _norm(layer: LocalResponseNorm | SpatialResponseNorm, scratch: Tensor) -> di
         "window": "across" if isinstance(layer, LocalResponseNorm) else "over",
         "scratch": scratch,
     }
+
+
+def _channels_last(x: Tensor) -> bool:
+    return x.shape[1] == 1 or x.stride(1) == 1
+
+
+def _bytes(x: Tensor) -> int:
+    return x.numel() * x.element_size()

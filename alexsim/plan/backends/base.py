@@ -18,6 +18,11 @@ Passes = Literal["none", "forward", "forward and backward"]
 """Passes in which one kernel does two layers."""
 
 
+Rows = tuple[bool, bool]
+"""Whether images that an op's layer reads, and those that it writes, or their gradients, may lie
+channels first."""
+
+
 class Asked(NamedTuple):
     """An op that a backend has to choose for."""
 
@@ -29,8 +34,7 @@ class Asked(NamedTuple):
     """Add to what is written instead of overwriting it."""
     optimizer: Optimizer = "sgd-2012"
     replicas: int = 1
-    rows: bool = False
-    """Images that it reads or writes, or their gradients, may lie channels first."""
+    rows: Rows = (False, False)
     threads: int = 1
     """Threads of a device."""
 
@@ -109,6 +113,6 @@ def read_as_rows(network: Network, policy: Policy) -> frozenset[Read]:
     return frozenset(rows)
 
 
-def meets_rows(part: Part, rows: frozenset[Read]) -> bool:
-    """Whether a part reads or writes images that lie so, or their gradients."""
-    return not rows.isdisjoint((part.output, *part.reads))
+def rows_of(part: Part, rows: frozenset[Read]) -> Rows:
+    """Which images of a part lie so."""
+    return not rows.isdisjoint(part.reads), part.output in rows

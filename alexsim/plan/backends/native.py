@@ -7,6 +7,7 @@ import math
 from functools import lru_cache
 from typing import NamedTuple
 
+from alexsim.network.counts import FLOAT_BYTES
 from alexsim.network.layers import (
     AdaptiveAveragePool,
     AveragePool,
@@ -73,15 +74,26 @@ class Native:
 
 @lru_cache(maxsize=1 << 13)
 def _choice(asked: Asked) -> Choice | None:
-    kernel = _kernel(asked, 4)
+    kernel = _kernel(asked, FLOAT_BYTES)
     if kernel is None:
         return None
     return Choice(
         backend="native",
         algorithm=kernel.algorithm,
         chunk_images=asked.images,
-        scratch_bytes=kernel.scratch.bytes(4),
+        scratch_bytes=kernel.scratch.bytes(FLOAT_BYTES) + _copied_bytes(asked, asked.part),
     )
+
+
+def _copied_bytes(asked: Asked, part: Part | None) -> int:
+    """Copies, channels last, of images that lie channels first: kernels read no others."""
+    if part is None or isinstance(part.layer, FullyConnected):
+        return 0
+    shapes = (part.input_shape, part.output_shape)
+    values = sum(math.prod(shape) for shape, lies in zip(shapes, asked.rows, strict=True) if lies)
+    # A gradient has the shape of its image, and a max-pool reads both.
+    both = 2 if isinstance(part.layer, MaxPool) and asked.kind == OpKind.GRAD_INPUT else 1
+    return both * asked.images * values * FLOAT_BYTES
 
 
 def asked_of(plan: Plan, op: Op) -> Asked:
@@ -93,28 +105,23 @@ def asked_of(plan: Plan, op: Op) -> Asked:
     )  # fmt: skip
 
 
-def scratch_bytes(asked: Asked, item_bytes: int) -> int:
-    """Scratch of an op that a kernel of ours runs, for values of so many bytes."""
+def kernel_bytes(asked: Asked, item_bytes: int) -> int:
+    """Scratch of the kernel that runs an op, for values of so many bytes."""
     kernel = _kernel(asked, item_bytes)
     return kernel.scratch.bytes(item_bytes) if kernel else 0
 
 
 def _kernel(asked: Asked, item_bytes: int) -> _Kernel | None:
-    """The kernel of ours for an op, if there is one.
-
-    All but those of fully connected layers read and write images channels last.
-    """
+    """The kernel of ours for an op, if there is one."""
     part, pass_ = asked.part, _PASSES.get(asked.kind)
     if part is None or pass_ is None:
         return None
     layer, images, threads = part.layer, asked.images, asked.threads
     if isinstance(layer, FullyConnected):
-        if asked.kind == OpKind.FORWARD or not asked.accumulate:
-            inputs, units = math.prod(part.input_shape), math.prod(part.output_shape)
-            return _Kernel("", sizes.linear(pass_, images, inputs, units, threads=threads))
-        return None
-    if asked.rows:
-        return None
+        if pass_ == "grad_weight" and asked.accumulate:
+            return None
+        inputs, units = math.prod(part.input_shape), math.prod(part.output_shape)
+        return _Kernel("", sizes.linear(pass_, images, inputs, units, threads=threads))
     if isinstance(layer, Convolution):
         shape = convolution_shape(part, images)
         if not _as_fast(shape):

@@ -78,7 +78,7 @@ def has_kernel(asked: Asked, part: Part) -> bool:
             square = isinstance(layer.size, int) and isinstance(layer.stride, int)
             plain = square and isinstance(layer.padding, int) and pair(layer.dilation) == (1, 1)
             adds = accumulate and kind == OpKind.GRAD_WEIGHT
-            return plain and layer.bias and not asked.rows and not adds
+            return plain and layer.bias and not any(asked.rows) and not adds
         case FullyConnected():
             return layer.bias and not (accumulate and kind == OpKind.GRAD_WEIGHT)
         case MaxPool():
@@ -89,7 +89,7 @@ def has_kernel(asked: Asked, part: Part) -> bool:
             mean = weight == 1 and asked.replicas == 1
             return not accumulate and (kind == OpKind.FORWARD or mean)
         case LocalResponseNorm() | SpatialResponseNorm():
-            return not accumulate and not asked.rows
+            return not accumulate and not any(asked.rows)
     return False
 
 
