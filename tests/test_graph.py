@@ -301,9 +301,7 @@ def test_a_layer_trains_as_autograd_does(layer: Layer, added: bool, backend: str
 def test_a_graph_trains_as_autograd_does(
     name: str, policy: str, schedule: str, backend: str
 ) -> None:
-    assert_trains_as_autograd_does(
-        GRAPHS[name], policy=policy, schedule=schedule, backend=backend
-    )
+    assert_trains_as_autograd_does(GRAPHS[name], policy=policy, schedule=schedule, backend=backend)
 
 
 ONE_INPUT = (
@@ -359,10 +357,11 @@ def test_any_graph_trains_as_autograd_does(net: Network, data: st.DataObject) ->
     trainable = data.draw(st.none() | st.frozensets(weighted, min_size=1))
     schedule = data.draw(st.sampled_from(("serial", "overlap")))
     fusion = data.draw(st.sampled_from(("none", "kernels")))
+    backend = data.draw(st.sampled_from(("aten", "native")))
     for policy in ("as-released", "in-place", "reuse"):
         assert_trains_as_autograd_does(
             net, steps=1, learns=False, rounding=1e-11, policy=policy, schedule=schedule,
-            fusion=fusion, trainable=trainable,
+            fusion=fusion, trainable=trainable, backend=backend,
         )  # fmt: skip
 
 

@@ -140,7 +140,7 @@ def test_plans_with_scratch_replay(policy: str, schedule: str) -> None:
     network=networks(),
     one=st.booleans(),
     policy=st.sampled_from(POLICIES),
-    backend=st.sampled_from(["", "aten"]),
+    backend=st.sampled_from(["", "aten", "native"]),
 )
 @settings(max_examples=40, deadline=None)
 def test_any_chain_replays(network: Network, one: bool, policy: str, backend: str) -> None:

@@ -73,6 +73,8 @@ class PlannedLayer(Finite):
     predicted: Annotated[dict[str, float], _by_pass("predicted_s", "{}_s")]
     """Seconds by pass: ``forward_s`` ..."""
     predicted_limit: Annotated[dict[str, str], _by_pass("predicted_limit")]
+    algorithm: Annotated[dict[str, str] | None, _by_pass("algorithm")] = None
+    """Of each pass here: the backend, and how it computes a convolution."""
 
     @property
     def training_flop(self) -> int:

@@ -60,9 +60,9 @@ class Binder:
             for op in ops
             for roles in [self._copied(op)]
         ]
-        most = max(needed, default=0)
-        assert item > FLOAT_BYTES or most <= memory.device.scratch_bytes
-        self._scratch = new_scratch(most)
+        kept = memory.device.kept_scratch_bytes
+        assert item > FLOAT_BYTES or max(needed, default=0) <= kept
+        self._scratch = new_scratch(max(kept, *needed) if needed else 0)
 
     def __call__(self, op: Op) -> Launch:
         """The function that runs ``op``."""

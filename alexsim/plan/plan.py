@@ -146,10 +146,9 @@ class Op:
     depends_on: tuple[str, ...] = ()
     count: Count = _NOTHING
     backend: str = ""
-    """The backend whose kernel runs it: another than the plan's, where that has none."""
+    """Whose kernel runs it: another backend's than the plan's, where that has none."""
     algorithm: str = ""
-    """How a convolution is computed, in its backend's words: ``direct``, as the library chooses, or
-    by Winograd's method; empty where there is nothing to choose."""
+    """How a convolution is computed, in its backend's words; else empty."""
     scratch_bytes: int = 0
     chunk_images: int = 0
     """Images that the backend works on at a time, so that scratch stays small."""
@@ -208,9 +207,15 @@ class DevicePlan:
     """Buffers alive at that op; all of them where nothing is reused."""
 
     @property
+    def kept_scratch_bytes(self) -> int:
+        """Scratch that stays from op to op: that of backend ``native``."""
+        return max((op.scratch_bytes for op in self.ops if op.backend == "native"), default=0)
+
+    @property
     def scratch_bytes(self) -> int:
-        """Largest scratch that one op declares."""
-        return max((op.scratch_bytes for op in self.ops), default=0)
+        """That, and the largest that an op of another backend takes and gives back."""
+        others = (op.scratch_bytes for op in self.ops if op.backend != "native")
+        return self.kept_scratch_bytes + max(others, default=0)
 
     @property
     def total_bytes(self) -> int:
@@ -281,9 +286,7 @@ class Plan:
     @property
     def exchanges(self) -> tuple[Exchange, ...]:
         """Every transfer between two devices in one step."""
-        of_many = (
-            exchange for collective in self.collectives for exchange in collective.exchanges()
-        )
+        of_many = (e for collective in self.collectives for e in collective.exchanges())
         return (*self.posted, *of_many)
 
     @property
@@ -312,8 +315,7 @@ class Plan:
 
     @property
     def lent(self) -> tuple[str, ...]:
-        """Layers of which another backend's kernels run an op, in order; with ``native`` one that
-        is a product: what is elementwise is as fast by ATen on a CPU."""
+        """Layers of which another backend runs an op, in order; of ``native``, a product."""
         others = (op for op in self.ops() if op.backend != self.spec.backend)
         every = self.spec.backend != "native"
         lent = {op.layer for op in others if op.kind in COMPUTED and (every or op.count.flop)}
@@ -322,14 +324,7 @@ class Plan:
 
 
 COMPUTED = frozenset(
-    {
-        OpKind.DRAW,
-        OpKind.FORWARD,
-        OpKind.LOSS,
-        OpKind.GRAD_INPUT,
-        OpKind.GRAD_WEIGHT,
-        OpKind.UPDATE,
-    }
+    {OpKind.DRAW, OpKind.FORWARD, OpKind.LOSS, OpKind.GRAD_INPUT, OpKind.GRAD_WEIGHT, OpKind.UPDATE}
 )
 """Kinds that a backend has kernels for; copies and sums are the same for all."""
 PASS_OF = {
