@@ -208,6 +208,6 @@ def test_profile_writes_the_snapshot_of_its_plan(tmp_path: Path) -> None:
              "--policy", "reuse", "--snapshot", str(path)]
         )  # fmt: skip
     assert not caught.value.code
-    made = plan(load_network("lenet-5"), batch_size=2, policy="reuse", backend="aten")
+    made = plan(load_network("lenet-5"), batch_size=2, policy="reuse", backend="native")
     assert plain(path.read_bytes()) == snapshot(made)
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
