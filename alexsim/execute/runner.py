@@ -86,6 +86,12 @@ class DeviceRunner:
         self._arrived_at = ""
         self._reduces = any(op.kind == OpKind.ALL_REDUCE for op in device.ops)
 
+    def launch_of(self, op: Op) -> Launch:
+        """The function that runs an op of this device, which no transport performs."""
+        launch = next(run for each, run in self._ops if each is op)
+        assert launch is not None
+        return launch
+
     def turns(self, context: StepContext, transport: Transport) -> Iterator[bool]:
         """Run the ops in order; yields whether it got on, whenever another device must go first."""
         begun: Op | None = None
