@@ -61,7 +61,7 @@ def bf16_available() -> str:
     """
     if why_not := available():
         return why_not
-    return "" if _bf16_is_known() else _NO_BF16
+    return "" if _knows_bf16() else _NO_BF16
 
 
 _NO_BF16 = (
@@ -71,7 +71,7 @@ _NO_BF16 = (
 
 
 @cache
-def _bf16_is_known() -> bool:
+def _knows_bf16() -> bool:
     macros = subprocess.run(
         [_compiler()[0], *FLAGS, "-dM", "-E", "-x", "c++", os.devnull],
         capture_output=True, text=True, check=False,

@@ -57,6 +57,16 @@ void grad_input_columns(const Linear& l, long first, scalar* block) {
   finish_inputs(l, first, columns, sums, wide);
 }
 
+// Asks for what `finish` will read, while the sums are made.
+void soon(const Linear& l, long unit, long units, long first, long columns) {
+  if (!l.update) return;
+  for (long i = unit; i < unit + units; i++)
+    for (long c = first; c < first + columns; c += WIDTH) {
+      __builtin_prefetch(l.out + i * l.out_row + c, 1);
+      __builtin_prefetch(l.w + i * l.w_row + c, 0);
+    }
+}
+
 // dy as strips of a few units: `[strip][image][unit]`.
 void pack_strips(const Linear& l) {
 #pragma omp for schedule(static)

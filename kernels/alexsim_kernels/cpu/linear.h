@@ -42,16 +42,6 @@ static inline void finish_inputs(const Linear& l, long first, long columns, cons
     }
 }
 
-// Asks for what `finish` will read, while the sums are made.
-static inline void soon(const Linear& l, long unit, long units, long first, long columns) {
-  if (!l.update) return;
-  for (long i = unit; i < unit + units; i++)
-    for (long c = first; c < first + columns; c += WIDTH) {
-      __builtin_prefetch(l.out + i * l.out_row + c, 1);
-      __builtin_prefetch(l.w + i * l.w_row + c, 0);
-    }
-}
-
 // Stores sums of units of dw, or: inc = momentum inc - decay rate w - rate sum; w = w + inc.
 static inline void finish(const Linear& l, long unit, long units, long first, long columns,
                           const scalar* sums, long pitch) {

@@ -23,6 +23,25 @@ struct Pairs {
   }
 };
 
+// Asks for a block of memory, a line a step, while a product is made: it is packed or updated next.
+// Measured on Zen 4, one thread, fc6: forward takes 25 ms with it and 30 without, the update 29 and 36.
+template <bool WRITTEN> struct Ahead {
+  const float* data;
+  long row, rows, columns;  // none, where rows are not positive
+  long c = 0;
+  INLINE void step() {
+    if (rows <= 0) return;
+    __builtin_prefetch(data + c, WRITTEN, 2);  // into the second cache
+    if ((c += WIDTH) >= columns) c = 0, rows--, data += row;
+  }
+};
+
+struct AheadOfUpdate {
+  Ahead<true> out;
+  Ahead<false> w;
+  INLINE void step() { out.step(), w.step(); }
+};
+
 long pairs(long values) { return (values + 1) / 2; }
 
 // The first `count` of 16 values, then zeros.
@@ -79,11 +98,15 @@ void forward_units(const Linear& l, const Panels& panels, const pair* packed, lo
     for (long i = 0; i < here; i++)
       pack_row(l.w + (first + i) * l.w_row + 2 * k, std::min(2 * DEPTH, l.inputs - 2 * k),
                block + i * DEPTH);
+    const bool last = k + some == depth;
+    const long unit = last ? first + here : first, input = last ? 0 : 2 * (k + DEPTH);
+    Ahead<false> ahead{l.w + unit * l.w_row + input, l.w_row, std::min(UNITS, l.units - unit),
+                       std::min(2 * DEPTH, l.inputs - input)};
     for (long index = 0; index < panels.count; index++) {
       const long m = panels.first(index), vectors = panels.width(index);
       panel_of<Pairs>(vectors, here, some, {block, DEPTH, 1},
                       packed + m * depth + k * vectors * WIDTH, vectors * WIDTH,
-                      Store{sums + m, pitch, k > 0});
+                      Store{sums + m, pitch, k > 0}, ahead);
     }
   }
   finish_units(l, first, here, sums, pitch);
@@ -97,10 +120,15 @@ void grad_input_columns(const Linear& l, const pair* packed, long pitch, long fi
   for (long n = 0; n < l.units; n += 2 * STRIP) {
     const long units = std::min(2 * STRIP, l.units - n);
     pack_columns(l.w + n * l.w_row + first, l.w_row, units, columns, block, wide);
+    const bool last = n + units == l.units;
+    const long unit = last ? 0 : n + units, input = last ? first + columns : first;
+    const long inputs = std::min(INPUTS, l.inputs - input);
+    Ahead<false> ahead{l.w + unit * l.w_row + input, l.w_row,
+                       inputs > 0 ? std::min(2 * STRIP, l.units - unit) : 0, inputs};
     for (long index = 0; index < panels.count; index++) {
       const long k = panels.first(index);
       panel_of<Pairs>(panels.width(index), l.images, pairs(units), {packed + n / 2, pitch, 1},
-                      block + k, wide, Store{sums + k, wide, n > 0});
+                      block + k, wide, Store{sums + k, wide, n > 0}, ahead);
     }
   }
   finish_inputs(l, first, columns, sums, wide);
@@ -131,9 +159,11 @@ void grad_weight_columns(const Linear& l, const pair* packed, long first, pair* 
     for (long index = 0; index < panels.count; index++) {
       const long k = panels.first(index), pitch = panels.width(index) * WIDTH;
       const long units = std::min(PANEL_ROWS, l.units - n), here = std::min(pitch, columns - k);
-      soon(l, n, units, first + k, here);
+      const long ahead = l.update ? units : 0;
+      AheadOfUpdate both{{l.out + n * l.out_row + first + k, l.out_row, ahead, here},
+                         {l.w + n * l.w_row + first + k, l.w_row, ahead, here}};
       panel_of<Pairs>(panels.width(index), units, depth, {packed + n * depth, 1, PANEL_ROWS},
-                      block + k, wide, Store{sums, pitch, false});
+                      block + k, wide, Store{sums, pitch, false}, both);
       finish(l, n, units, first + k, here, sums, pitch);
     }
 }

@@ -18,15 +18,22 @@ struct Values {
   static INLINE vec add(vec sum, item a, items b) { return sum + a * b; }
 };
 
-template <class Kind, int M, int N>
+// What a product does beside, once for each k: nothing, or a line of memory that is asked for.
+struct Nothing {
+  INLINE void step() const {}
+};
+
+template <class Kind, int M, int N, class Beside>
 INLINE void micro_kernel(long depth, OperandOf<typename Kind::item> a,
-                         const typename Kind::item* b, long b_step, Store to) {
+                         const typename Kind::item* b, long b_step, Store to, Beside& beside) {
+  Beside here = beside;  // in registers
   vec sum[M][N];
 #pragma GCC unroll 16
   for (int i = 0; i < M; i++)
 #pragma GCC unroll 4
     for (int j = 0; j < N; j++) sum[i][j] = vec{};
   for (long k = 0; k < depth; k++, a.data += a.step, b += b_step) {
+    here.step();
     typename Kind::items columns[N];
 #pragma GCC unroll 4
     for (int j = 0; j < N; j++) columns[j] = Kind::load(b + WIDTH * j);
@@ -43,32 +50,33 @@ INLINE void micro_kernel(long depth, OperandOf<typename Kind::item> a,
       scalar* c = to.c + i * to.row + WIDTH * j;
       store(c, to.add ? load(c) + sum[i][j] : sum[i][j]);
     }
+  beside = here;
 }
 
 // As many rows at a time as fill the registers; then 4, 2 and 1.
-template <class Kind, int M, int N>
+template <class Kind, int M, int N, class Beside>
 void all_rows(long rows, long depth, OperandOf<typename Kind::item> a,
-              const typename Kind::item* b, long b_step, Store to) {
+              const typename Kind::item* b, long b_step, Store to, Beside& beside) {
   while (rows >= M) {
-    micro_kernel<Kind, M, N>(depth, a, b, b_step, to);
+    micro_kernel<Kind, M, N>(depth, a, b, b_step, to, beside);
     a.data += M * a.row, to.c += M * to.row, rows -= M;
   }
   if constexpr (M > 1)
-    if (rows) all_rows<Kind, (M > 4 ? 4 : M / 2), N>(rows, depth, a, b, b_step, to);
+    if (rows) all_rows<Kind, (M > 4 ? 4 : M / 2), N>(rows, depth, a, b, b_step, to, beside);
 }
 
 // All rows of a panel of `vectors` vectors, at most PANEL.
-template <class Kind>
+template <class Kind, class Beside>
 void panel_of(long vectors, long rows, long depth, OperandOf<typename Kind::item> a,
-              const typename Kind::item* b, long b_step, Store to) {
+              const typename Kind::item* b, long b_step, Store to, Beside&& beside) {
   switch (vectors) {
-    case 1: return all_rows<Kind, 12, 1>(rows, depth, a, b, b_step, to);
+    case 1: return all_rows<Kind, 12, 1>(rows, depth, a, b, b_step, to, beside);
 #if defined(__AVX512F__)
-    case 2: return all_rows<Kind, 12, 2>(rows, depth, a, b, b_step, to);
-    case 3: return all_rows<Kind, 9, 3>(rows, depth, a, b, b_step, to);
-    case 4: return all_rows<Kind, 6, 4>(rows, depth, a, b, b_step, to);
+    case 2: return all_rows<Kind, 12, 2>(rows, depth, a, b, b_step, to, beside);
+    case 3: return all_rows<Kind, 9, 3>(rows, depth, a, b, b_step, to, beside);
+    case 4: return all_rows<Kind, 6, 4>(rows, depth, a, b, b_step, to, beside);
 #else
-    case 2: return all_rows<Kind, 6, 2>(rows, depth, a, b, b_step, to);
+    case 2: return all_rows<Kind, 6, 2>(rows, depth, a, b, b_step, to, beside);
 #endif
   }
 }
@@ -86,7 +94,7 @@ void repeat_products(const typename Kind::item* a, const typename Kind::item* b,
         const long k = panels.first(index), vectors = panels.width(index);
         panel_of<Kind>(vectors, rows, depth, {a + thread * rows * depth, depth, 1},
                        b + (thread * columns + k) * depth, vectors * WIDTH,
-                       Store{c + thread * rows * columns + k, columns, false});
+                       Store{c + thread * rows * columns + k, columns, false}, Nothing{});
       }
   }
 }

@@ -3,7 +3,7 @@
 
 void panel(long vectors, long rows, long depth, Operand a, const scalar* b, long b_step,
            Store to) {
-  panel_of<Values>(vectors, rows, depth, a, b, b_step, to);
+  panel_of<Values>(vectors, rows, depth, a, b, b_step, to, Nothing{});
 }
 
 extern "C" void micro_kernel_rate(const scalar* a, const scalar* b, scalar* c, long rows,
