@@ -8,6 +8,11 @@ the machine does meets both; a figure is a median over the rounds, a ratio that 
 Errors are relative norms against float64, on a few images of random data. GFLOP/s are those
 of the direct method; the share of the peak is that of the products which are made, fewer by
 Winograd's method, over what the micro-kernel reaches out of the first caches on all threads.
+
+Fully connected layers come a second time with products of bfloat16, where the processor has them:
+PyTorch's way is then its product of rounded operands, the weights' float32 masters rounded for
+each; errors are against products of the rounded operands, and the last column has the median of
+the ratios to our float32, timed in the same turns.
 """
 
 from __future__ import annotations
@@ -24,13 +29,17 @@ from pathlib import Path
 import torch
 from cpu_cases import Case, Run, convolutions, norms, pools, products
 
-from alexsim_kernels.cpu.build import available, library
+from alexsim_kernels.cpu.build import available, bf16_available, library
 from alexsim_kernels.cpu.product import ceiling
+from alexsim_kernels.cpu.sizes import Precision
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A pass: medians in milliseconds, the ratio's median, relative error, rate and algorithm."""
+    """A pass: medians in milliseconds, the ratio's median, relative error, rate and algorithm.
+
+    For bfloat16 also the time in float32, and the median of the ratios to it.
+    """
 
     op: str
     pass_: str
@@ -41,6 +50,9 @@ class Row:
     gflop_per_s: float | None
     share_of_ceiling: float | None
     algorithm: str
+    precision: Precision
+    float32_ms: float | None = None
+    of_float32: float | None = None
 
 
 def clock() -> Callable[[], float]:
@@ -55,7 +67,7 @@ def milliseconds(run: Run) -> float:
     return 1e3 * (seconds() - start)
 
 
-def timed(case: Case, rounds: int, peak: float) -> Row:
+def timed(case: Case, rounds: int, peaks: dict[Precision, float]) -> Row:
     """Check, then time in turns.
 
     Raises:
@@ -63,27 +75,31 @@ def timed(case: Case, rounds: int, peak: float) -> Row:
     """
     error = case.check()
     assert error < 1e-5, f"{case.op} {case.pass_}: error {error:.1e}"
-    for run in (case.ours, case.other):
+    runs = [run for run in (case.ours, case.other, case.in_float32) if run]
+    for run in runs:
         run()
-    pairs = [(milliseconds(case.ours), milliseconds(case.other)) for _ in range(rounds)]
-    ours = statistics.median(pair[0] for pair in pairs)
+    turns = [[milliseconds(run) for run in runs] for _ in range(rounds)]
+    ours, other, *float32 = map(statistics.median, zip(*turns, strict=True))
     rate = case.flop / ours / 1e6 if case.flop else None
     return Row(
         op=case.op, pass_=case.pass_, ours_ms=ours,
-        torch_ms=statistics.median(pair[1] for pair in pairs),
-        ratio=statistics.median(other / mine for mine, other in pairs),
+        torch_ms=other, ratio=statistics.median(turn[1] / turn[0] for turn in turns),
         error=error, gflop_per_s=rate,
-        share_of_ceiling=2 * case.multiplied / ours / 1e6 / peak if case.multiplied else None,
-        algorithm=case.algorithm,
+        share_of_ceiling=2 * case.multiplied / ours / 1e6 / peaks[case.precision]
+        if case.multiplied else None,
+        algorithm=case.algorithm, precision=case.precision,
+        float32_ms=float32[0] if float32 else None,
+        of_float32=statistics.median(turn[0] / turn[2] for turn in turns) if float32 else None,
     )  # fmt: skip
 
 
 def line(row: Row) -> str:
     """A row of the table, at most 80 columns wide."""
     rate = f"{row.gflop_per_s:6.0f} {row.share_of_ceiling:5.0%}" if row.gflop_per_s else " " * 12
+    how = f"bf16 {row.of_float32:.2f}" if row.of_float32 else row.algorithm
     return (
         f"{row.op:<8}{row.pass_:<12}{row.ours_ms:8.1f}{row.torch_ms:8.1f}{row.ratio:7.2f}"
-        f"{row.error:8.0e} {rate}  {row.algorithm:<14}"
+        f"{row.error:8.0e} {rate}  {how:<14}"
     ).rstrip()
 
 
@@ -100,10 +116,12 @@ def main() -> None:
     if given.threads:
         torch.set_num_threads(given.threads)
     torch.manual_seed(0)
-    peak = ceiling(clock=clock())
+    peaks = {"fp32": ceiling(clock=clock())}
+    if not bf16_available():
+        peaks["bf16"] = ceiling(precision="bf16", clock=clock())
     print(
         f"batch {given.batch}, {torch.get_num_threads()} threads, torch {torch.__version__};"
-        f" micro-kernel {peak:.0f} GFLOP/s"
+        f" micro-kernel {', '.join(f'{p} {rate:.0f}' for p, rate in peaks.items())} GFLOP/s"
     )
     print(
         "op      pass            ours   torch  ratio   error GFLOP/s peak  algorithm\n"
@@ -112,12 +130,12 @@ def main() -> None:
     rows = []
     for make in (convolutions, norms, pools, products):
         for case in make(given.batch):
-            rows.append(timed(case, given.rounds, peak))
+            rows.append(timed(case, given.rounds, peaks))
             print(line(rows[-1]), flush=True)
     if given.out:
         document = {
             "batch": given.batch, "threads": torch.get_num_threads(), "torch": torch.__version__,
-            "micro_kernel_gflop_per_s": peak, "rows": [asdict(row) for row in rows],
+            "micro_kernel_gflop_per_s": peaks, "rows": [asdict(row) for row in rows],
         }  # fmt: skip
         given.out.write_text(
             json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch.nn import functional as F
@@ -11,6 +12,8 @@ from torch.nn import functional as F
 from alexsim_kernels import reference
 from alexsim_kernels.cpu import convolution, linear, norm, pool, sizes
 from alexsim_kernels.cpu.algorithm import PASSES, choose, multiply_adds
+from alexsim_kernels.cpu.build import bf16_available
+from alexsim_kernels.cpu.sizes import PRECISIONS, Precision
 from alexsim_kernels.cpu.tensors import new_scratch
 from alexsim_kernels.cpu.windows import sliding
 
@@ -27,7 +30,7 @@ CONVOLUTIONS = {
 }
 NORMS = {"norm1": ("across", 48, 55), "norm2": ("across", 128, 27), "spatial": ("over", 128, 27)}
 POOLS = {"pool1": (48, 55, 27), "pool2": (128, 27, 13)}
-PRODUCTS = {"fc6": (9216, 2048), "fc7": (4096, 2048)}
+PRODUCTS = {"fc6": (9216, 2048), "fc7": (4096, 2048), "fc8": (4096, 1000)}
 _CHECKED = 4
 """Images that errors are taken of."""
 
@@ -44,6 +47,9 @@ class Case:
     flop: int = 0
     multiplied: int = 0
     algorithm: str = ""
+    precision: Precision = "fp32"
+    in_float32: Run | None = None
+    """The same in float32, where ``ours`` is of bfloat16."""
 
 
 def images(*shape: int) -> Tensor:
@@ -227,54 +233,83 @@ def pools(batch: int) -> list[Case]:
 
 
 def products(batch: int) -> list[Case]:
-    cases = []
-    for name, (inputs, units) in PRODUCTS.items():
-        x, dy = torch.randn(batch, inputs), torch.randn(batch, units)
-        weight, bias = torch.randn(units, inputs), torch.randn(units)
-        y, dx, dw, inc = (torch.empty_like(t) for t in (dy, x, weight, weight))
-        inc.zero_()
-        rule = linear.Update(0.9, 5e-4, 0.01, apply=False)
-        exact = {
-            "forward": lambda x=x, w=weight, b=bias: x.double() @ w.double().t() + b.double(),
-            "grad_input": lambda dy=dy, w=weight: dy.double() @ w.double(),
-            "grad_weight": lambda dy=dy, x=x: dy.double().t() @ x.double(),
-        }
-        ours = {
-            "forward": (lambda x=x, w=weight, b=bias, y=y: linear.forward(x, w, b, y), y),
-            "grad_input": (lambda dy=dy, w=weight, dx=dx: linear.grad_input(dy, w, dx), dx),
-            "grad_weight": (lambda x=x, dy=dy, dw=dw: linear.grad_weight(x, dy, dw, None), dw),
-        }
+    """Of float32, and of bfloat16 where there are such products."""
+    precisions = PRECISIONS[:1] if bf16_available() else PRECISIONS
+    return [
+        case
+        for name, (inputs, units) in PRODUCTS.items()
+        for precision in precisions
+        for case in fully_connected(name, batch, inputs, units, precision)
+    ]
+
+
+def fully_connected(
+    name: str, batch: int, inputs: int, units: int, precision: Precision
+) -> list[Case]:
+    x, dy = torch.randn(batch, inputs), torch.randn(batch, units)
+    weight, bias = torch.randn(units, inputs), torch.randn(units)
+    y, dx, dw, inc = (torch.empty_like(t) for t in (dy, x, weight, weight))
+    inc.zero_()
+    rule = linear.Update(0.9, 5e-4, 0.01, apply=False)
+    half = precision == "bf16"
+
+    def seen(*operands: Tensor) -> list[Tensor]:
+        """What a product sees, in float64."""
+        return [(t.bfloat16() if half else t).double() for t in operands]
+
+    def momentum() -> Tensor:
+        return rule.momentum * inc.double() - rule.decay * rule.rate * weight.double()
+
+    # Each: ours, PyTorch's way, where results are, and the exact ones.
+    ours = {
+        "forward": lambda precision: linear.forward(x, weight, bias, y, precision=precision),
+        "grad_input": lambda precision: linear.grad_input(dy, weight, dx, precision=precision),
+        "grad_weight": lambda precision: linear.grad_weight(x, dy, dw, None, precision=precision),
+        "update": lambda precision: linear.update_weight(
+            x, dy, weight, inc, None, rule, precision=precision
+        ),
+    }
+    others = {
+        "forward": lambda: torch.addmm(bias, x, weight.t(), out=y),
+        "grad_input": lambda: torch.mm(dy, weight, out=dx),
+        "grad_weight": lambda: torch.mm(dy.t(), x, out=dw),
+        "update": lambda: (
+            inc.mul_(rule.momentum)
+            .add_(weight, alpha=-rule.decay * rule.rate)
+            .addmm_(dy.t(), x, alpha=-rule.rate)
+        ),
+    }
+    if half:  # masters are float32, as ours are: operands are rounded for each product
         others = {
-            "forward": lambda x=x, w=weight, b=bias, y=y: torch.addmm(b, x, w.t(), out=y),
-            "grad_input": lambda dy=dy, w=weight, dx=dx: torch.mm(dy, w, out=dx),
-            "grad_weight": lambda x=x, dy=dy, dw=dw: torch.mm(dy.t(), x, out=dw),
+            "forward": lambda: y.copy_(x.bfloat16() @ weight.bfloat16().t()).add_(bias),
+            "grad_input": lambda: dx.copy_(dy.bfloat16() @ weight.bfloat16()),
+            "grad_weight": lambda: dw.copy_(dy.bfloat16().t() @ x.bfloat16()),
+            "update": lambda: (
+                inc.mul_(rule.momentum)
+                .add_(weight, alpha=-rule.decay * rule.rate)
+                .add_(dy.bfloat16().t() @ x.bfloat16(), alpha=-rule.rate)
+            ),
         }
-        flop = 2 * batch * inputs * units
-        for p in PASSES:
-            run, out = ours[p]
+    results = {"forward": y, "grad_input": dx, "grad_weight": dw, "update": inc}
+    x64, w64, dy64 = seen(x, weight, dy)
+    exact = {
+        "forward": lambda: x64 @ w64.t() + bias.double(),
+        "grad_input": lambda: dy64 @ w64,
+        "grad_weight": lambda: dy64.t() @ x64,
+        "update": lambda: momentum() - rule.rate * dy64.t() @ x64,
+    }
+    flop = 2 * batch * inputs * units
 
-            def check(run=run, out=out, wanted=exact[p]) -> float:
-                run()
-                return distance(out, wanted())
+    def case(pass_: str) -> Case:
+        def check() -> float:
+            wanted = exact[pass_]()
+            ours[pass_](precision)
+            return distance(results[pass_], wanted)
 
-            cases.append(Case(name, p, run, others[p], check, flop=flop, multiplied=flop // 2))
+        return Case(
+            name, pass_, partial(ours[pass_], precision), others[pass_], check, flop=flop,
+            multiplied=flop // 2, precision=precision,
+            in_float32=partial(ours[pass_], "fp32") if half else None,
+        )  # fmt: skip
 
-        def update(x=x, dy=dy, w=weight, inc=inc, rule=rule) -> None:
-            linear.update_weight(x, dy, w, inc, None, rule)
-
-        def other_update(x=x, dy=dy, w=weight, inc=inc, rule=rule) -> None:
-            inc.mul_(rule.momentum).add_(w, alpha=-rule.decay * rule.rate)
-            inc.addmm_(dy.t(), x, alpha=-rule.rate)
-
-        def check_update(update=update, x=x, dy=dy, w=weight, inc=inc, rule=rule) -> float:
-            wanted = rule.momentum * inc.double() - rule.decay * rule.rate * w.double()
-            wanted -= rule.rate * dy.double().t() @ x.double()
-            update()
-            return distance(inc, wanted)
-
-        cases.append(
-            Case(
-                name, "update", update, other_update, check_update, flop=flop, multiplied=flop // 2
-            )
-        )
-    return cases
+    return [case(pass_) for pass_ in ours]
