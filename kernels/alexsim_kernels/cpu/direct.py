@@ -6,7 +6,7 @@ import ctypes
 from typing import NamedTuple
 
 from alexsim_kernels.cpu.algorithm import Algorithm, Pass, Shape
-from alexsim_kernels.cpu.scratch import Buffers, padded, pitch
+from alexsim_kernels.cpu.scratch import Buffers, padded, pitch, slices
 from alexsim_kernels.cpu.tensors import Filters, Map, Parts, Tensor, call, threads
 
 _BLOCK = 96
@@ -15,7 +15,9 @@ _BLOCK = 96
 _DEPTH = 384
 """Values of a sum at a time."""
 _CHUNK_BYTES = 3 << 20
-"""Gathered rows of a weight gradient, for all threads."""
+"""Gathered rows of a weight gradient, for each thread."""
+_PANEL = 64
+"""Filters of a panel of ``product.h``, at most."""
 _SLICES = 64
 """Partial sums of a depthwise weight gradient, for whatever number of threads."""
 
@@ -47,27 +49,34 @@ class _Direct(ctypes.Structure):
         ("bias", ctypes.c_void_p),
         *(
             (name, ctypes.c_long)
-            for name in ("relu", "add", "threads", "block", "tap_block", "channel_block")
+            for name in (
+                "relu", "add", "threads", "block", "tap_block", "channel_block", "slices", "parts",
+            )
         ),
         *((name, ctypes.c_void_p) for name in ("packed", "gathered", "sums", "results")),
         *(
             (name, ctypes.c_long)
-            for name in ("depth_pitch", "result_pitch", "gathered_thread", "sums_thread")
+            for name in (
+                "depth_pitch", "result_pitch", "gathered_thread", "sums_thread", "results_thread",
+            )
         ),
-    ]
+    ]  # fmt: skip
 
 
 class _Cut(NamedTuple):
     """How a pass is cut, and its scratch."""
 
-    block: int
-    tap_block: int
-    channel_block: int
-    depth_pitch: int
-    result_pitch: int
-    gathered_thread: int
-    sums_thread: int
     buffers: Buffers
+    block: int = 1
+    tap_block: int = 1
+    channel_block: int = 1
+    slices: int = 1
+    parts: int = 1
+    depth_pitch: int = 0
+    result_pitch: int = 0
+    gathered_thread: int = 0
+    sums_thread: int = 0
+    results_thread: int = 0
 
 
 def buffers(
@@ -86,20 +95,27 @@ def _cut(shape: Shape, algorithm: Algorithm, pass_: Pass, threads: int, item_byt
     if algorithm.kind == "depthwise":
         wide = padded(shape.channels)
         if pass_ != "grad_weight":
-            return _Cut(1, 1, 1, 0, 0, 0, 0, Buffers({"packed": taps * wide}))
+            return _Cut(Buffers({"packed": taps * wide}))
         block = -(-pixels // _SLICES)
-        sums = -(-pixels // block) * (taps + 1) * wide
-        return _Cut(block, 1, 1, 0, 0, 0, 0, Buffers({"sums": sums}))
+        return _Cut(Buffers({"sums": -(-pixels // block) * (taps + 1) * wide}), block)
     result_pitch, depth = pitch(filters), taps * channels
     if pass_ == "grad_weight":
         depth_pitch = pitch(depth)
         block = max(32, min(pixels, _CHUNK_BYTES // (item_bytes * (depth_pitch + result_pitch))))
+        gathered, results = block * depth_pitch, block * result_pitch
+        values = (depth + 1) * padded(filters)
+        count, parts = slices(
+            -(-pixels // block), -(-filters // _PANEL), shape.groups, values, threads, item_bytes
+        )
         sizes = {
-            "gathered": block * depth_pitch,
-            "sums": depth * padded(filters),
-            "results": block * result_pitch,
+            "gathered": threads * gathered,
+            "sums": shape.groups * count * values,
+            "results": threads * results,
         }
-        return _Cut(block, taps, 1, depth_pitch, result_pitch, 0, 0, Buffers(sizes))
+        return _Cut(
+            Buffers(sizes), block, taps, slices=count, parts=parts, depth_pitch=depth_pitch,
+            result_pitch=result_pitch, gathered_thread=gathered, results_thread=results,
+        )  # fmt: skip
     channel_block = -(-channels // -(-channels // _DEPTH))
     tap_block = max(1, _DEPTH // channels)
     if tap_block > shape.taps[1]:
@@ -112,8 +128,9 @@ def _cut(shape: Shape, algorithm: Algorithm, pass_: Pass, threads: int, item_byt
         "sums": threads * sums,
     }
     return _Cut(
-        _BLOCK, tap_block, channel_block, depth_pitch, result_pitch, gathered, sums, Buffers(sizes)
-    )
+        Buffers(sizes), _BLOCK, tap_block, channel_block, depth_pitch=depth_pitch,
+        result_pitch=result_pitch, gathered_thread=gathered, sums_thread=sums,
+    )  # fmt: skip
 
 
 def forward(
@@ -213,7 +230,7 @@ def _described(
     made.threads = threads()
     for name in cut.buffers.sizes:
         setattr(made, name, parts[name])
-    for name in cut._fields[:-1]:
+    for name in cut._fields[1:]:
         setattr(made, name, getattr(cut, name))
     return made
 

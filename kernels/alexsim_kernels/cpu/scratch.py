@@ -19,8 +19,13 @@ _STAGGER = 16
 _THREAD_BYTES = 3 << 20
 """Tiles and products of a thread: about as many as were fastest for AlexNet's layers on a core
 with 1 MiB of L2."""
-_SHARED_BYTES = 6 << 20
-"""Tiles and products that all threads share in a weight gradient."""
+_WEIGHT_BYTES = 6 << 20
+"""The same of a weight gradient, whose sums are the longer the more tiles there are at a time."""
+_BLOCK = 18 * 64 + 16
+"""``BLOCK`` of ``product.h``, at most: 4 vectors of 16 values."""
+_SLICES = 16
+_SLICES_BYTES = 16 << 20
+"""Sums of a weight gradient's slices take no more, unless those of a single one do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +65,11 @@ class TiledScratch:
 
     buffers: Buffers
     sets: tuple[TileSet, ...]
+    slices: int
+    parts: int
     tile_pitch: int
     product_pitch: int
+    transformed_thread: int
     tiles_thread: int
     products_thread: int
     folded_thread: int
@@ -81,6 +89,27 @@ def pitch(channels: int) -> int:
     return wide if wide % 32 else wide + LANES
 
 
+def slices(
+    chunks: int, blocks: int, groups: int, values: int, threads: int, item_bytes: int
+) -> tuple[int, int]:
+    """How a weight gradient is cut into tasks: slices of a group's sums, and parts of a slice.
+
+    Every slice has sums of its own, which are added in order: their number follows from the shape
+    alone, as bits depend on it. Parts are of the weights: they change no sum, but all read
+    the same images. There are more of them only where threads would be without two tasks each.
+
+    Args:
+        chunks: of the images, of a group.
+        blocks: of the weights, of a group.
+        groups: of the convolution.
+        values: of a slice of a group.
+        threads: that compute it.
+        item_bytes: of a value.
+    """
+    count = max(1, min(chunks, _SLICES, _SLICES_BYTES // (groups * values * item_bytes)))
+    return count, min(blocks, -(-2 * threads // (groups * count)))
+
+
 def tiled(
     shape: Shape, algorithm: Algorithm, pass_: Pass, threads: int, item_bytes: int
 ) -> TiledScratch:
@@ -95,8 +124,8 @@ def tiled(
         folded = (shape.out[0] + taps - 1) * (shape.out[1] + taps - 1) * channels
     together = pass_ == "grad_weight"
     tile_pitch, product_pitch = pitch(channels), pitch(filters)
-    room = (_SHARED_BYTES if together else _THREAD_BYTES) // item_bytes
-    sets, most_products, values, results = [], 0, 0, 0
+    room = (_WEIGHT_BYTES if together else _THREAD_BYTES) // item_bytes
+    sets, most_products, values, results, chunks = [], 0, 0, 0, 0
     for rows in _runs(algorithm.rows):
         for columns in _runs(algorithm.columns):
             products = (rows[1] + taps - 1) * (columns[1] + taps - 1)
@@ -115,25 +144,35 @@ def tiled(
                     tiles=tiles,
                 )
             )
+            chunks += -(-shape.images * per_image // tiles)
             most_products = max(most_products, products)
             values = max(values, products * (tiles * tile_pitch + _STAGGER))
             results = max(results, products * (tiles * product_pitch + _STAGGER))
-    copies = 1 if together else threads
-    bank = channels * padded(filters)
+    bank, count, parts = channels * padded(filters), 1, 1
+    dense, transformed, block = taps * taps * bank, most_products * bank, 0
+    if together:
+        slice_values, block = dense + padded(filters), most_products * _BLOCK
+        count, parts = slices(
+            chunks, padded(channels) // LANES, shape.groups, slice_values, threads, item_bytes
+        )
+        dense, transformed = shape.groups * count * slice_values, threads * block
     buffers = Buffers(
         {
-            "dense": taps * taps * bank,
-            "transformed": most_products * bank,
-            "tiles": copies * values,
-            "products": copies * results,
+            "dense": dense,
+            "transformed": transformed,
+            "tiles": threads * values,
+            "products": threads * results,
             "folded": threads * folded,
         }
     )
     return TiledScratch(
         buffers=buffers,
         sets=tuple(sets),
+        slices=count,
+        parts=parts,
         tile_pitch=tile_pitch,
         product_pitch=product_pitch,
+        transformed_thread=block,
         tiles_thread=values,
         products_thread=results,
         folded_thread=folded,

@@ -1,9 +1,9 @@
 // Convolutions of stride 1 by Winograd's method, on tiles of several sizes.
 //
 // A thread takes some tiles through all of it: input transform, q * q products of matrices, output
-// transform; what lies between stays in its caches. Weight gradients need sums over all tiles: the
-// threads transform some tiles together, then each takes its share of the q * q sums. Sums run in
-// the order of tiles, whatever the number of threads.
+// transform; what lies between stays in its caches. Weight gradients are sums over all tiles: their
+// chunks are cut into slices, each with sums of its own, which are added in order at the end. How
+// they are cut does not depend on the number of threads, and no thread waits for another before.
 #include "filters.h"
 #include "product.h"
 #include "transforms.h"
@@ -24,15 +24,25 @@ struct Winograd {
   long relu, add;
   long sets, threads;
   const TileSet* set;
+  // Of a weight gradient: slices of its tiles, and parts of a slice by channels.
+  long slices, parts;
   // Scratch. Tiles are `[q * q][tiles][pitch]`; each thread's stands `*_thread` behind the last.
+  // `dense` is filters `[r][r][channels][padded filters]`; of a weight gradient the sums of each
+  // group's slices.
   scalar *dense, *transformed, *tiles, *products, *folded;
-  long tile_pitch, product_pitch, tiles_thread, products_thread, folded_thread;
+  long tile_pitch, product_pitch;
+  long transformed_thread, tiles_thread, products_thread, folded_thread;
 };
 }
 
 namespace {
 constexpr long STAGGER = 16;  // planes of tiles start in different cache sets
 const scalar zeros[LANES] = {};
+
+// Channels of the input that a task takes.
+struct Channels {
+  long first, count;
+};
 
 // Where a set's tile number `t` stands.
 struct Place {
@@ -198,18 +208,18 @@ template <int MH, int MW, int R> struct Tiles {
     }
   }
 
-  static void grad_filters(const Winograd& w, bool add) {
-    const long channels = w.filters.channels, wide = padded(w.filters.filters);
-#pragma omp for schedule(static)
-    for (long c = 0; c < channels; c++)
-      for (long k = 0; k < wide; k += WIDTH) {
+  // The gradient of `rows` channels and `columns` filters from their products, at most a panel's.
+  static void grad_filters(const scalar* products, long rows, long columns, scalar* to,
+                           const Sums& sums, bool add) {
+    for (long c = 0; c < rows; c++)
+      for (long k = 0; k < columns; k += WIDTH) {
         vec u[Q], half[R * QW], g[R * R];
-        for (int p = 0; p < Q; p++) u[p] = load(w.transformed + (p * channels + c) * wide + k);
+        for (int p = 0; p < Q; p++) u[p] = load(products + p * (rows * columns + STAGGER) + c * columns + k);
         for (int j = 0; j < QW; j++) Down::grad_filter(u + j, QW, half + j, QW);
         for (int i = 0; i < R; i++) Across::grad_filter(half + i * QW, 1, g + i * R, 1);
         for (int i = 0; i < R * R; i++) {
-          scalar* to = w.dense + (i * channels + c) * wide + k;
-          store(to, add ? load(to) + g[i] : g[i]);
+          scalar* sum = to + sums.at(i, c, k);
+          store(sum, add ? load(sum) + g[i] : g[i]);
         }
       }
   }
@@ -225,7 +235,7 @@ template <int MH, int MW, int R> struct Tiles {
     Folded folded{w, w.folded + thread * w.folded_thread};
     const bool inside = w.filters.fold > 1;  // the padding is in the folded image
     filters(w);
-#pragma omp for schedule(static)
+#pragma omp for schedule(dynamic)
     for (long first = 0; first < count; first += set.tiles) {
       const long here = std::min(set.tiles, count - first);
       for (long t = 0; t < here; t++) {
@@ -245,44 +255,49 @@ template <int MH, int MW, int R> struct Tiles {
     }
   }
 
-  static void grad_weight(const Winograd& w, const TileSet& set, const Map& dy, scalar* bias,
-                          bool first_set) {
-    const long thread = omp_get_thread_num(), threads = omp_get_num_threads();
-    const long channels = w.filters.channels, wide = padded(dy.channels);
+  // A chunk of tiles from `first`, of `w`'s channels from `channel`: stored to `sums`, or added.
+  static void grad_weight(const Winograd& w, const TileSet& set, long first, Channels part,
+                          scalar* sums, bool add) {
+    const long thread = omp_get_thread_num();
+    const long here = std::min(set.tiles, w.x.images * set.down * set.across - first);
     const long plane = set.tiles * w.tile_pitch + STAGGER;
     const long product_plane = set.tiles * w.product_pitch + STAGGER;
-    const long count = w.x.images * set.down * set.across;
-    const Panels panels(dy.channels);
+    const Panels panels(w.y.channels);
+    const Sums layout = by_vectors(w.filters);
     const bool inside = w.filters.fold > 1;
+    scalar* tiles = w.tiles + thread * w.tiles_thread;
+    scalar* results = w.products + thread * w.products_thread;
+    scalar* products = w.transformed + thread * w.transformed_thread;
     Folded folded{w, w.folded + thread * w.folded_thread};
-    for (long first = 0; first < count; first += set.tiles) {
-      const long here = std::min(set.tiles, count - first);
-      for (long t = here * thread / threads; t < here * (thread + 1) / threads; t++) {
-        const Place at(set, first + t);
-        input(folded.map(at.image), at.top - (inside ? 0 : w.pad_top),
-              at.left - (inside ? 0 : w.pad_left), w.tiles + t * w.tile_pitch, plane);
-        grad_output(dy, w.products + t * w.product_pitch, product_plane, at);
-      }
-#pragma omp barrier
-      if (bias) {  // a tile's product with the points (1, 1) is its sum
-        const scalar* sums = w.products + (QW + 1) * product_plane;
-#pragma omp for schedule(static) nowait
-        for (long k = 0; k < dy.channels; k++) {
-          scalar sum = first || !first_set || w.add ? bias[k] : scalar(0);
-          for (long t = 0; t < here; t++) sum += sums[t * w.product_pitch + k];
-          bias[k] = sum;
-        }
-      }
-#pragma omp for schedule(static)
-      for (long task = 0; task < Q * panels.count; task++) {
-        const long p = task / panels.count, index = task % panels.count;
-        const long k = panels.first(index);
-        panel(panels.width(index), channels, here, {w.tiles + p * plane, 1, w.tile_pitch},
-              w.products + p * product_plane + k, w.product_pitch,
-              Store{w.transformed + p * channels * wide + k, wide, first > 0});
+    for (long t = 0; t < here; t++) {
+      const Place at(set, first + t);
+      Map x = folded.map(at.image);
+      x.data += part.first, x.channels = part.count;
+      input(x, at.top - (inside ? 0 : w.pad_top), at.left - (inside ? 0 : w.pad_left),
+            tiles + t * w.tile_pitch, plane);
+      grad_output(w.y, results + t * w.product_pitch, product_plane, at);
+    }
+    for (long index = 0; index < panels.count; index++) {
+      const long k = panels.first(index), vectors = panels.width(index);
+      const long most = panels.rows(index);
+      for (long c = 0; c < part.count; c += most) {
+        const long rows = std::min(most, part.count - c);
+        for (long p = 0; p < Q; p++)
+          panel(vectors, rows, here, {tiles + p * plane + c, 1, w.tile_pitch},
+                results + p * product_plane + k, w.product_pitch,
+                Store{products + p * (rows * vectors * WIDTH + STAGGER), vectors * WIDTH, false});
+        grad_filters(products, rows, vectors * WIDTH, sums + layout.at(0, part.first + c, k),
+                     layout, add);
       }
     }
-    grad_filters(w, !first_set);
+    if (!w.bias || part.first) return;
+    scalar* bias = sums + layout.bias;
+    for (long k = 0; k < w.y.channels; k++) {  // a tile's product with the points (1, 1) is its sum
+      scalar sum = add ? bias[k] : scalar(0);
+      for (long t = 0; t < here; t++)
+        sum += results[(QW + 1) * product_plane + t * w.product_pitch + k];
+      bias[k] = sum;
+    }
   }
 };
 
@@ -290,45 +305,67 @@ template <class Run> void each_set(const Winograd& w, Run&& run) {
   for (long i = 0; i < w.sets; i++) {
     const TileSet& set = w.set[i];
     switch (set.height * 100 + set.width * 10 + w.taps) {
-      case 443: run(Tiles<4, 4, 3>{}, set, i == 0); break;
-      case 453: run(Tiles<4, 5, 3>{}, set, i == 0); break;
-      case 543: run(Tiles<5, 4, 3>{}, set, i == 0); break;
-      case 553: run(Tiles<5, 5, 3>{}, set, i == 0); break;
-      case 445: run(Tiles<4, 4, 5>{}, set, i == 0); break;
+      case 443: run(Tiles<4, 4, 3>{}, set); break;
+      case 453: run(Tiles<4, 5, 3>{}, set); break;
+      case 543: run(Tiles<5, 4, 3>{}, set); break;
+      case 553: run(Tiles<5, 5, 3>{}, set); break;
+      case 445: run(Tiles<4, 4, 5>{}, set); break;
     }
   }
 }
 
 // What one group sees of it.
-Winograd group(const Winograd& w, long g) {
+Winograd group(const Winograd& w, long g, long filter_group) {
   Winograd part = w;
+  part.filters.data += g * filter_group;
   part.x.channels = w.x.channels / w.groups, part.x.data += g * part.x.channels;
   part.y.channels = w.y.channels / w.groups, part.y.data += g * part.y.channels;
   if (w.bias) part.bias += g * part.y.channels;
   return part;
+}
+// Chunks of all sets, in order, are cut into slices of as many.
+void slice(const Winograd& w, long number, Channels part, scalar* sums) {
+  const auto tiles_of = [&](const TileSet& set) { return w.x.images * set.down * set.across; };
+  long chunks = 0, chunk = 0;
+  for (long i = 0; i < w.sets; i++)
+    chunks += (tiles_of(w.set[i]) + w.set[i].tiles - 1) / w.set[i].tiles;
+  const long begin = chunks * number / w.slices, end = chunks * (number + 1) / w.slices;
+  each_set(w, [&](auto tiles, const TileSet& set) {
+    for (long first = 0; first < tiles_of(set); first += set.tiles, chunk++)
+      if (chunk >= begin && chunk < end)
+        tiles.grad_weight(w, set, first, part, sums, chunk > begin);
+  });
 }
 }  // namespace
 
 extern "C" void winograd_correlate(const Winograd* whole, long filter_group) {
 #pragma omp parallel num_threads(whole->threads)
   for (long g = 0; g < whole->groups; g++) {
-    Winograd w = group(*whole, g);
-    w.filters.data += g * filter_group;
+    const Winograd w = group(*whole, g, filter_group);
     read_filters(w.filters, w.dense);
-    each_set(w, [&](auto tiles, const TileSet& set, bool) {
-      tiles.correlate(w, set, w.y, w.bias);
-    });
+    each_set(w, [&](auto tiles, const TileSet& set) { tiles.correlate(w, set, w.y, w.bias); });
   }
 }
 
 extern "C" void winograd_grad_weight(const Winograd* whole, long filter_group) {
-#pragma omp parallel num_threads(whole->threads)
-  for (long g = 0; g < whole->groups; g++) {
-    Winograd w = group(*whole, g);
-    w.filters.data += g * filter_group;
-    each_set(w, [&](auto tiles, const TileSet& set, bool first_set) {
-      tiles.grad_weight(w, set, w.y, w.bias, first_set);
-    });
-    write_filters(w.filters, w.dense, w.add);
+  const Winograd& w = *whole;
+  const Sums layout = by_vectors(w.filters);
+  const long size = layout.size, tasks = w.slices * w.parts;
+#pragma omp parallel num_threads(w.threads)
+  {
+#pragma omp for schedule(dynamic)
+    for (long task = 0; task < w.groups * tasks; task++) {
+      const long number = task / w.parts, part = task % w.parts;
+      const long vectors = padded(w.filters.channels) / LANES;
+      const long first = vectors * part / w.parts * LANES;
+      const long last = std::min(vectors * (part + 1) / w.parts * LANES, w.filters.channels);
+      slice(group(w, number / w.slices, filter_group), number % w.slices, {first, last - first},
+            w.dense + number * size);
+    }
+    for (long g = 0; g < w.groups; g++) {
+      const Winograd here = group(w, g, filter_group);
+      write_filters(here.filters, here.bias, w.dense + g * w.slices * size, layout, w.slices,
+                    w.add);
+    }
   }
 }
