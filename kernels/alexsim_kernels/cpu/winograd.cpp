@@ -211,11 +211,12 @@ template <int MH, int MW, int R> struct Tiles {
   // The gradient of `rows` channels and `columns` filters from their products, at most a panel's.
   static void grad_filters(const scalar* products, long rows, long columns, scalar* to,
                            const Sums& sums, bool add) {
+    const long plane = (rows * columns + STAGGER) / WIDTH;
     for (long c = 0; c < rows; c++)
       for (long k = 0; k < columns; k += WIDTH) {
-        vec u[Q], half[R * QW], g[R * R];
-        for (int p = 0; p < Q; p++) u[p] = load(products + p * (rows * columns + STAGGER) + c * columns + k);
-        for (int j = 0; j < QW; j++) Down::grad_filter(u + j, QW, half + j, QW);
+        vec half[R * QW], g[R * R];
+        const vec* u = reinterpret_cast<const vec*>(products + c * columns + k);
+        for (int j = 0; j < QW; j++) Down::grad_filter(u + j * plane, QW * plane, half + j, QW);
         for (int i = 0; i < R; i++) Across::grad_filter(half + i * QW, 1, g + i * R, 1);
         for (int i = 0; i < R * R; i++) {
           scalar* sum = to + sums.at(i, c, k);
