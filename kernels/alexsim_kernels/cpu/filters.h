@@ -26,19 +26,16 @@ struct Filters {
   }
 };
 
-// Dense filters `[rows][columns][channels][padded filters]`; by all threads of a region.
-static inline void read_filters(const Filters& f, scalar* dense) {
-  const long wide = padded(f.filters);
-#pragma omp for schedule(static)
-  for (long block = 0; block < wide; block += LANES)
-    for (long c = 0; c < f.channels; c++)
-      for (long r = 0; r < f.rows; r++)
-        for (long s = 0; s < f.columns; s++) {
-          scalar* to = dense + ((r * f.columns + s) * f.channels + c) * wide + block;
-          for (long lane = 0; lane < LANES; lane++) {
-            const scalar* from = block + lane < f.filters ? f.at(block + lane, c, r, s) : nullptr;
-            to[lane] = from ? *from : scalar(0);
-          }
+// LANES filters from `k` of LANES channels from `c`: `[rows][columns][channels][filters]`; zeros
+// where there are none.
+static inline void read_filters(const Filters& f, long k, long c, scalar* dense) {
+  for (long lane = 0; lane < LANES; lane++)
+    for (long r = 0; r < f.rows; r++)
+      for (long s = 0; s < f.columns; s++)
+        for (long i = 0; i < LANES; i++) {
+          const bool real = k + lane < f.filters && c + i < f.channels;
+          const scalar* from = real ? f.at(k + lane, c + i, r, s) : nullptr;
+          dense[((r * f.columns + s) * LANES + i) * LANES + lane] = from ? *from : scalar(0);
         }
 }
 

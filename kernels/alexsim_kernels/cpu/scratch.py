@@ -21,6 +21,8 @@ _THREAD_BYTES = 3 << 20
 with 1 MiB of L2."""
 _WEIGHT_BYTES = 6 << 20
 """The same of a weight gradient, whose sums are the longer the more tiles there are at a time."""
+_BANKS_BYTES = 20 << 20
+"""Filters that are transformed before threads meet, unless those of a single set take more."""
 _BLOCK = 18 * 64 + 16
 """``BLOCK`` of ``product.h``, at most: 4 vectors of 16 values."""
 _SLICES = 16
@@ -68,11 +70,11 @@ class TiledScratch:
     slices: int
     parts: int
     tile_pitch: int
-    product_pitch: int
-    transformed_thread: int
-    tiles_thread: int
-    products_thread: int
-    folded_thread: int
+    result_pitch: int
+    transformed_room: int
+    tiles_room: int
+    results_room: int
+    folded_room: int
 
 
 def padded(channels: int) -> int:
@@ -123,9 +125,9 @@ def tiled(
         channels *= shape.stride[0] ** 2
         folded = (shape.out[0] + taps - 1) * (shape.out[1] + taps - 1) * channels
     together = pass_ == "grad_weight"
-    tile_pitch, product_pitch = pitch(channels), pitch(filters)
+    tile_pitch, result_pitch = pitch(channels), pitch(filters)
     room = (_WEIGHT_BYTES if together else _THREAD_BYTES) // item_bytes
-    sets, most_products, values, results, chunks = [], 0, 0, 0, 0
+    sets, all_products, values, results, chunks = [], [], 0, 0, 0
     for rows in _runs(algorithm.rows):
         for columns in _runs(algorithm.columns):
             products = (rows[1] + taps - 1) * (columns[1] + taps - 1)
@@ -133,8 +135,7 @@ def tiled(
             tiles = _at_a_time(
                 shape.images,
                 per_image,
-                room // (products * (tile_pitch + product_pitch)),
-                1 if together else threads,
+                room // (products * (tile_pitch + result_pitch)),
             )
             sets.append(
                 TileSet(
@@ -145,23 +146,25 @@ def tiled(
                 )
             )
             chunks += -(-shape.images * per_image // tiles)
-            most_products = max(most_products, products)
+            all_products.append(products)
             values = max(values, products * (tiles * tile_pitch + _STAGGER))
-            results = max(results, products * (tiles * product_pitch + _STAGGER))
-    bank, count, parts = channels * padded(filters), 1, 1
-    dense, transformed, block = taps * taps * bank, most_products * bank, 0
+            results = max(results, products * (tiles * result_pitch + _STAGGER))
+    bank, count, parts, sums = channels * padded(filters), 1, 1, 0
     if together:
-        slice_values, block = dense + padded(filters), most_products * _BLOCK
+        slice_values = taps * taps * bank + padded(filters)
         count, parts = slices(
             chunks, padded(channels) // LANES, shape.groups, slice_values, threads, item_bytes
         )
-        dense, transformed = shape.groups * count * slice_values, threads * block
+        sums, transformed = shape.groups * count * slice_values, max(all_products) * _BLOCK
+    else:
+        every, most = shape.groups * sum(all_products) * bank, max(all_products) * bank
+        transformed = max(most, min(every, _BANKS_BYTES // item_bytes))
     buffers = Buffers(
         {
-            "dense": dense,
-            "transformed": transformed,
+            "sums": sums,
+            "transformed": transformed * (threads if together else 1),
             "tiles": threads * values,
-            "products": threads * results,
+            "results": threads * results,
             "folded": threads * folded,
         }
     )
@@ -171,11 +174,11 @@ def tiled(
         slices=count,
         parts=parts,
         tile_pitch=tile_pitch,
-        product_pitch=product_pitch,
-        transformed_thread=block,
-        tiles_thread=values,
-        products_thread=results,
-        folded_thread=folded,
+        result_pitch=result_pitch,
+        transformed_room=transformed,
+        tiles_room=values,
+        results_room=results,
+        folded_room=folded,
     )
 
 
@@ -189,11 +192,10 @@ def _runs(sizes: tuple[int, ...]) -> list[tuple[int, int, int]]:
     return runs
 
 
-def _at_a_time(images: int, per_image: int, most: int, threads: int) -> int:
-    """Tiles at a time: whole images or an even part of one, in as many turns for each thread."""
+def _at_a_time(images: int, per_image: int, most: int) -> int:
+    """Tiles at a time: whole images or an even part of one, in turns as even as can be."""
     most = max(1, most)
     if most < per_image:
         return -(-per_image // -(-per_image // most))
     turns = -(-images // (most // per_image))
-    turns = -(-turns // threads) * threads
     return per_image * -(-images // turns)
