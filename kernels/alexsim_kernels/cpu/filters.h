@@ -26,17 +26,20 @@ struct Filters {
   }
 };
 
-// LANES filters from `k` of LANES channels from `c`: `[rows][columns][channels][filters]`; zeros
-// where there are none.
-static inline void read_filters(const Filters& f, long k, long c, scalar* dense) {
-  for (long lane = 0; lane < LANES; lane++)
+// As many channels from `c` and filters from `k`, zeros where there are none: `[channels][filters]`
+// of each tap, whose planes lie `plane` values apart.
+static inline void read_filters(const Filters& f, long c, long channels, long k, long filters,
+                                scalar* dense, long plane) {
+  for (long lane = 0; lane < filters; lane++)
     for (long r = 0; r < f.rows; r++)
-      for (long s = 0; s < f.columns; s++)
-        for (long i = 0; i < LANES; i++) {
+      for (long s = 0; s < f.columns; s++) {
+        scalar* to = dense + (r * f.columns + s) * plane + lane;
+        for (long i = 0; i < channels; i++) {
           const bool real = k + lane < f.filters && c + i < f.channels;
           const scalar* from = real ? f.at(k + lane, c + i, r, s) : nullptr;
-          dense[((r * f.columns + s) * LANES + i) * LANES + lane] = from ? *from : scalar(0);
+          to[i * filters] = from ? *from : scalar(0);
         }
+      }
 }
 
 // Where sums of a slice of a weight gradient lie, vector by vector; those of biases come last.

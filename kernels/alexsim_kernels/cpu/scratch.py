@@ -157,7 +157,10 @@ def tiled(
         )
         sums, transformed = shape.groups * count * slice_values, max(all_products) * _BLOCK
     else:
-        every, most = shape.groups * sum(all_products) * bank, max(all_products) * bank
+        most, every = (
+            products * (bank + _STAGGER)
+            for products in (max(all_products), shape.groups * sum(all_products))
+        )
         transformed = max(most, min(every, _BANKS_BYTES // item_bytes))
     buffers = Buffers(
         {

@@ -6,35 +6,36 @@ namespace {
 struct Item {
   long group;
   const TileSet& set;
-  long bank;  // values of the transformed filters
+  long plane, bank;  // values of the transformed filters: of each product, and of all
   Item(const Winograd& w, long number) : group(number / w.sets), set(w.set[number % w.sets]) {
     const long q = w.taps - 1, products = (set.height + q) * (set.width + q);
-    bank = products * w.filters.channels * padded(w.filters.filters);
+    plane = w.filters.channels * padded(w.filters.filters) + STAGGER;
+    bank = products * plane;
   }
 };
 
 // Filters of some items, item behind item; each is read once for all sets of its group.
 void transform_filters(const Winograd& w, long begin, long end, long filter_group) {
-  constexpr long MOST_TAPS = 25;
-  const long wide = padded(w.filters.filters), channels = w.filters.channels;
+  constexpr long MOST_TAPS = 25, CHANNELS = 16;
+  const long channels = w.filters.channels;
   const Panels panels(w.filters.filters);
 #pragma omp for schedule(dynamic) collapse(3)
   for (long g = begin / w.sets; g <= (end - 1) / w.sets; g++)
-    for (long k0 = 0; k0 < wide; k0 += LANES)
-      for (long c0 = 0; c0 < channels; c0 += LANES) {
-        scalar dense[MOST_TAPS * LANES * LANES];
+    for (long index = 0; index < panels.count; index++)
+      for (long c0 = 0; c0 < channels; c0 += CHANNELS) {
+        const long k0 = panels.first(index), width = panels.width(index) * WIDTH;
+        const long plane = CHANNELS * width + STAGGER;
+        scalar dense[MOST_TAPS * (CHANNELS * PANEL * WIDTH + STAGGER)];
         Filters f = w.filters;
         f.data += g * filter_group;
-        read_filters(f, k0, c0, dense);
-        scalar* bank = w.transformed;
+        read_filters(f, c0, CHANNELS, k0, width, dense, plane);
+        scalar* bank = w.transformed + k0 * channels + c0 * width;
         for (long number = begin; number < end; number++) {
           const Item item(w, number);
           if (item.group == g)
             with_tiles(item.set, w.taps, [&](auto tiles) {
-              for (long c = 0; c < std::min(LANES, channels - c0); c++)
-                for (long k = 0; k < LANES; k += WIDTH)
-                  tiles.filter(dense + c * LANES + k, LANES * LANES,
-                               bank + panels.packed(channels, c0 + c, k0 + k), channels * wide);
+              for (long i = 0; i < std::min(CHANNELS, channels - c0) * width; i += WIDTH)
+                tiles.filter(dense + i, plane, bank + i, item.plane);
             });
           bank += item.bank;
         }
@@ -42,15 +43,15 @@ void transform_filters(const Winograd& w, long begin, long end, long filter_grou
 }
 
 template <class T>
-void correlate_chunk(const Winograd& w, const Chunk& chunk, const scalar* bank) {
-  const long channels = w.filters.channels, wide = padded(w.y.channels);
+void correlate_chunk(const Winograd& w, const Chunk& chunk, const scalar* bank, long plane) {
+  const long channels = w.filters.channels;
   const Panels panels(w.y.channels);
   transform_input<T>(w, chunk, {0, channels});
   for (long p = 0; p < T::Q; p++)
     for (long index = 0; index < panels.count; index++) {
       const long k = panels.first(index), vectors = panels.width(index);
       panel(vectors, chunk.count, channels, {chunk.tiles + p * chunk.plane, w.tile_pitch, 1},
-            bank + p * channels * wide + k * channels, vectors * WIDTH,
+            bank + p * plane + k * channels, vectors * WIDTH,
             Store{chunk.results + p * chunk.result_plane + k, w.result_pitch, false});
     }
   for (long t = 0; t < chunk.count; t++)
@@ -73,7 +74,7 @@ void correlate(const Winograd& w, long begin, long end, long filter_group) {
     const Item item(w, number);
     const Winograd part = group(w, item.group, filter_group);
     with_tiles(item.set, w.taps, [&](auto tiles) {
-      correlate_chunk<decltype(tiles)>(part, Chunk(part, item.set, chunk), bank);
+      correlate_chunk<decltype(tiles)>(part, Chunk(part, item.set, chunk), bank, item.plane);
     });
   }
 }

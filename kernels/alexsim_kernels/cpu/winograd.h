@@ -165,7 +165,9 @@ template <int MH, int MW, int R> struct Tiles {
   }
 
   static void output(const Winograd& w, const scalar* from, long plane, Place at) {
-    const Map& y = w.y;
+    const Map y = w.y;
+    const scalar* bias = w.bias;
+    const bool add = w.add, negative_to_zero = w.relu;
     const long rows = std::min<long>(MH, y.height - at.top);
     const long columns = std::min<long>(MW, y.width - at.left);
     for (long k = 0; k < y.channels; k += WIDTH) {
@@ -177,7 +179,7 @@ template <int MH, int MW, int R> struct Tiles {
         for (int i = 0; i < QH; i++) m[i] = load(from + (i * QW + j) * plane + k);
         Down::output(m, 1, half + j, QW);
       }
-      const vec shift = w.bias ? load_part(w.bias + k, count) : vec{};
+      const vec shift = bias ? load_part(bias + k, count) : vec{};
       for (long i = 0; i < rows; i++) {
         vec values[MW];
         Across::output(half + i * QW, 1, values, 1);
@@ -186,8 +188,8 @@ template <int MH, int MW, int R> struct Tiles {
         for (long j = 0; j < MW; j++) {
           if (j >= columns) break;
           vec v = values[j] + shift;
-          if (w.add) v += load_part(to + j * y.pixel, count);
-          if (w.relu) v = relu(v);
+          if (add) v += load_part(to + j * y.pixel, count);
+          if (negative_to_zero) v = relu(v);
           store_part(to + j * y.pixel, v, count);
         }
       }
