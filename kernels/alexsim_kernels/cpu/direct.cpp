@@ -103,7 +103,7 @@ bool is_matrix(const Direct& d) {
 void pack(const Direct& d, long channels, long filters) {
   const long wide = padded(filters), depth = d.taps * channels;
   const Panels panels(filters);
-#pragma omp for schedule(static) collapse(2)
+#pragma omp for schedule(dynamic) collapse(2)
   for (long g = 0; g < d.groups; g++)
     for (long k = 0; k < wide; k += LANES)
       for (long t0 = 0; t0 < d.taps; t0 += d.tap_block)
@@ -267,7 +267,7 @@ extern "C" void direct_product(const Direct* d) {
 #pragma omp parallel num_threads(d->threads)
   {
     pack(*d, d->source.channels / d->groups, d->target.channels / d->groups);
-#pragma omp for schedule(static)
+#pragma omp for schedule(dynamic, 4)
     for (long task = 0; task < d->groups * blocks; task++) {
       const long first = task % blocks * d->block;
       product_block(*d, task / blocks, first, std::min(d->block, count - first), matrix);
@@ -304,7 +304,7 @@ extern "C" void depthwise_product(const Direct* d) {
 #pragma omp parallel num_threads(d->threads)
   {
     pack_depthwise(*d);
-#pragma omp for schedule(static)
+#pragma omp for schedule(dynamic, 256)
     for (long number = 0; number < count; number++) depthwise_pixel(*d, Pixel(d->grid, number));
   }
 }
@@ -316,7 +316,7 @@ extern "C" void depthwise_grad_weight(const Direct* d) {
   const long channels = d->source.channels, wide = padded(channels), size = (d->taps + 1) * wide;
 #pragma omp parallel num_threads(d->threads)
   {
-#pragma omp for schedule(static)
+#pragma omp for schedule(dynamic)
     for (long slice = 0; slice < slices; slice++)
       depthwise_sums(*d, slice * d->block, std::min(count, (slice + 1) * d->block),
                      d->sums + slice * size);

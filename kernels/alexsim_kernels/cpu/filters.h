@@ -34,11 +34,17 @@ static inline void read_filters(const Filters& f, long c, long channels, long k,
     for (long r = 0; r < f.rows; r++)
       for (long s = 0; s < f.columns; s++) {
         scalar* to = dense + (r * f.columns + s) * plane + lane;
-        for (long i = 0; i < channels; i++) {
-          const bool real = k + lane < f.filters && c + i < f.channels;
-          const scalar* from = real ? f.at(k + lane, c + i, r, s) : nullptr;
-          to[i * filters] = from ? *from : scalar(0);
+        const long real = k + lane < f.filters ? std::min(channels, f.channels - c) : 0;
+        if (f.fold == 1) {
+          const scalar* from = f.at(k + lane, c, r, s);
+          for (long i = 0; i < real; i++) to[i * filters] = from[i * f.channel];
+        } else {
+          for (long i = 0; i < real; i++) {
+            const scalar* from = f.at(k + lane, c + i, r, s);
+            to[i * filters] = from ? *from : scalar(0);
+          }
         }
+        for (long i = real; i < channels; i++) to[i * filters] = scalar(0);
       }
 }
 

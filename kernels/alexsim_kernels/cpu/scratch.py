@@ -97,8 +97,9 @@ def slices(
     """How a weight gradient is cut into tasks: slices of a group's sums, and parts of a slice.
 
     Every slice has sums of its own, which are added in order: their number follows from the shape
-    alone, as bits depend on it. Parts are of the weights: they change no sum, but all read
-    the same images. There are more of them only where threads would be without two tasks each.
+    alone, as bits depend on it, and is a power of two, which most numbers of threads share evenly.
+    Parts are of the weights: they change no sum, but all read the same images. There are more of
+    them only where threads would be without two tasks each.
 
     Args:
         chunks: of the images, of a group.
@@ -108,7 +109,8 @@ def slices(
         threads: that compute it.
         item_bytes: of a value.
     """
-    count = max(1, min(chunks, _SLICES, _SLICES_BYTES // (groups * values * item_bytes)))
+    most = max(1, min(chunks, _SLICES, _SLICES_BYTES // (groups * values * item_bytes)))
+    count = 1 << most.bit_length() - 1
     return count, min(blocks, -(-2 * threads // (groups * count)))
 
 
@@ -196,9 +198,9 @@ def _runs(sizes: tuple[int, ...]) -> list[tuple[int, int, int]]:
 
 
 def _at_a_time(images: int, per_image: int, most: int) -> int:
-    """Tiles at a time: whole images or an even part of one, in turns as even as can be."""
+    """Tiles at a time: whole images in an even number of turns, or an even part of an image."""
     most = max(1, most)
     if most < per_image:
         return -(-per_image // -(-per_image // most))
     turns = -(-images // (most // per_image))
-    return per_image * -(-images // turns)
+    return per_image * -(-images // (turns + turns % 2 if turns > 1 else turns))

@@ -16,7 +16,7 @@ struct Item {
 
 // Filters of some items, item behind item; each is read once for all sets of its group.
 void transform_filters(const Winograd& w, long begin, long end, long filter_group) {
-  constexpr long MOST_TAPS = 25, CHANNELS = 16;
+  constexpr long MOST_TAPS = 25, CHANNELS = 4;
   const long channels = w.filters.channels;
   const Panels panels(w.filters.filters);
 #pragma omp for schedule(dynamic) collapse(3)
