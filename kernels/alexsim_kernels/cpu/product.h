@@ -15,7 +15,6 @@ constexpr long PANEL = 4;
 constexpr long PANEL = 2;
 #endif
 constexpr long PANEL_ROWS = 6;
-constexpr long BLOCK = 18 * PANEL * WIDTH;  // values of a block of `Panels::rows`, at most
 
 struct Operand {
   const scalar* data;
@@ -41,7 +40,7 @@ struct Panels {
   }
   long first(long index) const { return index * wide * WIDTH; }                  // column
   long width(long index) const { return std::min(wide, vectors - index * wide); }  // in vectors
-  // Rows of a block of sums that stays in a core's caches: twice those that fill the registers.
+  // Rows of a block of sums that stay in a core's caches: twice those that fill the registers.
   long rows(long index) const { return width(index) == 3 ? 18 : 12; }
   // Where a column of row `k` lies when each panel is packed by itself.
   long packed(long depth, long k, long column) const {

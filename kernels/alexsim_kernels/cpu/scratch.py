@@ -24,7 +24,8 @@ _WEIGHT_BYTES = 6 << 20
 _BANKS_BYTES = 20 << 20
 """Filters that are transformed before threads meet, unless those of a single set take more."""
 _BLOCK = 18 * 64 + 16
-"""``BLOCK`` of ``product.h``, at most: 4 vectors of 16 values."""
+"""Products of a block of a weight gradient, at most: ``Panels::rows`` of 4 vectors of 16 values,
+and ``_STAGGER``."""
 _SLICES = 16
 _SLICES_BYTES = 16 << 20
 """Sums of a weight gradient's slices take no more, unless those of a single one do."""
