@@ -4,7 +4,7 @@ import torch
 from cpu_cases import LIMITS, NAN, beside, distance, pitched, poisoned_scratch
 from cpu_cases import convolution as reference
 
-from alexsim_kernels.cpu import convolution
+from alexsim_kernels.cpu import convolution, sizes
 from alexsim_kernels.cpu.algorithm import PASSES, Algorithm, Pass, Shape, Size
 
 Tensor = torch.Tensor
@@ -71,9 +71,9 @@ def options(shape: Shape) -> dict[str, object]:
 
 def scratch_of(shape: Shape, pass_: Pass, algorithm: Algorithm, count: int, like: Tensor) -> Tensor:
     return poisoned_scratch(
-        convolution.scratch_bytes(
+        sizes.convolution(
             shape, pass_, algorithm=algorithm, threads=count, item_bytes=like.element_size()
-        )
+        ).bytes(like.element_size())
     )
 
 

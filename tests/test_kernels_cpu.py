@@ -1,6 +1,7 @@
 """Convolutions of the CPU kernels: values and gradients against float64, for every algorithm."""
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 from itertools import product
 
@@ -17,6 +18,7 @@ from alexsim_kernels.cpu.algorithm import (
     PASSES,
     Algorithm,
     Shape,
+    algorithm_of,
     choose,
     cover,
     multiply_adds,
@@ -144,6 +146,19 @@ def test_the_layers_of_2012_take_these_tiles() -> None:
         "conv2": ["winograd 7*4"] * 3,
         "conv3": ["winograd 5+2*4"] * 3,
     }
+
+
+@given(
+    st.sampled_from(["winograd", "folded"]),
+    st.lists(st.integers(4, 5), min_size=1).map(lambda sizes: tuple(sorted(sizes)[::-1])),
+    st.lists(st.integers(4, 5), min_size=1).map(lambda sizes: tuple(sorted(sizes)[::-1])),
+)
+def test_a_name_says_the_whole_algorithm(
+    kind: str, rows: tuple[int, ...], columns: tuple[int, ...]
+) -> None:
+    for algorithm in (algorithm_of(kind), replace(algorithm_of(kind), rows=rows, columns=columns)):
+        assert algorithm_of(algorithm.name) == algorithm
+    assert algorithm_of("depthwise").kind == "depthwise"
 
 
 def test_what_is_multiplied() -> None:

@@ -10,8 +10,8 @@ from cpu_convolutions import CASES, LAYERS, Passes, shape_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alexsim_kernels.cpu import convolution, direct, scratch
-from alexsim_kernels.cpu.algorithm import PASSES, Shape, choose
+from alexsim_kernels.cpu import cuts, scratch, sizes
+from alexsim_kernels.cpu.algorithm import PASSES, Pass, Shape, choose
 
 UNEVEN = {
     "winograd": replace(CASES["conv3"], images=5),
@@ -25,7 +25,7 @@ UNEVEN = {
 
 
 @pytest.fixture(params=[None, 4, 16])
-def cuts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def small_cuts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """As they are; or chunks of few tiles and pixels, several a slice, and filters in lots."""
     if request.param is None:
         return
@@ -33,10 +33,10 @@ def cuts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(scratch, "_THREAD_BYTES", 1 << 18)
     monkeypatch.setattr(scratch, "_BANKS_BYTES", request.param << 18)
     monkeypatch.setattr(scratch, "_SLICES", request.param)
-    monkeypatch.setattr(direct, "_CHUNK_BYTES", 1 << 16)
+    monkeypatch.setattr(cuts, "_CHUNK_BYTES", 1 << 16)
 
 
-@pytest.mark.usefixtures("cpu_kernels", "cuts")
+@pytest.mark.usefixtures("cpu_kernels", "small_cuts")
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
 @pytest.mark.parametrize("name", UNEVEN)
 def test_any_number_of_threads_makes_the_same_bits(name: str, dtype: torch.dtype) -> None:
@@ -73,5 +73,5 @@ def test_scratch_of_the_layers_of_2012_is_bounded(name: str) -> None:
         assert _bytes(replace(layer, images=1024), pass_, 2) < 32 << 20
 
 
-def _bytes(shape: Shape, pass_: str, threads: int) -> int:
-    return convolution.scratch_bytes(shape, pass_, threads=threads)  # type: ignore[arg-type]
+def _bytes(shape: Shape, pass_: Pass, threads: int) -> int:
+    return sizes.convolution(shape, pass_, threads=threads).bytes(4)

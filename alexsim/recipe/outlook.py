@@ -9,11 +9,11 @@ import os
 from dataclasses import dataclass
 
 from alexsim.budget.fit import fit
+from alexsim.ledger.tables import flop_table
 from alexsim.network.network import Network
 from alexsim.network.not_run import reads_photographs
 from alexsim.plan.choices import RUN_POLICIES
 from alexsim.plan.planner import plan
-from alexsim.plan.tables import flop_table
 from alexsim.recipe.defaults import Defaults, training_defaults
 from alexsim.recipe.file import load_recipe
 from alexsim.recipe.recipe import Recipe

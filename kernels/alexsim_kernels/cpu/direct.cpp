@@ -186,8 +186,9 @@ void grad_weight_slice(const Direct& d, long g, long begin, long end, long part,
       const Pixel at(d.grid, first + i);
       gather(d, at, 0, d.taps, g * channels, channels, gathered + i * d.depth_pitch);
       const scalar* from = target_pixel(d, at) + g * filters;
+      scalar* to = results + i * d.result_pitch;
       for (long k = k0; k < k1; k += WIDTH)
-        store(results + i * d.result_pitch + k, k < filters ? load_part(from + k, filters - k) : vec{});
+        store(to + k, k < filters ? load_part(from + k, filters - k) : vec{});
     }
     for (long index = first_panel; index < last_panel; index++)
       for (long row = 0; row < depth; row += ROWS_AT_A_TIME) {
