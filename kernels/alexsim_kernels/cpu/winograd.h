@@ -1,4 +1,4 @@
-// Convolutions of stride 1 by Winograd's method, on tiles of several sizes: what their passes share.
+// Convolutions of stride 1 by Winograd's method, on tiles of several sizes: what passes share.
 //
 // A thread takes a chunk of tiles through all of it: input transform, q * q products of matrices,
 // output transform; what lies between stays in its caches.
