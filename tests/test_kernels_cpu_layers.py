@@ -10,7 +10,7 @@ from cpu_cases import (
     distance,
     pitched,
     poisoned_scratch,
-    same_for_two_threads,
+    same_for_threads,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -61,7 +61,7 @@ def test_norms(
     exact = x.double().requires_grad_()
     wanted = REFERENCES[window](exact, size=size, k=k, alpha=alpha, beta=beta)
     wanted.backward(dy.double())
-    y, dx = same_for_two_threads(run) if size == 5 else run(1)
+    y, dx = same_for_threads(run) if size == 5 else run(1)
     assert distance(y, wanted.detach()) < LIMITS[dtype] / 10
     assert distance(dx, exact.grad) < LIMITS[dtype] / 10
 
@@ -132,7 +132,7 @@ def test_max_pool(
         assert torch.equal(dx, 2 * once)
         return [y, once]
 
-    y, dx = same_for_two_threads(run) if extent == (13, 13) else run(1)
+    y, dx = same_for_threads(run) if extent == (13, 13) else run(1)
     assert torch.equal(y, reference.max_pool(x, window=size, stride=stride, size=out))
     wanted = reference.max_pool_gradient(
         x.double(), dy.double(), window=size, stride=stride, ties=ties

@@ -27,7 +27,9 @@ import torch  # noqa: F401  first: the library must find its OpenMP
 from alexsim_kernels.cpu.transforms import header
 
 Scalar = Literal["float", "double"]
-UNITS = ("product", "winograd", "direct", "pool", "norm", "linear", "linear_bf16")
+UNITS = (
+    "product", "winograd", "winograd_weight", "direct", "pool", "norm", "linear", "linear_bf16",
+)  # fmt: skip
 """Translation units, compiled side by side."""
 _FLOAT_ONLY = {"linear_bf16"}
 FLAGS = (

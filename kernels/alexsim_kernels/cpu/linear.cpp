@@ -14,7 +14,7 @@ constexpr long STRIP = 256;   // units of such a block of W
 
 // Images as columns: `[panel][k][width]` of `columns`, zeros behind the last.
 void pack_columns(const Linear& l, const Panels& panels) {
-#pragma omp for schedule(static)
+#pragma omp for schedule(dynamic, 8)
   for (long k0 = 0; k0 < l.inputs; k0 += LANES)
     for (long m = 0; m < panels.vectors * WIDTH; m++)
       for (long k = k0; k < std::min(k0 + LANES, l.inputs); k++)
@@ -69,7 +69,7 @@ void soon(const Linear& l, long unit, long units, long first, long columns) {
 
 // dy as strips of a few units: `[strip][image][unit]`.
 void pack_strips(const Linear& l) {
-#pragma omp for schedule(static)
+#pragma omp for schedule(dynamic, 8)
   for (long n = 0; n < l.units; n += PANEL_ROWS)
     for (long m = 0; m < l.images; m++)
       for (long i = 0; i < PANEL_ROWS; i++)
@@ -101,14 +101,14 @@ extern "C" void linear_forward(const Linear* layer) {
   {
     scalar* sums = l.block + omp_get_thread_num() * l.block_thread;
     pack_columns(l, panels);
-#pragma omp for schedule(static)
+#pragma omp for schedule(dynamic)
     for (long n = 0; n < l.units; n += UNITS)
       forward_units(l, panels, n, std::min(UNITS, l.units - n), sums);
   }
 }
 
 extern "C" void linear_grad_input(const Linear* layer) {
-#pragma omp parallel for schedule(static) num_threads(layer->threads)
+#pragma omp parallel for schedule(dynamic) num_threads(layer->threads)
   for (long k = 0; k < layer->inputs; k += INPUTS)
     grad_input_columns(*layer, k, layer->block + omp_get_thread_num() * layer->block_thread);
 }
@@ -120,7 +120,7 @@ extern "C" void linear_grad_weight(const Linear* layer) {
     scalar* block = l.block + omp_get_thread_num() * l.block_thread;
     pack_strips(l);
     if (l.bias) sum_gradients(l);
-#pragma omp for schedule(static)
+#pragma omp for schedule(dynamic)
     for (long k = 0; k < l.inputs; k += 4 * INPUTS)
       grad_weight_columns(l, k, std::min(4 * INPUTS, l.inputs - k), block);
   }
@@ -130,7 +130,7 @@ extern "C" void linear_grad_weight(const Linear* layer) {
 extern "C" void upload_bytes(const unsigned char* bytes, const scalar* mean, scalar* out,
                              long count, long period, double scale, long threads) {
   const scalar factor = scale;
-#pragma omp parallel for schedule(static) num_threads(threads) collapse(2)
+#pragma omp parallel for schedule(dynamic) num_threads(threads) collapse(2)
   for (long image = 0; image < count / period; image++)
     for (long part = 0; part < 16; part++)
       for (long i = period * part / 16; i < period * (part + 1) / 16; i++)

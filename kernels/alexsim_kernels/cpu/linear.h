@@ -63,9 +63,9 @@ static inline void finish(const Linear& l, long unit, long units, long first, lo
   }
 }
 
-// The gradient of the bias, by all threads.
+// The gradient of the bias, by all threads, none of which waits.
 static inline void sum_gradients(const Linear& l) {
-#pragma omp for schedule(static)
+#pragma omp for schedule(static) nowait
   for (long n = 0; n < l.units; n++) {
     scalar sum = l.add ? l.bias[n] : scalar(0);
     for (long m = 0; m < l.images; m++) sum += l.dy[m * l.dy_row + n];

@@ -76,7 +76,7 @@ void pack_columns(const float* from, long row, long rows, long columns, pair* to
 // Images as columns: `[panel][pair of inputs][width]`, zeros behind the last.
 void pack_images(const Linear& l, const Panels& panels, pair* packed) {
   const long depth = pairs(l.inputs);
-#pragma omp for schedule(static)
+#pragma omp for schedule(dynamic)
   for (long k = 0; k < l.inputs; k += 2 * WIDTH)
     for (long m = 0; m < panels.vectors * WIDTH; m += WIDTH) {
       pair rows[WIDTH][WIDTH] = {};
@@ -138,7 +138,7 @@ void grad_input_columns(const Linear& l, const pair* packed, long pitch, long fi
 void pack_strips(const Linear& l, pair* packed) {
   const long depth = pairs(l.images);
   constexpr long SOME = 8 * PANEL_ROWS;
-#pragma omp for schedule(static)
+#pragma omp for schedule(dynamic)
   for (long n = 0; n < l.units; n += SOME)
     for (long m = 0; m < l.images; m += 2) {
       pair woven[SOME];
@@ -177,7 +177,7 @@ extern "C" void linear_forward_bf16(const Linear* layer) {
   {
     scalar* sums = l.block + omp_get_thread_num() * l.block_thread;
     pack_images(l, panels, packed);
-#pragma omp for schedule(static)
+#pragma omp for schedule(dynamic)
     for (long n = 0; n < l.units; n += UNITS)
       forward_units(l, panels, packed, n, std::min(UNITS, l.units - n), sums);
   }
@@ -192,7 +192,7 @@ extern "C" void linear_grad_input_bf16(const Linear* layer) {
 #pragma omp for schedule(static)
     for (long m = 0; m < l.images; m++)
       pack_row(l.dy + m * l.dy_row, l.units, packed + m * pitch);
-#pragma omp for schedule(static)
+#pragma omp for schedule(dynamic)
     for (long k = 0; k < l.inputs; k += INPUTS)
       grad_input_columns(l, packed, pitch, k, l.block + omp_get_thread_num() * l.block_thread);
   }
@@ -205,7 +205,7 @@ extern "C" void linear_grad_weight_bf16(const Linear* layer) {
   {
     pack_strips(l, packed);
     if (l.bias) sum_gradients(l);
-#pragma omp for schedule(static)
+#pragma omp for schedule(dynamic)
     for (long k = 0; k < l.inputs; k += INPUTS)
       grad_weight_columns(
           l, packed, k,
