@@ -57,16 +57,6 @@ void grad_input_columns(const Linear& l, long first, scalar* block) {
   finish_inputs(l, first, columns, sums, wide);
 }
 
-// Asks for what `finish` will read, while the sums are made.
-void soon(const Linear& l, long unit, long units, long first, long columns) {
-  if (!l.update) return;
-  for (long i = unit; i < unit + units; i++)
-    for (long c = first; c < first + columns; c += WIDTH) {
-      __builtin_prefetch(l.out + i * l.out_row + c, 1);
-      __builtin_prefetch(l.w + i * l.w_row + c, 0);
-    }
-}
-
 // dy as strips of a few units: `[strip][image][unit]`.
 void pack_strips(const Linear& l) {
 #pragma omp for schedule(dynamic, 8)
@@ -86,9 +76,10 @@ void grad_weight_columns(const Linear& l, long first, long columns, scalar* bloc
     for (long index = 0; index < panels.count; index++) {
       const long k = panels.first(index), pitch = panels.width(index) * WIDTH;
       const long units = std::min(PANEL_ROWS, l.units - n), here = std::min(pitch, columns - k);
-      soon(l, n, units, first + k, here);
-      panel(panels.width(index), units, l.images, {l.packed + n * l.images, 1, PANEL_ROWS},
-            block + k, wide, Store{sums, pitch, false});
+      AheadOfUpdate ahead(l, n, units, first + k, here);
+      panel_of<Values>(panels.width(index), units, l.images,
+                       {l.packed + n * l.images, 1, PANEL_ROWS}, block + k, wide,
+                       Store{sums, pitch, false}, ahead);
       finish(l, n, units, first + k, here, sums, pitch);
     }
 }

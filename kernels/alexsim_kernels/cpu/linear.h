@@ -2,7 +2,7 @@
 // becomes of its sums.
 #pragma once
 
-#include "product.h"
+#include "micro_kernel.h"
 
 extern "C" struct Linear {
   scalar *x, *w, *dy, *bias, *out;  // out: y, dx or dw; dy is the gradient's
@@ -41,6 +41,30 @@ static inline void finish_inputs(const Linear& l, long first, long columns, cons
       store_part(to, v, columns - c);
     }
 }
+
+// Asks for a block of memory, a line a step, while a product is made: it is packed or updated next.
+// Measured on Zen 4, one thread, fc6: the update takes 50 ms with it and 58 without, of bfloat16 28
+// and 36, forward 25 and 30.
+template <bool WRITTEN> struct Ahead {
+  const scalar* data;
+  long row, rows, columns;  // none, where rows are not positive
+  long c = 0;
+  INLINE void step() {
+    if (rows <= 0) return;
+    __builtin_prefetch(data + c, WRITTEN, 2);  // into the second cache
+    if ((c += WIDTH) >= columns) c = 0, rows--, data += row;
+  }
+};
+
+// What `finish` will read.
+struct AheadOfUpdate {
+  Ahead<true> out;
+  Ahead<false> w;
+  AheadOfUpdate(const Linear& l, long unit, long units, long first, long columns)
+      : out{l.out + unit * l.out_row + first, l.out_row, l.update ? units : 0, columns},
+        w{l.w + unit * l.w_row + first, l.w_row, l.update ? units : 0, columns} {}
+  INLINE void step() { out.step(), w.step(); }
+};
 
 // Stores sums of units of dw, or: inc = momentum inc - decay rate w - rate sum; w = w + inc.
 static inline void finish(const Linear& l, long unit, long units, long first, long columns,
