@@ -10,7 +10,7 @@ from typing import Literal
 
 Size = tuple[int, int]
 Pass = Literal["forward", "grad_input", "grad_weight"]
-Kind = Literal["winograd", "folded", "direct", "depthwise"]
+Kind = Literal["winograd", "folded", "indirect", "direct", "depthwise"]
 
 PASSES: tuple[Pass, ...] = ("forward", "grad_input", "grad_weight")
 ERRORS = {(4, 3): 3.0e-6, (5, 3): 5.0e-6, (4, 5): 4.5e-6}
@@ -75,7 +75,8 @@ class Algorithm:
 
     ``winograd``: tiles of these heights from the top and widths from the left. ``folded``: the
     same, of an image whose blocks of ``stride`` x ``stride`` pixels are channels (space to depth).
-    ``direct``: one product of matrices, whose operand is gathered some rows at a time.
+    ``indirect``: one product of matrices, whose rows are read where they lie, by pointers.
+    ``direct``: the same, gathered some rows at a time.
     ``depthwise``: a filter per channel, channel by channel.
     """
 
