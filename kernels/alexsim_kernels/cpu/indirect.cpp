@@ -1,8 +1,8 @@
 // Forward passes and gradients of the input: see indirect.h.
 //
 // A thread takes its share of the target pixels through all filters, some pixels at a time: their
-// pointers lie in a table `[tap][pixel]`. Panels of filters are read once for all of these. While
-// the last panel is at work, what the next pixels will read is asked for.
+// pointers lie in a table `[tap][pixel]`. Panels of filters are read once for all of these; what the
+// next pixels will read is asked for meanwhile.
 #include "indirect.h"
 
 namespace {
@@ -80,25 +80,22 @@ INLINE void micro_kernel(long taps, long channels, const scalar* const* sources,
   write(sum, targets, to);
 }
 
-// Values of one tap: rows are channels, columns a vector block of filters, zeros behind the last.
-template <class At> INLINE void transpose(long channels, long filters, At&& at, long row, long column,
-                                          scalar* to, long to_row) {
-  scalar square[LANES][LANES + 1];
-  for (long i = 0; i < LANES; i++)
-    for (long c = 0; c < LANES; c++) square[i][c] = 0;
-  if (column == 1 && channels == LANES) {
+// Values of one tap: rows are channels, columns a vector of filters, zeros behind the last.
+INLINE void transpose(long channels, long filters, const scalar* from, long filter, long channel,
+                      scalar* to, long to_row) {
+  scalar square[WIDTH][LANES + 1] = {};
+  if (channel == 1 && channels == LANES) {
     for (long i = 0; i < filters; i++)
-      for (long c = 0; c < LANES; c += WIDTH) store(square[i] + c, load(at + i * row + c));
+      for (long c = 0; c < LANES; c += WIDTH) store(square[i] + c, load(from + i * filter + c));
   } else {
     for (long i = 0; i < filters; i++)
-      for (long c = 0; c < channels; c++) square[i][c] = at[i * row + c * column];
+      for (long c = 0; c < channels; c++) square[i][c] = from[i * filter + c * channel];
   }
-  for (long c = 0; c < channels; c++)
-    for (long i = 0; i < LANES; i += WIDTH) {
-      vec v;
-      for (long lane = 0; lane < WIDTH; lane++) v[lane] = square[i + lane][c];
-      store(to + c * to_row + i, v);
-    }
+  for (long c = 0; c < channels; c++) {
+    vec v;
+    for (long lane = 0; lane < WIDTH; lane++) v[lane] = square[lane][c];
+    store(to + c * to_row, v);
+  }
 }
 
 // Filters of all groups as panels: `[group][cut of the sum][panel][values of the cut]`.
@@ -107,7 +104,7 @@ void pack(const Indirect& d, long channels, long filters) {
   const Panels panels(filters);
 #pragma omp for schedule(static) collapse(3)
   for (long g = 0; g < d.groups; g++)
-    for (long k = 0; k < wide; k += LANES)
+    for (long k = 0; k < wide; k += WIDTH)
       for (long c = 0; c < channels; c += LANES)
         for (long t = 0; t < d.taps; t++) {
           const long t0 = t / d.tap_block * d.tap_block, c0 = c / d.channel_block * d.channel_block;
@@ -118,7 +115,7 @@ void pack(const Indirect& d, long channels, long filters) {
                                c * d.filters.channel + d.tap[t].r * d.filters.row +
                                d.tap[t].s * d.filters.column;
           const long width = panels.width(k / (panels.wide * WIDTH)) * WIDTH;
-          transpose(std::min(LANES, channels - c), std::min(LANES, filters - k), from,
+          transpose(std::min(LANES, channels - c), std::clamp(filters - k, 0l, WIDTH), from,
                     d.filters.filter, d.filters.channel,
                     cut + panels.packed(taps * count, (t - t0) * count + c - c0, k), width);
         }
@@ -127,8 +124,8 @@ void pack(const Indirect& d, long channels, long filters) {
 void point(const Indirect& d, long g, long first, long here, const Pointers& to) {
   const long channel = g * (d.source.channels / d.groups);
   const long filter = g * (d.target.channels / d.groups);
-  for (long i = 0; i < here; i++) {
-    const Pixel at(d.grid, first + i);
+  Pixel at(d.grid, first);
+  for (long i = 0; i < here; i++, at.next(d.grid)) {
     to.targets[i] = target_pixel(d.target, d.grid, at) + filter;
     for (long t = 0; t < d.taps; t++) {
       const scalar* pixel = source_pixel(d.source, d.grid, at, d.tap[t]);
@@ -155,12 +152,14 @@ void product(const Indirect& d, long g, long here, const Pointers& at, long soon
         const Finish to{k, std::min(vectors * WIDTH, filters - k),
                         last && d.bias ? d.bias + g * filters : nullptr, d.add || !first,
                         d.relu && last, streaming && first && last && !d.add};
+        // Each panel asks for its share of what the next pixels read.
+        const long ask = count * (index - first_panel) / (last_panel - first_panel);
+        const long asked = count * (index + 1 - first_panel) / (last_panel - first_panel);
         with_width(vectors, [&](auto rows, auto width) {
           row_groups<rows>(here, [&](long i, auto group) {
-            if (index + 1 == last_panel)
-              for (long t = t0; t < t0 + taps; t++)
-                for (long j = i; j < std::min(i + group, soon); j++)
-                  prefetch(next.sources[t * d.pixels + j] + c0, count);
+            for (long t = t0; t < t0 + taps; t++)
+              for (long j = i; j < std::min(i + group, soon); j++)
+                prefetch(next.sources[t * d.pixels + j] + c0 + ask, asked - ask);
             if (first && !to.streaming)
               for (long j = 0; j < group; j++)
                 for (long line = 0; line < to.columns; line += WIDTH)
