@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch.nn import functional as F
 
-from alexsim_kernels.cpu.algorithm import Shape
+from alexsim_kernels.cpu.algorithm import Shape, Size
 
 Tensor = torch.Tensor
 NAN = float("nan")
@@ -48,13 +48,14 @@ def thread_count(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def same_for_two_threads(run: Callable[[int], list[Tensor]]) -> list[Tensor]:
-    """Results of ``run`` with one thread, which are those with two, bit for bit."""
+def same_for_all_threads(run: Callable[[int], list[Tensor]]) -> list[Tensor]:
+    """Results of ``run`` with one thread, which are those with two and three, bit for bit."""
     results = run(1)
-    with thread_count(2):
-        others = run(2)
-    for a, b in zip(results, others, strict=True):
-        assert torch.equal(a.nan_to_num(1.5), b.nan_to_num(1.5))
+    for count in (2, 3):
+        with thread_count(count):
+            others = run(count)
+        for a, b in zip(results, others, strict=True):
+            assert torch.equal(a.nan_to_num(1.5), b.nan_to_num(1.5))
     return results
 
 
@@ -76,3 +77,12 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, shape: Shape) ->
     padded = F.pad(x, (shape.padding[1], right, shape.padding[0], down))
     y = F.conv2d(padded, weight, bias, shape.stride, 0, shape.dilation, shape.groups)
     return y[:, :, : shape.out[0], : shape.out[1]]
+
+
+def shape_of(
+    images: int, channels: int, extent: Size, filters: int, taps: Size, out: Size, **others: object
+) -> Shape:
+    return Shape(
+        images=images, channels=channels, extent=extent, filters=filters, taps=taps, out=out,
+        **others,  # type: ignore[arg-type]
+    )  # fmt: skip

@@ -10,7 +10,7 @@ from cpu_cases import (
     distance,
     pitched,
     poisoned_scratch,
-    same_for_two_threads,
+    same_for_all_threads,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -62,7 +62,7 @@ def test_norms(
     exact = x.double().requires_grad_()
     wanted = REFERENCES[window](exact, size=size, k=k, alpha=alpha, beta=beta)
     wanted.backward(dy.double())
-    y, dx = same_for_two_threads(run) if size == 5 else run(1)
+    y, dx = same_for_all_threads(run) if size == 5 else run(1)
     assert distance(y, wanted.detach()) < LIMITS[dtype] / 10
     assert distance(dx, exact.grad) < LIMITS[dtype] / 10
 
@@ -133,7 +133,7 @@ def test_max_pool(
         assert torch.equal(dx, 2 * once)
         return [y, once]
 
-    y, dx = same_for_two_threads(run) if extent == (13, 13) else run(1)
+    y, dx = same_for_all_threads(run) if extent == (13, 13) else run(1)
     assert torch.equal(y, reference.max_pool(x, window=size, stride=stride, size=out))
     wanted = reference.max_pool_gradient(
         x.double(), dy.double(), window=size, stride=stride, ties=ties
@@ -306,7 +306,7 @@ def test_fully_connected(images: int, inputs: int, units: int, dtype: torch.dtyp
     inc = 0.9 * inc0.double() - 5e-4 * 0.01 * w64 - 0.01 * dweight
     wanted = [(product + bias.double()).relu(), dx, dweight, dy64.sum(0), product, dx, dweight]
     wanted += [inc, w64 + inc]
-    results = same_for_two_threads(run) if images == 70 else run(1)
+    results = same_for_all_threads(run) if images == 70 else run(1)
     for computed, exact in zip(results, wanted, strict=True):
         assert distance(computed, exact) < LIMITS[dtype]
 

@@ -28,8 +28,9 @@ class Grid(ctypes.Structure):
 
 def forward_grid(shape: Shape) -> tuple[Grid, list[Tap]]:
     """Output pixels, and the input that their taps see."""
+    (down, across), (above, left) = shape.dilation, shape.padding
     taps = [
-        Tap(r * shape.dilation[0] - shape.padding[0], s * shape.dilation[1] - shape.padding[1], r, s)
+        Tap(r * down - above, s * across - left, r, s)
         for r in range(shape.taps[0])
         for s in range(shape.taps[1])
     ]

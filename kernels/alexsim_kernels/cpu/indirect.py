@@ -1,4 +1,4 @@
-"""Convolutions whose pixels are read where they lie: how they are cut, and what kernels are told."""
+"""Convolutions whose pixels are read where they lie: how they are cut, what kernels are told."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DEPTH = 512
 """Values of a sum at a time: 128 KiB of a panel."""
 _BLOCK = 256
 """Filters, and channels, of a block of weight gradients: it stays in the second cache."""
-_NARROW = 128 * LANES * 8
+_NARROW = 16 << 10
 """Weight gradients of so many values lie in the first caches: then fewer pixels at a time are
 faster, as these come from memory."""
 _TASKS = 16
