@@ -80,22 +80,41 @@ INLINE void micro_kernel(long taps, long channels, const scalar* const* sources,
   write(sum, targets, to);
 }
 
-// Values of one tap: rows are channels, columns a vector of filters, zeros behind the last.
-INLINE void transpose(long channels, long filters, const scalar* from, long filter, long channel,
-                      scalar* to, long to_row) {
-  scalar square[WIDTH][LANES + 1] = {};
-  if (channel == 1 && channels == LANES) {
-    for (long i = 0; i < filters; i++)
-      for (long c = 0; c < LANES; c += WIDTH) store(square[i] + c, load(from + i * filter + c));
-  } else {
-    for (long i = 0; i < filters; i++)
-      for (long c = 0; c < channels; c++) square[i][c] = from[i * filter + c * channel];
+// Rows become columns: blocks of half as many lanes are exchanged between pairs of rows, over and
+// over.
+template <long HALF = WIDTH / 2> INLINE void transpose(vec (&rows)[WIDTH]) {
+  decltype(vec{} == vec{}) first, second;
+#pragma GCC unroll 16
+  for (long lane = 0; lane < WIDTH; lane++) {
+    first[lane] = lane & HALF ? WIDTH + lane - HALF : lane;
+    second[lane] = lane & HALF ? WIDTH + lane : lane + HALF;
   }
-  for (long c = 0; c < channels; c++) {
-    vec v;
-    for (long lane = 0; lane < WIDTH; lane++) v[lane] = square[lane][c];
-    store(to + c * to_row, v);
-  }
+#pragma GCC unroll 16
+  for (long i = 0; i < WIDTH; i++)
+    if (!(i & HALF)) {
+      const vec a = rows[i], b = rows[i + HALF];
+      rows[i] = __builtin_shuffle(a, b, first);
+      rows[i + HALF] = __builtin_shuffle(a, b, second);
+    }
+  if constexpr (HALF > 1) transpose<HALF / 2>(rows);
+}
+
+// One tap's values of some channels: rows of a vector of filters, zeros behind the last.
+INLINE void pack_tap(long channels, long filters, const scalar* from, long filter, long channel,
+                     scalar* to, long to_row) {
+  long c = 0;
+  if (filters == WIDTH && filter == 1)
+    for (; c < channels; c++) store(to + c * to_row, load(from + c * channel));
+  if (filters == WIDTH && channel == 1)
+    for (; c + WIDTH <= channels; c += WIDTH) {
+      vec rows[WIDTH];
+      for (long i = 0; i < WIDTH; i++) rows[i] = load(from + i * filter + c);
+      transpose(rows);
+      for (long i = 0; i < WIDTH; i++) store(to + (c + i) * to_row, rows[i]);
+    }
+  for (; c < channels; c++)
+    for (long i = 0; i < WIDTH; i++)
+      to[c * to_row + i] = i < filters ? from[i * filter + c * channel] : scalar(0);
 }
 
 // Filters of all groups as panels: `[group][cut of the sum][panel][values of the cut]`.
@@ -115,9 +134,9 @@ void pack(const Indirect& d, long channels, long filters) {
                                c * d.filters.channel + d.tap[t].r * d.filters.row +
                                d.tap[t].s * d.filters.column;
           const long width = panels.width(k / (panels.wide * WIDTH)) * WIDTH;
-          transpose(std::min(LANES, channels - c), std::clamp(filters - k, 0l, WIDTH), from,
-                    d.filters.filter, d.filters.channel,
-                    cut + panels.packed(taps * count, (t - t0) * count + c - c0, k), width);
+          pack_tap(std::min(LANES, channels - c), std::clamp(filters - k, 0l, WIDTH), from,
+                   d.filters.filter, d.filters.channel,
+                   cut + panels.packed(taps * count, (t - t0) * count + c - c0, k), width);
         }
 }
 
@@ -173,16 +192,21 @@ void product(const Indirect& d, long g, long here, const Pointers& at, long soon
 }
 
 // Pixels that no tap meets.
-void clear(const Indirect& d, long count) {
+void clear(const Indirect& d, long count, bool streaming) {
 #pragma omp for schedule(static)
   for (long i = 0; i < count; i++) {
     scalar* to = target_pixel(d.target, d.grid, Pixel(d.grid, i));
     each_vector(d.target.channels, [&](long c, auto lanes) {
       vec v = d.add ? lanes.load(to + c) : vec{};
       if (d.bias) v += lanes.load(d.bias + c);
-      lanes.store(to + c, d.relu ? relu(v) : v);
+      if (d.relu) v = relu(v);
+      if (streaming && lanes.count == WIDTH)
+        stream(to + c, v);
+      else
+        lanes.store(to + c, v);
     });
   }
+  streamed();
 }
 }  // namespace
 
@@ -196,7 +220,7 @@ extern "C" void indirect_product(const Indirect* given) {
   const Panels panels(filters);
 #pragma omp parallel num_threads(d.threads)
   if (d.taps == 0) {
-    clear(d, count);
+    clear(d, count, streaming);
   } else {
     const long thread = omp_get_thread_num(), threads = omp_get_num_threads();
 #pragma omp single nowait
