@@ -26,11 +26,6 @@ struct Pixel {
     const long in_image = grid.rows * grid.columns, rest = number % in_image;
     image = number / in_image, i = rest / grid.columns, j = rest % grid.columns;
   }
-  void next(const Grid& grid) {
-    if (++j < grid.columns) return;
-    j = 0;
-    if (++i == grid.rows) i = 0, image++;
-  }
 };
 
 // Null where it is outside.

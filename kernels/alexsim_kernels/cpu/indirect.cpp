@@ -142,15 +142,9 @@ void pack(const Indirect& d, long channels, long filters) {
 
 void point(const Indirect& d, long g, long first, long here, const Pointers& to) {
   const long channel = g * (d.source.channels / d.groups);
-  const long filter = g * (d.target.channels / d.groups);
-  Pixel at(d.grid, first);
-  for (long i = 0; i < here; i++, at.next(d.grid)) {
-    to.targets[i] = target_pixel(d.target, d.grid, at) + filter;
-    for (long t = 0; t < d.taps; t++) {
-      const scalar* pixel = source_pixel(d.source, d.grid, at, d.tap[t]);
-      to.sources[t * d.pixels + i] = pixel ? pixel + channel : d.zeros;
-    }
-  }
+  for (long t = 0; t < d.taps; t++)
+    point_sources(d, d.tap[t], first, here, channel, to.sources + t * d.pixels);
+  point_targets(d, first, here, g * (d.target.channels / d.groups), to.targets);
 }
 
 // Some pixels by some panels of a group's filters; `next` are the pixels after them.

@@ -54,4 +54,32 @@ INLINE void prefetch(const scalar* from, long count) {
   constexpr long LINE = 64 / sizeof(scalar);
   for (long c = 0; c < count; c += LINE) __builtin_prefetch(from + c, 0, 2);
 }
+
+// Pointers to what a tap sees from `here` target pixels on: a channel of them, or zeros outside.
+INLINE void point_sources(const Indirect& d, const Tap& tap, long first, long here, long channel,
+                          const scalar** to) {
+  while (here > 0) {
+    const Pixel at(d.grid, first);
+    const long run = std::min(here, d.grid.columns - at.j);
+    const long r = at.i * d.grid.source_down + tap.row;
+    const bool inside = r >= 0 && r < d.source.height;
+    const scalar* row = d.source.data + at.image * d.source.image + r * d.source.row + channel;
+    for (long j = 0; j < run; j++) {
+      const long s = (at.j + j) * d.grid.source_across + tap.column;
+      to[j] = inside && s >= 0 && s < d.source.width ? row + s * d.source.pixel : d.zeros;
+    }
+    first += run, here -= run, to += run;
+  }
+}
+
+template <class Pointer>
+INLINE void point_targets(const Indirect& d, long first, long here, long channel, Pointer* to) {
+  while (here > 0) {
+    const Pixel at(d.grid, first);
+    const long run = std::min(here, d.grid.columns - at.j);
+    scalar* row = target_pixel(d.target, d.grid, at) + channel;
+    for (long j = 0; j < run; j++) to[j] = row + j * d.grid.across * d.target.pixel;
+    first += run, here -= run, to += run;
+  }
+}
 }  // namespace

@@ -40,12 +40,8 @@ struct Rows {
 void point(const Indirect& d, const Block& block, long first, long here, const Rows& to) {
   const long channel = block.g * (d.source.channels / d.groups) + block.channel;
   const long filter = block.g * (d.target.channels / d.groups) + block.filter;
-  Pixel at(d.grid, first);
-  for (long i = 0; i < here; i++, at.next(d.grid)) {
-    const scalar* pixel = source_pixel(d.source, d.grid, at, d.tap[block.tap]);
-    to.x[i] = pixel ? pixel + channel : d.zeros;
-    to.dy[i] = target_pixel(d.target, d.grid, at) + filter;
-  }
+  point_sources(d, d.tap[block.tap], first, here, channel, to.x);
+  point_targets(d, first, here, filter, to.dy);
 }
 
 // `M` filters from `filter` by a panel of channels; `columns` are pointers to its first.
