@@ -89,6 +89,24 @@ void slice_statistics(const BatchNorm& n, long first, long last, scalar* rows) {
             });
 }
 
+// What a pixel's value is less, times and plus.
+struct Factors {
+  scalar *mean, *scale, *shift, *of_dy;
+  explicit Factors(const BatchNorm& n)
+      : mean(n.factors), scale(mean + padded(n.x.channels)), shift(scale + padded(n.x.channels)),
+        of_dy(shift + padded(n.x.channels)) {}
+  void forward(const BatchNorm& n, long c, scalar by, scalar rstd) const {
+    mean[c] = by, scale[c] = n.weight[c] * rstd, shift[c] = n.bias[c];
+  }
+  void backward(const BatchNorm& n, long c) const {
+    const double times = double(n.weight[c]) * n.rstd[c], count = pixels(n);
+    mean[c] = n.mean[c];
+    scale[c] = -times * n.rstd[c] * n.dweight[c] / count;
+    shift[c] = -times * n.dbias[c] / count;
+    of_dy[c] = times;
+  }
+};
+
 // Mean and 1 / sqrt(variance + epsilon) of the minibatch, and its share of the running statistics:
 // there the variance is unbiased.
 void finish_statistics(const BatchNorm& n) {
@@ -109,6 +127,7 @@ void finish_statistics(const BatchNorm& n) {
     n.rstd[c] = 1 / std::sqrt(squares / count + n.epsilon);
     n.running_mean[c] += n.momentum * (mean - n.running_mean[c]);
     n.running_var[c] += n.momentum * (squares / std::max(count - 1, 1l) - n.running_var[c]);
+    Factors(n).forward(n, c, n.mean[c], n.rstd[c]);
   }
 }
 
@@ -117,7 +136,7 @@ template <class Value> void each_pixel(const BatchNorm& n, const Map& gradients,
   const Pixels x(n.x), dy(gradients), out(n.out);
   const long count = pixels(n);
   const bool streaming = count * n.x.channels * long(sizeof(scalar)) > STREAMED_BYTES;
-#pragma omp for schedule(static)
+#pragma omp for schedule(static) nowait
   for (long i = 0; i < count; i++) {
     const scalar *p = x.at(i), *g = dy.at(i);
     scalar* to = out.at(i);
@@ -153,6 +172,7 @@ void add_gradients(const BatchNorm& n) {
     }
     n.dbias[c] = shift;
     n.dweight[c] = scale * n.rstd[c];
+    if (n.weight) Factors(n).backward(n, c);
   }
 }
 }  // namespace
@@ -161,8 +181,10 @@ extern "C" {
 // y = scale * (x - mean) * rstd + shift.
 void batch_norm_forward(const BatchNorm* given) {
   const BatchNorm& n = *given;
-  const long wide = padded(n.x.channels);
-  scalar *scale = n.factors, *mean = scale + wide, *shift = mean + wide;
+  const Factors f(n);
+  if (!n.training)
+    for (long c = 0; c < n.x.channels; c++)
+      f.forward(n, c, n.running_mean[c], 1 / std::sqrt(n.running_var[c] + n.epsilon));
 #pragma omp parallel num_threads(n.threads)
   {
     if (n.training) {
@@ -171,16 +193,8 @@ void batch_norm_forward(const BatchNorm* given) {
       });
       finish_statistics(n);
     }
-#pragma omp for schedule(static)
-    for (long c = 0; c < n.x.channels; c++) {
-      const scalar rstd =
-          n.training ? n.rstd[c] : scalar(1 / std::sqrt(n.running_var[c] + n.epsilon));
-      scale[c] = n.weight[c] * rstd;
-      mean[c] = n.training ? n.mean[c] : n.running_mean[c];
-      shift[c] = n.bias[c];
-    }
     each_pixel(n, n.x, [&](const scalar* p, const scalar*, long c, auto lanes) {
-      return (lanes.load(p) - load(mean + c)) * load(scale + c) + load(shift + c);
+      return (lanes.load(p) - load(f.mean + c)) * load(f.scale + c) + load(f.shift + c);
     });
   }
 }
@@ -194,22 +208,15 @@ void batch_norm_sums(const BatchNorm* n) {
 // where they are asked for.
 void batch_norm_grad_input(const BatchNorm* given, long with_sums) {
   const BatchNorm& n = *given;
-  const long wide = padded(n.x.channels), count = pixels(n);
-  scalar *of_dy = n.factors, *of_x = of_dy + wide, *mean = of_x + wide, *shift = mean + wide;
+  const Factors f(n);
+  if (!with_sums)
+    for (long c = 0; c < n.x.channels; c++) f.backward(n, c);
 #pragma omp parallel num_threads(n.threads)
   {
     if (with_sums) add_gradients(n);
-#pragma omp for schedule(static)
-    for (long c = 0; c < n.x.channels; c++) {
-      const double scale = double(n.weight[c]) * n.rstd[c];
-      of_dy[c] = scale;
-      of_x[c] = -scale * n.rstd[c] * n.dweight[c] / count;
-      mean[c] = n.mean[c];
-      shift[c] = -scale * n.dbias[c] / count;
-    }
     each_pixel(n, n.dy, [&](const scalar* p, const scalar* g, long c, auto lanes) {
-      return lanes.load(g) * load(of_dy + c) +
-             ((lanes.load(p) - load(mean + c)) * load(of_x + c) + load(shift + c));
+      return lanes.load(g) * load(f.of_dy + c) +
+             ((lanes.load(p) - load(f.mean + c)) * load(f.scale + c) + load(f.shift + c));
     });
   }
 }

@@ -121,7 +121,7 @@ INLINE void pack_tap(long channels, long filters, const scalar* from, long filte
 void pack(const Indirect& d, long channels, long filters) {
   const long wide = padded(filters), depth = d.taps * channels;
   const Panels panels(filters);
-#pragma omp for schedule(static) collapse(3)
+#pragma omp for schedule(static) collapse(3) nowait
   for (long g = 0; g < d.groups; g++)
     for (long k = 0; k < wide; k += WIDTH)
       for (long c = 0; c < channels; c += LANES)
@@ -187,7 +187,7 @@ void product(const Indirect& d, long g, long here, const Pointers& at, long soon
 
 // Pixels that no tap meets.
 void clear(const Indirect& d, long count, bool streaming) {
-#pragma omp for schedule(static)
+#pragma omp for schedule(static) nowait
   for (long i = 0; i < count; i++) {
     scalar* to = target_pixel(d.target, d.grid, Pixel(d.grid, i));
     each_vector(d.target.channels, [&](long c, auto lanes) {
@@ -202,50 +202,57 @@ void clear(const Indirect& d, long count, bool streaming) {
   }
   streamed();
 }
-}  // namespace
 
-extern "C" void indirect_product(const Indirect* given) {
-  const Indirect& d = *given;
-  const long channels = d.source.channels / d.groups, filters = d.target.channels / d.groups;
+// A thread's share of a grid.
+void share(const Indirect& d) {
+  const long filters = d.target.channels / d.groups;
   const long count = d.target.images * d.grid.rows * d.grid.columns;
   const Map& y = d.target;
   const bool streaming =
       y.images * y.height * y.width * y.channels * long(sizeof(scalar)) > STREAMED_BYTES;
+  if (d.taps == 0) return clear(d, count, streaming);
+  const long thread = omp_get_thread_num(), threads = omp_get_num_threads();
   const Panels panels(filters);
-#pragma omp parallel num_threads(d.threads)
-  if (d.taps == 0) {
-    clear(d, count, streaming);
-  } else {
-    const long thread = omp_get_thread_num(), threads = omp_get_num_threads();
+  // Few pixels: threads part the panels as well.
+  long across = 1;
+  while (threads % (2 * across) == 0 && panels.count >= 2 * across &&
+         count * across < d.pixels * threads / 2)
+    across *= 2;
+  const long down = threads / across, part = thread / across, side = thread % across;
+  const long groups_of_rows = (count + PANEL_ROWS - 1) / PANEL_ROWS;
+  const long begin = groups_of_rows * part / down * PANEL_ROWS;
+  const long end = std::min(count, groups_of_rows * (part + 1) / down * PANEL_ROWS);
+  Pointers tables[2];
+  for (long i = 0; i < 2; i++) {
+    tables[i].sources = d.table + thread * d.table_thread + i * (d.taps + 1) * d.pixels;
+    tables[i].targets = const_cast<scalar**>(tables[i].sources + d.taps * d.pixels);
+  }
+  const long blocks = std::max(1l, (end - begin + d.pixels - 1) / d.pixels);
+  const long even = (end - begin + blocks * PANEL_ROWS - 1) / (blocks * PANEL_ROWS) * PANEL_ROWS;
+  for (long g = 0; g < d.groups; g++) {
+    point(d, g, begin, std::min(even, end - begin), tables[0]);
+    for (long first = begin; first < end; first += even, std::swap(tables[0], tables[1])) {
+      const long here = std::min(even, end - first);
+      const long soon = std::min(even, end - first - here);
+      point(d, g, first + here, soon, tables[1]);
+      product(d, g, here, tables[0], soon, tables[1], panels.count * side / across,
+              panels.count * (side + 1) / across, streaming);
+    }
+  }
+  streamed();
+}
+}  // namespace
+
+// All grids of a pass; threads meet once, when the filters are packed.
+extern "C" void indirect_product(const Indirect* grids, long count) {
+  const long channels = grids->source.channels / grids->groups;
+  const long filters = grids->target.channels / grids->groups;
+#pragma omp parallel num_threads(grids->threads)
+  {
 #pragma omp single nowait
-    std::fill(d.zeros, d.zeros + channels, scalar(0));
-    pack(d, channels, filters);
-    // Few pixels: threads part the panels as well.
-    long across = 1;
-    while (threads % (2 * across) == 0 && panels.count >= 2 * across &&
-           count * across < d.pixels * threads / 2)
-      across *= 2;
-    const long down = threads / across, part = thread / across, side = thread % across;
-    const long groups_of_rows = (count + PANEL_ROWS - 1) / PANEL_ROWS;
-    const long begin = groups_of_rows * part / down * PANEL_ROWS;
-    const long end = std::min(count, groups_of_rows * (part + 1) / down * PANEL_ROWS);
-    Pointers tables[2];
-    for (long i = 0; i < 2; i++) {
-      tables[i].sources = d.table + thread * d.table_thread + i * (d.taps + 1) * d.pixels;
-      tables[i].targets = const_cast<scalar**>(tables[i].sources + d.taps * d.pixels);
-    }
-    const long blocks = std::max(1l, (end - begin + d.pixels - 1) / d.pixels);
-    const long even = (end - begin + blocks * PANEL_ROWS - 1) / (blocks * PANEL_ROWS) * PANEL_ROWS;
-    for (long g = 0; g < d.groups; g++) {
-      point(d, g, begin, std::min(even, end - begin), tables[0]);
-      for (long first = begin; first < end; first += even, std::swap(tables[0], tables[1])) {
-        const long here = std::min(even, end - first);
-        const long soon = std::min(even, end - first - here);
-        point(d, g, first + here, soon, tables[1]);
-        product(d, g, here, tables[0], soon, tables[1], panels.count * side / across,
-                panels.count * (side + 1) / across, streaming);
-      }
-    }
-    streamed();
+    std::fill(grids->zeros, grids->zeros + channels, scalar(0));
+    for (long i = 0; i < count; i++) pack(grids[i], channels, filters);
+#pragma omp barrier
+    for (long i = 0; i < count; i++) share(grids[i]);
   }
 }

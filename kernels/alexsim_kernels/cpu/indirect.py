@@ -124,7 +124,7 @@ def forward(
     made = _described(maps, weight, shape, "forward", like, scratch)
     _set_grid(made, *forward_grid(shape))
     made.bias, made.relu, made.add = bias, relu, add
-    call("indirect_product", like, ctypes.byref(made))
+    call("indirect_product", like, ctypes.byref(made), ctypes.c_long(1))
 
 
 def grad_input(
@@ -139,9 +139,16 @@ def grad_input(
     """See ``convolution.grad_input``; ``maps`` are those of ``dy`` and ``dx``."""
     made = _described(maps, weight, shape, "grad_input", like, scratch)
     made.filters, made.add = turned(made.filters), add
-    for grid, taps in input_grids(shape):
-        _set_grid(made, grid, taps)
-        call("indirect_product", like, ctypes.byref(made))
+    grids = list(input_grids(shape))
+    each = (_Indirect * len(grids))(*[made] * len(grids))
+    tap_bytes = shape.groups * shape.group_filters * padded(shape.group_channels)
+    tap_bytes *= like.element_size()
+    behind = 0
+    for part, (grid, taps) in zip(each, grids, strict=True):
+        _set_grid(part, grid, taps)
+        part.packed += behind
+        behind += len(taps) * tap_bytes
+    call("indirect_product", like, each, ctypes.c_long(len(grids)))
 
 
 def grad_weight(

@@ -156,7 +156,7 @@ void finish(const Indirect& d, const Block& block, long first, long last, const 
 
 void finish_bias(const Indirect& d) {
   const long filters = d.target.channels / d.groups, wide = padded(filters);
-#pragma omp for schedule(static)
+#pragma omp for schedule(static) nowait
   for (long k = 0; k < d.target.channels; k++) {
     const scalar* sums = d.bias_sums + k / filters * d.slices * wide + k % filters;
     scalar sum = sums[0];
@@ -203,7 +203,7 @@ extern "C" void indirect_grad_weight(const Indirect* given) {
     if (!alone) {
       const long in_slice = Block::in_slice(d), next = in_slice * size;
       // All taps of a filter together: they are neighbours in memory.
-#pragma omp for schedule(static) collapse(2)
+#pragma omp for schedule(static) collapse(2) nowait
       for (long part = 0; part < d.groups * in_slice / d.taps; part++)
         for (long k = 0; k < d.filter_block; k++)
           for (long t = 0; t < d.taps; t++) {
