@@ -21,7 +21,7 @@ from cpu_cases import convolution as reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alexsim_kernels.cpu import convolution
+from alexsim_kernels.cpu import convolution, sizes
 from alexsim_kernels.cpu.algorithm import (
     PASSES,
     Algorithm,
@@ -79,9 +79,9 @@ def options(shape: Shape) -> dict[str, object]:
 
 def scratch_of(shape: Shape, pass_: Pass, algorithm: Algorithm, count: int, like: Tensor) -> Tensor:
     return poisoned_scratch(
-        convolution.scratch_bytes(
+        sizes.convolution(
             shape, pass_, algorithm=algorithm, threads=count, item_bytes=like.element_size()
-        )
+        ).bytes(like.element_size())
     )
 
 
@@ -274,10 +274,10 @@ def test_scratch_of_a_thread_does_not_grow_with_the_batch() -> None:
     few = CASES["conv2"]
     many = replace(few, images=512)
     for pass_ in PASSES:
-        assert convolution.scratch_bytes(many, pass_, threads=2) < 16 << 20
-        assert convolution.scratch_bytes(few, pass_, threads=2) <= convolution.scratch_bytes(
-            many, pass_, threads=2
+        small, large = (
+            sizes.convolution(shape, pass_, threads=2).bytes(4) for shape in (few, many)
         )
+        assert small <= large < 16 << 20
 
 
 @pytest.mark.parametrize(

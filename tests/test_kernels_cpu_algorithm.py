@@ -1,5 +1,6 @@
 """Which algorithm a convolution takes on a CPU, what it multiplies, and its transforms."""
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import product
 
@@ -8,7 +9,14 @@ from cpu_cases import shape_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alexsim_kernels.cpu.algorithm import PASSES, Algorithm, choose, cover, multiply_adds
+from alexsim_kernels.cpu.algorithm import (
+    PASSES,
+    Algorithm,
+    algorithm_of,
+    choose,
+    cover,
+    multiply_adds,
+)
 from alexsim_kernels.cpu.transforms import TRANSFORMS, cook_toom
 
 DIRECT = Algorithm("direct")
@@ -47,6 +55,20 @@ def test_the_layers_of_2012_take_these_tiles() -> None:
         "conv2": ["winograd 7*4"] * 3,
         "conv3": ["winograd 5+2*4"] * 3,
     }
+
+
+@given(
+    st.sampled_from(["winograd", "folded"]),
+    st.lists(st.integers(4, 5), min_size=1).map(lambda sizes: tuple(sorted(sizes)[::-1])),
+    st.lists(st.integers(4, 5), min_size=1).map(lambda sizes: tuple(sorted(sizes)[::-1])),
+)
+def test_a_name_says_the_whole_algorithm(
+    kind: str, rows: tuple[int, ...], columns: tuple[int, ...]
+) -> None:
+    for algorithm in (algorithm_of(kind), replace(algorithm_of(kind), rows=rows, columns=columns)):
+        assert algorithm_of(algorithm.name) == algorithm
+    for kind_alone in ("depthwise", "indirect"):
+        assert algorithm_of(kind_alone).kind == kind_alone
 
 
 def test_what_is_multiplied() -> None:

@@ -15,7 +15,7 @@ from cpu_cases import (
     same_for_all_threads,
 )
 
-from alexsim_kernels.cpu import batch_norm
+from alexsim_kernels.cpu import batch_norm, sizes
 from alexsim_kernels.cpu.batch_norm import Running, Statistics
 
 pytestmark = pytest.mark.usefixtures("cpu_kernels")
@@ -63,7 +63,7 @@ class Norm:
     def scratch(self) -> Tensor:
         pixels = self.x.numel() // self.shape[1]
         return poisoned_scratch(
-            batch_norm.scratch_bytes(pixels, self.shape[1], item_bytes=self.x.element_size())
+            sizes.batch_norm(pixels, self.shape[1]).bytes(self.x.element_size())
         )
 
     def run(self, _: int) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""Norms, pools, fully connected layers and uploads of the CPU kernels."""
+"""Norms, pools and uploads of the CPU kernels."""
 
 import pytest
 import torch
@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from alexsim_kernels import reference
-from alexsim_kernels.cpu import linear, norm, pool
+from alexsim_kernels.cpu import linear, norm, pool, sizes
+from alexsim_kernels.cpu.windows import Windows, adaptive, sliding
 
 pytestmark = pytest.mark.usefixtures("cpu_kernels")
 Tensor = torch.Tensor
@@ -49,9 +50,7 @@ def test_norms(
 
     def run(threads: int) -> list[Tensor]:
         y, d, dx = (pitched(*shape, dtype=dtype, value=NAN) for _ in range(3))
-        need = norm.scratch_bytes(
-            window, shape[1], shape[3], size, threads=threads, item_bytes=item
-        )
+        need = sizes.norm(window, shape[1], shape[3], size, threads=threads).bytes(item)
         scratch = poisoned_scratch(need)
         norm.forward(x, y, d, constants, window=window, scratch=scratch)
         norm.backward(x, d, dy, dx, constants, window=window, scratch=scratch)
@@ -78,7 +77,7 @@ def test_large_results_pass_the_caches() -> None:
     wanted = reference.norm_across_channels(x[-1:].double(), size=5, k=2.0, alpha=1e-4, beta=0.75)
     assert distance(y[-1:], wanted) < 1e-6
     assert torch.equal(dx[:20], dx[20:])
-    windows = pool.sliding((56, 65), (27, 32), size=(3, 3), stride=(2, 2))
+    windows = sliding((56, 65), (27, 32), size=(3, 3), stride=(2, 2))
     top = F.max_pool2d(x, 3, 2)
     pool.max_backward(x, top, top, dx, windows, ties="first")
     assert float(dx.sum(dtype=torch.float64)) == pytest.approx(
@@ -118,12 +117,12 @@ def test_max_pool(
     # Whole numbers from a few: windows full of ties, negative maxima among them.
     x.mul_(2).round_().clamp_(-3, 0 if extent == (13, 13) else 1)
     dy = pitched(3, 21, *out, dtype=torch.float32)
-    windows = pool.sliding(extent, out, size=(size, size), stride=(stride, stride))
+    windows = sliding(extent, out, size=(size, size), stride=(stride, stride))
 
     def run(threads: int) -> list[Tensor]:
         y = pitched(*dy.shape, dtype=x.dtype, value=NAN)
         dx = pitched(*x.shape, dtype=x.dtype, value=NAN)
-        scratch = poisoned_scratch(pool.scratch_bytes(windows, 21, extent[1], threads=threads))
+        scratch = poisoned_scratch(sizes.pool(windows, 21, extent[1], threads=threads).bytes(4))
         pool.max_forward(x, y, windows)
         pool.max_backward(x, y, dy, dx, windows, ties=ties, scratch=scratch)
         assert beside(y).isnan().all()
@@ -169,7 +168,7 @@ def test_pools_are_torch_s(
         dy = torch.randn_like(y).contiguous(memory_format=torch.channels_last)
         (wanted,) = torch.autograd.grad(y, x, dy)
         out = (y.shape[2], y.shape[3])
-        windows = pool.sliding(
+        windows = sliding(
             extent, out, size=size, stride=stride, padding=padding, count_padding=counted
         )
         ours, dx = torch.empty_like(dy), torch.empty_like(given_x)
@@ -189,7 +188,7 @@ def test_adaptive_average_pool(out: tuple[int, int]) -> None:
     y = F.adaptive_avg_pool2d(x, out)
     dy = torch.randn_like(y).contiguous(memory_format=torch.channels_last)
     y.backward(dy)
-    windows = pool.adaptive((5, 9), out)
+    windows = adaptive((5, 9), out)
     given_x = x.detach().contiguous(memory_format=torch.channels_last)
     ours, dx = torch.empty_like(dy), torch.empty_like(given_x)
     pool.average_forward(given_x, ours, windows)
@@ -202,7 +201,7 @@ def test_a_window_s_maximum_is_nan_if_one_value_is() -> None:
     x = torch.randn(2, 9, 9, 20).permute(0, 3, 1, 2)
     x[0, 3, 4, 4], x[1, 5, 2, 3], x[1, 6, 0, 0] = NAN, INF, -INF
     y = torch.zeros(2, 4, 4, 20).permute(0, 3, 1, 2)
-    windows = pool.sliding((9, 9), (4, 4), size=(3, 3), stride=(2, 2))
+    windows = sliding((9, 9), (4, 4), size=(3, 3), stride=(2, 2))
     pool.max_forward(x, y, windows)
     assert torch.allclose(y, F.max_pool2d(x, 3, 2), equal_nan=True)
     dx = torch.full_like(x, NAN)
@@ -214,18 +213,18 @@ def test_a_window_s_maximum_is_nan_if_one_value_is() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda x: pool.max_forward(x, x, pool.adaptive((4, 4), (2, 2))), "does not pool to"),
-        (lambda x: pool.adaptive((4, 4), (0, 2)), "a pool has no output"),
+        (lambda x: pool.max_forward(x, x, adaptive((4, 4), (2, 2))), "does not pool to"),
+        (lambda x: adaptive((4, 4), (0, 2)), "a pool has no output"),
         (
-            lambda x: pool.sliding((4, 4), (9, 2), size=(2, 2), stride=(2, 2)),
+            lambda x: sliding((4, 4), (9, 2), size=(2, 2), stride=(2, 2)),
             "sees none of",
         ),
         (
-            lambda x: pool.max_forward(x, x, pool.Windows(((0, 5),) * 4, ((0, 4),) * 4)),
+            lambda x: pool.max_forward(x, x, Windows(((0, 5),) * 4, ((0, 4),) * 4)),
             "windows reach to",
         ),
         (
-            lambda x: pool.max_backward(x, x, x, x, pool.adaptive((4, 4), (4, 4)), ties="none"),
+            lambda x: pool.max_backward(x, x, x, x, adaptive((4, 4), (4, 4)), ties="none"),
             "ties must be",
         ),
         (
@@ -251,72 +250,6 @@ def test_a_window_s_maximum_is_nan_if_one_value_is() -> None:
 def test_what_is_refused(call: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call(torch.zeros(2, 4, 4, 3).permute(0, 3, 1, 2))  # type: ignore[operator]
-
-
-# ---------------------------------------------------------------------------------- fully connected
-def rows(count: int, width: int, dtype: torch.dtype) -> Tensor:
-    """A slice of wider rows; beside it stands NaN."""
-    block = torch.full((count, width + 5), NAN, dtype=dtype)
-    block[:, 2 : 2 + width] = torch.randn(count, width, dtype=dtype)
-    return block[:, 2 : 2 + width]
-
-
-@pytest.mark.parametrize("dtype", TYPES, ids=str)
-@pytest.mark.parametrize(
-    ("images", "inputs", "units"),
-    [(1, 7, 5), (3, 100, 130), (128, 520, 100), (70, 1030, 49), (200, 65, 300), (1, 1, 1)],
-)
-def test_fully_connected(images: int, inputs: int, units: int, dtype: torch.dtype) -> None:
-    torch.manual_seed(0)
-    x, dy = rows(images, inputs, dtype), rows(images, units, dtype)
-    weight, inc0 = rows(units, inputs, dtype), torch.randn(units, inputs, dtype=dtype)
-    bias = torch.randn(units, dtype=dtype)
-    y0, dx0 = rows(images, units, dtype), rows(images, inputs, dtype)
-
-    def run(threads: int) -> list[Tensor]:
-        y, dx = y0.clone(), dx0.clone()
-        dweight, dbias = rows(units, inputs, dtype), torch.full_like(bias, NAN)
-        passes: tuple[linear.Pass, ...] = ("forward", "grad_input", "grad_weight")
-        forward, grad_input, grad_weight = (
-            poisoned_scratch(
-                linear.scratch_bytes(
-                    p, images, inputs, units, threads=threads, item_bytes=x.element_size()
-                )
-            )
-            for p in passes
-        )
-        linear.forward(x, weight, bias, y, relu=True, scratch=forward)
-        linear.grad_input(dy, weight, dx, scratch=grad_input)
-        linear.grad_weight(x, dy, dweight, dbias, scratch=grad_weight)
-        assert all((s[-192:] == 255).all() for s in (forward, grad_input, grad_weight))
-        y_sum, dx_sum, dweight_sum = y0.clone(), dx0.clone(), torch.ones_like(dweight)
-        linear.forward(x, weight, None, y_sum, add=True)
-        linear.grad_input(dy, weight, dx_sum, add=True)
-        linear.grad_weight(x, dy, dweight_sum, None, add=True)
-        inc, moved = inc0.clone(), weight.clone()
-        linear.update_weight(x, dy, moved, inc, None, linear.Update(0.9, 5e-4, 0.01, apply=True))
-        kept, same = inc0.clone(), weight.clone()
-        linear.update_weight(x, dy, same, kept, None, linear.Update(0.9, 5e-4, 0.01))
-        assert torch.equal(kept, inc)
-        assert torch.equal(same, weight)
-        return [y, dx, dweight, dbias, y_sum - y0, dx_sum - dx0, dweight_sum - 1, inc, moved]
-
-    x64, w64, dy64 = x.double(), weight.double(), dy.double()
-    product, dx, dweight = x64 @ w64.t(), dy64 @ w64, dy64.t() @ x64
-    inc = 0.9 * inc0.double() - 5e-4 * 0.01 * w64 - 0.01 * dweight
-    wanted = [(product + bias.double()).relu(), dx, dweight, dy64.sum(0), product, dx, dweight]
-    wanted += [inc, w64 + inc]
-    results = same_for_all_threads(run) if images == 70 else run(1)
-    for computed, exact in zip(results, wanted, strict=True):
-        assert distance(computed, exact) < LIMITS[dtype]
-
-
-def test_not_a_number_stays_in_its_row() -> None:
-    x, weight, y = torch.ones(3, 9), torch.randn(5, 9), torch.zeros(3, 5)
-    x[1, 4] = NAN
-    linear.forward(x, weight, None, y, relu=True)
-    assert y[1].isnan().all()
-    assert y[[0, 2]].isfinite().all()
 
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)

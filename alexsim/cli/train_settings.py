@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from alexsim.cli.train_options import TrainOptions
-from alexsim.command.run_options import ready_for_triton
+from alexsim.command.run_options import chosen_backend
 from alexsim.data import builtin
 from alexsim.data.dataset import Dataset
 from alexsim.data.discover import discover
@@ -79,6 +79,8 @@ def _settings(
 ) -> TrainSettings:
     """Settings of a run, but for its images and their number of steps."""
     budget = options.budget(load_device(DEVICE).memory_bytes.value)
+    backend = chosen_backend(options.backend, options.device, watch.note)
+    options = replace(options, backend=backend)
     options = replicated(options, load_network(options.net), place)
     apart = apart_anyway(options, place)
     _refuse_together(options, apart=apart)
@@ -93,8 +95,6 @@ def _settings(
     # To the bits of one process, each of a strict run has as many threads as that would.
     threads = options.cores(1 if options.strict else on_host)
     transport = _transport(options, len(made.devices), apart=apart)
-    if options.backend == "triton":
-        ready_for_triton(options.device, watch.note)
     workers = min(4, os.cpu_count() or 1) if options.workers is None else options.workers
     same = {each.name for each in fields(TrainSettings)} & {each.name for each in fields(options)}
     chosen = {name: getattr(options, name) for name in same} | {
@@ -156,7 +156,7 @@ def _refuse_together(options: TrainOptions, *, apart: bool) -> None:
     """Refuse options that do not go together."""
     graph, strict = options.graph, options.strict
     if options.precision != "fp32" and options.backend != "triton":
-        raise AlexsimError(f"--precision {options.precision} needs --backend triton")
+        _refuse_precision(options)
     if graph and (options.device, options.backend) != ("cuda", "triton"):
         raise AlexsimError("--graph needs --device cuda and --backend triton")
     if graph and strict:
@@ -169,6 +169,17 @@ def _refuse_together(options: TrainOptions, *, apart: bool) -> None:
         raise AlexsimError("--graph is for one process that has all devices")
     if strict and options.partition == "hybrid":
         raise AlexsimError("--strict runs --partition columns only; --processes runs hybrid")
+
+
+def _refuse_precision(options: TrainOptions) -> None:
+    """Refuse what our kernels for CPUs, or this CPU, do not multiply."""
+    if (options.backend, options.precision) != ("native", "bf16"):
+        also = " (or, on a CPU, bf16 with --backend native)"
+        raise AlexsimError(f"--precision {options.precision} needs --backend triton{also}")
+    from alexsim_kernels.cpu.build import bf16_available
+
+    if why_not := bf16_available():
+        raise AlexsimError(f"--precision bf16: {why_not}")
 
 
 def _captured(options: TrainOptions, made: Plan, place: Place | None) -> bool:

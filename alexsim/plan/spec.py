@@ -16,17 +16,19 @@ from alexsim.plan.choices import (
     PARTITIONS,
     PLAN_PRECISIONS,
     POLICIES,
+    PRODUCTS,
     SCHEDULES,
     TRANSPORTS,
     Fusion,
     Partition,
     PlanPrecision,
     Policy,
+    Products,
     Schedule,
     TransportName,
 )
 
-BACKENDS = ("", "aten", "triton")
+BACKENDS = ("", "aten", "native", "triton")
 """No backend, and those of ``alexsim.plan.backends``."""
 
 
@@ -39,6 +41,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "backend": BACKENDS,
     "fusion": FUSIONS,
     "precision": PLAN_PRECISIONS,
+    "products": PRODUCTS,
 }
 """Allowed values of the choices that are words."""
 
@@ -71,7 +74,10 @@ class PlanChoices:
     """How exchanges travel when the plan is run or timed: if empty, as the machine has it, or by
     ``peer`` where there is no machine."""
     backend: str = ""
-    """What runs it: ``aten``, ``triton``, or none (``""``: the 2012 kernels, without scratch)."""
+    """What runs it: ``aten``, ``native``, ``triton``, or none (``""``: the 2012 kernels, without
+    scratch)."""
+    threads: int = 1
+    """Of a device, with backend ``native``: each has scratch of its own."""
     fusion: Fusion = "none"
     """``kernels``: two layers are one op where the backend has a kernel that does both: a
     convolution or fully connected layer and its ReLU, a response norm across channels and its
@@ -103,6 +109,9 @@ class PlanSpec(PlanChoices):
     precision: PlanPrecision = "fp32"
     """``amp``: every number has the type that PyTorch's autocast gives it (see
     ``alexsim.plan.precision``). Such a plan is counted and simulated, not run."""
+    products: Products = "fp32"
+    """What fully connected layers multiply, with backend ``native``: ``bf16`` rounds operands, and
+    nothing else, to bfloat16. Convolutions are faster by Winograd's method in float32."""
     half_layers: frozenset[str] | None = None
     """With ``amp``: the only layers whose products are in half precision; by default all that
     autocast lists."""
@@ -113,7 +122,7 @@ class PlanSpec(PlanChoices):
             if value not in allowed:
                 words = ", ".join(filter(None, allowed))
                 raise PlanError(f"{name} must be one of {words}; got {value!r}")
-        for name in ("batch_size", "replicas", "gpus"):
+        for name in ("batch_size", "replicas", "gpus", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 words = name.replace("_", " ")
@@ -146,6 +155,8 @@ class PlanSpec(PlanChoices):
             raise PlanError("a variable batch changes nothing where one GPU has all images")
         if self.half_layers is not None and self.precision != "amp":
             raise PlanError("half_layers are of precision amp")
+        if self.products != "fp32" and self.backend != "native":
+            raise PlanError(f"products in {self.products} are of backend native")
         if self.precision == "amp" and self.backend:
             raise PlanError("a plan of precision amp is counted and simulated; no backend runs it")
         if self.batch_size % self.shares:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import ctypes
 from typing import NamedTuple
 
-from alexsim_kernels.cpu.scratch import Buffers, padded
+from alexsim_kernels.cpu import sizes
 from alexsim_kernels.cpu.tensors import (
     Map,
     Parts,
@@ -24,11 +24,6 @@ from alexsim_kernels.cpu.tensors import (
     threads,
     vector,
 )
-
-_SLICES = 256
-"""Slices of the pixels, at most: their sums round less than one over all pixels would."""
-_SLICE_PIXELS = 256
-"""Of a slice, at least."""
 
 
 class Statistics(NamedTuple):
@@ -61,27 +56,6 @@ class _BatchNorm(ctypes.Structure):
     ]  # fmt: skip
 
 
-def scratch_bytes(pixels: int, channels: int, *, item_bytes: int = 4) -> int:
-    """Scratch of any pass, in bytes; ``pixels`` are those of all images together."""
-    return _buffers(pixels, channels).bytes(item_bytes)
-
-
-def _slices(pixels: int) -> int:
-    return max(1, min(_SLICES, pixels // _SLICE_PIXELS))
-
-
-def _buffers(pixels: int, channels: int) -> Buffers:
-    wide = padded(channels)
-    return Buffers(
-        {
-            "partial": 3 * _slices(pixels) * wide,
-            "factors": 4 * wide,
-            "dweight": wide,
-            "dbias": wide,
-        }
-    )
-
-
 def forward(
     x: Tensor,
     weight: Tensor,
@@ -107,7 +81,7 @@ def forward(
         epsilon: added to variances.
         training: whether to normalise by the minibatch.
         relu: whether negative results become zero.
-        scratch: ``scratch_bytes`` bytes, uint8; allocated if not given.
+        scratch: ``sizes.batch_norm`` bytes, uint8; allocated if not given.
 
     Raises:
         ValueError: tensors do not go together, or scratch is too small.
@@ -187,13 +161,13 @@ def _described(
     source = image_map("x", x)
     channels = x.shape[1]
     pixels = source.images * source.height * source.width
-    buffers = _buffers(pixels, channels)
+    buffers = sizes.batch_norm(pixels, channels)
     parts = Parts(buffers, x, scratch)
     made = _BatchNorm(x=source, out=image_map("out", out), threads=threads())
     made.weight = vector("weight", weight, channels)
     made.mean = vector("mean", statistics.mean, channels)
     made.rstd = vector("rstd", statistics.rstd, channels)
-    made.slices = _slices(pixels)
+    made.slices = sizes.batch_norm_slices(pixels)
     for name in buffers.sizes:
         setattr(made, name, parts[name])
     made.keeps_alive = parts  # the scratch

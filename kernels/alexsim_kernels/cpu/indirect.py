@@ -3,27 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-from typing import NamedTuple
 
 from alexsim_kernels.cpu.algorithm import Pass, Shape
 from alexsim_kernels.cpu.grid import Grid, Tap, bank, forward_grid, input_grids, turned
-from alexsim_kernels.cpu.scratch import LANES, Buffers, padded
+from alexsim_kernels.cpu.indirect_cuts import cut
+from alexsim_kernels.cpu.scratch import padded
 from alexsim_kernels.cpu.tensors import Filters, Map, Parts, Tensor, call, threads
-
-_PIXELS = 192
-"""Pixels at a time, a multiple of the micro-kernel's rows: a panel of filters is read from cache
-once for all of them."""
-_DEPTH = 512
-"""Values of a sum at a time: 128 KiB of a panel."""
-_BLOCK = 256
-"""Filters, and channels, of a block of weight gradients: it stays in the second cache."""
-_NARROW = 16 << 10
-"""Weight gradients of so many values lie in the first caches: then fewer pixels at a time are
-faster, as these come from memory."""
-_TASKS = 16
-"""Blocks and slices of a weight gradient, at least, for whatever number of threads."""
-_MOST_COLUMNS = 64
-"""``PANEL * WIDTH`` of ``product.h``, at most."""
 
 
 class _Indirect(ctypes.Structure):
@@ -48,65 +33,6 @@ class _Indirect(ctypes.Structure):
         ("table_thread", ctypes.c_long),
         *((name, ctypes.c_void_p) for name in ("sums", "bias_sums", "edges")),
     ]  # fmt: skip
-
-
-class _Cut(NamedTuple):
-    """How a pass is cut, and its scratch; pointers of a thread."""
-
-    pixels: int
-    tap_block: int
-    channel_block: int
-    filter_block: int
-    slices: int
-    table_thread: int
-    buffers: Buffers
-
-
-def buffers(shape: Shape, pass_: Pass, threads: int, item_bytes: int) -> Buffers:
-    """Scratch of a pass."""
-    return _cut(shape, pass_, threads, item_bytes).buffers
-
-
-def _cut(shape: Shape, pass_: Pass, threads: int, item_bytes: int) -> _Cut:
-    taps = shape.taps[0] * shape.taps[1]
-    channels, filters = shape.group_channels, shape.group_filters
-    values = ctypes.sizeof(ctypes.c_void_p) // item_bytes  # of a pointer
-    if pass_ == "grad_weight":
-        return _weight_cut(shape, taps, threads, values)
-    if pass_ == "grad_input":
-        channels, filters = filters, channels
-    channel_block = _even(channels, _DEPTH)
-    table = 2 * (taps + 1) * _PIXELS
-    sizes = {
-        "packed": shape.groups * taps * channels * padded(filters),
-        "zeros": channels,
-        "table": threads * table * values,
-    }
-    tap_block = max(1, _DEPTH // channels)
-    return _Cut(_PIXELS, tap_block, channel_block, 1, 1, table, Buffers(sizes))
-
-
-def _weight_cut(shape: Shape, taps: int, threads: int, values: int) -> _Cut:
-    channels, filters = shape.group_channels, shape.group_filters
-    channel_block, filter_block = _even(channels, _BLOCK), -(-filters // -(-filters // _BLOCK))
-    narrow = channel_block * filter_block <= _NARROW
-    pixels, count = 64 if narrow else 128, shape.images * shape.out[0] * shape.out[1]
-    blocks = shape.groups * taps * -(-channels // channel_block) * -(-filters // filter_block)
-    slices = max(1, min(-(-_TASKS // blocks), count // pixels))
-    copies = threads if slices == taps == 1 else slices * blocks
-    sizes = {
-        "zeros": padded(shape.channels),
-        "table": threads * 5 * pixels * values,
-        "sums": copies * filter_block * padded(channel_block),
-        "bias_sums": shape.groups * slices * padded(filters),
-        "edges": threads * pixels * _MOST_COLUMNS if channels % LANES else 0,
-    }
-    return _Cut(pixels, 1, channel_block, filter_block, slices, 5 * pixels, Buffers(sizes))
-
-
-def _even(channels: int, most: int) -> int:
-    """Channels at a time, about as many each time; whole vectors."""
-    return padded(-(-channels // -(-channels // most)))
 
 
 def forward(
@@ -178,15 +104,15 @@ def _described(
 ) -> _Indirect:
     """All but the grid and its taps."""
     count = threads()
-    cut = _cut(shape, pass_, count, like.element_size())
-    parts = Parts(cut.buffers, like, scratch)
+    how = cut(shape, pass_, count, like.element_size())
+    parts = Parts(how.buffers, like, scratch)
     made = _Indirect(source=maps[0], target=maps[1], groups=shape.groups, threads=count)
     made.filters = bank(weight, shape)
     made.filter_group = shape.group_filters * weight.stride(0)
-    for name in cut.buffers.sizes:
+    for name in how.buffers.sizes:
         setattr(made, name, parts[name])
-    for name in cut._fields[:-1]:
-        setattr(made, name, getattr(cut, name))
+    for name in how._fields[:-1]:
+        setattr(made, name, getattr(how, name))
     made.keeps_alive = parts
     return made
 
