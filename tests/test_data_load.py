@@ -10,14 +10,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from batches import same
 from commands import here
 from PIL import Image
 
 from alexsim.cli.app import main
+from alexsim.data.choices import Order
 from alexsim.data.dataset import Dataset
 from alexsim.data.discover import discover
 from alexsim.data.images import load_square, read_square
-from alexsim.data.loader import Batch, Loader, Order
+from alexsim.data.loader import Loader
+from alexsim.data.order import Orders
 from alexsim.data.packed.pack import pack
 from alexsim.data.packed.pack_index import PackSettings
 from alexsim.errors import DataError
@@ -59,10 +62,6 @@ def loader_of(
         dataset, known, load_recipe("paper").preparation,
         batch_size=16, crop_side=28, seed=seed, pool=pool, order=order,
     )  # fmt: skip
-
-
-def same(a: Batch, b: Batch) -> bool:
-    return bool(np.array_equal(a.images, b.images) and np.array_equal(a.labels, b.labels))
 
 
 def test_a_packed_set_has_the_folders_classes_and_split(folder: Path, packed: Path) -> None:
@@ -121,10 +120,10 @@ def test_batches_depend_on_the_step_alone(
         assert np.bincount(labels[54 * epoch : 54 * (epoch + 1)]).tolist() == [18, 18, 18]
 
 
-def test_orders_are_what_they_say(packed: Path, pool: ProcessPoolExecutor) -> None:
+def test_orders_are_what_they_say(packed: Path) -> None:
     dataset = discover(packed, most_classes=3)
     seen = {
-        (order, epoch): loader_of(dataset, pool, order)._order(epoch).tolist()
+        (order, epoch): Orders(dataset, order, seed=1).of(epoch).tolist()
         for order in ("shuffled", "shards", "file")
         for epoch in range(2)
     }

@@ -12,7 +12,7 @@ from alexsim.command.run_options import ready_for_triton
 from alexsim.data import builtin
 from alexsim.data.dataset import Dataset
 from alexsim.data.discover import discover
-from alexsim.data.loader import refuse_order
+from alexsim.data.order import refuse_order
 from alexsim.editions.load import load_network
 from alexsim.editions.variants import without_head
 from alexsim.errors import AlexsimError
