@@ -27,7 +27,7 @@ import torch  # noqa: F401  first: the library must find its OpenMP
 from alexsim_kernels.cpu.transforms import header
 
 Scalar = Literal["float", "double"]
-UNITS = ("product", "winograd", "direct", "pool", "norm", "linear")
+UNITS = ("product", "winograd", "direct", "pool", "norm", "linear", "upload")
 """Translation units, compiled side by side."""
 FLAGS = (
     "-std=c++17", "-O3", "-march=native", "-fopenmp", "-fPIC",
