@@ -66,13 +66,16 @@ class Lease:
     """A slot in use, until nothing refers to the lease or to its pixels."""
 
     def __init__(self, slots: deque[_Slot], slot: _Slot, shape: tuple[int, ...]) -> None:
-        self._slots, self._slot = slots, slot
+        # Not the free slots themselves: one minibatch that is kept would keep them all.
+        self._slots, self._slot = weakref.ref(slots), slot
         self.place = slot.place
         # What numpy makes of this refers to the lease, and views of that refer to it.
         self.__array_interface__ = slot.pixels.reshape(shape).__array_interface__
 
     def __del__(self) -> None:
-        self._slots.append(self._slot)
+        slots = self._slots()
+        if slots is not None:
+            slots.append(self._slot)
 
     @property
     def pixels(self) -> Pixels:
