@@ -8,9 +8,9 @@ from __future__ import annotations
 import resnet
 
 import alexsim
+from alexsim.ledger.tables import flop_table, memory_table
 from alexsim.machine.machine import load_machine
 from alexsim.plan.planner import plan
-from alexsim.plan.tables import flop_table, memory_table
 from alexsim.simulate.simulator import on_machine
 
 net = alexsim.from_torch(resnet.model(), input_shape=(3, 224, 224), name="ResNet-50")

@@ -235,16 +235,14 @@ def test_what_was_not_measured_is_refused(
 def measured() -> Calibration:
     """Two columns on this CPU, as far as a test needs it."""
     network = load_network("lenet-5")
-    bench = Bench(
-        network, [2, 4], gpus=None, policy="as-released", schedule="serial", copies=[2, 4]
-    )
+    bench = Bench(PlanSpec(network=network, backend="native"), [2, 4], copies=[2, 4])
     known, _ = calibrate(bench, [2, 4], rounds=2, threads=1)
     return known
 
 
 @pytest.mark.parametrize("replicas", [1, 2, 5])
 def test_every_op_of_a_replica_has_a_time(measured: Calibration, replicas: int) -> None:
-    made = plan(spec(replicas, batch_size=3 * replicas, backend="aten"))
+    made = plan(spec(replicas, batch_size=3 * replicas, backend=measured.backend))
     names = {
         signature(op, made.part(op) if op.layer else None)
         for op in made.ops()
@@ -377,7 +375,7 @@ def test_rounds_are_measured_in_several_places_and_again_if_disturbed(
 
     monkeypatch.setattr("alexsim.profile.sittings.Step", Fake)
     network = load_network("lenet-5")
-    bench = Bench(network, [2, 4], gpus=None, policy="reuse", schedule="serial")
+    bench = Bench(PlanSpec(network=network, policy="reuse", backend="aten"), [2, 4])
     measured = bench.rounds(list(bench.plans.values()), 5)
     # Three sittings, of two rounds, two, and one; each begins with a step that is not looked at.
     assert made == 3 * [2, 4]
@@ -393,7 +391,9 @@ def test_memory_that_a_card_has_not_is_one_line(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr("alexsim.profile.sittings.Step", full)
     network = load_network("lenet-5")
-    bench = Bench(network, [2, 4], gpus=1, policy="reuse", schedule="serial", device="cuda")
+    bench = Bench(
+        PlanSpec(network=network, gpus=1, policy="reuse", backend="aten"), [2, 4], device="cuda"
+    )
     with pytest.raises(AlexsimError, match="steps of 2, 4 images do not fit on the card"):
         bench.steps(list(bench.plans.values()))
 
@@ -419,9 +419,8 @@ def test_a_card_is_calibrated_as_a_cpu_is(tmp_path: Path) -> None:
     one = on(known, PlanSpec(network=load_network("resnet18"), batch_size=48))
     assert 1e-3 < one.step_s < 1
     bench = Bench(
-        load_network("resnet18"), [48], gpus=1, policy="as-released", schedule="serial",
-        device="cuda",
-    )  # fmt: skip
+        PlanSpec(network=load_network("resnet18"), gpus=1, backend="aten"), [48], device="cuda"
+    )
     (step,) = bench.steps([bench.plans[48]])
     times = sorted(step().step_s for _ in range(15))
     assert one.step_s == pytest.approx(times[7], rel=0.1)

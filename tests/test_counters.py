@@ -26,6 +26,7 @@ from alexsim.counters.tools import COUNTERS
 from alexsim.documents.counters import compared_flops_document
 from alexsim.editions.load import load_network
 from alexsim.interchange.module import plain_module
+from alexsim.ledger.tables import flop_table, without_formula
 from alexsim.network.layers import (
     Convolution,
     Elementwise,
@@ -35,7 +36,6 @@ from alexsim.network.layers import (
 )
 from alexsim.network.network import Network
 from alexsim.plan.plan import OpKind
-from alexsim.plan.tables import flop_table, without_formula
 
 EDITIONS = tuple(REFERENCES)
 

@@ -47,7 +47,7 @@ def test_without_a_card_one_line_says_so(capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--backend", "cudnn"], "--backend must be one of aten, triton"),
+        (["--backend", "cudnn"], "--backend must be one of aten, native, triton"),
         (["--precision", "tf32"], "--precision tf32 needs --backend triton"),
         (["--graph"], "--graph needs --device cuda and --backend triton"),
         (["--graph", "--strict", "--device", "cuda", "--backend", "triton"], "--graph cannot hold"),

@@ -59,8 +59,9 @@ def batch(network: Network, step: int, dtype: torch.dtype) -> tuple[torch.Tensor
 def train(name: str, dtype: torch.dtype, **choices: object) -> tuple[list[float], dict, dict]:
     """Losses, first and last parameters of the plan."""
     network = load_network(name)
+    threads = torch.get_num_threads()
     executor = Executor(
-        plan(network, batch_size=BATCH, backend="aten", **choices), dtype=dtype, seed=SEED
+        plan(network, batch_size=BATCH, threads=threads, **choices), dtype=dtype, seed=SEED
     )
     executor.initialise()
     first = {k: v.clone() for k, v in columns_joined(executor.state()).items()}
@@ -106,9 +107,10 @@ def assert_same_change(first: dict, ours: dict, theirs: dict, tolerance: float) 
         )
 
 
+@pytest.mark.parametrize("backend", ["aten", "native"])
 @pytest.mark.parametrize("name", reference.REFERENCES)
-def test_five_steps_change_every_parameter_as_the_reference_does(name: str) -> None:
-    losses, first, last = train(name, torch.float64)
+def test_five_steps_change_every_parameter_as_the_reference_does(name: str, backend: str) -> None:
+    losses, first, last = train(name, torch.float64, backend=backend)
     expected_losses, expected = train_reference(name, torch.float64, first)
     assert losses == pytest.approx(expected_losses, rel=1e-10)
     assert_same_change(first, last, expected, 1e-10)
@@ -142,15 +144,24 @@ def choices_of(executor: Executor) -> reference.Masks:
     return found
 
 
-@pytest.mark.parametrize("name", ["alexnet-2012", "alexnet-paper", "alexnet-1gpu", "alexnet-owt"])
-def test_float32_stays_close_to_the_reference(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "backend"),
+    [
+        ("alexnet-2012", "aten"), ("alexnet-2012", "native"), ("alexnet-paper", "native"),
+        ("alexnet-1gpu", "native"), ("alexnet-owt", "aten"), ("alexnet-owt", "native"),
+    ],
+)  # fmt: skip
+def test_float32_stays_close_to_the_reference(name: str, backend: str) -> None:
     """Within rounding, given the same dropout masks, positive units and maxima.
 
     In float32 two maxima of a million windows are so close that rounding chooses between them;
     whoever chooses otherwise sends a gradient elsewhere, which float64 above shows to be right.
     """
     network, dtype = load_network(name), torch.float32
-    executor = Executor(plan(network, batch_size=BATCH, backend="aten"), seed=SEED)
+    threads = torch.get_num_threads()
+    executor = Executor(
+        plan(network, batch_size=BATCH, backend=backend, threads=threads), seed=SEED
+    )
     executor.initialise()
     first = {k: v.clone() for k, v in columns_joined(executor.state()).items()}
     model = reference_from(name, first)
@@ -166,9 +177,10 @@ def test_float32_stays_close_to_the_reference(name: str) -> None:
     assert_same_change(first, columns_joined(executor.state()), last, 1e-4)
 
 
-@pytest.fixture(scope="module")
-def two_devices() -> tuple[list[float], dict, dict]:
-    return train("alexnet-2012", torch.float32)
+@pytest.fixture(scope="module", params=["aten", "native"])
+def two_devices(request: pytest.FixtureRequest) -> tuple[str, list[float], dict]:
+    losses, _, last = train("alexnet-2012", torch.float32, backend=request.param)
+    return request.param, losses, last
 
 
 @pytest.mark.parametrize(
@@ -182,10 +194,10 @@ def two_devices() -> tuple[list[float], dict, dict]:
     ],
 )
 def test_devices_policy_and_schedule_change_no_bit(
-    choices: dict, two_devices: tuple[list[float], dict, dict]
+    choices: dict, two_devices: tuple[str, list[float], dict]
 ) -> None:
-    losses, _, last = two_devices
-    other_losses, _, other = train("alexnet-2012", torch.float32, **choices)
+    backend, losses, last = two_devices
+    other_losses, _, other = train("alexnet-2012", torch.float32, backend=backend, **choices)
     assert losses == other_losses
     for name, value in last.items():
         assert torch.equal(value, other[name]), name

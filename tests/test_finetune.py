@@ -17,12 +17,12 @@ from alexsim.editions.load import load_network
 from alexsim.errors import NetworkError, RunError
 from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
+from alexsim.ledger.tables import flop_table
 from alexsim.machine.machine import load_machine
 from alexsim.network.network import Network
 from alexsim.plan.plan import Category, OpKind, Plan
 from alexsim.plan.planner import plan
 from alexsim.plan.spec import PlanSpec
-from alexsim.plan.tables import flop_table
 from alexsim.simulate.simulator import on_machine
 from alexsim.train.initial import refuse_other_layers
 from alexsim.train.weights import Weights, load_weights, state_shapes

@@ -22,6 +22,7 @@ from alexsim.execute.context import Choices, Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.interchange import from_torch as from_torch_module
 from alexsim.interchange.module_state import module_state, saved
+from alexsim.ledger.tables import flop_table
 from alexsim.machine.machine import load_machine
 from alexsim.network.layers import Convolution
 from alexsim.network.network import Network
@@ -31,7 +32,6 @@ from alexsim.plan.eager import live_peak
 from alexsim.plan.planner import plan
 from alexsim.plan.spec import PlanSpec
 from alexsim.plan.steps import StepList
-from alexsim.plan.tables import flop_table
 from alexsim.plan.tensors import Eager
 from alexsim.simulate.simulator import on_machine
 from alexsim.train.weights import load_weights

@@ -227,9 +227,8 @@ def minibatch(net: Network, step: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def ours(net: Network, steps: int = STEPS, **choices: object) -> tuple[list, dict, dict]:
-    executor = Executor(
-        plan(net, batch_size=BATCH, backend="aten", **choices), dtype=torch.float64, seed=SEED
-    )
+    choices = {"backend": "native", "threads": torch.get_num_threads()} | choices
+    executor = Executor(plan(net, batch_size=BATCH, **choices), dtype=torch.float64, seed=SEED)
     executor.initialise()
     first = {name: tensor.clone() for name, tensor in executor.state().items()}
     losses = [
@@ -287,17 +286,22 @@ def assert_trains_as_autograd_does(
         assert (change - exact).norm() <= 1e-10 * exact.norm() + rounding, name
 
 
+@pytest.mark.parametrize("backend", ["aten", "native"])
 @pytest.mark.parametrize("added", [False, True], ids=["written", "added"])
 @pytest.mark.parametrize("layer", SINGLE, ids=lambda layer: type(layer).__name__)
-def test_a_layer_trains_as_autograd_does(layer: Layer, added: bool) -> None:
-    assert_trains_as_autograd_does(around(layer, added=added))
+def test_a_layer_trains_as_autograd_does(layer: Layer, added: bool, backend: str) -> None:
+    assert_trains_as_autograd_does(around(layer, added=added), backend=backend)
 
 
 @pytest.mark.parametrize("policy", ["as-released", "in-place", "reuse"])
-@pytest.mark.parametrize("schedule", ["serial", "overlap"])
+@pytest.mark.parametrize(
+    ("schedule", "backend"), [("serial", "native"), ("overlap", "native"), ("overlap", "aten")]
+)
 @pytest.mark.parametrize("name", GRAPHS)
-def test_a_graph_trains_as_autograd_does(name: str, policy: str, schedule: str) -> None:
-    assert_trains_as_autograd_does(GRAPHS[name], policy=policy, schedule=schedule)
+def test_a_graph_trains_as_autograd_does(
+    name: str, policy: str, schedule: str, backend: str
+) -> None:
+    assert_trains_as_autograd_does(GRAPHS[name], policy=policy, schedule=schedule, backend=backend)
 
 
 ONE_INPUT = (
@@ -353,10 +357,11 @@ def test_any_graph_trains_as_autograd_does(net: Network, data: st.DataObject) ->
     trainable = data.draw(st.none() | st.frozensets(weighted, min_size=1))
     schedule = data.draw(st.sampled_from(("serial", "overlap")))
     fusion = data.draw(st.sampled_from(("none", "kernels")))
+    backend = data.draw(st.sampled_from(("aten", "native")))
     for policy in ("as-released", "in-place", "reuse"):
         assert_trains_as_autograd_does(
             net, steps=1, learns=False, rounding=1e-11, policy=policy, schedule=schedule,
-            fusion=fusion, trainable=trainable,
+            fusion=fusion, trainable=trainable, backend=backend,
         )  # fmt: skip
 
 

@@ -22,13 +22,14 @@ from cpu_cases import convolution as reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alexsim_kernels.cpu import convolution
+from alexsim_kernels.cpu import convolution, sizes
 from alexsim_kernels.cpu.algorithm import (
     PASSES,
     Algorithm,
     Pass,
     Shape,
     Size,
+    algorithm_of,
     choose,
     cover,
     multiply_adds,
@@ -91,9 +92,9 @@ def options(shape: Shape) -> dict[str, object]:
 
 def scratch_of(shape: Shape, pass_: Pass, algorithm: Algorithm, count: int, like: Tensor) -> Tensor:
     return poisoned_scratch(
-        convolution.scratch_bytes(
+        sizes.convolution(
             shape, pass_, algorithm=algorithm, threads=count, item_bytes=like.element_size()
-        )
+        ).bytes(like.element_size())
     )
 
 
@@ -278,6 +279,19 @@ def test_the_layers_of_2012_take_these_tiles() -> None:
     }
 
 
+@given(
+    st.sampled_from(["winograd", "folded"]),
+    st.lists(st.integers(4, 5), min_size=1).map(lambda sizes: tuple(sorted(sizes)[::-1])),
+    st.lists(st.integers(4, 5), min_size=1).map(lambda sizes: tuple(sorted(sizes)[::-1])),
+)
+def test_a_name_says_the_whole_algorithm(
+    kind: str, rows: tuple[int, ...], columns: tuple[int, ...]
+) -> None:
+    for algorithm in (algorithm_of(kind), replace(algorithm_of(kind), rows=rows, columns=columns)):
+        assert algorithm_of(algorithm.name) == algorithm
+    assert algorithm_of("depthwise").kind == "depthwise"
+
+
 def test_what_is_multiplied() -> None:
     """Conv3 by 19 x 19 products an image where the direct method takes 39 x 39."""
     shape = shape_of(128, 256, (13, 13), 192, (3, 3), (13, 13), padding=(1, 1))
@@ -304,10 +318,10 @@ def test_scratch_of_a_thread_does_not_grow_with_the_batch() -> None:
     few = CASES["conv2"]
     many = replace(few, images=512)
     for pass_ in PASSES:
-        assert convolution.scratch_bytes(many, pass_, threads=2) < 16 << 20
-        assert convolution.scratch_bytes(few, pass_, threads=2) <= convolution.scratch_bytes(
-            many, pass_, threads=2
+        small, large = (
+            sizes.convolution(shape, pass_, threads=2).bytes(4) for shape in (few, many)
         )
+        assert small <= large < 16 << 20
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from alexsim.command.run_options import chosen_backend
+from alexsim.errors import AlexsimError
 from alexsim_kernels.cpu import build
 
 pytestmark = pytest.mark.usefixtures("cpu_kernels")
@@ -66,3 +68,26 @@ def test_a_plan_needs_neither_torch_nor_a_compiler() -> None:
         "sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_our_kernels_are_the_backend_where_they_can_be_built(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    notes: list[str] = []
+    assert chosen_backend(None, "cpu", notes.append) == "native"
+    assert chosen_backend("aten", "cpu", notes.append) == "aten"
+    assert chosen_backend(None, "cuda", notes.append) == "aten"
+    with pytest.raises(AlexsimError, match="--backend native is for CPUs"):
+        chosen_backend("native", "cuda", notes.append)
+    assert not notes
+
+    def missing() -> None:
+        raise build.BuildError("no g++ on the path")
+
+    monkeypatch.setattr(build, "_loaded", {})
+    monkeypatch.setattr(build, "_compiler", missing)
+    assert chosen_backend(None, "cpu", notes.append) == "aten"
+    assert len(notes) == 1
+    assert "no g++ on the path" in notes[0]
+    with pytest.raises(AlexsimError, match="--backend native: no g"):
+        chosen_backend("native", "cpu", notes.append)

@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from alexsim_kernels import reference
-from alexsim_kernels.cpu import linear, norm, pool
+from alexsim_kernels.cpu import linear, norm, pool, sizes
+from alexsim_kernels.cpu.algorithm import PASSES
 from alexsim_kernels.cpu.upload import upload
+from alexsim_kernels.cpu.windows import Windows, adaptive, sliding
 
 pytestmark = pytest.mark.usefixtures("cpu_kernels")
 Tensor = torch.Tensor
@@ -50,9 +52,7 @@ def test_norms(
 
     def run(threads: int) -> list[Tensor]:
         y, d, dx = (pitched(*shape, dtype=dtype, value=NAN) for _ in range(3))
-        need = norm.scratch_bytes(
-            window, shape[1], shape[3], size, threads=threads, item_bytes=item
-        )
+        need = sizes.norm(window, shape[1], shape[3], size, threads=threads).bytes(item)
         scratch = poisoned_scratch(need)
         norm.forward(x, y, d, constants, window=window, scratch=scratch)
         norm.backward(x, d, dy, dx, constants, window=window, scratch=scratch)
@@ -79,7 +79,7 @@ def test_large_results_pass_the_caches() -> None:
     wanted = reference.norm_across_channels(x[-1:].double(), size=5, k=2.0, alpha=1e-4, beta=0.75)
     assert distance(y[-1:], wanted) < 1e-6
     assert torch.equal(dx[:20], dx[20:])
-    windows = pool.sliding((56, 65), (27, 32), size=(3, 3), stride=(2, 2))
+    windows = sliding((56, 65), (27, 32), size=(3, 3), stride=(2, 2))
     top = F.max_pool2d(x, 3, 2)
     pool.max_backward(x, top, top, dx, windows, ties="first")
     assert float(dx.sum(dtype=torch.float64)) == pytest.approx(
@@ -119,12 +119,12 @@ def test_max_pool(
     # Whole numbers from a few: windows full of ties, negative maxima among them.
     x.mul_(2).round_().clamp_(-3, 0 if extent == (13, 13) else 1)
     dy = pitched(3, 21, *out, dtype=torch.float32)
-    windows = pool.sliding(extent, out, size=(size, size), stride=(stride, stride))
+    windows = sliding(extent, out, size=(size, size), stride=(stride, stride))
 
     def run(threads: int) -> list[Tensor]:
         y = pitched(*dy.shape, dtype=x.dtype, value=NAN)
         dx = pitched(*x.shape, dtype=x.dtype, value=NAN)
-        scratch = poisoned_scratch(pool.scratch_bytes(windows, 21, extent[1], threads=threads))
+        scratch = poisoned_scratch(sizes.pool(windows, 21, extent[1], threads=threads).bytes(4))
         pool.max_forward(x, y, windows)
         pool.max_backward(x, y, dy, dx, windows, ties=ties, scratch=scratch)
         assert beside(y).isnan().all()
@@ -170,7 +170,7 @@ def test_pools_are_torch_s(
         dy = torch.randn_like(y).contiguous(memory_format=torch.channels_last)
         (wanted,) = torch.autograd.grad(y, x, dy)
         out = (y.shape[2], y.shape[3])
-        windows = pool.sliding(
+        windows = sliding(
             extent, out, size=size, stride=stride, padding=padding, count_padding=counted
         )
         ours, dx = torch.empty_like(dy), torch.empty_like(given_x)
@@ -190,7 +190,7 @@ def test_adaptive_average_pool(out: tuple[int, int]) -> None:
     y = F.adaptive_avg_pool2d(x, out)
     dy = torch.randn_like(y).contiguous(memory_format=torch.channels_last)
     y.backward(dy)
-    windows = pool.adaptive((5, 9), out)
+    windows = adaptive((5, 9), out)
     given_x = x.detach().contiguous(memory_format=torch.channels_last)
     ours, dx = torch.empty_like(dy), torch.empty_like(given_x)
     pool.average_forward(given_x, ours, windows)
@@ -203,7 +203,7 @@ def test_a_window_s_maximum_is_nan_if_one_value_is() -> None:
     x = torch.randn(2, 9, 9, 20).permute(0, 3, 1, 2)
     x[0, 3, 4, 4], x[1, 5, 2, 3], x[1, 6, 0, 0] = NAN, INF, -INF
     y = torch.zeros(2, 4, 4, 20).permute(0, 3, 1, 2)
-    windows = pool.sliding((9, 9), (4, 4), size=(3, 3), stride=(2, 2))
+    windows = sliding((9, 9), (4, 4), size=(3, 3), stride=(2, 2))
     pool.max_forward(x, y, windows)
     assert torch.allclose(y, F.max_pool2d(x, 3, 2), equal_nan=True)
     dx = torch.full_like(x, NAN)
@@ -215,18 +215,18 @@ def test_a_window_s_maximum_is_nan_if_one_value_is() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda x: pool.max_forward(x, x, pool.adaptive((4, 4), (2, 2))), "does not pool to"),
-        (lambda x: pool.adaptive((4, 4), (0, 2)), "a pool has no output"),
+        (lambda x: pool.max_forward(x, x, adaptive((4, 4), (2, 2))), "does not pool to"),
+        (lambda x: adaptive((4, 4), (0, 2)), "a pool has no output"),
         (
-            lambda x: pool.sliding((4, 4), (9, 2), size=(2, 2), stride=(2, 2)),
+            lambda x: sliding((4, 4), (9, 2), size=(2, 2), stride=(2, 2)),
             "sees none of",
         ),
         (
-            lambda x: pool.max_forward(x, x, pool.Windows(((0, 5),) * 4, ((0, 4),) * 4)),
+            lambda x: pool.max_forward(x, x, Windows(((0, 5),) * 4, ((0, 4),) * 4)),
             "windows reach to",
         ),
         (
-            lambda x: pool.max_backward(x, x, x, x, pool.adaptive((4, 4), (4, 4)), ties="none"),
+            lambda x: pool.max_backward(x, x, x, x, adaptive((4, 4), (4, 4)), ties="none"),
             "ties must be",
         ),
         (
@@ -279,14 +279,11 @@ def test_fully_connected(images: int, inputs: int, units: int, dtype: torch.dtyp
     def run(threads: int) -> list[Tensor]:
         y, dx = y0.clone(), dx0.clone()
         dweight, dbias = rows(units, inputs, dtype), torch.full_like(bias, NAN)
-        passes: tuple[linear.Pass, ...] = ("forward", "grad_input", "grad_weight")
         forward, grad_input, grad_weight = (
             poisoned_scratch(
-                linear.scratch_bytes(
-                    p, images, inputs, units, threads=threads, item_bytes=x.element_size()
-                )
+                sizes.linear(p, images, inputs, units, threads=threads).bytes(x.element_size())
             )
-            for p in passes
+            for p in PASSES
         )
         linear.forward(x, weight, bias, y, relu=True, scratch=forward)
         linear.grad_input(dy, weight, dx, scratch=grad_input)

@@ -19,10 +19,10 @@ from torch.cuda import _memory_viz
 
 from alexsim.cli.app import main
 from alexsim.editions.load import load_network
+from alexsim.ledger.timeline import memory_timeline
 from alexsim.network.network import Network
 from alexsim.plan.plan import DevicePlan, Plan
 from alexsim.plan.planner import plan
-from alexsim.plan.timeline import memory_timeline
 from alexsim.report.memory_viz import snapshot, snapshot_bytes
 
 POLICIES = ("as-released", "in-place", "reuse")
@@ -140,7 +140,7 @@ def test_plans_with_scratch_replay(policy: str, schedule: str) -> None:
     network=networks(),
     one=st.booleans(),
     policy=st.sampled_from(POLICIES),
-    backend=st.sampled_from(["", "aten"]),
+    backend=st.sampled_from(["", "aten", "native"]),
 )
 @settings(max_examples=40, deadline=None)
 def test_any_chain_replays(network: Network, one: bool, policy: str, backend: str) -> None:
@@ -208,6 +208,6 @@ def test_profile_writes_the_snapshot_of_its_plan(tmp_path: Path) -> None:
              "--policy", "reuse", "--snapshot", str(path)]
         )  # fmt: skip
     assert not caught.value.code
-    made = plan(load_network("lenet-5"), batch_size=2, policy="reuse", backend="aten")
+    made = plan(load_network("lenet-5"), batch_size=2, policy="reuse", backend="native")
     assert plain(path.read_bytes()) == snapshot(made)
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]

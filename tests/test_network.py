@@ -7,6 +7,7 @@ from chains import CHAINS
 
 from alexsim.editions.load import load_network
 from alexsim.errors import NetworkError
+from alexsim.ledger.tables import flop_table
 from alexsim.network import counts
 from alexsim.network.diagram import diagram, rows, svg
 from alexsim.network.layers import (
@@ -19,7 +20,6 @@ from alexsim.network.layers import (
     SoftmaxCrossEntropy,
 )
 from alexsim.network.network import Network
-from alexsim.plan.tables import flop_table
 
 # Weights and biases per column, and multiply-adds per image and column (net #145).
 PER_GPU = {

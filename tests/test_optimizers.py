@@ -13,6 +13,7 @@ import torch
 from alexsim.errors import PlanError
 from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
+from alexsim.ledger.tables import memory_table
 from alexsim.network.layers import (
     AdaptiveAveragePool,
     Add,
@@ -28,7 +29,6 @@ from alexsim.network.update_rules import OPTIMIZERS, RULES, is_state
 from alexsim.plan.plan import Category, OpKind
 from alexsim.plan.planner import plan
 from alexsim.plan.spec import PlanSpec
-from alexsim.plan.tables import memory_table
 
 BATCH, STEPS = 8, 5
 

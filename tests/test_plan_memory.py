@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from alexsim.budget.fit import fit
 from alexsim.editions.load import load_network
+from alexsim.ledger.tables import memory_table
 from alexsim.network.network import Network
 from alexsim.plan.plan import Plan
 from alexsim.plan.planner import plan
-from alexsim.plan.tables import memory_table
 from alexsim.units import MIB
 
 CARD_BYTES = 3_220_897_792

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alexsim.editions.load import load_network
+from alexsim.ledger.tables import memory_table
+from alexsim.ledger.timeline import Moment, holdings, memory_timeline
 from alexsim.network.network import Network
 from alexsim.plan.plan import Buffer, DevicePlan, Plan
 from alexsim.plan.planner import plan
-from alexsim.plan.tables import memory_table
-from alexsim.plan.timeline import Moment, holdings, memory_timeline
 
 POLICIES = ("as-released", "in-place", "reuse")
 

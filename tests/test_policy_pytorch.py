@@ -20,6 +20,7 @@ from alexsim.budget.fit import fit
 from alexsim.budget.workspace import convolution_bytes
 from alexsim.editions.load import load_network
 from alexsim.errors import PlanError
+from alexsim.ledger.tables import memory_table
 from alexsim.network import layers as la
 from alexsim.network.layers import (
     Add,
@@ -46,7 +47,6 @@ from alexsim.plan.plan import Plan
 from alexsim.plan.planner import plan
 from alexsim.plan.spec import PlanSpec
 from alexsim.plan.steps import StepList
-from alexsim.plan.tables import memory_table
 from alexsim.plan.tensors import CARD, CPU, Eager
 
 MIB = 1 << 20

@@ -13,8 +13,8 @@ from alexsim.documents.profile import profile_document
 from alexsim.editions.load import load_network
 from alexsim.execute.context import STILL
 from alexsim.execute.executor import Executor
+from alexsim.ledger.tables import flop_table
 from alexsim.plan.planner import plan
-from alexsim.plan.tables import flop_table
 from alexsim.profile import profiler
 from alexsim.profile.profiler import Underlay
 from alexsim.profile.step_profile import StepProfile, ratio, spread

@@ -15,6 +15,7 @@ from alexsim.errors import NetworkError
 from alexsim.execute.executor import Executor
 from alexsim.interchange.layout import to_plain
 from alexsim.interchange.onnx import largest_difference, onnx_bytes
+from alexsim.ledger.tables import without_formula
 from alexsim.network.layers import (
     AveragePool,
     Convolution,
@@ -25,7 +26,6 @@ from alexsim.network.layers import (
 )
 from alexsim.network.network import Network
 from alexsim.plan.planner import plan
-from alexsim.plan.tables import without_formula
 
 POOLS = {MaxPool: F.max_pool2d, AveragePool: F.avg_pool2d}
 ROUNDINGS = ["floor", "ceil"]

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 
 from alexsim.cli.app import main
 from alexsim.editions.load import load_network
+from alexsim.ledger.timeline import memory_timeline
 from alexsim.machine.machine import load_machine
 from alexsim.plan.plan import OpKind, Plan
 from alexsim.plan.spec import PlanSpec
-from alexsim.plan.timeline import memory_timeline
 from alexsim.profile import profiler
 from alexsim.profile.profiler import Underlay
 from alexsim.profile.step_profile import StepProfile

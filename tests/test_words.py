@@ -19,6 +19,7 @@ from alexsim.editions.variants import VARIANTS
 from alexsim.errors import AlexsimError, PlanError, ProfileError, known_as, plain, unknown
 from alexsim.explore.axes import parse_axes
 from alexsim.explore.sweep import sweep
+from alexsim.ledger.tables import flop_table, step_flops
 from alexsim.machine.device import device_names, load_device
 from alexsim.machine.link import link_names, load_link
 from alexsim.machine.machine import (
@@ -34,7 +35,6 @@ from alexsim.plan.asked import gpus_and_partition
 from alexsim.plan.choices import PARTITIONS
 from alexsim.plan.planner import plan
 from alexsim.plan.spec import PlanSpec, usual_partition
-from alexsim.plan.tables import flop_table, step_flops
 from alexsim.recipe import file as recipes
 from alexsim.recipe.file import load_recipe, recipe_names
 from alexsim.report.tables import sharing_text

@@ -16,11 +16,11 @@ from alexsim.editions.load import load_network
 from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.execute.random import dropout_keep
+from alexsim.ledger.tables import flop_table
 from alexsim.network import counts
 from alexsim.network.layers import BatchNorm, Convolution, Dropout, FullyConnected
 from alexsim.network.network import Network
 from alexsim.plan.planner import plan
-from alexsim.plan.tables import flop_table
 
 SEED, BATCH, STEPS = 7, 4, 5
 

@@ -56,6 +56,7 @@ from alexsim.editions.load import edition_names, load_network
 from alexsim.execute.context import Choices, Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.fidelity.validation import all_rows, predict_all
+from alexsim.ledger.tables import flop_table
 from alexsim.network.layers import Convolution
 from alexsim.network.network import Network
 from alexsim.network.not_run import unsupported
@@ -64,7 +65,6 @@ from alexsim.plan.eager import live_peak
 from alexsim.plan.planner import plan
 from alexsim.plan.spec import PlanSpec
 from alexsim.plan.steps import StepList
-from alexsim.plan.tables import flop_table
 from alexsim.plan.tensors import Eager
 from alexsim.report.validation import by_network
 

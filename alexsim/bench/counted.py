@@ -8,16 +8,18 @@ from functools import partial
 from importlib import metadata, util
 
 from alexsim.bench.verdicts import Value
+from alexsim.ledger.tables import flop_table
 from alexsim.machine.machine import load_machine
 from alexsim.network.network import Network
 from alexsim.plan.choices import RUN_POLICIES
 from alexsim.plan.planner import plan
 from alexsim.plan.spec import PlanSpec
-from alexsim.plan.tables import flop_table
 from alexsim.profile.kernels import compile_kernels
 from alexsim.simulate.simulator import on_machine
 
 _BATCH = 128
+_THREADS = 2
+"""Of backend native: each has scratch of its own."""
 _MACHINES = (("gtx580x2", None), ("titan-x-maxwell", 1), ("h200", 1))
 """The machine of 2012, the card with most published figures and a current card; GPUs of each."""
 _DIGITS = 9
@@ -70,8 +72,10 @@ def _flop(network: Network) -> Iterator[tuple[str, Value]]:
 
 def _memory(network: Network) -> Iterator[tuple[str, Value]]:
     for policy in RUN_POLICIES:
-        for backend in ("", "aten"):
-            planned = plan(network, batch_size=_BATCH, policy=policy, backend=backend)
+        for backend in ("", "native", "aten"):
+            planned = plan(
+                network, batch_size=_BATCH, policy=policy, backend=backend, threads=_THREADS
+            )
             where = f"{policy}/{backend}" if backend else policy
             for device in planned.devices:
                 yield f"memory/{where}/{device.name}", device.total_bytes

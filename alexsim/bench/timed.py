@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -23,20 +24,19 @@ from torch.nn import functional as F
 from alexsim.bench.verdicts import Timed
 from alexsim.data import builtin
 from alexsim.data.images import Crop, load_crops
-from alexsim.execute.aten.norm import norm_forward, norm_grad_input
-from alexsim.execute.aten.pool import max_pool_forward, max_pool_grad_input
-from alexsim.execute.context import STILL
+from alexsim.execute.context import STILL, StepContext
 from alexsim.execute.executor import Executor
 from alexsim.interchange.module import plain_module
 from alexsim.machine.machine import load_machine
-from alexsim.network.layers import LocalResponseNorm, MaxPool
+from alexsim.network.layers import Convolution, FullyConnected, LocalResponseNorm, MaxPool, pair
 from alexsim.network.network import Network
-from alexsim.network.part import Part
+from alexsim.network.part import INPUT, Part
 from alexsim.plan.plan import OpKind, Plan
 from alexsim.plan.planner import plan
 from alexsim.plan.spec import PlanSpec
 from alexsim.profile.step_profile import ratio
 from alexsim.simulate.simulator import on_machine
+from alexsim_kernels.cpu.build import available
 
 Workload = Callable[[], object]
 
@@ -46,7 +46,7 @@ _FEWEST, _MOST = 15, 61
 _TIGHT = 0.02
 """Half the interval over the median, at which no more pairs are taken."""
 _FILES = 8
-_PASSES = (OpKind.FORWARD, OpKind.GRAD_INPUT)
+_PASSES = (OpKind.FORWARD, OpKind.GRAD_INPUT, OpKind.GRAD_WEIGHT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +60,7 @@ class Case:
 
 
 def cases(network: Network, batch_size: int) -> tuple[Case, ...]:
-    """All cases of a network; norms and pools where it has any."""
+    """All cases of a network: of layers that it has, the one of a kind that does most."""
     listed = [
         Case(
             name="plan",
@@ -81,30 +81,23 @@ def cases(network: Network, batch_size: int) -> tuple[Case, ...]:
             make=lambda stack: _data(network, stack),
         ),
     ]
-    planned = plan(network, batch_size=batch_size, backend="aten")
-    norm = _largest(network, LocalResponseNorm)
-    if norm is not None:
-        listed.append(
-            Case(
-                name="norm",
-                ours=f"{norm.layer.name}, both passes",
-                reference="local_response_norm",
-                make=lambda _: _norm(planned, norm),
+    backend = "aten" if available() else "native"
+    planned = plan(network, batch_size=batch_size, backend=backend)
+    for kind, reference in _REFERENCES.items():
+        part = _largest(network, kind)
+        if part is not None:
+            layer = part.layer.name
+            listed.append(
+                Case(
+                    name=f"{backend} {_NAMES[kind]}",
+                    ours=f"{layer}, all passes",
+                    reference=reference.__name__.strip("_"),
+                    make=partial(_layer, planned, part, reference),
+                )
             )
-        )
-    pool = _largest(network, MaxPool)
-    if pool is not None:
-        listed.append(
-            Case(
-                name="pool",
-                ours=f"{pool.layer.name}, both passes",
-                reference="max_pool2d",
-                make=lambda _: _pool(planned, pool),
-            )
-        )
     listed.append(
         Case(
-            name="step",
+            name=f"{backend} step",
             ours="a training step",
             reference="torch.nn, autograd",
             make=lambda _: _step(planned),
@@ -210,95 +203,114 @@ def _data(network: Network, stack: ExitStack) -> tuple[Workload, Workload]:
 
 
 def _largest(network: Network, kind: type) -> Part | None:
-    """The part with most inputs of a kind of layer."""
+    """The part of a kind of layer that does most."""
     parts = [part for columns in network.parts for part in columns if isinstance(part.layer, kind)]
-    return max(parts, key=lambda part: float(np.prod(part.input_shape)), default=None)
+    return max(parts, key=lambda part: (part.multiply_adds, part.input_values), default=None)
 
 
-def _chunk(planned: Plan, part: Part, kind: OpKind) -> int:
-    """Images that the plan's op works on at a time."""
-    return next(
-        op.chunk_images
-        for op in planned.ops()
-        if op.kind == kind and op.layer == part.layer.name and op.column == part.column
+def _values(batch_size: int, shape: tuple[int, ...]) -> torch.Tensor:
+    """As the executor holds images: channels last."""
+    values = torch.randn(batch_size, *shape, generator=torch.Generator().manual_seed(0))
+    return values if len(shape) == 1 else values.to(memory_format=torch.channels_last)
+
+
+def _layer(
+    planned: Plan, part: Part, reference: Reference, _: ExitStack
+) -> tuple[Workload, Workload]:
+    """All passes of a layer as a step runs them, and as autograd does."""
+    executor = Executor(planned)
+    executor.initialise()
+    runner = next(r for r in executor.runners if part.column in r.device.columns)
+    ops = [op for op in runner.device.ops if (op.layer, op.column) == part.output]
+    launches = [runner.launch_of(op) for op in ops if op.kind in _PASSES]
+    images, labels = _values(1, planned.network.input_shape), torch.zeros(1, dtype=torch.int64)
+    context = StepContext(
+        images=images, labels=labels, step=0, seed=0, training=True, hyperparameters=STILL
     )
 
+    def ours() -> None:
+        with torch.no_grad():
+            for launch in launches:
+                launch(context)
 
-def _images(batch_size: int, shape: tuple[int, ...]) -> torch.Tensor:
-    """As the executor holds images: channels last."""
-    channels, height, width = shape
-    generator = torch.Generator().manual_seed(0)
-    values = torch.randn(batch_size, height, width, channels, generator=generator)
-    return values.permute(0, 3, 1, 2)
+    x, dy = (_values(planned.batch_size, shape) for shape in (part.input_shape, part.output_shape))
+    weights = [
+        torch.randn(parameter.shape).mul_(0.01).requires_grad_()
+        for parameter in part.read_by_name.values()
+    ]
+    # As our plan, a first layer has no gradient of its input.
+    wanted = [*weights] if any(read.layer == INPUT for read in part.reads) else [x, *weights]
+    x.requires_grad_(len(wanted) > len(weights))
+
+    def plain() -> None:
+        torch.autograd.grad(reference(part, x, *weights), wanted, dy)
+
+    return ours, plain
 
 
-def _norm(planned: Plan, part: Part) -> tuple[Workload, Workload]:
+def _conv2d(part: Part, x: torch.Tensor, weight: torch.Tensor, *bias: torch.Tensor) -> torch.Tensor:
+    layer = part.layer
+    assert isinstance(layer, Convolution)
+    (top, left), (bottom, right) = pair(layer.padding), layer.end_paddings(part.input_shape)
+    if (top, left) != (bottom, right):
+        x, top, left = F.pad(x, (left, right, top, bottom)), 0, 0
+    window = (pair(layer.stride), (top, left), pair(layer.dilation), layer.groups)
+    return F.conv2d(x, weight, bias[0] if bias else None, *window)
+
+
+def _linear(part: Part, x: torch.Tensor, *weights: torch.Tensor) -> torch.Tensor:
+    del part
+    return F.linear(x.flatten(1), *weights)
+
+
+def _local_response_norm(part: Part, x: torch.Tensor) -> torch.Tensor:
     layer = part.layer
     assert isinstance(layer, LocalResponseNorm)
-    forward, backward = (_chunk(planned, part, kind) for kind in _PASSES)
-    x, dy = (_images(planned.batch_size, part.input_shape) for _ in range(2))
-    y, denominators, dx = (torch.empty_like(x) for _ in range(3))
-
-    def ours() -> None:
-        with torch.no_grad():
-            norm_forward(layer, x, y, denominators, forward)
-            norm_grad_input(layer, y, denominators, dy, dx, backward)
-
-    plain = x.contiguous().requires_grad_()
-    plain_dy = dy.contiguous()
-
-    def reference() -> None:
-        out = F.local_response_norm(
-            plain, layer.size, layer.alpha * layer.size, layer.beta, layer.k
-        )
-        torch.autograd.grad(out, plain, plain_dy)
-
-    return ours, reference
+    return F.local_response_norm(x, layer.size, layer.alpha * layer.size, layer.beta, layer.k)
 
 
-def _pool(planned: Plan, part: Part) -> tuple[Workload, Workload]:
+def _max_pool2d(part: Part, x: torch.Tensor) -> torch.Tensor:
     layer = part.layer
     assert isinstance(layer, MaxPool)
-    forward, backward = (_chunk(planned, part, kind) for kind in _PASSES)
-    x, dy = (_images(planned.batch_size, shape) for shape in (part.input_shape, part.output_shape))
-    y, dx = torch.empty_like(dy), torch.empty_like(x)
+    ceil = layer.rounding == "ceil"
+    return F.max_pool2d(x, layer.size, layer.stride, layer.padding, ceil_mode=ceil)
 
-    def ours() -> None:
-        with torch.no_grad():
-            max_pool_forward(layer, x, y, forward)
-            max_pool_grad_input(layer, x, y, dy, dx, backward, add=False)
 
-    plain = x.contiguous().requires_grad_()
-    plain_dy = dy.contiguous()
-
-    def reference() -> None:
-        ceil = layer.rounding == "ceil"
-        out = F.max_pool2d(plain, layer.size, layer.stride, ceil_mode=ceil)
-        torch.autograd.grad(out, plain, plain_dy)
-
-    return ours, reference
+Reference = Callable[..., torch.Tensor]
+_REFERENCES: dict[type, Reference] = {
+    Convolution: _conv2d,
+    FullyConnected: _linear,
+    LocalResponseNorm: _local_response_norm,
+    MaxPool: _max_pool2d,
+}
+_NAMES: dict[type, str] = {
+    Convolution: "convolution",
+    FullyConnected: "fully connected",
+    LocalResponseNorm: "norm",
+    MaxPool: "pool",
+}
 
 
 def _step(planned: Plan) -> tuple[Workload, Workload]:
     executor = Executor(planned)
     executor.initialise()
     network = planned.network
-    images = _images(planned.batch_size, network.input_shape)
+    images = _values(planned.batch_size, network.input_shape)
     labels = torch.arange(planned.batch_size) % network.classes
 
     def ours() -> None:
         executor.step(images, labels, step=0, hyperparameters=STILL)
 
     module = plain_module(network).train()
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.normal_(0, 0.01)
     optimiser = torch.optim.SGD(module.parameters(), lr=1e-20, momentum=0.9, weight_decay=5e-4)
-    plain = images.contiguous()
 
     def reference() -> None:
         optimiser.zero_grad()
-        F.cross_entropy(module(plain).flatten(1), labels).backward()  # type: ignore[no-untyped-call]
+        F.cross_entropy(module(images).flatten(1), labels).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
 
     return ours, reference

@@ -16,11 +16,11 @@ Both gradients transform tensors of the same sizes.
 
 from __future__ import annotations
 
+from alexsim.ledger.timeline import memory_timeline
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.network.layers import Convolution, pair
 from alexsim.network.part import Part
 from alexsim.plan.plan import PASS_OF, DevicePlan, Plan
-from alexsim.plan.timeline import memory_timeline
 
 _WINOGRAD_OUTPUTS, _WINOGRAD_VALUES = 4, 36
 _FFT_SIDE = 32

@@ -15,7 +15,7 @@ from alexsim.command.fields import option, whole_numbers
 from alexsim.command.options import NetOptions
 from alexsim.command.output import check_file, print_json, write_text
 from alexsim.command.plan_options import ColumnOptions
-from alexsim.command.run_options import PlaceOptions
+from alexsim.command.run_options import PlaceOptions, chosen_backend, say
 from alexsim.errors import AlexsimError
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ def calibrate(context: typer.Context, options: CalibrateOptions) -> None:
     from alexsim.documents.calibration import calibration_document
     from alexsim.editions.load import load_network
     from alexsim.network.not_run import refuse_not_run
+    from alexsim.plan.spec import PlanSpec
     from alexsim.report.calibration import calibration_tables
     from alexsim.report.rows import csv_text
 
@@ -94,15 +95,17 @@ def calibrate(context: typer.Context, options: CalibrateOptions) -> None:
     from alexsim.profile.transfers import transfer_rates
 
     places(device, 1)
+    backend = chosen_backend(None, device, say)
     torch.set_num_threads(cores)
     with watched(device) as clocks:
         kernels = [*network_rates(network, device), *transfer_rates(device)]
         more = list(usual_rates(device)) if options.rows else []
         images = data_rates(network.input_shape[1], network.input_shape[0])
-        bench = Bench(
-            network, [*taught, *asked], gpus=1 if device == "cuda" else options.gpus,
-            policy=options.policy, schedule="serial", device=device, copies=taught,
+        spec = PlanSpec(
+            network=network, gpus=1 if device == "cuda" else options.gpus, policy=options.policy,
+            backend=backend, threads=cores,
         )  # fmt: skip
+        bench = Bench(spec, [*taught, *asked], device=device, copies=taught)
         what = f"measuring {len(taught) + len(asked)} batch sizes"
         with shared.counting(what, options.rounds) as done:
             calibration, measured = run(

@@ -16,9 +16,9 @@ from alexsim.errors import AlexsimError, GateError
 
 if TYPE_CHECKING:
     from alexsim.counters.comparison import Comparison
+    from alexsim.ledger.tables import FlopTable
     from alexsim.network.network import Network
     from alexsim.plan.spec import PlanSpec
-    from alexsim.plan.tables import FlopTable
 
 _OF_STEP = ("gpus", "partition", "replicas", "machine", "network")
 
@@ -50,7 +50,7 @@ def flops(context: typer.Context, options: FlopsOptions) -> None:
     Example: alexsim flops --compare --strict
     """
     from alexsim.editions.load import load_network
-    from alexsim.plan.tables import flop_table
+    from alexsim.ledger.tables import flop_table
     from alexsim.report.tables import flops_tables
 
     if options.strict and not options.compare:

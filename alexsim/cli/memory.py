@@ -57,11 +57,11 @@ def memory(context: typer.Context, options: MemoryOptions) -> None:
     Example: alexsim memory --net alexnet-owt --partition hybrid --gpus 4 --batch 512
     """
     from alexsim.budget.fit import fit
+    from alexsim.ledger.tables import memory_table
     from alexsim.machine.defaults import DEVICE
     from alexsim.machine.device import load_device
     from alexsim.plan.asked import undone
     from alexsim.plan.planner import representative
-    from alexsim.plan.tables import memory_table
 
     if options.json:
         fields.refuse(context, "is for the tables: --json has every layer", "layers")

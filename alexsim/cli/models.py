@@ -12,7 +12,7 @@ import typer
 
 from alexsim.command.fields import AT_ONCE, REQUIRED, Options, argument, option
 from alexsim.command.output import check_picture, write_bytes
-from alexsim.command.run_options import DeviceOptions, ready_for_triton, say
+from alexsim.command.run_options import DeviceOptions, chosen_backend, say
 from alexsim.data.choices import Views
 from alexsim.errors import DataError
 
@@ -92,13 +92,11 @@ def setup(options: AnswerOptions) -> Setup:
     from alexsim.evaluate.evaluate import Setup
 
     torch.set_num_threads(options.cores())
-    if options.backend == "triton":
-        ready_for_triton(options.device, say)
     return Setup(
         batch_size=options.batch,
         workers=options.workers or min(4, os.cpu_count() or 1),
         device=options.device,
-        backend=options.backend,
+        backend=chosen_backend(options.backend, options.device, say),
     )
 
 

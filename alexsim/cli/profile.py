@@ -50,7 +50,7 @@ def profile(options: ProfileOptions) -> None:
 
     Example: alexsim profile --rounds 10 --trace step.json.gz --snapshot memory.pickle
     """
-    from alexsim.command.run_options import ready_for_triton, say
+    from alexsim.command.run_options import chosen_backend, say
     from alexsim.documents.profile import profile_document
     from alexsim.editions.load import load_network
     from alexsim.machine.machine import load_machine
@@ -69,9 +69,8 @@ def profile(options: ProfileOptions) -> None:
     layer = options.layer
     if layer:
         layer = layer_of("--layer", layer, tuple(each.name for each in network.layers))
-    if options.backend == "triton":
-        ready_for_triton(options.device, say)
-    spec = options.plan_spec()
+    backend = chosen_backend(options.backend, options.device, say)
+    spec = replace(options, backend=backend, threads=cores).plan_spec()
     # The machine has kernels and buffers of its own.
     theirs = replace(spec, policy="as-released", backend="", fusion="none")
     simulation = on_machine(theirs, load_machine(options.machine))

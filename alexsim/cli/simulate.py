@@ -88,7 +88,7 @@ def simulate(options: SimulateOptions) -> None:
         from alexsim.report.chrome_trace import Clock
         from alexsim.simulate.simulator import planned
 
-        plan = planned(spec, there, backend="aten" if clock.calibration else "")
+        plan = planned(spec, there, calibration=clock.calibration)
         shown = Clock(name=f"simulated: {result.machine}", plan=plan, trace=result.trace)
         write_trace(options.trace, [shown])
     tried: tuple[Sensitivity, ...] = ()

@@ -13,7 +13,7 @@ from alexsim.cli.train_settings import (
     replicated,
     steps_wanted,
 )
-from alexsim.command.run_options import ready_for_triton
+from alexsim.command.run_options import chosen_backend
 from alexsim.data.dataset import Dataset
 from alexsim.data.discover import discover
 from alexsim.editions.load import load_network
@@ -43,8 +43,7 @@ def resumed(
             " --strict with a hybrid plan"
         )
         stored = replace(stored, strict=False, graph=False)
-    if stored.backend == "triton":
-        ready_for_triton(stored.device, watch.note)
+    chosen_backend(stored.backend, stored.device, watch.note)
     if not Path(stored.data).is_dir():
         if Path(stored.data).parent != cache():
             raise RunError(f"{run_dir}: its data folder {stored.data} is gone")

@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from alexsim.cli.train_options import TrainOptions
-from alexsim.command.run_options import ready_for_triton
+from alexsim.command.run_options import chosen_backend
 from alexsim.data import builtin
 from alexsim.data.dataset import Dataset
 from alexsim.data.discover import discover
@@ -79,6 +79,8 @@ def _settings(
 ) -> TrainSettings:
     """Settings of a run, but for its images and their number of steps."""
     budget = options.budget(load_device(DEVICE).memory_bytes.value)
+    backend = chosen_backend(options.backend, options.device, watch.note)
+    options = replace(options, backend=backend)
     options = replicated(options, load_network(options.net), place)
     apart = apart_anyway(options, place)
     _refuse_together(options, apart=apart)
@@ -93,8 +95,6 @@ def _settings(
     # To the bits of one process, each of a strict run has as many threads as that would.
     threads = options.cores(1 if options.strict else on_host)
     transport = _transport(options, len(made.devices), apart=apart)
-    if options.backend == "triton":
-        ready_for_triton(options.device, watch.note)
     workers = min(4, os.cpu_count() or 1) if options.workers is None else options.workers
     same = {each.name for each in fields(TrainSettings)} & {each.name for each in fields(options)}
     chosen = {name: getattr(options, name) for name in same} | {

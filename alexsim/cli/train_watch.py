@@ -166,8 +166,8 @@ class TerminalWatch:
 def _by(settings: TrainSettings) -> str:
     """What computes."""
     strict = ", a process each" if settings.strict else ""
-    if settings.device == "cpu" and settings.backend == "aten":
-        return f"{settings.threads} threads{strict}"
+    if settings.device == "cpu" and settings.backend != "triton":
+        return f"backend {settings.backend}, {settings.threads} threads{strict}"
     parts: list[str] = [settings.device, settings.backend]
     if settings.backend == "triton":
         parts.append(settings.precision)

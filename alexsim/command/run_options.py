@@ -38,8 +38,10 @@ class PlaceOptions(Options):
 class DeviceOptions(PlaceOptions):
     """Where something runs, and by whose kernels."""
 
-    backend: Backend = option(
-        "BACKEND", "Whose kernels: `aten` (PyTorch's, cuDNN on CUDA) or `triton` (ours).", "aten"
+    backend: Backend | None = option(
+        "BACKEND",
+        "Whose kernels: `native` (ours for CPUs), `aten` (PyTorch's, cuDNN on CUDA) or `triton`"
+        " (ours). Default: native on a CPU where GCC can compile them, else aten.",
     )
 
 
@@ -48,7 +50,32 @@ def say(text: str) -> None:
     typer.echo(f"alexsim: {text}", err=True)
 
 
-def ready_for_triton(device: Device, note: Callable[[str], None]) -> None:
+def chosen_backend(given: Backend | None, device: Device, note: Callable[[str], None]) -> Backend:
+    """Whose kernels run, ready to: those that were asked for, or the usual ones there.
+
+    Raises:
+        AlexsimError: they cannot run there.
+    """
+    if given == "triton":
+        _ready_for_triton(device, note)
+        return given
+    if device == "cuda" or given == "aten":
+        if given == "native":
+            raise AlexsimError("--backend native is for CPUs; with --device cuda: aten or triton")
+        return "aten"
+    from alexsim_kernels.cpu.build import BuildError, library
+
+    try:
+        library("float", note)
+    except BuildError as error:
+        if given == "native":
+            raise AlexsimError(f"--backend native: {error}") from error
+        note(f"backend aten, two to three times slower: {error}")
+        return "aten"
+    return "native"
+
+
+def _ready_for_triton(device: Device, note: Callable[[str], None]) -> None:
     """Triton's kernels are interpreted on a CPU: that is decided before Triton is imported.
 
     Raises:

@@ -11,9 +11,9 @@ from alexsim.counters.operators import Operator, operators
 from alexsim.counters.readings import Counter, Reading
 from alexsim.counters.reconcile import Account, forward_account, training_account
 from alexsim.counters.tools import COUNTERS
+from alexsim.ledger.tables import FlopTable, without_formula
 from alexsim.network.network import Network
 from alexsim.plan.plan import OpKind
-from alexsim.plan.tables import FlopTable, without_formula
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

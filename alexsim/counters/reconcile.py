@@ -21,8 +21,8 @@ from alexsim.counters.rules import (
     flop_of,
 )
 from alexsim.interchange.layout import plain_groups
+from alexsim.ledger.tables import FlopTable
 from alexsim.network.layers import Convolution, Dropout, FullyConnected, SoftmaxCrossEntropy
-from alexsim.plan.tables import FlopTable
 
 _FORWARD = {"convolution", "_convolution", "conv", "conv2d", "addmm", "linear"}
 _BACKWARD = {"convolution_backward", "mm"}

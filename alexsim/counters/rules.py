@@ -10,7 +10,7 @@ from typing import Literal
 
 from alexsim.counters.operators import Operator
 from alexsim.counters.readings import Item
-from alexsim.plan.tables import LayerFlops
+from alexsim.ledger.tables import LayerFlops
 
 Kind = Literal["forward", "input gradient", "weight gradient"]
 KINDS: tuple[Kind, ...] = ("forward", "input gradient", "weight gradient")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from alexsim.documents.base import From, Part
 from alexsim.documents.plan import FlopsDocument
-from alexsim.plan.tables import FlopTable
+from alexsim.ledger.tables import FlopTable
 
 if TYPE_CHECKING:
     from alexsim.counters.comparison import Comparison

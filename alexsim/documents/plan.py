@@ -7,13 +7,13 @@ from typing import Annotated
 from alexsim.budget.advice import Help
 from alexsim.budget.fit import Fit
 from alexsim.documents.base import ABSENT, From, NetworkDocument, Part
+from alexsim.ledger.tables import FlopTable, LayerFlops, StepFlops, memory_table, step_flops
 from alexsim.machine.machine import Machine
 from alexsim.network.not_run import unsupported
 from alexsim.network.update_rules import Optimizer
 from alexsim.plan.choices import Partition, PlanPrecision, Policy, Schedule
 from alexsim.plan.plan import Plan
 from alexsim.plan.spec import PlanSpec
-from alexsim.plan.tables import FlopTable, LayerFlops, StepFlops, memory_table, step_flops
 from alexsim.report.tables import sharing_text
 
 

@@ -9,9 +9,9 @@ from typing import Annotated
 from pydantic import ConfigDict, Field
 
 from alexsim.documents.base import From, Interval, Part
+from alexsim.ledger.tables import memory_table
+from alexsim.ledger.timeline import Holding, Moment, holdings, memory_timeline
 from alexsim.plan.plan import DevicePlan, Plan
-from alexsim.plan.tables import memory_table
-from alexsim.plan.timeline import Holding, Moment, holdings, memory_timeline
 
 _LARGEST = 12
 """Buffers named of those that are alive at the peak."""
@@ -73,6 +73,8 @@ class PlannedLayer(Finite):
     predicted: Annotated[dict[str, float], _by_pass("predicted_s", "{}_s")]
     """Seconds by pass: ``forward_s`` ..."""
     predicted_limit: Annotated[dict[str, str], _by_pass("predicted_limit")]
+    algorithm: Annotated[dict[str, str] | None, _by_pass("algorithm")] = None
+    """Of each pass here: the backend, and how it computes a convolution."""
 
     @property
     def training_flop(self) -> int:

@@ -311,6 +311,7 @@ def forward(weights: Weights, setup: Setup) -> Iterator[Forward]:
         batch_size=setup.batch_size,
         trainable=frozenset(),
         backend=setup.backend,
+        threads=torch.get_num_threads(),
     )
     executor = Executor(forward_plan, device=setup.device)
     executor.load_state(weights.state)

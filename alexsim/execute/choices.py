@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 Device = Literal["cpu", "cuda"]
-Backend = Literal["aten", "triton"]
+Backend = Literal["aten", "native", "triton"]
 Precision = Literal["fp32", "fp32x3", "tf32", "bf16", "fp16"]
-BACKENDS: tuple[Backend, ...] = ("aten", "triton")
+BACKENDS: tuple[Backend, ...] = ("aten", "native", "triton")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp32x3", "tf32", "bf16", "fp16")

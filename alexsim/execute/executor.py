@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from alexsim.data.normalising import Normalising
 from alexsim.errors import PlanError
 from alexsim.execute.cards import Cards, Timeline, places
+from alexsim.execute.choices import BACKENDS
 from alexsim.execute.context import Choices, Hyperparameters, StepContext
 from alexsim.execute.malloc import set_allocators
 from alexsim.execute.random import normal
@@ -55,10 +56,8 @@ class Executor:
     ) -> None:
         if plan.spec.precision != "fp32":
             raise PlanError(f"a plan of precision {plan.spec.precision} is counted, not run")
-        if plan.spec.backend not in ("aten", "triton"):
-            raise ValueError(
-                f"the plan's backend must be aten or triton, got {plan.spec.backend!r}"
-            )
+        if not plan.spec.backend:
+            raise ValueError(f"the plan's backend must be one of {', '.join(BACKENDS)}")
         refuse_not_run(plan.network)
         if plan.alike > 1:
             raise ValueError("the plan has one of the devices that it needs")

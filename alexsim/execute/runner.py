@@ -64,6 +64,10 @@ class DeviceRunner:
 
             self.constants = Constants(place)
             binder = Binder(plan, self.memory, self.constants, choices)
+        elif plan.spec.backend == "native":
+            from alexsim.execute import bind_native
+
+            binder = bind_native.Binder(plan, self.memory, choices.replica)
         self._exchanges = {exchange.name: exchange for exchange in plan.posted}
         collectives = {collective.name: collective for collective in plan.collectives}
         self._joint = {
@@ -81,6 +85,12 @@ class DeviceRunner:
         ]
         self._arrived_at = ""
         self._reduces = any(op.kind == OpKind.ALL_REDUCE for op in device.ops)
+
+    def launch_of(self, op: Op) -> Launch:
+        """The function that runs an op of this device, which no transport performs."""
+        launch = next(run for each, run in self._ops if each is op)
+        assert launch is not None
+        return launch
 
     def turns(self, context: StepContext, transport: Transport) -> Iterator[bool]:
         """Run the ops in order; yields whether it got on, whenever another device must go first."""

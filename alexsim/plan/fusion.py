@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from alexsim.network.network import Network
 from alexsim.network.part import Part
 from alexsim.network.views import Read
-from alexsim.plan.backends import BACKENDS, Asked, meets_rows, read_as_rows
+from alexsim.plan.backends import BACKENDS, Asked, read_as_rows, rows_of
 from alexsim.plan.plan import OpKind
 from alexsim.plan.spec import PlanSpec
 
@@ -47,7 +47,7 @@ def fusions(spec: PlanSpec) -> dict[str, Fusion]:
                     OpKind.FORWARD,
                     first,
                     spec.op_images,
-                    rows=meets_rows(first, rows),
+                    rows=rows_of(first, rows),
                 ),
                 second,
                 rows=second.output in rows,

@@ -12,7 +12,7 @@ from alexsim.network.network import Network
 from alexsim.network.part import INPUT, Part, letter
 from alexsim.network.update_rules import Optimizer
 from alexsim.network.views import Read
-from alexsim.plan.backends import BACKENDS, Asked, Choice, meets_rows, read_as_rows
+from alexsim.plan.backends import BACKENDS, Asked, Choice, Rows, read_as_rows, rows_of
 from alexsim.plan.plan import Op, OpKind
 from alexsim.plan.precision import Types, types_of
 from alexsim.plan.spec import PlanSpec
@@ -47,8 +47,8 @@ class Placement:
     ops: list[list[Op]] = field(init=False)
     turn: int | None = None
     """Column whose images the fully connected layers of a hybrid plan are working on now."""
-    _rows: frozenset[Read] = field(init=False)
-    """Outputs of parts that read or write images as rows."""
+    _rows: dict[Read, Rows] = field(init=False)
+    """By output, which images of a part are read or written as rows."""
     _choose: Callable[[Asked], Choice] = field(init=False)
     _same_for_all: tuple[Optimizer, int] = field(init=False)
     """Optimizer and replicas, of every op that a backend chooses for."""
@@ -66,9 +66,9 @@ class Placement:
         self._choose = BACKENDS[self.spec.backend].choose
         self._same_for_all = (self.spec.optimizer, self.spec.copies)
         rows = read_as_rows(self.network, self.spec.policy)
-        self._rows = frozenset(
-            part.output for parts in self.network.parts for part in parts if meets_rows(part, rows)
-        )
+        self._rows = {
+            part.output: rows_of(part, rows) for parts in self.network.parts for part in parts
+        }
 
     @property
     def devices(self) -> int:
@@ -101,12 +101,20 @@ class Placement:
             in_test: see ``Op``; some kinds imply it.
             fields: other fields of the op.
         """
-        name, rows = f"gpu{device}", False
+        name, rows = f"gpu{device}", (False, False)
         if part is not None:
             layer, column = part.output
-            rows = part.output in self._rows
+            rows = self._rows[part.output]
         choice = self._choose(
-            Asked(kind, part, self.batch_size, accumulate, *self._same_for_all, rows)
+            Asked(
+                kind,
+                part,
+                self.batch_size,
+                accumulate,
+                *self._same_for_all,
+                rows,
+                self.spec.threads,
+            )
         )
         op = Op(
             id=f"{layer}.{letter(column)}.{label}" if layer else f"{name}.{label}",

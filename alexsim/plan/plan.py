@@ -18,9 +18,6 @@ from alexsim.plan.spec import PlanSpec
 from alexsim.trace import Activity, Span
 
 Queue = Literal["compute", "copy_in", "copy_out"]
-Algorithm = Literal["", "direct", "winograd"]
-"""How a convolution is computed: as the library chooses, or by Winograd's method; empty where
-there is nothing to choose."""
 Operands = Mapping[str, tuple[str, ...]]
 """Role -> buffers."""
 _NOTHING = Count()
@@ -149,8 +146,9 @@ class Op:
     depends_on: tuple[str, ...] = ()
     count: Count = _NOTHING
     backend: str = ""
-    """The backend whose kernel runs it: another than the plan's, where that has none."""
-    algorithm: Algorithm = ""
+    """Whose kernel runs it: another backend's than the plan's, where that has none."""
+    algorithm: str = ""
+    """How a convolution is computed, in its backend's words; else empty."""
     scratch_bytes: int = 0
     chunk_images: int = 0
     """Images that the backend works on at a time, so that scratch stays small."""
@@ -209,9 +207,15 @@ class DevicePlan:
     """Buffers alive at that op; all of them where nothing is reused."""
 
     @property
+    def kept_scratch_bytes(self) -> int:
+        """Scratch that stays from op to op: that of backend ``native``."""
+        return max((op.scratch_bytes for op in self.ops if op.backend == "native"), default=0)
+
+    @property
     def scratch_bytes(self) -> int:
-        """Largest scratch that one op declares."""
-        return max((op.scratch_bytes for op in self.ops), default=0)
+        """That, and the largest that an op of another backend takes and gives back."""
+        others = (op.scratch_bytes for op in self.ops if op.backend != "native")
+        return self.kept_scratch_bytes + max(others, default=0)
 
     @property
     def total_bytes(self) -> int:
@@ -282,9 +286,7 @@ class Plan:
     @property
     def exchanges(self) -> tuple[Exchange, ...]:
         """Every transfer between two devices in one step."""
-        of_many = (
-            exchange for collective in self.collectives for exchange in collective.exchanges()
-        )
+        of_many = (e for collective in self.collectives for e in collective.exchanges())
         return (*self.posted, *of_many)
 
     @property
@@ -313,23 +315,16 @@ class Plan:
 
     @property
     def lent(self) -> tuple[str, ...]:
-        """Layers of which another backend's kernels run an op, in order."""
-        lent = {
-            op.layer for op in self.ops() if op.kind in COMPUTED and op.backend != self.spec.backend
-        }
+        """Layers of which another backend runs an op, in order; of ``native``, a product."""
+        others = (op for op in self.ops() if op.backend != self.spec.backend)
+        every = self.spec.backend != "native"
+        lent = {op.layer for op in others if op.kind in COMPUTED and (every or op.count.flop)}
         names = (parts[0].layer.name for parts in self.network.parts)
         return tuple(name for name in names if name in lent)
 
 
 COMPUTED = frozenset(
-    {
-        OpKind.DRAW,
-        OpKind.FORWARD,
-        OpKind.LOSS,
-        OpKind.GRAD_INPUT,
-        OpKind.GRAD_WEIGHT,
-        OpKind.UPDATE,
-    }
+    {OpKind.DRAW, OpKind.FORWARD, OpKind.LOSS, OpKind.GRAD_INPUT, OpKind.GRAD_WEIGHT, OpKind.UPDATE}
 )
 """Kinds that a backend has kernels for; copies and sums are the same for all."""
 PASS_OF = {

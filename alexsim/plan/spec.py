@@ -26,7 +26,7 @@ from alexsim.plan.choices import (
     TransportName,
 )
 
-BACKENDS = ("", "aten", "triton")
+BACKENDS = ("", "aten", "native", "triton")
 """No backend, and those of ``alexsim.plan.backends``."""
 
 
@@ -71,7 +71,10 @@ class PlanChoices:
     """How exchanges travel when the plan is run or timed: if empty, as the machine has it, or by
     ``peer`` where there is no machine."""
     backend: str = ""
-    """What runs it: ``aten``, ``triton``, or none (``""``: the 2012 kernels, without scratch)."""
+    """What runs it: ``aten``, ``native``, ``triton``, or none (``""``: the 2012 kernels, without
+    scratch)."""
+    threads: int = 1
+    """Of a device, with backend ``native``: each has scratch of its own."""
     fusion: Fusion = "none"
     """``kernels``: two layers are one op where the backend has a kernel that does both: a
     convolution or fully connected layer and its ReLU, a response norm across channels and its
@@ -113,7 +116,7 @@ class PlanSpec(PlanChoices):
             if value not in allowed:
                 words = ", ".join(filter(None, allowed))
                 raise PlanError(f"{name} must be one of {words}; got {value!r}")
-        for name in ("batch_size", "replicas", "gpus"):
+        for name in ("batch_size", "replicas", "gpus", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 words = name.replace("_", " ")

@@ -7,9 +7,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from alexsim.ledger.tables import memory_table
 from alexsim.network.counts import PASSES
+from alexsim.plan.backends import BACKENDS
 from alexsim.plan.plan import PASS_OF, Op, OpKind, Plan, waited_for
-from alexsim.plan.tables import memory_table
 from alexsim.profile.step_profile import (
     Ceilings,
     LayerCount,
@@ -94,7 +95,7 @@ def layers_of(
             shape=layer.shape,
             parameters=layer.parameters,
             passes=tuple(
-                _measured(count, ops[layer.name, count.name], rounds, ceilings)
+                _measured(plan, count, ops[layer.name, count.name], rounds, ceilings)
                 for count in layer.passes
             ),
             memory_bytes=layer.memory_bytes,
@@ -139,14 +140,16 @@ def _count(name: str, ops: Sequence[Op], predicted: tuple[float, str]) -> PassCo
         moved_bytes=sum(op.count.moved_bytes for op in ops),
         predicted_s=predicted[0],
         predicted_limit=predicted[1],
+        algorithm=", ".join(sorted({f"{op.backend} {op.algorithm}".strip() for op in ops})),
     )
 
 
 def _measured(
-    count: PassCount, ops: Sequence[Op], rounds: Rounds, ceilings: Ceilings
+    plan: Plan, count: PassCount, ops: Sequence[Op], rounds: Rounds, ceilings: Ceilings
 ) -> PassProfile:
     measured = spread([sum(times[op.id] for op in ops) for times in rounds])
-    compute_s = count.flop / ceilings.flop_per_s
+    done_flop = sum(BACKENDS[op.backend].done_flop(op, plan.part(op)) for op in ops)
+    compute_s = done_flop / ceilings.flop_per_s
     memory_s = count.moved_bytes / ceilings.bytes_per_s
     floor_s = max(compute_s, memory_s)
     limit = "compute" if compute_s > memory_s else "memory"

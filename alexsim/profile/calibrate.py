@@ -68,7 +68,7 @@ def calibrate(
             date=datetime.now(UTC).date().isoformat(),
             method=f"ops: medians of {rounds} steps per batch size, in turns; rates: {METHOD}",
             clocks=clocks(),
-            backend="aten",
+            backend=bench.plans[batches[0]].spec.backend,
             torch=torch.__version__,
             threads=threads,
             rounds=rounds,

@@ -13,8 +13,6 @@ from alexsim.execute.choices import Device
 from alexsim.execute.context import STILL, Choices
 from alexsim.execute.executor import Executor
 from alexsim.execute.transport import InProcess
-from alexsim.network.network import Network
-from alexsim.plan.choices import Policy, Schedule
 from alexsim.plan.plan import Plan
 from alexsim.plan.planner import plan
 from alexsim.plan.spec import PlanSpec
@@ -86,33 +84,24 @@ class Bench:
     """A network's step at several batch sizes.
 
     Args:
-        network: what is trained.
+        spec: of the step; the devices of a CPU are one per column or 1, of a card 1.
         batches: images of a step.
-        gpus: devices that share them: of a CPU, one per column or 1; of a card, 1.
-        policy: of memory.
-        schedule: of ops.
         device: where to run.
         copies: batch sizes of which there is the step of a replica as well.
     """
 
     def __init__(
         self,
-        network: Network,
+        spec: PlanSpec,
         batches: Sequence[int],
         *,
-        gpus: int | None,
-        policy: Policy,
-        schedule: Schedule,
         device: Device = "cpu",
         copies: Sequence[int] = (),
     ) -> None:
         self.device = device
-        usual = PlanSpec(
-            network=network, gpus=gpus, policy=policy, schedule=schedule, backend="aten"
-        )
-        self.plans = {batch: plan(usual, batch_size=batch) for batch in batches}
+        self.plans = {batch: plan(spec, batch_size=batch) for batch in batches}
         self.copies = {
-            batch: plan(usual, batch_size=_COPIES * batch, replicas=_COPIES) for batch in copies
+            batch: plan(spec, batch_size=_COPIES * batch, replicas=_COPIES) for batch in copies
         }
         self._state: dict[str, torch.Tensor] = {}
 

@@ -44,6 +44,8 @@ class PassCount:
     predicted_s: float
     predicted_limit: str
     """What binds on the other machine, as its cost model names it."""
+    algorithm: str
+    """By which backend it is computed here, and how: all of them, where columns differ."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +54,7 @@ class PassProfile(PassCount):
 
     measured: Spread
     floor_s: float
-    """Least time on this machine: arithmetic or bytes at its ceilings."""
+    """Least time on this machine: products that are done, or bytes, at its ceilings."""
     limit: str
     """``compute`` or ``memory``, whichever the floor is; ``overhead`` where neither explains it."""
 

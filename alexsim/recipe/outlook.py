@@ -11,17 +11,21 @@ from dataclasses import dataclass
 from alexsim.budget.fit import fit
 from alexsim.network.network import Network
 from alexsim.network.not_run import reads_photographs
+from alexsim.plan.backends import BACKENDS
 from alexsim.plan.choices import RUN_POLICIES
+from alexsim.plan.plan import Op, Plan
 from alexsim.plan.planner import plan
-from alexsim.plan.tables import flop_table
 from alexsim.recipe.defaults import Defaults, training_defaults
 from alexsim.recipe.file import load_recipe
 from alexsim.recipe.recipe import Recipe
 from alexsim.units import format_bytes
 
 BATCH = 128
-CORE_FLOP_PER_S = 90e9
-"""Of one core, in docs/speed.md's step of AlexNet on two of Zen 4; float32."""
+CORE_FLOP_PER_S = 65e9
+"""Of one core, of the products that backend ``native`` does in docs/speed.md's step of AlexNet on
+two cores of Zen 4; float32."""
+CORE_BYTES_PER_S = 12e9
+"""Of one of them: what is elementwise is bound by memory."""
 CORE_IMAGES_PER_S = 1000.0
 """Built-in images that one core decodes and crops, about; for small inputs it does more."""
 _MOST_WORKERS = 4
@@ -59,12 +63,12 @@ def outlook(network: Network, *, budget_bytes: int, cores: int | None = None) ->
     defaults = training_defaults(network.name)
     recipe = load_recipe(defaults.recipe)
     batch, options, why = 0, "", "no square images of 1 or 3 channels"
-    if reads_photographs(network):
-        batch, options = _fitting(network, recipe, budget_bytes)
-        why = "" if batch else f"one image does not fit into {format_bytes(budget_bytes)}"
     seconds = None
-    if batch:
-        seconds = _seconds(network, defaults.steps * batch, cores or os.cpu_count() or 1)
+    if reads_photographs(network):
+        made, batch, options = _fitting(network, recipe, budget_bytes)
+        why = "" if batch else f"one image does not fit into {format_bytes(budget_bytes)}"
+        if batch:
+            seconds = _seconds(made, defaults.steps * batch, cores or os.cpu_count() or 1)
     return Outlook(
         network=network,
         defaults=defaults,
@@ -76,8 +80,9 @@ def outlook(network: Network, *, budget_bytes: int, cores: int | None = None) ->
     )
 
 
-def _fitting(network: Network, recipe: Recipe, budget_bytes: int) -> tuple[int, str]:
-    """The default batch and the first policy that holds it, or the last policy's largest batch.
+def _fitting(network: Network, recipe: Recipe, budget_bytes: int) -> tuple[Plan, int, str]:
+    """A plan of the first policy that holds the default batch, or of the last; the batch, or the
+    largest that the last holds; and the options that say so.
 
     A batch of 0 where no image fits.
     """
@@ -86,16 +91,24 @@ def _fitting(network: Network, recipe: Recipe, budget_bytes: int) -> tuple[int, 
             network,
             batch_size=BATCH,
             policy=policy,
-            backend="aten",
+            backend="native",
             optimizer=recipe.optimizer,
         )
         if all(device.total_bytes <= budget_bytes for device in planned.devices):
-            return BATCH, "" if policy == RUN_POLICIES[0] else f"--policy {policy}"
+            return planned, BATCH, "" if policy == RUN_POLICIES[0] else f"--policy {policy}"
     batch = fit(planned, budget_bytes).largest_batch_size
-    return batch, f"--policy {policy} --batch {batch}" if batch else ""
+    return planned, batch, f"--policy {policy} --batch {batch}" if batch else ""
 
 
-def _seconds(network: Network, images: int, cores: int) -> float:
-    computing = images * flop_table(network).training_flop / (cores * CORE_FLOP_PER_S)
+def _seconds(made: Plan, images: int, cores: int) -> float:
+    step = sum(
+        max(_done_flop(made, op) / CORE_FLOP_PER_S, op.count.moved_bytes / CORE_BYTES_PER_S)
+        for op in made.ops()
+    )
+    computing = images * step / made.images / cores
     reading = images / (min(cores, _MOST_WORKERS) * CORE_IMAGES_PER_S)
     return _START_S + max(computing, reading)
+
+
+def _done_flop(made: Plan, op: Op) -> int:
+    return BACKENDS[op.backend].done_flop(op, made.part(op)) if op.count.flop else 0

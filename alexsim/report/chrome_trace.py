@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from alexsim.ledger.timeline import memory_timeline
 from alexsim.plan.plan import OpKind, Plan
-from alexsim.plan.timeline import memory_timeline
 from alexsim.profile.step_profile import StepProfile
 from alexsim.report.trace_ops import (
     AHEAD_US,

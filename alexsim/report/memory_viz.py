@@ -10,8 +10,8 @@ import pickle
 from collections.abc import Iterable
 from typing import Any
 
+from alexsim.ledger.timeline import Holding, holdings
 from alexsim.plan.plan import DevicePlan, Plan
-from alexsim.plan.timeline import Holding, holdings
 
 
 def snapshot(plan: Plan) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from alexsim.network.network import Network
-from alexsim.recipe.outlook import CORE_FLOP_PER_S, CORE_IMAGES_PER_S, Outlook
+from alexsim.recipe.outlook import CORE_BYTES_PER_S, CORE_FLOP_PER_S, CORE_IMAGES_PER_S, Outlook
 from alexsim.report.tables import plain_table
 from alexsim.units import format_bytes
 
@@ -44,10 +44,12 @@ def networks_tables(
         )
     notes = [f"Not trained here: {', '.join(names)} ({text})." for text, names in refusals.items()]
     notes.append(
-        f"Takes: about, with {cores} cores: counted FLOPs at {CORE_FLOP_PER_S / 1e9:.0f} GFLOP/s"
-        f" each (AlexNet on Zen 4), or {CORE_IMAGES_PER_S:,.0f} images/s each where reading them"
-        f" takes longer. With: what else fits them into {format_bytes(budget_bytes)}; of networks"
-        " that are not in this table, `alexsim memory --net NAME` tells."
+        f"Takes: about, with {cores} cores: products that are done at"
+        f" {CORE_FLOP_PER_S / 1e9:.0f} GFLOP/s each (AlexNet on Zen 4, backend native), or memory"
+        f" at {CORE_BYTES_PER_S / 1e9:.0f} GB/s each, op by op; or {CORE_IMAGES_PER_S:,.0f}"
+        " images/s each where reading them takes longer. With: what else fits them into"
+        f" {format_bytes(budget_bytes)}; of networks that are not in this table, `alexsim memory"
+        " --net NAME` tells."
     )
     return Group(listed, runs, *(Text(note) for note in notes))
 

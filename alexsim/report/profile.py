@@ -99,9 +99,9 @@ def _sums(profile: StepProfile) -> list[str]:
     return [
         f"timed step {1e3 * step_s:,.1f} ms{', summed over GPUs that ran together' * beside}:",
         f"  {text}",
-        "GFLOP/s count direct convolution. ceil.: what arithmetic or memory needs at the",
-        "  ceilings, over the time taken; above 100 % where Winograd multiplies less or data",
-        "  stays in the cache",
+        "GFLOP/s count direct convolution; Winograd's multiplies less. ceil.: what the",
+        "  products that are done, or memory, need at the ceilings, over the time taken;",
+        "  above 100 % where data stays in the cache",
     ]
 
 
@@ -149,6 +149,14 @@ def _wide(profile: StepProfile) -> RenderableType:
     return out
 
 
+def _by(layer: LayerProfile) -> str:
+    """How passes are computed, alike ones together."""
+    passes: dict[str, list[str]] = {}
+    for pass_ in layer.passes:
+        passes.setdefault(pass_.algorithm, []).append(pass_.name)
+    return "; ".join(f"{algorithm}: {', '.join(names)}" for algorithm, names in passes.items())
+
+
 def _layer_tables(profile: StepProfile, layer: LayerProfile) -> RenderableType:
     """One layer, pass by pass."""
     held = ", ".join(f"{name} {size / MIB:,.2f}" for name, size in layer.memory_bytes.items())
@@ -156,7 +164,8 @@ def _layer_tables(profile: StepProfile, layer: LayerProfile) -> RenderableType:
         f"{layer.name}: {layer.kind} of {profile.plan.network.name}, output"
         f" {' x '.join(map(str, layer.shape))}, {layer.parameters:,} parameters\n"
         f"batch {profile.plan.images}, here ({profile.where}), medians of {profile.rounds} rounds\n"
-        f"MiB held: {held}"
+        f"MiB held: {held}\n"
+        f"by {_by(layer)}"
     )
     counts = plain_table(
         "Counts per step, all columns", "pass", "MAC", "FLOP", "elementwise", "bytes", "FLOP/B"

@@ -12,13 +12,13 @@ from rich.text import Text
 
 from alexsim.budget.fit import Fit
 from alexsim.editions.load import load_network
+from alexsim.ledger.tables import FlopTable, StepFlops, memory_table, step_flops
 from alexsim.machine.device import Device
 from alexsim.network import counts
 from alexsim.network.layers import Layer
 from alexsim.network.network import Network
 from alexsim.plan.plan import Category, Plan
 from alexsim.plan.spec import PlanSpec
-from alexsim.plan.tables import FlopTable, StepFlops, memory_table, step_flops
 from alexsim.report.not_run import not_run_lines
 from alexsim.units import format_bytes, mib
 

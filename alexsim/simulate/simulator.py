@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from alexsim.costs.correction import correction_of
 from alexsim.costs.libraries import load_library
+from alexsim.costs.measured import Calibration
 from alexsim.costs.precision import plan_precision
 from alexsim.errors import PlanError
 from alexsim.machine.machine import Machine, load_machine
@@ -32,8 +33,15 @@ _WHOLE_STEPS, _WHOLE_EVEN = 12, 5
 """While the sixth step runs, the data path works on images of up to the twelfth."""
 
 
-def planned(spec: PlanSpec, machine: Machine, *, backend: str = "", whole: bool = False) -> Plan:
-    """The plan that is simulated; its transport is the machine's where the spec has none.
+def planned(
+    spec: PlanSpec,
+    machine: Machine,
+    *,
+    calibration: Calibration | None = None,
+    whole: bool = False,
+) -> Plan:
+    """The plan that is simulated; its transport is the machine's where the spec has none, and its
+    backend that whose ops were measured.
 
     Of devices that do the same it has the first or, if ``whole``, all.
 
@@ -42,7 +50,9 @@ def planned(spec: PlanSpec, machine: Machine, *, backend: str = "", whole: bool 
         NetworkError: the partition cannot split the network.
     """
     transport: TransportName = "peer" if machine.peer else "host"
-    spec = replace(spec, transport=spec.transport or transport, backend=backend)
+    spec = replace(spec, transport=spec.transport or transport, backend="")
+    if calibration:
+        spec = replace(spec, backend=calibration.backend, threads=calibration.threads)
     return make_plan(spec) if whole else _plan(spec)
 
 
@@ -134,7 +144,7 @@ def simulate_network(
         raise PlanError(
             f"this machine's calibration has times of sgd-2012's updates, not of {spec.optimizer}'s"
         )
-    plan = planned(spec, timer.machine, backend="aten" if timer.calibration else "")
+    plan = planned(spec, timer.machine, calibration=timer.calibration)
     return simulate(plan, timer, data=data, whole_pipeline=whole_pipeline)
 
 

@@ -10,7 +10,7 @@ from alexsim.costs.measured import REST, signature
 from alexsim.machine import collectives, paths
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.network.part import Part
-from alexsim.plan.backends.aten import done_flop
+from alexsim.plan.backends import BACKENDS
 from alexsim.plan.exchanges import Collective, Exchange
 from alexsim.plan.plan import Op, OpKind, Plan
 from alexsim.simulate.engine import Task
@@ -81,7 +81,7 @@ class TaskList:
             if op.kind.activity != "computing":
                 continue
             if self.timer.calibration is not None:
-                flop = done_flop(op, self._parts[op.layer, op.column])
+                flop = BACKENDS[op.backend].done_flop(op, self._parts[op.layer, op.column])
                 costs[op.id] = [Cost(self._measured_s(op), "measured", (), flop=flop)]
                 continue
             # Columns are mostly alike, and alike ops cost the same.

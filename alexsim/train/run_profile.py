@@ -31,7 +31,7 @@ def run_profile(
     if plan is None or not (rounds := rounds_of(result.trace, plan)) or len(rounds) < at_least:
         return None
     settings = result.settings
-    measured = ceilings(settings.device)
+    measured = ceilings(settings.device, settings.backend)
     return StepProfile(
         plan=plan,
         where=f"{settings.device}, {settings.backend}, {settings.threads} threads",

@@ -9,9 +9,10 @@ import torch
 from torch.nn import functional as F
 
 from alexsim_kernels import reference
-from alexsim_kernels.cpu import convolution, linear, norm, pool
+from alexsim_kernels.cpu import convolution, linear, norm, pool, sizes
 from alexsim_kernels.cpu.algorithm import PASSES, choose, multiply_adds
 from alexsim_kernels.cpu.tensors import new_scratch
+from alexsim_kernels.cpu.windows import sliding
 
 Tensor = torch.Tensor
 Run = Callable[[], object]
@@ -63,7 +64,7 @@ def convolutions(batch: int) -> list[Case]:
         given = {"stride": (stride, stride), "padding": (padding, padding)}
         shape = convolution.shape_of(x, weight, y, **given)
         scratch = {
-            p: new_scratch(convolution.scratch_bytes(shape, p, threads=torch.get_num_threads()))
+            p: new_scratch(sizes.convolution(shape, p, threads=torch.get_num_threads()).bytes(4))
             for p in PASSES
             if name != "conv1" or p != "grad_input"
         }
@@ -192,7 +193,7 @@ def pools(batch: int) -> list[Case]:
     for name, (channels, extent, out) in POOLS.items():
         x, dy = images(batch, channels, extent, extent), images(batch, channels, out, out)
         y, dx = torch.empty_like(dy), torch.empty_like(x)
-        windows = pool.sliding((extent, extent), (out, out), size=(3, 3), stride=(2, 2))
+        windows = sliding((extent, extent), (out, out), size=(3, 3), stride=(2, 2))
         leaf = x.clone().requires_grad_()
         graph = F.max_pool2d(leaf, 3, 2)
 

@@ -1,18 +1,22 @@
-"""One training step, float32, on this CPU: alexsim against plain PyTorch.
+"""One training step on this CPU: alexsim against the best that a user of PyTorch can get.
 
-Three columns, each measured in fresh child processes that take turns, so that a slow minute of the
-machine meets all three:
+Columns, each measured in fresh child processes that take turns, so that a slow minute of the
+machine meets all of them:
 
-    alexsim        AlexNet (2012) as released on two virtual GPUs; others with policy reuse on one
-    torch          nn.Conv2d(groups=2), F.local_response_norm, autograd, torch.optim.SGD; others
-                   are the modules of tests/zoo.py, channels last, ReLUs in place
-    torch-malloc   the same, with malloc and PyTorch told to take memory as alexsim tells them
+    alexsim        AlexNet (2012) as released on two virtual GPUs; others with policy reuse on one;
+                   our own kernels
+    alexsim-aten   the same on PyTorch's functions
+    eager          nn.Conv2d(groups=2), F.local_response_norm, autograd, torch.optim.SGD; others
+                   are the modules of tests/zoo.py; channels last, ReLUs in place
+    compiled       the same by torch.compile
+    compiled-bf16  the same under autocast to bfloat16
 
-Every child warms up with one step and reports the median of ``--steps`` more. Ratios are taken
-within a round; what is printed is their median over rounds, with a bootstrap interval.
+malloc and PyTorch keep their memory in all of them, as alexsim tells them to. Every child warms up
+with two steps and reports the median of ``--steps`` more. Ratios are taken within a round; what is
+printed is their median over rounds, with a bootstrap interval.
 
     python tests/benchmarks/step_vs_torch.py --rounds 5
-    python tests/benchmarks/step_vs_torch.py --net resnet50 --batch 8 --steps 9
+    python tests/benchmarks/step_vs_torch.py --net resnet50 --batch 16 --columns alexsim eager
 """
 
 from __future__ import annotations
@@ -35,7 +39,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-COLUMNS = ("alexsim", "torch", "torch-malloc")
+from alexsim_kernels.cpu.product import ceiling
+
+COLUMNS = ("alexsim", "alexsim-aten", "eager", "compiled", "compiled-bf16")
 MALLOC = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": "-1",
@@ -47,8 +53,8 @@ ALEXNET = "alexnet-2012"
 
 class PlainNorm(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        n, c, h, w = x.shape
-        return F.local_response_norm(x.view(2 * n, c // 2, h, w), 5, 1e-4, 0.75, 2.0).view_as(x)
+        halves = (F.local_response_norm(half, 5, 1e-4, 0.75, 2.0) for half in x.chunk(2, 1))
+        return torch.cat([*halves], 1)
 
 
 class PlainSpatialNorm(nn.Module):
@@ -102,7 +108,7 @@ class Answer(nn.Module):
         from zoo import ZOO
 
         F.relu = torch.relu_  # type: ignore[assignment]
-        self.network = ZOO[name]().to(memory_format=torch.channels_last)
+        self.network = ZOO[name]()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         answers: tuple[torch.Tensor, ...] = self.network(x)
@@ -116,8 +122,9 @@ def batch_of(size: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def timed(step: Callable[[int], None], steps: int) -> float:
-    """Median seconds of a step, after one to warm up."""
-    step(0)
+    """Median seconds of a step, after two to warm up."""
+    for _ in range(2):
+        step(0)
     seconds = []
     for index in range(steps):
         started = time.perf_counter()
@@ -130,23 +137,27 @@ def peak_rss_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def plain_child(name: str, size: int, steps: int) -> dict[str, Any]:
+def plain_child(column: str, name: str, size: int, steps: int) -> dict[str, Any]:
     images, labels = batch_of(size)
-    if name == ALEXNET:
-        model = plain_alexnet()
-    else:
-        model, images = Answer(name), images.to(memory_format=torch.channels_last)
+    model = plain_alexnet() if name == ALEXNET else Answer(name)
+    model, images = (each.to(memory_format=torch.channels_last) for each in (model, images))
     optimiser = torch.optim.SGD(model.parameters(), lr=0.001, momentum=0.9, weight_decay=5e-4)
+
+    def loss() -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=column == "compiled-bf16"):
+            return F.cross_entropy(model(images), labels)
+
+    run = loss if column == "eager" else torch.compile(loss)
 
     def step(_: int) -> None:
         optimiser.zero_grad()
-        F.cross_entropy(model(images), labels).backward()
+        run().backward()
         optimiser.step()
 
     return {"step_s": timed(step, steps), "rss_bytes": peak_rss_bytes()}
 
 
-def alexsim_child(name: str, size: int, steps: int) -> dict[str, Any]:
+def alexsim_child(column: str, name: str, size: int, steps: int) -> dict[str, Any]:
     from alexsim.editions.load import load_network
     from alexsim.execute.context import Hyperparameters
     from alexsim.execute.executor import Executor
@@ -160,7 +171,8 @@ def alexsim_child(name: str, size: int, steps: int) -> dict[str, Any]:
         gpus=2 if released else 1,
         batch_size=size,
         policy="as-released" if released else "reuse",
-        backend="aten",
+        backend="aten" if column == "alexsim-aten" else "native",
+        threads=torch.get_num_threads(),
     )
     plan_s = time.perf_counter() - started
     executor = Executor(made)
@@ -194,21 +206,14 @@ def alexsim_child(name: str, size: int, steps: int) -> dict[str, Any]:
         "flop": sum(op.count.flop for op in made.ops()),
         "plan_bytes": sum(device.total_bytes for device in made.devices),
         "layers": layers,
-        "sgemm_flop_per_s": sgemm_rate(),
+        "peak_flop_per_s": 1e9 * ceiling(),
     }
-
-
-def sgemm_rate() -> float:
-    """This machine's matrix product, 2048 cubed: the ceiling of the layers' rates."""
-    a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
-    out = torch.empty(2048, 2048)
-    return 2 * 2048**3 / timed(lambda _: torch.mm(a, b, out=out), 5)  # type: ignore[arg-type]
 
 
 def child(column: str, arguments: argparse.Namespace) -> None:
     torch.set_num_threads(arguments.threads)
-    run = alexsim_child if column == "alexsim" else plain_child
-    print(json.dumps(run(arguments.net, arguments.batch, arguments.steps)))
+    run = alexsim_child if column.startswith("alexsim") else plain_child
+    print(json.dumps(run(column, arguments.net, arguments.batch, arguments.steps)))
 
 
 def in_child(column: str, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -217,7 +222,7 @@ def in_child(column: str, arguments: argparse.Namespace) -> dict[str, Any]:
         "--batch", str(arguments.batch), "--steps", str(arguments.steps),
         "--threads", str(arguments.threads),
     ]  # fmt: skip
-    environment = os.environ | (MALLOC if column == "torch-malloc" else {})
+    environment = os.environ | MALLOC
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -256,7 +261,7 @@ def report(results: dict[str, list[dict[str, Any]]], arguments: argparse.Namespa
             f"{column:14}{seconds:9.2f}{flop / seconds / 1e9:9.1f}"
             f"{arguments.batch / seconds:10.1f}{rss:14.0f}"
         )
-    for column in COLUMNS[1:]:
+    for column in arguments.columns[1:]:
         ratios = [
             plain["step_s"] / ours["step_s"]
             for plain, ours in zip(results[column], results["alexsim"], strict=True)
@@ -272,8 +277,8 @@ def report(results: dict[str, list[dict[str, Any]]], arguments: argparse.Namespa
     print(f"resident {rss / 1e6:.0f} MB; plan + 600 MB = {limit / 1e6:.0f} MB")
     plan_s = statistics.median(run["plan_s"] for run in ours)
     print(f"planning takes {1000 * plan_s:.1f} ms, once per run")
-    sgemm = statistics.median(run["sgemm_flop_per_s"] for run in ours)
-    print(f"matrix product 2048^3: {sgemm / 1e9:.0f} GFLOP/s\n")
+    peak = statistics.median(run["peak_flop_per_s"] for run in ours)
+    print(f"our micro-kernel: {peak / 1e9:.0f} GFLOP/s\n")
     print(f"{'layer':16}{'op':14}{'ms':>8}{'share':>8}{'GFLOP/s':>9}{'GB/s':>8}")
     rows = {
         name: {
@@ -302,16 +307,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=3, help="timed steps of each child")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--columns", nargs="+", choices=COLUMNS, default=COLUMNS)
     parser.add_argument("-o", "--output", type=Path, help="also write everything as JSON")
     parser.add_argument("--child", choices=COLUMNS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
         child(arguments.child, arguments)
         return
-    results: dict[str, list[dict[str, Any]]] = {column: [] for column in COLUMNS}
+    columns = arguments.columns = list(dict.fromkeys(("alexsim", *arguments.columns)))
+    results: dict[str, list[dict[str, Any]]] = {column: [] for column in columns}
     for index in range(arguments.rounds):
-        turn = index % len(COLUMNS)
-        for column in (*COLUMNS[turn:], *COLUMNS[:turn]):
+        turn = index % len(columns)
+        for column in (*columns[turn:], *columns[:turn]):
             results[column].append(in_child(column, arguments))
             print(f"round {index + 1} {column}: {results[column][-1]['step_s']:.2f} s", flush=True)
     report(results, arguments)

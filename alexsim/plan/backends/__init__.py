@@ -7,11 +7,15 @@ from alexsim.plan.backends.base import (
     Choice,
     Counted,
     Passes,
-    meets_rows,
+    Rows,
     read_as_rows,
+    rows_of,
 )
+from alexsim.plan.backends.native import Native
 from alexsim.plan.backends.triton import Triton
 
-BACKENDS: dict[str, Backend] = {"": Counted(), "aten": Aten(), "triton": Triton()}
+BACKENDS: dict[str, Backend] = {
+    "": Counted(), "aten": Aten(), "native": Native(), "triton": Triton()
+}  # fmt: skip
 
-__all__ = ["BACKENDS", "Asked", "Backend", "Choice", "Passes", "meets_rows", "read_as_rows"]
+__all__ = ["BACKENDS", "Asked", "Backend", "Choice", "Passes", "Rows", "read_as_rows", "rows_of"]

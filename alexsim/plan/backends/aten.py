@@ -34,7 +34,7 @@ from alexsim.network.layers import (
 from alexsim.network.layers.elementwise import Move
 from alexsim.network.part import Part
 from alexsim.plan.backends.base import Asked, Choice, Passes
-from alexsim.plan.plan import Algorithm, Op, OpKind
+from alexsim.plan.plan import Op, OpKind
 from alexsim.units import MIB
 
 _CONVOLUTION_BYTES = 16 * MIB
@@ -64,12 +64,21 @@ class Aten:
         part = first.part
         return "forward" if part is not None and part.layer.kernel == "product" else "none"
 
+    def done_flop(self, op: Op, part: Part) -> int:
+        """Of Winograd's method, the products of its tiles."""
+        if op.algorithm != "winograd":
+            return op.count.flop
+        extents = part.input_shape[1:]
+        tiles = math.prod(_tiles(extent) for extent in extents)
+        products = tiles * (WINOGRAD_OUTPUTS + WINOGRAD_TAPS - 1) ** 2
+        return op.count.flop * products // (math.prod(extents) * WINOGRAD_TAPS**2)
+
 
 @lru_cache(maxsize=1 << 13)
 def _choice(asked: Asked) -> Choice:
     part, images = asked.part, asked.images
     per_image, fixed = 0, 0
-    algorithm: Algorithm = ""
+    algorithm = ""
     if part is not None and asked.kind in _PASSES:
         algorithm = _algorithm(asked.kind, part, images)
         per_image, fixed, limit = _needs(asked, part, algorithm)
@@ -89,7 +98,7 @@ def adds_apart(part: Part) -> bool:
     return not isinstance(part.layer, FullyConnected)
 
 
-def _algorithm(kind: OpKind, part: Part, batch_size: int) -> Algorithm:
+def _algorithm(kind: OpKind, part: Part, batch_size: int) -> str:
     layer = part.layer
     if not isinstance(layer, Convolution):
         return ""
@@ -98,7 +107,7 @@ def _algorithm(kind: OpKind, part: Part, batch_size: int) -> Algorithm:
     return "direct"
 
 
-def _needs(asked: Asked, part: Part, algorithm: Algorithm) -> tuple[int, int, int]:
+def _needs(asked: Asked, part: Part, algorithm: str) -> tuple[int, int, int]:
     """Scratch bytes per image of a chunk and beside them, and the most that its images may take."""
     if asked.accumulate and asked.kind == OpKind.GRAD_WEIGHT and adds_apart(part):
         per_image, fixed, limit = _needs(asked._replace(accumulate=False), part, algorithm)
@@ -164,16 +173,6 @@ def _wins_by_winograd(kind: OpKind, part: Part, batch_size: int) -> bool:
     enough = 128 if kind == OpKind.GRAD_WEIGHT else 192
     covered = [extent / (WINOGRAD_OUTPUTS * _tiles(extent)) for extent in extents]
     return min(channels, layer.filters) >= enough and min(covered) >= 0.8
-
-
-def done_flop(op: Op, part: Part) -> int:
-    """FLOP of the multiply-adds that are done for an op: Winograd's are fewer."""
-    if op.algorithm != "winograd":
-        return op.count.flop
-    extents = part.input_shape[1:]
-    tiles = math.prod(_tiles(extent) for extent in extents)
-    products = tiles * (WINOGRAD_OUTPUTS + WINOGRAD_TAPS - 1) ** 2
-    return op.count.flop * products // (math.prod(extents) * WINOGRAD_TAPS**2)
 
 
 def _tiles(extent: int) -> int:

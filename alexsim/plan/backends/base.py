@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal, NamedTuple, Protocol
@@ -11,10 +12,15 @@ from alexsim.network.part import Part
 from alexsim.network.update_rules import Optimizer
 from alexsim.network.views import Read
 from alexsim.plan.choices import Policy
-from alexsim.plan.plan import Algorithm, OpKind
+from alexsim.plan.plan import Op, OpKind
 
 Passes = Literal["none", "forward", "forward and backward"]
 """Passes in which one kernel does two layers."""
+
+
+Rows = tuple[bool, bool]
+"""Whether images that an op's layer reads, and those that it writes, or their gradients, may lie
+channels first."""
 
 
 class Asked(NamedTuple):
@@ -28,8 +34,9 @@ class Asked(NamedTuple):
     """Add to what is written instead of overwriting it."""
     optimizer: Optimizer = "sgd-2012"
     replicas: int = 1
-    rows: bool = False
-    """Images that it reads or writes, or their gradients, may lie channels first."""
+    rows: Rows = (False, False)
+    threads: int = 1
+    """Threads of a device."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +45,7 @@ class Choice:
 
     backend: str
     """The backend whose kernel runs it."""
-    algorithm: Algorithm = ""
+    algorithm: str = ""
     chunk_images: int
     """Images that it works on at a time, so that scratch stays small."""
     scratch_bytes: int = 0
@@ -62,6 +69,10 @@ class Backend(Protocol):
         """
         ...
 
+    def done_flop(self, op: Op, part: Part) -> int:
+        """FLOP of the multiply-adds that are done for an op: Winograd's are fewer."""
+        ...
+
 
 @cache
 def _counted(images: int) -> Choice:
@@ -80,6 +91,11 @@ class Counted:
         del first, second, rows, adds
         return "forward and backward"
 
+    def done_flop(self, op: Op, part: Part) -> int:
+        """All that are counted."""
+        del part
+        return op.count.flop
+
 
 def read_as_rows(network: Network, policy: Policy) -> frozenset[Read]:
     """Images that lie channels first, or their gradients do, as a matrix product reads them."""
@@ -87,7 +103,7 @@ def read_as_rows(network: Network, policy: Policy) -> frozenset[Read]:
     for parts in reversed(network.parts):
         for part in parts:
             layer = part.layer
-            flattens = layer.flattens and len(part.input_shape) > 1
+            flattens = layer.flattens and math.prod(part.input_shape[1:]) > 1
             # What such a layer reads, or its gradient, may lie in the memory of its output.
             shares = layer.passes_grad or (
                 policy != "as-released" and (layer.overwrites_grad or layer.overwrites_input)
@@ -97,6 +113,6 @@ def read_as_rows(network: Network, policy: Policy) -> frozenset[Read]:
     return frozenset(rows)
 
 
-def meets_rows(part: Part, rows: frozenset[Read]) -> bool:
-    """Whether a part reads or writes images that lie so, or their gradients."""
-    return not rows.isdisjoint((part.output, *part.reads))
+def rows_of(part: Part, rows: frozenset[Read]) -> Rows:
+    """Which images of a part lie so."""
+    return not rows.isdisjoint(part.reads), part.output in rows

@@ -16,7 +16,7 @@ from alexsim.network.layers import (
 from alexsim.network.part import Part
 from alexsim.plan.backends.aten import Aten
 from alexsim.plan.backends.base import Asked, Choice, Passes
-from alexsim.plan.plan import COMPUTED, OpKind
+from alexsim.plan.plan import COMPUTED, Op, OpKind
 from alexsim.units import MIB
 
 SPLIT_BYTES, MOST_SPLITS = 16 * MIB, 512
@@ -48,6 +48,11 @@ class Triton:
             return "none"
         return "forward and backward"
 
+    def done_flop(self, op: Op, part: Part) -> int:
+        """All that are counted: no kernel of ours is of another method."""
+        del part
+        return op.count.flop
+
 
 def has_kernel(asked: Asked, part: Part) -> bool:
     """Whether there is a kernel of ours for an op of a part.
@@ -73,7 +78,7 @@ def has_kernel(asked: Asked, part: Part) -> bool:
             square = isinstance(layer.size, int) and isinstance(layer.stride, int)
             plain = square and isinstance(layer.padding, int) and pair(layer.dilation) == (1, 1)
             adds = accumulate and kind == OpKind.GRAD_WEIGHT
-            return plain and layer.bias and not asked.rows and not adds
+            return plain and layer.bias and not any(asked.rows) and not adds
         case FullyConnected():
             return layer.bias and not (accumulate and kind == OpKind.GRAD_WEIGHT)
         case MaxPool():
@@ -84,7 +89,7 @@ def has_kernel(asked: Asked, part: Part) -> bool:
             mean = weight == 1 and asked.replicas == 1
             return not accumulate and (kind == OpKind.FORWARD or mean)
         case LocalResponseNorm() | SpatialResponseNorm():
-            return not accumulate and not asked.rows
+            return not accumulate and not any(asked.rows)
     return False
 
 

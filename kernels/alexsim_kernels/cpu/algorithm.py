@@ -6,12 +6,13 @@ Imports nothing but the standard library: neither torch nor a compiler is needed
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 Size = tuple[int, int]
 Pass = Literal["forward", "grad_input", "grad_weight"]
 Kind = Literal["winograd", "folded", "direct", "depthwise"]
 
+_KINDS: dict[str, Kind] = {kind: kind for kind in get_args(Kind)}
 PASSES: tuple[Pass, ...] = ("forward", "grad_input", "grad_weight")
 ERRORS = {(4, 3): 3.0e-6, (5, 3): 5.0e-6, (4, 5): 4.5e-6}
 """Largest relative error of a pass by F(m, r) in float32: the norm of the difference to float64
@@ -90,6 +91,21 @@ class Algorithm:
             return self.kind
         sides = [self.rows] if self.rows == self.columns else [self.rows, self.columns]
         return f"{self.kind} {' x '.join(_runs(side) for side in sides)}"
+
+
+def algorithm_of(name: str) -> Algorithm:
+    """The algorithm of that name: what ``Algorithm.name`` is the inverse of."""
+    kind, *rest = name.split(" ", 1)
+    sides = [_sizes(side) for side in rest[0].split(" x ")] if rest else [()]
+    return Algorithm(_KINDS[kind], sides[0], sides[-1])
+
+
+def _sizes(runs: str) -> tuple[int, ...]:
+    sizes: list[int] = []
+    for run in runs.split("+"):
+        count, _, size = run.rpartition("*")
+        sizes += [int(size)] * int(count or 1)
+    return tuple(sizes)
 
 
 def _runs(sizes: tuple[int, ...]) -> str:

@@ -68,29 +68,6 @@ class _Winograd(ctypes.Structure):
     ]  # fmt: skip
 
 
-def scratch_bytes(
-    shape: Shape,
-    pass_: Pass,
-    *,
-    algorithm: Algorithm | None = None,
-    threads: int,
-    item_bytes: int = 4,
-) -> int:
-    """Scratch that a pass takes, in bytes.
-
-    Args:
-        shape: of the convolution.
-        pass_: ``forward``, ``grad_input`` or ``grad_weight``.
-        algorithm: what it is computed by; ``choose``'s if not given.
-        threads: that compute it.
-        item_bytes: of a value: 4, or 8 for float64.
-    """
-    algorithm = algorithm or choose(shape, pass_)
-    if algorithm.rows:
-        return tiled(shape, algorithm, pass_, threads, item_bytes).buffers.bytes(item_bytes)
-    return direct.buffers(shape, algorithm, pass_, threads, item_bytes).bytes(item_bytes)
-
-
 def shape_of(
     x: Tensor,
     weight: Tensor,
@@ -158,7 +135,7 @@ def forward(
         relu: whether negative results become zero.
         add: whether to add to what is in ``y``, before the ReLU.
         algorithm: ``choose``'s if not given.
-        scratch: ``scratch_bytes`` bytes, uint8; allocated if not given.
+        scratch: bytes of ``sizes.convolution``, uint8; allocated if not given.
 
     Raises:
         ValueError: tensors do not go together, or scratch is too small.

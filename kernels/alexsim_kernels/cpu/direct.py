@@ -3,21 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-from typing import NamedTuple
 
-from alexsim_kernels.cpu.algorithm import Algorithm, Pass, Shape
-from alexsim_kernels.cpu.scratch import Buffers, padded, pitch
+from alexsim_kernels.cpu.algorithm import Algorithm, Shape
+from alexsim_kernels.cpu.cuts import Cut, cut
 from alexsim_kernels.cpu.tensors import Filters, Map, Parts, Tensor, call, threads
-
-_BLOCK = 96
-"""Pixels at a time: a multiple of the micro-kernel's rows. With ``_DEPTH`` values each they take
-144 KiB, and a panel of filters is read from cache once for all of them."""
-_DEPTH = 384
-"""Values of a sum at a time."""
-_CHUNK_BYTES = 3 << 20
-"""Gathered rows of a weight gradient, for all threads."""
-_SLICES = 64
-"""Partial sums of a depthwise weight gradient, for whatever number of threads."""
 
 
 class _Tap(ctypes.Structure):
@@ -57,65 +46,6 @@ class _Direct(ctypes.Structure):
     ]
 
 
-class _Cut(NamedTuple):
-    """How a pass is cut, and its scratch."""
-
-    block: int
-    tap_block: int
-    channel_block: int
-    depth_pitch: int
-    result_pitch: int
-    gathered_thread: int
-    sums_thread: int
-    buffers: Buffers
-
-
-def buffers(
-    shape: Shape, algorithm: Algorithm, pass_: Pass, threads: int, item_bytes: int
-) -> Buffers:
-    """Scratch of ``direct`` and ``depthwise``."""
-    return _cut(shape, algorithm, pass_, threads, item_bytes).buffers
-
-
-def _cut(shape: Shape, algorithm: Algorithm, pass_: Pass, threads: int, item_bytes: int) -> _Cut:
-    taps = shape.taps[0] * shape.taps[1]
-    channels, filters = shape.group_channels, shape.group_filters
-    if pass_ == "grad_input":
-        channels, filters = filters, channels
-    pixels = shape.images * shape.out[0] * shape.out[1]
-    if algorithm.kind == "depthwise":
-        wide = padded(shape.channels)
-        if pass_ != "grad_weight":
-            return _Cut(1, 1, 1, 0, 0, 0, 0, Buffers({"packed": taps * wide}))
-        block = -(-pixels // _SLICES)
-        sums = -(-pixels // block) * (taps + 1) * wide
-        return _Cut(block, 1, 1, 0, 0, 0, 0, Buffers({"sums": sums}))
-    result_pitch, depth = pitch(filters), taps * channels
-    if pass_ == "grad_weight":
-        depth_pitch = pitch(depth)
-        block = max(32, min(pixels, _CHUNK_BYTES // (item_bytes * (depth_pitch + result_pitch))))
-        sizes = {
-            "gathered": block * depth_pitch,
-            "sums": depth * padded(filters),
-            "results": block * result_pitch,
-        }
-        return _Cut(block, taps, 1, depth_pitch, result_pitch, 0, 0, Buffers(sizes))
-    channel_block = -(-channels // -(-channels // _DEPTH))
-    tap_block = max(1, _DEPTH // channels)
-    if tap_block > shape.taps[1]:
-        tap_block -= tap_block % shape.taps[1]  # whole rows of taps lie in a row in memory
-    depth_pitch = pitch(min(taps, tap_block) * channel_block)
-    gathered, sums = _BLOCK * depth_pitch, _BLOCK * result_pitch
-    sizes = {
-        "packed": shape.groups * depth * padded(filters),
-        "gathered": threads * gathered,
-        "sums": threads * sums,
-    }
-    return _Cut(
-        _BLOCK, tap_block, channel_block, depth_pitch, result_pitch, gathered, sums, Buffers(sizes)
-    )
-
-
 def forward(
     maps: tuple[Map, Map],
     weight: Tensor,
@@ -129,10 +59,10 @@ def forward(
     add: bool,
 ) -> None:
     """See ``convolution.forward``; ``maps`` are those of ``x`` and ``y``."""
-    cut = _cut(shape, algorithm, "forward", threads(), like.element_size())
-    parts = Parts(cut.buffers, like, scratch)
+    how = cut(shape, algorithm, "forward", threads(), like.element_size())
+    parts = Parts(how.buffers, like, scratch)
     group = shape.group_filters * weight.stride(0)
-    made = _described(maps, _bank(weight, shape), group, shape, cut, parts)
+    made = _described(maps, _bank(weight, shape), group, shape, how, parts)
     _set_forward_grid(made, shape)
     made.bias, made.relu, made.add = bias, relu, add
     kind = "depthwise" if algorithm.kind == "depthwise" else "direct"
@@ -154,8 +84,8 @@ def grad_input(
     A grid for each place of a pixel between strides: row ``h = top + stride i`` meets tap ``r`` of
     output row ``i + (top + padding - r dilation) / stride``, where that is whole.
     """
-    cut = _cut(shape, algorithm, "grad_input", threads(), like.element_size())
-    parts = Parts(cut.buffers, like, scratch)
+    how = cut(shape, algorithm, "grad_input", threads(), like.element_size())
+    parts = Parts(how.buffers, like, scratch)
     bank, group = _bank(weight, shape), shape.group_filters * weight.stride(0)
     bank.filters, bank.channels = bank.channels, bank.filters
     bank.filter, bank.channel = bank.channel, bank.filter
@@ -164,7 +94,7 @@ def grad_input(
         rows = _meeting(shape, 0, top)
         for left in range(min(shape.stride[1], shape.extent[1])):
             columns = _meeting(shape, 1, left)
-            made = _described(maps, bank, group, shape, cut, parts)
+            made = _described(maps, bank, group, shape, how, parts)
             made.grid = _Grid(
                 -(-(shape.extent[0] - top) // shape.stride[0]),
                 -(-(shape.extent[1] - left) // shape.stride[1]),
@@ -187,10 +117,10 @@ def grad_weight(
     add: bool,
 ) -> None:
     """See ``convolution.grad_weight``; ``maps`` are those of ``x`` and ``dy``."""
-    cut = _cut(shape, algorithm, "grad_weight", threads(), like.element_size())
-    parts = Parts(cut.buffers, like, scratch)
+    how = cut(shape, algorithm, "grad_weight", threads(), like.element_size())
+    parts = Parts(how.buffers, like, scratch)
     group = shape.group_filters * dweight.stride(0)
-    made = _described(maps, _bank(dweight, shape), group, shape, cut, parts)
+    made = _described(maps, _bank(dweight, shape), group, shape, how, parts)
     _set_forward_grid(made, shape)
     made.bias, made.add = dbias, add
     kind = "depthwise" if algorithm.kind == "depthwise" else "direct"
@@ -205,16 +135,16 @@ def _bank(weight: Tensor, shape: Shape) -> Filters:
 
 
 def _described(
-    maps: tuple[Map, Map], bank: Filters, group: int, shape: Shape, cut: _Cut, parts: Parts
+    maps: tuple[Map, Map], bank: Filters, group: int, shape: Shape, how: Cut, parts: Parts
 ) -> _Direct:
     """All but the grid and its taps; groups of filters are ``group`` values apart."""
     made = _Direct(source=maps[0], target=maps[1], filters=bank, groups=shape.groups)
     made.filter_group = group
     made.threads = threads()
-    for name in cut.buffers.sizes:
+    for name in how.buffers.sizes:
         setattr(made, name, parts[name])
-    for name in cut._fields[:-1]:
-        setattr(made, name, getattr(cut, name))
+    for name in how._fields[:-1]:
+        setattr(made, name, getattr(how, name))
     return made
 
 

@@ -9,9 +9,10 @@ whatever the number of threads.
 from __future__ import annotations
 
 import ctypes
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from alexsim_kernels.cpu.scratch import Buffers, padded
+from alexsim_kernels.cpu import sizes
+from alexsim_kernels.cpu.algorithm import Pass
 from alexsim_kernels.cpu.tensors import (
     Parts,
     Tensor,
@@ -21,12 +22,6 @@ from alexsim_kernels.cpu.tensors import (
     threads,
     vector,
 )
-
-Pass = Literal["forward", "grad_input", "grad_weight"]
-_UNITS, _INPUTS, _STRIP = 48, 64, 256
-"""``UNITS``, ``INPUTS`` and ``STRIP`` of ``linear.cpp``."""
-_MOST_ROWS = 6
-"""``PANEL_ROWS`` of ``product.h``: units of a strip of gradients."""
 
 
 class Update(NamedTuple):
@@ -50,24 +45,6 @@ class _Linear(ctypes.Structure):
     ]
 
 
-def scratch_bytes(
-    pass_: Pass, images: int, inputs: int, units: int, *, threads: int, item_bytes: int = 4
-) -> int:
-    """Scratch that a pass takes, in bytes."""
-    return _buffers(pass_, images, inputs, units, threads).bytes(item_bytes)
-
-
-def _buffers(pass_: Pass, images: int, inputs: int, units: int, threads: int) -> Buffers:
-    if pass_ == "forward":
-        return Buffers(
-            {"packed": padded(images) * inputs, "block": threads * _UNITS * padded(images)}
-        )
-    if pass_ == "grad_input":
-        return Buffers({"block": threads * _INPUTS * (_STRIP + images)})
-    strips = (units + _MOST_ROWS) * images
-    return Buffers({"packed": strips, "block": threads * 4 * _INPUTS * images})
-
-
 def forward(
     x: Tensor,
     weight: Tensor,
@@ -87,7 +64,7 @@ def forward(
         y: ``[M, N]``, likewise.
         relu: whether negative results become zero.
         add: whether to add to what is in ``y``, before the ReLU.
-        scratch: ``scratch_bytes`` bytes, uint8; allocated if not given.
+        scratch: bytes of ``sizes.linear``, uint8; allocated if not given.
 
     Raises:
         ValueError: tensors do not go together, or scratch is too small.
@@ -195,7 +172,7 @@ def _described(
     same_shape("weight", weight, (units, inputs))
     same_shape("y", y, (images, units))
     count = threads()
-    buffers = _buffers(pass_, images, inputs, units, count)
+    buffers = sizes.linear(pass_, images, inputs, units, threads=count)
     parts = Parts(buffers, x, scratch)
     made = _Linear(images=images, inputs=inputs, units=units, threads=count)
     for name in buffers.sizes:

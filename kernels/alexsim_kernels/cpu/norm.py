@@ -10,9 +10,10 @@ section 3.3) or over rows and columns (cuda-convnet's map norm); values outside 
 from __future__ import annotations
 
 import ctypes
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from alexsim_kernels.cpu.scratch import Buffers, padded
+from alexsim_kernels.cpu import sizes
+from alexsim_kernels.cpu.sizes import Window
 from alexsim_kernels.cpu.tensors import (
     Map,
     Parts,
@@ -23,10 +24,6 @@ from alexsim_kernels.cpu.tensors import (
     same_shape,
     threads,
 )
-
-Window = Literal["across", "over"]
-_PIXELS = 16
-"""``PIXELS`` of ``norm.cpp``."""
 
 
 class Constants(NamedTuple):
@@ -49,23 +46,6 @@ class _Norm(ctypes.Structure):
     ]
 
 
-def scratch_bytes(
-    window: Window, channels: int, width: int, size: int, *, threads: int, item_bytes: int = 4
-) -> int:
-    """Scratch of a norm, in bytes: of images ``width`` pixels wide; the same both ways."""
-    return _buffers(window, channels, width, size, threads).bytes(item_bytes)
-
-
-def _buffers(window: Window, channels: int, width: int, size: int, threads: int) -> Buffers:
-    wide = padded(channels)
-    if window == "across":
-        gap = padded(size)
-        each = 2 * _PIXELS * (wide + gap) + 2 * gap
-    else:
-        each = (width + size - 1) * wide + 2 * size * width * wide
-    return Buffers({"threads": threads * each})
-
-
 def forward(
     x: Tensor,
     y: Tensor,
@@ -83,7 +63,7 @@ def forward(
         d: the same shape: what the power is taken of, for the backward pass.
         constants: of the norm.
         window: ``across`` channels, or ``over`` pixels.
-        scratch: ``scratch_bytes`` bytes, uint8; allocated if not given.
+        scratch: bytes of ``sizes.norm``, uint8; allocated if not given.
 
     Raises:
         ValueError: shapes differ, or a tensor is not channels-last.
@@ -125,7 +105,7 @@ def _run(
     for name, tensor in tensors.items():
         same_shape(name, tensor, tuple(x.shape))
     count = threads()
-    buffers = _buffers(window, x.shape[1], x.shape[3], constants.size, count)
+    buffers = sizes.norm(window, x.shape[1], x.shape[3], constants.size, threads=count)
     parts = Parts(buffers, x, scratch)
     made = _Norm(
         *(image_map(name, tensor) for name, tensor in tensors.items()),

@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
-from alexsim_kernels.cpu.algorithm import Size
-from alexsim_kernels.cpu.scratch import Buffers, padded
+from alexsim_kernels.cpu import sizes
 from alexsim_kernels.cpu.tensors import (
     Map,
     Parts,
@@ -25,77 +23,9 @@ from alexsim_kernels.cpu.tensors import (
     same_shape,
     threads,
 )
+from alexsim_kernels.cpu.windows import Span, Windows
 
 Ties = Literal["all", "first"]
-Span = tuple[int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Windows:
-    """Rows and columns of the image that each output row and column sees: first, and one past.
-
-    ``counts`` are the pixels that a mean divides by, down and across; of a mean alone.
-    """
-
-    rows: tuple[Span, ...]
-    columns: tuple[Span, ...]
-    row_counts: tuple[int, ...] = ()
-    column_counts: tuple[int, ...] = ()
-
-    def band_rows(self) -> int:
-        """Rows of the image that the backward pass keeps in cache."""
-        return max(end - begin for begin, end in self.rows)
-
-
-def sliding(
-    extent: Size, out: Size, *, size: Size, stride: Size, padding: Size = (0, 0),
-    count_padding: bool = True,
-) -> Windows:  # fmt: skip
-    """Windows of ``size`` pixels every ``stride`` pixels, the first ``padding`` outside.
-
-    With ``count_padding`` a mean divides by the padding's pixels too; never by what a window hangs
-    over it.
-
-    Raises:
-        ValueError: a window sees no pixel.
-    """
-    spans, counts = [], []
-    for pixels, count, side, step, border in zip(extent, out, size, stride, padding, strict=True):
-        begins = [i * step - border for i in range(count)]
-        spans.append(tuple((max(0, b), min(b + side, pixels)) for b in begins))
-        edge = border if count_padding else 0
-        counts.append(tuple(min(b + side, pixels + edge) - max(b, -edge) for b in begins))
-    return _checked(Windows(spans[0], spans[1], counts[0], counts[1]), extent, out)
-
-
-def adaptive(extent: Size, out: Size) -> Windows:
-    """Windows that tile the image: output ``i`` of ``n`` over ``e`` pixels sees ``i e // n`` to
-    ``ceil((i + 1) e / n)``, as in ``torch.nn.AdaptiveAvgPool2d``."""
-    spans = [
-        tuple((i * pixels // count, -(-(i + 1) * pixels // count)) for i in range(count))
-        for pixels, count in zip(extent, out, strict=True)
-    ]
-    counts = [tuple(end - begin for begin, end in axis) for axis in spans]
-    return _checked(Windows(spans[0], spans[1], counts[0], counts[1]), extent, out)
-
-
-def _checked(windows: Windows, extent: Size, out: Size) -> Windows:
-    if not windows.rows or not windows.columns:
-        raise ValueError(f"a pool has no output: {list(out)} of {list(extent)} pixels")
-    if any(begin >= end for begin, end in (*windows.rows, *windows.columns)):
-        raise ValueError(f"a window of {list(out)} sees none of {list(extent)} pixels")
-    return windows
-
-
-def scratch_bytes(
-    windows: Windows, channels: int, width: int, *, threads: int, item_bytes: int = 4
-) -> int:
-    """Scratch of a backward pass, in bytes; a forward pass takes none."""
-    return _buffers(windows, channels, width, threads).bytes(item_bytes)
-
-
-def _buffers(windows: Windows, channels: int, width: int, threads: int) -> Buffers:
-    return Buffers({"band": threads * windows.band_rows() * width * padded(channels)})
 
 
 class _Pool(ctypes.Structure):
@@ -150,7 +80,7 @@ def max_backward(
         windows: the forward's.
         ties: who gets a window's gradient: ``all`` that equal the maximum, or the ``first``.
         add: whether to add to ``dx``.
-        scratch: ``scratch_bytes`` bytes, uint8; allocated if not given.
+        scratch: bytes of ``sizes.pool``, uint8; allocated if not given.
 
     Raises:
         ValueError: shapes do not match, or a tensor is not channels-last.
@@ -235,6 +165,6 @@ def _backward(
     scratch: Tensor | None,
 ) -> None:
     made.dy, made.dx, made.add = image_map("dy", dy), image_map("dx", dx), add
-    parts = Parts(_buffers(windows, dx.shape[1], dx.shape[3], made.threads), dx, scratch)
+    parts = Parts(sizes.pool(windows, dx.shape[1], dx.shape[3], threads=made.threads), dx, scratch)
     made.band = parts["band"]
     call(kernel, dx, ctypes.byref(made))

@@ -37,7 +37,12 @@ class Filters(ctypes.Structure):
 
 def call(function: str, like: Tensor, *arguments: Any) -> None:
     """Call a kernel of the library for the type of ``like``."""
-    getattr(library(_SCALARS[like.dtype]), function)(*arguments)
+    getattr(library(scalar_of(like.dtype)), function)(*arguments)
+
+
+def scalar_of(dtype: torch.dtype) -> Scalar:
+    """The name in C++ of a type that there are kernels for."""
+    return _SCALARS[dtype]
 
 
 def check_type(**tensors: Tensor | None) -> None:

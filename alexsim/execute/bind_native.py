@@ -1,0 +1,206 @@
+"""From an op of the plan to a call of our kernels for CPUs; what has none runs on ATen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from alexsim.errors import PlanError
+from alexsim.execute.aten.bound import Bound
+from alexsim.execute.aten.chunks import rows
+from alexsim.execute.bind import bind as bind_aten
+from alexsim.execute.context import Launch, StepContext
+from alexsim.execute.memory import Memory
+from alexsim.network.counts import FLOAT_BYTES
+from alexsim.network.layers import (
+    AdaptiveAveragePool,
+    AveragePool,
+    Convolution,
+    FullyConnected,
+    LocalResponseNorm,
+    MaxPool,
+    SpatialResponseNorm,
+    pair,
+)
+from alexsim.plan.backends.native import asked_of, kernel_bytes, windows_of
+from alexsim.plan.plan import Op, OpKind, Plan
+from alexsim_kernels.cpu import convolution, linear, norm, pool
+from alexsim_kernels.cpu.algorithm import algorithm_of
+from alexsim_kernels.cpu.build import library
+from alexsim_kernels.cpu.tensors import new_scratch, scalar_of
+
+Tensor = torch.Tensor
+
+
+class Binder:
+    """Binds the ops of one device, which share its scratch.
+
+    Raises:
+        PlanError: torch has more threads than the plan has scratch for.
+        BuildError: the kernels cannot be built here.
+    """
+
+    def __init__(self, plan: Plan, memory: Memory, replica: int) -> None:
+        self._plan, self._memory, self._replica = plan, memory, replica
+        threads = torch.get_num_threads()
+        if threads > plan.spec.threads:
+            raise PlanError(
+                f"the plan has scratch for {plan.spec.threads} threads of backend native, torch has"
+                f" {threads}"
+            )
+        library(scalar_of(memory.dtype))
+        item = memory.dtype.itemsize
+        ops = [op for op in memory.device.ops if op.backend == "native"]
+        self._kernel_bytes = {op.id: kernel_bytes(asked_of(plan, op), item) for op in ops}
+        needed = [
+            self._kernel_bytes[op.id] + sum(_bytes(memory.operand(op, role)) for role in roles)
+            for op in ops
+            for roles in [self._copied(op)]
+        ]
+        kept = memory.device.kept_scratch_bytes
+        assert item > FLOAT_BYTES or max(needed, default=0) <= kept
+        self._scratch = new_scratch(max(kept, *needed) if needed else 0)
+
+    def __call__(self, op: Op) -> Launch:
+        """The function that runs ``op``."""
+        if op.backend != "native":
+            return bind_aten(self._plan, op, self._memory, self._replica)
+        bound = Bound(plan=self._plan, op=op, part=self._plan.part(op), memory=self._memory)
+        if isinstance(bound.part.layer, FullyConnected):
+            return self._fully_connected(bound)
+        copies = self._copies(op)
+        bound = replace(bound, instead=copies)
+        if isinstance(bound.part.layer, Convolution):
+            run = self._convolution(bound)
+        elif op.kind == OpKind.FORWARD:
+            run = self._forward(bound)
+        else:
+            run = self._grad_input(bound)
+        target = "y" if op.kind == OpKind.FORWARD else "dx"
+        pairs = {role: (copy, self._memory.operand(op, role)) for role, copy in copies.items()}
+        read = [pair for role, pair in pairs.items() if role != target or op.accumulate]
+
+        def launch(_: StepContext) -> None:
+            for copy, original in read:
+                copy.copy_(original)
+            run()
+            if target in pairs:
+                copy, original = pairs[target]
+                original.copy_(copy)
+
+        return launch
+
+    def _copied(self, op: Op) -> list[str]:
+        """Roles of images that lie channels first, which no kernel reads or writes."""
+        if isinstance(self._plan.part(op).layer, FullyConnected):
+            return []
+        return [
+            role
+            for role in ("x", "y", "dx", "dy")
+            if role in op.operands and not _channels_last(self._memory.operand(op, role))
+        ]
+
+    def _copies(self, op: Op) -> dict[str, Tensor]:
+        """Room for copies of these behind the kernel's scratch, channels last."""
+        start, copies = self._kernel_bytes[op.id], {}
+        for role in self._copied(op):
+            like = self._memory.operand(op, role)
+            room = self._scratch[start : start + _bytes(like)].view(like.dtype)
+            images, channels, height, width = like.shape
+            copies[role] = room.view(images, height, width, channels).permute(0, 3, 1, 2)
+            start += _bytes(like)
+        return copies
+
+    def _convolution(self, bound: Bound) -> Callable[[], None]:
+        layer, op = bound.part.layer, bound.op
+        assert isinstance(layer, Convolution)
+        options: dict[str, Any] = {
+            "stride": pair(layer.stride),
+            "padding": pair(layer.padding),
+            "dilation": pair(layer.dilation),
+            "groups": layer.groups,
+            "algorithm": algorithm_of(op.algorithm),
+            "scratch": self._scratch,
+        }
+        if op.kind == OpKind.FORWARD:
+            x, weight, bias, y = bound["x"], bound["weight"], bound.get("bias"), bound["y"]
+            relu = bool(op.epilogue)
+            return lambda: convolution.forward(x, weight, bias, y, relu=relu, **options)
+        dy, add = bound["dy"], op.accumulate
+        if op.kind == OpKind.GRAD_INPUT:
+            weight, dx = bound["weight"], bound["dx"]
+            return lambda: convolution.grad_input(dy, weight, dx, add=add, **options)
+        x, dweight, dbias = bound["x"], bound["dweight"], bound.get("dbias")
+        return lambda: convolution.grad_weight(x, dy, dweight, dbias, add=add, **options)
+
+    def _fully_connected(self, bound: Bound) -> Launch:
+        op, scratch = bound.op, self._scratch
+        if op.kind == OpKind.GRAD_INPUT:
+            dy, weight, dx, add = bound["dy"], bound["weight"], rows(bound["dx"]), op.accumulate
+            return lambda _: linear.grad_input(dy, weight, dx, add=add, scratch=scratch)
+        x = rows(bound["x"])
+        if op.kind == OpKind.FORWARD:
+            weight, bias, y, relu = bound["weight"], bound.get("bias"), bound["y"], op.epilogue
+            return lambda _: linear.forward(x, weight, bias, y, relu=bool(relu), scratch=scratch)
+        dy, dbias = bound["dy"], bound.get("dbias")
+        if not op.fused:
+            dweight = bound["dweight"]
+            return lambda _: linear.grad_weight(x, dy, dweight, dbias, scratch=scratch)
+        weight, momentum, name = bound["weight"], bound["momentum"], bound.part.layer.name
+
+        def run(context: StepContext) -> None:
+            h = context.hyperparameters
+            update = linear.Update(h.momentum, h.weight_decay, h.weight_rate_of(name))
+            linear.update_weight(x, dy, weight, momentum, dbias, update, scratch=scratch)
+
+        return run
+
+    def _forward(self, bound: Bound) -> Callable[[], None]:
+        layer, x, y = bound.part.layer, bound["x"], bound["y"]
+        match layer:
+            case LocalResponseNorm() | SpatialResponseNorm():
+                d, how = bound["norm"], _norm(layer, self._scratch)
+                return lambda: norm.forward(x, y, d, **how)
+            case MaxPool():
+                windows = windows_of(bound.part)
+                return lambda: pool.max_forward(x, y, windows)
+            case AveragePool() | AdaptiveAveragePool():
+                windows = windows_of(bound.part)
+                return lambda: pool.average_forward(x, y, windows)
+        raise AssertionError(layer)
+
+    def _grad_input(self, bound: Bound) -> Callable[[], None]:
+        layer, dy, dx = bound.part.layer, bound["dy"], bound["dx"]
+        scratch, add = self._scratch, bound.op.accumulate
+        match layer:
+            case LocalResponseNorm() | SpatialResponseNorm():
+                x, d, how = bound["x"], bound["norm"], _norm(layer, scratch)
+                return lambda: norm.backward(x, d, dy, dx, **how)
+            case MaxPool(ties=ties):
+                x, y, windows = bound["x"], bound["y"], windows_of(bound.part)
+                return lambda: pool.max_backward(
+                    x, y, dy, dx, windows, ties=ties, add=add, scratch=scratch
+                )
+            case AveragePool() | AdaptiveAveragePool():
+                windows = windows_of(bound.part)
+                return lambda: pool.average_backward(dy, dx, windows, add=add, scratch=scratch)
+        raise AssertionError(layer)
+
+
+def _norm(layer: LocalResponseNorm | SpatialResponseNorm, scratch: Tensor) -> dict[str, Any]:
+    return {
+        "constants": norm.Constants(layer.size, layer.k, layer.alpha, layer.beta),
+        "window": "across" if isinstance(layer, LocalResponseNorm) else "over",
+        "scratch": scratch,
+    }
+
+
+def _channels_last(x: Tensor) -> bool:
+    return x.shape[1] == 1 or x.stride(1) == 1
+
+
+def _bytes(x: Tensor) -> int:
+    return x.numel() * x.element_size()
