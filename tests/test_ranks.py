@@ -27,11 +27,11 @@ from alexsim.data.discover import discover
 from alexsim.data.loader import Loader
 from alexsim.data.statistics import Statistics
 from alexsim.editions.load import load_network
-from alexsim.execute.meeting import agreed_name
-from alexsim.execute.world import RENDEZVOUS
 from alexsim.network.layers import FullyConnected
 from alexsim.plan.plan import OpKind
 from alexsim.plan.planner import plan
+from alexsim.processes.meeting import agreed_name
+from alexsim.processes.world import RENDEZVOUS
 from alexsim.recipe.file import load_recipe
 
 TRAIN = (

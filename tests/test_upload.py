@@ -6,14 +6,17 @@ import numpy as np
 import pytest
 import torch
 from batches import normalised
+from torch import Tensor
 
 from alexsim.data.normalising import Normalising
+from alexsim.execute.choices import Backend
 from alexsim.execute.context import STILL, StepContext
 from alexsim.execute.executor import Executor
 from alexsim.execute.upload import normalise, operands, upload
 from alexsim.network.layers import Convolution, FullyConnected, ReLU, SoftmaxCrossEntropy
 from alexsim.network.network import Network
 from alexsim.plan.planner import plan
+from alexsim_kernels.cpu import upload as native
 
 
 def drawn(
@@ -85,7 +88,19 @@ def test_threads_are_as_many_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     assert counts == [1, 3]
 
 
-def test_training_on_bytes_is_training_on_their_floats() -> None:
+@pytest.mark.usefixtures("cpu_kernels")
+@pytest.mark.parametrize("backend", ["aten", "native"])
+def test_training_on_bytes_is_training_on_their_floats(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[Tensor] = []
+    kernel = native.upload
+
+    def upload_(pixels: Tensor, *others: Tensor) -> None:
+        written.append(pixels)
+        kernel(pixels, *others)
+
+    monkeypatch.setattr(native, "upload", upload_)
     layers = (
         Convolution(name="conv1", filters=4, size=3),
         ReLU(name="relu1"),
@@ -97,12 +112,13 @@ def test_training_on_bytes_is_training_on_their_floats() -> None:
     labels = torch.arange(4)
     results = []
     for images, given in ((pixels, todo), (normalised(pixels, todo), None)):
-        executor = Executor(plan(network, batch_size=4, backend="aten"), seed=1)
+        executor = Executor(plan(network, batch_size=4, backend=backend), seed=1)
         executor.initialise()
         shown = torch.from_numpy(images).permute(0, 3, 1, 2)
         step = executor.step(shown, labels, step=0, hyperparameters=STILL, normalising=given)
         test = executor.evaluate(shown, labels, normalising=given)
         results.append((step.losses, test.losses))
+    assert len(written) == (2 if backend == "native" else 0)
     for bytes_, floats in zip(*results, strict=True):
         assert bytes_ is not None
         assert floats is not None

@@ -15,8 +15,8 @@ from alexsim.execute.context import Choices, Hyperparameters, StepContext
 from alexsim.execute.executor import Executor
 from alexsim.execute.stored import stored_parameters
 from alexsim.execute.wire import Wire
-from alexsim.execute.world import Connected
 from alexsim.plan.plan import Plan
+from alexsim.processes.world import Connected
 from alexsim.trace import Span, Trace
 
 _STATE = 1 << 25

@@ -11,8 +11,8 @@ import torch
 from alexsim.data.loader import Batch, Loader
 from alexsim.data.normalising import Normalising
 from alexsim.data.statistics import Floats, Statistics
-from alexsim.execute.world import World
 from alexsim.network.part import square_side
+from alexsim.processes.world import World
 
 
 class Feed:
