@@ -48,13 +48,14 @@ def thread_count(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def same_for_two_threads(run: Callable[[int], list[Tensor]]) -> list[Tensor]:
-    """Results of ``run`` with one thread, which are those with two, bit for bit."""
+def same_for_threads(run: Callable[[int], list[Tensor]], most: int = 2) -> list[Tensor]:
+    """Results of ``run`` with one thread, which are those with two to ``most``, bit for bit."""
     results = run(1)
-    with thread_count(2):
-        others = run(2)
-    for a, b in zip(results, others, strict=True):
-        assert torch.equal(a.nan_to_num(1.5), b.nan_to_num(1.5))
+    for count in range(2, most + 1):
+        with thread_count(count):
+            others = run(count)
+        for a, b in zip(results, others, strict=True):
+            assert torch.equal(a.nan_to_num(1.5), b.nan_to_num(1.5)), f"{count} threads"
     return results
 
 

@@ -1,4 +1,4 @@
-"""Norms, pools, fully connected layers and uploads of the CPU kernels."""
+"""Norms, pools and uploads of the CPU kernels."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from cpu_cases import (
     distance,
     pitched,
     poisoned_scratch,
-    same_for_two_threads,
+    same_for_threads,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,7 +18,6 @@ from torch.nn import functional as F
 
 from alexsim_kernels import reference
 from alexsim_kernels.cpu import linear, norm, pool, sizes
-from alexsim_kernels.cpu.algorithm import PASSES
 from alexsim_kernels.cpu.upload import upload
 from alexsim_kernels.cpu.windows import Windows, adaptive, sliding
 
@@ -63,7 +62,7 @@ def test_norms(
     exact = x.double().requires_grad_()
     wanted = REFERENCES[window](exact, size=size, k=k, alpha=alpha, beta=beta)
     wanted.backward(dy.double())
-    y, dx = same_for_two_threads(run) if size == 5 else run(1)
+    y, dx = same_for_threads(run) if size == 5 else run(1)
     assert distance(y, wanted.detach()) < LIMITS[dtype] / 10
     assert distance(dx, exact.grad) < LIMITS[dtype] / 10
 
@@ -134,7 +133,7 @@ def test_max_pool(
         assert torch.equal(dx, 2 * once)
         return [y, once]
 
-    y, dx = same_for_two_threads(run) if extent == (13, 13) else run(1)
+    y, dx = same_for_threads(run) if extent == (13, 13) else run(1)
     assert torch.equal(y, reference.max_pool(x, window=size, stride=stride, size=out))
     wanted = reference.max_pool_gradient(
         x.double(), dy.double(), window=size, stride=stride, ties=ties
@@ -256,69 +255,6 @@ def test_what_is_refused(call: object, message: str) -> None:
         call(torch.zeros(2, 4, 4, 3).permute(0, 3, 1, 2))  # type: ignore[operator]
 
 
-# ---------------------------------------------------------------------------------- fully connected
-def rows(count: int, width: int, dtype: torch.dtype) -> Tensor:
-    """A slice of wider rows; beside it stands NaN."""
-    block = torch.full((count, width + 5), NAN, dtype=dtype)
-    block[:, 2 : 2 + width] = torch.randn(count, width, dtype=dtype)
-    return block[:, 2 : 2 + width]
-
-
-@pytest.mark.parametrize("dtype", TYPES, ids=str)
-@pytest.mark.parametrize(
-    ("images", "inputs", "units"),
-    [(1, 7, 5), (3, 100, 130), (128, 520, 100), (70, 1030, 49), (200, 65, 300), (1, 1, 1)],
-)
-def test_fully_connected(images: int, inputs: int, units: int, dtype: torch.dtype) -> None:
-    torch.manual_seed(0)
-    x, dy = rows(images, inputs, dtype), rows(images, units, dtype)
-    weight, inc0 = rows(units, inputs, dtype), torch.randn(units, inputs, dtype=dtype)
-    bias = torch.randn(units, dtype=dtype)
-    y0, dx0 = rows(images, units, dtype), rows(images, inputs, dtype)
-
-    def run(threads: int) -> list[Tensor]:
-        y, dx = y0.clone(), dx0.clone()
-        dweight, dbias = rows(units, inputs, dtype), torch.full_like(bias, NAN)
-        forward, grad_input, grad_weight = (
-            poisoned_scratch(
-                sizes.linear(p, images, inputs, units, threads=threads).bytes(x.element_size())
-            )
-            for p in PASSES
-        )
-        linear.forward(x, weight, bias, y, relu=True, scratch=forward)
-        linear.grad_input(dy, weight, dx, scratch=grad_input)
-        linear.grad_weight(x, dy, dweight, dbias, scratch=grad_weight)
-        assert all((s[-192:] == 255).all() for s in (forward, grad_input, grad_weight))
-        y_sum, dx_sum, dweight_sum = y0.clone(), dx0.clone(), torch.ones_like(dweight)
-        linear.forward(x, weight, None, y_sum, add=True)
-        linear.grad_input(dy, weight, dx_sum, add=True)
-        linear.grad_weight(x, dy, dweight_sum, None, add=True)
-        inc, moved = inc0.clone(), weight.clone()
-        linear.update_weight(x, dy, moved, inc, None, linear.Update(0.9, 5e-4, 0.01, apply=True))
-        kept, same = inc0.clone(), weight.clone()
-        linear.update_weight(x, dy, same, kept, None, linear.Update(0.9, 5e-4, 0.01))
-        assert torch.equal(kept, inc)
-        assert torch.equal(same, weight)
-        return [y, dx, dweight, dbias, y_sum - y0, dx_sum - dx0, dweight_sum - 1, inc, moved]
-
-    x64, w64, dy64 = x.double(), weight.double(), dy.double()
-    product, dx, dweight = x64 @ w64.t(), dy64 @ w64, dy64.t() @ x64
-    inc = 0.9 * inc0.double() - 5e-4 * 0.01 * w64 - 0.01 * dweight
-    wanted = [(product + bias.double()).relu(), dx, dweight, dy64.sum(0), product, dx, dweight]
-    wanted += [inc, w64 + inc]
-    results = same_for_two_threads(run) if images == 70 else run(1)
-    for computed, exact in zip(results, wanted, strict=True):
-        assert distance(computed, exact) < LIMITS[dtype]
-
-
-def test_not_a_number_stays_in_its_row() -> None:
-    x, weight, y = torch.ones(3, 9), torch.randn(5, 9), torch.zeros(3, 5)
-    x[1, 4] = NAN
-    linear.forward(x, weight, None, y, relu=True)
-    assert y[1].isnan().all()
-    assert y[[0, 2]].isfinite().all()
-
-
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
 @pytest.mark.parametrize("shape", [(3, 3, 5, 7), (2, 1, 4, 33), (4, 3, 2, 48), (40, 3, 224, 224)])
 def test_upload_has_the_bits_of_single_operations(
@@ -353,5 +289,5 @@ def test_upload_has_the_bits_of_single_operations(
         (turned - less) / per_channel,
         plain - less,
     ]
-    for computed, exact in zip(same_for_two_threads(run), wanted, strict=True):
+    for computed, exact in zip(same_for_threads(run), wanted, strict=True):
         assert torch.equal(computed, exact)

@@ -123,7 +123,10 @@ class TrainOptions(
         " GPUs share a card.",
     )
     precision: Precision = option(
-        "PRECISION", "Of products with --backend triton: fp32, fp32x3, tf32, bf16 or fp16.", "fp32"
+        "PRECISION",
+        "Of products: with --backend triton fp32, fp32x3, tf32, bf16 or fp16; with `native` fp32 or"
+        " bf16, of fully connected layers.",
+        "fp32",
     )
     graph: bool | None = flag(
         "Replay steps as a CUDA graph; the default on CUDA with --backend triton.",

@@ -156,7 +156,7 @@ def _refuse_together(options: TrainOptions, *, apart: bool) -> None:
     """Refuse options that do not go together."""
     graph, strict = options.graph, options.strict
     if options.precision != "fp32" and options.backend != "triton":
-        raise AlexsimError(f"--precision {options.precision} needs --backend triton")
+        _refuse_precision(options)
     if graph and (options.device, options.backend) != ("cuda", "triton"):
         raise AlexsimError("--graph needs --device cuda and --backend triton")
     if graph and strict:
@@ -169,6 +169,17 @@ def _refuse_together(options: TrainOptions, *, apart: bool) -> None:
         raise AlexsimError("--graph is for one process that has all devices")
     if strict and options.partition == "hybrid":
         raise AlexsimError("--strict runs --partition columns only; --processes runs hybrid")
+
+
+def _refuse_precision(options: TrainOptions) -> None:
+    """Refuse what our kernels for CPUs, or this CPU, do not multiply."""
+    if (options.backend, options.precision) != ("native", "bf16"):
+        also = " (or, on a CPU, bf16 with --backend native)"
+        raise AlexsimError(f"--precision {options.precision} needs --backend triton{also}")
+    from alexsim_kernels.cpu.build import bf16_available
+
+    if why_not := bf16_available():
+        raise AlexsimError(f"--precision bf16: {why_not}")
 
 
 def _captured(options: TrainOptions, made: Plan, place: Place | None) -> bool:

@@ -167,7 +167,8 @@ def _by(settings: TrainSettings) -> str:
     """What computes."""
     strict = ", a process each" if settings.strict else ""
     if settings.device == "cpu" and settings.backend != "triton":
-        return f"backend {settings.backend}, {settings.threads} threads{strict}"
+        bf16 = ", fully connected layers in bf16" if settings.precision == "bf16" else ""
+        return f"backend {settings.backend}{bf16}, {settings.threads} threads{strict}"
     parts: list[str] = [settings.device, settings.backend]
     if settings.backend == "triton":
         parts.append(settings.precision)

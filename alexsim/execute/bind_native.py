@@ -141,24 +141,25 @@ class Binder:
         return lambda: convolution.grad_weight(x, dy, dweight, dbias, add=add, **options)
 
     def _fully_connected(self, bound: Bound) -> Launch:
-        op, scratch = bound.op, self._scratch
+        op = bound.op
+        how: dict[str, Any] = {"precision": op.algorithm or "fp32", "scratch": self._scratch}
         if op.kind == OpKind.GRAD_INPUT:
             dy, weight, dx, add = bound["dy"], bound["weight"], rows(bound["dx"]), op.accumulate
-            return lambda _: linear.grad_input(dy, weight, dx, add=add, scratch=scratch)
+            return lambda _: linear.grad_input(dy, weight, dx, add=add, **how)
         x = rows(bound["x"])
         if op.kind == OpKind.FORWARD:
             weight, bias, y, relu = bound["weight"], bound.get("bias"), bound["y"], op.epilogue
-            return lambda _: linear.forward(x, weight, bias, y, relu=bool(relu), scratch=scratch)
+            return lambda _: linear.forward(x, weight, bias, y, relu=bool(relu), **how)
         dy, dbias = bound["dy"], bound.get("dbias")
         if not op.fused:
             dweight = bound["dweight"]
-            return lambda _: linear.grad_weight(x, dy, dweight, dbias, scratch=scratch)
+            return lambda _: linear.grad_weight(x, dy, dweight, dbias, **how)
         weight, momentum, name = bound["weight"], bound["momentum"], bound.part.layer.name
 
         def run(context: StepContext) -> None:
             h = context.hyperparameters
             update = linear.Update(h.momentum, h.weight_decay, h.weight_rate_of(name))
-            linear.update_weight(x, dy, weight, momentum, dbias, update, scratch=scratch)
+            linear.update_weight(x, dy, weight, momentum, dbias, update, **how)
 
         return run
 

@@ -114,6 +114,7 @@ class Placement:
                 *self._same_for_all,
                 rows,
                 self.spec.threads,
+                self.spec.products,
             )
         )
         op = Op(

@@ -16,12 +16,14 @@ from alexsim.plan.choices import (
     PARTITIONS,
     PLAN_PRECISIONS,
     POLICIES,
+    PRODUCTS,
     SCHEDULES,
     TRANSPORTS,
     Fusion,
     Partition,
     PlanPrecision,
     Policy,
+    Products,
     Schedule,
     TransportName,
 )
@@ -39,6 +41,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "backend": BACKENDS,
     "fusion": FUSIONS,
     "precision": PLAN_PRECISIONS,
+    "products": PRODUCTS,
 }
 """Allowed values of the choices that are words."""
 
@@ -106,6 +109,9 @@ class PlanSpec(PlanChoices):
     precision: PlanPrecision = "fp32"
     """``amp``: every number has the type that PyTorch's autocast gives it (see
     ``alexsim.plan.precision``). Such a plan is counted and simulated, not run."""
+    products: Products = "fp32"
+    """What fully connected layers multiply, with backend ``native``: ``bf16`` rounds operands, and
+    nothing else, to bfloat16. Convolutions are faster by Winograd's method in float32."""
     half_layers: frozenset[str] | None = None
     """With ``amp``: the only layers whose products are in half precision; by default all that
     autocast lists."""
@@ -149,6 +155,8 @@ class PlanSpec(PlanChoices):
             raise PlanError("a variable batch changes nothing where one GPU has all images")
         if self.half_layers is not None and self.precision != "amp":
             raise PlanError("half_layers are of precision amp")
+        if self.products != "fp32" and self.backend != "native":
+            raise PlanError(f"products in {self.products} are of backend native")
         if self.precision == "amp" and self.backend:
             raise PlanError("a plan of precision amp is counted and simulated; no backend runs it")
         if self.batch_size % self.shares:

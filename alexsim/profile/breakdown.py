@@ -9,7 +9,6 @@ from dataclasses import asdict
 
 from alexsim.ledger.tables import memory_table
 from alexsim.network.counts import PASSES
-from alexsim.plan.backends import BACKENDS
 from alexsim.plan.plan import PASS_OF, Op, OpKind, Plan, waited_for
 from alexsim.profile.step_profile import (
     Ceilings,
@@ -148,8 +147,7 @@ def _measured(
     plan: Plan, count: PassCount, ops: Sequence[Op], rounds: Rounds, ceilings: Ceilings
 ) -> PassProfile:
     measured = spread([sum(times[op.id] for op in ops) for times in rounds])
-    done_flop = sum(BACKENDS[op.backend].done_flop(op, plan.part(op)) for op in ops)
-    compute_s = done_flop / ceilings.flop_per_s
+    compute_s = sum(ceilings.compute_s(op, plan.part(op)) for op in ops)
     memory_s = count.moved_bytes / ceilings.bytes_per_s
     floor_s = max(compute_s, memory_s)
     limit = "compute" if compute_s > memory_s else "memory"

@@ -25,6 +25,7 @@ from alexsim.execute.choices import Device, Precision
 from alexsim.execute.context import STILL, Choices
 from alexsim.execute.executor import Executor
 from alexsim.network.counts import FLOAT_BYTES
+from alexsim.plan.choices import Products
 from alexsim.plan.plan import Plan
 from alexsim.profile.breakdown import layers_of, rounds_of, transfers_s
 from alexsim.profile.nvml import Sample, Sampler, Telemetry
@@ -88,7 +89,7 @@ def profile(
             ours = [partial(run, is_timed, index) for is_timed in (False, True)]
             take_turns([*ours, *(rivals.turns() if rivals else ())], index)
             done(index + 1)
-    reached = ceilings(device, plan.spec.backend)
+    reached = ceilings(device, plan.spec.backend, plan.spec.products)
     trace = Trace(spans=tuple(span for _, step_trace in timed for span in step_trace.spans))
     times = rounds_of(trace, plan)
     timed_s = [elapsed for elapsed, _ in timed]
@@ -235,7 +236,7 @@ def _wall_offset_ns() -> int:
     return min(readings)[1]
 
 
-def ceilings(device: Device, backend: str = "aten") -> Ceilings:
+def ceilings(device: Device, backend: str, products: Products = "fp32") -> Ceilings:
     """Measure a float32 product and a copy; about a second.
 
     Where our kernels for CPUs run, the product is that of their micro-kernel: a library's large
@@ -253,6 +254,7 @@ def ceilings(device: Device, backend: str = "aten") -> Ceilings:
         flop_per_s = max(flop_per_s, 1e9 * ceiling())
     return Ceilings(
         flop_per_s=flop_per_s,
+        bf16_flop_per_s=1e9 * ceiling(precision="bf16") if products == "bf16" else None,
         bytes_per_s=2 * FLOAT_BYTES * source.numel() / copy_s,
     )
 

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import comb
 
-from alexsim.plan.plan import Plan
+from alexsim.network.part import Part
+from alexsim.plan.backends import BACKENDS
+from alexsim.plan.plan import Op, Plan
 from alexsim.profile.nvml import Telemetry
 from alexsim.simulate.simulation import Simulation
 from alexsim.trace import Trace
@@ -100,6 +102,13 @@ class Ceilings:
 
     flop_per_s: float
     bytes_per_s: float
+    bf16_flop_per_s: float | None = None
+    """Of products of bfloat16 by our kernels for CPUs, where an op is one."""
+
+    def compute_s(self, op: Op, part: Part) -> float:
+        """Least time of the products that are done for an op."""
+        flop = BACKENDS[op.backend].done_flop(op, part)
+        return flop / ((op.algorithm == "bf16" and self.bf16_flop_per_s) or self.flop_per_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

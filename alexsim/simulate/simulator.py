@@ -50,7 +50,7 @@ def planned(
         NetworkError: the partition cannot split the network.
     """
     transport: TransportName = "peer" if machine.peer else "host"
-    spec = replace(spec, transport=spec.transport or transport, backend="")
+    spec = replace(spec, transport=spec.transport or transport, backend="", products="fp32")
     if calibration:
         spec = replace(spec, backend=calibration.backend, threads=calibration.threads)
     return make_plan(spec) if whole else _plan(spec)

@@ -31,7 +31,7 @@ def run_profile(
     if plan is None or not (rounds := rounds_of(result.trace, plan)) or len(rounds) < at_least:
         return None
     settings = result.settings
-    measured = ceilings(settings.device, settings.backend)
+    measured = ceilings(settings.device, plan.spec.backend, plan.spec.products)
     return StepProfile(
         plan=plan,
         where=f"{settings.device}, {settings.backend}, {settings.threads} threads",

@@ -51,7 +51,8 @@ class TrainSettings(PlanChoices):
     backend: Backend = "aten"
     transport: TransportName = "peer"
     precision: Precision = "fp32"
-    """Of products, with backend ``triton``."""
+    """Of products, with backend ``triton``; with ``native``, ``bf16`` is of fully connected layers.
+    """
     graph: bool = False
     """Steps are replayed as a CUDA graph."""
     strict: bool = False
@@ -66,8 +67,10 @@ class TrainSettings(PlanChoices):
     def spec(self, stage: Stage) -> PlanSpec:
         """The plan of a step in a stage, in which some layers may be frozen."""
         network = load_network(self.network)
+        native = self.backend == "native"
         return PlanSpec(
             network=network,
+            products="bf16" if native and self.precision == "bf16" else "fp32",
             trainable=frozenset(network.weighted_layers) - set(stage.frozen),
             optimizer=self.recipe.optimizer,
             **self.choices,

@@ -11,7 +11,7 @@ from alexsim.network.network import Network
 from alexsim.network.part import Part
 from alexsim.network.update_rules import Optimizer
 from alexsim.network.views import Read
-from alexsim.plan.choices import Policy
+from alexsim.plan.choices import Policy, Products
 from alexsim.plan.plan import Op, OpKind
 
 Passes = Literal["none", "forward", "forward and backward"]
@@ -37,6 +37,8 @@ class Asked(NamedTuple):
     rows: Rows = (False, False)
     threads: int = 1
     """Threads of a device."""
+    products: Products = "fp32"
+    """What fully connected layers multiply."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

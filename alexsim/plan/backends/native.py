@@ -63,7 +63,7 @@ class Native:
 
     def done_flop(self, op: Op, part: Part) -> int:
         """FLOP of the products that an op of a convolution is made of."""
-        if not op.algorithm:
+        if not isinstance(part.layer, Convolution):
             return op.count.flop
         # An op's count is of the images that it works on; a shape's, of one.
         shape = convolution_shape(part, 1)
@@ -101,7 +101,7 @@ def asked_of(plan: Plan, op: Op) -> Asked:
     spec = plan.spec
     return Asked(
         op.kind, plan.part(op), plan.batch_size, op.accumulate, spec.optimizer, spec.copies,
-        threads=spec.threads,
+        threads=spec.threads, products=spec.products,
     )  # fmt: skip
 
 
@@ -121,7 +121,9 @@ def _kernel(asked: Asked, item_bytes: int) -> _Kernel | None:
         if pass_ == "grad_weight" and asked.accumulate:
             return None
         inputs, units = math.prod(part.input_shape), math.prod(part.output_shape)
-        return _Kernel("", sizes.linear(pass_, images, inputs, units, threads=threads))
+        products = asked.products
+        scratch = sizes.linear(pass_, images, inputs, units, threads=threads, precision=products)
+        return _Kernel("" if products == "fp32" else products, scratch)
     if isinstance(layer, Convolution):
         shape = convolution_shape(part, images)
         if not _as_fast(shape):

@@ -27,8 +27,12 @@ import torch  # noqa: F401  first: the library must find its OpenMP
 from alexsim_kernels.cpu.transforms import header
 
 Scalar = Literal["float", "double"]
-UNITS = ("product", "winograd", "direct", "pool", "norm", "linear", "upload")
+UNITS = (
+    "product", "winograd", "winograd_weight", "direct", "pool", "norm", "linear", "linear_bf16",
+    "upload",
+)  # fmt: skip
 """Translation units, compiled side by side."""
+_FLOAT_ONLY = {"linear_bf16"}
 FLAGS = (
     "-std=c++17", "-O3", "-march=native", "-fopenmp", "-fPIC",
     # Products and sums contract; NaN and infinity stay what they are.
@@ -51,6 +55,31 @@ def available() -> str:
     except BuildError as error:
         return str(error)
     return ""
+
+
+def bf16_available() -> str:
+    """Why there are no products of bfloat16 here, in one line; empty if they can be had.
+
+    Builds nothing: asks the compiler what this processor has.
+    """
+    if why_not := available():
+        return why_not
+    return "" if _knows_bf16() else _NO_BF16
+
+
+_NO_BF16 = (
+    "bf16 needs a processor with AVX512_BF16, and a compiler that knows it:"
+    " g++ -march=native finds none here"
+)
+
+
+@cache
+def _knows_bf16() -> bool:
+    macros = subprocess.run(
+        [_compiler()[0], *FLAGS, "-dM", "-E", "-x", "c++", os.devnull],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return "__AVX512BF16__" in macros.stdout
 
 
 def library(scalar: Scalar, progress: Callable[[str], None] | None = None) -> ctypes.CDLL:
@@ -108,12 +137,13 @@ def build(scalar: Scalar, progress: Callable[[str], None] | None = None) -> Path
 
 def _compile(compiler: str, scalar: Scalar, work: Path, name: str) -> None:
     flags = [*FLAGS, f"-DSCALAR={scalar}"]
+    units = [unit for unit in UNITS if scalar == "float" or unit not in _FLOAT_ONLY]
     jobs = [
         subprocess.Popen(
             [compiler, *flags, "-c", f"{unit}.cpp", "-o", f"{unit}.o"],
             cwd=work, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )
-        for unit in UNITS
+        for unit in units
     ]  # fmt: skip
     errors = []
     for job in jobs:
@@ -127,7 +157,7 @@ def _compile(compiler: str, scalar: Scalar, work: Path, name: str) -> None:
             errors.append(text)
     if not errors:
         linked = subprocess.run(
-            [compiler, *FLAGS, "-shared", *(f"{unit}.o" for unit in UNITS), "-o", name],
+            [compiler, *FLAGS, "-shared", *(f"{unit}.o" for unit in units), "-o", name],
             cwd=work, capture_output=True, text=True, check=False,
         )  # fmt: skip
         if linked.returncode:

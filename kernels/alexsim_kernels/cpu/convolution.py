@@ -55,14 +55,16 @@ class _Winograd(ctypes.Structure):
         ("bias", ctypes.c_void_p),
         *((name, ctypes.c_long) for name in ("relu", "add", "sets", "threads")),
         ("set", ctypes.POINTER(_TileSet)),
+        *((name, ctypes.c_long) for name in ("slices", "parts")),
         *(
             (name, ctypes.c_void_p)
-            for name in ("dense", "transformed", "tiles", "products", "folded")
+            for name in ("sums", "transformed", "tiles", "results", "folded")
         ),
         *(
             (name, ctypes.c_long)
             for name in (
-                "tile_pitch", "product_pitch", "tiles_thread", "products_thread", "folded_thread",
+                "tile_pitch", "result_pitch", "transformed_room", "tiles_room", "results_room",
+                "folded_room",
             )
         ),
     ]  # fmt: skip
@@ -292,10 +294,10 @@ def _tiled(
     )
     made = _Winograd(
         *maps, bank, shape.groups, bank.rows, *shape.padding, None, False, False, len(cut.sets),
-        count, sets,
+        count, sets, cut.slices, cut.parts,
         *(parts[name] for name in cut.buffers.sizes),
-        cut.tile_pitch, cut.product_pitch, cut.tiles_thread, cut.products_thread,
-        cut.folded_thread,
+        cut.tile_pitch, cut.result_pitch, cut.transformed_room, cut.tiles_room, cut.results_room,
+        cut.folded_room,
     )  # fmt: skip
     made.keeps_alive = parts
     return made

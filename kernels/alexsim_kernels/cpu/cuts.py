@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from alexsim_kernels.cpu.algorithm import Algorithm, Pass, Shape
-from alexsim_kernels.cpu.scratch import Buffers, padded, pitch
+from alexsim_kernels.cpu.scratch import Buffers, padded, pitch, slices
 
 _BLOCK = 96
 """Pixels at a time: a multiple of the micro-kernel's rows. With ``_DEPTH`` values each they take
@@ -16,7 +16,9 @@ _BLOCK = 96
 _DEPTH = 384
 """Values of a sum at a time."""
 _CHUNK_BYTES = 3 << 20
-"""Gathered rows of a weight gradient, for all threads."""
+"""Gathered rows of a weight gradient, for each thread."""
+_PANEL = 64
+"""Filters of a panel of ``product.h``, at most."""
 _SLICES = 64
 """Partial sums of a depthwise weight gradient, for whatever number of threads."""
 
@@ -24,14 +26,17 @@ _SLICES = 64
 class Cut(NamedTuple):
     """How a pass is cut, and its scratch."""
 
-    block: int
-    tap_block: int
-    channel_block: int
-    depth_pitch: int
-    result_pitch: int
-    gathered_thread: int
-    sums_thread: int
     buffers: Buffers
+    block: int = 1
+    tap_block: int = 1
+    channel_block: int = 1
+    slices: int = 1
+    parts: int = 1
+    depth_pitch: int = 0
+    result_pitch: int = 0
+    gathered_thread: int = 0
+    sums_thread: int = 0
+    results_thread: int = 0
 
 
 def cut(shape: Shape, algorithm: Algorithm, pass_: Pass, threads: int, item_bytes: int) -> Cut:
@@ -44,20 +49,27 @@ def cut(shape: Shape, algorithm: Algorithm, pass_: Pass, threads: int, item_byte
     if algorithm.kind == "depthwise":
         wide = padded(shape.channels)
         if pass_ != "grad_weight":
-            return Cut(1, 1, 1, 0, 0, 0, 0, Buffers({"packed": taps * wide}))
+            return Cut(Buffers({"packed": taps * wide}))
         block = -(-pixels // _SLICES)
-        sums = -(-pixels // block) * (taps + 1) * wide
-        return Cut(block, 1, 1, 0, 0, 0, 0, Buffers({"sums": sums}))
+        return Cut(Buffers({"sums": -(-pixels // block) * (taps + 1) * wide}), block)
     result_pitch, depth = pitch(filters), taps * channels
     if pass_ == "grad_weight":
         depth_pitch = pitch(depth)
         block = max(32, min(pixels, _CHUNK_BYTES // (item_bytes * (depth_pitch + result_pitch))))
+        gathered, results = block * depth_pitch, block * result_pitch
+        values = (depth + 1) * padded(filters)
+        count, parts = slices(
+            -(-pixels // block), -(-filters // _PANEL), shape.groups, values, threads, item_bytes
+        )
         sizes = {
-            "gathered": block * depth_pitch,
-            "sums": depth * padded(filters),
-            "results": block * result_pitch,
+            "gathered": threads * gathered,
+            "sums": shape.groups * count * values,
+            "results": threads * results,
         }
-        return Cut(block, taps, 1, depth_pitch, result_pitch, 0, 0, Buffers(sizes))
+        return Cut(
+            Buffers(sizes), block, taps, slices=count, parts=parts, depth_pitch=depth_pitch,
+            result_pitch=result_pitch, gathered_thread=gathered, results_thread=results,
+        )  # fmt: skip
     channel_block = -(-channels // -(-channels // _DEPTH))
     tap_block = max(1, _DEPTH // channels)
     if tap_block > shape.taps[1]:
@@ -70,5 +82,6 @@ def cut(shape: Shape, algorithm: Algorithm, pass_: Pass, threads: int, item_byte
         "sums": threads * sums,
     }
     return Cut(
-        _BLOCK, tap_block, channel_block, depth_pitch, result_pitch, gathered, sums, Buffers(sizes)
-    )
+        Buffers(sizes), _BLOCK, tap_block, channel_block, depth_pitch=depth_pitch,
+        result_pitch=result_pitch, gathered_thread=gathered, sums_thread=sums,
+    )  # fmt: skip

@@ -31,9 +31,10 @@ struct Direct {
   long relu, add, threads;
   long block;                       // target pixels at a time
   long tap_block, channel_block;    // how the sums are cut, for the caches
+  long slices, parts;               // of a weight gradient: of its pixels, and each by filters
   scalar *packed, *gathered, *sums, *results;
   long depth_pitch, result_pitch;   // of gathered and result rows
-  long gathered_thread, sums_thread;
+  long gathered_thread, sums_thread, results_thread;
 };
 }
 
@@ -102,7 +103,7 @@ bool is_matrix(const Direct& d) {
 void pack(const Direct& d, long channels, long filters) {
   const long wide = padded(filters), depth = d.taps * channels;
   const Panels panels(filters);
-#pragma omp for schedule(static) collapse(2)
+#pragma omp for schedule(dynamic) collapse(2)
   for (long g = 0; g < d.groups; g++)
     for (long k = 0; k < wide; k += LANES)
       for (long t0 = 0; t0 < d.taps; t0 += d.tap_block)
@@ -167,50 +168,43 @@ void product_block(const Direct& d, long g, long first, long here, bool matrix) 
   write_block(d, g, first, here, sums);
 }
 
-// Gathers some target pixels' rows, by all threads.
-void gather_chunk(const Direct& d, long g, long first, long here) {
-  const long channels = d.source.channels / d.groups, filters = d.target.channels / d.groups;
-#pragma omp for schedule(static)
-  for (long i = 0; i < here; i++) {
-    const Pixel at(d.grid, first + i);
-    gather(d, at, 0, d.taps, g * channels, channels, d.gathered + i * d.depth_pitch);
-    scalar* result = d.results + i * d.result_pitch;
-    copy(target_pixel(d, at) + g * filters, result, filters);
-    std::fill(result + filters, result + padded(filters), scalar(0));
-  }
-}
-
-void grad_weight_group(const Direct& d, long g) {
+// Sums of some pixels of one group and of a part of its filters, chunk by chunk; the bias's last.
+void grad_weight_slice(const Direct& d, long g, long begin, long end, long part, scalar* sums) {
   constexpr long ROWS_AT_A_TIME = 96;
+  const long thread = omp_get_thread_num();
   const long channels = d.source.channels / d.groups, filters = d.target.channels / d.groups;
   const long wide = padded(filters), depth = d.taps * channels;
-  const long count = d.source.images * d.grid.rows * d.grid.columns;
-  const long parts = (depth + ROWS_AT_A_TIME - 1) / ROWS_AT_A_TIME;
   const Panels panels(filters);
-  for (long first = 0; first < count; first += d.block) {
-    const long here = std::min(d.block, count - first);
-    gather_chunk(d, g, first, here);
-    if (d.bias) {
-      scalar* bias = d.bias + g * filters;
-#pragma omp for schedule(static) nowait
-      for (long k = 0; k < filters; k++) {
-        scalar sum = first || d.add ? bias[k] : scalar(0);
-        for (long i = 0; i < here; i++) sum += d.results[i * d.result_pitch + k];
-        bias[k] = sum;
-      }
+  const long first_panel = panels.count * part / d.parts;
+  const long last_panel = panels.count * (part + 1) / d.parts;
+  const long k0 = panels.first(first_panel), k1 = std::min(panels.first(last_panel), wide);
+  scalar* gathered = d.gathered + thread * d.gathered_thread;
+  scalar* results = d.results + thread * d.results_thread;
+  for (long first = begin; first < end; first += d.block) {
+    const long here = std::min(d.block, end - first);
+    for (long i = 0; i < here; i++) {
+      const Pixel at(d.grid, first + i);
+      gather(d, at, 0, d.taps, g * channels, channels, gathered + i * d.depth_pitch);
+      const scalar* from = target_pixel(d, at) + g * filters;
+      scalar* to = results + i * d.result_pitch;
+      for (long k = k0; k < k1; k += WIDTH)
+        store(to + k, k < filters ? load_part(from + k, filters - k) : vec{});
     }
-#pragma omp for schedule(static)
-    for (long task = 0; task < parts * panels.count; task++) {
-      const long index = task / parts, row = task % parts * ROWS_AT_A_TIME;
-      const long k = panels.first(index);
-      panel(panels.width(index), std::min(ROWS_AT_A_TIME, depth - row), here,
-            {d.gathered + row, 1, d.depth_pitch}, d.results + k, d.result_pitch,
-            Store{d.sums + row * wide + k, wide, first > 0});
+    for (long index = first_panel; index < last_panel; index++)
+      for (long row = 0; row < depth; row += ROWS_AT_A_TIME) {
+        const long k = panels.first(index);
+        panel(panels.width(index), std::min(ROWS_AT_A_TIME, depth - row), here,
+              {gathered + row, 1, d.depth_pitch}, results + k, d.result_pitch,
+              Store{sums + row * wide + k, wide, first > begin});
+      }
+    if (!d.bias) continue;
+    scalar* bias = sums + depth * wide;
+    for (long k = k0; k < k1; k += WIDTH) {
+      vec sum = first > begin ? load(bias + k) : vec{};
+      for (long i = 0; i < here; i++) sum += load(results + i * d.result_pitch + k);
+      store(bias + k, sum);
     }
   }
-  Filters f = d.filters;
-  f.data += g * d.filter_group;
-  write_filters(f, d.sums, d.add);
 }
 
 // A filter per channel: `[taps][padded channels]`.
@@ -274,7 +268,7 @@ extern "C" void direct_product(const Direct* d) {
 #pragma omp parallel num_threads(d->threads)
   {
     pack(*d, d->source.channels / d->groups, d->target.channels / d->groups);
-#pragma omp for schedule(static)
+#pragma omp for schedule(dynamic, 4)
     for (long task = 0; task < d->groups * blocks; task++) {
       const long first = task % blocks * d->block;
       product_block(*d, task / blocks, first, std::min(d->block, count - first), matrix);
@@ -282,9 +276,28 @@ extern "C" void direct_product(const Direct* d) {
   }
 }
 
-extern "C" void direct_grad_weight(const Direct* d) {
-#pragma omp parallel num_threads(d->threads)
-  for (long g = 0; g < d->groups; g++) grad_weight_group(*d, g);
+// In slices of whole blocks, whose sums are added in their order.
+extern "C" void direct_grad_weight(const Direct* whole) {
+  const Direct& d = *whole;
+  const long count = d.source.images * d.grid.rows * d.grid.columns;
+  const long blocks = (count + d.block - 1) / d.block;
+  const Sums layout = by_taps(d.filters);
+#pragma omp parallel num_threads(d.threads)
+  {
+#pragma omp for schedule(dynamic)
+    for (long task = 0; task < d.groups * d.slices * d.parts; task++) {
+      const long number = task / d.parts, slice = number % d.slices;
+      grad_weight_slice(d, number / d.slices, blocks * slice / d.slices * d.block,
+                        std::min(count, blocks * (slice + 1) / d.slices * d.block),
+                        task % d.parts, d.sums + number * layout.size);
+    }
+    for (long g = 0; g < d.groups; g++) {
+      Filters f = d.filters;
+      f.data += g * d.filter_group;
+      write_filters(f, d.bias ? d.bias + g * f.filters : nullptr,
+                    d.sums + g * d.slices * layout.size, layout, d.slices, d.add);
+    }
+  }
 }
 
 extern "C" void depthwise_product(const Direct* d) {
@@ -292,7 +305,7 @@ extern "C" void depthwise_product(const Direct* d) {
 #pragma omp parallel num_threads(d->threads)
   {
     pack_depthwise(*d);
-#pragma omp for schedule(static)
+#pragma omp for schedule(dynamic, 256)
     for (long number = 0; number < count; number++) depthwise_pixel(*d, Pixel(d->grid, number));
   }
 }
@@ -304,7 +317,7 @@ extern "C" void depthwise_grad_weight(const Direct* d) {
   const long channels = d->source.channels, wide = padded(channels), size = (d->taps + 1) * wide;
 #pragma omp parallel num_threads(d->threads)
   {
-#pragma omp for schedule(static)
+#pragma omp for schedule(dynamic)
     for (long slice = 0; slice < slices; slice++)
       depthwise_sums(*d, slice * d->block, std::min(count, (slice + 1) * d->block),
                      d->sums + slice * size);

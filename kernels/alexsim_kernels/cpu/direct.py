@@ -36,14 +36,18 @@ class _Direct(ctypes.Structure):
         ("bias", ctypes.c_void_p),
         *(
             (name, ctypes.c_long)
-            for name in ("relu", "add", "threads", "block", "tap_block", "channel_block")
+            for name in (
+                "relu", "add", "threads", "block", "tap_block", "channel_block", "slices", "parts",
+            )
         ),
         *((name, ctypes.c_void_p) for name in ("packed", "gathered", "sums", "results")),
         *(
             (name, ctypes.c_long)
-            for name in ("depth_pitch", "result_pitch", "gathered_thread", "sums_thread")
+            for name in (
+                "depth_pitch", "result_pitch", "gathered_thread", "sums_thread", "results_thread",
+            )
         ),
-    ]
+    ]  # fmt: skip
 
 
 def forward(
@@ -143,7 +147,7 @@ def _described(
     made.threads = threads()
     for name in how.buffers.sizes:
         setattr(made, name, parts[name])
-    for name in how._fields[:-1]:
+    for name in how._fields[1:]:
         setattr(made, name, getattr(how, name))
     return made
 

@@ -26,32 +26,74 @@ struct Filters {
   }
 };
 
-// Dense filters `[rows][columns][channels][padded filters]`; by all threads of a region.
-static inline void read_filters(const Filters& f, scalar* dense) {
-  const long wide = padded(f.filters);
-#pragma omp for schedule(static)
-  for (long block = 0; block < wide; block += LANES)
-    for (long c = 0; c < f.channels; c++)
-      for (long r = 0; r < f.rows; r++)
-        for (long s = 0; s < f.columns; s++) {
-          scalar* to = dense + ((r * f.columns + s) * f.channels + c) * wide + block;
-          for (long lane = 0; lane < LANES; lane++) {
-            const scalar* from = block + lane < f.filters ? f.at(block + lane, c, r, s) : nullptr;
-            to[lane] = from ? *from : scalar(0);
+// As many channels from `c` and filters from `k`, zeros where there are none: `[channels][filters]`
+// of each tap, whose planes lie `plane` values apart.
+static inline void read_filters(const Filters& f, long c, long channels, long k, long filters,
+                                scalar* dense, long plane) {
+  for (long lane = 0; lane < filters; lane++)
+    for (long r = 0; r < f.rows; r++)
+      for (long s = 0; s < f.columns; s++) {
+        scalar* to = dense + (r * f.columns + s) * plane + lane;
+        const long real = k + lane < f.filters ? std::min(channels, f.channels - c) : 0;
+        if (f.fold == 1) {
+          const scalar* from = f.at(k + lane, c, r, s);
+          for (long i = 0; i < real; i++) to[i * filters] = from[i * f.channel];
+        } else {
+          for (long i = 0; i < real; i++) {
+            const scalar* from = f.at(k + lane, c + i, r, s);
+            to[i * filters] = from ? *from : scalar(0);
           }
         }
+        for (long i = real; i < channels; i++) to[i * filters] = scalar(0);
+      }
 }
 
-// The other way round; gradients of one group's filters.
-static inline void write_filters(const Filters& f, const scalar* dense, bool add) {
+// Where sums of a slice of a weight gradient lie, vector by vector; those of biases come last.
+struct Sums {
+  long tap, channel, vector;  // distances in values
+  long bias, size;
+  Sums(const Filters& f, long tap, long channel, long vector)
+      : tap(tap), channel(channel), vector(vector),
+        bias(f.rows * f.columns * f.channels * padded(f.filters)), size(bias + padded(f.filters)) {}
+  long at(long t, long c, long k) const { return t * tap + c * channel + k / WIDTH * vector; }
+};
+
+// `[channels][vectors of filters][taps]`: whoever has all taps of a vector writes them in a row.
+static inline Sums by_vectors(const Filters& f) {
+  const long taps = f.rows * f.columns;
+  return Sums(f, WIDTH, taps * padded(f.filters), taps * WIDTH);
+}
+
+// `[taps][channels][filters]`: rows of a matrix.
+static inline Sums by_taps(const Filters& f) {
   const long wide = padded(f.filters);
-#pragma omp for schedule(static)
-  for (long k = 0; k < f.filters; k++)
+  return Sums(f, f.channels * wide, wide, WIDTH);
+}
+
+// Adds slices' sums of one group in their order, and stores them, or adds them to what is there.
+// By all threads of a region, none of which waits.
+static inline void write_filters(const Filters& f, scalar* bias, const scalar* sums,
+                                 const Sums& layout, long slices, bool add) {
+  const auto total = [&](long place) {
+    vec sum = load(sums + place);
+    for (long slice = 1; slice < slices; slice++) sum += load(sums + slice * layout.size + place);
+    return sum;
+  };
+  const auto write = [&](long k, long c, long r, long s) {
+    const vec sum = total(layout.at(r * f.columns + s, c, k));
+    for (long lane = 0; lane < std::min(WIDTH, f.filters - k); lane++)
+      if (scalar* to = f.at(k + lane, c, r, s)) *to = add ? *to + sum[lane] : sum[lane];
+  };
+#pragma omp for schedule(dynamic, 4) collapse(2) nowait
+  for (long k = 0; k < padded(f.filters); k += WIDTH)
     for (long c = 0; c < f.channels; c++)
       for (long r = 0; r < f.rows; r++)
-        for (long s = 0; s < f.columns; s++)
-          if (scalar* to = f.at(k, c, r, s)) {
-            const scalar value = dense[((r * f.columns + s) * f.channels + c) * wide + k];
-            *to = add ? *to + value : value;
-          }
+        for (long s = 0; s < f.columns; s++) write(k, c, r, s);
+  if (!bias) return;
+#pragma omp for schedule(static) nowait
+  for (long k = 0; k < f.filters; k += WIDTH) {
+    const vec sum = total(layout.bias + k);
+    const long count = std::min(WIDTH, f.filters - k);
+    store_part(bias + k, add ? load_part(bias + k, count) + sum : sum, count);
+  }
 }

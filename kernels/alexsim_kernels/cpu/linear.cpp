@@ -3,19 +3,7 @@
 // A row of W is a filter: forward, W is the broadcast operand, read where it lies, and the images
 // are the columns. No batch is too large or small:
 // panels are as wide as it takes, though one image alone fills a sixteenth of a vector.
-#include "product.h"
-
-extern "C" struct Linear {
-  scalar *x, *w, *dy, *bias, *out;  // out: y, dx or dw; dy is the gradient's
-  long images, inputs, units;
-  long x_row, w_row, dy_row, out_row;  // distances of rows
-  long relu, add, threads;
-  // The update: out is the increment, w the weights; w too is moved where `apply` says so.
-  long update, apply;
-  double momentum, decay, rate;
-  scalar *packed, *block;
-  long block_thread;
-};
+#include "linear.h"
 
 namespace {
 constexpr long UNITS = 48;    // units of W at a time, forward: each thread's
@@ -25,7 +13,7 @@ constexpr long STRIP = 256;   // units of such a block of W
 
 // Images as columns: `[panel][k][width]` of `columns`, zeros behind the last.
 void pack_columns(const Linear& l, const Panels& panels) {
-#pragma omp for schedule(static)
+#pragma omp for schedule(dynamic, 8)
   for (long k0 = 0; k0 < l.inputs; k0 += LANES)
     for (long m = 0; m < panels.vectors * WIDTH; m++)
       for (long k = k0; k < std::min(k0 + LANES, l.inputs); k++)
@@ -42,15 +30,7 @@ void forward_units(const Linear& l, const Panels& panels, long first, long here,
             l.packed + m * l.inputs + k * vectors * WIDTH, vectors * WIDTH,
             Store{sums + m, pitch, k > 0});
     }
-  for (long m = 0; m < l.images; m++) {
-    scalar* y = l.out + m * l.out_row + first;
-    for (long i = 0; i < here; i++) {
-      scalar value = sums[i * pitch + m];
-      if (l.bias) value += l.bias[first + i];
-      if (l.add) value += y[i];
-      y[i] = l.relu && value < scalar(0) ? scalar(0) : value;
-    }
-  }
+  finish_units(l, first, here, sums, pitch);
 }
 
 // A block of columns of x or W, zeros behind the last.
@@ -73,13 +53,7 @@ void grad_input_columns(const Linear& l, long first, scalar* block) {
             Store{sums + k, wide, n > 0});
     }
   }
-  for (long m = 0; m < l.images; m++)
-    for (long c = 0; c < columns; c += WIDTH) {
-      scalar* to = l.out + m * l.out_row + first + c;
-      vec v = load(sums + m * wide + c);
-      if (l.add) v += load_part(to, columns - c);
-      store_part(to, v, columns - c);
-    }
+  finish_inputs(l, first, columns, sums, wide);
 }
 
 // Asks for what `finish` will read, while the sums are made.
@@ -92,30 +66,9 @@ void soon(const Linear& l, long unit, long units, long first, long columns) {
     }
 }
 
-// Stores sums, or: inc = momentum inc - decay rate w - rate sum; w = w + inc.
-void finish(const Linear& l, long unit, long units, long first, long columns,
-            const scalar* sums, long pitch) {
-  const scalar momentum = l.momentum, shrink = l.decay * l.rate, rate = l.rate;
-  for (long i = 0; i < units; i++) {
-    scalar* out = l.out + (unit + i) * l.out_row + first;
-    scalar* w = l.w + (unit + i) * l.w_row + first;
-    each_vector(columns, [&](long c, auto lanes) {
-      vec v = load(sums + i * pitch + c);
-      if (l.update) {
-        const vec weight = lanes.load(w + c);
-        v = momentum * lanes.load(out + c) - shrink * weight - rate * v;
-        if (l.apply) lanes.store(w + c, weight + v);
-      } else if (l.add) {
-        v += lanes.load(out + c);
-      }
-      lanes.store(out + c, v);
-    });
-  }
-}
-
 // dy as strips of a few units: `[strip][image][unit]`.
 void pack_strips(const Linear& l) {
-#pragma omp for schedule(static)
+#pragma omp for schedule(dynamic, 8)
   for (long n = 0; n < l.units; n += PANEL_ROWS)
     for (long m = 0; m < l.images; m++)
       for (long i = 0; i < PANEL_ROWS; i++)
@@ -147,14 +100,14 @@ extern "C" void linear_forward(const Linear* layer) {
   {
     scalar* sums = l.block + omp_get_thread_num() * l.block_thread;
     pack_columns(l, panels);
-#pragma omp for schedule(static)
+#pragma omp for schedule(dynamic)
     for (long n = 0; n < l.units; n += UNITS)
       forward_units(l, panels, n, std::min(UNITS, l.units - n), sums);
   }
 }
 
 extern "C" void linear_grad_input(const Linear* layer) {
-#pragma omp parallel for schedule(static) num_threads(layer->threads)
+#pragma omp parallel for schedule(dynamic) num_threads(layer->threads)
   for (long k = 0; k < layer->inputs; k += INPUTS)
     grad_input_columns(*layer, k, layer->block + omp_get_thread_num() * layer->block_thread);
 }
@@ -165,15 +118,8 @@ extern "C" void linear_grad_weight(const Linear* layer) {
   {
     scalar* block = l.block + omp_get_thread_num() * l.block_thread;
     pack_strips(l);
-    if (l.bias) {
-#pragma omp for schedule(static)
-      for (long n = 0; n < l.units; n++) {
-        scalar sum = l.add ? l.bias[n] : scalar(0);
-        for (long m = 0; m < l.images; m++) sum += l.dy[m * l.dy_row + n];
-        l.bias[n] = sum;
-      }
-    }
-#pragma omp for schedule(static)
+    if (l.bias) sum_gradients(l);
+#pragma omp for schedule(dynamic)
     for (long k = 0; k < l.inputs; k += 4 * INPUTS)
       grad_weight_columns(l, k, std::min(4 * INPUTS, l.inputs - k), block);
   }

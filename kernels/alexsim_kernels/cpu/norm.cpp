@@ -130,7 +130,7 @@ template <bool BACKWARD> void across(const Norm& n) {
     {
       scalar* memory = n.scratch + omp_get_thread_num() * n.scratch_thread;
       std::fill(memory, memory + n.scratch_thread, scalar(0));
-#pragma omp for schedule(static)
+#pragma omp for schedule(dynamic, 8) nowait
       for (long row = 0; row < n.x.images * n.x.height; row++)
         for (long j = 0; j < n.x.width; j += PIXELS)
           across_pixels<BACKWARD>(n, power, row / n.x.height, row % n.x.height, j,
@@ -202,7 +202,7 @@ template <bool BACKWARD> void over(const Norm& n) {
     {
       scalar* memory = n.scratch + omp_get_thread_num() * n.scratch_thread;
       std::fill(memory, memory + n.scratch_thread, scalar(0));
-#pragma omp for schedule(static)
+#pragma omp for schedule(dynamic) nowait
       for (long image = 0; image < n.x.images; image++)
         over_image<BACKWARD>(n, power, image, memory, streaming);
       streamed();

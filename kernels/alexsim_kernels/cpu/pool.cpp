@@ -30,7 +30,7 @@ template <class Take> void each_window(const Pool& p, Take&& take) {
 #pragma omp parallel num_threads(p.threads)
   {
     std::vector<const scalar*> rows(p.x.height);
-#pragma omp for schedule(static)
+#pragma omp for schedule(dynamic, 8)
     for (long row = 0; row < p.y.images * p.y.height; row++) {
       const long n = row / p.y.height, i = row % p.y.height;
       const long count = p.row_end[i] - p.row_begin[i];
@@ -80,7 +80,7 @@ template <class Scatter> void backward(const Pool& p, Scatter&& scatter) {
     std::fill(memory, memory + size, scalar(0));
     std::vector<scalar*> band(p.band_rows);
     std::vector<const scalar*> x(p.band_rows);
-#pragma omp for schedule(static)
+#pragma omp for schedule(dynamic) nowait
     for (long n = 0; n < p.dx.images; n++) {
       long written = 0;
       for (long i = 0; i < p.dy.height; i++) {

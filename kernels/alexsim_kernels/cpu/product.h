@@ -1,9 +1,4 @@
-// The micro-kernel: every product of matrices here is made of it.
-//
-// `C[i][j] = sum over k of a[i * row + k * step] * b[k * b_step + j]`: a few rows of C, a few
-// vectors wide, held in registers; `a` is broadcast from memory. As its distances are free, `a` may
-// lie either way round: forward and input gradients read along rows, weight gradients along
-// columns. Sums run in the order of k, whatever block an element stands in.
+// Products of matrices: what they are made of is in micro_kernel.h.
 #pragma once
 
 #include "vector.h"
@@ -16,10 +11,12 @@ constexpr long PANEL = 2;
 #endif
 constexpr long PANEL_ROWS = 6;
 
-struct Operand {
-  const scalar* data;
+// Distances of rows of the product, and of what is summed.
+template <class Item> struct OperandOf {
+  const Item* data;
   long row, step;
 };
+typedef OperandOf<scalar> Operand;
 
 // Where sums go, or are added.
 struct Store {
@@ -40,6 +37,8 @@ struct Panels {
   }
   long first(long index) const { return index * wide * WIDTH; }                  // column
   long width(long index) const { return std::min(wide, vectors - index * wide); }  // in vectors
+  // Rows of a block of sums that stay in a core's caches: twice those that fill the registers.
+  long rows(long index) const { return width(index) == 3 ? 18 : 12; }
   // Where a column of row `k` lies when each panel is packed by itself.
   long packed(long depth, long k, long column) const {
     const long index = column / (wide * WIDTH), begin = first(index);

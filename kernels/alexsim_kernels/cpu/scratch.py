@@ -19,8 +19,16 @@ _STAGGER = 16
 _THREAD_BYTES = 3 << 20
 """Tiles and products of a thread: about as many as were fastest for AlexNet's layers on a core
 with 1 MiB of L2."""
-_SHARED_BYTES = 6 << 20
-"""Tiles and products that all threads share in a weight gradient."""
+_WEIGHT_BYTES = 6 << 20
+"""The same of a weight gradient, whose sums are the longer the more tiles there are at a time."""
+_BANKS_BYTES = 20 << 20
+"""Filters that are transformed before threads meet, unless those of a single set take more."""
+_BLOCK = 18 * 64 + 16
+"""Products of a block of a weight gradient, at most: ``Panels::rows`` of 4 vectors of 16 values,
+and ``_STAGGER``."""
+_SLICES = 16
+_SLICES_BYTES = 16 << 20
+"""Sums of a weight gradient's slices take no more, unless those of a single one do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,11 +68,14 @@ class TiledScratch:
 
     buffers: Buffers
     sets: tuple[TileSet, ...]
+    slices: int
+    parts: int
     tile_pitch: int
-    product_pitch: int
-    tiles_thread: int
-    products_thread: int
-    folded_thread: int
+    result_pitch: int
+    transformed_room: int
+    tiles_room: int
+    results_room: int
+    folded_room: int
 
 
 def padded(channels: int) -> int:
@@ -81,6 +92,29 @@ def pitch(channels: int) -> int:
     return wide if wide % 32 else wide + LANES
 
 
+def slices(
+    chunks: int, blocks: int, groups: int, values: int, threads: int, item_bytes: int
+) -> tuple[int, int]:
+    """How a weight gradient is cut into tasks: slices of a group's sums, and parts of a slice.
+
+    Every slice has sums of its own, which are added in order: their number follows from the shape
+    alone, as bits depend on it, and is a power of two, which most numbers of threads share evenly.
+    Parts are of the weights: they change no sum, but all read the same images. There are more of
+    them only where threads would be without two tasks each.
+
+    Args:
+        chunks: of the images, of a group.
+        blocks: of the weights, of a group.
+        groups: of the convolution.
+        values: of a slice of a group.
+        threads: that compute it.
+        item_bytes: of a value.
+    """
+    most = max(1, min(chunks, _SLICES, _SLICES_BYTES // (groups * values * item_bytes)))
+    count = 1 << most.bit_length() - 1
+    return count, min(blocks, -(-2 * threads // (groups * count)))
+
+
 def tiled(
     shape: Shape, algorithm: Algorithm, pass_: Pass, threads: int, item_bytes: int
 ) -> TiledScratch:
@@ -94,9 +128,9 @@ def tiled(
         channels *= shape.stride[0] ** 2
         folded = (shape.out[0] + taps - 1) * (shape.out[1] + taps - 1) * channels
     together = pass_ == "grad_weight"
-    tile_pitch, product_pitch = pitch(channels), pitch(filters)
-    room = (_SHARED_BYTES if together else _THREAD_BYTES) // item_bytes
-    sets, most_products, values, results = [], 0, 0, 0
+    tile_pitch, result_pitch = pitch(channels), pitch(filters)
+    room = (_WEIGHT_BYTES if together else _THREAD_BYTES) // item_bytes
+    sets, all_products, values, results, chunks = [], [], 0, 0, 0
     for rows in _runs(algorithm.rows):
         for columns in _runs(algorithm.columns):
             products = (rows[1] + taps - 1) * (columns[1] + taps - 1)
@@ -104,8 +138,7 @@ def tiled(
             tiles = _at_a_time(
                 shape.images,
                 per_image,
-                room // (products * (tile_pitch + product_pitch)),
-                1 if together else threads,
+                room // (products * (tile_pitch + result_pitch)),
             )
             sets.append(
                 TileSet(
@@ -115,28 +148,43 @@ def tiled(
                     tiles=tiles,
                 )
             )
-            most_products = max(most_products, products)
+            chunks += -(-shape.images * per_image // tiles)
+            all_products.append(products)
             values = max(values, products * (tiles * tile_pitch + _STAGGER))
-            results = max(results, products * (tiles * product_pitch + _STAGGER))
-    copies = 1 if together else threads
-    bank = channels * padded(filters)
+            results = max(results, products * (tiles * result_pitch + _STAGGER))
+    bank, count, parts, sums = channels * padded(filters), 1, 1, 0
+    if together:
+        slice_values = taps * taps * bank + padded(filters)
+        count, parts = slices(
+            chunks, padded(channels) // LANES, shape.groups, slice_values, threads, item_bytes
+        )
+        sums, transformed = shape.groups * count * slice_values, max(all_products) * _BLOCK
+    else:
+        most, every = (
+            products * (bank + _STAGGER)
+            for products in (max(all_products), shape.groups * sum(all_products))
+        )
+        transformed = max(most, min(every, _BANKS_BYTES // item_bytes))
     buffers = Buffers(
         {
-            "dense": taps * taps * bank,
-            "transformed": most_products * bank,
-            "tiles": copies * values,
-            "products": copies * results,
+            "sums": sums,
+            "transformed": transformed * (threads if together else 1),
+            "tiles": threads * values,
+            "results": threads * results,
             "folded": threads * folded,
         }
     )
     return TiledScratch(
         buffers=buffers,
         sets=tuple(sets),
+        slices=count,
+        parts=parts,
         tile_pitch=tile_pitch,
-        product_pitch=product_pitch,
-        tiles_thread=values,
-        products_thread=results,
-        folded_thread=folded,
+        result_pitch=result_pitch,
+        transformed_room=transformed,
+        tiles_room=values,
+        results_room=results,
+        folded_room=folded,
     )
 
 
@@ -150,11 +198,10 @@ def _runs(sizes: tuple[int, ...]) -> list[tuple[int, int, int]]:
     return runs
 
 
-def _at_a_time(images: int, per_image: int, most: int, threads: int) -> int:
-    """Tiles at a time: whole images or an even part of one, in as many turns for each thread."""
+def _at_a_time(images: int, per_image: int, most: int) -> int:
+    """Tiles at a time: whole images in an even number of turns, or an even part of an image."""
     most = max(1, most)
     if most < per_image:
         return -(-per_image // -(-per_image // most))
     turns = -(-images // (most // per_image))
-    turns = -(-turns // threads) * threads
-    return per_image * -(-images // turns)
+    return per_image * -(-images // (turns + turns % 2 if turns > 1 else turns))

@@ -5,7 +5,7 @@ Imports nothing but the standard library: a plan states what a step takes before
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from alexsim_kernels.cpu.algorithm import Algorithm, Pass, Shape, choose
 from alexsim_kernels.cpu.cuts import cut
@@ -13,10 +13,14 @@ from alexsim_kernels.cpu.scratch import Buffers, padded, tiled
 from alexsim_kernels.cpu.windows import Windows
 
 Window = Literal["across", "over"]
+Precision = Literal["fp32", "bf16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 _PIXELS = 16
 """``PIXELS`` of ``norm.cpp``."""
 _UNITS, _INPUTS, _STRIP = 48, 64, 256
 """``UNITS``, ``INPUTS`` and ``STRIP`` of ``linear.cpp``."""
+_PAIRS_DEPTH, _PAIRS_UNITS, _PAIRS_INPUTS, _PAIRS_STRIP = 256, 48, 256, 128
+"""``DEPTH``, ``UNITS``, ``INPUTS`` and ``STRIP`` of ``linear_bf16.cpp``."""
 _MOST_ROWS = 6
 """``PANEL_ROWS`` of ``product.h``: units of a strip of gradients."""
 
@@ -43,8 +47,24 @@ def convolution(
     return cuts(shape, algorithm, pass_, threads, item_bytes).buffers
 
 
-def linear(pass_: Pass, images: int, inputs: int, units: int, *, threads: int) -> Buffers:
-    """Of a pass of a fully connected layer."""
+def linear(
+    pass_: Pass,
+    images: int,
+    inputs: int,
+    units: int,
+    *,
+    threads: int,
+    precision: Precision = "fp32",
+) -> Buffers:
+    """Of a pass of a fully connected layer.
+
+    Raises:
+        ValueError: there is no such precision.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    if precision == "bf16":
+        return _linear_of_pairs(pass_, images, inputs, units, threads)
     if pass_ == "forward":
         return Buffers(
             {"packed": padded(images) * inputs, "block": threads * _UNITS * padded(images)}
@@ -53,6 +73,20 @@ def linear(pass_: Pass, images: int, inputs: int, units: int, *, threads: int) -
         return Buffers({"block": threads * _INPUTS * (_STRIP + images)})
     strips = (units + _MOST_ROWS) * images
     return Buffers({"packed": strips, "block": threads * 4 * _INPUTS * images})
+
+
+def _linear_of_pairs(pass_: Pass, images: int, inputs: int, units: int, threads: int) -> Buffers:
+    """Of bfloat16: a pair of values is as large as a value of float32."""
+    if pass_ == "forward":
+        packed = padded(images) * -(-inputs // 2)
+        each = _PAIRS_UNITS * (padded(images) + _PAIRS_DEPTH)
+    elif pass_ == "grad_input":
+        packed = images * padded(-(-units // 2))
+        each = _PAIRS_INPUTS * (images + _PAIRS_STRIP)
+    else:
+        packed = (units + _MOST_ROWS) * -(-images // 2)
+        each = _PAIRS_INPUTS * -(-images // 2)
+    return Buffers({"packed": packed, "block": threads * each})
 
 
 def norm(window: Window, channels: int, width: int, size: int, *, threads: int) -> Buffers:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from alexsim_kernels.cpu.build import Scalar, library
+from alexsim_kernels.cpu.build import BuildError, Scalar, bf16_available, library
 from alexsim_kernels.cpu.scratch import ALIGNMENT, Buffers
 
 Tensor = torch.Tensor
@@ -63,6 +63,19 @@ def check_type(**tensors: Tensor | None) -> None:
         first = first or (name, tensor.dtype)
         if tensor.dtype != first[1]:
             raise ValueError(f"{name} is {tensor.dtype}, but {first[0]} is {first[1]}")
+
+
+def check_bf16(x: Tensor) -> None:
+    """Refuse products of bfloat16 for float64, and where there are none.
+
+    Raises:
+        ValueError: ``x`` is not float32.
+        BuildError: there are none here.
+    """
+    if x.dtype != torch.float32:
+        raise ValueError(f"precision bf16 is for float32 tensors, got {x.dtype}")
+    if why_not := bf16_available():
+        raise BuildError(why_not)
 
 
 def image_map(name: str, x: Tensor) -> Map:

@@ -77,7 +77,7 @@ extern "C" void upload(const Upload* description) {
     std::vector<unsigned char> turned(values);
     if (u.deviation) repeat(u.deviation, u.width, u.channels, deviation.data());
     long last = -1;
-#pragma omp for schedule(static)
+#pragma omp for schedule(dynamic, 32)
     for (long index = 0; index < u.images * u.height; index++) {
       const long image = index / u.height, offset = index % u.height * values;
       if (u.noise && image != last)

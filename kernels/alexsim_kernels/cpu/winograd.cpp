@@ -1,334 +1,94 @@
-// Convolutions of stride 1 by Winograd's method, on tiles of several sizes.
-//
-// A thread takes some tiles through all of it: input transform, q * q products of matrices, output
-// transform; what lies between stays in its caches. Weight gradients need sums over all tiles: the
-// threads transform some tiles together, then each takes its share of the q * q sums. Sums run in
-// the order of tiles, whatever the number of threads.
-#include "filters.h"
-#include "product.h"
-#include "transforms.h"
-
-extern "C" {
-// Tiles of one size: `down` x `across` of them in each image, from output (top, left).
-struct TileSet {
-  long height, width, top, down, left, across;
-  long tiles;  // that are transformed at a time
-};
-
-struct Winograd {
-  Map x, y;
-  Filters filters;  // of the first group
-  long groups, taps;
-  long pad_top, pad_left;
-  scalar* bias;  // or null: values forward, sums backward
-  long relu, add;
-  long sets, threads;
-  const TileSet* set;
-  // Scratch. Tiles are `[q * q][tiles][pitch]`; each thread's stands `*_thread` behind the last.
-  scalar *dense, *transformed, *tiles, *products, *folded;
-  long tile_pitch, product_pitch, tiles_thread, products_thread, folded_thread;
-};
-}
+// Forward passes and gradients of inputs by Winograd's method; see winograd.h.
+#include "winograd.h"
 
 namespace {
-constexpr long STAGGER = 16;  // planes of tiles start in different cache sets
-const scalar zeros[LANES] = {};
-
-// Where a set's tile number `t` stands.
-struct Place {
-  long image, top, left;
-  Place(const TileSet& set, long t) {
-    const long in_image = set.down * set.across, rest = t % in_image;
-    image = t / in_image;
-    top = set.top + rest / set.across * set.height;
-    left = set.left + rest % set.across * set.width;
+// One tile set of one group; sets of a group follow each other.
+struct Item {
+  long group;
+  const TileSet& set;
+  long plane, bank;  // values of the transformed filters: of each product, and of all
+  Item(const Winograd& w, long number) : group(number / w.sets), set(w.set[number % w.sets]) {
+    const long q = w.taps - 1, products = (set.height + q) * (set.width + q);
+    plane = w.filters.channels * padded(w.filters.filters) + STAGGER;
+    bank = products * plane;
   }
 };
 
-// An image with blocks of `fold` x `fold` pixels as channels, its padding inside; one at a time.
-struct Folded {
-  const Winograd& w;
-  scalar* memory;
-  long image = -1;
-
-  Map map(long n) {
-    if (w.filters.fold == 1) {
-      Map whole = w.x;
-      whole.data = w.x.at(n, 0, 0);
-      return whole;
-    }
-    const long fold = w.filters.fold, channels = fold * fold * w.x.channels;
-    const long height = w.y.height + w.taps - 1, width = w.y.width + w.taps - 1;
-    if (image != n) fill(n, fold, height, width);
-    image = n;
-    return Map{memory, 1, channels, height, width, 0, width * channels, channels};
-  }
-
-  // Runs of a block's row are written in the order of memory: whole vectors may reach into the next.
-  void fill(long n, long fold, long height, long width) {
-    const long inner = w.x.channels, run = fold * inner;
-    const long before_last = height * width * fold - (LANES + run - 1) / run;
-    const bool short_runs = run <= LANES && w.x.pixel == inner;
-    scalar* to = memory;
-    for (long i = 0, number = 0; i < height; i++)
-      for (long j = 0; j < width; j++)
-        for (long block_row = 0; block_row < fold; block_row++, number++, to += run) {
-          const long r = i * fold + block_row - w.pad_top, s = j * fold - w.pad_left;
-          const bool inside = r >= 0 && r < w.x.height;
-          if (inside && short_runs && s >= 0 && s * inner + LANES <= w.x.width * inner &&
-              number < before_last) {
-            const scalar* from = w.x.at(n, r, s);
-            for (long c = 0; c < LANES; c += WIDTH) store(to + c, load(from + c));
-          } else {
-            for (long column = s; column < s + fold; column++) {
-              const bool here = inside && column >= 0 && column < w.x.width;
-              const scalar* from = here ? w.x.at(n, r, column) : nullptr;
-              for (long c = 0; c < inner; c++)
-                to[(column - s) * inner + c] = from ? from[c] : scalar(0);
-            }
-          }
-        }
-  }
-};
-
-template <int MH, int MW, int R> struct Tiles {
-  static constexpr int QH = MH + R - 1, QW = MW + R - 1, Q = QH * QW;
-  using Down = Transform<MH, R>;
-  using Across = Transform<MW, R>;
-
-  static void filters(const Winograd& w) {
-    const long channels = w.filters.channels, wide = padded(w.filters.filters);
-    const Panels panels(w.filters.filters);
-#pragma omp for schedule(static)
-    for (long c = 0; c < channels; c++)
-      for (long k = 0; k < wide; k += WIDTH) {
-        vec g[R * R], half[QH * R], u[Q];
-        for (int i = 0; i < R * R; i++) g[i] = load(w.dense + (i * channels + c) * wide + k);
-        for (int j = 0; j < R; j++) Down::filter(g + j, R, half + j, R);
-        for (int i = 0; i < QH; i++) Across::filter(half + i * R, 1, u + i * QW, 1);
-        scalar* to = w.transformed + panels.packed(channels, c, k);
-        for (int p = 0; p < Q; p++) store(to + p * channels * wide, u[p]);
-      }
-  }
-
-  // Pixels outside the image are null: zeros. So any padding is.
-  static void input(const Map& x, long top, long left, scalar* to, long plane) {
-    const scalar* pixel[Q];
-    for (long i = 0; i < QH; i++)
-      for (long j = 0; j < QW; j++) {
-        const long r = top + i, s = left + j;
-        const bool inside = r >= 0 && r < x.height && s >= 0 && s < x.width;
-        pixel[i * QW + j] = inside ? x.data + r * x.row + s * x.pixel : nullptr;
-      }
-    long c = 0;
-    for (; c + WIDTH <= x.channels; c += WIDTH)
-      input_vector(to + c, plane, [&](int p) { return load(pixel[p] ? pixel[p] + c : zeros); });
-    if (c < x.channels)
-      input_vector(to + c, plane, [&](int p) {
-        return pixel[p] ? load_part(pixel[p] + c, x.channels - c) : vec{};
-      });
-  }
-
-  template <class Load> static INLINE void input_vector(scalar* to, long plane, Load&& pixel) {
-    vec half[Q];
-    for (int i = 0; i < QH; i++) {
-      vec d[QW];
-#pragma GCC unroll 8
-      for (int j = 0; j < QW; j++) d[j] = pixel(i * QW + j);
-      Across::input(d, 1, half + i * QW, 1);
-    }
-    for (int j = 0; j < QW; j++) {
-      vec v[QH];
-      Down::input(half + j, QW, v, 1);
-#pragma GCC unroll 8
-      for (int i = 0; i < QH; i++) store(to + (i * QW + j) * plane, v[i]);
-    }
-  }
-
-  static void output(const Winograd& w, const Map& y, const scalar* bias, const scalar* from,
-                     long plane, Place at) {
-    const long rows = std::min<long>(MH, y.height - at.top);
-    const long columns = std::min<long>(MW, y.width - at.left);
-    for (long k = 0; k < y.channels; k += WIDTH) {
-      const long count = std::min(WIDTH, y.channels - k);
-      vec half[MH * QW];
-      for (int j = 0; j < QW; j++) {
-        vec m[QH];
-#pragma GCC unroll 8
-        for (int i = 0; i < QH; i++) m[i] = load(from + (i * QW + j) * plane + k);
-        Down::output(m, 1, half + j, QW);
-      }
-      const vec shift = bias ? load_part(bias + k, count) : vec{};
-      for (long i = 0; i < rows; i++) {
-        vec values[MW];
-        Across::output(half + i * QW, 1, values, 1);
-        scalar* to = y.at(at.image, at.top + i, at.left) + k;
-#pragma GCC unroll 8
-        for (long j = 0; j < MW; j++) {
-          if (j >= columns) break;
-          vec v = values[j] + shift;
-          if (w.add) v += load_part(to + j * y.pixel, count);
-          if (w.relu) v = relu(v);
-          store_part(to + j * y.pixel, v, count);
+// Filters of some items, item behind item; each is read once for all sets of its group.
+void transform_filters(const Winograd& w, long begin, long end, long filter_group) {
+  constexpr long MOST_TAPS = 25, CHANNELS = 4;
+  const long channels = w.filters.channels;
+  const Panels panels(w.filters.filters);
+#pragma omp for schedule(dynamic) collapse(3)
+  for (long g = begin / w.sets; g <= (end - 1) / w.sets; g++)
+    for (long index = 0; index < panels.count; index++)
+      for (long c0 = 0; c0 < channels; c0 += CHANNELS) {
+        const long k0 = panels.first(index), width = panels.width(index) * WIDTH;
+        const long plane = CHANNELS * width + STAGGER;
+        scalar dense[MOST_TAPS * (CHANNELS * PANEL * WIDTH + STAGGER)];
+        Filters f = w.filters;
+        f.data += g * filter_group;
+        read_filters(f, c0, CHANNELS, k0, width, dense, plane);
+        scalar* bank = w.transformed + k0 * channels + c0 * width;
+        for (long number = begin; number < end; number++) {
+          const Item item(w, number);
+          if (item.group == g)
+            with_tiles(item.set, w.taps, [&](auto tiles) {
+              for (long i = 0; i < std::min(CHANNELS, channels - c0) * width; i += WIDTH)
+                tiles.filter(dense + i, plane, bank + i, item.plane);
+            });
+          bank += item.bank;
         }
       }
-    }
-  }
-
-  static void grad_output(const Map& dy, scalar* to, long plane, Place at) {
-    const long rows = std::min<long>(MH, dy.height - at.top);
-    const long columns = std::min<long>(MW, dy.width - at.left);
-    for (long k = 0; k < dy.channels; k += WIDTH) {
-      const long count = std::min(WIDTH, dy.channels - k);
-      vec half[MH * QW];
-      for (long i = 0; i < MH; i++) {
-        vec d[MW];
-        const scalar* from = i < rows ? dy.at(at.image, at.top + i, at.left) + k : zeros;
-#pragma GCC unroll 8
-        for (long j = 0; j < MW; j++)
-          d[j] = i < rows && j < columns ? load_part(from + j * dy.pixel, count) : vec{};
-        Across::grad_output(d, 1, half + i * QW, 1);
-      }
-      for (int j = 0; j < QW; j++) {
-        vec m[QH];
-        Down::grad_output(half + j, QW, m, 1);
-#pragma GCC unroll 8
-        for (int i = 0; i < QH; i++) store(to + (i * QW + j) * plane + k, m[i]);
-      }
-    }
-  }
-
-  static void grad_filters(const Winograd& w, bool add) {
-    const long channels = w.filters.channels, wide = padded(w.filters.filters);
-#pragma omp for schedule(static)
-    for (long c = 0; c < channels; c++)
-      for (long k = 0; k < wide; k += WIDTH) {
-        vec u[Q], half[R * QW], g[R * R];
-        for (int p = 0; p < Q; p++) u[p] = load(w.transformed + (p * channels + c) * wide + k);
-        for (int j = 0; j < QW; j++) Down::grad_filter(u + j, QW, half + j, QW);
-        for (int i = 0; i < R; i++) Across::grad_filter(half + i * QW, 1, g + i * R, 1);
-        for (int i = 0; i < R * R; i++) {
-          scalar* to = w.dense + (i * channels + c) * wide + k;
-          store(to, add ? load(to) + g[i] : g[i]);
-        }
-      }
-  }
-
-  static void correlate(const Winograd& w, const TileSet& set, const Map& y, const scalar* bias) {
-    const long thread = omp_get_thread_num(), channels = w.filters.channels;
-    const long wide = padded(y.channels), count = w.x.images * set.down * set.across;
-    const long plane = set.tiles * w.tile_pitch + STAGGER;
-    const long product_plane = set.tiles * w.product_pitch + STAGGER;
-    const Panels panels(y.channels);
-    scalar* tiles = w.tiles + thread * w.tiles_thread;
-    scalar* products = w.products + thread * w.products_thread;
-    Folded folded{w, w.folded + thread * w.folded_thread};
-    const bool inside = w.filters.fold > 1;  // the padding is in the folded image
-    filters(w);
-#pragma omp for schedule(static)
-    for (long first = 0; first < count; first += set.tiles) {
-      const long here = std::min(set.tiles, count - first);
-      for (long t = 0; t < here; t++) {
-        const Place at(set, first + t);
-        input(folded.map(at.image), at.top - (inside ? 0 : w.pad_top),
-              at.left - (inside ? 0 : w.pad_left), tiles + t * w.tile_pitch, plane);
-      }
-      for (long p = 0; p < Q; p++)
-        for (long index = 0; index < panels.count; index++) {
-          const long k = panels.first(index), vectors = panels.width(index);
-          panel(vectors, here, channels, {tiles + p * plane, w.tile_pitch, 1},
-                w.transformed + p * channels * wide + k * channels, vectors * WIDTH,
-                Store{products + p * product_plane + k, w.product_pitch, false});
-        }
-      for (long t = 0; t < here; t++)
-        output(w, y, bias, products + t * w.product_pitch, product_plane, Place(set, first + t));
-    }
-  }
-
-  static void grad_weight(const Winograd& w, const TileSet& set, const Map& dy, scalar* bias,
-                          bool first_set) {
-    const long thread = omp_get_thread_num(), threads = omp_get_num_threads();
-    const long channels = w.filters.channels, wide = padded(dy.channels);
-    const long plane = set.tiles * w.tile_pitch + STAGGER;
-    const long product_plane = set.tiles * w.product_pitch + STAGGER;
-    const long count = w.x.images * set.down * set.across;
-    const Panels panels(dy.channels);
-    const bool inside = w.filters.fold > 1;
-    Folded folded{w, w.folded + thread * w.folded_thread};
-    for (long first = 0; first < count; first += set.tiles) {
-      const long here = std::min(set.tiles, count - first);
-      for (long t = here * thread / threads; t < here * (thread + 1) / threads; t++) {
-        const Place at(set, first + t);
-        input(folded.map(at.image), at.top - (inside ? 0 : w.pad_top),
-              at.left - (inside ? 0 : w.pad_left), w.tiles + t * w.tile_pitch, plane);
-        grad_output(dy, w.products + t * w.product_pitch, product_plane, at);
-      }
-#pragma omp barrier
-      if (bias) {  // a tile's product with the points (1, 1) is its sum
-        const scalar* sums = w.products + (QW + 1) * product_plane;
-#pragma omp for schedule(static) nowait
-        for (long k = 0; k < dy.channels; k++) {
-          scalar sum = first || !first_set || w.add ? bias[k] : scalar(0);
-          for (long t = 0; t < here; t++) sum += sums[t * w.product_pitch + k];
-          bias[k] = sum;
-        }
-      }
-#pragma omp for schedule(static)
-      for (long task = 0; task < Q * panels.count; task++) {
-        const long p = task / panels.count, index = task % panels.count;
-        const long k = panels.first(index);
-        panel(panels.width(index), channels, here, {w.tiles + p * plane, 1, w.tile_pitch},
-              w.products + p * product_plane + k, w.product_pitch,
-              Store{w.transformed + p * channels * wide + k, wide, first > 0});
-      }
-    }
-    grad_filters(w, !first_set);
-  }
-};
-
-template <class Run> void each_set(const Winograd& w, Run&& run) {
-  for (long i = 0; i < w.sets; i++) {
-    const TileSet& set = w.set[i];
-    switch (set.height * 100 + set.width * 10 + w.taps) {
-      case 443: run(Tiles<4, 4, 3>{}, set, i == 0); break;
-      case 453: run(Tiles<4, 5, 3>{}, set, i == 0); break;
-      case 543: run(Tiles<5, 4, 3>{}, set, i == 0); break;
-      case 553: run(Tiles<5, 5, 3>{}, set, i == 0); break;
-      case 445: run(Tiles<4, 4, 5>{}, set, i == 0); break;
-    }
-  }
 }
 
-// What one group sees of it.
-Winograd group(const Winograd& w, long g) {
-  Winograd part = w;
-  part.x.channels = w.x.channels / w.groups, part.x.data += g * part.x.channels;
-  part.y.channels = w.y.channels / w.groups, part.y.data += g * part.y.channels;
-  if (w.bias) part.bias += g * part.y.channels;
-  return part;
+template <class T>
+void correlate_chunk(const Winograd& w, const Chunk& chunk, const scalar* bank, long plane) {
+  const long channels = w.filters.channels;
+  const Panels panels(w.y.channels);
+  transform_input<T>(w, chunk, {0, channels});
+  for (long p = 0; p < T::Q; p++)
+    for (long index = 0; index < panels.count; index++) {
+      const long k = panels.first(index), vectors = panels.width(index);
+      panel(vectors, chunk.count, channels, {chunk.tiles + p * chunk.plane, w.tile_pitch, 1},
+            bank + p * plane + k * channels, vectors * WIDTH,
+            Store{chunk.results + p * chunk.result_plane + k, w.result_pitch, false});
+    }
+  for (long t = 0; t < chunk.count; t++)
+    T::output(w, chunk.results + t * w.result_pitch, chunk.result_plane,
+              Place(chunk.set, chunk.first + t));
+}
+
+// All chunks of some items.
+void correlate(const Winograd& w, long begin, long end, long filter_group) {
+  long chunks = 0;
+  for (long number = begin; number < end; number++) chunks += w.chunks(Item(w, number).set);
+#pragma omp for schedule(dynamic)
+  for (long task = 0; task < chunks; task++) {
+    long number = begin, chunk = task;
+    const scalar* bank = w.transformed;
+    for (; chunk >= w.chunks(Item(w, number).set); number++) {
+      chunk -= w.chunks(Item(w, number).set);
+      bank += Item(w, number).bank;
+    }
+    const Item item(w, number);
+    const Winograd part = group(w, item.group, filter_group);
+    with_tiles(item.set, w.taps, [&](auto tiles) {
+      correlate_chunk<decltype(tiles)>(part, Chunk(part, item.set, chunk), bank, item.plane);
+    });
+  }
 }
 }  // namespace
 
+// As many items at a time as have room for their filters: threads meet before and after each lot.
 extern "C" void winograd_correlate(const Winograd* whole, long filter_group) {
-#pragma omp parallel num_threads(whole->threads)
-  for (long g = 0; g < whole->groups; g++) {
-    Winograd w = group(*whole, g);
-    w.filters.data += g * filter_group;
-    read_filters(w.filters, w.dense);
-    each_set(w, [&](auto tiles, const TileSet& set, bool) {
-      tiles.correlate(w, set, w.y, w.bias);
-    });
-  }
-}
-
-extern "C" void winograd_grad_weight(const Winograd* whole, long filter_group) {
-#pragma omp parallel num_threads(whole->threads)
-  for (long g = 0; g < whole->groups; g++) {
-    Winograd w = group(*whole, g);
-    w.filters.data += g * filter_group;
-    each_set(w, [&](auto tiles, const TileSet& set, bool first_set) {
-      tiles.grad_weight(w, set, w.y, w.bias, first_set);
-    });
-    write_filters(w.filters, w.dense, w.add);
+  const Winograd& w = *whole;
+  const long items = w.groups * w.sets;
+#pragma omp parallel num_threads(w.threads)
+  for (long begin = 0, end = 0; begin < items; begin = end) {
+    for (long room = w.transformed_room; end < items && room >= Item(w, end).bank; end++)
+      room -= Item(w, end).bank;
+    transform_filters(w, begin, end, filter_group);
+    correlate(w, begin, end, filter_group);
   }
 }
