@@ -11,8 +11,10 @@ from alexsim.errors import PlanError
 from alexsim.execute.aten.bound import Bound
 from alexsim.execute.aten.chunks import rows
 from alexsim.execute.bind import bind as bind_aten
+from alexsim.execute.bind import bind_upload
 from alexsim.execute.context import Launch, StepContext
 from alexsim.execute.memory import Memory
+from alexsim.execute.upload import Operands
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.network.layers import (
     AdaptiveAveragePool,
@@ -27,7 +29,7 @@ from alexsim.network.layers import (
 )
 from alexsim.plan.backends.native import asked_of, kernel_bytes, windows_of
 from alexsim.plan.plan import Op, OpKind, Plan
-from alexsim_kernels.cpu import batch_norm, convolution, linear, norm, pool
+from alexsim_kernels.cpu import batch_norm, convolution, linear, norm, pool, upload
 from alexsim_kernels.cpu.algorithm import algorithm_of
 from alexsim_kernels.cpu.build import library
 from alexsim_kernels.cpu.tensors import new_scratch, scalar_of
@@ -66,6 +68,8 @@ class Binder:
 
     def __call__(self, op: Op) -> Launch:
         """The function that runs ``op``."""
+        if op.kind == OpKind.UPLOAD and _channels_last(self._memory.operand(op, "images")):
+            return bind_upload(op, self._memory, _normalise)
         if op.backend != "native":
             return bind_aten(self._plan, op, self._memory, self._replica)
         bound = Bound(plan=self._plan, op=op, part=self._plan.part(op), memory=self._memory)
@@ -221,6 +225,11 @@ def _norm(layer: LocalResponseNorm | SpatialResponseNorm, scratch: Tensor) -> di
         "window": "across" if isinstance(layer, LocalResponseNorm) else "over",
         "scratch": scratch,
     }
+
+
+def _normalise(pixels: Tensor, images: Tensor, made: Operands) -> None:
+    """As ``alexsim.execute.upload.normalise``, to the bit."""
+    upload.upload(pixels, images, *made)
 
 
 def _channels_last(x: Tensor) -> bool:
