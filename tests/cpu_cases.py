@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch.nn import functional as F
 
-from alexsim_kernels.cpu.algorithm import Shape
+from alexsim_kernels.cpu.algorithm import Shape, Size
 
 Tensor = torch.Tensor
 NAN = float("nan")
@@ -48,7 +48,7 @@ def thread_count(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def same_for_threads(run: Callable[[int], list[Tensor]], most: int = 2) -> list[Tensor]:
+def same_for_threads(run: Callable[[int], list[Tensor]], most: int = 3) -> list[Tensor]:
     """Results of ``run`` with one thread, which are those with two to ``most``, bit for bit."""
     results = run(1)
     for count in range(2, most + 1):
@@ -77,3 +77,12 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, shape: Shape) ->
     padded = F.pad(x, (shape.padding[1], right, shape.padding[0], down))
     y = F.conv2d(padded, weight, bias, shape.stride, 0, shape.dilation, shape.groups)
     return y[:, :, : shape.out[0], : shape.out[1]]
+
+
+def shape_of(
+    images: int, channels: int, extent: Size, filters: int, taps: Size, out: Size, **others: object
+) -> Shape:
+    return Shape(
+        images=images, channels=channels, extent=extent, filters=filters, taps=taps, out=out,
+        **others,  # type: ignore[arg-type]
+    )  # fmt: skip

@@ -1,22 +1,13 @@
 """What the tests of CPU convolutions share: shapes, and all passes of one beside float64's."""
 
 import torch
-from cpu_cases import LIMITS, NAN, beside, distance, pitched, poisoned_scratch
+from cpu_cases import LIMITS, NAN, beside, distance, pitched, poisoned_scratch, shape_of
 from cpu_cases import convolution as reference
 
 from alexsim_kernels.cpu import convolution, sizes
-from alexsim_kernels.cpu.algorithm import PASSES, Algorithm, Pass, Shape, Size
+from alexsim_kernels.cpu.algorithm import PASSES, Algorithm, Pass, Shape
 
 Tensor = torch.Tensor
-
-
-def shape_of(
-    images: int, channels: int, extent: Size, filters: int, taps: Size, out: Size, **others: object
-) -> Shape:
-    return Shape(
-        images=images, channels=channels, extent=extent, filters=filters, taps=taps, out=out,
-        **others,  # type: ignore[arg-type]
-    )  # fmt: skip
 
 
 CASES = {
@@ -46,6 +37,7 @@ CASES = {
         3, 32, (9, 11), 32, (5, 3), (5, 6), stride=(2, 2), padding=(2, 1), groups=32
     ),
     "multiplier": shape_of(1, 6, (7, 7), 12, (3, 3), (7, 7), padding=(1, 1), groups=6),
+    "wide": shape_of(1, 1050, (3, 3), 300, (1, 1), (3, 3)),
     "one pixel": shape_of(1, 1, (1, 1), 1, (1, 1), (1, 1)),
 }  # fmt: skip
 

@@ -10,14 +10,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from batches import same
 from commands import here
 from PIL import Image
 
 from alexsim.cli.app import main
+from alexsim.data.choices import Order
 from alexsim.data.dataset import Dataset
 from alexsim.data.discover import discover
 from alexsim.data.images import load_square, read_square
-from alexsim.data.loader import Batch, Loader, Order
+from alexsim.data.loader import Loader
+from alexsim.data.order import Orders
 from alexsim.data.packed.pack import pack
 from alexsim.data.packed.pack_index import PackSettings
 from alexsim.errors import DataError
@@ -61,10 +64,6 @@ def loader_of(
     )  # fmt: skip
 
 
-def same(a: Batch, b: Batch) -> bool:
-    return bool(np.array_equal(a.images, b.images) and np.array_equal(a.labels, b.labels))
-
-
 def test_a_packed_set_has_the_folders_classes_and_split(folder: Path, packed: Path) -> None:
     ours, source = discover(packed, most_classes=3), discover(folder, most_classes=3)
     assert ours.classes == source.classes
@@ -101,6 +100,30 @@ def test_the_fast_decoder_has_pillows_bits(packed: Path, tmp_path: Path, channel
         np.testing.assert_array_equal(read_square(sample, 32, channels), expected)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize(
+    "options", [{"subsampling": s, "progressive": p} for s in (0, 1, 2) for p in (False, True)]
+)
+def test_files_of_the_right_height_have_pillows_bits(
+    options: dict[str, Any], mode: str, channels: int, tmp_path: Path
+) -> None:
+    """Whole files too, where nothing is scaled; one that must be turned is Pillow's."""
+    pixels = np.random.default_rng(1).normal(128, 50, (16, 21, 3)).clip(0, 255).astype(np.uint8)
+    image = Image.fromarray(pixels).resize((83, 64)).convert(mode)
+    exif = image.getexif()
+    exif[0x0112] = 3
+    for name, more in (("upright", {}), ("turned", {"exif": exif})):
+        path = tmp_path / f"{name}.jpg"
+        image.save(path, quality=85, **options, **more)
+        with Image.open(path) as opened:
+            opened.draft("L" if channels == 1 else "RGB", opened.size)
+            whole = np.asarray(opened.convert("L" if channels == 1 else "RGB"))
+        whole = whole[::-1, ::-1] if name == "turned" else whole
+        expected = whole[:, 9:73].reshape(64, 64, channels)
+        np.testing.assert_array_equal(load_square(path, 64, channels), expected)
+
+
 def test_another_net_may_want_another_size(packed: Path) -> None:
     dataset = discover(packed, most_classes=3)
     assert dataset.known(28, 1) is None
@@ -121,10 +144,10 @@ def test_batches_depend_on_the_step_alone(
         assert np.bincount(labels[54 * epoch : 54 * (epoch + 1)]).tolist() == [18, 18, 18]
 
 
-def test_orders_are_what_they_say(packed: Path, pool: ProcessPoolExecutor) -> None:
+def test_orders_are_what_they_say(packed: Path) -> None:
     dataset = discover(packed, most_classes=3)
     seen = {
-        (order, epoch): loader_of(dataset, pool, order)._order(epoch).tolist()
+        (order, epoch): Orders(dataset, order, seed=1).of(epoch).tolist()
         for order in ("shuffled", "shards", "file")
         for epoch in range(2)
     }

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from batches import floats
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -379,7 +380,7 @@ def test_ten_views_of_a_large_image_are_its_corners(tmp_path: Path, pool: Any) -
         batch_size=4, crop_side=28, seed=0, pool=pool,
     )  # fmt: skip
     batches = list(loader.views([Sample(path=str(path), label=3)], 10))
-    seen = np.concatenate([batch.images[: batch.valid, ..., 0] for batch in batches])
+    seen = np.concatenate([floats(batch)[: batch.valid, ..., 0] for batch in batches])
     assert [batch.valid for batch in batches] == [4, 4, 2]
     places = ((2, 2), (0, 0), (0, 4), (4, 0), (4, 4))
     expected = [pixels[t : t + 28, le : le + 28] for t, le in places]

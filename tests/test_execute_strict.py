@@ -28,9 +28,9 @@ from alexsim.execute import cards, ranks
 from alexsim.execute.context import Choices, Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.execute.plan_executor import PlanExecutor
-from alexsim.execute.world import RENDEZVOUS, Connected, Place, World, joined
 from alexsim.plan.plan import Plan
 from alexsim.plan.planner import plan
+from alexsim.processes.world import RENDEZVOUS, Connected, Place, World, joined
 from alexsim.recipe.file import load_recipe
 from alexsim.train.engine import Engine
 from alexsim.train.settings import TrainSettings

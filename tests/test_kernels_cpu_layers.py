@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from alexsim_kernels import reference
 from alexsim_kernels.cpu import linear, norm, pool, sizes
+from alexsim_kernels.cpu.upload import upload
 from alexsim_kernels.cpu.windows import Windows, adaptive, sliding
 
 pytestmark = pytest.mark.usefixtures("cpu_kernels")
@@ -244,7 +245,9 @@ def test_a_window_s_maximum_is_nan_if_one_value_is() -> None:
             lambda x: linear.forward(x[0, 0], x[0, 0].t(), None, x[0, 0]),
             "rows of x must be contiguous",
         ),
-        (lambda x: linear.upload(x, x[0], x), "images must be"),
+        (lambda x: upload(x, x, x[0]), "pixels must be uint8"),
+        (lambda x: upload(x.byte(), x, x[0]), "mean must be"),
+        (lambda x: upload(x.byte().contiguous(), x, x[0].permute(1, 2, 0)), "pixels must be chan"),
     ],
 )  # fmt: skip
 def test_what_is_refused(call: object, message: str) -> None:
@@ -253,9 +256,38 @@ def test_what_is_refused(call: object, message: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
-def test_upload_takes_the_mean_off(dtype: torch.dtype) -> None:
-    images = torch.randint(0, 256, (3, 5, 7, 3), dtype=torch.uint8)
-    mean = 255 * torch.rand(5, 7, 3, dtype=dtype)
-    out = torch.zeros(3, 5, 7, 3, dtype=dtype).permute(0, 3, 1, 2)
-    linear.upload(images, mean, out, scale=0.5)
-    assert torch.allclose(out, (images * 0.5 - mean).permute(0, 3, 1, 2).to(dtype))
+@pytest.mark.parametrize("shape", [(3, 3, 5, 7), (2, 1, 4, 33), (4, 3, 2, 48), (40, 3, 224, 224)])
+def test_upload_has_the_bits_of_single_operations(
+    shape: tuple[int, int, int, int], dtype: torch.dtype
+) -> None:
+    torch.manual_seed(0)
+    n, c, h, w = shape
+    pixels = torch.randint(0, 256, (n, h, w, c), dtype=torch.uint8).permute(0, 3, 1, 2)
+    mean = 255 * torch.rand(h, w, c, dtype=dtype)
+    deviation, noise = 1 + torch.rand(c, dtype=dtype), torch.randn(n, c, dtype=dtype)
+    factor, mirrored = torch.rand(n, dtype=dtype), torch.arange(n) % 3 == 1
+
+    def run(threads: int) -> list[Tensor]:
+        outs = torch.full((4, n, h, w, c), NAN, dtype=dtype).permute(0, 1, 4, 2, 3).unbind()
+        upload(pixels, outs[0], mean, deviation, noise, factor, mirrored)
+        upload(pixels, outs[1], mean, None, noise, factor, None)
+        upload(pixels, outs[2], mean, deviation, mirrored=mirrored)
+        upload(pixels, outs[3], mean)
+        return list(outs)
+
+    plain, turned = (
+        pixels.to(dtype),
+        torch.stack(
+            [image.flip(2) if flip else image for image, flip in zip(pixels, mirrored, strict=True)]
+        ).to(dtype),
+    )
+    less, per_channel = mean.permute(2, 0, 1), deviation.view(-1, 1, 1)
+    moved, scale = noise.view(n, c, 1, 1), factor.view(n, 1, 1, 1)
+    wanted = [
+        (turned + moved - less) / per_channel * scale,
+        (plain + moved - less) * scale,
+        (turned - less) / per_channel,
+        plain - less,
+    ]
+    for computed, exact in zip(same_for_threads(run), wanted, strict=True):
+        assert torch.equal(computed, exact)

@@ -18,8 +18,8 @@ import pytest
 
 from alexsim.execute.context import Choices
 from alexsim.execute.executor import Executor
-from alexsim.execute.world import World
 from alexsim.plan.plan import Plan
+from alexsim.processes.world import World
 from alexsim.profile import nvml
 from alexsim.profile.nvml import Energy, Sample, Sampler, Telemetry
 from alexsim.recipe.file import load_recipe

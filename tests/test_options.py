@@ -37,8 +37,8 @@ from alexsim.cli.app import main, the_command
 from alexsim.costs.measured import read
 from alexsim.data.bench import LoaderRate
 from alexsim.documents.plan import flops_document
-from alexsim.execute.world import Place
 from alexsim.interchange.convert import Exported
+from alexsim.processes.world import Place
 from alexsim.profile.microbench import timed
 from alexsim.train.settings import TrainSettings
 
@@ -269,7 +269,7 @@ def _instead_of_work(
 
 
 def _train(patch: pytest.MonkeyPatch, calls: list[str], note: Callable[..., None]) -> None:
-    from alexsim.execute.world import joined
+    from alexsim.processes.world import joined
 
     class Others:
         def __init__(self, size: int, command: object) -> None:
@@ -295,7 +295,9 @@ def _train(patch: pytest.MonkeyPatch, calls: list[str], note: Callable[..., None
     patch.setattr("alexsim.cli.train_resume.resumed", resumed)
     note("alexsim.train.loop.train", train)
     patch.setattr("alexsim.cli.train_settings.refuse_what_does_not_fit", lambda chosen: None)
-    note("alexsim.execute.world.joined", lambda place, gpus, timeout, **_: joined(None, 1, timeout))
+    note(
+        "alexsim.processes.world.joined", lambda place, gpus, timeout, **_: joined(None, 1, timeout)
+    )
     patch.setattr("alexsim.execute.cards.places", lambda device, count: tuple(range(count)))
 
 

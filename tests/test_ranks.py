@@ -19,6 +19,7 @@ import pytest
 import tiny
 import torch
 import torch.distributed as dist
+from batches import floats
 from commands import here
 from safetensors.torch import load_file
 
@@ -26,11 +27,11 @@ from alexsim.data.discover import discover
 from alexsim.data.loader import Loader
 from alexsim.data.statistics import Statistics
 from alexsim.editions.load import load_network
-from alexsim.execute.meeting import agreed_name
-from alexsim.execute.world import RENDEZVOUS
 from alexsim.network.layers import FullyConnected
 from alexsim.plan.plan import OpKind
 from alexsim.plan.planner import plan
+from alexsim.processes.meeting import agreed_name
+from alexsim.processes.world import RENDEZVOUS
 from alexsim.recipe.file import load_recipe
 
 TRAIN = (
@@ -148,7 +149,8 @@ def test_parts_of_a_minibatch_are_the_whole(
     for count in (2, 3, 4):
         every = [batches((index, count)) for index in range(count)]
         for one, parts in zip(batches((0, 1)), zip(*every, strict=True), strict=True):
-            assert np.array_equal(one.images, np.concatenate([part.images for part in parts]))
+            images = np.concatenate([floats(part) for part in parts])
+            assert np.array_equal(floats(one), images)
             assert np.array_equal(one.labels, np.concatenate([part.labels for part in parts]))
             assert {part.valid for part in parts} == {one.valid}
 

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from batches import floats, same
 from PIL import Image
 
 from alexsim.data import builtin
 from alexsim.data.dataset import Dataset
 from alexsim.data.discover import discover
 from alexsim.data.images import load_square
-from alexsim.data.loader import Batch, Loader
+from alexsim.data.loader import Loader
 from alexsim.data.statistics import Statistics, statistics
 from alexsim.errors import DataError
 from alexsim.recipe.file import load_recipe, recipe_name
@@ -99,10 +100,6 @@ def test_folders_that_cannot_be_used_are_named(folder: Path, tmp_path: Path) -> 
         discover(folder, most_classes=2)
 
 
-def same(a: Batch, b: Batch) -> bool:
-    return bool(np.array_equal(a.images, b.images) and np.array_equal(a.labels, b.labels))
-
-
 def test_batches_depend_on_the_step_alone(folder: Path, pool: ProcessPoolExecutor) -> None:
     dataset = discover(folder, most_classes=3)
     loader = make_loader(dataset, pool)
@@ -125,26 +122,28 @@ def test_an_epoch_shows_every_image_once(folder: Path, pool: ProcessPoolExecutor
 def test_normalised_images_are_near_zero_mean(folder: Path, pool: ProcessPoolExecutor) -> None:
     for recipe in (PAPER, load_recipe("2012")):
         batches = list(make_loader(discover(folder, most_classes=3), pool, recipe).training(0, 8))
-        values = np.concatenate([batch.images for batch in batches])
+        values = np.concatenate([floats(batch) for batch in batches])
         assert abs(values.mean()) < 4
         assert 60 < values.std() < 100
-
-
-def crops_of(batches: list[Batch]) -> list[bytes]:
-    return [image.tobytes() for batch in batches for image in batch.images]
 
 
 def test_2012_draws_one_crop_per_32_images(folder: Path, pool: ProcessPoolExecutor) -> None:
     loader = make_loader(discover(folder, most_classes=3), pool, load_recipe("2012"))
     tasks = [loader._training_task(step) for step in range(8)]
-    cuts = [(c.top, c.left, c.mirror) for task in tasks for c in task.crops]
+    cuts = [
+        (crop.top, crop.left, mirrored)
+        for task in tasks
+        for crop, mirrored in zip(task.crops, task.mirrored, strict=True)
+    ]
     groups = [cuts[i : i + 32] for i in range(0, len(cuts), 32)]
     assert all(len(set(group)) == 1 for group in groups)
     assert len({group[0] for group in groups}) > 1
     paper = make_loader(discover(folder, most_classes=3), pool)
-    drawn = [(c.top, c.left, c.mirror) for c in paper._training_task(0).crops]
+    task = paper._training_task(0)
+    assert set(task.mirrored) == {False, True}
+    drawn = [(crop.top, crop.left) for crop in task.crops]
     assert len(set(drawn)) > 4
-    assert all(0 <= top <= 4 and 0 <= left <= 4 for top, left, _ in drawn)
+    assert all(0 <= top <= 4 and 0 <= left <= 4 for top, left in drawn)
 
 
 def test_colour_noise_moves_whole_images_along_the_axes() -> None:
@@ -178,7 +177,7 @@ def test_images_without_noise_are_pixels_less_the_mean(
     quiet = replace(first, from_epoch=2, colour_noise=False)
     loader = make_loader(dataset, pool, replace(recipe, stages=(first, quiet)))
     batches = [*loader.training(0, 6), *loader.held_out()]
-    pixels = np.concatenate([batch.images for batch in batches]) + loader._mean
+    pixels = np.concatenate([floats(batch) for batch in batches]) + batches[0].normalising.mean
     whole = np.abs(pixels - np.rint(pixels)).max((1, 2, 3)) < 1e-3
     assert whole.tolist() == [False] * 54 + [True] * (6 * 16 - 54 + 16)
 
@@ -208,7 +207,7 @@ def test_broken_files_are_named_and_replaced(
     batches = list(make_loader(dataset, pool).training(0, 4))
     named = {Path(text.partition(": ")[0]).name for batch in batches for text in batch.broken}
     assert named == {"cut.jpg", "empty.jpg", "text.jpg"}
-    assert all(np.isfinite(batch.images).all() for batch in batches)
+    assert all(image.any() for batch in batches for image in batch.images)
 
 
 def test_too_many_broken_files_stop_the_run(folder: Path, pool: ProcessPoolExecutor) -> None:

@@ -192,7 +192,7 @@ def _data(network: Network, stack: ExitStack) -> tuple[Workload, Workload]:
     for index in range(_FILES):
         path = folder / f"{index}.JPEG"
         builtin.draw(index % len(builtin.CLASSES), index).save(path, "JPEG", quality=85)
-        crops.append(Crop(path=str(path), top=0, left=0, mirror=bool(index % 2)))
+        crops.append(Crop(path=str(path), top=0, left=0))
 
     def reference() -> None:
         for crop in crops:

@@ -192,7 +192,7 @@ def bench_data(options: BenchOptions) -> None:
     from alexsim.data.bench import loader_rate
     from alexsim.data.discover import discover
     from alexsim.data.images import worker_pool
-    from alexsim.data.loader import refuse_order
+    from alexsim.data.order import refuse_order
     from alexsim.documents.data import loader_document
     from alexsim.report.data import loader_tables
 

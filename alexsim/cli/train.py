@@ -44,7 +44,7 @@ def train(context: typer.Context, options: TrainOptions) -> None:
     from alexsim.cli.train_settings import begin
     from alexsim.cli.train_watch import TerminalWatch
     from alexsim.documents.training import train_document
-    from alexsim.execute.world import Place, joined
+    from alexsim.processes.world import Place, joined
     from alexsim.report.tables import train_summary
     from alexsim.train.launch import Others, leave_with
 

@@ -18,8 +18,8 @@ from alexsim.data.dataset import Dataset
 from alexsim.data.discover import discover
 from alexsim.editions.load import load_network
 from alexsim.errors import RunError
-from alexsim.execute.world import Place, World, attempt, launch
 from alexsim.plan.planner import plan
+from alexsim.processes.world import Place, World, attempt, launch
 from alexsim.train.checkpoint import RunDirectory
 from alexsim.train.config import launched_as, refuse_other_run
 from alexsim.train.copies import replicas_of

@@ -12,11 +12,10 @@ from alexsim.command.run_options import chosen_backend
 from alexsim.data import builtin
 from alexsim.data.dataset import Dataset
 from alexsim.data.discover import discover
-from alexsim.data.loader import refuse_order
+from alexsim.data.order import refuse_order
 from alexsim.editions.load import load_network
 from alexsim.editions.variants import without_head
 from alexsim.errors import AlexsimError
-from alexsim.execute.world import Place
 from alexsim.machine.defaults import DEVICE
 from alexsim.machine.device import load_device
 from alexsim.names import name_text
@@ -24,6 +23,7 @@ from alexsim.network.network import Network
 from alexsim.plan.choices import TransportName
 from alexsim.plan.plan import OpKind, Plan
 from alexsim.plan.planner import plan
+from alexsim.processes.world import Place
 from alexsim.recipe.adjusted import adjusted
 from alexsim.recipe.defaults import training_defaults
 from alexsim.recipe.file import load_recipe, recipe_name

@@ -30,7 +30,7 @@ class LoaderRate:
     worker_cpu_s: float
     """CPU time of all workers."""
     loader_cpu_s: float
-    """CPU time of the process that trains: normalising, mostly."""
+    """CPU time of the process that trains: it draws what is decoded; its steps normalise."""
     worker_bytes: int
     """Memory of one worker; pages that processes share count in parts (PSS)."""
     loader_bytes: int
@@ -42,12 +42,12 @@ class LoaderRate:
 
     @property
     def images_per_worker_cpu_s(self) -> float:
-        """What a worker on a core that nothing else uses would do."""
+        """What a core decodes and crops that nothing else uses."""
         return self.images / self.worker_cpu_s
 
     @property
     def images_per_loader_cpu_s(self) -> float:
-        """What the one thread that normalises could do: the most for any number of workers."""
+        """What the one thread that draws could do: the most for any number of workers."""
         return self.images / self.loader_cpu_s
 
 

@@ -1,4 +1,4 @@
-"""Minibatches: which file, which crop, in which order, normalised how.
+"""Minibatches: which file, which crop, in which order, to be normalised how.
 
 Everything random is drawn from (seed, purpose, epoch, image), so a run can stop and resume
 anywhere, with any number of workers.
@@ -6,15 +6,12 @@ anywhere, with any number of workers.
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +19,10 @@ from numpy.typing import NDArray
 from alexsim.data.augmentation import Preparation
 from alexsim.data.choices import Order, Views
 from alexsim.data.dataset import Dataset, Sample
-from alexsim.data.images import TASK_IMAGES, Crop, Pixels, load_crops
+from alexsim.data.images import TASK_IMAGES, Crop, cut_into
+from alexsim.data.normalising import Normalising
+from alexsim.data.order import Orders, generator
+from alexsim.data.slots import Lease, Pixels, Slots
 from alexsim.data.statistics import Floats, Statistics
 from alexsim.errors import DataError
 from alexsim.network.part import square_side
@@ -31,8 +31,6 @@ _View = tuple[int, int, bool]
 """Top and left of a crop, and whether it is mirrored."""
 
 _BATCHES_AHEAD = 2
-_SHARDS_MIXED = 8
-"""Shards whose images are mixed with each other, in order ``shards``."""
 _FEWEST_BROKEN, _MOST_BROKEN_SHARE = 10, 0.1
 _SAME_CROP_IMAGES = 32
 """Images that share one crop and mirror in 2012."""
@@ -41,24 +39,15 @@ _CHANNEL_STD = np.array((0.229, 0.224, 0.225), dtype=np.float32)
 """ImageNet's channel means and deviations for pixels 0...1, as the articles give them."""
 
 
-def refuse_order(order: Order, dataset: Dataset) -> None:
-    """A folder's files can only be shuffled.
-
-    Raises:
-        DataError: they are to come as they lie, which is class by class.
-    """
-    if order != "shuffled" and not dataset.shards:
-        raise DataError(
-            f"--order {order} needs a packed set (alexsim data pack): the files of"
-            f" {dataset.root} lie class by class"
-        )
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """One minibatch on the host. ``images``: ``[N, H, W, C]`` float32."""
+    """One minibatch on the host."""
 
-    images: Floats
+    images: Pixels
+    """``[N, H, W, C]``, as decoded and cut out; shared memory that others fill once the last view
+    of it is gone."""
+    normalising: Normalising
+    """What is still to be done to them."""
     labels: NDArray[np.int64]
     valid: int
     """Images of the whole minibatch that count; the rest repeats them to fill it."""
@@ -72,6 +61,7 @@ class Batch:
 class _Task:
     labels: tuple[int, ...]
     crops: tuple[Crop, ...]
+    mirrored: tuple[bool, ...]
     noise: Floats
     noisy: tuple[bool, ...]
     """Whether an image's epoch has noisy colours; images held out never have."""
@@ -80,7 +70,7 @@ class _Task:
     """Whether a minibatch without a readable image is refused."""
 
 
-_Begun = tuple[_Task, list[Future[tuple[Pixels, list[str | None]]]]]
+_Begun = tuple[_Task, list[Future[list[str | None]]], Lease]
 
 
 class Loader:
@@ -109,7 +99,7 @@ class Loader:
         order: Order = "shuffled",
         part: tuple[int, int] = (0, 1),
     ) -> None:
-        refuse_order(order, dataset)
+        self._orders = Orders(dataset, order, seed)
         share = batch_size // part[1]
         self._places = range(part[0] * share, (part[0] + 1) * share)
         self._dataset, self._statistics, self._preparation = dataset, statistics, preparation
@@ -119,13 +109,17 @@ class Loader:
         middle = self._margin // 2
         inner = slice(middle, middle + crop_side)
         # The centre of the mean image is subtracted wherever the crop lies, as in 2012.
-        self._mean = statistics.mean[inner, inner]
+        self._mean = np.ascontiguousarray(statistics.mean[inner, inner])
+        channels, self._deviation = self._mean.shape[2], None
+        if preparation.normalisation == "channels":
+            mean = _CHANNEL_MEAN if channels == 3 else _CHANNEL_MEAN.mean()
+            std = _CHANNEL_STD if channels == 3 else _CHANNEL_STD.mean()
+            self._mean = np.broadcast_to(255 * mean, self._mean.shape).copy()
+            self._deviation = np.broadcast_to(255 * std, channels).copy()
+        self._slots = Slots((len(self._places), crop_side, crop_side, channels))
         end = self._margin
         places = [(middle, middle), (0, 0), (0, end), (end, 0), (end, end)]
         self._views = [(*place, mirror) for mirror in (False, True) for place in places]
-        self._order_name: Order = order
-        self._orders: dict[int, NDArray[np.int64]] = {}
-        self._fetched: deque[str] = deque(maxlen=2 * _SHARDS_MIXED)
 
     def training(self, first_step: int, last_step: int) -> Iterator[Batch]:
         """Minibatches of steps ``first_step`` ... ``last_step - 1``."""
@@ -165,49 +159,60 @@ class Loader:
             raise DataError(f"{broken} of {files} files cannot be read: too many to go on")
 
     def _ahead(self, tasks: Iterator[Callable[[], _Task]]) -> Iterator[Batch]:
-        # A thread draws tasks, another waits for them and normalises; the main thread computes.
-        with ThreadPoolExecutor(1) as drawer, ThreadPoolExecutor(1) as assembler:
-            waiting: deque[Future[Batch]] = deque()
-            for draw in tasks:
-                drawn = drawer.submit(self._begin, draw)
-                waiting.append(assembler.submit(self._assemble, drawn))
-                if len(waiting) > _BATCHES_AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+        # A thread draws tasks while the main thread computes.
+        with ThreadPoolExecutor(1) as drawer:
+            begun: deque[Future[_Begun]] = deque()
+            try:
+                for draw in tasks:
+                    begun.append(drawer.submit(self._begin, draw))
+                    if len(begun) > _BATCHES_AHEAD:
+                        yield self._assemble(*begun.popleft().result())
+                while begun:
+                    yield self._assemble(*begun.popleft().result())
+            finally:
+                for given_up in begun:
+                    given_up.add_done_callback(_cancel)
 
     def _begin(self, draw: Callable[[], _Task]) -> _Begun:
-        task, channels = draw(), self._mean.shape[2]
-        return task, [
-            self._pool.submit(
-                load_crops, task.crops[i : i + TASK_IMAGES], self._crop_side, channels
-            )
-            for i in range(0, len(task.crops), TASK_IMAGES)
-        ]
+        task, lease = draw(), self._slots.take()
+        futures = []
+        try:
+            for first in range(0, len(task.crops), TASK_IMAGES):
+                crops = task.crops[first : first + TASK_IMAGES]
+                side, channels = self._mean.shape[1:]
+                future = self._pool.submit(cut_into, lease.place, first, crops, side, channels)
+                # Whatever becomes of the minibatch, its slot is not free before its workers are.
+                future.add_done_callback(partial(_done_with, lease))
+                futures.append(future)
+        except BrokenProcessPool as error:
+            raise _dead_worker() from error
+        return task, futures, lease
 
     def _training_task(self, step: int) -> _Task:
         count = len(self._dataset.train)
-        labels, crops, noise, noisy = [], [], [], []
+        labels, crops, mirrored, noise, noisy = [], [], [], [], []
+        drawn: dict[int, _View] = {}
         for place_in_batch in self._places:
             position = step * self._batch_size + place_in_batch
             epoch, place = divmod(position, count)
-            index = int(self._order(epoch)[place])
-            sample = self._dataset.train[index]
-            if self._order_name != "shuffled":
-                self._fetch(sample.path)
+            index, sample = self._orders.image(epoch, place)
             # 2012 draws once for consecutive images; the paper for each.
             shared = self._preparation.augmentation == "2012"
             group = position // _SAME_CROP_IMAGES if shared else index
-            draw = self._draw("crop", 0 if shared else epoch, group)
-            top, left = (int(v) for v in draw.integers(0, self._margin + 1, 2))
-            mirror = bool(draw.integers(2))
+            if not (shared and group in drawn):
+                draw = generator(self._seed, "crop", 0 if shared else epoch, group)
+                top, left = (int(v) for v in draw.integers(0, self._margin + 1, 2))
+                drawn[group] = top, left, bool(draw.integers(2))
+            top, left, mirror = drawn[group]
             labels.append(sample.label)
-            crops.append(crop_of(sample, top, left, mirror))
+            crops.append(crop_of(sample, top, left))
+            mirrored.append(mirror)
             noise.append(self._colour_noise(epoch, index))
             noisy.append(self._preparation.noisy(epoch + 1))
         return _Task(
             labels=tuple(labels),
             crops=tuple(crops),
+            mirrored=tuple(mirrored),
             noise=np.stack(noise),
             noisy=tuple(noisy),
             valid=self._batch_size,
@@ -222,7 +227,8 @@ class Loader:
         channels = self._mean.shape[2]
         return _Task(
             labels=tuple(samples[image].label for image, _ in filled),
-            crops=tuple(crop_of(samples[image], *views[view]) for image, view in filled),
+            crops=tuple(crop_of(samples[image], *views[view][:2]) for image, view in filled),
+            mirrored=tuple(views[view][2] for _, view in filled),
             noise=np.zeros((len(filled), channels), dtype=np.float32),
             noisy=(False,) * len(filled),
             valid=len(shown),
@@ -233,7 +239,9 @@ class Loader:
         s = self._statistics
         if not self._preparation.noisy(epoch + 1):
             return np.zeros(len(s.deviations), dtype=np.float32)
-        z = self._draw("colour", epoch, index).standard_normal(len(s.deviations), np.float32)
+        z = generator(self._seed, "colour", epoch, index).standard_normal(
+            len(s.deviations), np.float32
+        )
         if self._preparation.augmentation == "2012":
             along = 0.1 * s.deviations * z
         else:
@@ -241,88 +249,67 @@ class Loader:
             along = 0.1 * z * (s.deviations / 255) ** 2 * 255
         return np.asarray(s.axes @ along, dtype=np.float32)
 
-    def _assemble(self, begun: Future[_Begun]) -> Batch:
+    def _assemble(
+        self, task: _Task, futures: list[Future[list[str | None]]], lease: Lease
+    ) -> Batch:
         try:
-            task, futures = begun.result()
-            loaded = [future.result() for future in futures]
+            failures = [failure for future in futures for failure in future.result()]
         except BrokenProcessPool as error:
-            raise DataError("a decoding worker died, perhaps for want of memory") from error
-        pixels = np.concatenate([part for part, _ in loaded])
-        failures = [failure for _, part in loaded for failure in part]
+            raise _dead_worker() from error
         good = [i for i, failure in enumerate(failures) if failure is None]
         if task.needs_readable and not good:
             raise DataError(f"no image of a whole batch can be read; the first: {failures[0]}")
-        sources = [_nearest(i, good or [i], len(failures)) for i in range(len(failures))]
-        images = np.empty(pixels.shape, dtype=np.float32)
-        # One image at a time, so that each pass finds it in the cache.
-        for index, source in enumerate(sources):
-            images[index] = pixels[source]
-            self._normalise(images[index], task.noise[index], noisy=task.noisy[index])
+        images, sources = lease.pixels, list(range(len(failures)))
+        for index, failure in enumerate(failures):
+            if failure is not None:
+                sources[index] = _nearest(index, good or [index], len(failures))
+                images[index] = images[sources[index]] if good else 0
+        factor = np.ones(len(sources), dtype=np.float32)
+        if self._deviation is None and self._preparation.augmentation == "2012":
+            # Keeps the deviation of noisy images near that of clean images (as released).
+            factor[list(task.noisy)] = 1 / 1.1
         return Batch(
             images=images,
+            normalising=self.normalising(
+                noise=task.noise,
+                factor=factor,
+                mirrored=np.array([task.mirrored[i] for i in sources]),
+            ),
             labels=np.array([task.labels[i] for i in sources], dtype=np.int64),
             valid=task.valid,
             readable=np.array([failure is None for failure in failures]),
             broken=tuple(sorted({failure for failure in failures if failure is not None})),
         )
 
-    def _normalise(self, image: Floats, noise: Floats, *, noisy: bool) -> None:
-        # Over whole rows: three channels at a time would take numpy ten times as long.
-        width, rows = image.shape[1], image.reshape(len(image), -1)
-        if noise.any():
-            rows += np.tile(noise, width)
-        if self._preparation.normalisation == "channels":
-            channels = image.shape[2]
-            mean = _CHANNEL_MEAN if channels == 3 else _CHANNEL_MEAN.mean()
-            std = _CHANNEL_STD if channels == 3 else _CHANNEL_STD.mean()
-            rows -= np.tile(255 * mean, width)
-            rows /= np.tile(255 * std, width)
-            return
-        image -= self._mean
-        if noisy and self._preparation.augmentation == "2012":
-            # Keeps the deviation of noisy images near that of clean images (as released).
-            image *= np.float32(1 / 1.1)
-
-    def _order(self, epoch: int) -> NDArray[np.int64]:
-        if epoch not in self._orders:
-            order = self._new_order(epoch)
-            # A batch touches at most a few epochs: keep the newest two.
-            self._orders = {e: o for e, o in self._orders.items() if e >= epoch - 1}
-            self._orders[epoch] = order
-        return self._orders[epoch]
-
-    def _new_order(self, epoch: int) -> NDArray[np.int64]:
-        count = len(self._dataset.train)
-        if self._order_name == "file":
-            return np.arange(count)
-        if self._order_name == "shuffled":
-            return self._draw("order", epoch, 0).permutation(count)
-        shards = self._draw("shards", epoch, 0).permutation(len(self._dataset.shards))
-        ends = np.cumsum(self._dataset.shards)
-        mixed = []
-        for first in range(0, len(shards), _SHARDS_MIXED):
-            group = shards[first : first + _SHARDS_MIXED]
-            parts = [np.arange(ends[k] - self._dataset.shards[k], ends[k]) for k in group]
-            mixed.append(self._draw("order", epoch, first).permutation(np.concatenate(parts)))
-        return np.concatenate(mixed)
-
-    def _fetch(self, path: str) -> None:
-        """Have the system read a whole shard, in one go, as its first image is wanted."""
-        if path in self._fetched:
-            return
-        self._fetched.append(path)
-        # A shard that is gone is for the worker to name.
-        if Path(path).is_file() and hasattr(os, "posix_fadvise"):
-            with Path(path).open("rb") as file:
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
-
-    def _draw(self, purpose: str, epoch: int, index: int) -> np.random.Generator:
-        text = f"{self._seed}/{purpose}/{epoch}/{index}"
-        key = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest(), "little")
-        return np.random.Generator(np.random.Philox(key=key))
+    def normalising(
+        self, *, noise: Floats, factor: Floats, mirrored: NDArray[np.bool_]
+    ) -> Normalising:
+        """What is done to images of this training set, given what was drawn for each."""
+        return Normalising(
+            mean=self._mean,
+            deviation=self._deviation,
+            noise=noise,
+            factor=factor,
+            mirrored=mirrored,
+        )
 
 
-def crop_of(sample: Sample, top: int, left: int, mirror: bool) -> Crop:
+def _cancel(begun: Future[_Begun]) -> None:
+    """Spare workers what nobody waits for; what they have begun they end."""
+    if not begun.cancelled() and begun.exception() is None:
+        for future in begun.result()[1]:
+            future.cancel()
+
+
+def _done_with(_lease: Lease, _future: Future[list[str | None]]) -> None:
+    """Nothing: a future keeps its callbacks, and so the slot, as long as its pool keeps it."""
+
+
+def _dead_worker() -> DataError:
+    return DataError("a decoding worker died, perhaps for want of memory")
+
+
+def crop_of(sample: Sample, top: int, left: int) -> Crop:
     """What to cut out of an image, wherever its bytes lie."""
     return Crop(
         path=sample.path,
@@ -331,7 +318,6 @@ def crop_of(sample: Sample, top: int, left: int, mirror: bool) -> Crop:
         crc=sample.crc,
         top=top,
         left=left,
-        mirror=mirror,
     )
 
 

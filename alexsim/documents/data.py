@@ -97,7 +97,7 @@ class RateRow(Part):
     loader_bytes: int
     images_per_s: float
     images_per_worker_cpu_s: float
-    """What one worker with a core to itself would do."""
+    """What one core decodes and crops."""
     images_per_loader_cpu_s: float
     """The most for any number of workers."""
 

@@ -277,7 +277,8 @@ class Forward:
     def output(self, batch: Batch, layer: str) -> torch.Tensor:
         """What a layer puts out for a minibatch, ``[N, ...]``."""
         images = torch.from_numpy(batch.images).permute(0, 3, 1, 2)
-        self.executor.evaluate(images, torch.zeros(len(batch.labels), dtype=torch.int64))
+        labels = torch.zeros(len(batch.labels), dtype=torch.int64)
+        self.executor.evaluate(images, labels, normalising=batch.normalising)
         return self.executor.activation(layer)
 
     def activations(

@@ -13,8 +13,9 @@ import numpy as np
 
 from alexsim.data.choices import Views
 from alexsim.data.dataset import Sample
-from alexsim.data.images import Pixels, load_crops
+from alexsim.data.images import load_crops
 from alexsim.data.loader import crop_of
+from alexsim.data.slots import Pixels
 from alexsim.data.statistics import Floats
 from alexsim.editions.load import load_network
 from alexsim.errors import DataError
@@ -92,7 +93,7 @@ def pictures(
     channels, side = network.input_shape[:2]
     middle = (square_side(side) - side) // 2
     crops, failures = load_crops(
-        [crop_of(sample, middle, middle, mirror=False) for sample in samples], side, channels
+        [crop_of(sample, middle, middle) for sample in samples], side, channels
     )
     readable = tuple(
         Picture(sample=sample, crop=crop)

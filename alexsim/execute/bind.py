@@ -11,6 +11,7 @@ from alexsim.execute.aten.update import Constants, adamw, adamw_corrections, sgd
 from alexsim.execute.context import Launch, StepContext
 from alexsim.execute.memory import Memory
 from alexsim.execute.random import dropout_keep
+from alexsim.execute.upload import Write, normalise, upload
 from alexsim.network.layers import Dropout
 from alexsim.network.part import Part
 from alexsim.network.update_rules import UPDATES
@@ -22,7 +23,7 @@ Tensor = torch.Tensor
 def bind(plan: Plan, op: Op, memory: Memory, replica: int = 0) -> Launch:
     """The function that runs ``op`` on its device's buffers, in one of the plan's replicas."""
     if op.kind == OpKind.UPLOAD:
-        return _upload(op, memory)
+        return bind_upload(op, memory)
     bound = Bound(plan=plan, op=op, part=plan.part(op), memory=memory)
     match op.kind:
         case OpKind.DRAW:
@@ -47,20 +48,10 @@ def bind(plan: Plan, op: Op, memory: Memory, replica: int = 0) -> Launch:
             raise AssertionError(f"{op.id}: no function runs a {op.kind}")
 
 
-def _upload(op: Op, memory: Memory) -> Launch:
-    images = memory.operand(op, "images")
+def bind_upload(op: Op, memory: Memory, write: Write = normalise) -> Launch:
+    """The function that uploads a minibatch, whose bytes ``write`` normalises."""
     labels = memory.operand(op, "labels") if "labels" in op.operands else None
-
-    first, count = op.first_image, len(images)
-
-    def run(context: StepContext) -> None:
-        whole = len(context.images) > count
-        share = context.images[first : first + count] if whole else context.images
-        images.copy_(share, non_blocking=True)
-        if labels is not None:
-            labels.copy_(context.labels, non_blocking=True)
-
-    return run
+    return upload(memory.operand(op, "images"), labels, op.first_image, write)
 
 
 def units_before(plan: Plan, part: Part) -> int:

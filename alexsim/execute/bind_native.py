@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,12 +11,15 @@ from alexsim.errors import PlanError
 from alexsim.execute.aten.bound import Bound
 from alexsim.execute.aten.chunks import rows
 from alexsim.execute.bind import bind as bind_aten
+from alexsim.execute.bind import bind_upload
 from alexsim.execute.context import Launch, StepContext
 from alexsim.execute.memory import Memory
+from alexsim.execute.upload import Operands
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.network.layers import (
     AdaptiveAveragePool,
     AveragePool,
+    BatchNorm,
     Convolution,
     FullyConnected,
     LocalResponseNorm,
@@ -27,7 +29,7 @@ from alexsim.network.layers import (
 )
 from alexsim.plan.backends.native import asked_of, kernel_bytes, windows_of
 from alexsim.plan.plan import Op, OpKind, Plan
-from alexsim_kernels.cpu import convolution, linear, norm, pool
+from alexsim_kernels.cpu import batch_norm, convolution, linear, norm, pool, upload
 from alexsim_kernels.cpu.algorithm import algorithm_of
 from alexsim_kernels.cpu.build import library
 from alexsim_kernels.cpu.tensors import new_scratch, scalar_of
@@ -66,6 +68,8 @@ class Binder:
 
     def __call__(self, op: Op) -> Launch:
         """The function that runs ``op``."""
+        if op.kind == OpKind.UPLOAD and _channels_last(self._memory.operand(op, "images")):
+            return bind_upload(op, self._memory, _normalise)
         if op.backend != "native":
             return bind_aten(self._plan, op, self._memory, self._replica)
         bound = Bound(plan=self._plan, op=op, part=self._plan.part(op), memory=self._memory)
@@ -75,6 +79,8 @@ class Binder:
         bound = replace(bound, instead=copies)
         if isinstance(bound.part.layer, Convolution):
             run = self._convolution(bound)
+        elif isinstance(bound.part.layer, BatchNorm):
+            run = self._batch_norm(bound)
         elif op.kind == OpKind.FORWARD:
             run = self._forward(bound)
         else:
@@ -83,10 +89,10 @@ class Binder:
         pairs = {role: (copy, self._memory.operand(op, role)) for role, copy in copies.items()}
         read = [pair for role, pair in pairs.items() if role != target or op.accumulate]
 
-        def launch(_: StepContext) -> None:
+        def launch(context: StepContext) -> None:
             for copy, original in read:
                 copy.copy_(original)
-            run()
+            run(context)
             if target in pairs:
                 copy, original = pairs[target]
                 original.copy_(copy)
@@ -114,7 +120,29 @@ class Binder:
             start += _bytes(like)
         return copies
 
-    def _convolution(self, bound: Bound) -> Callable[[], None]:
+    def _batch_norm(self, bound: Bound) -> Launch:
+        layer, op, scratch = bound.part.layer, bound.op, self._scratch
+        assert isinstance(layer, BatchNorm)
+        x, weight = bound["x"], bound.get("weight")
+        statistics = batch_norm.Statistics(bound["mean"], bound["rstd"])
+        if op.kind == OpKind.GRAD_WEIGHT:
+            dy, dweight, dbias = bound["dy"], bound["dweight"], bound["dbias"]
+            return lambda _: batch_norm.sums(x, dy, statistics, dweight, dbias, scratch=scratch)
+        assert weight is not None
+        if op.kind == OpKind.GRAD_INPUT:
+            dy, dx, add = bound["dy"], bound["dx"], op.accumulate
+            sums = (bound["dweight"], bound["dbias"]) if "dweight" in op.operands else None
+            return lambda _: batch_norm.grad_input(
+                x, dy, weight, statistics, sums, dx, add=add, scratch=scratch
+            )
+        bias, y = bound["bias"], bound["y"]
+        running = batch_norm.Running(bound["running_mean"], bound["running_var"], layer.momentum)
+        return lambda context: batch_norm.forward(
+            x, weight, bias, y, statistics, running, epsilon=layer.epsilon,
+            training=context.training, scratch=scratch,
+        )  # fmt: skip
+
+    def _convolution(self, bound: Bound) -> Launch:
         layer, op = bound.part.layer, bound.op
         assert isinstance(layer, Convolution)
         options: dict[str, Any] = {
@@ -128,13 +156,13 @@ class Binder:
         if op.kind == OpKind.FORWARD:
             x, weight, bias, y = bound["x"], bound["weight"], bound.get("bias"), bound["y"]
             relu = bool(op.epilogue)
-            return lambda: convolution.forward(x, weight, bias, y, relu=relu, **options)
+            return lambda _: convolution.forward(x, weight, bias, y, relu=relu, **options)
         dy, add = bound["dy"], op.accumulate
         if op.kind == OpKind.GRAD_INPUT:
             weight, dx = bound["weight"], bound["dx"]
-            return lambda: convolution.grad_input(dy, weight, dx, add=add, **options)
+            return lambda _: convolution.grad_input(dy, weight, dx, add=add, **options)
         x, dweight, dbias = bound["x"], bound["dweight"], bound.get("dbias")
-        return lambda: convolution.grad_weight(x, dy, dweight, dbias, add=add, **options)
+        return lambda _: convolution.grad_weight(x, dy, dweight, dbias, add=add, **options)
 
     def _fully_connected(self, bound: Bound) -> Launch:
         op = bound.op
@@ -159,35 +187,35 @@ class Binder:
 
         return run
 
-    def _forward(self, bound: Bound) -> Callable[[], None]:
+    def _forward(self, bound: Bound) -> Launch:
         layer, x, y = bound.part.layer, bound["x"], bound["y"]
         match layer:
             case LocalResponseNorm() | SpatialResponseNorm():
                 d, how = bound["norm"], _norm(layer, self._scratch)
-                return lambda: norm.forward(x, y, d, **how)
+                return lambda _: norm.forward(x, y, d, **how)
             case MaxPool():
                 windows = windows_of(bound.part)
-                return lambda: pool.max_forward(x, y, windows)
+                return lambda _: pool.max_forward(x, y, windows)
             case AveragePool() | AdaptiveAveragePool():
                 windows = windows_of(bound.part)
-                return lambda: pool.average_forward(x, y, windows)
+                return lambda _: pool.average_forward(x, y, windows)
         raise AssertionError(layer)
 
-    def _grad_input(self, bound: Bound) -> Callable[[], None]:
+    def _grad_input(self, bound: Bound) -> Launch:
         layer, dy, dx = bound.part.layer, bound["dy"], bound["dx"]
         scratch, add = self._scratch, bound.op.accumulate
         match layer:
             case LocalResponseNorm() | SpatialResponseNorm():
                 x, d, how = bound["x"], bound["norm"], _norm(layer, scratch)
-                return lambda: norm.backward(x, d, dy, dx, **how)
+                return lambda _: norm.backward(x, d, dy, dx, **how)
             case MaxPool(ties=ties):
                 x, y, windows = bound["x"], bound["y"], windows_of(bound.part)
-                return lambda: pool.max_backward(
+                return lambda _: pool.max_backward(
                     x, y, dy, dx, windows, ties=ties, add=add, scratch=scratch
                 )
             case AveragePool() | AdaptiveAveragePool():
                 windows = windows_of(bound.part)
-                return lambda: pool.average_backward(dy, dx, windows, add=add, scratch=scratch)
+                return lambda _: pool.average_backward(dy, dx, windows, add=add, scratch=scratch)
         raise AssertionError(layer)
 
 
@@ -197,6 +225,11 @@ def _norm(layer: LocalResponseNorm | SpatialResponseNorm, scratch: Tensor) -> di
         "window": "across" if isinstance(layer, LocalResponseNorm) else "over",
         "scratch": scratch,
     }
+
+
+def _normalise(pixels: Tensor, images: Tensor, made: Operands) -> None:
+    """As ``alexsim.execute.upload.normalise``, to the bit."""
+    upload.upload(pixels, images, *made)
 
 
 def _channels_last(x: Tensor) -> bool:

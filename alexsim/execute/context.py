@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from alexsim.data.normalising import Normalising
 from alexsim.execute.choices import Device, Precision
 from alexsim.network.layers import Role
 from alexsim.network.update_rules import BETA2, EPSILON, Optimizer
@@ -57,6 +58,8 @@ class StepContext:
 
     images: Tensor
     """``[N, C, H, W]``, any strides: the minibatch, or only those of this process's device."""
+    normalising: Normalising | None = None
+    """What the upload does to images that are bytes; None for floating ones."""
     labels: Tensor
     """``[N]``, int64."""
     step: int

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from alexsim.data.normalising import Normalising
 from alexsim.errors import PlanError
 from alexsim.execute.cards import Cards, Timeline, places
 from alexsim.execute.choices import BACKENDS
@@ -155,10 +156,15 @@ class Executor:
         *,
         step: int,
         hyperparameters: Hyperparameters,
+        normalising: Normalising | None = None,
     ) -> StepContext:
-        """Train on one minibatch; the losses are those before the update."""
+        """Train on one minibatch, whose images are floating, or bytes and what is done to them.
+
+        The losses are those before the update.
+        """
         context = StepContext(
             images=images,
+            normalising=normalising,
             labels=labels,
             step=step,
             seed=self.choices.seed,
@@ -174,10 +180,17 @@ class Executor:
         graph = self.choices.graph and one_card and not timed
         return _copied(self._replay(context) if graph else self._run(context))
 
-    def evaluate(self, images: torch.Tensor, labels: torch.Tensor) -> StepContext:
+    def evaluate(
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        *,
+        normalising: Normalising | None = None,
+    ) -> StepContext:
         """Forward only, with every unit kept and scaled; changes no weight."""
         context = StepContext(
             images=images,
+            normalising=normalising,
             labels=labels,
             step=0,
             seed=self.choices.seed,

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import torch
 
+from alexsim.data.normalising import Normalising
 from alexsim.execute.context import Hyperparameters, StepContext
 from alexsim.plan.plan import Plan
 from alexsim.trace import Trace
@@ -34,10 +35,20 @@ class PlanExecutor(Protocol):
         *,
         step: int,
         hyperparameters: Hyperparameters,
+        normalising: Normalising | None = None,
     ) -> StepContext:
-        """Train on one minibatch; the losses are those before the update."""
+        """Train on one minibatch, whose images are floating, or bytes and what is done to them.
 
-    def evaluate(self, images: torch.Tensor, labels: torch.Tensor) -> StepContext:
+        The losses are those before the update.
+        """
+
+    def evaluate(
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        *,
+        normalising: Normalising | None = None,
+    ) -> StepContext:
         """Forward only; changes no weight."""
 
     def first_not_finite(self) -> str:

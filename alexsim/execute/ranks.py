@@ -9,13 +9,14 @@ from dataclasses import asdict, replace
 import torch
 import torch.distributed as dist
 
+from alexsim.data.normalising import Normalising
 from alexsim.execute.cards import cap, places, process_bytes
 from alexsim.execute.context import Choices, Hyperparameters, StepContext
 from alexsim.execute.executor import Executor
 from alexsim.execute.stored import stored_parameters
 from alexsim.execute.wire import Wire
-from alexsim.execute.world import Connected
 from alexsim.plan.plan import Plan
+from alexsim.processes.world import Connected
 from alexsim.trace import Span, Trace
 
 _STATE = 1 << 25
@@ -96,20 +97,32 @@ class Ranks:
         *,
         step: int,
         hyperparameters: Hyperparameters,
+        normalising: Normalising | None = None,
     ) -> StepContext:
         """Train on this process's images; the losses are those of all replicas."""
         before = (self.wire.exchanged_bytes, self.wire.reduced_bytes)
         context = self._executor.step(
-            images, self._labels(labels), step=step, hyperparameters=hyperparameters
+            images,
+            self._labels(labels),
+            step=step,
+            hyperparameters=hyperparameters,
+            normalising=normalising,
         )
         self._exchanged += self.wire.exchanged_bytes - before[0]
         self._reduced += self.wire.reduced_bytes - before[1]
         self._steps += 1
         return self._together(context)
 
-    def evaluate(self, images: torch.Tensor, labels: torch.Tensor) -> StepContext:
+    def evaluate(
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        *,
+        normalising: Normalising | None = None,
+    ) -> StepContext:
         """Forward only."""
-        return self._together(self._executor.evaluate(images, self._labels(labels)))
+        labels = self._labels(labels)
+        return self._together(self._executor.evaluate(images, labels, normalising=normalising))
 
     def _labels(self, labels: torch.Tensor) -> torch.Tensor:
         """A hybrid plan's loss is computed where column a is, for everybody's images."""

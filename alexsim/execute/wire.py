@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
-from alexsim.execute.world import Connected
 from alexsim.plan.exchanges import Exchange
 from alexsim.plan.plan import Plan
+from alexsim.processes.world import Connected
 
 _BUCKET = 1 << 20
 """Values: larger gradients are summed by themselves, smaller ones together."""

@@ -9,11 +9,14 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from alexsim.costs.measured import Rate
 from alexsim.data import builtin
 from alexsim.data.images import Crop, load_crops
+from alexsim.data.normalising import Normalising
+from alexsim.execute.upload import normalise, operands
 from alexsim.profile.clock import Clock
 
 _FILES, _REPEATS = 32, 5
@@ -32,26 +35,28 @@ def data_rates(crop_side: int, channels: int) -> tuple[Rate, ...]:
         for index in range(_FILES):
             path = Path(folder) / f"{index}.JPEG"
             builtin.draw(index % len(builtin.CLASSES), index).save(path, "JPEG", quality=85)
-            crops.append(Crop(path=str(path), top=1, left=2, mirror=bool(index % 2)))
+            crops.append(Crop(path=str(path), top=1, left=2))
         size = sum(Path(crop.path).stat().st_size for crop in crops) // _FILES
         loads = []
         for _ in range(_REPEATS):
             started = time.perf_counter()
             pixels, _ = load_crops(crops, crop_side, channels)
             loads.append((time.perf_counter() - started) / _FILES)
-    mean = np.full(pixels.shape[1:], 120, dtype=np.float32)
-    noise = np.ones(channels, dtype=np.float32)
-    images = np.empty(pixels.shape, dtype=np.float32)
+    normalising = operands(
+        Normalising(
+            mean=np.full(pixels.shape[1:], 120, dtype=np.float32),
+            deviation=None,
+            noise=np.ones((_FILES, channels), dtype=np.float32),
+            factor=np.full(_FILES, 1 / 1.1, dtype=np.float32),
+            mirrored=np.arange(_FILES) % 2 == 1,
+        )
+    )
+    landed = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    images = torch.empty(pixels.shape).permute(0, 3, 1, 2)
     floats = []
     for _ in range(_REPEATS):
         started = time.perf_counter()
-        for image, source in zip(images, pixels, strict=True):
-            # The loader's passes: copy, colour noise, mean, scale.
-            image[:] = source
-            rows = image.reshape(len(image), -1)
-            rows += np.tile(noise, image.shape[1])
-            image -= mean
-            image *= np.float32(1 / 1.1)
+        normalise(landed, images, normalising)
         floats.append((time.perf_counter() - started) / _FILES)
     return (
         _decoding(),

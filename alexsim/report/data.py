@@ -66,7 +66,7 @@ def loader_tables(
     """Rates per number of workers, what machines need, and the host's memory."""
     table = plain_table(
         "Loading alone: images/s",
-        "workers", "measured", "per worker", "most, any", "MiB/worker", "MiB loader",
+        "workers", "measured", "per core", "most, any", "MiB/worker", "MiB loader",
     )  # fmt: skip
     for rate in rates:
         table.add_row(
@@ -88,11 +88,13 @@ def loader_tables(
     for what, size in budget.items():
         host.add_row(what, format_bytes(size))
     host.add_row("all", format_bytes(sum(budget.values())))
+    core = min(rates, key=lambda rate: rate.workers).images_per_worker_cpu_s
+    head = Text(f"One core decodes and crops {core:,.0f} images/s, {1e3 / core:.2f} ms each.\n")
     note = Text(
-        "`per worker`: for a core's whole time; `most, any`: for that of the thread that\n"
-        "normalises, in the process that trains. Articles give the host about 5 GB."
+        "`per core`: for a core's whole time; `most, any`: for that of the thread that draws,\n"
+        "in the process that trains; its steps normalise. Articles give the host 5 GB."
     )
-    return Group(table, need, host, note)
+    return Group(head, table, need, host, note)
 
 
 def _sizes(inspection: Inspection) -> RenderableType:

@@ -14,8 +14,8 @@ import torch
 
 from alexsim.data.dataset import Dataset
 from alexsim.errors import RunError
-from alexsim.execute.world import launch
 from alexsim.plan.spec import PlanChoices
+from alexsim.processes.world import launch
 from alexsim.train.checkpoint import RunDirectory
 from alexsim.train.files import CONFIG
 from alexsim.train.settings import RunConfig, TrainSettings, Watcher

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from alexsim.errors import PlanError
-from alexsim.execute.world import Place
 from alexsim.network.network import Network
 from alexsim.plan.plan import Plan
 from alexsim.plan.spec import usual_partition
+from alexsim.processes.world import Place
 
 
 def data_parallel(

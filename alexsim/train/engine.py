@@ -14,11 +14,11 @@ from alexsim.execute.executor import Executor
 from alexsim.execute.plan_executor import PlanExecutor
 from alexsim.execute.ranks import Ranks
 from alexsim.execute.stored import stored_parameters
-from alexsim.execute.world import Connected, World
 from alexsim.network.not_run import refuse_not_photographs, refuse_not_run
 from alexsim.network.update_rules import is_state
 from alexsim.plan.plan import Plan
 from alexsim.plan.planner import plan
+from alexsim.processes.world import Connected, World
 from alexsim.recipe.recipe import Stage
 from alexsim.train.settings import TrainSettings
 

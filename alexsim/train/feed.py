@@ -9,9 +9,10 @@ import numpy as np
 import torch
 
 from alexsim.data.loader import Batch, Loader
-from alexsim.data.statistics import Statistics
-from alexsim.execute.world import World
+from alexsim.data.normalising import Normalising
+from alexsim.data.statistics import Floats, Statistics
 from alexsim.network.part import square_side
+from alexsim.processes.world import World
 
 
 class Feed:
@@ -54,6 +55,7 @@ class Feed:
             broken = self._all_broken(batch.broken)
             if self._world.size > 1:
                 self._world.shared(torch.from_numpy(batch.images))
+                self._world.shared(torch.from_numpy(_drawn(batch.normalising)))
                 self._world.shared(torch.from_numpy(batch.labels))
                 self._world.shared(torch.tensor([batch.valid]))
             yield replace(batch, broken=broken)
@@ -61,11 +63,17 @@ class Feed:
     def _received(self, count: int) -> Iterator[Batch]:
         for _ in range(count):
             broken = self._all_broken(())
-            images = self._world.shared(torch.empty(self._shape))
+            images = self._world.shared(torch.empty(self._shape, dtype=torch.uint8))
+            drawn = self._world.shared(torch.empty(self._shape[0], self._shape[3] + 2)).numpy()
             labels = self._world.shared(torch.empty(self._shape[0], dtype=torch.int64))
             valid = self._world.shared(torch.zeros(1, dtype=torch.int64))
             yield Batch(
                 images=images.numpy(),
+                normalising=self._loader.normalising(
+                    noise=np.ascontiguousarray(drawn[:, 2:]),
+                    factor=np.ascontiguousarray(drawn[:, 0]),
+                    mirrored=drawn[:, 1] != 0,
+                ),
                 labels=labels.numpy(),
                 valid=int(valid),
                 readable=np.ones(len(labels), dtype=np.bool_),
@@ -78,6 +86,12 @@ class Feed:
             return ()
         processes = self._world.each({"broken": broken})
         return tuple(sorted({reason for process in processes for reason in process["broken"]}))
+
+
+def _drawn(normalising: Normalising) -> Floats:
+    """What differs between images: factor, whether mirrored, noise; a row of each image."""
+    n = normalising
+    return np.column_stack((n.factor, n.mirrored, n.noise)).astype(np.float32)
 
 
 def shared_statistics(

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import IO
 
 from alexsim.errors import TrainingError
-from alexsim.execute.world import LAUNCHER, RENDEZVOUS, Place, arrival_file
+from alexsim.processes.world import LAUNCHER, RENDEZVOUS, Place, arrival_file
 
 _ENDING_S = 10.0
 _LOOK_S = 0.05

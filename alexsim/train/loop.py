@@ -18,7 +18,7 @@ from alexsim.data.loader import Loader
 from alexsim.data.sources.listing import left_out_lines
 from alexsim.data.statistics import Statistics, statistics
 from alexsim.editions.load import load_network
-from alexsim.execute.world import World
+from alexsim.processes.world import World
 from alexsim.train.checkpoint import NoDirectory, RunDirectory
 from alexsim.train.config import common, config_of, same_data
 from alexsim.train.engine import Engine, refuse_what_does_not_fit

@@ -168,7 +168,7 @@ class Run:
         top5: list[torch.Tensor] = []
         for batch in batches:
             images, labels = _tensors(batch)
-            context = self._executor.evaluate(images, labels)
+            context = self._executor.evaluate(images, labels, normalising=batch.normalising)
             self._count_broken(batch)
             for values, figures in (
                 (losses, context.losses),
@@ -225,7 +225,13 @@ class Run:
     def _step(self, batch: Batch, done: int) -> StepContext:
         images, labels = _tensors(batch)
         self._count_broken(batch)
-        context = self._executor.step(images, labels, step=done, hyperparameters=self._hyper)
+        context = self._executor.step(
+            images,
+            labels,
+            step=done,
+            hyperparameters=self._hyper,
+            normalising=batch.normalising,
+        )
         assert context.losses is not None
         if not bool(torch.isfinite(context.losses).all()):
             raise self._diverged("the loss is not a number", done + 1)

@@ -1,12 +1,13 @@
-"""Checks, then times, every CPU kernel against PyTorch's best, on one column of AlexNet of 2012.
+"""Checks, then times, CPU kernels against PyTorch's best: on one column of AlexNet, or ResNet-50's.
 
-    python kernels/bench/cpu.py [--batch 128] [--rounds 5] [--threads N] [--out cpu.json]
+    python kernels/bench/cpu.py [--net alexnet-2012 | resnet-50] [--batch 128] [--rounds 5]
+        [--threads N] [--out cpu.json]
 
-PyTorch's best is its convolution channels-last, its matrix products, its pools, and a response norm
-made of its pools and powers, into memory that is there. Both run in turns, so that whatever else
-the machine does meets both; a figure is a median over the rounds, a ratio that of their ratios.
-Errors are relative norms against float64, on a few images of random data. GFLOP/s are those
-of the direct method; the share of the peak is that of the products which are made, fewer by
+PyTorch's best is its convolution and batch norm channels-last, its matrix products, its pools, and
+a response norm made of its pools and powers, into memory that is there. Both run in turns, so that
+whatever else the machine does meets both; a figure is a median over the rounds, a ratio that of
+their ratios. Errors are relative norms against float64, on a few images of random data. GFLOP/s are
+those of the direct method; the share of the peak is that of the products which are made, fewer by
 Winograd's method, over what the micro-kernel reaches out of the first caches on all threads.
 
 Fully connected layers come a second time with products of bfloat16, where the processor has them:
@@ -28,10 +29,16 @@ from pathlib import Path
 
 import torch
 from cpu_cases import Case, Run, convolutions, norms, pools, products
+from resnet_cases import batch_norms, resnet_convolutions
 
 from alexsim_kernels.cpu.build import available, bf16_available, library
 from alexsim_kernels.cpu.product import ceiling
 from alexsim_kernels.cpu.sizes import Precision
+
+NETS = {
+    "alexnet-2012": (convolutions, norms, pools, products),
+    "resnet-50": (resnet_convolutions, batch_norms),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +112,7 @@ def line(row: Row) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--net", choices=NETS, default="alexnet-2012", help="whose layers")
     parser.add_argument("--batch", type=int, default=128, help="images")
     parser.add_argument("--rounds", type=int, default=5, help="times each is timed, in turns")
     parser.add_argument("--threads", type=int, help="threads; torch's own number if not given")
@@ -120,7 +128,8 @@ def main() -> None:
     if not bf16_available():
         peaks["bf16"] = ceiling(precision="bf16", clock=clock())
     print(
-        f"batch {given.batch}, {torch.get_num_threads()} threads, torch {torch.__version__};"
+        f"{given.net}, batch {given.batch}, {torch.get_num_threads()} threads,"
+        f" torch {torch.__version__};"
         f" micro-kernel {', '.join(f'{p} {rate:.0f}' for p, rate in peaks.items())} GFLOP/s"
     )
     print(
@@ -128,13 +137,14 @@ def main() -> None:
         "                          ms      ms"
     )
     rows = []
-    for make in (convolutions, norms, pools, products):
+    for make in NETS[given.net]:
         for case in make(given.batch):
             rows.append(timed(case, given.rounds, peaks))
             print(line(rows[-1]), flush=True)
     if given.out:
         document = {
-            "batch": given.batch, "threads": torch.get_num_threads(), "torch": torch.__version__,
+            "net": given.net, "batch": given.batch, "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
             "micro_kernel_gflop_per_s": peaks, "rows": [asdict(row) for row in rows],
         }  # fmt: skip
         given.out.write_text(

@@ -1,4 +1,4 @@
-"""What ``cpu.py`` times: every kernel and what PyTorch has instead, on one column of AlexNet."""
+"""What ``cpu.py`` times of AlexNet: every kernel, and what PyTorch has instead."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ from alexsim_kernels.cpu.windows import sliding
 Tensor = torch.Tensor
 Run = Callable[[], object]
 
+Layer = tuple[int, int, int, int, int, int, int]
+
 # One column: channels, extent, filters, taps, stride, padding, output extent.
-CONVOLUTIONS = {
+CONVOLUTIONS: dict[str, Layer] = {
     "conv1": (3, 224, 48, 11, 4, 0, 55),
     "conv2": (48, 27, 128, 5, 1, 2, 27),
     "conv3": (256, 13, 192, 3, 1, 1, 13),
@@ -60,29 +62,36 @@ def distance(computed: Tensor, exact: Tensor) -> float:
     return float((computed.double() - exact).norm() / exact.norm())
 
 
-def convolutions(batch: int) -> list[Case]:
+def convolutions(
+    batch: int, layers: dict[str, Layer] = CONVOLUTIONS, *, biased: bool = True
+) -> list[Case]:
     cases = []
-    for name, (channels, extent, filters, taps, stride, padding, out) in CONVOLUTIONS.items():
-        last = 4 if name == "conv1" else 0  # the last windows hang over the edge by so much
+    for name, (channels, extent, filters, taps, stride, padding, out) in layers.items():
+        # The last windows hang over the edge by so much.
+        last = max(0, (out - 1) * stride + taps - extent - 2 * padding)
         x, dy = images(batch, channels, extent, extent), images(batch, filters, out, out)
-        weight, bias = images(filters, channels, taps, taps) * 0.05, torch.randn(filters)
-        y, dx, dw, db = (torch.empty_like(t) for t in (dy, x, weight, bias))
+        weight = images(filters, channels, taps, taps) * 0.05
+        bias = torch.randn(filters) if biased else None
+        y, dx, dw = (torch.empty_like(t) for t in (dy, x, weight))
+        db = torch.empty(filters) if biased else None
         given = {"stride": (stride, stride), "padding": (padding, padding)}
         shape = convolution.shape_of(x, weight, y, **given)
         scratch = {
             p: new_scratch(sizes.convolution(shape, p, threads=torch.get_num_threads()).bytes(4))
             for p in PASSES
-            if name != "conv1" or p != "grad_input"
+            if channels > 3 or p != "grad_input"
         }
         wide = F.pad(x, (0, last, 0, last)).contiguous(memory_format=torch.channels_last)
         n = _CHECKED
 
         def exact(
-            x: Tensor = x, weight: Tensor = weight, bias: Tensor = bias, dy: Tensor = dy,
+            x: Tensor = x, weight: Tensor = weight, bias: Tensor | None = bias, dy: Tensor = dy,
             last: int = last, stride: int = stride, padding: int = padding,
         ) -> list[Tensor]:  # fmt: skip
-            inputs = [t.double().requires_grad_() for t in (x[:_CHECKED], weight, bias)]
-            result = F.conv2d(F.pad(inputs[0], (0, last, 0, last)), *inputs[1:], stride, padding)
+            given = [x[:_CHECKED], weight, *([] if bias is None else [bias])]
+            inputs = [t.double().requires_grad_() for t in given]
+            wide, *filters = F.pad(inputs[0], (0, last, 0, last)), *inputs[1:]
+            result = F.conv2d(wide, *filters, stride=stride, padding=padding)
             result.backward(dy[:_CHECKED].double())
             return [result.detach(), *(t.grad for t in inputs)]
 
@@ -91,8 +100,8 @@ def convolutions(batch: int) -> list[Case]:
             stride: int = stride, padding: int = padding, filters: int = filters,
         ) -> object:  # fmt: skip
             return torch.ops.aten.convolution_backward(
-                dy, wide, weight, [filters], [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1,
-                which,
+                dy, wide, weight, [filters] if which[2] else None, [stride] * 2, [padding] * 2,
+                [1, 1], False, [0, 0], 1, which,
             )  # fmt: skip
 
         def check_forward(exact=exact, x=x, w=weight, b=bias, y=y, given=given, n=n) -> float:
@@ -105,7 +114,8 @@ def convolutions(batch: int) -> list[Case]:
 
         def check_weight(exact=exact, x=x, dy=dy, dw=dw, db=db, given=given, n=n) -> float:
             convolution.grad_weight(x[:n], dy[:n], dw, db, **given)
-            return max(distance(dw, exact()[2]), distance(db, exact()[3]))
+            sums = [dw] if db is None else [dw, db]
+            return max(map(distance, sums, exact()[2:]))
 
         runs = {
             "forward": (
@@ -126,7 +136,7 @@ def convolutions(batch: int) -> list[Case]:
                 lambda x=x, dy=dy, w=dw, b=db, given=given, s=scratch: convolution.grad_weight(
                     x, dy, w, b, scratch=s["grad_weight"], **given
                 ),
-                lambda backward=backward: backward([False, True, True]),
+                lambda backward=backward: backward([False, True, biased]),
                 check_weight,
             ),
         }

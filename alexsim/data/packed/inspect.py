@@ -14,12 +14,13 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from alexsim.data.images import MOST_PIXELS, UNREADABLE, Pixels, load_square, reason
+from alexsim.data.images import MOST_PIXELS, UNREADABLE, load_square, reason
 from alexsim.data.packed.index import is_packed, read_index, read_members, verify
 from alexsim.data.packed.pack import source_of
 from alexsim.data.packed.pack_index import SPLITS, PackSettings, ShardTask
 from alexsim.data.packed.samples import packed_dataset
 from alexsim.data.packed.shard import bytes_of
+from alexsim.data.slots import Pixels
 from alexsim.data.sources.listing import ImageClass, Integers, Listing, Skipped
 from alexsim.data.sources.source import SourceChoices, list_source
 

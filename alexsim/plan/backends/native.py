@@ -11,6 +11,7 @@ from alexsim.network.counts import FLOAT_BYTES
 from alexsim.network.layers import (
     AdaptiveAveragePool,
     AveragePool,
+    BatchNorm,
     Convolution,
     FullyConnected,
     LocalResponseNorm,
@@ -135,8 +136,12 @@ def _kernel(asked: Asked, item_bytes: int) -> _Kernel | None:
                 shape, pass_, algorithm=algorithm, threads=threads, item_bytes=item_bytes
             ),
         )
+    if len(part.input_shape) != 3:
+        return None
     channels, *extent = part.input_shape
     match layer:
+        case BatchNorm() if not (pass_ == "grad_weight" and asked.accumulate):
+            return _Kernel("", sizes.batch_norm(images * math.prod(extent), channels))
         case LocalResponseNorm() | SpatialResponseNorm() if not asked.accumulate:
             window: sizes.Window = "across" if isinstance(layer, LocalResponseNorm) else "over"
             return _Kernel("", sizes.norm(window, channels, extent[1], layer.size, threads=threads))

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 Size = tuple[int, int]
 Pass = Literal["forward", "grad_input", "grad_weight"]
-Kind = Literal["winograd", "folded", "direct", "depthwise"]
+Kind = Literal["winograd", "folded", "indirect", "direct", "depthwise"]
 
 _KINDS: dict[str, Kind] = {kind: kind for kind in get_args(Kind)}
 PASSES: tuple[Pass, ...] = ("forward", "grad_input", "grad_weight")
@@ -21,12 +21,21 @@ MOST_ERROR = 1e-5
 """No algorithm is chosen whose error is larger."""
 _TRANSFORM = 16
 """What a transformed value costs, in multiply-adds of the products: an estimate."""
+_BANK = {"forward": 50, "grad_input": 50, "grad_weight": 80}
+"""What a transformed value of the filters costs, once for all images, likewise: their planes lie
+far apart in memory, and with few tiles this is most of the time."""
 _GATHER = 6
 """What a value costs that the direct method gathers, likewise."""
 _MOST_DEPTHWISE_TAPS = 256
 """``MOST_TAPS`` of ``direct.cpp``."""
 _MOST_FOLDED = 64
 """Channels of a folded image: more, and the direct method loses nothing."""
+_LEAST_SOURCES = 4
+"""Channels of a group from which products read pixels where they lie no slower than gathered ones;
+below, whole rows of taps are gathered at a time."""
+_LEAST_COLUMNS = {"one tap": 16, "groups": 32, "taps": 48}
+"""The same for weight gradients, whose vectors are channels of one tap: gathered ones are of all
+taps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +85,8 @@ class Algorithm:
 
     ``winograd``: tiles of these heights from the top and widths from the left. ``folded``: the
     same, of an image whose blocks of ``stride`` x ``stride`` pixels are channels (space to depth).
-    ``direct``: one product of matrices, whose operand is gathered some rows at a time.
+    ``indirect``: one product of matrices, whose rows are read where they lie, by pointers.
+    ``direct``: the same, gathered some rows at a time.
     ``depthwise``: a filter per channel, channel by channel.
     """
 
@@ -132,7 +142,7 @@ def choose(shape: Shape, pass_: Pass) -> Algorithm:
     if shape.groups > 1 and is_depthwise(shape):
         return Algorithm("depthwise")
     kind = _tiled_kind(shape, pass_)
-    direct = Algorithm("direct")
+    direct = Algorithm(_product_kind(shape, pass_))
     if kind is None:
         return direct
     taps = tile_taps(shape, kind)
@@ -145,9 +155,21 @@ def choose(shape: Shape, pass_: Pass) -> Algorithm:
     channels, filters = shape.group_channels, shape.group_filters
     folded = channels * shape.stride[0] ** 2 if kind == "folded" else channels
     tiled_cost = products * (_lanes(folded) * filters + _TRANSFORM * _lanes(folded + filters))
+    bank = (max(rows) + taps - 1) * (max(columns) + taps - 1) * folded * filters
+    tiled_cost += _BANK[pass_] * bank // shape.images
     positions = extent[0] * extent[1] * shape.taps[0] * shape.taps[1]
-    direct_cost = positions * channels * (_lanes(filters) + _GATHER)
+    gathered = _GATHER if direct.kind == "direct" else 0
+    direct_cost = positions * channels * (_lanes(filters) + gathered)
     return tiled if tiled_cost < direct_cost else direct
+
+
+def _product_kind(shape: Shape, pass_: Pass) -> Kind:
+    if pass_ == "grad_weight":
+        one = shape.taps == (1, 1)
+        least = _LEAST_COLUMNS["one tap" if one else "groups" if shape.groups > 1 else "taps"]
+        return "indirect" if shape.group_channels >= least else "direct"
+    sources = shape.group_channels if pass_ == "forward" else shape.group_filters
+    return "indirect" if sources >= _LEAST_SOURCES else "direct"
 
 
 def multiply_adds(shape: Shape, algorithm: Algorithm) -> int:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import ctypes
 from dataclasses import replace
 
-from alexsim_kernels.cpu import direct
+from alexsim_kernels.cpu import direct, indirect
 from alexsim_kernels.cpu.algorithm import (
     Algorithm,
     Pass,
@@ -152,6 +152,8 @@ def forward(
         made = _tiled(maps, bank, shape, algorithm, "forward", x, scratch)
         made.bias, made.relu, made.add = at, relu, add
         call("winograd_correlate", x, ctypes.byref(made), shape.group_filters * weight.stride(0))
+    elif algorithm.kind == "indirect":
+        indirect.forward(maps, weight, at, shape, x, scratch, relu=relu, add=add)
     else:
         direct.forward(maps, weight, at, shape, algorithm, x, scratch, relu=relu, add=add)
 
@@ -193,6 +195,8 @@ def grad_input(
         made.pad_top, made.pad_left = over
         made.add = add
         call("winograd_correlate", dy, ctypes.byref(made), shape.group_filters * weight.stride(0))
+    elif algorithm.kind == "indirect":
+        indirect.grad_input(maps, weight, shape, dy, scratch, add=add)
     else:
         direct.grad_input(maps, weight, shape, algorithm, dy, scratch, add=add)
 
@@ -228,6 +232,8 @@ def grad_weight(
         made = _tiled(maps, bank, shape, algorithm, "grad_weight", x, scratch)
         made.bias, made.add = at, add
         call("winograd_grad_weight", x, ctypes.byref(made), shape.group_filters * dweight.stride(0))
+    elif algorithm.kind == "indirect":
+        indirect.grad_weight(maps, dweight, at, shape, x, scratch, add=add)
     else:
         direct.grad_weight(maps, dweight, at, shape, algorithm, x, scratch, add=add)
 
@@ -236,7 +242,7 @@ def _checked(algorithm: Algorithm | None, shape: Shape, pass_: Pass) -> Algorith
     """``choose``'s, or the given algorithm if it covers the shape."""
     if algorithm is None:
         return choose(shape, pass_)
-    fits = {"direct": True, "depthwise": is_depthwise(shape)}.get(algorithm.kind)
+    fits = {"direct": True, "indirect": True, "depthwise": is_depthwise(shape)}.get(algorithm.kind)
     if fits is None:
         fold = shape.stride[0] if algorithm.kind == "folded" else 1
         extent = shape.extent if pass_ == "grad_input" else shape.out

@@ -1,24 +1,10 @@
 // Convolutions of any shape: products of matrices whose left operand is gathered from the image
 // some rows at a time, and sums channel by channel where each channel has a filter of its own.
-//
-// A target pixel (i, j) of a grid reads source pixels (i * source_down + row, ...) of its taps.
-// The forward pass is such a grid; the gradient of the input is one for each place of a pixel
-// between strides, whose taps are those that meet it there.
 #include "filters.h"
+#include "grid.h"
 #include "product.h"
 
 extern "C" {
-struct Tap {
-  long row, column;  // of the source, from where the target pixel stands
-  long r, s;         // of the filter
-};
-
-struct Grid {
-  long rows, columns;                         // target pixels
-  long top, left, down, across;               // where they stand in the target, and their steps
-  long source_down, source_across;
-};
-
 struct Direct {
   Map source, target;
   Filters filters;  // of the first group
@@ -41,24 +27,12 @@ struct Direct {
 namespace {
 constexpr long MOST_TAPS = 256;  // of a depthwise filter; algorithm.py knows it too
 
-struct Pixel {
-  long image, i, j;
-  Pixel(const Grid& grid, long number) {
-    const long in_image = grid.rows * grid.columns, rest = number % in_image;
-    image = number / in_image, i = rest / grid.columns, j = rest % grid.columns;
-  }
-};
-
 INLINE const scalar* source_pixel(const Direct& d, const Pixel& at, const Tap& tap) {
-  const long r = at.i * d.grid.source_down + tap.row;
-  const long s = at.j * d.grid.source_across + tap.column;
-  const bool inside = r >= 0 && r < d.source.height && s >= 0 && s < d.source.width;
-  return inside ? d.source.at(at.image, r, s) : nullptr;
+  return source_pixel(d.source, d.grid, at, tap);
 }
 
 INLINE scalar* target_pixel(const Direct& d, const Pixel& at) {
-  return d.target.at(at.image, d.grid.top + at.i * d.grid.down,
-                     d.grid.left + at.j * d.grid.across);
+  return target_pixel(d.target, d.grid, at);
 }
 
 // Null gives zeros.

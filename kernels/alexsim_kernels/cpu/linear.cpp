@@ -1,5 +1,4 @@
-// Fully connected layers: y = x W' + b, its gradients, and the update of 2012 in their epilogue;
-// and images of bytes, made floating with the mean taken off.
+// Fully connected layers: y = x W' + b, its gradients, and the update of 2012 in their epilogue.
 //
 // A row of W is a filter: forward, W is the broadcast operand, read where it lies, and the images
 // are the columns. No batch is too large or small:
@@ -115,15 +114,4 @@ extern "C" void linear_grad_weight(const Linear* layer) {
     for (long k = 0; k < l.inputs; k += 4 * INPUTS)
       grad_weight_columns(l, k, std::min(4 * INPUTS, l.inputs - k), block);
   }
-}
-
-// `out[i] = bytes[i] * scale - mean[i % period]`, image by image.
-extern "C" void upload_bytes(const unsigned char* bytes, const scalar* mean, scalar* out,
-                             long count, long period, double scale, long threads) {
-  const scalar factor = scale;
-#pragma omp parallel for schedule(dynamic) num_threads(threads) collapse(2)
-  for (long image = 0; image < count / period; image++)
-    for (long part = 0; part < 16; part++)
-      for (long i = period * part / 16; i < period * (part + 1) / 16; i++)
-        out[image * period + i] = scalar(bytes[image * period + i]) * factor - mean[i];
 }

@@ -1,4 +1,4 @@
-"""Fully connected layers on CPUs, and the upload of images.
+"""Fully connected layers on CPUs.
 
 ``y = x W' + b``; ``dx = dy W``; ``dW = dy' x``, stored or straight into the update of 2012 (paper,
 section 5): ``inc <- momentum inc - decay rate w - rate dW``, and ``w <- w + inc`` where it is asked
@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import ctypes
 from typing import NamedTuple
-
-import torch
 
 from alexsim_kernels.cpu import sizes
 from alexsim_kernels.cpu.algorithm import Pass
@@ -218,29 +216,3 @@ def _rows(name: str, x: Tensor) -> tuple[int, int]:
     if x.shape[1] > 1 and x.stride(1) != 1:
         raise ValueError(f"rows of {name} must be contiguous, its strides are {list(x.stride())}")
     return x.data_ptr(), x.stride(0)
-
-
-def upload(images: Tensor, mean: Tensor, out: Tensor, *, scale: float = 1.0) -> None:
-    """Write ``images * scale - mean`` into ``out``.
-
-    Args:
-        images: ``[N, H, W, C]``, uint8, contiguous.
-        mean: ``[H, W, C]``, contiguous.
-        out: ``[N, C, H, W]``, channels-last and dense; its type is the mean's.
-        scale: what pixels are multiplied with.
-
-    Raises:
-        ValueError: tensors do not go together.
-    """
-    check_type(mean=mean, out=out)
-    if images.dtype != torch.uint8 or images.ndim != 4 or not images.is_contiguous():
-        raise ValueError(f"images must be [N, H, W, C], uint8, got {images.dtype}")
-    same_shape("mean", mean, tuple(images.shape[1:]))
-    same_shape("out", out, tuple(images.permute(0, 3, 1, 2).shape))
-    if not mean.is_contiguous() or not out.permute(0, 2, 3, 1).is_contiguous():
-        raise ValueError("mean must be contiguous, and out channels-last without gaps")
-    call(
-        "upload_bytes", out, ctypes.c_void_p(images.data_ptr()), ctypes.c_void_p(mean.data_ptr()),
-        ctypes.c_void_p(out.data_ptr()), ctypes.c_long(images.numel()),
-        ctypes.c_long(mean.numel()), ctypes.c_double(scale), ctypes.c_long(threads()),
-    )  # fmt: skip

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+from alexsim_kernels.cpu import indirect_cuts
 from alexsim_kernels.cpu.algorithm import Algorithm, Pass, Shape, choose
 from alexsim_kernels.cpu.cuts import cut
 from alexsim_kernels.cpu.scratch import Buffers, padded, tiled
@@ -23,6 +24,11 @@ _PAIRS_DEPTH, _PAIRS_UNITS, _PAIRS_INPUTS, _PAIRS_STRIP = 256, 48, 256, 128
 """``DEPTH``, ``UNITS``, ``INPUTS`` and ``STRIP`` of ``linear_bf16.cpp``."""
 _MOST_ROWS = 6
 """``PANEL_ROWS`` of ``product.h``: units of a strip of gradients."""
+
+_NORM_SLICES = 256
+"""Slices of a batch norm's pixels, at most: short sums round less."""
+_NORM_SLICE_PIXELS = 256
+"""Of a slice, at least."""
 
 
 def convolution(
@@ -43,6 +49,8 @@ def convolution(
         item_bytes: of a value: 4, or 8 for float64. It decides the cuts.
     """
     algorithm = algorithm or choose(shape, pass_)
+    if algorithm.kind == "indirect":
+        return indirect_cuts.cut(shape, pass_, threads, item_bytes).buffers
     cuts = tiled if algorithm.rows else cut
     return cuts(shape, algorithm, pass_, threads, item_bytes).buffers
 
@@ -103,3 +111,21 @@ def norm(window: Window, channels: int, width: int, size: int, *, threads: int) 
 def pool(windows: Windows, channels: int, width: int, *, threads: int) -> Buffers:
     """Of a pool's backward pass; a forward pass takes none."""
     return Buffers({"band": threads * windows.band_rows() * width * padded(channels)})
+
+
+def batch_norm(pixels: int, channels: int) -> Buffers:
+    """Of any pass of a batch norm; ``pixels`` are those of all images together."""
+    wide = padded(channels)
+    return Buffers(
+        {
+            "partial": 3 * batch_norm_slices(pixels) * wide,
+            "factors": 4 * wide,
+            "dweight": wide,
+            "dbias": wide,
+        }
+    )
+
+
+def batch_norm_slices(pixels: int) -> int:
+    """Slices of the pixels, whose sums are added in their order."""
+    return max(1, min(_NORM_SLICES, pixels // _NORM_SLICE_PIXELS))

@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 
 from alexsim.errors import AlexsimError, RunError, TrainingError
-from alexsim.execute.meeting import agreed_name
+from alexsim.processes.meeting import agreed_name
 from alexsim.strict_json import json_text, json_value
 
 RENDEZVOUS = "ALEXSIM_RENDEZVOUS"

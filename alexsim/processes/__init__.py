@@ -1,0 +1,1 @@
+"""The processes that train together: how they meet, and what each tells the others."""

@@ -1,0 +1,116 @@
+"""What ``cpu.py`` times of ResNet-50: its distinct convolutions and batch norms.
+
+Layers are He et al. 2016's (table 1), strides in the 3 x 3 convolutions as torchvision has them.
+"""
+
+from __future__ import annotations
+
+import torch
+from cpu_cases import Case, Layer, convolutions, distance, images
+from torch.nn import functional as F
+
+from alexsim_kernels.cpu import batch_norm
+
+Tensor = torch.Tensor
+# Channels, extent, filters, taps, stride, padding, output extent.
+LAYERS: dict[str, Layer] = {
+    "stem": (3, 224, 64, 7, 2, 3, 112),
+    "2 in": (64, 56, 64, 1, 1, 0, 56),
+    "2 a": (256, 56, 64, 1, 1, 0, 56),
+    "2 b": (64, 56, 64, 3, 1, 1, 56),
+    "2 c": (64, 56, 256, 1, 1, 0, 56),
+    "3 in": (256, 56, 128, 1, 1, 0, 56),
+    "3 down": (128, 56, 128, 3, 2, 1, 28),
+    "3 side": (256, 56, 512, 1, 2, 0, 28),
+    "3 a": (512, 28, 128, 1, 1, 0, 28),
+    "3 b": (128, 28, 128, 3, 1, 1, 28),
+    "3 c": (128, 28, 512, 1, 1, 0, 28),
+    "4 in": (512, 28, 256, 1, 1, 0, 28),
+    "4 down": (256, 28, 256, 3, 2, 1, 14),
+    "4 side": (512, 28, 1024, 1, 2, 0, 14),
+    "4 a": (1024, 14, 256, 1, 1, 0, 14),
+    "4 b": (256, 14, 256, 3, 1, 1, 14),
+    "4 c": (256, 14, 1024, 1, 1, 0, 14),
+    "5 in": (1024, 14, 512, 1, 1, 0, 14),
+    "5 down": (512, 14, 512, 3, 2, 1, 7),
+    "5 side": (1024, 14, 2048, 1, 2, 0, 7),
+    "5 a": (2048, 7, 512, 1, 1, 0, 7),
+    "5 b": (512, 7, 512, 3, 1, 1, 7),
+    "5 c": (512, 7, 2048, 1, 1, 0, 7),
+}
+NORMS = {
+    "stem": (64, 112), "2 a": (64, 56), "2 c": (256, 56), "3 a": (128, 28), "3 c": (512, 28),
+    "4 a": (256, 14), "4 c": (1024, 14), "5 a": (512, 7), "5 c": (2048, 7),
+}  # fmt: skip
+"""Channels, extent."""
+
+
+def resnet_convolutions(batch: int) -> list[Case]:
+    return convolutions(batch, LAYERS, biased=False)
+
+
+class _Norm:
+    """A batch norm and its passes, ours and PyTorch's."""
+
+    def __init__(self, batch: int, channels: int, extent: int) -> None:
+        self.x, self.dy = (
+            images(batch, channels, extent, extent),
+            images(batch, channels, extent, extent),
+        )
+        self.y, self.dx = torch.empty_like(self.x), torch.empty_like(self.x)
+        self.weight, self.bias, *self.running = (torch.rand(channels) for _ in range(4))
+        mean, rstd, self.dweight, self.dbias = (torch.empty(channels) for _ in range(4))
+        self.statistics = batch_norm.Statistics(mean, rstd)
+
+    def forward(self, *, training: bool) -> None:
+        batch_norm.forward(
+            self.x, self.weight, self.bias, self.y, self.statistics,
+            batch_norm.Running(*self.running, 0.1), epsilon=1e-5, training=training,
+        )  # fmt: skip
+
+    def other_forward(self, *, training: bool) -> object:
+        return torch.native_batch_norm(
+            self.x, self.weight, self.bias, *self.running, training, 0.1, 1e-5
+        )
+
+    def backward(self) -> None:
+        gradients = (self.dweight, self.dbias)
+        batch_norm.sums(self.x, self.dy, self.statistics, *gradients)
+        batch_norm.grad_input(self.x, self.dy, self.weight, self.statistics, gradients, self.dx)
+
+    def other_backward(self) -> object:
+        return torch.ops.aten.native_batch_norm_backward(
+            self.dy, self.x, self.weight, *self.running, *self.statistics, True, 1e-5, [True] * 3
+        )
+
+    def check(self, *, training: bool) -> float:
+        self.forward(training=training)
+        exact = [t.double() for t in (self.x, *self.running, self.weight, self.bias)]
+        return distance(self.y, F.batch_norm(*exact, training=training))
+
+    def check_backward(self) -> float:
+        self.forward(training=True)
+        self.backward()
+        leaf = self.x.double().requires_grad_()
+        result = F.batch_norm(leaf, None, None, self.weight.double(), training=True)
+        result.backward(self.dy.double())
+        return distance(self.dx, leaf.grad)
+
+
+def batch_norms(batch: int) -> list[Case]:
+    cases = []
+    for name, (channels, extent) in NORMS.items():
+        norm = _Norm(batch, channels, extent)
+        for pass_, training in (("train", True), ("test", False)):
+            cases.append(
+                Case(
+                    f"bn {name}", pass_,
+                    lambda n=norm, t=training: n.forward(training=t),
+                    lambda n=norm, t=training: n.other_forward(training=t),
+                    lambda n=norm, t=training: n.check(training=t),
+                )
+            )  # fmt: skip
+        cases.append(
+            Case(f"bn {name}", "backward", norm.backward, norm.other_backward, norm.check_backward)
+        )
+    return cases
