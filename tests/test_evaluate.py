@@ -41,7 +41,7 @@ from alexsim.execute.executor import Executor
 from alexsim.plan.planner import plan
 from alexsim.train.weights import Weights, load_weights, save_weights
 
-SETUP = Setup(batch_size=16, workers=1)
+SETUP = Setup(batch_size=16, workers=1, backend="native")
 
 
 def run(*arguments: object) -> int:
