@@ -106,7 +106,7 @@ def test_views_equal_a_loop_written_by_hand_to_the_last_bit(
     views: int, runs: tuple[Path, Path], images: Dataset
 ) -> None:
     weights, network = load_weights(runs[0]), load_network("lenet-5")
-    executor = Executor(plan(network, batch_size=16, backend="aten"))
+    executor = Executor(plan(network, batch_size=16, backend="native"))
     executor.initialise()
     state = executor.state()
     for name, tensor in weights.state.items():
