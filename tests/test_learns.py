@@ -105,7 +105,8 @@ def test_what_cannot_be_trained_is_refused_and_the_others_are_not() -> None:
                 optimizer=load_recipe(one.defaults.recipe).optimizer,
                 batch_size=one.batch_size,
                 policy=given.get("--policy", "as-released"),  # type: ignore[arg-type]
-                backend="aten",
+                backend="native",
+                threads=2,
             )
             assert all(device.total_bytes <= BUDGET for device in made.devices)
 

@@ -11,7 +11,7 @@ from alexsim.ledger.tables import FlopTable, LayerFlops, StepFlops, memory_table
 from alexsim.machine.machine import Machine
 from alexsim.network.not_run import unsupported
 from alexsim.network.update_rules import Optimizer
-from alexsim.plan.choices import Partition, PlanPrecision, Policy, Schedule
+from alexsim.plan.choices import Partition, PlanPrecision, Policy, Products, Schedule
 from alexsim.plan.plan import Plan
 from alexsim.plan.spec import PlanSpec
 from alexsim.report.tables import sharing_text
@@ -81,6 +81,7 @@ class PlanWords(Part):
     backend: Annotated[str, From("plan.spec.backend")] = ""
     fusion: Annotated[str, From("plan.spec.fusion")] = "none"
     precision: Annotated[PlanPrecision, From("plan.spec.precision")] = "fp32"
+    products: Annotated[Products, From("plan.spec.products")] = "fp32"
 
 
 class Shares(Part):

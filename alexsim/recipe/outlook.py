@@ -62,13 +62,14 @@ def outlook(network: Network, *, budget_bytes: int, cores: int | None = None) ->
     """
     defaults = training_defaults(network.name)
     recipe = load_recipe(defaults.recipe)
+    cores = cores or os.cpu_count() or 1
     batch, options, why = 0, "", "no square images of 1 or 3 channels"
     seconds = None
     if reads_photographs(network):
-        made, batch, options = _fitting(network, recipe, budget_bytes)
+        made, batch, options = _fitting(network, recipe, budget_bytes, cores)
         why = "" if batch else f"one image does not fit into {format_bytes(budget_bytes)}"
         if batch:
-            seconds = _seconds(made, defaults.steps * batch, cores or os.cpu_count() or 1)
+            seconds = _seconds(made, defaults.steps * batch, cores)
     return Outlook(
         network=network,
         defaults=defaults,
@@ -80,7 +81,9 @@ def outlook(network: Network, *, budget_bytes: int, cores: int | None = None) ->
     )
 
 
-def _fitting(network: Network, recipe: Recipe, budget_bytes: int) -> tuple[Plan, int, str]:
+def _fitting(
+    network: Network, recipe: Recipe, budget_bytes: int, cores: int
+) -> tuple[Plan, int, str]:
     """A plan of the first policy that holds the default batch, or of the last; the batch, or the
     largest that the last holds; and the options that say so.
 
@@ -92,6 +95,7 @@ def _fitting(network: Network, recipe: Recipe, budget_bytes: int) -> tuple[Plan,
             batch_size=BATCH,
             policy=policy,
             backend="native",
+            threads=cores,
             optimizer=recipe.optimizer,
         )
         if all(device.total_bytes <= budget_bytes for device in planned.devices):
