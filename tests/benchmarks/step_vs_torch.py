@@ -5,6 +5,7 @@ machine meets all of them:
 
     alexsim        AlexNet (2012) as released on two virtual GPUs; others with policy reuse on one;
                    our own kernels
+    alexsim-bf16   the same, fully connected layers in bfloat16
     alexsim-aten   the same on PyTorch's functions
     eager          nn.Conv2d(groups=2), F.local_response_norm, autograd, torch.optim.SGD; others
                    are the modules of tests/zoo.py; channels last, ReLUs in place
@@ -41,7 +42,7 @@ from torch.nn import functional as F
 
 from alexsim_kernels.cpu.product import ceiling
 
-COLUMNS = ("alexsim", "alexsim-aten", "eager", "compiled", "compiled-bf16")
+COLUMNS = ("alexsim", "alexsim-bf16", "alexsim-aten", "eager", "compiled", "compiled-bf16")
 MALLOC = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": "-1",
@@ -173,6 +174,7 @@ def alexsim_child(column: str, name: str, size: int, steps: int) -> dict[str, An
         policy="as-released" if released else "reuse",
         backend="aten" if column == "alexsim-aten" else "native",
         threads=torch.get_num_threads(),
+        products="bf16" if column == "alexsim-bf16" else "fp32",
     )
     plan_s = time.perf_counter() - started
     executor = Executor(made)
