@@ -165,6 +165,7 @@ def alexsim_child(column: str, name: str, size: int, steps: int) -> dict[str, An
     from alexsim.plan.planner import plan
 
     images, labels = batch_of(size)
+    images = images.to(memory_format=torch.channels_last)
     network, released = load_network(name), name == ALEXNET
     started = time.perf_counter()
     made = plan(
