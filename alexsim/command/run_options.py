@@ -70,7 +70,7 @@ def chosen_backend(given: Backend | None, device: Device, note: Callable[[str], 
     except BuildError as error:
         if given == "native":
             raise AlexsimError(f"--backend native: {error}") from error
-        note(f"backend aten, two to three times slower: {error}")
+        note(f"backend aten, about two times slower: {error}")
         return "aten"
     return "native"
 
