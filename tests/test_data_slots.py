@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from alexsim.data.loader import Loader
 from alexsim.data.order import Orders
 from alexsim.data.slots import Slots, mapped
 from alexsim.data.statistics import Statistics
+from alexsim.data.workers import workers_for
 
 NOTHING = Statistics(
     mean=np.zeros((32, 32, 3), np.float32),
@@ -146,6 +148,7 @@ SCRIPT = """
 import os, signal, sys, threading, time
 from pathlib import Path
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.process import BaseProcess
 sys.path.insert(0, {tests!r})
 import numpy as np
 from test_data_slots import loader_of
@@ -207,6 +210,23 @@ def test_nothing_is_left_behind(folder: Path, tmp_path: Path, how: str) -> None:
             assert time.monotonic() < deadline, "a worker is still there"
             time.sleep(0.05)
     assert not (set(Path("/dev/shm").iterdir()) if before else set()) - before
+
+
+def test_no_worker_begins_once_the_work_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that submits meanwhile would begin one that nobody kills, and all would wait."""
+    killed = []
+
+    def kill(process: BaseProcess) -> None:
+        with pytest.raises(RuntimeError, match="after shutdown"):
+            pool.submit(os.getpid)
+        killed.append(process.pid)
+        os.kill(process.pid or 0, signal.SIGKILL)
+
+    monkeypatch.setattr(BaseProcess, "kill", kill)
+    with pytest.raises(KeyboardInterrupt), workers_for(2) as pool:
+        worker = pool.submit(os.getpid).result()
+        raise KeyboardInterrupt
+    assert killed == [worker]
 
 
 def test_closing_gives_all_handles_back(folder: Path) -> None:
