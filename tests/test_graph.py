@@ -295,6 +295,34 @@ def test_a_layer_trains_as_autograd_does(layer: Layer, added: bool, backend: str
 
 @pytest.mark.parametrize("policy", ["as-released", "in-place", "reuse"])
 @pytest.mark.parametrize(
+    "layer",
+    [
+        conv("x", 4), LocalResponseNorm(name="x", size=3), SpatialResponseNorm(name="x", size=3),
+        BatchNorm(name="x"), MaxPool(name="x", size=3, stride=2, rounding="ceil"),
+        AveragePool(name="x", size=2, stride=2, rounding="floor"),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)  # fmt: skip
+def test_images_that_lie_as_rows_are_copied_in_scratch_that_is_planned(
+    layer: Layer, policy: str
+) -> None:
+    """A product reads what the layer writes, in its memory or behind a ReLU; or what it reads."""
+    first, products = (
+        conv("c", 6),
+        [
+            FullyConnected(name=f"of {name}", units=4, weight_std=0.3, inputs=(name,))
+            for name in "xc"
+        ],
+    )
+    both = network(first, layer, *products, Add(name="sum", inputs=("of x", "of c")))
+    for net in (network(first, layer), network(first, layer, ReLU(name="r")), both):
+        assert_trains_as_autograd_does(net, policy=policy, steps=1)
+        made = plan(net, batch_size=BATCH, backend="native", policy=policy)
+        Executor(made).initialise()  # refuses scratch beyond the plan's
+
+
+@pytest.mark.parametrize("policy", ["as-released", "in-place", "reuse"])
+@pytest.mark.parametrize(
     ("schedule", "backend"), [("serial", "native"), ("overlap", "native"), ("overlap", "aten")]
 )
 @pytest.mark.parametrize("name", GRAPHS)

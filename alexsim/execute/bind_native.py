@@ -62,9 +62,9 @@ class Binder:
             for op in ops
             for roles in [self._copied(op)]
         ]
-        kept = memory.device.kept_scratch_bytes
-        assert item > FLOAT_BYTES or max(needed, default=0) <= kept
-        self._scratch = new_scratch(max(kept, *needed) if needed else 0)
+        for op, size in zip(ops, needed, strict=True):
+            assert item > FLOAT_BYTES or size <= op.scratch_bytes, op.id
+        self._scratch = new_scratch(max(memory.device.kept_scratch_bytes, *needed) if ops else 0)
 
     def __call__(self, op: Op) -> Launch:
         """The function that runs ``op``."""

@@ -92,8 +92,9 @@ def _copied_bytes(asked: Asked, part: Part | None) -> int:
         return 0
     shapes = (part.input_shape, part.output_shape)
     values = sum(math.prod(shape) for shape, lies in zip(shapes, asked.rows, strict=True) if lies)
-    # A gradient has the shape of its image, and a max-pool reads both.
-    both = 2 if isinstance(part.layer, MaxPool) and asked.kind == OpKind.GRAD_INPUT else 1
+    # A gradient has the shape of its image: norms and max-pools read one and write the other.
+    alone = isinstance(part.layer, Convolution | AveragePool | AdaptiveAveragePool)
+    both = 2 if asked.kind == OpKind.GRAD_INPUT and not alone else 1
     return both * asked.images * values * FLOAT_BYTES
 
 
