@@ -183,11 +183,16 @@ def running(folder: Path) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
                 os.killpg(process.pid, signal.SIGKILL)
 
 
+def shared_files() -> set[Path]:
+    """Of ``multiprocessing.shared_memory``; semaphores there are other tests' as well."""
+    return set(Path("/dev/shm").glob("psm_*"))
+
+
 @pytest.mark.parametrize("how", ["worker", "interrupt", "kill"])
 def test_nothing_is_left_behind(folder: Path, tmp_path: Path, how: str) -> None:
     link = tmp_path / "folder"
     link.symlink_to(folder)
-    before = set(Path("/dev/shm").iterdir()) if Path("/dev/shm").is_dir() else set()
+    before = shared_files()
     with running(link) as (process, workers):
         assert workers
         if how == "worker":
@@ -209,7 +214,7 @@ def test_nothing_is_left_behind(folder: Path, tmp_path: Path, how: str) -> None:
         while any(Path(f"/proc/{worker}/status").exists() for worker in workers):
             assert time.monotonic() < deadline, "a worker is still there"
             time.sleep(0.05)
-    assert not (set(Path("/dev/shm").iterdir()) if before else set()) - before
+    assert not shared_files() - before
 
 
 def test_no_worker_begins_once_the_work_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
