@@ -307,14 +307,3 @@ def _tiled(
     )  # fmt: skip
     made.keeps_alive = parts
     return made
-
-
-def output_extent(extent: Size, taps: Size, *, stride: Size, padding: Size, dilation: Size) -> Size:
-    """Windows that fit with as much padding on both sides."""
-    rows, columns = (
-        (size + 2 * before - step * (r - 1) - 1) // along + 1
-        for size, r, along, before, step in zip(
-            extent, taps, stride, padding, dilation, strict=True
-        )
-    )
-    return rows, columns
