@@ -112,13 +112,13 @@ class MeasuredLayer(PlannedLayer):
         float | None,
         From(lambda layer: _quotient(sum(p.floor_s for p in layer.passes), layer.measured_s)),
     ]
-    """What arithmetic or memory needs at this machine's ceilings, over the time taken."""
+    """What products that are done, or memory, need at the ceilings here, over the time taken."""
     limit: Annotated[dict[str, str], _by_pass("limit")]
     """What binds each pass here."""
 
 
 class Rates(Finite):
-    """Ceilings: of a data sheet, or measured by a large product and a large copy."""
+    """Ceilings: of a data sheet, or measured by products (our own where they run) and a copy."""
 
     flop_per_s: float
     bytes_per_s: float

@@ -98,7 +98,7 @@ class LayerProfile(LayerCount):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ceilings:
-    """Rates that this machine reached just now, in a large product and a large copy."""
+    """Rates that this machine reached just now, in products and in a large copy."""
 
     flop_per_s: float
     bytes_per_s: float
