@@ -406,13 +406,21 @@ def kill_one_worker(launcher: int) -> None:
 
 
 def children_of(process: int) -> list[int]:
-    """Processes of alexsim that a process has begun, in order."""
+    """Ranks that a process has begun, in order.
+
+    Told by their environment: any child between ``fork`` and ``exec``, a compiler's also, has its
+    parent's command line.
+    """
     children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
-    return [
-        int(pid)
-        for pid in children
-        if b"alexsim\0train" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]
+    return [int(pid) for pid in children if is_a_rank(Path(f"/proc/{pid}/environ"))]
+
+
+def is_a_rank(environ: Path) -> bool:
+    try:
+        return any(line.startswith(b"RANK=") for line in environ.read_bytes().split(b"\0"))
+    except (FileNotFoundError, ProcessLookupError):
+        # It has ended meanwhile.
+        return False
 
 
 def test_a_process_that_never_comes_is_named(net: str, folder: Path, tmp_path: Path) -> None:
