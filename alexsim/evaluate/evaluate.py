@@ -8,6 +8,7 @@ likewise, equally or by shares (section 6: five networks, and two more).
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -199,7 +200,11 @@ def errors(outputs: Answers) -> Evaluation:
     )
     losses = -np.log(np.maximum(np.where(finite, likelihood, np.nan), np.finfo(np.float32).tiny))
     return Evaluation(
-        loss=float(losses.mean()), top1=top1, top5=top5, nan_images=int((~finite).sum())
+        # An exact sum: the same images have the same loss in any order.
+        loss=math.fsum(losses) / len(losses),
+        top1=top1,
+        top5=top5,
+        nan_images=int((~finite).sum()),
     )
 
 
