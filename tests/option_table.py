@@ -358,6 +358,9 @@ TABLE: dict[str, tuple[str, dict[str, Line]]] = {
             "kernels": "--no-kernels",
             "baseline": "--baseline {rows}",
             "tolerance": "--tolerance 9",
+            "fail_on": ("check bench compare --net {tiny} --baseline {bench}", "--fail-on nothing"),
+            "markdown": "--markdown {out}/gates.md",
+            "junit": "--junit {out}/gates.xml",
             "json": ("check bench compare", "--json"),
         },
     ),
@@ -427,6 +430,7 @@ TABLE: dict[str, tuple[str, dict[str, Line]]] = {
 }  # fmt: skip
 FAIL_WITHOUT = {
     ("memory", "network"), ("flops", "network"), ("report", "network"),
+    ("check bench compare", "fail_on"),
     ("model import", "allow_nan"), ("data pack", "val_labels"), ("data pack", "label_scheme"),
     ("data inspect", "val_labels"), ("data inspect", "label_scheme"),
 }  # fmt: skip

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import metadata, util
 
-from alexsim.bench.verdicts import Value
+from alexsim.bench.verdicts import BATCH_SIZE, DIGEST, Value
 from alexsim.ledger.tables import flop_table
 from alexsim.machine.machine import load_machine
 from alexsim.network.network import Network
@@ -17,7 +17,8 @@ from alexsim.plan.spec import PlanSpec
 from alexsim.profile.kernels import compile_kernels
 from alexsim.simulate.simulator import on_machine
 
-_BATCH = 128
+BATCH = 128
+"""Images of a step, if nothing else is asked for."""
 _THREADS = 2
 """Of backend native: each has scratch of its own."""
 _MACHINES = (("gtx580x2", None), ("titan-x-maxwell", 1), ("h200", 1))
@@ -27,9 +28,13 @@ _DIGITS = 9
 _ARCHITECTURES, _PRECISIONS = (80, 90), ("fp32", "bf16")
 
 
-def counted(network: Network) -> dict[str, Value]:
-    """FLOPs, bytes, plans and simulated times of a network at batch 128."""
-    return {name: value for part in (_flop, _memory, _simulated) for name, value in part(network)}
+def counted(network: Network, batch_size: int = BATCH) -> dict[str, Value]:
+    """FLOPs, bytes, plans and simulated times of a network."""
+    return {BATCH_SIZE: batch_size} | {
+        name: value
+        for part in (_flop, _memory, _simulated)
+        for name, value in part(network, batch_size)
+    }
 
 
 def kernel_figures(done: Callable[[int, int], None] = lambda *_: None) -> dict[str, Value]:
@@ -56,8 +61,8 @@ def _part(done: Callable[[int, int], None], turn: int, count: int, ops: int) -> 
     done(turn * ops + count, len(_ARCHITECTURES) * ops)
 
 
-def _flop(network: Network) -> Iterator[tuple[str, Value]]:
-    table = flop_table(network, _BATCH)
+def _flop(network: Network, batch_size: int) -> Iterator[tuple[str, Value]]:
+    table = flop_table(network, batch_size)
     yield "parameters", network.parameters
     yield "neurons", network.neurons
     yield "flop/forward MAC", table.mac
@@ -70,11 +75,11 @@ def _flop(network: Network) -> Iterator[tuple[str, Value]]:
         )
 
 
-def _memory(network: Network) -> Iterator[tuple[str, Value]]:
+def _memory(network: Network, batch_size: int) -> Iterator[tuple[str, Value]]:
     for policy in RUN_POLICIES:
         for backend in ("", "native", "aten"):
             planned = plan(
-                network, batch_size=_BATCH, policy=policy, backend=backend, threads=_THREADS
+                network, batch_size=batch_size, policy=policy, backend=backend, threads=_THREADS
             )
             where = f"{policy}/{backend}" if backend else policy
             for device in planned.devices:
@@ -82,12 +87,12 @@ def _memory(network: Network) -> Iterator[tuple[str, Value]]:
     yield "exchanged bytes", planned.exchanged_bytes
     ops = "\n".join(f"{op.id} {op.count} {op.depends_on}" for op in planned.ops())
     yield "plan/ops", sum(1 for _ in planned.ops())
-    yield "plan/digest", hashlib.sha256(ops.encode()).hexdigest()[:16]
+    yield DIGEST, hashlib.sha256(ops.encode()).hexdigest()[:16]
 
 
-def _simulated(network: Network) -> Iterator[tuple[str, Value]]:
+def _simulated(network: Network, batch_size: int) -> Iterator[tuple[str, Value]]:
     for name, gpus in _MACHINES:
-        configuration = PlanSpec(network=network, gpus=gpus, batch_size=_BATCH)
+        configuration = PlanSpec(network=network, gpus=gpus, batch_size=batch_size)
         simulation = on_machine(configuration, load_machine(name))
         for quantity, seconds in (
             ("step", simulation.step_s),

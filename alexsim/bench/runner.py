@@ -12,8 +12,17 @@ from datetime import UTC, datetime
 from importlib import metadata
 from multiprocessing import get_context
 
-from alexsim.bench.counted import counted, kernel_figures
-from alexsim.bench.verdicts import Baseline, BenchRun, Host, Timed, Value, Verdict, judge
+from alexsim.bench.counted import BATCH, counted, kernel_figures
+from alexsim.bench.verdicts import (
+    BATCH_SIZE,
+    Baseline,
+    BenchRun,
+    Host,
+    Timed,
+    Value,
+    Verdict,
+    judge,
+)
 from alexsim.editions.load import load_network
 from alexsim.machine.cpu import cpu_name
 
@@ -35,6 +44,8 @@ class Selection:
     timed: bool = True
     kernels: bool = True
     """Compile the Triton kernels too."""
+    counted_batch_size: int | None = None
+    """Images of the step that is counted; the baseline's, or 128, if not given."""
     slowed: float = 0.0
     """Make our code slower by this share, to see that the gate catches it."""
 
@@ -47,7 +58,8 @@ def run(selection: Selection, progress: Progress = lambda *_: None) -> BenchRun:
     figures: dict[str, Value] = {}
     left_out: dict[str, str] = {}
     if selection.counted:
-        figures |= counted(load_network(selection.network))
+        batch_size = selection.counted_batch_size or BATCH
+        figures |= counted(load_network(selection.network), batch_size)
         if not selection.kernels:
             left_out["kernels"] = "--no-kernels"
         elif kernels := kernel_figures(lambda done, ops: progress("compiling", done, ops)):
@@ -74,6 +86,14 @@ def case_names(selection: Selection) -> tuple[str, ...]:
     return tuple(case.name for case in cases(load_network(selection.network), selection.batch_size))
 
 
+def like(selection: Selection, baseline: Baseline | None) -> Selection:
+    """Of the same number of images as a baseline's counted figures, unless it says of how many."""
+    batch_size = baseline.counted.get(BATCH_SIZE) if baseline else None
+    if selection.counted_batch_size or not isinstance(batch_size, int) or batch_size < 1:
+        return selection
+    return replace(selection, counted_batch_size=batch_size)
+
+
 def compare(
     selection: Selection,
     baseline: Baseline,
@@ -82,6 +102,7 @@ def compare(
     progress: Progress = lambda *_: None,
 ) -> tuple[BenchRun, tuple[Verdict, ...]]:
     """Run and judge. A case counts as slower only if every measurement of it says so."""
+    selection = like(selection, baseline)
     measured = run(selection, progress)
     if not selection.counted:
         baseline = replace(baseline, counted={})

@@ -13,6 +13,7 @@ from alexsim import typed
 from alexsim.bench.verdicts import Baseline, BenchRun, Machine, Stored
 
 _SCHEMA = 1
+_DIGITS = 5
 
 
 def default_path(network: str) -> Path:
@@ -34,11 +35,16 @@ def load(path: Path) -> Baseline:
 def document(baseline: Baseline) -> dict[str, Any]:
     """A baseline as JSON."""
     table = {"schema": _SCHEMA} | asdict(baseline)
+    for machine in table["machines"].values():
+        machine["timed"] = dict(sorted(machine["timed"].items()))
     return table | {key: dict(sorted(table[key].items())) for key in ("counted", "machines")}
 
 
 def updated(before: Baseline | None, runs: Sequence[BenchRun]) -> Baseline:
-    """A baseline with these runs' figures; what they did not measure stays."""
+    """A baseline with these runs' figures; what they did not measure stays.
+
+    Where no counted figure changed, who counted them stays too: the file is then the same.
+    """
     last = runs[-1]
     machines = dict(before.machines) if before else {}
     if last.timed:
@@ -48,7 +54,7 @@ def updated(before: Baseline | None, runs: Sequence[BenchRun]) -> Baseline:
         counted |= {k: v for k, v in before.counted.items() if k.startswith("kernels/")}
     return Baseline(
         network=last.network,
-        host=last.host if last.counted or before is None else before.host,
+        host=before.host if before and counted == before.counted else last.host,
         counted=counted,
         machines=machines,
     )
@@ -59,6 +65,14 @@ def _stored(runs: Sequence[BenchRun]) -> dict[str, Stored]:
     for case in runs[-1].timed:
         ratios = [c.ratio.median for run in runs for c in run.timed if c.name == case.name]
         stored[case.name] = Stored(
-            ratio=median(ratios), low=min(ratios), high=max(ratios), runs=len(ratios)
+            ratio=_rounded(median(ratios)),
+            low=_rounded(min(ratios)),
+            high=_rounded(max(ratios)),
+            runs=len(ratios),
         )
     return stored
+
+
+def _rounded(ratio: float) -> float:
+    """To digits that a run can tell apart: more would only be read."""
+    return float(f"{ratio:.{_DIGITS}g}")

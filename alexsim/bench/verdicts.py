@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -12,6 +13,13 @@ from alexsim.profile.step_profile import Ratio
 from alexsim.typed import Words
 
 Value = Annotated[int | float | str, Words("a finite number or a text")]
+BATCH_SIZE = "batch size"
+"""The counted figure that all others are of."""
+DIGEST = "plan/digest"
+"""The counted figure that is no quantity, whatever digits it has."""
+COUNTED = ("same", "changed", "missing", "new")
+"""What a verdict of a counted figure may be."""
+_NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?(?![\w.])")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +117,44 @@ class Verdict:
     def fails(self) -> bool:
         """Whether the gate fails for it; a case that became faster passes."""
         return self.status in ("changed", "missing", "new", "slower", "no number")
+
+    @property
+    def relative_change(self) -> float | None:
+        """What the figure grew by, over what it was; None where that is no quantity.
+
+        Of a text with several numbers, such as a kernel's registers and bytes, that of the number
+        which changed most; infinite where it was nothing before.
+        """
+        if self.change is not None:
+            return self.change.median - 1
+        if self.before is None or self.after is None or self.name == DIGEST:
+            return None
+        return _grown(str(self.before), str(self.after))
+
+
+def by_change(verdicts: Iterable[Verdict]) -> list[Verdict]:
+    """Largest relative change first, of whichever sign; then what changed otherwise, then names."""
+
+    def order(verdict: Verdict) -> tuple[bool, float, str]:
+        change = verdict.relative_change
+        return change is None, -abs(change or 0.0), verdict.name
+
+    return sorted(verdicts, key=order)
+
+
+def _grown(before: str, after: str) -> float | None:
+    """The largest relative change of a number in a text; None if anything else changed."""
+    if _NUMBER.sub("", before) != _NUMBER.sub("", after):
+        return None
+    pairs = zip(_NUMBER.findall(before), _NUMBER.findall(after), strict=True)
+    changes = (_over(float(old), float(new)) for old, new in pairs)
+    return max(changes, key=abs, default=None)
+
+
+def _over(old: float, new: float) -> float:
+    if old == new:
+        return 0.0
+    return (new - old) / abs(old) if old else math.copysign(math.inf, new)
 
 
 def judge(run: BenchRun, baseline: Baseline, *, tolerance: float) -> tuple[Verdict, ...]:

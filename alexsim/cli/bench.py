@@ -15,10 +15,12 @@ from alexsim.command import options as shared
 from alexsim.command.fields import NOT_NEGATIVE, flag, option
 from alexsim.command.options import NetOptions, OutputOptions
 from alexsim.command.output import check_file, json_text, print_json, write_text
-from alexsim.errors import GateError
+from alexsim.errors import AlexsimError, GateError
 
 if TYPE_CHECKING:
     from alexsim.bench.runner import Selection
+
+_STDOUT = Path("-")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +77,36 @@ class CompareOptions(BaselineOptions):
     """Of ``bench compare``."""
 
     tolerance: float = option("PERCENT", "How much slower a case may be.", 5.0, rules=NOT_NEGATIVE)
+    fail_on: Literal["any", "counted", "timed", "nothing"] = option(
+        "KIND",
+        "Which figures the gate fails for: any, counted, timed or nothing. All are shown.",
+        "any",
+    )
+    markdown: Path | None = option(
+        "FILE", "Table for a comment on a pull request; - is stdout, in place of the usual tables."
+    )
+    junit: Path | None = option("FILE", "JUnit XML: a test case for each figure.")
+
+    def check(self) -> None:
+        """Look at what is to be written, and where, before anything is measured.
+
+        Raises:
+            AlexsimError: a file cannot be written, or two things are one file.
+        """
+        if self.fail_on not in ("any", "nothing", self.only) and self.only:
+            raise AlexsimError(f"--fail-on {self.fail_on} judges nothing with --only {self.only}")
+        if self.markdown == _STDOUT and self.json:
+            raise AlexsimError("--json and --markdown - both write to stdout: give one of them")
+        files = {"--markdown": self.markdown, "--junit": self.junit, "--baseline": self.baseline}
+        seen: dict[Path, str] = {}
+        for name, path in files.items():
+            if path is None or path == _STDOUT:
+                continue
+            if name != "--baseline":
+                check_file(path)
+            if other := seen.get(path.resolve()):
+                raise AlexsimError(f"{other} and {name} are one file: {path}")
+            seen[path.resolve()] = name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,15 +141,19 @@ def compare(context: typer.Context, options: CompareOptions) -> None:
 
     Exit code 4 if a counted figure changed or a case is surely slower: the whole interval of its
     ratio, in this process and in two others, is beyond the baseline's by more than the tolerance.
-    Ratios are judged where the baseline has this machine; counted figures everywhere.
+    Ratios are judged where the baseline has this machine; counted figures everywhere. Figures are
+    listed by relative change, the largest first.
 
-    Example: alexsim check bench compare --net mine.py:net --baseline mine.json
+    Example: alexsim check bench compare --net mine.py:net --baseline mine.json --junit gates.xml
     """
     from alexsim.bench.runner import compare as judge
     from alexsim.bench.store import default_path, load
+    from alexsim.bench.verdicts import COUNTED
     from alexsim.documents.bench import bench_document
     from alexsim.report.bench import verdict_tables
+    from alexsim.report.bench_files import junit, markdown
 
+    options.check()
     tolerance = options.tolerance / 100
     selection = options.selection(context)
     stored = load(options.baseline or default_path(options.net))
@@ -125,9 +161,22 @@ def compare(context: typer.Context, options: CompareOptions) -> None:
         measured, verdicts = judge(selection, stored, tolerance=tolerance, progress=progress)
     if options.json:
         print_json(bench_document(measured, verdicts))
-    else:
+    elif options.markdown != _STDOUT:
         shared.console().print(verdict_tables(measured, verdicts, tolerance=tolerance))
-    failing = [verdict.name for verdict in verdicts if verdict.fails]
+    if options.markdown is not None:
+        table = markdown(measured, verdicts, tolerance=tolerance)
+        if options.markdown == _STDOUT:
+            print(table, end="")
+        else:
+            write_text(options.markdown, table)
+    if options.junit is not None:
+        write_text(options.junit, junit(measured, verdicts))
+    failing = [
+        verdict.name
+        for verdict in verdicts
+        if verdict.fails
+        and options.fail_on in ("any", "counted" if verdict.status in COUNTED else "timed")
+    ]
     if failing:
         more = f" and {len(failing) - 3} more" if len(failing) > 3 else ""
         raise GateError(f"the gate failed: {', '.join(failing[:3])}{more}")
@@ -140,7 +189,7 @@ def update(context: typer.Context, options: UpdateOptions) -> None:
 
     Example: alexsim check bench update --net mine.py:net --baseline mine.json
     """
-    from alexsim.bench.runner import run
+    from alexsim.bench.runner import like, run
     from alexsim.bench.store import default_path, document, load, updated
     from alexsim.report.bench import left_out
 
@@ -148,6 +197,7 @@ def update(context: typer.Context, options: UpdateOptions) -> None:
     path = options.baseline or default_path(options.net)
     check_file(path)
     before = load(path) if path.exists() else None
+    selection = like(selection, before)
     with _progress() as progress:
         measured = [run(selection, progress)]
         again = replace(selection, counted=False)

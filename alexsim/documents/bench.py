@@ -19,6 +19,8 @@ class VerdictRow(Part):
     after: int | Number | str | None
     change: Ratio | None
     """This run's ratio over the baseline's."""
+    relative_change: Number | None
+    """What the figure grew by, over what it was; of several numbers, the one that changed most."""
     fails: bool
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from alexsim.bench.verdicts import BenchRun, Timed, Verdict
+from alexsim.bench.verdicts import COUNTED, BenchRun, Timed, Verdict, by_change
 from alexsim.report.tables import plain_table
 
 _SHOWN = 20
@@ -40,35 +41,28 @@ def bench_tables(run: BenchRun) -> RenderableType:
 def verdict_tables(
     run: BenchRun, verdicts: Sequence[Verdict], *, tolerance: float
 ) -> RenderableType:
-    """What changed, and what fails."""
-    exact = [v for v in verdicts if v.status in ("same", "changed", "missing", "new")]
-    timed = [v for v in verdicts if v not in exact]
+    """What changed, largest change first, and what fails."""
+    exact = [v for v in verdicts if v.status in COUNTED]
+    timed = by_change(v for v in verdicts if v.status not in COUNTED)
     parts: list[RenderableType] = [Text(_head(run))]
     if exact:
-        differ = [v for v in exact if v.status != "same"]
+        differ = difference_lines(exact)
         parts.append(Text(f"counted figures: {len(exact) - len(differ)} of {len(exact)} the same"))
-        lines = [
-            f"  {v.status}: {v.name}: {_value(v.before)} -> {_value(v.after)}"
-            for v in differ[:_SHOWN]
-        ]
+        parts += [Text(f"  {line}") for line in differ[:_SHOWN]]
         if len(differ) > _SHOWN:
-            lines.append(f"  and {len(differ) - _SHOWN} more")
-        parts += [Text(line) for line in lines]
+            parts.append(Text(f"  and {len(differ) - _SHOWN} more"))
     if timed:
         table = plain_table(
             f"Ratios: fails where the whole interval is more than {100 * tolerance:g} % slower",
-            "case", "baseline", "now", "change", "interval", "verdict",
+            "change", "interval", "case", "baseline", "now", "verdict",
         )  # fmt: skip
         for v in timed:
-            change = v.change
             table.add_row(
+                percent(v.relative_change),
+                interval_text(v),
                 v.name,
-                _number(v.before),
-                _number(v.after),
-                f"{100 * (change.median - 1):+.1f} %" if change else "",
-                f"{100 * (change.low - 1):+.1f} to {100 * (change.high - 1):+.1f}"
-                if change
-                else "",
+                value_text(v.before, missing=""),
+                value_text(v.after),
                 v.status,
             )
         parts.append(table)
@@ -80,6 +74,39 @@ def verdict_tables(
                 )
             )
     return Group(*parts)
+
+
+def difference_lines(verdicts: Iterable[Verdict]) -> list[str]:
+    """A line for each figure that is not the baseline's, largest relative change first."""
+    return [
+        f"{percent(v.relative_change):>8}  {v.status}: {v.name}: {value_text(v.before)} ->"
+        f" {value_text(v.after)}"
+        for v in by_change(v for v in verdicts if v.status not in ("same", "ok"))
+    ]
+
+
+def percent(change: float | None) -> str:
+    """A relative change: ``+6.2 %``, in two digits where it is small; ``anew`` of nothing."""
+    if change is None:
+        return ""
+    if math.isinf(change):
+        return "anew"
+    small = 0 < abs(change) < 1e-3
+    digits = -1 - math.floor(math.log10(abs(change))) if small else 1
+    return f"{100 * change:+.{digits}f} %"
+
+
+def interval_text(verdict: Verdict) -> str:
+    """Of a timed case's change."""
+    change = verdict.change
+    return f"{100 * (change.low - 1):+.1f} to {100 * (change.high - 1):+.1f}" if change else ""
+
+
+def value_text(value: object, missing: str = "nothing") -> str:
+    """A figure: counted ones whole, ratios to three digits."""
+    if value is None:
+        return missing
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def _head(run: BenchRun) -> str:
@@ -95,11 +122,3 @@ def left_out(run: BenchRun) -> str:
 
 def _interval(case: Timed) -> str:
     return f"{case.ratio.low:.3f} to {case.ratio.high:.3f}"
-
-
-def _number(value: object) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else ""
-
-
-def _value(value: object) -> str:
-    return "nothing" if value is None else str(value)
