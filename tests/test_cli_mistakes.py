@@ -338,8 +338,11 @@ def test_every_command_takes_json(command: str) -> None:
 
 def called() -> Iterator[tuple[str, list[str]]]:
     """Commands in README, CONTRIBUTING and docs/, and in the commands' own help."""
-    paths = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-    texts = {path.name: path.read_text() for path in paths}
+    paths = [
+        *(ROOT / p for p in ("README.md", "CONTRIBUTING.md", "kernels/README.md")),
+        *sorted((ROOT / "docs").glob("*.md")),
+    ]
+    texts = {str(path.relative_to(ROOT)): path.read_text() for path in paths}
     texts |= {f"help of {name}": str(command.help) for name, command in COMMANDS.items()}
     for name, text in texts.items():
         whole = re.sub(r"\\\n\s*", " ", text)

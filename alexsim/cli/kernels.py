@@ -24,7 +24,9 @@ def _known(given: list[str] | None) -> list[str] | None:
 class KernelsOptions(Options):
     """For what is compiled."""
 
-    arch: Literal[80, 90] = option("N", "Compute capability: 80 or 90.", 90)
+    arch: Literal[75, 80, 86, 89, 90, 100, 120] = option(
+        "N", "Compute capability: 75, 80, 86, 89, 90, 100 or 120.", 90
+    )
     precision: list[str] | None = option(
         "PRECISION",
         "fp32, fp32x3, tf32, bf16 or fp16; may be given several times. Default: all.",

@@ -34,6 +34,6 @@ def kernels_table(kernels: Sequence[KernelCode], *, arch: int) -> RenderableType
     note = (
         f"{len(kernels)} kernels, {spilled} of them spill. tile: rows x columns x depth; warps x"
         " stages of\nthe pipeline; regs of a thread; KiB of shared memory; spills: local-memory"
-        "\ninstructions; unit: HGMMA and HMMA are tensor cores."
+        "\ninstructions; unit: UTCHMMA, HGMMA and HMMA are tensor cores."
     )
     return Group(out, Text(note))

@@ -10,7 +10,8 @@ class KernelCode:
     """A kernel as an op launches it, compiled for one architecture.
 
     ``spills``: instructions that move a thread's values to and from memory; ``products``: its
-    matrix instruction (``HGMMA``, ``HMMA``), ``FFMA``; empty without products.
+    matrix instruction (``UTCHMMA``, ``HGMMA``, ``HMMA``), or ``FFMA``, ``FFMA2``; empty without
+    products.
     """
 
     op: str

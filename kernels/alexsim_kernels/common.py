@@ -102,11 +102,25 @@ def offsets_fit(name: str, x: Tensor) -> None:
     """Check that offsets of 31 bits reach every element.
 
     Raises:
-        ValueError: they do not.
+        ValueError: they do not, or no kernel can reach any.
     """
+    reachable(x)
     span = sum((n - 1) * stride for n, stride in zip(x.shape, x.stride(), strict=True))
     if span >= 2**31:
         raise ValueError(f"{name} spans {span:,} elements; the kernels' offsets have 31 bits")
+
+
+def reachable(x: Tensor) -> None:
+    """Check that kernels run where a tensor lies.
+
+    Raises:
+        ValueError: it lies on the CPU, and kernels are not interpreted.
+    """
+    if x.device.type == "cpu" and not interpreted():
+        raise ValueError(
+            "Triton's kernels run on CUDA cards, and the tensors lie on the CPU: set"
+            " TRITON_INTERPRET=1 before Triton is imported to have them interpreted, slowly"
+        )
 
 
 def check_filters(name: str, weight: Tensor) -> None:

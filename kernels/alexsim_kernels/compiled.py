@@ -43,12 +43,16 @@ from alexsim_kernels import (
     pool,
     update,
 )
+from alexsim_kernels.bench.shapes import ALEXNET, Convolution
 from alexsim_kernels.code import KernelCode
 from alexsim_kernels.common import PRECISIONS, Precision
 from alexsim_kernels.recorded import key_of, named, record, recorded
 from alexsim_kernels.tuning import SHARED_BYTES
 
-ARCHITECTURES = (80, 90)
+_PRODUCTS = ("UTCHMMA", "HGMMA", "HMMA", "FFMA2", "FFMA")
+"""Instructions that multiply, those of tensor cores first: Blackwell's, Hopper's, those of all; and
+on ordinary lanes two at a time, or one."""
+_MNEMONICS = re.compile(rf"\b({'|'.join(_PRODUCTS)}|LDL|STL)\b")
 
 
 class CompilingDriver(DriverBase):  # type: ignore[misc]
@@ -141,7 +145,8 @@ def _read(code: bytes) -> tuple[int, int, str]:
 
     Disassembling takes longer than compiling does with Triton's cache: so its result is kept.
     """
-    kept = Path(knobs.cache.dir) / "alexsim" / f"{hashlib.sha256(code).hexdigest()}.json"
+    content = hashlib.sha256(_MNEMONICS.pattern.encode() + code).hexdigest()
+    kept = Path(knobs.cache.dir) / "alexsim" / f"{content}.json"
     try:
         registers, spills, products = json.loads(kept.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -166,11 +171,9 @@ def _disassembled(code: bytes) -> tuple[int, int, str]:
             for option in ("-res-usage", "-sass")
         )
     registers = re.search(r"REG:(\d+)", usage)
-    mnemonics = re.findall(r"\b(HGMMA|HMMA|FFMA|LDL|STL)\b", text)
-    products = next(
-        (mnemonic for mnemonic in ("HGMMA", "HMMA", "FFMA") if mnemonic in mnemonics), ""
-    )
-    spills = sum(mnemonic in ("LDL", "STL") for mnemonic in mnemonics)
+    mnemonics = _MNEMONICS.findall(text)
+    products = next((name for name in _PRODUCTS if name in mnemonics), "")
+    spills = mnemonics.count("LDL") + mnemonics.count("STL")
     return int(registers[1]) if registers else 0, spills, products
 
 
@@ -180,17 +183,9 @@ Case = tuple[str, str, Callable[[], object]]
 
 def cases(precisions: tuple[Precision, ...]) -> Iterator[Case]:
     """Every kernel as one column of AlexNet at 128 images uses it: name, precision, launch."""
-    for name, channels, extent, filters, taps, stride, padding, size in (
-        ("conv1", 3, 224, 48, 11, 4, 0, 55),
-        ("conv2", 48, 27, 128, 5, 1, 2, 27),
-        ("conv3", 256, 13, 192, 3, 1, 1, 13),
-        ("conv4", 192, 13, 192, 3, 1, 1, 13),
-        ("conv5", 192, 13, 128, 3, 1, 1, 13),
-    ):
+    for name, shape in ALEXNET.items():
         for precision in precisions:
-            yield from _convolution(
-                name, (channels, extent), (filters, taps), (stride, padding), size, precision
-            )
+            yield from _convolution(name, shape, precision)
     for name, inputs, units in (("fc6", 9216, 2048), ("fc8", 4096, 1000)):
         for precision in precisions:
             yield from _linear(name, inputs, units, precision)
@@ -211,27 +206,21 @@ def _dtype(precision: Precision) -> torch.dtype:
     return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
 
 
-def _convolution(
-    name: str,
-    image: tuple[int, int],
-    bank: tuple[int, int],
-    window: tuple[int, int],
-    size: int,
-    precision: Precision,
-) -> Iterator[Case]:
+def _convolution(name: str, shape: Convolution, precision: Precision) -> Iterator[Case]:
     dtype = _dtype(precision)
-    x, y = _images(*image, dtype), _images(bank[0], size, dtype)
-    weight = _filters(bank[0], image[0], bank[1], dtype)
-    bias = torch.empty(bank[0], device="meta")
+    x = _images(shape.channels, shape.extent[0], dtype)
+    y = _images(shape.filters, shape.out[0], dtype)
+    weight = _filters(shape.filters, shape.channels, shape.taps[0], dtype)
+    bias = torch.empty(shape.filters, device="meta")
     options: dict[str, Any] = {
-        "stride": window[0],
-        "padding": (window[1], window[1]),
+        "stride": shape.stride,
+        "padding": (shape.padding, shape.padding),
         "precision": precision,
     }
     masked = options | {"relu_output": y}
     forward = partial(convolution.forward, x, weight, bias, y, relu=True, **options)
     yield f"{name} forward", precision, forward
-    if image[0] > convolution.FLAT_CHANNELS:
+    if shape.channels > convolution.FLAT_CHANNELS:
         grad_input = partial(convolution.grad_input, y, weight, x, **masked)
         yield f"{name} grad_input", precision, grad_input
     grad_weight = partial(convolution_weight.grad_weight, x, y, weight.float(), bias, **masked)
@@ -335,7 +324,7 @@ def compile_all(
 def main() -> None:
     """Print one JSON document per kernel, a line each."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--arch", type=int, choices=ARCHITECTURES, required=True)
+    parser.add_argument("--arch", type=int, choices=SHARED_BYTES, required=True)
     parser.add_argument("--precision", choices=list(PRECISIONS), action="append")
     parser.add_argument("--no-spills", action="store_true", help="fail if a kernel spills")
     parser.add_argument("--anew", nargs="*", metavar="OP", help="compile these, or all")

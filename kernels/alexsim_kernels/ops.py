@@ -7,10 +7,17 @@ copied. Windows of a convolution are placed as ``torch.nn.Conv2d`` places them.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any, cast
 
 from torch import Tensor
 from torch.library import custom_op, register_autograd
+
+if find_spec("triton") is None:
+    raise ImportError(
+        "alexsim_kernels.ops needs Triton, which is not installed: pip install triton (it is for"
+        " Linux); the kernels of alexsim_kernels.cpu need none"
+    )
 
 from alexsim_kernels import convolution as _convolution
 from alexsim_kernels import convolution_weight as _convolution_weight

@@ -18,10 +18,30 @@ from pathlib import Path
 import torch
 import triton
 
-from alexsim_kernels.common import Config, Precision, Tensor, interpreted, power_of_two
+from alexsim_kernels.common import (
+    Config,
+    Precision,
+    Tensor,
+    interpreted,
+    power_of_two,
+    reachable,
+)
 
-SHARED_BYTES = {80: 166_912, 86: 101_376, 89: 101_376, 90: 232_448}
-"""Bytes that one block may take, by compute capability (CUDA programming guide)."""
+SHARED_BYTES = {
+    75: 64 << 10,
+    80: 163 << 10,
+    86: 99 << 10,
+    89: 99 << 10,
+    90: 227 << 10,
+    100: 227 << 10,
+    120: 99 << 10,
+}
+"""Bytes that one block may take, by compute capability: "maximum amount of shared memory per thread
+block" in NVIDIA's CUDA C++ Programming Guide, table "Technical Specifications per Compute
+Capability"; and the capabilities that kernels are compiled for where there is no card."""
+_TAKEN = {100: 1.4}
+"""Shared memory that a kernel takes over what its pipeline would: of float32 without tensor cores
+in narrow tiles up to 1.36 of it, too much on sm_100 alone, where no other limit is met first."""
 _REGISTERS = 224
 """Of a thread's 255: the model is rough, and a spill costs more than a smaller tile."""
 _SIDES = (16, 32, 64, 128, 256)
@@ -72,9 +92,14 @@ class Card:
 
 
 def card_of(like: Tensor) -> Card:
-    """The card that a tensor lies on; or, where kernels are only compiled, their target."""
+    """The card that a tensor lies on; or, where kernels are only compiled, their target.
+
+    Raises:
+        ValueError: it lies on no card, and has memory.
+    """
     if like.device.type == "cuda":
         return _card(like.device.index or 0)
+    reachable(like)
     arch = int(triton.runtime.driver.active.get_current_target().arch)
     return Card(f"sm_{arch}", arch, {80: 108, 90: 132}.get(arch, 100))
 
@@ -130,7 +155,8 @@ def _fits(key: Key, config: Config, item: int, capability: int) -> bool:
         return False
     # Beside the pipeline, three products keep both halves of each operand.
     stages = config.stages + (3 if key.precision == "fp32x3" else 1)
-    if item * (m + n) * k * stages > SHARED_BYTES.get(capability, 98_304):
+    taken = item * (m + n) * k * stages * _TAKEN.get(capability, 1.0)
+    if taken > SHARED_BYTES.get(capability, 98_304):
         return False
     return registers(key, config) <= _REGISTERS
 

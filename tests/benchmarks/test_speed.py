@@ -43,7 +43,7 @@ def test_case(benchmark: Any, name: str, side: str) -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("backend", ["triton", "aten"])
 def test_a_step_on_a_card(benchmark: Any, backend: str) -> None:
-    """All kernels together; ``kernels/bench/layers.py`` times them one by one."""
+    """All kernels together; ``alexsim_kernels.bench.layers`` times them one by one."""
     network = load_network("alexnet-2012")
     executor = Executor(plan(network, batch_size=128, backend=backend), device="cuda")
     executor.initialise()

@@ -16,7 +16,7 @@ _KINDS: dict[str, Kind] = {kind: kind for kind in get_args(Kind)}
 PASSES: tuple[Pass, ...] = ("forward", "grad_input", "grad_weight")
 ERRORS = {(4, 3): 3.0e-6, (5, 3): 5.0e-6, (4, 5): 4.5e-6}
 """Largest relative error of a pass by F(m, r) in float32: the norm of the difference to float64
-over the norm of the result, on random data, over the three passes (``kernels/bench/cpu.py``)."""
+over the norm of the result, random data, all three passes (``alexsim_kernels.bench.cpu``)."""
 MOST_ERROR = 1e-5
 """No algorithm is chosen whose error is larger."""
 _TRANSFORM = 16

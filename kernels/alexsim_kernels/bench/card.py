@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 import subprocess
@@ -12,10 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"
-
 import triton
 
 from alexsim_kernels.common import Precision
@@ -55,7 +50,7 @@ class Ceilings:
     """What this card reached."""
 
     bytes_per_s: float
-    flop_per_s: dict[str, float]
+    flop_per_s: dict[Precision, float]
 
 
 def milliseconds(run: Callable[[], object]) -> tuple[float, float, float]:
@@ -71,7 +66,7 @@ def ceilings() -> Ceilings:
     source = torch.randn(1 << 28, device=CARD)
     target = torch.empty_like(source)
     copy_s = milliseconds(lambda: target.copy_(source))[0] / 1e3
-    rates = {}
+    rates: dict[Precision, float] = {}
     for precision in PRECISIONS:
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
@@ -87,8 +82,9 @@ def images(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return values.contiguous(memory_format=torch.channels_last)
 
 
-def distance(result: torch.Tensor, exact: torch.Tensor) -> float:
-    """Norm of the error over the norm of the exact result."""
+def distance(result: torch.Tensor, exact: torch.Tensor | None) -> float:
+    """Norm of the error over that of the exact result, such as a gradient, which must be there."""
+    assert exact is not None
     return float((result.double() - exact).norm() / exact.norm())
 
 

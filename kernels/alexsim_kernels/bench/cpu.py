@@ -1,7 +1,8 @@
 """Checks, then times, CPU kernels against PyTorch's best: on one column of AlexNet, or ResNet-50's.
 
-    python kernels/bench/cpu.py [--net alexnet-2012 | resnet-50] [--batch 128] [--rounds 5]
-        [--threads N] [--out cpu.json]
+    python -m alexsim_kernels.bench.cpu [--net alexnet-2012 | resnet-50] [--batch 128]
+        [--rounds 5] [--threads N] [--out cpu.json]
+    python -m alexsim_kernels.bench.cpu --conv 32,64,56,56,128,3,3,1,1,1
 
 PyTorch's best is its convolution and batch norm channels-last, its matrix products, its pools, and
 a response norm made of its pools and powers, into memory that is there. Both run in turns, so that
@@ -25,12 +26,15 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
-from cpu_cases import Case, Run, convolutions, norms, pools, products
-from resnet_cases import batch_norms, resnet_convolutions
 
+from alexsim_kernels.bench.cpu_cases import Case, Run, convolutions, norms, pools, products
+from alexsim_kernels.bench.needs import refuse
+from alexsim_kernels.bench.resnet_cases import batch_norms, resnet_convolutions
+from alexsim_kernels.bench.shapes import add_conv
 from alexsim_kernels.cpu.build import available, bf16_available, library
 from alexsim_kernels.cpu.product import ceiling
 from alexsim_kernels.cpu.sizes import Precision
@@ -111,24 +115,31 @@ def line(row: Row) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--net", choices=NETS, default="alexnet-2012", help="whose layers")
-    parser.add_argument("--batch", type=int, default=128, help="images")
+    parser = argparse.ArgumentParser(
+        prog="alexsim_kernels.bench.cpu", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--net", choices=NETS, help="whose layers; alexnet-2012")
+    parser.add_argument("--batch", type=int, help="images; 128")
     parser.add_argument("--rounds", type=int, default=5, help="times each is timed, in turns")
     parser.add_argument("--threads", type=int, help="threads; torch's own number if not given")
     parser.add_argument("--out", type=Path, help="file for the figures, as JSON")
+    add_conv(parser)
     given = parser.parse_args()
+    if given.conv and (given.net or given.batch):
+        parser.error("--conv says which layers, and of how many images: without --net and --batch")
     if why_not := available():
-        sys.exit(why_not)
+        refuse(why_not)
     library("float", lambda text: print(text, file=sys.stderr))
     if given.threads:
         torch.set_num_threads(given.threads)
     torch.manual_seed(0)
-    peaks = {"fp32": ceiling(clock=clock())}
+    peaks: dict[Precision, float] = {"fp32": ceiling(clock=clock())}
     if not bf16_available():
         peaks["bf16"] = ceiling(precision="bf16", clock=clock())
+    net, batch = given.net or "alexnet-2012", given.batch or 128
+    what = "your own layers" if given.conv else f"{net}, batch {batch}"
     print(
-        f"{given.net}, batch {given.batch}, {torch.get_num_threads()} threads,"
+        f"{what}, {torch.get_num_threads()} threads,"
         f" torch {torch.__version__};"
         f" micro-kernel {', '.join(f'{p} {rate:.0f}' for p, rate in peaks.items())} GFLOP/s"
     )
@@ -137,13 +148,17 @@ def main() -> None:
         "                          ms      ms"
     )
     rows = []
-    for make in NETS[given.net]:
-        for case in make(given.batch):
+    own = {f"own{index}": conv for index, conv in enumerate(given.conv, start=1)}
+    makers = [partial(convolutions, n, {name: conv}) for name, (n, conv) in own.items()]
+    for make in makers or [partial(make, batch) for make in NETS[net]]:
+        for case in make():
             rows.append(timed(case, given.rounds, peaks))
             print(line(rows[-1]), flush=True)
     if given.out:
         document = {
-            "net": given.net, "batch": given.batch, "threads": torch.get_num_threads(),
+            "net": None if own else net, "batch": None if own else batch,
+            "convolutions": {name: asdict(conv) | {"batch": n} for name, (n, conv) in own.items()},
+            "threads": torch.get_num_threads(),
             "torch": torch.__version__,
             "micro_kernel_gflop_per_s": peaks, "rows": [asdict(row) for row in rows],
         }  # fmt: skip

@@ -1,6 +1,6 @@
 """A whole training step against compiled PyTorch, the plan's memory, and exchanges: needs CUDA.
 
-    python kernels/bench/step.py --out step.json
+    python -m alexsim.bench.step --out step.json
 
 Ours: ``alexnet-1gpu`` on one device by the plan, with Triton's kernels in a CUDA graph. Theirs: the
 same layers as ``torch.nn`` modules, channels-last, ``torch.compile``d, momentum SGD, at equal
@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from card import where
 from torch import nn
 
 from alexsim.editions.load import load_network
-from alexsim.execute.choices import Precision
+from alexsim.execute.choices import PRECISIONS, Precision
 from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.network.layers import (
@@ -37,6 +36,7 @@ from alexsim.network.layers import (
 from alexsim.network.network import Network
 from alexsim.plan.choices import Fusion, TransportName
 from alexsim.plan.planner import plan
+from alexsim_kernels.bench.needs import need_card, need_triton
 
 RATES = Hyperparameters()
 _WARM_UPS, _STEPS, _IN_A_ROW = 5, 5, 5
@@ -85,10 +85,10 @@ def timed(step: Any) -> float:
     """Median seconds of a step, by events."""
     for _ in range(_WARM_UPS):
         step()
-    seconds = []
+    seconds: list[float] = []
     for _ in range(_STEPS):
         # Several steps in a row: the host may run ahead, as it does in training.
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start, end = _event(), _event()
         start.record()
         for _ in range(_IN_A_ROW):
             step()
@@ -96,6 +96,10 @@ def timed(step: Any) -> float:
         torch.cuda.synchronize()
         seconds.append(start.elapsed_time(end) / 1e3 / _IN_A_ROW)
     return statistics.median(seconds)
+
+
+def _event() -> torch.cuda.Event:
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
 
 
 def ours(network: Network, size: int, precision: Precision, *, fused: bool) -> float:
@@ -113,7 +117,7 @@ def theirs(network: Network, size: int, precision: Precision) -> float:
     torch.backends.cudnn.benchmark = True
     allow = precision == "tf32"  # three TF32 products stand for float32
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allow
-    model = model_of(network).cuda().to(memory_format=torch.channels_last)
+    model = model_of(network).cuda().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.SGD(model.parameters(), 1e-6, 0.9, weight_decay=5e-4, fused=True)
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
 
@@ -128,7 +132,7 @@ def theirs(network: Network, size: int, precision: Precision) -> float:
 
     def step() -> None:
         on_card = images.cuda(non_blocking=True), labels.cuda(non_blocking=True)
-        loss_of(*on_card).backward()
+        torch.autograd.backward(loss_of(*on_card))
         optimiser.step()
         optimiser.zero_grad()
 
@@ -171,11 +175,17 @@ def pcie() -> str:
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--batch", type=int, action="append")
-    parser.add_argument("--precision", action="append")
+    parser = argparse.ArgumentParser(
+        prog="alexsim.bench.step", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument("--out", type=Path, help="file for the figures, as JSON")
+    parser.add_argument("--batch", type=int, action="append", help="images; 128 and 1024")
+    parser.add_argument("--precision", action="append", choices=PRECISIONS)
     arguments = parser.parse_args()
+    need_triton()
+    need_card("alexsim profile measures a step on this processor")
+    from alexsim_kernels.bench.card import where
+
     network = load_network("alexnet-1gpu")
     flop = sum(op.count.flop for op in plan(network, batch_size=1).ops())
     rows: list[dict[str, Any]] = []

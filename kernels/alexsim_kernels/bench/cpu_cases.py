@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch.nn import functional as F
 
 from alexsim_kernels import reference
+from alexsim_kernels.bench.shapes import ALEXNET, Convolution
 from alexsim_kernels.cpu import convolution, linear, norm, pool, sizes
 from alexsim_kernels.cpu.algorithm import PASSES, choose, multiply_adds
 from alexsim_kernels.cpu.build import bf16_available
@@ -20,16 +22,6 @@ from alexsim_kernels.cpu.windows import sliding
 Tensor = torch.Tensor
 Run = Callable[[], object]
 
-Layer = tuple[int, int, int, int, int, int, int]
-
-# One column: channels, extent, filters, taps, stride, padding, output extent.
-CONVOLUTIONS: dict[str, Layer] = {
-    "conv1": (3, 224, 48, 11, 4, 0, 55),
-    "conv2": (48, 27, 128, 5, 1, 2, 27),
-    "conv3": (256, 13, 192, 3, 1, 1, 13),
-    "conv4": (192, 13, 192, 3, 1, 1, 13),
-    "conv5": (192, 13, 128, 3, 1, 1, 13),
-}
 NORMS = {"norm1": ("across", 48, 55), "norm2": ("across", 128, 27), "spatial": ("over", 128, 27)}
 POOLS = {"pool1": (48, 55, 27), "pool2": (128, 27, 13)}
 PRODUCTS = {"fc6": (9216, 2048), "fc7": (4096, 2048), "fc8": (4096, 1000)}
@@ -58,50 +50,58 @@ def images(*shape: int) -> Tensor:
     return torch.randn(shape).contiguous(memory_format=torch.channels_last)
 
 
-def distance(computed: Tensor, exact: Tensor) -> float:
+def distance(computed: Tensor, exact: Tensor | None) -> float:
+    """Norm of the error over that of the exact result; a gradient, say, must be there."""
+    assert exact is not None
     return float((computed.double() - exact).norm() / exact.norm())
 
 
 def convolutions(
-    batch: int, layers: dict[str, Layer] = CONVOLUTIONS, *, biased: bool = True
+    batch: int, layers: dict[str, Convolution] = ALEXNET, *, biased: bool = True
 ) -> list[Case]:
     cases = []
-    for name, (channels, extent, filters, taps, stride, padding, out) in layers.items():
-        # The last windows hang over the edge by so much.
-        last = max(0, (out - 1) * stride + taps - extent - 2 * padding)
-        x, dy = images(batch, channels, extent, extent), images(batch, filters, out, out)
-        weight = images(filters, channels, taps, taps) * 0.05
-        bias = torch.randn(filters) if biased else None
+    for name, layer in layers.items():
+        x = images(batch, layer.channels, *layer.extent)
+        dy = images(batch, layer.filters, *layer.out)
+        weight = images(layer.filters, layer.channels // layer.groups, *layer.taps) * 0.05
+        bias = torch.randn(layer.filters) if biased else None
         y, dx, dw = (torch.empty_like(t) for t in (dy, x, weight))
-        db = torch.empty(filters) if biased else None
-        given = {"stride": (stride, stride), "padding": (padding, padding)}
+        db = torch.empty(layer.filters) if biased else None
+        given: dict[str, Any] = {
+            "stride": (layer.stride,) * 2, "padding": (layer.padding,) * 2, "groups": layer.groups,
+        }  # fmt: skip
         shape = convolution.shape_of(x, weight, y, **given)
         scratch = {
             p: new_scratch(sizes.convolution(shape, p, threads=torch.get_num_threads()).bytes(4))
             for p in PASSES
-            if channels > 3 or p != "grad_input"
+            if p != "grad_input" or not layer.images_alone
         }
-        wide = F.pad(x, (0, last, 0, last)).contiguous(memory_format=torch.channels_last)
+        down, across = layer.overhang
+        wide = F.pad(x, (0, across, 0, down)).contiguous(memory_format=torch.channels_last)
         n = _CHECKED
 
         def exact(
             x: Tensor = x, weight: Tensor = weight, bias: Tensor | None = bias, dy: Tensor = dy,
-            last: int = last, stride: int = stride, padding: int = padding,
+            layer: Convolution = layer,
         ) -> list[Tensor]:  # fmt: skip
+            down, across = layer.overhang
             given = [x[:_CHECKED], weight, *([] if bias is None else [bias])]
             inputs = [t.double().requires_grad_() for t in given]
-            wide, *filters = F.pad(inputs[0], (0, last, 0, last)), *inputs[1:]
-            result = F.conv2d(wide, *filters, stride=stride, padding=padding)
+            wide = F.pad(inputs[0], (0, across, 0, down))
+            result = F.conv2d(
+                wide, inputs[1], inputs[2] if biased else None, stride=layer.stride,
+                padding=layer.padding, groups=layer.groups,
+            )  # fmt: skip
             result.backward(dy[:_CHECKED].double())
-            return [result.detach(), *(t.grad for t in inputs)]
+            return [result.detach(), *(t.grad for t in inputs if t.grad is not None)]
 
         def backward(
             which: list[bool], wide: Tensor = wide, weight: Tensor = weight, dy: Tensor = dy,
-            stride: int = stride, padding: int = padding, filters: int = filters,
+            layer: Convolution = layer,
         ) -> object:  # fmt: skip
             return torch.ops.aten.convolution_backward(
-                dy, wide, weight, [filters] if which[2] else None, [stride] * 2, [padding] * 2,
-                [1, 1], False, [0, 0], 1, which,
+                dy, wide, weight, [layer.filters] if which[2] else None, [layer.stride] * 2,
+                [layer.padding] * 2, [1, 1], False, [0, 0], layer.groups, which,
             )  # fmt: skip
 
         def check_forward(exact=exact, x=x, w=weight, b=bias, y=y, given=given, n=n) -> float:
@@ -117,12 +117,14 @@ def convolutions(
             sums = [dw] if db is None else [dw, db]
             return max(map(distance, sums, exact()[2:]))
 
-        runs = {
+        runs: dict[str, tuple[Run, Run, Callable[[], float]]] = {
             "forward": (
                 lambda x=x, w=weight, b=bias, y=y, given=given, s=scratch: convolution.forward(
                     x, w, b, y, scratch=s["forward"], **given
                 ),
-                lambda x=wide, w=weight, b=bias, s=stride, p=padding: F.conv2d(x, w, b, s, p),
+                lambda x=wide, w=weight, b=bias, layer=layer: F.conv2d(
+                    x, w, b, layer.stride, layer.padding, groups=layer.groups
+                ),
                 check_forward,
             ),
             "grad_input": (
@@ -140,7 +142,7 @@ def convolutions(
                 check_weight,
             ),
         }
-        flop = 2 * y.numel() * channels * taps * taps
+        flop = 2 * layer.multiply_adds(batch)
         algorithms = {p: choose(shape, p) for p in scratch}
         cases += [
             Case(

@@ -6,37 +6,37 @@ Layers are He et al. 2016's (table 1), strides in the 3 x 3 convolutions as torc
 from __future__ import annotations
 
 import torch
-from cpu_cases import Case, Layer, convolutions, distance, images
 from torch.nn import functional as F
 
+from alexsim_kernels.bench.cpu_cases import Case, convolutions, distance, images
+from alexsim_kernels.bench.shapes import Convolution, square
 from alexsim_kernels.cpu import batch_norm
 
 Tensor = torch.Tensor
-# Channels, extent, filters, taps, stride, padding, output extent.
-LAYERS: dict[str, Layer] = {
-    "stem": (3, 224, 64, 7, 2, 3, 112),
-    "2 in": (64, 56, 64, 1, 1, 0, 56),
-    "2 a": (256, 56, 64, 1, 1, 0, 56),
-    "2 b": (64, 56, 64, 3, 1, 1, 56),
-    "2 c": (64, 56, 256, 1, 1, 0, 56),
-    "3 in": (256, 56, 128, 1, 1, 0, 56),
-    "3 down": (128, 56, 128, 3, 2, 1, 28),
-    "3 side": (256, 56, 512, 1, 2, 0, 28),
-    "3 a": (512, 28, 128, 1, 1, 0, 28),
-    "3 b": (128, 28, 128, 3, 1, 1, 28),
-    "3 c": (128, 28, 512, 1, 1, 0, 28),
-    "4 in": (512, 28, 256, 1, 1, 0, 28),
-    "4 down": (256, 28, 256, 3, 2, 1, 14),
-    "4 side": (512, 28, 1024, 1, 2, 0, 14),
-    "4 a": (1024, 14, 256, 1, 1, 0, 14),
-    "4 b": (256, 14, 256, 3, 1, 1, 14),
-    "4 c": (256, 14, 1024, 1, 1, 0, 14),
-    "5 in": (1024, 14, 512, 1, 1, 0, 14),
-    "5 down": (512, 14, 512, 3, 2, 1, 7),
-    "5 side": (1024, 14, 2048, 1, 2, 0, 7),
-    "5 a": (2048, 7, 512, 1, 1, 0, 7),
-    "5 b": (512, 7, 512, 3, 1, 1, 7),
-    "5 c": (512, 7, 2048, 1, 1, 0, 7),
+LAYERS: dict[str, Convolution] = {
+    "stem": square(3, 224, 64, 7, 2, 3, 112),
+    "2 in": square(64, 56, 64, 1, 1, 0, 56),
+    "2 a": square(256, 56, 64, 1, 1, 0, 56),
+    "2 b": square(64, 56, 64, 3, 1, 1, 56),
+    "2 c": square(64, 56, 256, 1, 1, 0, 56),
+    "3 in": square(256, 56, 128, 1, 1, 0, 56),
+    "3 down": square(128, 56, 128, 3, 2, 1, 28),
+    "3 side": square(256, 56, 512, 1, 2, 0, 28),
+    "3 a": square(512, 28, 128, 1, 1, 0, 28),
+    "3 b": square(128, 28, 128, 3, 1, 1, 28),
+    "3 c": square(128, 28, 512, 1, 1, 0, 28),
+    "4 in": square(512, 28, 256, 1, 1, 0, 28),
+    "4 down": square(256, 28, 256, 3, 2, 1, 14),
+    "4 side": square(512, 28, 1024, 1, 2, 0, 14),
+    "4 a": square(1024, 14, 256, 1, 1, 0, 14),
+    "4 b": square(256, 14, 256, 3, 1, 1, 14),
+    "4 c": square(256, 14, 1024, 1, 1, 0, 14),
+    "5 in": square(1024, 14, 512, 1, 1, 0, 14),
+    "5 down": square(512, 14, 512, 3, 2, 1, 7),
+    "5 side": square(1024, 14, 2048, 1, 2, 0, 7),
+    "5 a": square(2048, 7, 512, 1, 1, 0, 7),
+    "5 b": square(512, 7, 512, 3, 1, 1, 7),
+    "5 c": square(512, 7, 2048, 1, 1, 0, 7),
 }
 NORMS = {
     "stem": (64, 112), "2 a": (64, 56), "2 c": (256, 56), "3 a": (128, 28), "3 c": (512, 28),
@@ -58,19 +58,21 @@ class _Norm:
             images(batch, channels, extent, extent),
         )
         self.y, self.dx = torch.empty_like(self.x), torch.empty_like(self.x)
-        self.weight, self.bias, *self.running = (torch.rand(channels) for _ in range(4))
+        self.weight, self.bias, self.means, self.variances = (
+            torch.rand(channels) for _ in range(4)
+        )
         mean, rstd, self.dweight, self.dbias = (torch.empty(channels) for _ in range(4))
         self.statistics = batch_norm.Statistics(mean, rstd)
 
     def forward(self, *, training: bool) -> None:
         batch_norm.forward(
             self.x, self.weight, self.bias, self.y, self.statistics,
-            batch_norm.Running(*self.running, 0.1), epsilon=1e-5, training=training,
+            batch_norm.Running(self.means, self.variances, 0.1), epsilon=1e-5, training=training,
         )  # fmt: skip
 
     def other_forward(self, *, training: bool) -> object:
         return torch.native_batch_norm(
-            self.x, self.weight, self.bias, *self.running, training, 0.1, 1e-5
+            self.x, self.weight, self.bias, self.means, self.variances, training, 0.1, 1e-5
         )
 
     def backward(self) -> None:
@@ -80,13 +82,22 @@ class _Norm:
 
     def other_backward(self) -> object:
         return torch.ops.aten.native_batch_norm_backward(
-            self.dy, self.x, self.weight, *self.running, *self.statistics, True, 1e-5, [True] * 3
+            self.dy,
+            self.x,
+            self.weight,
+            self.means,
+            self.variances,
+            *self.statistics,
+            True,
+            1e-5,
+            [True] * 3,
         )
 
     def check(self, *, training: bool) -> float:
         self.forward(training=training)
-        exact = [t.double() for t in (self.x, *self.running, self.weight, self.bias)]
-        return distance(self.y, F.batch_norm(*exact, training=training))
+        given = (self.x, self.means, self.variances, self.weight, self.bias)
+        x, means, variances, weight, bias = (t.double() for t in given)
+        return distance(self.y, F.batch_norm(x, means, variances, weight, bias, training=training))
 
     def check_backward(self) -> float:
         self.forward(training=True)
