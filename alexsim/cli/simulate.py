@@ -8,13 +8,16 @@ import typer
 
 from alexsim.cli.simulate_options import SimulateOptions
 from alexsim.command import fields
-from alexsim.command import options as shared
-from alexsim.command.output import print_json, write_trace
+from alexsim.command.answer import Given, give
+from alexsim.command.output import write_trace
 from alexsim.errors import MemoryBudgetError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+    from typing import Any
+
+    from rich.console import RenderableType
 
     from alexsim.cli.simulated import Case
     from alexsim.costs.correction import Correction
@@ -94,30 +97,21 @@ def simulate(context: typer.Context, options: SimulateOptions) -> None:
     if options.trace is not None:
         _write_trace(options.trace, case, result)
     tried = _sensitivities(case, run) if options.sensitivity else ()
-    if options.json:
-        print_json(
-            simulation_document(
-                result,
-                spec,
-                training,
-                sensitivities=tried if options.sensitivity else None,
-                elasticities=options.elasticities,
-                what_ifs=changes,
-                before=before,
-            )
-        )
-    else:
-        tables = simulation_tables(
-            result,
-            spec,
-            training,
-            shown=[name for name in SHOWN if getattr(options, name)],
-            sensitivities=tried,
-            elasticities=options.elasticities,
-            what_ifs=changes,
-            before=before,
-        )
-        shared.console().print(tables)
+    also: dict[str, Any] = {
+        "elasticities": options.elasticities,
+        "what_ifs": changes,
+        "before": before,
+    }
+    document = partial(
+        simulation_document, result, spec, training,
+        sensitivities=tried if options.sensitivity else None, **also,
+    )  # fmt: skip
+    shown = [name for name in SHOWN if getattr(options, name)]
+
+    def tables(_: int) -> RenderableType:
+        return simulation_tables(result, spec, training, shown=shown, sensitivities=tried, **also)
+
+    give(options, Given(document=document, tables=tables))
     if not result.fits:
         raise MemoryBudgetError(does_not_fit(result))
 
