@@ -96,6 +96,8 @@ class Answer:
         """
         import pandas
 
+        if not table and self._given.rows:
+            return pandas.DataFrame(self._given.rows())
         document = self.document.document()
         lists = {
             key: value

@@ -86,5 +86,5 @@ def sweep(context: typer.Context, options: SweepOptions) -> None:
     if options.output:
         write_rows(options.output, sweep_rows(points), document())
     tables = sweep_table(points, list(axes))
-    answer, quiet = Given(document=document, tables=lambda _: tables), options.output is not None
-    give(options, answer, quiet=quiet and not options.json)
+    answer = Given(document=document, tables=lambda _: tables, rows=lambda: sweep_rows(points))
+    give(options, answer, quiet=options.output is not None and not options.json)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from alexsim.command import options as shared
 from alexsim.command import output
@@ -29,6 +29,8 @@ class Given:
     """What a terminal of so many columns shows."""
     figures: Callable[[], dict[str, Figure]] | None = None
     """Figures by name, where there are some."""
+    rows: Callable[[], list[dict[str, Any]]] | None = None
+    """Flat records, where these are more at hand than the document's lists."""
 
 
 _TAKER: ContextVar[list[Given] | None] = ContextVar("taker", default=None)
