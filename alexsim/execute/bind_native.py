@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,6 @@ from alexsim.execute.bind import bind_upload
 from alexsim.execute.context import Launch, StepContext
 from alexsim.execute.memory import Memory
 from alexsim.execute.upload import Operands
-from alexsim.network.counts import FLOAT_BYTES
 from alexsim.network.layers import (
     AdaptiveAveragePool,
     AveragePool,
@@ -27,7 +27,7 @@ from alexsim.network.layers import (
     SpatialResponseNorm,
     pair,
 )
-from alexsim.plan.backends.native import asked_of, kernel_bytes, windows_of
+from alexsim.plan.backends.native import asked_of, kernel_bytes, needed_bytes, windows_of
 from alexsim.plan.plan import Op, OpKind, Plan
 from alexsim_kernels.cpu import batch_norm, convolution, linear, norm, pool, upload
 from alexsim_kernels.cpu.algorithm import algorithm_of
@@ -37,16 +37,34 @@ from alexsim_kernels.cpu.tensors import new_scratch, scalar_of
 Tensor = torch.Tensor
 
 
+def shared_scratch(plan: Plan, memories: Iterable[Memory]) -> Tensor:
+    """Scratch of the devices of one process: they take turns op by op, and keep nothing in it."""
+    needed = (
+        needed_bytes(plan, op, memory.dtype.itemsize)
+        for memory in memories
+        for op in memory.device.ops
+        if op.backend == "native"
+    )
+    return new_scratch(max(needed, default=0))
+
+
 class Binder:
-    """Binds the ops of one device, which share its scratch.
+    """Binds the ops of one device.
+
+    Args:
+        plan: that they are of.
+        memory: of the device.
+        replica: of the plan.
+        scratch: of ``shared_scratch``.
 
     Raises:
         PlanError: torch has more threads than the plan has scratch for.
         BuildError: the kernels cannot be built here.
     """
 
-    def __init__(self, plan: Plan, memory: Memory, replica: int) -> None:
+    def __init__(self, plan: Plan, memory: Memory, replica: int, scratch: Tensor) -> None:
         self._plan, self._memory, self._replica = plan, memory, replica
+        self._scratch = scratch
         threads = torch.get_num_threads()
         if threads > plan.spec.threads:
             raise PlanError(
@@ -57,14 +75,9 @@ class Binder:
         item = memory.dtype.itemsize
         ops = [op for op in memory.device.ops if op.backend == "native"]
         self._kernel_bytes = {op.id: kernel_bytes(asked_of(plan, op), item) for op in ops}
-        needed = [
-            self._kernel_bytes[op.id] + sum(_bytes(memory.operand(op, role)) for role in roles)
-            for op in ops
-            for roles in [self._copied(op)]
-        ]
-        for op, size in zip(ops, needed, strict=True):
-            assert item > FLOAT_BYTES or size <= op.scratch_bytes, op.id
-        self._scratch = new_scratch(max(memory.device.kept_scratch_bytes, *needed) if ops else 0)
+        for op in ops:
+            copied = sum(_bytes(memory.operand(op, role)) for role in self._copied(op))
+            assert self._kernel_bytes[op.id] + copied <= needed_bytes(plan, op, item), op.id
 
     def __call__(self, op: Op) -> Launch:
         """The function that runs ``op``."""

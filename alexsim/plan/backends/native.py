@@ -113,6 +113,13 @@ def kernel_bytes(asked: Asked, item_bytes: int) -> int:
     return kernel.scratch.bytes(item_bytes) if kernel else 0
 
 
+def needed_bytes(plan: Plan, op: Op, item_bytes: int) -> int:
+    """Scratch of an op's kernel and of copies of its images, for values of so many bytes."""
+    asked = asked_of(plan, op)
+    copies = op.scratch_bytes - kernel_bytes(asked, FLOAT_BYTES)
+    return kernel_bytes(asked, item_bytes) + copies * item_bytes // FLOAT_BYTES
+
+
 def _kernel(asked: Asked, item_bytes: int) -> _Kernel | None:
     """The kernel of ours for an op, if there is one."""
     part, pass_ = asked.part, _PASSES.get(asked.kind)
