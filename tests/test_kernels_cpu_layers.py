@@ -67,6 +67,19 @@ def test_norms(
     assert distance(dx, exact.grad) < LIMITS[dtype] / 10
 
 
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize("size", [4, 5])
+def test_norms_over_rows_that_touch_have_the_bits_of_others(size: int, dtype: torch.dtype) -> None:
+    """Pixels without gaps between are walked as one."""
+    apart = [pitched(2, 48, 9, 7, dtype=dtype) for _ in range(5)]
+    dense = [t.contiguous(memory_format=torch.channels_last) for t in apart]
+    for x, dy, y, d, dx in (apart, dense):
+        constants = norm.Constants(size, 1.0, 0.3, 0.75)
+        norm.forward(x, y, d, constants, window="over")
+        norm.backward(x, d, dy, dx, constants, window="over")
+    assert all(torch.equal(a, b) for a, b in zip(apart, dense, strict=True))
+
+
 def test_large_results_pass_the_caches() -> None:
     """Streamed stores begin at 16 MiB."""
     x = torch.randn(20, 56, 65, 48).permute(0, 3, 1, 2)
