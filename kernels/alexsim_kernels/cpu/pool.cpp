@@ -98,8 +98,8 @@ template <class Scatter> void backward(const Pool& p, Scatter&& scatter) {
   }
 }
 
-// What is left of the gradient goes to a value that is the maximum, or NaN. SIDE of the window, both
-// ways, is known when compiled, or 0.
+// What is left of the gradient goes to a value that is the maximum, or NaN. SIDE is the window's,
+// both ways, where it is known when this is compiled, or 0.
 template <bool FIRST, int SIDE>
 INLINE void route(const Pool& p, long n, long i, long j, long height, scalar* const* band,
                   const scalar* const* rows) {
