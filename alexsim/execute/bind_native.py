@@ -24,12 +24,13 @@ from alexsim.network.layers import (
     FullyConnected,
     LocalResponseNorm,
     MaxPool,
+    ReLU,
     SpatialResponseNorm,
     pair,
 )
 from alexsim.plan.backends.native import asked_of, kernel_bytes, needed_bytes, windows_of
 from alexsim.plan.plan import Op, OpKind, Plan
-from alexsim_kernels.cpu import batch_norm, convolution, linear, norm, pool, upload
+from alexsim_kernels.cpu import batch_norm, convolution, linear, norm, pool, relu, upload
 from alexsim_kernels.cpu.algorithm import algorithm_of
 from alexsim_kernels.cpu.build import library
 from alexsim_kernels.cpu.tensors import new_scratch, scalar_of
@@ -168,8 +169,8 @@ class Binder:
         }
         if op.kind == OpKind.FORWARD:
             x, weight, bias, y = bound["x"], bound["weight"], bound.get("bias"), bound["y"]
-            relu = bool(op.epilogue)
-            return lambda _: convolution.forward(x, weight, bias, y, relu=relu, **options)
+            options["relu"] = bool(op.epilogue)
+            return lambda _: convolution.forward(x, weight, bias, y, **options)
         dy, add = bound["dy"], op.accumulate
         if op.kind == OpKind.GRAD_INPUT:
             weight, dx = bound["weight"], bound["dx"]
@@ -185,8 +186,9 @@ class Binder:
             return lambda _: linear.grad_input(dy, weight, dx, add=add, **how)
         x = rows(bound["x"])
         if op.kind == OpKind.FORWARD:
-            weight, bias, y, relu = bound["weight"], bound.get("bias"), bound["y"], op.epilogue
-            return lambda _: linear.forward(x, weight, bias, y, relu=bool(relu), **how)
+            weight, bias, y = bound["weight"], bound.get("bias"), bound["y"]
+            how["relu"] = bool(op.epilogue)
+            return lambda _: linear.forward(x, weight, bias, y, **how)
         dy, dbias = bound["dy"], bound.get("dbias")
         if not op.fused:
             dweight = bound["dweight"]
@@ -206,6 +208,8 @@ class Binder:
             case LocalResponseNorm() | SpatialResponseNorm():
                 d, how = bound["norm"], _norm(layer, self._scratch)
                 return lambda _: norm.forward(x, y, d, **how)
+            case ReLU():
+                return lambda _: relu.forward(x, y)
             case MaxPool():
                 windows = windows_of(bound.part)
                 return lambda _: pool.max_forward(x, y, windows)
@@ -221,6 +225,9 @@ class Binder:
             case LocalResponseNorm() | SpatialResponseNorm():
                 x, d, how = bound["x"], bound["norm"], _norm(layer, scratch)
                 return lambda _: norm.backward(x, d, dy, dx, **how)
+            case ReLU():
+                y = bound["y"]
+                return lambda _: relu.backward(y, dy, dx)
             case MaxPool(ties=ties):
                 x, y, windows = bound["x"], bound["y"], windows_of(bound.part)
                 return lambda _: pool.max_backward(

@@ -16,6 +16,7 @@ from alexsim.network.layers import (
     FullyConnected,
     LocalResponseNorm,
     MaxPool,
+    ReLU,
     SpatialResponseNorm,
     pair,
 )
@@ -150,6 +151,8 @@ def _kernel(asked: Asked, item_bytes: int) -> _Kernel | None:
     match layer:
         case BatchNorm() if not (pass_ == "grad_weight" and asked.accumulate):
             return _Kernel("", sizes.batch_norm(images * math.prod(extent), channels))
+        case ReLU() if not (asked.accumulate or any(asked.rows)):
+            return _Kernel("", _NONE)
         case LocalResponseNorm() | SpatialResponseNorm() if not asked.accumulate:
             window: sizes.Window = "across" if isinstance(layer, LocalResponseNorm) else "over"
             return _Kernel("", sizes.norm(window, channels, extent[1], layer.size, threads=threads))
