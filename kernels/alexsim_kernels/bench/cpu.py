@@ -31,7 +31,8 @@ from pathlib import Path
 
 import torch
 
-from alexsim_kernels.bench.cpu_cases import Case, Run, convolutions, norms, pools, products
+from alexsim_kernels.bench.cpu_cases import Case, Run, convolutions, products
+from alexsim_kernels.bench.cpu_layer_cases import norms, pools, relus
 from alexsim_kernels.bench.needs import refuse
 from alexsim_kernels.bench.resnet_cases import batch_norms, resnet_convolutions
 from alexsim_kernels.bench.shapes import add_conv
@@ -40,7 +41,7 @@ from alexsim_kernels.cpu.product import ceiling
 from alexsim_kernels.cpu.sizes import Precision
 
 NETS = {
-    "alexnet-2012": (convolutions, norms, pools, products),
+    "alexnet-2012": (convolutions, norms, pools, relus, products),
     "resnet-50": (resnet_convolutions, batch_norms),
 }
 

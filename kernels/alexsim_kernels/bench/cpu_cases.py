@@ -10,22 +10,18 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from alexsim_kernels import reference
 from alexsim_kernels.bench.shapes import ALEXNET, Convolution
-from alexsim_kernels.cpu import convolution, linear, norm, pool, sizes
+from alexsim_kernels.cpu import convolution, linear, sizes
 from alexsim_kernels.cpu.algorithm import PASSES, choose, multiply_adds
 from alexsim_kernels.cpu.build import bf16_available
 from alexsim_kernels.cpu.sizes import PRECISIONS, Precision
 from alexsim_kernels.cpu.tensors import new_scratch
-from alexsim_kernels.cpu.windows import sliding
 
 Tensor = torch.Tensor
 Run = Callable[[], object]
 
-NORMS = {"norm1": ("across", 48, 55), "norm2": ("across", 128, 27), "spatial": ("over", 128, 27)}
-POOLS = {"pool1": (48, 55, 27), "pool2": (128, 27, 13)}
 PRODUCTS = {"fc6": (9216, 2048), "fc7": (4096, 2048), "fc8": (4096, 1000)}
-_CHECKED = 4
+CHECKED = 4
 """Images that errors are taken of."""
 
 
@@ -78,21 +74,21 @@ def convolutions(
         }
         down, across = layer.overhang
         wide = F.pad(x, (0, across, 0, down)).contiguous(memory_format=torch.channels_last)
-        n = _CHECKED
+        n = CHECKED
 
         def exact(
             x: Tensor = x, weight: Tensor = weight, bias: Tensor | None = bias, dy: Tensor = dy,
             layer: Convolution = layer,
         ) -> list[Tensor]:  # fmt: skip
             down, across = layer.overhang
-            given = [x[:_CHECKED], weight, *([] if bias is None else [bias])]
+            given = [x[:CHECKED], weight, *([] if bias is None else [bias])]
             inputs = [t.double().requires_grad_() for t in given]
             wide = F.pad(inputs[0], (0, across, 0, down))
             result = F.conv2d(
                 wide, inputs[1], inputs[2] if biased else None, stride=layer.stride,
                 padding=layer.padding, groups=layer.groups,
             )  # fmt: skip
-            result.backward(dy[:_CHECKED].double())
+            result.backward(dy[:CHECKED].double())
             return [result.detach(), *(t.grad for t in inputs if t.grad is not None)]
 
         def backward(
@@ -151,96 +147,6 @@ def convolutions(
             )
             for p, chosen in algorithms.items()
         ]  # fmt: skip
-    return cases
-
-
-def composed_norm(x: Tensor, window: str) -> Tensor:
-    """PyTorch's shortest way: means of squares by a pool."""
-    if window == "across":
-        return F.local_response_norm(x, 5, 5e-4, 0.75, 2.0)
-    return x * (1 + 1e-3 * F.avg_pool2d(x * x, 5, 1, 2)).pow(-0.75)
-
-
-def norms(batch: int) -> list[Case]:
-    cases = []
-    for name, (window, channels, extent) in NORMS.items():
-        x = images(batch, channels, extent, extent)
-        y, d, dx = (torch.empty_like(x) for _ in range(3))
-        constants = norm.Constants(5, 2.0, 1e-4, 0.75)
-        if window == "over":
-            constants = norm.Constants(5, 1.0, 4e-5, 0.75)
-        leaf = x.clone().requires_grad_()
-        graph = composed_norm(leaf, window)
-
-        def forward(x=x, y=y, d=d, constants=constants, window=window) -> None:
-            norm.forward(x, y, d, constants, window=window)
-
-        def backward(x=x, y=y, d=d, dx=dx, constants=constants, window=window) -> None:
-            norm.backward(x, d, y, dx, constants, window=window)
-
-        def check(
-            backwards: bool, x=x, y=y, dx=dx, window=window, run=(forward, backward)
-        ) -> float:
-            run[0]()
-            exact = x[:_CHECKED].double().requires_grad_()
-            result = composed_norm(exact, window)
-            if not backwards:
-                return distance(y[:_CHECKED], result.detach())
-            run[1]()
-            result.backward(y[:_CHECKED].double())
-            return distance(dx[:_CHECKED], exact.grad)
-
-        cases += [
-            Case(
-                name, "forward", forward, lambda x=x, w=window: composed_norm(x, w),
-                lambda check=check: check(False),
-            ),
-            Case(
-                name, "grad_input", backward,
-                lambda leaf=leaf, graph=graph, y=y: torch.autograd.grad(
-                    graph, leaf, y, retain_graph=True
-                ),
-                lambda check=check: check(True),
-            ),
-        ]  # fmt: skip
-    return cases
-
-
-def pools(batch: int) -> list[Case]:
-    cases = []
-    for name, (channels, extent, out) in POOLS.items():
-        x, dy = images(batch, channels, extent, extent), images(batch, channels, out, out)
-        y, dx = torch.empty_like(dy), torch.empty_like(x)
-        windows = sliding((extent, extent), (out, out), size=(3, 3), stride=(2, 2))
-        leaf = x.clone().requires_grad_()
-        graph = F.max_pool2d(leaf, 3, 2)
-
-        def forward(x=x, y=y, windows=windows) -> None:
-            pool.max_forward(x, y, windows)
-
-        def check(y=y, graph=graph, forward=forward) -> float:
-            forward()
-            return distance(y, graph.detach().double())
-
-        cases.append(Case(name, "forward", forward, lambda x=x: F.max_pool2d(x, 3, 2), check))
-        for ties in ("first", "all"):
-
-            def backward(x=x, y=y, dy=dy, dx=dx, windows=windows, ties=ties) -> None:
-                pool.max_backward(x, y, dy, dx, windows, ties=ties)
-
-            def other(leaf=leaf, graph=graph, dy=dy) -> Tensor:
-                return torch.autograd.grad(graph, leaf, dy, retain_graph=True)[0]
-
-            def check_backward(
-                forward=forward, backward=backward, x=x, dy=dy, dx=dx, ties=ties
-            ) -> float:
-                forward()
-                backward()
-                few = (x[:_CHECKED].double(), dy[:_CHECKED].double())
-                wanted = reference.max_pool_gradient(*few, window=3, stride=2, ties=ties)
-                return distance(dx[:_CHECKED], wanted)
-
-            cases.append(Case(name, f"grad, {ties}", backward, other, check_backward))
     return cases
 
 
