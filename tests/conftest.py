@@ -47,6 +47,7 @@ else:
 # One thread a process, and in those that a test starts: threads that wait for one another on cores
 # that others use as well take ten times the work. A test of threads says how many.
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OMP_WAIT_POLICY"] = "passive"
 
 # A second or two, which every run and every profile would take again for the same figures.
 profiler.ceilings = run_profile.ceilings = functools.cache(profiler.ceilings)

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import prepared
 import pytest
 import torch
 from commands import here
@@ -216,9 +217,7 @@ def command(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str
 
 
 def completed(*words: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(word) for word in words], capture_output=True, text=True, timeout=300, check=False
-    )
+    return prepared.run([str(word) for word in words], capture_output=True, text=True, timeout=300)
 
 
 def answer(*words: object) -> dict[str, Any]:
@@ -231,7 +230,7 @@ def answer(*words: object) -> dict[str, Any]:
 
 
 def started(*words: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+    return prepared.Popen(
         [str(word) for word in words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
@@ -243,12 +242,10 @@ def checkpoint(run: Path) -> Path:
 
 def the_other(first: subprocess.Popen[str]) -> int:
     """The process of gpu1, once it runs the command."""
-    children = Path(f"/proc/{first.pid}/task/{first.pid}/children")
     until = time.monotonic() + 60
     while time.monotonic() < until:
-        for pid in children.read_text().split():
-            if b"alexsim\0train" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                return int(pid)
+        if ranks := prepared.ranks_of(first.pid):
+            return ranks[0]
         time.sleep(0.01)
     raise AssertionError("no other process within 60 s")
 

@@ -1,25 +1,73 @@
 """Every kernel compiles for cards that are not here, without spills, for the units it promises."""
 
+import json
+import os
+import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 
+import alexsim_kernels
 from alexsim.cli.app import main
 from alexsim.errors import AlexsimError
 from alexsim.execute import choices
 from alexsim.profile.kernels import compile_kernels
 from alexsim_kernels.code import KernelCode
 from alexsim_kernels.common import PRECISIONS
+from alexsim_kernels.recorded import recorded
 from alexsim_kernels.tuning import SHARED_BYTES
+
+PACKAGE = Path(alexsim_kernels.__file__ or "").parent
 
 
 @pytest.fixture(scope="module")
 def code() -> dict[int, tuple[KernelCode, ...]]:
-    """For both architectures, compiled side by side: about two minutes, then Triton's cache."""
+    """For both architectures: on record, or compiled where a source, Triton or a target changed."""
     with ThreadPoolExecutor() as pool:
         return dict(
             zip((80, 90), pool.map(lambda a: compile_kernels(a, []), (80, 90)), strict=True)
         )
+
+
+def lines(*arguments: str, kernels: Path = PACKAGE) -> list[dict[str, Any]]:
+    """What the package in a folder says of its kernels, compiled with an empty cache."""
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    with TemporaryDirectory() as cache:
+        environment |= {"TRITON_CACHE_DIR": cache, "PYTHONPATH": str(kernels.parent)}
+        command = [sys.executable, "-m", "alexsim_kernels.compiled", *arguments]
+        out = subprocess.run(
+            command, env=environment, cwd=cache, check=True, capture_output=True, text=True
+        )
+    return [json.loads(line) for line in out.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("arch", ["80", "90"])
+def test_the_record_is_what_the_compiler_makes(arch: str) -> None:
+    """All kernels are on it; some, of every kind of product, are compiled to see."""
+    ops = {"softmax", "fc8 forward", "conv5 grad_input"}
+    anew = lines("--arch", arch, "--precision", "bf16", "--anew", *ops)
+    compiled = [c for c in anew if not c["recorded"]]
+    assert {c["op"] for c in compiled} == ops, (
+        f"changed: python -m alexsim_kernels.compiled --arch {arch} --record"
+    )
+    codes = {KernelCode(**{f.name: c[f.name] for f in fields(KernelCode)}) for c in compiled}
+    assert codes <= set(recorded().values())
+
+
+def test_a_kernel_that_was_changed_is_compiled(tmp_path: Path) -> None:
+    copy = tmp_path / "alexsim_kernels"
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    source = (copy / "update.py").read_text(encoding="utf-8")
+    assert source.count("index < count") == 1
+    (copy / "update.py").write_text(source.replace("index < count", "index < count + 0"))
+    made = lines("--arch", "90", "--precision", "bf16", kernels=copy)
+    assert {c["op"] for c in made if not c["recorded"]} == {"update", "update, fused"}
 
 
 def test_the_precisions_are_those_of_the_kernels() -> None:

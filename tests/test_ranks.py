@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import prepared
 import pytest
 import tiny
 import torch
 import torch.distributed as dist
 from batches import floats
 from commands import here
+from prepared import ranks_of
 from safetensors.torch import load_file
 
 from alexsim.data.discover import discover
@@ -48,10 +50,8 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def alexsim(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "alexsim", *map(str, arguments)],
-        capture_output=True, text=True, timeout=300, check=False, **options,
-    )  # fmt: skip
+    command = [*prepared.COMMAND, *map(str, arguments)]
+    return prepared.run(command, capture_output=True, text=True, timeout=300, **options)
 
 
 def train(net: str, folder: Path, to: Path, *more: object) -> dict[str, Any]:
@@ -257,8 +257,8 @@ def test_a_process_that_is_gone_agrees_to_nothing() -> None:
 def ranks_by_hand(tmp_path: Path, *each: tuple[object, ...]) -> list[subprocess.Popen[str]]:
     """One process per tuple of options, meeting in a file."""
     return [
-        subprocess.Popen(
-            [sys.executable, "-m", "alexsim", *map(str, options)],
+        prepared.Popen(
+            [*prepared.COMMAND, *map(str, options)],
             env={
                 **os.environ, RENDEZVOUS: f"file://{tmp_path}/meet", "RANK": str(rank),
                 "WORLD_SIZE": str(len(each)), "GLOO_SOCKET_IFNAME": "lo",
@@ -402,25 +402,7 @@ def test_places_that_cannot_be_are_refused(
 
 
 def kill_one_worker(launcher: int) -> None:
-    os.kill(children_of(launcher)[-1], signal.SIGKILL)
-
-
-def children_of(process: int) -> list[int]:
-    """Ranks that a process has begun, in order.
-
-    Told by their environment: any child between ``fork`` and ``exec``, a compiler's also, has its
-    parent's command line.
-    """
-    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
-    return [int(pid) for pid in children if is_a_rank(Path(f"/proc/{pid}/environ"))]
-
-
-def is_a_rank(environ: Path) -> bool:
-    try:
-        return any(line.startswith(b"RANK=") for line in environ.read_bytes().split(b"\0"))
-    except (FileNotFoundError, ProcessLookupError):
-        # It has ended meanwhile.
-        return False
+    os.kill(ranks_of(launcher)[-1], signal.SIGKILL)
 
 
 def test_a_process_that_never_comes_is_named(net: str, folder: Path, tmp_path: Path) -> None:
@@ -433,7 +415,7 @@ def test_a_process_that_never_comes_is_named(net: str, folder: Path, tmp_path: P
         env={**os.environ, "TMPDIR": str(tmp_path)},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    while not (others := children_of(running.pid)):
+    while not (others := ranks_of(running.pid)):
         assert time.monotonic() - begun < 60
         time.sleep(0.01)
     os.kill(others[0], signal.SIGKILL)

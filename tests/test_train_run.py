@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import prepared
 import pytest
 import torch
 from commands import here
@@ -28,8 +29,10 @@ from alexsim.train.settings import StepReport
 LENET = ("--net", "lenet-5", "--batch", "16", "--seed", "3", "--learning-rate", "0.1")
 
 
-def alexsim(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+def alexsim(
+    *arguments: object, by: Callable[..., Any] = prepared.run, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    return by(
         [sys.executable, "-m", "alexsim", *map(str, arguments)],
         capture_output=True,
         text=True,
@@ -194,7 +197,7 @@ def test_killed_at_any_moment_it_resumes_to_the_same_bits(
     killed_after = []
     for _ in range(6):
         resumes = (run / "config.json").exists()
-        process = subprocess.Popen(
+        process = prepared.Popen(
             [*command, "--resume", str(run)] if resumes else begin, stderr=subprocess.DEVNULL
         )
         # Once it trains, anywhere: between checkpoints or within one.
@@ -239,7 +242,7 @@ def test_an_interrupt_saves_and_says_how_to_go_on(
     folder: Path, tmp_path: Path, number: signal.Signals, undisturbed: tuple[Path, dict]
 ) -> None:
     run = tmp_path / "run"
-    process = subprocess.Popen(
+    process = prepared.Popen(
         [
             sys.executable, "-m", "alexsim", "train", *LENET, "--data", str(folder),
             "--steps", "100000", "-o", str(run), "--workers", "1", "--threads", "1",
@@ -302,7 +305,9 @@ def test_a_full_disk_keeps_the_last_checkpoint(folder: Path, tmp_path: Path) -> 
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 
-    done = alexsim("train", "--resume", run, "--steps", 8, preexec_fn=no_large_files)
+    done = alexsim(
+        "train", "--resume", run, "--steps", 8, by=subprocess.run, preexec_fn=no_large_files
+    )
     assert done.returncode == 2
     (line,) = [text for text in done.stderr.splitlines() if text.startswith("alexsim: cannot")]
     assert "the last good one is checkpoint-00000005.safetensors" in line

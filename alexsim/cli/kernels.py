@@ -36,10 +36,11 @@ class KernelsOptions(Options):
 
 
 def kernels(options: KernelsOptions) -> None:
-    """Compile every Triton kernel for a card, without one.
+    """What every Triton kernel compiles to for a card, without one.
 
-    Registers, shared memory and spills are read from the machine code, which is not run. About a
-    minute the first time; what was compiled once comes from Triton's cache.
+    Registers, shared memory and spills are read from the machine code, which is not run. What the
+    package has on record for this source and this version of Triton comes at once; else each kernel
+    takes about a second, the first time.
 
     Example: alexsim check kernels --arch 90 --precision fp32x3
     """

@@ -1,4 +1,5 @@
-"""Figures of the Triton kernels' machine code, from a process that compiles them without a GPU."""
+"""Figures of the Triton kernels' machine code, from a process that compiles without a GPU those
+that are not on record."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ def compile_kernels(
     *,
     done: Callable[[int, int], None] = lambda *_: None,
 ) -> tuple[KernelCode, ...]:
-    """Compile for one architecture, every op of the network; all precisions if none is named.
+    """What every op compiles to for one architecture; in all precisions if none is named.
 
     ``done`` gets the number of compiled ops and of all ops.
 
@@ -37,9 +38,10 @@ def compile_kernels(
         assert child.stdout is not None
         assert child.stderr is not None
         for line in child.stdout:
-            record = json.loads(line)
-            done(record.pop("done"), record.pop("all"))
-            kernels.append(KernelCode(**record))
+            code = json.loads(line)
+            done(code.pop("done"), code.pop("all"))
+            del code["recorded"]
+            kernels.append(KernelCode(**code))
         problem = child.stderr.read()
     if child.returncode:
         last = problem.strip().splitlines()[-1:] or ["no message"]

@@ -195,7 +195,10 @@ def memory_tables(plan: Plan, verdict: Fit, *, context_bytes: int, layers: bool)
     free = [verdict.budget_bytes - device.total_bytes for device in devices]
     out.add_row("free", *(mib(value) for value in free))
     sharing = sharing_text(plan.spec)
-    parts: list[RenderableType] = [Text(sharing), out] if sharing else [out]
+    fullest = max(device.total_bytes for device in devices)
+    verdict_words = f"{format_bytes(fullest)} of {format_bytes(verdict.budget_bytes)}"
+    verdict_words += f": {verdict.words}" if verdict.fits else ": does not fit"
+    parts: list[RenderableType] = [*([Text(sharing)] if sharing else ()), Text(verdict_words), out]
     if layers:
         by_layer = plain_table("MiB by layer", "layer", *(device.name for device in devices))
         for name in {name: None for device in devices for name in device.by_layer}:
@@ -216,8 +219,6 @@ def memory_tables(plan: Plan, verdict: Fit, *, context_bytes: int, layers: bool)
         parts.append(Text(f"each of {plan.replicas} replicas holds as much"))
     if lines := not_run_lines(plan.network):
         parts.append(Text("\n".join(lines)))
-    if verdict.fits:
-        parts.append(Text(verdict.words))
     return Group(*parts)
 
 

@@ -1,6 +1,8 @@
 """Compiles every kernel without a GPU, and says what came out.
 
-``python -m alexsim_kernels.compiled --arch 90`` prints a line of JSON per kernel.
+``python -m alexsim_kernels.compiled --arch 90`` prints a line of JSON per kernel. What is on record
+(``compiled.csv``) is not compiled again; ``--anew softmax`` does so for ops of that name,
+``--anew`` for all, and ``--record`` writes the file.
 
 Kernels go through their real launch path, on tensors without memory, with a driver that compiles
 for a card that is not there and launches nothing. Registers, stack and instructions are read from
@@ -18,7 +20,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -43,6 +45,7 @@ from alexsim_kernels import (
 )
 from alexsim_kernels.code import KernelCode
 from alexsim_kernels.common import PRECISIONS, Precision
+from alexsim_kernels.recorded import key_of, named, record, recorded
 from alexsim_kernels.tuning import SHARED_BYTES
 
 ARCHITECTURES = (80, 90)
@@ -51,13 +54,20 @@ ARCHITECTURES = (80, 90)
 class CompilingDriver(DriverBase):  # type: ignore[misc]
     """Stands in for a card: compiles, keeps the code, launches nothing."""
 
-    def __init__(self, arch: int) -> None:
+    def __init__(self, arch: int, known: Mapping[str, KernelCode]) -> None:
         super().__init__()
         self.target = GPUTarget("cuda", arch, 32)
         self.utils = self
-        self.loaded: list[tuple[str, bytes, int]] = []
-        self.launched: list[tuple[int, int, str]] = []
-        """Warps, stages and tile of what was loaded."""
+        self.known = known
+        self.op = self.precision = ""
+        """What is launched."""
+        self.codes: list[tuple[str, KernelCode]] = []
+        """Of it, each kernel's key and code."""
+        self._seen: set[str] = set()
+        self._key = ""
+        self._made: dict[str, Any] = {}
+        """Of the kernel that is being compiled."""
+        knobs.runtime.jit_cache_hook = self._asked
 
     @classmethod
     def is_active(cls) -> bool:
@@ -88,14 +98,38 @@ class CompilingDriver(DriverBase):  # type: ignore[misc]
         names = src.fn.arg_names  # type: ignore[attr-defined]
         constants = {names[path[0]]: value for path, value in src.constants.items()}  # type: ignore[attr-defined]
         block = "x".join(str(constants[name]) for name in names if name.startswith("BLOCK_"))
-        self.launched.append((metadata.num_warps, metadata.num_stages, block))  # type: ignore[attr-defined]
+        self._made = {
+            "block": block,
+            "warps": metadata.num_warps,  # type: ignore[attr-defined]
+            "stages": metadata.num_stages,  # type: ignore[attr-defined]
+        }
         return lambda *_, **__: None
 
     def load_binary(
         self, name: str, code: bytes, shared: int, _device: int
     ) -> tuple[int, int, int, int, int]:
-        self.loaded.append((name, code, shared))
+        registers, spills, products = _read(code)
+        made = KernelCode(
+            op=self.op,
+            kernel=name,
+            precision=self.precision,
+            arch=self.target.arch,
+            registers=registers,
+            shared_bytes=shared,
+            spills=spills,
+            products=products,
+            **self._made,
+        )
+        self.codes.append((self._key, made))
         return 1, 1, 0, 0, 1024
+
+    def _asked(self, *, fn: Any, compile: Mapping[str, Any], **_: object) -> bool:
+        """Triton's question before it compiles: whether it need not."""
+        self._key = key_of(fn.jit_function, compile)
+        if (code := self.known.get(self._key)) and self._key not in self._seen:
+            self.codes.append((self._key, named(code, self.op, self.precision)))
+        self._seen.add(self._key)
+        return code is not None
 
 
 def _tool(name: str) -> str:
@@ -280,38 +314,22 @@ def _others() -> Iterator[Case]:
 
 
 def compile_all(
-    arch: int, precisions: tuple[Precision, ...]
-) -> Iterator[tuple[KernelCode, int, int]]:
-    """Compile for one architecture; one record per kernel that an op launches.
+    arch: int, precisions: tuple[Precision, ...], known: Mapping[str, KernelCode]
+) -> Iterator[tuple[str, KernelCode, int, int]]:
+    """Compile for one architecture what is not known; of each kernel its first op.
 
     Yields:
-        The record, how many ops are compiled, and how many there are.
+        Its key and code, how many ops are compiled, and how many there are.
     """
-    driver = CompilingDriver(arch)
+    driver = CompilingDriver(arch, known)
     triton.runtime.driver.set_active(driver)
     all_cases = list(cases(precisions))
     for done, (op, precision, launch) in enumerate(all_cases, start=1):
-        driver.loaded.clear()
-        driver.launched.clear()
+        driver.op, driver.precision = op, precision
+        driver.codes.clear()
         launch()
-        for (kernel, code, shared), (warps, stages, block) in zip(
-            driver.loaded, driver.launched, strict=True
-        ):
-            registers, spills, products = _read(code)
-            record = KernelCode(
-                op=op,
-                kernel=kernel,
-                precision=precision,
-                arch=arch,
-                warps=warps,
-                stages=stages,
-                block=block,
-                registers=registers,
-                shared_bytes=shared,
-                spills=spills,
-                products=products,
-            )
-            yield record, done, len(all_cases)
+        for key, code in driver.codes:
+            yield key, code, done, len(all_cases)
 
 
 def main() -> None:
@@ -320,14 +338,25 @@ def main() -> None:
     parser.add_argument("--arch", type=int, choices=ARCHITECTURES, required=True)
     parser.add_argument("--precision", choices=list(PRECISIONS), action="append")
     parser.add_argument("--no-spills", action="store_true", help="fail if a kernel spills")
+    parser.add_argument("--anew", nargs="*", metavar="OP", help="compile these, or all")
+    parser.add_argument("--record", action="store_true", help="compile all, and put it on record")
     arguments = parser.parse_args()
+    if arguments.record and arguments.precision:
+        parser.error("--record is of all precisions")
     precisions = tuple(arguments.precision or PRECISIONS)
-    for record, done, count in compile_all(arguments.arch, precisions):
-        line = json.dumps(asdict(record) | {"done": done, "all": count}, allow_nan=False)
+    known = {} if arguments.record or arguments.anew == [] else recorded()
+    known = {k: code for k, code in known.items() if code.op not in (arguments.anew or ())}
+    codes = []
+    for key, code, done, count in compile_all(arguments.arch, precisions, known):
+        codes.append((key, code))
+        more = {"recorded": key in known, "done": done, "all": count}
+        line = json.dumps(asdict(code) | more, allow_nan=False)
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
-        if arguments.no_spills and record.spills:
-            sys.exit(f"{record.op} spills with Triton {triton.__version__}")
+        if arguments.no_spills and code.spills:
+            sys.exit(f"{code.op} spills with Triton {triton.__version__}")
+    if arguments.record:
+        record(codes, arguments.arch)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """What ``alexsim check bench`` times, case by case, for pytest-benchmark: ours and the reference.
 
-Run once each with the other tests; timed with
+Timed with
 
     python -m pytest tests/benchmarks --benchmark-enable
+
+With the other tests one case runs, once; ``test_bench.py`` runs both sides of all.
 """
 
 from __future__ import annotations
@@ -22,8 +24,13 @@ from alexsim.plan.planner import plan
 CASES = {case.name: case for case in cases(load_network("alexnet-2012"), 8)}
 
 
-@pytest.mark.parametrize("side", ["ours", "reference"])
-@pytest.mark.parametrize("name", CASES)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "side" in metafunc.fixturenames:
+        timed = metafunc.config.getoption("benchmark_enable")
+        metafunc.parametrize("name", CASES if timed else ["plan"])
+        metafunc.parametrize("side", ["ours", "reference"])
+
+
 def test_case(benchmark: Any, name: str, side: str) -> None:
     """One side of one case, grouped with the other."""
     benchmark.group = name
