@@ -1,6 +1,6 @@
 """``import alexsim``: its names, what its functions take and answer, and its stub.
 
-``python tests/test_api.py`` writes the stub, ``alexsim/__init__.pyi``.
+``python tests/test_api.py`` writes the stub, ``alexsim/__init__.pyi``, and ``docs/api.md``.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import alexsim
 from alexsim import api
 from alexsim.errors import AlexsimError
 
+PAGE = Path(__file__).parents[1] / "docs" / "api.md"
 STUB = Path(alexsim.__file__ or "").with_name("__init__.pyi")
 NAMES = [
     "AlexNet", "AlexsimError", "__version__", "calibrate", "evaluate", "flops", "from_torch",
@@ -72,6 +73,40 @@ def stub() -> str:
     return subprocess.run(command, input=made, capture_output=True, text=True, check=True).stdout
 
 
+def page() -> str:
+    """The reference: what ``help()`` says of every name, and of what the commands answer."""
+    lines = ["# Reference of `import alexsim`", "", "Written by `python tests/test_api.py`.", ""]
+    for name in NAMES:
+        made = getattr(alexsim, name)
+        if name == "__version__":
+            continue
+        made = api.function(name) if name in api.COMMANDS else getattr(made, "__wrapped__", made)
+        lines += [f"## alexsim.{name}", "", "```", *code(name, made), "```", ""]
+        lines += ["Answers an `Answer`: see below.\n"] if name in api.COMMANDS else []
+    lines += ["## What commands answer", "", "```", *code("Answer", api.Answer), "```", ""]
+    for name, member in vars(api.Answer).items():
+        text = inspect.getdoc(getattr(member, "func", member))
+        if not name.startswith("_") and text:
+            lines += [f"### Answer.{name}", "", "```", *text.splitlines(), "```", ""]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def code(name: str, made: Any) -> list[str]:
+    """A signature, an option a line, and the text."""
+    lines = [name]
+    if callable(made) and not (isinstance(made, type) and issubclass(made, Exception)):
+        options = [
+            f"    {annotated(each)}," for each in inspect.signature(made).parameters.values()
+        ]
+        lines = [f"{name}(", *options, ")"]
+    return [*lines, "", *(inspect.getdoc(made) or "").splitlines()]
+
+
+def annotated(parameter: inspect.Parameter) -> str:
+    default = "" if parameter.default is parameter.empty else f" = {parameter.default!r}"
+    return f"{parameter.name}: {annotation(parameter)}{default}"
+
+
 def annotation(parameter: inspect.Parameter) -> str:
     text = inspect.formatannotation(parameter.annotation).replace("typing.", "")
     if text.startswith("Optional["):
@@ -102,8 +137,9 @@ def test_the_import_is_light() -> None:
     assert done.stdout == "1\n"
 
 
-def test_the_stub_is_of_today() -> None:
+def test_stub_and_page_are_of_today() -> None:
     assert STUB.read_text(encoding="utf-8") == stub(), "python tests/test_api.py writes it"
+    assert PAGE.read_text(encoding="utf-8") == page(), "python tests/test_api.py writes it"
 
 
 def test_a_room_stays_a_room() -> None:
@@ -188,3 +224,4 @@ def test_a_run_is_trained_opened_and_drawn(folder: Path, tmp_path: Path) -> None
 
 if __name__ == "__main__":
     STUB.write_text(stub(), encoding="utf-8")
+    PAGE.write_text(page(), encoding="utf-8")

@@ -194,7 +194,7 @@ def test_a_plan_that_does_not_fit_is_timed_and_said(capsys: pytest.CaptureFixtur
         if more:
             assert json.loads(out)["fits"] is False
         else:
-            assert "DOES NOT FIT: the GPU has 3,072 MiB" in out
+            assert "DOES NOT FIT: the GPU has 3.00 GiB; context included" in out
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from alexsim.report.tables import data_path_text, milliseconds, sharing_text
 from alexsim.report.what_if import days_text
 from alexsim.simulate.evidence import Evidence
 from alexsim.simulate.simulation import Simulation
-from alexsim.units import MIB
+from alexsim.units import format_bytes
 
 _SHARES = 3
 """Parts of a step that are named."""
@@ -90,11 +90,11 @@ def _rows(
 
 def _memory(simulation: Simulation) -> tuple[str, str, str]:
     fullest = max(simulation.devices, key=lambda device: device.memory_bytes)
-    has = f"{simulation.device_memory_bytes / MIB:,.0f} MiB"
+    has = format_bytes(simulation.device_memory_bytes)
     each = "each" if simulation.devices_count > 1 else "the"
     on = f"{fullest.name} has {has}" if len(simulation.devices) > 1 else f"{each} GPU has {has}"
     verdict = "fits" if simulation.fits else "DOES NOT FIT"
-    return "memory", f"{fullest.memory_bytes / MIB:,.0f} MiB", f"{verdict}: {on}"
+    return "memory", format_bytes(fullest.memory_bytes), f"{verdict}: {on}; context included"
 
 
 def _bound(simulation: Simulation, network: Network) -> tuple[str, str]:

@@ -194,11 +194,11 @@ def memory_tables(plan: Plan, verdict: Fit, *, context_bytes: int, layers: bool)
     out.add_row("budget", *(mib(verdict.budget_bytes) for _ in devices))
     free = [verdict.budget_bytes - device.total_bytes for device in devices]
     out.add_row("free", *(mib(value) for value in free))
-    sharing = sharing_text(plan.spec)
+    sharing, included = sharing_text(plan.spec), ", context included" if context_bytes else ""
     fullest = max(device.total_bytes for device in devices)
-    verdict_words = f"{format_bytes(fullest)} of {format_bytes(verdict.budget_bytes)}"
-    verdict_words += f": {verdict.words}" if verdict.fits else ": does not fit"
-    parts: list[RenderableType] = [*([Text(sharing)] if sharing else ()), Text(verdict_words), out]
+    told = verdict.words if verdict.fits else "does not fit"
+    told = f"{format_bytes(fullest)} of {format_bytes(verdict.budget_bytes)}{included}: {told}"
+    parts: list[RenderableType] = [*([Text(sharing)] if sharing else ()), Text(told), out]
     if layers:
         by_layer = plain_table("MiB by layer", "layer", *(device.name for device in devices))
         for name in {name: None for device in devices for name in device.by_layer}:
@@ -332,7 +332,7 @@ def train_summary(result: TrainResult, machine: str, simulated: Simulation) -> R
         if held_out.nan_images:
             lines.append(f"the network puts out NaN for {held_out.nan_images} held-out images")
     lines += [
-        f"{name}: peak {format_bytes(peak)} of {format_bytes(budget)}"
+        f"{name}: peak {format_bytes(peak)} of {format_bytes(budget)}, without a card's context"
         for name, budget, peak in result.devices
     ]
     if result.exchanged_bytes_per_step:
