@@ -39,9 +39,8 @@ def key_of(function: Any, compiling: Mapping[str, Any]) -> str:  # Triton's own 
     # Libraries lie where Triton is installed, which is another path everywhere.
     special["options"]["extern_libs"] = [name for name, _ in special["options"]["extern_libs"]]
     content = [triton.__version__, function.cache_key, special]
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[
-        :20
-    ]
+    text = json.dumps(content, sort_keys=True, default=str, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
 def recorded() -> dict[str, KernelCode]:
