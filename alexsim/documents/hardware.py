@@ -39,6 +39,8 @@ class DeviceSheet(LinkSheet):
     compute_capability: str
     note: str
     architecture: str
+    peer: bool
+    """Devices of this kind may read each other's memory."""
 
 
 class MachineSheet(LinkSheet):
@@ -116,7 +118,7 @@ def _sheet(sheet: Machine | Device | Link) -> dict[str, Any]:
     table: dict[str, Any] = {"title": sheet.name}
     if isinstance(sheet, Device):
         table |= {name: getattr(sheet, name) for name in ("year", "compute_capability", "note")}
-        table["architecture"] = sheet.architecture.name
+        table |= {"architecture": sheet.architecture.name, "peer": sheet.peer}
     table |= dict(quantities(sheet))
     if isinstance(sheet, Machine):
         table |= {"device": sheet.device_name, "peer": sheet.peer}

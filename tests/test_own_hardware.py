@@ -1,0 +1,206 @@
+"""Hardware of one's own: files that say little and inherit the rest, whole sheets as files, and
+machines of unlike cards."""
+
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alexsim.cli.app import main
+from alexsim.editions.load import load_network
+from alexsim.errors import AlexsimError, ProfileError
+from alexsim.machine.device import device_names, load_architecture, load_device
+from alexsim.machine.link import link_names, load_link
+from alexsim.machine.machine import Machine, load_machine, load_sheet, machine_names
+from alexsim.machine.own import INHERITED
+from alexsim.machine.sheet import Quantity, Sheet, names
+from alexsim.machine.write import new_text, sheet_text
+from alexsim.plan.spec import PlanSpec
+from alexsim.report.hardware import quantities
+from alexsim.simulate.simulator import on_machine
+
+FIVE = """architecture = "ampere"
+memory_gib = 32
+tflop_per_s = 15
+memory_gb_per_s = 1200
+link = "pcie3-x16"
+"""
+
+
+def written(folder: Path, text: str, name: str = "mine") -> str:
+    """A file of that name; each in a folder of its own, as machines are read once by their path."""
+    path = folder / str(len(list(folder.iterdir()))) / f"{name}.toml"
+    path.parent.mkdir()
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def figures(sheet: Any, without: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A sheet without its numbers' sources, its links' and devices' too."""
+    table = {}
+    for field in fields(sheet):
+        value = getattr(sheet, field.name)
+        if isinstance(value, Sheet):
+            value = figures(value)
+        elif isinstance(value, tuple):
+            value = [figures(each) for each in value]
+        table[field.name] = value.value if isinstance(value, Quantity) else value
+    return {key: value for key, value in table.items() if key not in without}
+
+
+@pytest.mark.parametrize("name", [*device_names(), *machine_names(), "a100x4", "rtx3090"])
+def test_a_sheet_written_out_predicts_as_its_name_does(name: str, tmp_path: Path) -> None:
+    path = written(tmp_path, sheet_text(name))
+    spec = PlanSpec(network=load_network("lenet-5"), gpus=1, batch_size=64)
+    machine, other = load_machine(name), load_machine(path)
+    assert figures(other, ("device_name",)) == figures(machine, ("device_name",))
+    assert figures(load_sheet(path)) == figures(load_sheet(name)) or name in device_names()
+    by_name, by_file = on_machine(spec, machine), on_machine(spec, other)
+    assert by_file.step_s == by_name.step_s
+    assert by_file.step_interval == by_name.step_interval
+    # Every number keeps its kind and its source.
+    kept, before = dict(quantities(load_sheet(path))), dict(quantities(load_sheet(name)))
+    assert kept == before
+
+
+@pytest.mark.parametrize("name", link_names())
+def test_a_link_written_out_is_the_same(name: str, tmp_path: Path) -> None:
+    path = written(tmp_path, sheet_text(name))
+    assert load_sheet(path) == load_link(name)
+    assert load_machine("a100", path).link == load_link(name)
+
+
+@pytest.mark.parametrize("name", ["", *device_names(), *machine_names(), *link_names(), "a100x4"])
+def test_a_new_sheet_loads_as_it_is(name: str, tmp_path: Path) -> None:
+    sheet = load_sheet(written(tmp_path, new_text(name)))
+    like = load_sheet(name or "a100")
+    assert sheet.name == "mine"
+    for key, quantity in quantities(like):
+        if key != "price_usd":
+            assert getattr(sheet, key).value == pytest.approx(quantity.value, rel=1e-9), key
+    if isinstance(sheet, Machine):
+        assert sheet.link == like.link
+    # What is offered as a comment loads too.
+    text = re.sub(r"^# (\w+ = )", r"\1", new_text(name), flags=re.MULTILINE)
+    offered = load_sheet(written(tmp_path, text))
+    assert offered.name == like.name
+
+
+def test_five_lines_are_a_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(tmp_path, FIVE)
+    machine = load_machine(path)
+    card = machine.device
+    assert (card.name, card.year, card.memory_bytes.value) == ("mine", 2020, 32 * 1024**3)
+    assert card.flop_per_s == pytest.approx(15e12, rel=1e-12)
+    assert card.multiprocessors.value == round(15e12 / (2 * 64 * 1.41e9))
+    assert card.memory_bytes_per_s.value == 1.2e12
+    assert machine.link == load_link("pcie3-x16")
+    assert machine.devices_per_node.value == 16
+    a100 = load_device("a100")
+    for key, quantity in quantities(card):
+        if key in ("memory_bytes", "memory_bytes_per_s"):
+            assert quantity.source == f"stated in {path}, which names no source"
+        elif key not in ("multiprocessors", "clock_hz"):
+            assert quantity.value == getattr(a100, key).value
+            assert quantity.source == f"{INHERITED}a100: {getattr(a100, key).source}"
+    with pytest.raises(SystemExit) as stop:
+        main(["simulate", "--machine", path, "--net", "lenet-5", "--gpus", "2"])
+    assert stop.value.code in (None, 0)
+    assert "lenet-5 on mine" in capsys.readouterr().out
+    for line, marked in (("", INHERITED + "a100: "), ("--toml", f"# {INHERITED}a100")):
+        with pytest.raises(SystemExit):
+            main(["hardware", "show", path, *line.split()])
+        assert capsys.readouterr().out.count(marked) >= 5
+
+
+def test_every_architecture_says_the_rest_of_a_card(tmp_path: Path) -> None:
+    for name in names("architectures"):
+        card = load_device(written(tmp_path, FIVE.replace("ampere", name)))
+        assert card.architecture.name == load_architecture(name).name
+        assert card.flop_per_s == pytest.approx(15e12, rel=1e-12)
+
+
+def test_a_sheet_like_another_says_what_is_different(tmp_path: Path) -> None:
+    a100 = load_device("a100")
+    card = load_device(written(tmp_path, 'like = "A100"\npower_w = 250\nmultiprocessors = 54'))
+    assert (card.power_w.value, card.multiprocessors.value) == (250, 54)
+    assert card.clock_hz.value == a100.clock_hz.value
+    assert card.flop_per_s == a100.flop_per_s / 2
+    halved = load_device(written(tmp_path, 'like = "a100"\ntflop_per_s = 9.74592'))
+    assert halved.multiprocessors.value == 54
+    source = written(
+        tmp_path,
+        'like = "a100"\npower_w = { value = 250, kind = "measured", source = "meter" }\n'
+        '[sources]\nmeter = "a meter at the wall"',
+    )
+    assert load_device(source).power_w == Quantity(
+        value=250, kind="measured", source="a meter at the wall"
+    )
+    node = load_machine(written(tmp_path, 'like = "dgx-a100"\ndecode_workers = 9'))
+    assert (node.device.name, node.decode_workers.value) == (a100.name, 9)
+    assert node.peer_link == load_machine("dgx-a100").peer_link
+    assert load_machine(written(tmp_path, 'like = "a100x4"')).devices_per_node.value == 4
+    link = load_link(written(tmp_path, 'like = "pcie4-x16"\ngb_per_s = 20'))
+    assert (link.bytes_per_s.value, link.efficiency.value) == (20e9, 0.8)
+    # A machine of its device's time, around a card of one's own.
+    card_path = written(tmp_path, FIVE, "card")
+    around = load_machine(written(tmp_path, f'device = "{card_path}"\ndevices_per_node = 3'))
+    assert (around.device.name, around.device_name) == ("card", "card")
+    assert around.devices_per_node.value == 3
+    assert around.link.name == "PCI Express 3.0 x16"
+    architecture = written(tmp_path, 'like = "ampere"\nlanes_per_sm = 128', "lanes")
+    wide = load_device(written(tmp_path, f'like = "a100"\narchitecture = "{architecture}"'))
+    assert wide.flop_per_s == 2 * a100.flop_per_s
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (FIVE.replace("gib", "gb"), "no key 'memory_gb'; did you mean memory_gb_per_s or memory_g"),
+        (FIVE + "speed = 9", "no key 'speed'"),
+        (FIVE + "memory_bytes = 9", "memory_bytes says the same as memory_gib; leave one out"),
+        (FIVE + "clock_mhz = 9", "flop_per_s: clock_hz follows from it; leave one out"),
+        (FIVE.replace("15", "0"), "flop_per_s: it must be a positive number"),
+        (FIVE.replace("32", "-1"), "memory_bytes must be finite and not negative"),
+        (FIVE.replace("32", '"a lot"'), "memory_gib must be a number, got 'a lot'"),
+        (FIVE + "multiprocessors = 0.5", "multiprocessors must be a whole number, got 0.5"),
+        (FIVE + 'power_w = { value = "x", kind = "spec", source = "s" }\n[sources]\ns = "a b c"',
+         "power_w.value must be a number, got 'x'"),
+        (FIVE + 'power_w = { value = 1, kind = "spec", source = "s" }', "'s' is not in [sources]"),
+        (FIVE.replace("ampere", "amper"), "no architecture 'amper'; did you mean ampere"),
+        (FIVE.replace("pcie3-x16", "pcie33-x16"), "no link 'pcie33-x16'; did you mean pcie3-x16"),
+        (FIVE.replace("tflop_per_s = 15", ""), "missing keys ['flop_per_s']; without like"),
+        ('link = "pcie3-x16"', "missing keys ['architecture', 'memory_bytes', 'memory_bytes_per_s'"
+         ", 'flop_per_s']; without like, the name of another card, a card has architecture"),
+        ('like = "a1000"', "no device 'a1000'; did you mean a100"),
+        ("like = 3", "like must be the name of a sheet that ships, got 3"),
+        ('like = "other.toml"', "like must be the name of a sheet that ships, got 'other.toml'"),
+        ('like = "pcie4-x16"', "is the sheet of a link, not of a machine or a device"),
+        ('like = "dgx-1"\nclock_mhz = 3', "no key 'clock_mhz'"),
+        ("devices_per_node = 2", "missing keys ['device']: the name of a card"),
+        ('device = "a1000"', "no device 'a1000'"),
+        ("device = 3", "device must be a text, got 3"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_a_sheet_of_ones_own_are_named(text: str, message: str, tmp_path: Path) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(ProfileError, match=re.escape(message)) as raised:
+        load_machine(path)
+    assert path in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_new_never_writes_over_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "mine.toml"
+    for code in (0, 2):
+        with pytest.raises(SystemExit) as stop:
+            main(["hardware", "new", "--like", "k80", "-o", str(path)])
+        assert (stop.value.code or 0) == code
+    assert "is there already, and is not written over" in capsys.readouterr().err
+    assert 'like = "k80"' in path.read_text("utf-8")
+    for line in (["new", "--like", str(path)], ["show", "k80", "--toml", "--json"]):
+        with pytest.raises(SystemExit) as stop:
+            main(["hardware", *line])
+        assert stop.value.code == AlexsimError.exit_code
