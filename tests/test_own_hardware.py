@@ -1,6 +1,7 @@
 """Hardware of one's own: files that say little and inherit the rest, whole sheets as files, and
 machines of unlike cards."""
 
+import json
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -204,3 +205,161 @@ def test_new_never_writes_over_a_file(tmp_path: Path, capsys: pytest.CaptureFixt
         with pytest.raises(SystemExit) as stop:
             main(["hardware", *line])
         assert stop.value.code == AlexsimError.exit_code
+
+
+PLANS = {
+    "replicas": PlanSpec(
+        network=load_network("alexnet-owt"), gpus=2, partition="replicas", batch_size=128
+    ),
+    "replicas, overlap": PlanSpec(
+        network=load_network("alexnet-owt"),
+        gpus=2,
+        partition="replicas",
+        batch_size=128,
+        schedule="overlap",
+    ),
+    "columns": PlanSpec(network=load_network("alexnet-2012")),
+    "columns, overlap": PlanSpec(
+        network=load_network("alexnet-2012"), schedule="overlap", transport="host"
+    ),
+    "hybrid": PlanSpec(
+        network=load_network("alexnet-owt"), gpus=2, partition="hybrid", batch_size=256
+    ),
+    "replicas of columns": PlanSpec(network=load_network("alexnet-2012"), replicas=2),
+    "replicas of columns, overlap": PlanSpec(
+        network=load_network("alexnet-2012"), replicas=2, schedule="overlap"
+    ),
+}
+
+
+def holding(folder: Path, *cards: str, more: str = "") -> Machine:
+    listed = ", ".join(f'"{card}"' for card in cards)
+    return load_machine(written(folder, f"devices = [{listed}]\n{more}"))
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_cards_that_are_listed_and_alike_are_a_machine_of_them(plan: str, tmp_path: Path) -> None:
+    spec = PLANS[plan]
+    listed = holding(tmp_path, *["rtx3090"] * spec.all_gpus)
+    usual = on_machine(spec, load_machine(f"rtx3090x{spec.all_gpus}"))
+    each = on_machine(spec, listed)
+    # Of a hybrid plan's devices, usually one stands for all, whose shares of units differ by one.
+    near = 0.01 if plan == "hybrid" else 1e-9
+    assert each.step_s == pytest.approx(usual.step_s, rel=near)
+    assert each.devices_count == usual.devices_count == len(each.devices)
+    for name in ("utilisation", "forward_s", "all_reduce_s", "power_w", "price_usd", "done_share",
+                 "ideal_forward_images_per_s", "ideal_training_images_per_s"):  # fmt: skip
+        assert getattr(each, name) == pytest.approx(getattr(usual, name), rel=near), name
+    columns = len(usual.devices)
+    for index, device in enumerate(each.devices):
+        first = usual.devices[index % columns]
+        assert device.busy_s == pytest.approx(first.busy_s, rel=near)
+        assert device.memory_bytes == pytest.approx(first.memory_bytes, rel=0.01)
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_unlike_cards_each_take_their_time_and_wait_for_the_slowest(
+    plan: str, tmp_path: Path
+) -> None:
+    spec = PLANS[plan]
+    half = spec.all_gpus // 2
+    slow, fast = (
+        on_machine(spec, holding(tmp_path, *[card] * spec.all_gpus), library="cudnn-v8")
+        for card in ("rtx3060", "rtx4090")
+    )
+    orders = [("rtx3060", "rtx4090"), ("rtx4090", "rtx3060")]
+    for first, second in orders:
+        cards = [card for _ in range(half) for card in (first, second)]
+        mixed = on_machine(spec, holding(tmp_path, *cards), library="cudnn-v8")
+        assert fast.step_s < mixed.step_s <= slow.step_s * (1 + 1e-9)
+        if spec.partition == "replicas":
+            assert mixed.step_s == pytest.approx(slow.step_s, rel=1e-9)
+        for index, device in enumerate(mixed.devices):
+            alike = (slow if cards[index] == "rtx3060" else fast).devices[index]
+            # A hybrid plan's ops that are alike on all devices are planned whole in all of these.
+            assert device.busy_s == pytest.approx(alike.busy_s, rel=1e-9)
+            assert device.card == load_device(cards[index]).name
+            assert device.capacity_bytes == load_device(cards[index]).memory_bytes.value
+        waits = {device.card: device.idle_s for device in mixed.devices}
+        assert waits["RTX 4090"] > waits[load_device("rtx3060").name]
+    both = [load_device(card) for card in ("rtx3060", "rtx4090")]
+    assert mixed.power_w == half * sum(card.power_w.value for card in both)
+    assert mixed.price_usd is None  # the 4090's is not stated
+    peak = sum(card.flop_per_s for card in both) * half
+    flop = sum(op.flop for op in mixed.ops)
+    assert mixed.utilisation == pytest.approx(flop / mixed.step_s / peak)
+
+
+def test_what_unlike_cards_cannot_do_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gpus = written(tmp_path, 'devices = ["rtx3090", "rtx4090"]')
+    makers = written(tmp_path, 'devices = ["rtx3090", "mi100"]')
+    other = written(tmp_path, 'devices = ["rtx3090", "epyc-7763"]')
+    net = "--net lenet-5 --gpus 2 --machine"
+    for line, message in (
+        (f"simulate {net} {makers}", "no library runs on RTX 3090 and Instinct MI100 alike but"),
+        (f"simulate {net} {makers} --library cudnn-v8", "cudnn-v8 does not run on Instinct MI100"),
+        (f"simulate {net} {other} --library im2col-gemm", "im2col-gemm is another on EPYC 7763"),
+        (f"simulate {net} {gpus} --set device.clock_mhz=900", "holds unlike cards"),
+        (f"simulate {net} {gpus} --gpus 4 --partition replicas", "has 2 device(s) and no network"),
+        (f"recommend --net lenet-5 --days 9 --machine {gpus}", "holds unlike cards"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(line.split())
+        error = capsys.readouterr().err
+        assert (stop.value.code, message in error) == (2, True), (line, error)
+    with pytest.raises(SystemExit) as stop:
+        main(f"simulate {net} {makers} --library roofline --sensitivity".split())
+    assert not stop.value.code
+    for text, message in (
+        ('devices = ["rtx3090", 3]', "devices must be a list of texts"),
+        ('devices = "rtx3090"', "devices must be a list of texts"),
+        ('devices = ["rtx3090", "rtx4091"]', "no device 'rtx4091'; did you mean rtx4090"),
+        ('devices = ["rtx3090"]\ndevice = "a100"', "device is the first of devices; leave it out"),
+        ('devices = ["rtx3090"]\ndevices_per_node = 2', "devices lists 1, and devices_per_node"),
+    ):
+        path = written(tmp_path, text)
+        with pytest.raises(ProfileError, match=re.escape(message)) as raised:
+            load_machine(path)
+        assert path in str(raised.value)
+
+
+def test_memory_is_judged_card_by_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(tmp_path, 'devices = ["rtx4090", "rtx3080", "rtx4090"]')
+
+    def asked(line: str, code: int = 0) -> str:
+        with pytest.raises(SystemExit) as stop:
+            main([*line.split(), "--machine", path])
+        assert (stop.value.code or 0) == code
+        return capsys.readouterr().out
+
+    net = "memory --net resnet50 --policy pytorch --gpus 3 --batch 600"
+    found = json.loads(asked(f"{net} --json", 3))
+    small, large = found["cards"]
+    assert (small["card"], small["gpus"]) == ("RTX 3080 10GB", ["gpu1"])
+    assert (large["card"], large["gpus"]) == ("RTX 4090", ["gpu0", "gpu2"])
+    assert (found["fits"], small["fits"], large["fits"]) == (False, False, True)
+    assert found["budget_bytes"] == small["budget_bytes"] == 10 * 1024**3
+    assert large["largest_batch_size"] > 600 > small["largest_batch_size"]
+    assert large["free_bytes"] - small["free_bytes"] == 14 * 1024**3
+    lines = asked(net, 3)
+    assert "gpu1 on RTX 3080 10GB with 10.00 GiB: does not fit" in lines
+    assert "gpu0, gpu2 on RTX 4090 with 24.00 GiB: fits" in lines
+    # Columns: each against its own card.
+    found = json.loads(asked("memory --net alexnet-2012 --batch 1280 --json", 3))
+    assert [(card["gpus"], card["fits"]) for card in found["cards"]] == [
+        (["gpu1"], False), (["gpu0"], True),
+    ]  # fmt: skip
+    assert "Does not fit: gpu1 (RTX 3080 10GB) has 10,240 MiB" in asked("simulate --batch 1280")
+    shown = asked_of(path, capsys)
+    assert "Unlike cards: gpu0 RTX 4090, gpu1 RTX 3080 10GB, gpu2 RTX 4090" in shown
+    assert shown.count("device: ") == 2
+    whole = load_machine(written(tmp_path, sheet_text(path)))
+    assert figures(whole, ("name",)) == figures(load_machine(path), ("name",))
+
+
+def asked_of(path: str, capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit):
+        main(["hardware", "show", path])
+    return capsys.readouterr().out

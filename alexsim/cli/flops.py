@@ -78,7 +78,9 @@ def flops(context: typer.Context, options: FlopsOptions) -> None:
             print_json(flops_document(table, spec, machine))
     else:
         console = shared.console()
-        console.print(flops_tables(table, spec, machine.device if machine else None))
+        cards = machine.cards(spec.all_gpus) if machine and spec else ()
+        slowest = min(cards, key=lambda card: card.flop_per_s, default=None)
+        console.print(flops_tables(table, spec, slowest))
         if comparison:
             from alexsim.report.counters import counters_tables
 

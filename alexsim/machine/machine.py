@@ -44,7 +44,7 @@ def _link_if_any(name: str) -> Link | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine(Sheet):
-    """Equal devices in equal nodes.
+    """Devices in equal nodes; alike, unless ``devices`` says what each of a node is.
 
     A device reaches its root or switch over ``link``; ``devices_per_uplink`` of them share one
     ``uplink`` towards the host and the other groups. ``peer_link`` joins devices directly
@@ -79,6 +79,24 @@ class Machine(Sheet):
     """What a ring of kernels reaches that passes from one processor to another."""
     rates_for: Annotated[int, Ge(1)] = 224
     """Side of the crops that both rates are for; what is decoded is 256/224 of it."""
+    devices: tuple[Annotated[Device, Named(load_device)], ...] = ()
+    """The cards of a node, slot by slot, where they are unlike; empty: each is ``device``."""
+
+    def __post_init__(self) -> None:
+        Sheet.__post_init__(self)
+        if self.devices and len(self.devices) != self.devices_per_node.value:
+            raise ProfileError(
+                f"devices lists {len(self.devices)}, and devices_per_node must be as many, got"
+                f" {self.devices_per_node.value:g}"
+            )
+
+    def device_at(self, index: int) -> Device:
+        """The card in a slot; slots are counted through all nodes."""
+        return self.devices[index % len(self.devices)] if self.devices else self.device
+
+    def cards(self, count: int) -> tuple[Device, ...]:
+        """Those of the first slots."""
+        return tuple(map(self.device_at, range(count)))
 
     def lacks(self, devices: int) -> str:
         """Why it cannot have that many devices at work; empty if it can."""
@@ -176,7 +194,16 @@ def machine_sheet(name: str, *, apart: bool = False) -> tuple[Table, str]:
 def _completed(table: Table, where: str) -> Table:
     """A machine's file with all that it inherits."""
     base, whose = alike(table, where, machine_sheet)
+    listed = table.get("devices", base.get("devices") if "device" not in table else None)
     device = table.get("device", base.get("device"))
+    if listed:
+        if not isinstance(listed, list) or not all(isinstance(each, str) for each in listed):
+            raise ProfileError(f"{where}: devices must be a list of texts, got {listed!r}")
+        if table.get("device", listed[0]) != listed[0]:
+            raise ProfileError(f"{where}: device is the first of devices; leave it out")
+        device = table["device"] = listed[0]
+        table.setdefault("devices_per_node", _counted(len(listed), f"the devices of {where}"))
+        table.setdefault("peer", all(load_device(each).peer for each in listed))
     if device is None:
         raise ProfileError(
             f"{where}: missing keys ['device']: the name of a card, or a TOML file of one; or like,"
@@ -301,6 +328,8 @@ def _changed(machine: Machine, key: str, value: float) -> Machine:
         allowed = [f"device.{n}" for n in ("clock_hz", "memory_bytes_per_s", "multiprocessors")]
         allowed += [f"link.{name}" for name in numbers(Link)] + list(NUMBERS)
         raise ProfileError(f"nothing is named {key!r} to set (for example {', '.join(allowed)})")
+    if owner == "device" and machine.devices:
+        raise ProfileError(f"{machine.name} holds unlike cards; {key} changes in the sheet of each")
     sheet: Device | Link | Machine | None = getattr(machine, owner) if owner else machine
     if sheet is None:
         raise ProfileError(f"{machine.name} has no {owner}")

@@ -108,8 +108,10 @@ def _head(simulation: Simulation, training: Training, before: Simulation | None)
             "\n  a forward pass. Both are peaks, which nothing reaches."
         )
     if not simulation.fits:
+        full = next(d for d in simulation.devices if d.memory_bytes > d.capacity_bytes)
+        whose = f"{full.name} ({full.card})" if _unlike(simulation) else "a device"
         lines.append(
-            f"  Does not fit: a device has {simulation.device_memory_bytes / MIB:,.0f} MiB;"
+            f"  Does not fit: {whose} has {full.capacity_bytes / MIB:,.0f} MiB;"
             " `alexsim memory` says what would."
         )
     return "\n".join(lines)
@@ -194,7 +196,7 @@ def _devices(simulation: Simulation) -> RenderableType:
     )  # fmt: skip
     for device in simulation.devices:
         out.add_row(
-            device.name,
+            f"{device.name} {device.card}" if _unlike(simulation) else device.name,
             milliseconds(device.busy_s),
             _exposed(device.exposed_exchange_s, device.exchange_s),
             _exposed(device.exposed_upload_s, device.upload_s),
@@ -203,6 +205,10 @@ def _devices(simulation: Simulation) -> RenderableType:
             f"{device.memory_bytes / MIB:,.0f}",
         )
     return out
+
+
+def _unlike(simulation: Simulation) -> bool:
+    return len({device.card for device in simulation.devices}) > 1
 
 
 def _exposed(exposed_s: float, whole_s: float) -> str:

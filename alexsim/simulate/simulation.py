@@ -44,6 +44,10 @@ class DeviceTimes:
     exposed_all_reduce_s: float
     exposed_upload_s: float
     memory_bytes: int
+    card: str
+    """The name of its sheet."""
+    capacity_bytes: int
+    """Usable bytes of its memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +178,7 @@ class Simulation:
     ideal_forward_images_per_s: float
     """Forward passes per second if every device did its multiply-adds at its peak."""
     ideal_training_images_per_s: float
-    """Images per second that one device at its peak could train."""
+    """Images per second that one device at its peak could train; of unlike cards the mean."""
     data_path: DataPathTimes | None
     """None where images are ready."""
     all_reduce_s: float
@@ -187,9 +191,9 @@ class Simulation:
     elasticities: tuple[Elasticity, ...]
     """In steady state, in no order; parts that do not matter are left out."""
     device_memory_bytes: int
-    """Usable bytes of one device's memory."""
+    """Usable bytes of the smallest device's memory."""
     device_flop_per_s: float
-    """Float32 peak of one device, by its sheet."""
+    """Float32 peak of the first device, by its sheet."""
     power_w: float
     """Of all devices, by their data sheets."""
     price_usd: float | None
@@ -213,7 +217,7 @@ class Simulation:
     @property
     def fits(self) -> bool:
         """Whether every device's plan and context fit its memory; time does not depend on it."""
-        return all(d.memory_bytes <= self.device_memory_bytes for d in self.devices)
+        return all(d.memory_bytes <= d.capacity_bytes for d in self.devices)
 
     @property
     def host_s(self) -> float:
