@@ -363,3 +363,18 @@ def asked_of(path: str, capsys: pytest.CaptureFixture[str]) -> str:
     with pytest.raises(SystemExit):
         main(["hardware", "show", path])
     return capsys.readouterr().out
+
+
+def test_the_files_of_the_page_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "hardware.md").read_text("utf-8")
+    first, *others = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    Path("mine.toml").write_text(first, "utf-8")
+    assert load_sheet("mine.toml").name == "mine"
+    assert len(others) == 4
+    for text in others:
+        load_machine(written(tmp_path, text))
+    assert page.startswith(
+        "# Hardware of your own\n\n`alexsim hardware list` has"
+        f" {len(device_names())} devices, {len(link_names())} links and {len(machine_names())} m"
+    )
