@@ -7,6 +7,7 @@ from option_table import CUDA, EVAL, TRAIN
 REFUSED = [
     ("simulate --network 10gbe", "all GPUs are in one machine"),
     ("simulate --machine k80 --gpus 1 --network 10gbe", "all GPUs are in one machine"),
+    ("simulate --json --ops", "--json has all"),
     ("simulate --gpus 1 --transport host", "no GPU exchanges anything"),
     ("simulate --gpus 1 --transport peer", "no GPU exchanges anything"),
     ("simulate --net lenet-5 --policy in-place", "--policy in-place changes no figure"),

@@ -187,9 +187,46 @@ def test_mistakes_get_one_line_and_exit_code_2(
 
 def test_a_plan_that_does_not_fit_is_timed_and_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert document(capsys, "simulate")["fits"] is True
-    assert document(capsys, "simulate", "--gpus", "1")["fits"] is False
-    assert run("simulate", "--gpus", "1") == 0
-    assert "Does not fit: a device has 3,072 MiB" in capsys.readouterr().out
+    for more in ([], ["--json"]):
+        assert run("simulate", "--gpus", "1", *more) == 3
+        out, err = capsys.readouterr()
+        assert err.startswith("alexsim: gpu0 needs 3.22 GiB, its card has 3.00 GiB: ")
+        if more:
+            assert json.loads(out)["fits"] is False
+        else:
+            assert "DOES NOT FIT: the GPU has 3.00 GiB; context included" in out
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "--gpus 1 --batch 64",
+        "--net resnet50 --machine a100x4 --batch 256",
+        "--net resnet50 --machine a100 --batch 64 --precision amp",
+        "--net alexnet-owt --machine h100 --batch 256",
+        "--net alexnet-owt --machine k20x8 --gpus 8 --batch 1024 --partition hybrid",
+        "--recipe 2012 --given fermi",
+    ],
+)
+def test_the_answer_is_on_the_first_screen(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """All of it, with a question to ask next that these options go with."""
+    words = line.split()
+    assert run("simulate", *words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    screen, last = lines[:24], next(i for i, text in enumerate(lines) if text.startswith("More:"))
+    assert last < 22
+    assert max(map(len, screen)) <= 80
+    rows = ("step", "throughput", "training", "memory", "bound by", "data path", "Rests", "More:")
+    assert [row for text in screen for row in rows if text.startswith(row)] == list(rows)
+    _, _, question = " ".join(lines[last : last + 2]).partition("Next: ")
+    for option in question.strip().split(", "):
+        assert run("simulate", *words, *option.strip().split()) == 0, option
+        assert (
+            "What if" in (out := capsys.readouterr().out)
+            or "Elasticities" in out
+            or ("--data-path" in option)
+        )
 
 
 def test_sensitivities_are_in_the_document(capsys: pytest.CaptureFixture[str]) -> None:

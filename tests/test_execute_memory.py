@@ -132,9 +132,8 @@ def test_measured_memory_is_the_plan_s(policy: str, fusion: str, backend: str) -
     with Allocations() as seen:
         executor.step(images, labels, step=0, hyperparameters=Hyperparameters())
     measured = sum(held.values()) + seen.peak
-    # ATen's scratch is free again before the other device's turn; that of our kernels stays.
-    add_up = max if backend == "aten" else sum
-    planned = sum(device.arena_bytes for device in executor.plan.devices) + add_up(
+    # ATen's scratch is free again before the other device's turn; that of our kernels is shared.
+    planned = sum(device.arena_bytes for device in executor.plan.devices) + max(
         device.scratch_bytes for device in executor.plan.devices
     )
     assert measured == pytest.approx(planned, rel=0.005)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from alexsim_kernels import reference
-from alexsim_kernels.cpu import linear, norm, pool, sizes
+from alexsim_kernels.cpu import linear, norm, pool, relu, sizes
 from alexsim_kernels.cpu.upload import upload
 from alexsim_kernels.cpu.windows import Windows, adaptive, sliding
 
@@ -67,6 +67,19 @@ def test_norms(
     assert distance(dx, exact.grad) < LIMITS[dtype] / 10
 
 
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize("size", [4, 5])
+def test_norms_over_rows_that_touch_have_the_bits_of_others(size: int, dtype: torch.dtype) -> None:
+    """Pixels without gaps between are walked as one."""
+    apart = [pitched(2, 48, 9, 7, dtype=dtype) for _ in range(5)]
+    dense = [t.contiguous(memory_format=torch.channels_last) for t in apart]
+    for x, dy, y, d, dx in (apart, dense):
+        constants = norm.Constants(size, 1.0, 0.3, 0.75)
+        norm.forward(x, y, d, constants, window="over")
+        norm.backward(x, d, dy, dx, constants, window="over")
+    assert all(torch.equal(a, b) for a, b in zip(apart, dense, strict=True))
+
+
 def test_large_results_pass_the_caches() -> None:
     """Streamed stores begin at 16 MiB."""
     x = torch.randn(20, 56, 65, 48).permute(0, 3, 1, 2)
@@ -95,6 +108,47 @@ def test_norms_of_what_is_no_number(value: float, window: norm.Window) -> None:
     norm.forward(x, y, d, norm.Constants(5, 1.0, 0.1, 0.75), window=window)
     wanted = REFERENCES[window](x, size=5, k=1.0, alpha=0.1, beta=0.75)
     assert torch.allclose(y, wanted, equal_nan=True, atol=1e-6)
+
+
+# ------------------------------------------------------------------------------------------- ReLU
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize(
+    ("shape", "gaps", "in_place"),
+    [
+        ((2, 21, 5, 7), True, False),
+        ((2, 21, 5, 7), False, False),
+        ((3, 48, 9, 7), False, True),
+        ((5, 96, 99, 99), False, False),  # streamed in both types, and over a block's end
+    ],
+)
+def test_relu_has_pytorch_s_bits(
+    shape: tuple[int, ...], gaps: bool, in_place: bool, dtype: torch.dtype
+) -> None:
+    torch.manual_seed(0)
+    x, dy, y, dx = (pitched(*shape, dtype=dtype) for _ in range(4))
+    # Gradients meet NaN and zeros of both signs as well, and are NaN.
+    for index, value in enumerate((NAN, INF, -INF, 0.0, -0.0)):
+        x[:, index, ::2], dy[:, index + 1, 1::2] = value, value
+    if not gaps:
+        x, dy, y, dx = (t.contiguous(memory_format=torch.channels_last) for t in (x, dy, y, dx))
+    wanted = torch.clamp_min(x, 0)
+    wanted_dx = torch.ops.aten.threshold_backward(dy, wanted, 0)
+    assert torch.allclose(wanted.double(), x.double().relu(), equal_nan=True)
+
+    def run(threads: int) -> list[Tensor]:
+        relu.forward(x, y)
+        relu.backward(y, dy, dx)
+        assert not gaps or all(beside(t).isnan().all() for t in (y, dx))
+        return [y.clone(), dx.clone()]
+
+    results = same_for_threads(run)
+    if in_place:
+        relu.forward(x, x)
+        relu.backward(x, dy, dy)
+        results += [x, dy]
+    bits = torch.int32 if dtype == torch.float32 else torch.int64
+    for computed, exact in zip(results, 2 * [wanted, wanted_dx], strict=False):
+        assert torch.equal(computed.contiguous().view(bits), exact.contiguous().view(bits))
 
 
 # ------------------------------------------------------------------------------------------- pools
@@ -240,6 +294,9 @@ def test_a_window_s_maximum_is_nan_if_one_value_is() -> None:
             lambda x: norm.forward(x, x, x, norm.Constants(0, 1, 1, 1), window="over"),
             "must be positive",
         ),
+        (lambda x: relu.forward(x, x[:, :1]), "y must be"),
+        (lambda x: relu.forward(x[0], x[0]), "must be .N, C, H, W."),
+        (lambda x: relu.backward(x, x, x.contiguous()), "dx must be channels-last"),
         (lambda x: linear.forward(x, x, None, x), "must have 2 axes"),
         (
             lambda x: linear.forward(x[0, 0], x[0, 0].t(), None, x[0, 0]),

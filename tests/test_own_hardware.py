@@ -344,8 +344,8 @@ def test_memory_is_judged_card_by_card(tmp_path: Path, capsys: pytest.CaptureFix
     assert large["largest_batch_size"] > 600 > small["largest_batch_size"]
     assert large["free_bytes"] - small["free_bytes"] == 14 * 1024**3
     lines = asked(net, 3)
-    assert "gpu1 on RTX 3080 10GB with 10.00 GiB: does not fit" in lines
-    assert "gpu0, gpu2 on RTX 4090 with 24.00 GiB: fits" in lines
+    assert "gpu1 on RTX 3080 10GB: 18.42 GiB of 10.00 GiB, context included: does not fit" in lines
+    assert "gpu0, gpu2 on RTX 4090: 18.42 GiB of 24.00 GiB, context included: fits" in lines
     # Columns: each against its own card.
     found = json.loads(asked("memory --net alexnet-2012 --batch 1280 --json", 3))
     assert [(card["gpus"], card["fits"]) for card in found["cards"]] == [

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from alexsim.budget.fit import Fit, fit
 from alexsim.machine.device import Device
 from alexsim.plan.plan import Plan
-from alexsim.units import format_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,16 +24,15 @@ class CardFit:
         """Their names."""
         return tuple(f"gpu{index}" for index in self.indices)
 
+    def named(self) -> CardFit:
+        """The same whose shortages say which cards they are on."""
+        name = f"{', '.join(self.gpus)} on {self.card.name}"
+        shortages = tuple(replace(each, device=name) for each in self.verdict.shortages)
+        return replace(self, verdict=replace(self.verdict, shortages=shortages))
+
     def places(self, plan: Plan) -> frozenset[int]:
         """Those of the plan's devices that stand for them."""
         return frozenset(index % len(plan.devices) for index in self.indices)
-
-    @property
-    def words(self) -> str:
-        """The verdict, with whose it is."""
-        fits = self.verdict.words.partition("\n")[0] if self.verdict.fits else "does not fit"
-        budget = format_bytes(self.verdict.budget_bytes)
-        return f"{', '.join(self.gpus)} on {self.card.name} with {budget}: {fits}"
 
 
 def fit_cards(
@@ -59,5 +57,6 @@ def fit_cards(
             context_bytes=int(card.context_bytes.value),
             on=frozenset(i % len(plan.devices) for i in indices) if len(kinds) > 1 else frozenset(),
         )
-        verdicts.append(CardFit(card=card, indices=tuple(indices), verdict=verdict))
+        fitted = CardFit(card=card, indices=tuple(indices), verdict=verdict)
+        verdicts.append(fitted if len(kinds) == 1 else fitted.named())
     return tuple(sorted(verdicts, key=lambda each: each.verdict.free_bytes))

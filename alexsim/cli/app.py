@@ -73,7 +73,7 @@ def _refuse_empty(given: Sequence[str]) -> None:
         raise AlexsimError(f"{option or 'an argument'} is given without a value")
 
 
-def _message(error: TyperException) -> str:
+def message(error: TyperException) -> str:
     """What was given, and what is allowed, where Typer says only the one or the other."""
     parameter = getattr(error, "param", None)
     cause: Any = error.__cause__
@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"alexsim: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except TyperException as error:
-        print(f"alexsim: {_message(error)}", file=sys.stderr)
+        print(f"alexsim: {message(error)}", file=sys.stderr)
         sys.exit(2)
     except (Abort, KeyboardInterrupt):
         sys.exit(130)

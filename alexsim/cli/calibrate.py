@@ -11,9 +11,10 @@ import typer
 
 from alexsim.command import fields
 from alexsim.command import options as shared
+from alexsim.command.answer import Given, give
 from alexsim.command.fields import option, whole_numbers
 from alexsim.command.options import NetOptions
-from alexsim.command.output import check_file, print_json, write_text
+from alexsim.command.output import check_file, write_text
 from alexsim.command.plan_options import ColumnOptions
 from alexsim.command.run_options import PlaceOptions, chosen_backend, say
 from alexsim.errors import AlexsimError
@@ -121,10 +122,11 @@ def calibrate(context: typer.Context, options: CalibrateOptions) -> None:
     if options.rows:
         write_text(options.rows, csv_text(kernel_rows([*kernels, *more], calibration)))
     checks = _checks(calibration, bench, {batch: measured[batch] for batch in asked})
-    if options.json:
-        print_json(calibration_document(calibration, checks, path=str(path)))
-        return
-    shared.console().print(calibration_tables(calibration, checks, str(path)))
+    answer = Given(
+        document=lambda: calibration_document(calibration, checks, path=str(path)),
+        tables=lambda _: calibration_tables(calibration, checks, str(path)),
+    )
+    give(options, answer)
 
 
 def _given(context: typer.Context, options: CalibrateOptions) -> None:
@@ -138,10 +140,10 @@ def _given(context: typer.Context, options: CalibrateOptions) -> None:
     others = [name for name in names if name not in ("given", "json")]
     fields.refuse(context, "is for measuring, and --given measures nothing", *others)
     conditioned = given(options.given, load_correction())
-    if options.json:
-        print_json(given_document(conditioned))
-        return
-    shared.console().print(given_tables(conditioned))
+    answer = Given(
+        document=lambda: given_document(conditioned), tables=lambda _: given_tables(conditioned)
+    )
+    give(options, answer)
 
 
 def _batches(options: CalibrateOptions) -> tuple[list[int], list[int]]:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from alexsim.cli import models as shared_models
 from alexsim.cli.models import AnswerOptions, SetOptions, ViewOptions
 from alexsim.command import options as shared
+from alexsim.command.answer import Given, give
 from alexsim.command.fields import argument, option
-from alexsim.command.output import check_file, check_rows, print_json, write_rows
+from alexsim.command.output import check_file, check_rows, write_rows
 from alexsim.errors import AlexsimError
 
 if TYPE_CHECKING:
@@ -91,11 +92,9 @@ def evaluate(options: EvalOptions) -> None:
     if options.predictions is not None:
         rows = prediction_rows(result.together, names)
         write_rows(options.predictions, rows, document.document() | {"predictions": rows})
-    if options.json:
-        print_json(document)
-        return
     tables = evaluation_tables(result, models, loaded, views=views, split=split)
-    shared.console().print(tables, soft_wrap=True)
+    answered = Given(document=lambda: document, tables=lambda _: tables)
+    give(options, answered, soft_wrap=True)
 
 
 def _shares(given: str, networks: int) -> tuple[float, ...]:

@@ -9,13 +9,16 @@ import typer
 
 from alexsim.command import fields
 from alexsim.command import options as shared
+from alexsim.command.answer import Given, give
 from alexsim.command.fields import flag
-from alexsim.command.output import print_json
 from alexsim.command.plan_options import GpuOptions, LayerOptions
 from alexsim.errors import AlexsimError, GateError
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from alexsim.counters.comparison import Comparison
+    from alexsim.documents.base import Document
     from alexsim.ledger.tables import FlopTable
     from alexsim.network.network import Network
     from alexsim.plan.spec import PlanSpec
@@ -67,25 +70,29 @@ def flops(context: typer.Context, options: FlopsOptions) -> None:
     machine = options.there(spec) if spec else None
     table = flop_table(network, options.batch, trainable=options.trainable(network))
     comparison = _compared(table) if options.compare else None
-    if options.json:
+
+    def document() -> Document:
         if comparison:
             from alexsim.documents.counters import compared_flops_document
 
-            print_json(compared_flops_document(table, comparison))
-        else:
-            from alexsim.documents.plan import flops_document
+            return compared_flops_document(table, comparison)
+        from alexsim.documents.plan import flops_document
 
-            print_json(flops_document(table, spec, machine))
-    else:
-        console = shared.console()
+        return flops_document(table, spec, machine)
+
+    def tables(_: int) -> RenderableType:
         cards = machine.cards(spec.all_gpus) if machine and spec else ()
         slowest = min(cards, key=lambda card: card.flop_per_s, default=None)
-        console.print(flops_tables(table, spec, slowest))
-        if comparison:
-            from alexsim.report.counters import counters_tables
+        counted = flops_tables(table, spec, slowest)
+        if not comparison:
+            return counted
+        from rich.console import Group
 
-            console.print()
-            console.print(counters_tables(comparison), soft_wrap=True)
+        from alexsim.report.counters import counters_tables
+
+        return Group(counted, "", counters_tables(comparison))
+
+    give(options, Given(document=document, tables=tables), soft_wrap=comparison is not None)
     if options.strict and comparison and comparison.complaints:
         raise GateError("; ".join(comparison.complaints))
 

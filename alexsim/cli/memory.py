@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import typer
 
 from alexsim.command import fields
-from alexsim.command import options as shared
+from alexsim.command.answer import Given, give
 from alexsim.command.fields import flag, option
-from alexsim.command.output import print_json
 from alexsim.command.plan_options import (
     BudgetOptions,
     GpuOptions,
@@ -20,6 +20,11 @@ from alexsim.command.plan_options import (
 )
 from alexsim.errors import AlexsimError
 from alexsim.plan.choices import PlanPrecision
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from alexsim.documents.base import Document
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,14 +82,17 @@ def memory(context: typer.Context, options: MemoryOptions) -> None:
             raise AlexsimError(f"{name} changes no byte here, with --policy {options.policy}")
     verdicts = fit_cards(plan, cards, options.budget)
     verdict = verdicts[0].verdict
-    if options.json:
+
+    def document() -> Document:
         from alexsim.documents.plan import memory_document
 
-        print_json(memory_document(plan, verdict, context_bytes=taken, cards=verdicts))
-    else:
+        return memory_document(plan, verdict, context_bytes=taken, cards=verdicts)
+
+    def tables(_: int) -> RenderableType:
         from alexsim.report.memory import memory_tables
 
-        tables = memory_tables(plan, verdicts, context_bytes=taken, layers=options.layers)
-        shared.console().print(tables)
+        return memory_tables(plan, verdicts, context_bytes=taken, layers=options.layers)
+
+    give(options, Given(document=document, tables=tables))
     if not verdict.fits:
         raise verdict.error()

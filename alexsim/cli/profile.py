@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from alexsim.command import complete
 from alexsim.command import options as shared
 from alexsim.command import output as files
+from alexsim.command.answer import Given, give
 from alexsim.command.fields import flag, option
 from alexsim.command.options import MachineOptions, TraceOptions
 from alexsim.command.plan_options import KernelOptions, PlanOptions, RuleOptions, layer_of
@@ -55,6 +56,7 @@ def profile(options: ProfileOptions) -> None:
     from alexsim.editions.load import load_network
     from alexsim.machine.machine import load_machine
     from alexsim.network.not_run import refuse_not_run
+    from alexsim.page.figures import step_figures
     from alexsim.plan.planner import plan
     from alexsim.profile.beside import is_wanted
     from alexsim.report.profile import profile_tables
@@ -98,11 +100,14 @@ def profile(options: ProfileOptions) -> None:
             done=done,
         )  # fmt: skip
     _write(measured, under, options)
-    if options.json:
-        files.print_json(profile_document(measured, only=layer))
-        return
-    console = shared.console()
-    console.print(profile_tables(measured, layer, width=console.width))
+    give(
+        options,
+        Given(
+            document=lambda: profile_document(measured, only=layer),
+            tables=lambda width: profile_tables(measured, layer, width=width),
+            figures=lambda: step_figures(profile_document(measured)),
+        ),
+    )
 
 
 def _write(measured: StepProfile, under: Underlay | None, options: ProfileOptions) -> None:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import typer
 
 from alexsim.command import complete, fields
+from alexsim.command.answer import Given, give
 from alexsim.command.fields import argument, option
 from alexsim.command.options import edition
-from alexsim.command.output import check_file, print_json, write_text
+from alexsim.command.output import check_file, write_text
 from alexsim.command.plan_options import GpuOptions, LibraryOptions, StepOptions
 from alexsim.errors import AlexsimError
 
@@ -60,6 +61,8 @@ def report(context: typer.Context, options: ReportOptions) -> None:
 
     Example: alexsim report runs/monday runs/tuesday alexnet-2012 -o all.html
     """
+    from rich.text import Text
+
     from alexsim.documents.page import page_document
     from alexsim.page.compare import comparison
     from alexsim.page.inputs import Wanted, beside, plan_subject
@@ -90,12 +93,17 @@ def report(context: typer.Context, options: ReportOptions) -> None:
     text = page(subjects[0]) if len(subjects) == 1 else comparison(*subjects)
     write_text(options.output, text)
     size = len(text.encode())
-    if options.json:
-        print_json(page_document(subjects, options.output, size))
-        return
-    for sharing in dict.fromkeys(each.document.sharing for each in subjects if each.kind == "plan"):
-        typer.echo(sharing, nl=bool(sharing))
-    typer.echo(f"{options.output}: {format_bytes(size)}, opens in any browser")
+    sharing = dict.fromkeys(each.document.sharing for each in subjects if each.kind == "plan")
+    lines = [
+        *filter(None, sharing),
+        f"{options.output}: {format_bytes(size)}, opens in any browser",
+    ]
+    answer = Given(
+        document=lambda: page_document(subjects, options.output, size),
+        tables=lambda _: Text("\n".join(lines)),
+        figures=subjects[0].figures if len(subjects) == 1 else None,
+    )
+    give(options, answer, soft_wrap=True)
 
 
 def _measured(given: str) -> Subject | None:

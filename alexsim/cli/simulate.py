@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import typer
+
 from alexsim.cli.simulate_options import SimulateOptions
-from alexsim.command import options as shared
-from alexsim.command.output import print_json, write_trace
+from alexsim.command import fields
+from alexsim.command.answer import Given, give
+from alexsim.command.output import write_trace
+from alexsim.errors import MemoryBudgetError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
+    from typing import Any
+
+    from rich.console import RenderableType
 
     from alexsim.cli.simulated import Case
     from alexsim.costs.correction import Correction
@@ -19,11 +27,11 @@ if TYPE_CHECKING:
     from alexsim.simulate.simulation import Simulation
 
 
-def simulate(options: SimulateOptions) -> None:
+def simulate(context: typer.Context, options: SimulateOptions) -> None:
     """Predict a step and a whole run on a machine.
 
-    Time, traffic, idle time, days, and how sure that is. With `--library measured` it is this
-    machine that is predicted, from `alexsim check calibrate`.
+    Time, days, memory, what bounds them, and how sure that is. With `--library measured` it is
+    this machine that is predicted, from `alexsim check calibrate`. Exit code 3 if it does not fit.
 
     Example: alexsim simulate --recipe 2012
 
@@ -46,14 +54,16 @@ def simulate(options: SimulateOptions) -> None:
     from alexsim.plan.asked import other_choices
     from alexsim.recipe.file import as_written, load_recipe
     from alexsim.recipe.stages import stage_times, training_of
-    from alexsim.report.simulation import simulation_tables
+    from alexsim.report.simulation import SHOWN, does_not_fit, simulation_tables
     from alexsim.simulate.simulation import ILSVRC_EPOCHS
 
+    if options.json:
+        fields.refuse(context, "is for the tables: --json has all", *SHOWN)
     recipe = load_recipe(options.recipe) if options.recipe else None
     epochs = options.epochs or (recipe.epochs if recipe else ILSVRC_EPOCHS)
     usual = recipe.optimizer if recipe else "sgd-2012"
     case = case_of(options, usual)
-    spec, clock, there = case.spec, case.timer, case.timer.machine
+    spec, clock = case.spec, case.timer
 
     def run(on: Machine, corrected: Correction) -> Simulation:
         return case.simulated(timer=replace(clock, machine=on, correction=corrected))
@@ -85,38 +95,41 @@ def simulate(options: SimulateOptions) -> None:
     training = trained(case, result)
     changes = what_ifs(options, usual, result, trained)
     if options.trace is not None:
-        from alexsim.report.chrome_trace import Clock
-        from alexsim.simulate.simulator import planned
+        _write_trace(options.trace, case, result)
+    tried = _sensitivities(case, run) if options.sensitivity else ()
+    also: dict[str, Any] = {
+        "elasticities": options.elasticities,
+        "what_ifs": changes,
+        "before": before,
+    }
+    document = partial(
+        simulation_document, result, spec, training,
+        sensitivities=tried if options.sensitivity else None, **also,
+    )  # fmt: skip
+    shown = [name for name in SHOWN if getattr(options, name)]
 
-        plan = planned(spec, there, calibration=clock.calibration)
-        shown = Clock(name=f"simulated: {result.machine}", plan=plan, trace=result.trace)
-        write_trace(options.trace, [shown])
-    tried: tuple[Sensitivity, ...] = ()
-    if options.sensitivity:
-        from alexsim.explore.sensitivity import sensitivities, traits_of
+    def tables(_: int) -> RenderableType:
+        return simulation_tables(result, spec, training, shown=shown, sensitivities=tried, **also)
 
-        traits = traits_of(clock.library.name, there)
-        tried = sensitivities(run, there, clock.correction, traits)
-    if options.json:
-        print_json(
-            simulation_document(
-                result,
-                spec,
-                training,
-                sensitivities=tried if options.sensitivity else None,
-                elasticities=options.elasticities,
-                what_ifs=changes,
-                before=before,
-            )
-        )
-        return
-    tables = simulation_tables(
-        result,
-        spec,
-        training,
-        sensitivities=tried,
-        elasticities=options.elasticities,
-        what_ifs=changes,
-        before=before,
-    )
-    shared.console().print(tables)
+    give(options, Given(document=document, tables=tables))
+    if not result.fits:
+        raise MemoryBudgetError(does_not_fit(result))
+
+
+def _write_trace(path: Path, case: Case, result: Simulation) -> None:
+    from alexsim.report.chrome_trace import Clock
+    from alexsim.simulate.simulator import planned
+
+    clock = case.timer
+    plan = planned(case.spec, clock.machine, calibration=clock.calibration)
+    write_trace(path, [Clock(name=f"simulated: {result.machine}", plan=plan, trace=result.trace)])
+
+
+def _sensitivities(
+    case: Case, run: Callable[[Machine, Correction], Simulation]
+) -> tuple[Sensitivity, ...]:
+    from alexsim.explore.sensitivity import sensitivities, traits_of
+
+    there = case.timer.machine
+    traits = traits_of(case.timer.library.name, there)
+    return sensitivities(run, there, case.timer.correction, traits)

@@ -77,6 +77,10 @@ class SimulateOptions(
         " the shipped fit, and the step without them is shown beside.",
         "",
     )
+    layers: bool = flag("Also show where the step goes, by kind of layer and layer.")
+    ops: bool = flag("Also show the critical path and the longest ops.")
+    transfers: bool = flag("Also show a timeline, each GPU, and what goes between them.")
+    articles: bool = flag("Also show rates of cards at their peak, and what articles made of them.")
     sensitivity: bool = flag("Also show which assumptions matter most.")
     elasticities: bool = flag(
         "Also show what each layer's pass, transfers and the data path are worth: how much shorter"

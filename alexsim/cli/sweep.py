@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import typer
 
 from alexsim.cli.simulate_options import ImageOptions
 from alexsim.command import complete, fields
 from alexsim.command import options as shared
+from alexsim.command.answer import Given, give
 from alexsim.command.fields import flag, option
 from alexsim.command.options import MachineOptions, NetOptions, OutputOptions
 from alexsim.command.output import check_rows, print_json, write_rows
 from alexsim.errors import AlexsimError
 from alexsim.simulate.simulation import ILSVRC_EPOCHS
+
+if TYPE_CHECKING:
+    from alexsim.documents.base import Document
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,13 +77,14 @@ def sweep(context: typer.Context, options: SweepOptions) -> None:
         raise AlexsimError(
             f"--axis {idle} changes no figure of these {len(points)} configurations; leave it out"
         )
-    if options.output or options.json:
+
+    def document() -> Document:
         from alexsim.documents.sweep import sweep_document
 
-        document = sweep_document(points, epochs=epochs, images=images)
-        if options.output:
-            write_rows(options.output, sweep_rows(points), document)
-        if options.json:
-            print_json(document)
-        return
-    shared.console().print(sweep_table(points, list(axes)))
+        return sweep_document(points, epochs=epochs, images=images)
+
+    if options.output:
+        write_rows(options.output, sweep_rows(points), document())
+    tables = sweep_table(points, list(axes))
+    answer = Given(document=document, tables=lambda _: tables, rows=lambda: sweep_rows(points))
+    give(options, answer, quiet=options.output is not None and not options.json)

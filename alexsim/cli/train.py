@@ -10,8 +10,8 @@ import typer
 
 from alexsim.cli.train_options import BESIDE, CHANGEABLE, TrainOptions
 from alexsim.command import fields
-from alexsim.command import options as shared
-from alexsim.command.output import json_text, print_json, write_text, write_trace
+from alexsim.command.answer import Given, give
+from alexsim.command.output import json_text, write_text, write_trace
 from alexsim.errors import AlexsimError
 
 if TYPE_CHECKING:
@@ -84,11 +84,15 @@ def train(context: typer.Context, options: TrainOptions) -> None:
         if result is None:
             return
         _keep_profile(result, run_dir, simulated)
-    if options.json:
-        print_json(train_document(result, options.machine, simulated))
-        return
     # Not wrapped: the run directory is there to be copied.
-    shared.console().print(train_summary(result, options.machine, simulated), soft_wrap=True)
+    give(
+        options,
+        Given(
+            document=lambda: train_document(result, options.machine, simulated),
+            tables=lambda _: train_summary(result, options.machine, simulated),
+        ),
+        soft_wrap=True,
+    )
 
 
 def _refuse_timeout(context: typer.Context, *, alone: bool) -> None:

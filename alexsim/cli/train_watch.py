@@ -23,6 +23,9 @@ from alexsim.simulate.simulation import Simulation
 from alexsim.train.settings import StepReport, TrainSettings, ValidationLine, Watcher
 from alexsim.units import format_bytes
 
+_BAR = 16
+_FIXED = _BAR + len("Training") + len("-:--:--") + 4
+"""Columns of the bar's line that are no count and no status."""
 _LINE_IMAGES = 1024
 """The original printed a line per data file of 1024 images."""
 
@@ -31,14 +34,14 @@ class TerminalWatch:
     """Shows what a run reports."""
 
     def __init__(self, *, quiet: bool) -> None:
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._console = Console(stderr=True, highlight=False)
         self._quiet = quiet
         self._progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=_BAR),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[status]}"),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[status]}"),
             console=self._console,
             disable=not sys.stderr.isatty(),
         )
@@ -82,8 +85,10 @@ class TerminalWatch:
             )
         self._say(
             f"{settings.network}, batch {settings.batch_size}, {devices}, {settings.policy},"
-            f" {_by(settings)}; run directory {run_dir}"
+            f" {_by(settings)}"
         )
+        # Not wrapped: it is there to be copied.
+        self._say(f"run directory {run_dir}", soft_wrap=True)
         made = plan(settings.spec(settings.recipe.stages[0]))
         if fused := dict.fromkeys(f"{op.layer}+{op.epilogue}" for op in made.ops() if op.epilogue):
             self._say(f"  two layers in one kernel: {', '.join(fused)}")
@@ -96,12 +101,15 @@ class TerminalWatch:
         )
         self._say(f"  {data_path_text(simulated)}")
 
-    def _say(self, text: str) -> None:
+    def _say(self, text: str, *, soft_wrap: bool = False) -> None:
+        """A line; on a terminal words stay whole where it is longer, elsewhere the line does."""
         if not self._quiet:
-            self._console.print(text, markup=False)
+            alone = soft_wrap or not self._console.is_terminal
+            self._console.print(text, markup=False, soft_wrap=alone)
 
     def _note(self, text: str) -> None:
-        self._console.print(f"alexsim: {text}", markup=False)
+        alone = not self._console.is_terminal
+        self._console.print(f"alexsim: {text}", markup=False, soft_wrap=alone)
 
     def _preparing(self, what: str, done: int, total: int) -> None:
         self._bar(what, done, total, "")
@@ -113,10 +121,13 @@ class TerminalWatch:
     def _step(self, report: StepReport) -> None:
         self._window.append(report)
         rate = self._batch_size / report.step_s
-        status = (
-            f"loss {report.loss:.3f}  top-1 {report.top1:.3f}  top-5 {report.top5:.3f}"
-            f"  {rate:.1f} img/s"
-            f"  {self._machine} {report.step * self._simulated_step_s:.1f} s"
+        status = fitting(
+            self._console.width - _FIXED - len(f"{report.steps}/{report.steps}"),
+            f"loss {report.loss:.3f}",
+            f"{rate:.1f} img/s",
+            f"top-1 {report.top1:.3f}",
+            f"top-5 {report.top5:.3f}",
+            f"{self._machine} {report.step * self._simulated_step_s:.1f} s",
         )
         self._bar("Training", report.step, report.steps, status)
         per_line = max(1, _LINE_IMAGES // self._batch_size)
@@ -135,12 +146,17 @@ class TerminalWatch:
 
         left = (report.steps - report.step) * seconds / len(window)
         self._say(
-            f"step {report.step:>5}/{report.steps}  loss {mean('loss'):.3f}"
-            f"  top-1 {mean('top1'):.3f}  top-5 {mean('top5'):.3f}"
-            f"  {self._batch_size * len(window) / seconds:6.1f} images/s"
-            f"  {seconds:5.1f} s, {100 * waited / seconds:.1f} % data"
-            f"  ETA {int(left) // 60}:{int(left) % 60:02}"
-            f"  | {self._machine} {report.step * self._simulated_step_s:.1f} s"
+            fitting(
+                self._console.width if self._console.is_terminal else sys.maxsize,
+                f"step {report.step:>5}/{report.steps}",
+                f"loss {mean('loss'):.3f}",
+                f"top-1 {mean('top1'):.3f}",
+                f"top-5 {mean('top5'):.3f}",
+                f"{self._batch_size * len(window) / seconds:6.1f} images/s",
+                f"ETA {int(left) // 60}:{int(left) % 60:02}",
+                f"{seconds:5.1f} s, {100 * waited / seconds:.1f} % data",
+                f"| {self._machine} {report.step * self._simulated_step_s:.1f} s",
+            )
         )
 
     def _validation(self, line: ValidationLine) -> None:
@@ -161,6 +177,17 @@ class TerminalWatch:
                 self._progress.remove_task(task)
             self._tasks = {what: self._progress.add_task(what, total=total, status="")}
         self._progress.update(self._tasks[what], completed=done, total=total, status=status)
+
+
+def fitting(width: int, *parts: str) -> str:
+    """As many parts, from the left, as a line of that width holds."""
+    line = ""
+    for part in parts:
+        longer = f"{line}  {part}" if line else part
+        if len(longer) > width:
+            break
+        line = longer
+    return line
 
 
 def _by(settings: TrainSettings) -> str:

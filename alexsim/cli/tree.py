@@ -135,6 +135,23 @@ PANELS: Panels = {
         )
     },
 }
+
+
+def target_of(words: str) -> str:
+    """Module and function of a command, such as ``check validate``."""
+    level: Mapping[str, Command | Group] = {
+        name: each for panel in PANELS.values() for name, each in panel.items()
+    }
+    *groups, last = words.split()
+    for word in groups:
+        group = level[word]
+        assert isinstance(group, Group)
+        level = group.commands
+    command = level[last]
+    assert isinstance(command, Command)
+    return f"alexsim.cli.{command.target}"
+
+
 MOVED = {name: f"model {name}" for name in _MODEL} | {name: f"check {name}" for name in _CHECK}
 """Old names, which keep working for this version, and the new ones."""
 

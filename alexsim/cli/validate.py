@@ -11,9 +11,10 @@ import typer
 
 from alexsim.command import fields
 from alexsim.command import options as shared
+from alexsim.command.answer import Given, give
 from alexsim.command.fields import flag, option
 from alexsim.command.options import OutputOptions
-from alexsim.command.output import check_file, print_json, write_lines, write_text
+from alexsim.command.output import check_file, write_lines, write_text
 from alexsim.errors import AlexsimError, GateError
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ def validate(context: typer.Context, options: ValidateOptions) -> None:
 
     Example: alexsim check validate --measurements kernels.csv.gz --summary
     """
+    from rich.console import Group
+
     from alexsim.costs.correction import load_correction
     from alexsim.documents.validation import validation_document
     from alexsim.fidelity import groups, judged, judging, kernel_rows, validation
@@ -97,24 +100,27 @@ def validate(context: typer.Context, options: ValidateOptions) -> None:
         page = validation_page(rows, by_axis, measurements, correction.card.fitted_to, sample)
         write_text(options.html, page)
     summaries = judging.judge(predictions, correction)
-    if options.json:
-        print_json(validation_document(summaries, groups_of, by_axis, excluded, sample=sample))
-    else:
-        shared.console().print(
+    answer = Given(
+        document=lambda: validation_document(
+            summaries, groups_of, by_axis, excluded, sample=sample
+        ),
+        tables=lambda _: Group(
             validation_tables(
                 summaries, groups_of, by_axis, excluded, every_row=options.rows, sample=sample
             ),
-            soft_wrap=True,
-        )
-        shared.console().print(left_out_table(correction.card), soft_wrap=True)
-        if options.html:
-            typer.echo(f"{options.html}: opens in any browser")
+            left_out_table(correction.card),
+            *([f"{options.html}: opens in any browser"] if options.html else ()),
+        ),
+    )
+    give(options, answer, soft_wrap=True)
     if not sample:
         _gate(context, options, summaries)
 
 
 def _kernels(context: typer.Context, options: ValidateOptions) -> None:
     """Beside a table of kernels: errors by group, and a file of predictions."""
+    from rich.console import Group
+
     from alexsim.costs.correction import load_correction
     from alexsim.documents.validation import validation_document
     from alexsim.fidelity import groups
@@ -146,12 +152,14 @@ def _kernels(context: typer.Context, options: ValidateOptions) -> None:
             raise AlexsimError(f"--html draws what was measured; {options.measurements} has none")
         told = (options.measurements, correction.card.fitted_to, sample)
         write_text(options.html, validation_page(judged, by_axis, *told))
-    if options.json:
-        print_json(validation_document((), (), by_axis, excluded, sample=sample))
-        return
-    tables = validation_tables((), (), by_axis, excluded, every_row=False, sample=sample)
-    shared.console().print(tables, soft_wrap=True)
-    shared.console().print(left_out_table(correction.card), soft_wrap=True)
+    answer = Given(
+        document=lambda: validation_document((), (), by_axis, excluded, sample=sample),
+        tables=lambda _: Group(
+            validation_tables((), (), by_axis, excluded, every_row=False, sample=sample),
+            left_out_table(correction.card),
+        ),
+    )
+    give(options, answer, soft_wrap=True)
 
 
 def _chosen(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Annotated, Any, get_args, get_type_hints
 
@@ -76,17 +76,27 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+def helps_of(record: type) -> dict[str, str]:
+    """What each field's option is for."""
+    return {name: _about(record, name)["typer"].get("help", "") for name in _names(record)}
+
+
+def _about(record: type, name: str) -> Mapping[str, Any]:
+    """What a field says of its option, here or in the nearest base."""
+    return next(
+        held.metadata
+        for base in record.__mro__
+        if (held := getattr(base, "__dataclass_fields__", {}).get(name)) and held.metadata
+    )
+
+
 def _parameters(record: type) -> Iterable[inspect.Parameter]:
     """A parameter for each field: inherited ones first, those of every command last."""
     hints = get_type_hints(record)
     of_every = _names(Options)
     defaults = {each.name: each.default for each in fields(record)}
     for name in sorted(_names(record), key=lambda name: name in of_every):
-        about = next(
-            held.metadata
-            for base in record.__mro__
-            if (held := getattr(base, "__dataclass_fields__", {}).get(name)) and held.metadata
-        )
+        about = _about(record, name)
         if "names" in about:
             names = about["names"] or [f"--{name.replace('_', '-')}"]
             kinds = get_args(hints[name]) or (hints[name],)

@@ -50,6 +50,8 @@ def load_network(name: str) -> Network:
     Raises:
         NetworkError: there is none; the message lists the names and the nearest.
     """
+    if name in _HELD:
+        return _HELD[name]
     # Folders may have a + in their names.
     file, colon, rest = name.rpartition(".py:")
     rest, *variants = rest.split("+")
@@ -64,9 +66,25 @@ def load_network(name: str) -> Network:
     return _EDITIONS[written]()
 
 
+_HELD: dict[str, Network] = {}
+_HELD_AS = "held:"
+
+
+def held(network: Network) -> str:
+    """A name by which ``load_network`` gives this network, as long as the process lives."""
+    name = f"{_HELD_AS}{network.name.replace('+', '-')}-{id(network):x}"
+    _HELD[name] = network
+    return name
+
+
+def is_held(name: str) -> bool:
+    """Whether the name is one of ``held``, which no other process knows."""
+    return name.startswith(_HELD_AS)
+
+
 def as_written(name: str) -> str:
     """A network's name as lists have it, in whatever case it was given; what is not known stays."""
-    if ".py:" in name:
+    if ".py:" in name or is_held(name):
         return name
     base, *variants = name.split("+")
     written = [known_as(base, _EDITIONS) or base]

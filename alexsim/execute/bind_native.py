@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,6 @@ from alexsim.execute.bind import bind_upload
 from alexsim.execute.context import Launch, StepContext
 from alexsim.execute.memory import Memory
 from alexsim.execute.upload import Operands
-from alexsim.network.counts import FLOAT_BYTES
 from alexsim.network.layers import (
     AdaptiveAveragePool,
     AveragePool,
@@ -24,12 +24,13 @@ from alexsim.network.layers import (
     FullyConnected,
     LocalResponseNorm,
     MaxPool,
+    ReLU,
     SpatialResponseNorm,
     pair,
 )
-from alexsim.plan.backends.native import asked_of, kernel_bytes, windows_of
+from alexsim.plan.backends.native import asked_of, kernel_bytes, needed_bytes, windows_of
 from alexsim.plan.plan import Op, OpKind, Plan
-from alexsim_kernels.cpu import batch_norm, convolution, linear, norm, pool, upload
+from alexsim_kernels.cpu import batch_norm, convolution, linear, norm, pool, relu, upload
 from alexsim_kernels.cpu.algorithm import algorithm_of
 from alexsim_kernels.cpu.build import library
 from alexsim_kernels.cpu.tensors import new_scratch, scalar_of
@@ -37,16 +38,34 @@ from alexsim_kernels.cpu.tensors import new_scratch, scalar_of
 Tensor = torch.Tensor
 
 
+def shared_scratch(plan: Plan, memories: Iterable[Memory]) -> Tensor:
+    """Scratch of the devices of one process: they take turns op by op, and keep nothing in it."""
+    needed = (
+        needed_bytes(plan, op, memory.dtype.itemsize)
+        for memory in memories
+        for op in memory.device.ops
+        if op.backend == "native"
+    )
+    return new_scratch(max(needed, default=0))
+
+
 class Binder:
-    """Binds the ops of one device, which share its scratch.
+    """Binds the ops of one device.
+
+    Args:
+        plan: that they are of.
+        memory: of the device.
+        replica: of the plan.
+        scratch: of ``shared_scratch``.
 
     Raises:
         PlanError: torch has more threads than the plan has scratch for.
         BuildError: the kernels cannot be built here.
     """
 
-    def __init__(self, plan: Plan, memory: Memory, replica: int) -> None:
+    def __init__(self, plan: Plan, memory: Memory, replica: int, scratch: Tensor) -> None:
         self._plan, self._memory, self._replica = plan, memory, replica
+        self._scratch = scratch
         threads = torch.get_num_threads()
         if threads > plan.spec.threads:
             raise PlanError(
@@ -57,14 +76,9 @@ class Binder:
         item = memory.dtype.itemsize
         ops = [op for op in memory.device.ops if op.backend == "native"]
         self._kernel_bytes = {op.id: kernel_bytes(asked_of(plan, op), item) for op in ops}
-        needed = [
-            self._kernel_bytes[op.id] + sum(_bytes(memory.operand(op, role)) for role in roles)
-            for op in ops
-            for roles in [self._copied(op)]
-        ]
-        for op, size in zip(ops, needed, strict=True):
-            assert item > FLOAT_BYTES or size <= op.scratch_bytes, op.id
-        self._scratch = new_scratch(max(memory.device.kept_scratch_bytes, *needed) if ops else 0)
+        for op in ops:
+            copied = sum(_bytes(memory.operand(op, role)) for role in self._copied(op))
+            assert self._kernel_bytes[op.id] + copied <= needed_bytes(plan, op, item), op.id
 
     def __call__(self, op: Op) -> Launch:
         """The function that runs ``op``."""
@@ -155,8 +169,8 @@ class Binder:
         }
         if op.kind == OpKind.FORWARD:
             x, weight, bias, y = bound["x"], bound["weight"], bound.get("bias"), bound["y"]
-            relu = bool(op.epilogue)
-            return lambda _: convolution.forward(x, weight, bias, y, relu=relu, **options)
+            options["relu"] = bool(op.epilogue)
+            return lambda _: convolution.forward(x, weight, bias, y, **options)
         dy, add = bound["dy"], op.accumulate
         if op.kind == OpKind.GRAD_INPUT:
             weight, dx = bound["weight"], bound["dx"]
@@ -172,8 +186,9 @@ class Binder:
             return lambda _: linear.grad_input(dy, weight, dx, add=add, **how)
         x = rows(bound["x"])
         if op.kind == OpKind.FORWARD:
-            weight, bias, y, relu = bound["weight"], bound.get("bias"), bound["y"], op.epilogue
-            return lambda _: linear.forward(x, weight, bias, y, relu=bool(relu), **how)
+            weight, bias, y = bound["weight"], bound.get("bias"), bound["y"]
+            how["relu"] = bool(op.epilogue)
+            return lambda _: linear.forward(x, weight, bias, y, **how)
         dy, dbias = bound["dy"], bound.get("dbias")
         if not op.fused:
             dweight = bound["dweight"]
@@ -193,6 +208,8 @@ class Binder:
             case LocalResponseNorm() | SpatialResponseNorm():
                 d, how = bound["norm"], _norm(layer, self._scratch)
                 return lambda _: norm.forward(x, y, d, **how)
+            case ReLU():
+                return lambda _: relu.forward(x, y)
             case MaxPool():
                 windows = windows_of(bound.part)
                 return lambda _: pool.max_forward(x, y, windows)
@@ -208,6 +225,9 @@ class Binder:
             case LocalResponseNorm() | SpatialResponseNorm():
                 x, d, how = bound["x"], bound["norm"], _norm(layer, scratch)
                 return lambda _: norm.backward(x, d, dy, dx, **how)
+            case ReLU():
+                y = bound["y"]
+                return lambda _: relu.backward(y, dy, dx)
             case MaxPool(ties=ties):
                 x, y, windows = bound["x"], bound["y"], windows_of(bound.part)
                 return lambda _: pool.max_backward(

@@ -16,6 +16,7 @@ from alexsim.execute.cards import Cards, Timeline, places
 from alexsim.execute.choices import BACKENDS
 from alexsim.execute.context import Choices, Hyperparameters, StepContext
 from alexsim.execute.malloc import set_allocators
+from alexsim.execute.memory import Memory
 from alexsim.execute.random import normal
 from alexsim.execute.runner import DeviceRunner
 from alexsim.execute.stored import rows_before, stored_parameters
@@ -68,10 +69,17 @@ class Executor:
         self.plan = plan
         count = len(plan.devices)
         where = [place] * count if place else places(self.choices.device, count)
-        self.runners = [
-            DeviceRunner(plan, plan.devices[index], where[index], self.choices)
+        budget, dtype = self.choices.budget_bytes, self.choices.dtype
+        memories = [
+            Memory(plan, plan.devices[index], budget, dtype, place=where[index])
             for index in (range(count) if devices is None else devices)
         ]
+        scratch = None
+        if plan.spec.backend == "native":
+            from alexsim.execute.bind_native import shared_scratch
+
+            scratch = shared_scratch(plan, memories)
+        self.runners = [DeviceRunner(plan, memory, self.choices, scratch) for memory in memories]
         self.on_cuda = where[0].type == "cuda"
         if self.on_cuda:
             # fp32 means fp32: cuDNN would take TF32 unasked.

@@ -17,7 +17,7 @@ from alexsim.execute.context import Choices, Hyperparameters, Launch, StepContex
 from alexsim.execute.memory import Memory
 from alexsim.execute.transport import Transport
 from alexsim.plan.exchanges import Exchange
-from alexsim.plan.plan import DevicePlan, Op, OpKind, Plan, waited_for
+from alexsim.plan.plan import Op, OpKind, Plan, waited_for
 from alexsim.trace import Span
 
 if TYPE_CHECKING:
@@ -44,14 +44,20 @@ class _Joint:
 
 
 class DeviceRunner:
-    """One device: its memory, its stream, and its op list bound to functions."""
+    """One device: its memory, its stream, and its op list bound to functions.
+
+    Args:
+        plan: that the device is of.
+        memory: of the device.
+        choices: how to run the plan.
+        scratch: of backend ``native``, which the devices of a process share.
+    """
 
     def __init__(
-        self, plan: Plan, device: DevicePlan, place: torch.device, choices: Choices
+        self, plan: Plan, memory: Memory, choices: Choices, scratch: torch.Tensor | None
     ) -> None:
-        self.device = device
-        self.place = place
-        self.memory = Memory(plan, device, choices.budget_bytes, choices.dtype, place=place)
+        device, place = memory.device, memory.place
+        self.device, self.place, self.memory = device, place, memory
         self.stream = torch.cuda.Stream(place) if place.type == "cuda" else None
         self.constants: Constants | None = None
         self.timeline: Timeline | None = None
@@ -64,10 +70,10 @@ class DeviceRunner:
 
             self.constants = Constants(place)
             binder = Binder(plan, self.memory, self.constants, choices)
-        elif plan.spec.backend == "native":
+        elif scratch is not None:
             from alexsim.execute import bind_native
 
-            binder = bind_native.Binder(plan, self.memory, choices.replica)
+            binder = bind_native.Binder(plan, self.memory, choices.replica, scratch)
         self._exchanges = {exchange.name: exchange for exchange in plan.posted}
         collectives = {collective.name: collective for collective in plan.collectives}
         self._joint = {

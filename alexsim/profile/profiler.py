@@ -144,7 +144,10 @@ class _Step:
 
 
 def _held(plan: Plan, step: _Step, device: Device) -> tuple[Held, ...]:
-    """Most memory held in a step: by each device on a CPU, by all together on cards."""
+    """Most memory held in a step: by each device on a CPU, by all together on cards.
+
+    On a CPU each counts the scratch that it needs, though those of one process share it.
+    """
     if device == "cuda":
         cards = range(torch.cuda.device_count())
         for card in cards:

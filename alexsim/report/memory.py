@@ -45,7 +45,6 @@ def memory_tables(
 ) -> RenderableType:
     """Bytes per device by category (and by layer), against the budgets of their cards; with several
     kinds of cards the verdict on each."""
-    verdict = verdicts[0].verdict
     # Of the cards that a device stands for, that with the least room: they come in that order.
     budgets = [
         next(each.verdict.budget_bytes for each in verdicts if device.index in each.places(plan))
@@ -68,7 +67,8 @@ def memory_tables(
     free = [budget - each.total_bytes for budget, each in zip(budgets, devices, strict=True)]
     out.add_row("free", *(mib(value) for value in free))
     sharing = sharing_text(plan.spec)
-    parts: list[RenderableType] = [Text(sharing), out] if sharing else [out]
+    told = [_told(each, len(verdicts) > 1, context_bytes) for each in verdicts]
+    parts: list[RenderableType] = [*([Text(sharing)] if sharing else ()), *told, out]
     if layers:
         by_layer = plain_table("MiB by layer", "layer", *(device.name for device in devices))
         for name in {name: None for device in devices for name in device.by_layer}:
@@ -89,8 +89,14 @@ def memory_tables(
         parts.append(Text(f"each of {plan.replicas} replicas holds as much"))
     if lines := not_run_lines(plan.network):
         parts.append(Text("\n".join(lines)))
-    if len(verdicts) > 1:
-        parts += [Text(each.words) for each in verdicts]
-    elif verdict.fits:
-        parts.append(Text(verdict.words))
     return Group(*parts)
+
+
+def _told(fitted: CardFit, of_several: bool, context_bytes: int) -> Text:
+    """The verdict on the devices of a kind of card; whose it is, where there are several."""
+    verdict = fitted.verdict
+    whose = f"{', '.join(fitted.gpus)} on {fitted.card.name}: " if of_several else ""
+    held = format_bytes(verdict.budget_bytes - verdict.free_bytes)
+    included = ", context included" if context_bytes else ""
+    told = verdict.words if verdict.fits else "does not fit"
+    return Text(f"{whose}{held} of {format_bytes(verdict.budget_bytes)}{included}: {told}")

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import itertools
-import textwrap
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Literal, get_args
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from alexsim.costs.precision import Computed
 from alexsim.explore.sensitivity import Sensitivity
 from alexsim.explore.what_if import WhatIf, kinds_of, waits_s
 from alexsim.network.network import Network
 from alexsim.plan.spec import PlanSpec
 from alexsim.recipe.stages import Training
+from alexsim.report.answer import answer
 from alexsim.report.not_run import not_run_lines
 from alexsim.report.recipe import stages_table
-from alexsim.report.tables import data_path_text, milliseconds, plain_table, sharing_text
-from alexsim.report.what_if import ACTIVITIES, days_text, elasticities_table, what_if_table
-from alexsim.simulate.evidence import Evidence
+from alexsim.report.tables import milliseconds, plain_table
+from alexsim.report.what_if import ACTIVITIES, elasticities_table, what_if_table
 from alexsim.simulate.simulation import ExchangeTimes, Simulation
 from alexsim.trace import Activity
-from alexsim.units import MIB
+from alexsim.units import MIB, format_bytes
 
+Shown = Literal["layers", "ops", "transfers", "articles"]
+SHOWN: tuple[Shown, ...] = get_args(Shown)
+"""What may be shown below the answer."""
 _BAR = 56
 _LONGEST = 12
 _ARTICLES_FLOP_PER_S = 1.581e12
@@ -36,157 +38,67 @@ def simulation_tables(
     spec: PlanSpec,
     training: Training,
     *,
+    shown: Collection[Shown] = (),
     sensitivities: Sequence[Sensitivity] = (),
     elasticities: bool = False,
     what_ifs: Sequence[WhatIf] = (),
     before: Simulation | None = None,
 ) -> RenderableType:
-    """The training, the step, its parts, every device, and a picture of its timeline."""
-    network, sharing = spec.network, sharing_text(spec)
-    parts: list[RenderableType] = [
-        *([Text(sharing)] if sharing else ()),
-        Text(_head(simulation, training, before)),
-        *([stages_table(training.stages)] if training.stages else ()),
-        *([what_if_table(what_ifs, simulation, training)] if what_ifs else ()),
-        Text(timeline(simulation)),
-        _devices(simulation),
-        _parts(simulation, network),
-        _critical_path(simulation, network),
-        *([elasticities_table(simulation, network)] if elasticities else ()),
-        _layers(simulation),
-        _longest(simulation),
-    ]
-    if simulation.exchanges:
-        parts.append(_exchanges(simulation))
+    """The answer on one screen, and what else was asked for."""
+    network = spec.network
+    parts: list[RenderableType] = [answer(simulation, spec, training, before)]
+    if training.stages:
+        parts.append(stages_table(training.stages))
+    if what_ifs:
+        parts.append(what_if_table(what_ifs, simulation, training))
+    if "layers" in shown:
+        parts += [_parts(simulation, network), _layers(simulation)]
+    if "ops" in shown:
+        parts += [_critical_path(simulation, network), _longest(simulation)]
+    if "transfers" in shown:
+        parts += [Text(timeline(simulation)), _devices(simulation)]
+        parts += [_exchanges(simulation)] if simulation.exchanges else []
+    if "articles" in shown:
+        parts.append(Text("\n".join(_at_peak(simulation))))
+    if elasticities:
+        parts.append(elasticities_table(simulation, network))
     if lines := not_run_lines(network, simulation):
         parts.append(Text("\n".join(lines)))
     if sensitivities:
         parts.append(_sensitivities(sensitivities))
-    return Group(*parts)
+    # A line between the answer and what was asked for beside it, and between these.
+    return Group(parts[0], *(Group(Text(), part) for part in parts[1:]))
 
 
-def _machines(simulation: Simulation) -> str:
-    if simulation.replicas > 1:
-        per_replica = simulation.devices_count // simulation.replicas
-        return f"{simulation.replicas} replicas of {per_replica} device(s)"
-    split = ", hybrid" if simulation.partition == "hybrid" else ""
-    return f"{simulation.devices_count} device(s){split}"
+def does_not_fit(simulation: Simulation) -> str:
+    """What the fullest device lacks, in a line."""
+    fullest = simulation.fullest
+    whose = f"its {fullest.card}" if simulation.unlike else "its card"
+    return (
+        f"{fullest.name} needs {format_bytes(fullest.memory_bytes)}, {whose} has"
+        f" {format_bytes(fullest.capacity_bytes)}: {format_bytes(-fullest.free_bytes)} over;"
+        " `alexsim memory` with the same options says what would fit"
+    )
 
 
-def _head(simulation: Simulation, training: Training, before: Simulation | None) -> str:
-    bounds, between = training.days_interval, simulation.step_interval
-    first = " at first" if training.stages else ""
-    # Stages differ in the third digit.
-    days = f"{training.days:.3g}" if training.stages else days_text(training.days)
+def _at_peak(simulation: Simulation) -> list[str]:
+    """Rates of cards at their peak, and what articles made of them."""
+    per_device, count = simulation.ideal_training_images_per_s, simulation.devices_count
+    cards = "one card" if count == 1 else "all cards"
     lines = [
-        f"{simulation.network} on {simulation.machine}, {simulation.library}:"
-        f" {_machines(simulation)}, {simulation.batch_size} images per step",
-        f"  {f'recipe {training.recipe}, ' if training.stages else ''}{training.epochs} epochs of"
-        f" {training.images:,} images: {days} days"
-        f" (90 %: {days_text(bounds.low)} to {days_text(bounds.high)})",
-        f"  step {milliseconds(simulation.step_s)} ms{first} (90 %: {milliseconds(between.low)} to"
-        f" {milliseconds(between.high)}), {simulation.images_per_s:,.0f} images/s,"
-        f" {100 * simulation.utilisation:.0f} % of peak",
-        *_counted(simulation),
-        *_computed(simulation.computed),
-        *rests_on(simulation.evidence),
-        *_before(before),
-        f"  {data_path_text(simulation)}",
-        f"  forward {milliseconds(simulation.forward_s)} ms"
-        f"{', with the wait for images' if simulation.data_bound else ''},"
-        f" backward {milliseconds(simulation.backward_s)} ms",
-        f"  forward passes/s under ideal conditions (all cards at peak):"
-        f" {simulation.ideal_forward_images_per_s:,.0f}",
-        _ideal_training(simulation),
+        f"forward passes/s of {cards} at peak: {simulation.ideal_forward_images_per_s:,.0f}",
+        f"images/s that {cards} at peak could train: {count * per_device:,.0f}"
+        + (f" (one: {per_device:,.0f})" if count > 1 else ""),
     ]
     peak = simulation.device_flop_per_s
     if round(peak, -9) == _ARTICLES_FLOP_PER_S and simulation.network.startswith("alexnet"):
         # Articles give both as speeds; see the notes on what they say and what is true.
-        lines.append(
-            '  Articles say "over 2,200": 2 x 1.581 TFLOP/s over 1.43 GFLOP, the one-column'
-            "\n  net's; and \"395\": 1.581 TFLOP/s over a training step's 4.0 GFLOP, taken for"
-            "\n  a forward pass. Both are peaks, which nothing reaches."
-        )
-    if not simulation.fits:
-        full = next(d for d in simulation.devices if d.memory_bytes > d.capacity_bytes)
-        whose = f"{full.name} ({full.card})" if _unlike(simulation) else "a device"
-        lines.append(
-            f"  Does not fit: {whose} has {full.capacity_bytes / MIB:,.0f} MiB;"
-            " `alexsim memory` says what would."
-        )
-    return "\n".join(lines)
-
-
-def _before(before: Simulation | None) -> list[str]:
-    if before is None:
-        return []
-    between = before.step_interval
-    return [
-        f"  By the shipped fit alone: step {milliseconds(before.step_s)} ms (90 %:"
-        f" {milliseconds(between.low)} to {milliseconds(between.high)})"
-    ]
-
-
-def rests_on(evidence: Evidence) -> list[str]:
-    """What a prediction rests on, in lines of 80 columns; none where this machine was measured."""
-    if evidence.error is None:
-        return []
-    error = evidence.error
-
-    def seen(name: str, rows: int) -> str:
-        return f"{name} {f'seen ({rows:,} rows)' if rows else 'never seen'}"
-
-    given = f" Given {evidence.given}." if evidence.given else ""
-    said = (
-        f"Rests on {evidence.rows:,} rows: {seen(evidence.device, evidence.device_rows)},"
-        f" {seen(evidence.library, evidence.library_rows)};"
-        f" {100 * evidence.inside:.0f} % of the time in shapes as measured.{given}"
-        f" {error.words[0].upper()}{error.words[1:]}: left out, {error.rows:,} were"
-        f" {100 * error.median:.0f} % off at the median, {100 * error.mean:.0f} % at the mean."
-    )
-    return textwrap.wrap(said, 79, initial_indent="  ", subsequent_indent="  ")
-
-
-def _counted(simulation: Simulation) -> list[str]:
-    """What rates over peak count, where that is not a direct convolution's multiply-adds."""
-    if simulation.utilisation_counts == "direct":
-        return []
-    share = 100 * simulation.done_share
-    return [
-        f"  Winograd or FFT do {share:.0f} % of the multiply-adds of direct convolution; these",
-        "  count against the peak, here and below.",
-    ]
-
-
-def _computed(how: Computed) -> list[str]:
-    """In which types it computes, and which PyTorch itself would choose."""
-    match how.precision:
-        case "amp" if how.tensor_cores:
-            return [
-                f"  mixed precision: products in {how.half_type} on tensor cores, gradients float32"
-            ]
-        case "amp":
-            return [
-                f"  mixed precision, {how.half_type}; no tensor cores: fewer bytes, no more FLOP/s"
-            ]
-        case "pytorch" if how.tf32_by_default:
-            return [
-                "  as PyTorch does unless told otherwise: convolutions in TF32, the rest float32"
-            ]
-        case "fp32" if how.tf32_by_default:
-            return ["  PyTorch itself would run convolutions in TF32 here: --precision pytorch"]
-    return []
-
-
-def _ideal_training(simulation: Simulation) -> str:
-    """The rate of all cards, as predicted rates are; then the rate of one card."""
-    per_device, count = simulation.ideal_training_images_per_s, simulation.devices_count
-    if count == 1:
-        return f"  images/s that one card at peak could train: {per_device:,.0f}"
-    return (
-        f"  images/s that all cards at peak could train: {count * per_device:,.0f}"
-        f" (one: {per_device:,.0f})"
-    )
+        lines += [
+            'Articles say "over 2,200": 2 x 1.581 TFLOP/s over 1.43 GFLOP, the one-column',
+            "net's; and \"395\": 1.581 TFLOP/s over a training step's 4.0 GFLOP, taken for a",
+            "forward pass. Both are peaks, which nothing reaches.",
+        ]
+    return lines
 
 
 def _devices(simulation: Simulation) -> RenderableType:
@@ -196,7 +108,7 @@ def _devices(simulation: Simulation) -> RenderableType:
     )  # fmt: skip
     for device in simulation.devices:
         out.add_row(
-            f"{device.name} {device.card}" if _unlike(simulation) else device.name,
+            f"{device.name} {device.card}" if simulation.unlike else device.name,
             milliseconds(device.busy_s),
             _exposed(device.exposed_exchange_s, device.exchange_s),
             _exposed(device.exposed_upload_s, device.upload_s),
@@ -205,10 +117,6 @@ def _devices(simulation: Simulation) -> RenderableType:
             f"{device.memory_bytes / MIB:,.0f}",
         )
     return out
-
-
-def _unlike(simulation: Simulation) -> bool:
-    return len({device.card for device in simulation.devices}) > 1
 
 
 def _exposed(exposed_s: float, whole_s: float) -> str:

@@ -260,7 +260,7 @@ def train_summary(result: TrainResult, machine: str, simulated: Simulation) -> R
         if held_out.nan_images:
             lines.append(f"the network puts out NaN for {held_out.nan_images} held-out images")
     lines += [
-        f"{name}: peak {format_bytes(peak)} of {format_bytes(budget)}"
+        f"{name}: peak {format_bytes(peak)} of {format_bytes(budget)}, without a card's context"
         for name, budget, peak in result.devices
     ]
     if result.exchanged_bytes_per_step:

@@ -49,6 +49,11 @@ class DeviceTimes:
     capacity_bytes: int
     """Usable bytes of its memory."""
 
+    @property
+    def free_bytes(self) -> int:
+        """What is left of it; below 0 where the step does not fit."""
+        return self.capacity_bytes - self.memory_bytes
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExchangeTimes:
@@ -217,7 +222,17 @@ class Simulation:
     @property
     def fits(self) -> bool:
         """Whether every device's plan and context fit its memory; time does not depend on it."""
-        return all(d.memory_bytes <= d.capacity_bytes for d in self.devices)
+        return self.fullest.free_bytes >= 0
+
+    @property
+    def fullest(self) -> DeviceTimes:
+        """The device with the least memory left."""
+        return min(self.devices, key=lambda device: device.free_bytes)
+
+    @property
+    def unlike(self) -> bool:
+        """Whether its devices are cards of several kinds."""
+        return len({device.card for device in self.devices}) > 1
 
     @property
     def host_s(self) -> float:

@@ -28,7 +28,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from cpu_cases import Case, Run, convolutions, norms, pools, products
+from cpu_cases import Case, Run, convolutions, norms, pools, products, relus
 from resnet_cases import batch_norms, resnet_convolutions
 
 from alexsim_kernels.cpu.build import available, bf16_available, library
@@ -36,7 +36,7 @@ from alexsim_kernels.cpu.product import ceiling
 from alexsim_kernels.cpu.sizes import Precision
 
 NETS = {
-    "alexnet-2012": (convolutions, norms, pools, products),
+    "alexnet-2012": (convolutions, norms, pools, relus, products),
     "resnet-50": (resnet_convolutions, batch_norms),
 }
 

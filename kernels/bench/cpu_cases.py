@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from alexsim_kernels import reference
-from alexsim_kernels.cpu import convolution, linear, norm, pool, sizes
+from alexsim_kernels.cpu import convolution, linear, norm, pool, relu, sizes
 from alexsim_kernels.cpu.algorithm import PASSES, choose, multiply_adds
 from alexsim_kernels.cpu.build import bf16_available
 from alexsim_kernels.cpu.sizes import PRECISIONS, Precision
@@ -31,6 +31,7 @@ CONVOLUTIONS: dict[str, Layer] = {
     "conv5": (192, 13, 128, 3, 1, 1, 13),
 }
 NORMS = {"norm1": ("across", 48, 55), "norm2": ("across", 128, 27), "spatial": ("over", 128, 27)}
+RELUS = {"relu1": (48, 27), "relu2": (128, 27), "relu3": (192, 13)}
 POOLS = {"pool1": (48, 55, 27), "pool2": (128, 27, 13)}
 PRODUCTS = {"fc6": (9216, 2048), "fc7": (4096, 2048), "fc8": (4096, 1000)}
 _CHECKED = 4
@@ -239,6 +240,36 @@ def pools(batch: int) -> list[Case]:
                 return distance(dx[:_CHECKED], wanted)
 
             cases.append(Case(name, f"grad, {ties}", backward, other, check_backward))
+    return cases
+
+
+def relus(batch: int) -> list[Case]:
+    cases = []
+    for name, (channels, extent) in RELUS.items():
+        x, dy = (images(batch, channels, extent, extent) for _ in range(2))
+        y, dx, other = (torch.empty_like(x) for _ in range(3))
+        backward = torch.ops.aten.threshold_backward
+
+        def check_forward(x=x, y=y) -> float:
+            relu.forward(x, y)
+            return distance(y[:_CHECKED], x[:_CHECKED].double().relu())
+
+        def check_input(x=x, y=y, dy=dy, dx=dx, backward=backward) -> float:
+            relu.forward(x, y)
+            relu.backward(y, dy, dx)
+            exact = backward(dy[:_CHECKED].double(), x[:_CHECKED].double(), 0)
+            return distance(dx[:_CHECKED], exact)
+
+        cases += [
+            Case(
+                name, "forward", partial(relu.forward, x, y),
+                partial(torch.clamp_min, x, 0, out=other), check_forward,
+            ),
+            Case(
+                name, "grad_input", partial(relu.backward, y, dy, dx),
+                partial(backward.grad_input, dy, y, 0, grad_input=other), check_input,
+            ),
+        ]  # fmt: skip
     return cases
 
 

@@ -16,6 +16,7 @@ from alexsim.network.layers import (
     FullyConnected,
     LocalResponseNorm,
     MaxPool,
+    ReLU,
     SpatialResponseNorm,
     pair,
 )
@@ -113,6 +114,13 @@ def kernel_bytes(asked: Asked, item_bytes: int) -> int:
     return kernel.scratch.bytes(item_bytes) if kernel else 0
 
 
+def needed_bytes(plan: Plan, op: Op, item_bytes: int) -> int:
+    """Scratch of an op's kernel and of copies of its images, for values of so many bytes."""
+    asked = asked_of(plan, op)
+    copies = op.scratch_bytes - kernel_bytes(asked, FLOAT_BYTES)
+    return kernel_bytes(asked, item_bytes) + copies * item_bytes // FLOAT_BYTES
+
+
 def _kernel(asked: Asked, item_bytes: int) -> _Kernel | None:
     """The kernel of ours for an op, if there is one."""
     part, pass_ = asked.part, _PASSES.get(asked.kind)
@@ -143,6 +151,8 @@ def _kernel(asked: Asked, item_bytes: int) -> _Kernel | None:
     match layer:
         case BatchNorm() if not (pass_ == "grad_weight" and asked.accumulate):
             return _Kernel("", sizes.batch_norm(images * math.prod(extent), channels))
+        case ReLU() if not (asked.accumulate or any(asked.rows)):
+            return _Kernel("", _NONE)
         case LocalResponseNorm() | SpatialResponseNorm() if not asked.accumulate:
             window: sizes.Window = "across" if isinstance(layer, LocalResponseNorm) else "over"
             return _Kernel("", sizes.norm(window, channels, extent[1], layer.size, threads=threads))

@@ -29,7 +29,7 @@ from alexsim_kernels.cpu.transforms import header
 Scalar = Literal["float", "double"]
 UNITS = (
     "product", "winograd", "winograd_weight", "direct", "indirect", "indirect_weight", "pool",
-    "norm", "batch_norm", "linear", "linear_bf16", "upload",
+    "norm", "batch_norm", "linear", "linear_bf16", "relu", "upload",
 )  # fmt: skip
 """Translation units, compiled side by side."""
 _FLOAT_ONLY = {"linear_bf16"}

@@ -114,6 +114,8 @@ void across_pixels(const Norm& n, Power power, long image, long i, long begin, l
       if constexpr (BACKWARD) {
         put(to, load(from + c + PIXELS * pitch) + factor * v * sum, lanes, streaming);
       } else {
+        // The next pixels are asked for while these are written past the caches.
+        __builtin_prefetch(x + (j + PIXELS) * n.x.pixel + c);
         const vec total = k + alpha * sum;
         put(d + j * n.d.pixel + c, total, lanes, streaming);
         put(to, v * power(total).power, lanes, streaming);
@@ -140,58 +142,87 @@ template <bool BACKWARD> void across(const Norm& n) {
   });
 }
 
+// Whether the pixels of a row touch: then it is one pixel of as many channels.
+bool touching(const Norm& n) {
+  const long channels = n.x.channels;
+  return channels == padded_row(n.x) && n.x.pixel == channels && n.d.pixel == channels &&
+         n.dy.pixel == channels && n.out.pixel == channels;
+}
+
 // One image: rows are summed along, then the last `size` of these sums down.
 template <bool BACKWARD, class Power>
 void over_image(const Norm& n, Power power, long image, scalar* memory, bool streaming) {
-  const long height = n.x.height, width = n.x.width, channels = n.x.channels;
-  const long wide = padded_row(n.x), row = width * wide, half = n.size / 2;
-  const long before = BACKWARD ? n.size - 1 - half : half, after = n.size - 1 - before;
+  const long height = n.x.height, width = n.x.width, size = n.size;
+  const long wide = padded_row(n.x), row = width * wide, half = size / 2;
+  const long before = BACKWARD ? size - 1 - half : half, after = size - 1 - before;
+  const bool flat = touching(n);
+  const long pixels = flat ? 1 : width, channels = flat ? row : n.x.channels;
   const scalar k = n.k, alpha = n.alpha, factor = -2 * n.alpha * n.beta;
   scalar* squares = memory + before * wide;  // zeros at both ends
-  scalar* sums = memory + (width + n.size - 1) * wide;
-  scalar* kept = sums + n.size * row;
-  std::vector<const scalar*> rows(n.size);
+  scalar* sums = memory + (width + size - 1) * wide;
+  scalar* kept = sums + size * row;
+  std::vector<const scalar*> rows(size);
   for (long i = 0; i < height + after; i++) {
     if (i < height) {
-      scalar* direct = kept + i % n.size * row;
-      for (long j = 0; j < width; j++)
+      for (long j = 0; j < pixels; j++) {
+        const scalar *x = n.x.at(image, i, j), *d = n.d.at(image, i, j), *dy = n.dy.at(image, i, j);
+        scalar *to = squares + j * wide, *direct = kept + i % size * row + j * wide;
         each_vector(channels, [&](long c, auto lanes) {
-          const scalar* from = n.x.at(image, i, j) + c;
-          scalar* to = squares + j * wide + c;
           if constexpr (BACKWARD) {
-            store(direct + j * wide + c,
-                  gradients(power, from, n.d.at(image, i, j) + c, n.dy.at(image, i, j) + c,
-                            lanes, to));
+            store(direct + c, gradients(power, x + c, d + c, dy + c, lanes, to + c));
           } else {
-            const vec v = lanes.load(from);
-            store(to, v * v);
+            const vec v = lanes.load(x + c);
+            store(to + c, v * v);
           }
         });
-      scalar* sum = sums + i % n.size * row;
-      for (long at = 0; at < row; at += WIDTH)
-        store(sum + at, window(squares + at - before * wide, n.size, wide));
+      }
+      scalar* sum = sums + i % size * row;
+      const scalar *x = n.x.at(image, i + 1, 0), *d = n.d.at(image, i + 1, 0),
+                   *dy = n.dy.at(image, i + 1, 0);
+      for (long at = 0; at < row; at += WIDTH) {
+        store(sum + at, window(squares + at - before * wide, size, wide));
+        // Sums need no memory beyond the caches: the next row is asked for meanwhile.
+        __builtin_prefetch(x + at);
+        if constexpr (BACKWARD) {
+          __builtin_prefetch(d + at);
+          __builtin_prefetch(dy + at);
+        }
+      }
     }
     const long o = i - after;
     if (o < 0) continue;
     const long first = std::max(0l, o - before);
     const long present = std::min(height - 1, o + after) - first + 1;
-    for (long r = 0; r < present; r++) rows[r] = sums + (first + r) % n.size * row;
-    const scalar* direct = kept + o % n.size * row;
-    for (long j = 0; j < width; j++)
-      each_vector(channels, [&](long c, auto lanes) {
-        const long at = j * wide + c;
+    for (long r = 0; r < present; r++) rows[r] = sums + (first + r) % size * row;
+    const auto finish = [&](auto total) {
+      for (long j = 0; j < pixels; j++) {
+        const scalar *x = n.x.at(image, o, j), *direct = kept + o % size * row + j * wide;
+        scalar *d = n.d.at(image, o, j), *out = n.out.at(image, o, j);
+        each_vector(channels, [&](long c, auto lanes) {
+          const vec v = lanes.load(x + c), sum = total(j * wide + c);
+          if constexpr (BACKWARD) {
+            put(out + c, load(direct + c) + factor * v * sum, lanes, streaming);
+          } else {
+            const vec raised = k + alpha * sum;
+            put(d + c, raised, lanes, streaming);
+            put(out + c, v * power(raised).power, lanes, streaming);
+          }
+        });
+      }
+    };
+    if (present == 5) {
+      // Registers hold these, where every store may change what lies in the vector.
+      const scalar *r0 = rows[0], *r1 = rows[1], *r2 = rows[2], *r3 = rows[3], *r4 = rows[4];
+      finish([=](long at) {
+        return load(r0 + at) + load(r1 + at) + load(r2 + at) + load(r3 + at) + load(r4 + at);
+      });
+    } else {
+      finish([&](long at) {
         vec sum = load(rows[0] + at);
         for (long r = 1; r < present; r++) sum += load(rows[r] + at);
-        const vec v = lanes.load(n.x.at(image, o, j) + c);
-        scalar* out = n.out.at(image, o, j) + c;
-        if constexpr (BACKWARD) {
-          put(out, load(direct + at) + factor * v * sum, lanes, streaming);
-        } else {
-          const vec d = k + alpha * sum;
-          put(n.d.at(image, o, j) + c, d, lanes, streaming);
-          put(out, v * power(d).power, lanes, streaming);
-        }
+        return sum;
       });
+    }
   }
 }
 

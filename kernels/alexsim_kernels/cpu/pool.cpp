@@ -98,18 +98,23 @@ template <class Scatter> void backward(const Pool& p, Scatter&& scatter) {
   }
 }
 
-// What is left of the gradient goes to a value that is the maximum, or NaN.
-template <bool FIRST>
+// What is left of the gradient goes to a value that is the maximum, or NaN. SIDE is the window's,
+// both ways, where it is known when this is compiled, or 0.
+template <bool FIRST, int SIDE>
 INLINE void route(const Pool& p, long n, long i, long j, long height, scalar* const* band,
                   const scalar* const* rows) {
-  const long wide = padded(p.dx.channels), first = p.column_begin[j], last = p.column_end[j];
+  const long wide = padded(p.dx.channels), pixel = p.x.pixel, first = p.column_begin[j];
+  const long last = SIDE ? first + SIDE : p.column_end[j];
   const scalar *y = p.y.at(n, i, j), *dy = p.dy.at(n, i, j);
-  each_vector(p.dy.channels, [&](long c, auto lanes) {
+  if (SIDE) height = SIDE;
+  each_vector(p.dy.channels, [=](long c, auto lanes) {
     const vec top = lanes.load(y + c);
     vec gradient = lanes.load(dy + c);
+#pragma GCC unroll 3
     for (long r = 0; r < height; r++)
+#pragma GCC unroll 3
       for (long s = first; s < last; s++) {
-        const vec x = lanes.load(rows[r] + s * p.x.pixel + c);
+        const vec x = lanes.load(rows[r] + s * pixel + c);
         vec taken = x != x ? gradient : vec{};
         taken = x == top ? gradient : taken;
         if constexpr (FIRST) {
@@ -147,10 +152,18 @@ extern "C" void average_pool_forward(const Pool* pool) {
 
 extern "C" void max_pool_backward(const Pool* pool) {
   const Pool& p = *pool;
+  const auto run = [&](auto first) {
+    backward(p, [&](long n, long i, long j, long height, auto... rows) {
+      if (height == 3 && p.column_end[j] - p.column_begin[j] == 3)
+        route<first, 3>(p, n, i, j, height, rows...);
+      else
+        route<first, 0>(p, n, i, j, height, rows...);
+    });
+  };
   if (p.first)
-    backward(p, [&](auto... at) { route<true>(p, at...); });
+    run(std::true_type{});
   else
-    backward(p, [&](auto... at) { route<false>(p, at...); });
+    run(std::false_type{});
 }
 
 extern "C" void average_pool_backward(const Pool* pool) {

@@ -1,0 +1,227 @@
+"""``import alexsim``: its names, what its functions take and answer, and its stub.
+
+``python tests/test_api.py`` writes the stub, ``alexsim/__init__.pyi``, and ``docs/api.md``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import here
+
+import alexsim
+from alexsim import api
+from alexsim.errors import AlexsimError
+
+PAGE = Path(__file__).parents[1] / "docs" / "api.md"
+STUB = Path(alexsim.__file__ or "").with_name("__init__.pyi")
+NAMES = [
+    "AlexNet", "AlexsimError", "__version__", "calibrate", "evaluate", "flops", "from_torch",
+    "load_into", "machine", "memory", "network", "open_run", "plan", "profile", "report",
+    "simulate", "sweep", "train", "validate",
+]  # fmt: skip
+LIGHT = [
+    ("flops", "lenet-5", {}),
+    ("memory", "lenet-5", {"batch": 64, "policy": "reuse"}),
+    ("simulate", "lenet-5", {"machine": "k20x8", "gpus": 2, "what_if": ["batch=256"]}),
+    ("sweep", "lenet-5", {"axis": ["batch=64,128", "gpus=1,2"], "machine": "k20x8"}),
+]
+
+
+def stub() -> str:
+    """What a type checker reads in place of ``__init__.py``."""
+    lines = [
+        '"""Written by `python tests/test_api.py` from the commands\' options."""',
+        "",
+        "from pathlib import Path",
+        "from typing import Literal",
+        "",
+        "from alexsim.api import Answer",
+        "from alexsim.api import open_run as open_run",
+        "from alexsim.editions.load import load_network as network",
+        "from alexsim.errors import AlexsimError as AlexsimError",
+        "from alexsim.interchange.from_torch import from_torch as from_torch",
+        "from alexsim.interchange.module import AlexNet as AlexNet",
+        "from alexsim.machine.machine import load_machine as machine",
+        "from alexsim.network.network import Network",
+        "from alexsim.plan.planner import plan as plan",
+        "from alexsim.train.module_state import load_into as load_into",
+        "",
+        f"__all__ = {json.dumps(NAMES)}",
+        "__version__: str",
+        "",
+    ]
+    for name in sorted(api.COMMANDS):
+        lines += [f"def {name}("]
+        named = False
+        for parameter in inspect.signature(api.function(name)).parameters.values():
+            if parameter.kind is parameter.KEYWORD_ONLY and not named:
+                named = True
+                lines.append("    *,")
+            default = "" if parameter.default is parameter.empty else " = ..."
+            lines.append(f"    {parameter.name}: {annotation(parameter)}{default},")
+        lines.append(") -> Answer: ...")
+    made = "\n".join(lines) + "\n"
+    command = ["ruff", "format", "--stdin-filename", str(STUB), "-"]
+    return subprocess.run(command, input=made, capture_output=True, text=True, check=True).stdout
+
+
+def page() -> str:
+    """The reference: what ``help()`` says of every name, and of what the commands answer."""
+    lines = ["# Reference of `import alexsim`", "", "Written by `python tests/test_api.py`.", ""]
+    for name in NAMES:
+        made = getattr(alexsim, name)
+        if name == "__version__":
+            continue
+        made = api.function(name) if name in api.COMMANDS else getattr(made, "__wrapped__", made)
+        lines += [f"## alexsim.{name}", "", "```", *code(name, made), "```", ""]
+        lines += ["Answers an `Answer`: see below.\n"] if name in api.COMMANDS else []
+    lines += ["## What commands answer", "", "```", *code("Answer", api.Answer), "```", ""]
+    for name, member in vars(api.Answer).items():
+        text = inspect.getdoc(getattr(member, "func", member))
+        if not name.startswith("_") and text:
+            lines += [f"### Answer.{name}", "", "```", *text.splitlines(), "```", ""]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def code(name: str, made: Any) -> list[str]:
+    """A signature, an option a line, and the text."""
+    lines = [name]
+    if callable(made) and not (isinstance(made, type) and issubclass(made, Exception)):
+        options = [
+            f"    {annotated(each)}," for each in inspect.signature(made).parameters.values()
+        ]
+        lines = [f"{name}(", *options, ")"]
+    return [*lines, "", *(inspect.getdoc(made) or "").splitlines()]
+
+
+def annotated(parameter: inspect.Parameter) -> str:
+    default = "" if parameter.default is parameter.empty else f" = {parameter.default!r}"
+    return f"{parameter.name}: {annotation(parameter)}{default}"
+
+
+def annotation(parameter: inspect.Parameter) -> str:
+    text = inspect.formatannotation(parameter.annotation).replace("typing.", "")
+    if text.startswith("Optional["):
+        text = f"{text[len('Optional[') : -1]} | None"
+    text = text.replace("pathlib.", "").replace("Path", "str | Path")
+    return f"{text} | Network" if parameter.name == "net" else text
+
+
+def test_the_names_are_these() -> None:
+    assert sorted(alexsim.__all__) == NAMES
+    for name in NAMES:
+        assert name in dir(alexsim)
+        assert getattr(alexsim, name)
+    with pytest.raises(AttributeError, match="has no attribute 'simulat'"):
+        alexsim.simulat  # noqa: B018
+
+
+def test_every_name_has_a_text() -> None:
+    text = inspect.getdoc(alexsim) or ""
+    for name in set(NAMES) - {"__version__"}:
+        assert name in text
+        assert len(inspect.getdoc(getattr(alexsim, name)) or "") > 60, name
+
+
+def test_the_import_is_light() -> None:
+    code = "import sys, alexsim; print(len([m for m in sys.modules if m.startswith('alexsim')]))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"
+
+
+def test_stub_and_page_are_of_today() -> None:
+    assert STUB.read_text(encoding="utf-8") == stub(), "python tests/test_api.py writes it"
+    assert PAGE.read_text(encoding="utf-8") == page(), "python tests/test_api.py writes it"
+
+
+def test_a_room_stays_a_room() -> None:
+    """Its modules are imported as ever, before and after it was called."""
+    from alexsim.simulate import timer
+
+    assert timer is importlib.import_module("alexsim.simulate.timer")
+    assert alexsim.simulate("lenet-5").network == "lenet-5"
+    assert alexsim.simulate.timer is timer  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("name", "net", "options"), LIGHT, ids=[each[0] for each in LIGHT])
+def test_a_function_answers_as_its_command(name: str, net: str, options: dict[str, Any]) -> None:
+    answer = getattr(alexsim, name)(net, **options)
+    words = [name, "--net", net]
+    for option, value in options.items():
+        for each in value if isinstance(value, list) else [value]:
+            words += [f"--{option.replace('_', '-')}", each]
+    said = here(*words)
+    assert repr(answer) == "\n".join(line.rstrip() for line in said.stdout.splitlines())
+    told = json.loads(here(*words, "--json").stdout)
+    assert answer.document.document() == told
+    assert "<pre" in answer._repr_html_()
+    for key in told:
+        assert getattr(answer, key if key != "schema" else "schema_") is not None or not told[key]
+    rows = answer.to_pandas()
+    lists = [value for value in told.values() if isinstance(value, list) and value]
+    assert len(rows) == len(next(rows for rows in lists if isinstance(rows[0], dict)))
+
+
+def test_a_network_in_memory_is_one_of_a_name() -> None:
+    net = alexsim.network("lenet-5")
+    assert alexsim.flops(net).document == alexsim.flops("lenet-5").document
+    assert alexsim.memory(net, batch=32).devices == alexsim.memory("lenet-5", batch=32).devices
+    with pytest.raises(AlexsimError, match="train: the run keeps its network's name"):
+        alexsim.train(net, steps=1)
+
+
+def test_what_does_not_fit_is_an_answer_with_a_problem() -> None:
+    answer = alexsim.memory("alexnet-2012", gpus=1)
+    assert answer.fits is False
+    assert answer.problem.exit_code == 3
+    assert str(answer.problem).startswith("gpu0 needs 3.22 GiB")
+    assert alexsim.memory("lenet-5").problem is None
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"batch": 0}, "--batch must be at least 1, got 0"),
+        ({"precision": "fp7"}, "--precision must be one of fp32, tf32"),
+        ({"machine": "a1000"}, "no machine or device 'a1000'; did you mean"),
+        ({"mchine": "a100"}, "no option of simulate 'mchine'; did you mean machine?"),
+        ({"json": True}, "no option of simulate 'json'"),
+        ({"transport": "host", "gpus": 1}, "no GPU exchanges anything"),
+        ({"batch": object()}, "batch must be text or a number; got <object"),
+        ({"net": "lenet-5"}, "simulate takes one network, and options by name"),
+    ],
+)
+def test_mistakes_are_the_command_line_s(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(AlexsimError) as caught:
+        alexsim.simulate("alexnet-2012", **options)
+    assert says in str(caught.value)
+
+
+def test_a_run_is_trained_opened_and_drawn(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    trained = alexsim.train("lenet-5", data=folder, batch=8, steps=4, workers=1, output=run)
+    assert len(trained.losses) == trained.steps == 4
+    opened = alexsim.open_run(run)
+    assert tuple(each.loss for each in opened.metrics) == trained.losses
+    assert opened.plot("loss").data
+    tested = alexsim.evaluate(run, data=folder)
+    assert tested.to_pandas().shape[0] == 1
+    page = alexsim.report([run], output=tmp_path / "page.html")
+    assert page.plot().data
+    with pytest.raises(AlexsimError, match="no figure 'x'; there are "):
+        page.plot("x")
+    with pytest.raises(AlexsimError, match="no table 'x'; there are "):
+        tested.to_pandas("x")
+
+
+if __name__ == "__main__":
+    STUB.write_text(stub(), encoding="utf-8")
+    PAGE.write_text(page(), encoding="utf-8")
