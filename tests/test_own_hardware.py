@@ -332,8 +332,11 @@ def test_memory_is_judged_card_by_card(tmp_path: Path, capsys: pytest.CaptureFix
         with pytest.raises(SystemExit) as stop:
             main([*line.split(), "--machine", path])
         assert (stop.value.code or 0) == code
-        return capsys.readouterr().out
+        out, error = capsys.readouterr()
+        errors.append(error)
+        return out
 
+    errors: list[str] = []
     net = "memory --net resnet50 --policy pytorch --gpus 3 --batch 600"
     found = json.loads(asked(f"{net} --json", 3))
     small, large = found["cards"]
@@ -343,15 +346,16 @@ def test_memory_is_judged_card_by_card(tmp_path: Path, capsys: pytest.CaptureFix
     assert found["budget_bytes"] == small["budget_bytes"] == 10 * 1024**3
     assert large["largest_batch_size"] > 600 > small["largest_batch_size"]
     assert large["free_bytes"] - small["free_bytes"] == 14 * 1024**3
-    lines = asked(net, 3)
-    assert "gpu1 on RTX 3080 10GB: 18.42 GiB of 10.00 GiB, context included: does not fit" in lines
-    assert "gpu0, gpu2 on RTX 4090: 18.42 GiB of 24.00 GiB, context included: fits" in lines
+    lines, error = asked(net, 3), errors.pop()
+    assert error.startswith("alexsim: gpu1 on RTX 3080 10GB needs 18.94 GiB")
+    assert "gpu1 on RTX 3080 10GB: 18.94 GiB of 10.00 GiB, context included: does not fit" in lines
+    assert "gpu0, gpu2 on RTX 4090: 18.94 GiB of 24.00 GiB, context included: fits" in lines
     # Columns: each against its own card.
     found = json.loads(asked("memory --net alexnet-2012 --batch 1280 --json", 3))
     assert [(card["gpus"], card["fits"]) for card in found["cards"]] == [
         (["gpu1"], False), (["gpu0"], True),
     ]  # fmt: skip
-    assert "Does not fit: gpu1 (RTX 3080 10GB) has 10,240 MiB" in asked("simulate --batch 1280")
+    assert "DOES NOT FIT: gpu1 (RTX 3080 10GB) has 10.00 GiB" in asked("simulate --batch 1280", 3)
     shown = asked_of(path, capsys)
     assert "Unlike cards: gpu0 RTX 4090, gpu1 RTX 3080 10GB, gpu2 RTX 4090" in shown
     assert shown.count("device: ") == 2
