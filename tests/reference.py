@@ -6,6 +6,7 @@ Nothing here reads alexsim's layer records: channels, sizes and constants stand 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -214,6 +215,16 @@ REFERENCES = {
     "alexnet-owt": alexnet_owt,
     "lenet-5": lenet_5,
 }
+
+
+def narrowed(model: Reference, share: int) -> Reference:
+    """Its hidden fully connected layers with a ``share``-th of their units."""
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    for layer, reader in pairwise(layers):
+        units = layer.out_features // share
+        layer.weight, layer.bias = (nn.Parameter(t[:units]) for t in (layer.weight, layer.bias))
+        reader.weight = nn.Parameter(reader.weight[:, :units])
+    return model
 
 
 class Trainer:

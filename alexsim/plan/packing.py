@@ -114,11 +114,12 @@ def _first_fit(rooms: list[Room]) -> tuple[int, dict[str, int]]:
     for room in rooms:
         size, first, last = _aligned(room.size_bytes), room.first, room.last
         offset = 0
+        # A planner's innermost loop: it asks first what most blocks fail, and calls nothing.
         for start, end, begins, ends in placed:
-            if begins <= last and first <= ends:
+            if end > offset and begins <= last and first <= ends:
                 if start - offset >= size:
                     break
-                offset = max(offset, end)
+                offset = end
         offsets[room.name] = offset
         insort(placed, (offset, offset + size, first, last))
         arena = max(arena, offset + size)

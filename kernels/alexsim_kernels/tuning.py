@@ -90,7 +90,16 @@ def _card(index: int) -> Card:
 
 
 def for_interpreter(key: Key) -> Config:
-    """As few, large tiles as possible: each interpreted operation costs the same."""
+    """As few, large tiles as possible: each interpreted operation costs the same.
+
+    Weights that a fully connected layer reads across their rows are best few enough for a cache.
+    """
+    if key.op == "linear forward":
+        n, k = power_of_two(16, key.n, 128), power_of_two(16, key.k, 256)
+        return Config(power_of_two(16, key.m, _MOST_NUMBERS // max(n, k)), n, k)
+    if key.op in ("linear grad_input", "linear grad_weight"):
+        n, k = power_of_two(16, key.n, 1024), power_of_two(16, key.k, 512)
+        return Config(power_of_two(16, key.m, _MOST_NUMBERS // max(n, k)), n, k)
     n = power_of_two(16, key.n if key.flat or key.op != "grad_weight" else key.run, 512)
     if key.op == "grad_weight":
         m = power_of_two(16, key.m, 256)
