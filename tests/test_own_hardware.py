@@ -193,6 +193,28 @@ def test_mistakes_in_a_sheet_of_ones_own_are_named(text: str, message: str, tmp_
     assert "\n" not in str(raised.value)
 
 
+STRANGE = (
+    "5", "true", "nan", '"x"', "[]", '["x"]', "{}", "{ x = {} }", "{ value = 1 }", "1979-05-27",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["gtx580", "a100x4", "pcie4-x16", ""])
+def test_no_value_of_any_key_is_more_than_a_mistake(name: str, tmp_path: Path) -> None:
+    whole = sheet_text(name) if name else FIVE
+    keys = re.findall(r"^(\w+) = ", whole.partition("[sources]")[0], flags=re.MULTILINE)
+    refused = []
+    for key in {*keys, "like", "devices", "device", "flop_per_s", "tflop_per_s", "sources"}:
+        for value in STRANGE:
+            text = re.sub(rf"^{key} = .*\n", "", whole, flags=re.MULTILINE)
+            path = written(tmp_path, f"{key} = {value}\n{text}")
+            try:
+                load_sheet(path)
+            except ProfileError as error:
+                refused.append((path, str(error)))
+    assert len(refused) > 60
+    assert all(path in message and "\n" not in message for path, message in refused), refused
+
+
 def test_new_never_writes_over_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "mine.toml"
     for code in (0, 2):
@@ -316,6 +338,8 @@ def test_what_unlike_cards_cannot_do_is_refused(
         ('devices = ["rtx3090", 3]', "devices must be a list of texts"),
         ('devices = "rtx3090"', "devices must be a list of texts"),
         ('devices = ["rtx3090", "rtx4091"]', "no device 'rtx4091'; did you mean rtx4090"),
+        ('devices = ["a100", "a1000"]', "devices: no device 'a1000'; did you mean a100"),
+        ("devices = []", "devices must be a list of texts, got []"),
         ('devices = ["rtx3090"]\ndevice = "a100"', "device is the first of devices; leave it out"),
         ('devices = ["rtx3090"]\ndevices_per_node = 2', "devices lists 1, and devices_per_node"),
     ):

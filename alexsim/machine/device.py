@@ -236,13 +236,23 @@ def _completed(table: Table, where: str) -> Table:
     count, clock = _value(whole.get("multiprocessors")), _value(whole.get("clock_hz"))
     if not value or not count or not clock:
         return whole
-    per_clock = 2 * load_architecture(whole["architecture"]).lanes_per_sm.value
+    per_clock = 2 * _lanes(whole["architecture"], where)
     if "multiprocessors" not in table:
         count = max(1, round(value / per_clock / clock))
         source = f"as many as its flop_per_s takes at about the clock of {whose or 'its sheet'}"
         whole["multiprocessors"] = {"value": count, "kind": "spec", "source": source}
-    source = f"that of its flop_per_s: {rate['source']}"
+    source = f"that of its flop_per_s: {rate.get('source')}"
     return whole | {"clock_hz": {**rate, "value": value / per_clock / count, "source": source}}
+
+
+def _lanes(architecture: Any, where: str) -> float:
+    """Float32 multiply-adds per clock of a multiprocessor."""
+    if not isinstance(architecture, str):
+        raise ProfileError(f"{where}: architecture must be a text, got {architecture!r}")
+    try:
+        return load_architecture(architecture).lanes_per_sm.value
+    except ProfileError as error:
+        raise ProfileError(f"{where}: architecture: {error}") from error
 
 
 _OPTIONAL = {"name", "note", "price_usd", "link", "peer"}
@@ -261,19 +271,11 @@ def _nearest(table: Table, flop_per_s: float, where: str) -> tuple[Table, str]:
             " and flop_per_s (or tflop_per_s)"
         )
     written = table["architecture"]
-    if not isinstance(written, str):
-        return {}, ""
-    try:
-        architecture = load_architecture(written)
-    except ProfileError as error:
-        raise ProfileError(f"{where}: {error}") from error
+    lanes = _lanes(written, where)
     cards = {name: load_device(name) for name in device_names() if _is_of(name, written)}
     if not cards:
         raise ProfileError(f"{where}: no card of architecture {written!r} ships; say like")
-    rate = flop_per_s or (
-        2 * architecture.lanes_per_sm.value * _value(table["multiprocessors"])
-        * _value(table["clock_hz"])
-    )  # fmt: skip
+    rate = flop_per_s or (2 * lanes * _value(table["multiprocessors"]) * _value(table["clock_hz"]))
     name = min(cards, key=lambda each: abs(math.log(cards[each].flop_per_s / (rate or 1))))
     return device_sheet(name)[0], name
 

@@ -194,28 +194,27 @@ def machine_sheet(name: str, *, apart: bool = False) -> tuple[Table, str]:
 def _completed(table: Table, where: str) -> Table:
     """A machine's file with all that it inherits."""
     base, whose = alike(table, where, machine_sheet)
-    listed = table.get("devices", base.get("devices") if "device" not in table else None)
-    device = table.get("device", base.get("device"))
-    if listed:
-        if not isinstance(listed, list) or not all(isinstance(each, str) for each in listed):
-            raise ProfileError(f"{where}: devices must be a list of texts, got {listed!r}")
-        if table.get("device", listed[0]) != listed[0]:
-            raise ProfileError(f"{where}: device is the first of devices; leave it out")
-        device = table["device"] = listed[0]
-        table.setdefault("devices_per_node", _counted(len(listed), f"the devices of {where}"))
-        table.setdefault("peer", all(load_device(each).peer for each in listed))
-    if device is None:
+    listed = table.get("devices", [table.get("device", base.get("device"))])
+    if listed == [None]:
         raise ProfileError(
             f"{where}: missing keys ['device']: the name of a card, or a TOML file of one; or like,"
             " the name of a machine"
         )
-    if not isinstance(device, str):
-        raise ProfileError(f"{where}: device must be a text, got {device!r}")
-    if not whose:
-        try:
-            base, whose = _around(device, apart=False), f"a machine around {device}"
-        except ProfileError as error:
-            raise ProfileError(f"{where}: device: {error}") from error
+    key = "devices" if "devices" in table else "device"
+    if not (isinstance(listed, list) and listed and all(isinstance(c, str) for c in listed)):
+        kind = "a list of texts" if key == "devices" else "a text"
+        raise ProfileError(f"{where}: {key} must be {kind}, got {table[key]!r}")
+    if table.get("device", listed[0]) != listed[0]:
+        raise ProfileError(f"{where}: device is the first of devices; leave it out")
+    try:
+        if key == "devices":
+            table["device"] = listed[0]
+            table.setdefault("devices_per_node", _counted(len(listed), f"the devices of {where}"))
+            table.setdefault("peer", {load_device(card).peer for card in listed} == {True})
+        if not whose:
+            base, whose = _around(listed[0], apart=False), f"a machine around {listed[0]}"
+    except ProfileError as error:
+        raise ProfileError(f"{where}: {key}: {error}") from error
     return inherited(Machine, table, where, base, whose)
 
 
