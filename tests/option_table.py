@@ -426,7 +426,11 @@ TABLE: dict[str, tuple[str, dict[str, Line]]] = {
         },
     ),
     "hardware list": ("hardware list", {"json": "--json"}),
-    "hardware show": ("hardware show a100", {"json": "--json"}),
+    "hardware show": ("hardware show a100", {"toml": "--toml", "json": "--json"}),
+    "hardware new": (
+        "hardware new",
+        {"like": "--like k20x8", "output": "-o {out}/mine.toml", "json": "--json"},
+    ),
     "network list": ("network list", {"json": "--json"}),
     "network show": ("network show lenet-5", {"output": "-o {out}/net.svg", "json": "--json"}),
     "recipe list": ("recipe list", {"json": "--json"}),

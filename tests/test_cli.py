@@ -122,7 +122,7 @@ def test_network_show_fits_a_terminal_and_draws(
     "command", [(), ("train",), ("memory",), ("flops",), ("network", "list"), ("network", "show"),
      ("simulate",), ("report",), ("sweep",), ("recommend",), ("check", "validate"),
      ("check", "calibrate"),
-     ("hardware", "list"), ("hardware", "show"),
+     ("hardware", "list"), ("hardware", "show"), ("hardware", "new"),
      ("model", "export"), ("model", "import"), ("eval",), ("model", "predict"),
      ("model", "nearest"), ("model", "filters"), ("profile",), ("model",), ("check",),
      ("check", "bench"), ("check", "bench", "run"), ("check", "kernels"), ("recipe", "list"),

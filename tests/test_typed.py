@@ -23,9 +23,9 @@ from alexsim.data.sources.listing import ImageClass, Skipped
 from alexsim.editions.load import edition_names
 from alexsim.errors import AlexsimError, DataError, ProfileError, RunError
 from alexsim.fidelity.rows import Names
-from alexsim.machine.device import Architecture, Device
+from alexsim.machine.device import Architecture, Device, load_device
 from alexsim.machine.link import Link
-from alexsim.machine.machine import load_machine
+from alexsim.machine.machine import Machine, load_machine
 from alexsim.machine.sheet import find, read_sheet
 from alexsim.recipe.defaults import Defaults
 from alexsim.recipe.file import load_recipe, recipe_from, recipe_names, recipe_table
@@ -85,10 +85,13 @@ def sheet(kind: Any, folder: str, name: str, optional: set[str]) -> Case:
     )
 
 
-def machine(document: Document, folder: Path) -> Any:
-    lines = [f"{key} = {toml(value)}" for key, value in document.items()]
-    (folder / "it.toml").write_text("\n".join(lines))
-    return load_machine.__wrapped__(str(folder / "it.toml"))
+def from_file(load: Callable[[str], Any]) -> Callable[[Document, Path], Any]:
+    def of(document: Document, folder: Path) -> Any:
+        lines = [f"{key} = {toml(value)}" for key, value in document.items()]
+        (folder / "it.toml").write_text("\n".join(lines))
+        return load(str(folder / "it.toml"))
+
+    return of
 
 
 def toml(value: Any) -> str:
@@ -166,10 +169,27 @@ DEFAULTED = {
 }
 CASES = {
     "architecture": sheet(Architecture, "architectures", "hopper", set()),
-    "device": sheet(Device, "devices", "gtx580", {"note", "price_usd"}),
+    "device": sheet(Device, "devices", "gtx580", {"note", "price_usd", "link", "peer"}),
     "link": sheet(Link, "links", "nvlink2", set()),
     "machine": Case(
-        document=find("machines", "gtx580x2", what="sheet")[0], read=machine, free={"sources"}
+        document=find("machines", "gtx580x2", what="sheet")[0],
+        read=lambda document, _: read_sheet(
+            Machine, {**document, "device_name": document.get("device")}, "it.toml"
+        ),
+        free={"sources"},
+    ),
+    # What a file leaves out it inherits.
+    "machine of one's own": Case(
+        document=(document := find("machines", "gtx580x2", what="sheet")[0]),
+        read=from_file(load_machine.__wrapped__),
+        optional=set(document) - {"device"},
+        free={"sources"},
+    ),
+    "device of one's own": Case(
+        document=(document := find("devices", "gtx580", what="sheet")[0]),
+        read=from_file(load_device),
+        optional=set(document) - {"architecture", "memory_bytes", "memory_bytes_per_s"},
+        free={"sources"},
     ),
     **{f"recipe {name}": recipe(name) for name in recipe_names()},
     "recipe with all": recipe(

@@ -20,11 +20,10 @@ from alexsim.errors import AlexsimError, PlanError, ProfileError, known_as, plai
 from alexsim.explore.axes import parse_axes
 from alexsim.explore.sweep import sweep
 from alexsim.ledger.tables import flop_table, step_flops
+from alexsim.machine.counted import as_written, devices_in
 from alexsim.machine.device import device_names, load_device
 from alexsim.machine.link import link_names, load_link
 from alexsim.machine.machine import (
-    as_written,
-    devices_in,
     load_machine,
     load_sheet,
     machine_for,

@@ -9,7 +9,7 @@ from alexsim.budget.advice import Help, recomputation
 from alexsim.budget.workspace import workspace_bytes
 from alexsim.errors import MemoryBudgetError
 from alexsim.plan.choices import Policy
-from alexsim.plan.plan import Buffer, Plan
+from alexsim.plan.plan import Buffer, DevicePlan, Plan
 from alexsim.plan.planner import representative
 from alexsim.units import format_bytes
 
@@ -81,8 +81,17 @@ class Fit:
         )
 
 
-def fit(plan: Plan, budget_bytes: int, *, context_bytes: int = 0) -> Fit:
-    """Compare every device with the budget, and look for the nearest plan that fits."""
+def fit(
+    plan: Plan, budget_bytes: int, *, context_bytes: int = 0, on: frozenset[int] = frozenset()
+) -> Fit:
+    """Compare every device with the budget, and look for the nearest plan that fits.
+
+    Args:
+        plan: of devices that do alike, one is enough.
+        budget_bytes: of each device.
+        context_bytes: what the driver takes of it.
+        on: places of the devices that have this budget, of which alone the verdict is; empty: all.
+    """
     shortages = tuple(
         Shortage(
             device=device.name,
@@ -96,21 +105,22 @@ def fit(plan: Plan, budget_bytes: int, *, context_bytes: int = 0) -> Fit:
                 )[:3]
             ),
         )
-        for device in plan.devices
+        for device in _those(plan, on)
         if device.total_bytes + context_bytes > budget_bytes
     )
     room = budget_bytes - context_bytes
-    largest = _largest_batch(plan, room, plan.spec.policy, len(plan.devices) * plan.alike)
+    devices = len(plan.devices) * plan.alike
+    largest = _largest_batch(plan, room, plan.spec.policy, devices, on)
     eager = plan.spec.policy == "pytorch"
     helps = tuple(_helps(plan, room)) if eager and shortages else ()
-    suggestions = _suggestions(plan, room, largest) if shortages else []
+    suggestions = _suggestions(plan, room, largest, on) if shortages else []
     if helps:
         batches = (option for option in suggestions if not option.startswith("--policy"))
         suggestions = [*batches, *(help_.words for help_ in helps)]
     return Fit(
         budget_bytes=budget_bytes,
         fits=not shortages,
-        free_bytes=room - max(device.total_bytes for device in plan.devices),
+        free_bytes=room - _fullest(plan, on),
         shortages=shortages,
         largest_batch_size=largest,
         suggestions=tuple(suggestions),
@@ -128,59 +138,70 @@ def _helps(plan: Plan, room: int) -> Iterator[Help]:
             yield Help(option="--precision amp", saved_bytes=device.total_bytes - need)
     if help_ := recomputation(plan, room):
         yield help_
-    if (need := _need(plan, plan.images, "reuse", 1)) <= room:
+    if (need := _need(plan, plan.images, "reuse", 1, frozenset())) <= room:
         yield Help(option="--policy reuse", saved_bytes=device.total_bytes - need)
 
 
-def _suggestions(plan: Plan, room: int, largest: int) -> list[str]:
+def _suggestions(plan: Plan, room: int, largest: int, on: frozenset[int]) -> list[str]:
     suggestions = []
     if largest:
         suggestions.append(f"--batch {largest}")
     devices = len(plan.devices) * plan.alike
     tighter = _TIGHTER[plan.spec.policy]
     for policy in tighter:
-        if _fits(plan, room, plan.images, policy, devices):
+        if _fits(plan, room, plan.images, policy, devices, on):
             suggestions.append(f"--policy {policy}")
             break
     columns = plan.network.columns
     splits = devices < columns and plan.spec.policy != "pytorch"
-    if splits and _fits(plan, room, plan.images, plan.spec.policy, columns):
+    if splits and _fits(plan, room, plan.images, plan.spec.policy, columns, frozenset()):
         suggestions.append(f"--gpus {columns}")
     if not suggestions and tighter:
-        batch = _largest_batch(plan, room, tighter[-1], devices)
+        batch = _largest_batch(plan, room, tighter[-1], devices, on)
         if batch:
             suggestions.append(f"--policy {tighter[-1]} --batch {batch}")
     return suggestions
 
 
-def _largest_batch(plan: Plan, room: int, policy: Policy, devices: int) -> int:
+def _largest_batch(plan: Plan, room: int, policy: Policy, devices: int, on: frozenset[int]) -> int:
     """Largest minibatch that fits.
 
     Memory never shrinks as the batch grows, and grows nearly in proportion: a few linear
     interpolations lead there; where they do not, bisection does.
     """
     shares = plan.spec.shares
-    least = _need(plan, shares, policy, devices)
+    least = _need(plan, shares, policy, devices, on)
     if least > room:
         return 0
-    known, images = max(device.total_bytes for device in plan.devices), plan.images // shares
+    known, images = _fullest(plan, on), plan.images // shares
     guess = 1 + (room - least) * (images - 1) // max(known - least, 1)
     low, high, tried = 1, 2 * _MOST_BATCH, 0
     while high - low > 1:
         tried += 1
         probe = (low + high) // 2 if tried > 8 else min(max(guess, low + 1), high - 1)
-        need = _need(plan, probe * shares, policy, devices)
+        need = _need(plan, probe * shares, policy, devices, on)
         low, high = (probe, high) if need <= room else (low, probe)
         guess = 1 + (room - least) * (probe - 1) // max(need - least, 1)
     return low * shares
 
 
-def _fits(plan: Plan, room: int, batch_size: int, policy: Policy, devices: int) -> bool:
-    return _need(plan, batch_size, policy, devices) <= room
+def _fits(
+    plan: Plan, room: int, batch_size: int, policy: Policy, devices: int, on: frozenset[int]
+) -> bool:
+    return _need(plan, batch_size, policy, devices, on) <= room
 
 
-def _need(plan: Plan, batch_size: int, policy: Policy, devices: int) -> int:
+def _need(plan: Plan, batch_size: int, policy: Policy, devices: int, on: frozenset[int]) -> int:
     """Bytes of the fullest device."""
     gpus = plan.spec.gpus if plan.spec.partition == "replicas" else devices
     candidate = representative(replace(plan.spec, gpus=gpus, batch_size=batch_size, policy=policy))
-    return max(device.total_bytes for device in candidate.devices)
+    return _fullest(candidate, on)
+
+
+def _fullest(plan: Plan, on: frozenset[int]) -> int:
+    return max(device.total_bytes for device in _those(plan, on))
+
+
+def _those(plan: Plan, on: frozenset[int]) -> tuple[DevicePlan, ...]:
+    """The devices in those places; all, where none is said."""
+    return tuple(device for device in plan.devices if not on or device.index in on)

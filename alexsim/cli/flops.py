@@ -81,7 +81,9 @@ def flops(context: typer.Context, options: FlopsOptions) -> None:
         return flops_document(table, spec, machine)
 
     def tables(_: int) -> RenderableType:
-        counted = flops_tables(table, spec, machine.device if machine else None)
+        cards = machine.cards(spec.all_gpus) if machine and spec else ()
+        slowest = min(cards, key=lambda card: card.flop_per_s, default=None)
+        counted = flops_tables(table, spec, slowest)
         if not comparison:
             return counted
         from rich.console import Group

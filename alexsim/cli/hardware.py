@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import typer
+
 from alexsim.command import complete
 from alexsim.command import options as shared
-from alexsim.command.fields import Options, argument
-from alexsim.command.output import print_json
+from alexsim.command.fields import Options, argument, flag, option
+from alexsim.command.options import OutputOptions
+from alexsim.command.output import print_json, write_text
+from alexsim.errors import AlexsimError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +20,20 @@ class ShowOptions(Options):
 
     name: str = argument(
         "NAME", "Machine, device or link, or a TOML file of one.", autocompletion=complete.sheets
+    )
+    toml: bool = flag("Its file, with all that it inherits: what --machine FILE.toml reads.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewOptions(OutputOptions):
+    """Of ``hardware new``."""
+
+    like: str = option(
+        "NAME",
+        "Machine, device or link that has what the sheet does not say. Default: a card, of which"
+        " its architecture says the rest.",
+        "",
+        autocompletion=complete.sheets,
     )
 
 
@@ -43,13 +61,41 @@ def show_hardware(options: ShowOptions) -> None:
     """Show a sheet: each number's unit, kind and source.
 
     Example: alexsim hardware show titan-x-maxwell
+
+    Example: alexsim hardware show a100x4 --toml > mine.toml
     """
     from alexsim.documents.hardware import sheet_document
     from alexsim.machine.machine import load_sheet
+    from alexsim.machine.write import sheet_text
     from alexsim.report.hardware import sheet_tables
 
     sheet = load_sheet(options.name)
+    if options.toml and options.json:
+        raise AlexsimError("--toml and --json are two forms of a sheet; leave one out")
+    if options.toml:
+        typer.echo(sheet_text(options.name), nl=False)
+        return
     if options.json:
         print_json(sheet_document(sheet))
     else:
         shared.console().print(sheet_tables(sheet))
+
+
+def new_hardware(options: NewOptions) -> None:
+    """Write a sheet of your own, to be changed.
+
+    Example: alexsim hardware new --like a100 -o mine.toml
+    """
+    from alexsim.documents.hardware import sheet_document
+    from alexsim.machine.machine import load_sheet
+    from alexsim.machine.write import MODEL, new_text
+
+    text = new_text(options.like)
+    if options.output is not None:
+        if options.output.is_file():
+            raise AlexsimError(f"{options.output} is there already, and is not written over")
+        write_text(options.output, text)
+    if options.json:
+        print_json(sheet_document(load_sheet(options.like or MODEL)))
+    elif options.output is None:
+        typer.echo(text, nl=False)

@@ -61,7 +61,7 @@ def memory(context: typer.Context, options: MemoryOptions) -> None:
 
     Example: alexsim memory --net alexnet-owt --partition hybrid --gpus 4 --batch 512
     """
-    from alexsim.budget.fit import fit
+    from alexsim.budget.cards import fit_cards
     from alexsim.ledger.tables import memory_table
     from alexsim.machine.defaults import DEVICE
     from alexsim.machine.device import load_device
@@ -72,26 +72,26 @@ def memory(context: typer.Context, options: MemoryOptions) -> None:
         fields.refuse(context, "is for the tables: --json has every layer", "layers")
     spec = options.plan_spec(precision=options.precision)
     machine = options.there(spec)
-    device = machine.device if machine else load_device(DEVICE)
-    taken = int(device.context_bytes.value)
-    budget = options.budget(device.memory_bytes.value)
+    cards = machine.cards(spec.all_gpus) if machine else (load_device(DEVICE),) * spec.all_gpus
+    taken = int(max(card.context_bytes.value for card in cards))
     plan = representative(spec)
     table = memory_table(plan, context_bytes=taken)
     choices = ("schedule", "variable_batch", "optimizer", "fusion", "precision")
     for name, other in undone(spec, *choices).items():
         if memory_table(representative(other), context_bytes=taken) == table:
             raise AlexsimError(f"{name} changes no byte here, with --policy {options.policy}")
-    verdict = fit(plan, budget, context_bytes=taken)
+    verdicts = fit_cards(plan, cards, options.budget)
+    verdict = verdicts[0].verdict
 
     def document() -> Document:
         from alexsim.documents.plan import memory_document
 
-        return memory_document(plan, verdict, context_bytes=taken)
+        return memory_document(plan, verdict, context_bytes=taken, cards=verdicts)
 
     def tables(_: int) -> RenderableType:
-        from alexsim.report.tables import memory_tables
+        from alexsim.report.memory import memory_tables
 
-        return memory_tables(plan, verdict, context_bytes=taken, layers=options.layers)
+        return memory_tables(plan, verdicts, context_bytes=taken, layers=options.layers)
 
     give(options, Given(document=document, tables=tables))
     if not verdict.fits:

@@ -63,6 +63,7 @@ def recommend(options: RecommendOptions) -> None:
     from alexsim.explore.recommend import Goal, partitions
     from alexsim.explore.recommend import recommend as run
     from alexsim.explore.sweep import point_of
+    from alexsim.machine.machine import load_machine
     from alexsim.report.recommend import nearest_text, recommend_tables
 
     goal = Goal(
@@ -84,6 +85,12 @@ def recommend(options: RecommendOptions) -> None:
         "partition": _listed("partition", options.partition) or partitions(network),
         "precision": _listed("precision", options.precision),
     }
+    for name in axes["machine"]:
+        if load_machine(name).devices:
+            raise AlexsimError(
+                f"--machine {name} holds unlike cards, and recommend compares machines of one kind"
+                " each; `alexsim simulate` predicts it"
+            )
     chosen = {"policy": options.policy, "data-path": options.data_path}
     usual = {"policy": "as-released", "data-path": "jpeg"}
     given = {name: value for name, value in chosen.items() if value != usual[name]}

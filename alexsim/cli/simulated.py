@@ -99,7 +99,8 @@ def what_ifs(
 def _changed(options: SimulateOptions, change: Change, spec: PlanSpec) -> SimulateOptions:
     """The options as they would be for that change; on another machine as many GPUs as in ``spec``,
     unless its name counts them."""
-    from alexsim.machine.machine import devices_in, in_si
+    from alexsim.machine.counted import devices_in
+    from alexsim.machine.sheet import in_si
 
     def named(setting: str) -> str:
         return in_si(setting.partition("=")[0], 1)[0]

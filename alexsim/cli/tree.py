@@ -52,6 +52,7 @@ _HARDWARE = {
         "hardware:list_hardware", "List every machine, device and link with its main figures."
     ),
     "show": Command("hardware:show_hardware", "Show a sheet: each number's unit, kind and source."),
+    "new": Command("hardware:new_hardware", "Write a sheet of your own, to be changed."),
 }
 _NETWORK = {
     "list": Command("network:list_networks", "List the networks and variants that --net takes."),

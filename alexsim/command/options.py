@@ -27,7 +27,7 @@ def edition(net: str) -> str:
 
 def machine_as_written(name: str) -> str:
     """A machine's name as lists have it."""
-    from alexsim.machine.machine import as_written
+    from alexsim.machine.counted import as_written
 
     return as_written(name)
 

@@ -39,12 +39,16 @@ class DeviceSheet(LinkSheet):
     compute_capability: str
     note: str
     architecture: str
+    peer: bool
+    """Devices of this kind may read each other's memory."""
 
 
 class MachineSheet(LinkSheet):
     """A machine, equal devices in equal nodes, and its numbers."""
 
     device: str
+    devices: tuple[DeviceSheet, ...] = ()
+    """The cards of a node, slot by slot, where they are unlike; ``device`` is the first."""
     peer: bool
     """Devices may read each other's memory."""
     collectives: str
@@ -116,11 +120,11 @@ def _sheet(sheet: Machine | Device | Link) -> dict[str, Any]:
     table: dict[str, Any] = {"title": sheet.name}
     if isinstance(sheet, Device):
         table |= {name: getattr(sheet, name) for name in ("year", "compute_capability", "note")}
-        table["architecture"] = sheet.architecture.name
+        table |= {"architecture": sheet.architecture.name, "peer": sheet.peer}
     table |= dict(quantities(sheet))
     if isinstance(sheet, Machine):
         table |= {"device": sheet.device_name, "peer": sheet.peer}
-        table["collectives"] = sheet.collectives
+        table |= {"collectives": sheet.collectives, "devices": [_sheet(d) for d in sheet.devices]}
         for name in ("link", "uplink", "peer_link", "network"):
             link = getattr(sheet, name)
             table[name] = None if link is None else _sheet(link)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from alexsim.budget.advice import Help
+from alexsim.budget.cards import CardFit
 from alexsim.budget.fit import Fit
 from alexsim.documents.base import ABSENT, From, NetworkDocument, Part
 from alexsim.ledger.tables import FlopTable, LayerFlops, StepFlops, memory_table, step_flops
@@ -56,7 +58,8 @@ class FlopsDocument(NetworkDocument):
     peak_s: Annotated[
         float | None, From(lambda table: getattr(table, "peak_s", None) or ABSENT)
     ] = None
-    """Seconds in which the fullest GPU of ``--machine`` does a step's FLOP at its float32 peak."""
+    """Seconds in which the fullest GPU of ``--machine`` does a step's FLOP at its float32 peak; of
+    unlike cards, the slowest."""
 
 
 def flops_document(
@@ -66,7 +69,9 @@ def flops_document(
     if spec is None:
         return FlopsDocument.of(table)
     step = step_flops(table, spec)
-    peak_s = step.flop_of_gpu / machine.device.flop_per_s if machine else None
+    peak_s = None
+    if machine:
+        peak_s = step.flop_of_gpu / min(c.flop_per_s for c in machine.cards(spec.all_gpus))
     return FlopsDocument.of(table, step=step, peak_s=peak_s)
 
 
@@ -104,13 +109,27 @@ class DeviceBytes(Part):
     by_layer: dict[str, int]
 
 
+class CardBytes(Part):
+    """The verdict on the GPUs on one kind of card."""
+
+    card: Annotated[str, From("card.name")]
+    gpus: tuple[str, ...]
+    budget_bytes: Annotated[int, From("verdict.budget_bytes")]
+    fits: Annotated[bool, From("verdict.fits")]
+    free_bytes: Annotated[int, From("verdict.free_bytes")]
+    """Below 0 where it does not fit."""
+    largest_batch_size: Annotated[int, From("verdict.largest_batch_size")]
+
+
 class MemoryDocument(PlanWords, Shares, NetworkDocument):
     """``alexsim memory --json``."""
 
     network: Annotated[str, From("plan.network.name")]
     batch_size: Annotated[int, From("plan.images")]
     budget_bytes: Annotated[int, From("verdict.budget_bytes")]
-    """Of each device."""
+    """Of each device; of unlike cards, of that with the least room, as all here is."""
+    cards: tuple[CardBytes, ...] = ()
+    """With a machine of unlike cards: the verdict on each kind."""
     fits: Annotated[bool, From("verdict.fits")]
     devices: tuple[DeviceBytes, ...]
     exchanged_bytes_per_step: Annotated[int, From("plan.exchanged_bytes")]
@@ -125,7 +144,10 @@ class MemoryDocument(PlanWords, Shares, NetworkDocument):
     """Empty where every layer has a kernel."""
 
 
-def memory_document(plan: Plan, verdict: Fit, *, context_bytes: int) -> MemoryDocument:
-    """``alexsim memory --json``."""
+def memory_document(
+    plan: Plan, verdict: Fit, *, context_bytes: int, cards: Sequence[CardFit] = ()
+) -> MemoryDocument:
+    """``alexsim memory --json``; ``cards``: the verdicts by card, that of the document first."""
     devices = memory_table(plan, context_bytes=context_bytes)
-    return MemoryDocument.of(plan=plan, verdict=verdict, devices=devices)
+    several = cards if len(cards) > 1 else ()
+    return MemoryDocument.of(plan=plan, verdict=verdict, devices=devices, cards=several)

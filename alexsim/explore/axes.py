@@ -12,15 +12,15 @@ from alexsim.editions.load import as_written, load_network
 from alexsim.errors import AlexsimError, known_as, unknown
 from alexsim.explore.pareto import Point
 from alexsim.explore.sweep import AXES, number, point_of, whole
+from alexsim.machine.counted import as_written as machine_as_written
 from alexsim.machine.link import link_names, load_link
 from alexsim.machine.machine import (
     NUMBERS,
     changed,
-    in_si,
     load_machine,
     number_of,
 )
-from alexsim.machine.machine import as_written as machine_as_written
+from alexsim.machine.sheet import in_si
 from alexsim.network.update_rules import OPTIMIZERS
 from alexsim.plan.choices import PARTITIONS, POLICIES, SCHEDULES, TRANSPORTS
 

@@ -44,6 +44,8 @@ def sensitivities(
         ("decode_images_per_s", machine.decode_images_per_s.value / 2, "half"),
         ("disk_bytes_per_s", machine.disk_bytes_per_s.value / 2, "half"),
     ):
+        if key.startswith("device.") and machine.devices:
+            continue  # unlike cards have no number in common
         other = changed(machine, {key: value})
         changes.append((key, change, run(other, correction).step_s / base))
     for trait in traits:

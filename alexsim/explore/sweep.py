@@ -15,7 +15,8 @@ from alexsim.costs.precision import StepPrecision, plan_precision
 from alexsim.editions.load import load_network
 from alexsim.errors import AlexsimError
 from alexsim.explore.pareto import Point, with_pareto
-from alexsim.machine.machine import Machine, changed, in_si, load_machine, unit_of
+from alexsim.machine.machine import Machine, changed, load_machine
+from alexsim.machine.sheet import in_si, unit_of
 from alexsim.network.update_rules import Optimizer
 from alexsim.plan.asked import gpus_and_partition
 from alexsim.plan.choices import Partition, Policy, Schedule, TransportName

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from alexsim.machine.sheet import Count, NotNegative, Positive, Sheet, load_record, names
-from alexsim.typed import Named
+from alexsim.errors import ProfileError, known_as
+from alexsim.machine.link import Link, load_link
+from alexsim.machine.own import Table, alike, inherited, load_record, sheet_of, stated
+from alexsim.machine.sheet import Count, NotNegative, Positive, Sheet, find, names
+from alexsim.typed import Named, read
 
 HalfType = Literal["bf16", "fp16"]
 Platform = Literal["cuda", "hip", "cpu"]
@@ -90,6 +95,10 @@ class Device(Sheet):
     power_w: Positive
     price_usd: Positive | None = None
     """What the maker asked for one when it came out, in dollars of that year; None: not stated."""
+    link: Annotated[Link | None, Named(load_link)] = None
+    """Of its slot, where no machine says another; None: that of its year."""
+    peer: bool = True
+    """Devices of this kind may read each other's memory over it."""
 
     @property
     def flop_per_s(self) -> float:
@@ -185,4 +194,100 @@ def load_device(name: str) -> Device:
     Raises:
         ProfileError: there is none, or its keys are not Device's fields.
     """
-    return load_record(Device, name)
+    return read(Device, *device_sheet(name))
+
+
+def device_sheet(name: str) -> tuple[Table, str]:
+    """The table that ``load_device`` reads, every number with its source's text, and its place.
+
+    A file says what it is ``like``, or its memory, rates and architecture: what it leaves out is
+    then that of the card of this architecture with the nearest float32 rate.
+
+    Raises:
+        ProfileError: there is none, or it is malformed.
+    """
+    if name.endswith(".toml"):
+        table, where = find("devices", name, what="device")
+        table = _completed(stated(Device, table, where, more=("flop_per_s",)), where)
+    else:
+        table, where = sheet_of(Device, name)
+    year = table.get("year")
+    if "link" not in table and isinstance(year, int):
+        bus = 2 if year < 2012 else 3 if year < 2020 else 4
+        table["link"] = f"pcie{bus}-x16"
+    return table, where
+
+
+_BY_RATE = {"clock_hz", "multiprocessors"}
+
+
+def _completed(table: Table, where: str) -> Table:
+    """A file's table with all that it inherits; its ``flop_per_s`` as a clock of whole
+    multiprocessors."""
+    rate = table.pop("flop_per_s", None)
+    value = _value(rate)
+    if rate is not None and (not value or "clock_hz" in table):
+        why = "clock_hz follows from it; leave one out" if value else "it must be a positive number"
+        raise ProfileError(f"{where}: flop_per_s: {why}")
+    base, whose = alike(table, where, device_sheet)
+    if not whose and {field.name for field in fields(Device)} - _OPTIONAL - table.keys():
+        base, whose = _nearest(table, value, where)
+    whole = inherited(Device, table, where, base, whose)
+    count, clock = _value(whole.get("multiprocessors")), _value(whole.get("clock_hz"))
+    if not value or not count or not clock:
+        return whole
+    per_clock = 2 * _lanes(whole["architecture"], where)
+    if "multiprocessors" not in table:
+        count = max(1, round(value / per_clock / clock))
+        source = f"as many as its flop_per_s takes at about the clock of {whose or 'its sheet'}"
+        whole["multiprocessors"] = {"value": count, "kind": "spec", "source": source}
+    source = f"that of its flop_per_s: {rate.get('source')}"
+    return whole | {"clock_hz": {**rate, "value": value / per_clock / count, "source": source}}
+
+
+def _lanes(architecture: Any, where: str) -> float:
+    """Float32 multiply-adds per clock of a multiprocessor."""
+    if not isinstance(architecture, str):
+        raise ProfileError(f"{where}: architecture must be a text, got {architecture!r}")
+    try:
+        return load_architecture(architecture).lanes_per_sm.value
+    except ProfileError as error:
+        raise ProfileError(f"{where}: architecture: {error}") from error
+
+
+_OPTIONAL = {"name", "note", "price_usd", "link", "peer"}
+_ALONE = "architecture", "memory_bytes", "memory_bytes_per_s"
+
+
+def _nearest(table: Table, flop_per_s: float, where: str) -> tuple[Table, str]:
+    """The shipped sheet of a device's architecture with the nearest rate, and its name."""
+    missing = [key for key in _ALONE if key not in table]
+    if not flop_per_s and not table.keys() >= _BY_RATE:
+        missing.append("flop_per_s")
+    if missing:
+        raise ProfileError(
+            f"{where}: missing keys {missing}; without like, the name of another card, a card has"
+            " architecture, memory_bytes (or memory_gib), memory_bytes_per_s (or memory_gb_per_s)"
+            " and flop_per_s (or tflop_per_s)"
+        )
+    written = table["architecture"]
+    lanes = _lanes(written, where)
+    cards = {name: load_device(name) for name in device_names() if _is_of(name, written)}
+    if not cards:
+        raise ProfileError(f"{where}: no card of architecture {written!r} ships; say like")
+    rate = flop_per_s or (2 * lanes * _value(table["multiprocessors"]) * _value(table["clock_hz"]))
+    name = min(cards, key=lambda each: abs(math.log(cards[each].flop_per_s / (rate or 1))))
+    return device_sheet(name)[0], name
+
+
+def _is_of(name: str, architecture: str) -> bool:
+    listed = known_as(architecture, names("architectures"))
+    return bool(listed) and find("devices", name, what="device")[0]["architecture"] == listed
+
+
+def _value(entry: Any) -> float:
+    """A number of a table that is not read yet; 0 where it is none."""
+    value = entry.get("value") if isinstance(entry, Mapping) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return 0.0
+    return value if 0 < value < math.inf else 0.0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from alexsim.machine.sheet import NotNegative, Positive, Quantity, Share, Sheet, load_record, names
+from alexsim.machine.own import load_record
+from alexsim.machine.sheet import NotNegative, Positive, Quantity, Share, Sheet, names
 
 _NO_RAMP = Quantity(value=0, kind="spec", source="no copies by size were published")
 

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 from annotated_types import Ge
 
-from alexsim.errors import ProfileError, known_as, plain, unknown
-from alexsim.machine.device import Device, device_names, load_device
+from alexsim.errors import ProfileError, known_as, unknown
+from alexsim.machine.counted import MOST, count_of
+from alexsim.machine.device import Device, device_names, device_sheet, load_device
 from alexsim.machine.link import Link, link_names, load_link
+from alexsim.machine.own import Table, alike, inherited, sheet_of, stated
 from alexsim.machine.sheet import (
     Count,
     Positive,
     Quantity,
     Sheet,
     find,
+    in_si,
     names,
     numbers,
-    read_sheet,
 )
-from alexsim.typed import Named
+from alexsim.typed import Named, read
 
 Collectives = Literal["copies", "nccl", "tree", "root", "host"]
 _ONE_PROCESSOR = Quantity(value=16, kind="spec", source="one processor, unless the sheet says more")
@@ -43,7 +44,7 @@ def _link_if_any(name: str) -> Link | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine(Sheet):
-    """Equal devices in equal nodes.
+    """Devices in equal nodes; alike, unless ``devices`` says what each of a node is.
 
     A device reaches its root or switch over ``link``; ``devices_per_uplink`` of them share one
     ``uplink`` towards the host and the other groups. ``peer_link`` joins devices directly
@@ -78,6 +79,24 @@ class Machine(Sheet):
     """What a ring of kernels reaches that passes from one processor to another."""
     rates_for: Annotated[int, Ge(1)] = 224
     """Side of the crops that both rates are for; what is decoded is 256/224 of it."""
+    devices: tuple[Annotated[Device, Named(load_device)], ...] = ()
+    """The cards of a node, slot by slot, where they are unlike; empty: each is ``device``."""
+
+    def __post_init__(self) -> None:
+        Sheet.__post_init__(self)
+        if self.devices and len(self.devices) != self.devices_per_node.value:
+            raise ProfileError(
+                f"devices lists {len(self.devices)}, and devices_per_node must be as many, got"
+                f" {self.devices_per_node.value:g}"
+            )
+
+    def device_at(self, index: int) -> Device:
+        """The card in a slot; slots are counted through all nodes."""
+        return self.devices[index % len(self.devices)] if self.devices else self.device
+
+    def cards(self, count: int) -> tuple[Device, ...]:
+        """Those of the first slots."""
+        return tuple(map(self.device_at, range(count)))
 
     def lacks(self, devices: int) -> str:
         """Why it cannot have that many devices at work; empty if it can."""
@@ -90,14 +109,6 @@ class Machine(Sheet):
 NUMBERS = tuple(numbers(Machine))
 """Names of a machine's own numbers."""
 _LINKS = ("link", "uplink", "peer_link", "network")
-_MOST = 16
-"""Devices in one node."""
-_COUNTED = (r"(?P<count>[0-9]{1,9})x(?P<name>.+)", r"(?P<name>.+)x(?P<count>[0-9]{1,9})")
-"""A device's name with a count before or behind it, without separators."""
-_WITHOUT_PEER = ("gtx16", "rtx20", "rtx30", "rtx40", "titan-rtx")
-"""GeForce cards since Turing read each other's memory over NVLink alone (NVIDIA's driver reports no
-peer access between them over PCI Express)."""
-_FOUR = Quantity(value=4, kind="spec", source="servers of eight cards have two processors")
 
 
 def machine_names() -> tuple[str, ...]:
@@ -121,23 +132,12 @@ def load_machine(name: str, link: str = "", network: str = "") -> Machine:
     Raises:
         ProfileError: no machine and no device has that name, or a sheet is malformed.
     """
-    if name.endswith(".toml"):
-        table, where = find("machines", name, what="machine")
-        if "architecture" in table:
-            machine = _around(
-                Path(name).stem, read_sheet(Device, table, where), apart=bool(network)
-            )
-        else:
-            machine = _from_sheet(table, where)
-    else:
-        written, count = _count_of(name)
-        if count is not None or written in device_names():
-            machine = _around(written, load_device(written), apart=bool(network), count=count)
-        elif written in machine_names():
-            machine = _from_sheet(*find("machines", written, what="machine"))
-        else:
-            known = (*machine_names(), *device_names())
-            raise ProfileError(unknown("machine or device", name, known))
+    table, where = machine_sheet(name, apart=bool(network))
+    # The record keeps the name of its device's sheet beside the device.
+    device = table.get("device")
+    if isinstance(device, str) and device.endswith(".toml"):
+        device = Path(device).stem
+    machine = read(Machine, table | {"device_name": device}, where)
     if link:
         bus = load_link(link)
         machine = replace(machine, link=bus, uplink=bus)
@@ -162,110 +162,142 @@ def machine_for(name: str, devices: int, network: str = "") -> Machine:
     return machine
 
 
-def as_written(name: str) -> str:
-    """A machine's name as lists have it, behind a device's its count: ``a100x4``.
+def machine_sheet(name: str, *, apart: bool = False) -> tuple[Table, str]:
+    """The table that ``load_machine`` reads, every number with its source's text, and its place.
 
-    What is not known stays.
+    A file inherits what it does not say: of the machine that it is ``like``, or of one of its
+    device's time.
 
-    Raises:
-        ProfileError: it counts more than a node has, or what is no device.
-    """
-    written, count = _count_of(name)
-    return written if count is None else f"{written}x{count}"
-
-
-def devices_in(name: str) -> int | None:
-    """The count beside a device's name, as in ``a100x4``; None where there is none.
+    Args:
+        name: as ``load_machine`` takes it.
+        apart: of a device, one card in each such machine.
 
     Raises:
-        ProfileError: it counts more than a node has, or what is no device.
+        ProfileError: no machine and no device has that name, or a sheet is malformed.
     """
-    return _count_of(name)[1]
+    if name.endswith(".toml"):
+        table, where = find("machines", name, what="machine")
+        kind = _kind(table)
+        if kind is Link:
+            raise ProfileError(f"{where} is the sheet of a link, not of a machine or a device")
+        if kind is Device:
+            return _around(name, apart=apart), where
+        return _completed(stated(Machine, table, where), where), where
+    written, count = count_of(name)
+    if count is not None or written in device_names():
+        return _around(written, apart=apart, count=count), name
+    if written in machine_names():
+        return sheet_of(Machine, written)
+    raise ProfileError(unknown("machine or device", name, (*machine_names(), *device_names())))
 
 
-def _count_of(name: str) -> tuple[str, int | None]:
-    """A machine or a device as lists have it, and the count beside the device's name."""
-    if written := known_as(name, machine_names()) or known_as(name, device_names()):
-        return written, None
-    for match in (re.fullmatch(pattern, plain(name)) for pattern in _COUNTED):
-        if match is None:
-            continue
-        count = int(match["count"])
-        if listed := known_as(f"{match['name']}x{count}", machine_names()):
-            return listed, None
-        if several := known_as(match["name"], machine_names()):
-            raise ProfileError(
-                f"{name}: {several} is a machine, and a count is of a device, as in a100x4;"
-                " --network LINK joins machines"
-            )
-        if written := known_as(match["name"], device_names()):
-            if 1 <= count <= _MOST:
-                return written, count
-            raise ProfileError(
-                f"{name}: a node has 1 to {_MOST} devices, not {count}; --network LINK joins nodes,"
-                f" as in --machine {written}x8 --network 100gbe --gpus 32"
-            )
-    return name, None
+def _completed(table: Table, where: str) -> Table:
+    """A machine's file with all that it inherits."""
+    base, whose = alike(table, where, machine_sheet)
+    listed = table.get("devices", [table.get("device", base.get("device"))])
+    if listed == [None]:
+        raise ProfileError(
+            f"{where}: missing keys ['device']: the name of a card, or a TOML file of one; or like,"
+            " the name of a machine"
+        )
+    key = "devices" if "devices" in table else "device"
+    if not (isinstance(listed, list) and listed and all(isinstance(c, str) for c in listed)):
+        kind = "a list of texts" if key == "devices" else "a text"
+        raise ProfileError(f"{where}: {key} must be {kind}, got {table[key]!r}")
+    if table.get("device", listed[0]) != listed[0]:
+        raise ProfileError(f"{where}: device is the first of devices; leave it out")
+    try:
+        if key == "devices":
+            table["device"] = listed[0]
+            table.setdefault("devices_per_node", _counted(len(listed), f"the devices of {where}"))
+            table.setdefault("peer", {load_device(card).peer for card in listed} == {True})
+        if not whose:
+            base, whose = _around(listed[0], apart=False), f"a machine around {listed[0]}"
+    except ProfileError as error:
+        raise ProfileError(f"{where}: {key}: {error}") from error
+    return inherited(Machine, table, where, base, whose)
 
 
-def load_sheet(name: str) -> Machine | Device | Link:
-    """Whatever has a sheet of that name: a machine, a device or a link; or a TOML file of one.
+def _kind(table: Table) -> type[Machine] | type[Device] | type[Link]:
+    """What a file is a sheet of: what most of its keys are of, or its ``like``."""
+    like = table.get("like")
+    if isinstance(like, str):
+        written, count = count_of(like)
+        if count is not None or written in machine_names():
+            return Machine
+        return Link if known_as(like, link_names()) else Device
+    keys = {in_si(f".{key}", 1.0)[0].removeprefix(".") for key in table}
+
+    def shared(kind: type[Sheet]) -> int:
+        return len(keys & {field.name for field in fields(kind)})
+
+    return max((Device, Machine, Link), key=shared)
+
+
+def sheet_table(
+    name: str,
+) -> tuple[type[Machine] | type[Device] | type[Link], Table]:
+    """Whatever has a sheet of that name, a machine, a device or a link, or a TOML file of one: its
+    record's class and its table, with all that it inherits.
 
     Raises:
         ProfileError: nothing has, or the sheet is malformed.
     """
     if name.endswith(".toml"):
-        table, _ = find("machines", name, what="sheet")
-        if "device" in table:
-            return load_machine(name)
-        return load_device(name) if "architecture" in table else load_link(name)
-    written, count = _count_of(name)
-    if count is not None or written in machine_names():
+        kind = _kind(find("machines", name, what="sheet")[0])
+    else:
+        written, count = count_of(name)
+        if count is not None or written in machine_names():
+            kind = Machine
+        elif written in device_names():
+            kind = Device
+        elif known_as(name, link_names()):
+            kind = Link
+        else:
+            known = (*machine_names(), *device_names(), *link_names())
+            raise ProfileError(unknown("machine, device or link", name, known))
+    if kind is Machine:
+        return kind, machine_sheet(name)[0]
+    return kind, device_sheet(name)[0] if kind is Device else sheet_of(Link, name)[0]
+
+
+def load_sheet(name: str) -> Machine | Device | Link:
+    """The record of whatever ``sheet_table`` finds.
+
+    Raises:
+        ProfileError: nothing has such a sheet, or it is malformed.
+    """
+    kind, _ = sheet_table(name)
+    if kind is Machine:
         return load_machine(name)
-    if written in device_names():
-        return load_device(written)
-    if known_as(name, link_names()):
-        return load_link(name)
-    known = (*machine_names(), *device_names(), *link_names())
-    raise ProfileError(unknown("machine, device or link", name, known))
+    return load_device(name) if kind is Device else load_link(name)
 
 
-def _from_sheet(table: Mapping[str, Any], where: str) -> Machine:
-    # The record keeps the name of its device's sheet beside the device; a sheet has neither
-    # such a key, nor one for rates of other crops, which are a calibration's.
-    if strange := sorted({"device_name", "rates_for"} & set(table)):
-        raise ProfileError(f"{where}: missing keys [], unknown keys {strange}")
-    return read_sheet(Machine, {**table, "device_name": table.get("device")}, where)
-
-
-def _around(name: str, device: Device, *, apart: bool, count: int | None = None) -> Machine:
-    """As many of a device as are asked for, each in a slot of a machine of its time; ``apart``:
-    one card in each such machine; ``count``: that many in each."""
-    year = device.year
+def _around(name: str, *, apart: bool, count: int | None = None) -> Table:
+    """The sheet of a machine of a device's time, with as many of it as are asked for, each in a
+    slot; ``apart``: one card in each such machine; ``count``: that many in each."""
+    table, where = device_sheet(name)
+    device = read(Device, table, where)
     hosts = ((2012, "gtx580x2"), (2016, "titan-blackx4"), (2020, "dgx-1"), (9999, "hgx-h200"))
-    base = load_machine(next(name for before, name in hosts if year < before))
-    bus = 2 if year < 2012 or name.startswith("k20") else 3 if year < 2020 else 4
-    bus = 5 if year >= 2022 and device.architecture.name == "hopper" else bus
-    measured = f"pcie{bus}-x16-{name}"
-    link = load_link(measured if measured in link_names() else f"pcie{bus}-x16")
-    single = Quantity(
-        value=1, kind="spec", source="a slot of its own; beyond a network, a host too"
-    )
-    source = "as many as are asked for, up to 16" if count is None else "the machine's name"
-    many = Quantity(value=count or _MOST, kind="spec", source=source)
-    return replace(
-        base,
-        name=device.name if count is None else f"{count} x {device.name}",
-        device=device,
-        device_name=name,
-        link=link,
-        uplink=link,
-        peer_link=None,
-        peer=not name.startswith(_WITHOUT_PEER),
-        devices_per_socket=_FOUR,
-        devices_per_node=single if apart and count is None else many,
-        devices_per_uplink=single,
-    )
+    base, _ = sheet_of(Machine, next(host for before, host in hosts if device.year < before))
+    single = "a slot of its own; beyond a network, a host too"
+    many = "as many as are asked for, up to 16" if count is None else "the machine's name"
+    each, node = _counted(1, single), _counted(count or MOST, many)
+    return base | {
+        "name": device.name if count is None else f"{count} x {device.name}",
+        "device": name,
+        "link": table["link"],
+        "uplink": table["link"],
+        "peer_link": "",
+        "peer": device.peer,
+        "devices_per_socket": _counted(4, "servers of eight cards have two processors"),
+        "devices_per_node": each if apart and count is None else node,
+        "devices_per_uplink": each,
+    }
+
+
+def _counted(value: int, source: str) -> dict[str, Any]:
+    return {"value": value, "kind": "spec", "source": source}
 
 
 def number_of(machine: Machine, key: str) -> float | None:
@@ -289,42 +321,14 @@ def changed(machine: Machine, settings: Mapping[str, float]) -> Machine:
     return machine
 
 
-_UNITS = {
-    "bytes": "bytes", "mhz": "MHz", "ghz": "GHz", "hz": "Hz", "gb_per_s": "GB/s",
-    "images_per_s": "images/s", "bytes_per_s": "bytes/s", "us": "microseconds",
-    "ms": "milliseconds", "s": "seconds", "w": "watts", "usd": "dollars",
-}  # fmt: skip
-
-
-def unit_of(key: str) -> str:
-    """The unit that a key of ``changed`` names; empty for counts and shares."""
-    name = key.rpartition(".")[2]
-    units = (unit for end, unit in _UNITS.items() if f"_{name}".endswith(f"_{end}"))
-    return next(units, "")
-
-
-def in_si(key: str, value: float) -> tuple[str, float]:
-    """A key and its number in the unit of the sheets: ``device.clock_mhz`` is ``..._hz``."""
-    for suffix, unit, scale in (
-        ("_mhz", "_hz", 1e6),
-        ("_ghz", "_hz", 1e9),
-        ("_gb_per_s", "_bytes_per_s", 1e9),
-        ("_us", "_s", 1e-6),
-        ("_ms", "_s", 1e-3),
-    ):
-        if key.endswith(suffix):
-            return key.removesuffix(suffix) + unit, value * scale
-    return key.replace(".gb_per_s", ".bytes_per_s"), value * (
-        1e9 if key.endswith(".gb_per_s") else 1
-    )
-
-
 def _changed(machine: Machine, key: str, value: float) -> Machine:
     owner, _, number = key.rpartition(".")
     if owner not in ("device", *_LINKS) and not (owner == "" and number in NUMBERS):
         allowed = [f"device.{n}" for n in ("clock_hz", "memory_bytes_per_s", "multiprocessors")]
         allowed += [f"link.{name}" for name in numbers(Link)] + list(NUMBERS)
         raise ProfileError(f"nothing is named {key!r} to set (for example {', '.join(allowed)})")
+    if owner == "device" and machine.devices:
+        raise ProfileError(f"{machine.name} holds unlike cards; {key} changes in the sheet of each")
     sheet: Device | Link | Machine | None = getattr(machine, owner) if owner else machine
     if sheet is None:
         raise ProfileError(f"{machine.name} has no {owner}")

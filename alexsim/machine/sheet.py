@@ -152,16 +152,6 @@ def _built_in(folder: str, name: str) -> dict[str, Any]:
     return tomllib.loads(sheet.read_text(encoding="utf-8"))
 
 
-def load_record(kind: type[_Sheet], name: str) -> _Sheet:
-    """The record of a shipped sheet of its kind, or of the TOML file at a path.
-
-    Raises:
-        ProfileError: there is none, or its keys are not the record's fields.
-    """
-    what = kind.__name__.lower()
-    return read_sheet(kind, *find(f"{what}s", name, what=what))
-
-
 def read_sheet(kind: type[_Sheet], table: Mapping[str, Any], where: str) -> _Sheet:
     """The record of a sheet; ``where`` is the sheet's name, for messages.
 
@@ -169,20 +159,62 @@ def read_sheet(kind: type[_Sheet], table: Mapping[str, Any], where: str) -> _She
         ProfileError: a key is missing or unknown, a value is malformed, or a number's source is
             not in the sheet's ``[sources]``.
     """
+    return read(kind, resolved(table, where), where)
+
+
+def resolved(table: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A sheet's table where every number has its source's text, without ``[sources]``.
+
+    Raises:
+        ProfileError: a number's source is not in ``[sources]``, or one there is empty.
+    """
     sources = table.get("sources")
     if not isinstance(sources, Mapping) or not all(isinstance(s, str) for s in sources.values()):
         raise ProfileError(f"{where}: [sources] must be a table of texts, got {sources!r}")
     if empty := [name for name, text in sources.items() if not text.strip()]:
         raise ProfileError(f"{where}: [sources] {empty[0]} is empty; write {UNSOURCED!r} if so")
-    resolved = {}
+    entries = {}
     for key, entry in table.items():
-        resolved[key] = entry
+        entries[key] = entry
         if isinstance(entry, Mapping) and isinstance(source := entry.get("source"), str):
             if source not in sources:
                 raise ProfileError(
                     f"{where}: {key}: its source {source!r} is not in [sources]"
                     f" ({', '.join(sources)})"
                 )
-            resolved[key] = {**entry, "source": sources[source]}
-    del resolved["sources"]
-    return read(kind, resolved, where)
+            entries[key] = {**entry, "source": sources[source]}
+    del entries["sources"]
+    return entries
+
+
+_UNITS = {
+    "bytes": "bytes", "mib": "MiB", "gib": "GiB", "mhz": "MHz", "ghz": "GHz", "hz": "Hz",
+    "gb_per_s": "GB/s", "images_per_s": "images/s", "bytes_per_s": "bytes/s",
+    "us": "microseconds", "ms": "milliseconds", "s": "seconds", "w": "watts", "usd": "dollars",
+}  # fmt: skip
+
+
+def unit_of(key: str) -> str:
+    """The unit that a key of ``changed`` names; empty for counts and shares."""
+    name = key.rpartition(".")[2]
+    units = (unit for end, unit in _UNITS.items() if f"_{name}".endswith(f"_{end}"))
+    return next(units, "")
+
+
+def in_si(key: str, value: float) -> tuple[str, float]:
+    """A key and its number in the unit of the sheets: ``device.clock_mhz`` is ``..._hz``."""
+    for suffix, unit, scale in (
+        ("_mib", "_bytes", 1024**2),
+        ("_gib", "_bytes", 1024**3),
+        ("tflop_per_s", "flop_per_s", 1e12),
+        ("_mhz", "_hz", 1e6),
+        ("_ghz", "_hz", 1e9),
+        ("_gb_per_s", "_bytes_per_s", 1e9),
+        ("_us", "_s", 1e-6),
+        ("_ms", "_s", 1e-3),
+    ):
+        if key.endswith(suffix):
+            return key.removesuffix(suffix) + unit, value * scale
+    return key.replace(".gb_per_s", ".bytes_per_s"), value * (
+        1e9 if key.endswith(".gb_per_s") else 1
+    )

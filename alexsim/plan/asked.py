@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 
 from alexsim.errors import PlanError
-from alexsim.machine.machine import devices_in
+from alexsim.machine.counted import devices_in
 from alexsim.network.network import Network
 from alexsim.network.update_rules import Optimizer
 from alexsim.plan.choices import Partition, TransportName

@@ -89,10 +89,11 @@ def _rows(
 
 
 def _memory(simulation: Simulation) -> tuple[str, str, str]:
-    fullest = max(simulation.devices, key=lambda device: device.memory_bytes)
-    has = format_bytes(simulation.device_memory_bytes)
+    fullest = simulation.fullest
+    has = format_bytes(fullest.capacity_bytes)
+    name = f"{fullest.name} ({fullest.card})" if simulation.unlike else fullest.name
     each = "each" if simulation.devices_count > 1 else "the"
-    on = f"{fullest.name} has {has}" if len(simulation.devices) > 1 else f"{each} GPU has {has}"
+    on = f"{name} has {has}" if len(simulation.devices) > 1 else f"{each} GPU has {has}"
     verdict = "fits" if simulation.fits else "DOES NOT FIT"
     return "memory", format_bytes(fullest.memory_bytes), f"{verdict}: {on}; context included"
 

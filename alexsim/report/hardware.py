@@ -58,6 +58,9 @@ def sheet_tables(sheet: Machine | Device | Link) -> RenderableType:
         parts.append(
             Text(f"Devices {access} each other's memory; collectives: {sheet.collectives}")
         )
+        if sheet.devices:
+            held = (f"gpu{index} {card.name}" for index, card in enumerate(sheet.devices))
+            parts.append(Text(f"Unlike cards: {', '.join(held)}"))
     for title, record in _records(sheet):
         parts.append(Text(f"\n{title}"))
         for name, quantity in quantities(record):
@@ -72,8 +75,13 @@ def _records(sheet: Machine | Device | Link) -> Iterator[tuple[str, Any]]:
         for name in ("link", "uplink", "peer_link", "network"):
             if (link := getattr(sheet, name)) is not None:
                 yield f"{name}: {link.name}", link
-        yield f"device: {sheet.device.name}", sheet.device
-        yield f"architecture: {sheet.device.architecture.name}", sheet.device.architecture
+        cards = {card.name: card for card in sheet.devices or (sheet.device,)}
+        for name, card in cards.items():
+            yield f"device: {name}", card
+        for architecture in {
+            card.architecture.name: card.architecture for card in cards.values()
+        }.values():
+            yield f"architecture: {architecture.name}", architecture
     elif isinstance(sheet, Device):
         yield "device", sheet
         yield f"architecture: {sheet.architecture.name}", sheet.architecture

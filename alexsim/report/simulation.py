@@ -72,11 +72,11 @@ def simulation_tables(
 
 def does_not_fit(simulation: Simulation) -> str:
     """What the fullest device lacks, in a line."""
-    fullest = max(simulation.devices, key=lambda device: device.memory_bytes)
-    has_bytes = simulation.device_memory_bytes
+    fullest = simulation.fullest
+    whose = f"its {fullest.card}" if simulation.unlike else "its card"
     return (
-        f"{fullest.name} needs {format_bytes(fullest.memory_bytes)}, its card has"
-        f" {format_bytes(has_bytes)}: {format_bytes(fullest.memory_bytes - has_bytes)} over;"
+        f"{fullest.name} needs {format_bytes(fullest.memory_bytes)}, {whose} has"
+        f" {format_bytes(fullest.capacity_bytes)}: {format_bytes(-fullest.free_bytes)} over;"
         " `alexsim memory` with the same options says what would fit"
     )
 
@@ -108,7 +108,7 @@ def _devices(simulation: Simulation) -> RenderableType:
     )  # fmt: skip
     for device in simulation.devices:
         out.add_row(
-            device.name,
+            f"{device.name} {device.card}" if simulation.unlike else device.name,
             milliseconds(device.busy_s),
             _exposed(device.exposed_exchange_s, device.exchange_s),
             _exposed(device.exposed_upload_s, device.upload_s),

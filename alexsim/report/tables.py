@@ -10,46 +10,20 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from alexsim.budget.fit import Fit
 from alexsim.editions.load import load_network
-from alexsim.ledger.tables import FlopTable, StepFlops, memory_table, step_flops
+from alexsim.ledger.tables import FlopTable, StepFlops, step_flops
 from alexsim.machine.device import Device
 from alexsim.network import counts
 from alexsim.network.layers import Layer
 from alexsim.network.network import Network
-from alexsim.plan.plan import Category, Plan
+from alexsim.plan.plan import Plan
 from alexsim.plan.spec import PlanSpec
 from alexsim.report.not_run import not_run_lines
-from alexsim.units import format_bytes, mib
+from alexsim.units import format_bytes
 
 if TYPE_CHECKING:
     from alexsim.simulate.simulation import Simulation
     from alexsim.train.settings import TrainResult
-
-_NAMES = {
-    Category.INPUT: "input, two minibatches",
-    Category.ACTIVATION: "activations",
-    Category.ACTIVATION_GRAD: "activation gradients",
-    Category.NORM: "norm denominators",
-    Category.MASK: "dropout masks",
-    Category.REMOTE: "copies of other GPU's activations",
-    Category.REMOTE_GRAD: "their gradients",
-    Category.WEIGHT: "weights",
-    Category.MOMENTUM: "momentum",
-    Category.WEIGHT_GRAD: "weight and bias gradients",
-    Category.PARTIAL_SUM: "weight-gradient partial sums",
-    Category.WORKSPACE: "workspace",
-    Category.PADDING: "alignment and packing gaps",
-    Category.CONTEXT: "device context",
-}
-
-_NAMES_IN_PYTORCH = {
-    Category.INPUT: "images and labels",
-    Category.NORM: "kept by norms",
-    Category.MOMENTUM: "optimizer state",
-    Category.WORKSPACE: "made by the update",
-    Category.PADDING: "rounding, gaps in segments",
-}
 
 
 def plain_table(title: str, *columns: str) -> Table:
@@ -174,52 +148,6 @@ def reconciliation(network: Network) -> list[str]:
         f"2014 (alexnet-owt, {both['alexnet-owt']:.4f}); the two-column net of 2012 takes"
         f" {both['alexnet-2012']:.4f}.",
     ]
-
-
-def memory_tables(plan: Plan, verdict: Fit, *, context_bytes: int, layers: bool) -> RenderableType:
-    """Bytes per device by category (and by layer), against the budget."""
-    devices = memory_table(plan, context_bytes=context_bytes)
-    split = "" if plan.spec.partition == "columns" else f", {plan.spec.partition}"
-    split += ", fused" if plan.spec.fusion != "none" else ""
-    split += ", amp" if plan.spec.precision == "amp" else ""
-    title = f"{plan.network.name}, batch {plan.images}, {plan.spec.policy}{split}: MiB per device"
-    out = plain_table(title, "", *(device.name for device in devices))
-    names = _NAMES | (_NAMES_IN_PYTORCH if plan.spec.policy == "pytorch" else {})
-    for category, name in names.items():
-        values = [device.by_category[category] for device in devices]
-        if any(values):
-            out.add_row(name, *(mib(value) for value in values))
-    out.add_section()
-    out.add_row("total", *(mib(device.total_bytes) for device in devices))
-    out.add_row("budget", *(mib(verdict.budget_bytes) for _ in devices))
-    free = [verdict.budget_bytes - device.total_bytes for device in devices]
-    out.add_row("free", *(mib(value) for value in free))
-    sharing, included = sharing_text(plan.spec), ", context included" if context_bytes else ""
-    fullest = max(device.total_bytes for device in devices)
-    told = verdict.words if verdict.fits else "does not fit"
-    told = f"{format_bytes(fullest)} of {format_bytes(verdict.budget_bytes)}{included}: {told}"
-    parts: list[RenderableType] = [*([Text(sharing)] if sharing else ()), Text(told), out]
-    if layers:
-        by_layer = plain_table("MiB by layer", "layer", *(device.name for device in devices))
-        for name in {name: None for device in devices for name in device.by_layer}:
-            values = [device.by_layer.get(name, 0) for device in devices]
-            if any(values):
-                by_layer.add_row(name, *(f"{value / 1024**2:,.2f}" for value in values))
-        parts.append(by_layer)
-    if exchanges := len(plan.transfers):
-        parts.append(
-            Text(
-                f"{format_bytes(plan.exchanged_bytes)} cross between the GPUs per step,"
-                f" in {exchanges} exchanges"
-            )
-        )
-    if plan.stands_for > 1 and len(devices) == 1:
-        parts.append(Text(f"{devices[0].name} holds as much as any of {plan.stands_for} GPUs"))
-    elif plan.replicas > 1:
-        parts.append(Text(f"each of {plan.replicas} replicas holds as much"))
-    if lines := not_run_lines(plan.network):
-        parts.append(Text("\n".join(lines)))
-    return Group(*parts)
 
 
 def network_table(network: Network) -> RenderableType:

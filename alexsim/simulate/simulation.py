@@ -44,6 +44,15 @@ class DeviceTimes:
     exposed_all_reduce_s: float
     exposed_upload_s: float
     memory_bytes: int
+    card: str
+    """The name of its sheet."""
+    capacity_bytes: int
+    """Usable bytes of its memory."""
+
+    @property
+    def free_bytes(self) -> int:
+        """What is left of it; below 0 where the step does not fit."""
+        return self.capacity_bytes - self.memory_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +183,7 @@ class Simulation:
     ideal_forward_images_per_s: float
     """Forward passes per second if every device did its multiply-adds at its peak."""
     ideal_training_images_per_s: float
-    """Images per second that one device at its peak could train."""
+    """Images per second that one device at its peak could train; of unlike cards the mean."""
     data_path: DataPathTimes | None
     """None where images are ready."""
     all_reduce_s: float
@@ -187,9 +196,9 @@ class Simulation:
     elasticities: tuple[Elasticity, ...]
     """In steady state, in no order; parts that do not matter are left out."""
     device_memory_bytes: int
-    """Usable bytes of one device's memory."""
+    """Usable bytes of the smallest device's memory."""
     device_flop_per_s: float
-    """Float32 peak of one device, by its sheet."""
+    """Float32 peak of the first device, by its sheet."""
     power_w: float
     """Of all devices, by their data sheets."""
     price_usd: float | None
@@ -213,7 +222,17 @@ class Simulation:
     @property
     def fits(self) -> bool:
         """Whether every device's plan and context fit its memory; time does not depend on it."""
-        return all(d.memory_bytes <= self.device_memory_bytes for d in self.devices)
+        return self.fullest.free_bytes >= 0
+
+    @property
+    def fullest(self) -> DeviceTimes:
+        """The device with the least memory left."""
+        return min(self.devices, key=lambda device: device.free_bytes)
+
+    @property
+    def unlike(self) -> bool:
+        """Whether its devices are cards of several kinds."""
+        return len({device.card for device in self.devices}) > 1
 
     @property
     def host_s(self) -> float:

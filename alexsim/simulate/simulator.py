@@ -10,7 +10,7 @@ from alexsim.costs.correction import correction_of
 from alexsim.costs.libraries import load_library
 from alexsim.costs.measured import Calibration
 from alexsim.costs.precision import plan_precision
-from alexsim.errors import PlanError
+from alexsim.errors import PlanError, ProfileError
 from alexsim.machine.machine import Machine, load_machine
 from alexsim.plan.choices import TransportName
 from alexsim.plan.plan import Plan
@@ -20,6 +20,7 @@ from alexsim.plan.spec import PlanSpec
 from alexsim.simulate.cores import CoresTaskList
 from alexsim.simulate.engine import run
 from alexsim.simulate.host import data_path_times
+from alexsim.simulate.replicas import every_replica
 from alexsim.simulate.simulation import Simulation
 from alexsim.simulate.summary import TimedSteps, summarise
 from alexsim.simulate.tasks import TaskList
@@ -101,6 +102,7 @@ def simulate(
             f" {plan_precision(timer.precision)}; this one's is {plan.spec.precision}"
         )
     machine = timer.machine
+    assert plan.stands_for == 1 or not machine.devices, "unlike cards each have their device"
     count = len(plan.devices) * plan.stands_for
     if lacking := machine.lacks(count):
         raise PlanError(lacking)
@@ -144,7 +146,10 @@ def simulate_network(
         raise PlanError(
             f"this machine's calibration has times of sgd-2012's updates, not of {spec.optimizer}'s"
         )
-    plan = planned(spec, timer.machine, calibration=timer.calibration)
+    unlike = bool(timer.machine.devices)
+    plan = planned(spec, timer.machine, calibration=timer.calibration, whole=unlike)
+    if unlike:
+        plan = every_replica(plan)
     return simulate(plan, timer, data=data, whole_pipeline=whole_pipeline)
 
 
@@ -163,10 +168,19 @@ def on_machine(
 
 
 def default_library(machine: Machine) -> str:
-    """The library that was current when the card came out; of other makers' devices theirs."""
-    if other := {"hip": "miopen", "cpu": "onednn"}.get(machine.device.architecture.platform):
+    """The library that was current when the newest card came out; of other makers' devices theirs.
+
+    Raises:
+        ProfileError: the machine has devices of several makers, which no such library runs on.
+    """
+    cards = machine.devices or (machine.device,)
+    platforms = {card.architecture.platform: card.name for card in cards}
+    if len(platforms) > 1:
+        names = " and ".join(platforms.values())
+        raise ProfileError(f"no library runs on {names} alike but --library roofline")
+    if other := {"hip": "miopen", "cpu": "onednn"}.get(cards[0].architecture.platform):
         return other
-    year = machine.device.year
+    year = max(card.year for card in cards)
     for last, name in ((2012, "cuda-convnet"), (2014, "cudnn-v2"), (2016, "cudnn-v5.1")):
         if year <= last:
             return name

@@ -76,6 +76,8 @@ def summarise(
     plan, machine = listed.plan, listed.timer.machine
     copies = plan.stands_for
     host_s, count = data_path.seconds if data_path else 0.0, len(plan.devices) * copies
+    cards = machine.cards(count)
+    prices = [card.price_usd.value for card in cards if card.price_usd]
     timed = [
         (op, listed.tasks[index].seconds, begin, finish)
         for index, op, begin, finish in run.ops_of(last)
@@ -113,7 +115,9 @@ def summarise(
         utilisation=flop / step_s / peak,
         ideal_forward_images_per_s=peak * copies * images / forward_flop,
         done_share=flop / sum(op.count.flop for op in plan.ops()),
-        ideal_training_images_per_s=device_peak * images / flop,
+        ideal_training_images_per_s=(peak / count if machine.devices else device_peak)
+        * images
+        / flop,
         data_path=data_path,
         all_reduce_s=sum(s for op, s, _, _ in timed if op.kind.activity == "all_reduce")
         / len(plan.devices),
@@ -123,10 +127,10 @@ def summarise(
         ops=ops,
         critical_path=path,
         elasticities=elasticities(listed, run.times, closing, before),
-        device_memory_bytes=int(machine.device.memory_bytes.value),
+        device_memory_bytes=int(min(card.memory_bytes.value for card in cards)),
         device_flop_per_s=machine.device.flop_per_s,
-        power_w=count * machine.device.power_w.value,
-        price_usd=count * price.value if (price := machine.device.price_usd) else None,
+        power_w=sum(card.power_w.value for card in cards),
+        price_usd=sum(prices) if len(prices) == count else None,
         computed=computed(
             listed.timer.precision, machine.device, listed.timer.library.name, plan.network.layers
         ),
@@ -146,6 +150,9 @@ def _peak_flop_per_s(listed: TaskList, ops: tuple[OpTimes, ...], devices: int) -
     """
     timer = listed.timer
     device_peak = peak_flop_per_s(timer.machine.device, timer.best_precision)
+    if timer.machine.devices:
+        cards = enumerate(timer.machine.cards(devices))
+        return sum(peak_flop_per_s(card, timer.best_on(index)) for index, card in cards)
     if timer.calibration is None:
         return devices * device_peak
     best = max(device_peak, *(op.flop / op.seconds for op in ops if op.seconds))
@@ -178,7 +185,7 @@ _Timed = tuple[Op, float, float, float]
 def _device(
     listed: TaskList, index: int, timed: list[_Timed], trace: Trace, step_s: float
 ) -> DeviceTimes:
-    device = listed.plan.devices[index]
+    device, card = listed.plan.devices[index], listed.timer.machine.device_at(index)
     total: dict[Activity, float] = defaultdict(float)
     for op, seconds, _, _ in timed:
         if op.device_index == index:
@@ -203,7 +210,9 @@ def _device(
         exposed_exchange_s=exposed["exchange"],
         exposed_all_reduce_s=exposed["all_reduce"],
         exposed_upload_s=exposed["upload"],
-        memory_bytes=device.total_bytes + int(listed.timer.machine.device.context_bytes.value),
+        memory_bytes=device.total_bytes + int(card.context_bytes.value),
+        card=card.name,
+        capacity_bytes=int(card.memory_bytes.value),
     )
 
 

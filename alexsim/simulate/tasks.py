@@ -48,8 +48,8 @@ class TaskList:
     _members: dict[str, int] = field(init=False)
     """How many of the plan's devices take part in each collective."""
     _parts: dict[tuple[str, int], Part] = field(init=False)
-    _gradients: dict[str, list[str]] = field(init=False)
-    """The ops of all devices that compute each layer's weight gradient."""
+    _gradients: dict[tuple[str, int], list[str]] = field(init=False)
+    """The ops of all devices that compute the weight gradient of each layer's part."""
 
     def __post_init__(self) -> None:
         self._parts = {(p.layer.name, p.column): p for ps in self.plan.network.parts for p in ps}
@@ -59,7 +59,7 @@ class TaskList:
         self._gradients = {}
         for op in self.plan.ops():
             if op.kind == OpKind.GRAD_WEIGHT:
-                self._gradients.setdefault(op.layer, []).append(op.id)
+                self._gradients.setdefault(self._summed(op), []).append(op.id)
 
     def build(self, steps: int) -> None:
         """Emit ``steps`` steps: the host's work, then every device's ops."""
@@ -87,9 +87,10 @@ class TaskList:
             # Columns are mostly alike, and alike ops cost the same.
             work = self._work(op)
             shapes = (work.part.input_shape, work.part.output_shape)
-            shape = (op.kind, op.layer, op.fused, op.epilogue, op.count, work.index, *shapes)
+            card = id(timer.machine.device_at(op.device_index))
+            shape = (op.kind, op.layer, op.fused, op.epilogue, op.count, work.index, card, *shapes)
             if shape not in alike:
-                alike[shape] = timer.costs(work)
+                alike[shape] = timer.costs(work, op.device_index)
             costs[op.id] = alike[shape]
         if len(_known) >= _MOST_KNOWN:
             _known.clear()
@@ -193,9 +194,20 @@ class TaskList:
 
     def _needs(self, op: Op) -> tuple[str, ...]:
         """Ids of ops that must end before ``op``: an all-reduce waits for every device's part."""
-        if op.kind != OpKind.ALL_REDUCE or self.plan.spec.partition != "hybrid":
+        hybrid = self.plan.spec.partition == "hybrid"
+        if op.kind != OpKind.ALL_REDUCE or (not hybrid and self._replicas == 1):
             return op.depends_on
-        return (*op.depends_on, *self._gradients[op.layer])
+        return (*op.depends_on, *self._gradients[self._summed(op)])
+
+    def _summed(self, op: Op) -> tuple[str, int]:
+        """What an op computes a gradient of, or sums it; devices of a hybrid plan, in which columns
+        are turns, sum it over all of them."""
+        return op.layer, 0 if self.plan.spec.partition == "hybrid" else op.column
+
+    @property
+    def _replicas(self) -> int:
+        """Replicas whose devices the plan has, each with its own."""
+        return self.plan.replicas if self.plan.stands_for == 1 else 1
 
     def _meet(self, step: int, pending: list[list[Op]], position: list[int]) -> None:
         """Every device is at a barrier or a collective, or done: add those at which all their
@@ -208,14 +220,18 @@ class TaskList:
         met: dict[str, list[int]] = {}
         for device, op in standing.items():
             met.setdefault(op.collective, []).append(device)
-        if len(waiting := met.pop("", [])) == len(pending):
-            ops = [standing[device] for device in waiting]
-            self._barriers(
-                step, ops, [q[at - 1] for q, at in zip(pending, position, strict=True) if at]
-            )
-            arrived = waiting
-        else:
-            arrived = []
+        arrived: list[int] = []
+        meeting = len(pending) // self._replicas
+        for first in range(0, len(pending), meeting):
+            group = range(first, first + meeting)
+            if not set(group) <= set(met.get("", ())):
+                continue
+            ops = [standing[device] for device in group]
+            last = [pending[device][position[device] - 1] for device in group if position[device]]
+            self._barriers(step, ops, last)
+            arrived += group
+        met.pop("", None)
+        if not arrived:
             for name, devices in met.items():
                 if len(devices) == self._members[name]:
                     self._together(step, name, [standing[device] for device in devices])
@@ -283,7 +299,7 @@ class TaskList:
             seconds = self.costs.kernels_s[op.id]
             after = (*after, *self._issued(step, device, op))
         elif size:
-            seconds = size / machine.device.memory_bytes_per_s.value
+            seconds = size / machine.device_at(device).memory_bytes_per_s.value
         # Transfers cross a link in the order in which they are issued, whichever is ready first: so
         # a faster op never lets another transfer in before a transfer that more ops depend on.
         after = (*after, *[self._crossed[link] for link in links if link in self._crossed])
@@ -302,7 +318,7 @@ class TaskList:
             devices,
             item * part.parameters,
             peer=self.plan.transport == "peer",
-            columns=1 if self.plan.turns > 1 else len(self.plan.devices),
+            columns=1 if self.plan.turns > 1 else len(self.plan.devices) // self._replicas,
         )
 
     def _exchange(self, op: Op) -> tuple[float, tuple[str, ...]]:

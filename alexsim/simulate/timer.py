@@ -11,6 +11,7 @@ from alexsim.costs.cost import Cost, Precision, Work
 from alexsim.costs.libraries import Library, load_library_for
 from alexsim.costs.measured import Calibration
 from alexsim.costs.precision import StepPrecision, best_precision, op_precision
+from alexsim.errors import ProfileError
 from alexsim.machine.machine import Machine
 from alexsim.plan.plan import PASS_OF, OpKind
 
@@ -19,7 +20,7 @@ DataPath = Literal["jpeg", "none"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timer:
-    """Times ops: a library's cost model on a device, corrected by what was fitted."""
+    """Times ops: a library's cost model on a machine's devices, corrected by what was fitted."""
 
     machine: Machine
     library: Library
@@ -32,18 +33,24 @@ class Timer:
 
     @property
     def best_precision(self) -> Precision:
-        """The fastest precision of any op."""
-        return best_precision(self.precision, self.machine.device, self.library.name)
+        """The fastest precision of any op on the first device."""
+        return self.best_on(0)
+
+    def best_on(self, index: int) -> Precision:
+        """The same on another device."""
+        return best_precision(self.precision, self.machine.device_at(index), self.library.name)
 
     @property
     def scales_loss(self) -> bool:
         """Whether gradients are checked and divided before an update: float16 has few exponents
         (PyTorch's ``GradScaler``), bfloat16 as many as float32."""
-        return self.precision == "amp" and self.machine.device.half_type == "fp16"
+        cards = self.machine.devices or (self.machine.device,)
+        return self.precision == "amp" and any(card.half_type == "fp16" for card in cards)
 
-    def costs(self, work: Work) -> list[Cost]:
-        """Pieces of an op's time, corrected: its kernels', and the host's to issue it."""
-        device, correction = self.machine.device, self.correction
+    def costs(self, work: Work, index: int = 0) -> list[Cost]:
+        """Pieces of an op's time, corrected: its kernels', and the host's to issue it; ``index`` is
+        the place of the device that runs it."""
+        device, correction = self.machine.device_at(index), self.correction
         precision = op_precision(self.precision, device, self.library.name, work)
         times = self.times_as_fast(work.part.layer.name, work.kind)
         costs = self.library.costs(device, work, precision)
@@ -71,9 +78,17 @@ def timer_of(
     Raises:
         ProfileError: there is no such library, or it or the device cannot compute so.
     """
+    first, *others = machine.devices or (machine.device,)
+    known = load_library_for(library, first, precision)
+    for other in others:
+        if load_library_for(library, other, precision) != known:
+            raise ProfileError(
+                f"{library} is another on {other.name} than on {first.name}; --library roofline"
+                " knows no such difference"
+            )
     return Timer(
         machine=machine,
-        library=load_library_for(library, machine.device, precision),
+        library=known,
         correction=correction,
         precision=precision,
         calibration=calibration,
