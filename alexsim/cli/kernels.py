@@ -38,7 +38,7 @@ class KernelsOptions(Options):
 
 
 def kernels(options: KernelsOptions) -> None:
-    """What every Triton kernel compiles to for a card, without one.
+    """Show what every Triton kernel compiles to, without a card.
 
     Registers, shared memory and spills are read from the machine code, which is not run. What the
     package has on record for this source and this version of Triton comes at once; else each kernel

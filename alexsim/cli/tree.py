@@ -78,7 +78,9 @@ _CHECK: Mapping[str, Command | Group] = {
 
         Example: alexsim check bench compare""",
     ),
-    "kernels": Command("kernels:kernels", "Compile every Triton kernel for a card, without one."),
+    "kernels": Command(
+        "kernels:kernels", "Show what every Triton kernel compiles to, without a card."
+    ),
 }
 Panels = Mapping[str, Mapping[str, Command | Group]]
 
