@@ -86,7 +86,7 @@ def _default(field: Field[Any]) -> Any:
 
 def _text(value: Any) -> str:
     """As TOML has it, which is JSON but for one character."""
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return json.dumps(value, ensure_ascii=False, allow_nan=False).replace("\x7f", "\\u007f")
 
 
 def _number(value: float) -> str:

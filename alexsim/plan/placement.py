@@ -105,6 +105,9 @@ class Placement:
         if part is not None:
             layer, column = part.output
             rows = self._rows[part.output]
+            if kind == OpKind.FORWARD and (end := fields.get("epilogue")):
+                # It writes what the layer at its end puts out.
+                rows = rows[0], self._rows[part.output._replace(layer=end)][1]
         choice = self._choose(
             Asked(
                 kind,
