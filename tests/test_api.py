@@ -207,12 +207,13 @@ def test_mistakes_are_the_command_line_s(options: dict[str, Any], says: str) -> 
 
 def test_a_run_is_trained_opened_and_drawn(folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    trained = alexsim.train("lenet-5", data=folder, batch=8, steps=4, workers=1, output=run)
+    settings = {"data": folder, "batch": 8, "steps": 4, "workers": 1, "threads": 1}
+    trained = alexsim.train("lenet-5", output=run, **settings)
     assert len(trained.losses) == trained.steps == 4
     opened = alexsim.open_run(run)
     assert tuple(each.loss for each in opened.metrics) == trained.losses
     assert opened.plot("loss").data
-    tested = alexsim.evaluate(run, data=folder)
+    tested = alexsim.evaluate(run, data=folder, threads=1)
     assert tested.to_pandas().shape[0] == 1
     page = alexsim.report([run], output=tmp_path / "page.html")
     assert page.plot().data

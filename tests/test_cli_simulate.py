@@ -206,7 +206,7 @@ def test_a_plan_that_does_not_fit_is_timed_and_said(capsys: pytest.CaptureFixtur
         "--net resnet50 --machine a100 --batch 64 --precision amp",
         "--net alexnet-owt --machine h100 --batch 256",
         "--net alexnet-owt --machine k20x8 --gpus 8 --batch 1024 --partition hybrid",
-        "--recipe 2012 --given fermi",
+        "--recipe 2012",
     ],
 )
 def test_the_answer_is_on_the_first_screen(line: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -317,13 +317,14 @@ def test_what_is_no_module_is_refused_in_a_line(mine: Path, name: str, says: str
 
 
 def test_training_begins_from_the_modules_weights_and_gives_them_back(
-    mine: Path, tmp_path: Path
+    mine: Path, folder: Path, tmp_path: Path
 ) -> None:
     """To the bit. At a rate that changes nothing the weights are those of the module that the run
     began with; running statistics are those that it gathered."""
     name, run, out = f"{mine}:small", tmp_path / "run", tmp_path / "back.pt"
-    options = ("--batch", "4", "--steps", "1", "--workers", "1", "-o", str(run), "--json")
-    assert command("train", "--net", name, "--learning-rate", "1e-30", *options) == 0
+    options = ("--batch", "4", "--steps", "1", "--workers", "1", "--threads", "1", "--json")
+    paths = ("--data", str(folder), "-o", str(run))
+    assert command("train", "--net", name, "--learning-rate", "1e-30", *options, *paths) == 0
     network = load_network(name)
     begun, learnt = network.module.state_dict(), load_weights(run).state
     module = torch_models.Residual()
