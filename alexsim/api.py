@@ -151,6 +151,8 @@ def call(name: str, *arguments: object, **options: object) -> Answer:
             if not taken:
                 raise
             return Answer(taken[-1], error)
+    if not taken:
+        raise AlexsimError(f"{name}: another process of this run answers")
     return Answer(taken[-1], None)
 
 

@@ -32,6 +32,7 @@ LIGHT = [
     ("memory", "lenet-5", {"batch": 64, "policy": "reuse"}),
     ("simulate", "lenet-5", {"machine": "k20x8", "gpus": 2, "what_if": ["batch=256"]}),
     ("sweep", "lenet-5", {"axis": ["batch=64,128", "gpus=1,2"], "machine": "k20x8"}),
+    ("sweep", "lenet-5", {"axis": ["batch=64,128"], "dry_run": True}),
 ]
 
 
@@ -69,7 +70,7 @@ def stub() -> str:
             lines.append(f"    {parameter.name}: {annotation(parameter)}{default},")
         lines.append(") -> Answer: ...")
     made = "\n".join(lines) + "\n"
-    command = ["ruff", "format", "--stdin-filename", str(STUB), "-"]
+    command = [sys.executable, "-m", "ruff", "format", "--stdin-filename", str(STUB), "-"]
     return subprocess.run(command, input=made, capture_output=True, text=True, check=True).stdout
 
 
@@ -151,13 +152,15 @@ def test_a_room_stays_a_room() -> None:
     assert alexsim.simulate.timer is timer  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize(("name", "net", "options"), LIGHT, ids=[each[0] for each in LIGHT])
+@pytest.mark.parametrize(
+    ("name", "net", "options"), LIGHT, ids=[f"{each[0]}-{len(each[2])}" for each in LIGHT]
+)
 def test_a_function_answers_as_its_command(name: str, net: str, options: dict[str, Any]) -> None:
     answer = getattr(alexsim, name)(net, **options)
     words = [name, "--net", net]
     for option, value in options.items():
         for each in value if isinstance(value, list) else [value]:
-            words += [f"--{option.replace('_', '-')}", each]
+            words += [f"--{option.replace('_', '-')}", *([] if each is True else [each])]
     said = here(*words)
     assert repr(answer) == "\n".join(line.rstrip() for line in said.stdout.splitlines())
     told = json.loads(here(*words, "--json").stdout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import graph_reference
@@ -239,6 +240,12 @@ def ours(net: Network, steps: int = STEPS, **choices: object) -> tuple[list, dic
     return losses, first, executor.state()
 
 
+def told(answer: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The loss that is reported: of no image more than that of the least probability there is."""
+    most = -math.log(torch.finfo(torch.float64).tiny)
+    return (-answer[range(BATCH), labels]).clamp(max=most).mean()
+
+
 def theirs(net: Network, first: dict, steps: int = STEPS) -> tuple[list, dict]:
     state = {name: tensor.clone() for name, tensor in first.items()}
     trained = [name.removesuffix(".momentum") for name in state if name.endswith(".momentum")]
@@ -251,7 +258,7 @@ def theirs(net: Network, first: dict, steps: int = STEPS) -> tuple[list, dict]:
         cost = graph_reference.cost(net, made, labels)
         grads = torch.autograd.grad(cost, [state[name] for name in trained])
         answer = made[f"{net.layers[-1].name}.a"]
-        losses.append(-answer[range(BATCH), labels].mean().detach())
+        losses.append(told(answer, labels).detach())
         with torch.no_grad():
             for name, grad in zip(trained, grads, strict=True):
                 value, inc = state[name], state[f"{name}.momentum"].mul_(RATES.momentum)
@@ -266,7 +273,7 @@ def theirs(net: Network, first: dict, steps: int = STEPS) -> tuple[list, dict]:
     images, labels = minibatch(net, 99)
     with torch.no_grad():
         made = graph_reference.forward(net, state, images, {}, training=False)
-    losses.append(-made[f"{net.layers[-1].name}.a"][range(BATCH), labels].mean())
+    losses.append(told(made[f"{net.layers[-1].name}.a"], labels))
     return losses, {name: tensor.detach() for name, tensor in state.items()}
 
 

@@ -13,7 +13,7 @@ from alexsim.command import options as shared
 from alexsim.command.answer import Given, give
 from alexsim.command.fields import flag, option
 from alexsim.command.options import MachineOptions, NetOptions, OutputOptions
-from alexsim.command.output import check_rows, print_json, write_rows
+from alexsim.command.output import check_rows, write_rows
 from alexsim.errors import AlexsimError
 from alexsim.simulate.simulation import ILSVRC_EPOCHS
 
@@ -62,12 +62,15 @@ def sweep(context: typer.Context, options: SweepOptions) -> None:
         check_rows("-o", options.output)
     settings = list(combinations(axes, {"net": options.net, "machine": options.machine}))
     if options.dry_run:
+        from rich.text import Text
+
         from alexsim.documents.sweep import grid_document
 
-        if options.json:
-            print_json(grid_document(settings))
-        else:
-            print(grid_text(settings, list(axes)))
+        listed = Given(
+            document=lambda: grid_document(settings),
+            tables=lambda _: Text(grid_text(settings, list(axes))),
+        )
+        give(options, listed, soft_wrap=True)
         return
     with shared.counting("simulating", len(settings)) as done:
         points = run(settings, images=images, epochs=epochs, done=done)
