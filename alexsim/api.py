@@ -164,9 +164,11 @@ def _words(
 
     known = {parameter.name: parameter for parameter in command.params}
     given = dict(options)
-    positional = [p for p in command.params if not p.opts[0].startswith("-")]
+    alone = next((p.name for p in command.params if not p.opts[0].startswith("-")), None)
     words: list[str] = []
-    if arguments and not positional:
+    if arguments and alone in given:
+        raise AlexsimError(f"{name}: {alone} are given twice, by place and by name")
+    if arguments and alone is None:
         if len(arguments) > 1 or "net" in given:
             raise AlexsimError(f"{name} takes one network, and options by name")
         given["net"] = arguments[0]
@@ -174,11 +176,15 @@ def _words(
         raise AlexsimError(f"{name}: the run keeps its network's name; give FILE.py:NAME")
     for option, value in given.items():
         if option not in known or option in ("json", "help"):
-            others = [each for each in known if each not in ("json", "help", "context")]
+            others = [each for each in known if each not in ("json", "help")]
             raise AlexsimError(unknown(f"option of {name}", option, tuple(others)))
-        words += _option(known[option], value)
-    flat = [each for a in arguments for each in (a if isinstance(a, list | tuple) else [a])]
-    return [*words, *(str(argument) for argument in flat)] if positional else words
+        if option != alone:
+            words += _option(known[option], value)
+    if alone is None:
+        return words
+    about = arguments or (given.get(alone, ()),)
+    flat = [each for a in about for each in (a if isinstance(a, list | tuple) else [a])]
+    return [*words, *map(str, flat)]
 
 
 def _option(parameter: Any, value: object) -> list[str]:

@@ -218,7 +218,10 @@ def test_a_run_is_trained_opened_and_drawn(folder: Path, tmp_path: Path) -> None
     assert opened.plot("loss").data
     tested = alexsim.evaluate(run, data=folder, threads=1)
     assert tested.to_pandas().shape[0] == 1
-    page = alexsim.report([run], output=tmp_path / "page.html")
+    assert alexsim.evaluate(models=[run], data=folder, threads=1).document == tested.document
+    page = alexsim.report(inputs=[run], output=tmp_path / "page.html")
+    with pytest.raises(AlexsimError, match="report: inputs are given twice"):
+        alexsim.report(run, inputs=[run])
     assert page.plot().data
     with pytest.raises(AlexsimError, match="no figure 'x'; there are "):
         page.plot("x")
