@@ -11,7 +11,6 @@ import pytest
 from batches import floats, same
 from PIL import Image
 
-from alexsim.data import builtin
 from alexsim.data.dataset import Dataset
 from alexsim.data.discover import discover
 from alexsim.data.images import load_square
@@ -223,30 +222,3 @@ def test_a_folder_of_nothing_but_broken_files(tmp_path: Path, pool: ProcessPoolE
         (tmp_path / name / "x.jpg").write_text("no image")
     with pytest.raises(DataError, match="none of 2 images can be read"):
         make_loader(discover(tmp_path, most_classes=2), pool)
-
-
-def test_builtin_pictures_follow_from_their_number() -> None:
-    assert builtin.draw(3, 7).tobytes() == builtin.draw(3, 7).tobytes()
-    assert builtin.draw(3, 7).tobytes() != builtin.draw(3, 8).tobytes()
-    sizes = {builtin.draw(0, index).size for index in range(8)}
-    assert {min(size) for size in sizes} == {256}
-    assert len(sizes) > 4
-
-
-def test_the_builtin_set_appears_whole_or_not_at_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(builtin, "TRAIN_PER_CLASS", 2)
-    monkeypatch.setattr(builtin, "HELD_OUT_PER_CLASS", 1)
-
-    def stop(done: int, total: int) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        builtin.ensure(tmp_path, stop)
-    assert not list(tmp_path.glob("textures-[0-9]"))
-    found = builtin.ensure(tmp_path)
-    dataset = discover(found, most_classes=10)
-    assert (len(dataset.train), len(dataset.held_out)) == (20, 10)
-    train = {Path(s.path).read_bytes() for s in dataset.train}
-    assert not train & {Path(s.path).read_bytes() for s in dataset.held_out}

@@ -22,7 +22,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from alexsim.bench.verdicts import Timed
-from alexsim.data import builtin
+from alexsim.builtin import textures
 from alexsim.data.images import Crop, load_crops
 from alexsim.execute.context import STILL, StepContext
 from alexsim.execute.executor import Executor
@@ -191,7 +191,7 @@ def _data(network: Network, stack: ExitStack) -> tuple[Workload, Workload]:
     crops = []
     for index in range(_FILES):
         path = folder / f"{index}.JPEG"
-        builtin.draw(index % len(builtin.CLASSES), index).save(path, "JPEG", quality=85)
+        textures.draw(index % len(textures.CLASSES), index).save(path, "JPEG", quality=85)
         crops.append(Crop(path=str(path), top=0, left=0))
 
     def reference() -> None:

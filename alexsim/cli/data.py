@@ -41,11 +41,13 @@ class PackOptions(SourceOptions, WorkerOptions):
 
     source: Path = argument(
         "SRC",
-        "Class folders, train/ and val/, ILSVRC's tars, WebDataset tars, or Hugging Face parquet: a"
-        " folder or one file.",
+        "Class folders, train/ and val/, ILSVRC's tars, WebDataset tars, Hugging Face parquet,"
+        " MNIST's IDX files, or CIFAR-10 or -100: a folder or one file.",
     )
     target: Path = argument("DST", "Folder for the shards.")
-    side: int = option("PIXELS", "Of the squares.", 256)
+    side: int | None = option(
+        "PIXELS", "Of the squares. Default: 256; of IDX and CIFAR that of their images."
+    )
     quality: int = option(
         "N", "Of the JPEGs.", 85, rules=(("1 to 95", lambda value: 1 <= value <= 95),)
     )
@@ -61,10 +63,11 @@ class PackOptions(SourceOptions, WorkerOptions):
 def pack_data(context: typer.Context, options: PackOptions) -> None:
     """Pack images into shards of small JPEGs.
 
-    Of 256 x 256 pixels, with mean image and principal colours. Shards are WebDataset's tars. After
-    Ctrl-C or a kill the same command goes on, to the same bits. What cannot be read, or has no
-    class of the training images, is left out and listed; the last line counts both. Where the
-    source has no validation split, every tenth image of a class is held out.
+    Of 256 x 256 pixels, of MNIST or CIFAR as many as they have, with mean image and principal
+    colours. Shards are WebDataset's tars. After Ctrl-C or a kill the same command goes on, to the
+    same bits. What cannot be read, or has no class of the training images, is left out and listed;
+    the last line counts both. Where the source has no validation split, every tenth image of a
+    class is held out.
 
     Example: alexsim data pack ILSVRC2012 packed
 
@@ -82,7 +85,7 @@ def pack_data(context: typer.Context, options: PackOptions) -> None:
     if options.order == "file":
         fields.refuse(context, "is of --order shuffled; nothing is drawn for `file`", "seed")
     settings = PackSettings(
-        side=options.side,
+        side=options.side or 0,
         quality=options.quality,
         order=options.order,
         seed=options.seed,

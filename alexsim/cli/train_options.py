@@ -58,7 +58,8 @@ class TrainOptions(
     data: Path | None = option(
         "DIR",
         "Images as DIR/<class>/*.JPEG, or with train/ and val/ as ILSVRC has them, or as `alexsim"
-        " data pack` wrote them. Default: a small built-in set, drawn once.",
+        " data pack` wrote them. Default: a small built-in set, drawn once: digits"
+        " for networks that read grey, else textures.",
     )
     order: Order = option(
         "ORDER",
@@ -91,7 +92,8 @@ class TrainOptions(
         "RATE", "Of biases; default: the edition's.", rules=NOT_NEGATIVE
     )
     augment: Augmentation | None = option(
-        "WAY", "`2012`: one crop per 32 images; `paper`: one per image."
+        "WAY",
+        "`2012`: one crop and mirror per 32 images; `paper`: per image; `crops`: without mirrors.",
     )
     normalise: Normalisation | None = option(
         "WAY",

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from alexsim.builtin.sets import set_in
 from alexsim.cli.train_options import TrainOptions
 from alexsim.cli.train_settings import (
     apart_anyway,
-    builtin_images,
     cache,
+    drawn,
     replicated,
     steps_wanted,
 )
@@ -45,9 +46,11 @@ def resumed(
         stored = replace(stored, strict=False, graph=False)
     chosen_backend(stored.backend, stored.device, watch.note)
     if not Path(stored.data).is_dir():
-        if Path(stored.data).parent != cache():
+        data = Path(stored.data)
+        builtin = set_in(data.name) if data.parent == cache() else None
+        if builtin is None:
             raise RunError(f"{run_dir}: its data folder {stored.data} is gone")
-        builtin_images(watch)
+        drawn(builtin, watch)
     if options.threads not in (None, stored.threads):
         watch.note(
             f"{options.threads} threads instead of {stored.threads}: weights may differ in the last"

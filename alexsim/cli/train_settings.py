@@ -7,9 +7,10 @@ import time
 from dataclasses import fields, replace
 from pathlib import Path
 
+from alexsim.builtin.drawn import DrawnSet
+from alexsim.builtin.sets import set_for
 from alexsim.cli.train_options import TrainOptions
 from alexsim.command.run_options import chosen_backend
-from alexsim.data import builtin
 from alexsim.data.dataset import Dataset
 from alexsim.data.discover import discover
 from alexsim.data.order import refuse_order
@@ -55,7 +56,8 @@ def begin(
     if options.new_head:
         if initial is None:
             raise AlexsimError("--new-head goes with --init-from: without it every layer is new")
-        images = discover(_root(options, watch), most_classes=_MOST_CLASSES)
+        root = _root(options, load_network(options.net), watch)
+        images = discover(root, most_classes=_MOST_CLASSES)
         net = f"{without_head(options.net)}+{len(images.classes)}-classes"
         options = replace(options, net=net)
     network = load_network(options.net)
@@ -65,7 +67,7 @@ def begin(
     recipe = _frozen(options, recipe, network)
     settings = _settings(options, recipe, watch, place)
     refuse_what_does_not_fit(settings)
-    root = _root(options, watch)
+    root = _root(options, network, watch)
     images = images or discover(root, most_classes=network.classes)
     refuse_order(settings.order, images)
     if options.recipe and options.steps is None and options.epochs is None:
@@ -247,13 +249,13 @@ def cache() -> Path:
     return user_cache_path("alexsim")
 
 
-def _root(options: TrainOptions, watch: Watcher) -> Path:
+def _root(options: TrainOptions, network: Network, watch: Watcher) -> Path:
     """The folder of the images."""
-    return (options.data or builtin_images(watch)).absolute()
+    return (options.data or drawn(set_for(network.input_shape[0]), watch)).absolute()
 
 
-def builtin_images(watch: Watcher) -> Path:
-    """The built-in images, drawn if they are not there yet.
+def drawn(images: DrawnSet, watch: Watcher) -> Path:
+    """The folder of built-in images, which are drawn if they are not there yet.
 
     Raises:
         AlexsimError: they cannot be written.
@@ -263,6 +265,6 @@ def builtin_images(watch: Watcher) -> Path:
         watch.preparing("Drawing the built-in images", done, total)
 
     try:
-        return builtin.ensure(cache(), progress)
+        return images.ensure(cache(), progress)
     except OSError as error:
         raise AlexsimError(f"cannot write the built-in images: {error}") from error

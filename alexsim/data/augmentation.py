@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Augmentation = Literal["2012", "paper"]
+Augmentation = Literal["2012", "paper", "crops"]
 """``2012``: a crop and a mirror per 32 consecutive images, as the released code draws them;
-``paper``: everything per image."""
+``paper``: everything per image; ``crops``: the same without mirrors, for images that mean something
+else in a mirror, as digits do."""
 Normalisation = Literal["mean-image", "channels"]
 """``mean-image`` subtracts the training set's mean image; ``channels`` applies means and deviations
 per channel."""

@@ -13,7 +13,7 @@ from alexsim.data.dataset import Dataset, Sample
 from alexsim.data.packed.index import is_packed
 from alexsim.data.packed.samples import packed_dataset
 from alexsim.data.sources.entries import entries
-from alexsim.data.sources.listing import Listing, Skipped
+from alexsim.data.sources.listing import FORMS, Listing, Skipped
 from alexsim.data.sources.source import SourceChoices, list_source
 from alexsim.data.sources.splits import SplitRules, split_words
 from alexsim.errors import DataError
@@ -36,8 +36,7 @@ def discover(root: Path, *, most_classes: int) -> Dataset:
     listing = list_source(root)
     if listing.kind != "files":
         raise DataError(
-            f"--data {root}: {'tars' if listing.kind == 'tar' else 'parquet files'} are packed"
-            f" first: `alexsim data pack {root} DST`"
+            f"--data {root}: {FORMS[listing.kind]} are packed first: `alexsim data pack {root} DST`"
         )
     train, held_out = _samples(listing)
     dataset = Dataset(

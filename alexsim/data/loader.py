@@ -202,7 +202,8 @@ class Loader:
             if not (shared and group in drawn):
                 draw = generator(self._seed, "crop", 0 if shared else epoch, group)
                 top, left = (int(v) for v in draw.integers(0, self._margin + 1, 2))
-                drawn[group] = top, left, bool(draw.integers(2))
+                mirror = self._preparation.augmentation != "crops" and bool(draw.integers(2))
+                drawn[group] = top, left, mirror
             top, left, mirror = drawn[group]
             labels.append(sample.label)
             crops.append(crop_of(sample, top, left))

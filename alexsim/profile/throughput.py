@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from alexsim.builtin import textures
 from alexsim.costs.measured import Rate
-from alexsim.data import builtin
 from alexsim.data.images import Crop, load_crops
 from alexsim.data.normalising import Normalising
 from alexsim.execute.upload import normalise, operands
@@ -28,13 +28,13 @@ METHOD = "JPEGs of 256 x 256 by Pillow in one thread; images as train reads its 
 def data_rates(crop_side: int, channels: int) -> tuple[Rate, ...]:
     """Images per second and core: JPEGs, from file to crop, and from crop to normalised floats.
 
-    The files are drawn as those of the built-in data: 256 pixels on the shorter side, quality 85.
+    The files are those of the built-in textures: 256 pixels on the shorter side, quality 85.
     """
     with tempfile.TemporaryDirectory() as folder:
         crops = []
         for index in range(_FILES):
             path = Path(folder) / f"{index}.JPEG"
-            builtin.draw(index % len(builtin.CLASSES), index).save(path, "JPEG", quality=85)
+            textures.draw(index % len(textures.CLASSES), index).save(path, "JPEG", quality=85)
             crops.append(Crop(path=str(path), top=1, left=2))
         size = sum(Path(crop.path).stat().st_size for crop in crops) // _FILES
         loads = []

@@ -76,7 +76,8 @@ class Recipe:
 
     ``augmentation``: ``2012`` draws one crop and mirror per 32 consecutive images and colour noise
     of 0.1 deviations before dividing by 1.1, as the released code does; ``paper`` draws everything
-    per image, noise 0.1 times the principal components (section 4.1).
+    per image, noise 0.1 times the principal components (section 4.1); ``crops`` is the same
+    without mirrors.
     ``normalisation``: ``mean-image`` subtracts the training set's mean image from pixels 0...255;
     ``channels`` scales to 0...1 and applies ImageNet's channel means and deviations.
     """

@@ -23,11 +23,13 @@ _MOST_LINES = 20
 
 def pack_summary(index: PackIndex, target: str) -> str:
     """What was packed, in a few lines."""
+    side = index.settings.side
     shards, packed = index.all_shards, sum(index.images.values())
     size = sum(shard.bytes for shard in shards)
     lines = [
         f"{index.images['train']:,} training and {index.images['val']:,} validation images of"
-        f" {len(index.classes):,} classes in {len(shards):,} shards, {format_bytes(size)}",
+        f" {len(index.classes):,} classes in {len(shards):,} shards of {side} x {side} pixels,"
+        f" {format_bytes(size)}",
         *_skipped_lines(index.skipped, index.others, index.other),
         f"written to {target}: {packed:,} images packed, {index.left_out:,} left out, of"
         f" {packed + index.left_out:,}; train with --data {target}",

@@ -3,7 +3,7 @@ decoded to a fraction.
 
 python tests/benchmarks/decoders.py [FOLDER OF JPEGs] [--rounds N]
 
-Without a folder the built-in pictures are used. Decoders that are not installed are left out.
+Without a folder the built-in textures are used. Decoders that are not installed are left out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from alexsim.data import builtin
+from alexsim.builtin import textures
 from alexsim.data.images import load_square
 
 Decode = Callable[[bytes], np.ndarray]
@@ -121,7 +121,7 @@ def files(given: Sequence[str]) -> list[bytes]:
             p for p in Path(given[0]).rglob("*") if p.suffix.lower() in (".jpeg", ".jpg")
         )
         return [path.read_bytes() for path in paths[:IMAGES]]
-    drawn = (builtin.draw(n % len(builtin.CLASSES), n).resize((500, 400)) for n in range(32))
+    drawn = (textures.draw(n % len(textures.CLASSES), n).resize((500, 400)) for n in range(32))
     return [_encoded(np.asarray(image)) for image in drawn]
 
 

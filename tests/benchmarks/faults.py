@@ -153,9 +153,9 @@ def main() -> None:
     drawn, work = random.Random(given.seed), Path(tempfile.mkdtemp())
     failed = 0
     try:
-        from alexsim.data import builtin
+        from alexsim.builtin.textures import TEXTURES
 
-        data = builtin.ensure(work / "drawn")
+        data = TEXTURES.ensure(work / "drawn")
         (work / "tiny.py").write_text(SOURCE.replace("units=(3, 0)", "units=(10, 0)"))
         net = f"{work / 'tiny.py'}:net"
         whole = work / "whole"

@@ -245,9 +245,9 @@ def main() -> None:
     given = parser.parse_args()
     work = Path(tempfile.mkdtemp())
     try:
-        from alexsim.data import builtin
+        from alexsim.builtin.textures import TEXTURES
 
-        drawn = builtin.ensure(work / "drawn")
+        drawn = TEXTURES.ensure(work / "drawn")
         data = work / "packed"
         subprocess.run(
             [*ALEXSIM, "data", "pack", str(drawn), str(data), "--workers", "2", "--json"],

@@ -21,7 +21,7 @@ from alexsim.data.packed.pack_index import SPLITS, PackSettings, ShardTask
 from alexsim.data.packed.samples import packed_dataset
 from alexsim.data.packed.shard import bytes_of
 from alexsim.data.slots import Pixels
-from alexsim.data.sources.listing import ImageClass, Integers, Listing, Skipped
+from alexsim.data.sources.listing import FORMS, ImageClass, Integers, Listing, Skipped
 from alexsim.data.sources.source import SourceChoices, list_source
 
 Progress = Callable[[int, int], None]
@@ -153,7 +153,7 @@ def _source(root: Path, listing: Listing, seen: Sequence[_Seen]) -> Inspection:
     held_out, label = listing.held_out, listing.label
     return Inspection(
         root=str(root),
-        form={"files": "class folders", "tar": "tars", "parquet": "parquet"}[listing.kind],
+        form=FORMS[listing.kind],
         classes=_counts(
             listing.classes,
             np.bincount(label[~held_out], minlength=classes),

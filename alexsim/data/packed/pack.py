@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from alexsim.data.packed.pack_index import (
     INDEX,
     MEMBER,
     PARTS,
+    SIDE,
     SPLITS,
     PackIndex,
     PackPlan,
@@ -73,6 +74,7 @@ def pack(
             return _whole(target, settings, watch)
         # A source that is refused leaves no trace.
         listing = _listed(source, choices, watch)
+        settings = _with_side(settings, min(listing.side or SIDE, SIDE))
         with _locked(target):
             _settle_plan(target, _plan(source, listing, settings))
             shards = _shards(target, listing, settings, workers, watch)
@@ -95,13 +97,18 @@ def _listed(source: Path, choices: SourceChoices | None, watch: PackWatch) -> Li
 
 def _whole(target: Path, settings: PackSettings, watch: PackWatch) -> PackIndex:
     index = read_index(target)
-    if index.settings != settings:
+    if index.settings != _with_side(settings, index.settings.side):
         raise DataError(f"{target} holds a set that was packed with other settings")
     # A kill between the index and this line leaves the parts behind.
     drop_unfinished(target)
     shutil.rmtree(target / PARTS, ignore_errors=True)
     watch.note(f"{target} is packed already")
     return index
+
+
+def _with_side(settings: PackSettings, side: int) -> PackSettings:
+    """The settings with this side, if they have none."""
+    return settings if settings.side else replace(settings, side=side)
 
 
 @contextmanager

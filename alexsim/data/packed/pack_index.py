@@ -33,6 +33,7 @@ class PackSettings:
     """How a set is packed; equal settings and sources give equal bits."""
 
     side: int = SIDE
+    """Of the squares; 0 until a source has said the side of its images."""
     quality: int = QUALITY
     order: PackOrder = "shuffled"
     seed: int = 0

@@ -207,8 +207,8 @@ def bytes_of(task: ShardTask) -> Iterator[tuple[int, bytes | None]]:
     A source that cannot be read is an error, not a broken image: the next run may well read it.
     """
     try:
-        if task.kind == "parquet":
-            yield from _parquet_bytes(task)
+        if task.kind in ("parquet", "arrays"):
+            yield from (_parquet_bytes if task.kind == "parquet" else _array_bytes)(task)
             return
         for place, source in enumerate(task.sources):
             path = Path(source.path)
@@ -233,3 +233,13 @@ def _parquet_bytes(task: ShardTask) -> Iterator[tuple[int, bytes | None]]:
         for row, data in enumerate(read_rows(path, group)):
             if row in wanted:
                 yield wanted[row], data
+
+
+def _array_bytes(task: ShardTask) -> Iterator[tuple[int, bytes | None]]:
+    from alexsim.data.sources.arrays import read_images
+
+    files: dict[str, dict[int, int]] = {}
+    for place, source in enumerate(task.sources):
+        files.setdefault(source.path, {})[place] = source.first
+    for path, wanted in files.items():
+        yield from zip(wanted, read_images(path, list(wanted.values())), strict=True)

@@ -10,7 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 Integers = NDArray[np.int64]
-Kind = Literal["files", "tar", "parquet"]
+Kind = Literal["files", "tar", "parquet", "arrays"]
+FORMS: dict[Kind, str] = {
+    "files": "class folders",
+    "tar": "tars",
+    "parquet": "parquet",
+    "arrays": "arrays of pixels",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,14 +54,14 @@ class Listing:
     """Every image of a source, in the source's order, as arrays of equal length.
 
     A place is two numbers: in ``tar`` a byte offset and a length; in ``parquet`` a row group and
-    the row in it; of ``files`` neither is used.
+    the row in it; of ``arrays`` the first is an image's number; of ``files`` neither is used.
     """
 
     kind: Kind
     root: str
     """The source."""
     containers: tuple[str, ...]
-    """Folders of files, tars, or parquet files."""
+    """Folders of files, tars, parquet files, or files of arrays."""
     container: Integers
     first: Integers
     second: Integers
@@ -64,6 +70,8 @@ class Listing:
     names: tuple[str, ...]
     """Path below a source's folder, or in its tar; only for keys and messages."""
     classes: tuple[ImageClass, ...]
+    side: int = 0
+    """Their shorter side in pixels, where the source says one of them all; else 0."""
     skipped: tuple[Skipped, ...] = ()
     """What claims to be an image and is not among these."""
     others: int = 0

@@ -49,6 +49,8 @@ class Rows:
         self.kind: Kind = kind
         self.declared: tuple[str, ...] = ()
         """The list of classes that the source declares, in its order; else they are sorted."""
+        self.side = 0
+        """The shorter side of every image, in pixels, where the source says it; else 0."""
         self.source = source
         self._skipped: dict[tuple[str, str], int] = {}
         self._others, self._other = 0, ""
@@ -138,6 +140,7 @@ class Rows:
         return Listing(
             kind=self.kind,
             root=str(self.source),
+            side=self.side,
             containers=tuple(self._containers),
             container=container[kept],
             first=first[kept],

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from alexsim.arrays.files import arrays_among
+from alexsim.data.sources.arrays import list_arrays
 from alexsim.data.sources.classes import LabelScheme, ValidationLabels, some
 from alexsim.data.sources.entries import entries, is_hidden
 from alexsim.data.sources.folders import list_folders
-from alexsim.data.sources.listing import Listing
+from alexsim.data.sources.listing import Kind, Listing
 from alexsim.data.sources.names import names_beside, validation_labels
 from alexsim.data.sources.rows import Rows
 from alexsim.data.sources.splits import SplitRules
@@ -18,8 +21,11 @@ from alexsim.data.sources.tars import list_tars
 from alexsim.errors import DataError
 
 _FORMS = (
-    "class folders, ILSVRC's tars, WebDataset shards (*.tar) or Hugging Face parquet (*.parquet)"
+    "class folders, ILSVRC's tars, WebDataset shards (*.tar), Hugging Face parquet (*.parquet),"
+    " MNIST's IDX files (*-images-idx3-ubyte) or CIFAR's batches"
 )
+_KINDS: dict[str, Kind] = {".parquet": "parquet", ".tar": "tar"}
+_FILES: dict[Kind, str] = {"parquet": "parquet files", "tar": "tars", "arrays": "arrays of pixels"}
 _COMPRESSED = re.compile(r"\.tar\.\w+$|\.tgz$|\.tbz2?$|\.txz$", re.IGNORECASE)
 
 
@@ -48,7 +54,7 @@ def list_source(
     """Every image of a source that is taken, and every image that is left out, with its reason.
 
     Args:
-        source: a folder, or one tar or parquet file.
+        source: a folder, or one file of a form other than class folders.
         progress: called now and then with the number of images listed.
 
     Raises:
@@ -80,27 +86,24 @@ def list_source(
 
 
 def _rows(source: Path, choices: SourceChoices, progress: Callable[[int], None]) -> Rows:
-    """The rows of a source of one form; loose images beside tars or parquet are left out."""
-    if source.is_file():
-        suffix = source.suffix.lower()
-        parquet, tars = ([source] if suffix == form else [] for form in (".parquet", ".tar"))
-        if not parquet and not tars:
-            raise DataError(f"{source}: not a .tar or .parquet file; expected {_FORMS}")
-    else:
-        parquet, tars = _containers(source, ".parquet"), _containers(source, ".tar")
-    if parquet and tars:
-        raise DataError(f"{source}: both {parquet[0].name} and {tars[0].name}; give one form")
-    if choices.image and not tars:
+    """The rows of a source of one form; loose images beside others are left out."""
+    containers = _containers(source)
+    if source.is_file() and not any(containers.values()):
+        raise DataError(f"{source}: none of the files that are read; expected {_FORMS}")
+    kinds = [kind for kind, paths in containers.items() if paths]
+    if len(kinds) > 1:
+        first, second = (containers[kind][0].name for kind in kinds[:2])
+        raise DataError(f"{source}: both {first} and {second}; give one form")
+    if choices.image and not containers["tar"]:
         raise DataError(f"--image {choices.image}: only WebDataset samples have several images")
     loose = [] if source.is_file() else list(entries(source, lambda _: None))
-    rows = _of_containers(source, parquet, tars, choices, progress, alone=not loose)
+    rows = _of_containers(source, containers, choices, progress, alone=not loose)
     if rows is None:
         rows = list_folders(source, choices.splits, progress)
     else:
         for entry in loose:
-            form = "parquet files" if parquet else "tars"
             top = entry.name.partition("/")[0]
-            rows.skip(top, entry.reason or f"beside the {form}", entry.images)
+            rows.skip(top, entry.reason or f"beside the {_FILES[kinds[0]]}", entry.images)
     paths = [] if source.is_file() else sorted(source.iterdir())
     for path in paths:
         if _COMPRESSED.search(path.name) and not len(rows):
@@ -110,36 +113,43 @@ def _rows(source: Path, choices: SourceChoices, progress: Callable[[int], None])
 
 def _of_containers(
     source: Path,
-    parquet: list[Path],
-    tars: list[Path],
+    containers: Mapping[Kind, list[Path]],
     choices: SourceChoices,
     progress: Callable[[int], None],
     *,
     alone: bool,
 ) -> Rows | None:
-    """Rows of tars or parquet files; None where class folders have just other tables beside them.
+    """Rows of files of many images; None where class folders have just other tables beside them.
 
     ``alone``: there is no image outside of them, so they must hold some.
     """
-    if parquet:
+    if parquet := containers["parquet"]:
         # Folders and tars need no pyarrow.
         from alexsim.data.sources.parquet import holds_images, list_parquet
 
         if not alone and not any(map(holds_images, parquet)):
             return None
         return list_parquet(parquet, source, choices.splits, progress)
-    if not tars:
+    if arrays := containers["arrays"]:
+        return list_arrays(arrays, source, choices.splits, progress)
+    if not containers["tar"]:
         return None
-    rows = list_tars(tars, source, choices.splits, progress, image=choices.image)
+    rows = list_tars(containers["tar"], source, choices.splits, progress, image=choices.image)
     return rows if alone or len(rows) or rows.left_out else None
 
 
-def _containers(source: Path, suffix: str) -> list[Path]:
-    """Files of a kind, however deep, that are not hidden."""
-    return sorted(
-        path
-        for path in source.rglob("*.*")
-        if path.suffix.lower() == suffix
-        and path.is_file()
-        and not is_hidden(path.relative_to(source).as_posix())
-    )
+def _containers(source: Path) -> dict[Kind, list[Path]]:
+    """Files of many images: the source, or those in it, however deep, that are not hidden."""
+    paths: dict[Kind, list[Path]] = {"parquet": [], "tar": [], "arrays": []}
+    alone = source.is_file()
+    for folder, inner, names in os.walk(source.parent if alone else source):
+        inner[:] = [] if alone else [name for name in inner if not is_hidden(name)]
+        arrays = set(arrays_among(names))
+        for name in [source.name] if alone else names:
+            kind: Kind | None = (
+                "arrays" if name in arrays else _KINDS.get(Path(name).suffix.lower())
+            )
+            path = Path(folder, name)
+            if kind is not None and path.is_file() and (alone or not is_hidden(name)):
+                paths[kind].append(path)
+    return {kind: sorted(each) for kind, each in paths.items()}

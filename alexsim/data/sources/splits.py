@@ -57,6 +57,9 @@ def split_of_file(rules: SplitRules, source: Path, path: Path) -> SourceSplit:
     if (ruled := split_by_rules(rules, source, path)) is not None:
         return ruled
     splits = split_words(path.stem)
+    if path.name.lower().startswith("t10k-"):
+        # MNIST's test images, ten thousand.
+        splits = frozenset({"test"})
     if len(splits) > 1:
         raise DataError(
             f"{path}: {' and '.join(sorted(splits))} are both in its name; --split"

@@ -1,28 +1,24 @@
-"""A small data set of real JPEG files, drawn once into the user's cache.
+"""Ten classes in colour, told apart by texture and hue.
 
-Ten classes, told apart by texture and hue: stripes of four directions, checks, rings, dots, blobs,
-gradients and noise, each in its own range of colours, at random scale, phase, contrast and aspect,
-under noise. Held-out files come from other draws. Everything follows from the index.
+They are stripes of four directions, checks, rings, dots, blobs, gradients and noise, each in its
+own range of colours, at random scale, phase, contrast and aspect, under noise.
 """
 
 from __future__ import annotations
 
 import colorsys
-import shutil
-import tempfile
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from alexsim.builtin.drawn import DrawnSet, generator
+
 VERSION = 2
-TRAIN_PER_CLASS, HELD_OUT_PER_CLASS = 128, 32
 
 Grid = NDArray[np.float64]
 Texture = Callable[[Grid, Grid, np.random.Generator], Grid]
-Progress = Callable[[int, int], None]
 
 
 def _stripes(angle: float) -> Texture:
@@ -86,7 +82,7 @@ CLASSES: tuple[tuple[str, Texture, float], ...] = (
 
 def draw(label: int, index: int) -> Image.Image:
     """One picture; the same for the same class and index."""
-    rng = np.random.Generator(np.random.Philox(key=(VERSION << 40) | (label << 32) | index))
+    rng = generator(VERSION, label, index)
     _, texture, hue = CLASSES[label]
     # The shorter side is 256 pixels, as in the files of 2012: nothing is left to scale.
     width, height = (256, int(rng.integers(256, 360)))[:: 1 if rng.integers(2) else -1]
@@ -105,36 +101,11 @@ def draw(label: int, index: int) -> Image.Image:
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
-def ensure(folder: Path, progress: Progress = lambda _done, _total: None) -> Path:
-    """The data set's folder, drawn if it is not there yet: ``train/`` and ``val/`` of classes.
-
-    It appears whole or not at all, also when two processes draw it at once.
-    """
-    target = folder / f"textures-{VERSION}"
-    if target.is_dir():
-        return target
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix="textures-", dir=folder))
-    jobs = _jobs(unfinished)
-    for done, (path, label, index) in enumerate(jobs):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draw(label, index).save(path, "JPEG", quality=85)
-        progress(done + 1, len(jobs))
-    try:
-        unfinished.rename(target)
-    except OSError:
-        # Another process was first; its files are the same.
-        shutil.rmtree(unfinished)
-        if not target.is_dir():
-            raise
-    return target
-
-
-def _jobs(folder: Path) -> Sequence[tuple[Path, int, int]]:
-    splits = (("train", 0, TRAIN_PER_CLASS), ("val", TRAIN_PER_CLASS, HELD_OUT_PER_CLASS))
-    return [
-        (folder / split / CLASSES[label][0] / f"{index:04}.JPEG", label, first + index)
-        for split, first, count in splits
-        for label in range(len(CLASSES))
-        for index in range(count)
-    ]
+TEXTURES = DrawnSet(
+    name="textures",
+    version=VERSION,
+    classes=tuple(name for name, _, _ in CLASSES),
+    train_per_class=128,
+    held_out_per_class=32,
+    draw=draw,
+)

@@ -1,0 +1,1 @@
+"""Data sets that are drawn, not downloaded: textures in colour, and digits in grey."""
