@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from PIL import Image
 
 from alexsim.command import output
 from alexsim.data.images import worker_pool
+from alexsim.data.packed import pack
 from alexsim.documents.base import Document
 from alexsim.editions.load import load_network
 from alexsim.execute import executor
@@ -100,6 +102,13 @@ def pool() -> Iterator[ProcessPoolExecutor]:
     """Two decoding processes, kept for the whole session."""
     with worker_pool(2) as made:
         yield made
+
+
+@pytest.fixture
+def packing_pool(pool: ProcessPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> ProcessPoolExecutor:
+    """Whatever is packed is packed by those, where a test is not of processes."""
+    monkeypatch.setattr(pack, "workers_for", lambda _: nullcontext(pool))
+    return pool
 
 
 @pytest.fixture(scope="session")

@@ -198,6 +198,7 @@ def test_the_same_set_in_every_form_has_the_same_classes_and_splits(
     assert len(first[1]) == len(rows_of(drawn.train)) + len(rows_of(drawn.val))
 
 
+@pytest.mark.usefixtures("packing_pool")
 def test_the_same_images_have_the_same_error_in_every_form(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -151,6 +151,7 @@ def test_whatever_is_none_is_named(hostile: tuple[Path, PackIndex]) -> None:
         assert " at 0x" not in found[name]
 
 
+@pytest.mark.usefixtures("packing_pool")
 def test_random_damage_is_packed_or_named(tmp_path: Path) -> None:
     rng = random.Random(0)
     forms = [JPEG, encoded(ramp(60, 50), "PNG"), encoded(ramp(60, 50), "WEBP"), sixteen_bits()]
@@ -170,6 +171,7 @@ def test_random_damage_is_packed_or_named(tmp_path: Path) -> None:
     assert indices[0] == indices[1]
 
 
+@pytest.mark.usefixtures("packing_pool")
 def test_names_in_tars_lead_nowhere(tmp_path: Path) -> None:
     out = io.BytesIO()
     names = ("../../escape.jpg", "/etc/absolute.jpg", "a/../../b.jpg", "c d\u00e9\n.jpg")
@@ -197,6 +199,7 @@ def test_names_in_tars_lead_nowhere(tmp_path: Path) -> None:
             assert name.isprintable()
 
 
+@pytest.mark.usefixtures("packing_pool")
 def test_class_folders_named_like_paths_do_no_harm(tmp_path: Path) -> None:
     """A class in a tar of tars is a name; it never becomes a path."""
     inner = io.BytesIO()

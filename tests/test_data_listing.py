@@ -177,6 +177,7 @@ def test_links_that_lead_nowhere_or_in_circles_are_listed(tmp_path: Path) -> Non
     assert reasons["b/pipe.jpg"] == "not a file"
 
 
+@pytest.mark.usefixtures("packing_pool")
 def test_every_ending_that_pillow_reads_is_packed(tmp_path: Path) -> None:
     forms = {
         "jfif": "JPEG", "jpe": "JPEG", "gif": "GIF", "tif": "TIFF", "tiff": "TIFF", "avif": "AVIF",

@@ -187,6 +187,7 @@ def parquet(root: Path, made: Path) -> None:
             pq.write_table(rest.replace_schema_metadata(metadata), path, row_group_size=1)
 
 
+@pytest.mark.usefixtures("packing_pool")
 @pytest.mark.parametrize("form", [ilsvrc, webdataset, parquet])
 def test_every_form_of_source_gives_the_same_shards(
     form: object, wordnet: Path, packed: Path, tmp_path: Path
@@ -202,6 +203,7 @@ def test_every_form_of_source_gives_the_same_shards(
         assert index.classes[0].wnid == "tench, Tinca tinca"
 
 
+@pytest.mark.usefixtures("packing_pool")
 def test_row_groups_are_mixed_as_wholes(wordnet: Path, tmp_path: Path) -> None:
     """With several rows per group, a shard reads few groups, and still every image is there."""
     parquet(wordnet, tmp_path / "small")
@@ -338,6 +340,7 @@ def test_damage_is_found(packed: Path, tmp_path: Path, pool: ProcessPoolExecutor
     ]  # fmt: skip
 
 
+@pytest.mark.usefixtures("packing_pool")
 def test_numbers_are_classes_in_numerical_order_and_leave_no_gaps(tmp_path: Path) -> None:
     out = io.BytesIO()
     Image.new("RGB", (8, 8)).save(out, "JPEG")
@@ -351,6 +354,7 @@ def test_numbers_are_classes_in_numerical_order_and_leave_no_gaps(tmp_path: Path
     assert sorted(label for _, label in images.values()) == [0, 0, 1, 1]
 
 
+@pytest.mark.usefixtures("packing_pool")
 def test_names_come_from_a_file_beside_the_data(wordnet: Path, tmp_path: Path) -> None:
     (tmp_path / "source").symlink_to(wordnet)
     (tmp_path / "LOC_synset_mapping.txt").write_text(

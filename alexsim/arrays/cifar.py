@@ -109,15 +109,19 @@ def _declared(path: Path, form: _Form, read: Read) -> tuple[str, ...]:
     where = path.with_name(form.names)
     data = read(where)
     if form.key:
-        listed = unpickled(data, str(where)).get(form.key)
-        if not isinstance(listed, list):
-            raise DataError(f"{where}: no list {form.key!r} in it")
+        names = _texts(unpickled(data, str(where)).get(form.key))
     else:
-        listed = data.decode("utf-8", errors="surrogateescape").split()
-    names = tuple(text(name) for name in listed)
+        names = data.decode("utf-8", errors="surrogateescape").split()
     if not names or len(set(names)) < len(names):
         raise DataError(f"{where}: {len(names)} names of classes, {len(set(names))} different ones")
-    return names
+    return tuple(names)
+
+
+def _texts(listed: object) -> list[str]:
+    """A list's texts; none if it is no list of texts."""
+    texts = [text(each) for each in listed] if isinstance(listed, list) else []
+    known = [each for each in texts if each is not None]
+    return known if len(known) == len(texts) else []
 
 
 def _batch(path: Path, form: _Form, read: Read) -> Batch:
@@ -140,9 +144,7 @@ def _pickled(data: bytes, form: _Form, path: Path) -> _Parts:
         raise DataError(f"{path}: `data` is no array of bytes, {_BYTES:,} for an image")
     if not isinstance(labels, list) or not all(type(label) is int for label in labels):
         raise DataError(f"{path}: {form.labels!r} is no list of whole numbers")
-    names = table.get("filenames")
-    called = [text(n) for n in names] if isinstance(names, list) else _numbers(len(planes))
-    return planes, labels, called
+    return planes, labels, _texts(table.get("filenames")) or _numbers(len(planes))
 
 
 def _plain(data: bytes, form: _Form, path: Path) -> _Parts:

@@ -64,12 +64,15 @@ def unpickled(data: bytes, where: str) -> dict[str, Any]:
         raise DataError(f"{where}: not a pickle of CIFAR's, or a damaged one: {error}") from error
     if not isinstance(value, dict):
         raise DataError(f"{where}: a pickled {type(value).__name__}; expected a dict")
-    return {text(key): each for key, each in value.items()}
+    return {name: each for key, each in value.items() if (name := text(key)) is not None}
 
 
-def text(value: object) -> str:
-    """Text of Python 2, which is bytes here, or of Python 3; else what the value looks like."""
-    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
+def text(value: object) -> str | None:
+    """Text of Python 2, which is bytes here, or of Python 3; None if it is anything else."""
+    if isinstance(value, str):
+        return value
+    data = _bytes(value)
+    return data.decode("latin-1") if data is not None else None
 
 
 def byte_rows(value: object, length: int) -> NDArray[np.uint8] | None:
