@@ -205,7 +205,7 @@ def train(
     seed: int = ...,
     learning_rate: float | None = ...,
     bias_rate: float | None = ...,
-    augment: Literal["2012", "paper"] | None = ...,
+    augment: Literal["2012", "paper", "crops"] | None = ...,
     normalise: Literal["mean-image", "channels"] | None = ...,
     colour_noise: bool | None = ...,
     workers: int | None = ...,

@@ -118,7 +118,7 @@ def test_an_abandoned_epoch_leaves_the_next_alone(folder: Path, pool: ProcessPoo
             np.testing.assert_array_equal(floats(batch), wanted)
 
 
-@pytest.mark.parametrize("augmentation", ["2012", "paper"])
+@pytest.mark.parametrize("augmentation", ["2012", "paper", "crops"])
 @pytest.mark.parametrize("normalisation", ["mean-image", "channels"])
 def test_pixels_are_those_of_the_files(
     folder: Path, pool: ProcessPoolExecutor, augmentation: str, normalisation: str
@@ -137,6 +137,7 @@ def test_pixels_are_those_of_the_files(
             np.testing.assert_array_equal(batch.images[place], expected)
         todo = batch.normalising
         assert todo.mirrored.tolist() == list(task.mirrored)
+        assert todo.mirrored.any() == (augmentation != "crops")
         if normalisation == "channels":
             white = normalised(np.full((16, 28, 28, 3), 255, np.uint8), todo)[0, 0, 0]
             np.testing.assert_allclose(white, [2.2489, 2.4286, 2.64], rtol=1e-4)

@@ -121,7 +121,7 @@ def test_replicas_sum_their_gradients_before_the_update() -> None:
         assert after.total_bytes - before.total_bytes == stored
 
 
-@pytest.mark.parametrize("way", ["2012", "paper"])
+@pytest.mark.parametrize("way", ["2012", "paper", "lenet"])
 def test_parts_of_a_minibatch_are_the_whole(
     way: str, folder: Path, pool: ProcessPoolExecutor
 ) -> None:

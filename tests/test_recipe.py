@@ -102,7 +102,7 @@ def test_recipes_survive_their_own_tables(name: str) -> None:
         ),
         (("conv1 = 0.001", "conv1 = -1"), "stages[1].layer_rates.conv1 must be at least 0, got -1"),
         (("every_images = 32", ""), "give every_images or every_epochs"),
-        (('"paper"', '"none"'), "augmentation must be one of 2012, paper"),
+        (('"paper"', '"none"'), "augmentation must be one of 2012, paper, crops"),
         (
             ("bias_rate = 0.1\n", "bias_rate = nan\n"),
             "stages[0].bias_rate must be a finite",

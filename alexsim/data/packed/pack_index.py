@@ -32,8 +32,8 @@ MEMBER = np.dtype(
 class PackSettings:
     """How a set is packed; equal settings and sources give equal bits."""
 
+    # 0 until a source has said the side of its images.
     side: int = SIDE
-    """Of the squares; 0 until a source has said the side of its images."""
     quality: int = QUALITY
     order: PackOrder = "shuffled"
     seed: int = 0
