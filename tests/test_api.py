@@ -181,6 +181,19 @@ def test_a_network_in_memory_is_one_of_a_name() -> None:
         alexsim.train(net, steps=1)
 
 
+def test_records_say_in_a_line_what_they_are() -> None:
+    there = alexsim.machine("gtx580x2")
+    step = alexsim.plan(alexsim.network("alexnet-2012"))
+    for record, words in (
+        (there, "Machine 'Two GTX 580"),
+        (there.device, "Device 'GTX 580 3GB'"),
+        (there.link, "Link 'PCI Express 2.0"),
+        (step, "Plan of alexnet-2012: 128 images of a step, 2 devices"),
+    ):
+        assert repr(record).startswith(f"<{words}")
+        assert len(repr(record)) <= 80
+
+
 def test_what_does_not_fit_is_an_answer_with_a_problem() -> None:
     answer = alexsim.memory("alexnet-2012", gpus=1)
     assert answer.fits is False
