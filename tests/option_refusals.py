@@ -111,6 +111,8 @@ REFUSED = [
     ("flops --compare --train-only fc8", "leave --train-only out"),
     ("report {images} --batch 4", "is for a network's name"),
     ("profile --torch-profiler", "goes under a trace"),
+    ("profile --net lenet-5 --layers --json", "--layers is for the tables"),
+    ("profile --net lenet-5 --layers --layer conv1", "--layers goes without --layer"),
     ("profile --no-beside", "alexnet-2012 was made of no PyTorch module"),
     ("profile --device cuda --threads 1", "--threads are a CPU's"),
     ("check validate --measurements {rows} --json --summary", "is for the tables"),
