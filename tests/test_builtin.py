@@ -32,7 +32,7 @@ by_name = pytest.mark.parametrize("drawn", SETS, ids=lambda drawn: drawn.name)
 
 @by_name
 @given(label=st.integers(0, 9), index=st.integers(0, 2**31))
-@settings(max_examples=10)
+@settings(max_examples=10, deadline=None)
 def test_a_picture_follows_from_its_class_and_index(
     drawn: DrawnSet, label: int, index: int
 ) -> None:
@@ -43,6 +43,7 @@ def test_a_picture_follows_from_its_class_and_index(
 
 
 @given(label=st.integers(0, 9), index=st.integers(0, 10**6))
+@settings(deadline=None)
 def test_a_digit_is_light_on_dark_and_whole_in_every_crop(label: int, index: int) -> None:
     """Nothing of the pen is cut off, whichever 28 x 28 of 32 x 32 the network sees."""
     picture = DIGITS.draw(label, index)

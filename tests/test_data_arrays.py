@@ -188,6 +188,7 @@ def wanted(drawn: Drawn, names: tuple[str, ...]) -> dict[bool, list[tuple[str, b
 
 @pytest.mark.parametrize("ending", ["", ".gz"])
 @given(data=st.data())
+@settings(deadline=None)
 def test_idx_comes_back(
     ending: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -210,7 +211,7 @@ FORMS: dict[str, Callable[[Drawn, Path], Path]] = {
 
 @pytest.mark.parametrize("form", FORMS)
 @given(drawn=sets(side=32, channels=3))
-@settings(max_examples=4)
+@settings(max_examples=4, deadline=None)
 def test_cifar_comes_back(
     form: str, drawn: Drawn, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -254,7 +255,9 @@ def test_idx_that_is_cut_off_anywhere_is_named(ending: str, kind: str, tmp_path:
 
 @pytest.mark.parametrize("form", ["pickles", "a tar of pickles", "bytes", "a tar of bytes"])
 @given(data=st.data())
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_cifar_that_is_cut_off_or_damaged_is_named(
     form: str, data: st.DataObject, tmp_path: Path
 ) -> None:
