@@ -133,6 +133,8 @@ def report(
     machine: str = ...,
     network: str = ...,
     output: str | Path = ...,
+    tensorboard: str | Path | None = ...,
+    wandb: str | None = ...,
 ) -> Answer: ...
 def simulate(
     net: str | Network = ...,

@@ -18,6 +18,7 @@ from alexsim.errors import AlexsimError
 
 if TYPE_CHECKING:
     from alexsim.page.inputs import Subject
+    from alexsim.page.trackers.export import Exported
 
 _OF_NETWORKS = {"batch": "batch_size", "network": "joined_by"} | {
     name: name
@@ -43,6 +44,14 @@ class ReportOptions(GpuOptions, StepOptions, LibraryOptions):
         names="-o --output",
         callback=check_file,
     )
+    tensorboard: Path | None = option(
+        "DIR",
+        "Export each run's metrics for TensorBoard, into a folder of DIR; no page without -o.",
+    )
+    wandb: str | None = option(
+        "PROJECT",
+        "Send each run's metrics to a project of Weights & Biases; no page without -o.",
+    )
 
 
 def report(context: typer.Context, options: ReportOptions) -> None:
@@ -51,15 +60,17 @@ def report(context: typer.Context, options: ReportOptions) -> None:
     Or of several of them, compared. Times, roofline, memory, timeline, curves and filters; it needs
     no network.
 
-    All options but -o and --json are for a network's name, which is planned and predicted; a run
-    and a profile have their own, and a network beside one of them takes its batch size, policy and
-    schedule, and the same network its GPUs too.
+    All options but -o, --tensorboard, --wandb and --json are for a network's name, which is planned
+    and predicted; a run and a profile have their own, and a network beside one of them takes its
+    batch size, policy and schedule, and the same network its GPUs too.
 
     Example: alexsim report runs/today -o today.html
 
     Example: alexsim report alexnet-owt --machine k20x8 --gpus 8 --batch 1024
 
     Example: alexsim report runs/monday runs/tuesday alexnet-2012 -o all.html
+
+    Example: alexsim report runs/monday runs/tuesday --tensorboard board
     """
     from rich.text import Text
 
@@ -84,22 +95,29 @@ def report(context: typer.Context, options: ReportOptions) -> None:
         # Not those of a run, which had others.
         changed = {"partition": None, "replicas": 1, **changed}
     measured = [_measured(name) for name in inputs]
+    exporting = options.tensorboard is not None or options.wandb is not None
+    exports: list[Exported] = []
+    if exporting:
+        from alexsim.page.trackers.export import export
+
+        pairs = zip(inputs, measured, strict=True)
+        exports = export([*pairs], options.tensorboard, options.wandb)
     like = next(filter(None, measured), None)
     subjects = [
         subject
         or plan_subject(replace(beside(like, name) if like else Wanted(network=name), **changed))
         for subject, name in zip(measured, inputs, strict=True)
     ]
-    text = page(subjects[0]) if len(subjects) == 1 else comparison(*subjects)
-    write_text(options.output, text)
-    size = len(text.encode())
     sharing = dict.fromkeys(each.document.sharing for each in subjects if each.kind == "plan")
-    lines = [
-        *filter(None, sharing),
-        f"{options.output}: {format_bytes(size)}, opens in any browser",
-    ]
+    lines = [*filter(None, sharing), *(each.text for each in exports)]
+    written, size = None, 0
+    if not exporting or fields.given(context, "output"):
+        text = page(subjects[0]) if len(subjects) == 1 else comparison(*subjects)
+        write_text(options.output, text)
+        written, size = options.output, len(text.encode())
+        lines.append(f"{written}: {format_bytes(size)}, opens in any browser")
     answer = Given(
-        document=lambda: page_document(subjects, options.output, size),
+        document=lambda: page_document(subjects, written, size, exports),
         tables=lambda _: Text("\n".join(lines)),
         figures=subjects[0].figures if len(subjects) == 1 else None,
     )
