@@ -132,11 +132,14 @@ def records(data: bytes) -> Iterator[bytes]:
 
 
 def test_an_event_for_the_version_the_settings_and_every_step(run_dir: Path) -> None:
-    version, settings, *steps = records(b"".join(event_file(taken(run_dir))))
+    data = b"".join(event_file(taken(run_dir)))
+    # As every such file of TensorFlow's begins: the version's length, and its masked checksum.
+    assert data.startswith(b'\x18\0\0\0\0\0\0\0\xa3\x7fK"\x09')
+    version, settings, *steps = records(data)
     assert version.endswith(b"\x1a\x0dbrain.Event:2")
     assert b"hparams" in settings
     assert b"recipe.stages[0].weight_rate" in settings
-    # The time as field 1, the step as field 2, which is left out nowhere.
+    # The time as field 1, the step as field 2.
     assert [event[9:11] for event in steps] == [b"\x10\x01", b"\x10\x02", b"\x10\x03"]
     tag = b"train/loss\x15"
     values = [struct.unpack_from("<f", event, event.index(tag) + len(tag))[0] for event in steps]
@@ -211,7 +214,10 @@ def test_wandb_gets_every_row_once(run_dir: Path, fake: FakeRun) -> None:
         assert values.keys() - row.values.keys() == {"_timestamp", *row.pictures}
 
 
-def test_what_wandb_refuses_is_one_line(run_dir: Path, fake: FakeRun) -> None:
+def test_what_wandb_refuses_is_one_line(run_dir: Path, fake: FakeRun, monkeypatch: Any) -> None:
+    with monkeypatch.context() as environment:
+        environment.setenv("WANDB_RUN_ID", "abc")
+        assert "names one run" in failed("report", run_dir, run_dir, "--wandb", "p")
     fake.disabled = True
     assert "WANDB_MODE switches W&B off" in failed("report", run_dir, "--wandb", "p")
     module: Any = sys.modules["wandb"]

@@ -78,6 +78,9 @@ def expected(run: Path) -> tuple[Values, int]:
                 values.setdefault(f"{tag}/{layer}", {})[at] = size
     for device in profile["memory"]["devices"]:
         values[f"memory/{device['name']}_planned_bytes"] = {steps: device["planned_bytes"]}
+    if profile["exchanges"]:
+        exchanged = sum(each["bytes"] for each in profile["exchanges"])
+        values["exchange/bytes_per_step"] = {steps: exchanged}
     values["predicted/step_s"] = {steps: profile["predicted_step_s"]}
     per_s = profile["batch_size"] / profile["predicted_step_s"]
     values["predicted/images_per_s"] = {steps: per_s}

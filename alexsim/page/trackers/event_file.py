@@ -105,7 +105,8 @@ def _image(picture: Image.Image) -> bytes:
 
 
 def _event(wall_s: float, step: int, what: bytes) -> bytes:
-    return _key(1, _FIXED64) + struct.pack("<d", wall_s) + _number(2, step) + what
+    told = _number(2, step) if step else b""  # 0 is what a field that is left out holds
+    return _key(1, _FIXED64) + struct.pack("<d", wall_s) + told + what
 
 
 # Protocol Buffers: a key is a field's number and how its value is written.

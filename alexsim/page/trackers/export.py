@@ -55,7 +55,7 @@ def export(
             missing; or a tracker does not take it.
     """
     if wandb_project is not None:
-        wandb.check_package()
+        wandb.check(len(runs))
     every = [_series(argument, subject) for argument, subject in runs]
     names = [each.name for each in every]
     if len(set(names)) < len(names):

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from importlib import util
 
 from alexsim.errors import AlexsimError
 from alexsim.page.trackers.series import Series
 
 
-def check_package() -> None:
-    """Look for the package before anything is read for it.
+def check(runs: int) -> None:
+    """Look at what so many runs need before anything is read of them.
 
     Raises:
-        AlexsimError: there is no package ``wandb``.
+        AlexsimError: there is no package ``wandb``, or its environment makes one run of several.
     """
     if util.find_spec("wandb") is None:
         raise AlexsimError('--wandb needs a package: pip install "alexsim[wandb]"')
+    if runs > 1 and os.environ.get("WANDB_RUN_ID"):
+        raise AlexsimError("--wandb: WANDB_RUN_ID names one run; export one at a time")
 
 
 def send(series: Series, project: str) -> tuple[str, str]:
