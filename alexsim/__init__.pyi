@@ -114,6 +114,7 @@ def profile(
     schedule: Literal["serial", "overlap"] = ...,
     train_only: str = ...,
     layer: str = ...,
+    layers: bool = ...,
     rounds: int = ...,
     snapshot: str | Path | None = ...,
     torch_profiler: bool = ...,

@@ -23,6 +23,7 @@ from alexsim.errors import AlexsimError, GateError, MemoryBudgetError, unknown
 if TYPE_CHECKING:
     import pandas
     from plotly.graph_objects import Figure
+    from rich.console import Console
 
     from alexsim.documents.base import Document
     from alexsim.page.inputs import Subject
@@ -40,7 +41,8 @@ COMMANDS = {
     "validate": "check validate",
 }
 """By function, the command that answers."""
-_WIDTH = 80
+_WIDTH, _NOTEBOOK_WIDTH = 80, 100
+"""Columns of what is printed, and of what a notebook shows."""
 
 
 class Answer:
@@ -71,17 +73,22 @@ class Answer:
         return [*super().__dir__(), *type(self.document).model_fields]
 
     def __repr__(self) -> str:
-        from rich.console import Console
-
         text = io.StringIO()
-        Console(file=text, width=_WIDTH, highlight=False).print(self._given.tables(_WIDTH))
+        self._print(file=text, width=_WIDTH)
         return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
-    def _repr_html_(self) -> str:
+    def _print(self, *, file: io.StringIO, width: int, record: bool = False) -> Console:
+        """The tables, into that file, also where rich would show them in a notebook's cell."""
         from rich.console import Console
 
-        console = Console(record=True, file=io.StringIO(), width=100, highlight=False)
-        console.print(self._given.tables(100))
+        console = Console(
+            file=file, width=width, record=record, highlight=False, force_jupyter=False
+        )
+        console.print(self._given.tables(width))
+        return console
+
+    def _repr_html_(self) -> str:
+        console = self._print(file=io.StringIO(), width=_NOTEBOOK_WIDTH, record=True)
         code = '<pre style="line-height:normal;font-family:monospace">{code}</pre>'
         return console.export_html(inline_styles=True, code_format=code)
 

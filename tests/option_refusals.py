@@ -116,6 +116,8 @@ REFUSED = [
     ("report {run} --batch 4 --tensorboard {out}/board", "is for a network's name"),
     ("report {run} --tensorboard {labels}", "cannot write"),
     ("profile --torch-profiler", "goes under a trace"),
+    ("profile --net lenet-5 --layers --json", "--layers is for the tables"),
+    ("profile --net lenet-5 --layers --layer conv1", "--layers goes without --layer"),
     ("profile --no-beside", "alexnet-2012 was made of no PyTorch module"),
     ("profile --device cuda --threads 1", "--threads are a CPU's"),
     ("check validate --measurements {rows} --json --summary", "is for the tables"),

@@ -161,6 +161,7 @@ TABLE: dict[str, tuple[str, dict[str, Line]]] = {
         {
             "net": "--net lenet-5",
             "layer": ("profile --net lenet-5 --json", "--layer conv1"),
+            "layers": ("profile --net lenet-5", "--layers"),
             "batch": "--batch 3",
             "gpus": "--gpus 1",
             "policy": "--policy reuse",

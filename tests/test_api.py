@@ -181,6 +181,19 @@ def test_a_network_in_memory_is_one_of_a_name() -> None:
         alexsim.train(net, steps=1)
 
 
+def test_records_say_in_a_line_what_they_are() -> None:
+    there = alexsim.machine("gtx580x2")
+    step = alexsim.plan(alexsim.network("alexnet-2012"))
+    for record, words in (
+        (there, "Machine 'Two GTX 580"),
+        (there.device, "Device 'GTX 580 3GB'"),
+        (there.link, "Link 'PCI Express 2.0"),
+        (step, "Plan of alexnet-2012: 128 images of a step, 2 devices"),
+    ):
+        assert repr(record).startswith(f"<{words}")
+        assert len(repr(record)) <= 80
+
+
 def test_what_does_not_fit_is_an_answer_with_a_problem() -> None:
     answer = alexsim.memory("alexnet-2012", gpus=1)
     assert answer.fits is False
@@ -215,7 +228,7 @@ def test_a_run_is_trained_opened_and_drawn(folder: Path, tmp_path: Path) -> None
     assert len(trained.losses) == trained.steps == 4
     opened = alexsim.open_run(run)
     assert tuple(each.loss for each in opened.metrics) == trained.losses
-    assert opened.plot("loss").data
+    assert opened.plot("loss") == trained.plot("loss") != opened.plot("error")
     tested = alexsim.evaluate(run, data=folder, threads=1)
     assert tested.to_pandas().shape[0] == 1
     assert alexsim.evaluate(models=[run], data=folder, threads=1).document == tested.document
@@ -227,6 +240,48 @@ def test_a_run_is_trained_opened_and_drawn(folder: Path, tmp_path: Path) -> None
         page.plot("x")
     with pytest.raises(AlexsimError, match="no table 'x'; there are "):
         tested.to_pandas("x")
+
+
+def test_a_simulation_has_the_figures_of_its_page(tmp_path: Path) -> None:
+    there = {"machine": "k20x8", "batch": 64}
+    step = alexsim.simulate("alexnet-2012", **there)
+    page = alexsim.report("alexnet-2012", output=tmp_path / "page.html", **there)
+    names = ("layers-predicted", "roofline", "memory-by-category", "memory-gpu0", "memory-gpu1")
+    for name in names:
+        assert step.plot(name) == page.plot(name)
+    # The page's has no data path, to be laid beside what was measured.
+    lanes, others = (
+        of.plot("timeline-simulated").layout.yaxis.categoryarray for of in (step, page)
+    )
+    assert lanes[: len(others)] == others
+    assert all(lane.startswith("host") for lane in lanes[len(others) :])
+    assert len(lanes) > len(others)
+
+
+def test_a_sweep_has_a_mark_for_every_configuration_that_makes_sense() -> None:
+    axis = ["batch=64,128,512", "machine=gtx580x2,a100", "gpus=1,2,7"]
+    found = alexsim.sweep("alexnet-2012", axis=axis)
+    rows = found.to_pandas()
+    made = rows[rows["error"].isna() | (rows["error"] == "")]
+    assert 0 < len(made) < len(rows)
+    marks = [
+        (day, gib, trace.name, day - minus, day + plus)
+        for trace in found.plot().data
+        for day, gib, minus, plus in zip(
+            trace.x, trace.y, trace.error_x.arrayminus, trace.error_x.array, strict=True
+        )
+    ]
+    assert len(marks) == len(made)
+    assert {name for _, _, name, _, _ in marks} == {
+        "no other that fits is better", "another that fits is better", "does not fit",
+    }  # fmt: skip
+    for row, mark in zip(
+        made.sort_values(["training_days", "memory_bytes"]).itertuples(), sorted(marks), strict=True
+    ):
+        days, gib, name, low, high = mark
+        assert (days, gib) == pytest.approx((row.training_days, row.memory_bytes / 2**30))
+        assert name.startswith("does not" if not row.fits else "no other" if row.pareto else "anot")
+        assert low < days < high
 
 
 if __name__ == "__main__":

@@ -361,7 +361,7 @@ def test_tables_documents_and_the_page_say_the_same(
         "model = from_torch(Small(), (3, 16, 16))\n"
     )
     kept_at = tmp_path / "profile.json"
-    options = f"--batch 4 --rounds 1 --threads 1 -o {kept_at}".split()
+    options = f"--batch 4 --rounds 1 --threads 1 --layers -o {kept_at}".split()
     with pytest.raises(SystemExit) as ended:
         main(["profile", "--net", f"{file}:model", *options])
     assert not ended.value.code
@@ -394,7 +394,7 @@ def test_a_layer_stands_beside_its_group(measured: StepProfile) -> None:
     assert [group.layers for group in beside.eager.groups] == [("pool", "pool:2")]
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(profile_tables(measured, "pool", width=80))
-    console.print(profile_tables(measured, "", width=160))
+    console.print(profile_tables(measured, "", width=160, layers=True))
     text = console.export_text()
     assert "beside PyTorch, pool: pool, pool:2" in text
     assert profile_document(replace(measured, beside=None)).beside is None

@@ -1,5 +1,6 @@
 """``alexsim profile``: counts that are the plan's, times that add up, tables that fit."""
 
+import io
 import json
 import math
 from dataclasses import replace
@@ -7,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from alexsim.cli.app import main
 from alexsim.documents.profile import profile_document
@@ -18,7 +20,10 @@ from alexsim.plan.planner import plan
 from alexsim.profile import profiler
 from alexsim.profile.profiler import Underlay
 from alexsim.profile.step_profile import StepProfile, ratio, spread
+from alexsim.report.profile import profile_tables
+from alexsim.report.tables import milliseconds
 from alexsim.trace import Span, Trace
+from alexsim.units import format_bytes
 
 Profiled = tuple[StepProfile, Underlay]
 
@@ -87,25 +92,45 @@ def test_one_layer_pass_by_pass(capsys: pytest.CaptureFixture[str]) -> None:
         assert word in out
 
 
-def test_the_table_fits_and_widens(
+def test_the_answer_is_one_screen_and_the_table_widens(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert run(*FAST) == 0
+    assert run(*FAST, "--layers") == 0
     narrow = capsys.readouterr().out
     assert max(map(len, narrow.splitlines())) <= 80
     assert "…" not in narrow
-    assert "timing cost" in narrow
-    from rich.console import Console
-
+    answer, table = narrow.split("ms per step here")
+    assert len(answer.splitlines()) <= 24
+    for word in ("images/s", "slowest", "memory", "ceilings", "timing cost", "Next: --layer "):
+        assert word in answer
     from alexsim.command import options
 
     monkeypatch.setattr(options, "console", lambda: Console(width=160, highlight=False))
-    assert run(*FAST) == 0
+    assert run(*FAST, "--layers") == 0
     wide = capsys.readouterr().out
     assert "…" not in wide
     for word in ("parameters", "GMAC", "MiB moved", "FLOP/B", "MiB held"):
         assert word in wide
-        assert word not in narrow
+        assert word not in table
+
+
+def test_the_answer_says_what_the_document_says(two_gpus: Profiled) -> None:
+    """Figures of the first screen are the document's, of two devices too."""
+    measured, _ = two_gpus
+    told = profile_document(measured)
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(profile_tables(measured, "", width=80))
+    text = console.export_text()
+    assert len(text.splitlines()) <= 24
+    assert "ms per step here" not in text
+    slowest = max(measured.layers, key=lambda layer: sum(p.measured.median_s for p in layer.passes))
+    for figure in (
+        f"{milliseconds(told.step_s)} ms",
+        f"Next: --layer {slowest.name};",
+        f"{milliseconds(told.predicted_step_s)} ms",
+        format_bytes(max(held.measured_bytes for held in measured.held)),
+    ):
+        assert figure in text
 
 
 @pytest.mark.parametrize(

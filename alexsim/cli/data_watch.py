@@ -21,7 +21,7 @@ class ImageProgress:
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.fields[rate]}"),
-            console=Console(stderr=True),
+            console=Console(stderr=True, force_jupyter=False),
             transient=True,
             disable=not self._terminal,
         )

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alexsim.command import complete
+import typer
+
+from alexsim.command import complete, fields
 from alexsim.command import options as shared
 from alexsim.command import output as files
 from alexsim.command.answer import Given, give
@@ -28,6 +30,7 @@ class ProfileOptions(PlanOptions, RuleOptions, KernelOptions, TraceOptions, Mach
     layer: str = option(
         "LAYER", "Only this layer, pass by pass.", "", autocompletion=complete.layers
     )
+    layers: bool = flag("Also show all layers, and of a PyTorch module its groups.")
     rounds: int = option("N", "Steps with timing, and as many without.", 5)
     snapshot: Path | None = option(
         "FILE",
@@ -41,7 +44,7 @@ class ProfileOptions(PlanOptions, RuleOptions, KernelOptions, TraceOptions, Mach
     )
 
 
-def profile(options: ProfileOptions) -> None:
+def profile(context: typer.Context, options: ProfileOptions) -> None:
     """Measure every op of a step on this machine.
 
     Beside it stand the op's counts, another machine's time and, of a PyTorch module, eager's and
@@ -63,6 +66,10 @@ def profile(options: ProfileOptions) -> None:
     from alexsim.report.tables import lent_text
     from alexsim.simulate.simulator import on_machine
 
+    if options.json:
+        fields.refuse(context, "is for the tables: --json has all", "layers")
+    if options.layer:
+        fields.refuse(context, "goes without --layer: that layer is shown alone", "layers")
     if options.torch_profiler and options.trace is None:
         raise AlexsimError("--torch-profiler goes under a trace: give --trace FILE too")
     cores = options.cores()
@@ -104,7 +111,9 @@ def profile(options: ProfileOptions) -> None:
         options,
         Given(
             document=lambda: profile_document(measured, only=layer),
-            tables=lambda width: profile_tables(measured, layer, width=width),
+            tables=lambda width: profile_tables(
+                measured, layer, width=width, layers=options.layers
+            ),
             figures=lambda: step_figures(profile_document(measured)),
         ),
     )

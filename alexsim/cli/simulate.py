@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
+    from plotly.graph_objects import Figure
     from rich.console import RenderableType
 
     from alexsim.cli.simulated import Case
     from alexsim.costs.correction import Correction
     from alexsim.explore.sensitivity import Sensitivity
     from alexsim.machine.machine import Machine
+    from alexsim.plan.plan import Plan
     from alexsim.recipe.stages import StageTimes, Training
     from alexsim.simulate.simulation import Simulation
 
@@ -111,17 +113,30 @@ def simulate(context: typer.Context, options: SimulateOptions) -> None:
     def tables(_: int) -> RenderableType:
         return simulation_tables(result, spec, training, shown=shown, sensitivities=tried, **also)
 
-    give(options, Given(document=document, tables=tables))
+    give(options, Given(document=document, tables=tables, figures=lambda: _figures(case, result)))
     if not result.fits:
         raise MemoryBudgetError(does_not_fit(result))
 
 
-def _write_trace(path: Path, case: Case, result: Simulation) -> None:
-    from alexsim.report.chrome_trace import Clock
+def _figures(case: Case, result: Simulation) -> dict[str, Figure]:
+    from alexsim.page.figures import step_figures
+    from alexsim.page.inputs import predicted
+
+    plan = _planned(case, whole=True)
+    return step_figures(predicted(plan, result, case.timer.machine.device))
+
+
+def _planned(case: Case, *, whole: bool = False) -> Plan:
     from alexsim.simulate.simulator import planned
 
     clock = case.timer
-    plan = planned(case.spec, clock.machine, calibration=clock.calibration)
+    return planned(case.spec, clock.machine, calibration=clock.calibration, whole=whole)
+
+
+def _write_trace(path: Path, case: Case, result: Simulation) -> None:
+    from alexsim.report.chrome_trace import Clock
+
+    plan = _planned(case)
     write_trace(path, [Clock(name=f"simulated: {result.machine}", plan=plan, trace=result.trace)])
 
 

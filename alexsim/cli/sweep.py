@@ -18,6 +18,8 @@ from alexsim.errors import AlexsimError
 from alexsim.simulate.simulation import ILSVRC_EPOCHS
 
 if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
     from alexsim.documents.base import Document
 
 
@@ -89,5 +91,16 @@ def sweep(context: typer.Context, options: SweepOptions) -> None:
     if options.output:
         write_rows(options.output, sweep_rows(points), document())
     tables = sweep_table(points, list(axes))
-    answer = Given(document=document, tables=lambda _: tables, rows=lambda: sweep_rows(points))
+
+    def figures() -> dict[str, Figure]:
+        from alexsim.page.figures.sweep import memory_over_days
+
+        return {"memory-over-days": memory_over_days(points, list(axes))}
+
+    answer = Given(
+        document=document,
+        tables=lambda _: tables,
+        rows=lambda: sweep_rows(points),
+        figures=figures,
+    )
     give(options, answer, quiet=options.output is not None and not options.json)

@@ -44,6 +44,7 @@ def train(context: typer.Context, options: TrainOptions) -> None:
     from alexsim.cli.train_settings import begin
     from alexsim.cli.train_watch import TerminalWatch
     from alexsim.documents.training import train_document
+    from alexsim.page.inputs import run_subject
     from alexsim.processes.world import Place, joined
     from alexsim.report.tables import train_summary
     from alexsim.train.launch import Others, leave_with
@@ -90,6 +91,7 @@ def train(context: typer.Context, options: TrainOptions) -> None:
         Given(
             document=lambda: train_document(result, options.machine, simulated),
             tables=lambda _: train_summary(result, options.machine, simulated),
+            figures=lambda: run_subject(Path(result.run_dir)).figures(),
         ),
         soft_wrap=True,
     )

@@ -34,7 +34,7 @@ class TerminalWatch:
     """Shows what a run reports."""
 
     def __init__(self, *, quiet: bool) -> None:
-        self._console = Console(stderr=True, highlight=False)
+        self._console = Console(stderr=True, highlight=False, force_jupyter=False)
         self._quiet = quiet
         self._progress = Progress(
             TextColumn("{task.description}"),

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,14 +92,16 @@ class TraceOptions(Options):
 def counting(what: str, total: int, *, at_once: bool = False) -> Iterator[Callable[[float], None]]:
     """A bar on stderr with an estimate of what is left; silent where stderr is no terminal.
 
+    In a notebook it stands under the cell, if ipywidgets are there to draw it.
     ``at_once`` draws at every step: for work that keeps stderr to itself between steps.
     """
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(
-        console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
-    ) as bar:
+    widgets = find_spec("ipywidgets") is not None
+    there = Console(stderr=True, force_jupyter=None if widgets else False)
+    shown = sys.stderr.isatty() or there.is_jupyter
+    with Progress(console=there, transient=True, disable=not shown) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done: bar.update(task, completed=done, refresh=at_once)
 
@@ -107,5 +110,5 @@ def console() -> Console:
     """Terminal for results; plain and 80 columns wide where stdout is no terminal."""
     from rich.console import Console
 
-    made = Console(highlight=False)
-    return made if made.is_terminal else Console(highlight=False, width=80)
+    made = Console(highlight=False, force_jupyter=False)
+    return made if made.is_terminal else Console(highlight=False, width=80, force_jupyter=False)

@@ -18,7 +18,7 @@ Platform = Literal["cuda", "hip", "cpu"]
 PLATFORMS: tuple[Platform, ...] = ("cuda", "hip", "cpu")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Architecture(Sheet):
     """What a multiprocessor can do in one clock, and the limits of a block on it.
 
@@ -69,7 +69,7 @@ def load_architecture(name: str) -> Architecture:
     return load_record(Architecture, name)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Device(Sheet):
     """One card, or one die of a card with two.
 
@@ -171,7 +171,7 @@ class Device(Sheet):
         return "bf16" if self.tensor_tf32_flop_per_s else "fp16"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class ChangedDevice(Device):
     """A device of which some numbers were changed."""
 

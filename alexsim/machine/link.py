@@ -10,7 +10,7 @@ from alexsim.machine.sheet import NotNegative, Positive, Quantity, Share, Sheet,
 _NO_RAMP = Quantity(value=0, kind="spec", source="no copies by size were published")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Link(Sheet):
     """One direction of a connection: its raw rate, what real transfers reach of it, its latency.
 

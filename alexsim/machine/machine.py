@@ -42,7 +42,7 @@ def _link_if_any(name: str) -> Link | None:
     return load_link(name) if name else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Machine(Sheet):
     """Devices in equal nodes; alike, unless ``devices`` says what each of a node is.
 

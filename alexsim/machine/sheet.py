@@ -77,6 +77,10 @@ class Sheet:
             if quantity is not None and (fault := bounds.fault(quantity.value)):
                 raise ProfileError(f"{name} must be {fault}")
 
+    def __repr__(self) -> str:
+        # Every quantity with its source would be hundreds of lines.
+        return f"<{type(self).__name__} {getattr(self, 'name', '')!r}>"
+
     def changed(self, **values: float) -> Self:
         """The same with some of its numbers replaced.
 

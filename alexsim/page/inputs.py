@@ -13,6 +13,7 @@ from alexsim.documents.step import TelemetrySample
 from alexsim.editions.load import as_written, load_network
 from alexsim.errors import AlexsimError, RunError
 from alexsim.machine.defaults import MACHINE
+from alexsim.machine.device import Device
 from alexsim.machine.machine import machine_for
 from alexsim.network.layers import Convolution
 from alexsim.network.part import letter
@@ -20,9 +21,11 @@ from alexsim.network.update_rules import Optimizer
 from alexsim.page.earlier import complete
 from alexsim.plan.asked import gpus_and_partition
 from alexsim.plan.choices import Partition, Policy, Schedule
+from alexsim.plan.plan import Plan
 from alexsim.plan.spec import PlanSpec
 from alexsim.profile.step_profile import Ceilings
 from alexsim.report.pictures import Filters
+from alexsim.simulate.simulation import Simulation
 from alexsim.simulate.simulator import enough_machines, on_machine, planned
 from alexsim.strict_json import json_value
 from alexsim.train.files import CHECKPOINTS, CONFIG, METRICS, PROFILE, TELEMETRY
@@ -140,10 +143,14 @@ class Wanted:
             machine = enough_machines(self.machine, spec.all_gpus)
         else:
             machine = machine_for(self.machine, spec.all_gpus, self.joined_by)
-        device = machine.device
-        sheet = Ceilings(flop_per_s=device.flop_per_s, bytes_per_s=device.memory_bytes_per_s.value)
         simulation = on_machine(spec, machine, library=self.library)
-        return plan_document(planned(spec, machine, whole=True), simulation, sheet)
+        return predicted(planned(spec, machine, whole=True), simulation, machine.device)
+
+
+def predicted(plan: Plan, simulation: Simulation, device: Device) -> PlanDocument:
+    """A planned step and its simulation, under the ceilings of a device's sheet."""
+    sheet = Ceilings(flop_per_s=device.flop_per_s, bytes_per_s=device.memory_bytes_per_s.value)
+    return plan_document(plan, simulation, sheet)
 
 
 def plan_subject(wanted: Wanted) -> Subject:

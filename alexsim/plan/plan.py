@@ -223,7 +223,7 @@ class DevicePlan:
         return self.arena_bytes + self.scratch_bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Plan:
     """A training step of ``network``, split over devices. Everything else only reads it.
 
@@ -241,6 +241,11 @@ class Plan:
     """Exchanges that are a post and a wait each."""
     collectives: tuple[Collective, ...]
     """Exchanges of many devices at a time."""
+
+    def __repr__(self) -> str:
+        devices, ops = len(self.devices), sum(1 for _ in self.ops())
+        of = f"{self.network.name}: {self.images:,} images of a step"
+        return f"<Plan of {of}, {devices} device{'s' * (devices > 1)}, {ops:,} ops>"
 
     @property
     def batch_size(self) -> int:

@@ -10,74 +10,29 @@ from rich.text import Text
 from alexsim.network.counts import PASSES
 from alexsim.profile.step_profile import LayerProfile, PassProfile, StepProfile
 from alexsim.report.beside import beside_tables, group_lines, ms
-from alexsim.report.tables import data_path_text, plain_table, reconciliation
+from alexsim.report.profile_answer import profile_answer
+from alexsim.report.tables import plain_table, reconciliation
 from alexsim.units import MIB
 
 _WIDE = 120
 
 
-def profile_tables(profile: StepProfile, layer: str, *, width: int) -> RenderableType:
-    """The whole step, layer by layer; or one layer, if it is named."""
+def profile_tables(
+    profile: StepProfile, layer: str, *, width: int, layers: bool = False
+) -> RenderableType:
+    """The answer, and all layers below it if they are asked for; or one layer, if it is named."""
     if layer:
         return _layer_tables(profile, next(each for each in profile.layers if each.name == layer))
-    step, batch = profile.step, profile.plan.images
-    head = (
-        f"{profile.plan.network.name}, batch {batch}, medians of {profile.rounds} rounds\n"
-        f"here ({profile.where}): {1e3 * step.median_s:,.1f} ms per step"
-        f" ({1e3 * step.low_s:,.1f} to {1e3 * step.high_s:,.1f}),"
-        f" {batch / step.median_s:,.1f} images/s\n"
-        f"there: {1e3 * profile.simulation.step_s:,.1f} ms by {profile.simulation.library} on"
-        f"\n  {profile.simulation.machine}\n"
-        f"  {data_path_text(profile.simulation)}\n"
-        f"ceilings here: {profile.ceilings.flop_per_s / 1e9:,.0f} GFLOP/s,"
-        f" {profile.ceilings.bytes_per_s / 1e9:,.1f} GB/s"
-    )
-    sections = (_timing, _sums, _memory, _cards, _articles)
-    foot = "\n".join(line for section in sections for line in section(profile))
+    if not layers:
+        return profile_answer(profile)
     wide = width >= _WIDE
     return Group(
-        Text(head),
+        profile_answer(profile),
+        Text(),
         _wide(profile) if wide else _narrow(profile),
-        Text(foot),
+        Text("\n".join((*_sums(profile), *_articles(profile)))),
         *beside_tables(profile, wide=wide),
     )
-
-
-def _timing(profile: StepProfile) -> list[str]:
-    """What timing cost: by pairs of steps, and by the cost of one event."""
-    if profile.timing is None:
-        return []
-    cost, timing = profile.timing.overhead, profile.timing
-    events = timing.events * timing.event_s
-    return [
-        f"timing cost {100 * (cost.median - 1):+.1f} % of a step, median of {cost.pairs} pairs"
-        f" (95 %: {100 * (cost.low - 1):+.1f} to {100 * (cost.high - 1):+.1f});",
-        f"  {timing.events} events of {1e6 * timing.event_s:.1f} us are"
-        f" {100 * events / timing.untimed.median_s:.3f} %",
-    ]
-
-
-def _cards(profile: StepProfile) -> list[str]:
-    telemetry = profile.telemetry
-    if telemetry is None:
-        return []
-    if telemetry.why:
-        return [f"no telemetry: {telemetry.why}"]
-    joules = telemetry.joules_per_image
-    watts = [sample.power_w for sample in telemetry.samples if sample.power_w is not None]
-    return [
-        f"{', '.join(telemetry.cards)}:"
-        + (f" {sum(watts) / len(watts):,.0f} W on average" if watts else " power unknown")
-        + (f", {joules:.3f} J per image" if joules is not None else "")
-    ]
-
-
-def _memory(profile: StepProfile) -> list[str]:
-    return [
-        f"memory of {held.devices}: {held.measured_bytes / MIB:,.1f} MiB measured,"
-        f" {held.planned_bytes / MIB:,.1f} planned"
-        for held in profile.held
-    ]
 
 
 def _articles(profile: StepProfile) -> list[str]:

@@ -275,4 +275,5 @@ def train_summary(result: TrainResult, machine: str, simulated: Simulation) -> R
         lines.append(f"stopped early; go on with: alexsim train --resume {result.run_dir}")
     else:
         lines.append(f"saved in {result.run_dir}")
+        lines.append(f"Next: alexsim report {result.run_dir} -o report.html")
     return Text("\n".join(lines))
