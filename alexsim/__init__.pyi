@@ -124,6 +124,8 @@ def profile(
 def report(
     inputs: list[str],
     *,
+    tensorboard: str | Path | None = ...,
+    wandb: str | None = ...,
     library: str = ...,
     gpus: int | None = ...,
     policy: Literal["as-released", "in-place", "reuse", "pytorch"] = ...,
@@ -134,8 +136,6 @@ def report(
     machine: str = ...,
     network: str = ...,
     output: str | Path = ...,
-    tensorboard: str | Path | None = ...,
-    wandb: str | None = ...,
 ) -> Answer: ...
 def simulate(
     net: str | Network = ...,

@@ -14,11 +14,11 @@ from alexsim.command.fields import argument, option
 from alexsim.command.options import edition
 from alexsim.command.output import check_file, write_text
 from alexsim.command.plan_options import GpuOptions, LibraryOptions, StepOptions
+from alexsim.command.tracker_options import TrackerOptions
 from alexsim.errors import AlexsimError
 
 if TYPE_CHECKING:
     from alexsim.page.inputs import Subject
-    from alexsim.page.trackers.export import Exported
 
 _OF_NETWORKS = {"batch": "batch_size", "network": "joined_by"} | {
     name: name
@@ -28,7 +28,7 @@ _OF_NETWORKS = {"batch": "batch_size", "network": "joined_by"} | {
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportOptions(GpuOptions, StepOptions, LibraryOptions):
+class ReportOptions(GpuOptions, StepOptions, LibraryOptions, TrackerOptions):
     """What is drawn."""
 
     inputs: list[str] = argument(
@@ -43,14 +43,6 @@ class ReportOptions(GpuOptions, StepOptions, LibraryOptions):
         Path("report.html"),
         names="-o --output",
         callback=check_file,
-    )
-    tensorboard: Path | None = option(
-        "DIR",
-        "Export each run's metrics for TensorBoard, into a folder of DIR; no page without -o.",
-    )
-    wandb: str | None = option(
-        "PROJECT",
-        "Send each run's metrics to a project of Weights & Biases; no page without -o.",
     )
 
 
@@ -78,6 +70,7 @@ def report(context: typer.Context, options: ReportOptions) -> None:
     from alexsim.page.compare import comparison
     from alexsim.page.inputs import Wanted, beside, plan_subject
     from alexsim.page.page import page
+    from alexsim.page.trackers.export import export
     from alexsim.units import format_bytes
 
     inputs = options.inputs
@@ -95,13 +88,8 @@ def report(context: typer.Context, options: ReportOptions) -> None:
         # Not those of a run, which had others.
         changed = {"partition": None, "replicas": 1, **changed}
     measured = [_measured(name) for name in inputs]
-    exporting = options.tensorboard is not None or options.wandb is not None
-    exports: list[Exported] = []
-    if exporting:
-        from alexsim.page.trackers.export import export
-
-        pairs = zip(inputs, measured, strict=True)
-        exports = export([*pairs], options.tensorboard, options.wandb)
+    pairs = [*zip(inputs, measured, strict=True)]
+    exports = export(pairs, options.tensorboard, options.wandb)
     like = next(filter(None, measured), None)
     subjects = [
         subject
@@ -111,7 +99,7 @@ def report(context: typer.Context, options: ReportOptions) -> None:
     sharing = dict.fromkeys(each.document.sharing for each in subjects if each.kind == "plan")
     lines = [*filter(None, sharing), *(each.text for each in exports)]
     written, size = None, 0
-    if not exporting or fields.given(context, "output"):
+    if not exports or fields.given(context, "output"):
         text = page(subjects[0]) if len(subjects) == 1 else comparison(*subjects)
         write_text(options.output, text)
         written, size = options.output, len(text.encode())

@@ -48,12 +48,14 @@ def export(
     Args:
         runs: each with the argument that named it; what is no run is refused.
         tensorboard: a folder that gets a folder for each run.
-        wandb_project: a project of Weights & Biases.
+        wandb_project: a project of Weights & Biases. Without either, nothing is exported.
 
     Raises:
         AlexsimError: one is no run, or left no step yet, or two have one name; a package is
             missing; or a tracker does not take it.
     """
+    if tensorboard is None and wandb_project is None:
+        return []
     if wandb_project is not None:
         wandb.check(len(runs))
     every = [_series(argument, subject) for argument, subject in runs]
