@@ -2,8 +2,8 @@
 
     python tests/trackers_check.py RUN
 
-Needs tensorboard and wandb. Prints a line for each of them; the first value that differs from the
-run's own files ends it.
+Needs tensorboard and wandb, and a run of lenet-5 of six steps or more. Prints a line for each of
+them; the first value that differs from the run's own files ends it.
 """
 
 from __future__ import annotations
