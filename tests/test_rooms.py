@@ -105,3 +105,25 @@ def test_a_set_is_scanned_once(
             main(["train", *line])
         assert not end.value.code
         assert scans == [folder]
+
+
+def test_a_script_is_not_run_again_by_its_workers(tmp_path: Path) -> None:
+    """Users' scripts have no ``if __name__ == "__main__"``; all processes begin in one place."""
+    script = tmp_path / "mine.py"
+    script.write_text(
+        "from concurrent.futures import ProcessPoolExecutor\n"
+        "from alexsim.spawn import SPAWN\n"
+        "print('once')\n"
+        "with ProcessPoolExecutor(2, mp_context=SPAWN) as pool:\n"
+        "    print(list(pool.map(abs, (-1, -2))))\n"
+        "import __main__\n"
+        "print(__main__.__file__ == __file__)\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("once\n[1, 2]\nTrue\n", "")
+    text = {path: path.read_text(encoding="utf-8") for path in sources()}
+    assert [path for path, code in text.items() if "get_context(" in code] == []
+    pools = [path for path, code in text.items() if "ProcessPoolExecutor(" in code]
+    assert len(pools) > 3
+    assert all(code.count("ProcessPoolExecutor(") == code.count("mp_context=SPAWN") for code in
+               map(text.__getitem__, pools))  # fmt: skip

@@ -10,7 +10,6 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
-from multiprocessing import get_context
 
 from alexsim.bench.counted import BATCH, counted, kernel_figures
 from alexsim.bench.verdicts import (
@@ -25,6 +24,7 @@ from alexsim.bench.verdicts import (
 )
 from alexsim.editions.load import load_network
 from alexsim.machine.cpu import cpu_name
+from alexsim.spawn import SPAWN
 
 _REPEATS = 4
 """How often a case that looks slower is measured again, each time in a new process.
@@ -132,7 +132,7 @@ def _timed(selection: Selection, names: Sequence[str], progress: Progress) -> tu
     timed = []
     for index, name in enumerate(names):
         progress("timing", index, len(names))
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(1, mp_context=SPAWN) as pool:
             timed.append(pool.submit(time_case, selection, name).result())
     progress("timing", len(names), len(names))
     return tuple(timed)

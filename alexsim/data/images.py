@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import connection, parent_process
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from alexsim.data.slots import Pixels, Place, mapped
 from alexsim.names import name_text
 from alexsim.network.part import square_side
+from alexsim.spawn import SPAWN
 
 MOST_PIXELS = 500_000_000
 """Larger files are refused, as decompression bombs."""
@@ -265,7 +266,7 @@ def square_statistics(
 
 def worker_pool(workers: int) -> ProcessPoolExecutor:
     """Processes that decode; each ends as soon as the process that began it does."""
-    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_worker_start)
+    return ProcessPoolExecutor(workers, mp_context=SPAWN, initializer=_worker_start)
 
 
 def _worker_start() -> None:

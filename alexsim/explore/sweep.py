@@ -24,6 +24,7 @@ from alexsim.plan.spec import PlanSpec
 from alexsim.simulate.simulation import Simulation
 from alexsim.simulate.simulator import default_library, simulate_network
 from alexsim.simulate.timer import DataPath, Timer, timer_of
+from alexsim.spawn import SPAWN
 from alexsim.units import parse_bytes
 
 AXES = (
@@ -56,7 +57,7 @@ def sweep(
             done(len(points))
         return with_pareto(points)
     points = []
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(workers, mp_context=SPAWN) as pool:
         for point in pool.map(_point, jobs, chunksize=25):
             points.append(point)
             done(len(points))

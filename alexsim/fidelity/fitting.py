@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import blake2b
 
 import numpy as np
@@ -41,6 +42,7 @@ from alexsim.fidelity.validation import (
     roofline_noise,
     seconds_of,
 )
+from alexsim.spawn import SPAWN
 
 _FOLDS = 5
 
@@ -122,7 +124,8 @@ def fit_everything(
     done(1 / fits)
     scored: list[Scored] = []
     if workers > 1:
-        with ProcessPoolExecutor(workers, initializer=_begin, initargs=(known, correction)) as pool:
+        begin = partial(_begin, known, correction)
+        with ProcessPoolExecutor(workers, mp_context=SPAWN, initializer=begin) as pool:
             for count, part in enumerate(pool.map(_without, jobs), start=2):
                 scored += part
                 done(count / fits)

@@ -6,7 +6,6 @@ Each is timed at a small size, for its latency, and at a large one, for its rate
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import statistics
 import tempfile
@@ -25,6 +24,7 @@ from alexsim.execute.choices import Device
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.profile.clock import REPEATS, Clock
 from alexsim.profile.microbench import Timed, give_back, timed
+from alexsim.spawn import SPAWN
 from alexsim.units import MIB
 
 _SIZES = (4096, 64 * MIB)
@@ -79,11 +79,10 @@ def process_rates() -> Iterator[Timed]:
         AlexsimError: they cannot, or take too long.
     """
     # New interpreters: a fork would have PyTorch's threads without their locks.
-    context = multiprocessing.get_context("spawn")
-    answer, told = context.Pipe(duplex=False)
+    answer, told = SPAWN.Pipe(duplex=False)
     with tempfile.TemporaryDirectory() as folder:
         running = [
-            context.Process(target=_sum_in_turns, args=(folder, rank, told), daemon=True)
+            SPAWN.Process(target=_sum_in_turns, args=(folder, rank, told), daemon=True)
             for rank in range(_PROCESSES)
         ]
         for process in running:

@@ -1,0 +1,44 @@
+"""Processes of this package that begin as new interpreters, whatever program asked for them."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.context import SpawnContext, SpawnProcess
+from types import ModuleType
+from typing import Any
+
+_TURN = threading.Lock()
+
+
+@contextmanager
+def _no_main() -> Iterator[None]:
+    """A process that begins meanwhile is told of no script to run first."""
+    with _TURN:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
+
+
+class _Process(SpawnProcess):
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:  # noqa: N802
+        with _no_main():
+            return SpawnProcess._Popen(process_obj)
+
+
+class _Context(SpawnContext):
+    Process = _Process
+
+
+SPAWN = _Context()
+"""A context of ``multiprocessing`` whose processes do not run the program's main module again.
+
+They run functions of this package alone. Python's own begin a user's script anew in every process:
+one that calls ``alexsim.train`` outside of ``if __name__ == "__main__"`` would train again.
+"""
