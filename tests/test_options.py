@@ -265,7 +265,8 @@ def _instead_of_work(
     note("alexsim.profile.calibrate.calibrate", lambda *_, **__: (known, dict.fromkeys((3, 5, 8))))
     note("alexsim.profile.calibrate.check", [])
     note("alexsim.profile.throughput.data_rates", ())
-    note("alexsim.page.trackers.wandb.check")
+    note("alexsim.page.trackers.export.check_package")
+    note("alexsim.page.trackers.tensorboard.write_events")
     note("alexsim.page.trackers.wandb.send", ("https://wandb.test/run", ""))
     kernel = timed("launch latency", "1", (1, "op"), 1e-6, op="launch")
     for rates in ("microbench.network_rates", "microbench.usual_rates", "transfers.transfer_rates"):

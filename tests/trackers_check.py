@@ -51,7 +51,7 @@ def prepared(run: Path, folder: Path) -> Path:
     *steps, test = file.read_text().splitlines()
     last = json.loads(test)
     tested = {"loss": math.nan, "top1": 1.0, "top5": 1.0, "nan_images": 3, "epoch": 1, "images": 9}
-    sizes = {"conv1": [0.125, 1e-9], "fc3": [math.inf, 0.0]}
+    sizes = {"conv1": [0.125, 1e-9], "fc3": [math.inf, 1e39]}
     on_the_way = [{"step": at, "validation": tested, "layers": sizes} for at in (2, last["step"])]
     lines = [*steps[:2], *map(json.dumps, on_the_way[:1]), *steps[2:], json.dumps(on_the_way[1])]
     file.write_text("\n".join([*lines, test]) + "\n")
@@ -137,7 +137,9 @@ def tensorboard(run: Path, folder: Path) -> int:
     picture(shown.encoded_image_string, filters(run))
     config = json.loads((run / "config.json").read_text())
     content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
-    told = HParamsPluginData.FromString(content).session_start_info.hparams
+    started = HParamsPluginData.FromString(content).session_start_info
+    assert started.group_name == "a run"  # not one with others of its settings
+    told = started.hparams
     settings = config["settings"]
     assert told["batch_size"].number_value == settings["batch_size"]
     assert told["network"].string_value == settings["network"]
@@ -215,9 +217,13 @@ def wandb(run: Path, folder: Path) -> int:
 
 def main() -> int:
     """Check the run that is named on the command line."""
+    np.seterr(over="ignore")  # 1e39 as float32 is infinity
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         run = prepared(Path(sys.argv[1]), folder)
+        for never in ("torch", "tensorflow"):
+            (folder / f"{never}.py").write_text("raise AssertionError('this is imported')")
+        os.environ["PYTHONPATH"] = str(folder)
         for check in (tensorboard, wandb):
             print(f"{check.__name__}: {check(run, folder)} values, each as the run's files have it")
     return 0

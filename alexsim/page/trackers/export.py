@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import util
 from pathlib import Path
 
-from alexsim.errors import AlexsimError, RunError
-from alexsim.files import write_parts
+from alexsim.errors import AlexsimError
 from alexsim.page.inputs import Subject
-from alexsim.page.trackers import wandb
-from alexsim.page.trackers.event_file import event_file
+from alexsim.page.trackers import tensorboard, wandb
 from alexsim.page.trackers.series import Series, series
-
-_EVENTS = "events.out.tfevents.{}.alexsim"
-"""The name that TensorBoard looks for; it reads a folder's files in the order of their times."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,22 +36,25 @@ class Exported:
 
 
 def export(
-    runs: Sequence[tuple[str, Subject | None]], tensorboard: Path | None, wandb_project: str | None
+    runs: Sequence[tuple[str, Subject | None]], board: Path | None, wandb_project: str | None
 ) -> list[Exported]:
     """Write or send every run's metrics, as far as it has come.
 
     Args:
         runs: each with the argument that named it; what is no run is refused.
-        tensorboard: a folder that gets a folder for each run.
+        board: a folder of TensorBoard's that gets a folder for each run.
         wandb_project: a project of Weights & Biases. Without either, nothing is exported.
 
     Raises:
         AlexsimError: one is no run, or left no step yet, or two have one name; a package is
             missing; or a tracker does not take it.
     """
-    if tensorboard is None and wandb_project is None:
+    if board is None and wandb_project is None:
         return []
+    if board is not None:
+        check_package("tensorboard")
     if wandb_project is not None:
+        check_package("wandb")
         wandb.check(len(runs))
     every = [_series(argument, subject) for argument, subject in runs]
     names = [each.name for each in every]
@@ -64,34 +62,30 @@ def export(
         twice = max(names, key=names.count)
         raise AlexsimError(f"two of these runs are called {twice}: rename one")
     exported = []
-    if tensorboard is not None:
-        hint = f"tensorboard --logdir {tensorboard}"
+    if board is not None:
+        hint = f"tensorboard --logdir {board}"
         for each in every:
-            place = _write(each, tensorboard / each.name)
+            place = tensorboard.write(each, board / each.name)
             exported.append(_exported(each, "tensorboard", place, hint))
     if wandb_project is not None:
         exported += [_exported(each, "wandb", *wandb.send(each, wandb_project)) for each in every]
     return exported
 
 
+def check_package(name: str) -> None:
+    """Refuse the option of this name where the package of this name is missing.
+
+    Raises:
+        AlexsimError: it is.
+    """
+    if util.find_spec(name) is None:
+        raise AlexsimError(f'--{name} needs a package: pip install "alexsim[{name}]"')
+
+
 def _series(argument: str, subject: Subject | None) -> Series:
     if subject is None or subject.kind != "run":
         raise AlexsimError(f"{argument} has no metrics to export: give run directories")
     return series(subject, Path(argument))
-
-
-def _write(series: Series, folder: Path) -> str:
-    """Write the run's event file, then drop what an earlier export left of it."""
-    file = folder / _EVENTS.format(int(time.time()))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_parts(file, event_file(series))
-        for earlier in folder.glob(_EVENTS.format("*")):
-            if earlier != file:
-                earlier.unlink()
-    except OSError as error:
-        raise RunError(f"cannot write {folder}: {error.strerror}") from error
-    return str(folder)
 
 
 def _exported(series: Series, tracker: str, place: str, hint: str = "") -> Exported:

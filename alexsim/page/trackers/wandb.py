@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-from importlib import util
 
 from alexsim.errors import AlexsimError
 from alexsim.page.trackers.series import Series
 
 
 def check(runs: int) -> None:
-    """Look at what so many runs need before anything is read of them.
+    """Look at the environment before anything is read of so many runs.
 
     Raises:
-        AlexsimError: there is no package ``wandb``, or its environment makes one run of several.
+        AlexsimError: it makes one run of several.
     """
-    if util.find_spec("wandb") is None:
-        raise AlexsimError('--wandb needs a package: pip install "alexsim[wandb]"')
     if runs > 1 and os.environ.get("WANDB_RUN_ID"):
         raise AlexsimError("--wandb: WANDB_RUN_ID names one run; export one at a time")
 
