@@ -36,6 +36,43 @@ def test_the_commands_of_the_page_answer(
     assert max(len(line) for line in out.splitlines()) <= 80
 
 
+WALK = {
+    command: lines.splitlines()
+    for command, lines in re.findall(
+        r"```\n\$ alexsim (.*?)\n(.*?)```",
+        (ROOT / "docs" / "teaching.md").read_text("utf-8"),
+        flags=re.DOTALL,
+    )
+}
+
+
+def words(line: str) -> str:
+    """A line of a table, however wide its columns are."""
+    return " ".join(line.split())
+
+
+@pytest.mark.parametrize("command", WALK)
+def test_the_walk_through_the_paper_is_what_the_commands_answer(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(shlex.split(command))
+    answered = [words(line) for line in capsys.readouterr().out.splitlines()]
+    assert WALK[command]
+    rest = iter(answered)
+    missing = [line for line in WALK[command] if words(line) not in rest]
+    assert missing == [], "in the page's order"
+
+
+def test_the_figures_to_reuse_are_written(tmp_path: Path) -> None:
+    script = ROOT / "examples" / "figures.py"
+    done = subprocess.run([sys.executable, script, tmp_path], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    shipped = {path.stem for path in (ROOT / "docs" / "figures").glob("*.svg")}
+    assert {path.stem for path in tmp_path.glob("*.html")} == shipped
+    assert len(shipped) == 4
+
+
 def test_the_examples_answer_in_python() -> None:
     script = ROOT / "examples" / "questions.py"
     answer = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)

@@ -60,6 +60,8 @@ CONFIG = {
 }
 """How a page shows figures: nothing leads off the page."""
 
+_WIDTH = 800
+"""Pixels of a notebook's figure."""
 _AXIS = {
     "automargin": True,
     "exponentformat": "none",
@@ -138,11 +140,11 @@ def figure(
     """A figure in this style; ``x`` and ``y`` name its axes.
 
     ``height`` is that of the plot alone, in pixels. What the legend and the axes take is guessed
-    here, for a figure about a thousand pixels wide; the page's script measures it.
+    here, for a figure as wide as a notebook's; the page's script measures it.
     """
     traces = list(traces)
     names = [len(trace.get("name", "")) for trace in traces if trace.get("showlegend", True)]
-    rows = math.ceil(len(names) / (1000 // (6 * max(names, default=0) + 48) or 1))
+    rows = math.ceil(len(names) / (_WIDTH // (6 * max(names, default=0) + 48) or 1))
     whole = {"height": height + 60 + 19 * rows, "meta": {"plot_height": height}}
     axes = {
         axis: {**layout.pop(axis, {}), "title": {"text": title}}
