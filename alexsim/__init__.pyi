@@ -124,6 +124,8 @@ def profile(
 def report(
     inputs: list[str],
     *,
+    tensorboard: str | Path | None = ...,
+    wandb: str | None = ...,
     library: str = ...,
     gpus: int | None = ...,
     policy: Literal["as-released", "in-place", "reuse", "pytorch"] = ...,

@@ -151,6 +151,8 @@ TABLE: dict[str, tuple[str, dict[str, Line]]] = {
             "policy": "--policy reuse",
             "schedule": "--schedule overlap",
             "machine": "--machine k20x8",
+            "tensorboard": ("report {run} -o {out}/page.html", "--tensorboard {out}/board"),
+            "wandb": ("report {run} -o {out}/page.html", "--wandb project"),
             "json": "--json",
         },
     ),

@@ -116,6 +116,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "wnids": wnids,
         "traced": f"{_traced(root)}:net",
         "tiny": f"{root / 'tiny.py'}:net",
+        "run": _run(root / "run"),
         "state": root / "state.pt",
         "nan": wrong,
         "two": root / "two.pt",
@@ -168,6 +169,21 @@ def _traced(root: Path) -> Path:
         "net = replace(load_network('lenet-5'), module=nn.Flatten())\n"
     )
     return file
+
+
+def _run(folder: Path) -> Path:
+    """A run of two steps."""
+    settings = {
+        "network": "lenet-5", "batch_size": 4, "gpus": 1, "policy": "as-released",
+        "schedule": "serial", "budget_bytes": 2**30, "steps": 2,
+    }  # fmt: skip
+    _made(folder).joinpath("config.json").write_text(
+        json.dumps({"settings": settings, "versions": {}})
+    )
+    line = {"loss": 2.5, "top1": 0.75, "top5": 0.5, "step_s": 0.25, "data_wait_s": 0.125}
+    lines = (json.dumps({"step": step, **line}) for step in (1, 2))
+    folder.joinpath("metrics.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
 
 
 def _made(folder: Path) -> Path:
@@ -249,6 +265,9 @@ def _instead_of_work(
     note("alexsim.profile.calibrate.calibrate", lambda *_, **__: (known, dict.fromkeys((3, 5, 8))))
     note("alexsim.profile.calibrate.check", [])
     note("alexsim.profile.throughput.data_rates", ())
+    note("alexsim.page.trackers.export.check_package")
+    note("alexsim.page.trackers.tensorboard.write_events")
+    note("alexsim.page.trackers.wandb.send", ("https://wandb.test/run", ""))
     kernel = timed("launch latency", "1", (1, "op"), 1e-6, op="launch")
     for rates in ("microbench.network_rates", "microbench.usual_rates", "transfers.transfer_rates"):
         note(f"alexsim.profile.{rates}", [kernel])

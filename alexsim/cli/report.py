@@ -14,6 +14,7 @@ from alexsim.command.fields import argument, option
 from alexsim.command.options import edition
 from alexsim.command.output import check_file, write_text
 from alexsim.command.plan_options import GpuOptions, LibraryOptions, StepOptions
+from alexsim.command.tracker_options import TrackerOptions
 from alexsim.errors import AlexsimError
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ _OF_NETWORKS = {"batch": "batch_size", "network": "joined_by"} | {
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportOptions(GpuOptions, StepOptions, LibraryOptions):
+class ReportOptions(GpuOptions, StepOptions, LibraryOptions, TrackerOptions):
     """What is drawn."""
 
     inputs: list[str] = argument(
@@ -51,15 +52,17 @@ def report(context: typer.Context, options: ReportOptions) -> None:
     Or of several of them, compared. Times, roofline, memory, timeline, curves and filters; it needs
     no network.
 
-    All options but -o and --json are for a network's name, which is planned and predicted; a run
-    and a profile have their own, and a network beside one of them takes its batch size, policy and
-    schedule, and the same network its GPUs too.
+    All options but -o, --tensorboard, --wandb and --json are for a network's name, which is planned
+    and predicted; a run and a profile have their own, and a network beside one of them takes its
+    batch size, policy and schedule, and the same network its GPUs too.
 
     Example: alexsim report runs/today -o today.html
 
     Example: alexsim report alexnet-owt --machine k20x8 --gpus 8 --batch 1024
 
     Example: alexsim report runs/monday runs/tuesday alexnet-2012 -o all.html
+
+    Example: alexsim report runs/monday runs/tuesday --tensorboard board
     """
     from rich.text import Text
 
@@ -67,6 +70,7 @@ def report(context: typer.Context, options: ReportOptions) -> None:
     from alexsim.page.compare import comparison
     from alexsim.page.inputs import Wanted, beside, plan_subject
     from alexsim.page.page import page
+    from alexsim.page.trackers.export import export
     from alexsim.units import format_bytes
 
     inputs = options.inputs
@@ -84,22 +88,24 @@ def report(context: typer.Context, options: ReportOptions) -> None:
         # Not those of a run, which had others.
         changed = {"partition": None, "replicas": 1, **changed}
     measured = [_measured(name) for name in inputs]
+    pairs = [*zip(inputs, measured, strict=True)]
+    exports = export(pairs, options.tensorboard, options.wandb)
     like = next(filter(None, measured), None)
     subjects = [
         subject
         or plan_subject(replace(beside(like, name) if like else Wanted(network=name), **changed))
         for subject, name in zip(measured, inputs, strict=True)
     ]
-    text = page(subjects[0]) if len(subjects) == 1 else comparison(*subjects)
-    write_text(options.output, text)
-    size = len(text.encode())
     sharing = dict.fromkeys(each.document.sharing for each in subjects if each.kind == "plan")
-    lines = [
-        *filter(None, sharing),
-        f"{options.output}: {format_bytes(size)}, opens in any browser",
-    ]
+    lines = [*filter(None, sharing), *(each.text for each in exports)]
+    written, size = None, 0
+    if not exports or fields.given(context, "output"):
+        text = page(subjects[0]) if len(subjects) == 1 else comparison(*subjects)
+        write_text(options.output, text)
+        written, size = options.output, len(text.encode())
+        lines.append(f"{written}: {format_bytes(size)}, opens in any browser")
     answer = Given(
-        document=lambda: page_document(subjects, options.output, size),
+        document=lambda: page_document(subjects, written, size, exports),
         tables=lambda _: Text("\n".join(lines)),
         figures=subjects[0].figures if len(subjects) == 1 else None,
     )

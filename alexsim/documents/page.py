@@ -18,15 +18,36 @@ class SubjectRow(Part):
     network: Annotated[str, From("document.network")]
 
 
+class ExportRow(Part):
+    """A run's metrics in an experiment tracker."""
+
+    run: str
+    tracker: str
+    """``tensorboard`` or ``wandb``."""
+    place: str
+    """A folder, or an address."""
+    rows: int
+    """Steps that something is told of."""
+    tags: int
+
+
 class PageDocument(Document):
     """``alexsim report --json``."""
 
-    page: str
-    """The file."""
-    bytes: int
+    page: str | None
+    """The file; null where metrics were only exported."""
+    bytes: int | None
     subjects: tuple[SubjectRow, ...]
+    exports: tuple[ExportRow, ...] = ()
 
 
-def page_document(subjects: Sequence[object], path: Path, size_bytes: int) -> PageDocument:
+def page_document(
+    subjects: Sequence[object], page: Path | None, size_bytes: int, exports: Sequence[object]
+) -> PageDocument:
     """``alexsim report --json``; of each subject its name, its kind and its document."""
-    return PageDocument.of(page=str(path), bytes=size_bytes, subjects=tuple(subjects))
+    return PageDocument.of(
+        page=str(page) if page else None,
+        bytes=size_bytes if page else None,
+        subjects=tuple(subjects),
+        exports=tuple(exports),
+    )

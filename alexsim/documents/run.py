@@ -86,3 +86,5 @@ class HeldOutMetrics(Part):
 
     step: int
     scores: Annotated[Scores, Field(validation_alias=AliasChoices("held_out", "validation"))]
+    layers: dict[str, tuple[float, float]] = Field({})
+    """Mean magnitude of each layer's weights, and of what the last update added to them."""

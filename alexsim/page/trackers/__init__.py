@@ -1,0 +1,1 @@
+"""A run's metrics for experiment trackers: TensorBoard, and Weights & Biases."""
