@@ -363,7 +363,7 @@ def test_a_pages_figures_are_those_of_the_commands(
     top = facts(page)
 
     # How the GPUs share a step, in the sentence and in a whole number.
-    assert simulated["sharing"][1:] in page.text
+    assert f"{net}, {simulated['sharing']}; memory policy" in page.text
     assert "on one GPU" not in page.text
     assert top["GPUs"][0] == str(simulated["gpus"])
 

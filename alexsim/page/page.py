@@ -134,9 +134,7 @@ def _sentence(subject: Subject) -> str:
     split = "one GPU" if gpus == 1 else f"{gpus} GPUs"
     text = f"{document.network} on {split}, {document.batch_size:,} images per step"
     if document.sharing:
-        whose = "" if document.network in document.sharing else f"{document.network}, "
-        text = whose + document.sharing
-        text = text[0].upper() + text[1:] if not whose else text
+        text = f"{document.network}, {document.sharing}"
     text += f"; memory policy {document.policy}, schedule {document.schedule}."
     if measured:
         text += f" Measured on this machine ({measured.where}), medians of {measured.rounds} steps."
