@@ -171,8 +171,9 @@ def _scatter(measured: Mapping[int, Sequence[Round]]) -> float:
         deviations += [abs(math.log(round_.step_s / middle)) for round_ in rounds]
     scatter = max(quantile(deviations, 0.9) / NINE_IN_TEN, LEAST_SCATTER)
     if scatter >= MOST_SCATTER:
+        off = math.exp(max(deviations))
         raise MeasurementError(
-            f"steps of a minibatch are up to {math.exp(max(deviations)):.1f} times off their median:"
+            f"steps of a minibatch are up to {off:.1f} times off their median:"
             " others use this machine; measure again when it is quiet. Nothing was written"
         )
     return scatter
