@@ -60,9 +60,11 @@ def recommend(options: RecommendOptions) -> None:
     Example: alexsim recommend --net resnet50 --images-per-s 2000 --budget 20000 --batch 256
     """
     from alexsim.editions.load import load_network
+    from alexsim.explore.axes import listed
     from alexsim.explore.recommend import Goal, partitions
     from alexsim.explore.recommend import recommend as run
     from alexsim.explore.sweep import point_of
+    from alexsim.machine.device import gpu_names
     from alexsim.machine.machine import load_machine
     from alexsim.report.recommend import nearest_text, recommend_tables
 
@@ -79,11 +81,11 @@ def recommend(options: RecommendOptions) -> None:
         raise AlexsimError("recommend needs a goal: --days, --images-per-s or --budget")
     network = load_network(options.net)
     axes = {
-        "machine": _listed("machine", options.machine) or _gpus(),
-        "gpus": _listed("gpus", options.gpus),
-        "batch": _listed("batch", options.batch),
-        "partition": _listed("partition", options.partition) or partitions(network),
-        "precision": _listed("precision", options.precision),
+        "machine": listed("machine", options.machine) or gpu_names(),
+        "gpus": listed("gpus", options.gpus),
+        "batch": listed("batch", options.batch),
+        "partition": listed("partition", options.partition) or partitions(network),
+        "precision": listed("precision", options.precision),
     }
     for name in axes["machine"]:
         if load_machine(name).devices:
@@ -110,32 +112,3 @@ def recommend(options: RecommendOptions) -> None:
         shared.console().print(recommend_tables(result, network))
     if not result.answers:
         raise GateError(f"nothing here meets the goal; nearest comes {nearest_text(result)}")
-
-
-def _listed(name: str, given: str) -> tuple[str, ...]:
-    """Values between commas, checked; none if nothing was given.
-
-    Raises:
-        AlexsimError: one is not allowed, or stands there twice.
-    """
-    from alexsim.explore.axes import choice_of
-
-    values: list[str] = []
-    for text in given.split(",") if given else ():
-        try:
-            value = str(choice_of(name, text.strip()))
-        except AlexsimError as error:
-            raise AlexsimError(f"--{name}: {error}") from error
-        if value in values:
-            raise AlexsimError(f"--{name}: {value} is given twice")
-        values.append(value)
-    return tuple(values)
-
-
-def _gpus() -> tuple[str, ...]:
-    """All GPUs, and no CPU."""
-    from alexsim.machine.device import device_names, load_device
-
-    return tuple(
-        name for name in device_names() if load_device(name).architecture.platform != "cpu"
-    )

@@ -57,6 +57,24 @@ def choice_of(name: str, text: str) -> int | str:
     return meant if isinstance(meant, int) else _WRITTEN.get(name, str)(text)
 
 
+def listed(name: str, given: str) -> tuple[str, ...]:
+    """Values of an option between commas, checked; none if nothing was given.
+
+    Raises:
+        AlexsimError: one is not allowed, or stands there twice.
+    """
+    values: list[str] = []
+    for text in given.split(",") if given else ():
+        try:
+            value = str(choice_of(name, text.strip()))
+        except AlexsimError as error:
+            raise AlexsimError(f"--{name}: {error}") from error
+        if value in values:
+            raise AlexsimError(f"--{name}: {value} is given twice")
+        values.append(value)
+    return tuple(values)
+
+
 def check_axes(axes: Mapping[str, tuple[str, ...]], machine: str) -> None:
     """Check every value before anything is simulated.
 
