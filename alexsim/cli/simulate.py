@@ -127,7 +127,8 @@ def _write_trace(path: Path, case: Case, result: Simulation) -> None:
     from alexsim.report.chrome_trace import Clock
 
     plan = case.planned()
-    write_trace(path, [Clock(name=f"simulated: {result.machine}", plan=plan, trace=result.trace)])
+    clock = Clock(name=f"simulated: {result.machine}", plan=plan, trace=result.trace)
+    write_trace(path, [clock], "the predicted step")
 
 
 def _sensitivities(

@@ -12,9 +12,9 @@ import typer
 from alexsim.command import fields
 from alexsim.command import options as shared
 from alexsim.command.answer import Given, give
-from alexsim.command.fields import flag, option
-from alexsim.command.options import OutputOptions
-from alexsim.command.output import check_file, write_lines, write_text
+from alexsim.command.fields import Options, flag, option, written_to
+from alexsim.command.options import output_to
+from alexsim.command.output import write_lines, write_text
 from alexsim.errors import AlexsimError, GateError
 
 if TYPE_CHECKING:
@@ -23,10 +23,15 @@ if TYPE_CHECKING:
     from alexsim.fidelity.sample import Sample
 
 
+_ROWS, _PAGE = "every row's prediction, or why there is none", "opens in any browser"
+"""What is said of files."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class ValidateOptions(OutputOptions):
+class ValidateOptions(Options):
     """Beside what, and how."""
 
+    output: Path | None = output_to(".csv")
     measurements: str = option(
         "FILE",
         "CSV file of figures of kernels, of layers or of whole networks, plain or gzipped, with or"
@@ -46,10 +51,10 @@ class ValidateOptions(OutputOptions):
         "A sample that is the same every time: one row in 20 of each device with each library, and"
         " at least one; 2,000 or so of large tables. Nothing is gated."
     )
-    html: Path | None = option(
-        "FILE",
+    html: Path | None = written_to(
         "Also draw predicted against measured times on an HTML page, with the groups' errors.",
-        callback=check_file,
+        ".html",
+        ".htm",
     )
 
 
@@ -86,7 +91,7 @@ def validate(context: typer.Context, options: ValidateOptions) -> None:
         bounds = judging.roofline_of(predictions, done=done)
     groups_of = judging.by_device_and_library(predictions, bounds)
     if options.output:
-        write_lines(options.output, predictions_csv(predictions, excluded))
+        write_lines(options.output, predictions_csv(predictions, excluded), _ROWS)
     if not predictions:
         raise AlexsimError(
             f"{measurements}: none of its {len(excluded)} rows can be predicted:"
@@ -98,7 +103,7 @@ def validate(context: typer.Context, options: ValidateOptions) -> None:
         from alexsim.page.validation import validation_page
 
         page = validation_page(rows, by_axis, measurements, correction.card.fitted_to, sample)
-        write_text(options.html, page)
+        write_text(options.html, page, _PAGE)
     summaries = judging.judge(predictions, correction)
     answer = Given(
         document=lambda: validation_document(
@@ -109,7 +114,6 @@ def validate(context: typer.Context, options: ValidateOptions) -> None:
                 summaries, groups_of, by_axis, excluded, every_row=options.rows, sample=sample
             ),
             left_out_table(correction.card),
-            *([f"{options.html}: opens in any browser"] if options.html else ()),
         ),
     )
     give(options, answer, soft_wrap=True)
@@ -139,7 +143,7 @@ def _kernels(context: typer.Context, options: ValidateOptions) -> None:
     with shared.counting("predicting kernels", len(rows)) as done:
         judged, excluded = judge_kernels(rows, correction, done=done)
     if options.output:
-        write_lines(options.output, kernels_csv(judged, excluded))
+        write_lines(options.output, kernels_csv(judged, excluded), _ROWS)
     if not judged:
         raise AlexsimError(
             f"{options.measurements}: none of its {len(excluded)} rows can be predicted"
@@ -151,7 +155,7 @@ def _kernels(context: typer.Context, options: ValidateOptions) -> None:
         if not by_axis:
             raise AlexsimError(f"--html draws what was measured; {options.measurements} has none")
         told = (options.measurements, correction.card.fitted_to, sample)
-        write_text(options.html, validation_page(judged, by_axis, *told))
+        write_text(options.html, validation_page(judged, by_axis, *told), _PAGE)
     answer = Given(
         document=lambda: validation_document((), (), by_axis, excluded, sample=sample),
         tables=lambda _: Group(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from functools import partial
 
 from alexsim.costs.libraries import library_names, load_library
@@ -116,6 +116,23 @@ def _settable(
                 return
     if refused:
         raise refused
+
+
+def fixed_choices(choices: Mapping[str, str], axes: Container[str]) -> dict[str, str]:
+    """Check the choices that no axis makes.
+
+    Raises:
+        AlexsimError: one is not allowed; several between commas are what an axis is for.
+    """
+    for name, text in choices.items():
+        if name in axes:
+            continue
+        try:
+            choice_of(name, text)
+        except AlexsimError as error:
+            meant = f"--{name} takes one, several are an axis: -a {name}={text}"
+            raise AlexsimError(meant if "," in text else f"--{name}: {error}") from error
+    return dict(choices)
 
 
 def combinations(

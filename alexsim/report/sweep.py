@@ -99,9 +99,22 @@ def sweep_table(points: Sequence[Point], axes: Sequence[str], most: int = 40) ->
             + ("\nUSD: the cards when they came out." if priced else "")
         )
     ]
-    errors = list(dict.fromkeys(point.error for point in points if point.error))
-    notes += [Text(f"no result: {error}") for error in errors[:5]]
+    notes += [Text(f"no result: {error}") for error in _errors(points)[:5]]
     return Group(out, *notes)
+
+
+def without_result(points: Sequence[Point]) -> str:
+    """How many have none, and the first reasons, for the end of a line; empty where all have."""
+    if not (count := sum(bool(point.error) for point in points)):
+        return ""
+    errors = _errors(points)
+    others = f"; and {len(errors) - 2} other reasons" if len(errors) > 3 else ""
+    shown = errors[: 2 if others else 3]
+    return f", {count:,} without a result: {'; '.join(shown)}{others}"
+
+
+def _errors(points: Sequence[Point]) -> list[str]:
+    return list(dict.fromkeys(point.error for point in points if point.error))
 
 
 _WORDS = {
