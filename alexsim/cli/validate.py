@@ -18,7 +18,7 @@ from alexsim.command.output import write_lines, write_text
 from alexsim.errors import AlexsimError, GateError
 
 if TYPE_CHECKING:
-    from alexsim.fidelity.judging import Summary
+    from alexsim.fidelity.judging import Gate, Summary
     from alexsim.fidelity.rows import Case, Excluded
     from alexsim.fidelity.sample import Sample
 
@@ -70,12 +70,10 @@ def validate(context: typer.Context, options: ValidateOptions) -> None:
 
     Example: alexsim check validate --measurements kernels.csv.gz --summary
     """
-    from rich.console import Group
-
     from alexsim.costs.correction import load_correction
     from alexsim.documents.validation import validation_document
     from alexsim.fidelity import groups, judged, judging, kernel_rows, validation
-    from alexsim.report.validation import left_out_table, predictions_csv, validation_tables
+    from alexsim.report.validation import Judgement, predictions_csv, validation_tables
 
     if options.json:
         fields.refuse(context, "is for the tables: -o FILE has every row", "rows")
@@ -105,33 +103,33 @@ def validate(context: typer.Context, options: ValidateOptions) -> None:
         page = validation_page(rows, by_axis, measurements, correction.card.fitted_to, sample)
         write_text(options.html, page, _PAGE)
     summaries = judging.judge(predictions, correction)
+    gate = None if sample else _gate(context, options, summaries)
     answer = Given(
         document=lambda: validation_document(
             summaries, groups_of, by_axis, excluded, sample=sample
         ),
-        tables=lambda _: Group(
-            validation_tables(
-                summaries, groups_of, by_axis, excluded, every_row=options.rows, sample=sample
-            ),
-            left_out_table(correction.card),
+        tables=lambda _: validation_tables(
+            Judgement(summaries, groups_of, by_axis, gate),
+            excluded,
+            correction.card,
+            every_row=options.rows,
+            sample=sample,
         ),
     )
     give(options, answer, soft_wrap=True)
-    if not sample:
-        _gate(context, options, summaries)
+    if gate and not gate.passed:
+        raise GateError(gate.words)
 
 
 def _kernels(context: typer.Context, options: ValidateOptions) -> None:
     """Beside a table of kernels: errors by group, and a file of predictions."""
-    from rich.console import Group
-
     from alexsim.costs.correction import load_correction
     from alexsim.documents.validation import validation_document
     from alexsim.fidelity import groups
     from alexsim.fidelity.kernel_judged import judge_kernels
     from alexsim.fidelity.kernel_rows import read_kernels
     from alexsim.fidelity.sample import quick_kernels
-    from alexsim.report.validation import kernels_csv, left_out_table, validation_tables
+    from alexsim.report.validation import Judgement, kernels_csv, validation_tables
 
     fields.refuse(context, "judges whole-network steps; this is a table of kernels", "gate")
     if options.rows:
@@ -158,9 +156,8 @@ def _kernels(context: typer.Context, options: ValidateOptions) -> None:
         write_text(options.html, validation_page(judged, by_axis, *told), _PAGE)
     answer = Given(
         document=lambda: validation_document((), (), by_axis, excluded, sample=sample),
-        tables=lambda _: Group(
-            validation_tables((), (), by_axis, excluded, every_row=False, sample=sample),
-            left_out_table(correction.card),
+        tables=lambda _: validation_tables(
+            Judgement((), (), by_axis), excluded, correction.card, every_row=False, sample=sample
         ),
     )
     give(options, answer, soft_wrap=True)
@@ -187,19 +184,13 @@ def _chosen(
     return cases, excluded, sample
 
 
-def _gate(context: typer.Context, options: ValidateOptions, summaries: Sequence[Summary]) -> None:
-    by_name = {summary.name: summary for summary in summaries}
-    ours, roofline = by_name.get("steps, fitted"), by_name.get("steps, roofline")
-    if ours is None or roofline is None or not ours.rows:
-        fields.refuse(
-            context, f"judges whole-network steps; {options.measurements} has none", "gate"
-        )
-        return
-    error = 100 * ours.mean_absolute_error
-    limit = min(options.gate, 50 * roofline.mean_absolute_error)
-    # Not `error > limit`: an error that is no number passes nothing.
-    if not error <= limit:
-        raise GateError(
-            f"mean error of {ours.rows} whole-network steps is {error:.1f} %,"
-            f" the gate is {limit:.1f} %"
-        )
+def _gate(
+    context: typer.Context, options: ValidateOptions, summaries: Sequence[Summary]
+) -> Gate | None:
+    """None where nothing is judged."""
+    from alexsim.fidelity.judging import gate_of
+
+    if gate := gate_of(summaries, options.gate):
+        return gate
+    fields.refuse(context, f"judges whole-network steps; {options.measurements} has none", "gate")
+    return None
