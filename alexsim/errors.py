@@ -139,9 +139,14 @@ def unknown(
 
 
 def _titled(name: str, titles: Mapping[str, str]) -> list[str]:
-    """Up to three whose title holds what was given, of three characters or more."""
-    words = plain(name)
-    return [each for each, title in titles.items() if len(words) > 2 and words in plain(title)][:3]
+    """Up to three in whose title words begin as what was given, of three characters or more."""
+    start = plain(name)
+
+    def begins(title: str) -> bool:
+        words = title.split()
+        return any(plain("".join(words[i:])).startswith(start) for i in range(len(words)))
+
+    return [each for each, title in titles.items() if len(start) > 2 and begins(title)][:3]
 
 
 def _near(name: str, names: tuple[str, ...]) -> list[str]:

@@ -283,8 +283,8 @@ def _candidates(
         search.unpriced |= {machine} if candidate.price_usd is None else set()
     if not able and least[1]:
         raise MemoryBudgetError(
-            f"no configuration fits: nearest comes {least[1]}, {format_bytes(int(least[0]))} over by"
-            f" policy {fixed.get('policy', 'as-released')}; --policy has others"
+            f"no configuration fits: nearest comes {least[1]}, {format_bytes(int(least[0]))} over"
+            f" by policy {fixed.get('policy', 'as-released')}; --policy has others"
         )
     if not able:
         raise AlexsimError(error)
