@@ -122,6 +122,10 @@ COUNTED: dict[type[nn.Module], tuple[int, ...]] = {
     torch_models.Windows: SHAPE,
     torch_models.Volumes: (3, 5, 8, 8),
     torch_models.Signals: (2, 40),
+    torch_models.Latents: (3, 32, 32),
+    torch_models.Queries: (3, 32, 32),
+    torch_models.Seeds: (3, 32, 32),
+    torch_models.Token: (3, 32, 32),
 }
 EVERY = {**dict.fromkeys(torch_models.MODELS.values(), SHAPE), **COUNTED}
 
@@ -163,6 +167,39 @@ def test_what_no_image_changes_is_no_layer() -> None:
     assert {"scale", "bias"} <= {name.rpartition(".")[2] for name in network.keys} | {
         parameter.name for layer in network.not_run for parameter in layer.operands
     }
+
+
+@pytest.mark.parametrize(
+    ("kind", "of_parameters"),
+    [
+        (torch_models.Latents, {"expand"}), (torch_models.Queries, {"add"}),
+        (torch_models.Seeds, {"expand", "repeat"}), (torch_models.Token, set()),
+    ],
+)  # fmt: skip
+def test_what_is_repeated_for_every_image_is_computed_for_every_image(
+    kind: type[nn.Module], of_parameters: set[str]
+) -> None:
+    """It has a layer, where more is done than to put it beside the images' values, or to add it;
+    that reads nothing of an image, but every image has its result; every operator's parameters are
+    its own."""
+    network = alexsim.from_torch(built(kind, COUNTED[kind]), COUNTED[kind])
+    made = [parts[0] for parts in network.parts if parts[0].layer.made]
+    assert {part.layer.target for part in made} == of_parameters
+    assert all(part.input_values == 0 for part in made)
+    ops = [plan(network, batch_size=batch, policy="pytorch") for batch in (2, 4)]
+    for part in made:
+        before, after = (
+            next(op for op in of.ops() if (op.layer, op.kind) == (part.layer.name, "forward"))
+            for of in ops
+        )
+        size = 4 * math.prod(part.output_shape)
+        assert after.count.moved_bytes - before.count.moved_bytes == 2 * size
+    modules = dict(network.module.named_modules())
+    for name, module in modules.items():
+        if isinstance(module, nn.Linear | nn.LayerNorm | nn.Conv2d) and "out_proj" not in name:
+            (parts,) = (parts for parts in network.parts if parts[0].layer.name == name)
+            read = {parameter.rpartition(".")[2] for parameter in parts[0].read_by_name}
+            assert read == {"weight", "bias"}
 
 
 @pytest.mark.parametrize("kind", [torch_models.Windows, torch_models.Shuffle, torch_models.Signals])

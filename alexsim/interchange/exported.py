@@ -1,7 +1,8 @@
 """A PyTorch module as the calls of ATen operators that it makes, by ``torch.export``.
 
-What does not depend on the images (parameters, and what is computed of them alone) is a ``Value``
-without a layer; calls that reach no output, or only count minibatches, are left out.
+What does not depend on the images (parameters, and what is computed of them alone) is a
+``Constant`` without a layer, unless every image has its own copy of it, with which something is
+computed; calls that reach no output, or only count minibatches, are left out.
 """
 
 from __future__ import annotations
@@ -34,6 +35,23 @@ MADE_LIKE = frozenset({
     "zeros_like",
 })  # fmt: skip
 """Of another tensor's shape or type only."""
+_SHAPED_LIKE = frozenset({"expand_as", "reshape_as", "type_as", "view_as"})
+"""Of their second argument they read its shape or type only."""
+VIEWS = frozenset({
+    "_unsafe_view", "alias", "as_strided", "broadcast_to", "diagonal", "expand", "expand_as",
+    "flatten", "getitem", "movedim", "narrow", "numpy_T", "permute", "reshape", "select", "slice",
+    "squeeze", "swapaxes", "swapdims", "t", "transpose", "unflatten", "unfold", "unsqueeze", "view",
+    "view_as",
+})  # fmt: skip
+_REPEATS = frozenset({
+    "broadcast_to", "cat", "expand", "expand_as", "repeat", "repeat_interleave", "stack", "tile",
+})  # fmt: skip
+_SAME_VALUES = VIEWS | _REPEATS | frozenset({
+    "chunk", "clone", "contiguous", "detach", "lift_fresh_copy", "split", "split_with_sizes", "to",
+    "tensor_split", "unbind", "unsafe_chunk", "unsafe_split",
+})  # fmt: skip
+_PER_IMAGE = frozenset({"baddbmm", "bmm", "einsum", "matmul", "scaled_dot_product_attention"})
+"""Products of two tensors that every image has of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -157,16 +175,11 @@ def _read(program: torch.export.ExportedProgram, module: nn.Module) -> Exported:
     heads = tuple(node for node in heads if node.name in needed and _is_tensor(node))
     if not heads:
         raise NetworkError(f"{type(module).__name__} returns no tensor: what is its answer?")
+    for place, head in enumerate(heads):
+        if images[0] not in _reached((head,)):
+            raise NetworkError(f"output {place} of the module does not depend on its images")
     live = _reached(heads)
-    for node in graph.nodes:
-        if node.op == "call_function" and node in live and not _depends(node, constants):
-            above = [constants[read] for read in node.all_input_nodes if read in constants]
-            constants[node] = Constant(
-                keys=frozenset().union(*(value.keys for value in above)),
-                tensor=_first(node),
-                trained=any(value.trained for value in above),
-                direct=False,
-            )
+    _add_computed([n for n in graph.nodes if n.op == "call_function" and n in live], constants)
     nodes = [n for n in graph.nodes
              if n.op == "call_function" and n in live and n not in constants]  # fmt: skip
     return Exported(
@@ -175,6 +188,55 @@ def _read(program: torch.export.ExportedProgram, module: nn.Module) -> Exported:
         images=images[0],
         heads=heads,
     )
+
+
+def _add_computed(nodes: list[fx.Node], constants: dict[fx.Node, Constant]) -> None:
+    """Add what is computed of constants alone, but for what is computed for every image: of latents
+    that are repeated for the minibatch, ``lat.expand(len(x), -1, -1)``.
+
+    Repeated constants that are only added to what the images become, or put beside it (a class
+    token), stay constants: that costs what it would cost of the parameter itself.
+    """
+    origins: dict[fx.Node, frozenset[fx.Node]] = {}
+    computed: set[fx.Node] = set()
+    for node in nodes:
+        reads = _read_by(node)
+        repeated = frozenset().union(*(origins.get(read, frozenset()) for read in reads))
+        if _depends(node, constants):
+            if repeated and _target(node) in _PER_IMAGE:
+                computed |= repeated
+            continue
+        if repeated and _target(node) not in _SAME_VALUES:
+            computed |= repeated
+            continue
+        if _repeats(node):
+            repeated |= {node}
+        origins[node] = repeated
+        above = [constants[read] for read in reads if read in constants]
+        constants[node] = Constant(
+            keys=frozenset().union(*(value.keys for value in above)),
+            tensor=_first(node),
+            trained=any(value.trained for value in above),
+            direct=False,
+        )
+    for node, repeated in origins.items():
+        if repeated & computed:
+            del constants[node]
+
+
+def _read_by(node: fx.Node) -> list[fx.Node]:
+    """The nodes whose values a call reads."""
+    reads = node.all_input_nodes
+    return reads[:1] if _target(node) in _SHAPED_LIKE else reads
+
+
+def _repeats(node: fx.Node) -> bool:
+    """Whether a call makes of a tensor as many as there are images."""
+    reads = _read_by(node)
+    if _target(node) not in _REPEATS or len(reads) != 1:
+        return False
+    before, after = _first(reads[0]).numel(), _first(node).numel()
+    return before > 0 and after % (before * IMAGES) == 0
 
 
 def _refuse_regions(graph: fx.Graph) -> None:
@@ -220,13 +282,13 @@ def _reached(heads: tuple[fx.Node, ...]) -> set[fx.Node]:
 def _depends(node: fx.Node, constants: Mapping[fx.Node, Constant]) -> bool:
     """Whether a call depends on the images, by its inputs or its shape."""
     made = not node.all_input_nodes or _target(node) in MADE_LIKE
-    if not made and any(read not in constants for read in node.all_input_nodes):
+    if not made and any(read not in constants for read in _read_by(node)):
         return True
     # What is drawn for every image: torch.empty(N, ...).bernoulli_().
     value = node.meta.get("val")
     if not isinstance(value, torch.Tensor):
         return not isinstance(value, tuple | list)
-    return made and value.dim() > 0 and value.shape[0] == IMAGES
+    return made and IMAGES in value.shape
 
 
 def _calls(nodes: list[fx.Node], module: nn.Module) -> Iterator[Call]:

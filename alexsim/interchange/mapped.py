@@ -88,9 +88,15 @@ class Trace:
     """Keys of parameters, each with the layer that has it."""
     modules: Mapping[str, nn.Module] = field(init=False)
     """Of the module, by name."""
+    state: Mapping[str, torch.Tensor] = field(init=False)
+    """Its parameters and buffers, by every name that they have."""
 
     def __post_init__(self) -> None:
         self.modules = dict(self.module.named_modules())
+        self.state = {
+            **dict(self.module.named_parameters(remove_duplicate=False)),
+            **dict(self.module.named_buffers(remove_duplicate=False)),
+        }
         self.shapes[self.input_name] = self.input_shape
         self.values |= self.exported.constants
         self.values[self.exported.images] = Value(self.input_name, self.input_shape)
@@ -157,6 +163,8 @@ class Trace:
     def _result(self, call: Call) -> Read:
         shape = per_image(call.output)
         first = self.read(next(iter(call.arguments.values()), None))
+        if call.target in MADE_LIKE:
+            return Constant(keys=frozenset(), tensor=call.output, trained=False, direct=False)
         if call.target in _DRAWS and not isinstance(first, Value):
             return _drawn(call, first)
         module = self._module(call)
@@ -168,8 +176,6 @@ class Trace:
                     return Value(first.layer, shape, call.name)
             elif call.target in _SAME or _does_nothing(call):
                 return first
-            if call.target in MADE_LIKE:
-                return Constant(keys=frozenset(), tensor=call.output, trained=False, direct=False)
         _refuse_uneven(call)
         mapped = self.kinds.get(call.target.rstrip("_"))
         result = mapped(self, call, shape) if mapped else None
