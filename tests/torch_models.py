@@ -369,8 +369,8 @@ class Latents(nn.Module):
 
 
 class Queries(nn.Module):
-    """A DETR's decoder: learned queries behind the axis of the sequence, read twice; cross attention
-    has one tensor for the weights of queries, keys and values."""
+    """A DETR's decoder: learned queries behind the axis of the sequence, read twice; cross
+    attention has one tensor for the weights of queries, keys and values."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -7,12 +7,9 @@ computed; calls that reach no output, or only count minibatches, are left out.
 
 from __future__ import annotations
 
-import logging
 import operator
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +18,8 @@ from torch import fx, nn
 from torch._ops import HigherOrderOperator
 
 from alexsim.errors import NetworkError
+from alexsim.interchange.outputs import outputs
+from alexsim.interchange.refused import quiet, refuse_by_values, refuse_inputs, why_not
 from alexsim.network.layers import Shape
 from alexsim.network.part import INPUT
 
@@ -92,6 +91,8 @@ class Exported:
     images: fx.Node
     heads: tuple[fx.Node, ...]
     """Outputs, the answer first."""
+    names: tuple[str, ...]
+    """What the module calls them; their places where it does not."""
 
 
 def exported(module: nn.Module, input_shape: Shape) -> Exported:
@@ -111,43 +112,21 @@ def exported(module: nn.Module, input_shape: Shape) -> Exported:
             f"{type(module).__name__} is {str(parameter.dtype).removeprefix('torch.')}: give it in"
             " float32, and ask for --precision amp"
         )
+    refuse_inputs(module)
     modes = {child: child.training for child in module.modules()}
     if not module.training:
         # Parts of a module in training mode that are not are meant so.
         module.train()
     images = torch.zeros(IMAGES, *input_shape, dtype=parameter.dtype, device=parameter.device)
     try:
-        with warnings.catch_warnings(), _quiet():
-            warnings.simplefilter("ignore")
+        with quiet():
             program = torch.export.export(module, (images,), strict=False)
     except Exception as error:  # PyTorch's and the module's own, of whatever kind
-        raise NetworkError(_why_not(module, input_shape, error)) from error
+        raise NetworkError(why_not(module, input_shape, error, IMAGES)) from error
     finally:
         for child, training in modes.items():
             child.training = training
     return _read(program, module)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what the exporter logs: its errors are raised."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logging.disable(before)
-
-
-def _why_not(module: nn.Module, input_shape: Shape, error: Exception) -> str:
-    first = " ".join(str(error).split())
-    first = first[:300] + ("..." if len(first) > 300 else "")
-    shape = "x".join(map(str, input_shape))
-    return (
-        f"torch.export cannot trace {type(module).__name__} with images of {shape}:"
-        f" {type(error).__name__}: {first} (its input is one tensor of numbers; of another shape:"
-        " NAME@CxHxW, or input_shape=)"
-    )
 
 
 def _read(program: torch.export.ExportedProgram, module: nn.Module) -> Exported:
@@ -168,25 +147,23 @@ def _read(program: torch.export.ExportedProgram, module: nn.Module) -> Exported:
             else:
                 images.append(node)
     _refuse_regions(graph)
-    (output,) = (node for node in graph.nodes if node.op == "output")
-    needed = {spec.arg.name for spec in signature.output_specs if spec.kind.name == "USER_OUTPUT"
-              and hasattr(spec.arg, "name")}  # fmt: skip
-    heads = tuple(node for node in output.args[0] if isinstance(node, fx.Node))
-    heads = tuple(node for node in heads if node.name in needed and _is_tensor(node))
-    if not heads:
+    returned = outputs(program)
+    if not returned:
         raise NetworkError(f"{type(module).__name__} returns no tensor: what is its answer?")
-    for place, head in enumerate(heads):
+    names, heads = zip(*returned, strict=True)
+    for name, head in returned:
         if images[0] not in _reached((head,)):
-            raise NetworkError(f"output {place} of the module does not depend on its images")
+            raise NetworkError(f"output {name} of the module does not depend on its images")
     live = _reached(heads)
-    _add_computed([n for n in graph.nodes if n.op == "call_function" and n in live], constants)
-    nodes = [n for n in graph.nodes
-             if n.op == "call_function" and n in live and n not in constants]  # fmt: skip
+    nodes = [n for n in graph.nodes if n.op == "call_function" and n in live]
+    refuse_by_values(nodes)
+    _add_computed(nodes, constants)
     return Exported(
-        calls=tuple(_calls(nodes, module)),
+        calls=tuple(_calls([node for node in nodes if node not in constants], module)),
         constants=constants,
         images=images[0],
         heads=heads,
+        names=names,
     )
 
 
@@ -254,10 +231,6 @@ def _refuse_regions(graph: fx.Graph) -> None:
                 f"{_path(node) or 'forward'} has a block of {what}, which is not read: leave it out"
                 " (frozen parameters have requires_grad=False, types are --precision)"
             )
-
-
-def _is_tensor(node: fx.Node) -> bool:
-    return isinstance(node.meta.get("val"), torch.Tensor)
 
 
 def _first(node: fx.Node) -> torch.Tensor:

@@ -16,6 +16,7 @@ from torch import fx, nn
 
 from alexsim.errors import NetworkError
 from alexsim.interchange.exported import IMAGES, MADE_LIKE, Call, Constant, Exported
+from alexsim.interchange.refused import place_of
 from alexsim.network.layers import (
     Convolution,
     Flatten,
@@ -251,11 +252,11 @@ def _refuse_uneven(call: Call) -> None:
     Raises:
         NetworkError: the module splits the minibatch, or sums over it.
     """
-    shape = tuple(call.output.shape)
-    if math.prod(shape) > 1 and math.prod(shape) % IMAGES:
+    values = math.prod(call.output.shape)
+    if values > 1 and values % IMAGES:
         raise NetworkError(
-            f"{call.name} makes {'x'.join(map(str, shape))} of {IMAGES} images, no whole number of"
-            " values for each: modules that mix or split the images of a minibatch are not read"
+            f"{place_of(call.node)}{call.name} mixes or splits the images of a minibatch: it makes"
+            " no whole number of values for each, and what one image takes cannot be said"
         )
 
 
