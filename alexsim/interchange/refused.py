@@ -110,7 +110,7 @@ def why_not(module: nn.Module, input_shape: Shape, error: Exception, images: int
 def place_of(node: fx.Node) -> str:
     """Where the user's code makes a call: ``mine.py:19 (x = x.mean(0)): ``, or nothing."""
     trace = _FILE.finditer(node.meta.get("stack_trace") or "")
-    at = _place([(found["file"], int(found["line"]), found["code"]) for found in trace])
+    at = _place([(call["file"], int(call["line"]), call["code"]) for call in trace])
     return f"{at}: " if at else ""
 
 
@@ -134,10 +134,10 @@ def refuse_by_values(nodes: Sequence[fx.Node]) -> None:
 def _place(frames: Sequence[tuple[str, int, str]]) -> str:
     """The last line of the user's own, or of a package that is not PyTorch."""
     theirs = [frame for frame in frames if _is_theirs(frame[0])]
-    own = [frame for frame in theirs if _INSTALLED not in frame[0]] or theirs
-    if not own:
+    nearest = [frame for frame in theirs if _INSTALLED not in frame[0]] or theirs
+    if not nearest:
         return ""
-    file, line, code = own[-1]
+    file, line, code = nearest[-1]
     return f"{Path(file).name}:{line}" + (f" ({code.strip()})" if code else "")
 
 
