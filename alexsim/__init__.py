@@ -13,6 +13,7 @@ What answers, each with the command's options by name (``help(alexsim.memory)``)
 
     flops, memory      what a network computes and holds
     simulate, sweep    a step on a machine, and many of them
+    recommend          the machine that meets a goal
     train, evaluate    a network on images
     profile            every op of a step, measured here
     report, open_run   a page and figures of a run, a profile or a plan
@@ -52,6 +53,7 @@ __all__ = [
     "open_run",
     "plan",
     "profile",
+    "recommend",
     "report",
     "simulate",
     "sweep",

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import inspect
 import io
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from functools import cached_property
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeGuard, get_type_hints
 
 from alexsim.command.answer import Given, taking
 from alexsim.command.fields import helps_of
@@ -22,6 +23,7 @@ from alexsim.errors import AlexsimError, GateError, MemoryBudgetError, unknown
 
 if TYPE_CHECKING:
     import pandas
+    import torch
     from plotly.graph_objects import Figure
     from rich.console import Console
 
@@ -34,6 +36,7 @@ COMMANDS = {
     "flops": "flops",
     "memory": "memory",
     "profile": "profile",
+    "recommend": "recommend",
     "report": "report",
     "simulate": "simulate",
     "sweep": "sweep",
@@ -43,6 +46,8 @@ COMMANDS = {
 """By function, the command that answers."""
 _WIDTH, _NOTEBOOK_WIDTH = 80, 100
 """Columns of what is printed, and of what a notebook shows."""
+_SHORT = 60
+"""Characters of a value that an error shows."""
 
 
 class Answer:
@@ -151,7 +156,9 @@ def call(name: str, *arguments: object, **options: object) -> Answer:
     words = _words(command, name, arguments, options)
     with taking() as taken:
         try:
-            command.main(words, prog_name=COMMANDS[name], standalone_mode=False, obj=words)
+            # Processes that a run begins are given its whole command line.
+            line = [*COMMANDS[name].split(), *words]
+            command.main(words, prog_name=COMMANDS[name], standalone_mode=False, obj=line)
         except TyperException as error:
             raise AlexsimError(message(error)) from error
         except (MemoryBudgetError, GateError) as error:
@@ -179,8 +186,15 @@ def _words(
         if len(arguments) > 1 or "net" in given:
             raise AlexsimError(f"{name} takes one network, and options by name")
         given["net"] = arguments[0]
+    if _is_module(module := given.get("net")):
+        from alexsim.interchange.from_torch import from_torch
+
+        given["net"] = from_torch(module)
     if name == "train" and isinstance(given.get("net"), Network):
-        raise AlexsimError(f"{name}: the run keeps its network's name; give FILE.py:NAME")
+        raise AlexsimError(
+            "train: a run is resumed from its network's name, and a network that only this program"
+            " has cannot be found again; write it in a file, and give FILE.py:NAME"
+        )
     for option, value in given.items():
         if option not in known or option in ("json", "help"):
             others = [each for each in known if each not in ("json", "help")]
@@ -212,7 +226,15 @@ def _option(parameter: Any, value: object) -> list[str]:
             return [flag, held(value)]
         case str() | int() | float() | Path():
             return [flag, str(value)]
-    raise AlexsimError(f"{parameter.name} must be text or a number; got {value!r}")
+    text = repr(value)
+    short = text if len(text) <= _SHORT else f"{text[:_SHORT]}..."
+    raise AlexsimError(f"{parameter.name} must be text or a number; got {short}")
+
+
+def _is_module(value: object) -> TypeGuard[torch.nn.Module]:
+    """Whether it is a PyTorch module; then PyTorch has been imported."""
+    imported = sys.modules.get("torch")
+    return imported is not None and isinstance(value, imported.nn.Module)
 
 
 def open_run(folder: str | Path) -> Subject:
@@ -239,17 +261,32 @@ def function(name: str) -> Callable[..., Answer]:
     run.__name__ = run.__qualname__ = name
     run.__module__ = "alexsim"
     run.__signature__ = _signature(record)  # type: ignore[attr-defined]
-    run.__doc__ = f"{inspect.getdoc(command)}\n\nArgs:\n" + "\n".join(
-        f"    {each}: {about}" for each, about in helps_of(record).items() if each != "json"
-    )
+    about = helps_of(record)
+    told = [
+        f"    {each.name} ({_kind(each)}): {about[each.name]}"
+        for each in inspect.signature(run).parameters.values()
+    ]
+    returns = "    Answer: every key of the command's ``--json`` document is an attribute of it."
+    text = inspect.getdoc(command)
+    run.__doc__ = "\n".join((f"{text}\n\nArgs:", *told, "", "Returns:", returns))
     return run
 
 
+def _kind(option: inspect.Parameter) -> str:
+    """Its type and what it is by default."""
+    kind = (
+        inspect.formatannotation(option.annotation).replace("typing.", "").replace("pathlib.", "")
+    )
+    if option.default in (None, option.empty):
+        return kind
+    return f"{kind}, default {option.default!r}"
+
+
 def _signature(record: type) -> inspect.Signature:
-    """What stands alone comes first; everything else is given by name."""
-    hints, kind = get_type_hints(record), inspect.Parameter
+    """What stands alone comes first; everything else is given by name, in the help's order."""
+    hints, kind, order = get_type_hints(record), inspect.Parameter, list(helps_of(record))
     parameters = []
-    for each in fields(record):
+    for each in sorted(fields(record), key=lambda field: order.index(field.name)):
         alone = "names" not in each.metadata or each.name == "net"
         parameters.append(
             kind(

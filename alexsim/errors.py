@@ -9,6 +9,7 @@ AlexsimError          the user's mistake: the command line prints one line and e
 ├── InterchangeError  weights do not fit a network, or a file of another format cannot be used
 ├── MemoryBudgetError a plan needs more memory than its device has (exit 3)
 ├── TrainingError     training itself failed: the loss is not a number (exit 1)
+├── MeasurementError  what was measured is worth nothing (exit 1)
 └── GateError         a gate failed: a figure is worse than it may be (exit 4)
 """
 
@@ -72,6 +73,12 @@ class MemoryBudgetError(AlexsimError):
 
 class TrainingError(AlexsimError):
     """Training failed: the loss is no longer a number."""
+
+    exit_code = 1
+
+
+class MeasurementError(AlexsimError):
+    """What was measured is worth nothing: others took the machine meanwhile."""
 
     exit_code = 1
 

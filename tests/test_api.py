@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from commands import here
 
 import alexsim
@@ -24,11 +25,12 @@ PAGE = Path(__file__).parents[1] / "docs" / "api.md"
 STUB = Path(alexsim.__file__ or "").with_name("__init__.pyi")
 NAMES = [
     "AlexNet", "AlexsimError", "__version__", "calibrate", "evaluate", "flops", "from_torch",
-    "load_into", "machine", "memory", "network", "open_run", "plan", "profile", "report",
-    "simulate", "sweep", "train", "validate",
+    "load_into", "machine", "memory", "network", "open_run", "plan", "profile",
+    "recommend", "report", "simulate", "sweep", "train", "validate",
 ]  # fmt: skip
 LIGHT = [
     ("flops", "lenet-5", {}),
+    ("recommend", "lenet-5", {"days": 2.0, "machine": "a100", "batch": "64,128"}),
     ("memory", "lenet-5", {"batch": 64, "policy": "reuse"}),
     ("simulate", "lenet-5", {"machine": "k20x8", "gpus": 2, "what_if": ["batch=256"]}),
     ("sweep", "lenet-5", {"axis": ["batch=64,128", "gpus=1,2"], "machine": "k20x8"}),
@@ -170,6 +172,7 @@ def test_a_function_answers_as_its_command(name: str, net: str, options: dict[st
         assert getattr(answer, key if key != "schema" else "schema_") is not None or not told[key]
     rows = answer.to_pandas()
     lists = [value for value in told.values() if isinstance(value, list) and value]
+    lists += [list(told["answers"].values())] if name == "recommend" else []
     assert len(rows) == len(next(rows for rows in lists if isinstance(rows[0], dict)))
 
 
@@ -177,7 +180,7 @@ def test_a_network_in_memory_is_one_of_a_name() -> None:
     net = alexsim.network("lenet-5")
     assert alexsim.flops(net).document == alexsim.flops("lenet-5").document
     assert alexsim.memory(net, batch=32).devices == alexsim.memory("lenet-5", batch=32).devices
-    with pytest.raises(AlexsimError, match="train: the run keeps its network's name"):
+    with pytest.raises(AlexsimError, match="train: a run is resumed from its network's name"):
         alexsim.train(net, steps=1)
 
 
@@ -192,6 +195,39 @@ def test_records_say_in_a_line_what_they_are() -> None:
     ):
         assert repr(record).startswith(f"<{words}")
         assert len(repr(record)) <= 80
+
+
+def test_a_module_is_taken_as_it_is() -> None:
+    """And what is neither a network nor a name is said in a line, however long its text is."""
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 224 * 224, 4))
+    assert alexsim.flops(module).document == alexsim.flops(alexsim.from_torch(module)).document
+    with pytest.raises(AlexsimError, match="net must be text or a number; got ") as caught:
+        alexsim.flops({"a" * 1000})
+    assert len(str(caught.value)) < 120
+    with pytest.raises(AlexsimError, match=r"give FILE\.py:NAME"):
+        alexsim.train(module)
+
+
+def test_processes_of_a_run_are_told_the_whole_command(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ``alexsim.train`` begins beside itself is a command line that parses."""
+    from alexsim.train import launch
+
+    told = []
+
+    class Others(launch.Others):
+        def __init__(self, count: int, line: list[str]) -> None:
+            told.append((count, line))
+            raise AlexsimError("enough")
+
+    monkeypatch.setattr(launch, "Others", Others)
+    settings = {"data": folder, "batch": 8, "steps": 2, "replicas": 2, "processes": True}
+    with pytest.raises(AlexsimError, match="enough"):
+        alexsim.train("lenet-5", output=tmp_path / "run", **settings)
+    ((count, line),) = told
+    assert (count, line[0]) == (2, "train")
+    assert {"--replicas", "--processes", "--net"} <= set(line)
 
 
 def test_what_does_not_fit_is_an_answer_with_a_problem() -> None:

@@ -22,6 +22,7 @@ from alexsim.costs.correction import UNFITTED
 from alexsim.costs.libraries import load_library
 from alexsim.costs.measured import (
     ACROSS,
+    MOST_SCATTER,
     REST,
     Calibration,
     in_chunks,
@@ -29,7 +30,7 @@ from alexsim.costs.measured import (
     signature,
 )
 from alexsim.editions.load import load_network
-from alexsim.errors import AlexsimError, PlanError, ProfileError
+from alexsim.errors import AlexsimError, MeasurementError, PlanError, ProfileError
 from alexsim.execute.aten.chunks import chunks
 from alexsim.fidelity.kernel_calls import call_of
 from alexsim.fidelity.kernel_fields import device_of
@@ -40,7 +41,7 @@ from alexsim.plan.planner import plan
 from alexsim.plan.spec import PlanSpec
 from alexsim.profile import clock as clocks
 from alexsim.profile import microbench, others
-from alexsim.profile.calibrate import calibrate
+from alexsim.profile.calibrate import _scatter, calibrate
 from alexsim.profile.clock import Clock, clocks_text
 from alexsim.profile.microbench import cudnn_version, kernel_rows, network_rates, usual_rates
 from alexsim.profile.nvml import Sample
@@ -352,6 +353,17 @@ def test_rows_of_kernels_are_read_as_the_work_that_was_timed(
     card = device_of("Tesla T4", known.clocks)
     assert card.clock_hz.value == 1005e6
     assert [cudnn_version(number) for number in (91002, 8902, 7605)] == ["9.10.2", "8.9.2", "7.6.5"]
+
+
+def test_steps_that_say_nothing_are_no_calibration() -> None:
+    """What is written can be read: the bound of both is one."""
+
+    def rounds(*seconds: float) -> dict[int, list[Round]]:
+        return {4: [Round(batch_size=4, step_s=s, ops={}, disturbed=True) for s in seconds]}
+
+    assert 0 < _scatter(rounds(1, 1, 2, 1, 0.5, 1, 1)) < MOST_SCATTER
+    with pytest.raises(MeasurementError, match=r"up to 20\.0 times off .* Nothing was written"):
+        _scatter(rounds(1, 20, 10, 1, 1, 1, 15))
 
 
 def test_rounds_are_measured_in_several_places_and_again_if_disturbed(

@@ -373,7 +373,7 @@ def test_a_report_of_a_stopped_run_plans_it_as_it_ran(folder, tmp_path) -> None:
     (run / "profile.json").unlink()
     done = alexsim("report", run, "-o", tmp_path / "page.html")
     assert done.returncode == 0, done.stderr
-    assert "lenet-5 on 3 GPUs" in (tmp_path / "page.html").read_text()
+    assert "lenet-5, hybrid: 3 GPUs, each with" in (tmp_path / "page.html").read_text()
 
 
 # --- the simulator --------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ from alexsim.page.figures.text import digits, in_mib, milliseconds, percent, sca
 from alexsim.page.figures.timeline import spent_of
 from alexsim.page.inputs import Wanted, plan_subject
 from alexsim.typed import read as read_document
+from alexsim.units import format_bytes
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 
@@ -321,16 +322,141 @@ def test_totals_are_those_of_the_document(document: dict[str, Any], pages: dict[
     assert scaled(document["ceilings"]["flop_per_s"], "FLOP/s") in page.text
 
 
+def facts(page: Page) -> dict[str, tuple[str, str]]:
+    """What stands large at the top of a page, and the word on it, by name."""
+    found = re.findall(
+        r"<dt>(.*?)</dt>\s*<dd><strong>(.*?)</strong>\s*<span>(.*?)</span>", page.source, re.DOTALL
+    )
+    return {name: (value, html.unescape(note)) for name, value, note in found}
+
+
+ASKED = {
+    "data parallel": "resnet50 --machine dgx-a100 --gpus 8 --batch 256",
+    "columns": "alexnet-2012 --machine gtx580x2",
+    "replicas of columns": "alexnet-2012 --machine k20x8 --replicas 2",
+    "hidden sums": "alexnet-owt --machine k20x8 --gpus 4 --schedule overlap",
+    "hybrid": "lenet-5 --machine k20x8 --gpus 2 --partition hybrid",
+}
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
+    """What a command prints with ``--json``."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as caught:
+        main([*arguments, "--json"])
+    assert not caught.value.code
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("case", ASKED)
+def test_a_pages_figures_are_those_of_the_commands(
+    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net, *options = ASKED[case].split()
+    simulated = said(capsys, "simulate", "--net", net, *options)
+    # ``memory`` refuses a schedule that changes no byte.
+    placed = [each for each in options if each not in ("--schedule", "overlap")]
+    held = said(capsys, "memory", "--net", net, *placed)
+    counted = said(capsys, "flops", "--net", net)
+    assert run(net, *options, "-o", tmp_path / "page.html") == 0
+    page, devices = read(tmp_path / "page.html"), simulated["devices"]
+    top = facts(page)
+
+    # How the GPUs share a step, in the sentence and in a whole number.
+    assert f"{net}, {simulated['sharing']}; memory policy" in page.text
+    assert "on one GPU" not in page.text
+    assert top["GPUs"][0] == str(simulated["gpus"])
+
+    step_s = simulated["step_s"]
+    assert top["Step, predicted"][0] == seconds(step_s)
+    low, high = map(seconds, simulated["step_s_interval"])
+    rate = f"{digits(simulated['images_per_s'])} images/s"
+    assert top["Step, predicted"][1].startswith(f"{low} to {high}, 9 in 10; {rate}")
+    flop = counted["training_flop"] * simulated["batch_size"]
+    assert top["Arithmetic per step"][0] == scaled(flop, "FLOP")
+
+    # Memory: one figure, with the context, wherever it stands.
+    fullest = max(devices, key=lambda device: device["memory_bytes"])
+    size = format_bytes(fullest["memory_bytes"])
+    assert top["Memory of a GPU"][0] == size
+    assert top["Memory of a GPU"][1].endswith("context included")
+    rows = page.tables["memory-by-category-table"]
+    totals = dict(zip(rows[0], next(row for row in rows if row[0] == "total"), strict=True))
+    contexts = dict(zip(rows[0], next(r for r in rows if r[0] == "device context"), strict=True))
+    for device in devices:
+        name, whole = device["name"], device["memory_bytes"]
+        share = f"{format_bytes(whole)}, context included"
+        assert f"{name} holds {share}: " in page.text
+        assert totals[name] == in_mib(whole)
+    for device in held["devices"]:
+        assert totals[device["name"]] == in_mib(device["total_bytes"])
+        assert contexts[device["name"]] == in_mib(device["by_category"]["context"])
+    assert "MiB by category and GPU, context included" in page.text
+    assert "without a card's context" not in page.text
+    if held["exchanged_bytes_per_step"]:
+        moved = format_bytes(held["exchanged_bytes_per_step"])
+        assert top["Exchanged per step"][0] == moved
+
+
+@pytest.mark.parametrize("case", ASKED)
+def test_a_pages_timeline_and_traffic_are_those_of_simulate(
+    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net, *options = ASKED[case].split()
+    simulated = said(capsys, "simulate", "--net", net, *options)
+    counted = said(capsys, "flops", "--net", net)
+    assert run(net, *options, "-o", tmp_path / "page.html") == 0
+    page, devices, step_s = read(tmp_path / "page.html"), simulated["devices"], simulated["step_s"]
+    for device in devices:
+        row = page.row("timeline-simulated-table", device["name"])
+        parts = ("busy_s", "exchange_s", "all_reduce_s", "upload_s")
+        assert row[2:6] == [milliseconds(round(device[part], 9)) for part in parts]
+    drawn = {trace["name"] for trace in page.drawn["figures"]["timeline-simulated"]["data"]}
+    summed = simulated["all_reduce_s"] > 0
+    assert ("all-reduce of gradients" in drawn) == summed == ("sums-table" in page.tables)
+    if summed and case != "hybrid":  # whose collectives of activations are in it too
+        totals_of = {row[1]: row for row in page.tables["sums-table"][-len(devices) :]}
+        for device in devices:
+            times = device["all_reduce_s"], device["exposed_all_reduce_s"]
+            assert totals_of[device["name"]][3:] == [milliseconds(time) for time in times]
+    waits = f"Images lie ready here; the data path makes a step of {seconds(step_s)}." in page.text
+    assert waits == (simulated["bound"] == "data path")
+    if case == "data parallel":
+        size = in_mib(4 * counted["parameters"])
+        assert page.tables["sums-table"][-1][2] == size
+
+
+def test_a_comparison_says_of_each_whether_the_context_is_in_it(pages: dict[str, Page]) -> None:
+    page = pages["three"]
+    heads = page.tables["memory-table"][0]
+    assert heads[1].endswith("gpu0, without a card's context")
+    assert [head.partition(", ")[2] for head in heads[2:]] == [
+        "gpu0, context included",
+        "gpu1, context included",
+        "gpu0, context included",
+    ]
+    assert "on its fullest GPU, without a card's context: " in page.text
+    assert "on its fullest GPU, context included: " in page.text
+
+
+def test_a_run_without_a_profile_counts_no_context(run_dir: Path, tmp_path: Path) -> None:
+    (run_dir / "profile.json").unlink()
+    assert run(run_dir, "-o", tmp_path / "page.html") == 0
+    page = read(tmp_path / "page.html")
+    assert facts(page)["Memory of a GPU"][1].endswith("; without a card's context")
+    assert "device context" not in page.text
+
+
 def test_idle_and_busy_fill_the_step(profiled: ProfileDocument, pages: dict[str, Page]) -> None:
     found = spent_of(profiled)
     assert {(one.clock, one.device) for one in found} == {
         (clock, gpu) for clock in ("measured", "simulated") for gpu in ("gpu0", "gpu1")
     }
     for one in found:
-        parts = one.computing_s + one.exchange_s + one.upload_s + one.idle_s
+        parts = one.computing_s + one.exchange_s + one.all_reduce_s + one.upload_s + one.idle_s
         assert parts == pytest.approx(one.step_s, rel=1e-6)
         row = pages["profile"].row(f"timeline-{one.clock}-table", one.device)
-        assert row[5] == milliseconds(one.idle_s)
+        assert row[6] == milliseconds(one.idle_s)
 
 
 def test_a_run_shows_its_curves_and_its_filters(trained: Path, pages: dict[str, Page]) -> None:
@@ -347,6 +473,9 @@ def test_a_run_shows_its_curves_and_its_filters(trained: Path, pages: dict[str, 
     picture = Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2])))
     # Six filters of 5 x 5, three in a row, a pixel around each.
     assert picture.size == (3 * 6 + 1, 2 * 6 + 1)
+    assert facts(page)["Memory of a GPU"][1].endswith("; without a card's context")
+    assert "MiB by category and GPU, without a card's context" in page.text
+    assert "context included" not in page.text
     budget = json.loads((trained / "config.json").read_text())["settings"]["budget_bytes"]
     assert page.row("memory-by-category-table", "budget of the run")[1] == in_mib(budget)
 

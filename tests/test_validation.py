@@ -14,6 +14,7 @@ import pytest
 from alexsim.cli.app import main
 from alexsim.costs.correction import UNFITTED, load_card, load_correction
 from alexsim.costs.cost import Cost
+from alexsim.costs.libraries import library_names
 from alexsim.errors import AlexsimError, ProfileError
 from alexsim.fidelity.fit import nine_in_ten
 from alexsim.fidelity.fit_files import correction_bytes
@@ -30,6 +31,7 @@ from alexsim.fidelity.left_out import both_unseen
 from alexsim.fidelity.row_files import read_rows
 from alexsim.fidelity.rows import Case, Excluded, case_of
 from alexsim.fidelity.validation import Prediction, all_rows, cases, fit_to, may_fit, predict
+from alexsim.machine.device import device_names
 
 CASES, EXCLUDED = all_rows("published")
 
@@ -303,3 +305,48 @@ def test_without_a_fit_every_coefficient_is_nothing() -> None:
     cost = Cost(1e-3, "memory", ("library:cudnn-v4", "memory"))
     assert UNFITTED.time(cost) == cost.seconds
     assert UNFITTED.spread({"memory": 1.0}, None) > UNFITTED.card.noise
+
+
+ROW_OF_A_USER = "network,framework,device,n_gpus,batch,precision,pass,notes,images_per_s\n"
+
+
+@pytest.fixture
+def case_of_a_user(tmp_path: Path):
+    """The case of a row with a framework, a device and a precision."""
+
+    def made(framework: str, device: str, precision: str = "fp32") -> Case | Excluded:
+        file = tmp_path / "rows.csv"
+        file.write_text(
+            f"{ROW_OF_A_USER}resnet50,{framework},{device},1,64,{precision},train-step,,390\n"
+        )
+        (row,) = read_rows(str(file))
+        return case_of(row)
+
+    return made
+
+
+@pytest.mark.parametrize("library", [n for n in library_names() if n != "roofline"])
+def test_rows_of_one_s_own_name_libraries_as_options_do(library, case_of_a_user) -> None:
+    case = case_of_a_user(library, "a100")
+    assert isinstance(case, Case)
+    assert (case.library, case.device) == (library, "a100")
+
+
+def test_rows_of_one_s_own_name_cards_as_lists_do(tmp_path, case_of_a_user) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_text('like = "a100"\n')
+    for device in (*device_names(), str(mine)):
+        case = case_of_a_user("PyTorch 2.9", device)
+        assert isinstance(case, Case), device
+        assert case.device == device
+
+
+def test_what_a_row_of_one_s_own_says_is_never_taken_for_something_else(case_of_a_user) -> None:
+    for precision, meant in (("tf32", "tf32"), ("amp", "fp16"), ("fp16", "fp16")):
+        assert case_of_a_user("cudnn-v8", "a100", precision).precision == meant
+    for given, why in (
+        (("cudnn-v8", "a100", "bf16"), "no precision that is fitted: bf16"),
+        (("jax 0.4", "a100"), "no cost model: jax 0.4"),
+        (("cudnn-v8", "a1000"), "no data sheet: a1000"),
+    ):
+        assert case_of_a_user(*given).why == why

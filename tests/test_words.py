@@ -37,6 +37,7 @@ from alexsim.plan.spec import PlanSpec, usual_partition
 from alexsim.recipe import file as recipes
 from alexsim.recipe.file import load_recipe, recipe_names
 from alexsim.report.tables import sharing_text
+from alexsim.simulate.simulator import on_machine
 
 HARDWARE = (*machine_names(), *device_names())
 LISTS: dict[str, tuple[Callable[[str], Any], tuple[str, ...]]] = {
@@ -298,3 +299,24 @@ def test_every_partition_is_named_where_gpus_are_refused() -> None:
     with pytest.raises(PlanError) as refused:
         _ = PlanSpec(network=load_network("lenet-5"), gpus=2).device_of
     assert all(word in str(refused.value) for word in PARTITIONS if word != "columns")
+
+
+@pytest.mark.parametrize("name", [n for n in machine_names() if load_machine(n).peer_link])
+def test_counted_cards_are_joined_as_in_the_machines_that_have_them(name: str) -> None:
+    """``h100x8`` is a board of H100, not eight slots: its name says what joins them."""
+    listed = load_machine(name)
+    count = int(listed.devices_per_node.value)
+    counted = load_machine(f"{listed.device_name}x{count}")
+    assert counted.peer_link == listed.peer_link
+    assert counted.name == f"{count} x {listed.device.name}, {listed.peer_link.name}"
+    net = PlanSpec(network=load_network("vgg16"), gpus=count, partition="replicas", batch_size=512)
+    seconds = [on_machine(net, machine).step_s for machine in (listed, counted)]
+    # Beside that, two cards of a machine share an upload.
+    assert seconds[1] == pytest.approx(seconds[0], rel=0.01)
+
+
+def test_cards_in_slots_are_joined_by_their_bus() -> None:
+    for name in ("a100-pciex4", "4xgtx1080ti"):
+        machine = load_machine(name)
+        assert machine.peer_link is None
+        assert machine.name.endswith(f", {machine.link.name}")

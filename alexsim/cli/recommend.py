@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 from alexsim.cli.simulate_options import ImageOptions
 from alexsim.command import complete
 from alexsim.command import options as shared
+from alexsim.command.answer import Given, give
 from alexsim.command.fields import option
 from alexsim.command.options import NetOptions
-from alexsim.command.output import print_json
 from alexsim.errors import AlexsimError, GateError
 from alexsim.plan.choices import Policy
 from alexsim.simulate.simulation import ILSVRC_EPOCHS
@@ -59,6 +60,7 @@ def recommend(options: RecommendOptions) -> None:
 
     Example: alexsim recommend --net resnet50 --images-per-s 2000 --budget 20000 --batch 256
     """
+    from alexsim.documents.recommend import recommend_document
     from alexsim.editions.load import load_network
     from alexsim.explore.recommend import Goal, partitions
     from alexsim.explore.recommend import recommend as run
@@ -102,12 +104,11 @@ def recommend(options: RecommendOptions) -> None:
         others = [point_of(each, options.images, options.epochs).figures for each in without]
         if others == [point.figures for point in points]:
             raise AlexsimError(f"--{name} {value} changes no figure here; leave it out")
-    if options.json:
-        from alexsim.documents.recommend import recommend_document
-
-        print_json(recommend_document(result, network))
-    else:
-        shared.console().print(recommend_tables(result, network))
+    document = partial(recommend_document, result, network)
+    answers = document().document()["answers"]
+    rows = [{"answer": name, **each} for name, each in answers.items()]
+    tables = recommend_tables(result, network)
+    give(options, Given(document=document, tables=lambda _: tables, rows=lambda: rows))
     if not result.answers:
         raise GateError(f"nothing here meets the goal; nearest comes {nearest_text(result)}")
 

@@ -30,6 +30,8 @@ from alexsim.typed import load
 SCHEMA = 3
 REST = "rest"
 """Time of a step that lies between its ops."""
+MOST_SCATTER = 1.0
+"""Steps that scatter more than that say nothing of a machine."""
 SUM, UP, DOWN, ACROSS = "all-reduce", "copy to card", "copy to host", "copy between cards"
 """Microbenchmarks of transfers, each of a small and a large size."""
 Count = Annotated[int, Ge(1)]
@@ -75,7 +77,7 @@ class Calibration:
     disturbed: Annotated[int, Ge(0)]
     """Steps that other processes disturbed, when they had been measured again already."""
     memory_bytes: Count
-    scatter: Annotated[float, Gt(0), Lt(1)]
+    scatter: Annotated[float, Gt(0), Lt(MOST_SCATTER)]
     """Standard deviation of the logarithm of one step's time around the median."""
     rates: tuple[Rate, ...]
     ops: Mapping[str, Points]

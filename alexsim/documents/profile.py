@@ -16,6 +16,7 @@ from alexsim.documents.simulation import StepParts
 from alexsim.documents.step import (
     CardTelemetry,
     Finite,
+    GradientSum,
     MeasuredLayer,
     MeasuredSpans,
     MeasuredTransfer,
@@ -26,7 +27,7 @@ from alexsim.documents.step import (
     StepMemory,
     devices_of,
 )
-from alexsim.plan.plan import Plan
+from alexsim.plan.plan import OpKind, Plan
 from alexsim.profile.breakdown import Rounds, counted_layers, rounds_of
 from alexsim.profile.step_profile import Ceilings, StepProfile
 from alexsim.report.tables import data_path_text
@@ -65,11 +66,17 @@ class PlanDocument(PlanWords, Shares, NetworkDocument, Finite):
     """Measured here; of a plan, those on the predicted machine's data sheet."""
     layers: tuple[PlannedLayer, ...]
     memory: Annotated[
-        StepMemory, From(lambda of: {"held": of.held, "devices": devices_of(of.plan)})
+        StepMemory,
+        From(lambda of: {"held": of.held, "devices": devices_of(of.plan, of.context_bytes)}),
     ]
     exchanges: Annotated[
         tuple[PlannedTransfer, ...], From(lambda of: _transfers(of.plan, of.simulation))
     ]
+    gradient_sums: Annotated[
+        tuple[GradientSum, ...],
+        From(lambda of: [op for op in of.plan.ops() if op.kind == OpKind.ALL_REDUCE]),
+    ] = ()
+    """Of one replica's GPUs; when, and for how long, their ``spans`` say."""
     spans: Annotated[
         PlannedSpans, From(lambda of: {"simulated": _spans(of.simulation.trace.spans)})
     ]
@@ -136,14 +143,28 @@ def plan_document(plan: Plan, simulation: Simulation, sheet: Ceilings) -> PlanDo
         ceilings=sheet,
         layers=counted_layers(plan, simulation),
         held=(),
+        context_bytes=_context_bytes(plan, simulation),
     )
+
+
+def _context_bytes(plan: Plan, simulation: Simulation) -> list[int]:
+    """What the driver takes of every device's card, as the simulation has it."""
+    taken = {
+        device.name: times.memory_bytes - device.total_bytes
+        for device, times in zip(plan.devices, simulation.devices, strict=False)
+    }
+    # Of GPUs that all do the same, the first alone may be simulated.
+    first = next(iter(taken.values()))
+    return [taken.get(device.name, first) for device in plan.devices]
 
 
 def profile_document(profile: StepProfile, *, only: str = "") -> ProfileDocument:
     """A measured step, of all layers or of one."""
     layers = tuple(layer for layer in profile.layers if only in ("", layer.name))
     beside = BesideDocument.of_profile(profile, only=only)
-    return ProfileDocument.of(profile, layers=layers, beside=beside)
+    # No allocator sees a context.
+    context_bytes = [0 for _ in profile.plan.devices]
+    return ProfileDocument.of(profile, layers=layers, beside=beside, context_bytes=context_bytes)
 
 
 def _transfers(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Annotated
@@ -11,7 +13,7 @@ from pydantic import ConfigDict, Field
 from alexsim.documents.base import From, Interval, Part
 from alexsim.ledger.tables import memory_table
 from alexsim.ledger.timeline import Holding, Moment, holdings, memory_timeline
-from alexsim.plan.plan import DevicePlan, Plan
+from alexsim.plan.plan import Category, DevicePlan, Plan
 
 _LARGEST = 12
 """Buffers named of those that are alive at the peak."""
@@ -152,9 +154,12 @@ class DeviceMemory(Finite):
     """What a device holds, and when."""
 
     name: Annotated[str, From("device.name")]
-    planned_bytes: Annotated[int, From("device.total_bytes")]
+    planned_bytes: Annotated[int, From("held.total_bytes")]
+    """With what the card's driver takes, where ``by_category`` has a ``context``: in the documents
+    of plans, as ``memory`` and ``simulate`` say it. What was measured is without."""
     by_category: Annotated[
-        dict[str, int], From(lambda of: {key: size for key, size in of.categories.items() if size})
+        dict[str, int],
+        From(lambda of: {key: size for key, size in of.held.by_category.items() if size}),
     ]
     peak_op: Annotated[
         str, From(lambda of: max(of.moments, key=lambda moment: moment.total_bytes).op_id)
@@ -183,6 +188,16 @@ class PlannedTransfer(Finite):
     target: str
     bytes: Annotated[int, From("exchanged_bytes")]
     predicted_s: float | None
+
+
+class GradientSum(Finite):
+    """An all-reduce: gradients of a layer that GPUs sum with those of their copies of it."""
+
+    name: Annotated[str, From("id")]
+    layer: str
+    device: str
+    bytes: Annotated[int, From("count.moved_bytes")]
+    """Of the gradients that this GPU has."""
 
 
 class MeasuredTransfer(PlannedTransfer):
@@ -255,11 +270,14 @@ def _changes(moments: tuple[Moment, ...]) -> tuple[Moment, ...]:
     )
 
 
-def devices_of(plan: Plan) -> list[SimpleNamespace]:
-    """What ``DeviceMemory`` is made from."""
+def devices_of(plan: Plan, context_bytes: Sequence[int]) -> list[SimpleNamespace]:
+    """What ``DeviceMemory`` is made from; ``context_bytes``: what the driver takes of each card."""
+    tables = zip(plan.devices, memory_table(plan), context_bytes, strict=True)
     return [
         SimpleNamespace(
-            device=device, categories=table.by_category, moments=memory_timeline(device)
+            device=device,
+            held=replace(table, by_category=table.by_category | {Category.CONTEXT: taken}),
+            moments=memory_timeline(device),
         )
-        for device, table in zip(plan.devices, memory_table(plan), strict=True)
+        for device, table, taken in tables
     ]

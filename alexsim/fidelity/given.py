@@ -118,7 +118,7 @@ def _seconds(figure: Observation, correction: Correction) -> float:
 
 def _observations(path: str) -> tuple[Sequence[Observation], Mapping[str, int]]:
     figures: list[Observation] = []
-    left_out = Counter[str]()
+    left_out, whys = Counter[str](), Counter[str]()
     if header_of(path).issuperset(FERMI_COLUMNS):
         rows = read_fermi_rows(path)
         figures = fermi_observations(rows)
@@ -133,14 +133,22 @@ def _observations(path: str) -> tuple[Sequence[Observation], Mapping[str, int]]:
                 calls.append(call_of(row))
             except Unlike as why:
                 left_out[str(why).partition(": ")[0]] += 1
+                whys[str(why)] += 1
         figures = kernel_observations(calls, given=True)
     else:
         known, excluded = cases(read_rows(path))
         figures = observations(known)
         left_out.update(each.rule for each in excluded)
+        whys.update(each.why for each in excluded)
         if more := len(known) - len(figures):
             left_out["not a measured row of one GPU that a fit may use"] += more
     if not figures:
-        rules = "; ".join(f"{rule} ({count})" for rule, count in left_out.most_common(3))
-        raise AlexsimError(f"{path}: no row can condition the fit: {rules or 'it is empty'}")
+        rules = "; ".join(f"{why} ({count})" for why, count in (whys or left_out).most_common(3))
+        hint = (
+            "; cards are named as in `alexsim hardware list` or are TOML files, libraries as for"
+            " `--library`, such as cudnn-v8, or as `pytorch 2`, precisions fp32, tf32, fp16 or amp"
+        )
+        raise AlexsimError(
+            f"{path}: no row can condition the fit: {rules or 'it is empty'}{hint * bool(whys)}"
+        )
     return figures, dict(left_out.most_common())

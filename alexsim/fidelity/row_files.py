@@ -75,8 +75,7 @@ def read_rows(path: str) -> tuple[Row, ...]:
     kinds = ((COLUMNS, _figure), (NETWORK_COLUMNS, _step))
     row_of = next((row_of for needed, row_of in kinds if columns.issuperset(needed)), None)
     if row_of is None:
-        kinds_of = ", nor ".join(",".join(columns) for columns, _ in kinds)
-        raise ProfileError(f"{path} lacks the columns of a table of rows: neither {kinds_of}")
+        raise ProfileError(f"{path} lacks {_lacking(columns)}")
     rows = []
     for line, entry in entries(path):
         entry.setdefault("id", f"line {line}")
@@ -85,6 +84,15 @@ def read_rows(path: str) -> tuple[Row, ...]:
         except ValueError as error:
             raise ProfileError(f"{path}, line {line}: {error} (row {entry['id']})") from error
     return tuple(rows)
+
+
+def _lacking(columns: frozenset[str]) -> str:
+    """What a header lacks of the kind of table that it is most like."""
+    kinds = {"layers": COLUMNS, "whole networks": NETWORK_COLUMNS}
+    near = max(kinds, key=lambda kind: len(columns.intersection(kinds[kind])) / len(kinds[kind]))
+    missing = [name for name in kinds[near] if name not in columns]
+    several = "s" * (len(missing) > 1)
+    return f"the column{several} {', '.join(missing)} of a table of {near}: {','.join(kinds[near])}"
 
 
 def header_of(path: str) -> frozenset[str]:

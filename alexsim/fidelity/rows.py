@@ -13,9 +13,11 @@ from types import MappingProxyType
 from typing import Protocol
 
 from alexsim.costs.cost import Precision
+from alexsim.costs.libraries import library_names
 from alexsim.editions.load import edition_names, load_network
+from alexsim.errors import known_as
 from alexsim.fidelity.row_files import Row
-from alexsim.machine.device import Device, load_device
+from alexsim.machine.device import Device, device_names, load_device
 from alexsim.machine.sheet import find
 from alexsim.network.layers import (
     Convolution,
@@ -109,6 +111,7 @@ def _match(names: Sequence[Name], text: str) -> Name | None:
     return next((name for name in names if re.match(name.pattern, text)), None)
 
 
+_FITTED: tuple[Precision, ...] = ("fp16", "fp32")
 _IN_HALF = "NVCaffe fp16"
 """It computes in half precision too; others only keep numbers so where that is slow."""
 SLOW_IN_HALF = "half-precision arithmetic at a small share of the float32 rate"
@@ -117,9 +120,20 @@ sheet_of: Callable[[str], Device] = cache(load_device)
 
 
 def device_named(name: str) -> str:
-    """Name of the sheet of a card as a table writes it; empty where there is none."""
-    device = _match(_names().device, name)
-    return device.name if device else ""
+    """Name of the sheet of a card as a table writes it, as lists have it, or as a TOML file of
+    one's own; empty where there is none."""
+    if device := _match(_names().device, name):
+        return device.name
+    return name if name.endswith(".toml") else known_as(name, device_names()) or ""
+
+
+def _library_of(row: Row) -> Name | None:
+    """What a row's library or framework is here; one's own rows may have a library's own name."""
+    names, ran = _names().library, f"{row.library}; {row.notes}"
+    if named := _match(names, row.library) or _match(names, ran):
+        return named
+    listed = known_as(row.library, library_names())
+    return Name(pattern="", name=listed) if listed else None
 
 
 def case_of(row: Row, networks: Mapping[str, Network] = MappingProxyType({})) -> Case | Excluded:
@@ -132,13 +146,16 @@ def case_of(row: Row, networks: Mapping[str, Network] = MappingProxyType({})) ->
     names, ran = _names(), f"{row.library}; {row.notes}"
     if (rule := _match(names.excluded, ran)) is not None:
         return Excluded(row=row, why=rule.name)
-    library = _match(names.library, row.library) or _match(names.library, ran)
+    library = _library_of(row)
     if library is None:
         return Excluded(row=row, why=f"no cost model: {row.library}")
-    device = _match(names.device, row.gpu)
-    if device is None:
+    device = device_named(row.gpu)
+    if not device:
         return Excluded(row=row, why=f"no data sheet: {row.gpu}")
-    if _IN_HALF in row.library and sheet_of(device.name).slow_in_half:
+    precision = _precision(row, device)
+    if precision is None:
+        return Excluded(row=row, why=f"no precision that is fitted: {row.precision}")
+    if _IN_HALF in row.library and sheet_of(device).slow_in_half:
         return Excluded(row=row, why=f"{SLOW_IN_HALF}: {row.gpu}")
     if not (row.batch_size.isascii() and row.batch_size.isdigit() and int(row.batch_size)):
         return Excluded(row=row, why="batch size per device not stated")
@@ -155,12 +172,12 @@ def case_of(row: Row, networks: Mapping[str, Network] = MappingProxyType({})) ->
         row=row,
         network=network,
         layers=layers,
-        device=device.name,
+        device=device,
         library=library.name,
         family="caffe"
         if row.library.startswith("caffe") and not library.family.startswith("caffe-")
         else library.family,
-        precision=_precision(row, device.name),
+        precision=precision,
         batch_size=int(row.batch_size),
         passes=row.passes,
         image_gradient=single
@@ -172,13 +189,14 @@ def case_of(row: Row, networks: Mapping[str, Network] = MappingProxyType({})) ->
     )
 
 
-def _precision(row: Row, device: str) -> Precision:
-    if row.precision == "fp16 mixed (tensor cores where present)":
+def _precision(row: Row, device: str) -> Precision | None:
+    """None where no cost is fitted to it."""
+    if row.precision == "amp":
         return "fp16"
-    if "TF32" in row.precision:
+    if "tf32" in row.precision.lower():
         return "tf32" if sheet_of(device).tensor_tf32_flop_per_s else "fp32"
     # Half-precision storage with float32 arithmetic moves half the bytes at the same FLOP rate.
-    return "fp16" if row.precision.startswith("fp16") else "fp32"
+    return next((each for each in _FITTED if row.precision.startswith(each)), None)
 
 
 def _network_of(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
 from alexsim.errors import ProfileError, known_as
-from alexsim.machine.link import Link, load_link
+from alexsim.machine.link import Link, link_if_any, load_link
 from alexsim.machine.own import Table, alike, inherited, load_record, sheet_of, stated
 from alexsim.machine.sheet import Count, NotNegative, Positive, Sheet, find, names
 from alexsim.typed import Named, read
@@ -99,6 +99,8 @@ class Device(Sheet):
     """Of its slot, where no machine says another; None: that of its year."""
     peer: bool = True
     """Devices of this kind may read each other's memory over it."""
+    peer_link: Annotated[Link | None, Named(link_if_any)] = None
+    """What joins such cards directly in the boards that they are made for; None: nothing does."""
 
     @property
     def flop_per_s(self) -> float:
@@ -255,7 +257,7 @@ def _lanes(architecture: Any, where: str) -> float:
         raise ProfileError(f"{where}: architecture: {error}") from error
 
 
-_OPTIONAL = {"name", "note", "price_usd", "link", "peer"}
+_OPTIONAL = {"name", "note", "price_usd", "link", "peer", "peer_link"}
 _ALONE = "architecture", "memory_bytes", "memory_bytes_per_s"
 
 
@@ -277,7 +279,8 @@ def _nearest(table: Table, flop_per_s: float, where: str) -> tuple[Table, str]:
         raise ProfileError(f"{where}: no card of architecture {written!r} ships; say like")
     rate = flop_per_s or (2 * lanes * _value(table["multiprocessors"]) * _value(table["clock_hz"]))
     name = min(cards, key=lambda each: abs(math.log(cards[each].flop_per_s / (rate or 1))))
-    return device_sheet(name)[0], name
+    # How boards join their cards follows from no architecture.
+    return {**device_sheet(name)[0], "peer_link": ""}, name
 
 
 def _is_of(name: str, architecture: str) -> bool:

@@ -62,6 +62,11 @@ def load_link(name: str) -> Link:
     return load_record(Link, name)
 
 
+def link_if_any(name: str) -> Link | None:
+    """As ``load_link``; no name is no link."""
+    return load_link(name) if name else None
+
+
 def link_names() -> tuple[str, ...]:
     """Names that ``load_link`` accepts, sorted."""
     return names("links")

@@ -13,7 +13,7 @@ from annotated_types import Ge
 from alexsim.errors import ProfileError, known_as, unknown
 from alexsim.machine.counted import MOST, count_of
 from alexsim.machine.device import Device, device_names, device_sheet, load_device
-from alexsim.machine.link import Link, link_names, load_link
+from alexsim.machine.link import Link, link_if_any, link_names, load_link
 from alexsim.machine.own import Table, alike, inherited, sheet_of, stated
 from alexsim.machine.sheet import (
     Count,
@@ -38,10 +38,6 @@ _BETWEEN_PROCESSORS = Quantity(
 )
 
 
-def _link_if_any(name: str) -> Link | None:
-    return load_link(name) if name else None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Machine(Sheet):
     """Devices in equal nodes; alike, unless ``devices`` says what each of a node is.
@@ -58,8 +54,8 @@ class Machine(Sheet):
     device_name: str
     link: Annotated[Link, Named(load_link)]
     uplink: Annotated[Link, Named(load_link)]
-    peer_link: Annotated[Link | None, Named(_link_if_any)]
-    network: Annotated[Link | None, Named(_link_if_any)]
+    peer_link: Annotated[Link | None, Named(link_if_any)]
+    network: Annotated[Link | None, Named(link_if_any)]
     peer: bool
     devices_per_node: Count
     devices_per_uplink: Count
@@ -280,15 +276,16 @@ def _around(name: str, *, apart: bool, count: int | None = None) -> Table:
     device = read(Device, table, where)
     hosts = ((2012, "gtx580x2"), (2016, "titan-blackx4"), (2020, "dgx-1"), (9999, "hgx-h200"))
     base, _ = sheet_of(Machine, next(host for before, host in hosts if device.year < before))
+    joined = device.peer_link or load_link(table["link"])
     single = "a slot of its own; beyond a network, a host too"
     many = "as many as are asked for, up to 16" if count is None else "the machine's name"
     each, node = _counted(1, single), _counted(count or MOST, many)
     return base | {
-        "name": device.name if count is None else f"{count} x {device.name}",
+        "name": device.name if count is None else f"{count} x {device.name}, {joined.name}",
         "device": name,
         "link": table["link"],
         "uplink": table["link"],
-        "peer_link": "",
+        "peer_link": table.get("peer_link", ""),
         "peer": device.peer,
         "devices_per_socket": _counted(4, "servers of eight cards have two processors"),
         "devices_per_node": each if apart and count is None else node,

@@ -21,6 +21,7 @@ from alexsim.page.figures.compare import (
     steps_compared,
 )  # fmt: skip
 from alexsim.page.figures.curves import NOISY, overlaid
+from alexsim.page.figures.memory import with_context
 from alexsim.page.figures.passes import Clock, clocks_of, layer_s
 from alexsim.page.figures.text import digits, milliseconds, percent, ratio, seconds
 from alexsim.page.inputs import Subject
@@ -268,8 +269,10 @@ def _memory(compared: Mapping[Compared, Subject]) -> Section:
     for each, subject in compared.items():
         fullest = max(device.planned_bytes for device in each.document.memory.devices)
         text = f"{each.name}: {format_bytes(fullest)} on its fullest GPU"
+        text += f", {with_context(each.document.memory.devices)}"
         if budget := subject.budget:
-            text += f", {percent(fullest / budget.bytes)} of {format_bytes(budget.bytes)}"
+            of = f"{format_bytes(budget.bytes)} ({budget.source})"
+            text += f": {percent(fullest / budget.bytes)} of {of}"
         said.append(text + ".")
     figure = Figure("memory-side-by-side", "Memory of each GPU", " ".join(said))
     tables = [category_table(devices, None, "memory-table")]

@@ -21,7 +21,7 @@ from alexsim.network.update_rules import Optimizer
 from alexsim.page.earlier import complete
 from alexsim.plan.asked import gpus_and_partition
 from alexsim.plan.choices import Partition, Policy, Schedule
-from alexsim.plan.plan import Plan
+from alexsim.plan.plan import Category, Plan
 from alexsim.plan.spec import PlanSpec
 from alexsim.profile.step_profile import Ceilings
 from alexsim.report.pictures import Filters
@@ -190,7 +190,7 @@ def run_subject(path: Path) -> Subject:
     if (path / PROFILE).is_file():
         document = _document(path / PROFILE)
     else:
-        document = _as_run(settings).document()
+        document = without_context(_as_run(settings).document())
         notes.append(
             f"This run left no {PROFILE} (its steps were replayed as a graph, or it was stopped"
             " early, or an older version trained it): times below are predicted, not measured."
@@ -221,6 +221,17 @@ def run_subject(path: Path) -> Subject:
         checkpoint=checkpoint.name if checkpoint else "",
         notes=tuple(notes),
     )
+
+
+def without_context(document: PlanDocument) -> PlanDocument:
+    """A plan's document with what a run counts against its budget: no card's context."""
+    devices = []
+    for device in document.memory.devices:
+        kept = {key: size for key, size in device.by_category.items() if key != Category.CONTEXT}
+        held = {"by_category": kept, "planned_bytes": sum(kept.values())}
+        devices.append(device.model_copy(update=held))
+    memory = document.memory.model_copy(update={"devices": tuple(devices)})
+    return document.model_copy(update={"memory": memory})
 
 
 def beside(subject: Subject, network: str) -> Wanted:

@@ -16,6 +16,7 @@ from alexsim.documents.run import RunRecipe
 from alexsim.page.beside import beside_section
 from alexsim.page.curves import curve_section, telemetry_section
 from alexsim.page.elements import Section
+from alexsim.page.figures.memory import with_context
 from alexsim.page.figures.style import CONFIG, DARK, LIGHT
 from alexsim.page.figures.text import digits, percent, scaled, seconds
 from alexsim.page.filters import filter_section
@@ -25,8 +26,8 @@ from alexsim.page.steps import (
     layer_section,
     roofline_section,
     timeline_section,
-    traffic_section,
 )
+from alexsim.page.traffic import sums_of, totals_of, traffic_section
 from alexsim.strict_json import json_text
 from alexsim.units import format_bytes
 
@@ -131,10 +132,10 @@ def _sentence(subject: Subject) -> str:
     document, measured = subject.document, subject.measured
     gpus = len(document.memory.devices)
     split = "one GPU" if gpus == 1 else f"{gpus} GPUs"
-    text = (
-        f"{document.network} on {split}, {document.batch_size} images per step, memory"
-        f" policy {document.policy}, schedule {document.schedule}."
-    )
+    text = f"{document.network} on {split}, {document.batch_size:,} images per step"
+    if document.sharing:
+        text = f"{document.network}, {document.sharing}"
+    text += f"; memory policy {document.policy}, schedule {document.schedule}."
     if measured:
         text += f" Measured on this machine ({measured.where}), medians of {measured.rounds} steps."
     return f"{text} Predicted for {document.machine} with {document.library}."
@@ -144,7 +145,11 @@ def _facts(subject: Subject) -> Iterator[tuple[str, str, str]]:
     document, measured = subject.document, subject.measured
     batch = document.batch_size
     if document.sharing:
-        yield "GPUs", digits(document.gpus), document.sharing
+        images = f"{document.images_per_gpu:,} of a step's {batch:,} images"
+        if document.images_per_gpu == batch:
+            images = f"all {batch:,} images of a step"
+        images += " in all convolutions" if document.partition == "hybrid" else ""
+        yield "GPUs", f"{document.gpus:,}", f"each with {images}"
     if measured:
         low, high = measured.step_s_interval
         yield (
@@ -183,17 +188,25 @@ def _facts(subject: Subject) -> Iterator[tuple[str, str, str]]:
         )
     fullest = max(document.memory.devices, key=lambda device: device.planned_bytes)
     budget = subject.budget
-    share = "planned"
+    share, context = "planned", with_context([fullest])
     if budget:
         share = f"{percent(fullest.planned_bytes / budget.bytes)} of {format_bytes(budget.bytes)}"
         if fullest.planned_bytes > budget.bytes:
             share = f"does not fit: {share}"
-    yield "Memory of a GPU", format_bytes(fullest.planned_bytes), f"{fullest.name}; {share}"
+    yield (
+        "Memory of a GPU",
+        format_bytes(fullest.planned_bytes),
+        f"{fullest.name}; {share}; {context}",
+    )
+    # Layers and exchanges are those of one replica.
+    copies = document.gpus // len(document.memory.devices) or 1
     if document.exchanges:
         moved = sum(exchange.bytes for exchange in document.exchanges)
-        yield "Exchanged per step", format_bytes(moved), f"in {len(document.exchanges)} exchanges"
-    # Layers are those of one replica.
-    copies = document.gpus // len(document.memory.devices) or 1
+        note = f"in {len(document.exchanges)} exchanges" + (" of a replica" if copies > 1 else "")
+        yield "Exchanged per step", format_bytes(moved), note
+    if summed := totals_of(sums_of(document)):
+        most = max(summed, key=lambda each: each.bytes)
+        yield "All-reduce of gradients", format_bytes(most.bytes), f"{most.device}; {most.text}"
     flop = copies * sum(layer.training_flop for layer in document.layers)
     rate = f"{scaled(flop / measured.step_s, 'FLOP/s')} reached" if measured else ""
     yield "Arithmetic per step", scaled(flop, "FLOP"), rate or "multiply-adds count two"

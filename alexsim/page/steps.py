@@ -1,12 +1,11 @@
-"""Where a step's time goes: layers, the roofline, timelines, exchanges."""
+"""Where a step's time goes: layers, the roofline, timelines."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 from alexsim.documents.profile import PlanDocument, ProfileDocument
-from alexsim.documents.step import MeasuredLayer, MeasuredTransfer, PlannedLayer
-from alexsim.documents.step import PlannedTransfer as Transfer
+from alexsim.documents.step import MeasuredLayer, PlannedLayer
 from alexsim.network.layers.kinds import kind_words
 from alexsim.page.elements import (
     Cell,
@@ -139,12 +138,15 @@ def count_table(document: PlanDocument) -> Table:
         "output": only(lambda layer: " × ".join(map(str, layer.shape))),
         "parameters": lambda of: number(parameters(of) or None, "{:,}".format),
         "GFLOP": lambda of: number(flop(of) / 1e9 or None),
-        "elementwise GFLOP": lambda of: number(elementwise(of) / 1e9 or None),
+        "elementwise GFLOP, update included": lambda of: number(elementwise(of) / 1e9 or None),
         "MiB moved": lambda of: mib(moved(of)),
         "FLOP/B": lambda of: number(flop(of) / moved(of) or None if moved(of) else None),
         "MiB held": lambda of: mib(sum(sum(layer.memory_bytes.values()) for layer in of)),
     }
-    caption = "What each layer computes, moves and holds, per step of the whole batch"
+    whose = "the whole batch"
+    if document.gpus > len(document.memory.devices):
+        whose = f"one replica's {document.images_per_gpu:,} images"
+    caption = f"What each layer computes, moves and holds, per step of {whose}"
     return _layer_rows(document, "count-table", caption, columns)
 
 
@@ -233,6 +235,8 @@ def roofline_section(document: PlanDocument) -> Section | None:
 def timeline_section(document: PlanDocument) -> Section | None:
     """What each GPU does when; None without spans."""
     figures = []
+    hybrid = document.partition == "hybrid"
+    sums = "all-reduce, all-gather and reduce-scatter, ms" if hybrid else "all-reduce, ms"
     for clock in spans_of(document):
         spent = [each for each in spent_of(document) if each.clock == clock]
         where = document.machine
@@ -243,8 +247,15 @@ def timeline_section(document: PlanDocument) -> Section | None:
             f" {seconds(each.step_s)} ({percent(each.idle_s / each.step_s)})."
             for each in spent
         )
+        if clock == "simulated" and (parts := document.predicted_parts) and parts.data_path:
+            text += " Images lie ready here"
+            if parts.bound == "data path":
+                text += f"; the data path makes a step of {seconds(document.predicted_step_s)}"
+            text += "."
         if where.startswith("cpu") and len(spent) > 1:
             text += " Here the GPUs share one processor and take turns: hence the measured gaps."
+        if document.gpus > sum(each.device != "host" for each in spent):
+            text += f" Each of the {document.gpus:,} GPUs does as much as one of these."
         rows = table(
             f"timeline-{clock}-table", f"What each GPU did in the {clock} step", spent,
             {
@@ -252,6 +263,7 @@ def timeline_section(document: PlanDocument) -> Section | None:
                 "step, ms": lambda each: ms(each.step_s),
                 "computing, ms": lambda each: ms(each.computing_s),
                 "exchanges, ms": lambda each: ms(each.exchange_s),
+                sums: lambda each: ms(each.all_reduce_s),
                 "upload, ms": lambda each: ms(each.upload_s),
                 "idle, ms": lambda each: ms(each.idle_s),
                 "idle": lambda each: share(each.idle_s / each.step_s),
@@ -260,45 +272,3 @@ def timeline_section(document: PlanDocument) -> Section | None:
         figures.append(Figure(f"timeline-{clock}", f"One step, {clock}", text, rows))
     text = "Drag over a stretch of time to see it larger; a double click shows the whole step."
     return Section("step", "Timeline", text, figures) if figures else None
-
-
-def traffic_section(document: PlanDocument) -> Section:
-    """Every exchange of a step: bytes, measured and predicted seconds."""
-    if not document.exchanges:
-        text = "No GPU reads another's activations."
-        if document.sharing:
-            text += " Replicas sum their gradients once a step."
-        return Section("traffic", "Traffic", text)
-    text = "Each exchange copies one column's activations, or their gradients, to the other GPU."
-    return Section("traffic", "Traffic", text, tables=[traffic_table(document)])
-
-
-def traffic_table(document: PlanDocument) -> Table:
-    """A row per exchange, and the sums."""
-    columns: dict[str, Callable[[Sequence[Transfer]], Cell | str]] = {
-        "exchange": lambda of: of[0].label if len(of) == 1 else f"all {len(of)}",
-        "way": lambda of: f"{of[0].source} → {of[0].target}" if len(of) == 1 else "",
-        "MiB": lambda of: mib(sum(each.bytes for each in of)),
-    }
-    for clock in clocks_of(document):
-
-        def spent(of: Sequence[Transfer], clock: Clock = clock) -> float | None:
-            return sum(_transfer_s(each, clock) for each in of) or None
-
-        def rate(of: Sequence[Transfer], clock: Clock = clock) -> float | None:
-            time = sum(_transfer_s(each, clock) for each in of)
-            return sum(each.bytes for each in of) / time / 1e9 if time else None
-
-        columns[f"{clock}, ms"] = lambda of, spent=spent: ms(spent(of))  # type: ignore[misc]
-        columns[f"{clock}, GB/s"] = lambda of, rate=rate: number(rate(of))  # type: ignore[misc]
-    exchanges = document.exchanges
-    return table(
-        "traffic-table", "Exchanges of one step", [[each] for each in exchanges], columns,
-        foot=[exchanges] if len(exchanges) > 1 else [], sortable=True,
-    )  # fmt: skip
-
-
-def _transfer_s(transfer: Transfer, clock: Clock) -> float:
-    if clock == "predicted":
-        return transfer.predicted_s or 0.0
-    return (transfer.measured_s or 0.0) if isinstance(transfer, MeasuredTransfer) else 0.0

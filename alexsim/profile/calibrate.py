@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from alexsim.costs.measured import REST, Calibration, Point, Rate, half_of, signature
+from alexsim.costs.measured import MOST_SCATTER, REST, Calibration, Point, Rate, half_of, signature
+from alexsim.errors import MeasurementError
 from alexsim.execute.choices import Device
 from alexsim.plan.plan import Op, OpKind, Plan
 from alexsim.profile.microbench import METHOD, device_name
@@ -159,12 +160,23 @@ def _points(made: Plan, rounds: Sequence[Round]) -> dict[str, Point]:
 
 
 def _scatter(measured: Mapping[int, Sequence[Round]]) -> float:
-    """Scatter of a normal distribution that holds nine steps in ten where they were."""
+    """Scatter of a normal distribution that holds nine steps in ten where they were.
+
+    Raises:
+        MeasurementError: it is so large that the steps say nothing.
+    """
     deviations = []
     for rounds in measured.values():
         middle = statistics.median(round_.step_s for round_ in rounds)
         deviations += [abs(math.log(round_.step_s / middle)) for round_ in rounds]
-    return max(quantile(deviations, 0.9) / NINE_IN_TEN, LEAST_SCATTER)
+    scatter = max(quantile(deviations, 0.9) / NINE_IN_TEN, LEAST_SCATTER)
+    if scatter >= MOST_SCATTER:
+        off = math.exp(max(deviations))
+        raise MeasurementError(
+            f"steps of a minibatch are up to {off:.1f} times off their median:"
+            " others use this machine; measure again when it is quiet. Nothing was written"
+        )
+    return scatter
 
 
 LEAST_SCATTER = 0.02

@@ -15,6 +15,8 @@ from alexsim.units import format_bytes
 
 _NAMED = 3
 """Layers that are named."""
+_NOISY = 1.5
+"""Bounds of an interval that are this many times apart say little."""
 
 
 def profile_answer(profile: StepProfile) -> RenderableType:
@@ -60,6 +62,9 @@ def _rows(profile: StepProfile) -> Iterator[tuple[str, str, str]]:
             f" {100 * (cost.high - 1):+.1f}); not in the step above",
         )
     yield from _cards(profile)
+    if step.high_s > _NOISY * step.low_s:
+        why = "steps differ that much: others use these cores; measure again when it is quiet"
+        yield "disturbed", f"{step.high_s / step.low_s:.1f} times", why
 
 
 def _passes(profile: StepProfile) -> str:
@@ -116,11 +121,15 @@ def _beside(profile: StepProfile) -> Iterator[tuple[str, str, str]]:
     if beside is None:
         return
 
-    def over(ratio: Ratio | None) -> str:
-        return "" if ratio is None else f"{ratio.median:.2f} times ours"
+    def over(ratio: Ratio | None, whose: str) -> str:
+        if ratio is None:
+            return ""
+        told = f"{ratio.median:.2f} of {whose} time, round by round"
+        sure = ratio.high <= _NOISY * ratio.low
+        return told if sure else f"{told}, but {ratio.low:.2f} to {ratio.high:.2f}: too noisy"
 
     eager, compiled = beside.eager, beside.compiled
-    notes = [over(beside.over_ours), f"PyTorch {eager.torch}, the same module and minibatch"]
+    notes = [over(beside.over_ours, "our"), f"PyTorch {eager.torch}, the same module and minibatch"]
     yield (
         "eager",
         f"{milliseconds(eager.untimed.median_s)} ms",
@@ -129,7 +138,7 @@ def _beside(profile: StepProfile) -> Iterator[tuple[str, str, str]]:
     if compiled is None:
         yield "compiled", "none", beside.why_not
     else:
-        notes = [over(compiled.over_ours), f"{compiled.over_eager.median:.2f} times eager"]
+        notes = [over(compiled.over_ours, "our"), over(compiled.over_eager, "eager's")]
         yield (
             "compiled",
             f"{milliseconds(compiled.untimed.median_s)} ms",

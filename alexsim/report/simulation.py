@@ -112,7 +112,7 @@ def _devices(simulation: Simulation) -> RenderableType:
             milliseconds(device.busy_s),
             _exposed(device.exposed_exchange_s, device.exchange_s),
             _exposed(device.exposed_upload_s, device.upload_s),
-            _exposed(device.exposed_all_reduce_s, simulation.all_reduce_s),
+            _exposed(device.exposed_all_reduce_s, device.all_reduce_s),
             milliseconds(device.idle_s),
             f"{device.memory_bytes / MIB:,.0f}",
         )

@@ -40,6 +40,8 @@ class DeviceTimes:
     idle_s: float
     exchange_s: float
     upload_s: float
+    all_reduce_s: float = 0.0
+    """0 in documents of versions that did not say."""
     exposed_exchange_s: float
     exposed_all_reduce_s: float
     exposed_upload_s: float

@@ -207,6 +207,7 @@ def _device(
         idle_s=max(0.0, step_s - reached),
         exchange_s=total["exchange"],
         upload_s=total["upload"],
+        all_reduce_s=total["all_reduce"],
         exposed_exchange_s=exposed["exchange"],
         exposed_all_reduce_s=exposed["all_reduce"],
         exposed_upload_s=exposed["upload"],

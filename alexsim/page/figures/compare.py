@@ -13,6 +13,7 @@ from alexsim.documents.profile import PlanDocument, ProfileDocument
 from alexsim.documents.step import MeasuredLayer, PlannedLayer
 from alexsim.network.counts import PASSES
 from alexsim.page.figures.layers import rows_height
+from alexsim.page.figures.memory import with_context
 from alexsim.page.figures.passes import Clock, clocks_of, layer_s, pass_s
 from alexsim.page.figures.style import LIGHT, bars, colour, figure, words
 from alexsim.page.figures.text import in_mib, seconds
@@ -160,7 +161,7 @@ def memory_compared(compared: Sequence[Compared]) -> Figure:
         names = [f"{words(each.name)}, {words(device.name)}" for device in devices]
         rows += names
         hover = (
-            f"{name}: {in_mib(device.planned_bytes)} MiB"
+            f"{name}: {in_mib(device.planned_bytes)} MiB, {with_context([device])}"
             for name, device in zip(names, devices, strict=True)
         )
         sizes = [device.planned_bytes / MIB for device in devices]

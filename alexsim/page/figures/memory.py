@@ -12,6 +12,7 @@ from alexsim.documents.profile import PlanDocument
 from alexsim.documents.step import DeviceMemory, SpanTimes
 from alexsim.page.figures.style import LIGHT, bars, figure, words
 from alexsim.page.figures.text import in_mib, percent
+from alexsim.plan.plan import Category
 from alexsim.units import MIB, format_bytes
 
 CATEGORIES = {
@@ -63,6 +64,12 @@ def alike(devices: Sequence[DeviceMemory]) -> list[tuple[DeviceMemory, ...]]:
     return [tuple(group) for group in groups.values()]
 
 
+def with_context(devices: Sequence[DeviceMemory]) -> str:
+    """Whether what they hold has in it what a card's driver takes, in words."""
+    counted = any(Category.CONTEXT in device.by_category for device in devices)
+    return "context included" if counted else "without a card's context"
+
+
 def ordered(categories: Iterable[str]) -> list[str]:
     """Categories from bottom to top; unknown ones last."""
     known = list(CATEGORIES)
@@ -105,7 +112,7 @@ def memory_by_category(devices: Sequence[DeviceMemory], budget: Budget | None) -
                 },
                 "hoverinfo": "text", "hovertext": [
                     f"{words(budget.source)}: {format_bytes(budget.bytes)}, of which {name} holds"
-                    f" {percent(device.planned_bytes / budget.bytes)}"
+                    f" {percent(device.planned_bytes / budget.bytes)}, {with_context(devices)}"
                     for device, name in zip(devices, names, strict=True)
                 ],
             }
@@ -115,7 +122,7 @@ def memory_by_category(devices: Sequence[DeviceMemory], budget: Budget | None) -
     return figure(
         traces,
         height=48 * len(devices),
-        x="MiB",
+        x=f"MiB, {with_context(devices)}",
         barmode="stack",
         bargap=0.3,
         xaxis={"range": [0, 1.04 * high / MIB]},

@@ -19,6 +19,8 @@ HUES = {
     "grad_weight": "orange",
     "update": "purple",
     "exchange": "pink",
+    "all_reduce": "red",
+    "collective": "olive",
     "upload": "grey",
 }
 """By what a device does."""

@@ -18,7 +18,12 @@ from alexsim.trace import covered_s
 
 # A kind that is no pass, such as ``clear``, prepares for the forward pass.
 _STYLES = {str(kind): name for kind, name in PASS_OF.items()}
-_TITLES = NAMES | {"exchange": "exchange", "upload": "upload"}
+_TITLES = NAMES | {
+    "exchange": "exchange",
+    "all_reduce": "all-reduce of gradients",
+    "collective": "all-gather, reduce-scatter",
+    "upload": "upload",
+}
 _MOST_TEXTS = 600
 """Spans of a figure whose boxes have names in them; of more, they are said on hovering alone."""
 
@@ -40,6 +45,8 @@ class Spent:
     step_s: float
     computing_s: float
     exchange_s: float
+    all_reduce_s: float
+    """Sums of gradients, and a hybrid plan's collectives."""
     upload_s: float
     idle_s: float
 
@@ -59,6 +66,7 @@ def spent_of(document: PlanDocument) -> tuple[Spent, ...]:
                     step_s=step_s,
                     computing_s=_covered(busy, "computing"),
                     exchange_s=_covered(busy, "exchange"),
+                    all_reduce_s=_covered(busy, "all_reduce"),
                     upload_s=_covered(busy, "upload"),
                     idle_s=step_s - covered_s((span.start_s, span.end_s) for span in busy),
                 )
@@ -134,8 +142,10 @@ def _texts(spans: Sequence[SpanTimes], style: str, count: int) -> dict[str, Any]
 
 def _style(span: SpanTimes) -> str:
     match span.activity:
-        case "exchange" | "all_reduce":
+        case "exchange":
             return "exchange"
+        case "all_reduce":
+            return "all_reduce" if span.kind == OpKind.ALL_REDUCE else "collective"
         case "upload" | "host":
             return "upload"
         case "barrier":
