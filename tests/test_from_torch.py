@@ -170,6 +170,59 @@ def test_what_no_image_changes_is_no_layer() -> None:
     }
 
 
+ROWS, WIDTH = 6, 16
+REPEATED = {
+    "expand": lambda p, x: p.expand(len(x), -1, -1),
+    "expand behind": lambda p, x: p.unsqueeze(1).expand(-1, len(x), -1).transpose(0, 1),
+    "expand_as": lambda p, x: p.expand_as(x[:, :ROWS]),
+    "broadcast_to": lambda p, x: torch.broadcast_to(p, (len(x), *p.shape)),
+    "repeat": lambda p, x: p.repeat(len(x), 1, 1),
+    "repeat rows": lambda p, x: p.repeat(len(x), 1).view(len(x), *p.shape),
+    "repeat_interleave": lambda p, x: p[None].repeat_interleave(len(x), 0),
+    "tile": lambda p, x: p.tile((len(x), 1, 1)),
+    "stack": lambda p, x: torch.stack([p] * len(x)),
+    "cat": lambda p, x: torch.cat([p[None]] * len(x)),
+    "zeros": lambda p, x: p + x.new_zeros(len(x), 1, 1),
+    "computed": lambda p, x: (p * 2).expand(len(x), -1, -1).contiguous(),
+    "embedding": lambda p, x: F.embedding(
+        torch.arange(ROWS, device=x.device).expand(len(x), -1), p
+    ),
+}  # fmt: skip
+
+
+class Repeats(nn.Module):
+    """A parameter of rows for every image, which looks at its patches."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way = way
+        self.rows = nn.Parameter(torch.randn(ROWS, WIDTH))
+        self.patch = nn.Conv2d(3, WIDTH, 8, 8)
+        self.own, self.fc = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, torch_models.CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        patches = self.patch(x).flatten(2).transpose(1, 2)
+        rows = self.own(REPEATED[self.way](self.rows, patches))
+        scores = (rows @ patches.transpose(1, 2)).softmax(-1)
+        return self.fc((rows + scores @ patches).mean(1))
+
+
+@pytest.mark.parametrize("learns", [True, False], ids=["learns", "frozen"])
+@pytest.mark.parametrize("way", REPEATED)
+def test_whatever_way_a_parameter_is_repeated(way: str, learns: bool) -> None:
+    """The linear layer on it is computed for every image; gradients go to it if it learns."""
+    module, shape = Repeats(way).train(), (3, 32, 32)
+    module.rows.requires_grad_(learns)
+    table = flop_table(alexsim.from_torch(module, shape), BATCH)
+    module.to("meta")
+    with FlopCounterMode(display=False) as forward:
+        output = module(torch.zeros(BATCH, *shape, device="meta"))
+    with FlopCounterMode(display=False) as backward:
+        output.sum().backward()
+    assert table.flop * BATCH == forward.get_total_flops()
+    assert (table.training_flop - table.flop) * BATCH == backward.get_total_flops()
+
+
 @pytest.mark.parametrize(
     ("kind", "of_parameters"),
     [
