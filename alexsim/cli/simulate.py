@@ -122,8 +122,9 @@ def _figures(case: Case, result: Simulation) -> dict[str, Figure]:
     from alexsim.page.figures import step_figures
     from alexsim.page.inputs import predicted
 
-    plan = _planned(case, whole=True)
-    return step_figures(predicted(plan, result, case.timer.machine.device))
+    plan, timer = _planned(case, whole=True), case.timer
+    document = predicted(plan, result, timer.machine.device, timer.best_precision)
+    return step_figures(document)
 
 
 def _planned(case: Case, *, whole: bool = False) -> Plan:
