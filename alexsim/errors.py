@@ -16,7 +16,7 @@ AlexsimError          the user's mistake: the command line prints one line and e
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import SequenceMatcher
 from typing import ClassVar
 
@@ -89,6 +89,18 @@ class GateError(AlexsimError):
     exit_code = 4
 
 
+def reason_of(error: Exception) -> str:
+    """Why a file cannot be read or written, in the system's words without its number."""
+    return getattr(error, "strerror", None) or str(error)
+
+
+def unreadable(path: object, error: Exception) -> str:
+    """The message for a file that cannot be read."""
+    if isinstance(error, FileNotFoundError):
+        return f"there is no {path}"
+    return f"cannot read {path}: {reason_of(error)}"
+
+
 def known_as(name: str, known: Iterable[str]) -> str | None:
     """The known name that ``name`` is, in whatever case, with or without separators.
 
@@ -110,20 +122,38 @@ def plain(name: str) -> str:
     return _SEPARATORS.sub("", name.casefold())
 
 
-def unknown(kind: str, name: str, known: Iterable[str], mark: str = "") -> str:
+def unknown(
+    kind: str,
+    name: str,
+    known: Iterable[str],
+    mark: str = "",
+    titles: Mapping[str, str] | None = None,
+) -> str:
     """The message for an unknown name: the known names that are close to it, and all of them, or
     where they are many, the command that lists them.
 
-    ``mark`` stands before each name, as the + of a network's variants does.
+    ``mark`` stands before each name, as the + of a network's variants does. ``titles``: what a name
+    means, in words; where no name is close, those whose title has the words are.
     """
     names = tuple(known)
     quoted = mark + name if mark else repr(name)
-    near = _near(name, names)
+    near = _near(name, names) or _titled(name, titles or {})
     hint = f"; did you mean {' or '.join(mark + each for each in near)}?" if near else ""
     command = _LISTS.get(kind.split()[0].rstrip(","), "")
     if command and len(names) > _FEW:
         return f"no {kind} {quoted}{hint} (`{command}` has all {len(names)})"
     return f"no {kind} {quoted}{hint} (known: {', '.join(mark + each for each in names)})"
+
+
+def _titled(name: str, titles: Mapping[str, str]) -> list[str]:
+    """Up to three in whose title words begin as what was given, of three characters or more."""
+    start = plain(name)
+
+    def begins(title: str) -> bool:
+        words = title.split()
+        return any(plain("".join(words[i:])).startswith(start) for i in range(len(words)))
+
+    return [each for each, title in titles.items() if len(start) > 2 and begins(title)][:3]
 
 
 def _near(name: str, names: tuple[str, ...]) -> list[str]:

@@ -41,7 +41,7 @@ REFUSED = [
     ("simulate --given fermi --library roofline", "--given conditions a fit"),
     ("simulate --given fermi --machine {calibration}", "changes a data sheet"),
     ("simulate --given fermi --library cudnn-v7 --machine titan-rtx --net lenet-5 --gpus 1 "
-     "--given nothing.csv", "cannot read nothing.csv"),
+     "--given nothing.csv", "there is no nothing.csv"),
     ("check calibrate --device cuda --gpus 1", "--gpus is for a CPU"),
     ("check calibrate --device cuda --threads 1", "--threads are a CPU's"),
     ("check calibrate --rows rows.txt", "--rows must name a .csv file"),

@@ -157,11 +157,35 @@ def test_packing_what_is_not_there_makes_no_folder(
     assert not [*tmp_path.iterdir()]
 
 
+ENDINGS = {
+    "sheet": ".png", "output": ".png", "trace": ".json.gz", "snapshot": ".pickle", "html": ".html",
+    "predictions": ".csv",
+}  # fmt: skip
+OUTPUTS = {
+    "check calibrate": ".json", "sweep": ".csv", "profile": ".json", "report": ".html",
+    "hardware new": ".toml", "network show": ".svg", "recipe show": ".toml",
+    "check validate": ".csv", "check bench run": ".json",
+}  # fmt: skip
+
+
+def ending_of(command: str, parameter: Any) -> str:
+    name = str(parameter.name)
+    return OUTPUTS.get(command, ".png") if name == "output" else ENDINGS[name]
+
+
+def needed(command: str, valid: dict[str, tuple[Any, ...]]) -> tuple[Any, ...]:
+    if command == "model filters":
+        return valid["model predict"][:1]
+    return {"network show": ("lenet-5",), "recipe show": ("2012",)}.get(
+        command, valid.get(command, ())
+    )
+
+
 WRITES = [
     (command, one)
     for command in COMMANDS
     for one in options_of(command)
-    if one.name in ("output", "predictions", "snapshot", "trace", "sheet")
+    if one.name in ("output", "predictions", "snapshot", "trace", "sheet", "html")
     if command not in ("train", "check fit")
 ]
 
@@ -178,20 +202,32 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_work(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("alexsim.files.write_whole", None)
-    ending = {"sheet": ".png", "output": ".png", "trace": ".json.gz"}.get(
-        str(parameter.name), ".csv"
-    )
-    ending = {"check calibrate": ".json", "sweep": ".csv"}.get(command, ending)
-    given = ("lenet-5",) if command in ("network show",) else valid.get(command, ())
-    if command == "model filters":
-        given = valid["model predict"][:1]
-    if command == "recipe show":
-        given = ("2012",)
+    ending, given = ending_of(command, parameter), needed(command, valid)
     (tmp_path / f"folder{ending}").mkdir()
     (tmp_path / "file").touch()
     for name, why in ((f"file/x{ending}", "cannot write"), (f"folder{ending}", "it is a folder")):
         line = failed(capsys, *command.split(), *given, option_of(parameter), tmp_path / name)
         assert why in line
+
+
+@pytest.mark.parametrize(
+    ("command", "parameter"), WRITES, ids=[f"{c} {option_of(one)}" for c, one in WRITES]
+)
+def test_a_file_of_another_format_is_refused_before_the_work(
+    command: str,
+    parameter: Any,
+    tmp_path: Path,
+    valid: dict[str, tuple[Any, ...]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """By the ending of its name, whatever the command writes."""
+    path = tmp_path / "x.doc"
+    line = failed(
+        capsys, *command.split(), *needed(command, valid), option_of(parameter), path, "--json"
+    )
+    assert ending_of(command, parameter) in line
+    assert str(path) in line
+    assert not path.exists()
 
 
 # Going on with a run

@@ -168,7 +168,7 @@ def test_options_reach_the_simulator(capsys: pytest.CaptureFixture[str]) -> None
         ),
         (("recommend", "--budget", "500", "--machine", "k80"), "of these cards no sheet states"),
         (("hardware", "show", "gtx58"), "did you mean gtx580"),
-        (("check", "validate", "--measurements", "none.csv"), "cannot read none.csv"),
+        (("check", "validate", "--measurements", "none.csv"), "there is no none.csv"),
         (("check", "calibrate", "--batches", "8"), "at least two batch sizes"),
         (("check", "calibrate", "-o", "here"), "-o must name a .json file, got here"),
         (("check", "calibrate", "--threads", "0"), "--threads must be at least 1"),

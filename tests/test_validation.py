@@ -263,7 +263,7 @@ def test_the_gate_fails_with_exit_code_4() -> None:
     ("text", "message"),
     [
         ("id,network\n1,2\n", "lacks the columns"),
-        (None, "cannot read"),
+        (None, "there is no"),
         ("SHORT", "line 2: fewer columns"),
     ],
 )

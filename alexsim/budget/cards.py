@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from alexsim.budget.fit import Fit, fit
+from alexsim.budget.policies import policies_that_fit
 from alexsim.machine.device import Device
 from alexsim.plan.plan import Plan
 
@@ -38,7 +39,8 @@ class CardFit:
 def fit_cards(
     plan: Plan, cards: Sequence[Device], budget: Callable[[float], int]
 ) -> tuple[CardFit, ...]:
-    """A verdict for each kind of card, that with the least room first.
+    """A verdict for each kind of card, that with the least room first; where one does not fit, the
+    suggestions have all policies by which the whole step would.
 
     Args:
         plan: of devices that do alike, one is enough.
@@ -59,4 +61,8 @@ def fit_cards(
         )
         fitted = CardFit(card=card, indices=tuple(indices), verdict=verdict)
         verdicts.append(fitted if len(kinds) == 1 else fitted.named())
-    return tuple(sorted(verdicts, key=lambda each: each.verdict.free_bytes))
+    verdicts.sort(key=lambda each: each.verdict.free_bytes)
+    if not verdicts[0].verdict.fits:
+        policies = policies_that_fit(plan.spec, cards, budget=budget)
+        verdicts = [replace(each, verdict=each.verdict.or_by(policies)) for each in verdicts]
+    return tuple(verdicts)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from alexsim.budget.advice import Help, recomputation
+from alexsim.budget.policies import policy_words
 from alexsim.budget.workspace import workspace_bytes
 from alexsim.errors import MemoryBudgetError
 from alexsim.plan.choices import Policy
@@ -63,6 +64,15 @@ class Fit:
         more = f"convolutions may take up to {format_bytes(self.workspace_bytes)} more"
         fits = self.workspace_bytes <= self.free_bytes
         return f"{words}\n{more} as workspace: {'it fits even so' if fits else 'no fit then'}"
+
+    def or_by(self, policies: Mapping[Policy, int]) -> Fit:
+        """The same that suggests these policies, with their bytes, where it does not fit; what was
+        suggested with what it saves stays so."""
+        new = {words.partition(" (")[0]: words for words in policy_words(policies)}
+        said = [new.pop(option, option) for option in self.suggestions]
+        known = {option.partition(" (")[0] for option in said}
+        more = [words for option, words in new.items() if option not in known]
+        return self if self.fits else replace(self, suggestions=(*said, *more))
 
     def error(self) -> MemoryBudgetError:
         """In one line: what is over by how much, in which buffers, and what would fit."""

@@ -90,6 +90,15 @@ def message(error: TyperException) -> str:
     return f"{option_name(parameter)} must be {allowed}; got {wrong['input']!r}"
 
 
+_NOTHING = "nothing was kept"
+_KEPT = {
+    "train": "--resume goes on from the run's last checkpoint, if it has one",
+    "data pack": "the same command goes on",
+}
+"""What Ctrl-C leaves of commands that write while they work; the others' files appear whole, or not
+at all."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit.
 
@@ -113,5 +122,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"alexsim: {message(error)}", file=sys.stderr)
         sys.exit(2)
     except (Abort, KeyboardInterrupt):
-        sys.exit(130)
+        code = 130
+    if code == 130:  # Typer makes it of Ctrl-C
+        kept = next((_KEPT[name] for name in _KEPT if " ".join(given).startswith(name)), _NOTHING)
+        print(f"\nalexsim: stopped; {kept}", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)

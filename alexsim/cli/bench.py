@@ -13,8 +13,8 @@ import typer
 from alexsim.command import fields
 from alexsim.command import options as shared
 from alexsim.command.fields import NOT_NEGATIVE, flag, option
-from alexsim.command.options import NetOptions, OutputOptions
-from alexsim.command.output import check_file, json_text, print_json, write_text
+from alexsim.command.options import NetOptions, output_to
+from alexsim.command.output import check_format, json_text, print_json, write_text
 from alexsim.errors import AlexsimError, GateError
 
 if TYPE_CHECKING:
@@ -61,8 +61,10 @@ class BenchOptions(NetOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions(BenchOptions, OutputOptions):
+class RunOptions(BenchOptions):
     """Of ``bench run``."""
+
+    output: Path | None = output_to(".json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,11 +104,11 @@ class CompareOptions(BaselineOptions):
         for name, path in files.items():
             if path is None or path == _STDOUT:
                 continue
-            if name != "--baseline":
-                check_file(path)
             if other := seen.get(path.resolve()):
                 raise AlexsimError(f"{other} and {name} are one file: {path}")
             seen[path.resolve()] = name
+        check_format("--markdown", self.markdown, ".md", ".markdown")
+        check_format("--junit", self.junit, ".xml")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +131,7 @@ def run_bench(context: typer.Context, options: RunOptions) -> None:
     with _progress() as progress:
         measured = run(selection, progress)
     if options.output is not None:
-        write_text(options.output, json_text(bench_document(measured)))
+        write_text(options.output, json_text(bench_document(measured)), "what was measured")
     if options.json:
         print_json(bench_document(measured))
     elif options.output is None:
@@ -168,9 +170,9 @@ def compare(context: typer.Context, options: CompareOptions) -> None:
         if options.markdown == _STDOUT:
             print(table, end="")
         else:
-            write_text(options.markdown, table)
+            write_text(options.markdown, table, "the table, in Markdown")
     if options.junit is not None:
-        write_text(options.junit, junit(measured, verdicts))
+        write_text(options.junit, junit(measured, verdicts), "a test case for each figure")
     failing = [
         verdict.name
         for verdict in verdicts
@@ -195,7 +197,7 @@ def update(context: typer.Context, options: UpdateOptions) -> None:
 
     selection = options.selection(context)
     path = options.baseline or default_path(options.net)
-    check_file(path)
+    check_format("--baseline", path, ".json")
     before = load(path) if path.exists() else None
     selection = like(selection, before)
     with _progress() as progress:

@@ -120,7 +120,7 @@ def calibrate(context: typer.Context, options: CalibrateOptions) -> None:
             )
     write_text(path, write(calibration))
     if options.rows:
-        write_text(options.rows, csv_text(kernel_rows([*kernels, *more], calibration)))
+        write_text(options.rows, csv_text(kernel_rows([*kernels, *more], calibration)), "kernels")
     checks = _checks(calibration, bench, {batch: measured[batch] for batch in asked})
     answer = Given(
         document=lambda: calibration_document(calibration, checks, path=str(path)),

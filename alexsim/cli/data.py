@@ -157,7 +157,7 @@ def inspect_data(context: typer.Context, options: InspectOptions) -> None:
 
         out = io.BytesIO()
         contact_sheet(folder, choices).save(out, "PNG")
-        write_bytes(sheet, out.getvalue())
+        write_bytes(sheet, out.getvalue(), "the contact sheet")
     from alexsim.documents.data import inspection_document
     from alexsim.report.data import inspection_tables
 

@@ -72,8 +72,8 @@ def fit(context: typer.Context, options: FitOptions) -> None:
             read_kernels(options.kernels), taught, data, workers=workers, scopes=scopes, done=done
         )
     arrays, card = correction_bytes(correction)
-    write_bytes(options.output / "fit.npz", arrays)
-    write_text(options.output / "fit.json", card)
+    write_bytes(options.output / "fit.npz", arrays, "the fit's coefficients and trees")
+    write_text(options.output / "fit.json", card, "its card: what it was fitted to, and its errors")
     if options.json:
         print_json(fit_document(correction.card, path=str(options.output)))
         return

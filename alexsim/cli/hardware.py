@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import typer
 
 from alexsim.command import complete
 from alexsim.command import options as shared
 from alexsim.command.fields import Options, argument, flag, option
-from alexsim.command.options import OutputOptions
+from alexsim.command.options import output_to
 from alexsim.command.output import print_json, write_text
 from alexsim.errors import AlexsimError
 
@@ -25,9 +26,10 @@ class ShowOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NewOptions(OutputOptions):
+class NewOptions(Options):
     """Of ``hardware new``."""
 
+    output: Path | None = output_to(".toml")
     like: str = option(
         "NAME",
         "Machine, device or link that has what the sheet does not say. Default: a card, of which"
@@ -94,7 +96,7 @@ def new_hardware(options: NewOptions) -> None:
     if options.output is not None:
         if options.output.is_file():
             raise AlexsimError(f"{options.output} is there already, and is not written over")
-        write_text(options.output, text)
+        write_text(options.output, text, "a sheet to be changed")
     if options.json:
         print_json(sheet_document(load_sheet(options.like or MODEL)))
     elif options.output is None:

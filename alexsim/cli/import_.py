@@ -11,7 +11,7 @@ from alexsim.command.fields import argument, flag, option
 from alexsim.command.options import NetOptions
 from alexsim.command.output import check_file, print_json
 from alexsim.data.augmentation import Normalisation
-from alexsim.errors import AlexsimError
+from alexsim.errors import AlexsimError, unreadable
 
 if TYPE_CHECKING:
     from alexsim.interchange.convert import Imported
@@ -117,7 +117,7 @@ def _names(path: Path | None, count: int) -> tuple[str, ...]:
     try:
         names = tuple(line.strip() for line in path.read_text("utf-8").splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:
-        raise AlexsimError(f"cannot read {path}: {error}") from error
+        raise AlexsimError(unreadable(path, error)) from error
     if len(names) != count:
         raise AlexsimError(f"{path} names {len(names)} classes, the weights have {count}")
     return names

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from alexsim.command import complete
 from alexsim.command import options as shared
 from alexsim.command.fields import Options, argument
-from alexsim.command.options import OutputOptions
+from alexsim.command.options import output_to
 from alexsim.command.output import print_json, write_text
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShowOptions(OutputOptions):
+class ShowOptions(Options):
     """Of ``network show``."""
 
+    output: Path | None = output_to(".svg")
     name: str = argument(
         "NAME", "One of `network list`, or FILE.py:NAME.", autocompletion=complete.networks
     )
@@ -74,7 +76,7 @@ def show_network(options: ShowOptions) -> None:
     alone = options.name == "lenet-5" or not network.is_chain
     beside = () if alone else (load_network("lenet-5"),)
     if options.output is not None:
-        write_text(options.output, svg((*beside, network)))
+        write_text(options.output, svg((*beside, network)), f"{network.name}, drawn")
     if options.json:
         print_json(network_document(network))
     if options.json or options.output is not None:

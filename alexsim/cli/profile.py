@@ -13,7 +13,7 @@ from alexsim.command import complete, fields
 from alexsim.command import options as shared
 from alexsim.command import output as files
 from alexsim.command.answer import Given, give
-from alexsim.command.fields import flag, option
+from alexsim.command.fields import flag, option, written_to
 from alexsim.command.options import MachineOptions, TraceOptions
 from alexsim.command.plan_options import KernelOptions, PlanOptions, RuleOptions, layer_of
 from alexsim.errors import AlexsimError
@@ -21,6 +21,9 @@ from alexsim.errors import AlexsimError
 if TYPE_CHECKING:
     from alexsim.profile.profiler import Underlay
     from alexsim.profile.step_profile import StepProfile
+
+
+_SNAPSHOT = "for pytorch.org/memory_viz"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,15 +35,14 @@ class ProfileOptions(PlanOptions, RuleOptions, KernelOptions, TraceOptions, Mach
     )
     layers: bool = flag("Also show all layers, and of a PyTorch module its groups.")
     rounds: int = option("N", "Steps with timing, and as many without.", 5)
-    snapshot: Path | None = option(
-        "FILE",
+    snapshot: Path | None = written_to(
         "Write the step's memory as a snapshot for pytorch.org/memory_viz (a pickle).",
-        callback=files.check_file,
+        *(".pickle", ".pkl"),
     )
     torch_profiler: bool = flag("Lay one step of torch.profiler under the trace as well.")
     no_beside: bool = flag("Not beside eager and compiled PyTorch, on the module of --net.")
-    output: Path | None = option(
-        "FILE", "Keep it all, for `alexsim report`.", names="-o --output", callback=files.check_file
+    output: Path | None = written_to(
+        "Keep it all, for `alexsim report`.", ".json", names="-o --output"
     )
 
 
@@ -126,8 +128,11 @@ def _write(measured: StepProfile, under: Underlay | None, options: ProfileOption
     from alexsim.report.memory_viz import snapshot_bytes
 
     if options.trace is not None:
-        files.write_trace(options.trace, both_clocks(measured, under.events if under else ()))
+        clocks = both_clocks(measured, under.events if under else ())
+        files.write_trace(options.trace, clocks, "measured and predicted step")
     if options.snapshot is not None:
-        files.write_bytes(options.snapshot, snapshot_bytes(measured.plan))
+        files.write_bytes(
+            options.snapshot, snapshot_bytes(measured.plan), "for pytorch.org/memory_viz"
+        )
     if options.output is not None:
-        files.write_text(options.output, files.json_text(profile_document(measured)))
+        files.write_text(options.output, files.json_text(profile_document(measured)), "all of it")

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import typer
 
 from alexsim.command import complete
 from alexsim.command import options as shared
 from alexsim.command.fields import Options, argument
-from alexsim.command.options import OutputOptions
+from alexsim.command.options import output_to
 from alexsim.command.output import print_json, write_text
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShowOptions(OutputOptions):
+class ShowOptions(Options):
     """Of ``recipe show``."""
 
+    output: Path | None = output_to(".toml")
     name: str = argument(
         "NAME", "One of `recipe list`, or a TOML file.", autocompletion=complete.recipes
     )
@@ -51,7 +53,7 @@ def show_recipe(options: ShowOptions) -> None:
 
     text = recipe_text(options.name)
     if options.output is not None:
-        write_text(options.output, text)
+        write_text(options.output, text, f"recipe {options.name}, to be changed")
     if options.json:
         print_json(recipes_document({options.name: load_recipe(options.name)}))
     elif options.output is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import partial
 
@@ -62,9 +61,11 @@ def recommend(options: RecommendOptions) -> None:
     """
     from alexsim.documents.recommend import recommend_document
     from alexsim.editions.load import load_network
+    from alexsim.explore.axes import listed
     from alexsim.explore.recommend import Goal, partitions
     from alexsim.explore.recommend import recommend as run
     from alexsim.explore.sweep import point_of
+    from alexsim.machine.device import gpu_names
     from alexsim.machine.machine import load_machine
     from alexsim.report.recommend import nearest_text, recommend_tables
 
@@ -81,11 +82,11 @@ def recommend(options: RecommendOptions) -> None:
         raise AlexsimError("recommend needs a goal: --days, --images-per-s or --budget")
     network = load_network(options.net)
     axes = {
-        "machine": _listed("machine", options.machine) or _gpus(),
-        "gpus": _listed("gpus", options.gpus),
-        "batch": _listed("batch", options.batch),
-        "partition": _listed("partition", options.partition) or partitions(network),
-        "precision": _listed("precision", options.precision),
+        "machine": listed("machine", options.machine) or gpu_names(),
+        "gpus": listed("gpus", options.gpus),
+        "batch": listed("batch", options.batch),
+        "partition": listed("partition", options.partition) or partitions(network),
+        "precision": listed("precision", options.precision),
     }
     for name in axes["machine"]:
         if load_machine(name).devices:
@@ -96,7 +97,7 @@ def recommend(options: RecommendOptions) -> None:
     chosen = {"policy": options.policy, "data-path": options.data_path}
     usual = {"policy": "as-released", "data-path": "jpeg"}
     given = {name: value for name, value in chosen.items() if value != usual[name]}
-    with shared.counting("choosing", math.prod(map(len, axes.values()))) as done:
+    with shared.counting("choosing", 1) as done:
         result = run(goal, axes, {"net": options.net, **given}, done=done)
     points = result.answers.values() or [result.nearest]
     for name, value in given.items():
@@ -111,32 +112,3 @@ def recommend(options: RecommendOptions) -> None:
     give(options, Given(document=document, tables=lambda _: tables, rows=lambda: rows))
     if not result.answers:
         raise GateError(f"nothing here meets the goal; nearest comes {nearest_text(result)}")
-
-
-def _listed(name: str, given: str) -> tuple[str, ...]:
-    """Values between commas, checked; none if nothing was given.
-
-    Raises:
-        AlexsimError: one is not allowed, or stands there twice.
-    """
-    from alexsim.explore.axes import choice_of
-
-    values: list[str] = []
-    for text in given.split(",") if given else ():
-        try:
-            value = str(choice_of(name, text.strip()))
-        except AlexsimError as error:
-            raise AlexsimError(f"--{name}: {error}") from error
-        if value in values:
-            raise AlexsimError(f"--{name}: {value} is given twice")
-        values.append(value)
-    return tuple(values)
-
-
-def _gpus() -> tuple[str, ...]:
-    """All GPUs, and no CPU."""
-    from alexsim.machine.device import device_names, load_device
-
-    return tuple(
-        name for name in device_names() if load_device(name).architecture.platform != "cpu"
-    )

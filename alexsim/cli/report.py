@@ -10,9 +10,9 @@ import typer
 
 from alexsim.command import complete, fields
 from alexsim.command.answer import Given, give
-from alexsim.command.fields import argument, option
+from alexsim.command.fields import argument, written_to
 from alexsim.command.options import edition
-from alexsim.command.output import check_file, write_text
+from alexsim.command.output import write_text
 from alexsim.command.plan_options import GpuOptions, LibraryOptions, StepOptions
 from alexsim.command.tracker_options import TrackerOptions
 from alexsim.errors import AlexsimError
@@ -37,12 +37,11 @@ class ReportOptions(GpuOptions, StepOptions, LibraryOptions, TrackerOptions):
         " of them are compared.",
         autocompletion=complete.networks,
     )
-    output: Path = option(
-        "FILE",
+    output: Path = written_to(
         "Write the page there.",
-        Path("report.html"),
+        *(".html", ".htm"),
         names="-o --output",
-        callback=check_file,
+        default=Path("report.html"),
     )
 
 

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from alexsim.costs.correction import Correction
     from alexsim.explore.sensitivity import Sensitivity
     from alexsim.machine.machine import Machine
-    from alexsim.plan.plan import Plan
     from alexsim.recipe.stages import StageTimes, Training
     from alexsim.simulate.simulation import Simulation
 
@@ -56,11 +55,11 @@ def simulate(context: typer.Context, options: SimulateOptions) -> None:
     from alexsim.plan.asked import other_choices
     from alexsim.recipe.file import as_written, load_recipe
     from alexsim.recipe.stages import stage_times, training_of
-    from alexsim.report.simulation import SHOWN, does_not_fit, simulation_tables
+    from alexsim.report.simulation import SHOWN, TABLES_ONLY, does_not_fit, simulation_tables
     from alexsim.simulate.simulation import ILSVRC_EPOCHS
 
     if options.json:
-        fields.refuse(context, "is for the tables: --json has all", *SHOWN)
+        fields.refuse(context, "is for the tables: --json has all", *TABLES_ONLY)
     recipe = load_recipe(options.recipe) if options.recipe else None
     epochs = options.epochs or (recipe.epochs if recipe else ILSVRC_EPOCHS)
     usual = recipe.optimizer if recipe else "sgd-2012"
@@ -99,46 +98,38 @@ def simulate(context: typer.Context, options: SimulateOptions) -> None:
     if options.trace is not None:
         _write_trace(options.trace, case, result)
     tried = _sensitivities(case, run) if options.sensitivity else ()
-    also: dict[str, Any] = {
-        "elasticities": options.elasticities,
-        "what_ifs": changes,
-        "before": before,
-    }
+    also: dict[str, Any] = {"what_ifs": changes, "before": before}
     document = partial(
-        simulation_document, result, spec, training,
+        simulation_document, result, spec, training, elasticities=options.elasticities,
         sensitivities=tried if options.sensitivity else None, **also,
     )  # fmt: skip
     shown = [name for name in SHOWN if getattr(options, name)]
+    policies = {} if result.fits else case.fitting_policies()
 
     def tables(_: int) -> RenderableType:
-        return simulation_tables(result, spec, training, shown=shown, sensitivities=tried, **also)
+        more: dict[str, Any] = {"shown": shown, "sensitivities": tried, "policies": policies}
+        return simulation_tables(result, spec, training, **more, **also)
 
     give(options, Given(document=document, tables=tables, figures=lambda: _figures(case, result)))
     if not result.fits:
-        raise MemoryBudgetError(does_not_fit(result))
+        raise MemoryBudgetError(does_not_fit(result, policies))
 
 
 def _figures(case: Case, result: Simulation) -> dict[str, Figure]:
     from alexsim.page.figures import step_figures
     from alexsim.page.inputs import predicted
 
-    plan, timer = _planned(case, whole=True), case.timer
+    plan, timer = case.planned(whole=True), case.timer
     document = predicted(plan, result, timer.machine.device, timer.best_precision)
     return step_figures(document)
-
-
-def _planned(case: Case, *, whole: bool = False) -> Plan:
-    from alexsim.simulate.simulator import planned
-
-    clock = case.timer
-    return planned(case.spec, clock.machine, calibration=clock.calibration, whole=whole)
 
 
 def _write_trace(path: Path, case: Case, result: Simulation) -> None:
     from alexsim.report.chrome_trace import Clock
 
-    plan = _planned(case)
-    write_trace(path, [Clock(name=f"simulated: {result.machine}", plan=plan, trace=result.trace)])
+    plan = case.planned()
+    clock = Clock(name=f"simulated: {result.machine}", plan=plan, trace=result.trace)
+    write_trace(path, [clock], "the predicted step")
 
 
 def _sensitivities(

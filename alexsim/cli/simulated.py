@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from alexsim.explore.what_if import Change, WhatIf
     from alexsim.machine.machine import Machine
     from alexsim.network.update_rules import Optimizer
+    from alexsim.plan.choices import Policy
+    from alexsim.plan.plan import Plan
     from alexsim.plan.spec import PlanSpec
     from alexsim.recipe.stages import Training
     from alexsim.simulate.simulation import Simulation
@@ -40,6 +42,21 @@ class Case:
         return simulate_network(
             spec or self.spec, timer or self.timer, data=self.data, whole_pipeline=True
         )
+
+    def planned(self, spec: PlanSpec | None = None, *, whole: bool = False) -> Plan:
+        """What is simulated; of devices that do the same the first or, if ``whole``, all."""
+        from alexsim.simulate.simulator import planned
+
+        clock = self.timer
+        chosen = spec or self.spec
+        return planned(chosen, clock.machine, calibration=clock.calibration, whole=whole)
+
+    def fitting_policies(self) -> dict[Policy, int]:
+        """Other policies by which the step would fit, and the bytes of its fullest device."""
+        from alexsim.budget.policies import policies_that_fit
+
+        cards = self.timer.machine.cards(self.spec.all_gpus)
+        return policies_that_fit(self.spec, cards, made=self.planned)
 
 
 def case_of(options: SimulateOptions, usual: Optimizer, change: Change | None = None) -> Case:

@@ -48,9 +48,9 @@ def sweep(context: typer.Context, options: SweepOptions) -> None:
 
     Example: alexsim sweep -a batch=64,128,256 -a machine=gtx580x2,k20x8 -o sweep.parquet
     """
-    from alexsim.explore.axes import check_axes, combinations, idle_axis, parse_axes
+    from alexsim.explore.axes import check_axes, combinations, fixed_choices, idle_axis, parse_axes
     from alexsim.explore.sweep import sweep as run
-    from alexsim.report.sweep import grid_text, sweep_rows, sweep_table
+    from alexsim.report.sweep import grid_text, sweep_rows, sweep_table, without_result
 
     epochs, images = options.epochs, options.images
     if not options.axis:
@@ -62,7 +62,8 @@ def sweep(context: typer.Context, options: SweepOptions) -> None:
     check_axes(axes, options.machine)
     if options.output:
         check_rows("-o", options.output)
-    settings = list(combinations(axes, {"net": options.net, "machine": options.machine}))
+    fixed = fixed_choices({"net": options.net, "machine": options.machine}, axes)
+    settings = list(combinations(axes, fixed))
     if options.dry_run:
         from rich.text import Text
 
@@ -89,7 +90,7 @@ def sweep(context: typer.Context, options: SweepOptions) -> None:
         return sweep_document(points, epochs=epochs, images=images)
 
     if options.output:
-        write_rows(options.output, sweep_rows(points), document())
+        write_rows(options.output, sweep_rows(points), document(), without_result(points))
     tables = sweep_table(points, list(axes))
 
     def figures() -> dict[str, Figure]:

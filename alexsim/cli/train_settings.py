@@ -16,7 +16,7 @@ from alexsim.data.discover import discover
 from alexsim.data.order import refuse_order
 from alexsim.editions.load import load_network
 from alexsim.editions.variants import without_head
-from alexsim.errors import AlexsimError
+from alexsim.errors import AlexsimError, reason_of
 from alexsim.machine.defaults import DEVICE
 from alexsim.machine.device import load_device
 from alexsim.names import name_text
@@ -267,4 +267,4 @@ def drawn(images: DrawnSet, watch: Watcher) -> Path:
     try:
         return images.ensure(cache(), progress)
     except OSError as error:
-        raise AlexsimError(f"cannot write the built-in images: {error}") from error
+        raise AlexsimError(f"cannot write the built-in images: {reason_of(error)}") from error

@@ -12,21 +12,26 @@ import typer
 from alexsim.command import fields
 from alexsim.command import options as shared
 from alexsim.command.answer import Given, give
-from alexsim.command.fields import flag, option
-from alexsim.command.options import OutputOptions
-from alexsim.command.output import check_file, write_lines, write_text
+from alexsim.command.fields import Options, flag, option, written_to
+from alexsim.command.options import output_to
+from alexsim.command.output import write_lines, write_text
 from alexsim.errors import AlexsimError, GateError
 
 if TYPE_CHECKING:
-    from alexsim.fidelity.judging import Summary
+    from alexsim.fidelity.judging import Gate, Summary
     from alexsim.fidelity.rows import Case, Excluded
     from alexsim.fidelity.sample import Sample
 
 
+_ROWS, _PAGE = "every row's prediction, or why there is none", "opens in any browser"
+"""What is said of files."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class ValidateOptions(OutputOptions):
+class ValidateOptions(Options):
     """Beside what, and how."""
 
+    output: Path | None = output_to(".csv")
     measurements: str = option(
         "FILE",
         "CSV file of figures of kernels, of layers or of whole networks, plain or gzipped, with or"
@@ -46,10 +51,10 @@ class ValidateOptions(OutputOptions):
         "A sample that is the same every time: one row in 20 of each device with each library, and"
         " at least one; 2,000 or so of large tables. Nothing is gated."
     )
-    html: Path | None = option(
-        "FILE",
+    html: Path | None = written_to(
         "Also draw predicted against measured times on an HTML page, with the groups' errors.",
-        callback=check_file,
+        ".html",
+        ".htm",
     )
 
 
@@ -65,12 +70,10 @@ def validate(context: typer.Context, options: ValidateOptions) -> None:
 
     Example: alexsim check validate --measurements kernels.csv.gz --summary
     """
-    from rich.console import Group
-
     from alexsim.costs.correction import load_correction
     from alexsim.documents.validation import validation_document
     from alexsim.fidelity import groups, judged, judging, kernel_rows, validation
-    from alexsim.report.validation import left_out_table, predictions_csv, validation_tables
+    from alexsim.report.validation import Judgement, predictions_csv, validation_tables
 
     if options.json:
         fields.refuse(context, "is for the tables: -o FILE has every row", "rows")
@@ -86,7 +89,7 @@ def validate(context: typer.Context, options: ValidateOptions) -> None:
         bounds = judging.roofline_of(predictions, done=done)
     groups_of = judging.by_device_and_library(predictions, bounds)
     if options.output:
-        write_lines(options.output, predictions_csv(predictions, excluded))
+        write_lines(options.output, predictions_csv(predictions, excluded), _ROWS)
     if not predictions:
         raise AlexsimError(
             f"{measurements}: none of its {len(excluded)} rows can be predicted:"
@@ -98,36 +101,35 @@ def validate(context: typer.Context, options: ValidateOptions) -> None:
         from alexsim.page.validation import validation_page
 
         page = validation_page(rows, by_axis, measurements, correction.card.fitted_to, sample)
-        write_text(options.html, page)
+        write_text(options.html, page, _PAGE)
     summaries = judging.judge(predictions, correction)
+    gate = None if sample else _gate(context, options, summaries)
     answer = Given(
         document=lambda: validation_document(
             summaries, groups_of, by_axis, excluded, sample=sample
         ),
-        tables=lambda _: Group(
-            validation_tables(
-                summaries, groups_of, by_axis, excluded, every_row=options.rows, sample=sample
-            ),
-            left_out_table(correction.card),
-            *([f"{options.html}: opens in any browser"] if options.html else ()),
+        tables=lambda _: validation_tables(
+            Judgement(summaries, groups_of, by_axis, gate),
+            excluded,
+            correction.card,
+            every_row=options.rows,
+            sample=sample,
         ),
     )
     give(options, answer, soft_wrap=True)
-    if not sample:
-        _gate(context, options, summaries)
+    if gate and not gate.passed:
+        raise GateError(gate.words)
 
 
 def _kernels(context: typer.Context, options: ValidateOptions) -> None:
     """Beside a table of kernels: errors by group, and a file of predictions."""
-    from rich.console import Group
-
     from alexsim.costs.correction import load_correction
     from alexsim.documents.validation import validation_document
     from alexsim.fidelity import groups
     from alexsim.fidelity.kernel_judged import judge_kernels
     from alexsim.fidelity.kernel_rows import read_kernels
     from alexsim.fidelity.sample import quick_kernels
-    from alexsim.report.validation import kernels_csv, left_out_table, validation_tables
+    from alexsim.report.validation import Judgement, kernels_csv, validation_tables
 
     fields.refuse(context, "judges whole-network steps; this is a table of kernels", "gate")
     if options.rows:
@@ -139,7 +141,7 @@ def _kernels(context: typer.Context, options: ValidateOptions) -> None:
     with shared.counting("predicting kernels", len(rows)) as done:
         judged, excluded = judge_kernels(rows, correction, done=done)
     if options.output:
-        write_lines(options.output, kernels_csv(judged, excluded))
+        write_lines(options.output, kernels_csv(judged, excluded), _ROWS)
     if not judged:
         raise AlexsimError(
             f"{options.measurements}: none of its {len(excluded)} rows can be predicted"
@@ -151,12 +153,11 @@ def _kernels(context: typer.Context, options: ValidateOptions) -> None:
         if not by_axis:
             raise AlexsimError(f"--html draws what was measured; {options.measurements} has none")
         told = (options.measurements, correction.card.fitted_to, sample)
-        write_text(options.html, validation_page(judged, by_axis, *told))
+        write_text(options.html, validation_page(judged, by_axis, *told), _PAGE)
     answer = Given(
         document=lambda: validation_document((), (), by_axis, excluded, sample=sample),
-        tables=lambda _: Group(
-            validation_tables((), (), by_axis, excluded, every_row=False, sample=sample),
-            left_out_table(correction.card),
+        tables=lambda _: validation_tables(
+            Judgement((), (), by_axis), excluded, correction.card, every_row=False, sample=sample
         ),
     )
     give(options, answer, soft_wrap=True)
@@ -183,19 +184,13 @@ def _chosen(
     return cases, excluded, sample
 
 
-def _gate(context: typer.Context, options: ValidateOptions, summaries: Sequence[Summary]) -> None:
-    by_name = {summary.name: summary for summary in summaries}
-    ours, roofline = by_name.get("steps, fitted"), by_name.get("steps, roofline")
-    if ours is None or roofline is None or not ours.rows:
-        fields.refuse(
-            context, f"judges whole-network steps; {options.measurements} has none", "gate"
-        )
-        return
-    error = 100 * ours.mean_absolute_error
-    limit = min(options.gate, 50 * roofline.mean_absolute_error)
-    # Not `error > limit`: an error that is no number passes nothing.
-    if not error <= limit:
-        raise GateError(
-            f"mean error of {ours.rows} whole-network steps is {error:.1f} %,"
-            f" the gate is {limit:.1f} %"
-        )
+def _gate(
+    context: typer.Context, options: ValidateOptions, summaries: Sequence[Summary]
+) -> Gate | None:
+    """None where nothing is judged."""
+    from alexsim.fidelity.judging import gate_of
+
+    if gate := gate_of(summaries, options.gate):
+        return gate
+    fields.refuse(context, f"judges whole-network steps; {options.measurements} has none", "gate")
+    return None

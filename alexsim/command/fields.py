@@ -43,6 +43,16 @@ def flag(help: str, default: bool | None = False, *, names: str = "") -> Any:
     )
 
 
+def written_to(help: str, *endings: str, names: str = "", default: Any = None) -> Any:
+    """A field that is an option with a file that is written, in the format of these endings."""
+    from alexsim.command.output import check_format
+
+    def checked(parameter: typer.CallbackParam, value: Any) -> Any:
+        return check_format(option_name(parameter), value, *endings)
+
+    return option("FILE", help, default, names=names, callback=checked)
+
+
 def argument(metavar: str, help: str, **typers: Any) -> Any:
     """A field that is an argument; they stand in the order of the fields."""
     return field(metadata={"typer": typers | {"metavar": metavar, "help": help}})

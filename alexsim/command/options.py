@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from alexsim.command import complete
-from alexsim.command.fields import Options, option
+from alexsim.command.fields import Options, option, written_to
 from alexsim.command.output import check_file, check_trace
 from alexsim.machine.defaults import MACHINE
 
@@ -74,6 +74,11 @@ class OutputOptions(Options):
     output: Path | None = option(
         "FILE", "Write there, not stdout.", names="-o --output", callback=check_file
     )
+
+
+def output_to(*endings: str) -> Any:
+    """The same where what is written has the format of these endings."""
+    return written_to("Write there, not stdout.", *endings, names="-o --output")
 
 
 @dataclass(frozen=True, kw_only=True)

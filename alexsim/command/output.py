@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,31 +29,44 @@ def json_text(document: Document | dict[str, Any]) -> str:
     return strict_json.json_text(tables, indent=2) + "\n"
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, said: str = "") -> None:
     """As ``write_bytes``.
 
     Raises:
         AlexsimError: the file cannot be written.
     """
-    write_bytes(path, text.encode("utf-8", STREAM_ERRORS))
+    write_bytes(path, text.encode("utf-8", STREAM_ERRORS), said)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes, said: str = "") -> None:
     """A whole file or none; pipes and devices are written into.
+
+    Args:
+        path: where to.
+        data: what.
+        said: what it is, for a line on stderr; none where the command says it itself.
 
     Raises:
         AlexsimError: the file cannot be written.
     """
     _write(path, [data])
+    tell_written(path, said)
 
 
-def write_lines(path: Path, lines: Iterable[str]) -> None:
+def tell_written(path: Path, said: str) -> None:
+    """A line on stderr, which ``--json`` leaves free: what stands in a file now."""
+    if said:
+        print(f"{path}: {said}", file=sys.stderr)
+
+
+def write_lines(path: Path, lines: Iterable[str], said: str = "") -> None:
     """As ``write_text``, each line as it is made: nothing holds the whole text.
 
     Raises:
         AlexsimError: the file cannot be written.
     """
     _write(path, (line.encode("utf-8", STREAM_ERRORS) for line in lines))
+    tell_written(path, said)
 
 
 def _write(path: Path, parts: Iterable[bytes]) -> None:
@@ -75,6 +89,18 @@ def check_file(path: Path | None) -> Path | None:
     return path
 
 
+def check_format(option: str, path: Path | None, *endings: str) -> Path | None:
+    """Likewise, where what is written has one format, of which the name must not say another; names
+    without an ending, as those of pipes, say none.
+
+    Raises:
+        AlexsimError: it does, or the file cannot be written.
+    """
+    if path is not None and path.suffix.lower() not in ("", *endings):
+        raise AlexsimError(f"{option} must name a {endings[0]} file, got {path}")
+    return check_file(path)
+
+
 _TABLES = (".csv", ".json", ".parquet")
 
 
@@ -89,19 +115,21 @@ def check_rows(option: str, path: Path) -> None:
 
 
 def write_rows(
-    path: Path, rows: Sequence[dict[str, Any]], document: Document | dict[str, Any]
+    path: Path, rows: Sequence[dict[str, Any]], document: Document | dict[str, Any], more: str = ""
 ) -> None:
-    """Flat records as .csv or .parquet, or the document as .json, as the name says.
+    """Flat records as .csv or .parquet, or the document as .json, as the name says; how many, and
+    what ``more`` has to say, goes to stderr.
 
     Raises:
         AlexsimError: the file cannot be written.
     """
     from alexsim.report.rows import csv_text, parquet_bytes
 
+    said = f"{len(rows):,} {'row' if len(rows) == 1 else 'rows'}{more}"
     if path.suffix == ".parquet":
-        write_bytes(path, parquet_bytes(rows))
+        write_bytes(path, parquet_bytes(rows), said)
     else:
-        write_text(path, csv_text(rows) if path.suffix == ".csv" else json_text(document))
+        write_text(path, csv_text(rows) if path.suffix == ".csv" else json_text(document), said)
 
 
 def check_picture(path: Path | None) -> Path | None:
@@ -128,8 +156,9 @@ def check_trace(path: Path | None) -> Path | None:
     return check_file(path) if path.suffix else path
 
 
-def write_trace(path: Path, clocks: Sequence[Clock]) -> None:
-    """One file with everything, or a folder with a file per clock and virtual GPU.
+def write_trace(path: Path, clocks: Sequence[Clock], said: str = "") -> None:
+    """One file with everything, or a folder with a file per clock and virtual GPU; ``said`` as of
+    ``write_bytes``.
 
     Raises:
         AlexsimError: the name says neither, or it cannot be written.
@@ -138,7 +167,7 @@ def write_trace(path: Path, clocks: Sequence[Clock]) -> None:
 
     check_trace(path)
     if path.name.endswith(".json.gz"):
-        write_bytes(path, packed(chrome_trace(clocks)))
+        write_bytes(path, packed(chrome_trace(clocks)), said and f"{said}, for ui.perfetto.dev")
         return
     for clock in clocks:
         folder = path / clock.name.partition(":")[0]
@@ -148,3 +177,4 @@ def write_trace(path: Path, clocks: Sequence[Clock]) -> None:
             raise AlexsimError(f"cannot write {folder}: {error.strerror}") from error
         for rank, document in enumerate(rank_traces(clock)):
             write_bytes(folder / f"rank{rank}.json.gz", packed(document))
+    tell_written(path, said and f"{said}, a file per virtual GPU, for Holistic Trace Analysis")

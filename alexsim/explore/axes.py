@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from functools import partial
 
 from alexsim.costs.libraries import library_names, load_library
@@ -57,6 +57,24 @@ def choice_of(name: str, text: str) -> int | str:
     return meant if isinstance(meant, int) else _WRITTEN.get(name, str)(text)
 
 
+def listed(name: str, given: str) -> tuple[str, ...]:
+    """Values of an option between commas, checked; none if nothing was given.
+
+    Raises:
+        AlexsimError: one is not allowed, or stands there twice.
+    """
+    values: list[str] = []
+    for text in given.split(",") if given else ():
+        try:
+            value = str(choice_of(name, text.strip()))
+        except AlexsimError as error:
+            raise AlexsimError(f"--{name}: {error}") from error
+        if value in values:
+            raise AlexsimError(f"--{name}: {value} is given twice")
+        values.append(value)
+    return tuple(values)
+
+
 def check_axes(axes: Mapping[str, tuple[str, ...]], machine: str) -> None:
     """Check every value before anything is simulated.
 
@@ -98,6 +116,23 @@ def _settable(
                 return
     if refused:
         raise refused
+
+
+def fixed_choices(choices: Mapping[str, str], axes: Container[str]) -> dict[str, str]:
+    """Check the choices that no axis makes.
+
+    Raises:
+        AlexsimError: one is not allowed; several between commas are what an axis is for.
+    """
+    for name, text in choices.items():
+        if name in axes:
+            continue
+        try:
+            choice_of(name, text)
+        except AlexsimError as error:
+            meant = f"--{name} takes one, several are an axis: -a {name}={text}"
+            raise AlexsimError(meant if "," in text else f"--{name}: {error}") from error
+    return dict(choices)
 
 
 def combinations(

@@ -8,6 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 from alexsim.editions.load import load_network
@@ -106,7 +107,6 @@ class _Search:
     """Points so far, and the best of those that meet the goal."""
 
     goal: Goal
-    done: Callable[[int], None]
     points: dict[tuple[tuple[str, str], ...], Point] = field(default_factory=dict)
     best: dict[Answered, Point] = field(default_factory=dict)
     nearest: Point | None = None
@@ -114,20 +114,19 @@ class _Search:
     unpriced: set[str] = field(default_factory=set)
     judged: int = 0
 
-    def simulate(self, settings: Iterable[Mapping[str, str]]) -> None:
+    def simulate(self, settings: Iterable[Mapping[str, str]], done: Callable[[int], None]) -> None:
         """Add the points of configurations; those that are known already are not simulated again.
 
-        They are done when they are judged; ``done`` gets them with all that were left out.
+        ``done`` gets how many are simulated.
         """
         new = [each for each in settings if tuple(each.items()) not in self.points]
         unique = {tuple(each.items()): each for each in new}
-        settled, cores = self.judged + self.left_out.total(), len(os.sched_getaffinity(0))
         for point in sweep(
             list(unique.values()),
             images=self.goal.images,
             epochs=self.goal.epochs,
-            workers=min(cores, 1 + len(unique) // _ALONE),
-            done=lambda count: self.done(settled + count),
+            workers=min(len(os.sched_getaffinity(0)), 1 + len(unique) // _ALONE),
+            done=done,
         ):
             self.points[tuple(point.settings.items())] = point
 
@@ -205,7 +204,7 @@ def recommend(
     axes: Mapping[str, Sequence[str]],
     fixed: Mapping[str, str],
     *,
-    done: Callable[[int], None] = lambda _: None,
+    done: Callable[[float], None] = lambda _: None,
 ) -> Recommendation:
     """Look for the best of all combinations that fit their memory.
 
@@ -215,19 +214,25 @@ def recommend(
         goal: what must be met.
         axes: ``machine``, ``gpus``, ``batch``, ``partition`` and ``precision``.
         fixed: other settings, as a sweep has them; ``net`` too.
-        done: gets how many configurations are settled: simulated, or left out.
+        done: gets the share of the work that is over. How many of the configurations with so many
+            cards will be simulated shows as they come: each number of cards counts alike.
 
     Raises:
         MemoryBudgetError: none fits.
         AlexsimError: none makes sense.
     """
-    search = _Search(goal=goal, done=done)
+    search = _Search(goal=goal)
     total, candidates = _candidates(search, axes, fixed)
-    for count in sorted({candidate.gpus for candidate in candidates}):
+    counts = sorted({candidate.gpus for candidate in candidates})
+    for index, count in enumerate(counts):
         level = search.hopeful([each for each in candidates if each.gpus == count])
-        search.simulate(dict(each.alone) for each in level if each.alone)
+        alone = {each.alone for each in level if each.alone} - search.points.keys()
+        begun, each_part = index / len(counts), 1 / len(counts) / max(1, len(alone) + len(level))
+        over = partial(_over, done, begun, each_part)
+        search.simulate((dict(each.alone) for each in level if each.alone), over)
         level = search.hopeful(level)
-        search.simulate(each.settings for each in level)
+        over = partial(_over, done, begun + each_part * len(alone), each_part)
+        search.simulate((each.settings for each in level), over)
         for each in level:
             search.judge(search.points[tuple(each.settings.items())])
     if search.nearest is None:
@@ -241,6 +246,11 @@ def recommend(
         left_out=dict(search.left_out),
         unpriced=len(search.unpriced),
     )
+
+
+def _over(done: Callable[[float], None], begun: float, part: float, count: int) -> None:
+    """So many more simulations, each a part of the work, are over."""
+    done(begun + part * count)
 
 
 def _candidates(
@@ -274,6 +284,7 @@ def _candidates(
     if not able and least[1]:
         raise MemoryBudgetError(
             f"no configuration fits: nearest comes {least[1]}, {format_bytes(int(least[0]))} over"
+            f" by policy {fixed.get('policy', 'as-released')}; --policy has others"
         )
     if not able:
         raise AlexsimError(error)

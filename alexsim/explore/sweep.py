@@ -24,7 +24,7 @@ from alexsim.plan.spec import PlanSpec
 from alexsim.simulate.simulation import Simulation
 from alexsim.simulate.simulator import default_library, simulate_network
 from alexsim.simulate.timer import DataPath, Timer, timer_of
-from alexsim.spawn import SPAWN
+from alexsim.spawn import SPAWN, uninterrupted
 from alexsim.units import parse_bytes
 
 AXES = (
@@ -58,9 +58,15 @@ def sweep(
         return with_pareto(points)
     points = []
     with ProcessPoolExecutor(workers, mp_context=SPAWN) as pool:
-        for point in pool.map(_point, jobs, chunksize=25):
-            points.append(point)
-            done(len(points))
+        try:
+            with uninterrupted():
+                simulated = pool.map(_point, jobs, chunksize=25)
+            for point in simulated:
+                points.append(point)
+                done(len(points))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
     return with_pareto(points)
 
 

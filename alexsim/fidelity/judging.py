@@ -39,6 +39,38 @@ class Group:
     roofline: Summary
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """The mean error of whole-network steps beside what it may be, both in per cent."""
+
+    rows: int
+    error: float
+    limit: float
+
+    @property
+    def passed(self) -> bool:
+        """An error that is no number passes nothing."""
+        return self.error <= self.limit
+
+    @property
+    def words(self) -> str:
+        """What is said where it fails."""
+        return (
+            f"mean error of {self.rows} whole-network steps is {self.error:.1f} %,"
+            f" the gate is {self.limit:.1f} %"
+        )
+
+
+def gate_of(summaries: Sequence[Summary], most: float) -> Gate | None:
+    """At most ``most`` per cent, and half of the roofline's; None where no whole step is judged."""
+    by_name = {summary.name: summary for summary in summaries}
+    ours, roofline = by_name.get("steps, fitted"), by_name.get("steps, roofline")
+    if ours is None or roofline is None or not ours.rows:
+        return None
+    limit = min(most, 50 * roofline.mean_absolute_error)
+    return Gate(rows=ours.rows, error=100 * ours.mean_absolute_error, limit=limit)
+
+
 def summarise(name: str, predictions: Sequence[Prediction]) -> Summary:
     """Errors and coverage of some predictions whose rows have values."""
     errors = [abs(p.error) for p in predictions]

@@ -15,7 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import IO, cast
 
-from alexsim.errors import ProfileError
+from alexsim.errors import ProfileError, unreadable
 
 COLUMNS = (
     "id", "network", "variant", "layer", "gpu", "n_gpus", "parallelism", "interconnect",
@@ -129,7 +129,7 @@ def _lines(path: str) -> Generator[str]:
             with io.TextIOWrapper(plain, encoding="utf-8") as lines:
                 yield from lines
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise ProfileError(f"cannot read {path}: {error}") from error
+        raise ProfileError(unreadable(path, error)) from error
 
 
 def _opened(path: str) -> IO[bytes]:

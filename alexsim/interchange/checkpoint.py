@@ -23,7 +23,7 @@ from numpy._core.multiarray import scalar
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from alexsim.errors import InterchangeError
+from alexsim.errors import InterchangeError, unreadable
 
 Words = tuple[str, ...]
 
@@ -279,4 +279,4 @@ def _safetensors(path: Path) -> object:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise InterchangeError(f"cannot read {path}: {error}") from error
+        raise InterchangeError(unreadable(path, error)) from error

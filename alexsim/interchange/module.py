@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from alexsim.editions.load import load_network
-from alexsim.errors import InterchangeError
+from alexsim.errors import InterchangeError, unreadable
 from alexsim.interchange.layout import (
     dropout_factors,
     is_grouped_product,
@@ -137,7 +137,7 @@ class AlexNet(nn.Module):
                 name = (stored.metadata() or {}).get("network")
                 state = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
         except (OSError, SafetensorError) as error:
-            raise InterchangeError(f"cannot read {path}: {error}") from error
+            raise InterchangeError(unreadable(path, error)) from error
         if name is None:
             raise InterchangeError(f"{path} does not say its network: no weights of alexsim")
         state.pop("mean_image", None)

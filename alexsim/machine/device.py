@@ -294,3 +294,10 @@ def _value(entry: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return 0.0
     return value if 0 < value < math.inf else 0.0
+
+
+def gpu_names() -> tuple[str, ...]:
+    """Those of GPUs, and of no CPU."""
+    return tuple(
+        name for name in device_names() if load_device(name).architecture.platform != "cpu"
+    )

@@ -251,7 +251,8 @@ def sheet_table(
             kind = Link
         else:
             known = (*machine_names(), *device_names(), *link_names())
-            raise ProfileError(unknown("machine, device or link", name, known))
+            titles = {each: load_link(each).name for each in link_names()}
+            raise ProfileError(unknown("machine, device or link", name, known, titles=titles))
     if kind is Machine:
         return kind, machine_sheet(name)[0]
     return kind, device_sheet(name)[0] if kind is Device else sheet_of(Link, name)[0]

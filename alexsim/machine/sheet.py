@@ -146,7 +146,10 @@ def find(folder: str, name: str, *, what: str) -> tuple[dict[str, Any], str]:
         except (ValueError, RecursionError) as error:
             raise ProfileError(f"{name} is not TOML: {error}") from error
     if (written := known_as(name, names(folder))) is None:
-        raise ProfileError(unknown(what, name, names(folder)))
+        titles: dict[str, str] = {}
+        if folder == "links":  # named by their standards, where cards are known by their names
+            titles = {each: str(_built_in(folder, each)["name"]) for each in names(folder)}
+        raise ProfileError(unknown(what, name, names(folder), titles=titles))
     return dict(_built_in(folder, written)), f"{folder}/{written}.toml"
 
 

@@ -13,7 +13,7 @@ from alexsim.documents.profile import PlanDocument, ProfileDocument, plan_docume
 from alexsim.documents.run import HeldOutMetrics, RunConfig, RunSettings, StepMetrics
 from alexsim.documents.step import TelemetrySample
 from alexsim.editions.load import as_written, load_network
-from alexsim.errors import AlexsimError, RunError
+from alexsim.errors import AlexsimError, RunError, reason_of
 from alexsim.machine.defaults import MACHINE
 from alexsim.machine.device import Device
 from alexsim.machine.machine import machine_for
@@ -282,7 +282,7 @@ def _parsed(text: str, where: str) -> object:
     try:
         return json_value(text)
     except (ValueError, RecursionError) as error:
-        raise RunError(f"{where} is damaged: {error}") from error
+        raise RunError(f"{where} is damaged: {reason_of(error)}") from error
 
 
 def _text(path: Path) -> str:
@@ -344,5 +344,5 @@ def _filters(path: Path, settings: RunSettings) -> tuple[Filters, ...]:
                     )
                 )
     except (OSError, SafetensorError) as error:
-        raise RunError(f"{path} is damaged: {error}") from error
+        raise RunError(f"{path} is damaged: {reason_of(error)}") from error
     return tuple(filters)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import textwrap
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from alexsim.budget.policies import policy_words
 from alexsim.costs.precision import Computed
 from alexsim.explore.what_if import kinds_of, waits_s
 from alexsim.network.network import Network
+from alexsim.plan.choices import Policy
 from alexsim.plan.spec import PlanSpec
 from alexsim.recipe.stages import Training
 from alexsim.report.tables import data_path_text, milliseconds, sharing_text
@@ -28,14 +30,18 @@ _EXCHANGED = 0.05
 
 
 def answer(
-    simulation: Simulation, spec: PlanSpec, training: Training, before: Simulation | None = None
+    simulation: Simulation,
+    spec: PlanSpec,
+    training: Training,
+    before: Simulation | None = None,
+    policies: Mapping[Policy, int] | None = None,
 ) -> RenderableType:
-    """The first screen: at most 24 lines of 80 columns."""
+    """The first screen: at most 24 lines of 80 columns; with the policies by which it would fit."""
     out = Table.grid(padding=(0, 2))
     for _ in range(2):
         out.add_column(no_wrap=True)
     out.add_column(overflow="fold")
-    for name, value, note in _rows(simulation, spec, training, before):
+    for name, value, note in _rows(simulation, spec, training, before, policies or {}):
         out.add_row(name, value, note)
     head = f"{simulation.network} on {simulation.machine}, {simulation.library}"
     sharing = sharing_text(spec)
@@ -48,7 +54,11 @@ def answer(
 
 
 def _rows(
-    simulation: Simulation, spec: PlanSpec, training: Training, before: Simulation | None
+    simulation: Simulation,
+    spec: PlanSpec,
+    training: Training,
+    before: Simulation | None,
+    policies: Mapping[Policy, int],
 ) -> Iterator[tuple[str, str, str]]:
     step, days = simulation.step_interval, training.days_interval
     staged = bool(training.stages)
@@ -80,7 +90,7 @@ def _rows(
         f" {f'recipe {training.recipe}, ' if staged else ''}{training.epochs} epochs of"
         f" {training.images:,} images",
     )
-    yield _memory(simulation)
+    yield _memory(simulation, policies)
     yield "bound by", *_bound(simulation, spec.network)
     if simulation.data_path is not None or "host" in data_path_text(simulation):
         yield "data path", "", data_path_text(simulation)
@@ -88,14 +98,16 @@ def _rows(
         yield "types", "", how
 
 
-def _memory(simulation: Simulation) -> tuple[str, str, str]:
+def _memory(simulation: Simulation, policies: Mapping[Policy, int]) -> tuple[str, str, str]:
     fullest = simulation.fullest
     has = format_bytes(fullest.capacity_bytes)
     name = f"{fullest.name} ({fullest.card})" if simulation.unlike else fullest.name
     each = "each" if simulation.devices_count > 1 else "the"
     on = f"{name} has {has}" if len(simulation.devices) > 1 else f"{each} GPU has {has}"
     verdict = "fits" if simulation.fits else "DOES NOT FIT"
-    return "memory", format_bytes(fullest.memory_bytes), f"{verdict}: {on}; context included"
+    would = f"; would fit: {', '.join(policy_words(policies))}" if policies else ""
+    note = f"{verdict}: {on}; context included{would}"
+    return "memory", format_bytes(fullest.memory_bytes), note
 
 
 def _bound(simulation: Simulation, network: Network) -> tuple[str, str]:

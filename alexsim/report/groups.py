@@ -11,7 +11,7 @@ from rich.text import Text
 
 from alexsim.fidelity.groups import AXES, CUT, Axis, ErrorGroup, Errors
 from alexsim.fidelity.sample import Sample
-from alexsim.report.tables import plain_table
+from alexsim.report.tables import plain_table, shortened
 
 _WIDEST = 30
 """Longer names are cut: figures stay whole in 80 columns."""
@@ -67,7 +67,7 @@ def groups_tables(groups: Sequence[ErrorGroup]) -> RenderableType:
     for axis, members in parting(groups).items():
         out.add_row(axis.title)
         for group in members:
-            out.add_row(f"  {group.name:.{_WIDEST}}", *_figures(group))
+            out.add_row(f"  {shortened(group.name, _WIDEST)}", *_figures(group))
     said = [line for line in (cut_line(groups), common_line(groups)) if line]
     return Lines(out, *(wrapped(line) for line in said), Text())
 

@@ -26,7 +26,9 @@ def recommend_tables(result: Recommendation, network: Network) -> RenderableType
     without = "; ".join(f"{count:,} {why}" for why, count in result.left_out.items() if count)
     counts = f"{result.configurations:,} configurations: {result.simulated:,} simulated; {without}."
     unpriced = f"; {result.unpriced} machine(s) have no stated price" if result.unpriced else ""
+    policy = next(iter(shown.values())).settings.get("policy", "as-released")
     notes = (
+        f"What fits is by --policy {policy}; another holds more or less.\n"
         f"USD: the cards, when they came out{unpriced}.\n"
         "kWh: the cards, at data-sheet power.\n"
         "What a larger minibatch does to the errors of the network is not predicted."

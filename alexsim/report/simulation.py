@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, get_args
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from alexsim.budget.policies import policy_words
 from alexsim.explore.sensitivity import Sensitivity
 from alexsim.explore.what_if import WhatIf, kinds_of, waits_s
 from alexsim.network.network import Network
+from alexsim.plan.choices import Policy
 from alexsim.plan.spec import PlanSpec
 from alexsim.recipe.stages import Training
 from alexsim.report.answer import answer
@@ -24,9 +26,11 @@ from alexsim.simulate.simulation import ExchangeTimes, Simulation
 from alexsim.trace import Activity
 from alexsim.units import MIB, format_bytes
 
-Shown = Literal["layers", "ops", "transfers", "articles"]
+Shown = Literal["layers", "ops", "transfers", "articles", "elasticities"]
 SHOWN: tuple[Shown, ...] = get_args(Shown)
 """What may be shown below the answer."""
+TABLES_ONLY = SHOWN[:-1]
+"""What of that a document has whether it is asked for or not."""
 _BAR = 56
 _LONGEST = 12
 _ARTICLES_FLOP_PER_S = 1.581e12
@@ -40,13 +44,13 @@ def simulation_tables(
     *,
     shown: Collection[Shown] = (),
     sensitivities: Sequence[Sensitivity] = (),
-    elasticities: bool = False,
     what_ifs: Sequence[WhatIf] = (),
     before: Simulation | None = None,
+    policies: Mapping[Policy, int] | None = None,
 ) -> RenderableType:
     """The answer on one screen, and what else was asked for."""
     network = spec.network
-    parts: list[RenderableType] = [answer(simulation, spec, training, before)]
+    parts: list[RenderableType] = [answer(simulation, spec, training, before, policies)]
     if training.stages:
         parts.append(stages_table(training.stages))
     if what_ifs:
@@ -60,7 +64,7 @@ def simulation_tables(
         parts += [_exchanges(simulation)] if simulation.exchanges else []
     if "articles" in shown:
         parts.append(Text("\n".join(_at_peak(simulation))))
-    if elasticities:
+    if "elasticities" in shown:
         parts.append(elasticities_table(simulation, network))
     if lines := not_run_lines(network, simulation):
         parts.append(Text("\n".join(lines)))
@@ -70,14 +74,16 @@ def simulation_tables(
     return Group(parts[0], *(Group(Text(), part) for part in parts[1:]))
 
 
-def does_not_fit(simulation: Simulation) -> str:
-    """What the fullest device lacks, in a line."""
+def does_not_fit(simulation: Simulation, policies: Mapping[Policy, int]) -> str:
+    """What the fullest device lacks, and by which policies the step would fit, in a line."""
     fullest = simulation.fullest
     whose = f"its {fullest.card}" if simulation.unlike else "its card"
+    what = "what else" if policies else "what"
+    would = f" it would fit by {', '.join(policy_words(policies))};" if policies else ""
     return (
         f"{fullest.name} needs {format_bytes(fullest.memory_bytes)}, {whose} has"
         f" {format_bytes(fullest.capacity_bytes)}: {format_bytes(-fullest.free_bytes)} over;"
-        " `alexsim memory` with the same options says what would fit"
+        f"{would} `alexsim memory` with the same options says {what} would fit"
     )
 
 

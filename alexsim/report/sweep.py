@@ -13,13 +13,16 @@ from alexsim.report.tables import milliseconds, plain_table
 from alexsim.units import MIB
 
 _FIGURES = (
-    "step_s", "low_s", "high_s", "images_per_s", "training_days", "utilisation",
+    "gpus", "step_s", "low_s", "high_s", "images_per_s", "training_days", "utilisation",
     "utilisation_counts", "memory_bytes", "fits", "energy_kwh", "price_usd", "pareto",
 )  # fmt: skip
 
 
 def sweep_rows(points: Sequence[Point]) -> list[dict[str, Any]]:
-    """One flat record per configuration; what it has no figure for is None."""
+    """One flat record per configuration; what it has no figure for is None.
+
+    ``gpus`` is of all replicas, unless it is an axis: then as it was given.
+    """
     keys = list(dict.fromkeys(key for point in points for key in point.settings))
     typed = {key: _type_of([point.settings.get(key, "") for point in points]) for key in keys}
     rows = []
@@ -27,7 +30,8 @@ def sweep_rows(points: Sequence[Point]) -> list[dict[str, Any]]:
         row: dict[str, Any] = {
             key: typed[key](point.settings[key]) if key in point.settings else None for key in keys
         }
-        row |= {name: None if point.error else getattr(point, name) for name in _FIGURES}
+        names = [name for name in _FIGURES if name not in row]
+        row |= {name: None if point.error else getattr(point, name) for name in names}
         rows.append(row | {"error": point.error})
     return rows
 
@@ -58,17 +62,25 @@ def sweep_table(points: Sequence[Point], axes: Sequence[str], most: int = 40) ->
         title += f", the first {most} (-o FILE has all)"
     if "partition" not in axes and any(point.partition == "replicas" for point in points):
         title = f"several GPUs: data parallel, each with its share of the batch\n{title}"
+    several = any(point.gpus > 1 for point in points)
+    # With several replicas the axis of that name is not all of them.
+    counts = ["GPUs"] if several and ("gpus" not in axes or "replicas" in axes) else []
     priced = any(point.price_usd is not None for point in points)
     figures = ["ms", "images/s", "days", "MiB", "kWh", *(["USD"] if priced else []), ""]
-    out = plain_table(title, *axes, *figures)
+    out = plain_table(title, *axes, *counts, *figures)
+    for axis, column in zip(axes, out.columns, strict=False):
+        # Names and choices are folded where they are many; figures stay whole.
+        if _type_of([point.settings[axis] for point in shown]) is str:
+            column.no_wrap, column.overflow, column.min_width = False, "fold", 3
     for point in shown:
         values = [point.settings[axis] for axis in axes]
         if point.error:
-            out.add_row(*values, *([""] * (len(figures) - 1)), "-")
+            out.add_row(*values, *([""] * (len(counts) + len(figures) - 1)), "-")
             continue
         price = "" if point.price_usd is None else f"{point.price_usd:,.0f}"
         out.add_row(
             *values,
+            *([str(point.gpus)] if counts else []),
             milliseconds(point.step_s),
             f"{point.images_per_s:,.0f}",
             f"{point.training_days:.2f}",
@@ -78,16 +90,31 @@ def sweep_table(points: Sequence[Point], axes: Sequence[str], most: int = 40) ->
             "*" if point.pareto else "" if point.fits else "full",
         )
     over = ", ".join(_WORDS[name] for name in objectives(points))
+    by = "its policy" if "policy" in axes else "policy as-released; -a policy=reuse,pytorch: others"
     notes = [
         Text(
             f"* none that fits is better in {over}.\n"
-            "full: does not fit. MiB: the fullest card. kWh: training, at data-sheet power."
+            f"full: does not fit by {by}.\n"
+            "MiB: the fullest card. kWh: training, at data-sheet power."
             + ("\nUSD: the cards when they came out." if priced else "")
         )
     ]
-    errors = list(dict.fromkeys(point.error for point in points if point.error))
-    notes += [Text(f"no result: {error}") for error in errors[:5]]
+    notes += [Text(f"no result: {error}") for error in _errors(points)[:5]]
     return Group(out, *notes)
+
+
+def without_result(points: Sequence[Point]) -> str:
+    """How many have none, and the first reasons, for the end of a line; empty where all have."""
+    if not (count := sum(bool(point.error) for point in points)):
+        return ""
+    errors = _errors(points)
+    others = f"; and {len(errors) - 2} other reasons" if len(errors) > 3 else ""
+    shown = errors[: 2 if others else 3]
+    return f", {count:,} without a result: {'; '.join(shown)}{others}"
+
+
+def _errors(points: Sequence[Point]) -> list[str]:
+    return list(dict.fromkeys(point.error for point in points if point.error))
 
 
 _WORDS = {

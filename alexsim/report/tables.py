@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -24,6 +25,18 @@ from alexsim.units import format_bytes
 if TYPE_CHECKING:
     from alexsim.simulate.simulation import Simulation
     from alexsim.train.settings import TrainResult
+
+
+def shortened(name: str, width: int) -> str:
+    """A name that is cut between words or at a hyphen, not in one, where it is longer."""
+    if len(name) <= width:
+        return name
+    return textwrap.wrap(name, width - 3)[0].rstrip(" -+(,") + "..."
+
+
+def folded(name: str, width: int, most: int | None = None) -> str:
+    """The same in lines, all or ``most`` of them."""
+    return "\n".join(textwrap.wrap(name, width, max_lines=most, placeholder="..."))
 
 
 def plain_table(title: str, *columns: str) -> Table:

@@ -7,6 +7,7 @@ import io
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from rich.console import Group as Lines
 from rich.console import RenderableType
@@ -15,13 +16,13 @@ from rich.text import Text
 from alexsim.costs.card import Card
 from alexsim.fidelity.groups import ErrorGroup
 from alexsim.fidelity.judged import Judged
-from alexsim.fidelity.judging import Group, Summary, is_layer, summarise
+from alexsim.fidelity.judging import Gate, Group, Summary, is_layer, summarise
 from alexsim.fidelity.row_files import Row
 from alexsim.fidelity.rows import Excluded
 from alexsim.fidelity.sample import Sample
 from alexsim.fidelity.validation import Prediction
 from alexsim.report.groups import groups_tables, sample_line, wrapped
-from alexsim.report.tables import plain_table
+from alexsim.report.tables import folded, plain_table, shortened
 
 _MOST = 5
 """So many devices, libraries or networks of a rule are named."""
@@ -65,39 +66,79 @@ def left_out(excluded: Iterable[Excluded]) -> dict[str, dict[str, int]]:
     return dict(sorted(rules.items(), key=lambda item: -sum(item[1].values())))
 
 
+class Judgement(NamedTuple):
+    """Errors of predictions: by kind of row, by device and library, and by group."""
+
+    summaries: Sequence[Summary]
+    groups: Sequence[Group]
+    by_axis: Sequence[ErrorGroup]
+    gate: Gate | None = None
+    """None where nothing is gated."""
+
+    @property
+    def predicted(self) -> int:
+        """Rows; of kernels those with a time."""
+        if self.groups or not self.by_axis:
+            return sum(len(group.predictions) for group in self.groups)
+        return self.by_axis[0].plain.rows
+
+
+def headline(judgement: Judgement, excluded: int, sample: Sample | None) -> str:
+    """The answer: how far off, how many in their intervals, and whether the gate passed."""
+    predicted = judgement.predicted
+    said = f"{predicted:,} of {predicted + excluded:,} rows predicted"
+    if not judgement.by_axis:
+        return f"{said}; none has a value beside it."
+    all_ = judgement.by_axis[0].plain
+    said += (
+        f": {100 * all_.median_absolute_error:.1f} % off in the median,"
+        f" {100 * all_.mean_absolute_error:.1f} % in the mean,"
+        f" {100 * all_.coverage:.0f} % in their 90 % intervals."
+    )
+    if gate := judgement.gate:
+        verdict = "passed" if gate.passed else "NOT PASSED"
+        said += (
+            f" Gate {verdict}: {gate.rows} whole-network steps are {gate.error:.1f} % off in the"
+            f" mean, at most {gate.limit:.1f} %."
+        )
+    return f"{said} A sample: nothing is gated." if sample else said
+
+
 def validation_tables(
-    summaries: Sequence[Summary],
-    groups: Sequence[Group],
-    by_axis: Sequence[ErrorGroup],
+    judgement: Judgement,
     excluded: Sequence[Excluded],
+    card: Card,
     *,
     every_row: bool,
     sample: Sample | None = None,
 ) -> RenderableType:
-    """Every row; errors by network, by device and library, by what a reader asks for and by kind;
-    why rows are left out."""
+    """The answer; every row; errors by network, by device and library, by what a reader asks for
+    and by kind; why rows are left out; errors of fits that had not seen what they predict."""
+    summaries, groups, by_axis, _ = judgement
     said: list[RenderableType] = [wrapped(sample_line(sample))] if sample else []
-    parts = list(said)
+    parts: list[RenderableType] = [wrapped(headline(judgement, len(excluded), sample)), *said]
     if every_row:
         parts += [Text(_rows_of(group)) for group in groups]
     if any(group.summary.rows for group in groups):
         predictions = [p for group in groups for p in group.predictions]
         parts += [_networks(by_network(predictions)), _groups(groups)]
         parts += [groups_tables(by_axis), _summaries(summaries)]
-    predicted = sum(len(group.predictions) for group in groups)
-    parts.append(Text(f"\n{predicted} of {predicted + len(excluded)} rows predicted"))
+    parts.append(Text())
     if excluded:
         left = plain_table("Not predicted, by a rule on the row's conditions", "why", "rows")
         for rule, whats in left_out(excluded).items():
             left.add_row(rule, str(sum(whats.values())))
             named = [(what, count) for what, count in whats.items() if what != rule]
             for what, count in named[:_MOST]:
-                left.add_row(f"  {what if len(what) < 64 else f'{what[:61]}...'}", str(count))
+                left.add_row(f"  {shortened(what, 63)}", str(count))
             if others := named[_MOST:]:
                 count = sum(count for _, count in others)
                 left.add_row(f"  others, {len(others)} in all (-o FILE names them)", str(count))
         parts.append(left)
-    return Lines(*parts, *said)
+    less = "Less: --summary, the sums alone. " if every_row else ""
+    more = "More: all rows, without --quick. " if sample else ""
+    files = "-o FILE.csv has every row, --html FILE.html a page, --json all sums."
+    return Lines(*parts, *said, left_out_table(card), wrapped(f"{less}{more}{files}"))
 
 
 def _rows_of(group: Group) -> str:
@@ -109,11 +150,11 @@ def _rows_of(group: Group) -> str:
     for prediction in group.predictions:
         case, row = prediction.case, prediction.case.row
         several = f"{row.n_gpus} x " if row.n_gpus > 1 else ""
-        what = f"{several}{row.layer or case.network.name}"
+        what = shortened(f"{several}{row.layer or case.network.name}", 19)
         measured = "" if row.value is None else f"{row.value:.5g}"
         error = "" if row.value is None else f"{100 * prediction.error:+.0f} %"
         lines.append(
-            f"  {row.id:9.9s} {what:19.19s} {case.batch_size:5d} {row.passes:10s} {measured:>8s}"
+            f"  {row.id:9.9s} {what:19s} {case.batch_size:5d} {row.passes:10s} {measured:>8s}"
             f" {f'{prediction.value:.4g}':>9s} {_UNITS[row.unit]:4s} {error:>7s}"
         )
     return "\n".join(lines)
@@ -129,9 +170,9 @@ def _networks(networks: Sequence[NetworkErrors]) -> RenderableType:
         summary = errors.summary
         figures = (summary.median_absolute_error, summary.mean_absolute_error)
         out.add_row(
-            errors.network,
+            folded(errors.network, 20),
             errors.device,
-            f"{errors.framework:.20}",
+            folded(errors.framework, 20, most=2),
             str(summary.rows),
             *(f"{100 * figure:.1f}" for figure in figures),
         )

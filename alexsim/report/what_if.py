@@ -37,16 +37,25 @@ def what_if_table(
 ) -> RenderableType:
     """Every change beside the step as it is."""
     device = simulation.devices[0].name
+    steps = (simulation, *(change.simulation for change in changes))
+    gpus = ["GPUs"] if len({step.devices_count for step in steps}) > 1 else []
+
+    def count(step: Simulation) -> list[str]:
+        return [str(step.devices_count)] if gpus else []
+
     out = plain_table(
         "What if: one change each, beside the step as it is",
-        "change", "step ms", "days", "faster", f"what moves most on {device}, ms",
+        "change", *gpus, "step ms", "days", "faster", f"what moves most on {device}, ms",
     )  # fmt: skip
     out.columns[-1].justify = "left"
-    out.add_row("none", milliseconds(simulation.step_s), f"{training.days:.3g}", "", "")
+    out.add_row(
+        "none", *count(simulation), milliseconds(simulation.step_s), f"{training.days:.3g}", "", ""
+    )
     notes = []
     for change in changes:
         out.add_row(
             change.change,
+            *count(change.simulation),
             milliseconds(change.simulation.step_s),
             f"{change.days:.3g}",
             f"{1 / change.ratio:.2f}x",

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from alexsim.data.statistics import Statistics
-from alexsim.errors import RunError
+from alexsim.errors import RunError, reason_of
 from alexsim.files import drop_unfinished, unfinished, write_whole
 from alexsim.profile.nvml import Sample
 from alexsim.recipe.file import completed
@@ -126,7 +126,7 @@ class RunDirectory:
                     mean=stored["mean"], axes=stored["axes"], deviations=stored["deviations"]
                 )
         except (OSError, ValueError, KeyError, EOFError, AttributeError, BadZipFile) as error:
-            raise RunError(f"{self.path / STATISTICS} is damaged: {error}") from error
+            raise RunError(f"{self.path / STATISTICS} is damaged: {reason_of(error)}") from error
 
     def save_checkpoint(self, step: int, state: Mapping[str, torch.Tensor]) -> Path:
         """Write the state after ``step`` steps, then drop older checkpoints.
@@ -145,7 +145,7 @@ class RunDirectory:
         except (OSError, SafetensorError) as error:
             last = self.newest_checkpoint()
             kept = f"; the last good one is {last.name}" if last else ""
-            raise RunError(f"cannot write {target}: {error}{kept}") from error
+            raise RunError(f"cannot write {target}: {reason_of(error)}{kept}") from error
         for older in self._checkpoints():
             if older != target:
                 older.unlink()
@@ -171,7 +171,7 @@ class RunDirectory:
                 step = int(stored.metadata()["step"])
                 return step, {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
         except (OSError, SafetensorError, KeyError, TypeError) as error:
-            raise RunError(f"{path} is not a checkpoint: {error}") from error
+            raise RunError(f"{path} is not a checkpoint: {reason_of(error)}") from error
 
     def append_metrics(self, line: MetricsLine) -> None:
         """Add one JSON line."""

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from alexsim.data.augmentation import Normalisation
 from alexsim.data.statistics import Floats
 from alexsim.editions.load import load_network
-from alexsim.errors import RunError
+from alexsim.errors import RunError, reason_of
 from alexsim.files import unfinished
 from alexsim.network.network import Network
 from alexsim.network.part import letter
@@ -96,7 +96,7 @@ def save_weights(path: Path, weights: Weights) -> None:
         with unfinished(path) as beside:
             save_file(tensors, beside, metadata=about)
     except (OSError, SafetensorError) as error:
-        raise RunError(f"cannot write {path}: {error}") from error
+        raise RunError(f"cannot write {path}: {reason_of(error)}") from error
 
 
 def state_shapes(network: Network) -> dict[str, tuple[int, ...]]:
@@ -135,7 +135,7 @@ def _of_file(path: Path) -> Weights:
             metadata = stored.metadata() or {}
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise RunError(f"{path} is no file of weights: {error}") from error
+        raise RunError(f"{path} is no file of weights: {reason_of(error)}") from error
     if metadata.get("format") != _FORMAT:
         raise RunError(
             f"{path}: no weights of alexsim in it (`alexsim model import` takes those of others)"

@@ -29,7 +29,7 @@ from alexsim.data.packed.pack_index import (
 from alexsim.data.packed.shard import Sums
 from alexsim.data.sources.listing import Listing
 from alexsim.data.statistics import Statistics, from_sums
-from alexsim.errors import DataError
+from alexsim.errors import DataError, reason_of
 from alexsim.files import write_whole
 from alexsim.typed import load
 
@@ -115,7 +115,7 @@ def read_members(folder: Path, index: PackIndex) -> NDArray[np.void]:
         members: NDArray[np.void] = np.load(path, mmap_mode="r", allow_pickle=False)
         digest = sha256_of(path)
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
+        raise DataError(f"{path}: cannot be read: {reason_of(error)}") from error
     images = sum(index.images.values())
     if digest != index.files.get(MEMBERS) or members.dtype != MEMBER or len(members) != images:
         raise DataError(f"{path}: damaged, or of another set; pack again")
@@ -137,7 +137,7 @@ def read_statistics(folder: Path, index: PackIndex) -> Statistics:
                 mean=stored["mean"], axes=stored["axes"], deviations=stored["deviations"]
             )
     except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
+        raise DataError(f"{path}: cannot be read: {reason_of(error)}") from error
 
 
 def damaged(folder: Path, shard: Shard) -> str | None:

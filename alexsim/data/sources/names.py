@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from alexsim.data.sources.classes import LabelScheme, ValidationLabels
-from alexsim.errors import DataError
+from alexsim.errors import DataError, reason_of
 from alexsim.names import name_text
 
 _NAME_FILES = ("LOC_synset_mapping.txt", "synset_words.txt")
@@ -125,4 +125,4 @@ def _meta(path: Path) -> dict[int, tuple[str, str]]:
         table: Any = loadmat(str(path), squeeze_me=True)["synsets"]
         return {int(row[0]): (str(row[1]), str(row[2])) for row in table}
     except (OSError, KeyError, ValueError, IndexError) as error:
-        raise DataError(f"{path}: not ILSVRC's meta.mat: {error}") from error
+        raise DataError(f"{path}: not ILSVRC's meta.mat: {reason_of(error)}") from error

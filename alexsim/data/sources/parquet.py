@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from alexsim.data.sources.classes import class_of_label
 from alexsim.data.sources.rows import Row, Rows
 from alexsim.data.sources.splits import SplitRules, refuse_idle_rules, split_by_rules, split_of_file
-from alexsim.errors import DataError
+from alexsim.errors import DataError, reason_of
 
 _IMAGES, _LABELS = ("image", "img", "jpg"), ("label", "labels", "cls", "fine_label")
 
@@ -86,7 +86,7 @@ def read_rows(path: str, group: int) -> Iterator[bytes | None]:
     try:
         column = file.read_row_group(group, columns=[f"{image}.bytes"]).column(image)
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path}: row group {group} cannot be read: {error}") from error
+        raise DataError(f"{path}: row group {group} cannot be read: {reason_of(error)}") from error
     for chunk in column.chunks:
         for value in chunk.field("bytes"):
             yield value.as_py()
@@ -96,7 +96,9 @@ def _open(path: Path) -> tuple[pq.ParquetFile, str, str]:
     try:
         file = pq.ParquetFile(path)
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path}: not a parquet file, or a damaged one: {error}") from error
+        raise DataError(
+            f"{path}: not a parquet file, or a damaged one: {reason_of(error)}"
+        ) from error
     names = file.schema_arrow.names
     image = next((name for name in _IMAGES if name in names), None)
     label = next((name for name in _LABELS if name in names), None)
