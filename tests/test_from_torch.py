@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -122,6 +123,10 @@ COUNTED: dict[type[nn.Module], tuple[int, ...]] = {
     torch_models.Windows: SHAPE,
     torch_models.Volumes: (3, 5, 8, 8),
     torch_models.Signals: (2, 40),
+    torch_models.Latents: (3, 32, 32),
+    torch_models.Queries: (3, 32, 32),
+    torch_models.Seeds: (3, 32, 32),
+    torch_models.Token: (3, 32, 32),
 }
 EVERY = {**dict.fromkeys(torch_models.MODELS.values(), SHAPE), **COUNTED}
 
@@ -165,6 +170,92 @@ def test_what_no_image_changes_is_no_layer() -> None:
     }
 
 
+ROWS, WIDTH = 6, 16
+REPEATED = {
+    "expand": lambda p, x: p.expand(len(x), -1, -1),
+    "expand behind": lambda p, x: p.unsqueeze(1).expand(-1, len(x), -1).transpose(0, 1),
+    "expand_as": lambda p, x: p.expand_as(x[:, :ROWS]),
+    "broadcast_to": lambda p, x: torch.broadcast_to(p, (len(x), *p.shape)),
+    "repeat": lambda p, x: p.repeat(len(x), 1, 1),
+    "repeat rows": lambda p, x: p.repeat(len(x), 1).view(len(x), *p.shape),
+    "repeat_interleave": lambda p, x: p[None].repeat_interleave(len(x), 0),
+    "tile": lambda p, x: p.tile((len(x), 1, 1)),
+    "stack": lambda p, x: torch.stack([p] * len(x)),
+    "cat": lambda p, x: torch.cat([p[None]] * len(x)),
+    "zeros": lambda p, x: p + x.new_zeros(len(x), 1, 1),
+    "computed": lambda p, x: (p * 2).expand(len(x), -1, -1).contiguous(),
+    "embedding": lambda p, x: F.embedding(
+        torch.arange(ROWS, device=x.device).expand(len(x), -1), p
+    ),
+}  # fmt: skip
+
+
+class Repeats(nn.Module):
+    """A parameter of rows for every image, which looks at its patches."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way = way
+        self.rows = nn.Parameter(torch.randn(ROWS, WIDTH))
+        self.patch = nn.Conv2d(3, WIDTH, 8, 8)
+        self.own, self.fc = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, torch_models.CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        patches = self.patch(x).flatten(2).transpose(1, 2)
+        rows = self.own(REPEATED[self.way](self.rows, patches))
+        scores = (rows @ patches.transpose(1, 2)).softmax(-1)
+        return self.fc((rows + scores @ patches).mean(1))
+
+
+@pytest.mark.parametrize("learns", [True, False], ids=["learns", "frozen"])
+@pytest.mark.parametrize("way", REPEATED)
+def test_whatever_way_a_parameter_is_repeated(way: str, learns: bool) -> None:
+    """The linear layer on it is computed for every image; gradients go to it if it learns."""
+    module, shape = Repeats(way).train(), (3, 32, 32)
+    module.rows.requires_grad_(learns)
+    table = flop_table(alexsim.from_torch(module, shape), BATCH)
+    module.to("meta")
+    with FlopCounterMode(display=False) as forward:
+        output = module(torch.zeros(BATCH, *shape, device="meta"))
+    with FlopCounterMode(display=False) as backward:
+        output.sum().backward()
+    assert table.flop * BATCH == forward.get_total_flops()
+    assert (table.training_flop - table.flop) * BATCH == backward.get_total_flops()
+
+
+@pytest.mark.parametrize(
+    ("kind", "of_parameters"),
+    [
+        (torch_models.Latents, {"expand"}), (torch_models.Queries, {"add"}),
+        (torch_models.Seeds, {"expand", "repeat"}), (torch_models.Token, set()),
+    ],
+)  # fmt: skip
+def test_what_is_repeated_for_every_image_is_computed_for_every_image(
+    kind: type[nn.Module], of_parameters: set[str]
+) -> None:
+    """It has a layer, where more is done than to put it beside the images' values, or to add it;
+    that reads nothing of an image, but every image has its result; every operator's parameters are
+    its own."""
+    network = alexsim.from_torch(built(kind, COUNTED[kind]), COUNTED[kind])
+    made = [parts[0] for parts in network.parts if parts[0].layer.made]
+    assert {part.layer.target for part in made} == of_parameters
+    assert all(part.input_values == 0 for part in made)
+    ops = [plan(network, batch_size=batch, policy="pytorch") for batch in (2, 4)]
+    for part in made:
+        before, after = (
+            next(op for op in of.ops() if (op.layer, op.kind) == (part.layer.name, "forward"))
+            for of in ops
+        )
+        size = 4 * math.prod(part.output_shape)
+        assert after.count.moved_bytes - before.count.moved_bytes == 2 * size
+    modules = dict(network.module.named_modules())
+    for name, module in modules.items():
+        if isinstance(module, nn.Linear | nn.LayerNorm | nn.Conv2d) and "out_proj" not in name:
+            (parts,) = (parts for parts in network.parts if parts[0].layer.name == name)
+            read = {parameter.rpartition(".")[2] for parameter in parts[0].read_by_name}
+            assert read == {"weight", "bias"}
+
+
 @pytest.mark.parametrize("kind", [torch_models.Windows, torch_models.Shuffle, torch_models.Signals])
 def test_what_operators_hold_is_what_autograd_holds(kind: type[nn.Module]) -> None:
     """Copies that products make of matrices that do not lie one behind the other among it; what is
@@ -189,7 +280,8 @@ def test_what_has_no_kernel_is_said_completely() -> None:
     with pytest.raises(NetworkError) as refused:
         executor_of(network)
     for kind in kinds:
-        assert f"{kind.target} x {len(kind.layers)} (in {kind.layers[0]})" in str(refused.value)
+        words = f"{kind.target} x {len(kind.layers)} (in {kind.layers[0]})"
+        assert (words in str(refused.value)) != kind.views
     made = plan(network, batch_size=BATCH)
     assert on_machine(made.spec, load_machine("a100")).step_s > 0
     operators = {layer.name for layer in network.not_run}
@@ -303,7 +395,7 @@ def test_a_file_may_have_modules_functions_and_classes(
         ("model@3x0x3", "needs a shape of images"),
         ("needs", "needs arguments (size)"),
         ("number", "but something of type int"),
-        ("absent", "it has model, small, odd"),
+        ("absent", "(it has model, small, odd, made, Late, fails)"),
         ("odd", "input_shape must be positive whole numbers"),
         ("fails", "OSError: no weights here"),
         ("", "say which of its networks"),
@@ -314,6 +406,15 @@ def test_what_is_no_module_is_refused_in_a_line(mine: Path, name: str, says: str
         load_network(f"{mine}:{name}")
     assert says in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_a_file_that_is_named_without_its_ending_is_suggested(
+    mine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(mine.parent)
+    for name, meant in (("mine:model", "mine.py:model"), ("mine:made@3x8x8", "mine.py:made@3x8x8")):
+        with pytest.raises(NetworkError, match=re.escape(f"do you mean {meant}?")):
+            load_network(name)
 
 
 def test_training_begins_from_the_modules_weights_and_gives_them_back(
@@ -433,6 +534,62 @@ class Boxes(Mixed):
         return self.fc(x.mean((2, 3))), x.amax((2, 3))
 
 
+class Branches(Mixed):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.fc(x.mean((2, 3)))
+        if y.max() > 0.5:
+            return y
+        return self.fc(x.amax((2, 3)))
+
+
+class Item(Mixed):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(x.mean((2, 3))) * x.sum().item()
+
+
+class Kept(Mixed):
+    """As many values as are above a threshold."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        kept = x.mean((0, 1, 2)) > 0
+        return self.fc(x[..., kept].mean((2, 3)))
+
+
+class Centred(Mixed):
+    """An image's values depend on others'."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.mean((2, 3))
+        x = x - x.mean(0)
+        return self.fc(x)
+
+
+class WithLabels(Mixed):
+    def forward(self, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(self.fc(x.mean((2, 3))), labels)
+
+
+class Same(Mixed):
+    """An output that no image changes."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.fc.weight[:1].expand(len(x), -1))
+
+
+class Named(Mixed):
+    """A dict, of whatever it has."""
+
+    def __init__(self, *names: str) -> None:
+        super().__init__()
+        self.names = names
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        features = x.mean((2, 3))
+        logits = self.fc(features)
+        given = {"features": features, "logits": logits, "aux_logits": logits * 2, "out": logits}
+        return {name: given[name] for name in self.names}
+
+
 def test_what_is_detached_has_no_gradients() -> None:
     network = alexsim.from_torch(Detached(), SHAPE)
     ops = {(op.layer, op.kind) for op in plan(network).ops()}
@@ -458,19 +615,90 @@ def test_what_a_trace_depends_on_is_in_its_key(private: bool) -> None:
     assert [len(network.layers) for network in networks] == [4, 6, 4]
 
 
+REFUSED: list[tuple[nn.Module, str, str]] = [
+    (Mixed(), "first, second = x.chunk", "splits the images of a minibatch"),
+    (Centred(), "x = x - x.mean(0)", "mixes or splits the images of a minibatch"),
+    (Quiet(), "", "a block of torch.no_grad"),
+    (Boxes(), "", "only logits of the same classes have a cost"),
+    (Mixed().half(), "", "give it in float32"),
+    (Branches(), "if y.max() > 0.5:", "give a module with one branch, or one number, fixed"),
+    (Item(), "x.sum().item()", "asks for the values of a tensor"),
+    (Kept(), "x[..., kept]", "the shape of the result depends on the values of a tensor"),
+    (WithLabels(), "", "WithLabels.forward takes x, labels: one tensor of images is read"),
+    (Same(), "", "output 0 of the module does not depend on its images"),
+    (Named("features", "out"), "", "returns features, out; output out is (10,), its answer"),
+]
+"""With the line of this file that is named, if any."""
+
+
 @pytest.mark.parametrize(
-    ("module", "says"),
-    [
-        (Mixed(), "no whole number of values"),
-        (Quiet(), "a block of torch.no_grad"),
-        (Boxes(), "only logits of the same classes have a cost"),
-        (Mixed().half(), "give it in float32"),
-    ],
-    ids=["mixed", "no_grad", "boxes", "half"],
+    ("module", "line", "says"), REFUSED, ids=[type(module).__name__ for module, *_ in REFUSED]
 )
-def test_what_would_be_counted_wrongly_is_refused(module: nn.Module, says: str) -> None:
-    with pytest.raises(NetworkError, match=says):
+def test_what_would_be_counted_wrongly_is_refused(
+    module: nn.Module, line: str, says: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """In one line, with the place; the number of images is ours, and none of what PyTorch prints is
+    shown. What is no fault of the images' shape gives no advice on it."""
+    with pytest.raises(NetworkError) as refused:
         alexsim.from_torch(module, SHAPE)
+    message = str(refused.value)
+    assert says in message
+    assert "\n" not in message
+    assert not re.search(r"\b13\b|input_shape|For more", message.replace(line, ""))
+    assert capfd.readouterr() == ("", "")
+    if line:
+        number = next(n for n, text in enumerate(source(), 1) if line in text)
+        assert f"test_from_torch.py:{number} (" in message
+
+
+def source() -> list[str]:
+    return Path(__file__).read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.parametrize(
+    ("given", "shape", "says"),
+    [
+        (torch_models.Residual, SHAPE, "is a class of them: give Residual()"),
+        ("resnet18", SHAPE, "got something of type str"),
+        (torch_models.Residual(), 224, "must be positive whole numbers, as (3, 224, 224), got 224"),
+        (torch_models.Residual(), (3, 0, 4), "must be positive whole numbers"),
+        (torch_models.Residual(), (1, *SHAPE), "the shape is of one image, without the batch"),
+        (torch_models.Residual(), (1, 28, 28), "but got 1 channels instead (the shape is of one"),
+    ],
+)
+def test_a_mistaken_argument_is_an_error_of_one_line(
+    given: object, shape: object, says: str
+) -> None:
+    with pytest.raises(NetworkError) as refused:
+        alexsim.from_torch(given, shape)
+    assert says in str(refused.value)
+    assert not re.search(r"\b13\b|\n", str(refused.value))
+
+
+@pytest.mark.parametrize(
+    ("names", "heads"),
+    [
+        (("logits",), ["softmax"]), (("out",), ["softmax"]), (("features", "logits"), ["softmax"]),
+        (("aux_logits", "features", "logits"), ["mul.softmax", "softmax"]),
+    ],
+)  # fmt: skip
+def test_the_answer_is_called_logits(names: tuple[str, ...], heads: list[str]) -> None:
+    network = alexsim.from_torch(Named(*names), SHAPE)
+    assert [head.name for head in network.heads] == heads
+    (answer,) = network.inputs_of(len(network.layers) - 1)
+    assert answer == "fc"
+
+
+def test_the_shape_is_given_or_declared_or_imagenets() -> None:
+    """By one rule here and for ``FILE.py:NAME``."""
+    module = torch_models.Residual()
+    assert alexsim.from_torch(module).input_shape == (3, 224, 224)
+    module.input_shape = (3, 32, 32)
+    assert alexsim.from_torch(module).input_shape == (3, 32, 32)
+    assert alexsim.from_torch(module, (3, 40, 40)).input_shape == (3, 40, 40)
+    module.input_shape = "3x32"
+    with pytest.raises(NetworkError, match="its input_shape must be positive whole numbers"):
+        alexsim.from_torch(module)
 
 
 def test_a_layer_learns_whole_or_not() -> None:

@@ -335,3 +335,91 @@ class Signals(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.fc(F.relu(self.conv(x)).amax(2))
+
+
+class Latents(nn.Module):
+    """A Perceiver's: learned latents, repeated for every image, look at each other and at patches;
+    their values are computed with before anything of the images is."""
+
+    class Attention(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.q, self.k, self.v, self.out = (nn.Linear(width, width) for _ in range(4))
+
+        def forward(self, x: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
+            q, k, v = (
+                t.unflatten(-1, (2, -1)).transpose(1, 2)
+                for t in (self.q(x), self.k(read), self.v(read))
+            )
+            return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.latents = nn.Parameter(torch.randn(1, 6, 16))
+        self.patch = nn.Conv2d(3, 16, 8, 8)
+        self.first, self.cross, self.last = (self.Attention(16) for _ in range(3))
+        self.norm = nn.LayerNorm(16)
+        self.fc = nn.Linear(16, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        z = self.latents.expand(x.shape[0], -1, -1)
+        z = z + self.first(z, z)
+        z = z + self.cross(self.norm(z), self.patch(x).flatten(2).transpose(1, 2))
+        return self.fc((z + self.last(z, z)).mean(1))
+
+
+class Queries(nn.Module):
+    """A DETR's decoder: learned queries behind the axis of the sequence, read twice; cross
+    attention has one tensor for the weights of queries, keys and values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = nn.Conv2d(3, 16, 8, 8)
+        self.queries = nn.Embedding(5, 16)
+        layer = nn.TransformerDecoderLayer(16, 2, 24)
+        self.decoder = nn.TransformerDecoder(layer, 2)
+        self.fc = nn.Linear(16, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        memory = self.patch(x).flatten(2).permute(2, 0, 1)
+        queries = self.queries.weight.unsqueeze(1).repeat(1, len(x), 1)
+        answers = self.decoder(torch.zeros_like(queries) + queries, memory)
+        return self.fc((answers + queries).mean(0))
+
+
+class Seeds(nn.Module):
+    """A Set Transformer's pooling: seeds look at the patches, once with weights of their own and
+    once as they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = nn.Conv2d(3, 16, 8, 8)
+        self.seeds = nn.Parameter(torch.randn(1, 3, 16))
+        self.attention = nn.MultiheadAttention(16, 2, batch_first=True)
+        self.norm = nn.LayerNorm(16)
+        self.fc = nn.Linear(48, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        patches = self.patch(x).flatten(2).transpose(1, 2)
+        seeds = self.seeds.expand(len(x), -1, -1)
+        pooled = self.attention(seeds, patches, patches, need_weights=False)[0] + seeds
+        again = self.seeds.repeat(len(x), 1, 1) @ patches.transpose(1, 2)
+        return self.fc(self.norm(pooled + again.softmax(-1) @ patches).flatten(1))
+
+
+class Token(nn.Module):
+    """A class token beside the patches, and positions that are repeated for every image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = nn.Conv2d(3, 16, 8, 8)
+        self.token = nn.Parameter(torch.randn(1, 1, 16))
+        self.position = nn.Parameter(torch.randn(17, 16))
+        self.attention = nn.MultiheadAttention(16, 4, batch_first=True)
+        self.fc = nn.Linear(16, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.patch(x).flatten(2).transpose(1, 2)
+        x = torch.cat((self.token.expand(len(x), -1, -1), x), 1)
+        x = x + self.position.expand_as(x)
+        return self.fc(self.attention(x, x, x, need_weights=False)[0][:, 0])

@@ -19,11 +19,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from alexsim.errors import NetworkError
-from alexsim.network.layers import Shape
 from alexsim.network.network import Network
 
 _SHAPE = re.compile(r"[1-9][0-9]{0,5}(x[1-9][0-9]{0,5}){0,3}")
-_IMAGENET = (3, 224, 224)
 _RUN = "<run_path>"
 """What such a file is called to itself."""
 _READER = "alexsim.interchange.from_torch"
@@ -66,7 +64,8 @@ def network_in(path: str, name: str) -> Network:
     try:
         # By name, where a file has made a module and so loaded torch: this room knows neither.
         from_torch = importlib.import_module(_READER).from_torch
-        return cast(Network, from_torch(given, _shape_of(given, shape), name=name))
+        extents = tuple(int(extent) for extent in shape.split("x")) if at else None
+        return cast(Network, from_torch(given, extents, name=name))
     except NetworkError as error:
         raise NetworkError(f"{path}:{name}: {error}") from error
 
@@ -95,14 +94,8 @@ def _beside(path: str) -> Any:
 
 def _called(path: str, name: str, function: Any) -> Any:
     """What a function, or a module's class, returns that needs no arguments."""
-    try:
-        needed = [
-            parameter.name
-            for parameter in inspect.signature(function).parameters.values()
-            if parameter.default is parameter.empty
-            and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-        ]
-    except (TypeError, ValueError):
+    needed = _needed(function)
+    if needed is None:
         return function
     if needed:
         raise NetworkError(
@@ -117,34 +110,43 @@ def _called(path: str, name: str, function: Any) -> Any:
         raise NetworkError(f"{_place(path, error)}: {name}(): {_in_one_line(error)}") from error
 
 
+def _needed(function: Any) -> list[str] | None:
+    """Arguments without which it cannot be called; None if nobody knows."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    return [
+        parameter.name
+        for parameter in parameters
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]
+
+
 def _is_module(value: Any) -> bool:
     """Whether it is a ``torch.nn.Module``; no such thing is where torch is not loaded."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.nn.Module)
 
 
-def _shape_of(module: Any, given: str) -> Shape:
-    if given:
-        return tuple(int(extent) for extent in given.split("x"))
-    declared = getattr(module, "input_shape", _IMAGENET)
-    if not (isinstance(declared, tuple | list) and declared and all(
-        type(extent) is int and extent > 0 for extent in declared
-    )):  # fmt: skip
-        raise NetworkError(f"its input_shape must be positive whole numbers, got {declared!r}")
-    return tuple(declared)
+def _is_class(value: Any) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, type) and issubclass(value, torch.nn.Module)
 
 
 def _listed(names: Mapping[str, Any]) -> str:
-    """What a file has that may be meant: networks and modules; else functions."""
+    """What can be named: networks and modules, classes and functions of the file's own that
+    need no arguments."""
     kinds = [key for key, value in names.items() if isinstance(value, Network) or _is_module(value)]
-    functions = [
+    made = [
         key
         for key, value in names.items()
-        if inspect.isfunction(value) and value.__globals__.get("__name__") == _RUN
+        if (inspect.isfunction(value) or _is_class(value))
+        and value.__module__ == _RUN
+        and _needed(value) == []
     ]
-    if kinds:
-        return f"it has {', '.join(kinds)}"
-    return f"it has the functions {', '.join(functions)}" if functions else "it has none at all"
+    return f"it has {', '.join(kinds + made)}" if kinds + made else "it has none at all"
 
 
 def _place(path: str, error: BaseException) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 from alexsim.editions import alexnet, published, zoo
 from alexsim.editions.file import network_in
@@ -61,6 +62,9 @@ def load_network(name: str) -> Network:
         return network_in(f"{file}.py", rest)
     if name.endswith(".py"):
         return network_in(name, "")
+    path, colon, inside = name.partition(":")
+    if colon and Path(f"{path}.py").is_file():
+        raise NetworkError(f"no network {name!r}: do you mean {path}.py:{inside}?")
     if (written := known_as(name, _EDITIONS)) is None:
         raise NetworkError(unknown("network", name, _EDITIONS))
     return _EDITIONS[written]()

@@ -10,9 +10,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from alexsim.errors import NetworkError
 from alexsim.interchange.exported import IMAGES, Call, Constant
-from alexsim.interchange.mapped import Mapped, Noise, Read, Trace, Value, view
+from alexsim.interchange.mapped import Mapped, Noise, Read, Trace, Value
 from alexsim.network.layers import (
     ELU,
     GELU,
@@ -36,7 +35,6 @@ from alexsim.network.layers import (
     Sigmoid,
     SiLU,
     Softmax,
-    SoftmaxCrossEntropy,
     Tanh,
 )
 
@@ -302,38 +300,6 @@ LAYERS: Mapping[str, Mapped] = {
     "softmax": _softmax,
     "tanh": _elementwise(Tanh),
 }
-
-
-def heads(mapping: Trace, weights: Sequence[float]) -> None:
-    """Give every output its softmax and cost, the answer's last.
-
-    Raises:
-        NetworkError: an output does not come from the images, or is no logits as the answer's are.
-    """
-    ends: list[Value] = []
-    calls = {call.node: call for call in mapping.exported.calls}
-    for place, head in enumerate(mapping.exported.heads):
-        node = head
-        call = calls.get(head)
-        if call and call.target == "log_softmax" and call.arguments["dim"] % call.output.dim() == 1:
-            # A cost that is the negative log-likelihood of these is the cross entropy of those.
-            node = call.arguments["self"]
-        value = mapping.read(node)
-        if not isinstance(value, Value):
-            raise NetworkError(f"output {place} of the module does not depend on its images")
-        if ends and value.shape != ends[0].shape:
-            raise NetworkError(
-                f"output {place} of the module is {value.shape}, its answer {ends[0].shape}: only"
-                " logits of the same classes have a cost; return no others"
-            )
-        ends.append(value)
-    for place, value in reversed(list(enumerate(ends))):
-        name = f"{value.layer}.softmax" if place else "softmax"
-        weight, layer = weights[place], value.layer
-        if len(value.shape) > 1:
-            # Of every pixel, or token: the same values, but no cost that can be trained here.
-            layer = mapping.append(view(f"{value.layer}.dense_cost", layer, value.shape))
-        mapping.append(SoftmaxCrossEntropy(name=name, inputs=(layer,), weight=weight))
 
 
 def _pair(value: Any) -> tuple[int, int]:

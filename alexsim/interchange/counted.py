@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from alexsim.interchange.exported import IMAGES, Call, Constant
+from alexsim.interchange.exported import IMAGES, VIEWS, Call, Constant
 from alexsim.interchange.mapped import Trace, Value, is_view, is_viewed, per_image
 from alexsim.network.layers import (
     Auxiliary,
@@ -27,12 +27,6 @@ from alexsim.network.layers import (
     Shape,
 )
 
-VIEWS = frozenset({
-    "_unsafe_view", "alias", "as_strided", "broadcast_to", "diagonal", "expand", "expand_as",
-    "flatten", "getitem", "movedim", "narrow", "numpy_T", "permute", "reshape", "select", "slice",
-    "squeeze", "swapaxes", "swapdims", "t", "transpose", "unflatten", "unfold", "unsqueeze", "view",
-    "view_as",
-})  # fmt: skip
 _COPIES = frozenset({
     "_to_copy", "cat", "clone", "constant_pad_nd", "contiguous", "flip", "gather", "index",
     "index_select", "pad", "pixel_shuffle", "pixel_unshuffle", "repeat", "repeat_interleave",
@@ -74,21 +68,25 @@ _RESIZES = ("upsample", "interpolate")
 
 def operator(mapping: Trace, call: Call, shape: Shape) -> Operator:
     """The call, counted."""
-    reads = [mapping.read(node) for node in _nodes(call.arguments.values())]
-    values = list(dict.fromkeys(read.layer for read in reads if isinstance(read, Value)))
+    nodes = list(_nodes(call.arguments.values()))
     if call.target in VIEWS:
-        del values[1:]  # of what follows it needs the shape: expand_as
-    if not values:
-        # What is drawn or made for every image depends on nothing; it takes its place in order.
-        values = [mapping.layers[-1].name if mapping.layers else mapping.input_name]
+        del nodes[1:]  # of what follows it needs the shape: expand_as
+    reads = [mapping.read(node) for node in nodes]
+    values = list(dict.fromkeys(read.layer for read in reads if isinstance(read, Value)))
+    # What is drawn or made for every image, or repeated for it, reads nothing of any.
+    made = not values
+    if made:
+        values = [mapping.input_name]
     target = call.target.rstrip("_")
     flop, kept, formula = _arithmetic(call, target)
     if target in ("mul", "div") and sum(map(_learns, reads)) < 2:
         kept = ""  # only the other factor's gradient needs it
     products, grads = _products(mapping, call, target, values)
+    shares, operands = _operands(mapping, call, reads)
     return Operator(
         name=call.name,
         inputs=tuple(values),
+        shares=shares,
         in_place=call.target.endswith("_"),
         target=target,
         shape=shape,
@@ -96,9 +94,10 @@ def operator(mapping: Trace, call: Call, shape: Shape) -> Operator:
         grad_products=grads,
         flop=flop,
         formula=formula,
-        operands=tuple(_operands(mapping, call, reads)),
+        operands=operands,
         keeps=_copied(mapping, call, values, _saved(call, target, kept, len(values), shape)),
-        is_view=_views(call),
+        is_view=_views(call) and not made,
+        is_made=made,
     )
 
 
@@ -117,22 +116,28 @@ def _nodes(arguments: Any) -> Iterator[fx.Node]:
             yield from _nodes(argument)
 
 
-def _operands(mapping: Trace, call: Call, reads: Sequence[Any]) -> Iterator[Parameter]:
-    """Parameters and buffers that no layer before has."""
-    state = {
-        **dict(mapping.module.named_parameters(remove_duplicate=False)),
-        **dict(mapping.module.named_buffers(remove_duplicate=False)),
-    }
-    for constant in (read for read in reads if isinstance(read, Constant)):
-        for key in sorted(constant.keys - mapping.taken.keys()):
-            mapping.taken[key] = call.name
-            if key not in state:
-                continue
-            trained = state[key].requires_grad
-            role = (
-                Role.RUNNING if not trained else Role.WEIGHT if state[key].dim() > 1 else Role.BIAS
-            )
-            yield Parameter(key, tuple(state[key].shape) or (1,), role)
+def _operands(
+    mapping: Trace, call: Call, reads: Sequence[Any]
+) -> tuple[str, tuple[Parameter, ...]]:
+    """Parameters and buffers: all of them, and the operator before whose they are; or those that no
+    layer before has."""
+    read = [sorted(constant.keys) for constant in reads if isinstance(constant, Constant)]
+    keys = [key for key in dict.fromkeys(k for each in read for k in each) if key in mapping.state]
+    operands = tuple(_operand(key, mapping.state[key]) for key in keys)
+    owners = {mapping.taken.get(key, "") for key in keys}
+    for layer in mapping.layers:
+        if owners == {layer.name} and isinstance(layer, Operator) and layer.operands == operands:
+            return layer.name, operands
+    claimed = tuple(operand for operand in operands if operand.name not in mapping.taken)
+    mapping.taken |= {operand.name: call.name for operand in claimed}
+    return "", claimed
+
+
+def _operand(key: str, tensor: torch.Tensor) -> Parameter:
+    role = Role.WEIGHT if tensor.dim() > 1 else Role.BIAS
+    return Parameter(
+        key, tuple(tensor.shape) or (1,), role if tensor.requires_grad else Role.RUNNING
+    )
 
 
 def _arithmetic(call: Call, target: str) -> tuple[Elementwise, str, bool]:

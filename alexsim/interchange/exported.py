@@ -1,17 +1,15 @@
 """A PyTorch module as the calls of ATen operators that it makes, by ``torch.export``.
 
-What does not depend on the images (parameters, and what is computed of them alone) is a ``Value``
-without a layer; calls that reach no output, or only count minibatches, are left out.
+What does not depend on the images (parameters, and what is computed of them alone) is a
+``Constant`` without a layer, unless every image has its own copy of it, with which something is
+computed; calls that reach no output, or only count minibatches, are left out.
 """
 
 from __future__ import annotations
 
-import logging
 import operator
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +18,8 @@ from torch import fx, nn
 from torch._ops import HigherOrderOperator
 
 from alexsim.errors import NetworkError
+from alexsim.interchange.outputs import outputs
+from alexsim.interchange.refused import quiet, refuse_by_values, refuse_inputs, why_not
 from alexsim.network.layers import Shape
 from alexsim.network.part import INPUT
 
@@ -34,6 +34,23 @@ MADE_LIKE = frozenset({
     "zeros_like",
 })  # fmt: skip
 """Of another tensor's shape or type only."""
+_SHAPED_LIKE = frozenset({"expand_as", "reshape_as", "type_as", "view_as"})
+"""Of their second argument they read its shape or type only."""
+VIEWS = frozenset({
+    "_unsafe_view", "alias", "as_strided", "broadcast_to", "diagonal", "expand", "expand_as",
+    "flatten", "getitem", "movedim", "narrow", "numpy_T", "permute", "reshape", "select", "slice",
+    "squeeze", "swapaxes", "swapdims", "t", "transpose", "unflatten", "unfold", "unsqueeze", "view",
+    "view_as",
+})  # fmt: skip
+_REPEATS = frozenset({
+    "broadcast_to", "cat", "expand", "expand_as", "repeat", "repeat_interleave", "stack", "tile",
+})  # fmt: skip
+_SAME_VALUES = VIEWS | _REPEATS | frozenset({
+    "chunk", "clone", "contiguous", "detach", "lift_fresh_copy", "split", "split_with_sizes", "to",
+    "tensor_split", "unbind", "unsafe_chunk", "unsafe_split",
+})  # fmt: skip
+_PER_IMAGE = frozenset({"baddbmm", "bmm", "einsum", "matmul", "scaled_dot_product_attention"})
+"""Products of two tensors that every image has of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -74,6 +91,8 @@ class Exported:
     images: fx.Node
     heads: tuple[fx.Node, ...]
     """Outputs, the answer first."""
+    names: tuple[str, ...]
+    """What the module calls them; their places where it does not."""
 
 
 def exported(module: nn.Module, input_shape: Shape) -> Exported:
@@ -93,43 +112,21 @@ def exported(module: nn.Module, input_shape: Shape) -> Exported:
             f"{type(module).__name__} is {str(parameter.dtype).removeprefix('torch.')}: give it in"
             " float32, and ask for --precision amp"
         )
+    refuse_inputs(module)
     modes = {child: child.training for child in module.modules()}
     if not module.training:
         # Parts of a module in training mode that are not are meant so.
         module.train()
     images = torch.zeros(IMAGES, *input_shape, dtype=parameter.dtype, device=parameter.device)
     try:
-        with warnings.catch_warnings(), _quiet():
-            warnings.simplefilter("ignore")
+        with quiet():
             program = torch.export.export(module, (images,), strict=False)
     except Exception as error:  # PyTorch's and the module's own, of whatever kind
-        raise NetworkError(_why_not(module, input_shape, error)) from error
+        raise NetworkError(why_not(module, input_shape, error, IMAGES)) from error
     finally:
         for child, training in modes.items():
             child.training = training
     return _read(program, module)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what the exporter logs: its errors are raised."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logging.disable(before)
-
-
-def _why_not(module: nn.Module, input_shape: Shape, error: Exception) -> str:
-    first = " ".join(str(error).split())
-    first = first[:300] + ("..." if len(first) > 300 else "")
-    shape = "x".join(map(str, input_shape))
-    return (
-        f"torch.export cannot trace {type(module).__name__} with images of {shape}:"
-        f" {type(error).__name__}: {first} (its input is one tensor of numbers; of another shape:"
-        " NAME@CxHxW, or input_shape=)"
-    )
 
 
 def _read(program: torch.export.ExportedProgram, module: nn.Module) -> Exported:
@@ -150,31 +147,73 @@ def _read(program: torch.export.ExportedProgram, module: nn.Module) -> Exported:
             else:
                 images.append(node)
     _refuse_regions(graph)
-    (output,) = (node for node in graph.nodes if node.op == "output")
-    needed = {spec.arg.name for spec in signature.output_specs if spec.kind.name == "USER_OUTPUT"
-              and hasattr(spec.arg, "name")}  # fmt: skip
-    heads = tuple(node for node in output.args[0] if isinstance(node, fx.Node))
-    heads = tuple(node for node in heads if node.name in needed and _is_tensor(node))
-    if not heads:
+    returned = outputs(program)
+    if not returned:
         raise NetworkError(f"{type(module).__name__} returns no tensor: what is its answer?")
+    names, heads = zip(*returned, strict=True)
+    for name, head in returned:
+        if images[0] not in _reached((head,)):
+            raise NetworkError(f"output {name} of the module does not depend on its images")
     live = _reached(heads)
-    for node in graph.nodes:
-        if node.op == "call_function" and node in live and not _depends(node, constants):
-            above = [constants[read] for read in node.all_input_nodes if read in constants]
-            constants[node] = Constant(
-                keys=frozenset().union(*(value.keys for value in above)),
-                tensor=_first(node),
-                trained=any(value.trained for value in above),
-                direct=False,
-            )
-    nodes = [n for n in graph.nodes
-             if n.op == "call_function" and n in live and n not in constants]  # fmt: skip
+    nodes = [n for n in graph.nodes if n.op == "call_function" and n in live]
+    refuse_by_values(nodes)
+    _add_computed(nodes, constants)
     return Exported(
-        calls=tuple(_calls(nodes, module)),
+        calls=tuple(_calls([node for node in nodes if node not in constants], module)),
         constants=constants,
         images=images[0],
         heads=heads,
+        names=names,
     )
+
+
+def _add_computed(nodes: list[fx.Node], constants: dict[fx.Node, Constant]) -> None:
+    """Add what is computed of constants alone, but for what is computed for every image: of latents
+    that are repeated for the minibatch, ``lat.expand(len(x), -1, -1)``.
+
+    Repeated constants that are only added to what the images become, or put beside it (a class
+    token), stay constants: that costs what it would cost of the parameter itself.
+    """
+    origins: dict[fx.Node, frozenset[fx.Node]] = {}
+    computed: set[fx.Node] = set()
+    for node in nodes:
+        reads = _read_by(node)
+        repeated = frozenset().union(*(origins.get(read, frozenset()) for read in reads))
+        if _depends(node, constants):
+            if repeated and _target(node) in _PER_IMAGE:
+                computed |= repeated
+            continue
+        if repeated and _target(node) not in _SAME_VALUES:
+            computed |= repeated
+            continue
+        if _repeats(node):
+            repeated |= {node}
+        origins[node] = repeated
+        above = [constants[read] for read in reads if read in constants]
+        constants[node] = Constant(
+            keys=frozenset().union(*(value.keys for value in above)),
+            tensor=_first(node),
+            trained=any(value.trained for value in above),
+            direct=False,
+        )
+    for node, repeated in origins.items():
+        if repeated & computed:
+            del constants[node]
+
+
+def _read_by(node: fx.Node) -> list[fx.Node]:
+    """The nodes whose values a call reads."""
+    reads = node.all_input_nodes
+    return reads[:1] if _target(node) in _SHAPED_LIKE else reads
+
+
+def _repeats(node: fx.Node) -> bool:
+    """Whether a call makes of a tensor as many as there are images."""
+    reads = _read_by(node)
+    if _target(node) not in _REPEATS or len(reads) != 1:
+        return False
+    before, after = _first(reads[0]).numel(), _first(node).numel()
+    return before > 0 and after % (before * IMAGES) == 0
 
 
 def _refuse_regions(graph: fx.Graph) -> None:
@@ -192,10 +231,6 @@ def _refuse_regions(graph: fx.Graph) -> None:
                 f"{_path(node) or 'forward'} has a block of {what}, which is not read: leave it out"
                 " (frozen parameters have requires_grad=False, types are --precision)"
             )
-
-
-def _is_tensor(node: fx.Node) -> bool:
-    return isinstance(node.meta.get("val"), torch.Tensor)
 
 
 def _first(node: fx.Node) -> torch.Tensor:
@@ -220,13 +255,13 @@ def _reached(heads: tuple[fx.Node, ...]) -> set[fx.Node]:
 def _depends(node: fx.Node, constants: Mapping[fx.Node, Constant]) -> bool:
     """Whether a call depends on the images, by its inputs or its shape."""
     made = not node.all_input_nodes or _target(node) in MADE_LIKE
-    if not made and any(read not in constants for read in node.all_input_nodes):
+    if not made and any(read not in constants for read in _read_by(node)):
         return True
     # What is drawn for every image: torch.empty(N, ...).bernoulli_().
     value = node.meta.get("val")
     if not isinstance(value, torch.Tensor):
         return not isinstance(value, tuple | list)
-    return made and value.dim() > 0 and value.shape[0] == IMAGES
+    return made and IMAGES in value.shape
 
 
 def _calls(nodes: list[fx.Node], module: nn.Module) -> Iterator[Call]:

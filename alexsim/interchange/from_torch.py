@@ -15,9 +15,10 @@ from torch.nn.parameter import is_lazy
 
 from alexsim.errors import NetworkError
 from alexsim.interchange import traced_cache
-from alexsim.interchange.aten_layers import LAYERS, heads
+from alexsim.interchange.aten_layers import LAYERS
 from alexsim.interchange.counted import operator
 from alexsim.interchange.exported import exported
+from alexsim.interchange.heads import heads
 from alexsim.interchange.mapped import Trace
 from alexsim.network.layers import Layer, Shape, SoftmaxCrossEntropy
 from alexsim.network.network import Network
@@ -25,11 +26,12 @@ from alexsim.network.part import INPUT
 
 OTHER_HEADS = 0.3
 """Share of every output but the first in the cost: Szegedy et al. 2014, section 5."""
+_IMAGENET = (3, 224, 224)
 
 
 def from_torch(
     module: nn.Module,
-    input_shape: Shape = (3, 224, 224),
+    input_shape: Shape | None = None,
     *,
     name: str = "",
     head_weights: Sequence[float] | None = None,
@@ -41,8 +43,10 @@ def from_torch(
 
     Args:
         module: takes images ``[N, *input_shape]``; returns logits ``[N, classes]``, or several of
-            them (a tuple, a named tuple), the answer first. It is not changed.
-        input_shape: of one image.
+            them (a tuple, a named tuple, a dict), the answer first, or called ``logits``. It is not
+            changed.
+        input_shape: of one image, without the batch; by default the module's attribute
+            ``input_shape``, or 3 x 224 x 224 where it has none.
         name: of the network; the module's class by default.
         head_weights: share of each output's cross entropy in the cost; by default 1 for the first
             and 0.3 for others.
@@ -50,9 +54,8 @@ def from_torch(
     Raises:
         NetworkError: PyTorch cannot export it, or what it returns is no answer.
     """
-    shape = tuple(int(extent) for extent in input_shape)
-    if not shape or min(shape) < 1:
-        raise NetworkError(f"input_shape must be positive numbers, got {input_shape}")
+    _refuse_no_module(module)
+    shape = _shape_of(module, input_shape)
     if any(is_lazy(tensor) for tensor in _tensors(module)):
         raise NetworkError(
             f"{type(module).__name__} has lazy layers without a shape: call it once before"
@@ -64,6 +67,31 @@ def from_torch(
         traced_cache.save(key, network)
     kind = type(module).__name__
     return replace(network, name=name or kind, title=f"{kind}, a PyTorch module", module=module)
+
+
+def _refuse_no_module(given: object) -> None:
+    if isinstance(given, type) and issubclass(given, nn.Module):
+        raise NetworkError(
+            f"from_torch takes a module, and {given.__name__} is a class of them: give"
+            f" {given.__name__}()"
+        )
+    if not isinstance(given, nn.Module):
+        raise NetworkError(
+            f"from_torch takes a torch.nn.Module, got something of type {type(given).__name__}"
+        )
+
+
+def _shape_of(module: nn.Module, given: object) -> Shape:
+    """The shape that is given, or that the module declares, or ImageNet's."""
+    whose = "" if given is not None else "its "
+    shape = getattr(module, "input_shape", _IMAGENET) if given is None else given
+    if not (isinstance(shape, tuple | list) and shape and all(
+        type(extent) is int and extent > 0 for extent in shape
+    )):  # fmt: skip
+        raise NetworkError(
+            f"{whose}input_shape must be positive whole numbers, as (3, 224, 224), got {shape!r}"
+        )
+    return tuple(shape)
 
 
 def _tensors(module: nn.Module) -> Iterator[torch.Tensor]:

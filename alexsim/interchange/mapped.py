@@ -16,6 +16,7 @@ from torch import fx, nn
 
 from alexsim.errors import NetworkError
 from alexsim.interchange.exported import IMAGES, MADE_LIKE, Call, Constant, Exported
+from alexsim.interchange.refused import place_of
 from alexsim.network.layers import (
     Convolution,
     Flatten,
@@ -88,9 +89,15 @@ class Trace:
     """Keys of parameters, each with the layer that has it."""
     modules: Mapping[str, nn.Module] = field(init=False)
     """Of the module, by name."""
+    state: Mapping[str, torch.Tensor] = field(init=False)
+    """Its parameters and buffers, by every name that they have."""
 
     def __post_init__(self) -> None:
         self.modules = dict(self.module.named_modules())
+        self.state = {
+            **dict(self.module.named_parameters(remove_duplicate=False)),
+            **dict(self.module.named_buffers(remove_duplicate=False)),
+        }
         self.shapes[self.input_name] = self.input_shape
         self.values |= self.exported.constants
         self.values[self.exported.images] = Value(self.input_name, self.input_shape)
@@ -157,6 +164,8 @@ class Trace:
     def _result(self, call: Call) -> Read:
         shape = per_image(call.output)
         first = self.read(next(iter(call.arguments.values()), None))
+        if call.target in MADE_LIKE:
+            return Constant(keys=frozenset(), tensor=call.output, trained=False, direct=False)
         if call.target in _DRAWS and not isinstance(first, Value):
             return _drawn(call, first)
         module = self._module(call)
@@ -168,8 +177,6 @@ class Trace:
                     return Value(first.layer, shape, call.name)
             elif call.target in _SAME or _does_nothing(call):
                 return first
-            if call.target in MADE_LIKE:
-                return Constant(keys=frozenset(), tensor=call.output, trained=False, direct=False)
         _refuse_uneven(call)
         mapped = self.kinds.get(call.target.rstrip("_"))
         result = mapped(self, call, shape) if mapped else None
@@ -245,11 +252,11 @@ def _refuse_uneven(call: Call) -> None:
     Raises:
         NetworkError: the module splits the minibatch, or sums over it.
     """
-    shape = tuple(call.output.shape)
-    if math.prod(shape) > 1 and math.prod(shape) % IMAGES:
+    values = math.prod(call.output.shape)
+    if values > 1 and values % IMAGES:
         raise NetworkError(
-            f"{call.name} makes {'x'.join(map(str, shape))} of {IMAGES} images, no whole number of"
-            " values for each: modules that mix or split the images of a minibatch are not read"
+            f"{place_of(call.node)}{call.name} mixes or splits the images of a minibatch: it makes"
+            " no whole number of values for each, and what one image takes cannot be said"
         )
 
 

@@ -29,8 +29,18 @@ class Unsupported:
 
 def unsupported(network: Network) -> tuple[Unsupported, ...]:
     """Every operator that has no kernel, those with the most multiply-adds first."""
+    return _kinds(network, network.not_run)
+
+
+def lacking(network: Network) -> tuple[Unsupported, ...]:
+    """The same without calls that only name values otherwise, unless there are no others."""
+    working = [layer for layer in network.not_run if not layer.views]
+    return _kinds(network, working or network.not_run)
+
+
+def _kinds(network: Network, operators: Iterable[Operator]) -> tuple[Unsupported, ...]:
     by_target: dict[str, list[Operator]] = {}
-    for layer in network.not_run:
+    for layer in operators:
         by_target.setdefault(layer.target, []).append(layer)
     kinds = (
         Unsupported(
@@ -57,7 +67,7 @@ def refuse_not_run(network: Network) -> None:
     Raises:
         NetworkError: every operator, how often it is called and where first, and what works.
     """
-    kinds = unsupported(network)
+    kinds = lacking(network)
     if not kinds:
         return
     calls = sum(len(kind.layers) for kind in kinds)

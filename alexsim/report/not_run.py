@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from alexsim.network.network import Network
-from alexsim.network.not_run import WORKING, unsupported, unsupported_mac_share
+from alexsim.network.not_run import WORKING, lacking, unsupported_mac_share
 from alexsim.simulate.simulation import Simulation
 
 
@@ -17,11 +17,10 @@ def counted_share(network: Network, simulation: Simulation) -> float:
 def not_run_lines(network: Network, simulation: Simulation | None = None) -> list[str]:
     """Operators without a kernel, how often and where; their share of the multiply-adds, and of a
     simulated step's computing."""
-    every = unsupported(network)
-    kinds = [kind for kind in every if not kind.views] or every
+    kinds = lacking(network)
     if not kinds:
         return []
-    lacking = [kind for kind in kinds if not kind.formula]
+    unknown = [kind for kind in kinds if not kind.formula]
     shares = [f"{100 * unsupported_mac_share(network):.0f} % of the forward multiply-adds"]
     if simulation is not None:
         shares.append(f"{100 * counted_share(network, simulation):.0f} % of the computing")
@@ -34,9 +33,10 @@ def not_run_lines(network: Network, simulation: Simulation | None = None) -> lis
         ),
         f"{WORKING} work; train, profile and model do not.",
     ]
-    if lacking:
+    if unknown:
         lines.insert(
-            0, f"FLOPs and times are too low: {len(lacking)} kind(s) of operators have no formula."
+            0,
+            f"FLOPs and times are too low: {len(unknown)} kind(s) of operators have no formula.",
         )
     if simulation is not None:
         lines[-1] = "Their times are the roofline's: no published row has measured them."

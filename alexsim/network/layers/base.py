@@ -130,6 +130,11 @@ class Layer(ABC):
         return False
 
     @property
+    def made(self) -> bool:
+        """Whether it reads parameters alone, or nothing: the images before it are not read."""
+        return False
+
+    @property
     def stops_grad(self) -> bool:
         """Whether no gradient goes back through it."""
         return False
@@ -250,11 +255,13 @@ def positive(layer: Layer, *fields: str, least: int = 1) -> None:
 
 
 def side_by_side(layer: Layer, shapes: Sequence[Shape], noun: str = "columns") -> Shape:
-    """Shape of outputs that lie channels behind channels.
+    """Shape of outputs that lie channels behind channels, as a layer reads them.
 
     Raises:
         NetworkError: they differ in more than channels.
     """
+    if layer.made:
+        return (0,)
     if len({shape[1:] for shape in shapes}) > 1:
         raise NetworkError(f"layer {layer.name!r}: {noun} of different shapes {list(shapes)}")
     return (sum(shape[0] for shape in shapes), *shapes[0][1:])

@@ -61,6 +61,7 @@ class Operator(Layer):
     """Parameters that it reads."""
     keeps: Saved = _NOTHING_SAVED
     is_view: bool = False
+    is_made: bool = False
 
     @property
     def several(self) -> bool:
@@ -69,6 +70,10 @@ class Operator(Layer):
     @property
     def views(self) -> bool:
         return self.is_view
+
+    @property
+    def made(self) -> bool:
+        return self.is_made
 
     @property
     def stops_grad(self) -> bool:
