@@ -9,7 +9,7 @@ from alexsim.simulate.simulation import Simulation
 
 def counted_share(network: Network, simulation: Simulation) -> float:
     """Share of a simulated step's computing in operators that are only counted."""
-    names = {layer for kind in unsupported(network) for layer in kind.layers}
+    names = {layer for kind in lacking(network) for layer in kind.layers}
     seconds = sum(op.seconds for op in simulation.ops)
     return sum(op.seconds for op in simulation.ops if op.layer in names) / (seconds or 1.0)
 
