@@ -294,6 +294,16 @@ def test_a_simulation_has_the_figures_of_its_page(tmp_path: Path) -> None:
     assert len(lanes) > len(others)
 
 
+@pytest.mark.parametrize("precision", ["tf32", "amp"])  # Winograd passes that of fp32
+def test_no_pass_is_above_the_roof_of_its_precision(precision: str) -> None:
+    roof = alexsim.simulate("alexnet-owt", machine="a100", precision=precision).plot("roofline")
+    arithmetic, *others = (trace for trace in roof.data if trace.mode == "lines")
+    ceiling = max(max(trace.y) for trace in (arithmetic, *others))
+    rates = [rate for trace in roof.data if "markers" in trace.mode for rate in trace.y]
+    assert max(rates) <= ceiling
+    assert max(rates) > ceiling / 20
+
+
 def test_a_sweep_has_a_mark_for_every_configuration_that_makes_sense() -> None:
     axis = ["batch=64,128,512", "machine=gtx580x2,a100", "gpus=1,2,7"]
     found = alexsim.sweep("alexnet-2012", axis=axis)

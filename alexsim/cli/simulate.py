@@ -119,8 +119,9 @@ def _figures(case: Case, result: Simulation) -> dict[str, Figure]:
     from alexsim.page.figures import step_figures
     from alexsim.page.inputs import predicted
 
-    plan = case.planned(whole=True)
-    return step_figures(predicted(plan, result, case.timer.machine.device))
+    plan, timer = case.planned(whole=True), case.timer
+    document = predicted(plan, result, timer.machine.device, timer.best_precision)
+    return step_figures(document)
 
 
 def _write_trace(path: Path, case: Case, result: Simulation) -> None:

@@ -13,6 +13,7 @@ from alexsim.errors import AlexsimError, known_as, unknown
 from alexsim.explore.axes import choice_of
 from alexsim.explore.sweep import AXES
 from alexsim.machine.machine import NUMBERS
+from alexsim.network.layers import Operator
 from alexsim.network.layers.kinds import kind_words
 from alexsim.network.network import Network
 from alexsim.plan.plan import PASS_OF
@@ -146,8 +147,13 @@ def parts_s(simulation: Simulation, network: Network) -> dict[str, float]:
 
 
 def kinds_of(network: Network) -> dict[str, str]:
-    """Layers by what they are summed with."""
-    return {layer.name: kind_words(type(layer).__name__).group for layer in network.layers}
+    """Layers by what they are summed with; operators of a PyTorch module by their names there."""
+    return {
+        layer.name: layer.target
+        if isinstance(layer, Operator)
+        else kind_words(type(layer).__name__).group
+        for layer in network.layers
+    }
 
 
 def waits_s(device: DeviceTimes) -> dict[str, float]:

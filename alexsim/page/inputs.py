@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+from alexsim.costs.cost import Precision
+from alexsim.costs.gemm import peak_flop_per_s
 from alexsim.documents.profile import PlanDocument, ProfileDocument, plan_document
 from alexsim.documents.run import HeldOutMetrics, RunConfig, RunSettings, StepMetrics
 from alexsim.documents.step import TelemetrySample
@@ -147,9 +149,12 @@ class Wanted:
         return predicted(planned(spec, machine, whole=True), simulation, machine.device)
 
 
-def predicted(plan: Plan, simulation: Simulation, device: Device) -> PlanDocument:
-    """A planned step and its simulation, under the ceilings of a device's sheet."""
-    sheet = Ceilings(flop_per_s=device.flop_per_s, bytes_per_s=device.memory_bytes_per_s.value)
+def predicted(
+    plan: Plan, simulation: Simulation, device: Device, precision: Precision = "fp32"
+) -> PlanDocument:
+    """A planned step and its simulation, under the ceilings of a device's sheet, in a precision."""
+    peak, rate = peak_flop_per_s(device, precision), device.memory_bytes_per_s.value
+    sheet = Ceilings(flop_per_s=peak, bytes_per_s=rate)
     return plan_document(plan, simulation, sheet)
 
 

@@ -17,6 +17,7 @@ from alexsim.network.network import Network
 from alexsim.plan.choices import Policy
 from alexsim.plan.spec import PlanSpec
 from alexsim.recipe.stages import Training
+from alexsim.report.not_run import counted_share
 from alexsim.report.tables import data_path_text, milliseconds, sharing_text
 from alexsim.report.what_if import days_text
 from alexsim.simulate.evidence import Evidence
@@ -25,6 +26,8 @@ from alexsim.units import format_bytes
 
 _SHARES = 3
 """Parts of a step that are named."""
+_COUNTED = 0.05
+"""Share of the computing in operators without a measured row from which on it is said."""
 _EXCHANGED = 0.05
 """Share of the step from which on it is worth asking what would hide transfers."""
 
@@ -48,7 +51,7 @@ def answer(
     if not sharing:
         head += f": one GPU, {simulation.batch_size:,} images of a step"
     parts: list[RenderableType] = [*([Text(sharing)] if sharing else ()), Text(head), Text(), out]
-    if lines := rests_on(simulation.evidence):
+    if lines := rests_on(simulation.evidence, counted_share(spec.network, simulation)):
         parts += [Text(), Text("\n".join(lines))]
     return Group(*parts, Text(), Text(asks_next(simulation, spec)))
 
@@ -90,7 +93,7 @@ def _rows(
         f" {f'recipe {training.recipe}, ' if staged else ''}{training.epochs} epochs of"
         f" {training.images:,} images",
     )
-    yield _memory(simulation, policies)
+    yield _memory(simulation, spec, policies)
     yield "bound by", *_bound(simulation, spec.network)
     if simulation.data_path is not None or "host" in data_path_text(simulation):
         yield "data path", "", data_path_text(simulation)
@@ -98,7 +101,9 @@ def _rows(
         yield "types", "", how
 
 
-def _memory(simulation: Simulation, policies: Mapping[Policy, int]) -> tuple[str, str, str]:
+def _memory(
+    simulation: Simulation, spec: PlanSpec, policies: Mapping[Policy, int]
+) -> tuple[str, str, str]:
     fullest = simulation.fullest
     has = format_bytes(fullest.capacity_bytes)
     name = f"{fullest.name} ({fullest.card})" if simulation.unlike else fullest.name
@@ -106,7 +111,10 @@ def _memory(simulation: Simulation, policies: Mapping[Policy, int]) -> tuple[str
     on = f"{name} has {has}" if len(simulation.devices) > 1 else f"{each} GPU has {has}"
     verdict = "fits" if simulation.fits else "DOES NOT FIT"
     would = f"; would fit: {', '.join(policy_words(policies))}" if policies else ""
-    note = f"{verdict}: {on}; context included{would}"
+    # Networks of one column are from after 2012, and so is what computes them.
+    kept = spec.policy == "as-released" and spec.network.columns == 1 and simulation.fits
+    usual = "; every buffer kept: --policy pytorch" if kept else ""
+    note = f"{verdict}: {on}; context included{would}{usual}"
     return "memory", format_bytes(fullest.memory_bytes), note
 
 
@@ -123,6 +131,9 @@ def _bound(simulation: Simulation, network: Network) -> tuple[str, str]:
         seconds[name] += waited_s
     if simulation.data_bound:
         return "data path", f"{milliseconds(simulation.host_s)} ms for each step's images"
+    if _host_bound(simulation):
+        issued = f"{100 * simulation.issue_s / simulation.step_s:.0f} % of the step"
+        return "host", f"it issues ops for {issued}, and the GPUs wait for it"
     shares = sorted(seconds.items(), key=lambda part: -part[1])[:_SHARES]
     (first, most_s), *others = shares
     share = f"{100 * most_s / simulation.step_s:.0f} % of the step"
@@ -135,6 +146,11 @@ def _bound(simulation: Simulation, network: Network) -> tuple[str, str]:
     return first, f"{share}{limited}{f'; {rest}' if rest else ''}"
 
 
+def _host_bound(simulation: Simulation) -> bool:
+    """Whether the GPUs mostly wait for ops to be issued."""
+    return simulation.issue_s > simulation.step_s / 2
+
+
 def asks_next(simulation: Simulation, spec: PlanSpec) -> str:
     """Options that show more of this answer, and a question that it raises."""
     exposed = max(d.exposed_exchange_s + d.exposed_all_reduce_s for d in simulation.devices)
@@ -142,6 +158,8 @@ def asks_next(simulation: Simulation, spec: PlanSpec) -> str:
         question = "`alexsim memory` with the same options says what would fit"
     elif simulation.data_bound:
         question = "--data-path none: the GPUs alone"
+    elif _host_bound(simulation):
+        question = f"--what-if batch={2 * spec.batch_size}: as many ops for more images"
     elif exposed > _EXCHANGED * simulation.step_s and spec.schedule == "serial":
         question = "--what-if overlap"
     elif simulation.computed.precision == "fp32" and simulation.computed.tf32_by_default:
@@ -151,8 +169,11 @@ def asks_next(simulation: Simulation, spec: PlanSpec) -> str:
     return f"More: --layers --ops --transfers --articles. Next: {question}"
 
 
-def rests_on(evidence: Evidence) -> list[str]:
-    """What a prediction rests on, in lines of 80 columns; none where this machine was measured."""
+def rests_on(evidence: Evidence, counted: float = 0.0) -> list[str]:
+    """What a prediction rests on, in lines of 80 columns; none where this machine was measured.
+
+    ``counted``: share of the computing in operators that no row has measured.
+    """
     if evidence.error is None:
         return []
     error = evidence.error
@@ -168,6 +189,11 @@ def rests_on(evidence: Evidence) -> list[str]:
         f" {error.words[0].upper()}{error.words[1:]}: left out, {error.rows:,} were"
         f" {100 * error.median:.0f} % off at the median, {100 * error.mean:.0f} % at the mean."
     )
+    if counted > _COUNTED:
+        said += (
+            f" They had no such operators as {100 * counted:.0f} % of the computing here, whose"
+            " times are the roofline's: expect more error."
+        )
     return textwrap.wrap(said, 79)
 
 

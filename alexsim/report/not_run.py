@@ -7,6 +7,13 @@ from alexsim.network.not_run import WORKING, unsupported, unsupported_mac_share
 from alexsim.simulate.simulation import Simulation
 
 
+def counted_share(network: Network, simulation: Simulation) -> float:
+    """Share of a simulated step's computing in operators that are only counted."""
+    names = {layer for kind in unsupported(network) for layer in kind.layers}
+    seconds = sum(op.seconds for op in simulation.ops)
+    return sum(op.seconds for op in simulation.ops if op.layer in names) / (seconds or 1.0)
+
+
 def not_run_lines(network: Network, simulation: Simulation | None = None) -> list[str]:
     """Operators without a kernel, how often and where; their share of the multiply-adds, and of a
     simulated step's computing."""
@@ -15,12 +22,9 @@ def not_run_lines(network: Network, simulation: Simulation | None = None) -> lis
     if not kinds:
         return []
     lacking = [kind for kind in kinds if not kind.formula]
-    names = {layer for kind in kinds for layer in kind.layers}
     shares = [f"{100 * unsupported_mac_share(network):.0f} % of the forward multiply-adds"]
     if simulation is not None:
-        seconds = sum(op.seconds for op in simulation.ops)
-        theirs = sum(op.seconds for op in simulation.ops if op.layer in names)
-        shares.append(f"{100 * theirs / seconds if seconds else 0:.0f} % of the computing")
+        shares.append(f"{100 * counted_share(network, simulation):.0f} % of the computing")
     lines = [
         f"counted from their shapes, as there is no kernel here ({', '.join(shares)}):",
         *(

@@ -236,7 +236,9 @@ def data_path_text(simulation: Simulation) -> str:
     host = f"data path {milliseconds(path.seconds)} ms ({pace})"
     if simulation.data_bound:
         return f"GPUs {alone} ms, {host}, which binds"
-    return f"GPUs {alone} ms, which bind{paced}; {host}"
+    # Those that mostly wait for their host do not bind.
+    binds = ", which bind" if share < 0.5 else ""
+    return f"GPUs {alone} ms{binds}{paced}; {host}"
 
 
 _STAGES = {"disk": "reads", "decode": "decodes", "crop": "crops"}
