@@ -9,13 +9,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from alexsim.cli import app
 from alexsim.cli.app import main
 from alexsim.explore.recommend import Goal, recommend
+from alexsim.explore.sweep import sweep
 
 
 def run(*arguments: object) -> int:
@@ -32,7 +36,7 @@ GIB = r"\(([0-9.]+ [GM]iB)\)"
     [
         ("--net resnet50 --machine v100 --batch 64", ("in-place", "reuse", "pytorch")),
         ("--net resnet50 --machine v100x4 --batch 256", ("in-place", "reuse", "pytorch")),
-        ("--net resnet50 --machine v100 --batch 66 --fuse", ("in-place", "reuse")),
+        ("--net alexnet-owt --machine k20x8 --gpus 2 --partition hybrid --batch 1536", ("reuse",)),
         ("--gpus 1", ("in-place", "reuse")),
         ("--net resnet50 --machine v100 --batch 6400", ()),
     ],
@@ -244,6 +248,26 @@ def test_a_sweep_on_several_cores_stops_without_a_word_of_its_workers(tmp_path: 
     assert (process.returncode, out) == (130, "")
     assert err == "\nalexsim: stopped; nothing was kept\n"
     assert not [*tmp_path.iterdir()]
+
+
+def test_workers_of_a_sweep_begin_deaf_to_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They inherit what their parent blocks as they begin; later it listens again."""
+    masks = []
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, workers: int, mp_context: object) -> None:
+            del mp_context
+            super().__init__(workers)
+
+        def map(self, *arguments: Any, **options: Any) -> Iterator[Any]:
+            masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+            return super().map(*arguments, **options)
+
+    monkeypatch.setattr("alexsim.explore.sweep.ProcessPoolExecutor", Pool)
+    settings = [{"net": "lenet-5", "machine": "k20", "batch": str(each)} for each in (2, 4)]
+    assert len(sweep(settings, images=10, epochs=1, workers=2)) == 2
+    assert [signal.SIGINT in mask for mask in masks] == [True]
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 def test_the_bar_of_recommend_counts_what_is_simulated() -> None:
