@@ -283,10 +283,13 @@ def test_rules_are_counted_by_what_they_name(tmp_path: Path) -> None:
 def test_malformed_tables_name_what_is_wrong(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_text("network,framework\na,b\n", "utf-8")
-    with pytest.raises(ProfileError, match="lacks the columns") as caught:
+    with pytest.raises(ProfileError, match="lacks the columns device, n_gpus, batch") as caught:
         read_rows(str(path))
-    assert all(",".join(columns) in str(caught.value) for columns in (COLUMNS, NETWORK_COLUMNS))
-    assert "\n" not in str(caught.value)
+    assert str(caught.value).endswith(f"of a table of whole networks: {','.join(NETWORK_COLUMNS)}")
+    path.write_text("id,network,layer,gpu\n1,a,b,c\n", "utf-8")
+    with pytest.raises(ProfileError, match="of a table of layers: ") as caught:
+        read_rows(str(path))
+    assert str(caught.value).endswith(",".join(COLUMNS))
     for given, words in (
         ({"time_s": "0"}, "time_s must be positive"),
         ({"images_per_s": "1e300"}, "images_per_s must be between"),

@@ -36,8 +36,8 @@ class PointResult(Part):
     fits: Annotated[bool | None, _unless_failed(lambda p: p.fits)] = None
     energy_kwh: Annotated[float | None, _unless_failed(lambda p: p.energy_kwh)] = None
     price_usd: Annotated[float | None, _unless_failed(lambda p: p.price_usd)] = None
-    pareto: Annotated[bool | None, _unless_failed(lambda p: p.pareto)] = None
-    """Whether it fits and no other that fits beats it."""
+    pareto: bool
+    """Whether it has a result, fits, and no other that fits beats it."""
 
 
 class SweepDocument(Document):

@@ -19,7 +19,8 @@ _FIGURES = (
 
 
 def sweep_rows(points: Sequence[Point]) -> list[dict[str, Any]]:
-    """One flat record per configuration; what it has no figure for is None.
+    """One flat record per configuration; what it has no figure for is None, and what
+    has no result is not of the Pareto set.
 
     ``gpus`` is of all replicas, unless it is an axis: then as it was given.
     """
@@ -32,7 +33,7 @@ def sweep_rows(points: Sequence[Point]) -> list[dict[str, Any]]:
         }
         names = [name for name in _FIGURES if name not in row]
         row |= {name: None if point.error else getattr(point, name) for name in names}
-        rows.append(row | {"error": point.error})
+        rows.append(row | {"pareto": point.pareto, "error": point.error})
     return rows
 
 
