@@ -77,7 +77,10 @@ def test_every_row_of_a_sweep_says_its_gpus(
     assert run("sweep", *axes) == 0
     out = capsys.readouterr().out
     assert "GPUs" in out
-    assert "by policy as-released; -a policy=" in out
+    assert "does not fit" not in out
+    # Of what no row says, no note speaks.
+    assert run("sweep", "--machine", "v100", "-a", "net=resnet50,lenet-5") == 0
+    assert "by policy as-released; -a policy=" in capsys.readouterr().out
     assert run("sweep", "--net", "lenet-5", "--machine", "k20", "-a", "batch=64,12") == 0
     assert "GPUs" not in capsys.readouterr().out
     assert run("sweep", "--net", "lenet-5", "-a", "gpus=1,2", "-o", tmp_path / "y.csv") == 0

@@ -92,11 +92,12 @@ def sweep_table(points: Sequence[Point], axes: Sequence[str], most: int = 40) ->
         )
     over = ", ".join(_WORDS[name] for name in objectives(points))
     by = "its policy" if "policy" in axes else "policy as-released; -a policy=reuse,pytorch: others"
+    full = any(not point.fits for point in points if not point.error)
     notes = [
         Text(
             f"* none that fits is better in {over}.\n"
-            f"full: does not fit by {by}.\n"
-            "MiB: the fullest card. kWh: training, at data-sheet power."
+            + (f"full: does not fit by {by}.\n" if full else "")
+            + "MiB: the fullest card. kWh: training, at data-sheet power."
             + ("\nUSD: the cards when they came out." if priced else "")
         )
     ]
