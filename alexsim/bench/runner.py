@@ -154,7 +154,7 @@ def _timed(selection: Selection, names: Sequence[str], progress: Progress) -> tu
         progress(f"timing {name}", index, len(names))
         with ProcessPoolExecutor(1, mp_context=SPAWN) as pool:
             timed.append(pool.submit(time_case, selection, name).result())
-    progress("timing", len(names), len(names))
+    progress("timed", len(names), len(names))
     return tuple(timed)
 
 
