@@ -1,6 +1,7 @@
 """The kernels as PyTorch operators and modules: what autograd, compile and export see."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -116,3 +117,79 @@ def test_what_the_kernels_do_not_have_is_refused_or_left(options: dict) -> None:
         modules.Conv2d(3, 4, 3, **options)
     kept = modules.replace_layers(nn.Sequential(nn.Conv2d(3, 4, 3, **options)))
     assert type(kept[0]) is nn.Conv2d
+
+
+X, FILTERS, UNITS = torch.ones(1, 4, 6, 6), torch.ones(4, 4, 3, 3), torch.ones(4, 3)
+SHORT = torch.ones(8)[::2]
+"""Four values with gaps between them."""
+MISTAKES: dict[str, tuple[str, tuple[Any, ...], str]] = {
+    "bias of a product": (
+        "linear",
+        (torch.ones(2, 3), UNITS, torch.ones(2), False, "fp32"),
+        r"bias must be \[4\]",
+    ),
+    "bias of filters": (
+        "conv2d",
+        (X, FILTERS, torch.ones(5), 1, 1, 1, False, "fp32"),
+        r"bias must be \[4\]",
+    ),
+    "bias with gaps": ("conv2d", (X, FILTERS, SHORT, 1, 1, 1, False, "fp32"), "without gaps"),
+    "one image": (
+        "conv2d",
+        (X[0], FILTERS, None, 1, 1, 1, False, "fp32"),
+        r"images must be \[N, C, H, W\]",
+    ),
+    "stride": ("conv2d", (X, FILTERS, None, 0, 1, 1, False, "fp32"), "must be at least 1"),
+    "large taps": (
+        "conv2d",
+        (X, torch.ones(4, 4, 9, 9), None, 1, 1, 1, False, "fp32"),
+        "has no place in 8 x 8",
+    ),
+    "float64": (
+        "conv2d",
+        (X.double(), FILTERS.double(), None, 1, 1, 1, False, "fp32"),
+        "got float64",
+    ),
+    "norm": ("local_response_norm", (X[0], 5, 2.0, 1e-4, 0.75), r"images must be \[N, C, H, W\]"),
+    "ties": ("max_pool2d", (X, 2, 2, "last"), "ties must be"),
+    "large window": ("max_pool2d", (X, 9, 2, "all"), "has no place in 6 x 6"),
+    "large fused window": (
+        "norm_max_pool2d",
+        (X, 5, 2.0, 1e-4, 0.75, 5, 0, "all"),
+        "must be at least 1",
+    ),
+    "gradient of filters": (
+        "conv2d_backward",
+        (X[..., :3], X, FILTERS, None, 1, 1, 1, True, "fp32"),
+        r"dy must be \[1, 4, 6, 6\]",
+    ),
+    "ReLU of filters": (
+        "conv2d_backward",
+        (X, X, FILTERS, X[:, :2], 1, 1, 1, True, "fp32"),
+        "relu_output must be",
+    ),
+    "gradient of units": (
+        "linear_backward",
+        (torch.ones(1, 4), torch.ones(2, 3), UNITS, None, "fp32"),
+        r"dy must be \[2, 4\]",
+    ),
+    "ReLU of units": (
+        "linear_backward",
+        (torch.ones(2, 4), torch.ones(2, 3), UNITS, torch.ones(1, 2), "fp32"),
+        "relu_output must be",
+    ),
+    "gradient of windows": (
+        "max_pool2d_backward",
+        (X[..., :2, :2], X, X[..., :3, :3], 2, 2, "all"),
+        r"dy must be \[1, 4, 3, 3\]",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_nothing_outside_of_a_tensor_is_read(name: str) -> None:
+    """A tensor that is too short, lies otherwise or is of no image is refused, in a line."""
+    operator, arguments, says = MISTAKES[name]
+    with pytest.raises(ValueError, match=says) as caught:
+        getattr(torch.ops.alexsim, operator)(*arguments)
+    assert "\n" not in str(caught.value)
