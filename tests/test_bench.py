@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import math
 import runpy
+from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from commands import here
 
 from alexsim.bench import runner, store
 from alexsim.bench.counted import counted, kernel_figures
@@ -160,6 +165,69 @@ def test_what_looks_slower_is_measured_again(monkeypatch: pytest.MonkeyPatch) ->
         _, verdicts = runner.compare(selection, BASELINE, tolerance=0.05)
         assert [v.fails for v in verdicts] == [slower]
         assert len(asked) == times
+
+
+def test_a_log_is_told_what_is_done_and_how_far_it_is(
+    own: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+
+    def case(selection: Selection, name: str) -> Timed:
+        clock[0] += {"plan": 4.0, "simulate": 5.0}.get(name, 12.0)
+        return timed(1.0, name=name)
+
+    class Here:
+        """In place of a process for each case."""
+
+        def __init__(self, *_: object, **__: object) -> None:
+            pass
+
+        def __enter__(self) -> Here:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def submit(self, call: Callable[..., Timed], *given: object) -> Future[Timed]:
+            done: Future[Timed] = Future()
+            done.set_result(call(*given))
+            return done
+
+    monkeypatch.setattr(runner, "ProcessPoolExecutor", Here)
+    monkeypatch.setattr(runner, "time_case", case)
+    monkeypatch.setattr(
+        "alexsim.command.measuring.time", SimpleNamespace(monotonic=lambda: clock[0])
+    )
+    names = runner.case_names(Selection(network=own, batch_size=8))
+    assert names[:3] == ("plan", "simulate", "data")
+    words = ["--net", own, "--baseline", tmp_path / "b.json", "--no-kernels"]
+    ran = here("check", "bench", "update", *words, "--runs", "2")
+    assert ran.returncode == 0
+    lines = ran.stderr.splitlines()
+    # Before anything is measured: what, how often, how long.
+    assert lines[0].startswith(
+        f"alexsim: counted figures, then {len(names)} cases x 2 runs, roughly 5 to 30 s each: "
+    )
+    assert f": {len(names) * 2 * 5 / 60:.1f} to {len(names) * 2 * 30 / 60:.0f} minutes" in lines[0]
+    # The first at once; then none within 10 s of another.
+    of = f"of {len(names)} done), after"
+    assert lines[1:4] == [
+        f"alexsim: run 1 of 2: timing plan (0 {of} 0 s",
+        f"alexsim: run 1 of 2: timing {names[3]} (3 {of} 21 s",
+        f"alexsim: run 1 of 2: timing {names[4]} (4 {of} 33 s",
+    ]
+    assert any(line.startswith("alexsim: run 2 of 2: timing ") for line in lines)
+    told = [float(line.split()[-2]) for line in lines[1:]]
+    assert all(later - earlier >= 10 for earlier, later in pairwise(told))
+    run = here("check", "bench", "run", "--net", own, "--no-kernels")
+    assert "5 to 30 s each" in run.stderr.splitlines()[0]
+    assert "timing plan" in run.stderr.splitlines()[1]
+    # What looks slower is timed again, and said to be.
+    monkeypatch.setattr(runner, "time_case", lambda _, name: timed(9.0, name=name))
+    compared = here("check", "bench", "compare", *words)
+    assert compared.returncode == 4
+    clock[0] = 0.0
+    assert here("check", "bench", "run", *words[:2], "--only", "counted", *words[-1:]).stderr == ""
 
 
 class Clock:

@@ -11,16 +11,18 @@ import subprocess
 import sys
 import textwrap
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from xml.etree import ElementTree as Xml
 
 import pytest
 from commands import here
+from rich.console import Console
 
 from alexsim.bench import store
-from alexsim.bench.verdicts import Baseline, BenchRun, Host, Verdict, by_change
+from alexsim.bench.verdicts import Baseline, BenchRun, Host, Timed, Verdict, by_change
 from alexsim.profile.step_profile import Ratio
-from alexsim.report.bench import difference_lines, percent
+from alexsim.report.bench import bench_tables, difference_lines, percent, verdict_tables
 from alexsim.report.bench_files import junit, markdown
 
 ROOT = Path(__file__).parents[1]
@@ -262,6 +264,7 @@ def test_the_action_compares_and_says_where_the_files_are(
     if code == 2:
         assert "--fail-on timed judges nothing with --only counted" in ran.stderr
         assert not summary.exists()
+        assert not outputs.exists()
         return
     assert summary.read_text().startswith("**alexsim gate failed** for ")
     files = dict(line.split("=", 1) for line in outputs.read_text().splitlines())
@@ -270,14 +273,110 @@ def test_the_action_compares_and_says_where_the_files_are(
     assert Xml.parse(files["junit"]).getroot().get("failures") == "1"
 
 
+def test_the_action_takes_all_lines_of_options_and_names_no_file_that_is_not_there(
+    tmp_path: Path,
+) -> None:
+    _, compare = scripts()
+    command, words = tmp_path / "bin" / "alexsim", tmp_path / "words"
+    command.parent.mkdir()
+    bash = [shutil.which("bash") or "", "--noprofile", "--norc", "-eo", "pipefail", "-c", compare]
+    given = {
+        "NETWORK": "mine.py:net", "BASELINE": "mine.json", "FAIL_ON": "any",
+        "OPTIONS": "--no-kernels\n--only counted\n\n--tolerance 10\n", "WORDS": str(words),
+        "RUNNER_TEMP": str(tmp_path), "GITHUB_STEP_SUMMARY": str(tmp_path / "summary"),
+        "PATH": f"{command.parent}:{os.environ['PATH']}",
+    }  # fmt: skip
+    # A stub of `compare`: it notes its words and writes the files that it is told to write.
+    stub = """#!/bin/bash
+printf '%s\\n' "$@" >"$WORDS"
+while [ $# -gt 0 ]; do
+  case $1 in --markdown | --junit) [[ "$WRITES" != *"$1"* ]] || echo table >"$2" ;; esac
+  shift
+done
+exit "$CODE"
+"""
+    command.write_text(stub)
+    command.chmod(0o755)
+    for writes, code, named in (
+        ("", 2, []),
+        ("--junit", 4, ["junit"]),
+        ("--markdown --junit", 4, ["markdown", "junit"]),
+        ("--markdown --junit", 0, ["markdown", "junit"]),
+    ):
+        outputs = tmp_path / "outputs"
+        outputs.write_text("")
+        environment = os.environ | given | {
+            "WRITES": writes, "CODE": str(code), "GITHUB_OUTPUT": str(outputs)
+        }  # fmt: skip
+        ran = subprocess.run(bash, env=environment, capture_output=True, text=True, check=False)
+        assert ran.returncode == code, ran.stderr
+        lines = [line.split("=", 1) for line in outputs.read_text().splitlines()]
+        assert [name for name, _ in lines] == named
+        assert all(Path(path).is_file() for _, path in lines)
+    options = words.read_text().splitlines()[-5:]
+    assert options == ["--no-kernels", "--only", "counted", "--tolerance", "10"]
+
+
+LONG = (
+    Timed(
+        name="native fully connected", ours="a_layer.with.a.long/name, all passes",
+        reference="torch.nn, autograd", ours_s=12.3456, reference_s=1.2345,
+        ratio=Ratio(median=126.325, low=125.828, high=127.196, pairs=61),
+    ),
+)  # fmt: skip
+
+
+def test_tables_at_80_columns_cut_nothing() -> None:
+    grown = Ratio(median=12.0, low=11.5, high=13.5, pairs=61)
+    (case,) = LONG
+    judged = Verdict(
+        name=case.name, status="no baseline", before=100.5, after=126.325, change=grown
+    )
+    run = replace(RUN, timed=LONG)
+    for table, width, figures, words in (
+        (
+            bench_tables(run),
+            25,
+            ("12345.6", "1234.5", "126.325", "125.828 to 127.196", "61"),
+            (case.name, case.ours, case.reference),
+        ),
+        (
+            verdict_tables(run, [judged], tolerance=0.05),
+            14,
+            ("+1100.0 %", "+1050.0 to +1250.0", "100.500", "126.325", "no baseline"),
+            (case.name,),
+        ),
+    ):
+        text = StringIO()
+        Console(file=text, width=80).print(table)
+        rows = text.getvalue().splitlines()
+        assert max(map(len, rows)) <= 80
+        assert "…" not in text.getvalue()
+        (row,) = (row for row in rows if figures[0] in row)
+        assert [figure for figure in figures if figure not in row] == []
+        # Names may go on in the next line of their column, and lose nothing there.
+        column = "".join(row[2 : 2 + width] for row in rows).replace(" ", "")
+        assert [word for word in words if word.replace(" ", "") not in column] == []
+
+
+def test_a_list_that_is_not_all_says_where_all_are() -> None:
+    changed = [verdict(f"flop/{index}", "changed", 1, 2) for index in range(61)]
+    text = StringIO()
+    Console(file=text, width=80).print(verdict_tables(RUN, changed, tolerance=0.05))
+    assert "and 41 more: --json or --junit has all" in text.getvalue()
+    assert "and 1 more: `--json` or `--junit` has all" in markdown(RUN, changed, tolerance=0.05)
+
+
 def test_the_page_names_the_inputs_that_the_action_has() -> None:
     action = (ROOT / ".github" / "actions" / "gate" / "action.yml").read_text("utf-8")
     inputs, _, rest = action.partition("outputs:\n")
     names = re.findall(r"^  ([\w-]+):\n", inputs.partition("inputs:\n")[2], flags=re.MULTILINE)
     table = re.findall(r"^\| `([\w-]+)` \|", GATES, flags=re.MULTILINE)
     assert table == names
-    (workflow,) = re.findall(r"```yaml\n(.*?)```", GATES, flags=re.DOTALL)
-    given = workflow.partition("id: gate\n        with:\n")[2].partition("      - ")[0]
-    assert set(re.findall(r"^ +([\w-]+):", given, flags=re.MULTILINE)) < set(names)
+    workflow, timed_step = re.findall(r"```yaml\n(.*?)```", GATES, flags=re.DOTALL)
+    for text in (workflow, timed_step):
+        given = text.partition("id: gate\n        with:\n")[2].partition("      - ")[0]
+        assert set() < set(re.findall(r"^ +([\w-]+):", given, flags=re.MULTILINE)) < set(names)
+    assert "options: --only counted --no-kernels\n" in workflow
     for output in re.findall(r"steps\.gate\.outputs\.(\w+)", workflow):
         assert f"  {output}:\n    description" in rest

@@ -62,7 +62,7 @@ def run(selection: Selection, progress: Progress = lambda *_: None) -> BenchRun:
         figures |= counted(load_network(selection.network), batch_size)
         if not selection.kernels:
             left_out["kernels"] = "--no-kernels"
-        elif kernels := kernel_figures(lambda done, ops: progress("compiling", done, ops)):
+        elif kernels := kernel_figures(lambda done, ops: progress("compiling kernels", done, ops)):
             figures |= kernels
         else:
             left_out["kernels"] = "Triton is not installed"
@@ -77,6 +77,25 @@ def run(selection: Selection, progress: Progress = lambda *_: None) -> BenchRun:
     return BenchRun(
         network=selection.network, host=host(), counted=figures, timed=timed, left_out=left_out
     )
+
+
+def repeated(
+    selection: Selection, times: int, progress: Progress = lambda *_: None
+) -> list[BenchRun]:
+    """Count once, first, and time ``times`` times; the last run has the counted figures too."""
+    if not selection.timed:
+        return [run(selection, progress)]
+    measured = []
+    for turn in range(times):
+        once = selection if turn == 0 else replace(selection, counted=False)
+        measured.append(run(once, _naming(progress, f"run {turn + 1} of {times}")))
+    measured[-1] = replace(measured[-1], counted=measured[0].counted)
+    return measured
+
+
+def _naming(progress: Progress, turn: str) -> Progress:
+    """Progress that says of which turn it is."""
+    return lambda what, count, total: progress(f"{turn}: {what}", count, total)
 
 
 def case_names(selection: Selection) -> tuple[str, ...]:
@@ -110,11 +129,12 @@ def compare(
         kept = {k: v for k, v in baseline.counted.items() if not k.startswith("kernels/")}
         baseline = replace(baseline, counted=kept)
     verdicts = judge(measured, baseline, tolerance=tolerance)
-    for _ in range(_REPEATS):
+    for turn in range(_REPEATS):
         doubted = tuple(v.name for v in verdicts if v.status == "slower")
         if not doubted:
             break
-        again = {case.name: case for case in _timed(selection, doubted, progress)}
+        told = _naming(progress, f"looks slower, again {turn + 1} of at most {_REPEATS}")
+        again = {case.name: case for case in _timed(selection, doubted, told)}
         # The better measurement counts: a case that is really slower is slower every time.
         measured = replace(
             measured,
@@ -131,10 +151,10 @@ def _timed(selection: Selection, names: Sequence[str], progress: Progress) -> tu
     """Time each case in a new process: where its memory lies differs from process to process."""
     timed = []
     for index, name in enumerate(names):
-        progress("timing", index, len(names))
+        progress(f"timing {name}", index, len(names))
         with ProcessPoolExecutor(1, mp_context=SPAWN) as pool:
             timed.append(pool.submit(time_case, selection, name).result())
-    progress("timing", len(names), len(names))
+    progress("timed", len(names), len(names))
     return tuple(timed)
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -13,6 +11,7 @@ import typer
 from alexsim.command import fields
 from alexsim.command import options as shared
 from alexsim.command.fields import NOT_NEGATIVE, flag, option
+from alexsim.command.measuring import measuring
 from alexsim.command.options import NetOptions, output_to
 from alexsim.command.output import check_format, json_text, print_json, write_text
 from alexsim.errors import AlexsimError, GateError
@@ -128,7 +127,7 @@ def run_bench(context: typer.Context, options: RunOptions) -> None:
     from alexsim.report.bench import bench_tables
 
     selection = options.selection(context)
-    with _progress() as progress:
+    with measuring(selection) as progress:
         measured = run(selection, progress)
     if options.output is not None:
         write_text(options.output, json_text(bench_document(measured)), "what was measured")
@@ -142,7 +141,8 @@ def compare(context: typer.Context, options: CompareOptions) -> None:
     """Measure and judge: a gate.
 
     Exit code 4 if a counted figure changed or a case is surely slower: the whole interval of its
-    ratio, in this process and in two others, is beyond the baseline's by more than the tolerance.
+    ratio is beyond the baseline's by more than the tolerance, in each of five measurements: what
+    looks slower is measured again up to four times, and each measurement is in a new process.
     Ratios are judged where the baseline has this machine; counted figures everywhere. Figures are
     listed by relative change, the largest first.
 
@@ -159,7 +159,7 @@ def compare(context: typer.Context, options: CompareOptions) -> None:
     tolerance = options.tolerance / 100
     selection = options.selection(context)
     stored = load(options.baseline or default_path(options.net))
-    with _progress() as progress:
+    with measuring(selection) as progress:
         measured, verdicts = judge(selection, stored, tolerance=tolerance, progress=progress)
     if options.json:
         print_json(bench_document(measured, verdicts))
@@ -180,18 +180,19 @@ def compare(context: typer.Context, options: CompareOptions) -> None:
         and options.fail_on in ("any", "counted" if verdict.status in COUNTED else "timed")
     ]
     if failing:
-        more = f" and {len(failing) - 3} more" if len(failing) > 3 else ""
+        more = f" and {len(failing) - 3} more; --json or --junit has all" * (len(failing) > 3)
         raise GateError(f"the gate failed: {', '.join(failing[:3])}{more}")
 
 
 def update(context: typer.Context, options: UpdateOptions) -> None:
     """Measure, and make that the baseline.
 
-    Other machines' ratios in it stay.
+    Counted figures come first, then every case --runs times: minutes, for AlexNet a quarter of an
+    hour. Other machines' ratios in the baseline stay.
 
     Example: alexsim check bench update --net mine.py:net --baseline mine.json
     """
-    from alexsim.bench.runner import like, run
+    from alexsim.bench.runner import like, repeated
     from alexsim.bench.store import default_path, document, load, updated
     from alexsim.report.bench import left_out
 
@@ -200,14 +201,9 @@ def update(context: typer.Context, options: UpdateOptions) -> None:
     check_format("--baseline", path, ".json")
     before = load(path) if path.exists() else None
     selection = like(selection, before)
-    with _progress() as progress:
-        measured = [run(selection, progress)]
-        again = replace(selection, counted=False)
-        measured += [
-            run(again, progress) for _ in range(options.runs - 1 if selection.timed else 0)
-        ]
-    last = replace(measured[-1], counted=measured[0].counted)
-    baseline = updated(before, [*measured[:-1], last])
+    with measuring(selection, options.runs) as progress:
+        measured = repeated(selection, options.runs, progress)
+    baseline = updated(before, measured)
     write_text(path, json_text(document(baseline)))
     if options.json:
         from alexsim.documents.bench import baseline_document
@@ -219,9 +215,3 @@ def update(context: typer.Context, options: UpdateOptions) -> None:
         f" machine(s){left_out(measured[0])}",
         soft_wrap=True,
     )
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    with shared.counting("measuring", 100) as done:
-        yield lambda _what, count, total: done(100 * count // max(1, total))

@@ -100,15 +100,21 @@ def counting(what: str, total: int, *, at_once: bool = False) -> Iterator[Callab
     In a notebook it stands under the cell, if ipywidgets are there to draw it.
     ``at_once`` draws at every step: for work that keeps stderr to itself between steps.
     """
-    from rich.console import Console
     from rich.progress import Progress
 
-    widgets = find_spec("ipywidgets") is not None
-    there = Console(stderr=True, force_jupyter=None if widgets else False)
-    shown = sys.stderr.isatty() or there.is_jupyter
+    there, shown = bar_console()
     with Progress(console=there, transient=True, disable=not shown) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done: bar.update(task, completed=done, refresh=at_once)
+
+
+def bar_console() -> tuple[Console, bool]:
+    """Where bars are drawn, and whether they are: on a terminal and in a notebook."""
+    from rich.console import Console
+
+    widgets = find_spec("ipywidgets") is not None
+    there = Console(stderr=True, force_jupyter=None if widgets else False)
+    return there, sys.stderr.isatty() or there.is_jupyter
 
 
 def console() -> Console:

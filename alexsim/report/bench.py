@@ -12,7 +12,7 @@ from alexsim.bench.verdicts import COUNTED, BenchRun, Timed, Verdict, by_change
 from alexsim.report.tables import plain_table
 
 _SHOWN = 20
-"""Changed figures that are listed; --json has all."""
+"""Changed figures that are listed; --json and --junit have all."""
 
 
 def bench_tables(run: BenchRun) -> RenderableType:
@@ -21,14 +21,12 @@ def bench_tables(run: BenchRun) -> RenderableType:
     if run.timed:
         table = plain_table(
             "Ratios: ours over the reference, medians of pairs, 95 % intervals",
-            "case", "ours", "ms", "reference", "ms", "ratio", "interval", "pairs",
+            "case: ours / reference", "ms", "ref. ms", "ratio", "interval", "pairs",
         )  # fmt: skip
         for case in run.timed:
             table.add_row(
-                case.name,
-                case.ours,
+                f"{case.name}: {case.ours} / {case.reference}",
                 f"{1e3 * case.ours_s:.1f}",
-                case.reference,
                 f"{1e3 * case.reference_s:.1f}",
                 f"{case.ratio.median:.3f}",
                 _interval(case),
@@ -50,17 +48,17 @@ def verdict_tables(
         parts.append(Text(f"counted figures: {len(exact) - len(differ)} of {len(exact)} the same"))
         parts += [Text(f"  {line}") for line in differ[:_SHOWN]]
         if len(differ) > _SHOWN:
-            parts.append(Text(f"  and {len(differ) - _SHOWN} more"))
+            parts.append(Text(f"  and {len(differ) - _SHOWN} more: --json or --junit has all"))
     if timed:
         table = plain_table(
             f"Ratios: fails where the whole interval is more than {100 * tolerance:g} % slower",
-            "change", "interval", "case", "baseline", "now", "verdict",
+            "case", "change", "interval", "baseline", "now", "verdict",
         )  # fmt: skip
         for v in timed:
             table.add_row(
+                v.name,
                 percent(v.relative_change),
                 interval_text(v),
-                v.name,
                 value_text(v.before, missing=""),
                 value_text(v.after),
                 v.status,

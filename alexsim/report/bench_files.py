@@ -34,7 +34,7 @@ def markdown(run: BenchRun, verdicts: Sequence[Verdict], *, tolerance: float) ->
             "| change | figure | baseline | now | verdict |",
             "| ---: | :--- | ---: | ---: | :--- |",
             *map(_row, rows[:_SHOWN]),
-            *([f"| | and {len(rows) - _SHOWN} more | | | |"] if len(rows) > _SHOWN else []),
+            *([f"| | {_more(len(rows))} | | | |"] if len(rows) > _SHOWN else []),
             "",
         ]
     counts = Counter(v.status for v in verdicts)
@@ -107,6 +107,10 @@ def _row(verdict: Verdict) -> str:
     status = f"**{verdict.status}**" if verdict.fails else verdict.status
     before, after = (_code(value_text(v, missing="")) for v in (verdict.before, verdict.after))
     return f"| {change} | {_code(verdict.name)} | {before} | {after} | {status} |"
+
+
+def _more(rows: int) -> str:
+    return f"and {rows - _SHOWN} more: `--json` or `--junit` has all"
 
 
 def _code(text: str) -> str:
