@@ -23,7 +23,7 @@ from alexsim.machine.machine import Machine, load_machine
 from alexsim.page.earlier import complete
 from alexsim.page.inputs import Subject
 from alexsim.page.memory import alive_table
-from alexsim.page.steps import traffic_table
+from alexsim.page.traffic import traffic_table
 from alexsim.plan.plan import DevicePlan, Op, Plan
 from alexsim.plan.planner import plan
 from alexsim.plan.spec import PlanSpec

@@ -351,7 +351,7 @@ def test_mistakes_take_one_line_and_leave_nothing(
         (("--gpus", "2"), 2, "so each GPU has a replica"),
         (("--data", tmp_path / "gone"), 2, "no such folder"),
         (("--data", tmp_path / "one"), 2, "only one class, 'dark'"),
-        (("--augment", "none"), 2, "2012, paper; got 'none'"),
+        (("--augment", "none"), 2, "2012, paper, crops; got 'none'"),
         (("--learning-rate", "-1"), 2, "--learning-rate must be"),
         (("--mem-cap", "1MB"), 3, "what would fit: --policy reuse --batch"),
         (("--resume", tmp_path / "gone"), 2, "--data, --seed, .* cannot be given with it"),

@@ -27,7 +27,6 @@ from alexsim_kernels.common import (
     Config,
     Precision,
     Tensor,
-    check_bias,
     check_filters,
     dot,
     image_strides,
@@ -178,7 +177,6 @@ def forward(
         ValueError: shapes do not match, or a tensor lies otherwise.
     """
     check(x, weight, y, groups)
-    check_bias("bias", bias, len(weight))
     channels, filters = x.shape[1] // groups, weight.shape[0] // groups
     pixels = y.shape[0] * y.shape[2] * y.shape[3]
     size = weight.shape[2], weight.shape[3]

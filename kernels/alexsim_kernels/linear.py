@@ -11,7 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from alexsim_kernels.common import Config, Precision, Tensor, check_bias, dot, triton_name
+from alexsim_kernels.common import Config, Precision, Tensor, dot, triton_name
 from alexsim_kernels.tuning import Key, choose
 
 
@@ -99,7 +99,6 @@ def forward(
         ValueError: shapes do not match.
     """
     _shapes(x, weight, y)
-    check_bias("bias", bias, len(weight))
     units, inputs = weight.shape
     key = Key("linear forward", len(x), units, inputs, inputs, False, precision)
     _launch(

@@ -7,10 +7,10 @@ from typing import Any, cast
 from torch import Tensor
 from torch.library import custom_op, register_autograd
 
+from alexsim_kernels import checks as _checks
 from alexsim_kernels import norm as _norm
 from alexsim_kernels import norm_pool as _norm_pool
 from alexsim_kernels import pool as _pool
-from alexsim_kernels.common import check_images as _check_images
 from alexsim_kernels.common import images as _images
 from alexsim_kernels.common import last as _last
 from alexsim_kernels.common import outputs as _outputs
@@ -19,7 +19,7 @@ from alexsim_kernels.common import outputs as _outputs
 @custom_op("alexsim::local_response_norm", mutates_args=())
 def local_response_norm(x: Tensor, size: int, k: float, alpha: float, beta: float) -> Tensor:
     """``x (k + alpha * sum of squares over size channels)^-beta``."""
-    _check_images(x, (1, 1), 1)
+    _checks.windows_fit(x, (1, 1), 1)
     y = _images(x, *x.shape)
     _norm.across_channels_forward(_last(x), y, None, size=size, k=k, alpha=alpha, beta=beta)
     return y
@@ -93,8 +93,9 @@ def _norm_max_pool2d_shape(
     stride: int,
     ties: str,
 ) -> tuple[Tensor, Tensor]:
-    del size, k, alpha, beta, ties
-    _check_images(x, (window, window), stride)
+    del size, k, alpha, beta
+    _checks.ties_are_known(ties)
+    _checks.windows_fit(x, (window, window), stride)
     height, width = (_outputs(extent, window, stride, 0) for extent in x.shape[2:])
     y = _images(x, x.shape[0], x.shape[1], height, width)
     return y, _norm_pool.winners_like(y, window)

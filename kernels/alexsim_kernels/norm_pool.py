@@ -14,7 +14,7 @@ import triton.language as tl
 
 from alexsim_kernels.common import Tensor, image_strides, interpreted, power_of_two, unravel
 from alexsim_kernels.norm import inverse_power, sum_of_squares
-from alexsim_kernels.pool import Ties, check, check_ties
+from alexsim_kernels.pool import Ties, check
 
 
 @triton.jit
@@ -188,4 +188,5 @@ def _check(x: Tensor, y: Tensor, winners: Tensor, stride: int, ties: Ties) -> No
     check(x, y, stride)
     if winners.shape != y.shape:
         raise ValueError(f"winners of {list(winners.shape)} are not those of {list(y.shape)}")
-    check_ties(ties)
+    if ties not in ("all", "first"):
+        raise ValueError(f"ties must be 'all' or 'first', got {ties!r}")

@@ -19,13 +19,12 @@ if find_spec("triton") is None:
         " Linux); the kernels of alexsim_kernels.cpu need none"
     )
 
+from alexsim_kernels import checks as _checks
 from alexsim_kernels import convolution as _convolution
 from alexsim_kernels import convolution_weight as _convolution_weight
 from alexsim_kernels import linear as _linear
 from alexsim_kernels import pool as _pool
 from alexsim_kernels.common import Precision
-from alexsim_kernels.common import check_images as _check_images
-from alexsim_kernels.common import check_output as _check_output
 from alexsim_kernels.common import images as _images
 from alexsim_kernels.common import last as _last
 from alexsim_kernels.common import outputs as _outputs
@@ -82,8 +81,9 @@ def _conv2d_shape(
     relu: bool,
     precision: str,
 ) -> Tensor:
-    del bias, groups, relu, precision
-    _check_images(x, (weight.shape[2], weight.shape[3]), stride, padding)
+    del groups, relu, precision
+    _checks.bias_fits("bias", bias, len(weight))
+    _checks.windows_fit(x, (weight.shape[2], weight.shape[3]), stride, padding)
     height, width = (
         _outputs(extent, size, stride, padding)
         for extent, size in zip(x.shape[2:], weight.shape[2:], strict=True)
@@ -134,7 +134,7 @@ def _conv2d_backward_shape(
     precision: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     y = _conv2d_shape(x, weight, None, stride, padding, groups, relu=False, precision=precision)
-    _check_output(y.shape, dy=dy, relu_output=relu_output)
+    _checks.output_fits(y.shape, dy=dy, relu_output=relu_output)
     dx = _images(x, *x.shape) if needs_input else x.new_empty(0)
     return dx, _images(weight, *weight.shape), weight.new_empty(weight.shape[0])
 
@@ -169,8 +169,8 @@ def max_pool2d(x: Tensor, size: int, stride: int, ties: str) -> Tensor:
 
 @max_pool2d.register_fake
 def _max_pool2d_shape(x: Tensor, size: int, stride: int, ties: str) -> Tensor:
-    _check_images(x, (size, size), stride)
-    _pool.check_ties(ties)
+    _checks.windows_fit(x, (size, size), stride)
+    _checks.ties_are_known(ties)
     height, width = (_outputs(extent, size, stride, 0) for extent in x.shape[2:])
     return _images(x, x.shape[0], x.shape[1], height, width)
 
@@ -180,7 +180,7 @@ def max_pool2d_backward(
     dy: Tensor, x: Tensor, y: Tensor, size: int, stride: int, ties: str
 ) -> Tensor:
     """Gradient of the input."""
-    _check_output(_max_pool2d_shape(x, size, stride, ties).shape, dy=dy, y=y)
+    _checks.output_fits(_max_pool2d_shape(x, size, stride, ties).shape, dy=dy, y=y)
     dx = _images(x, *x.shape)
     _pool.backward(
         _last(x), y, _last(dy), dx, size=size, stride=stride, ties=cast(_pool.Ties, ties)
@@ -210,6 +210,7 @@ register_autograd("alexsim::max_pool2d", _max_pool2d_gradient, setup_context=_ma
 @custom_op("alexsim::linear", mutates_args=())
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool, precision: str) -> Tensor:
     """``x weight' + bias`` with ReLU; ``x`` is ``[N, I]``, ``weight`` ``[U, I]``."""
+    _checks.bias_fits("bias", bias, len(weight))
     y = x.new_empty(x.shape[0], weight.shape[0])
     _linear.forward(x, weight, bias, y, relu=relu, precision=cast(Precision, precision))
     return y
@@ -241,7 +242,7 @@ def _linear_backward_shape(
     dy: Tensor, x: Tensor, weight: Tensor, relu_output: Tensor | None, precision: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     del precision
-    _check_output((len(x), len(weight)), dy=dy, relu_output=relu_output)
+    _checks.output_fits((len(x), len(weight)), dy=dy, relu_output=relu_output)
     return x.new_empty(x.shape), weight.new_empty(weight.shape), weight.new_empty(len(weight))
 
 

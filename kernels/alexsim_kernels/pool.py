@@ -124,23 +124,14 @@ def backward(
     """
     check(x, y, stride)
     check(dx, dy, stride)
-    check_ties(ties)
+    if ties not in ("all", "first"):
+        raise ValueError(f"ties must be 'all' or 'first', got {ties!r}")
     block = block_of(x.numel(), most=512)
     _backward[(triton.cdiv(x.numel(), block),)](
         x, y, dy, dx, x.numel(), x.shape[1], *x.shape[2:], *y.shape[2:],
         *x.stride(), *y.stride(), *dy.stride(), *dx.stride(),
         SIZE=size, STRIDE=stride, FIRST=ties == "first", BLOCK=block,
     )  # fmt: skip
-
-
-def check_ties(ties: str) -> None:
-    """Refuse a rule for equal inputs that is not known.
-
-    Raises:
-        ValueError: it is not.
-    """
-    if ties not in ("all", "first"):
-        raise ValueError(f"ties must be 'all' or 'first', got {ties!r}")
 
 
 def check(x: Tensor, y: Tensor, stride: int) -> None:

@@ -55,7 +55,7 @@ def write_events(series: Series, file: BinaryIO) -> None:
     add(first_s, file_version="brain.Event:2")
     # Without an id of its own, runs of the same settings would be shown as one.
     settings = hparams_pb(flat(series.settings), trial_id=series.name, start_time_secs=first_s)
-    code = indent(json.dumps(series.settings, indent=2), " " * 4)  # in Markdown
+    code = indent(json.dumps(series.settings, indent=2, allow_nan=False), " " * 4)  # in Markdown
     settings.MergeFrom(text_pb("config", code))
     add(first_s, summary=settings)
     for row in series.rows:
