@@ -119,6 +119,24 @@ def test_what_the_kernels_do_not_have_is_refused_or_left(options: dict) -> None:
     assert type(kept[0]) is nn.Conv2d
 
 
+class Doubled(nn.Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(x)
+
+
+def test_layers_that_do_more_than_theirs_stay() -> None:
+    hooked, before = nn.Linear(3, 4), nn.Conv2d(3, 4, 3)
+    hooked.register_forward_hook(lambda _, __, y: -y)
+    before.register_forward_pre_hook(lambda _, x: (2 * x[0],))
+    normed = nn.utils.parametrizations.weight_norm(nn.Linear(3, 4))
+    for layer in (hooked, before, normed, Doubled(3, 4), nn.LazyConv2d(4, 3), nn.LazyLinear(4)):
+        kind = type(layer)
+        model = modules.replace_layers(nn.Sequential(nn.Sequential(layer), nn.Linear(4, 2)))
+        assert model[0][0] is layer
+        assert type(layer) is kind
+        assert type(model[1]) is modules.Linear
+
+
 X, FILTERS, UNITS = torch.ones(1, 4, 6, 6), torch.ones(4, 4, 3, 3), torch.ones(4, 3)
 SHORT = torch.ones(8)[::2]
 """Four values with gaps between them."""

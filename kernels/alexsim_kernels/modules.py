@@ -86,13 +86,14 @@ class LocalResponseNorm(nn.LocalResponseNorm):
 def replace_layers(model: nn.Module, *, precision: Precision = "fp32") -> nn.Module:
     """Put our kernels into a model, in place: every layer that has a drop-in, parameters shared.
 
-    Layers with options that the kernels do not have stay as they are.
+    Layers with options that the kernels do not have stay as they are, and so do layers that do more
+    than theirs: of a class of their own, lazy, parametrised, or with hooks.
     """
     for name, child in model.named_children():
         new: nn.Module | None = None
         match child:
-            case Conv2d() | Linear() | LocalResponseNorm():
-                continue
+            case nn.Module() if type(child) not in _REPLACED or _has_hooks(child):
+                replace_layers(child, precision=precision)
             case nn.Conv2d() if _plain(child):
                 new = Conv2d(
                     child.in_channels, child.out_channels, child.kernel_size, child.stride,
@@ -115,6 +116,14 @@ def replace_layers(model: nn.Module, *, precision: Precision = "fp32") -> nn.Mod
                 setattr(new, parameter, value)
             setattr(model, name, new.train(child.training))
     return model
+
+
+_REPLACED = (nn.Conv2d, nn.Linear, nn.LocalResponseNorm, nn.MaxPool2d)
+
+
+def _has_hooks(layer: nn.Module) -> bool:
+    names = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return any(getattr(layer, name, None) for name in names)
 
 
 def _plain(layer: nn.Conv2d) -> bool:
