@@ -135,7 +135,7 @@ def test_a_choice_of_a_sweep_is_checked_before_anything_is_simulated(
         "hardware new -o {out}/new.toml",
         "check validate --quick -o {out}/rows.csv",
         "check validate --quick --html {out}/page.html",
-        "check bench run --only counted --net lenet-5 -o {out}/run.json",
+        "check bench run --only counted --no-kernels --net lenet-5 -o {out}/run.json",
         "report lenet-5 -o {out}/page.html",
     ],
 )
