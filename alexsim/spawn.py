@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.context import SpawnContext, SpawnProcess
 from types import ModuleType
@@ -35,6 +36,26 @@ def uninterrupted() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def killed_on_error(pool: ProcessPoolExecutor) -> Iterator[ProcessPoolExecutor]:
+    """A pool that ends with the work; an error or Ctrl-C kills its processes at once."""
+    try:
+        yield pool
+    except BaseException:
+        # No other thread may begin a worker from here on: the pool would wait for one that nobody
+        # kills. Shutting down forgets its processes and the thread that waits for them.
+        processes = pool._processes or {}
+        manager: Any = pool._executor_manager_thread
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in list(processes.values()):
+            process.kill()
+        if manager is not None:
+            manager.join()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 class _Process(SpawnProcess):

@@ -207,6 +207,9 @@ def test_a_plan_that_does_not_fit_is_timed_and_said(capsys: pytest.CaptureFixtur
         "--net alexnet-owt --machine h100 --batch 256",
         "--net alexnet-owt --machine k20x8 --gpus 8 --batch 1024 --partition hybrid",
         "--recipe 2012",
+        "--net resnet50 --machine 4xh100 --batch 256 --precision amp",
+        "--net vgg16 --machine gtx1080tix4 --batch 64 --policy pytorch",
+        "--net vgg16 --machine gtx1080tix4 --batch 64 --schedule overlap",
     ],
 )
 def test_the_answer_is_on_the_first_screen(line: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -219,6 +222,9 @@ def test_the_answer_is_on_the_first_screen(line: str, capsys: pytest.CaptureFixt
     assert max(map(len, screen)) <= 80
     rows = ("step", "throughput", "training", "memory", "bound by", "data path", "Rests", "More:")
     assert [row for text in screen for row in rows if text.startswith(row)] == list(rows)
+    if "--policy pytorch" in " ".join(text.strip() for text in screen):
+        assert run("simulate", *words, "--policy", "pytorch") == 0
+        capsys.readouterr()
     _, _, question = " ".join(lines[last : last + 2]).partition("Next: ")
     for option in question.strip().split(", "):
         assert run("simulate", *words, *option.strip().split()) == 0, option

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import signal
 import subprocess
@@ -245,8 +246,8 @@ def test_a_sweep_on_several_cores_stops_without_a_word_of_its_workers(tmp_path: 
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     time.sleep(4)
-    process.send_signal(signal.SIGINT)
-    subprocess.run(["kill", "-INT", "--", f"-{process.pid}"], check=False, capture_output=True)
+    # As a terminal does: once, to the whole group.
+    os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
     assert err == "\nalexsim: stopped; nothing was kept\n"
@@ -258,6 +259,8 @@ def test_workers_of_a_sweep_begin_deaf_to_ctrl_c(monkeypatch: pytest.MonkeyPatch
     masks = []
 
     class Pool(ThreadPoolExecutor):
+        _processes = _executor_manager_thread = None
+
         def __init__(self, workers: int, mp_context: object) -> None:
             del mp_context
             super().__init__(workers)

@@ -24,7 +24,7 @@ from alexsim.plan.spec import PlanSpec
 from alexsim.simulate.simulation import Simulation
 from alexsim.simulate.simulator import default_library, simulate_network
 from alexsim.simulate.timer import DataPath, Timer, timer_of
-from alexsim.spawn import SPAWN, uninterrupted
+from alexsim.spawn import SPAWN, killed_on_error, uninterrupted
 from alexsim.units import parse_bytes
 
 AXES = (
@@ -57,16 +57,12 @@ def sweep(
             done(len(points))
         return with_pareto(points)
     points = []
-    with ProcessPoolExecutor(workers, mp_context=SPAWN) as pool:
-        try:
-            with uninterrupted():
-                simulated = pool.map(_point, jobs, chunksize=25)
-            for point in simulated:
-                points.append(point)
-                done(len(points))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    with killed_on_error(ProcessPoolExecutor(workers, mp_context=SPAWN)) as pool:
+        with uninterrupted():
+            simulated = pool.map(_point, jobs, chunksize=25)
+        for point in simulated:
+            points.append(point)
+            done(len(points))
     return with_pareto(points)
 
 

@@ -5,20 +5,22 @@ from __future__ import annotations
 import textwrap
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from alexsim.budget.policies import policy_words
 from alexsim.costs.precision import Computed
+from alexsim.errors import PlanError
 from alexsim.explore.what_if import kinds_of, waits_s
 from alexsim.network.network import Network
 from alexsim.plan.choices import Policy
 from alexsim.plan.spec import PlanSpec
 from alexsim.recipe.stages import Training
 from alexsim.report.not_run import counted_share
-from alexsim.report.tables import data_path_text, milliseconds, sharing_text
+from alexsim.report.tables import answer_rows, data_path_text, milliseconds, sharing_text
 from alexsim.report.what_if import days_text
 from alexsim.simulate.evidence import Evidence
 from alexsim.simulate.simulation import Simulation
@@ -40,12 +42,7 @@ def answer(
     policies: Mapping[Policy, int] | None = None,
 ) -> RenderableType:
     """The first screen: at most 24 lines of 80 columns; with the policies by which it would fit."""
-    out = Table.grid(padding=(0, 2))
-    for _ in range(2):
-        out.add_column(no_wrap=True)
-    out.add_column(overflow="fold")
-    for name, value, note in _rows(simulation, spec, training, before, policies or {}):
-        out.add_row(name, value, note)
+    out = answer_rows(_rows(simulation, spec, training, before, policies or {}))
     head = f"{simulation.network} on {simulation.machine}, {simulation.library}"
     sharing = sharing_text(spec)
     if not sharing:
@@ -113,6 +110,7 @@ def _memory(
     would = f"; would fit: {', '.join(policy_words(policies))}" if policies else ""
     # Networks of one column are from after 2012, and so is what computes them.
     kept = spec.policy == "as-released" and spec.network.columns == 1 and simulation.fits
+    kept = kept and _may(spec, policy="pytorch")
     usual = "; every buffer kept: --policy pytorch" if kept else ""
     note = f"{verdict}: {on}; context included{would}{usual}"
     return "memory", format_bytes(fullest.memory_bytes), note
@@ -146,6 +144,15 @@ def _bound(simulation: Simulation, network: Network) -> tuple[str, str]:
     return first, f"{share}{limited}{f'; {rest}' if rest else ''}"
 
 
+def _may(spec: PlanSpec, **choice: Any) -> bool:
+    """Whether a choice goes with the spec's others: what does not is not worth asking."""
+    try:
+        replace(spec, **choice)
+    except PlanError:
+        return False
+    return True
+
+
 def _host_bound(simulation: Simulation) -> bool:
     """Whether the GPUs mostly wait for ops to be issued."""
     return simulation.issue_s > simulation.step_s / 2
@@ -159,8 +166,12 @@ def asks_next(simulation: Simulation, spec: PlanSpec) -> str:
     elif simulation.data_bound:
         question = "--data-path none: the GPUs alone"
     elif _host_bound(simulation):
-        question = f"--what-if batch={2 * spec.batch_size}: as many ops for more images"
-    elif exposed > _EXCHANGED * simulation.step_s and spec.schedule == "serial":
+        question = f"--what-if batch={2 * spec.batch_size}"
+    elif (
+        exposed > _EXCHANGED * simulation.step_s
+        and spec.schedule == "serial"
+        and _may(spec, schedule="overlap")
+    ):
         question = "--what-if overlap"
     elif simulation.computed.precision == "fp32" and simulation.computed.tf32_by_default:
         question = f"--what-if precision=amp, --what-if batch={2 * spec.batch_size}"

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from alexsim.network.counts import PASSES
 from alexsim.profile.step_profile import LayerProfile, Ratio, StepProfile
-from alexsim.report.tables import milliseconds
+from alexsim.report.tables import answer_rows, milliseconds
 from alexsim.units import format_bytes
 
 _NAMED = 3
@@ -21,17 +20,11 @@ _NOISY = 1.5
 
 def profile_answer(profile: StepProfile) -> RenderableType:
     """The first screen: at most 24 lines of 80 columns."""
-    out = Table.grid(padding=(0, 2))
-    for _ in range(2):
-        out.add_column(no_wrap=True)
-    out.add_column(overflow="fold")
-    for name, value, note in _rows(profile):
-        out.add_row(name, value, note)
     head = (
         f"{profile.plan.network.name}, {profile.plan.images:,} images of a step,"
         f" here ({profile.where}), medians of {profile.rounds} rounds"
     )
-    return Group(Text(head), Text(), out, Text(), Text(_asks_next(profile)))
+    return Group(Text(head), Text(), answer_rows(_rows(profile)), Text(), Text(_asks_next(profile)))
 
 
 def _rows(profile: StepProfile) -> Iterator[tuple[str, str, str]]:

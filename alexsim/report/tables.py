@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -37,6 +38,17 @@ def shortened(name: str, width: int) -> str:
 def folded(name: str, width: int, most: int | None = None) -> str:
     """The same in lines, all or ``most`` of them."""
     return "\n".join(textwrap.wrap(name, width, max_lines=most, placeholder="..."))
+
+
+def answer_rows(rows: Iterable[tuple[str, str, str]]) -> Table:
+    """A first screen's rows: what is answered, the figure, and what to know of it."""
+    table = Table.grid(padding=(0, 2))
+    for _ in range(2):
+        table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def plain_table(title: str, *columns: str) -> Table:
