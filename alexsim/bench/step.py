@@ -184,7 +184,7 @@ def main() -> None:
     arguments = parser.parse_args()
     need_triton()
     need_card("alexsim profile measures a step on this processor")
-    from alexsim_kernels.bench.card import where
+    from alexsim_kernels.bench.timing import where
 
     network = load_network("alexnet-1gpu")
     flop = sum(op.count.flop for op in plan(network, batch_size=1).ops())

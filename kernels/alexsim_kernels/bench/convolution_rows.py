@@ -10,8 +10,9 @@ import torch
 from torch.nn import functional as F
 
 from alexsim_kernels import convolution, convolution_weight, reference, tuning
-from alexsim_kernels.bench.card import CARD, Ceilings, Row, distance, images, milliseconds
+from alexsim_kernels.bench.row import Row
 from alexsim_kernels.bench.shapes import Convolution
+from alexsim_kernels.bench.timing import CARD, Ceilings, distance, images, milliseconds
 from alexsim_kernels.common import Config, Precision
 
 LIMITS = {"fp32": 1e-5, "fp32x3": 1e-5, "tf32": 2e-3, "bf16": 2e-2}

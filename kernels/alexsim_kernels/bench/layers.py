@@ -60,9 +60,10 @@ def main() -> None:
             " alexsim_kernels.bench.cpu times the kernels for CPUs"
         )
     interpret_without_card()
-    from alexsim_kernels.bench.card import CARD, PRECISIONS, Row, ceilings, where
     from alexsim_kernels.bench.convolution_rows import convolution_rows
     from alexsim_kernels.bench.norm_rows import layer_rows
+    from alexsim_kernels.bench.row import Row
+    from alexsim_kernels.bench.timing import CARD, PRECISIONS, ceilings, where
 
     peaks = None if arguments.check else ceilings()
     document = where() | {"ceilings": asdict(peaks) if peaks else None, "rows": []}
@@ -71,13 +72,13 @@ def main() -> None:
 
     def keep(more: list[Row]) -> None:
         rows.extend(more)
-        document["rows"] += [asdict(row) for row in more]
+        document["rows"] += [row.document() for row in more]
         if arguments.out:
             arguments.out.write_text(
                 json.dumps(document, indent=1, allow_nan=False), encoding="utf-8"
             )
         for row in more:
-            print(row.line(timed=peaks is not None), flush=True)
+            print(row.line(), flush=True)
 
     for batch, layers in _work(arguments):
         for (name, shape), precision in product(layers.items(), precisions):
@@ -86,9 +87,9 @@ def main() -> None:
             keep(layer_rows(batch, peaks))
     for precision in precisions if peaks else ():
         ratios = [
-            row.other_ms / row.ours_ms
+            row.ratio
             for row in rows
-            if row.precision == precision and row.other.startswith("cuDNN")
+            if row.precision == precision and row.ratio and row.other.startswith("cuDNN")
         ]
         mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
         print(f"convolutions, {precision}: {mean:.2f} x cuDNN in geometric mean")

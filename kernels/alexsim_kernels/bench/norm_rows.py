@@ -10,7 +10,8 @@ import torch
 from torch.nn import functional as F
 
 from alexsim_kernels import norm, norm_pool, pool, reference
-from alexsim_kernels.bench.card import Ceilings, Row, distance, images, milliseconds
+from alexsim_kernels.bench.row import Row
+from alexsim_kernels.bench.timing import Ceilings, distance, images, milliseconds
 
 
 def layer_rows(batch: int, peaks: Ceilings | None) -> list[Row]:

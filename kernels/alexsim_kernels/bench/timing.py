@@ -1,4 +1,4 @@
-"""The card that is measured, what it reaches at most, and how its time is taken."""
+"""The card that is measured, what it reaches at most, and how time is taken on it."""
 
 from __future__ import annotations
 
@@ -17,32 +17,6 @@ from alexsim_kernels.common import Precision
 
 CARD = "cuda" if torch.cuda.is_available() else "cpu"
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp32x3", "tf32", "bf16")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One op: ours, the best of the others, and the floor, in milliseconds."""
-
-    op: str
-    precision: str
-    batch: int
-    error: float
-    ours_ms: float = 0.0
-    ours_20_ms: float = 0.0
-    ours_80_ms: float = 0.0
-    other: str = ""
-    other_ms: float = 0.0
-    floor_ms: float = 0.0
-
-    def line(self, *, timed: bool) -> str:
-        """As a line of text."""
-        text = f"{self.op:24s} {self.precision:7s} {self.batch:5d}  error {self.error:.0e}"
-        if timed:
-            text += (
-                f"  {self.ours_ms:8.3f} ms  {self.other} {self.other_ms:8.3f}"
-                f"  {self.other_ms / self.ours_ms:5.2f} x  floor {self.floor_ms:7.3f}"
-            )
-        return text
 
 
 @dataclass(frozen=True)
