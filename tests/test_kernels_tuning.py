@@ -1,12 +1,13 @@
 """Which tiles may be chosen, which are, and what measurements override."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 
-from alexsim_kernels import tuning
+from alexsim_kernels import tables, tuning
 from alexsim_kernels.common import PRECISIONS, Config
 from alexsim_kernels.tuning import SHARED_BYTES, Key, by_model, candidates, choose
 
@@ -60,15 +61,20 @@ def test_what_was_measured_is_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setattr(tuning, "interpreted", lambda: False)
     monkeypatch.setattr(tuning, "card_of", lambda _: card)
     like, key, config = torch.empty(1), KEYS[8], Config(16, 16, 16, 4, 2)
+
+    def keep(name: str, tile: Config) -> None:
+        tables.keep(name, {"tiles": {key.name(): asdict(tile)}})
+
     assert choose(key, like) == by_model(key, 90, 132) != config
-    tuning._keep(card.name, key, config)
-    tuning._keep("another card", key, Config(32, 32, 32))
+    keep(card.name, config)
+    keep("another card", Config(32, 32, 32))
     assert choose(key, like) == config
-    assert set(json.loads(tuning.cache_file().read_text("utf-8"))) == {card.name, "another card"}
+    assert set(json.loads(tables.cache_file().read_text("utf-8"))) == {card.name, "another card"}
     # A file that something else broke is made anew, not a failure.
-    tuning.cache_file().write_text("{", encoding="utf-8")
-    tuning._cached.cache_clear()
-    assert choose(key, like) == by_model(key, 90, 132)
-    tuning._keep(card.name, key, config)
+    for broken in ("{", "[]", '{"card": {"tiles": []}}', '{"card": {"sides": {}}}'):
+        tables.cache_file().write_text(broken, encoding="utf-8")
+        tables._cached.cache_clear()
+        assert choose(key, like) == by_model(key, 90, 132)
+    keep(card.name, config)
     assert choose(key, like) == config
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["kernels.json"]

@@ -7,17 +7,14 @@ model. A product multiplies an ``M x K`` by a ``K x N`` matrix, whatever its row
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
-from importlib.resources import files
-from pathlib import Path
 
 import torch
 import triton
 
+from alexsim_kernels import tables
 from alexsim_kernels.common import (
     Config,
     Precision,
@@ -77,9 +74,10 @@ def choose(key: Key, like: Tensor) -> Config:
     if interpreted():
         return for_interpreter(key)
     card = card_of(like)
-    known = _shipped().get(card.name, {}) | _cached(str(cache_file())).get(card.name, {})
-    measured = known.get(key.name())
-    return measured or by_model(key, card.capability, card.multiprocessors)
+    measured = tables.tiles(card.name).get(key.name())
+    if measured is None:
+        return by_model(key, card.capability, card.multiprocessors)
+    return Config(**measured)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +106,7 @@ def card_of(like: Tensor) -> Card:
 def _card(index: int) -> Card:
     properties = torch.cuda.get_device_properties(index)
     return Card(
-        f"{properties.name}, triton {triton.__version__}",
+        tables.card_name(properties.name, triton.__version__),
         10 * properties.major + properties.minor,
         properties.multi_processor_count,
     )
@@ -219,12 +217,6 @@ def _cost(key: Key, config: Config, multiprocessors: int) -> float:
     return work * overhead * waves / (1 + 0.02 * config.stages)
 
 
-def cache_file() -> Path:
-    """Where ``measure`` keeps the fastest tiles."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "alexsim" / "kernels.json"
-
-
 def measure(
     key: Key, like: Tensor, run: Callable[[Config], object], *, most: int = 24
 ) -> tuple[Config, float]:
@@ -259,41 +251,5 @@ def measure(
             best = milliseconds, config
     if best is None:
         raise RuntimeError(f"no tile of {len(ranked)} ran for {key}")
-    _keep(card.name, key, best[1])
+    tables.keep(card.name, {"tiles": {key.name(): asdict(best[1])}})
     return best[1], best[0]
-
-
-def _keep(device: str, key: Key, config: Config) -> None:
-    path = cache_file()
-    known = {name: dict(configs) for name, configs in _cached(str(path)).items()}
-    known.setdefault(device, {})[key.name()] = config
-    text = json.dumps(
-        {name: {k: asdict(c) for k, c in configs.items()} for name, configs in known.items()},
-        indent=1,
-        allow_nan=False,
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
-    _cached.cache_clear()
-
-
-def _parse(text: str) -> dict[str, dict[str, Config]]:
-    return {
-        device: {key: Config(**config) for key, config in configs.items()}
-        for device, configs in json.loads(text).items()
-    }
-
-
-@cache
-def _cached(path: str) -> dict[str, dict[str, Config]]:
-    try:
-        return _parse(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError, AttributeError):
-        return {}  # a cache that cannot be read is made anew
-
-
-@cache
-def _shipped() -> dict[str, dict[str, Config]]:
-    return _parse((files("alexsim_kernels") / "tuned.json").read_text(encoding="utf-8"))
