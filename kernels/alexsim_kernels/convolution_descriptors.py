@@ -233,7 +233,7 @@ def _box(y: Tensor, pixels: int) -> dict[str, int]:
 
 
 def _images(x: Tensor, box: dict[str, int], channels: int) -> TensorDescriptor:
-    # Images behind rows and columns: boxes of one pixel of many images then have the matrix's shape.
+    # Images behind rows and columns: boxes of one pixel of many images are matrices already.
     block = [box["BLOCK_ROWS"], box["BLOCK_COLUMNS"], box["BLOCK_IMAGES"], channels]
     return TensorDescriptor.from_tensor(x.permute(2, 3, 0, 1), block)
 

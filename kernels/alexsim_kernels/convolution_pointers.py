@@ -121,8 +121,8 @@ def forward(
             )  # fmt: skip
     else:
         _forward_tile(
-            tl.program_id(0), x, weight, bias, y, partial, pixels, height, width, out_height, out_width,
-            x_image, x_row, x_pixel, y_image, y_row, y_pixel,
+            tl.program_id(0), x, weight, bias, y, partial, pixels, height, width,
+            out_height, out_width, x_image, x_row, x_pixel, y_image, y_row, y_pixel,
             CHANNELS, FILTERS, R, S, STRIDE, TOP, LEFT, ROW, RELU, HAS_BIAS, PRECISION, SPLITS,
             BLOCK_PIXELS, BLOCK_FILTERS, BLOCK_DEPTH,
         )  # fmt: skip
@@ -197,14 +197,16 @@ def grad_input(
         for tile in range(tl.program_id(0), tiles, tl.num_programs(0)):
             _grad_input_tile(
                 tile, dy, weight, out, dx, partial, pixels, height, width, out_height, out_width,
-                dy_image, dy_row, dy_pixel, out_image, out_row, out_pixel, dx_image, dx_row, dx_pixel,
+                dy_image, dy_row, dy_pixel, out_image, out_row, out_pixel,
+                dx_image, dx_row, dx_pixel,
                 CHANNELS, FILTERS, R, S, STRIDE, TOP, LEFT, MASKED, ADD, PRECISION, SPLITS,
                 BLOCK_PIXELS, BLOCK_CHANNELS, BLOCK_DEPTH,
             )  # fmt: skip
     else:
         _grad_input_tile(
-            tl.program_id(0), dy, weight, out, dx, partial, pixels, height, width, out_height, out_width,
-            dy_image, dy_row, dy_pixel, out_image, out_row, out_pixel, dx_image, dx_row, dx_pixel,
+            tl.program_id(0), dy, weight, out, dx, partial, pixels, height, width,
+            out_height, out_width, dy_image, dy_row, dy_pixel, out_image, out_row, out_pixel,
+            dx_image, dx_row, dx_pixel,
             CHANNELS, FILTERS, R, S, STRIDE, TOP, LEFT, MASKED, ADD, PRECISION, SPLITS,
             BLOCK_PIXELS, BLOCK_CHANNELS, BLOCK_DEPTH,
         )  # fmt: skip

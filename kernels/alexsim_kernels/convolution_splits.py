@@ -49,7 +49,7 @@ def _sum_splits(partial, total, count, splits, BLOCK: tl.constexpr):
 
 
 def parts_of(y: Tensor, config: Config) -> tuple[int, Tensor]:
-    """How many parts the sums of ``y`` have, and memory for them: ``[parts, *y.shape]``, if several.
+    """How many parts the sums of ``y`` have, and memory for several: ``[parts, *y.shape]``.
 
     No more than fit ``SPLIT_BYTES``: a plan counts on that.
     """

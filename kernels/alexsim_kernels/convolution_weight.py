@@ -169,8 +169,8 @@ def grad_weight(
             CHANNELS=channels, FILTERS=filters, R=size[0], S=size[1], GROUPS=groups,
             STRIDE=stride, TOP=padding[0], LEFT=padding[1],
             ROW=row, MASKED=relu_output is not None, PRECISION=triton_name(precision),
-            BLOCK_FILTERS=config.block_m, BLOCK_CHANNELS=config.block_n, BLOCK_PIXELS=config.block_k,
-            num_warps=config.warps, num_stages=config.stages,
+            BLOCK_FILTERS=config.block_m, BLOCK_CHANNELS=config.block_n,
+            BLOCK_PIXELS=config.block_k, num_warps=config.warps, num_stages=config.stages,
         )  # fmt: skip
     if splits > 1:
         sum_splits(partial, dweight, splits)
