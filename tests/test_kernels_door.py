@@ -20,7 +20,8 @@ import torch
 import alexsim_kernels
 from alexsim.cli.kernels import KernelsOptions
 from alexsim_kernels import common, ops
-from alexsim_kernels.bench import cpu_cases, cpu_layer_cases
+from alexsim_kernels.bench import cpu_cases, cpu_layer_cases, layer_cases
+from alexsim_kernels.bench.cases import checked
 from alexsim_kernels.bench.shapes import ALEXNET, RESNET50, Convolution, own
 from alexsim_kernels.cpu.build import available
 from alexsim_kernels.tuning import SHARED_BYTES

@@ -155,9 +155,11 @@ class Passes:
         return sum(t.numel() * t.element_size() for t in tensors)
 
 
-def convolutions(name: str, shape: Convolution, precision: Precision, batch: int) -> Iterator[Case]:
+def convolutions(
+    name: str, shape: Convolution, precision: Precision, batch: int, *, place: str = CARD
+) -> Iterator[Case]:
     """The passes of a convolution as cases."""
-    passes = Passes(shape=shape, precision=precision, batch=batch)
+    passes = Passes(shape=shape, precision=precision, batch=batch, place=place)
     for pass_ in passes.names:
         yield Case(
             op=f"{name} {pass_}", precision=precision, batch=batch,
