@@ -20,7 +20,7 @@ from typing import NoReturn
 
 from alexsim_kernels import tables
 from alexsim_kernels.bench.card import packages, tuned
-from alexsim_kernels.bench.card.parts import ALEXSIM, DISTRIBUTIONS, PARTS, Part, chosen
+from alexsim_kernels.bench.card.parts import PARTS, Part, chosen, distribution
 from alexsim_kernels.bench.card.results import CARD, TABLE, TUNED, Results, earlier
 from alexsim_kernels.bench.card.runner import NoCardError, Outcome, Runner, StoppedError
 from alexsim_kernels.bench.card.table import WIDTH, all_rows, failures, summary
@@ -258,13 +258,12 @@ class _Session:
 
     def _versions(self) -> dict[str, str]:
         """Of what parts need, as installed or beside."""
-        names = [DISTRIBUTIONS.get(name, name.replace("_", "-")) for name in ALEXSIM]
-        path = [*self.paths, *sys.path]
         versions = {"python": platform.python_version()}
-        for name in names:
-            for distribution in metadata.distributions(name=name, path=path):
-                versions[name] = distribution.version
-                break
+        everywhere = [*self.paths, *sys.path]
+        for part in self.asked:
+            for name in map(distribution, packages.needs(part, everywhere)):
+                for installed in metadata.distributions(name=name, path=everywhere):
+                    versions.setdefault(name, installed.version)
         return versions
 
 

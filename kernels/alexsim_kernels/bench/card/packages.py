@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import platform
 import sys
 import zipfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from importlib.machinery import PathFinder
-from importlib.util import find_spec
 from pathlib import Path
 
 import alexsim_kernels
-from alexsim_kernels.bench.card.parts import DISTRIBUTIONS, Part
+from alexsim_kernels.bench.card.parts import Part, distribution
 
 
 def checkout() -> Path | None:
@@ -20,31 +21,41 @@ def checkout() -> Path | None:
     return root if (root / "alexsim" / "__init__.py").is_file() else None
 
 
-def search_path(folder: Path | None, unpacked: Path) -> tuple[list[str], list[str]]:
+def search_path(folder: Path | None, temporary: Path) -> tuple[list[str], list[str]]:
     """Where children look first, and a line on each wheel that is of no use.
 
     Args:
         folder: packages and wheels, if there are some beside.
-        unpacked: an empty folder for what is in the wheels.
+        temporary: an empty folder; what is installed stays, only what is not is put into it.
     """
-    paths: list[Path] = []
+    unpacked, linked = temporary / "unpacked", temporary / "packages"
     useless: list[str] = []
+    paths = [root, root / "kernels", root / "profiles"] if (root := checkout()) else []
     if folder:
         for wheel in sorted(folder.glob("*.whl")):
-            if not _fits(wheel.stem):
-                useless.append(f"{wheel.name} is not for {_here()}")
-                continue
-            try:
-                with zipfile.ZipFile(wheel) as archive:
-                    archive.extractall(unpacked)
-            except (OSError, zipfile.BadZipFile) as error:
-                useless.append(f"{wheel.name} cannot be unpacked: {error}")
+            if _fits(wheel.stem):
+                try:
+                    with zipfile.ZipFile(wheel) as archive:
+                        archive.extractall(unpacked)
+                except (OSError, zipfile.BadZipFile) as error:
+                    useless.append(f"{wheel.name} cannot be unpacked: {error}")
             else:
-                paths = [unpacked]
-        paths.append(folder)
-    if root := checkout():
-        paths += [root, root / "kernels", root / "profiles"]
+                useless.append(f"{wheel.name} is not for {_here()}")
+        linked.mkdir()
+        for source in (folder.absolute(), unpacked):
+            for entry in source.iterdir() if source.is_dir() else ():
+                name = entry.name.partition(".")[0]
+                if entry.suffix != ".whl" and not _spec_origin(name, sys.path):
+                    with suppress(FileExistsError):
+                        (linked / entry.name).symlink_to(entry)
+        paths.append(linked)
     return [str(path.absolute()) for path in paths], useless
+
+
+def _spec_origin(name: str, paths: Sequence[str]) -> str | None:
+    """The file of a package's code; None of one that is not there, or is a folder without code."""
+    spec = PathFinder.find_spec(name, list(paths))
+    return spec.origin if spec else None
 
 
 def _here() -> str:
@@ -75,18 +86,33 @@ def _machine(place: str) -> bool:
 
 def missing(part: Part, paths: Sequence[str]) -> Iterator[str]:
     """Packages that a part needs and that are not here, by the names that they are imported by."""
-    for name in part.needs:
-        spec = PathFinder.find_spec(name, list(paths)) or find_spec(name)
-        # A folder without code is taken for a package too.
-        if spec is None or spec.origin is None:
-            yield name
+    everywhere = [*paths, *sys.path]
+    return (name for name in needs(part, everywhere) if not _spec_origin(name, everywhere))
+
+
+def needs(part: Part, paths: Sequence[str]) -> tuple[str, ...]:
+    """What the table says, and ``NEEDS`` of the module, which may lack what its import needs."""
+    return tuple(dict.fromkeys((*part.needs, *_declared(part.module, paths))))
+
+
+def _declared(module: str, paths: Sequence[str]) -> tuple[str, ...]:
+    package, *names = module.split(".")
+    if origin := _spec_origin(package, paths):
+        path = Path(origin).parent.joinpath(*names).with_suffix(".py") if names else Path(origin)
+        for statement in ast.parse(path.read_bytes()).body if path.is_file() else ():
+            match statement:
+                case (
+                    ast.Assign(targets=[ast.Name(id="NEEDS")], value=ast.expr() as value)
+                    | ast.AnnAssign(target=ast.Name(id="NEEDS"), value=ast.expr() as value)
+                ):
+                    return tuple(ast.literal_eval(value))
+    return ()
 
 
 def how_to_get(names: Sequence[str]) -> str:
     """The command that brings packages, on a machine that has an index."""
-    distributions = [DISTRIBUTIONS.get(name, name.replace("_", "-")) for name in names]
     where = f"--python-version 3.{sys.version_info.minor} --only-binary :all:"
     if sys.platform == "linux":
         kinds = (f"manylinux{kind}_{platform.machine()}" for kind in ("2014", "_2_28"))
         where += "".join(f" --platform {kind}" for kind in kinds)
-    return f"pip download -d packages {where} {' '.join(distributions)}"
+    return f"pip download -d packages {where} {' '.join(map(distribution, names))}"

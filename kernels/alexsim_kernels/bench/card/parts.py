@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-KERNELS = ("torch", "triton", "numpy")
-ALEXSIM = (*KERNELS, "alexsim", "annotated_types", "PIL", "simplejpeg")
-"""What alexsim's parts import; a test rehearses them without the other dependencies."""
-
-DISTRIBUTIONS = {"PIL": "pillow", "pynvml": "nvidia-ml-py"}
-"""What packages are called where they are installed from, if it is not the name they have here."""
+_KERNELS = ("torch", "triton", "numpy")
+_DISTRIBUTIONS = {"PIL": "pillow", "pynvml": "nvidia-ml-py"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,8 +18,8 @@ class Part:
     module: str
     share: float = 0.0
     """Of the time: seconds of 480, if all parts run and each takes what it has."""
-    needs: tuple[str, ...] = KERNELS
-    """Names of packages that it imports."""
+    needs: tuple[str, ...] = _KERNELS
+    """Names of packages that it imports, beside those in the module's own ``NEEDS``."""
     beside: bool = False
     """It runs from the first second to the last, beside the others."""
     interpreted: bool = True
@@ -35,27 +31,27 @@ class Part:
         return f"{self.letter} {self.name}".strip()
 
 
-_CARD = "alexsim_kernels.bench.card"
-_STEPS = "alexsim.bench.card"
+_HERE = "alexsim_kernels.bench.card"
+_ALEXSIM = "alexsim.bench.card"
+_TOP = ("alexsim",)
 
 PARTS: Sequence[Part] = (
-    Part(letter="a", name="ceilings", module=f"{_CARD}.ceilings", share=25),
-    Part(letter="b", name="right", module=f"{_CARD}.right", share=60),
-    Part(letter="c", name="layers", module=f"{_CARD}.layer_times", share=100),
-    Part(letter="c", name="tiles", module=f"{_CARD}.tiles", share=90),
-    Part(letter="d", name="steps", module=f"{_STEPS}.steps", share=90, needs=ALEXSIM),
-    Part(letter="e", name="two-gpus", module=f"{_STEPS}.two_gpus", share=35, needs=ALEXSIM),
-    Part(letter="g", name="calibrate", module=f"{_STEPS}.calibrated", share=50, needs=ALEXSIM),
-    Part(
-        letter="h", name="tests", module=f"{_STEPS}.gpu_tests", share=30,
-        needs=(*ALEXSIM, "pytest"),
-    ),
-    Part(
-        letter="f", name="telemetry", module=f"{_STEPS}.telemetry", beside=True,
-        needs=("alexsim", "pynvml"),
-    ),
-    Part(letter="", name="compile", module=f"{_CARD}.compiling", beside=True, interpreted=False),
-)  # fmt: skip
+    Part(letter="a", name="ceilings", module=f"{_HERE}.ceilings", share=25),
+    Part(letter="b", name="right", module=f"{_HERE}.right", share=60),
+    Part(letter="c", name="layers", module=f"{_HERE}.layer_times", share=100),
+    Part(letter="c", name="tiles", module=f"{_HERE}.tiles", share=90),
+    Part(letter="d", name="steps", module=f"{_ALEXSIM}.steps", share=90, needs=_TOP),
+    Part(letter="e", name="two-gpus", module=f"{_ALEXSIM}.two_gpus", share=35, needs=_TOP),
+    Part(letter="g", name="calibrate", module=f"{_ALEXSIM}.calibrated", share=50, needs=_TOP),
+    Part(letter="h", name="tests", module=f"{_ALEXSIM}.gpu_tests", share=30, needs=_TOP),
+    Part(letter="f", name="telemetry", module=f"{_ALEXSIM}.telemetry", beside=True, needs=_TOP),
+    Part(letter="", name="compile", module=f"{_HERE}.compiling", beside=True, interpreted=False),
+)
+
+
+def distribution(name: str) -> str:
+    """What a package is called where it is installed from."""
+    return _DISTRIBUTIONS.get(name, name.replace("_", "-"))
 
 
 def chosen(names: Sequence[str], parts: Sequence[Part] = PARTS) -> list[Part]:

@@ -203,16 +203,18 @@ class Runner:
         child.said_all |= "end" in said
         child.failed = said.get("failed", child.failed)
         if "row" in said:
-            self._keep(child.part, row_of(said["row"]))
+            row = row_of(said["row"])
+            self._keep(child.part, row, said=not child.part.beside or bool(wrong(row)))
         return True
 
-    def _keep(self, part: Part, row: Row) -> None:
+    def _keep(self, part: Part, row: Row, *, said: bool) -> None:
+        """Keep a row, and say it."""
         during = self._current.name if self._current and part.beside else ""
         entry = Entry(part=part.name, row=row, at_s=self.at_s, during=during)
         self.entries.append(entry)
         self._results.row(entry)
         bad = wrong(row)
-        if bad or not part.beside:
+        if said:
             mark = "WRONG: " if bad and not row.failed else ""
             self._say(f"{max(0.0, self.left_s):4.0f} s left  {part.name}: {mark}{line_of(row)}")
 
@@ -234,7 +236,7 @@ class Runner:
             failed = "" if child.ready else "its imports did not end"
         rows = sum(entry.part == part.name for entry in self.entries)
         if failed:
-            self._keep(part, Row(op=part.name, failed=failed))
+            self._keep(part, Row(op=part.name, failed=failed), said=part.beside)
         cut = not (over or part.beside)
         if not (failed or rows or part.beside):
             failed = "no row in its box" if cut else "no rows"
