@@ -63,21 +63,21 @@ class Child:
         self._logs.start()
 
     def _hear(self, inbox: Inbox) -> None:
-        for line in _stream(self._process.stdout):
-            try:
-                inbox.put((self, json.loads(line)))
-            except ValueError:  # half a line, of a process that was killed
-                continue
+        with _stream(self._process.stdout) as stdout:
+            for line in stdout:
+                with suppress(ValueError):  # half a line, of a process that was killed
+                    inbox.put((self, json.loads(line)))
         inbox.put((self, {"end": True}))
 
     def _log(self, log: Callable[[str], None]) -> None:
         dying = False
-        for line in _stream(self._process.stderr):
-            # Where it was is for the log; what was said before is why.
-            dying |= line.startswith("Fatal Python error: ")
-            if not dying:
-                self.last_words = line.strip() or self.last_words
-            log(line)
+        with _stream(self._process.stderr) as stderr:
+            for line in stderr:
+                # Where it was is for the log; what was said before is why.
+                dying |= line.startswith("Fatal Python error: ")
+                if not dying:
+                    self.last_words = line.strip() or self.last_words
+                log(line)
 
     def tell(self, job: dict[str, Any]) -> None:
         """Its job; returns at once, however long the line is and whatever the process does."""
@@ -111,6 +111,8 @@ class Child:
         self._wait()  # one that the driver holds is left behind
         for thread in (self._hears, self._logs):
             thread.join(GRACE_S)
+        with suppress(OSError):  # a job that it did not read
+            _stream(self._process.stdin).close()
         return by_itself
 
     def _wait(self) -> None:

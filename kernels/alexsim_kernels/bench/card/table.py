@@ -19,18 +19,19 @@ _CHARACTERS = 10_000
 def summary(
     outcomes: Sequence[Outcome], entries: Sequence[Entry], head: Sequence[str], tail: Sequence[str]
 ) -> str:
-    """Text of at most 100 columns and some 10,000 characters."""
+    """Text of some 10,000 characters; lines on rows and parts have at most 100."""
     for most in (12, 8, 5, 3, 1):
-        lines = [
-            *_failures(outcomes, entries, 2 * most),
-            *head,
-            *(line for outcome in outcomes for line in _part(outcome, entries, most)),
-            *tail,
-        ]
-        text = "\n".join(line[:WIDTH].rstrip() for line in lines) + "\n"
+        failed = _failures(outcomes, entries, 2 * most)
+        parts = (line for outcome in outcomes for line in _part(outcome, entries, most))
+        lines = [*map(_cut, failed), *head, *map(_cut, parts), *tail]
+        text = "\n".join(lines) + "\n"
         if len(text) <= _CHARACTERS:
             break
     return text
+
+
+def _cut(line: str) -> str:
+    return " ".join(line.splitlines())[:WIDTH].rstrip()
 
 
 def all_rows(entries: Iterable[Entry], outcomes: Sequence[Outcome]) -> str:
