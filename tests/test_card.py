@@ -55,7 +55,7 @@ def rows(job):
 """
 HANGS = """
 def rows(job):
-    left = subprocess.Popen(["sleep", "100"])
+    left = subprocess.Popen(["/bin/sleep", "100"], env={})
     gone = subprocess.Popen(["sleep", "100"], start_new_session=True)
     yield Row(op="pids", detail={"pids": [os.getpid(), left.pid, gone.pid]})
     time.sleep(100)
@@ -522,7 +522,6 @@ def test_what_was_tuned_is_kept_for_the_card(card: Run, tmp_path: Path) -> None:
     assert not tables.cache_file().exists()
     assert "a rehearsal's, kept nowhere else" in rehearsed.out
     ran = card(rehearse=False, probe=PROBE, out=tmp_path / "real", **parts)
-    assert "not rehearsal" not in ran.out
     name = "NVIDIA X, triton 3.6.0"
     expected = {
         "tiles": {"right": {"BLOCK": 64}},
@@ -534,6 +533,17 @@ def test_what_was_tuned_is_kept_for_the_card(card: Run, tmp_path: Path) -> None:
     assert (tables.tiles(name), tables.ops(name)) == (expected["tiles"], expected["ops"])
     assert f"tuned.json: 1 tiles and 1 ops for {name!r}" in ran.out
     assert f"kept in {tables.cache_file()}" in "".join(ran.table)
+
+
+def test_a_rehearsal_interprets_kernels_on_the_cpu(card: Run, tmp_path: Path) -> None:
+    says = (
+        "names = ('TRITON_INTERPRET', 'CUDA_VISIBLE_DEVICES')\n"
+        "def rows(job):\n    yield Row(op='x', detail={n: os.environ.get(n) for n in names})\n"
+    )
+    (row,) = card(first=says).rows("first")
+    assert row.detail == {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
+    (row,) = card(rehearse=False, probe=PROBE, first=says, out=tmp_path / "real").rows("first")
+    assert row.detail == {"TRITON_INTERPRET": None, "CUDA_VISIBLE_DEVICES": None}
 
 
 def test_without_a_card_it_is_one_line(
