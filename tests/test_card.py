@@ -23,7 +23,7 @@ from alexsim_kernels import tables
 from alexsim_kernels.bench.card import children, packages
 from alexsim_kernels.bench.card.command import main
 from alexsim_kernels.bench.card.part import document_of
-from alexsim_kernels.bench.card.parts import PARTS, Part
+from alexsim_kernels.bench.card.parts import PARTS, Part, chosen
 from alexsim_kernels.bench.card.results import Entry
 from alexsim_kernels.bench.card.runner import Outcome, box_s
 from alexsim_kernels.bench.card.table import all_rows, summary
@@ -50,7 +50,8 @@ def rows(job):
 READS = """
 def rows(job):
     for at in range(10**9):
-        yield Row(op="power", value=at % 2, unit="W")
+        detail = {"power_w": 300.0 + at % 2, "card": 0, "throttle": ["power cap"][: at % 2]}
+        yield Row(op="telemetry", detail=detail)
         time.sleep(0.02)
 """
 HANGS = """
@@ -253,12 +254,15 @@ def test_parts_know_what_was_measured_before_them(card: Run) -> None:
 
 def test_what_is_read_beside_parts_is_told_of_each(card: Run) -> None:
     work = "def rows(job):\n    time.sleep(0.5)\n    yield Row(op='x')\n"
-    ran = card(first=work, second=work, reads=READS, beside=("reads",))
+    says = "def rows(job):\n    yield Row(op='built', value=3, unit='kernels')\n"
+    ran = card(first=work, second=work, reads=READS, says=says, beside=("reads", "says"))
     assert ran.code == 0
-    at = ran.table.index(next(line for line in ran.table if line.startswith("c reads: ")))
-    assert re.fullmatch(r"  first: power W \S+ \(0\.\.1\)", ran.table[at + 1])
-    assert ran.table[at + 2].startswith("  second: power W ")
-    assert "power" not in ran.out.partition("\n\n")[0]
+    told = r"  (first|second): 30[01] W \(300 to 301\), power cap \d+ of \d+"
+    assert [match[1] for line in ran.table if (match := re.fullmatch(told, line))] == [
+        "first", "second"
+    ]  # fmt: skip
+    assert "  built  3 kernels" in ran.table
+    assert "telemetry" not in ran.out.partition("\n\n")[0]
 
 
 def test_a_package_that_is_missing_leaves_its_part_out(card: Run) -> None:
@@ -503,7 +507,8 @@ def test_what_libraries_print_is_no_row(card: Run) -> None:
 TUNED = """
 def rows(job):
     yield Row(op="t", detail={"key": "right", "tile": {"BLOCK": 64}})
-    yield Row(op="t", detail={"key": "wrong", "tile": {"BLOCK": 1}}, failed="wrong")
+    yield Row(op="t", detail={"key": "wrong", "tile": {"BLOCK": 1}}, error=1.0, limit=0.1)
+    yield Row(op="t", detail={"key": "other", "tile": {"BLOCK": 2}}, failed="1 of 9 was wrong")
     yield Row(op="t", text="another")
 """
 LAYERS = """
@@ -524,14 +529,14 @@ def test_what_was_tuned_is_kept_for_the_card(card: Run, tmp_path: Path) -> None:
     ran = card(rehearse=False, probe=PROBE, out=tmp_path / "real", **parts)
     name = "NVIDIA X, triton 3.6.0"
     expected = {
-        "tiles": {"right": {"BLOCK": 64}},
+        "tiles": {"right": {"BLOCK": 64}, "other": {"BLOCK": 2}},
         "ops": {"conv1": {"triton_ms": 1.0, "aten_ms": 2.0}},
     }
     for folder in (rehearsed.folder, ran.folder):
         assert json.loads((folder / "tuned.json").read_text()) == {name: expected}
     assert ran.document["card"] == name
     assert (tables.tiles(name), tables.ops(name)) == (expected["tiles"], expected["ops"])
-    assert f"tuned.json: 1 tiles and 1 ops for {name!r}" in ran.out
+    assert f"tuned.json: 2 tiles and 1 ops for {name!r}" in ran.out
     assert f"kept in {tables.cache_file()}" in "".join(ran.table)
 
 
@@ -582,6 +587,9 @@ def test_the_command_is_of_the_standard_library() -> None:
 def test_parts_are_chosen_by_names_and_letters(card: Run) -> None:
     ran = card("--only", "b", "third", first=GOOD, second=GOOD, third=GOOD)
     assert [part["part"] for part in ran.document["parts"]] == ["second", "third"]
+    assert chosen(["d"]) == [
+        part for part in PARTS if part.name in ("ceilings", "steps") or part.beside
+    ]
     names = [part.name for part in PARTS]
     assert len(set(names)) == len(names)
     assert math.fsum(part.share for part in PARTS) == 480

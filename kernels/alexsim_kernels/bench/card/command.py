@@ -40,6 +40,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _options(arguments: Sequence[str] | None, parts: Sequence[Part]) -> argparse.Namespace:
     listed = ", ".join(f"{part.name} ({part.letter})" for part in parts if not part.beside)
+    only = f"of {listed}; ceilings come with any, as all read them"
     parser = _Parser(
         prog="python -m alexsim_kernels.bench.card",
         description="Checks and times on a CUDA card all that is not known of it yet.",
@@ -47,7 +48,7 @@ def _options(arguments: Sequence[str] | None, parts: Sequence[Part]) -> argparse
     add = parser.add_argument
     add("--out", type=Path, required=True, metavar="DIR", help="folder for the results; new")
     add("--minutes", type=float, default=_MINUTES, help="for all of it; %(default)g")
-    add("--only", nargs="+", default=[], action="extend", metavar="PART", help=f"of {listed}")
+    add("--only", nargs="+", default=[], action="extend", metavar="PART", help=only)
     add(
         "--packages", type=Path, metavar="DIR",
         help="packages and wheels that are not installed; default: packages/ in the checkout",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_KERNELS = ("torch", "triton", "numpy")
 _DISTRIBUTIONS = {"PIL": "pillow", "pynvml": "nvidia-ml-py"}
 
 
@@ -18,8 +17,10 @@ class Part:
     module: str
     share: float = 0.0
     """Of the time: seconds of 480, if all parts run and each takes what it has."""
-    needs: tuple[str, ...] = _KERNELS
+    needs: tuple[str, ...] = ()
     """Names of packages that it imports, beside those in the module's own ``NEEDS``."""
+    always: bool = False
+    """It runs whatever is asked for, as others read its rows."""
     beside: bool = False
     """It runs from the first second to the last, beside the others."""
     interpreted: bool = True
@@ -36,7 +37,7 @@ _ALEXSIM = "alexsim.bench.card"
 _TOP = ("alexsim",)
 
 PARTS: Sequence[Part] = (
-    Part(letter="a", name="ceilings", module=f"{_HERE}.ceilings", share=25),
+    Part(letter="a", name="ceilings", module=f"{_HERE}.ceilings", share=25, always=True),
     Part(letter="b", name="right", module=f"{_HERE}.right", share=60),
     Part(letter="c", name="layers", module=f"{_HERE}.layer_times", share=100),
     Part(letter="c", name="tiles", module=f"{_HERE}.tiles", share=90),
@@ -55,7 +56,7 @@ def distribution(name: str) -> str:
 
 
 def chosen(names: Sequence[str], parts: Sequence[Part] = PARTS) -> list[Part]:
-    """Parts of these names or letters, in the table's order, and what runs beside them.
+    """Parts of these names or letters, in the table's order, and those that always run.
 
     Raises:
         ValueError: no part is called so.
@@ -68,5 +69,5 @@ def chosen(names: Sequence[str], parts: Sequence[Part] = PARTS) -> list[Part]:
     return [
         part
         for part in parts
-        if not names or part.beside or part.name in wanted or part.letter in wanted
+        if not names or part.beside or part.always or wanted & {part.name, part.letter}
     ]

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from alexsim_kernels.bench.card.results import Entry, line_of, name_of, wrong
 from alexsim_kernels.bench.card.runner import Outcome
 from alexsim_kernels.bench.row import Row
 
 WIDTH = 100
+_READ = {"power_w": "W", "sm_mhz": "MHz", "temperature_c": "C"}
+"""What rows of a card's state have in their detail, and in which units."""
 _CHARACTERS = 10_000
 """Where only the end of the output is kept, all of it is."""
 
@@ -20,8 +24,8 @@ def summary(
     outcomes: Sequence[Outcome], entries: Sequence[Entry], head: Sequence[str], tail: Sequence[str]
 ) -> str:
     """Text of some 10,000 characters; lines on rows and parts have at most 100."""
-    for most in (12, 8, 5, 3, 1):
-        failed = _failures(outcomes, entries, 2 * most)
+    for most in (24, 16, 12, 8, 5, 3, 1):
+        failed = _failures(outcomes, entries, max(most, 4))
         parts = (line for outcome in outcomes for line in _part(outcome, entries, most))
         lines = [*map(_cut, failed), *head, *map(_cut, parts), *tail]
         text = "\n".join(lines) + "\n"
@@ -73,13 +77,17 @@ def _part(outcome: Outcome, entries: Sequence[Entry], most: int) -> Iterator[str
     else:
         yield from _errors(right)
         yield from _times(right)
-        others = [row for row in right if row.ours_ms is None and row.error is None]
+        others = [row for row in right if not _is_summed_up(row)]
         yield from _lines(others[:most])
         if len(others) > most:
             yield f"  and {len(others) - most} more"
     yield from _spread(
         "measured over predicted", right, lambda row: _over(row.ours_ms, row.predicted_ms)
     )
+
+
+def _is_summed_up(row: Row) -> bool:
+    return bool((row.error is not None and row.limit) or row.ratio or row.floor_ms)
 
 
 def _lines(rows: Sequence[Row]) -> Iterator[str]:
@@ -125,24 +133,23 @@ def _over(above: float | None, below: float | None) -> float | None:
 
 
 def _beside(entries: Sequence[Entry]) -> Iterator[str]:
-    """Figures that were read while each part was at work: medians, and both ends."""
-    for part in dict.fromkeys(entry.during for entry in entries if entry.during):
-        figures: dict[str, list[float]] = {}
-        for entry in entries:
-            if entry.during == part:
-                for name, value in _figures(entry.row):
-                    figures.setdefault(name, []).append(value)
-        if figures:
-            read = (
-                f"{name} {statistics.median(values):.4g} ({min(values):.4g}..{max(values):.4g})"
-                for name, values in figures.items()
-            )
-            yield f"  {part}: {', '.join(read)}"
+    """What was read of cards while each part was at work, or the last that was said."""
+    read = [entry for entry in entries if any(name in (entry.row.detail or {}) for name in _READ)]
+    if entries and not read:
+        yield from _lines([entries[-1].row])
+    places = dict.fromkeys((entry.during, _detail(entry).get("card")) for entry in read)
+    several = len({card for _, card in places}) > 1
+    for during, card in places:
+        of = [_detail(e) for e in read if (e.during, _detail(e).get("card")) == (during, card)]
+        figures = [f"{during or 'between parts'}{f' card {card}' if several else ''}:"]
+        for name, unit in _READ.items():
+            if values := [each[name] for each in of if isinstance(each.get(name), int | float)]:
+                low, median, high = min(values), statistics.median(values), max(values)
+                figures.append(f"{median:.0f} {unit} ({low:.0f} to {high:.0f})")
+        held = Counter(reason for each in of for reason in each.get("throttle") or ())
+        figures += [f"{reason} {count} of {len(of)}" for reason, count in held.items()]
+        yield "  " + " ".join(figures[:1]) + " " + ", ".join(figures[1:])
 
 
-def _figures(row: Row) -> Iterator[tuple[str, float]]:
-    if row.value is not None:
-        yield f"{row.op} {row.unit}".strip(), row.value
-    for name, value in (row.detail or {}).items():
-        if isinstance(value, int | float):
-            yield name, float(value)
+def _detail(entry: Entry) -> dict[str, Any]:
+    return entry.row.detail or {}
