@@ -37,6 +37,7 @@ class Library(ModuleType):
     NVMLError = NVMLError
     NVML_PCIE_UTIL_TX_BYTES, NVML_PCIE_UTIL_RX_BYTES = 0, 1
     NVML_CLOCK_SM, NVML_CLOCK_MEM = 1, 2
+    NVML_TEMPERATURE_GPU = 0
 
     def __init__(self) -> None:
         super().__init__("pynvml")
@@ -83,6 +84,13 @@ class Library(ModuleType):
     def nvmlDeviceGetPcieThroughput(self, card: int, which: int) -> int:  # noqa: N802
         return {self.NVML_PCIE_UTIL_TX_BYTES: 3, self.NVML_PCIE_UTIL_RX_BYTES: 7}[which]
 
+    def nvmlDeviceGetTemperature(self, card: int, sensor: int) -> int:  # noqa: N802
+        assert sensor == self.NVML_TEMPERATURE_GPU
+        return 61 + card
+
+    def nvmlDeviceGetCurrentClocksThrottleReasons(self, card: int) -> int:  # noqa: N802
+        return (0x24, 0)[card]
+
     def nvmlDeviceGetTotalEnergyConsumption(self, card: int) -> int:  # noqa: N802
         self.millijoules[card] += 5_000
         return self.millijoules[card]
@@ -96,6 +104,10 @@ ANSWERS = {
     "nvmlDeviceGetPcieThroughput": {
         "pcie_sent_bytes_per_s": 3 * 1024,
         "pcie_received_bytes_per_s": 7 * 1024,
+    },
+    "nvmlDeviceGetTemperature": {"temperature_c": 61},
+    "nvmlDeviceGetCurrentClocksThrottleReasons": {
+        "throttle": ("power cap", "temperature, by software")
     },
 }
 """What a question makes of a sample of the first card."""
@@ -133,6 +145,8 @@ def test_samples_come_in_the_units_they_claim(library: Library) -> None:
     for sample in samples[::2]:
         assert sample == Sample(time_s=sample.time_s, card=0, **wanted)
     assert (samples[1].utilisation, samples[1].memory_bytes) == (0.76, 6)
+    assert (samples[1].temperature_c, samples[1].throttle) == (62, ())
+    assert nvml.reasons(0x1401) == ("idle", "0x1400")
 
 
 def test_the_first_sample_is_taken_at_once_and_the_last_at_the_end(
@@ -281,6 +295,9 @@ def test_training_on_cards_leaves_their_telemetry(
     assert result.joules_per_image == 10.0 / 12
     lines = (tmp_path / "run" / "telemetry.jsonl").read_text().splitlines()
     samples = [Sample(**json.loads(line)) for line in lines]
+    assert {tuple(sample.throttle or ()) for sample in samples[::2]} == {
+        ("power cap", "temperature, by software")
+    }
     assert [sample.card for sample in samples[:2]] == [0, 1]
     assert {sample.power_w for sample in samples} == {100.0}
     assert sampling() == []
