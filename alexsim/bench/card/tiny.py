@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from alexsim.network.layers import (
     Convolution,
     Dropout,
@@ -18,7 +20,7 @@ BATCH = 2
 
 def tiny(columns: int) -> Network:
     """AlexNet in small: the second convolution and the fully connected layers read all columns."""
-    reads = "all" if columns > 1 else "own"
+    reads: Literal["own", "all"] = "all" if columns > 1 else "own"
     classes = (8, 0) if columns > 1 else 8
     return Network(
         name=f"tiny-{columns}",

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from alexsim.execute.cards import Timeline
+from alexsim.execute.cards import Timeline, places
 from alexsim.execute.choices import Device
 from alexsim_kernels.bench.card.job import Job
 from alexsim_kernels.bench.row import Row
@@ -25,8 +25,17 @@ _LOSS_OFF = 1.5
 
 
 def device_of(job: Job) -> Device:
-    """Where a part computes."""
-    return "cpu" if job.rehearse else "cuda"
+    """Where a part computes.
+
+    Raises:
+        AlexsimError: there is no CUDA device.
+    """
+    if job.rehearse:
+        # Threads that wait for one another on cores that others use take ten times the work.
+        torch.set_num_threads(1)
+        return "cpu"
+    places("cuda", 1)
+    return "cuda"
 
 
 @dataclass(slots=True)
@@ -61,7 +70,7 @@ class Trials:
         finally:
             # An executor's memory goes with it, and it has cycles.
             gc.collect()
-            if torch.cuda.is_initialized():
+            if torch.cuda.is_available():
                 torch.cuda.empty_cache()
         self.seconds[kind] = time.monotonic() - began
 
