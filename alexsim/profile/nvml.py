@@ -1,7 +1,8 @@
 """The state of the cards while something runs on them, from NVIDIA's management library.
 
 A thread samples a few times per second: utilisation, memory, power, clocks and what holds them
-down, temperature, PCIe throughput. Where there is no NVML, or it refuses, ``Sampler.why`` says so in a line and nothing else changes.
+down, temperature, PCIe throughput. Where there is no NVML, or it refuses, ``Sampler.why`` says so
+in a line and nothing else changes.
 """
 
 from __future__ import annotations

@@ -68,6 +68,8 @@ class _Run:
 
     def rows(self) -> Iterator[Row]:
         """As tests end; of files at the end."""
+        if not self.files:
+            return
         names = ", ".join(path.name for path in self.files)
         if self.job.left_s < _BEGUN_S and not self.job.rehearse:
             yield Row(op="tests", text=f"left out: {names}; {self.job.left_s:.0f} s are left")
@@ -87,7 +89,7 @@ class _Run:
             yield from self._of_files()
             if code is None:
                 yield Row(op="tests", text="left out: those that the box had no time for")
-            elif code not in (0, 1):
+            elif code not in (0, 1) and not self.failed:
                 text = said.read_text("utf-8", errors="replace")
                 yield Row(op="tests", failed=f"pytest: {pytest_lines.last_line(text)}")
 
@@ -101,7 +103,9 @@ class _Run:
             *self.options, *map(str, self.files),
         ]  # fmt: skip
         found = os.pathsep.join(dict.fromkeys(path for path in sys.path if path))
-        environment = {**os.environ, "PYTHONPATH": found, pytest_lines.LINES: str(lines)}
+        # Whoever tests this does so with pytest, and tells its own processes so.
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
+        environment = inherited | {"PYTHONPATH": found, pytest_lines.LINES: str(lines)}
         return subprocess.Popen(
             command, cwd=_TESTS.parent, env=environment, stdin=subprocess.DEVNULL, stdout=to,
             stderr=subprocess.STDOUT,

@@ -29,7 +29,7 @@ def tiny(columns: int) -> Network:
         layers=(
             Convolution(name="conv1", filters=8, size=3, stride=1),
             LocalResponseNorm(name="norm1"),
-            MaxPool(name="pool1", size=3, stride=2),
+            MaxPool(name="pool1", size=3, stride=2, ties="all"),
             ReLU(name="relu1"),
             Convolution(name="conv2", filters=8, size=3, padding=1, reads=reads),
             ReLU(name="relu2"),
