@@ -76,11 +76,11 @@ def rows(job: Job) -> Iterator[Row]:
     known: list[Calibration] = []
     kernels: list[Timed] = []
 
-    def calibration() -> Iterator[Row]:
+    def measuring() -> Iterator[Row]:
         with watched(device) as clocks:
             kernels.extend(_kernels(network, job))
             bench = Bench(spec, [*asked.taught, asked.asked], device=device)
-            found, measured = calibrate(
+            calibration, measured = calibrate(
                 bench,
                 asked.taught,
                 rounds=asked.rounds,
@@ -88,21 +88,21 @@ def rows(job: Job) -> Iterator[Row]:
                 rates=[kernel.rate for kernel in kernels],
                 clocks=clocks,
             )
-        known.append(found)
+        known.append(calibration)
         yield Row(
             op="calibration",
-            text=f"{len(found.ops)} ops of {found.machine}; {found.clocks}",
-            value=found.scatter,
+            text=f"{len(calibration.ops)} ops of {calibration.machine}; {calibration.clocks}",
+            value=calibration.scatter,
             unit="of a step's time, scatter",
-            detail={"calibration": asdict(found)},
+            detail={"calibration": asdict(calibration)},
         )
         rounds = measured[asked.asked]
         simulated = {f"{asked.sheet}, {each.library}": each for each in before}
-        simulated["the calibration"] = _simulated(found, bench, asked.asked, job)
+        simulated["the calibration"] = _simulated(calibration, bench, asked.asked, job)
         for who, prediction in simulated.items():
             yield _beside(blank, bench, prediction, rounds, who)
 
-    yield from trials.rows("calibration", replace(blank, op="calibration"), calibration)
+    yield from trials.rows("calibration", replace(blank, op="calibration"), measuring)
     if known:
         timed = Row(op="kernels of usual sizes", precision="fp32")
         yield from trials.rows("kernels", timed, partial(_usual, timed, kernels, known[0], job))

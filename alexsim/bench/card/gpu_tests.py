@@ -102,10 +102,10 @@ class _Run:
             "-o", "addopts=--import-mode=importlib --strict-markers",
             *self.options, *map(str, self.files),
         ]  # fmt: skip
-        found = os.pathsep.join(dict.fromkeys(path for path in sys.path if path))
+        places = os.pathsep.join(dict.fromkeys(path for path in sys.path if path))
         # Whoever tests this does so with pytest, and tells its own processes so.
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
-        environment = inherited | {"PYTHONPATH": found, pytest_lines.LINES: str(lines)}
+        environment = inherited | {"PYTHONPATH": places, pytest_lines.LINES: str(lines)}
         return subprocess.Popen(
             command, cwd=_TESTS.parent, env=environment, stdin=subprocess.DEVNULL, stdout=to,
             stderr=subprocess.STDOUT,
