@@ -13,17 +13,12 @@ compiled kernels do not mix.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
-import re
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -46,13 +41,9 @@ from alexsim_kernels import (
 from alexsim_kernels.bench.shapes import ALEXNET, Convolution
 from alexsim_kernels.code import KernelCode
 from alexsim_kernels.common import PRECISIONS, Precision
+from alexsim_kernels.machine_code import read
 from alexsim_kernels.recorded import key_of, named, record, recorded
 from alexsim_kernels.tuning import SHARED_BYTES
-
-_PRODUCTS = ("UTCHMMA", "HGMMA", "HMMA", "FFMA2", "FFMA")
-"""Instructions that multiply, those of tensor cores first: Blackwell's, Hopper's, those of all; and
-on ordinary lanes two at a time, or one."""
-_MNEMONICS = re.compile(rf"\b({'|'.join(_PRODUCTS)}|LDL|STL)\b")
 
 
 class CompilingDriver(DriverBase):  # type: ignore[misc]
@@ -112,16 +103,13 @@ class CompilingDriver(DriverBase):  # type: ignore[misc]
     def load_binary(
         self, name: str, code: bytes, shared: int, _device: int
     ) -> tuple[int, int, int, int, int]:
-        registers, spills, products = _read(code)
         made = KernelCode(
             op=self.op,
             kernel=name,
             precision=self.precision,
             arch=self.target.arch,
-            registers=registers,
             shared_bytes=shared,
-            spills=spills,
-            products=products,
+            **asdict(read(code)),
             **self._made,
         )
         self.codes.append((self._key, made))
@@ -134,47 +122,6 @@ class CompilingDriver(DriverBase):  # type: ignore[misc]
             self.codes.append((self._key, named(code, self.op, self.precision)))
         self._seen.add(self._key)
         return code is not None
-
-
-def _tool(name: str) -> str:
-    return str(Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name)
-
-
-def _read(code: bytes) -> tuple[int, int, str]:
-    """Registers, local-memory instructions and the kind of products of machine code.
-
-    Disassembling takes longer than compiling does with Triton's cache: so its result is kept.
-    """
-    content = hashlib.sha256(_MNEMONICS.pattern.encode() + code).hexdigest()
-    kept = Path(knobs.cache.dir) / "alexsim" / f"{content}.json"
-    try:
-        registers, spills, products = json.loads(kept.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        registers, spills, products = _disassembled(code)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        beside = kept.with_name(f"{kept.name}.{os.getpid()}")
-        beside.write_text(
-            json.dumps([registers, spills, products], allow_nan=False), encoding="utf-8"
-        )
-        beside.replace(kept)
-    return registers, spills, products
-
-
-def _disassembled(code: bytes) -> tuple[int, int, str]:
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(code)
-        file.flush()
-        usage, text = (
-            subprocess.run(
-                [_tool("cuobjdump"), option, file.name], capture_output=True, text=True, check=True
-            ).stdout
-            for option in ("-res-usage", "-sass")
-        )
-    registers = re.search(r"REG:(\d+)", usage)
-    mnemonics = _MNEMONICS.findall(text)
-    products = next((name for name in _PRODUCTS if name in mnemonics), "")
-    spills = mnemonics.count("LDL") + mnemonics.count("STL")
-    return int(registers[1]) if registers else 0, spills, products
 
 
 Case = tuple[str, str, Callable[[], object]]

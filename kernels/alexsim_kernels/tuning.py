@@ -80,6 +80,14 @@ def choose(key: Key, like: Tensor) -> Config:
     return Config(**measured)
 
 
+def programs(tiles: int, config: Config, like: Tensor) -> int:
+    """Programs that compute so many tiles on the device of ``like``."""
+    if not config.persistent:
+        return tiles
+    multiprocessors = 3 if interpreted() else card_of(like).multiprocessors
+    return min(tiles, config.persistent * multiprocessors)
+
+
 @dataclass(frozen=True, slots=True)
 class Card:
     """A device, and the version of Triton that compiles for it."""
