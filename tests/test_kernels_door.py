@@ -20,8 +20,9 @@ import torch
 import alexsim_kernels
 from alexsim.cli.kernels import KernelsOptions
 from alexsim_kernels import common, ops
-from alexsim_kernels.bench import cpu_cases, cpu_layer_cases, norm_rows, resnet_cases
-from alexsim_kernels.bench.shapes import ALEXNET, Convolution, own
+from alexsim_kernels.bench import cpu_cases, cpu_layer_cases, layer_cases
+from alexsim_kernels.bench.cases import checked
+from alexsim_kernels.bench.shapes import ALEXNET, RESNET50, Convolution, own
 from alexsim_kernels.cpu.build import available
 from alexsim_kernels.tuning import SHARED_BYTES
 
@@ -277,11 +278,11 @@ def test_every_case_of_the_benches_is_right(cpu_kernels: None) -> None:
         assert case.check() < 1e-5, (case.op, case.pass_)
         case.ours()
         case.other()
-    few = dict(list(resnet_cases.LAYERS.items())[17:20])
+    few = dict(list(RESNET50.items())[17:20])
     for case in cpu_cases.convolutions(1, few, biased=False):
         assert case.check() < 1e-5, (case.op, case.pass_)
-    for row in norm_rows.layer_rows(1, None) if not CARD else ():
-        assert row.error < 1e-5, row
+    for triton_case in layer_cases.pools_and_norms(1, layer_cases.Sizes()) if not CARD else ():
+        assert not checked(triton_case).failed, triton_case.op
 
 
 if __name__ == "__main__":
