@@ -162,10 +162,10 @@ def _of_a_process(blank: Row, gpu: str, record: dict[str, Any]) -> Iterator[Row]
         budget_bytes=BUDGET, reserved_bytes=record["reserved_bytes"],
     )  # fmt: skip
     op = f"process, by the driver, {gpu}"
-    if record["driver_bytes"] is None:
-        yield Row(op=op, batch=batch, text="the driver does not know the process by its id")
-    else:
+    if record["driver_bytes"] is not None:
         yield _figure(op, batch, record["driver_bytes"], BUDGET, within=True)
+    elif record["card_used_bytes"] is not None:
+        yield Row(op=op, batch=batch, text="the driver does not know the process by its id")
 
 
 def _figure(
