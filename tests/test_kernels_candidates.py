@@ -262,7 +262,7 @@ def test_the_model_counts_the_programs_that_are_launched(
                 continue  # as many as the card holds
             grid.programs.clear()
             passes.run(pass_, config)
-            launch = launch_of(key, config, moved_bytes=0, images=images)
+            launch = launch_of(key, config, moved_bytes=0, images=images, taps=shape.taps)
             assert grid.programs == [launch.programs], (pass_, config)
             covered = launch.programs * launch.turns * launch.flop
             assert covered >= 2 * shape.multiply_adds(5), (pass_, config)
