@@ -49,7 +49,7 @@ def compile_one(
 ) -> tuple[str, KernelCode]:
     """Key and code of a candidate."""
     driver.op, driver.precision = f"{op} {pass_}", precision
-    driver.codes.clear()
+    driver.launched.clear()
     nothing = KernelCode(
         op=driver.op, kernel="", precision=precision, arch=driver.target.arch, warps=config.warps,
         stages=config.stages, block="", registers=0, shared_bytes=0, spills=0, products="",
@@ -59,7 +59,7 @@ def compile_one(
         passes(LAYERS[op], precision)[pass_](config)
     except RuntimeError:
         return "", nothing
-    made = [(key, code) for key, code in driver.codes if code.kernel not in _SUMS]
+    made = [(key, code) for key, code, _ in driver.launched if code.kernel not in _SUMS]
     return made[-1] if made else ("", nothing)
 
 

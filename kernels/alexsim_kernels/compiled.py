@@ -62,8 +62,8 @@ class CompilingDriver(DriverBase):  # type: ignore[misc]
         """Of it, each kernel's key and code."""
         self.launchers = False
         """Whether what Triton compiles on a card's machine to launch a kernel is made, too."""
-        self.launched: list[tuple[KernelCode, int]] = []
-        """Each launch's kernel and number of programs, of those that were compiled here."""
+        self.launched: list[tuple[str, KernelCode, int]] = []
+        """Each launch's key, kernel and number of programs, of those that were compiled here."""
         self._seen: set[str] = set()
         self._key = ""
         self._launcher: list[KernelCode] = []
@@ -109,10 +109,10 @@ class CompilingDriver(DriverBase):  # type: ignore[misc]
             with contextlib.suppress(Exception):  # made later, when it is launched
                 CudaLauncher(src, metadata)
         made: list[KernelCode] = []
-        self._launcher = made
+        self._launcher, key = made, self._key
 
         def launch(x: int, y: int, z: int, *_: object) -> None:
-            self.launched.append((made[0], x * y * z))
+            self.launched.append((key, made[0], x * y * z))
 
         return launch
 
