@@ -16,7 +16,7 @@ from alexsim_kernels.bench.shapes import ALEXNET, RESNET50, SMALL
 from alexsim_kernels.bench.timing import CARD, PRECISIONS
 from alexsim_kernels.common import Precision
 
-NEEDS = ("torch", "triton")
+NEEDS = ("numpy", "torch", "triton")
 BATCH, RESNET_BATCH = 128, 64
 """Images of a step of AlexNet, and of ResNet-50."""
 
