@@ -152,7 +152,9 @@ def launch_of(
         turns = triton.cdiv(pixels, k)
         splits = config.splits or triton.cdiv(MOST_SPLITS, programs)
         splits = max(1, min(splits, turns // 8, SPLIT_BYTES // (4 * key.m * key.n), MOST_SPLITS))
-        turns, programs = triton.cdiv(turns, splits), programs * splits
+        turns = triton.cdiv(turns, splits)
+        splits = triton.cdiv(triton.cdiv(pixels, k), turns)
+        programs *= splits
         moved_bytes += 8 * splits * key.m * key.n if splits > 1 else 0
     elif key.op.startswith("linear"):
         turns = triton.cdiv(key.k, k)
