@@ -19,7 +19,7 @@ from alexsim_kernels.bench.row import Row
 from alexsim_kernels.bench.shapes import ALEXNET, RESNET50, SMALL
 from alexsim_kernels.common import Precision
 
-NEEDS = ("torch", "triton")
+NEEDS = ("numpy", "torch", "triton")
 _ORDER: tuple[Precision, ...] = ("bf16", "fp32x3", "tf32", "fp32")
 """Of precisions: those that train first."""
 

@@ -20,7 +20,7 @@ from alexsim_kernels.bench.timing import CARD, PRECISIONS
 from alexsim_kernels.candidates import kind_of, offered
 from alexsim_kernels.common import Precision
 
-NEEDS = ("torch", "triton")
+NEEDS = ("numpy", "torch", "triton")
 BATCH, RESNET_BATCH = 128, 64
 """Images of a step of AlexNet, and of ResNet-50."""
 _OF_KINDS = ("conv1", "conv2")

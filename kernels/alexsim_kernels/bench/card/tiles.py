@@ -29,7 +29,7 @@ from alexsim_kernels.common import Config, Precision
 from alexsim_kernels.model import Sheet
 from alexsim_kernels.tuning import Card, Key
 
-NEEDS = ("torch", "triton")
+NEEDS = ("numpy", "torch", "triton")
 _ORDER: tuple[Precision, ...] = ("bf16", "fp32x3", "tf32", "fp32")
 _PASS_S = 1.0
 """Seconds of a pass's candidates, about: less is left, and none is begun."""
