@@ -26,13 +26,13 @@ from alexsim_kernels import (
 )
 from alexsim_kernels.bench import tiles
 from alexsim_kernels.bench.convolution_cases import Passes
-from alexsim_kernels.bench.shapes import ALEXNET, CONV1_PADDED, square
 from alexsim_kernels.candidates import candidates, launch_of, offered, recorded_code, tile_of
 from alexsim_kernels.code import KernelCode
 from alexsim_kernels.common import Config
 from alexsim_kernels.machine_code import parsed
 from alexsim_kernels.model import Launch, Sheet, predict, resident
 from alexsim_kernels.recorded import CANDIDATES, code_of, rows
+from alexsim_kernels.shapes import ALEXNET, CONV1_PADDED, square
 from alexsim_kernels.tuning import SHARED_BYTES, Card, Key
 
 KINDS = {

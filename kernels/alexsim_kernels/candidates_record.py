@@ -16,12 +16,12 @@ from dataclasses import replace
 import triton
 
 from alexsim_kernels import tuning
-from alexsim_kernels.bench.shapes import ALEXNET, CONV1_PADDED, Convolution
 from alexsim_kernels.candidates import candidates, text_of
 from alexsim_kernels.code import KernelCode
 from alexsim_kernels.common import Config, Precision
 from alexsim_kernels.compiled import CompilingDriver, passes
 from alexsim_kernels.recorded import CANDIDATES, record, rows
+from alexsim_kernels.shapes import ALEXNET, CONV1_PADDED, Convolution
 from alexsim_kernels.tuning import SHARED_BYTES, Key
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp32x3", "tf32", "bf16")

@@ -40,11 +40,11 @@ from alexsim_kernels import (
     pool,
     update,
 )
-from alexsim_kernels.bench.shapes import ALEXNET, Convolution
 from alexsim_kernels.code import KernelCode
 from alexsim_kernels.common import PRECISIONS, Config, Precision
 from alexsim_kernels.machine_code import read
 from alexsim_kernels.recorded import COMPILED, key_of, named, record, recorded
+from alexsim_kernels.shapes import ALEXNET, Convolution
 from alexsim_kernels.tuning import SHARED_BYTES
 
 
