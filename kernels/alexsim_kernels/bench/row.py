@@ -56,9 +56,9 @@ class Row:
             if self.predicted_ms is not None:
                 words.append(f"predicted {self.predicted_ms:7.3f}")
         if self.value is not None:
-            words.append(f"{self.value:.6g} {self.unit}")
+            words.append(_figure(self.value, self.unit))
             if self.expected is not None:
-                words.append(f"of {self.expected:.6g}")
+                words.append(f"of {_figure(self.expected, self.unit)}")
         if self.text:
             words.append(self.text)
         return "  ".join(words)
@@ -69,6 +69,19 @@ class Row:
         if self.ours_ms is None or self.other_ms is None:
             return None
         return self.other_ms / self.ours_ms
+
+
+def _figure(value: float, unit: str) -> str:
+    """A value with its unit: rates in powers of a thousand, whole numbers of bytes."""
+    if unit == "bytes":
+        return f"{value:,.0f} bytes"
+    if unit in ("B/s", "FLOP/s"):
+        power, prefix = next(
+            (step for step in ((12, "T"), (9, "G"), (6, "M")) if abs(value) >= 10.0 ** step[0]),
+            (0, ""),
+        )
+        return f"{value / 10.0**power:.4g} {prefix}{unit}"
+    return f"{value:.6g} {unit}".rstrip()
 
 
 def row_of(document: dict[str, Any]) -> Row:

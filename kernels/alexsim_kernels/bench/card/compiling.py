@@ -59,6 +59,7 @@ def work(capability: int, index: int, count: int, most: int) -> None:
     """What worker ``index`` of ``count`` compiles: every so manyth, ``most`` in all."""
     driver = compiled.CompilingDriver(capability, {})
     driver.launchers = True
+    os.nice(10)  # what launches kernels goes first
     triton.runtime.driver.set_active(driver)
     for number, launch in enumerate(launches(capability)):
         if number >= most:
