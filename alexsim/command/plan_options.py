@@ -76,8 +76,8 @@ class PlanOptions(LayerOptions, StepOptions):
         Raises:
             AlexsimError: a choice is not allowed, or changes nothing.
         """
+        from alexsim.command.asked import fused
         from alexsim.editions.load import load_network
-        from alexsim.plan.asked import fused
         from alexsim.plan.spec import PlanChoices, PlanSpec
 
         network = load_network(self.net)
