@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from alexsim.data.dataset import Dataset, Sample
     from alexsim.data.sources.listing import Skipped
-    from alexsim.evaluate.evaluate import Setup
+    from alexsim.evaluate.setup import Setup
     from alexsim.report.prediction import ClassNames
     from alexsim.train.weights import Weights
 
@@ -90,7 +90,7 @@ def setup(options: AnswerOptions, *models: Weights) -> Setup:
     import torch
 
     from alexsim.editions.load import load_network
-    from alexsim.evaluate.evaluate import Setup, setup_text
+    from alexsim.evaluate.setup import Setup, setup_text
 
     device = options.device_here()
     networks = [load_network(weights.network) for weights in models]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,14 +24,10 @@ from alexsim.data.statistics import Floats, Statistics
 from alexsim.data.workers import workers_for
 from alexsim.editions.load import load_network
 from alexsim.errors import DataError, NetworkError
-from alexsim.execute.choices import Backend, Device
+from alexsim.evaluate.setup import Setup, forward_plan
 from alexsim.execute.executor import Executor
-from alexsim.execute.here import faster_text, name_of
 from alexsim.network.layers import Dropout, FullyConnected
-from alexsim.network.network import Network
 from alexsim.network.part import square_side
-from alexsim.plan.plan import Plan
-from alexsim.plan.planner import plan
 from alexsim.train.settings import Evaluation
 from alexsim.train.weights import Weights
 
@@ -73,25 +69,6 @@ class Answers:
         """The probability of each image on outputs without a class."""
         left_out = self.probabilities[:, self.classes or self.probabilities.shape[1] :]
         return np.asarray(left_out.sum(1, dtype=np.float64))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setup:
-    """Where and how networks answer."""
-
-    batch_size: int
-    workers: int
-    device: Device = "cpu"
-    backend: Backend = "aten"
-    triton_ops: tuple[str, ...] = ()
-    """Of backend aten: those that Triton's kernels run."""
-
-
-def setup_text(setup: Setup, networks: Iterable[Network]) -> str:
-    """Where networks answer, and by whose kernels."""
-    plans = [_forward_plan(network, setup) for network in networks if setup.triton_ops]
-    where = f"on {name_of(setup.device)}, backend {setup.backend}"
-    return "; ".join([where, *dict.fromkeys(map(faster_text, plans))])
 
 
 def answers(
@@ -318,23 +295,11 @@ class Forward:
             done(shown)
 
 
-def _forward_plan(network: Network, setup: Setup) -> Plan:
-    return plan(
-        network,
-        gpus=1,
-        batch_size=setup.batch_size,
-        trainable=frozenset(),
-        backend=setup.backend,
-        triton_ops=setup.triton_ops,
-        threads=torch.get_num_threads(),
-    )
-
-
 @contextlib.contextmanager
 def forward(weights: Weights, setup: Setup) -> Iterator[Forward]:
     """A plan that only goes forward, with these weights, and a loader for its images."""
     network = load_network(weights.network)
-    executor = Executor(_forward_plan(network, setup), device=setup.device)
+    executor = Executor(forward_plan(network, setup), device=setup.device)
     executor.load_state(weights.state)
     channels, crop_side = network.input_shape[0], network.input_shape[1]
     side = square_side(crop_side)

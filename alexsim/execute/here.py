@@ -8,6 +8,7 @@ from importlib.util import find_spec
 
 import torch
 
+from alexsim.execute import cards
 from alexsim.execute.choices import AskedDevice, Device
 from alexsim.network.kernel_names import kernel_name, kernel_names
 from alexsim.network.network import Network
@@ -23,14 +24,21 @@ def device_here(asked: AskedDevice) -> Device:
 
 
 def name_of(device: Device) -> str:
-    """``cpu``, or what the first card is called."""
-    return torch.cuda.get_device_name() if device == "cuda" else device
+    """``cpu``, or what the first card is called.
+
+    Raises:
+        AlexsimError: there is none.
+    """
+    if device == "cpu":
+        return device
+    cards.places(device, 1)
+    return torch.cuda.get_device_name()
 
 
 def faster_by_triton(networks: Iterable[Network], images: int) -> tuple[str, ...]:
     """Ops of these networks that Triton's kernels run faster than ATen's functions, with so many
     images, by the tables of this card: none where nothing was measured."""
-    if find_spec("triton") is None:
+    if find_spec("triton") is None or not torch.cuda.is_available():
         return ()
     times = tables.ops(_card())
     faster = []
@@ -46,9 +54,9 @@ def faster_text(plan: Plan) -> str:
     ops = [op for op in plan.ops() if op.kind in COMPUTED]
     ours = [op for op in ops if op.backend == "triton"]
     names = {kernel_name(op.kind, plan.part(op), plan.epilogue(op)) for op in ours}
-    times, own = tables.ops(_card()), tables.own_ops(_card())
+    times, users = tables.ops(_card()), tables.own_ops(_card())
     rows = {op_names.nearest(times, name, plan.batch_size) for name in names} - {None}
-    whose = " and ".join(sorted({"own" if row in own else "shipped" for row in rows}))
+    whose = " and ".join(sorted({"own" if row in users else "shipped" for row in rows}))
     table = f" ({whose} table)" if whose else ""
     return f"{len(ours)} of {len(ops)} ops by Triton's kernels, faster on this card{table}"
 
