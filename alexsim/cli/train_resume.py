@@ -84,6 +84,9 @@ def _divided(
     variable = stored.variable_batch and split == "hybrid"
     if variable != stored.variable_batch:
         watch.note("no variable batch from here on: it needs --partition hybrid")
+    if split == "hybrid" and stored.triton_ops:
+        watch.note("no ops by Triton's kernels from here on: they run no hybrid plan")
+        stored = replace(stored, triton_ops=())
     return replace(stored, gpus=columns, replicas=copies, partition=split, variable_batch=variable)
 
 

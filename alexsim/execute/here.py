@@ -56,8 +56,8 @@ def faster_text(plan: Plan) -> str:
     names = {kernel_name(op.kind, plan.part(op), plan.epilogue(op)) for op in ours}
     times, users = tables.ops(_card()), tables.own_ops(_card())
     rows = {op_names.nearest(times, name, plan.batch_size) for name in names} - {None}
-    whose = " and ".join(sorted({"own" if row in users else "shipped" for row in rows}))
-    table = f" ({whose} table)" if whose else ""
+    whose = sorted({"own" if row in users else "shipped" for row in rows})
+    table = f" ({' and '.join(whose)} table{'s' * (len(whose) > 1)})" if whose else ""
     return f"{len(ours)} of {len(ops)} ops by Triton's kernels, faster on this card{table}"
 
 
