@@ -229,7 +229,8 @@ class KernelOptions(DeviceOptions):
 
     fuse: bool | None = flag(
         "One kernel for two layers, where --backend has one: a product and its ReLU; with `triton`"
-        " also a response norm and its max-pool. Default: with --backend triton --policy reuse.",
+        " also a response norm and its max-pool. Default: with --policy reuse, where any op is by"
+        " triton.",
         None,
         names="--fuse/--no-fuse",
     )
