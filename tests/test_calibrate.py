@@ -336,7 +336,10 @@ def test_rows_of_kernels_are_read_as_the_work_that_was_timed(
     times = count(1)
     monkeypatch.setattr(Clock, "seconds", lambda self, run: 1e-3 * next(times))
     monkeypatch.setattr(Clock, "alone_s", Clock.seconds)
+    # cuDNN's default, which would not be the float32 that rows say.
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     kernels = [*network_rates(load_network("resnet18"), "meta"), *usual_rates("meta")]
+    assert not torch.backends.cudnn.allow_tf32
     known = replace(measured, machine="Tesla T4", clocks="SM 1005 MHz, memory 5000 MHz")
     path = tmp_path / "rows.csv"
     path.write_text(csv_text(kernel_rows(kernels, known)))

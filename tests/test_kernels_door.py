@@ -20,8 +20,9 @@ import torch
 import alexsim_kernels
 from alexsim.cli.kernels import KernelsOptions
 from alexsim_kernels import common, ops
-from alexsim_kernels.bench import cpu_cases, cpu_layer_cases, norm_rows, resnet_cases
-from alexsim_kernels.bench.shapes import ALEXNET, Convolution, own
+from alexsim_kernels.bench import cpu_cases, cpu_layer_cases, layer_cases
+from alexsim_kernels.bench.cases import checked
+from alexsim_kernels.bench.shapes import ALEXNET, RESNET50, Convolution, own
 from alexsim_kernels.cpu.build import available
 from alexsim_kernels.tuning import SHARED_BYTES
 
@@ -209,14 +210,11 @@ def test_a_wrong_kernel_is_not_timed(cpu_kernels: None, monkeypatch: pytest.Monk
 
 @pytest.mark.skipif(CARD, reason="there is a card")
 def test_without_a_card_it_is_one_line() -> None:
-    for module, otherwise in (
-        ("alexsim_kernels.bench.layers", "--check compares with float64 in Triton's interpreter"),
-        ("alexsim.bench.step", "alexsim profile measures a step on this processor"),
-    ):
-        ran = run("-m", module)
-        assert (ran.returncode, ran.stdout) == (2, "")
-        assert ran.stderr.startswith(f"alexsim_kernels: there is no CUDA card here; {otherwise}")
-        assert ran.stderr.count("\n") == 1
+    otherwise = "--check compares with float64 in Triton's interpreter"
+    ran = run("-m", "alexsim_kernels.bench.layers")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.startswith(f"alexsim_kernels: there is no CUDA card here; {otherwise}")
+    assert ran.stderr.count("\n") == 1
     script = (
         "import torch, alexsim_kernels.ops\n"
         "x, w = torch.zeros(1, 4, 5, 5), torch.zeros(4, 4, 3, 3)\n"
@@ -239,12 +237,12 @@ def test_without_a_card_it_is_one_line() -> None:
 def test_without_triton_it_is_one_line() -> None:
     """As if it were not installed: what is None in ``sys.modules`` is not found."""
     none = "import sys, runpy; sys.modules['triton'] = None; sys.argv = ['x']; "
-    for module in ("alexsim_kernels.bench.layers", "alexsim.bench.step"):
-        ran = run("-c", f"{none} runpy.run_module('{module}', run_name='__main__')")
-        assert (ran.returncode, ran.stdout) == (2, ""), ran.stderr
-        assert ran.stderr == (
-            "alexsim_kernels: Triton is not installed: pip install triton (it is for Linux)\n"
-        )
+    bench = "runpy.run_module('alexsim_kernels.bench.layers', run_name='__main__')"
+    ran = run("-c", f"{none} {bench}")
+    assert (ran.returncode, ran.stdout) == (2, ""), ran.stderr
+    assert ran.stderr == (
+        "alexsim_kernels: Triton is not installed: pip install triton (it is for Linux)\n"
+    )
     for module in ("ops", "modules"):
         ran = run("-c", f"{none} import alexsim_kernels.{module}")
         assert ran.returncode == 1
@@ -280,11 +278,11 @@ def test_every_case_of_the_benches_is_right(cpu_kernels: None) -> None:
         assert case.check() < 1e-5, (case.op, case.pass_)
         case.ours()
         case.other()
-    few = dict(list(resnet_cases.LAYERS.items())[17:20])
+    few = dict(list(RESNET50.items())[17:20])
     for case in cpu_cases.convolutions(1, few, biased=False):
         assert case.check() < 1e-5, (case.op, case.pass_)
-    for row in norm_rows.layer_rows(1, None) if not CARD else ():
-        assert row.error < 1e-5, row
+    for triton_case in layer_cases.pools_and_norms(1, layer_cases.Sizes()) if not CARD else ():
+        assert not checked(triton_case).failed, triton_case.op
 
 
 if __name__ == "__main__":

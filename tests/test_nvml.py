@@ -11,10 +11,10 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from fake_nvml import Library, NVMLError
 
 from alexsim.execute.context import Choices
 from alexsim.execute.executor import Executor
@@ -26,68 +26,6 @@ from alexsim.recipe.file import load_recipe
 from alexsim.train import engine, loop
 from alexsim.train.settings import TrainSettings, Watcher
 
-
-class NVMLError(Exception):
-    """What NVML raises, and nothing else does."""
-
-
-class Library(ModuleType):
-    """Two cards. Their counters go on by 5 J a question; what is in ``refused`` is refused."""
-
-    NVMLError = NVMLError
-    NVML_PCIE_UTIL_TX_BYTES, NVML_PCIE_UTIL_RX_BYTES = 0, 1
-    NVML_CLOCK_SM, NVML_CLOCK_MEM = 1, 2
-
-    def __init__(self) -> None:
-        super().__init__("pynvml")
-        self.refused: set[str] = set()
-        self.open = 0
-        self.watts = 100_000
-        self.millijoules = [1_000_000, 7_000_000]
-
-    def __getattribute__(self, name: str) -> Any:
-        if name in super().__getattribute__("__dict__").get("refused", ()):
-            return self._refuse
-        return super().__getattribute__(name)
-
-    def _refuse(self, *_: object) -> None:
-        raise self.NVMLError("Not Supported")
-
-    def nvmlInit(self) -> None:  # noqa: N802
-        self.open += 1
-
-    def nvmlShutdown(self) -> None:  # noqa: N802
-        self.open -= 1
-
-    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
-        return 2
-
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
-        return index
-
-    def nvmlDeviceGetName(self, card: int) -> str | bytes:  # noqa: N802
-        return ("Card 0", b"Card 1")[card]  # older ones answer in bytes
-
-    def nvmlDeviceGetUtilizationRates(self, card: int) -> SimpleNamespace:  # noqa: N802
-        return SimpleNamespace(gpu=75 + card, memory=3)
-
-    def nvmlDeviceGetMemoryInfo(self, card: int) -> SimpleNamespace:  # noqa: N802
-        return SimpleNamespace(total=9, free=4, used=5 + card)
-
-    def nvmlDeviceGetPowerUsage(self, card: int) -> int:  # noqa: N802
-        return self.watts
-
-    def nvmlDeviceGetClockInfo(self, card: int, which: int) -> int:  # noqa: N802
-        return {self.NVML_CLOCK_SM: 1980, self.NVML_CLOCK_MEM: 2619}[which]
-
-    def nvmlDeviceGetPcieThroughput(self, card: int, which: int) -> int:  # noqa: N802
-        return {self.NVML_PCIE_UTIL_TX_BYTES: 3, self.NVML_PCIE_UTIL_RX_BYTES: 7}[which]
-
-    def nvmlDeviceGetTotalEnergyConsumption(self, card: int) -> int:  # noqa: N802
-        self.millijoules[card] += 5_000
-        return self.millijoules[card]
-
-
 ANSWERS = {
     "nvmlDeviceGetUtilizationRates": {"utilisation": 0.75},
     "nvmlDeviceGetMemoryInfo": {"memory_bytes": 5},
@@ -96,6 +34,10 @@ ANSWERS = {
     "nvmlDeviceGetPcieThroughput": {
         "pcie_sent_bytes_per_s": 3 * 1024,
         "pcie_received_bytes_per_s": 7 * 1024,
+    },
+    "nvmlDeviceGetTemperature": {"temperature_c": 61},
+    "nvmlDeviceGetCurrentClocksThrottleReasons": {
+        "throttle": ("power cap", "temperature, by software")
     },
 }
 """What a question makes of a sample of the first card."""
@@ -133,6 +75,8 @@ def test_samples_come_in_the_units_they_claim(library: Library) -> None:
     for sample in samples[::2]:
         assert sample == Sample(time_s=sample.time_s, card=0, **wanted)
     assert (samples[1].utilisation, samples[1].memory_bytes) == (0.76, 6)
+    assert (samples[1].temperature_c, samples[1].throttle) == (62, ())
+    assert nvml.reasons(0x1401) == ("idle", "0x1400")
 
 
 def test_the_first_sample_is_taken_at_once_and_the_last_at_the_end(
@@ -281,6 +225,9 @@ def test_training_on_cards_leaves_their_telemetry(
     assert result.joules_per_image == 10.0 / 12
     lines = (tmp_path / "run" / "telemetry.jsonl").read_text().splitlines()
     samples = [Sample(**json.loads(line)) for line in lines]
+    assert {tuple(sample.throttle or ()) for sample in samples[::2]} == {
+        ("power cap", "temperature, by software")
+    }
     assert [sample.card for sample in samples[:2]] == [0, 1]
     assert {sample.power_w for sample in samples} == {100.0}
     assert sampling() == []

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from alexsim.data.statistics import Floats
+if TYPE_CHECKING:
+    from alexsim.data.statistics import Floats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -218,6 +218,9 @@ class TelemetrySample(Finite):
     memory_mhz: float | None
     pcie_sent_bytes_per_s: float | None
     pcie_received_bytes_per_s: float | None
+    temperature_c: float | None = None
+    throttle: tuple[str, ...] | None = None
+    """What held the clocks down."""
 
 
 class CardTelemetry(Finite):

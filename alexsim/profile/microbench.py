@@ -227,6 +227,7 @@ def timed(
 def network_rates(network: Network, device: Device) -> Iterator[Timed]:
     """Products of every size, the network's convolutions and products once per shape, memory, and
     what every op costs."""
+    _only_float32()
     bench = Microbench(clock=Clock(device))
     for side in _SIZES[device][0]:
         yield bench.product(side, side, side)
@@ -252,6 +253,7 @@ def network_rates(network: Network, device: Device) -> Iterator[Timed]:
 
 def usual_rates(device: Device) -> Iterator[Timed]:
     """Convolutions, products and passes over memory of the sizes that many networks have."""
+    _only_float32()
     bench, batch = Microbench(clock=Clock(device)), _SIZES[device][1]
     for channels, side, filters, size, stride, padding, groups in _USUAL:
         layer = Convolution(
@@ -265,6 +267,11 @@ def usual_rates(device: Device) -> Iterator[Timed]:
         yield bench.linear(_LINEAR_BATCH, inputs, outputs)
     yield from bench.elementwise(batch)
     give_back(device)
+
+
+def _only_float32() -> None:
+    """cuDNN would take TF32 unasked, and these rates are those of float32."""
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def give_back(device: Device) -> None:

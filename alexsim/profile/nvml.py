@@ -1,7 +1,8 @@
 """The state of the cards while something runs on them, from NVIDIA's management library.
 
-A thread samples a few times per second: utilisation, memory, power, clocks, PCIe throughput. Where
-there is no NVML, or it refuses, ``Sampler.why`` says so in a line and nothing else changes.
+A thread samples a few times per second: utilisation, memory, power, clocks and what holds them
+down, temperature, PCIe throughput. Where there is no NVML, or it refuses, ``Sampler.why`` says so
+in a line and nothing else changes.
 """
 
 from __future__ import annotations
@@ -18,13 +19,26 @@ _INTERVAL_S = 0.25
 """PCIe throughput alone takes NVML 20 ms per question and direction."""
 _KILO = 1024
 """NVML counts PCIe throughput in KB/s."""
+_THROTTLE = {
+    0x001: "idle",
+    0x002: "clocks as set",
+    0x004: "power cap",
+    0x008: "hardware slowdown",
+    0x010: "sync boost",
+    0x020: "temperature, by software",
+    0x040: "temperature, by hardware",
+    0x080: "power brake",
+    0x100: "display clocks",
+}
+"""Bits of ``nvmlClocksThrottleReasons`` (nvml.h): why a card's clocks are below its highest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
     """One card at one time; None where NVML does not report it.
 
-    ``time_s`` since sampling began; utilisation 0...1; clocks in MHz; power in watts.
+    ``time_s`` since sampling began; utilisation 0...1; clocks in MHz; power in watts; temperature
+    in degrees Celsius; ``throttle`` says what holds the clocks down.
     """
 
     time_s: float
@@ -36,6 +50,8 @@ class Sample:
     memory_mhz: int | None
     pcie_sent_bytes_per_s: int | None
     pcie_received_bytes_per_s: int | None
+    temperature_c: int | None = None
+    throttle: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +169,7 @@ class Sampler:
         received = self._ask(
             lambda: nvml.nvmlDeviceGetPcieThroughput(card, nvml.NVML_PCIE_UTIL_RX_BYTES)
         )
+        held = self._ask(lambda: nvml.nvmlDeviceGetCurrentClocksThrottleReasons(card))
         return Sample(
             time_s=round(now, 3),
             card=index,
@@ -163,6 +180,10 @@ class Sampler:
             memory_mhz=self._ask(lambda: nvml.nvmlDeviceGetClockInfo(card, nvml.NVML_CLOCK_MEM)),
             pcie_sent_bytes_per_s=None if sent is None else sent * _KILO,
             pcie_received_bytes_per_s=None if received is None else received * _KILO,
+            temperature_c=self._ask(
+                lambda: nvml.nvmlDeviceGetTemperature(card, nvml.NVML_TEMPERATURE_GPU)
+            ),
+            throttle=None if held is None else reasons(held),
         )
 
     def _energy_counters(self) -> list[int] | None:
@@ -179,6 +200,13 @@ class Sampler:
             return int(question())
         except self._nvml.NVMLError:
             return None
+
+
+def reasons(bits: int) -> tuple[str, ...]:
+    """What holds a card's clocks down, in words; bits that have none as their number."""
+    named = [text for bit, text in _THROTTLE.items() if bits & bit]
+    others = bits & ~sum(_THROTTLE)
+    return (*named, *([f"{others:#x}"] if others else []))
 
 
 def _text(name: str | bytes) -> str:

@@ -11,7 +11,8 @@ class KernelCode:
 
     ``spills``: instructions that move a thread's values to and from memory; ``products``: its
     matrix instruction (``UTCHMMA``, ``HGMMA``, ``HMMA``), or ``FFMA``, ``FFMA2``; empty without
-    products.
+    products. ``instructions`` of all its code, and those of one turn of the loop that has most
+    products: ``turn_instructions``, of which ``turn_products`` multiply.
     """
 
     op: str
@@ -25,3 +26,6 @@ class KernelCode:
     shared_bytes: int
     spills: int
     products: str
+    instructions: int
+    turn_instructions: int
+    turn_products: int

@@ -18,6 +18,7 @@ from triton import knobs
 
 Tensor = torch.Tensor
 Precision = Literal["fp32", "fp32x3", "tf32", "bf16", "fp16"]
+Loads = Literal["pointers", "rows", "descriptors"]
 PRECISIONS: dict[Precision, str] = {
     "fp32": "ieee",
     "fp32x3": "tf32x3",
@@ -39,6 +40,12 @@ class Config:
 
     ``block_m`` rows and ``block_n`` columns of the result, ``block_k`` values of each sum at a
     time; the kernels' constants say what they are. Stored measurements have these names.
+
+    Of convolutions also ``loads``: through ``pointers``; ``rows``, so that those of few channels
+    are 16 bytes wide; or by tensor ``descriptors``, with warps that only fetch if ``specialised``.
+    ``splits`` parts of each sum, added by another kernel; 0 for a rule of the pass. ``persistent``:
+    so many programs per multiprocessor, which take one tile after another; 0 for one of each tile.
+    What a shape does not allow is not done.
     """
 
     block_m: int
@@ -46,6 +53,10 @@ class Config:
     block_k: int
     warps: int = 4
     stages: int = 3
+    loads: Loads = "pointers"
+    specialised: bool = False
+    splits: int = 0
+    persistent: int = 0
 
 
 @triton.jit

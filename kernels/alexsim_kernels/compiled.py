@@ -13,17 +13,13 @@ compiled kernels do not mix.
 from __future__ import annotations
 
 import argparse
-import hashlib
+import contextlib
 import json
 import os
-import re
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,6 +27,7 @@ import triton
 from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
+from triton.backends.nvidia.driver import CudaLauncher
 
 from alexsim_kernels import (
     convolution,
@@ -45,14 +42,10 @@ from alexsim_kernels import (
 )
 from alexsim_kernels.bench.shapes import ALEXNET, Convolution
 from alexsim_kernels.code import KernelCode
-from alexsim_kernels.common import PRECISIONS, Precision
-from alexsim_kernels.recorded import key_of, named, record, recorded
+from alexsim_kernels.common import PRECISIONS, Config, Precision
+from alexsim_kernels.machine_code import read
+from alexsim_kernels.recorded import COMPILED, key_of, named, record, recorded
 from alexsim_kernels.tuning import SHARED_BYTES
-
-_PRODUCTS = ("UTCHMMA", "HGMMA", "HMMA", "FFMA2", "FFMA")
-"""Instructions that multiply, those of tensor cores first: Blackwell's, Hopper's, those of all; and
-on ordinary lanes two at a time, or one."""
-_MNEMONICS = re.compile(rf"\b({'|'.join(_PRODUCTS)}|LDL|STL)\b")
 
 
 class CompilingDriver(DriverBase):  # type: ignore[misc]
@@ -67,8 +60,13 @@ class CompilingDriver(DriverBase):  # type: ignore[misc]
         """What is launched."""
         self.codes: list[tuple[str, KernelCode]] = []
         """Of it, each kernel's key and code."""
+        self.launchers = False
+        """Whether what Triton compiles on a card's machine to launch a kernel is made, too."""
+        self.launched: list[tuple[KernelCode, int]] = []
+        """Each launch's kernel and number of programs, of those that were compiled here."""
         self._seen: set[str] = set()
         self._key = ""
+        self._launcher: list[KernelCode] = []
         self._made: dict[str, Any] = {}
         """Of the kernel that is being compiled."""
         knobs.runtime.jit_cache_hook = self._asked
@@ -107,24 +105,31 @@ class CompilingDriver(DriverBase):  # type: ignore[misc]
             "warps": metadata.num_warps,  # type: ignore[attr-defined]
             "stages": metadata.num_stages,  # type: ignore[attr-defined]
         }
-        return lambda *_, **__: None
+        if self.launchers:
+            with contextlib.suppress(Exception):  # made later, when it is launched
+                CudaLauncher(src, metadata)
+        made: list[KernelCode] = []
+        self._launcher = made
+
+        def launch(x: int, y: int, z: int, *_: object) -> None:
+            self.launched.append((made[0], x * y * z))
+
+        return launch
 
     def load_binary(
         self, name: str, code: bytes, shared: int, _device: int
     ) -> tuple[int, int, int, int, int]:
-        registers, spills, products = _read(code)
         made = KernelCode(
             op=self.op,
             kernel=name,
             precision=self.precision,
             arch=self.target.arch,
-            registers=registers,
             shared_bytes=shared,
-            spills=spills,
-            products=products,
+            **asdict(read(code)),
             **self._made,
         )
         self.codes.append((self._key, made))
+        self._launcher.append(made)
         return 1, 1, 0, 0, 1024
 
     def _asked(self, *, fn: Any, compile: Mapping[str, Any], **_: object) -> bool:
@@ -134,47 +139,6 @@ class CompilingDriver(DriverBase):  # type: ignore[misc]
             self.codes.append((self._key, named(code, self.op, self.precision)))
         self._seen.add(self._key)
         return code is not None
-
-
-def _tool(name: str) -> str:
-    return str(Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name)
-
-
-def _read(code: bytes) -> tuple[int, int, str]:
-    """Registers, local-memory instructions and the kind of products of machine code.
-
-    Disassembling takes longer than compiling does with Triton's cache: so its result is kept.
-    """
-    content = hashlib.sha256(_MNEMONICS.pattern.encode() + code).hexdigest()
-    kept = Path(knobs.cache.dir) / "alexsim" / f"{content}.json"
-    try:
-        registers, spills, products = json.loads(kept.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        registers, spills, products = _disassembled(code)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        beside = kept.with_name(f"{kept.name}.{os.getpid()}")
-        beside.write_text(
-            json.dumps([registers, spills, products], allow_nan=False), encoding="utf-8"
-        )
-        beside.replace(kept)
-    return registers, spills, products
-
-
-def _disassembled(code: bytes) -> tuple[int, int, str]:
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(code)
-        file.flush()
-        usage, text = (
-            subprocess.run(
-                [_tool("cuobjdump"), option, file.name], capture_output=True, text=True, check=True
-            ).stdout
-            for option in ("-res-usage", "-sass")
-        )
-    registers = re.search(r"REG:(\d+)", usage)
-    mnemonics = _MNEMONICS.findall(text)
-    products = next((name for name in _PRODUCTS if name in mnemonics), "")
-    spills = mnemonics.count("LDL") + mnemonics.count("STL")
-    return int(registers[1]) if registers else 0, spills, products
 
 
 Case = tuple[str, str, Callable[[], object]]
@@ -193,63 +157,84 @@ def cases(precisions: tuple[Precision, ...]) -> Iterator[Case]:
 
 
 def _images(channels: int, extent: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    images = torch.empty(128, extent, extent, channels, device="meta", dtype=dtype)
+    return meta_images(128, channels, (extent, extent), dtype)
+
+
+def meta_images(
+    batch: int, channels: int, extent: tuple[int, int], dtype: torch.dtype = torch.float32
+) -> torch.Tensor:
+    """Images without memory, channels-last."""
+    images = torch.empty(batch, *extent, channels, device="meta", dtype=dtype)
     return images.permute(0, 3, 1, 2)
-
-
-def _filters(filters: int, channels: int, taps: int, dtype: torch.dtype) -> torch.Tensor:
-    bank = torch.empty(filters, taps, taps, channels, device="meta", dtype=dtype)
-    return bank.permute(0, 3, 1, 2)
 
 
 def _dtype(precision: Precision) -> torch.dtype:
     return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
 
 
-def _convolution(name: str, shape: Convolution, precision: Precision) -> Iterator[Case]:
+def passes(
+    shape: Convolution, precision: Precision, batch: int = 128, *, fused: bool = True
+) -> dict[str, Callable[[Config | None], object]]:
+    """What launches the passes of a convolution with a tile, on tensors without memory; ``fused``
+    with a ReLU and its mask, as in training."""
     dtype = _dtype(precision)
-    x = _images(shape.channels, shape.extent[0], dtype)
-    y = _images(shape.filters, shape.out[0], dtype)
-    weight = _filters(shape.filters, shape.channels, shape.taps[0], dtype)
+    x = meta_images(batch, shape.channels, shape.extent, dtype)
+    y = meta_images(batch, shape.filters, shape.out, dtype)
+    channels = shape.channels // shape.groups
+    weight = meta_images(shape.filters, channels, shape.taps, dtype)
     bias = torch.empty(shape.filters, device="meta")
     options: dict[str, Any] = {
         "stride": shape.stride,
         "padding": (shape.padding, shape.padding),
+        "groups": shape.groups,
         "precision": precision,
     }
-    masked = options | {"relu_output": y}
-    forward = partial(convolution.forward, x, weight, bias, y, relu=True, **options)
-    yield f"{name} forward", precision, forward
-    if shape.channels > convolution.FLAT_CHANNELS:
-        grad_input = partial(convolution.grad_input, y, weight, x, **masked)
-        yield f"{name} grad_input", precision, grad_input
-    grad_weight = partial(convolution_weight.grad_weight, x, y, weight.float(), bias, **masked)
-    yield f"{name} grad_weight", precision, grad_weight
+    masked = options | ({"relu_output": y} if fused else {})
+    made: dict[str, Callable[[Config | None], object]] = {
+        "forward": lambda c: convolution.forward(
+            x, weight, bias, y, relu=fused, config=c, **options
+        ),
+        "grad_input": lambda c: convolution.grad_input(y, weight, x, config=c, **masked),
+        "grad_weight": lambda c: convolution_weight.grad_weight(
+            x, y, weight.float(), bias, config=c, **masked
+        ),
+    }
+    if shape.images_alone:
+        del made["grad_input"]
+    return made
 
 
-def _linear(name: str, inputs: int, units: int, precision: Precision) -> Iterator[Case]:
+def _convolution(name: str, shape: Convolution, precision: Precision) -> Iterator[Case]:
+    for pass_, launch in passes(shape, precision).items():
+        yield f"{name} {pass_}", precision, partial(launch, None)
+
+
+def products(
+    inputs: int, units: int, precision: Precision, batch: int = 128
+) -> dict[str, Callable[[], object]]:
+    """What launches the passes of a fully connected layer, with a ReLU, its mask and the update, as
+    in training."""
     dtype = _dtype(precision)
     x, y, weight = (
         torch.empty(shape, device="meta", dtype=dtype)
-        for shape in ((128, inputs), (128, units), (units, inputs))
+        for shape in ((batch, inputs), (batch, units), (units, inputs))
     )
     bias, constants = torch.empty(units, device="meta"), torch.empty(3, device="meta")
     momentum, weights = weight.float(), weight.float()
     options: dict[str, Any] = {"precision": precision}
     masked = options | {"relu_output": y}
-    yield (
-        f"{name} forward",
-        precision,
-        partial(linear.forward, x, weight, bias, y, relu=True, **options),
-    )
-    yield f"{name} grad_input", precision, partial(linear.grad_input, y, weight, x, **masked)
-    yield (
-        f"{name} grad_weight",
-        precision,
-        partial(
+    return {
+        "forward": partial(linear.forward, x, weight, bias, y, relu=True, **options),
+        "grad_input": partial(linear.grad_input, y, weight, x, **masked),
+        "grad_weight": partial(
             linear.grad_weight, x, y, momentum, bias, momentum_of=(weights, constants), **masked
         ),
-    )
+    }
+
+
+def _linear(name: str, inputs: int, units: int, precision: Precision) -> Iterator[Case]:
+    for pass_, launch in products(inputs, units, precision).items():
+        yield f"{name} {pass_}", precision, launch
 
 
 def _others() -> Iterator[Case]:
@@ -333,7 +318,7 @@ def main() -> None:
     if arguments.record and arguments.precision:
         parser.error("--record is of all precisions")
     precisions = tuple(arguments.precision or PRECISIONS)
-    known = {} if arguments.record or arguments.anew == [] else recorded()
+    known = {} if arguments.record or arguments.anew == [] else recorded(COMPILED)
     known = {k: code for k, code in known.items() if code.op not in (arguments.anew or ())}
     codes = []
     for key, code, done, count in compile_all(arguments.arch, precisions, known):
@@ -345,7 +330,7 @@ def main() -> None:
         if arguments.no_spills and code.spills:
             sys.exit(f"{code.op} spills with Triton {triton.__version__}")
     if arguments.record:
-        record(codes, arguments.arch)
+        record(COMPILED, [(key, code, {}) for key, code in codes], arguments.arch)
 
 
 if __name__ == "__main__":

@@ -10,22 +10,21 @@ import torch
 import triton
 import triton.language as tl
 
+from alexsim_kernels import convolution_descriptors as descriptors
 from alexsim_kernels.common import (
     Config,
     Precision,
     Tensor,
-    block_of,
     dot,
     image_strides,
     interpreted,
     triton_name,
     unravel,
 )
-from alexsim_kernels.convolution import check, is_flat
+from alexsim_kernels.convolution import check, is_flat, row_of_taps
+from alexsim_kernels.convolution_splits import SPLIT_BYTES, sum_splits
 from alexsim_kernels.tuning import Key, choose
 
-SPLIT_BYTES = 16 * 1024 * 1024
-"""Most scratch that the parts of a weight gradient take."""
 MOST_SPLITS = 512
 """Programs that fill any card a few times over; no more parts are made than that takes."""
 
@@ -37,7 +36,7 @@ def _grad_weight(
     x_image, x_row, x_pixel, dy_image, dy_row, dy_pixel, out_image, out_row, out_pixel,
     CHANNELS: tl.constexpr, FILTERS: tl.constexpr, R: tl.constexpr, S: tl.constexpr,
     GROUPS: tl.constexpr, STRIDE: tl.constexpr, TOP: tl.constexpr, LEFT: tl.constexpr,
-    FLAT: tl.constexpr, MASKED: tl.constexpr, PRECISION: tl.constexpr,
+    ROW: tl.constexpr, MASKED: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr, BLOCK_PIXELS: tl.constexpr,
 ):  # fmt: skip
     taps: tl.constexpr = R * S * CHANNELS
@@ -49,11 +48,11 @@ def _grad_weight(
     filter_ = (tl.program_id(1) % filter_tiles) * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
     lane = tl.arange(0, BLOCK_CHANNELS)
     depth = tl.arange(0, BLOCK_PIXELS)
-    if FLAT:
-        flat = column_tile * BLOCK_CHANNELS + lane
-        r, along = flat // (S * CHANNELS), flat % (S * CHANNELS)
-        s = along // CHANNELS
-        exists = flat < taps
+    if ROW > 0:
+        r = (column_tile * BLOCK_CHANNELS + lane) // ROW
+        along = (column_tile * BLOCK_CHANNELS + lane) % ROW
+        exists = (r < R) & (along < S * CHANNELS)
+        flat = r * (S * CHANNELS) + along
     else:
         tap = column_tile // pieces
         channel = (column_tile % pieces) * BLOCK_CHANNELS + lane
@@ -77,10 +76,11 @@ def _grad_weight(
         total += tl.sum(gradients.to(tl.float32), axis=0)
         top, left = p * STRIDE - TOP, q * STRIDE - LEFT
         window = x + image * x_image + top * x_row + left * x_pixel + group * CHANNELS
-        if FLAT:
-            row, column = top[:, None] + r[None, :], left[:, None] + s[None, :]
-            on_image = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-            on_image = on_image & inside[:, None] & exists[None, :]
+        if ROW > 0:
+            # Columns that do not exist may be read, which keeps loads wide, and are not written.
+            row, run = top[:, None] + r[None, :], (left * CHANNELS)[:, None] + along[None, :]
+            on_image = (row >= 0) & (row < height) & (run >= 0) & (run < width * CHANNELS)
+            on_image = on_image & inside[:, None] & (r < R)[None, :]
             tap_at = window[:, None] + (r * x_row + along)[None, :]
             values = tl.load(tap_at, mask=on_image, other=0.0)
         else:
@@ -95,15 +95,6 @@ def _grad_weight(
     tl.store(target, acc, mask=(filter_ < FILTERS)[:, None] & exists[None, :])
     if column_tile == 0:
         tl.store(partial_bias + offset, total, mask=filter_ < FILTERS)
-
-
-@triton.jit
-def _sum_splits(partial, total, count, splits, BLOCK: tl.constexpr):
-    index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    acc = tl.zeros((BLOCK,), dtype=tl.float32)
-    for split in range(splits):
-        acc += tl.load(partial + split * count + index, mask=index < count, other=0.0)
-    tl.store(total + index, acc, mask=index < count)
 
 
 def grad_weight(
@@ -148,43 +139,48 @@ def grad_weight(
     )
     config = config or choose(key, x)
     mask = dy if relu_output is None else relu_output
-    columns = channels * size[0] * size[1] if flat else channels
-    tiles = triton.cdiv(columns, config.block_n) * (1 if flat else size[0] * size[1])
+    row = row_of_taps(x, dweight, groups, config)
+    columns = triton.cdiv(size[0] * row if row else channels, config.block_n)
+    tiles = columns * (1 if row else size[0] * size[1])
     filter_tiles = triton.cdiv(filters, config.block_m) * groups
-    if splits is None:
-        splits = _splits(tiles * filter_tiles, pixels, config.block_k, dweight.numel())
-    per_split = triton.cdiv(triton.cdiv(pixels, splits), config.block_k) * config.block_k
-    splits = triton.cdiv(pixels, per_split)
+    described = config.loads == "descriptors" and descriptors.fit(
+        x, dy, mask, weight=dweight, stride=stride, groups=groups
+    )
+    turns = (
+        descriptors.pixel_tiles(dy, config.block_k) if described else -(-pixels // config.block_k)
+    )
+    splits = splits or _splits(tiles * filter_tiles, turns, config, dweight.numel())
+    per_split = triton.cdiv(turns, splits)
+    splits = triton.cdiv(turns, per_split)
     partial, partial_bias = dweight, dbias
     if splits > 1:
         partial = x.new_empty(splits * dweight.numel(), dtype=torch.float32)
         partial_bias = x.new_empty(splits * dbias.numel(), dtype=torch.float32)
-    _grad_weight[(tiles, filter_tiles, splits)](
-        x, dy, mask, partial, partial_bias,
-        pixels, *x.shape[2:], *dy.shape[2:], per_split,
-        *image_strides("x", x), *image_strides("dy", dy), *image_strides("relu_output", mask),
-        CHANNELS=channels, FILTERS=filters, R=size[0], S=size[1], GROUPS=groups,
-        STRIDE=stride, TOP=padding[0], LEFT=padding[1],
-        FLAT=flat, MASKED=relu_output is not None, PRECISION=triton_name(precision),
-        BLOCK_FILTERS=config.block_m, BLOCK_CHANNELS=config.block_n, BLOCK_PIXELS=config.block_k,
-        num_warps=config.warps, num_stages=config.stages,
-    )  # fmt: skip
+    if described:
+        descriptors.grad_weight(
+            x, dy, dweight, (partial, partial_bias), splits=splits, padding=padding,
+            relu_output=relu_output, precision=precision, config=config,
+        )  # fmt: skip
+    else:
+        _grad_weight[(tiles, filter_tiles, splits)](
+            x, dy, mask, partial, partial_bias,
+            pixels, *x.shape[2:], *dy.shape[2:], per_split * config.block_k,
+            *image_strides("x", x), *image_strides("dy", dy), *image_strides("relu_output", mask),
+            CHANNELS=channels, FILTERS=filters, R=size[0], S=size[1], GROUPS=groups,
+            STRIDE=stride, TOP=padding[0], LEFT=padding[1],
+            ROW=row, MASKED=relu_output is not None, PRECISION=triton_name(precision),
+            BLOCK_FILTERS=config.block_m, BLOCK_CHANNELS=config.block_n,
+            BLOCK_PIXELS=config.block_k, num_warps=config.warps, num_stages=config.stages,
+        )  # fmt: skip
     if splits > 1:
         sum_splits(partial, dweight, splits)
         sum_splits(partial_bias, dbias, splits)
 
 
-def _splits(programs: int, pixels: int, block_k: int, numbers: int) -> int:
+def _splits(programs: int, turns: int, config: Config, numbers: int) -> int:
     """Parts that fill the card, each long enough to be worth it, within the scratch."""
     if interpreted():
         return 1
-    wanted = triton.cdiv(MOST_SPLITS, programs)
-    long_enough = max(1, pixels // (8 * block_k))
-    return max(1, min(wanted, long_enough, SPLIT_BYTES // (4 * numbers)))
-
-
-def sum_splits(partial: Tensor, total: Tensor, splits: int) -> None:
-    """Add ``splits`` buffers that lie one after the other, in order."""
-    count = total.numel()
-    block = block_of(count)
-    _sum_splits[(triton.cdiv(count, block),)](partial, total, count, splits, BLOCK=block)
+    wanted = config.splits or triton.cdiv(MOST_SPLITS, programs)
+    long_enough = max(1, turns // 8)
+    return max(1, min(wanted, long_enough, MOST_SPLITS, SPLIT_BYTES // (4 * numbers)))

@@ -96,3 +96,29 @@ def errors(p: Tensor, labels: Tensor, best: int) -> Tensor:
     above, equal = (p > labelled).sum(1), (p == labelled).sum(1)
     error = 1 - ((best - above) / equal).clamp(0, 1)
     return error.masked_fill(~p.isfinite().all(1), 1)
+
+
+def dropout_keep(
+    images: int, units: int, *, step: int, key: tuple[int, int], rate: float
+) -> Tensor:
+    """1 for every unit that stays, ``[images, units]`` in float64, by Philox4x32-10: the round's
+    constants and ten rounds are those of Salmon et al. 2011, table 2."""
+    word = 0xFFFFFFFF
+    unit, image = torch.meshgrid(
+        torch.arange((units + 3) // 4), torch.arange(images), indexing="xy"
+    )
+    counter = [unit, image, torch.full_like(unit, step & word), torch.zeros_like(unit)]
+    k0, k1 = key
+    for _ in range(10):
+        a, b = _product(counter[0], 0xD2511F53), _product(counter[2], 0xCD9E8D57)
+        counter = [b[0] ^ counter[1] ^ k0, b[1], a[0] ^ counter[3] ^ k1, a[1]]
+        k0, k1 = (k0 + 0x9E3779B9) & word, (k1 + 0xBB67AE85) & word
+    words = torch.stack(counter, dim=-1).reshape(images, -1)[:, :units]
+    return (words >= int(rate * 2**32)).double()
+
+
+def _product(x: Tensor, factor: int) -> tuple[Tensor, Tensor]:
+    """High and low words of 32-bit products, without leaving 63 bits."""
+    low, high = (x & 0xFFFF) * factor, (x >> 16) * factor
+    total = low + ((high & 0xFFFF) << 16)
+    return (high >> 16) + (total >> 32), total & 0xFFFFFFFF

@@ -1,14 +1,15 @@
 """Which tile a kernel takes for a product: the measured fastest, or what a model of the card picks.
 
 Nothing is ever timed behind the user's back: ``choose`` looks into the measurements that came with
-the package, then into those that ``measure`` left in the user's cache, and otherwise asks the
+the package, then into those that left in the user's cache, and otherwise asks the
 model. A product multiplies an ``M x K`` by a ``K x N`` matrix, whatever its rows mean.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 
 import torch
@@ -69,8 +70,25 @@ class Key:
         return f"{self.op} {small} run {self.run} size {size} {self.precision}"
 
 
+_asked: list[Key] | None = None
+
+
+@contextmanager
+def asked() -> Iterator[list[Key]]:
+    """The products for which tiles are chosen meanwhile."""
+    global _asked
+    keys: list[Key] = []
+    _asked = keys
+    try:
+        yield keys
+    finally:
+        _asked = None
+
+
 def choose(key: Key, like: Tensor) -> Config:
     """The tile for a product on the device of ``like``."""
+    if _asked is not None:
+        _asked.append(key)
     if interpreted():
         return for_interpreter(key)
     card = card_of(like)
@@ -80,13 +98,33 @@ def choose(key: Key, like: Tensor) -> Config:
     return Config(**measured)
 
 
+def programs(tiles: int, config: Config, like: Tensor) -> int:
+    """Programs that compute so many tiles on the device of ``like``."""
+    if not config.persistent:
+        return tiles
+    multiprocessors = 3 if interpreted() else card_of(like).multiprocessors
+    return min(tiles, config.persistent * multiprocessors)
+
+
 @dataclass(frozen=True, slots=True)
 class Card:
     """A device, and the version of Triton that compiles for it."""
 
     name: str
     capability: int
-    multiprocessors: int
+    multiprocessors: int = 0
+    clock_hz: float = 1.7e9
+    """The most that it may run at."""
+    shared_bytes: int = 0
+    """Of a multiprocessor."""
+
+    def __post_init__(self) -> None:
+        if not self.multiprocessors:
+            count = {80: 108, 90: 132, 100: 148}.get(self.capability, 100)
+            object.__setattr__(self, "multiprocessors", count)
+        if not self.shared_bytes:
+            of_block = SHARED_BYTES.get(self.capability, 98_304)
+            object.__setattr__(self, "shared_bytes", of_block + 1024)
 
 
 def card_of(like: Tensor) -> Card:
@@ -99,7 +137,7 @@ def card_of(like: Tensor) -> Card:
         return _card(like.device.index or 0)
     reachable(like)
     arch = int(triton.runtime.driver.active.get_current_target().arch)
-    return Card(f"sm_{arch}", arch, {80: 108, 90: 132}.get(arch, 100))
+    return Card(f"sm_{arch}", arch)
 
 
 @cache
@@ -109,6 +147,9 @@ def _card(index: int) -> Card:
         tables.card_name(properties.name, triton.__version__),
         10 * properties.major + properties.minor,
         properties.multi_processor_count,
+        # Kilohertz; older versions of PyTorch do not say.
+        1e3 * getattr(properties, "clock_rate", 1.7e6),
+        properties.shared_memory_per_multiprocessor,
     )
 
 
@@ -138,7 +179,7 @@ _MOST_NUMBERS = 1 << 20
 @cache
 def by_model(key: Key, capability: int, multiprocessors: int) -> Config:
     """The candidate that should take the least time."""
-    return min(candidates(key, capability), key=lambda config: _cost(key, config, multiprocessors))
+    return min(candidates(key, capability), key=lambda config: cost(key, config, multiprocessors))
 
 
 def candidates(key: Key, capability: int) -> Iterator[Config]:
@@ -200,7 +241,7 @@ def registers(key: Key, config: Config) -> float:
     return sums + operands + addresses + beside + 40
 
 
-def _cost(key: Key, config: Config, multiprocessors: int) -> float:
+def cost(key: Key, config: Config, multiprocessors: int) -> float:
     """Relative time: padded work, over what the tile's shape and the last wave let through."""
     rows = triton.cdiv(key.m, config.block_m)
     columns = triton.cdiv(key.n, config.block_n)
@@ -215,41 +256,3 @@ def _cost(key: Key, config: Config, multiprocessors: int) -> float:
     tiles = rows * columns
     waves = triton.cdiv(tiles, multiprocessors) * multiprocessors / tiles
     return work * overhead * waves / (1 + 0.02 * config.stages)
-
-
-def measure(
-    key: Key, like: Tensor, run: Callable[[Config], object], *, most: int = 24
-) -> tuple[Config, float]:
-    """Time the most promising tiles on a GPU; keep the fastest in the cache, and return it.
-
-    Args:
-        key: the product.
-        like: any tensor on the device.
-        run: launches the kernel with a tile.
-        most: tiles to time, the most promising first.
-
-    Returns:
-        The fastest tile and its median milliseconds.
-
-    Raises:
-        RuntimeError: no tile ran.
-    """
-    from triton.testing import do_bench
-
-    card = card_of(like)
-    ranked = sorted(
-        candidates(key, card.capability),
-        key=lambda config: _cost(key, config, card.multiprocessors),
-    )
-    best: tuple[float, Config] | None = None
-    for config in ranked[:most]:
-        try:
-            milliseconds = float(do_bench(lambda: run(config), return_mode="median"))
-        except triton.runtime.errors.OutOfResources:
-            continue
-        if best is None or milliseconds < best[0]:
-            best = milliseconds, config
-    if best is None:
-        raise RuntimeError(f"no tile of {len(ranked)} ran for {key}")
-    tables.keep(card.name, {"tiles": {key.name(): asdict(best[1])}})
-    return best[1], best[0]

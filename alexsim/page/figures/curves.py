@@ -27,6 +27,7 @@ QUANTITIES: tuple[tuple[str, str, str, float], ...] = (
     ("memory_bytes", "Memory used", "MiB", 1 / MIB),
     ("sm_mhz", "Clock of the multiprocessors", "MHz", 1.0),
     ("memory_mhz", "Clock of the memory", "MHz", 1.0),
+    ("temperature_c", "Temperature", "°C", 1.0),
     ("pcie_sent_bytes_per_s", "PCIe, sent", "MB/s", 1e-6),
     ("pcie_received_bytes_per_s", "PCIe, received", "MB/s", 1e-6),
 )

@@ -13,11 +13,14 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
+from collections.abc import Iterable
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 
 from alexsim_kernels.bench.needs import interpret_without_card, need_card, need_triton
+from alexsim_kernels.bench.row import Row
 from alexsim_kernels.bench.shapes import ALEXNET, Convolution, add_conv
 
 
@@ -60,9 +63,10 @@ def main() -> None:
             " alexsim_kernels.bench.cpu times the kernels for CPUs"
         )
     interpret_without_card()
-    from alexsim_kernels.bench.convolution_rows import convolution_rows
-    from alexsim_kernels.bench.norm_rows import layer_rows
-    from alexsim_kernels.bench.row import Row
+    from alexsim_kernels.bench.cases import Case, checked, timed
+    from alexsim_kernels.bench.convolution_cases import convolutions
+    from alexsim_kernels.bench.layer_cases import Sizes, pools_and_norms
+    from alexsim_kernels.bench.tiles import tune
     from alexsim_kernels.bench.timing import CARD, PRECISIONS, ceilings, where
 
     peaks = None if arguments.check else ceilings()
@@ -70,29 +74,37 @@ def main() -> None:
     rows: list[Row] = []
     precisions = PRECISIONS if CARD == "cuda" else ("fp32",)
 
-    def keep(more: list[Row]) -> None:
-        rows.extend(more)
-        document["rows"] += [row.document() for row in more]
-        if arguments.out:
-            arguments.out.write_text(
-                json.dumps(document, indent=1, allow_nan=False), encoding="utf-8"
-            )
-        for row in more:
+    def take(cases: Iterable[Case]) -> None:
+        for case in cases:
+            row = checked(case)
+            if peaks and not row.failed:
+                row = timed(case, peaks, error=row.error)
+            rows.append(row)
+            document["rows"].append(row.document())
             print(row.line(), flush=True)
+            if arguments.out:
+                arguments.out.write_text(
+                    json.dumps(document, indent=1, allow_nan=False), encoding="utf-8"
+                )
 
     for batch, layers in _work(arguments):
         for (name, shape), precision in product(layers.items(), precisions):
-            keep(convolution_rows(name, shape, precision, batch, peaks, tune=arguments.tune))
+            if arguments.tune:
+                tune(name, shape, precision, batch)
+            take(convolutions(name, shape, precision, batch))
         if not arguments.conv:
-            keep(layer_rows(batch, peaks))
+            take(pools_and_norms(batch, Sizes()))
     for precision in precisions if peaks else ():
         ratios = [
             row.ratio
             for row in rows
             if row.precision == precision and row.ratio and row.other.startswith("cuDNN")
         ]
-        mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
-        print(f"convolutions, {precision}: {mean:.2f} x cuDNN in geometric mean")
+        if ratios:
+            mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+            print(f"convolutions, {precision}: {mean:.2f} x cuDNN in geometric mean")
+    if wrong := [row.op for row in rows if row.failed]:
+        sys.exit(f"alexsim_kernels: wrong: {', '.join(wrong)}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,4 @@
-"""What ``cpu.py`` times of ResNet-50: its distinct convolutions and batch norms.
-
-Layers are He et al. 2016's (table 1), strides in the 3 x 3 convolutions as torchvision has them.
-"""
+"""What ``cpu.py`` times of ResNet-50: its distinct convolutions and batch norms."""
 
 from __future__ import annotations
 
@@ -9,35 +6,10 @@ import torch
 from torch.nn import functional as F
 
 from alexsim_kernels.bench.cpu_cases import Case, convolutions, distance, images
-from alexsim_kernels.bench.shapes import Convolution, square
+from alexsim_kernels.bench.shapes import RESNET50
 from alexsim_kernels.cpu import batch_norm
 
 Tensor = torch.Tensor
-LAYERS: dict[str, Convolution] = {
-    "stem": square(3, 224, 64, 7, 2, 3, 112),
-    "2 in": square(64, 56, 64, 1, 1, 0, 56),
-    "2 a": square(256, 56, 64, 1, 1, 0, 56),
-    "2 b": square(64, 56, 64, 3, 1, 1, 56),
-    "2 c": square(64, 56, 256, 1, 1, 0, 56),
-    "3 in": square(256, 56, 128, 1, 1, 0, 56),
-    "3 down": square(128, 56, 128, 3, 2, 1, 28),
-    "3 side": square(256, 56, 512, 1, 2, 0, 28),
-    "3 a": square(512, 28, 128, 1, 1, 0, 28),
-    "3 b": square(128, 28, 128, 3, 1, 1, 28),
-    "3 c": square(128, 28, 512, 1, 1, 0, 28),
-    "4 in": square(512, 28, 256, 1, 1, 0, 28),
-    "4 down": square(256, 28, 256, 3, 2, 1, 14),
-    "4 side": square(512, 28, 1024, 1, 2, 0, 14),
-    "4 a": square(1024, 14, 256, 1, 1, 0, 14),
-    "4 b": square(256, 14, 256, 3, 1, 1, 14),
-    "4 c": square(256, 14, 1024, 1, 1, 0, 14),
-    "5 in": square(1024, 14, 512, 1, 1, 0, 14),
-    "5 down": square(512, 14, 512, 3, 2, 1, 7),
-    "5 side": square(1024, 14, 2048, 1, 2, 0, 7),
-    "5 a": square(2048, 7, 512, 1, 1, 0, 7),
-    "5 b": square(512, 7, 512, 3, 1, 1, 7),
-    "5 c": square(512, 7, 2048, 1, 1, 0, 7),
-}
 NORMS = {
     "stem": (64, 112), "2 a": (64, 56), "2 c": (256, 56), "3 a": (128, 28), "3 c": (512, 28),
     "4 a": (256, 14), "4 c": (1024, 14), "5 a": (512, 7), "5 c": (2048, 7),
@@ -46,7 +18,7 @@ NORMS = {
 
 
 def resnet_convolutions(batch: int) -> list[Case]:
-    return convolutions(batch, LAYERS, biased=False)
+    return convolutions(batch, RESNET50, biased=False)
 
 
 class _Norm:

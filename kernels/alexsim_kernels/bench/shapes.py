@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 ORDER = "N,C,H,W,K,R,S,STRIDE,PAD,GROUPS"
 
@@ -25,6 +25,8 @@ class Convolution:
     groups: int = 1
     out: tuple[int, int] = (0, 0)
     """If not given, as many windows as stand on the padded image."""
+    first: bool = False
+    """The input is images, also if it has more channels than three."""
 
     def __post_init__(self) -> None:
         if self.channels % self.groups or self.filters % self.groups:
@@ -46,7 +48,7 @@ class Convolution:
     @property
     def images_alone(self) -> bool:
         """Whether the input is an image's colours, whose gradient nobody wants."""
-        return self.channels <= 3
+        return self.first or self.channels <= 3
 
     @property
     def overhang(self) -> tuple[int, int]:
@@ -81,6 +83,45 @@ ALEXNET = {
     "conv5": square(192, 13, 128, 3, 1, 1, 13),
 }
 """One column's."""
+ALEXNET_ALONE = ALEXNET | {
+    "conv3": square(128, 13, 192, 3, 1, 1, 13),
+    "conv5": square(192, 13, 256, 3, 1, 1, 13),
+}
+"""Of the paper's network for one GPU: ``alexnet-1gpu``."""
+CONV1_PADDED = replace(square(4, 224, 48, 11, 4, 0, 55), first=True)
+"""conv1 of images that were uploaded with a fourth channel, of zeros: loads are 16 bytes wide."""
+RESNET50: dict[str, Convolution] = {
+    "stem": square(3, 224, 64, 7, 2, 3, 112),
+    "2 in": square(64, 56, 64, 1, 1, 0, 56),
+    "2 a": square(256, 56, 64, 1, 1, 0, 56),
+    "2 b": square(64, 56, 64, 3, 1, 1, 56),
+    "2 c": square(64, 56, 256, 1, 1, 0, 56),
+    "3 in": square(256, 56, 128, 1, 1, 0, 56),
+    "3 down": square(128, 56, 128, 3, 2, 1, 28),
+    "3 side": square(256, 56, 512, 1, 2, 0, 28),
+    "3 a": square(512, 28, 128, 1, 1, 0, 28),
+    "3 b": square(128, 28, 128, 3, 1, 1, 28),
+    "3 c": square(128, 28, 512, 1, 1, 0, 28),
+    "4 in": square(512, 28, 256, 1, 1, 0, 28),
+    "4 down": square(256, 28, 256, 3, 2, 1, 14),
+    "4 side": square(512, 28, 1024, 1, 2, 0, 14),
+    "4 a": square(1024, 14, 256, 1, 1, 0, 14),
+    "4 b": square(256, 14, 256, 3, 1, 1, 14),
+    "4 c": square(256, 14, 1024, 1, 1, 0, 14),
+    "5 in": square(1024, 14, 512, 1, 1, 0, 14),
+    "5 down": square(512, 14, 512, 3, 2, 1, 7),
+    "5 side": square(1024, 14, 2048, 1, 2, 0, 7),
+    "5 a": square(2048, 7, 512, 1, 1, 0, 7),
+    "5 b": square(512, 7, 512, 3, 1, 1, 7),
+    "5 c": square(512, 7, 2048, 1, 1, 0, 7),
+}
+"""ResNet-50's distinct convolutions: He et al. 2016, table 1, strides in the 3 x 3 convolutions as
+torchvision has them."""
+SMALL = {
+    "conv1": square(3, 19, 8, 7, 4, 0, 4),
+    "conv2": square(8, 6, 16, 3, 1, 1, 6),
+}
+"""Like AlexNet's, for an interpreter: one of colours that hangs over the edge, one at stride 1."""
 
 
 def own(text: str) -> tuple[int, Convolution]:
