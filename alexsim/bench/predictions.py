@@ -113,7 +113,7 @@ def _row(op: str, precision: str, batch: int, predictions: list[Prediction]) -> 
 
 def kernel_rows(predictor: Predictor) -> Iterator[Row]:
     """Every kernel as the bench of a card checks and times it, by the usual tile."""
-    for some in right.cases(place="meta"):
+    for some in chain(right.cases(place="meta"), right.resnet(place="meta")):
         for case in some:
             predictions = predictor.of(case.run, case.precision, case.moved_bytes)
             yield _row(case.op, case.precision, case.batch, predictions)

@@ -125,7 +125,12 @@ def _programs(key: Key, config: Config) -> int:
 
 
 def launch_of(
-    key: Key, config: Config, *, moved_bytes: int, images: tuple[int, int, int] | None = None
+    key: Key,
+    config: Config,
+    *,
+    moved_bytes: int,
+    images: tuple[int, int, int] | None = None,
+    taps: tuple[int, int] | None = None,
 ) -> Launch:
     """A pass's launch.
 
@@ -135,24 +140,31 @@ def launch_of(
         moved_bytes: what it moves through memory at least.
         images: number, rows and columns of the pixels that boxes of descriptors cover: those of
             the result, or of the sum.
+        taps: of a window, whose rows are longer for wide loads of few channels.
     """
+    if config.loads == "rows" and taps:
+        row = triton.cdiv(taps[1] * key.run, 4) * 4
+        side = "n" if key.op == "grad_weight" else "k"
+        key = replace(key, **{side: taps[0] * row})
     item = 2 if key.precision in ("bf16", "fp16") else 4
     m, n, k = config.block_m, config.block_n, config.block_k
     programs = _programs(key, config)
     pixels = key.k if key.op == "grad_weight" else key.m
     if config.loads == "descriptors" and images:
         # Boxes stick out of the images.
-        side = k if key.op == "grad_weight" else m
-        box = pixel_box(*images, side)
+        covered = k if key.op == "grad_weight" else m
+        box = pixel_box(*images, covered)
         boxes = prod(triton.cdiv(extent, part) for extent, part in zip(images, box, strict=True))
-        pixels = boxes * side
+        pixels = boxes * covered
         if key.op != "grad_weight":
             programs = boxes * triton.cdiv(key.n, n)
     if key.op == "grad_weight":
         turns = triton.cdiv(pixels, k)
         splits = config.splits or triton.cdiv(MOST_SPLITS, programs)
         splits = max(1, min(splits, turns // 8, SPLIT_BYTES // (4 * key.m * key.n), MOST_SPLITS))
-        turns, programs = triton.cdiv(turns, splits), programs * splits
+        turns = triton.cdiv(turns, splits)
+        splits = triton.cdiv(triton.cdiv(pixels, k), turns)
+        programs *= splits
         moved_bytes += 8 * splits * key.m * key.n if splits > 1 else 0
     elif key.op.startswith("linear"):
         turns = triton.cdiv(key.k, k)
@@ -172,6 +184,16 @@ def predicted_s(key: Key, config: Config, code: KernelCode, launch: Launch, shee
     seconds = predict(code, launch, sheet).seconds
     split = launch.programs > _programs(key, config) and config.loads != "descriptors"
     return seconds + (2e-6 if split else 0.0)
+
+
+def kind_of(config: Config) -> str:
+    """Which kernel runs a candidate, and how, in words; tiles of one kind differ in size alone.
+    Parts of a sum are a kind of their own where they are not the pass's own rule."""
+    words: list[str] = [config.loads]
+    words += ["specialised"] if config.specialised else []
+    words += ["persistent"] if config.persistent else []
+    words += ["in parts"] if config.splits else []
+    return ", ".join(words)
 
 
 def offered(key: Key, card: Card, *, stride: int, groups: int) -> list[Config]:

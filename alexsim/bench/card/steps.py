@@ -123,7 +123,9 @@ class _Bench:
             more["loss"] = _same_loss(first, step(images, labels), self.network.classes)
         if self.device == "cuda":
             there = images.cuda(), labels.cuda()
-            more["images_on_card_ms"] = timed(lambda: step(*there), self.device).median
+            on_card = timed(lambda: step(*there), self.device).median
+            more["images_on_card_ms"] = on_card
+            row = replace(row, text=f"{on_card:.3f} with the images on the card")
         row = replace(row, detail={**(row.detail or {}), **more})
         if fused:
             self._ours[size, precision] = row
@@ -147,12 +149,20 @@ class _Bench:
         refuse_loss(float(loss().float()), self.network.classes)
         times = timed(lambda: step(images, labels), self.device)
         more = {"other_20_ms": times.low, "other_80_ms": times.high, "other_precision": precision}
+        text = ""
         if self.device == "cuda":
             there = images.cuda(), labels.cuda()
-            more["other_images_on_card_ms"] = timed(lambda: step(*there), self.device).median
+            on_card = timed(lambda: step(*there), self.device).median
+            more["other_images_on_card_ms"] = on_card
+            text = f", theirs {on_card:.3f}"
         for row in ours:
-            detail = {**(row.detail or {}), **more}
-            yield replace(row, other="compiled PyTorch", other_ms=times.median, detail=detail)
+            yield replace(
+                row,
+                other="compiled PyTorch",
+                other_ms=times.median,
+                text=row.text + text,
+                detail={**(row.detail or {}), **more},
+            )
 
     def _minibatch(self, size: int) -> tuple[torch.Tensor, torch.Tensor]:
         if self._batch is None or len(self._batch[1]) != size:

@@ -135,8 +135,8 @@ def _be_a_process(folder: str, rank: int, device: Device, rehearse: bool, pipe: 
 
 def _records(world: Connected, device: Device, rehearse: bool) -> Iterator[dict[str, Any]]:
     made = two_columns(transport="host", rehearse=rehearse)
-    planned = made.devices[world.rank]
-    yield {"refused": _refused(made, world.rank, places(device, _PROCESSES)[world.rank])}
+    planned, place = made.devices[world.rank], places(device, _PROCESSES)[world.rank]
+    yield {"refused": _refused(made, world.rank, place)}
     strict = Ranks(made, Choices(budget_bytes=BUDGET, device=device), world)
     strict.initialise()
     network = made.network
@@ -159,19 +159,20 @@ def _records(world: Connected, device: Device, rehearse: bool) -> Iterator[dict[
         "exchanged_bytes": strict.crossed_bytes_per_step()[0],
         "expected_bytes": made.exchanged_bytes,
         "planned_bytes": planned.total_bytes,
-        "peak_bytes": torch.cuda.max_memory_allocated() if on_card else planned.total_bytes,
-        "reserved_bytes": torch.cuda.max_memory_reserved() if on_card else None,
+        "peak_bytes": torch.cuda.max_memory_allocated(place) if on_card else planned.total_bytes,
+        "reserved_bytes": torch.cuda.max_memory_reserved(place) if on_card else None,
         "driver_bytes": process_bytes() if on_card else None,
         # Of the whole card: a driver that does not know processes by their ids here knows that.
-        "card_used_bytes": _used() if on_card else None,
+        "card_used_bytes": used_bytes(place) if on_card else None,
     }
     # What both have done is read by both before either gives its memory back.
     world.each({})
     strict.close()
 
 
-def _used() -> int:
-    free, total = torch.cuda.mem_get_info()
+def used_bytes(place: torch.device) -> int:
+    """Of a card, by all that run on it."""
+    free, total = torch.cuda.mem_get_info(place)
     return total - free
 
 
@@ -192,5 +193,5 @@ def _refused(made: Plan, rank: int, place: torch.device) -> str:
         gc.collect()
         if on_card:
             torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
+            torch.cuda.reset_peak_memory_stats(place)
     return ""

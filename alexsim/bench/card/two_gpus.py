@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from alexsim.bench.card.strict import BUDGET, Processes, two_columns
+from alexsim.bench.card.strict import BUDGET, Processes, two_columns, used_bytes
 from alexsim.bench.card.trials import Times, Trials, device_of, minibatch, refuse_loss, timed
 from alexsim.execute.choices import Device
 from alexsim.execute.context import STILL
@@ -41,7 +41,7 @@ def rows(job: Job) -> Iterator[Row]:
             blank = Row(op=op, precision="fp32", batch=made.batch_size, predicted_ms=known)
             yield from trials.rows("process", blank, partial(_in_one_process, blank, made, device))
         blank = Row(op="two GPUs, strict", precision="fp32", batch=made.batch_size)
-        used = _used(device)
+        used = used_bytes(torch.device(device, 0)) if device == "cuda" else 0
         yield from trials.rows(
             "processes", blank, lambda: _strict(blank, processes, max(job.left_s - 1, 5), used)
         )
@@ -60,7 +60,8 @@ def _in_one_process(blank: Row, made: Plan, device: Device) -> Iterator[Row]:
     yield _figure(f"exchanged, {transport}", batch, exchanged, expected, exact=True)
     planned = sum(each.total_bytes for each in made.devices)
     if device == "cuda":
-        peak = torch.cuda.max_memory_allocated() - before
+        cards = range(torch.cuda.device_count())
+        peak = sum(map(torch.cuda.max_memory_allocated, cards)) - before
     else:
         peak = sum(steps.executor.peak_bytes.values())
     yield _figure(f"peak memory, {transport}", batch, peak, planned, budget_bytes=2 * BUDGET)
@@ -74,7 +75,7 @@ def _in_one_process(blank: Row, made: Plan, device: Device) -> Iterator[Row]:
         text="each byte crosses twice" if transport == "host" else "",
         detail={"bytes": expected, "share_of_step": round(alone.median / times.median, 4)},
     )
-    if device == "cuda":
+    if {runner.place for runner in steps.executor.runners} == {torch.device("cuda", 0)}:
         captured = replace(blank, op=f"{blank.op}, captured", predicted_ms=None)
         yield _beside(captured, timed(_Steps(made, device, graph=True), device))
 
@@ -161,10 +162,10 @@ def _of_a_process(blank: Row, gpu: str, record: dict[str, Any]) -> Iterator[Row]
         budget_bytes=BUDGET, reserved_bytes=record["reserved_bytes"],
     )  # fmt: skip
     op = f"process, by the driver, {gpu}"
-    if record["driver_bytes"] is None:
-        yield Row(op=op, batch=batch, text="the driver does not know the process by its id")
-    else:
+    if record["driver_bytes"] is not None:
         yield _figure(op, batch, record["driver_bytes"], BUDGET, within=True)
+    elif record["card_used_bytes"] is not None:
+        yield Row(op=op, batch=batch, text="the driver does not know the process by its id")
 
 
 def _figure(
@@ -187,15 +188,10 @@ def _figure(
 
 
 def _allocated(device: Device) -> int:
+    """Bytes on all cards; from here on their peaks are counted anew."""
     if device == "cpu":
         return 0
-    torch.cuda.reset_peak_memory_stats()
-    return torch.cuda.memory_allocated()
-
-
-def _used(device: Device) -> int:
-    """Of the card, by all that run on it."""
-    if device == "cpu":
-        return 0
-    free, total = torch.cuda.mem_get_info()
-    return total - free
+    cards = range(torch.cuda.device_count())
+    for card in cards:
+        torch.cuda.reset_peak_memory_stats(card)
+    return sum(map(torch.cuda.memory_allocated, cards))

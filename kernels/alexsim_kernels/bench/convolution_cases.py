@@ -161,9 +161,14 @@ def convolutions(
     """The passes of a convolution as cases."""
     passes = Passes(shape=shape, precision=precision, batch=batch, place=place)
     for pass_ in passes.names:
-        yield Case(
-            op=f"{name} {pass_}", precision=precision, batch=batch,
-            run=partial(passes.run, pass_), check=partial(passes.error, pass_),
-            others=partial(passes.others, pass_), flop=2 * shape.multiply_adds(batch),
-            moved_bytes=passes.moved_bytes(pass_),
-        )  # fmt: skip
+        yield convolution_case(name, passes, pass_)
+
+
+def convolution_case(name: str, passes: Passes, pass_: str, config: Config | None = None) -> Case:
+    """A pass of a convolution as a case, by a candidate or the usual tile."""
+    return Case(
+        op=f"{name} {pass_}", precision=passes.precision, batch=passes.batch,
+        run=partial(passes.run, pass_, config), check=partial(passes.error, pass_, config),
+        others=partial(passes.others, pass_), flop=2 * passes.shape.multiply_adds(passes.batch),
+        moved_bytes=passes.moved_bytes(pass_),
+    )  # fmt: skip

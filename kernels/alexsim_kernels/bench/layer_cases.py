@@ -269,7 +269,7 @@ def _update(batch: int, sizes: Sizes) -> Case:
 
     parameter = torch.nn.Parameter(weight.clone())
     parameter.grad = gradient
-    fused = True if CARD == "cuda" else None
+    fused = True if sizes.place == "cuda" else None
     optimiser = torch.optim.SGD([parameter], rate, momentum, weight_decay=decay, fused=fused)
     return Case(
         op="update", precision="fp32", batch=batch, run=run, check=check,

@@ -8,7 +8,7 @@ card, so that a search that is cut short has tried the most promising.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from triton.runtime.errors import OutOfResources, PTXASError
 
@@ -17,7 +17,7 @@ from alexsim_kernels.bench.cases import LIMITS
 from alexsim_kernels.bench.convolution_cases import Passes
 from alexsim_kernels.bench.shapes import Convolution
 from alexsim_kernels.bench.timing import milliseconds
-from alexsim_kernels.candidates import offered, tile_of
+from alexsim_kernels.candidates import kind_of, offered, tile_of
 from alexsim_kernels.common import Config, Precision
 from alexsim_kernels.tuning import Key
 
@@ -58,6 +58,8 @@ def eliminate(
         try:
             error = passes.error(pass_, config)
         except (OutOfResources, PTXASError, RuntimeError) as problem:
+            if "CUDA error" in str(problem):
+                raise  # nothing runs in this process any more
             reason = str(problem).strip().splitlines() or [type(problem).__name__]
             tried[config] = Tried(config=config, why=f"does not run: {reason[-1]}")
             continue
@@ -85,6 +87,23 @@ def key_of(passes: Passes, pass_: str) -> Key:
     with tuning.asked() as keys:
         passes.run(pass_)
     return keys[0]
+
+
+def few(key: Key, configs: Sequence[Config], *, interpreted: bool) -> list[Config]:
+    """The first candidate of each kind but the plainest; with tiles as an interpreter likes them,
+    if it runs them."""
+    kinds: dict[str, Config] = {}
+    for config in configs:
+        kind = kind_of(config)
+        if kind == "pointers" or kind in kinds:
+            continue
+        kinds[kind] = config
+        if interpreted:
+            kinds[kind] = replace(
+                tuning.for_interpreter(key), loads=config.loads, specialised=config.specialised,
+                splits=config.splits, persistent=config.persistent,
+            )  # fmt: skip
+    return list(kinds.values())
 
 
 def tune(name: str, shape: Convolution, precision: Precision, batch: int) -> None:

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import product
+from itertools import chain, product
 
 import torch
 import triton
@@ -36,7 +36,9 @@ _STEP_ORDER: tuple[Precision, ...] = ("bf16", "fp32x3", "tf32", "fp32")
 
 def launches(capability: int) -> Iterator[Callable[[], object]]:
     """What the parts will launch, in their order."""
-    for some in right.cases(place="meta"):
+    for some in chain(
+        right.cases(place="meta"), right.kinds(place="meta"), right.resnet(place="meta")
+    ):
         yield from (case.run for case in some)
     for precision, batch in product(_STEP_ORDER, (128, 1024)):
         for shape in ALEXNET_ALONE.values():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -16,9 +15,16 @@ from alexsim_kernels.bench.card.right import BATCH, RESNET_BATCH
 from alexsim_kernels.bench.convolution_cases import Passes
 from alexsim_kernels.bench.row import Row
 from alexsim_kernels.bench.shapes import ALEXNET, CONV1_PADDED, RESNET50, SMALL, Convolution
-from alexsim_kernels.bench.tiles import Tried, eliminate, key_of
+from alexsim_kernels.bench.tiles import Tried, eliminate, few, key_of
 from alexsim_kernels.bench.timing import CARD, Ceilings
-from alexsim_kernels.candidates import launch_of, offered, predicted_s, recorded_code, tile_of
+from alexsim_kernels.candidates import (
+    kind_of,
+    launch_of,
+    offered,
+    predicted_s,
+    recorded_code,
+    tile_of,
+)
 from alexsim_kernels.common import Config, Precision
 from alexsim_kernels.model import Sheet
 from alexsim_kernels.tuning import Card, Key
@@ -65,7 +71,9 @@ def _tuned(name: str, passes: Passes, pass_: str, peaks: Ceilings, job: Job) -> 
     # A table that was measured before must not decide what is usual.
     usual = tuning.by_model(key, card.capability, card.multiprocessors)
     if job.rehearse:
-        configs, usual = _few(key, configs), tuning.for_interpreter(key)
+        usual = tuning.for_interpreter(key)
+        configs = few(key, configs, interpreted=True)
+    configs, untrusted = _trusted(configs, job)
     if usual not in configs:
         configs.insert(0, usual)
     predicted = {c: _predicted_ms(key, c, passes, pass_, card, peaks) for c in configs}
@@ -88,21 +96,20 @@ def _tuned(name: str, passes: Passes, pass_: str, peaks: Ceilings, job: Job) -> 
     return Row(
         **base, ours_ms=best.ms, other="usual tile", other_ms=by_usual,
         predicted_ms=predicted[best.config],
-        text=f"{words(best.config)}; {place}. of {len(ranked)} as predicted",
+        text=f"{words(best.config)}; {place}. of {len(ranked)} as predicted"
+        + (f"; {untrusted} not tried, not found right" if untrusted else ""),
         failed=f"{len(wrong)} of {len(tried)} candidates: {wrong[0]}" if wrong else "",
     )  # fmt: skip
 
 
-def _few(key: Key, configs: list[Config]) -> list[Config]:
-    """A candidate of each kind, with tiles as an interpreter likes them."""
-    tile = tuning.for_interpreter(key)
-    kinds = {
-        (c.loads, c.persistent > 0): replace(
-            tile, loads=c.loads, persistent=c.persistent, specialised=c.specialised
-        )
-        for c in configs
-    }
-    return list(kinds.values())
+def _trusted(configs: list[Config], job: Job) -> tuple[list[Config], int]:
+    """Candidates of kinds that part (b) found right, and how many others there are."""
+    kinds: dict[str, bool] = {}
+    for row in job.rows_of("right"):
+        if row.detail and (kind := row.detail.get("kind")):
+            kinds[kind] = kinds.get(kind, True) and not row.failed
+    trusted = [c for c in configs if kind_of(c) == "pointers" or kinds.get(kind_of(c))]
+    return trusted, len(configs) - len(trusted)
 
 
 def _predicted_ms(
@@ -114,7 +121,11 @@ def _predicted_ms(
         return None
     images = passes.shape.extent if pass_ == "grad_input" else passes.shape.out
     launch = launch_of(
-        key, config, moved_bytes=passes.moved_bytes(pass_), images=(passes.batch, *images)
+        key,
+        config,
+        moved_bytes=passes.moved_bytes(pass_),
+        images=(passes.batch, *images),
+        taps=passes.shape.taps,
     )
     rates: dict[str, float] = dict(peaks.flop_per_s.items())
     sheet = Sheet(
@@ -132,9 +143,5 @@ def _document(each: Tried, predicted_ms: float | None) -> dict[str, Any]:
 
 def words(config: Config) -> str:
     """A candidate in a few words."""
-    parts = [f"{config.block_m}x{config.block_n}x{config.block_k}"]
-    parts += [config.loads] if config.loads != "pointers" else []
-    parts += ["specialised"] if config.specialised else []
-    parts += ["persistent"] if config.persistent else []
-    parts += [f"{config.splits} parts"] if config.splits else []
-    return " ".join(parts)
+    tile = f"{config.block_m}x{config.block_n}x{config.block_k}"
+    return f"{tile} {kind_of(config)}".removesuffix(" pointers")
