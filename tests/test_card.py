@@ -24,7 +24,7 @@ from alexsim_kernels.bench.card import children, packages
 from alexsim_kernels.bench.card.command import main
 from alexsim_kernels.bench.card.part import document_of
 from alexsim_kernels.bench.card.parts import PARTS, Part, chosen
-from alexsim_kernels.bench.card.results import Entry
+from alexsim_kernels.bench.card.results import CARD, LOG, ROWS, TABLE, TUNED, Entry
 from alexsim_kernels.bench.card.runner import Outcome, box_s
 from alexsim_kernels.bench.card.table import all_rows, summary
 from alexsim_kernels.bench.row import Row, row_of
@@ -487,6 +487,15 @@ def test_every_field_of_a_row_may_be_unset_or_set() -> None:
         assert row_of(document_of(row)) == row
 
 
+def test_what_one_says_without_end_is_cut(card: Run) -> None:
+    says = "def rows(job):\n    yield Row(op='x')\n    print(('z' * 99 + '\\n') * 20000)\n"
+    ran = card(says=says, breaks="raise ValueError\n")
+    assert (ran.folder / "log.txt").stat().st_size < 2 << 20
+    log = (ran.folder / "log.txt").read_text()
+    assert log.count("(cut here)") == 1
+    assert "breaks: ValueError\n" in log
+
+
 def test_what_libraries_print_is_no_row(card: Run) -> None:
     prints = (
         "print('at import')\n"
@@ -504,7 +513,7 @@ def test_what_libraries_print_is_no_row(card: Run) -> None:
         assert f"prints: {text}\n" in log
 
 
-TUNED = """
+TILES = """
 def rows(job):
     yield Row(op="t", detail={"key": "right", "tile": {"BLOCK": 64}})
     yield Row(op="t", detail={"key": "wrong", "tile": {"BLOCK": 1}}, error=1.0, limit=0.1)
@@ -514,6 +523,7 @@ def rows(job):
 LAYERS = """
 def rows(job):
     yield Row(op="l", detail={"op_name": "conv1", "triton_ms": 1.0, "aten_ms": 2.0})
+    yield Row(op="l", detail={"op_name": "conv2", "triton_ms": 1.0, "aten_ms": None})
 """
 PROBE = """
 def rows(job):
@@ -522,7 +532,7 @@ def rows(job):
 
 
 def test_what_was_tuned_is_kept_for_the_card(card: Run, tmp_path: Path) -> None:
-    parts = {"tiles": TUNED, "layers": LAYERS}
+    parts = {"tiles": TILES, "layers": LAYERS}
     rehearsed = card(probe=PROBE, ceilings=PROBE, **parts)
     assert not tables.cache_file().exists()
     assert "a rehearsal's, kept nowhere else" in rehearsed.out
@@ -616,3 +626,14 @@ def test_three_hundred_rows_are_a_short_table() -> None:
     assert "1.00 conv0 grad_weight" in text
     assert text.endswith("tail\n")
     assert len(all_rows(entries, outcomes).splitlines()) == 400
+
+
+def test_the_page_has_every_part_option_and_file() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "gpu.md").read_text("utf-8")
+    told = re.findall(r"^\| (\w?) ?\| `([\w-]+)` \| (\w+) \|", page, flags=re.MULTILINE)
+    share = {part.name: f"{part.share:g}" if part.share else "beside" for part in PARTS}
+    assert told == [(part.letter, part.name, share[part.name]) for part in PARTS]
+    options = re.findall(r"^\| `(--\w+)", page, flags=re.MULTILINE)
+    assert sorted(options) == ["--minutes", "--only", "--out", "--packages", "--rehearse"]
+    files = re.findall(r"^\| `(\w+\.\w+)` \|", page, flags=re.MULTILINE)
+    assert sorted(files) == sorted((ROWS, CARD, TUNED, TABLE, LOG))

@@ -26,13 +26,13 @@ from alexsim_kernels import (
 )
 from alexsim_kernels.bench import tiles
 from alexsim_kernels.bench.convolution_cases import Passes
-from alexsim_kernels.bench.shapes import ALEXNET, CONV1_PADDED, square
 from alexsim_kernels.candidates import candidates, launch_of, offered, recorded_code, tile_of
 from alexsim_kernels.code import KernelCode
 from alexsim_kernels.common import Config
 from alexsim_kernels.machine_code import parsed
 from alexsim_kernels.model import Launch, Sheet, predict, resident
 from alexsim_kernels.recorded import CANDIDATES, code_of, rows
+from alexsim_kernels.shapes import ALEXNET, CONV1_PADDED, square
 from alexsim_kernels.tuning import SHARED_BYTES, Card, Key
 
 KINDS = {
@@ -350,10 +350,10 @@ def test_the_loop_that_multiplies_is_read_from_machine_code() -> None:
     """
     code = parsed(text, 40)
     assert (code.registers, code.spills, code.products) == (40, 1, "HMMA")
-    # The outer loop has a product more, in whose turn the inner one turns as well.
-    assert (code.instructions, code.turn_products, code.turn_instructions) == (11, 3, 10)
-    inner = parsed(text.replace("/*0010*/                   HMMA", "/*0010*/      MUFU"), 40)
-    assert (inner.turn_products, inner.turn_instructions) == (2, 6)
+    # The loop around it has a product more, outside the one that multiplies.
+    assert (code.instructions, code.turn_products, code.turn_instructions) == (11, 2, 6)
+    alone = parsed(text.replace("BRA 0x30", "BRA 0x0"), 40)
+    assert (alone.turn_products, alone.turn_instructions) == (3, 10)
     nothing = parsed("/*0000*/ EXIT ;", 8)
     assert (nothing.products, nothing.turn_instructions) == ("", 0)
 

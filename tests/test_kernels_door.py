@@ -22,8 +22,8 @@ from alexsim.cli.kernels import KernelsOptions
 from alexsim_kernels import common, ops
 from alexsim_kernels.bench import cpu_cases, cpu_layer_cases, layer_cases
 from alexsim_kernels.bench.cases import checked
-from alexsim_kernels.bench.shapes import ALEXNET, RESNET50, Convolution, own
 from alexsim_kernels.cpu.build import available
+from alexsim_kernels.shapes import ALEXNET, RESNET50, Convolution, own
 from alexsim_kernels.tuning import SHARED_BYTES
 
 ROOT = Path(__file__).parents[1]

@@ -90,7 +90,7 @@ class Predictor:
         with tuning.asked() as keys:
             launch()
         predictions = []
-        for code, programs in self._driver.launched:
+        for _, code, programs in self._driver.launched:
             work = Launch(programs=programs, moved_bytes=moved_bytes)
             if code.turn_products and keys:
                 key = keys.pop(0)

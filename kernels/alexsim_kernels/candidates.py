@@ -175,7 +175,7 @@ def launch_of(
         moved_bytes += 8 * splits * key.m * key.n if splits > 1 else 0
     return Launch(
         programs=programs, turns=turns, flop=2 * m * n * k, fetched_bytes=(m + n) * k * item,
-        moved_bytes=moved_bytes,
+        moved_bytes=moved_bytes, warps=config.warps,
     )  # fmt: skip
 
 

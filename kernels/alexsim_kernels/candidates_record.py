@@ -16,12 +16,12 @@ from dataclasses import replace
 import triton
 
 from alexsim_kernels import tuning
-from alexsim_kernels.bench.shapes import ALEXNET, CONV1_PADDED, Convolution
 from alexsim_kernels.candidates import candidates, text_of
 from alexsim_kernels.code import KernelCode
 from alexsim_kernels.common import Config, Precision
 from alexsim_kernels.compiled import CompilingDriver, passes
 from alexsim_kernels.recorded import CANDIDATES, record, rows
+from alexsim_kernels.shapes import ALEXNET, CONV1_PADDED, Convolution
 from alexsim_kernels.tuning import SHARED_BYTES, Key
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp32x3", "tf32", "bf16")
@@ -49,7 +49,7 @@ def compile_one(
 ) -> tuple[str, KernelCode]:
     """Key and code of a candidate."""
     driver.op, driver.precision = f"{op} {pass_}", precision
-    driver.codes.clear()
+    driver.launched.clear()
     nothing = KernelCode(
         op=driver.op, kernel="", precision=precision, arch=driver.target.arch, warps=config.warps,
         stages=config.stages, block="", registers=0, shared_bytes=0, spills=0, products="",
@@ -59,7 +59,7 @@ def compile_one(
         passes(LAYERS[op], precision)[pass_](config)
     except RuntimeError:
         return "", nothing
-    made = [(key, code) for key, code in driver.codes if code.kernel not in _SUMS]
+    made = [(key, code) for key, code, _ in driver.launched if code.kernel not in _SUMS]
     return made[-1] if made else ("", nothing)
 
 

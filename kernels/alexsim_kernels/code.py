@@ -11,8 +11,8 @@ class KernelCode:
 
     ``spills``: instructions that move a thread's values to and from memory; ``products``: its
     matrix instruction (``UTCHMMA``, ``HGMMA``, ``HMMA``), or ``FFMA``, ``FFMA2``; empty without
-    products. ``instructions`` of all its code, and those of one turn of the loop that has most
-    products: ``turn_instructions``, of which ``turn_products`` multiply.
+    products. ``instructions`` of all its code, and those of one turn of the innermost loop that has
+    most products: ``turn_instructions``, of which ``turn_products`` multiply.
     """
 
     op: str

@@ -40,11 +40,11 @@ from alexsim_kernels import (
     pool,
     update,
 )
-from alexsim_kernels.bench.shapes import ALEXNET, Convolution
 from alexsim_kernels.code import KernelCode
 from alexsim_kernels.common import PRECISIONS, Config, Precision
 from alexsim_kernels.machine_code import read
 from alexsim_kernels.recorded import COMPILED, key_of, named, record, recorded
+from alexsim_kernels.shapes import ALEXNET, Convolution
 from alexsim_kernels.tuning import SHARED_BYTES
 
 
@@ -62,8 +62,8 @@ class CompilingDriver(DriverBase):  # type: ignore[misc]
         """Of it, each kernel's key and code."""
         self.launchers = False
         """Whether what Triton compiles on a card's machine to launch a kernel is made, too."""
-        self.launched: list[tuple[KernelCode, int]] = []
-        """Each launch's kernel and number of programs, of those that were compiled here."""
+        self.launched: list[tuple[str, KernelCode, int]] = []
+        """Each launch's key, kernel and number of programs, of those that were compiled here."""
         self._seen: set[str] = set()
         self._key = ""
         self._launcher: list[KernelCode] = []
@@ -109,10 +109,10 @@ class CompilingDriver(DriverBase):  # type: ignore[misc]
             with contextlib.suppress(Exception):  # made later, when it is launched
                 CudaLauncher(src, metadata)
         made: list[KernelCode] = []
-        self._launcher = made
+        self._launcher, key = made, self._key
 
         def launch(x: int, y: int, z: int, *_: object) -> None:
-            self.launched.append((made[0], x * y * z))
+            self.launched.append((key, made[0], x * y * z))
 
         return launch
 

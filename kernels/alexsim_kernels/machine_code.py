@@ -21,7 +21,7 @@ _LINE = re.compile(
     r"/\*(?P<at>[0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?(?P<word>[A-Z][A-Z0-9]*)"
     r"(?:[^;]*?(?P<to>0x[0-9a-f]+)\s*;)?"
 )
-_VERSION = "1"
+_VERSION = "2"
 """Of what is read: results that are kept by another are not taken."""
 
 
@@ -84,10 +84,16 @@ def parsed(text: str, registers: int) -> MachineCode:
             branches.append((len(words), int(line["to"], 16)))
         words.append(line["word"])
     products = next((name for name in _PRODUCTS if name in words), "")
-    # A loop is what lies between a branch and the earlier place that it leads to; the inner ones
-    # are shorter.
-    loops = [words[places[to] : at + 1] for at, to in branches if places.get(to, at) < at]
-    turn = max(loops, key=lambda loop: (loop.count(products), -len(loop)), default=[])
+    # A loop is what lies between a branch and the earlier place that it leads to. Loops around
+    # the one that multiplies take a tile, or a warp's role, a turn.
+    loops = [(places[to], at + 1) for at, to in branches if places.get(to, at) < at]
+    multiplying = [loop for loop in loops if products in words[slice(*loop)]]
+    inner = [
+        words[first:last]
+        for first, last in multiplying
+        if not any(first <= a and b <= last and (a, b) != (first, last) for a, b in multiplying)
+    ]
+    turn = max(inner, key=lambda loop: (loop.count(products), -len(loop)), default=[])
     turn_products = turn.count(products) if products else 0
     return MachineCode(
         registers=registers,

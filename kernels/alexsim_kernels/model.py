@@ -66,6 +66,8 @@ class Launch:
     turns: int = 0
     flop: int = 0
     fetched_bytes: int = 0
+    warps: int = 0
+    """That turn the loop; 0: all of a program."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,8 @@ def predict(code: KernelCode, launch: Launch, sheet: Sheet) -> Prediction:
         busy_s, bound = launch.programs * issued_s / sheet.multiprocessors, "instructions"
     else:
         turn = {
-            "instructions": code.warps * code.turn_instructions / SCHEDULERS / clock,
+            "instructions": (launch.warps or code.warps) * code.turn_instructions
+            / SCHEDULERS / clock,
             "products": launch.flop * sheet.multiprocessors
             / sheet.flop_per_s[code.precision],
             "cache": launch.fetched_bytes / L2_BYTES_PER_CLOCK / clock,

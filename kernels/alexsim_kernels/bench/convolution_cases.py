@@ -12,9 +12,9 @@ from torch.nn import functional as F
 
 from alexsim_kernels import convolution, convolution_weight, reference
 from alexsim_kernels.bench.cases import CHECKED, Case, Run, poisoned, worst
-from alexsim_kernels.bench.shapes import Convolution
 from alexsim_kernels.bench.timing import CARD, images
 from alexsim_kernels.common import Config, Precision
+from alexsim_kernels.shapes import Convolution
 
 Tensor = torch.Tensor
 PASSES = ("forward", "grad_weight", "grad_input")

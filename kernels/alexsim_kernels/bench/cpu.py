@@ -35,10 +35,10 @@ from alexsim_kernels.bench.cpu_cases import Case, Run, convolutions, products
 from alexsim_kernels.bench.cpu_layer_cases import norms, pools, relus
 from alexsim_kernels.bench.needs import refuse
 from alexsim_kernels.bench.resnet_cases import batch_norms, resnet_convolutions
-from alexsim_kernels.bench.shapes import add_conv
 from alexsim_kernels.cpu.build import available, bf16_available, library
 from alexsim_kernels.cpu.product import ceiling
 from alexsim_kernels.cpu.sizes import Precision
+from alexsim_kernels.shapes import add_conv
 
 NETS = {
     "alexnet-2012": (convolutions, norms, pools, relus, products),

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from alexsim_kernels.bench.shapes import ALEXNET, Convolution
 from alexsim_kernels.cpu import convolution, linear, sizes
 from alexsim_kernels.cpu.algorithm import PASSES, choose, multiply_adds
 from alexsim_kernels.cpu.build import bf16_available
 from alexsim_kernels.cpu.sizes import PRECISIONS, Precision
 from alexsim_kernels.cpu.tensors import new_scratch
+from alexsim_kernels.shapes import ALEXNET, Convolution
 
 Tensor = torch.Tensor
 Run = Callable[[], object]

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from alexsim_kernels.bench.needs import interpret_without_card, need_card, need_triton
 from alexsim_kernels.bench.row import Row
-from alexsim_kernels.bench.shapes import ALEXNET, Convolution, add_conv
+from alexsim_kernels.shapes import ALEXNET, Convolution, add_conv
 
 
 def _arguments() -> argparse.Namespace:

@@ -6,8 +6,8 @@ import torch
 from torch.nn import functional as F
 
 from alexsim_kernels.bench.cpu_cases import Case, convolutions, distance, images
-from alexsim_kernels.bench.shapes import RESNET50
 from alexsim_kernels.cpu import batch_norm
+from alexsim_kernels.shapes import RESNET50
 
 Tensor = torch.Tensor
 NORMS = {

@@ -15,10 +15,10 @@ from triton.runtime.errors import OutOfResources, PTXASError
 from alexsim_kernels import tables, tuning
 from alexsim_kernels.bench.cases import LIMITS
 from alexsim_kernels.bench.convolution_cases import Passes
-from alexsim_kernels.bench.shapes import Convolution
 from alexsim_kernels.bench.timing import milliseconds
 from alexsim_kernels.candidates import kind_of, offered, tile_of
 from alexsim_kernels.common import Config, Precision
+from alexsim_kernels.shapes import Convolution
 from alexsim_kernels.tuning import Key
 
 _ROUNDS_MS = (4.0, 10.0, 40.0)

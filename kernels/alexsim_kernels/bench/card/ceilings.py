@@ -13,7 +13,7 @@ from alexsim_kernels.bench.row import Row
 from alexsim_kernels.bench.timing import CARD, PRECISIONS, Ceilings, copy_rate, product_rate, where
 from alexsim_kernels.common import Precision
 
-NEEDS = ("torch", "triton")
+NEEDS = ("numpy", "torch", "triton")
 _SMALL_NUMBERS, _SMALL_SIDE = 1 << 16, 64
 
 

@@ -24,9 +24,9 @@ from alexsim_kernels import compiled, tuning
 from alexsim_kernels.bench.card import right, tiles
 from alexsim_kernels.bench.card.job import Job
 from alexsim_kernels.bench.row import Row
-from alexsim_kernels.bench.shapes import ALEXNET_ALONE
 from alexsim_kernels.candidates import offered
 from alexsim_kernels.common import Precision
+from alexsim_kernels.shapes import ALEXNET_ALONE
 
 NEEDS = ("torch", "triton")
 _SPARE_CORES = 2

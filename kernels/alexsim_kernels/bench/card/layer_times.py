@@ -16,10 +16,10 @@ from alexsim_kernels.bench.card.right import BATCH, RESNET_BATCH, interpretable
 from alexsim_kernels.bench.cases import Case, timed
 from alexsim_kernels.bench.convolution_cases import convolutions
 from alexsim_kernels.bench.row import Row
-from alexsim_kernels.bench.shapes import ALEXNET, RESNET50, SMALL
 from alexsim_kernels.common import Precision
+from alexsim_kernels.shapes import ALEXNET, RESNET50, SMALL
 
-NEEDS = ("torch", "triton")
+NEEDS = ("numpy", "torch", "triton")
 _ORDER: tuple[Precision, ...] = ("bf16", "fp32x3", "tf32", "fp32")
 """Of precisions: those that train first."""
 

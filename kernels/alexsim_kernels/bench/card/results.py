@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -14,7 +15,8 @@ from typing import IO, Any
 from alexsim_kernels.bench.row import Row
 
 ROWS, CARD, TUNED, TABLE, LOG = "rows.jsonl", "card.json", "tuned.json", "table.txt", "log.txt"
-_LOG_BYTES = 4 << 20
+_LOG_CHARACTERS = 1 << 20
+"""Of a part: what one says without end must not be in the way of what others say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +75,7 @@ class Results:
         """Why not, by the names of files."""
         self._rows: list[str] = []
         self._open: dict[str, IO[str]] = {}
-        self._logged = 0
+        self._logged: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._new = not folder.exists()
         with suppress(OSError):  # said of each file
@@ -89,13 +91,15 @@ class Results:
         self._rows.append(_json(entry.document()))
         self._append(ROWS, self._rows[-1])
 
-    def log(self, line: str) -> None:
-        """Keep a line of what parts say; may be called by any thread."""
+    def log(self, part: str, at_s: float, line: str) -> None:
+        """Keep a line of what a part says; may be called by any thread."""
         with self._lock:
-            before, self._logged = self._logged, self._logged + len(line)
-            if before <= _LOG_BYTES:
-                cut = self._logged > _LOG_BYTES
-                self._append(LOG, line.rstrip("\n") + ("\n(cut here)" if cut else ""))
+            before = self._logged[part]
+            self._logged[part] += len(line)
+            if before <= _LOG_CHARACTERS:
+                cut = self._logged[part] > _LOG_CHARACTERS
+                text = f"{line[:_LOG_CHARACTERS]} (cut here)" if cut else line
+                self._append(LOG, f"{at_s:7.1f} {part}: {text}")
 
     def card(self, head: Mapping[str, Any]) -> None:
         """The document of the whole run so far, a row a line."""

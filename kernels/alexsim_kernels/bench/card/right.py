@@ -14,13 +14,13 @@ from alexsim_kernels.bench.card.job import Job
 from alexsim_kernels.bench.cases import Case, checked
 from alexsim_kernels.bench.convolution_cases import Passes, convolution_case, convolutions
 from alexsim_kernels.bench.row import Row
-from alexsim_kernels.bench.shapes import ALEXNET, RESNET50, SMALL
 from alexsim_kernels.bench.tiles import few, key_of
 from alexsim_kernels.bench.timing import CARD, PRECISIONS
 from alexsim_kernels.candidates import kind_of, offered
 from alexsim_kernels.common import Precision
+from alexsim_kernels.shapes import ALEXNET, RESNET50, SMALL
 
-NEEDS = ("torch", "triton")
+NEEDS = ("numpy", "torch", "triton")
 BATCH, RESNET_BATCH = 128, 64
 """Images of a step of AlexNet, and of ResNet-50."""
 _OF_KINDS = ("conv1", "conv2")

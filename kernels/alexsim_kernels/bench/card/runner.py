@@ -172,7 +172,7 @@ class Runner:
             environment["TRITON_INTERPRET"] = "1"
 
         def log(line: str) -> None:
-            self._results.log(f"{self.at_s:7.1f} {part.name}: {line}")
+            self._results.log(part.name, self.at_s, line.rstrip("\n"))
 
         child = Child(part, self._inbox, log, environment)
         self._children.append(child)

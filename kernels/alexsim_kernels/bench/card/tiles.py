@@ -14,7 +14,6 @@ from alexsim_kernels.bench.card.job import Job
 from alexsim_kernels.bench.card.right import BATCH, RESNET_BATCH
 from alexsim_kernels.bench.convolution_cases import Passes
 from alexsim_kernels.bench.row import Row
-from alexsim_kernels.bench.shapes import ALEXNET, CONV1_PADDED, RESNET50, SMALL, Convolution
 from alexsim_kernels.bench.tiles import Tried, eliminate, few, key_of
 from alexsim_kernels.bench.timing import CARD, Ceilings
 from alexsim_kernels.candidates import (
@@ -27,9 +26,10 @@ from alexsim_kernels.candidates import (
 )
 from alexsim_kernels.common import Config, Precision
 from alexsim_kernels.model import Sheet
+from alexsim_kernels.shapes import ALEXNET, CONV1_PADDED, RESNET50, SMALL, Convolution
 from alexsim_kernels.tuning import Card, Key
 
-NEEDS = ("torch", "triton")
+NEEDS = ("numpy", "torch", "triton")
 _ORDER: tuple[Precision, ...] = ("bf16", "fp32x3", "tf32", "fp32")
 _PASS_S = 1.0
 """Seconds of a pass's candidates, about: less is left, and none is begun."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from alexsim_kernels.bench.card.results import Entry, wrong
-from alexsim_kernels.tables import Table, card_name
+from alexsim_kernels.tables import Table, Times, card_name
 
 
 def card_of(entries: Sequence[Entry]) -> str:
@@ -30,7 +30,8 @@ def table_of(entries: Sequence[Entry]) -> Table:
             continue
         if entry.part == "tiles" and {"key", "tile"} <= detail.keys():
             table.setdefault("tiles", {})[detail["key"]] = detail["tile"]
-        if entry.part == "layers" and {"op_name", "triton_ms", "aten_ms"} <= detail.keys():
-            times = {"triton_ms": detail["triton_ms"], "aten_ms": detail["aten_ms"]}
-            table.setdefault("ops", {})[detail["op_name"]] = times  # type: ignore[assignment]
+        ours, theirs = detail.get("triton_ms"), detail.get("aten_ms")
+        if entry.part == "layers" and "op_name" in detail and ours and theirs:
+            times = Times(triton_ms=ours, aten_ms=theirs)
+            table.setdefault("ops", {})[detail["op_name"]] = times
     return table
