@@ -27,7 +27,8 @@ from alexsim.data.sources.classes import ordered
 from alexsim.data.sources.listing import Listing
 from alexsim.data.sources.source import SourceChoices, list_source
 from alexsim.errors import DataError
-from alexsim.evaluate.evaluate import Setup, answers, class_names, errors
+from alexsim.evaluate.evaluate import answers, class_names, errors
+from alexsim.evaluate.setup import Setup
 from alexsim.train.weights import load_weights
 
 

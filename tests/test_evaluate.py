@@ -27,7 +27,6 @@ from alexsim.editions.load import load_network
 from alexsim.errors import DataError, RunError
 from alexsim.evaluate.evaluate import (
     Answers,
-    Setup,
     answers,
     averaged,
     class_names,
@@ -37,6 +36,7 @@ from alexsim.evaluate.evaluate import (
     forward,
     tuned,
 )
+from alexsim.evaluate.setup import Setup
 from alexsim.execute.executor import Executor
 from alexsim.plan.planner import plan
 from alexsim.train.weights import Weights, load_weights, save_weights

@@ -52,7 +52,7 @@ def test_without_a_card_one_line_says_so(capsys: pytest.CaptureFixture[str]) -> 
         (["--graph"], "--graph needs --device cuda and --backend triton"),
         (["--graph", "--strict", "--device", "cuda", "--backend", "triton"], "--graph cannot hold"),
         (["--transport", "host"], "--transport host needs --device cuda"),
-        (["--device", "tpu"], "--device must be one of cpu, cuda"),
+        (["--device", "tpu"], "--device must be one of auto, cpu, cuda"),
     ],
 )
 def test_choices_that_do_not_go_together_are_named(

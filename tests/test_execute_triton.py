@@ -157,6 +157,14 @@ LEADS_INTO_A_PRODUCT = {
         Convolution(name="conv", filters=4, size=3, padding=1, inputs=("pool",)),
         MaxPool(name="last", size=2, stride=2),
     ),
+    "two-that-share": (
+        FullyConnected(name="fc0", units=6),
+        ReLU(name="relu0"),
+        FullyConnected(name="fc1", units=6),
+        ReLU(name="relu1"),
+        FullyConnected(name="fc2", units=6, shares="fc1"),
+        ReLU(name="relu2"),
+    ),
 }
 
 

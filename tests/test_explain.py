@@ -20,9 +20,10 @@ from alexsim.data.words import words_of
 from alexsim.editions.load import load_network
 from alexsim.errors import DataError, NetworkError
 from alexsim.evaluate import explain
-from alexsim.evaluate.evaluate import Setup, feature_layer, forward
+from alexsim.evaluate.evaluate import feature_layer, forward
 from alexsim.evaluate.explain import Picture, labelled, pictures, predictions, responses
 from alexsim.evaluate.neighbours import neighbours
+from alexsim.evaluate.setup import Setup
 from alexsim.train.weights import Weights, load_weights
 
 SETUP = Setup(batch_size=4, workers=1)

@@ -7,6 +7,7 @@ from importlib.resources import files
 
 import pytest
 import torch
+from mixed import some_ops
 from test_graph import (
     BATCH,
     GRAPHS,
@@ -29,6 +30,7 @@ from alexsim.errors import PlanError
 from alexsim.execute.context import Hyperparameters
 from alexsim.execute.executor import Executor
 from alexsim.machine.machine import load_machine
+from alexsim.network.kernel_names import kernel_names
 from alexsim.network.layers import (
     Add,
     Concat,
@@ -255,6 +257,51 @@ def test_triton_s_fused_kernels_train_as_autograd_does(net: Network, choices: di
     made = plan(net, batch_size=BATCH, backend="triton", fusion="kernels", **choices)
     both = {op.layer for op in made.ops() if op.epilogue and op.kind == OpKind.GRAD_INPUT}
     assert both
+    assert_kernels_train(net, made)
+
+
+@pytest.mark.parametrize("fusion", ["none", "kernels"])
+@pytest.mark.parametrize(("seed", "policy"), [*enumerate(RUN_POLICIES)])
+def test_a_step_that_aten_and_triton_share_trains_as_autograd_does(
+    seed: int, fusion: str, policy: str
+) -> None:
+    """What an op of one leaves for an op of the other, in either order."""
+    choices = {"batch_size": BATCH, "fusion": fusion, "policy": policy}
+    for net in (MIXED, LATE):
+        made = plan(net, backend="aten", triton_ops=some_ops(net, seed), **choices)
+        assert {op.backend for op in made.ops()} == {"aten", "triton"}
+        assert_kernels_train(net, made)
+
+
+def test_both_passes_of_two_layers_are_fused_where_all_their_kernels_are_ours() -> None:
+    def passes(*left: str) -> dict[str, int]:
+        """Ops that do two layers, by the first, where kernels of these kinds are ATen's."""
+        names = tuple(n for n in sorted(kernel_names(MIXED)) if not n.startswith(left or ("-",)))
+        ops = [op for op in fused(MIXED, backend="aten", triton_ops=names).ops() if op.epilogue]
+        return {name: sum(op.layer == name for op in ops) for name in dict.fromkeys(fused_in(made))}
+
+    made = fused(MIXED, backend="triton")
+    both = {"c0": 2, "n0": 2, "c1": 3, "c2": 3, "f4": 3}
+    assert passes() == both
+    # ATen's forward pass can end with a ReLU.
+    assert passes("convolution forward") == both
+    assert passes("linear grad_weight") == both | {"f4": 1}
+    assert passes("convolution grad_input") == both | {"c1": 1, "c2": 1}
+    for pass_ in ("forward", "grad_input"):
+        assert passes(f"norm and max-pool {pass_}") == both | {"n0": 0}
+
+
+@pytest.mark.parametrize("net", ["alexnet-2012", "alexnet-owt", "vgg-m", "googlenet-heads"])
+@pytest.mark.parametrize("fusion", ["none", "kernels"])
+def test_all_ops_by_triton_are_triton_s_plan(net: str, fusion: str) -> None:
+    names = tuple(sorted(kernel_names(load_network(net))))
+    for policy in RUN_POLICIES:
+        made = fused(net, backend="aten", triton_ops=names, fusion=fusion, policy=policy)
+        assert made.devices == fused(net, backend="triton", fusion=fusion, policy=policy).devices
+
+
+def assert_kernels_train(net: Network, made: Plan) -> None:
+    """Losses, and what two steps change, are those of autograd in float64."""
     executor = Executor(made, seed=SEED, device=DEVICE)
     executor.initialise()
     first = {name: tensor.clone().double().cpu() for name, tensor in executor.state().items()}

@@ -43,6 +43,7 @@ from alexsim.interchange.convert import Exported
 from alexsim.processes.world import Place
 from alexsim.profile.microbench import timed
 from alexsim.train.settings import TrainSettings
+from alexsim.train.weights import Weights
 
 CALIBRATION = str(files("alexsim_profiles") / "baselines" / "cpu-2-cores" / "calibration.json")
 HOST = Host(cpu="", cores=1, python="", torch="", commit="", date="")
@@ -253,9 +254,9 @@ def _instead_of_work(
     _train(patch, calls, note)
     asked = models.setup
 
-    def setup(options: models.AnswerOptions) -> Any:
-        calls.append(repr(asked(options)))
-        return asked(replace(options, device="cpu", backend="aten"))
+    def setup(options: models.AnswerOptions, *weights: Weights) -> Any:
+        calls.append(repr(asked(options, *weights)))
+        return asked(replace(options, device="cpu", backend="aten"), *weights)
 
     patch.setattr(models, "setup", setup)
     step = request.getfixturevalue("lenet")[0]
@@ -326,6 +327,7 @@ def _train(patch: pytest.MonkeyPatch, calls: list[str], note: Callable[..., None
         "alexsim.processes.world.joined", lambda place, gpus, timeout, **_: joined(None, 1, timeout)
     )
     patch.setattr("alexsim.execute.cards.places", lambda device, count: tuple(range(count)))
+    patch.setattr("torch.cuda.get_device_name", lambda: "a card")
 
 
 def _correction() -> Any:

@@ -7,6 +7,7 @@ from chains import CHAINS
 from drawn import networks
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mixed import some_ops
 
 from alexsim.budget.fit import fit
 from alexsim.editions.load import load_network
@@ -180,12 +181,19 @@ def test_reuse_needs_at_most_two_percent_over_what_is_alive(
     one=st.booleans(),
     schedule=st.sampled_from(["serial", "overlap"]),
     policy=st.sampled_from(["as-released", "in-place", "reuse"]),
-    backend=st.sampled_from(["", "aten"]),
+    backend=st.sampled_from(["", "aten", "triton", "mixed"]),
+    fusion=st.sampled_from(["none", "kernels"]),
     trained=st.sampled_from([None, frozenset({"fc2"}), frozenset({"conv0"})]),
 )
 @settings(max_examples=80, deadline=None)
 def test_any_chain_plans_soundly(
-    network: Network, one: bool, schedule: str, policy: str, backend: str, trained: object
+    network: Network,
+    one: bool,
+    schedule: str,
+    policy: str,
+    backend: str,
+    fusion: str,
+    trained: object,
 ) -> None:
     made = plan(
         network,
@@ -193,7 +201,9 @@ def test_any_chain_plans_soundly(
         batch_size=3,
         schedule=schedule,
         policy=policy,
-        backend=backend,
+        backend="aten" if backend == "mixed" else backend,
+        triton_ops=some_ops(network) if backend == "mixed" else (),
+        fusion=fusion,
         trainable=trained,
     )
     assert_sound(made)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from mixed import some_ops
 
 from alexsim.editions.load import load_network
 from alexsim.errors import PlanError
@@ -87,8 +88,9 @@ def test_dependencies_order_every_touch_of_a_buffer() -> None:
         ("overlap", {}),
         ("serial", HYBRID),
         ("overlap", HYBRID),
+        ("overlap", {"triton_ops": some_ops(load_network("alexnet-2012")), "fusion": "kernels"}),
     ):
-        net = load_network("alexnet-owt" if choices else "alexnet-2012")
+        net = load_network("alexnet-owt" if choices == HYBRID else "alexnet-2012")
         made = plan(net, schedule=schedule, policy="reuse", backend="aten", **choices)
         before: dict[str, set[str]] = {}
         waiting = {op.id: op for op in made.ops()}

@@ -138,7 +138,7 @@ def test_the_answer_says_what_the_document_says(two_gpus: Profiled) -> None:
     [
         (("--layer", "conv9"), "no layer 'conv9'; did you mean conv"),
         (("--rounds", "0"), "--rounds must be at least 1"),
-        (("--device", "gpu"), "--device must be one of cpu, cuda"),
+        (("--device", "gpu"), "--device must be one of auto, cpu, cuda"),
         (("--machine", "gtx58"), "did you mean gtx580"),
     ],
 )

@@ -125,7 +125,7 @@ def test_a_config_that_is_damaged_is_named(
             continue
         changed = copy.deepcopy(config)
         (changed if name in config else changed["settings"])[name] = value
-        if name in ("classes", "versions") and type(value) is type(config[name]):
+        if name in ("classes", "versions", "triton_ops") and type(value) is type(table[name]):
             continue
         (run / "config.json").write_text(json.dumps(changed))
         assert train("--resume", run, "--steps", 20) == 2, value

@@ -81,7 +81,7 @@ def calibrate(context: typer.Context, options: CalibrateOptions) -> None:
 
     taught, asked = _batches(options)
     path = _path(options)
-    cores, device = options.cores(), options.device
+    cores, device = options.cores(), options.device_here()
     network = load_network(options.net)
     refuse_not_run(network)
 
@@ -154,8 +154,8 @@ def _batches(options: CalibrateOptions) -> tuple[list[int], list[int]]:
         raise AlexsimError(f"--batches needs at least two batch sizes, got {options.batches!r}")
     if both := sorted(set(taught) & set(asked)):
         raise AlexsimError(f"--check must differ from --batches; both have {both[0]}")
-    if options.device == "cuda" and options.gpus is not None:
-        raise AlexsimError("--gpus is for a CPU: with --device cuda one card has all columns")
+    if options.gpus is not None and options.device_here() == "cuda":
+        raise AlexsimError("--gpus is for a CPU (--device cpu): one card has all columns")
     return taught, asked
 
 

@@ -66,7 +66,7 @@ def evaluate(options: EvalOptions) -> None:
     loaded = [load_weights(model) for model in models]
     dataset = discover(options.data, most_classes=max(weights.outputs for weights in loaded))
     names = class_names(loaded, dataset)
-    setup = shared_models.setup(options)
+    setup = shared_models.setup(options, *loaded)
     left_out: dict[str, tuple[Skipped, ...]] = {}
 
     def ask(which: str) -> list[Answers]:

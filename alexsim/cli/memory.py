@@ -62,10 +62,10 @@ def memory(context: typer.Context, options: MemoryOptions) -> None:
     Example: alexsim memory --net alexnet-owt --partition hybrid --gpus 4 --batch 512
     """
     from alexsim.budget.cards import fit_cards
+    from alexsim.command.asked import undone
     from alexsim.ledger.tables import memory_table
     from alexsim.machine.defaults import DEVICE
     from alexsim.machine.device import load_device
-    from alexsim.plan.asked import undone
     from alexsim.plan.planner import representative
 
     if options.json:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from alexsim.data.dataset import Dataset, Sample
     from alexsim.data.sources.listing import Skipped
-    from alexsim.evaluate.evaluate import Setup
+    from alexsim.evaluate.setup import Setup
     from alexsim.report.prediction import ClassNames
     from alexsim.train.weights import Weights
 
@@ -81,23 +81,30 @@ class ImageOptions(ModelOptions, AnswerOptions):
     )
 
 
-def setup(options: AnswerOptions) -> Setup:
-    """Where and how networks answer.
+def setup(options: AnswerOptions, *models: Weights) -> Setup:
+    """Where and how networks answer, which is said.
 
     Raises:
         AlexsimError: an option is of no use.
     """
     import torch
 
-    from alexsim.evaluate.evaluate import Setup
+    from alexsim.editions.load import load_network
+    from alexsim.evaluate.setup import Setup, setup_text
 
+    device = options.device_here()
+    networks = [load_network(weights.network) for weights in models]
     torch.set_num_threads(options.cores())
-    return Setup(
+    made = Setup(
         batch_size=options.batch,
         workers=options.workers or min(4, os.cpu_count() or 1),
-        device=options.device,
-        backend=chosen_backend(options.backend, options.device, say),
+        device=device,
+        backend=chosen_backend(options.backend, device, say),
+        triton_ops=options.faster_by_triton(networks, options.batch),
     )
+    if not options.json:
+        say(setup_text(made, networks))
+    return made
 
 
 def split_of(dataset: Dataset, split: str) -> tuple[Sequence[Sample], tuple[Skipped, ...]]:

@@ -48,7 +48,7 @@ def nearest(options: NearestOptions) -> None:
     known = models.names_of(dataset.classes, [data], options.names)
     asked = labelled(options.images, dataset.classes)
     shown, broken = pictures(asked, load_network(weights.network))
-    setup = models.setup(options)
+    setup = models.setup(options, weights)
     with shared.counting(f"{split} images", len(shown) + len(samples)) as done:
         near = neighbours(weights, shown, samples, setup, count=count, done=done)
     near = replace(near, broken=(*broken, *near.broken))

@@ -40,7 +40,7 @@ def predict(options: PredictOptions) -> None:
     weights = load_weights(model)
     known = models.output_names(model, weights, options.images, options.names)
     shown, broken = pictures(labelled(options.images, known.ids), load_network(weights.network))
-    setup = models.setup(options)
+    setup = models.setup(options, weights)
     filters = options.json or options.output is not None
     with shared.counting("images", len(shown)) as done:
         predicted = predictions(weights, shown, setup, views=views, filters=filters, done=done)

@@ -56,7 +56,7 @@ def profile(context: typer.Context, options: ProfileOptions) -> None:
 
     Example: alexsim profile --rounds 10 --trace step.json.gz --snapshot memory.pickle
     """
-    from alexsim.command.run_options import chosen_backend, say
+    from alexsim.command.run_options import chosen_backend, kernels_text, say
     from alexsim.documents.profile import profile_document
     from alexsim.editions.load import load_network
     from alexsim.machine.machine import load_machine
@@ -65,7 +65,6 @@ def profile(context: typer.Context, options: ProfileOptions) -> None:
     from alexsim.plan.planner import plan
     from alexsim.profile.beside import is_wanted
     from alexsim.report.profile import profile_tables
-    from alexsim.report.tables import lent_text
     from alexsim.simulate.simulator import on_machine
 
     if options.json:
@@ -80,15 +79,17 @@ def profile(context: typer.Context, options: ProfileOptions) -> None:
     layer = options.layer
     if layer:
         layer = layer_of("--layer", layer, tuple(each.name for each in network.layers))
-    backend = chosen_backend(options.backend, options.device, say)
-    spec = replace(options, backend=backend, threads=cores).plan_spec()
+    device = options.device_here()
+    faster = options.faster_by_triton([network], options.batch)
+    backend = chosen_backend(options.backend, device, say)
+    spec = replace(options, backend=backend, threads=cores).plan_spec(triton_ops=faster)
     # The machine has kernels and buffers of its own.
-    theirs = replace(spec, policy="as-released", backend="", fusion="none")
+    theirs = replace(spec.counted, policy="as-released", fusion="none")
     simulation = on_machine(theirs, load_machine(options.machine))
     planned = plan(spec)
     beside = is_wanted(network, options.net, without=options.no_beside, note=say)
-    if planned.lent:
-        say(lent_text(planned))
+    if text := kernels_text(planned):
+        say(text)
     # torch.profiler's library writes to stderr that it started and stopped.
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")
     import torch
@@ -99,7 +100,7 @@ def profile(context: typer.Context, options: ProfileOptions) -> None:
 
     torch.set_num_threads(cores)
     rounds, under = options.rounds, Underlay() if options.torch_profiler else None
-    device, rivals = options.device, None
+    rivals = None
     if beside:
         with shared.counting("PyTorch's first steps, torch.compile", PREPARATIONS) as done:
             rivals = rivals_of(planned, device, done)

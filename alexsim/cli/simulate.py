@@ -50,9 +50,9 @@ def simulate(context: typer.Context, options: SimulateOptions) -> None:
     from functools import partial
 
     from alexsim.cli.simulated import before_given, case_of, what_ifs
+    from alexsim.command.asked import other_choices
     from alexsim.documents.simulation import simulation_document
     from alexsim.explore.effect import refuse_idle
-    from alexsim.plan.asked import other_choices
     from alexsim.recipe.file import as_written, load_recipe
     from alexsim.recipe.stages import stage_times, training_of
     from alexsim.report.simulation import SHOWN, TABLES_ONLY, does_not_fit, simulation_tables

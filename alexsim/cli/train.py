@@ -145,6 +145,6 @@ def _simulated(settings: TrainSettings, machine: str) -> Simulation:
 
     # The machine has a way of its own for exchanges, and kernels of its own.
     stage = settings.recipe.stages[0]
-    spec = replace(settings.spec(stage), transport="", backend="", fusion="none", products="fp32")
+    spec = replace(settings.spec(stage).counted, transport="", fusion="none")
     devices = settings.gpus * settings.replicas
     return on_machine(spec, enough_machines(machine, devices))

@@ -18,7 +18,7 @@ from alexsim.command.plan_options import (
 )
 from alexsim.data.augmentation import Augmentation, Normalisation
 from alexsim.data.choices import Order
-from alexsim.execute.choices import Device, Precision
+from alexsim.execute.choices import AskedDevice, Precision
 from alexsim.plan.choices import Partition, TransportName
 
 if TYPE_CHECKING:
@@ -114,10 +114,11 @@ class TrainOptions(
         "Go on with a stopped run; only"
         f" {listed(f'--{name}' for name in CHANGEABLE)} may be changed.",
     )
-    device: Device = option(
+    device: AskedDevice = option(
         "DEVICE",
-        "`cpu` or `cuda`: a card per virtual GPU, or all on one where there are fewer.",
-        "cpu",
+        "`cpu`, `cuda` (a card per virtual GPU, or all on one where there are fewer), or `auto`:"
+        " `cuda` where there is a card, else `cpu`.",
+        "auto",
     )
     transport: TransportName | None = option(
         "TRANSPORT",

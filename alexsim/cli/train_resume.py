@@ -7,13 +7,7 @@ from pathlib import Path
 
 from alexsim.builtin.sets import set_in
 from alexsim.cli.train_options import TrainOptions
-from alexsim.cli.train_settings import (
-    apart_anyway,
-    cache,
-    drawn,
-    replicated,
-    steps_wanted,
-)
+from alexsim.cli.train_settings import apart_anyway, replicated, steps_wanted
 from alexsim.command.run_options import chosen_backend
 from alexsim.data.dataset import Dataset
 from alexsim.data.discover import discover
@@ -21,6 +15,7 @@ from alexsim.editions.load import load_network
 from alexsim.errors import RunError
 from alexsim.plan.planner import plan
 from alexsim.processes.world import Place, World, attempt, launch
+from alexsim.train.built_in import cache, drawn
 from alexsim.train.checkpoint import RunDirectory
 from alexsim.train.config import launched_as, refuse_other_run
 from alexsim.train.copies import replicas_of
@@ -44,7 +39,8 @@ def resumed(
             " --strict with a hybrid plan"
         )
         stored = replace(stored, strict=False, graph=False)
-    chosen_backend(stored.backend, stored.device, watch.note)
+    by = "triton" if stored.triton_ops else stored.backend
+    chosen_backend(by, stored.device, watch.note)
     if not Path(stored.data).is_dir():
         data = Path(stored.data)
         builtin = set_in(data.name) if data.parent == cache() else None
@@ -88,6 +84,9 @@ def _divided(
     variable = stored.variable_batch and split == "hybrid"
     if variable != stored.variable_batch:
         watch.note("no variable batch from here on: it needs --partition hybrid")
+    if split == "hybrid" and stored.triton_ops:
+        watch.note("no ops by Triton's kernels from here on: they run no hybrid plan")
+        stored = replace(stored, triton_ops=())
     return replace(stored, gpus=columns, replicas=copies, partition=split, variable_batch=variable)
 
 

@@ -7,7 +7,6 @@ import time
 from dataclasses import fields, replace
 from pathlib import Path
 
-from alexsim.builtin.drawn import DrawnSet
 from alexsim.builtin.sets import set_for
 from alexsim.cli.train_options import TrainOptions
 from alexsim.command.run_options import chosen_backend
@@ -16,7 +15,7 @@ from alexsim.data.discover import discover
 from alexsim.data.order import refuse_order
 from alexsim.editions.load import load_network
 from alexsim.editions.variants import without_head
-from alexsim.errors import AlexsimError, reason_of
+from alexsim.errors import AlexsimError
 from alexsim.machine.defaults import DEVICE
 from alexsim.machine.device import load_device
 from alexsim.names import name_text
@@ -29,6 +28,7 @@ from alexsim.recipe.adjusted import adjusted
 from alexsim.recipe.defaults import training_defaults
 from alexsim.recipe.file import load_recipe, recipe_name
 from alexsim.recipe.recipe import Recipe
+from alexsim.train.built_in import drawn
 from alexsim.train.config import steps_of
 from alexsim.train.copies import data_parallel, replicas_of
 from alexsim.train.engine import refuse_what_does_not_fit
@@ -49,6 +49,7 @@ def begin(
         AlexsimError: an option is out of range.
         MemoryBudgetError: the plan does not fit, before any data is drawn.
     """
+    options = replace(options, device=options.device_here())
     initial = load_weights(options.init_from) if options.init_from else None
     options = replace(options, net=options.net or (initial.network if initial else _NET))
     recipe = _recipe(options, initial)
@@ -81,16 +82,19 @@ def _settings(
 ) -> TrainSettings:
     """Settings of a run, but for its images and their number of steps."""
     budget = options.budget(load_device(DEVICE).memory_bytes.value)
-    backend = chosen_backend(options.backend, options.device, watch.note)
-    options = replace(options, backend=backend)
-    options = replicated(options, load_network(options.net), place)
+    network, device = load_network(options.net), options.device_here()
+    faster: tuple[str, ...] = ()
+    if options.partition != "hybrid":
+        images = options.batch // (options.replicas or 1)
+        faster = options.faster_by_triton([network], images)
+    options = replace(options, backend=chosen_backend(options.backend, device, watch.note))
+    options = replicated(options, network, place)
     apart = apart_anyway(options, place)
     _refuse_together(options, apart=apart)
     if options.partition == "hybrid" and options.gpus is None and place:
         options = replace(options, gpus=place.size)
-    made = plan(
-        options.plan_spec(optimizer=recipe.optimizer, trainable=None, transport="", replicas=1)
-    )
+    alone = {"trainable": None, "transport": "", "replicas": 1}
+    made = plan(options.plan_spec(optimizer=recipe.optimizer, triton_ops=faster, **alone))
     copies = replicas_of(options.replicas, made, place, processes=options.processes)
     on_host = copies * len(made.devices) if options.processes else 1
     on_host = place.on_host if place else on_host
@@ -106,6 +110,7 @@ def _settings(
         "replicas": copies,
         "partition": made.spec.partition,
         "fusion": made.spec.fusion,
+        "triton_ops": faster,
         "budget_bytes": budget,
         "data": "",
         "steps": training_defaults(options.net).steps,
@@ -242,29 +247,6 @@ def steps_wanted(options: TrainOptions, settings: TrainSettings, images: int) ->
     return settings.steps if options.steps is None else options.steps
 
 
-def cache() -> Path:
-    """Where the built-in images are kept."""
-    from platformdirs import user_cache_path
-
-    return user_cache_path("alexsim")
-
-
 def _root(options: TrainOptions, network: Network, watch: Watcher) -> Path:
     """The folder of the images."""
     return (options.data or drawn(set_for(network.input_shape[0]), watch)).absolute()
-
-
-def drawn(images: DrawnSet, watch: Watcher) -> Path:
-    """The folder of built-in images, which are drawn if they are not there yet.
-
-    Raises:
-        AlexsimError: they cannot be written.
-    """
-
-    def progress(done: int, total: int) -> None:
-        watch.preparing("Drawing the built-in images", done, total)
-
-    try:
-        return images.ensure(cache(), progress)
-    except OSError as error:
-        raise AlexsimError(f"cannot write the built-in images: {reason_of(error)}") from error

@@ -17,8 +17,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from alexsim.command.run_options import kernels_text
+from alexsim.execute.here import name_of
 from alexsim.plan.planner import plan
-from alexsim.report.tables import data_path_text, lent_text, milliseconds
+from alexsim.report.tables import data_path_text, milliseconds
 from alexsim.simulate.simulation import Simulation
 from alexsim.train.settings import StepReport, TrainSettings, ValidationLine, Watcher
 from alexsim.units import format_bytes
@@ -92,8 +94,8 @@ class TerminalWatch:
         made = plan(settings.spec(settings.recipe.stages[0]))
         if fused := dict.fromkeys(f"{op.layer}+{op.epilogue}" for op in made.ops() if op.epilogue):
             self._say(f"  two layers in one kernel: {', '.join(fused)}")
-        if made.lent:
-            self._say(f"  {lent_text(made)}")
+        if text := kernels_text(made):
+            self._say(f"  {text}")
         between = simulated.step_interval
         self._say(
             f"simulated beside: {simulated.machine}, {milliseconds(simulated.step_s)} ms per step"
@@ -195,10 +197,10 @@ def _by(settings: TrainSettings) -> str:
     strict = ", a process each" if settings.strict else ""
     if settings.device == "cpu" and settings.backend != "triton":
         bf16 = ", fully connected layers in bf16" if settings.precision == "bf16" else ""
-        return f"backend {settings.backend}{bf16}, {settings.threads} threads{strict}"
-    parts: list[str] = [settings.device, settings.backend]
+        return f"on cpu, backend {settings.backend}{bf16}, {settings.threads} threads{strict}"
+    parts = [f"on {name_of(settings.device)}, backend {settings.backend}"]
     if settings.backend == "triton":
-        parts.append(settings.precision)
+        parts[0] += f" {settings.precision}"
     if settings.device == "cuda":
         parts.append(f"exchanges by {settings.transport}")
-    return " ".join(parts) + strict
+    return ", ".join(parts) + strict

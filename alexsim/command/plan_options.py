@@ -76,8 +76,8 @@ class PlanOptions(LayerOptions, StepOptions):
         Raises:
             AlexsimError: a choice is not allowed, or changes nothing.
         """
+        from alexsim.command.asked import fused
         from alexsim.editions.load import load_network
-        from alexsim.plan.asked import fused
         from alexsim.plan.spec import PlanChoices, PlanSpec
 
         network = load_network(self.net)
@@ -229,7 +229,8 @@ class KernelOptions(DeviceOptions):
 
     fuse: bool | None = flag(
         "One kernel for two layers, where --backend has one: a product and its ReLU; with `triton`"
-        " also a response norm and its max-pool. Default: with --backend triton --policy reuse.",
+        " also a response norm and its max-pool. Default: with --policy reuse, where any op is by"
+        " triton.",
         None,
         names="--fuse/--no-fuse",
     )

@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 import typer
 
 from alexsim.command.fields import AT_ONCE, Options, option
 from alexsim.errors import AlexsimError
-from alexsim.execute.choices import Backend, Device
+from alexsim.execute.choices import AskedDevice, Backend, Device
+
+if TYPE_CHECKING:
+    from alexsim.network.network import Network
+    from alexsim.plan.plan import Plan
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlaceOptions(Options):
     """Where something runs."""
 
-    device: Device = option("DEVICE", "`cpu` or `cuda`: where it runs.", "cpu")
+    device: AskedDevice = option(
+        "DEVICE", "`cpu`, `cuda`, or `auto`: a card where there is one, else the CPU.", "auto"
+    )
     threads: int | None = option("N", "CPU threads. Default: all cores.", rules=AT_ONCE)
+
+    def device_here(self) -> Device:
+        """The device that is meant, where there may be a card."""
+        from alexsim.execute.here import device_here
+
+        return device_here(self.device)
 
     def cores(self, processes: int = 1) -> int:
         """Threads of each of these processes.
@@ -29,8 +42,8 @@ class PlaceOptions(Options):
         """
         if self.threads is None:
             return max(1, (os.cpu_count() or 1) // processes)
-        if self.device == "cuda":
-            raise AlexsimError("--threads are a CPU's; with --device cuda none computes")
+        if self.device_here() == "cuda":
+            raise AlexsimError("--threads are a CPU's (--device cpu): on a card none computes")
         return self.threads
 
 
@@ -41,13 +54,33 @@ class DeviceOptions(PlaceOptions):
     backend: Backend | None = option(
         "BACKEND",
         "Whose kernels: `native` (ours for CPUs), `aten` (PyTorch's, cuDNN on CUDA) or `triton`"
-        " (ours). Default: native on a CPU where GCC can compile them, else aten.",
+        " (ours). Default: on a CPU native where GCC can compile them, else aten; on a card aten,"
+        " and triton for ops that were measured to be faster by it.",
     )
+
+    def faster_by_triton(self, networks: Iterable[Network], images: int) -> tuple[str, ...]:
+        """Ops of backend aten that Triton's kernels run: none where a backend was asked for."""
+        if self.backend is not None or self.device_here() == "cpu":
+            return ()
+        from alexsim.execute.here import faster_by_triton
+
+        return faster_by_triton(networks, images)
 
 
 def say(text: str) -> None:
     """One line on stderr."""
     typer.echo(f"alexsim: {text}", err=True)
+
+
+def kernels_text(plan: Plan) -> str:
+    """Which ops or layers another backend than the plan's runs; empty where it runs all."""
+    if plan.spec.triton_ops:
+        from alexsim.execute.here import faster_text
+
+        return faster_text(plan)
+    from alexsim.report.tables import lent_text
+
+    return lent_text(plan) if plan.lent else ""
 
 
 def chosen_backend(given: Backend | None, device: Device, note: Callable[[str], None]) -> Backend:
@@ -61,7 +94,9 @@ def chosen_backend(given: Backend | None, device: Device, note: Callable[[str], 
         return given
     if device == "cuda" or given == "aten":
         if given == "native":
-            raise AlexsimError("--backend native is for CPUs; with --device cuda: aten or triton")
+            raise AlexsimError(
+                "--backend native is for CPUs (--device cpu); on a card: aten or triton"
+            )
         return "aten"
     from alexsim_kernels.cpu.build import BuildError, library
 

@@ -24,11 +24,10 @@ from alexsim.data.statistics import Floats, Statistics
 from alexsim.data.workers import workers_for
 from alexsim.editions.load import load_network
 from alexsim.errors import DataError, NetworkError
-from alexsim.execute.choices import Backend, Device
+from alexsim.evaluate.setup import Setup, forward_plan
 from alexsim.execute.executor import Executor
 from alexsim.network.layers import Dropout, FullyConnected
 from alexsim.network.part import square_side
-from alexsim.plan.planner import plan
 from alexsim.train.settings import Evaluation
 from alexsim.train.weights import Weights
 
@@ -70,16 +69,6 @@ class Answers:
         """The probability of each image on outputs without a class."""
         left_out = self.probabilities[:, self.classes or self.probabilities.shape[1] :]
         return np.asarray(left_out.sum(1, dtype=np.float64))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setup:
-    """Where and how networks answer."""
-
-    batch_size: int
-    workers: int
-    device: Device = "cpu"
-    backend: Backend = "aten"
 
 
 def answers(
@@ -310,15 +299,7 @@ class Forward:
 def forward(weights: Weights, setup: Setup) -> Iterator[Forward]:
     """A plan that only goes forward, with these weights, and a loader for its images."""
     network = load_network(weights.network)
-    forward_plan = plan(
-        network,
-        gpus=1,
-        batch_size=setup.batch_size,
-        trainable=frozenset(),
-        backend=setup.backend,
-        threads=torch.get_num_threads(),
-    )
-    executor = Executor(forward_plan, device=setup.device)
+    executor = Executor(forward_plan(network, setup), device=setup.device)
     executor.load_state(weights.state)
     channels, crop_side = network.input_shape[0], network.input_shape[1]
     side = square_side(crop_side)

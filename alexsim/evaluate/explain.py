@@ -19,7 +19,8 @@ from alexsim.data.slots import Pixels
 from alexsim.data.statistics import Floats
 from alexsim.editions.load import load_network
 from alexsim.errors import DataError
-from alexsim.evaluate.evaluate import Done, Setup, answers, forward
+from alexsim.evaluate.evaluate import Done, answers, forward
+from alexsim.evaluate.setup import Setup
 from alexsim.names import name_text
 from alexsim.network.layers import Convolution, pair
 from alexsim.network.network import Network

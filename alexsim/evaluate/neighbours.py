@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from alexsim.data.dataset import Sample
 from alexsim.editions.load import load_network
 from alexsim.errors import DataError
-from alexsim.evaluate.evaluate import Activations, Done, Setup, feature_layer, forward
+from alexsim.evaluate.evaluate import Activations, Done, feature_layer, forward
 from alexsim.evaluate.explain import Picture, pictures
+from alexsim.evaluate.setup import Setup
 from alexsim.network.network import Network
 from alexsim.train.weights import Weights
 

@@ -65,7 +65,7 @@ class DeviceRunner:
         binder: Callable[[Op], Launch] = partial(
             bind, plan, memory=self.memory, replica=choices.replica
         )
-        if plan.spec.backend == "triton":
+        if plan.spec.backend == "triton" or plan.spec.triton_ops:
             from alexsim.execute.bind_triton import Binder, Constants
 
             self.constants = Constants(place)

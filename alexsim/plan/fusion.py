@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from alexsim.network.network import Network
 from alexsim.network.part import Part
 from alexsim.network.views import Read
-from alexsim.plan.backends import BACKENDS, Asked, read_as_rows, rows_of
+from alexsim.plan.backends import Asked, backend_of, read_as_rows, rows_of
 from alexsim.plan.plan import OpKind
 from alexsim.plan.spec import PlanSpec
 
@@ -30,8 +30,9 @@ class Fusion:
 
 def fusions(spec: PlanSpec) -> dict[str, Fusion]:
     """What the backend fuses in a network, by the first layer's name."""
-    network, backend = spec.written, BACKENDS[spec.backend]
+    network, backend = spec.written, backend_of(spec.backend, spec.triton_ops)
     beside, rows = _side_by_side(network), read_as_rows(network, spec.policy)
+    shared = {layer.shares for layer in network.layers}
     fused = {}
     for firsts in network.parts:
         name = firsts[0].layer.name
@@ -47,6 +48,7 @@ def fusions(spec: PlanSpec) -> dict[str, Fusion]:
                     OpKind.FORWARD,
                     first,
                     spec.op_images,
+                    accumulate=first.owner in shared,
                     rows=rows_of(first, rows),
                 ),
                 second,

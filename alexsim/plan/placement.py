@@ -12,7 +12,7 @@ from alexsim.network.network import Network
 from alexsim.network.part import INPUT, Part, letter
 from alexsim.network.update_rules import Optimizer
 from alexsim.network.views import Read
-from alexsim.plan.backends import BACKENDS, Asked, Choice, Rows, read_as_rows, rows_of
+from alexsim.plan.backends import Asked, Choice, Rows, backend_of, read_as_rows, rows_of
 from alexsim.plan.plan import Op, OpKind
 from alexsim.plan.precision import Types, types_of
 from alexsim.plan.spec import PlanSpec
@@ -63,7 +63,7 @@ class Placement:
         self.types = types_of(self.network, self.spec.precision, self.spec.half_layers)
         self.batch_size = self.spec.op_images
         self.ops = [[] for _ in range(1 if self.first_only else self.devices)]
-        self._choose = BACKENDS[self.spec.backend].choose
+        self._choose = backend_of(self.spec.backend, self.spec.triton_ops).choose
         self._same_for_all = (self.spec.optimizer, self.spec.copies)
         rows = read_as_rows(self.network, self.spec.policy)
         self._rows = {
@@ -101,24 +101,18 @@ class Placement:
             in_test: see ``Op``; some kinds imply it.
             fields: other fields of the op.
         """
-        name, rows = f"gpu{device}", (False, False)
+        name, rows, end = f"gpu{device}", (False, False), None
         if part is not None:
             layer, column = part.output
             rows = self._rows[part.output]
-            if kind == OpKind.FORWARD and (end := fields.get("epilogue")):
+            if epilogue := fields.get("epilogue"):
+                end = self.network.part_of(epilogue, column)
+            if end and kind == OpKind.FORWARD:
                 # It writes what the layer at its end puts out.
-                rows = rows[0], self._rows[part.output._replace(layer=end)][1]
+                rows = rows[0], self._rows[end.output][1]
+        images, same, spec = self.batch_size, self._same_for_all, self.spec
         choice = self._choose(
-            Asked(
-                kind,
-                part,
-                self.batch_size,
-                accumulate,
-                *self._same_for_all,
-                rows,
-                self.spec.threads,
-                self.spec.products,
-            )
+            Asked(kind, part, images, accumulate, *same, rows, spec.threads, spec.products, end)
         )
         op = Op(
             id=f"{layer}.{letter(column)}.{label}" if layer else f"{name}.{label}",

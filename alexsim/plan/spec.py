@@ -76,6 +76,9 @@ class PlanChoices:
     backend: str = ""
     """What runs it: ``aten``, ``native``, ``triton``, or none (``""``: the 2012 kernels, without
     scratch)."""
+    triton_ops: tuple[str, ...] = ()
+    """With backend ``aten``: ops, named as in ``alexsim.network.kernel_names``, that Triton's
+    kernels run, as they were measured to be faster; what ``triton`` has no kernel for stays."""
     threads: int = 1
     """Of a device, with backend ``native``: each has scratch of its own."""
     fusion: Fusion = "none"
@@ -128,6 +131,8 @@ class PlanSpec(PlanChoices):
                 words = name.replace("_", " ")
                 raise PlanError(f"{words} must be at least 1, got {value}")
         self._refuse_what_does_not_go_together()
+        if self.triton_ops and self.backend != "aten":
+            raise PlanError("ops that Triton's kernels run faster are of backend aten")
         if self.trainable is not None:
             known = self.network.weighted_layers
             if strange := sorted(self.trainable - set(known)):
@@ -145,7 +150,7 @@ class PlanSpec(PlanChoices):
                     " of partition columns"
                 )
         if self.partition == "hybrid":
-            if self.backend == "triton":
+            if self.backend == "triton" or self.triton_ops:
                 raise PlanError("partition hybrid does not go with backend triton")
             if not self.network.copied:
                 first_split(self.network)
@@ -177,6 +182,16 @@ class PlanSpec(PlanChoices):
             raise PlanError(
                 f"policy pytorch has all columns of {self.network.name} on one GPU (--gpus 1)"
             )
+
+    @property
+    def backends(self) -> str:
+        """Whose kernels run it, in words."""
+        return self.backend + " and triton" * bool(self.triton_ops)
+
+    @property
+    def counted(self) -> PlanSpec:
+        """The same step by no backend."""
+        return replace(self, backend="", triton_ops=(), products="fp32")
 
     @property
     def shares(self) -> int:

@@ -24,6 +24,7 @@ from torch.profiler import ProfilerActivity
 from alexsim.execute.choices import Device, Precision
 from alexsim.execute.context import STILL, Choices
 from alexsim.execute.executor import Executor
+from alexsim.execute.here import name_of
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.plan.choices import Products
 from alexsim.plan.plan import Plan
@@ -98,7 +99,7 @@ def profile(
         trace = Trace(spans=(*trace.spans, *_underlaid(step, device, rounds, underlay)))
     return StepProfile(
         plan=plan,
-        where=f"{device}, {plan.spec.backend}",
+        where=f"{name_of(device)}, {plan.spec.backends}",
         rounds=rounds,
         layers=layers_of(plan, times, reached, simulation),
         transfers_s=transfers_s(plan, times),

@@ -51,7 +51,7 @@ def planned(
         NetworkError: the partition cannot split the network.
     """
     transport: TransportName = "peer" if machine.peer else "host"
-    spec = replace(spec, transport=spec.transport or transport, backend="", products="fp32")
+    spec = replace(spec.counted, transport=spec.transport or transport)
     if calibration:
         spec = replace(spec, backend=calibration.backend, threads=calibration.threads)
     return make_plan(spec) if whole else _plan(spec)

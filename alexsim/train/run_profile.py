@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from alexsim.execute.here import name_of
 from alexsim.profile.breakdown import layers_of, rounds_of, transfers_s
 from alexsim.profile.profiler import ceilings
 from alexsim.profile.step_profile import StepProfile, spread
@@ -32,9 +33,10 @@ def run_profile(
         return None
     settings = result.settings
     measured = ceilings(settings.device, plan.spec.backend, plan.spec.products)
+    device, backend = name_of(settings.device), plan.spec.backends
     return StepProfile(
         plan=plan,
-        where=f"{settings.device}, {settings.backend}, {settings.threads} threads",
+        where=f"{device}, {backend}, {settings.threads} threads",
         rounds=len(rounds),
         layers=layers_of(plan, rounds, measured, simulation),
         transfers_s=transfers_s(plan, rounds),

@@ -48,6 +48,11 @@ def ops(card: str) -> dict[str, Times]:
     return _both(card, "ops")
 
 
+def own_ops(card: str) -> dict[str, Times]:
+    """Those of them that the user measured."""
+    return dict(_cached(str(cache_file())).get(card, {}).get("ops", {}))
+
+
 def _both(card: str, kind: str) -> dict[str, Any]:
     shipped, cached = _shipped().get(card, {}), _cached(str(cache_file())).get(card, {})
     return {**shipped.get(kind, {}), **cached.get(kind, {})}  # type: ignore[dict-item]
@@ -110,6 +115,11 @@ def _checked(document: Any) -> dict[str, Table]:
         and all(
             isinstance(named, dict) and all(isinstance(value, dict) for value in named.values())
             for named in table.values()
+        )
+        and all(
+            isinstance(times.get(name), int | float)
+            for times in table.get("ops", {}).values()
+            for name in Times.__annotations__
         )
         for table in document.values()
     ):

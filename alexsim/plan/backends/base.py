@@ -39,6 +39,8 @@ class Asked(NamedTuple):
     """Threads of a device."""
     products: Products = "fp32"
     """What fully connected layers multiply."""
+    end: Part | None = None
+    """The part that the same kernel does too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +66,8 @@ class Backend(Protocol):
         """What its kernels do of two layers at once, if the second can end the first's kernel.
 
         Args:
-            first: the op that has the kernel, forward.
+            first: the op that has the kernel, forward; ``accumulate`` says whether the gradient of
+                its weights may have to be added to another.
             second: the only part that reads its output.
             rows: the second's output lies channels first.
             adds: the gradient of what the first reads may have to be added to another.

@@ -41,7 +41,8 @@ class Triton:
         """Both passes, where the kernel is ours; it writes images channels last, and that of a norm
         adds to no gradient."""
         part = first.part
-        if part is None or not has_kernel(first, part):
+        kinds = (OpKind.FORWARD, OpKind.GRAD_WEIGHT)
+        if part is None or not all(has_kernel(first._replace(kind=kind), part) for kind in kinds):
             return self._aten.fuses(first, second, rows=rows, adds=adds)
         added = first._replace(kind=OpKind.GRAD_INPUT, accumulate=True)
         if rows or (adds and not has_kernel(added, part)):
