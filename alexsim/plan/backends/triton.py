@@ -1,6 +1,8 @@
-"""Triton's kernels: what they run, and the scratch of their weight gradients."""
+"""Triton's kernels: what they run, and the scratch of sums that they compute in parts."""
 
 from __future__ import annotations
+
+import math
 
 from alexsim.network.counts import FLOAT_BYTES
 from alexsim.network.layers import (
@@ -20,7 +22,7 @@ from alexsim.plan.plan import COMPUTED, Op, OpKind
 from alexsim.units import MIB
 
 SPLIT_BYTES, MOST_SPLITS = 16 * MIB, 512
-"""Most bytes and parts of a weight gradient in the kernels."""
+"""Most bytes of sums in parts, and parts of a weight gradient, in the kernels."""
 
 
 class Triton:
@@ -34,7 +36,7 @@ class Triton:
         part = asked.part
         if part is None or not has_kernel(asked, part):
             return self._aten.choose(asked)
-        scratch = _splits(part) if asked.kind == OpKind.GRAD_WEIGHT else 0
+        scratch = _parts_bytes(asked, part)
         return Choice(backend="triton", chunk_images=asked.images, scratch_bytes=scratch)
 
     def fuses(self, first: Asked, second: Part, *, rows: bool, adds: bool) -> Passes:
@@ -94,8 +96,16 @@ def has_kernel(asked: Asked, part: Part) -> bool:
     return False
 
 
-def _splits(part: Part) -> int:
-    """Bytes that the parts of a convolution's weight gradient may take."""
-    if not isinstance(part.layer, Convolution) or 2 * FLOAT_BYTES * part.weight_count > SPLIT_BYTES:
+def _parts_bytes(asked: Asked, part: Part) -> int:
+    """Bytes that a convolution's sums may take that are computed in parts; two at least."""
+    if not isinstance(part.layer, Convolution):
         return 0
-    return SPLIT_BYTES + FLOAT_BYTES * MOST_SPLITS * part.layer.filters
+    weights = asked.kind == OpKind.GRAD_WEIGHT
+    results = {
+        OpKind.FORWARD: asked.images * math.prod(part.output_shape),
+        OpKind.GRAD_INPUT: asked.images * math.prod(part.input_shape),
+        OpKind.GRAD_WEIGHT: part.weight_count,
+    }.get(asked.kind)
+    if results is None or 2 * FLOAT_BYTES * results > SPLIT_BYTES:
+        return 0
+    return SPLIT_BYTES + (FLOAT_BYTES * MOST_SPLITS * part.layer.filters if weights else 0)

@@ -10,14 +10,15 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from alexsim_kernels import convolution, convolution_weight, reference
+from alexsim_kernels import convolution, convolution_weight, op_names, reference
 from alexsim_kernels.bench.cases import CHECKED, Case, Run, poisoned, worst
 from alexsim_kernels.bench.timing import CARD, images
 from alexsim_kernels.common import Config, Precision
+from alexsim_kernels.op_names import Pass
 from alexsim_kernels.shapes import Convolution
 
 Tensor = torch.Tensor
-PASSES = ("forward", "grad_weight", "grad_input")
+PASSES: tuple[Pass, ...] = ("forward", "grad_weight", "grad_input")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +71,7 @@ class Passes:
         return {"stride": stride, "padding": (padding, padding), "groups": self.shape.groups}
 
     @property
-    def names(self) -> tuple[str, ...]:
+    def names(self) -> tuple[Pass, ...]:
         """Its passes; nobody wants the gradient of an image's colours."""
         return PASSES[:2] if self.shape.images_alone else PASSES
 
@@ -164,11 +165,18 @@ def convolutions(
         yield convolution_case(name, passes, pass_)
 
 
-def convolution_case(name: str, passes: Passes, pass_: str, config: Config | None = None) -> Case:
+def convolution_case(name: str, passes: Passes, pass_: Pass, config: Config | None = None) -> Case:
     """A pass of a convolution as a case, by a candidate or the usual tile."""
+    shape = passes.shape
+    named = op_names.convolution(
+        pass_, channels=shape.channels, extent=shape.extent, filters=shape.filters,
+        taps=shape.taps, stride=shape.stride, padding=shape.padding, groups=shape.groups,
+        precision=passes.precision,
+    )  # fmt: skip
     return Case(
         op=f"{name} {pass_}", precision=passes.precision, batch=passes.batch,
         run=partial(passes.run, pass_, config), check=partial(passes.error, pass_, config),
-        others=partial(passes.others, pass_), flop=2 * passes.shape.multiply_adds(passes.batch),
-        moved_bytes=passes.moved_bytes(pass_),
+        others=partial(passes.others, pass_), flop=2 * shape.multiply_adds(passes.batch),
+        moved_bytes=passes.moved_bytes(pass_), name=op_names.row(named, passes.batch),
+        aten="cuDNN NHWC",
     )  # fmt: skip

@@ -19,6 +19,7 @@ from alexsim_kernels import (
     loss,
     norm,
     norm_pool,
+    op_names,
     pool,
     reference,
     update,
@@ -28,6 +29,7 @@ from alexsim_kernels.bench.timing import CARD, compiled, images
 from alexsim_kernels.common import Precision
 
 Tensor = torch.Tensor
+_Exact = Callable[[], tuple[Tensor, ...]]
 _CONSTANTS: dict[str, Any] = {"size": 5, "k": 2.0, "alpha": 2e-5, "beta": 0.75}
 _WINDOW, _STRIDE = 3, 2
 _POOLING: dict[str, Any] = {"window": _WINDOW, "stride": _STRIDE}
@@ -102,6 +104,13 @@ def pools_and_norms(batch: int, sizes: Sizes) -> Iterator[Case]:
         "pool1": (_pool, dy), "norm1": (_norm, dnormed), "norm1+pool1": (_norm_and_pool, dy),
     }  # fmt: skip
     both = "norm1+pool1"
+    size: int = _CONSTANTS["size"]
+    of: dict[str, Any] = {"channels": sizes.channels, "extent": (extent, extent)}
+    names: dict[str, Callable[[op_names.Pass], str]] = {
+        "pool1": lambda p: op_names.pool(p, **of, size=_WINDOW, stride=_STRIDE),
+        "norm1": lambda p: op_names.norm(p, window="across", **of, size=size),
+        both: lambda p: op_names.norm_pool(p, **of, size=size, window=_WINDOW, stride=_STRIDE),
+    }
     for op, pass_, run, into, exact, moved in (
         ("pool1", "forward", pool_forward, y,
          lambda: reference.max_pool(plain, size=(out, out), **_POOLING), _bytes(x, y)),
@@ -116,7 +125,9 @@ def pools_and_norms(batch: int, sizes: Sizes) -> Iterator[Case]:
          _bytes(x, bits, dy, dx)),
     ):  # fmt: skip
         function, dresult = functions[op]
+        named = names[op]("forward" if pass_ == "forward" else "grad_input")
         yield Case(
+            name=op_names.row(named, batch),
             op=f"{op} {pass_}", precision="fp32", batch=batch, run=run,
             check=partial(check, run, into, exact), moved_bytes=moved,
             others=partial(_autograd, function, x, dresult, pass_),
@@ -166,7 +177,7 @@ def products(batch: int, precision: Precision, sizes: Sizes) -> Iterator[Case]:
         dweight, dbias = torch.empty_like(weight, dtype=torch.float32), torch.empty_like(bias)
         exact_x, exact_dy, exact_weight = (t.double() for t in (x, dy, weight))
         options: dict[str, Any] = {"precision": precision}
-        runs: dict[str, tuple[Run, tuple[Tensor, ...], Callable[[], tuple[Tensor, ...]], Run]] = {
+        runs: dict[op_names.Pass, tuple[Run, tuple[Tensor, ...], _Exact, Run]] = {
             "forward": (
                 partial(linear.forward, x, weight, bias, y, **options), (y,),
                 lambda x=exact_x, w=exact_weight, b=bias: (F.linear(x, w, b.double()),),
@@ -183,7 +194,9 @@ def products(batch: int, precision: Precision, sizes: Sizes) -> Iterator[Case]:
             ),
         }  # fmt: skip
         for pass_, (run, results, exact, other) in runs.items():
+            named = op_names.linear(pass_, inputs=inputs, units=units, precision=precision)
             yield Case(
+                name=op_names.row(named, batch), aten="cuBLAS",
                 op=f"{name} {pass_}", precision=precision, batch=batch, run=run,
                 check=partial(_check, run, results, exact),
                 others=partial(_cublas, other, precision),
@@ -239,8 +252,14 @@ def others(batch: int, sizes: Sizes) -> Iterator[Case]:
          partial(torch.autograd.grad, F.cross_entropy(leaf, labels), leaf, retain_graph=True),
          _bytes(p, dx)),
     )  # fmt: skip
+    names = {
+        "softmax": op_names.softmax("forward", classes=sizes.classes),
+        "cross-entropy": op_names.loss(classes=sizes.classes),
+        "softmax backward": op_names.softmax("grad_input", classes=sizes.classes),
+    }
     for op, run, results, exact, other, moved in rows:
         yield Case(
+            name=op_names.row(names[op], batch),
             op=op, precision="fp32", batch=batch, run=run, moved_bytes=moved,
             check=partial(_check, run, results, exact), others=partial(_named, other),
         )  # fmt: skip
@@ -272,7 +291,8 @@ def _update(batch: int, sizes: Sizes) -> Case:
     fused = True if sizes.place == "cuda" else None
     optimiser = torch.optim.SGD([parameter], rate, momentum, weight_decay=decay, fused=fused)
     return Case(
-        op="update", precision="fp32", batch=batch, run=run, check=check,
+        name=op_names.update(weights=weight.numel()), op="update", precision="fp32",
+        batch=batch, run=run, check=check,
         others=partial(_named, optimiser.step), moved_bytes=5 * _bytes(weight),
     )  # fmt: skip
 
@@ -297,6 +317,7 @@ def _dropout(batch: int, sizes: Sizes) -> Case:
         return worst((mask, exact.to(mask.device)))
 
     return Case(
-        op="dropout", precision="fp32", batch=batch, run=run, check=check,
+        name=op_names.row(op_names.dropout(units=units), batch), op="dropout",
+        precision="fp32", batch=batch, run=run, check=check,
         others=partial(_named, partial(mask.bernoulli_, rate)), moved_bytes=_bytes(mask),
     )  # fmt: skip
