@@ -26,6 +26,8 @@ from alexsim.network.network import Network
 from alexsim.plan.backends.triton import MOST_SPLITS, SPLIT_BYTES
 from alexsim.plan.planner import plan
 from alexsim_kernels import convolution_weight
+from alexsim_kernels.common import Config
+from alexsim_kernels.convolution_splits import parts_of
 
 RATES = Hyperparameters(weight_rate=0.01, bias_rate=0.02)
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -126,6 +128,24 @@ def test_parts_of_a_gradient_fit_the_scratch_that_is_planned() -> None:
     assert scratch.keys() == {
         f"conv{n}.{column}.grad_weight" for n in range(1, 6) for column in "ab"
     }
+
+
+@pytest.mark.parametrize("batch", [1, 3, 16, 128])
+def test_parts_of_any_sum_fit_the_scratch_that_is_planned(batch: int) -> None:
+    """Whichever tile a card's table names for a convolution."""
+    made = plan(load_network("alexnet-1gpu"), batch_size=batch, backend="triton")
+    passes = {"forward": "y", "grad_input": "dx"}
+    checked = 0
+    for op in made.ops():
+        if op.layer.startswith("conv") and (role := passes.get(str(op.kind))):
+            part = made.part(op)
+            shape = part.output_shape if role == "y" else part.input_shape
+            result = torch.empty(batch, *shape, device="meta")
+            for splits in (2, 4, 16):
+                parts, partial = parts_of(result, Config(64, 64, 32, splits=splits))
+                assert (4 * partial.numel() if parts > 1 else 0) <= op.scratch_bytes, op.id
+                checked += parts > 1
+    assert bool(checked) == (batch < 128)
 
 
 CONV = Convolution(name="conv", filters=4, size=3, padding=1)
