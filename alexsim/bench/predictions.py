@@ -4,14 +4,15 @@
 
 Every kernel is compiled for the card as the bench of a card (``alexsim_kernels.bench.card``) and
 the executor launch it, and read by ``alexsim_kernels.model``: registers, shared memory and
-instructions from machine code, rates from the card's sheet. A step is its kernels one after
-another; what PyTorch runs in it (uploads are not) counts as moved bytes.
+instructions from machine code, rates from the card's sheet. A step is its upload over the card's
+link and then its kernels, one after another; what PyTorch runs in it counts as moved bytes.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -31,6 +32,7 @@ from alexsim.execute.context import STILL, StepContext
 from alexsim.execute.executor import Executor
 from alexsim.files import write_whole
 from alexsim.machine.device import Device, load_device
+from alexsim.network.counts import FLOAT_BYTES
 from alexsim.plan.choices import Fusion
 from alexsim.plan.plan import OpKind
 from alexsim.plan.planner import plan
@@ -44,8 +46,6 @@ PRECISIONS: tuple[Precision, ...] = ("bf16", "fp32x3", "tf32", "fp32")
 _SUSTAINED, _COPIED = 0.8, 0.9
 """Shares of a sheet's rates that long products and copies reach: assumed, as of most cards in
 ``devices/``; a card's own are measured first of all."""
-_BETWEEN = (OpKind.UPLOAD,)
-"""Kinds of ops that a card's copy engine runs beside the kernels."""
 
 
 def sheet_of(device: Device) -> Sheet:
@@ -71,7 +71,7 @@ class Predictor:
     """
 
     def __init__(self, device: Device) -> None:
-        self.sheet = sheet_of(device)
+        self.device, self.sheet = device, sheet_of(device)
         self.capability = int(device.compute_capability.replace(".", ""))
         self._driver = compiled.CompilingDriver(self.capability, {})
         triton.runtime.driver.set_active(self._driver)
@@ -120,7 +120,9 @@ def kernel_rows(predictor: Predictor) -> Iterator[Row]:
 
 
 def step_rows(predictor: Predictor, sizes: Iterable[int]) -> Iterator[Row]:
-    """A step of ``alexnet-1gpu``, fused and not: all its kernels, one after another."""
+    """A step of ``alexnet-1gpu``, fused and not, from pinned memory: all one after another."""
+    link = predictor.device.link
+    assert link is not None, "sheets of GPUs name their slot's"
     fusions: tuple[tuple[str, Fusion], ...] = (("step", "kernels"), ("step, not fused", "none"))
     for size, precision, (op, fusion) in product(sizes, PRECISIONS, fusions):
         planned = plan(
@@ -137,7 +139,9 @@ def step_rows(predictor: Predictor, sizes: Iterable[int]) -> Iterator[Row]:
         bounds: Counter[str] = Counter()
         kernels = 0
         for each in planned.ops():
-            if each.kind in _BETWEEN:
+            if each.kind == OpKind.UPLOAD:
+                copied = planned.batch_size * math.prod(planned.network.input_shape) * FLOAT_BYTES
+                bounds["link"] = 1e3 * link.seconds(copied)  # type: ignore[assignment]
                 continue
             run = runner.launch_of(each)
             moved = each.count.moved_bytes

@@ -53,8 +53,8 @@ class Row:
                 words.append(f"{self.other} {self.other_ms:8.3f}  {self.ratio:5.2f} x")
             if self.floor_ms is not None:
                 words.append(f"floor {self.floor_ms:7.3f}")
-            if self.predicted_ms is not None:
-                words.append(f"predicted {self.predicted_ms:7.3f}")
+        if self.predicted_ms is not None:
+            words.append(f"predicted {self.predicted_ms:7.3f}")
         if self.value is not None:
             words.append(_figure(self.value, self.unit))
             if self.expected is not None:
