@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import triton
+from triton.runtime.errors import OutOfResources
 
 from alexsim_kernels import tuning
 from alexsim_kernels.candidates import candidates, text_of
@@ -57,7 +58,7 @@ def compile_one(
     )  # fmt: skip
     try:
         passes(LAYERS[op], precision)[pass_](config)
-    except RuntimeError:
+    except (RuntimeError, OutOfResources):
         return "", nothing
     made = [(key, code) for key, code, _ in driver.launched if code.kernel not in _SUMS]
     return made[-1] if made else ("", nothing)
@@ -90,7 +91,9 @@ def main() -> None:
     for done, (name, precision, pass_, key, config) in enumerate(work, start=1):
         hashed, code = compile_one(driver, name, precision, pass_, config)
         more = {"product": key.name(), "tile": text_of(config)}
-        codes.append((hashed, replace(code, precision=precision), more))
+        # A kernel that another op launched before is on record as that op's.
+        named = replace(code, op=f"{name} {pass_}", precision=precision)
+        codes.append((hashed, named, more))
         sys.stderr.write(f"\r{done} of {len(work)}")
     record(CANDIDATES, codes, arguments.arch)
 

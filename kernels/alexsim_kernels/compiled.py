@@ -313,12 +313,12 @@ def main() -> None:
     parser.add_argument("--precision", choices=list(PRECISIONS), action="append")
     parser.add_argument("--no-spills", action="store_true", help="fail if a kernel spills")
     parser.add_argument("--anew", nargs="*", metavar="OP", help="compile these, or all")
-    parser.add_argument("--record", action="store_true", help="compile all, and put it on record")
+    parser.add_argument("--record", action="store_true", help="put all on record")
     arguments = parser.parse_args()
     if arguments.record and arguments.precision:
         parser.error("--record is of all precisions")
     precisions = tuple(arguments.precision or PRECISIONS)
-    known = {} if arguments.record or arguments.anew == [] else recorded(COMPILED)
+    known = {} if arguments.anew == [] else recorded(COMPILED)
     known = {k: code for k, code in known.items() if code.op not in (arguments.anew or ())}
     codes = []
     for key, code, done, count in compile_all(arguments.arch, precisions, known):

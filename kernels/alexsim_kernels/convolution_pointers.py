@@ -23,10 +23,15 @@ from alexsim_kernels.common import dot, unravel
 
 
 @triton.jit
-def _turns(split, turns: tl.constexpr, SPLITS: tl.constexpr):
-    """The turns of the loop over a sum that a part of it has."""
-    per_split: tl.constexpr = (turns + SPLITS - 1) // SPLITS
-    return split * per_split, tl.minimum((split + 1) * per_split, turns)
+def _turns(turns: tl.constexpr, SPLITS: tl.constexpr):
+    """The turns of the loop over a sum that a program has: all, known when it is compiled, or those
+    of its part."""
+    if SPLITS == 1:
+        return 0, turns
+    else:
+        per_split: tl.constexpr = (turns + SPLITS - 1) // SPLITS
+        first = tl.program_id(2) * per_split
+        return first, tl.minimum(first + per_split, turns)
 
 
 @triton.jit
@@ -53,7 +58,7 @@ def _forward_tile(
     acc = tl.zeros((BLOCK_PIXELS, BLOCK_FILTERS), dtype=tl.float32)
     if ROW > 0:
         turns: tl.constexpr = (R * ROW + BLOCK_DEPTH - 1) // BLOCK_DEPTH
-        first, last = _turns(tl.program_id(2), turns, SPLITS)
+        first, last = _turns(turns, SPLITS)
         for turn in range(first, last):
             flat = turn * BLOCK_DEPTH + depth
             r, along = flat // ROW, flat % ROW
@@ -72,7 +77,7 @@ def _forward_tile(
             acc = dot(values, weights, acc, PRECISION)
     else:
         pieces: tl.constexpr = (CHANNELS + BLOCK_DEPTH - 1) // BLOCK_DEPTH
-        first, last = _turns(tl.program_id(2), R * S * pieces, SPLITS)
+        first, last = _turns(R * S * pieces, SPLITS)
         for step in range(first, last):
             tap = step // pieces
             channel = (step % pieces) * BLOCK_DEPTH + depth
@@ -147,7 +152,7 @@ def _grad_input_tile(
     image, row, column = unravel(pixel, height, width)
     depth = tl.arange(0, BLOCK_DEPTH)
     acc = tl.zeros((BLOCK_PIXELS, BLOCK_CHANNELS), dtype=tl.float32)
-    first, last = _turns(tl.program_id(2), R * S * pieces, SPLITS)
+    first, last = _turns(R * S * pieces, SPLITS)
     for step in range(first, last):
         tap = step // pieces
         filter_ = (step % pieces) * BLOCK_DEPTH + depth

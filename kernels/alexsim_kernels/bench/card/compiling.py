@@ -19,6 +19,7 @@ from itertools import chain, product
 
 import torch
 import triton
+from triton.runtime.errors import OutOfResources
 
 from alexsim_kernels import compiled, tuning
 from alexsim_kernels.bench.card import right, tiles
@@ -65,7 +66,8 @@ def work(capability: int, index: int, count: int, most: int) -> None:
         if number >= most:
             return
         if number % count == index:
-            with contextlib.suppress(RuntimeError):  # the part that runs it says so
+            # The part that runs it says why not.
+            with contextlib.suppress(RuntimeError, OutOfResources):
                 launch()
             sys.stdout.write("+")
             sys.stdout.flush()
