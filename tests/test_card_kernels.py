@@ -4,21 +4,26 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.resources import files
 from typing import Any
 
 import pytest
 import torch
 
+from alexsim.bench.card import ahead
+from alexsim.plan.plan import OpKind
+from alexsim_kernels import tuning
 from alexsim_kernels.bench import convolution_cases
 from alexsim_kernels.bench.card import right, tiles
 from alexsim_kernels.bench.card.ceilings import ceilings_of
 from alexsim_kernels.bench.card.job import Job
 from alexsim_kernels.bench.card.layer_times import rows as layer_rows
 from alexsim_kernels.bench.card.predicted import predicted_of
-from alexsim_kernels.bench.cases import Case, checked
+from alexsim_kernels.bench.cases import Case, checked, timed_or_broken
 from alexsim_kernels.bench.convolution_cases import PASSES
 from alexsim_kernels.bench.row import Row, row_of
+from alexsim_kernels.bench.timing import Ceilings
 from alexsim_kernels.common import Config
 from alexsim_kernels.shapes import ALEXNET, RESNET50
 
@@ -69,16 +74,19 @@ def test_only_kinds_that_were_found_right_are_timed() -> None:
     }
     found = [
         Row(op="conv1 forward", error=1e-7),
-        Row(op="a", detail={"kind": "rows"}),
-        Row(op="b", detail={"kind": "pointers, persistent"}),
-        Row(op="c", detail={"kind": "pointers, persistent"}, failed="wrong"),
-        Row(op="d", detail={"kind": "descriptors"}),
+        Row(op="a", precision="bf16", detail={"kind": "rows"}),
+        Row(op="b", precision="bf16", detail={"kind": "pointers, persistent"}),
+        Row(op="c", precision="bf16", detail={"kind": "pointers, persistent"}, failed="wrong"),
+        Row(op="d", precision="bf16", detail={"kind": "descriptors"}),
+        Row(op="d", precision="fp32x3", detail={"kind": "descriptors"}, failed="wrong"),
     ]
     job = Job(box_s=1, rows=[("right", row) for row in found])
-    trusted, others = tiles._trusted(list(kinds.values()), job)
+    trusted, others = tiles._trusted(list(kinds.values()), "bf16", job)
     # What was wrong once is out, and so is what nobody checked; the usual way never is.
     assert trusted == [kinds["pointers"], kinds["rows"], kinds["descriptors"]]
     assert others == 2
+    # Another precision has its own.
+    assert tiles._trusted(list(kinds.values()), "fp32x3", job)[0] == [kinds["pointers"]]
 
 
 def test_the_boldest_kind_is_checked_last() -> None:
@@ -172,3 +180,32 @@ def test_the_records_say_what_they_are_of() -> None:
         assert document["card"] == card
         assert document["triton"]
         assert document["schema"] == 1
+
+
+def test_what_raises_is_a_row_and_ends_nothing() -> None:
+    def broken() -> float:
+        raise RuntimeError("first line\nno such thing")
+
+    row = checked(replace(_case(0.0), check=broken))
+    assert row.failed == "RuntimeError: no such thing"
+    row = timed_or_broken(replace(_case(0.0), run=broken), Ceilings(1.0, {}))
+    assert row.failed == "RuntimeError: no such thing"
+
+
+def test_what_steps_launch_is_known_without_memory() -> None:
+    """Every op of the plan that a kernel runs, once per device."""
+    planned = ahead.step_plan(4, fused=True)
+    ops = [op for op, _ in ahead.step_launches(planned, "bf16")]
+    uploads = [op for op in planned.ops() if op.kind == OpKind.UPLOAD]
+    assert ops == [op for op in planned.ops() if op not in uploads]
+    assert len(uploads) == 1
+
+
+def test_a_tile_for_wide_operands_is_another_one() -> None:
+    narrow = tuning.Key("forward", 1000, 128, 1200, 48, False, "bf16", 2)
+    wide = replace(narrow, item=4)
+    assert narrow.name() != wide.name()
+    assert replace(narrow, item=0).name() == narrow.name()
+    for precision in ("fp32", "tf32", "fp32x3"):
+        key = replace(narrow, precision=precision, item=4)  # type: ignore[arg-type]
+        assert key.name() == replace(key, item=0).name()

@@ -15,34 +15,25 @@ import json
 import math
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
-import torch
 import triton
 
 from alexsim import __version__
-from alexsim.editions.load import load_network
-from alexsim.execute.choices import Precision
-from alexsim.execute.context import STILL, StepContext
-from alexsim.execute.executor import Executor
+from alexsim.bench.card.ahead import FUSED, PRECISIONS, SIZES, step_launches, step_plan
 from alexsim.files import write_whole
 from alexsim.machine.device import Device, load_device
 from alexsim.network.counts import FLOAT_BYTES
-from alexsim.plan.choices import Fusion
-from alexsim.plan.plan import OpKind
-from alexsim.plan.planner import plan
 from alexsim_kernels import compiled, tuning
 from alexsim_kernels.bench.card import right
 from alexsim_kernels.bench.row import Row
 from alexsim_kernels.candidates import launch_of
 from alexsim_kernels.model import Launch, Prediction, Sheet, predict
 
-PRECISIONS: tuple[Precision, ...] = ("bf16", "fp32x3", "tf32", "fp32")
 _SUSTAINED, _COPIED = 0.8, 0.9
 """Shares of a sheet's rates that long products and copies reach: assumed, as of most cards in
 ``devices/``; a card's own are measured first of all."""
@@ -119,33 +110,19 @@ def kernel_rows(predictor: Predictor) -> Iterator[Row]:
             yield _row(case.op, case.precision, case.batch, predictions)
 
 
-def step_rows(predictor: Predictor, sizes: Iterable[int]) -> Iterator[Row]:
+def step_rows(predictor: Predictor) -> Iterator[Row]:
     """A step of ``alexnet-1gpu``, fused and not, from pinned memory: all one after another."""
     link = predictor.device.link
     assert link is not None, "sheets of GPUs name their slot's"
-    fusions: tuple[tuple[str, Fusion], ...] = (("step", "kernels"), ("step, not fused", "none"))
-    for size, precision, (op, fusion) in product(sizes, PRECISIONS, fusions):
-        planned = plan(
-            load_network("alexnet-1gpu"), batch_size=size, policy="reuse", backend="triton",
-            fusion=fusion,
-        )  # fmt: skip
-        executor = Executor(planned, precision=precision, place=torch.device("meta"))
-        (runner,) = executor.runners
-        context = StepContext(
-            images=torch.empty(size, *planned.network.input_shape, device="meta"),
-            labels=torch.empty(size, dtype=torch.int64, device="meta"), step=0, seed=0,
-            training=True, hyperparameters=STILL, uploaded=True,
-        )  # fmt: skip
+    for size, precision, (op, fused) in product(SIZES, PRECISIONS, FUSED.items()):
+        planned = step_plan(size, fused=fused)
+        copied = size * math.prod(planned.network.input_shape) * FLOAT_BYTES
         bounds: Counter[str] = Counter()
+        bounds["link"] = 1e3 * link.seconds(copied)  # type: ignore[assignment]
         kernels = 0
-        for each in planned.ops():
-            if each.kind == OpKind.UPLOAD:
-                copied = planned.batch_size * math.prod(planned.network.input_shape) * FLOAT_BYTES
-                bounds["link"] = 1e3 * link.seconds(copied)  # type: ignore[assignment]
-                continue
-            run = runner.launch_of(each)
+        for each, launch in step_launches(planned, precision):
             moved = each.count.moved_bytes
-            predictions = predictor.of(partial(run, context), precision, moved)
+            predictions = predictor.of(launch, precision, moved)
             if not predictions:
                 predictions = [Prediction(moved / predictor.sheet.bytes_per_s + 2e-6, "memory")]
             kernels += len(predictions)
@@ -163,7 +140,7 @@ def document(machine: str) -> dict[str, Any]:
     device = load_device(machine)
     predictor = Predictor(device)
     rows: list[dict[str, Any]] = []
-    for row in chain(step_rows(predictor, (128, 1024)), kernel_rows(predictor)):
+    for row in chain(step_rows(predictor), kernel_rows(predictor)):
         rows.append(row.document())
         sys.stderr.write(f"{row.line()}\n")
     return {

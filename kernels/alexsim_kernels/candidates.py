@@ -39,7 +39,7 @@ def candidates(
 ) -> list[Config]:
     """What is worth timing for a product, the plainest first; nothing twice."""
     made = [*_pointers(key, capability, multiprocessors)]
-    item = 2 if key.precision in ("bf16", "fp16") else 4
+    item = key.item_bytes
     other = key.n if key.op != "grad_weight" else key.m
     aligned = all(size * item % _ALIGNED == 0 for size in (key.run, other))
     if stride == 1 and groups == 1 and aligned and capability >= DESCRIPTORS_FROM:
@@ -146,7 +146,7 @@ def launch_of(
         row = triton.cdiv(taps[1] * key.run, 4) * 4
         side = "n" if key.op == "grad_weight" else "k"
         key = replace(key, **{side: taps[0] * row})
-    item = 2 if key.precision in ("bf16", "fp16") else 4
+    item = key.item_bytes
     m, n, k = config.block_m, config.block_n, config.block_k
     programs = _programs(key, config)
     pixels = key.k if key.op == "grad_weight" else key.m

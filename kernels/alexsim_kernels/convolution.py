@@ -71,7 +71,10 @@ def forward(
     pixels = y.shape[0] * y.shape[2] * y.shape[3]
     size = weight.shape[2], weight.shape[3]
     flat = is_flat(x, groups)
-    key = Key("forward", pixels, filters, channels * size[0] * size[1], channels, flat, precision)
+    key = Key(
+        "forward", pixels, filters, channels * size[0] * size[1], channels, flat, precision,
+        x.element_size(),
+    )  # fmt: skip
     config = config or choose(key, x)
     if config.loads == "descriptors" and descriptors.fit(
         x, y, weight=weight, stride=stride, groups=groups
@@ -131,8 +134,9 @@ def grad_input(
     pixels = dx.shape[0] * dx.shape[2] * dx.shape[3]
     size = weight.shape[2], weight.shape[3]
     key = Key(
-        "grad_input", pixels, channels, filters * size[0] * size[1], filters, False, precision
-    )
+        "grad_input", pixels, channels, filters * size[0] * size[1], filters, False, precision,
+        dy.element_size(),
+    )  # fmt: skip
     config = config or choose(key, dy)
     mask = dy if relu_output is None else relu_output
     if config.loads == "descriptors" and descriptors.fit(

@@ -162,7 +162,7 @@ def _grad_input(
         )  # fmt: skip
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["turns", "per_split"])
 def _grad_weight(
     x, dy, out, partial, partial_bias, out_height, out_width, turns, per_split,
     CHANNELS: tl.constexpr, FILTERS: tl.constexpr, R: tl.constexpr, S: tl.constexpr,

@@ -135,8 +135,9 @@ def grad_weight(
     size = dweight.shape[2], dweight.shape[3]
     flat = is_flat(x, groups)
     key = Key(
-        "grad_weight", filters, channels * size[0] * size[1], pixels, channels, flat, precision
-    )
+        "grad_weight", filters, channels * size[0] * size[1], pixels, channels, flat, precision,
+        x.element_size(),
+    )  # fmt: skip
     config = config or choose(key, x)
     mask = dy if relu_output is None else relu_output
     row = row_of_taps(x, dweight, groups, config)

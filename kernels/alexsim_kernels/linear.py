@@ -100,7 +100,7 @@ def forward(
     """
     _shapes(x, weight, y)
     units, inputs = weight.shape
-    key = Key("linear forward", len(x), units, inputs, inputs, False, precision)
+    key = Key("linear forward", len(x), units, inputs, inputs, False, precision, x.element_size())
     _launch(
         x, (x.stride(0), x.stride(1)), weight, (weight.stride(1), weight.stride(0)), y,
         (len(x), units, inputs), config or choose(key, x), precision, bias=bias, relu=relu,
@@ -124,7 +124,9 @@ def grad_input(
     """
     _shapes(dx, weight, dy)
     units, inputs = weight.shape
-    key = Key("linear grad_input", len(dy), inputs, units, units, False, precision)
+    key = Key(
+        "linear grad_input", len(dy), inputs, units, units, False, precision, dy.element_size()
+    )
     _launch(
         dy, (dy.stride(0), dy.stride(1)), weight, (weight.stride(0), weight.stride(1)), dx,
         (len(dy), inputs, units), config or choose(key, dy), precision,
@@ -162,7 +164,9 @@ def grad_weight(
     """
     _shapes(x, dweight, dy)
     units, inputs = dweight.shape
-    key = Key("linear grad_weight", units, inputs, len(x), inputs, False, precision)
+    key = Key(
+        "linear grad_weight", units, inputs, len(x), inputs, False, precision, x.element_size()
+    )
     mask = dy if relu_output is None else relu_output
     _launch(
         dy, (dy.stride(1), dy.stride(0)), x, (x.stride(0), x.stride(1)), dweight,

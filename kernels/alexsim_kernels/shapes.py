@@ -83,11 +83,6 @@ ALEXNET = {
     "conv5": square(192, 13, 128, 3, 1, 1, 13),
 }
 """One column's."""
-ALEXNET_ALONE = ALEXNET | {
-    "conv3": square(128, 13, 192, 3, 1, 1, 13),
-    "conv5": square(192, 13, 256, 3, 1, 1, 13),
-}
-"""Of the paper's network for one GPU: ``alexnet-1gpu``."""
 CONV1_PADDED = replace(square(4, 224, 48, 11, 4, 0, 55), first=True)
 """conv1 of images that were uploaded with a fourth channel, of zeros: loads are 16 bytes wide."""
 RESNET50: dict[str, Convolution] = {

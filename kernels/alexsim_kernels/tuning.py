@@ -62,33 +62,51 @@ class Key:
     run: int
     flat: bool
     precision: Precision
+    item: int = 0
+    """Bytes of an operand's value in memory; 0: the precision's own size."""
+
+    @property
+    def item_bytes(self) -> int:
+        """Bytes of an operand's value in memory."""
+        return self.item or (2 if self.precision in ("bf16", "fp16") else 4)
 
     def name(self) -> str:
         """Key in files; batches of a size class share a key, since only the rows differ."""
         size = 1 << (max(self.m, self.k).bit_length() - 1)
         small = self.n if self.op != "grad_weight" else f"{self.m}x{self.n}"
-        return f"{self.op} {small} run {self.run} size {size} {self.precision}"
+        wide = " of float32" if self.item_bytes == 4 and self.precision in ("bf16", "fp16") else ""
+        return f"{self.op} {small} run {self.run} size {size} {self.precision}{wide}"
 
 
 _asked: list[Key] | None = None
+_launched = True
+
+
+class _NotLaunchedError(Exception):
+    """A tile was asked for, which was all that was wanted."""
 
 
 @contextmanager
-def asked() -> Iterator[list[Key]]:
-    """The products for which tiles are chosen meanwhile."""
-    global _asked
+def asked(*, launch: bool = True) -> Iterator[list[Key]]:
+    """The products for which tiles are chosen meanwhile; if nothing shall be launched, the first,
+    which ends what asks for it."""
+    global _asked, _launched
     keys: list[Key] = []
-    _asked = keys
+    _asked, _launched = keys, launch
     try:
         yield keys
+    except _NotLaunchedError:
+        pass
     finally:
-        _asked = None
+        _asked, _launched = None, True
 
 
 def choose(key: Key, like: Tensor) -> Config:
     """The tile for a product on the device of ``like``."""
     if _asked is not None:
         _asked.append(key)
+        if not _launched:
+            raise _NotLaunchedError
     if interpreted():
         return for_interpreter(key)
     card = card_of(like)
@@ -184,7 +202,7 @@ def by_model(key: Key, capability: int, multiprocessors: int) -> Config:
 
 def candidates(key: Key, capability: int) -> Iterator[Config]:
     """Tiles that fit the card's shared memory and registers, and the product's sides."""
-    item = 2 if key.precision in ("bf16", "fp16") else 4
+    item = key.item_bytes
     for m in _SIDES:
         for n in _SIDES:
             for k in _DEPTHS:

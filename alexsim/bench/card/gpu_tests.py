@@ -21,7 +21,7 @@ from alexsim_kernels.bench.card.job import Job
 from alexsim_kernels.bench.row import Row
 
 NEEDS = (
-    "PIL", "annotated_types", "numpy", "pydantic", "pytest", "rich", "safetensors",
+    "PIL", "annotated_types", "numpy", "platformdirs", "pydantic", "pytest", "rich", "safetensors",
     "simplejpeg", "torch", "triton", "typer",
 )  # fmt: skip
 _TESTS = Path(alexsim.__file__ or "").parents[1] / "tests"

@@ -18,6 +18,8 @@ from alexsim_kernels.op_names import Pass
 from alexsim_kernels.shapes import Convolution
 
 Tensor = torch.Tensor
+_PLANS = 4
+"""Of cuDNN's, the most that it tries for a convolution: its heuristics put the best first."""
 PASSES: tuple[Pass, ...] = ("forward", "grad_weight", "grad_input")
 
 
@@ -123,6 +125,7 @@ class Passes:
         """PyTorch's convolution at equal precision. Windows that hang over the edge need a padded
         copy, which is not timed."""
         torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.benchmark_limit = _PLANS
         torch.backends.cudnn.allow_tf32 = self.precision == "tf32"
         (down, across), stride, padding = self.shape.overhang, self.shape.stride, self.shape.padding
         runs: dict[str, Run] = {}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import platform
 import shutil
+import statistics
 import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -16,6 +18,11 @@ import triton
 from alexsim_kernels.common import Precision
 
 CARD = "cuda" if torch.cuda.is_available() else "cpu"
+_AHEAD, _MOST_HOST_S = 1.3, 5e-3
+"""How much longer than a launch the card is kept busy before it, and the longest launch."""
+_SCRATCH_BYTES = 256 * 1024 * 1024
+"""Several times any card's L2 cache: what is written there is no longer anything else's."""
+_LEAST_LAUNCHES, _MOST_LAUNCHES = 5, 100
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp32x3", "tf32", "bf16")
 
 
@@ -29,16 +36,48 @@ class Ceilings:
 
 def milliseconds(run: Callable[[], object], rep: float = 40) -> tuple[float, float, float]:
     """Median, 20 % and 80 % quantiles of some ``rep`` milliseconds of launches, of which each finds
-    the card's cache without its tensors; on a CPU, where kernels are interpreted, of one."""
+    the card's cache without its tensors; on a CPU, where kernels are interpreted, of one.
+
+    Before each the card is kept busy for as long as the host takes to launch it: a kernel that is
+    shorter than its launch would else be timed as the host's work.
+    """
+    start_s = time.perf_counter()
+    run()
+    host_s = time.perf_counter() - start_s
     if CARD == "cpu":
-        start_s = time.perf_counter()
-        run()
-        taken = 1e3 * (time.perf_counter() - start_s)
-        return taken, taken, taken
-    median, low, high = triton.testing.do_bench(
-        run, warmup=rep / 4, rep=rep, quantiles=[0.5, 0.2, 0.8], return_mode="median"
-    )
-    return median, low, high
+        return 1e3 * host_s, 1e3 * host_s, 1e3 * host_s
+    torch.cuda.synchronize()
+    host_s = statistics.median(_host_s(run) for _ in range(3))
+    clocks = int(_AHEAD * min(host_s, _MOST_HOST_S) * _clock_hz())
+    scratch = torch.empty(_SCRATCH_BYTES, dtype=torch.int8, device=CARD)
+
+    def timed(count: int) -> list[float]:
+        pairs = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(count)]
+        for start, end in pairs:
+            scratch.zero_()
+            torch.cuda._sleep(clocks)
+            start.record()
+            run()
+            end.record()
+        torch.cuda.synchronize()
+        return [start.elapsed_time(end) for start, end in pairs]
+
+    first = statistics.median(timed(2))
+    count = max(_LEAST_LAUNCHES, min(_MOST_LAUNCHES, int(rep / max(first, 1e-3))))
+    fifths = statistics.quantiles(timed(count), n=10)
+    return fifths[4], fifths[1], fifths[7]
+
+
+def _host_s(run: Callable[[], object]) -> float:
+    torch.cuda.synchronize()
+    start_s = time.perf_counter()
+    run()
+    return time.perf_counter() - start_s
+
+
+@cache
+def _clock_hz() -> float:
+    return 1e3 * getattr(torch.cuda.get_device_properties(0), "clock_rate", 1.98e6)
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -169,6 +169,8 @@ class _Session:
         environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
         paths = [*self.paths, environment.get("PYTHONPATH", "")]
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+        # PyTorch's compiler would move Triton's cache, away from what is compiled ahead.
+        environment.setdefault("TRITON_CACHE_DIR", str(Path.home() / ".triton" / "cache"))
         if self.options.rehearse:
             environment["CUDA_VISIBLE_DEVICES"] = ""
         return environment

@@ -9,48 +9,47 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import chain, product
+from itertools import chain
 
 import torch
 import triton
-from triton.runtime.errors import OutOfResources
+from triton.errors import TritonError
 
 from alexsim_kernels import compiled, tuning
 from alexsim_kernels.bench.card import right, tiles
 from alexsim_kernels.bench.card.job import Job
 from alexsim_kernels.bench.row import Row
 from alexsim_kernels.candidates import offered
-from alexsim_kernels.common import Precision
-from alexsim_kernels.shapes import ALEXNET_ALONE
 
 NEEDS = ("torch", "triton")
 _SPARE_CORES = 2
 """For the part that runs on the card, and for this one."""
-_STEP_ORDER: tuple[Precision, ...] = ("bf16", "fp32x3", "tf32", "fp32")
+_STEPS = "alexsim.bench.card.ahead"
+"""The module that knows what steps launch."""
 
 
 def launches(capability: int) -> Iterator[Callable[[], object]]:
     """What the parts will launch, in their order."""
     for some in chain(
-        right.cases(place="meta"), right.kinds(place="meta"), right.resnet(place="meta")
+        right.cases(place="meta"),
+        right.kinds(bold=False, place="meta"),
+        right.resnet(place="meta"),
+        right.kinds(bold=True, place="meta"),
     ):
         yield from (case.run for case in some)
-    for precision, batch in product(_STEP_ORDER, (128, 1024)):
-        for shape in ALEXNET_ALONE.values():
-            runs = compiled.passes(shape, precision, batch)
-            yield from (partial(run, None) for run in runs.values())
-        for inputs, units in ((9216, 4096), (4096, 4096), (4096, 1000)):
-            yield from compiled.products(inputs, units, precision, batch).values()
+    with contextlib.suppress(ImportError):  # the kernels alone are at hand
+        yield from importlib.import_module(_STEPS).launches()
     card = tuning.Card("", capability)
     for _, shape, precision, batch in tiles.work(rehearse=False):
         for run in compiled.passes(shape, precision, batch, fused=False).values():
-            with tuning.asked() as keys:
+            with tuning.asked(launch=False) as keys:
                 run(None)
             for config in offered(keys[0], card, stride=shape.stride, groups=shape.groups):
                 yield partial(run, config)
@@ -67,7 +66,7 @@ def work(capability: int, index: int, count: int, most: int) -> None:
             return
         if number % count == index:
             # The part that runs it says why not.
-            with contextlib.suppress(RuntimeError, OutOfResources):
+            with contextlib.suppress(RuntimeError, TritonError):
                 launch()
             sys.stdout.write("+")
             sys.stdout.flush()

@@ -23,6 +23,7 @@ from alexsim_kernels.shapes import ALEXNET, RESNET50, SMALL
 NEEDS = ("numpy", "torch", "triton")
 BATCH, RESNET_BATCH = 128, 64
 """Images of a step of AlexNet, and of ResNet-50."""
+_BOLD = 4
 _OF_KINDS = ("conv1", "conv2")
 """Layers on which other kinds of convolutions are checked: of few channels, and of many."""
 
@@ -45,8 +46,9 @@ def cases(*, rehearse: bool = False, place: str = CARD) -> Iterator[Iterable[Cas
     yield layer_cases.others(batch, sizes)
 
 
-def kinds(*, rehearse: bool = False, place: str = CARD) -> Iterator[Iterable[Case]]:
-    """Every other kind of convolution, the boldest last: what breaks a context ends this part."""
+def kinds(*, bold: bool, rehearse: bool = False, place: str = CARD) -> Iterator[Iterable[Case]]:
+    """Other kinds of convolutions, the boldest last: what breaks a context, or hangs, ends this
+    part. ``bold``: those whose warps have roles."""
     layers, batch = (SMALL, 2) if rehearse else (ALEXNET, BATCH)
     of_each: list[tuple[int, Case]] = []
     card = tuning.Card("rehearsed", 90) if place != "cuda" else None
@@ -61,12 +63,13 @@ def kinds(*, rehearse: bool = False, place: str = CARD) -> Iterator[Iterable[Cas
                 kind = kind_of(config)
                 case = convolution_case(name, passes, pass_, config)
                 of_each.append((_boldness(kind), replace(case, op=f"{case.op}, {kind}")))
-    for _, case in sorted(of_each, key=lambda pair: pair[0]):
-        yield [case]
+    for boldness, case in sorted(of_each, key=lambda pair: pair[0]):
+        if (boldness >= _BOLD) is bold:
+            yield [case]
 
 
 def _boldness(kind: str) -> int:
-    return kind.count(",") + 2 * ("descriptors" in kind) + 4 * ("specialised" in kind)
+    return kind.count(",") + 2 * ("descriptors" in kind) + _BOLD * ("specialised" in kind)
 
 
 def resnet(*, place: str = CARD) -> Iterator[Iterable[Case]]:
@@ -80,8 +83,8 @@ def rows(job: Job) -> Iterator[Row]:
     torch.manual_seed(0)
     left_out = 0
     groups = chain(
-        cases(rehearse=job.rehearse), kinds(rehearse=job.rehearse),
-        () if job.rehearse else resnet(),
+        cases(rehearse=job.rehearse), kinds(bold=False, rehearse=job.rehearse),
+        () if job.rehearse else resnet(), kinds(bold=True, rehearse=job.rehearse),
     )  # fmt: skip
     for some in groups:
         if job.left_s < 1:

@@ -73,7 +73,7 @@ def _tuned(name: str, passes: Passes, pass_: str, peaks: Ceilings, job: Job) -> 
     if job.rehearse:
         usual = tuning.for_interpreter(key)
         configs = few(key, configs, interpreted=True)
-    configs, untrusted = _trusted(configs, job)
+    configs, untrusted = _trusted(configs, passes.precision, job)
     if usual not in configs:
         configs.insert(0, usual)
     predicted = {c: _predicted_ms(key, c, passes, pass_, card, peaks) for c in configs}
@@ -102,11 +102,11 @@ def _tuned(name: str, passes: Passes, pass_: str, peaks: Ceilings, job: Job) -> 
     )  # fmt: skip
 
 
-def _trusted(configs: list[Config], job: Job) -> tuple[list[Config], int]:
+def _trusted(configs: list[Config], precision: Precision, job: Job) -> tuple[list[Config], int]:
     """Candidates of kinds that part (b) found right, and how many others there are."""
     kinds: dict[str, bool] = {}
     for row in job.rows_of("right"):
-        if row.detail and (kind := row.detail.get("kind")):
+        if row.precision == precision and row.detail and (kind := row.detail.get("kind")):
             kinds[kind] = kinds.get(kind, True) and not row.failed
     trusted = [c for c in configs if kind_of(c) == "pointers" or kinds.get(kind_of(c))]
     return trusted, len(configs) - len(trusted)
