@@ -26,7 +26,14 @@ from alexsim_kernels import (
 )
 from alexsim_kernels.bench import tiles
 from alexsim_kernels.bench.convolution_cases import Passes
-from alexsim_kernels.candidates import candidates, launch_of, offered, recorded_code, tile_of
+from alexsim_kernels.candidates import (
+    candidates,
+    kind_of,
+    launch_of,
+    offered,
+    recorded_code,
+    tile_of,
+)
 from alexsim_kernels.code import KernelCode
 from alexsim_kernels.common import Config
 from alexsim_kernels.machine_code import parsed
@@ -184,22 +191,30 @@ def test_what_is_offered_does_not_spill_and_fits(arch: int) -> None:
 
 @pytest.mark.parametrize("arch", RECORDED)
 def test_every_kind_is_offered_where_it_is_possible(arch: int) -> None:
-    """Pointers everywhere; persistent and in parts; descriptors on cards that have them."""
+    """Pointers always; of every pass of every layer the other kinds in some precision, on cards
+    that Triton's spills were looked after for; descriptors in each, on cards that have them."""
+    kinds: dict[str, set[str]] = {}
     for name, made in _products(arch).items():
-        good = [config for config, code in made if code.registers and not code.spills]
-        layer, pass_, precision = name.rsplit(" ", 2)
-        loads = {config.loads for config in good}
-        assert "pointers" in loads, name
-        if layer.startswith("conv1"):
-            assert "rows" in loads, name
-        elif arch >= 90 and (pass_ == "forward" or precision != "fp32"):
-            assert "descriptors" in loads, name
-        if pass_ == "grad_weight":
-            assert any(config.splits for config in good), name
-        elif not layer.startswith("conv1") and precision != "fp32":
-            assert any(config.persistent for config in good), name
-        if arch == 90 and precision == "bf16" and pass_ != "grad_weight" and "conv1" not in layer:
-            assert any(config.specialised for config in good), name
+        op, precision = name.rsplit(" ", 1)
+        good = {kind_of(config) for config, code in made if code.registers and not code.spills}
+        kinds.setdefault(op, set()).update(good)
+        assert any(kind.startswith("pointers") for kind in good), name
+        if arch >= 90 and "conv1" not in op and (precision != "fp32"):
+            assert "descriptors" in good, name
+    for op, offered_kinds in kinds.items():
+        wanted = {"pointers"}
+        if "grad_weight" in op:
+            wanted |= {"pointers, in parts"}
+        elif "conv1" not in op:
+            wanted |= {"pointers, persistent"}
+        if "conv1" in op:
+            wanted |= {"rows"}
+        elif arch >= 90:
+            wanted |= {"descriptors"}
+            if "grad_weight" not in op:
+                wanted |= {"descriptors, persistent"}
+                wanted |= {"descriptors, specialised"} if arch == 90 else set()
+        assert wanted <= offered_kinds, op
 
 
 def test_what_is_on_record_as_spilling_is_not_offered(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from alexsim.execute import choices
 from alexsim.profile.kernels import compile_kernels
 from alexsim_kernels.code import KernelCode
 from alexsim_kernels.common import PRECISIONS
-from alexsim_kernels.recorded import recorded
+from alexsim_kernels.recorded import COMPILED, recorded
 from alexsim_kernels.tuning import SHARED_BYTES
 
 PACKAGE = Path(alexsim_kernels.__file__ or "").parent
@@ -57,7 +57,7 @@ def test_the_record_is_what_the_compiler_makes(arch: str) -> None:
         "changed: python -m alexsim_kernels.compiled --arch N --record, for every N on record"
     )
     codes = {KernelCode(**{f.name: c[f.name] for f in fields(KernelCode)}) for c in compiled}
-    assert codes <= set(recorded().values())
+    assert codes <= set(recorded(COMPILED).values())
 
 
 def test_a_kernel_that_was_changed_is_compiled(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def candidates(
     return list(dict.fromkeys(made))
 
 
-def _ranked(key: Key, capability: int, multiprocessors: int, most: int) -> list[Config]:
+def _ranked(key: Key, capability: int, multiprocessors: int) -> list[Config]:
     """The best tiles by the model, of different shapes."""
     ranked = sorted(
         tuning.candidates(key, capability), key=lambda c: tuning.cost(key, c, multiprocessors)
@@ -55,13 +55,13 @@ def _ranked(key: Key, capability: int, multiprocessors: int, most: int) -> list[
     by_shape: dict[tuple[int, int], Config] = {}
     for config in ranked:
         by_shape.setdefault((config.block_m, config.block_n), config)
-    return list(by_shape.values())[:most]
+    return list(by_shape.values())
 
 
 def _pointers(key: Key, capability: int, multiprocessors: int) -> Iterator[Config]:
-    first, *others = _ranked(key, capability, multiprocessors, 2)
+    first, *others = _ranked(key, capability, multiprocessors)
     yield first
-    yield from others
+    yield from others[:1]
     if key.flat:
         yield replace(first, loads="rows")
     if key.op == "grad_weight":
