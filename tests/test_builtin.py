@@ -18,7 +18,6 @@ from alexsim.builtin.digits import DIGITS, SIDE
 from alexsim.builtin.drawn import DrawnSet
 from alexsim.builtin.sets import SETS, set_for, set_in
 from alexsim.builtin.textures import TEXTURES
-from alexsim.cli import train_resume, train_settings
 from alexsim.data.discover import discover
 from alexsim.editions.load import load_network
 from alexsim.execute.context import Hyperparameters
@@ -26,6 +25,7 @@ from alexsim.execute.executor import Executor
 from alexsim.network.part import square_side
 from alexsim.plan.planner import plan
 from alexsim.recipe.file import load_recipe, recipe_name
+from alexsim.train import built_in
 
 by_name = pytest.mark.parametrize("drawn", SETS, ids=lambda drawn: drawn.name)
 
@@ -127,8 +127,7 @@ def test_a_run_without_data_is_of_its_networks_set_and_goes_on_without_the_folde
     few = replace(DIGITS, train_per_class=2, held_out_per_class=1)
     monkeypatch.setattr(sets, "DIGITS", few)
     monkeypatch.setattr(sets, "SETS", (few,))
-    monkeypatch.setattr(train_settings, "cache", lambda: tmp_path)
-    monkeypatch.setattr(train_resume, "cache", lambda: tmp_path)
+    monkeypatch.setattr(built_in, "cache", lambda: tmp_path)
     common = ("--batch", 8, "--backend", "aten", "--threads", 1, "--workers", 1)
     run = tmp_path / "run"
     began = here("train", "--net", "lenet-5", *common, "--steps", 1, "-o", run)

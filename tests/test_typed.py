@@ -146,7 +146,7 @@ SETTINGS = TrainSettings(
 )  # fmt: skip
 OPTIONAL_SETTINGS = {
     "launch", "replicas", "device", "backend", "transport", "precision", "graph", "strict",
-    "order", "init_from", "new_head", "partition", "variable_batch", "fusion",
+    "order", "init_from", "new_head", "partition", "variable_batch", "fusion", "triton_ops",
 }  # fmt: skip
 TESTED = {"loss": 0.5, "top1": 0.25, "top5": 0.0}
 SHARD = {"file": "a.tar", "images": 3, "bytes": 9, "sha256": "0f"}

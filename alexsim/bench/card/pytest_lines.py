@@ -48,4 +48,4 @@ def _write(record: dict[str, Any]) -> None:
     # Workers of pytest-xdist report to the first process, which alone writes results.
     if "PYTEST_XDIST_WORKER" not in os.environ:
         with Path(os.environ[LINES]).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(json.dumps(record, allow_nan=False) + "\n")
