@@ -51,7 +51,7 @@ def kinds(*, bold: bool, rehearse: bool = False, place: str = CARD) -> Iterator[
     part. ``bold``: those whose warps have roles."""
     layers, batch = (SMALL, 2) if rehearse else (ALEXNET, BATCH)
     of_each: list[tuple[int, Case]] = []
-    card = tuning.Card("rehearsed", 90) if place != "cuda" else None
+    card = tuning.Card("rehearsed", 90) if place == "cpu" else None
     for name, precision in product(_OF_KINDS, PRECISIONS if place != "cpu" else ("fp32x3",)):
         passes = Passes(shape=layers[name], precision=precision, batch=batch, place=place)
         for pass_ in passes.names:
