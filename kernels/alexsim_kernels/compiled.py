@@ -144,6 +144,8 @@ class CompilingDriver(DriverBase):  # type: ignore[misc]
         return code is not None
 
 
+_BATCH = 128
+"""Images of a step."""
 Case = tuple[str, str, Callable[[], object]]
 """An op's name, its precision, and what launches it."""
 
@@ -160,14 +162,13 @@ def cases(precisions: tuple[Precision, ...]) -> Iterator[Case]:
 
 
 def _images(channels: int, extent: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    return meta_images(128, channels, (extent, extent), dtype)
+    return _channels_last(_BATCH, channels, (extent, extent), dtype)
 
 
-def meta_images(
-    batch: int, channels: int, extent: tuple[int, int], dtype: torch.dtype = torch.float32
+def _channels_last(
+    count: int, channels: int, extent: tuple[int, int], dtype: torch.dtype
 ) -> torch.Tensor:
-    """Images without memory, channels-last."""
-    images = torch.empty(batch, *extent, channels, device="meta", dtype=dtype)
+    images = torch.empty(count, *extent, channels, device="meta", dtype=dtype)
     return images.permute(0, 3, 1, 2)
 
 
@@ -176,15 +177,15 @@ def _dtype(precision: Precision) -> torch.dtype:
 
 
 def passes(
-    shape: Convolution, precision: Precision, batch: int = 128, *, fused: bool = True
+    shape: Convolution, precision: Precision
 ) -> dict[str, Callable[[Config | None], object]]:
-    """What launches the passes of a convolution with a tile, on tensors without memory; ``fused``
-    with a ReLU and its mask, as in training."""
+    """What launches the passes of a convolution with a tile, on tensors without memory, with a ReLU
+    and its mask as in training."""
     dtype = _dtype(precision)
-    x = meta_images(batch, shape.channels, shape.extent, dtype)
-    y = meta_images(batch, shape.filters, shape.out, dtype)
+    x = _channels_last(_BATCH, shape.channels, shape.extent, dtype)
+    y = _channels_last(_BATCH, shape.filters, shape.out, dtype)
     channels = shape.channels // shape.groups
-    weight = meta_images(shape.filters, channels, shape.taps, dtype)
+    weight = _channels_last(shape.filters, channels, shape.taps, dtype)
     bias = torch.empty(shape.filters, device="meta")
     options: dict[str, Any] = {
         "stride": shape.stride,
@@ -192,10 +193,10 @@ def passes(
         "groups": shape.groups,
         "precision": precision,
     }
-    masked = options | ({"relu_output": y} if fused else {})
+    masked = options | {"relu_output": y}
     made: dict[str, Callable[[Config | None], object]] = {
         "forward": lambda c: convolution.forward(
-            x, weight, bias, y, relu=fused, config=c, **options
+            x, weight, bias, y, relu=True, config=c, **options
         ),
         "grad_input": lambda c: convolution.grad_input(y, weight, x, config=c, **masked),
         "grad_weight": lambda c: convolution_weight.grad_weight(
@@ -212,15 +213,12 @@ def _convolution(name: str, shape: Convolution, precision: Precision) -> Iterato
         yield f"{name} {pass_}", precision, partial(launch, None)
 
 
-def products(
-    inputs: int, units: int, precision: Precision, batch: int = 128
-) -> dict[str, Callable[[], object]]:
-    """What launches the passes of a fully connected layer, with a ReLU, its mask and the update, as
-    in training."""
+def _products(inputs: int, units: int, precision: Precision) -> dict[str, Callable[[], object]]:
+    """What launches the passes of a fully connected layer, with a ReLU, its mask and the update."""
     dtype = _dtype(precision)
     x, y, weight = (
         torch.empty(shape, device="meta", dtype=dtype)
-        for shape in ((batch, inputs), (batch, units), (units, inputs))
+        for shape in ((_BATCH, inputs), (_BATCH, units), (units, inputs))
     )
     bias, constants = torch.empty(units, device="meta"), torch.empty(3, device="meta")
     momentum, weights = weight.float(), weight.float()
@@ -236,7 +234,7 @@ def products(
 
 
 def _linear(name: str, inputs: int, units: int, precision: Precision) -> Iterator[Case]:
-    for pass_, launch in products(inputs, units, precision).items():
+    for pass_, launch in _products(inputs, units, precision).items():
         yield f"{name} {pass_}", precision, launch
 
 

@@ -32,12 +32,14 @@ class Passes:
     batch: int
     place: str = CARD
     """Where tensors lie; on ``meta`` they have no memory, and kernels are compiled for them."""
+    wide: bool = False
+    """Operands are float32 in memory, whatever the precision: so plans hold them."""
 
     @cached_property
     def dtype(self) -> torch.dtype:
         """Of operands in memory."""
         halves = {"bf16": torch.bfloat16, "fp16": torch.float16}
-        return halves.get(self.precision, torch.float32)
+        return torch.float32 if self.wide else halves.get(self.precision, torch.float32)
 
     def _images(self, *shape: int) -> Tensor:
         return images(*shape, dtype=self.dtype, place=self.place)

@@ -26,6 +26,7 @@ from alexsim_kernels import compiled, tuning
 from alexsim_kernels.bench.card import right, tiles
 from alexsim_kernels.bench.card.job import Job
 from alexsim_kernels.bench.row import Row
+from alexsim_kernels.bench.tiles import key_of
 from alexsim_kernels.candidates import offered
 
 NEEDS = ("torch", "triton")
@@ -47,12 +48,11 @@ def launches(capability: int) -> Iterator[Callable[[], object]]:
     with contextlib.suppress(ImportError):  # the kernels alone are at hand
         yield from importlib.import_module(_STEPS).launches()
     card = tuning.Card("", capability)
-    for _, shape, precision, batch in tiles.work(rehearse=False):
-        for run in compiled.passes(shape, precision, batch, fused=False).values():
-            with tuning.asked(launch=False) as keys:
-                run(None)
-            for config in offered(keys[0], card, stride=shape.stride, groups=shape.groups):
-                yield partial(run, config)
+    for _, passes in tiles.work(place="meta"):
+        for pass_ in passes.names:
+            stride, groups = passes.shape.stride, passes.shape.groups
+            for config in offered(key_of(passes, pass_), card, stride=stride, groups=groups):
+                yield partial(passes.run, pass_, config)
 
 
 def work(capability: int, index: int, count: int, most: int) -> None:

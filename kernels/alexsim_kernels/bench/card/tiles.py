@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -26,7 +27,7 @@ from alexsim_kernels.candidates import (
 )
 from alexsim_kernels.common import Config, Precision
 from alexsim_kernels.model import Sheet
-from alexsim_kernels.shapes import ALEXNET, CONV1_PADDED, RESNET50, SMALL, Convolution
+from alexsim_kernels.shapes import ALEXNET, CONV1_PADDED, RESNET50, SMALL
 from alexsim_kernels.tuning import Card, Key
 
 NEEDS = ("numpy", "torch", "triton")
@@ -35,25 +36,29 @@ _PASS_S = 1.0
 """Seconds of a pass's candidates, about: less is left, and none is begun."""
 
 
-def work(*, rehearse: bool) -> Iterator[tuple[str, Convolution, Precision, int]]:
-    """Layers, precisions and batches, the most valuable first."""
+def work(*, rehearse: bool = False, place: str = CARD) -> Iterator[tuple[str, Passes]]:
+    """Layers and their passes, the most valuable first; half precision also of operands that are
+    float32 in memory, as in training."""
+    made = partial(Passes, place=place)
     if rehearse:
         for name, shape in SMALL.items():
-            yield name, shape, "fp32x3", 2
+            yield name, made(shape=shape, precision="fp32x3", batch=2)
         return
     padded = {"conv1, 4 channels": CONV1_PADDED}
     for precision, (name, shape) in product(_ORDER, (ALEXNET | padded).items()):
-        yield name, shape, precision, BATCH
+        yield name, made(shape=shape, precision=precision, batch=BATCH)
+        if precision == "bf16":
+            wide = made(shape=shape, precision=precision, batch=BATCH, wide=True)
+            yield f"{name} of float32", wide
     for precision, (name, shape) in product(_ORDER, RESNET50.items()):
-        yield f"res {name}", shape, precision, RESNET_BATCH
+        yield f"res {name}", made(shape=shape, precision=precision, batch=RESNET_BATCH)
 
 
 def rows(job: Job) -> Iterator[Row]:
     """A row per pass: the fastest candidate beside the usual tile; all others in ``detail``."""
     torch.manual_seed(0)
     peaks, left_out = ceilings_of(job), 0
-    for name, shape, precision, batch in work(rehearse=job.rehearse):
-        passes = Passes(shape=shape, precision=precision, batch=batch)
+    for name, passes in work(rehearse=job.rehearse):
         for pass_ in passes.names:
             if job.left_s < _PASS_S:
                 left_out += 1
