@@ -15,7 +15,7 @@ from alexsim.editions.load import load_network
 from alexsim.errors import RunError
 from alexsim.plan.planner import plan
 from alexsim.processes.world import Place, World, attempt, launch
-from alexsim.train.built_in import cache, drawn
+from alexsim.train import built_in
 from alexsim.train.checkpoint import RunDirectory
 from alexsim.train.config import launched_as, refuse_other_run
 from alexsim.train.copies import replicas_of
@@ -43,10 +43,10 @@ def resumed(
     chosen_backend(by, stored.device, watch.note)
     if not Path(stored.data).is_dir():
         data = Path(stored.data)
-        builtin = set_in(data.name) if data.parent == cache() else None
+        builtin = set_in(data.name) if data.parent == built_in.cache() else None
         if builtin is None:
             raise RunError(f"{run_dir}: its data folder {stored.data} is gone")
-        drawn(builtin, watch)
+        built_in.drawn(builtin, watch)
     if options.threads not in (None, stored.threads):
         watch.note(
             f"{options.threads} threads instead of {stored.threads}: weights may differ in the last"
