@@ -87,7 +87,7 @@ class Predictor:
                 key = keys.pop(0)
                 config = tuning.by_model(key, self.capability, self.sheet.multiprocessors)
                 of_loop = launch_of(key, config, moved_bytes=moved_bytes)
-                work = replace(of_loop, programs=programs)
+                work = replace(of_loop, programs=programs, kernels=1)
             predictions.append(predict(replace(code, precision=precision), work, self.sheet))
             moved_bytes = 0
         return predictions

@@ -22,7 +22,7 @@ from alexsim_kernels.common import Config, power_of_two
 from alexsim_kernels.convolution_descriptors import pixel_box
 from alexsim_kernels.convolution_splits import SPLIT_BYTES
 from alexsim_kernels.convolution_weight import MOST_SPLITS
-from alexsim_kernels.model import Launch, Sheet, predict
+from alexsim_kernels.model import Launch
 from alexsim_kernels.recorded import CANDIDATES, code_of, rows
 from alexsim_kernels.tuning import Card, Key
 
@@ -167,25 +167,18 @@ def launch_of(
         turns = triton.cdiv(turns, splits)
         splits = triton.cdiv(triton.cdiv(pixels, k), turns)
         programs *= splits
-        moved_bytes += 8 * splits * key.m * key.n if splits > 1 else 0
+        added = 2  # weights and biases, each by a kernel
     elif key.op.startswith("linear"):
-        turns = triton.cdiv(key.k, k)
+        turns, splits, added = triton.cdiv(key.k, k), 1, 0
     else:
         turns = triton.cdiv(key.k, k) if key.flat else _taps(key) * triton.cdiv(key.run, k)
         splits = max(1, config.splits)
-        turns, programs = triton.cdiv(turns, splits), programs * splits
-        moved_bytes += 8 * splits * key.m * key.n if splits > 1 else 0
+        turns, programs, added = triton.cdiv(turns, splits), programs * splits, 1
     return Launch(
         programs=programs, turns=turns, flop=2 * m * n * k, fetched_bytes=(m + n) * k * item,
-        moved_bytes=moved_bytes, warps=config.warps,
+        moved_bytes=moved_bytes + (8 * splits * key.m * key.n if splits > 1 else 0),
+        warps=config.warps, kernels=1 + (added if splits > 1 else 0),
     )  # fmt: skip
-
-
-def predicted_s(key: Key, config: Config, code: KernelCode, launch: Launch, sheet: Sheet) -> float:
-    """Seconds of a candidate by the model; its sums in parts are added by another kernel."""
-    seconds = predict(code, launch, sheet).seconds
-    split = launch.programs > _programs(key, config) and config.loads != "descriptors"
-    return seconds + (2e-6 if split else 0.0)
 
 
 def kind_of(config: Config) -> str:

@@ -68,6 +68,8 @@ class Launch:
     fetched_bytes: int = 0
     warps: int = 0
     """That turn the loop; 0: all of a program."""
+    kernels: int = 1
+    """Launched one after another; those behind the first add what it computed in parts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,4 +128,4 @@ def predict(code: KernelCode, launch: Launch, sheet: Sheet) -> Prediction:
             bound = "latency"
     if memory_s >= busy_s:
         busy_s, bound = memory_s, "memory"
-    return Prediction(busy_s + LAUNCH_S, bound)
+    return Prediction(busy_s + launch.kernels * LAUNCH_S, bound)

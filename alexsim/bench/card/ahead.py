@@ -12,6 +12,7 @@ from alexsim.editions.load import load_network
 from alexsim.execute.choices import Precision
 from alexsim.execute.context import STILL, StepContext
 from alexsim.execute.executor import Executor
+from alexsim.network.network import Network
 from alexsim.plan.plan import Op, OpKind, Plan
 from alexsim.plan.planner import plan
 
@@ -26,10 +27,10 @@ _BETWEEN = (
 """Kinds of ops that launch no kernel."""
 
 
-def step_plan(size: int, *, fused: bool) -> Plan:
-    """Of the paper's network for one GPU, as the bench of a card trains it."""
+def step_plan(size: int, *, fused: bool, network: Network | None = None) -> Plan:
+    """Of the paper's network for one GPU, or another, as the bench of a card trains it."""
     return plan(
-        load_network("alexnet-1gpu"), batch_size=size, policy="reuse", backend="triton",
+        network or load_network("alexnet-1gpu"), batch_size=size, policy="reuse", backend="triton",
         fusion="kernels" if fused else "none",
     )  # fmt: skip
 

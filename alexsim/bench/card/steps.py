@@ -17,6 +17,7 @@ import torch
 import torch._dynamo
 from torch import nn
 
+from alexsim.bench.card.ahead import FUSED, PRECISIONS, SIZES, step_plan
 from alexsim.bench.card.tiny import BATCH, tiny
 from alexsim.bench.card.trials import Times, Trials, device_of, minibatch, refuse_loss, timed
 from alexsim.editions.load import load_network
@@ -35,8 +36,6 @@ if torch.cuda.is_available():
     import torch._inductor.compile_fx
 
 NEEDS = ("numpy", "safetensors", "torch", "triton")
-_SIZES = (128, 1024)
-_ORDER: tuple[Precision, ...] = ("bf16", "fp32x3", "tf32", "fp32")
 _THEIRS: Mapping[Precision, tuple[Precision, ...]] = {
     "bf16": ("bf16",),
     "tf32": ("tf32",),
@@ -45,14 +44,14 @@ _THEIRS: Mapping[Precision, tuple[Precision, ...]] = {
 """Their precisions, and ours that stand beside each."""
 _SECONDS = {"ours": 6.0, "theirs": 18.0}
 """What a trial takes at first: ours compiles kernels if nobody has yet, theirs all of a step."""
-_FUSED = {True: "step", False: "step, not fused"}
+_NAMES = {fused: name for name, fused in FUSED.items()}
 
 
 def rows(job: Job) -> Iterator[Row]:
     """Ours at every precision, then theirs beside it, of 128 images, then of 1024; then ours
     without fused layers."""
     bench = _Bench(job)
-    sizes, precisions = ((BATCH,), _ORDER[:2]) if job.rehearse else (_SIZES, _ORDER)
+    sizes, precisions = ((BATCH,), PRECISIONS[:2]) if job.rehearse else (SIZES, PRECISIONS)
     for size in sizes:
         for precision in precisions:
             yield from bench.ours(size, precision, fused=True)
@@ -88,7 +87,7 @@ class _Bench:
 
     def ours(self, size: int, precision: Precision, *, fused: bool) -> Iterator[Row]:
         """Our step's row."""
-        op = _FUSED[fused]
+        op = _NAMES[fused]
         blank = Row(
             op=op, precision=precision, batch=size,
             predicted_ms=self._predicted.ms(op, precision, size),
@@ -96,11 +95,8 @@ class _Bench:
         yield from self._trials.rows("ours", blank, partial(self._timed_ours, blank, precision))
 
     def _timed_ours(self, blank: Row, precision: Precision) -> Iterator[Row]:
-        size, fused = blank.batch or 0, blank.op == _FUSED[True]
-        planned = plan(
-            self.network, batch_size=size, policy="reuse", backend="triton",
-            fusion="kernels" if fused else "none",
-        )  # fmt: skip
+        size, fused = blank.batch or 0, blank.op == _NAMES[True]
+        planned = step_plan(size, fused=fused, network=self.network)
         executor = Executor(
             planned, device=self.device, precision=precision, graph=self.device == "cuda"
         )

@@ -12,23 +12,20 @@ from alexsim_kernels.bench import layer_cases
 from alexsim_kernels.bench.card.ceilings import ceilings_of
 from alexsim_kernels.bench.card.job import Job
 from alexsim_kernels.bench.card.predicted import Predicted
-from alexsim_kernels.bench.card.right import BATCH, RESNET_BATCH, interpretable
+from alexsim_kernels.bench.card.right import BATCH, ORDER, RESNET_BATCH, interpretable
 from alexsim_kernels.bench.cases import Case, timed_or_broken
 from alexsim_kernels.bench.convolution_cases import convolutions
 from alexsim_kernels.bench.row import Row
-from alexsim_kernels.common import Precision
 from alexsim_kernels.shapes import ALEXNET, RESNET50, SMALL
 
 NEEDS = ("numpy", "torch", "triton")
-_ORDER: tuple[Precision, ...] = ("bf16", "fp32x3", "tf32", "fp32")
-"""Of precisions: those that train first."""
 
 
 def cases(*, rehearse: bool) -> Iterator[Iterable[Case]]:
     """What is timed, the most valuable first."""
     layers, batch = (SMALL, 2) if rehearse else (ALEXNET, BATCH)
     sizes = layer_cases.SMALL if rehearse else layer_cases.Sizes()
-    first, later = (_ORDER[:2], _ORDER[2:]) if not rehearse else (interpretable()[:1], ())
+    first, later = (ORDER[:2], ORDER[2:]) if not rehearse else (interpretable()[:1], ())
     for precision, (name, shape) in product(first, layers.items()):
         yield convolutions(name, shape, precision, batch)
     yield layer_cases.pools_and_norms(batch, sizes)

@@ -23,6 +23,8 @@ from alexsim_kernels.shapes import ALEXNET, RESNET50, SMALL
 NEEDS = ("numpy", "torch", "triton")
 BATCH, RESNET_BATCH = 128, 64
 """Images of a step of AlexNet, and of ResNet-50."""
+ORDER: tuple[Precision, ...] = ("bf16", "fp32x3", "tf32", "fp32")
+"""Of what is timed: precisions that train come first."""
 _BOLD = 4
 _OF_KINDS = ("conv1", "conv2")
 """Layers on which other kinds of convolutions are checked: of few channels, and of many."""

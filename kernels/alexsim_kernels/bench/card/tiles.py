@@ -12,7 +12,7 @@ import torch
 from alexsim_kernels import tuning
 from alexsim_kernels.bench.card.ceilings import ceilings_of
 from alexsim_kernels.bench.card.job import Job
-from alexsim_kernels.bench.card.right import BATCH, RESNET_BATCH
+from alexsim_kernels.bench.card.right import BATCH, ORDER, RESNET_BATCH
 from alexsim_kernels.bench.convolution_cases import Passes
 from alexsim_kernels.bench.row import Row
 from alexsim_kernels.bench.tiles import Tried, eliminate, few, key_of
@@ -21,17 +21,15 @@ from alexsim_kernels.candidates import (
     kind_of,
     launch_of,
     offered,
-    predicted_s,
     recorded_code,
     tile_of,
 )
 from alexsim_kernels.common import Config, Precision
-from alexsim_kernels.model import Sheet
+from alexsim_kernels.model import Sheet, predict
 from alexsim_kernels.shapes import ALEXNET, CONV1_PADDED, RESNET50, SMALL
 from alexsim_kernels.tuning import Card, Key
 
 NEEDS = ("numpy", "torch", "triton")
-_ORDER: tuple[Precision, ...] = ("bf16", "fp32x3", "tf32", "fp32")
 _PASS_S = 1.0
 """Seconds of a pass's candidates, about: less is left, and none is begun."""
 
@@ -45,12 +43,12 @@ def work(*, rehearse: bool = False, place: str = CARD) -> Iterator[tuple[str, Pa
             yield name, made(shape=shape, precision="fp32x3", batch=2)
         return
     padded = {"conv1, 4 channels": CONV1_PADDED}
-    for precision, (name, shape) in product(_ORDER, (ALEXNET | padded).items()):
+    for precision, (name, shape) in product(ORDER, (ALEXNET | padded).items()):
         yield name, made(shape=shape, precision=precision, batch=BATCH)
         if precision == "bf16":
             wide = made(shape=shape, precision=precision, batch=BATCH, wide=True)
             yield f"{name} of float32", wide
-    for precision, (name, shape) in product(_ORDER, RESNET50.items()):
+    for precision, (name, shape) in product(ORDER, RESNET50.items()):
         yield f"res {name}", made(shape=shape, precision=precision, batch=RESNET_BATCH)
 
 
@@ -138,7 +136,7 @@ def _predicted_ms(
         bytes_per_s=peaks.bytes_per_s, flop_per_s=rates, shared_bytes=card.shared_bytes,
         registers=65_536, threads=2_048 if card.capability in (80, 90, 100) else 1_536,
     )  # fmt: skip
-    return 1e3 * predicted_s(key, config, code, launch, sheet)
+    return 1e3 * predict(code, launch, sheet).seconds
 
 
 def _document(each: Tried, predicted_ms: float | None) -> dict[str, Any]:
